@@ -1,0 +1,132 @@
+"""Errors of the Azure slice.
+
+The tree::
+
+    RuntimeError
+      ConfigurationError         a setting is missing, malformed or contradicts another
+    Exception
+      AzureServiceError          root of what can go wrong when talking to an Azure service
+        AzureTableError          the job table refused, or its settings are unusable
+          JobExistsError         `create` met a record that is there already
+          JobConflictError       somebody else changed the record since it was read
+        JobNotFoundError         no such job
+        JobTimeoutError          a job did not end in time
+        RunServiceError
+          RunNotFound            no record of the batch and job
+          ResumeSourceNotFound   the run to resume from does not exist
+          ResumeSourceActive     the run to resume from is still at work
+"""
+
+__all__ = [
+    "AzureServiceError",
+    "AzureTableError",
+    "ConfigurationError",
+    "JobConflictError",
+    "JobExistsError",
+    "JobNotFoundError",
+    "JobTimeoutError",
+    "ResumeSourceActive",
+    "ResumeSourceNotFound",
+    "RunNotFound",
+    "RunServiceError",
+]
+
+
+class ConfigurationError(RuntimeError):
+    """A setting is missing, malformed, or contradicts another; the message names the remedy."""
+
+
+class AzureServiceError(Exception):
+    """Root of the errors met while talking to an Azure service."""
+
+
+class AzureTableError(AzureServiceError):
+    """The job table refused an operation, or its settings are unusable."""
+
+
+class JobExistsError(AzureTableError):
+    """`create` met a record that exists already.
+
+    Attributes:
+        batch_id: Batch of the record.
+        job_id: Job of the record.
+    """
+
+    def __init__(self, batch_id: str, job_id: str) -> None:
+        self.batch_id = batch_id
+        self.job_id = job_id
+        super().__init__(
+            f"job {job_id!r} of batch {batch_id!r} exists already; create never overwrites: "
+            "use save() to replace it or update() to change what you fetched"
+        )
+
+
+class JobConflictError(AzureTableError):
+    """Somebody else changed the record between the read and the write.
+
+    Attributes:
+        ours: The record that was to be written.
+        theirs: The record as it is stored now, `None` when it was deleted.
+    """
+
+    def __init__(self, message: str, *, ours: object = None, theirs: object = None) -> None:
+        self.ours = ours
+        self.theirs = theirs
+        super().__init__(message)
+
+
+class JobNotFoundError(AzureServiceError):
+    """No such job."""
+
+
+class JobTimeoutError(AzureServiceError):
+    """A job did not come to an end in the time allowed."""
+
+
+class RunServiceError(AzureServiceError):
+    """Root of the errors of run services."""
+
+
+class RunNotFound(RunServiceError):  # noqa: N818 - the name of 0.7
+    """No record of this run.
+
+    Attributes:
+        batch_id: Batch asked for.
+        job_id: Job asked for.
+    """
+
+    def __init__(self, batch_id: str, job_id: str) -> None:
+        self.batch_id = batch_id
+        self.job_id = job_id
+        super().__init__(f"no run of job {job_id!r} in batch {batch_id!r}")
+
+
+class ResumeSourceNotFound(RunServiceError):  # noqa: N818 - the name of 0.7
+    """The run to resume from does not exist.
+
+    Attributes:
+        batch_id: Batch asked for.
+        job_id: Job asked for.
+    """
+
+    def __init__(self, batch_id: str, job_id: str) -> None:
+        self.batch_id = batch_id
+        self.job_id = job_id
+        super().__init__(
+            f"nothing to resume: job {job_id!r} of batch {batch_id!r} has no earlier run; "
+            "start it without resuming"
+        )
+
+
+class ResumeSourceActive(RunServiceError):  # noqa: N818 - the name of 0.7
+    """The run to resume from is still at work.
+
+    Attributes:
+        job_id: The job that is active.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
+        super().__init__(
+            f"job {job_id!r} is still running; wait until it ends or cancel it before resuming it"
+        )

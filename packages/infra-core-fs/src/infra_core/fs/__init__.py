@@ -1,0 +1,1 @@
+"""Atomic, fsynced file writes, checksums, safe joins and media types for Python services."""

@@ -1,0 +1,1 @@
+"""Fetch and download by the thousand: retries that are honest, files that are verified."""

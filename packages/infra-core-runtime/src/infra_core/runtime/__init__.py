@@ -1,0 +1,1 @@
+"""Bounded asyncio task runtime, retry policy, sync-over-async and secret redaction."""
