@@ -33,23 +33,28 @@ def lazy_exports(
 
     Args:
         package: The `__name__` of the package.
-        exports: Module name (relative with a leading dot, or absolute) to the names it provides.
+        exports: Module name (relative with a leading dot, or absolute) to the names it provides;
+            `"x as y"` exports the module's `x` under the name `y`.
         submodules: Names of submodules that are attributes of the package as well.
 
     Returns:
         The pair `(__getattr__, __dir__)`, to be bound at the package's top level.
     """
-    origin = {name: module for module, names in exports.items() for name in names}
+    origin = {
+        (renamed or name): (module, name)
+        for module, names in exports.items()
+        for name, _, renamed in (entry.partition(" as ") for entry in names)
+    }
     modules = frozenset(submodules)
 
     def __getattr__(name: str) -> object:  # noqa: N807
         if name in modules:
             return import_module(f"{package}.{name}")
         try:
-            module = origin[name]
+            module, original = origin[name]
         except KeyError:
             raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
-        value = getattr(import_module(module, package), name)
+        value = getattr(import_module(module, package), original)
         setattr(sys.modules[package], name, value)  # the next look-up is a plain one
         return value
 

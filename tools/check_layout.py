@@ -1,0 +1,119 @@
+"""Check the namespace rules and the layer table without importing anything.
+
+Fails on: a file of a slice directly in `infra_core/`, a missing `py.typed` or package file, an
+import against the layer table, an import of another package's private module, a sibling that is
+imported but not declared or declared against the table.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from tree import LAYERS, META, PACKAGES, SLICES, Package
+
+LAZY_FACADE = {"infra_core"}
+REQUIRED = ["README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "tests"]
+
+
+def main() -> int:
+    problems = [problem for package in PACKAGES for problem in check(package)]
+    for problem in problems:
+        print(problem)
+    count = sum(len(package.modules()) for package in PACKAGES)
+    print(f"layout: {len(PACKAGES)} packages, {count} modules, {len(problems)} problems")
+    return int(bool(problems))
+
+
+def check(package: Package) -> Iterator[str]:
+    for name in REQUIRED:
+        if not (package.folder / name).exists():
+            yield f"{package.name}: {name} is missing"
+    yield from check_namespace(package)
+    yield from check_siblings(package)
+    for module, path in package.modules().items():
+        yield from check_imports(package, module, path)
+
+
+def check_namespace(package: Package) -> Iterator[str]:
+    shared = package.source / "infra_core"
+    if package.name == META:
+        if not (shared / "py.typed").is_file():
+            yield f"{package.name}: infra_core/py.typed is missing"
+        return
+    leaf = package.import_name.rpartition(".")[2]
+    for entry in sorted(shared.iterdir()):
+        if entry.name != leaf and entry.name != "__pycache__":
+            yield (
+                f"{package.name}: {entry.name} lies directly in infra_core/; a slice ships only "
+                f"the folder infra_core/{leaf}/"
+            )
+    if not (shared / leaf / "py.typed").is_file():
+        yield f"{package.name}: infra_core/{leaf}/py.typed is missing"
+
+
+def check_siblings(package: Package) -> Iterator[str]:
+    declared = {
+        Requirement(line).name
+        for line in package.dependencies
+        if Requirement(line).name.startswith("infra-core")
+    }
+    expected = set(LAYERS.get(package.name, SLICES))
+    for name in sorted(declared - expected):
+        yield f"{package.name}: depends on {name} against the layer table"
+    for name in sorted(expected - declared):
+        yield f"{package.name}: stands on {name} but does not declare it"
+
+
+def check_imports(package: Package, module: str, path: Path) -> Iterator[str]:
+    allowed = {Package(name).import_name for name in package.siblings}
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    for line, target in imported(tree, module, is_package=path.name == "__init__.py"):
+        if not target.startswith("infra_core"):
+            continue
+        where = f"{package.name}: {module}:{line}"
+        if is_below(target, package.import_name) and (package.name != META or not sliced(target)):
+            continue
+        if not any(is_below(target, name) for name in allowed):
+            yield f"{where}: imports {target} against the layer table"
+        elif any(part.startswith("_") and part != "__init__" for part in target.split(".")):
+            yield f"{where}: imports {target}, a private module of another package"
+
+
+def imported(tree: ast.Module, module: str, *, is_package: bool) -> Iterator[tuple[int, str]]:
+    """Every import of the module, those in functions and type-checking blocks included."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                anchor = module.split(".")
+                anchor = anchor[: len(anchor) - node.level + is_package]
+                base = ".".join([*anchor, *([base] if base else [])])
+            for alias in node.names:
+                yield node.lineno, f"{base}.{alias.name}" if base == "infra_core" else base
+        elif (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node.value.startswith("infra_core.")
+            and module in LAZY_FACADE
+        ):
+            yield node.lineno, node.value  # lazily exported modules are named in strings
+
+
+def is_below(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def sliced(target: str) -> bool:
+    return any(is_below(target, Package(name).import_name) for name in SLICES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""Set everything up in a fresh clone and run it: `dev.py demo`, `dev.py test`, `dev.py hatch ...`.
+
+Needs Python 3.10 or newer, git and the package registries; nothing is installed outside the
+clone. hatch and uv go into a virtual environment of the project's own (`.dev/`), which also
+works where the system's Python is externally managed or lacks the `venv` module.
+
+    python3 tools/dev.py demo [--azurite]     a batch of real downloads that survive faults
+    python3 tools/dev.py test [STAGE ...]     every check and test, as CI runs them
+    python3 tools/dev.py hatch run fs         any hatch command, with hatch and uv provided
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+DEV = ROOT / ".dev"
+BIN = DEV / "tools" / ("Scripts" if os.name == "nt" else "bin")
+REQUIREMENTS = ["hatch==1.18.2", "uv==0.13.9"]
+PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+
+# Cheapest first, so that a slip is reported within seconds.
+STAGES: dict[str, list[list[str]]] = {
+    "lint": [["run", "lint:check"]],
+    "layout": [["run", "checks:layout"], ["run", "checks:pins"]],
+    "types": [["run", "types:check"], ["run", "types:exports"]],
+    "unit": [],  # one run per Python that is here
+    "integration": [["run", "integration:run"]],
+    "wheels": [["run", "checks:wheels"]],
+    "floor": [["run", "floor:run"]],
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("command", choices=["demo", "test", "hatch"])
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to the command")
+    options = parser.parse_args()
+    if sys.version_info < (3, 10):  # noqa: UP036 - whoever runs this has any Python
+        print(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}", file=sys.stderr)
+        return 2
+    bootstrap()
+    if options.command == "demo":
+        return hatch(["run", "demo:run", *options.arguments])
+    if options.command == "hatch":
+        return hatch(options.arguments)
+    return run_stages(options.arguments)
+
+
+def bootstrap() -> None:
+    """Create `.dev/tools` with hatch and uv unless it is there and complete."""
+    stamp = DEV / "tools" / "requirements.txt"
+    wanted = "\n".join([*REQUIREMENTS, sys.version.split()[0], ""])
+    if stamp.is_file() and stamp.read_text(encoding="utf-8") == wanted:
+        return
+    print("setting up hatch and uv in .dev/ ...", file=sys.stderr, flush=True)
+    shutil.rmtree(DEV / "tools", ignore_errors=True)
+    made = subprocess.run(
+        [sys.executable, "-m", "venv", str(DEV / "tools")], capture_output=True, text=True
+    )
+    if made.returncode:  # Debian's python3 without python3-venv has no ensurepip
+        seed = DEV / "virtualenv"
+        subprocess.run(
+            [*pip(), "install", "--quiet", "--target", str(seed), "virtualenv"], check=True
+        )
+        subprocess.run(
+            [sys.executable, "-m", "virtualenv", "--quiet", str(DEV / "tools")],
+            check=True,
+            env={**os.environ, "PYTHONPATH": str(seed)},
+        )
+    python = next(path for path in (BIN / "python", BIN / "python.exe") if path.exists())
+    subprocess.run(
+        [str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS],
+        check=True,
+        env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )
+    stamp.write_text(wanted, encoding="utf-8")
+
+
+def pip() -> list[str]:
+    return [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+
+
+def environment() -> dict[str, str]:
+    """The variables under which hatch runs: our uv, our folders, every Python in sight."""
+    variables = dict(os.environ)
+    variables.pop("PYTHONPATH", None)
+    variables.pop("VIRTUAL_ENV", None)
+    uv = BIN / ("uv.exe" if os.name == "nt" else "uv")
+    variables["PATH"] = os.pathsep.join([str(BIN), variables.get("PATH", "")])
+    variables["HATCH_ENV_TYPE_VIRTUAL_UV_PATH"] = str(uv)
+    variables["HATCH_DATA_DIR"] = str(DEV / "hatch")
+    variables["UV_PYTHON_DOWNLOADS"] = "never"
+    variables.setdefault("INFRA_CORE_CACHE", str(DEV / "cache"))
+    if found := pyenv_versions():  # its shim has narrowed the variable to one version
+        variables["PYENV_VERSION"] = ":".join(found)
+    return variables
+
+
+def pyenv_versions() -> list[str]:
+    """The Pythons that pyenv keeps, this one first; empty where there is no pyenv."""
+    if not shutil.which("pyenv"):
+        return []
+    listing = subprocess.run(["pyenv", "versions", "--bare"], capture_output=True, text=True)
+    names = re.findall(r"^3\.(?:1[0-3])\.\d+$", listing.stdout, flags=re.MULTILINE)
+    mine = ".".join(map(str, sys.version_info[:2])) + "."
+    return sorted(names, key=lambda name: not name.startswith(mine))
+
+
+def hatch(arguments: list[str]) -> int:
+    return subprocess.run([str(BIN / "hatch"), *arguments], cwd=ROOT, env=environment()).returncode
+
+
+def available_pythons() -> list[str]:
+    """Those of the supported Pythons that run here; says which of the matrix are left out."""
+    variables = environment()
+    own = ".".join(map(str, sys.version_info[:2]))
+    found = [
+        version
+        for version in PYTHONS
+        if version == own
+        or (
+            (program := shutil.which(f"python{version}", path=variables["PATH"]))
+            and not subprocess.run(
+                [program, "-c", ""], env=variables, capture_output=True
+            ).returncode
+        )
+    ]
+    for version in PYTHONS:
+        if version not in found:
+            print(f"Python {version} is not on this machine: its unit tests are skipped")
+    return found
+
+
+def run_stages(names: list[str]) -> int:
+    unknown = set(names) - set(STAGES)
+    if unknown:
+        print(f"no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+        return 2
+    timings: list[tuple[str, float, int]] = []
+    stages = dict(STAGES)
+    stages["unit"] = [["run", f"+py={version}", "test:run"] for version in available_pythons()]
+    for name in names or stages:
+        started = time.monotonic()
+        code = 0
+        for command in stages[name]:
+            print(f"\n==> {name}: hatch {' '.join(command)}", flush=True)
+            code = hatch(command) or code
+        timings.append((name, time.monotonic() - started, code))
+    print()
+    for name, seconds, code in timings:
+        print(f"{'FAILED' if code else 'passed'}  {name:12} {seconds:6.1f} s")
+    return int(any(code for _, _, code in timings))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What the checks and the release tools know about the tree: packages, layers, metadata."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+META = "infra-core"
+
+# The layer table: what each distribution stands on. Arrows point down and nowhere else.
+LAYERS: dict[str, tuple[str, ...]] = {
+    "infra-core-fs": (),
+    "infra-core-runtime": (),
+    "infra-core-polling": ("infra-core-runtime",),
+    "infra-core-http": ("infra-core-fs", "infra-core-runtime"),
+    "infra-core-azure": (
+        "infra-core-fs",
+        "infra-core-runtime",
+        "infra-core-polling",
+        "infra-core-http",
+    ),
+}
+SLICES = tuple(LAYERS)
+
+
+@dataclass(frozen=True)
+class Package:
+    """One distribution of the monorepo."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / "packages" / self.name
+
+    @property
+    def source(self) -> Path:
+        return self.folder / "src"
+
+    @property
+    def import_name(self) -> str:
+        """`infra_core.fs` for `infra-core-fs`, `infra_core` for the meta-package."""
+        return self.name.replace("infra-core-", "infra_core.").replace("-", "_")
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        text = (self.folder / "pyproject.toml").read_text(encoding="utf-8")
+        project: dict[str, object] = tomllib.loads(text)["project"]
+        return project
+
+    @property
+    def version(self) -> str:
+        return str(self.metadata["version"])
+
+    @property
+    def dependencies(self) -> list[str]:
+        listed = self.metadata["dependencies"]
+        assert isinstance(listed, list)
+        return [str(item) for item in listed]
+
+    @property
+    def siblings(self) -> tuple[str, ...]:
+        """The distributions of this repository that it may import."""
+        return LAYERS.get(self.name, SLICES)
+
+    def modules(self) -> dict[str, Path]:
+        """Dotted module name to file, for every module that the package ships."""
+        found = {}
+        for path in sorted(self.source.rglob("*.py")):
+            parts = list(path.relative_to(self.source).with_suffix("").parts)
+            if parts[-1] == "__init__":
+                parts.pop()
+            found[".".join(parts)] = path
+        return found
+
+
+PACKAGES = tuple(Package(name) for name in (*SLICES, META))
+
+
+def test_requirements() -> list[str]:
+    """What tests need beside the packages: one list, kept in hatch.toml."""
+    hatch = tomllib.loads((ROOT / "hatch.toml").read_text(encoding="utf-8"))
+    listed: list[str] = hatch["envs"]["default"]["dependencies"]
+    return listed
