@@ -1,0 +1,368 @@
+"""The server itself: sockets, keep-alive and the scripted faults of every path."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from ._faults import Exchange, Fault
+from ._http1 import RecordedRequest, Reply, Resource, answer, parse_head
+
+if TYPE_CHECKING:
+    import ssl
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["FaultyOrigin"]
+
+_MAX_HEAD = 4 * 1024 * 1024
+_PIECE = 256 * 1024
+_SPELLING = {"etag": "ETag"}
+_TICK = 0.05  # seconds between two pieces of a dripping body
+
+
+@dataclass(slots=True)
+class _Route:
+    resource: Resource
+    faults: deque[Fault] = field(default_factory=deque)
+    always: Fault | None = None
+
+
+class FaultyOrigin:
+    """A misbehaving web server on a free loopback port, in its own thread and event loop.
+
+    Use it as a context manager; on exit every connection is cut and the thread has ended. All
+    methods may be called from any thread, also while requests are under way.
+
+    Args:
+        host: The address to listen on.
+        ssl_context: Serve https with this context.
+
+    Example:
+        >>> from infra_core.http.testing import FaultyOrigin, status
+        >>> with FaultyOrigin() as origin:
+        ...     origin.add("/a", b"abc", faults=[status(503)])
+        ...     origin.count("/a")
+        0
+    """
+
+    def __init__(
+        self, *, host: str = "127.0.0.1", ssl_context: ssl.SSLContext | None = None
+    ) -> None:
+        self._host = host
+        self._ssl = ssl_context
+        self._lock = threading.Lock()
+        self._routes: dict[str, _Route] = {}
+        self._requests: list[RecordedRequest] = []
+        self._in_flight = 0
+        self._peak_in_flight = 0
+        self._connections = 0
+        self._port = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+
+    # -- what a test calls ---------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        """Start to listen; the port is open when this returns."""
+        listener = socket.create_server((self._host, 0), backlog=1024)
+        self._port = listener.getsockname()[1]
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(listener, ready)),
+            name="faulty-origin",
+            daemon=True,
+        )
+        self._thread.start()
+        ready.wait()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Cut every connection and wait until the thread has ended."""
+        if self._loop is not None and self._stop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed already
+                self._loop.call_soon_threadsafe(self._stop.set)
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def add(
+        self,
+        path: str,
+        body: bytes = b"",
+        *,
+        content_type: str = "application/octet-stream",
+        etag: str | None = None,
+        last_modified: str | None = None,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        ranges: bool = True,
+        chunked: bool = False,
+        faults: Iterable[Fault] = (),
+        always: Fault | None = None,
+    ) -> None:
+        """Serve `body` at `path`, replacing what was there.
+
+        Any method is answered; GET and HEAD know ranges and conditions. A path that carries a
+        query is matched first with its query, then without.
+
+        Args:
+            path: Begins with a slash.
+            body: The file.
+            content_type: Its media type.
+            etag: A quoted tag such as `'"v1"'` or `'W/"v1"'`.
+            last_modified: An HTTP date.
+            status: The status of a right answer, e.g. 202 for a POST endpoint.
+            headers: More headers of every answer.
+            ranges: Whether `Range` is honoured.
+            chunked: Whether the body goes out without a Content-Length.
+            faults: Used up one per request, in order.
+            always: Committed on every request that no scripted fault is left for.
+
+        Raises:
+            ValueError: The path does not begin with a slash.
+        """
+        if not path.startswith("/"):
+            msg = f"path is {path!r}, but must begin with a slash: write {'/' + path!r}"
+            raise ValueError(msg)
+        resource = Resource(
+            body=body,
+            content_type=content_type,
+            etag=etag,
+            last_modified=last_modified,
+            status=status,
+            headers=dict(headers or {}),
+            ranges=ranges,
+            chunked=chunked,
+        )
+        with self._lock:
+            self._routes[path] = _Route(resource, deque(faults), always)
+
+    def script(self, path: str, *faults: Fault) -> None:
+        """Append faults to the script of a path that was added before."""
+        with self._lock:
+            self._routes[path].faults.extend(faults)
+
+    @property
+    def base_url(self) -> str:
+        """Scheme, host and port, without a slash at the end."""
+        return f"{'https' if self._ssl else 'http'}://{self._host}:{self._port}"
+
+    def url(self, path: str = "/") -> str:
+        """The absolute URL of a path."""
+        return self.base_url + path
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """All requests that reached the server, in order, those answered by a fault included."""
+        with self._lock:
+            return list(self._requests)
+
+    def count(self, path: str, method: str | None = None) -> int:
+        """How many requests reached a path (with or without query), of one method or of all."""
+        return sum(
+            path in {request.path, request.resource_path}
+            and (method is None or request.method == method)
+            for request in self.requests
+        )
+
+    @property
+    def peak_in_flight(self) -> int:
+        """The largest number of requests that were being answered at one moment."""
+        return self._peak_in_flight
+
+    @property
+    def connections(self) -> int:
+        """How many TCP connections were accepted."""
+        return self._connections
+
+    # -- the server ------------------------------------------------------------------------------
+
+    async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        tasks: set[asyncio.Task[None]] = set()
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._connections += 1
+            task = asyncio.ensure_future(self._converse(reader, writer))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+        server = await asyncio.start_server(
+            connected, sock=listener, limit=_MAX_HEAD, ssl=self._ssl
+        )
+        ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection until either side ends it."""
+        writer.transport.set_write_buffer_limits(high=0)  # drain() then means handed to the kernel
+        try:
+            while True:
+                request = await _read_request(reader, writer)
+                if request is None:
+                    return
+                reply = self._plan(request)
+                self._in_flight += 1
+                self._peak_in_flight = max(self._peak_in_flight, self._in_flight)
+                try:
+                    keep = await _send(request, reply, reader, writer)
+                finally:
+                    self._in_flight -= 1
+                if not keep:
+                    return
+        except (OSError, ValueError, EOFError, asyncio.LimitOverrunError):
+            return  # the client went away or spoke no HTTP: nothing to tell anybody
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await asyncio.wait_for(writer.wait_closed(), 1)
+            writer.transport.abort()
+
+    def _plan(self, request: RecordedRequest) -> Reply:
+        with self._lock:
+            self._requests.append(request)
+            route = self._routes.get(request.path) or self._routes.get(request.resource_path)
+            if route is None:
+                return answer(request, Resource(b"not here\n", "text/plain", status=404))
+            reply = answer(request, route.resource)
+            fault = route.faults.popleft() if route.faults else route.always
+            if fault is not None:
+                fault.change(Exchange(request, route.resource, reply))
+            return reply
+
+
+async def _read_request(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+) -> RecordedRequest | None:
+    """Read one request with its body; None at the end of the connection."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        return None
+    request = parse_head(head)
+    if request.headers.get("Expect", "") == "100-continue":
+        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        await writer.drain()
+    body = b""
+    if "chunked" in (request.headers.get("Transfer-Encoding") or ""):
+        while size := int((await reader.readline()).split(b";")[0], 16):
+            body += await reader.readexactly(size)
+            await reader.readexactly(2)
+        while (await reader.readline()).strip():
+            pass  # trailers
+    elif length := int(request.headers.get("Content-Length") or 0):
+        body = await reader.readexactly(length)
+    return RecordedRequest(request.method, request.path, request.headers, body, request.raw_headers)
+
+
+async def _send(
+    request: RecordedRequest,
+    reply: Reply,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+) -> bool:
+    """Send one reply; True when the connection may carry another request."""
+    # Real sleeping, not the project's clock: a test that speeds up the clients' time must not
+    # change how the network behaves.
+    if reply.delay:
+        await asyncio.sleep(reply.delay)
+    if not reply.silent:
+        writer.write(_head(request, reply))
+        await writer.drain()
+        if request.method != "HEAD" and reply.status not in {204, 304}:
+            await _send_body(reply, writer)
+    if reply.ending == "stall":
+        await reader.read()  # until the client gives up
+        return False
+    if reply.ending == "reset":
+        await _reset(writer)
+        return False
+    asked_to_close = (request.headers.get("Connection") or "").lower() == "close"
+    return reply.ending == "keep" and not asked_to_close
+
+
+def _head(request: RecordedRequest, reply: Reply) -> bytes:
+    try:
+        reason = HTTPStatus(reply.status).phrase
+    except ValueError:
+        reason = "Unknown"
+    lines = [f"HTTP/1.1 {reply.status} {reason}"]
+    lines += [
+        f"{_SPELLING.get(name) or name.title()}: {value}" for name, value in reply.headers.items()
+    ]
+    if reply.chunked:
+        lines.append("Transfer-Encoding: chunked")
+    elif reply.status not in {204, 304}:
+        lines.append(f"Content-Length: {len(reply.body) + reply.length_delta}")
+    if (request.headers.get("Connection") or "").lower() == "close":
+        lines.append("Connection: close")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+async def _send_body(reply: Reply, writer: asyncio.StreamWriter) -> None:
+    whole = memoryview(reply.body)
+    body = whole if reply.send is None else whole[: reply.send]
+    piece, pause = _PIECE, 0.0
+    if reply.bytes_per_second is not None:
+        piece = max(1, int(reply.bytes_per_second * _TICK))
+        pause = piece / reply.bytes_per_second
+    for start in range(0, len(body), piece):
+        part = body[start : start + piece]
+        if reply.chunked:
+            writer.write(b"%x\r\n%b\r\n" % (len(part), bytes(part)))
+        else:
+            writer.write(part)
+        await writer.drain()
+        if pause:
+            await asyncio.sleep(pause)
+    if reply.chunked and reply.send is None:
+        writer.write(b"0\r\n\r\n")
+        await writer.drain()
+
+
+async def _reset(writer: asyncio.StreamWriter) -> None:
+    """End the connection with RST, after what was written has reached the other side's kernel."""
+    sock = writer.get_extra_info("socket")
+    for _ in range(200):
+        if _unsent(sock) == 0:
+            break
+        await asyncio.sleep(0.001)
+    # A linger time of zero turns close() into RST (socket(7)).
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+def _unsent(sock: socket.socket) -> int:
+    """Bytes in the kernel's send queue; 0 where the system cannot tell."""
+    try:
+        import array
+        import fcntl
+        import termios
+    except ImportError:  # not a POSIX system
+        return 0
+    waiting = array.array("i", [0])
+    try:
+        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, waiting)
+    except OSError:
+        return 0
+    return waiting[0]
