@@ -23,9 +23,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-from typing_extensions import Self
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["AZURITE_VERSION", "AzuriteServer", "AzuriteUnavailable", "find_azurite"]
 
@@ -42,8 +44,6 @@ _LISTENING = re.compile(
 _END_WITH_PARENT = (
     "data:text/javascript,process.stdin.on('end',()=>process.exit(0)).on('error',()=>{}).resume()"
 )
-
-_Self = TypeVar("_Self", bound="AzuriteServer")
 
 
 class AzuriteUnavailable(RuntimeError):  # noqa: N818 - a state of the machine, not of the call
@@ -108,7 +108,7 @@ class AzuriteServer:
             f"TableEndpoint={table_url or self.table_url};"
         )
 
-    def start(self) -> Self:
+    def start(self) -> "Self":
         """Start it and wait until all three services answer."""
         if self._process is not None:
             return self
@@ -183,7 +183,7 @@ class AzuriteServer:
             shutil.rmtree(self._own_folder, ignore_errors=True)
             self._own_folder = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self.start()
 
     def __exit__(
