@@ -35,13 +35,15 @@ if TYPE_CHECKING:
         hashed_asset_path as hashed_asset_path,
     )
     from infra_core.http import (
-        DEFAULT_HEADERS as http_default_headers,
+        DEFAULT_HEADERS as http_default_headers,  # noqa: N811 - the name of 0.7
         fetch as fetch,
         fetch_async as fetch_async,
         request as request,
         request_async as request_async,
     )
-    from infra_core.http.aio import DEFAULT_HEADERS as http_async_default_headers
+    from infra_core.http.aio import (
+        DEFAULT_HEADERS as http_async_default_headers,  # noqa: N811 - the name of 0.7
+    )
     from infra_core.http.assets import (
         AssetDownloadClient as AssetDownloadClient,
         DownloadResult as DownloadResult,

@@ -1,0 +1,10 @@
+"""`python -m infra_core.cli`: the same as `infra-core`."""
+
+import sys
+
+from ._main import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    sys.exit(main())

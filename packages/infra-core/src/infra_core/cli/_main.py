@@ -1,0 +1,149 @@
+"""The top of the command line: subcommands, logging, and errors told as one line each."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Protocol
+
+from . import exit_codes
+
+__all__ = ["CommandError", "main"]
+
+# Name, module, one line of help. The module has add_arguments(parser) and execute(options) -> int.
+COMMANDS = [
+    ("run", "._run", "download a list of URLs as one batch that survives faults and resumes"),
+    ("demo", "._demo", "watch a batch survive a server that misbehaves on purpose"),
+    ("mirror", "._mirror", "mirror a folder to Blob Storage or back, or plan it"),
+    ("manifest", "._manifest", "list a folder's files with types, sizes and URLs"),
+    ("jobs", "._jobs", "look at the jobs of a batch, and put failed ones back"),
+    ("trigger", "._trigger", "schedule a batch at an Azure Function and poll it to its end"),
+    ("doctor", "._doctor", "check settings and reach, and say how to mend them"),
+]
+
+
+class CommandError(Exception):
+    """A command cannot start; the message names the value, the rule and the remedy."""
+
+
+class Command(Protocol):
+    """What each subcommand's module provides."""
+
+    DESCRIPTION: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own arguments."""
+
+    def execute(self, options: argparse.Namespace) -> int:
+        """Run the command; returns the exit code."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `infra-core` command.
+
+    Args:
+        argv: Arguments without the program's name; `None` takes them from `sys.argv`.
+
+    Returns:
+        The exit code, see `infra_core.cli.exit_codes`.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser, modules = build_parser(arguments)
+    complete(parser)
+    options = parser.parse_args(arguments)
+    configure_logging(options.verbose)
+    try:
+        return modules[options.command].execute(options)
+    except BrokenPipeError:  # `infra-core jobs list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.FAILED
+    except KeyboardInterrupt:
+        print("infra-core: interrupted", file=sys.stderr)
+        return exit_codes.INTERRUPTED
+    except (CommandError, *configuration_errors()) as error:
+        print(f"infra-core {options.command}: {error}", file=sys.stderr)
+        return exit_codes.USAGE
+
+
+def configuration_errors() -> tuple[type[Exception], ...]:
+    """Errors of the slices that mean "your settings", not "our bug"."""
+    from infra_core.azure.exceptions import AzureTableError, ConfigurationError
+
+    return (ConfigurationError, AzureTableError)
+
+
+def build_parser(
+    arguments: Sequence[str],
+) -> tuple[argparse.ArgumentParser, dict[str, Command]]:
+    """Build the parser; only the module of the command that is called gets imported."""
+    parser = argparse.ArgumentParser(
+        prog="infra-core",
+        description="Fetch and download by the thousand, mirror, track and poll; lose nothing.",
+        epilog=exit_codes.DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=VersionAction, help="print all versions and exit")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    named = next((item for item in arguments if not item.startswith("-")), None)
+    all_of_them = "_ARGCOMPLETE" in os.environ
+    modules: dict[str, Command] = {}
+    for name, module, summary in COMMANDS:
+        subparser = subparsers.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=exit_codes.DESCRIPTION,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        if name == named or all_of_them:
+            command: Command = import_module(module, __package__)  # type: ignore[assignment]
+            subparser.description = command.DESCRIPTION
+            command.add_arguments(subparser)
+            modules[name] = command
+        subparser.add_argument(
+            "-v", "--verbose", action="count", default=0, help="log more: -v INFO, -vv DEBUG"
+        )
+    return parser, modules
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Offer shell completion where argcomplete is installed."""
+    if "_ARGCOMPLETE" not in os.environ:
+        return
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    argcomplete.autocomplete(parser)
+
+
+class VersionAction(argparse.Action):
+    """Print the version of the meta-package and of every slice."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
+        super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        """Print and leave."""
+        from importlib.metadata import version
+
+        print(f"infra-core {version('infra-core')}")
+        for name in ("fs", "runtime", "polling", "http", "azure"):
+            print(f"  infra-core-{name} {version(f'infra-core-{name}')}")
+        print(f"  Python {sys.version.split()[0]}")
+        parser.exit()
+
+
+def configure_logging(verbosity: int) -> None:
+    """Send log records to standard error, secrets redacted; warnings only unless asked."""
+    level = {0: logging.ERROR, 1: logging.INFO}.get(verbosity, logging.DEBUG)
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("infra_core").setLevel(level)
