@@ -1,0 +1,238 @@
+"""The one atomic writer: hash while writing, commit whole or leave nothing."""
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from ._checksum import canonical_algorithm, new_hasher
+from ._errors import AtomicFileClosed, ChecksumAlgorithmError, write_error
+from ._paths import ensure_parent
+from ._replace import default_mode, fsync_directory, replace_file
+from ._temp_names import temp_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+__all__ = ["AtomicFile"]
+
+_BUFFER: Final = 1 << 17  # bytes; small writes are gathered, larger ones pass straight through
+_OWNER_ONLY: Final = 0o600
+_CREATE_FLAGS: Final = (
+    os.O_RDWR | os.O_CREAT | os.O_EXCL
+    | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+)  # fmt: skip
+
+
+class AtomicFile:
+    """A file that appears under its name whole, or not at all.
+
+    Bytes go to a temporary file of a unique name in the same folder, readable by its owner
+    alone, and are hashed on the way. `commit()` flushes them to the disk (`fsync`), moves the
+    file into place with `os.replace` and flushes the folder. A reader sees the old file or the
+    new one, never a mixture; concurrent writers each commit a whole file, the last one stays.
+
+    As a context manager it commits on a clean exit and aborts on any exception, cancellation and
+    `KeyboardInterrupt` included. A symbolic link at `path` is replaced, not followed.
+
+    Args:
+        path: Where the file shall stand. Missing folders are made.
+        algorithms: Hash algorithms to feed while writing; see `hexdigest`.
+        mode: Permission bits of the final file. By default those of the file that is replaced,
+            or for a new one what the umask (or the folder's default ACL) gives.
+        durable: Flush file and folder to the disk. False is faster and still atomic for readers;
+            only a power cut can lose the file.
+
+    Attributes:
+        path: Where the file shall stand.
+        temp_path: Where its bytes are until the commit.
+        size: Bytes written so far.
+
+    Raises:
+        FileWriteError: Disk full, read-only folder and so on (also an `OSError` with `errno`);
+            nothing is left behind and the old file stands.
+        ChecksumAlgorithmError: One of `algorithms` is unknown; nothing has been created.
+
+    Example:
+        >>> target = Path(tempfile.mkdtemp()) / "data.bin"
+        >>> with AtomicFile(target, algorithms=["sha256"]) as file:
+        ...     for chunk in (b"ab", b"c"):
+        ...         _ = file.write(chunk)
+        >>> file.size, file.hexdigest()[:8], target.read_bytes()
+        (3, 'ba7816bf', b'abc')
+    """
+
+    path: Path
+    temp_path: Path
+    size: int
+
+    def __init__(
+        self,
+        path: "Path | str",
+        *,
+        algorithms: "Iterable[str]" = (),
+        mode: int | None = None,
+        durable: bool = True,
+    ) -> None:
+        self._file: BinaryIO | None = None
+        self._owner = 0  # no process yet
+        self.path = Path(path)
+        self.size = 0
+        self._mode = mode
+        self._durable = durable
+        self._hashers = {canonical_algorithm(name): new_hasher(name) for name in algorithms}
+        self.temp_path = self.path.parent / temp_name(self.path.name)
+        try:
+            if not self.path.name:
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            ensure_parent(self.path)
+            self._owner = os.getpid()
+            descriptor = os.open(self.temp_path, _CREATE_FLAGS, _OWNER_ONLY)
+            self._file = os.fdopen(descriptor, "w+b", buffering=_BUFFER)
+        except OSError as error:
+            raise write_error(error, self.path) from error
+
+    def write(self, data: "bytes | bytearray | memoryview") -> int:
+        """Append bytes and feed the hashes.
+
+        Returns:
+            The number of bytes taken: always all of them.
+
+        Raises:
+            FileWriteError: The disk refuses; call `abort()` or leave the `with` block.
+        """
+        file = self._open_file()
+        try:
+            file.write(data)
+        except OSError as error:
+            raise write_error(error, self.path) from error
+        for hasher in self._hashers.values():
+            hasher.update(data)
+        count = data.nbytes if isinstance(data, memoryview) else len(data)
+        self.size += count
+        return count
+
+    def truncate(self) -> None:
+        """Drop all bytes and hashes so far, to start over from zero."""
+        file = self._open_file()
+        try:
+            file.seek(0)
+            file.truncate()
+        except OSError as error:
+            raise write_error(error, self.path) from error
+        self.size = 0
+        self._hashers = {name: new_hasher(name) for name in self._hashers}
+
+    def hexdigest(self, algorithm: str = "sha256") -> str:
+        """Return the hex digest of all bytes written so far.
+
+        Raises:
+            ChecksumAlgorithmError: The algorithm was not named in `algorithms`.
+        """
+        hasher = self._hashers.get(canonical_algorithm(algorithm))
+        if hasher is None:
+            raise ChecksumAlgorithmError(
+                f"{algorithm!r} was not computed while {self.path} was written; name it in "
+                "algorithms=[...] when the file is opened"
+            )
+        return hasher.hexdigest()
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """All digests so far by algorithm."""
+        return {name: hasher.hexdigest() for name, hasher in self._hashers.items()}
+
+    @property
+    def closed(self) -> bool:
+        """Whether the file has been committed or aborted."""
+        return self._file is None
+
+    def commit(self) -> Path:
+        """Flush the bytes to the disk and move the file into its place.
+
+        Returns:
+            The final path.
+
+        Raises:
+            FileWriteError: It failed; the temporary file is gone and the old file stands.
+            AtomicFileClosed: It has been committed or aborted before.
+        """
+        file = self._open_file()
+        try:
+            file.flush()
+            self._set_mode(file.fileno())
+            if self._durable:
+                os.fsync(file.fileno())
+            file.close()
+            replace_file(self.temp_path, self.path, durable=self._durable)
+            self._file = None
+        except OSError as error:
+            self.abort()
+            raise write_error(error, self.path) from error
+        except BaseException:
+            self.abort()
+            raise
+        if self._durable:
+            fsync_directory(self.path.parent)
+        return self.path
+
+    def abort(self) -> None:
+        """Remove the temporary file; does nothing after a commit or another abort."""
+        file, self._file = self._file, None
+        if self._owner != os.getpid():  # a forked child must not remove its parent's work
+            return
+        self._owner = 0
+        with contextlib.suppress(OSError):
+            self.temp_path.unlink()
+        if file is not None:
+            with contextlib.suppress(OSError):  # a full disk refuses the last buffer as well
+                file.close()
+
+    def _open_file(self) -> BinaryIO:
+        if self._file is None:
+            raise AtomicFileClosed(
+                f"{self.path} has been committed or aborted; open a new AtomicFile to write it "
+                "again"
+            )
+        return self._file
+
+    def _set_mode(self, descriptor: int) -> None:
+        if not hasattr(os, "fchmod"):  # Windows before 3.13: permission bits mean little there
+            return
+        mode = self._mode
+        if mode is None:
+            try:
+                status = os.lstat(self.path)
+                mode = stat.S_IMODE(status.st_mode) & 0o777
+                if not stat.S_ISREG(status.st_mode):
+                    raise FileNotFoundError
+            except FileNotFoundError:
+                mode = default_mode(self.temp_path)
+        os.fchmod(descriptor, mode)
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self,
+        kind: "type[BaseException] | None",
+        error: BaseException | None,
+        traceback: "TracebackType | None",
+    ) -> None:
+        if kind is not None:
+            self.abort()
+        elif self._file is not None:
+            self.commit()
+
+    def __del__(self) -> None:
+        if getattr(self, "_owner", 0) and getattr(self, "_file", None) is not None:
+            self.abort()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<AtomicFile {str(self.path)!r} {state}, {self.size} bytes>"

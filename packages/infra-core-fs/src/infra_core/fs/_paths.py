@@ -1,0 +1,177 @@
+"""Where files go: parents, hashed asset paths and joins that cannot leave their base."""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from ._errors import UnsafePathError
+from ._names import NAME_MAX, is_device_name, safe_name
+
+__all__ = ["ensure_parent", "hashed_asset_path", "safe_join", "unique_asset_path"]
+
+_FALLBACK: Final = "asset"
+_UNIQUE_NAME_MAX: Final = 120  # bytes; the folders take 66 more, and old Windows stops at 260
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
+
+
+def ensure_parent(path: "Path | str") -> None:
+    """Create the folder that `path` lies in, and those above it, where they are missing.
+
+    Raises:
+        OSError: The folder cannot be made, for example because a file has its name.
+
+    Example:
+        >>> target = Path(tempfile.mkdtemp()) / "reports" / "2026" / "summary.json"
+        >>> ensure_parent(target)
+        >>> target.parent.is_dir()
+        True
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
+def hashed_asset_path(base_dir: "Path | str", key: str, filename_hint: str | None = None) -> Path:
+    """Return `base/ab/cd/name`, where `abcd` are the first hex digits of the key's SHA-256.
+
+    This is 0.7's form, kept for trees that exist. **Two keys can share a path**: the folder holds
+    16 bits of hash, so among a few hundred assets that are all called `logo.png` two meet. Use
+    `unique_asset_path` for anything new; whoever stays here must check, as `infra_core.http`
+    does, that an existing file belongs to the same key before reusing it.
+
+    Args:
+        base_dir: The folder that the result lies in, whatever key and hint hold.
+        key: What identifies the asset, usually its URL.
+        filename_hint: The file name wanted; without one the last part of the key's URL path is
+            taken, else `asset`. Separators, `..`, control characters, Windows device names and
+            names longer than 255 bytes are made harmless.
+
+    Example:
+        >>> hashed_asset_path("assets", "https://example.com/logo.png").as_posix()
+        'assets/59/e6/logo.png'
+    """
+    digest = _key_digest(key)
+    name = _asset_name(key, filename_hint, limit=NAME_MAX, portable=False)
+    return Path(base_dir) / digest[:2] / digest[2:4] / name
+
+
+def unique_asset_path(base_dir: "Path | str", key: str, filename_hint: str | None = None) -> Path:
+    """Return `base/ab/cd/<60 hex digits>/name`: no two keys ever share a path.
+
+    The folders hold the whole SHA-256 of the key, so the path depends on nothing but key and
+    hint, is the same on every machine, and the last folder belongs to this key alone.
+
+    Args:
+        base_dir: The folder that the result lies in, whatever key and hint hold.
+        key: What identifies the asset, usually its URL.
+        filename_hint: As in `hashed_asset_path`; the name is cut to 120 bytes and free of
+            characters that Windows refuses.
+
+    Example:
+        >>> path = unique_asset_path("assets", "https://example.com/logo.png")
+        >>> path.name, len(path.parent.name)
+        ('logo.png', 60)
+    """
+    digest = _key_digest(key)
+    name = _asset_name(key, filename_hint, limit=_UNIQUE_NAME_MAX, portable=True)
+    return Path(base_dir) / digest[:2] / digest[2:4] / digest[4:] / name
+
+
+def _key_digest(key: str) -> str:
+    # surrogatepass: a key with a lone surrogate is odd, yet still a key of its own
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _asset_name(key: str, hint: str | None, *, limit: int, portable: bool) -> str:
+    if not hint:
+        hint = _url_path(key)
+    return safe_name(hint, fallback=_FALLBACK, limit=limit, portable=portable)
+
+
+def _url_path(key: str) -> str:
+    from urllib.parse import urlsplit  # only needed without a hint
+
+    try:
+        path = urlsplit(key).path
+    except ValueError:  # "http://[" and its like: a key need not be a good URL
+        path = key.partition("#")[0].partition("?")[0]
+    return path.rstrip("/")
+
+
+def safe_join(base: "Path | str", *parts: str) -> Path:
+    """Join names from outside to a folder, or refuse: the result lies in `base`, always.
+
+    Made for blob names, archive members and URL paths. Forward slashes separate; two different
+    names never give one path. Symbolic links that exist are followed for the check, so a link
+    below `base` that points outside is refused, the last part included. (A link made between the
+    check and the use is beyond any check: keep `base` writable by yourself alone.)
+
+    Args:
+        base: The folder to stay in; need not exist.
+        parts: Relative names, each of one or more segments.
+
+    Returns:
+        `base` with the parts joined; `base` is not resolved.
+
+    Raises:
+        UnsafePathError: Absolute, `..`, `.` or empty segments, a backslash, a drive letter, a NUL
+            or control character, a segment of more than 255 bytes, on Windows also device
+            names, colons and trailing dots; or a symbolic link out of `base`.
+
+    Example:
+        >>> safe_join("out", "2026/logo.png").as_posix()
+        'out/2026/logo.png'
+        >>> safe_join("out", "../../etc/passwd")
+        Traceback (most recent call last):
+        infra_core.fs.UnsafePathError: ...
+    """
+    base_path = Path(base)
+    segments: list[str] = []
+    for part in parts:
+        for segment in os.fspath(part).split("/"):
+            problem = _segment_problem(segment)
+            if problem:
+                raise _unsafe(part, base, problem)
+            segments.append(segment)
+    if not segments:
+        return base_path
+    joined = base_path.joinpath(*segments)
+    root = os.path.realpath(base_path)
+    target = os.path.realpath(joined)
+    if os.path.commonpath([root, target]) != root:
+        raise _unsafe("/".join(segments), base, "it leads through a symbolic link out of the base")
+    return joined
+
+
+def _segment_problem(segment: str) -> str | None:
+    """Say why a segment must not be joined; None when it may."""
+    if segment in {"", "."}:
+        return "it is absolute or has an empty or '.' segment"
+    if segment == "..":
+        return "it has a '..' segment"
+    if "\\" in segment:
+        return "it has a backslash"
+    if any(character < " " or character == "\x7f" for character in segment):
+        return "it has a NUL or control character"
+    if _DRIVE.match(segment):
+        return "it has a drive letter"
+    try:
+        length = len(os.fsencode(segment))
+    except UnicodeEncodeError:
+        return "it has characters that the file system cannot encode"
+    if length > NAME_MAX:
+        return f"it has a segment of {length} bytes, over {NAME_MAX}"
+    if os.name == "nt" and (
+        ":" in segment or segment != segment.rstrip(" .") or is_device_name(segment)
+    ):
+        return "Windows gives that name another meaning"
+    return None
+
+
+def _unsafe(part: str, base: "Path | str", problem: str) -> UnsafePathError:
+    return UnsafePathError(
+        f"the name {part!r} cannot be joined to {os.fspath(base)!r}: {problem}; "
+        "give a relative name of plain segments separated by '/'",
+        path=part,
+        base=base,
+    )

@@ -1,0 +1,112 @@
+"""The last step of an atomic write: permissions, the move into place, the folder's flush."""
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from ._temp_names import temp_name
+
+__all__ = ["default_mode", "fsync_directory", "replace_file"]
+
+_COPY_SIZE: Final = 1 << 20
+# A target that is a mount point of its own (a file bind-mounted into a container) answers a rename
+# with EBUSY, some union and network file systems with EXDEV: neither can be renamed onto.
+_NOT_RENAMABLE: Final = {errno.EXDEV, errno.EBUSY}
+# File systems that know no flush of folders, and folders that may be entered but not read.
+_NO_FOLDER_FLUSH: Final = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}
+
+
+def fsync_directory(path: "Path | str") -> None:
+    """Flush a folder's entries to the disk, so that a rename in it survives a power cut.
+
+    Does nothing on Windows and on file systems that cannot do it.
+
+    Raises:
+        OSError: The disk reports an error (`EIO`), or the folder does not exist.
+
+    Example:
+        >>> fsync_directory(tempfile.mkdtemp())
+    """
+    if os.name == "nt":
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_FLUSH:
+            raise
+
+
+def default_mode(beside: Path) -> int:
+    """Return the permission bits that a new file in this folder gets.
+
+    The umask can only be read by setting it, for all threads at once, and a folder's default ACL
+    overrules it: so an empty file is made and looked at.
+    """
+    probe = beside.with_name(temp_name("mode"))
+    descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        os.unlink(probe)  # noqa: PTH108 - one system call is enough here
+
+
+def replace_file(source: Path, target: Path, *, durable: bool) -> None:
+    """Move `source` onto `target` in one step, or by copy where it cannot be renamed onto."""
+    try:
+        os.replace(source, target)  # noqa: PTH105 - one system call is enough here
+    except OSError as error:
+        if error.errno not in _NOT_RENAMABLE or target.is_dir():
+            raise
+        _overwrite(source, target, durable=durable)
+        source.unlink()
+
+
+def _overwrite(source: Path, target: Path, *, durable: bool) -> None:
+    """Copy `source` over `target` in place, putting the old bytes back if that fails.
+
+    Not atomic for readers, which no way of writing to such a target is. The whole new file stays
+    beside it, flushed, until the copy is complete.
+    """
+    backup = target.with_name(temp_name(target.name)) if target.exists() else None
+    try:
+        if backup is not None:
+            _copy(target, backup, durable=durable)
+        try:
+            _copy(source, target, durable=durable)
+        except BaseException:
+            if backup is None:
+                target.unlink(missing_ok=True)
+            else:
+                _copy(backup, target, durable=durable)
+            raise
+    finally:
+        if backup is not None:
+            with contextlib.suppress(OSError):
+                backup.unlink()
+
+
+def _copy(source: Path, target: Path, *, durable: bool) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    with (
+        source.open("rb", buffering=0) as reader,
+        open(os.open(target, flags, 0o600), "wb") as writer,  # noqa: PTH123 - needs the flags
+    ):
+        size = 0
+        while chunk := reader.read(_COPY_SIZE):
+            size += writer.write(chunk)
+        writer.flush()
+        # cut only now: a target that shrinks first would be empty when the disk is full
+        writer.truncate(size)
+        if durable:
+            os.fsync(writer.fileno())
+        if hasattr(os, "fchmod"):
+            with contextlib.suppress(PermissionError):  # a file of another owner keeps its bits
+                os.fchmod(writer.fileno(), stat.S_IMODE(os.fstat(reader.fileno()).st_mode))
