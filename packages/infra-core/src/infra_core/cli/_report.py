@@ -1,0 +1,215 @@
+"""What a person or a machine reads of a batch: progress, events as they happen, the summary."""
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["Failure", "Reporter", "Summary", "make_console", "print_rows", "size_text"]
+
+SHOWN_FAILURES = 20
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One URL that could not be had.
+
+    Attributes:
+        url: The URL, secrets redacted.
+        status: `failed` or `timed_out`.
+        cause: The last error in one line.
+    """
+
+    url: str
+    status: str
+    cause: str
+
+
+@dataclass
+class Summary:
+    """What a batch came to; `--json` prints it and `--summary-file` stores it.
+
+    Attributes:
+        batch_id: The batch.
+        total: URLs in the list, each counted once.
+        succeeded: Downloaded and verified in this run.
+        skipped: Kept from an earlier run after their checksum was verified.
+        failed: Gave up, timeouts included.
+        pending: Not tried or not finished when the run was interrupted.
+        rejected_lines: Lines of the list that are no URL.
+        duplicates: Lines that repeat a URL.
+        bytes_downloaded: Sum of the sizes of files downloaded in this run.
+        retries: Downloads tried again, over all URLs.
+        duration_seconds: Wall time.
+        failures: One entry for each failed URL.
+        mirrored: Files uploaded in this run, `None` when no storage is configured.
+        mirror_failed: Files that could not be uploaded in this run.
+        interrupted: Name of the signal that ended the run early.
+        manifest: Path of the manifest.
+        jobs: Where the jobs are recorded.
+        folder: The run's folder.
+    """
+
+    batch_id: str
+    total: int = 0
+    succeeded: int = 0
+    skipped: int = 0
+    failed: int = 0
+    pending: int = 0
+    rejected_lines: int = 0
+    duplicates: int = 0
+    bytes_downloaded: int = 0
+    retries: int = 0
+    duration_seconds: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+    mirrored: int | None = None
+    mirror_failed: int = 0
+    interrupted: str | None = None
+    manifest: str | None = None
+    jobs: str | None = None
+    folder: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every URL is here and every upload arrived."""
+        return not (self.failed or self.pending or self.mirror_failed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary for JSON."""
+        return {**asdict(self), "complete": self.complete}
+
+
+def make_console(*, to_stderr: bool = False) -> "Console":
+    """A console that is plain, unwrapped text where the stream is no terminal."""
+    from rich.console import Console
+
+    stream = sys.stderr if to_stderr else sys.stdout
+    return Console(file=stream, soft_wrap=not stream.isatty(), highlight=False, emoji=False)
+
+
+def size_text(size: float) -> str:
+    """A size in binary units, as people read it: `1536` is `1.5 KiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def print_rows(console: "Console", columns: list[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table: boxed on a terminal, tab-separated lines elsewhere."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not console.is_terminal:
+        for row in rows:
+            console.print("\t".join(row), markup=False)
+        return
+    table = Table(*columns)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console.print(table)
+
+
+class Reporter:
+    """Shows a batch at work: a progress bar on a terminal, a line an event elsewhere.
+
+    Use it as a context manager around the run; then hand the summary to `finish`.
+    """
+
+    def __init__(self, *, as_json: bool = False, stdout: TextIO | None = None) -> None:
+        self._as_json = as_json
+        self._stdout = stdout
+        self._console = make_console(to_stderr=as_json)
+        # Machines read standard output; a person may still watch standard error.
+        self._silent = as_json and not self._console.is_terminal
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
+
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            transient=True,
+        )
+        self._task = self._progress.add_task("downloading", total=None, note="")
+        self._bytes = 0
+
+    def __enter__(self) -> "Reporter":
+        """Start the progress display."""
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End the progress display."""
+        self._progress.stop()
+
+    def line(self, mark: str, text: str, style: str = "") -> None:
+        """Print one event."""
+        if self._silent:
+            return
+        from rich.text import Text
+
+        self._progress.console.print(Text(f"{mark:>8}", style=style), Text(text), soft_wrap=True)
+
+    def begin(self, total: int) -> None:
+        """The number of URLs is known."""
+        self._progress.update(self._task, total=total)
+
+    def advance(self, size: int = 0) -> None:
+        """One URL is settled."""
+        self._bytes += size
+        self._progress.update(self._task, advance=1, note=size_text(self._bytes))
+
+    def finish(self, summary: Summary) -> None:
+        """Print the summary: JSON for machines, a table for people."""
+        if self._as_json:
+            json.dump(summary.as_dict(), self._stdout or sys.stdout, indent=2, ensure_ascii=False)
+            print(file=self._stdout or sys.stdout)
+            return
+        print_rows(self._console, ["", "value"], rows_of(summary))
+        for failure in summary.failures[:SHOWN_FAILURES]:
+            self.line(failure.status, f"{failure.url}: {failure.cause}", "red")
+        if (more := len(summary.failures) - SHOWN_FAILURES) > 0:
+            self.line("...", f"and {more} more failures; list them with: infra-core jobs list")
+
+
+def rows_of(summary: Summary) -> Iterable[tuple[str, str]]:
+    """The rows of the summary table."""
+    yield "batch", summary.batch_id
+    yield "succeeded", str(summary.succeeded)
+    yield "skipped", f"{summary.skipped} (here already, checksum verified)"
+    yield "failed", str(summary.failed)
+    if summary.pending:
+        yield "pending", f"{summary.pending} (run again with --resume)"
+    if summary.rejected_lines:
+        yield "rejected lines", str(summary.rejected_lines)
+    yield "downloaded", size_text(summary.bytes_downloaded)
+    yield "retries", str(summary.retries)
+    yield "duration", f"{summary.duration_seconds:.2f} s"
+    if summary.mirrored is not None:
+        yield "mirrored", f"{summary.mirrored} files, {summary.mirror_failed} not uploaded"
+    if summary.interrupted:
+        yield "interrupted by", summary.interrupted
+    for name in ("folder", "manifest", "jobs"):
+        if value := getattr(summary, name):
+            yield name, value
