@@ -122,8 +122,6 @@ _DATA: Final = {
     "yml": "application/yaml",
 }
 _OTHER: Final = {
-    "3g2": "video/3gpp2",
-    "3gp": "video/3gpp",
     "7z": "application/x-7z-compressed",
     "aac": "audio/aac",
     "aif": "audio/x-aiff",
