@@ -1,0 +1,134 @@
+"""Every error of this package that is not one of httpx or requests.
+
+    Exception
+    └── HttpError
+        ├── OutcomeUnknown              the request was sent, its answer was lost
+        ├── ResponseTooLarge            the body is larger than `max_bytes`
+        ├── InvalidRequestError         (also ValueError) bad method, header or option
+        └── DownloadError               a file could not be had as asked
+            ├── IncompleteDownloadError     fewer or more bytes than the server announced
+            ├── ChecksumMismatchError       right size perhaps, wrong content
+            ├── DownloadTooLargeError       (also ResponseTooLarge) above `max_bytes`
+            ├── DownloadDeadlineError       (also TimeoutError) the total deadline passed
+            └── DownloadDiskError           (also OSError) disk full, folder not writable
+
+Failures of the network and error statuses come through as what httpx and requests raise. URLs are
+kept and printed without their secrets.
+"""
+
+from infra_core.runtime import sanitize_url
+
+__all__ = [
+    "ChecksumMismatchError",
+    "DownloadDeadlineError",
+    "DownloadDiskError",
+    "DownloadError",
+    "DownloadTooLargeError",
+    "HttpError",
+    "IncompleteDownloadError",
+    "InvalidRequestError",
+    "OutcomeUnknown",
+    "ResponseTooLarge",
+]
+
+
+class HttpError(Exception):
+    """Root of the errors of this package."""
+
+
+class OutcomeUnknown(HttpError):  # noqa: N818 - the name says what is known: nothing
+    """A request that must not be repeated blindly was sent, and its answer never came.
+
+    The server may have done what was asked, or not. Raised for methods that are not idempotent
+    (RFC 9110, section 9.2.2: all but GET, HEAD, OPTIONS, TRACE, PUT and DELETE) when the
+    connection broke or a timeout struck after the request went out.
+
+    Attributes:
+        cause: The exception that lost the answer (`__cause__` as well).
+        method: Of the request.
+        url: Of the request, without secrets.
+    """
+
+    def __init__(self, method: str, url: str, cause: BaseException) -> None:
+        self.method = method
+        self.url = sanitize_url(url)
+        self.cause = cause
+        super().__init__(
+            f"{method} {self.url} was sent but its answer was lost "
+            f"({type(cause).__name__}: {cause}): the server may have acted on it. Ask the server "
+            "what happened, or make the request repeatable with an Idempotency-Key header or "
+            "idempotent=True"
+        )
+        self.__cause__ = cause
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.method, self.url, self.cause)
+
+
+class ResponseTooLarge(HttpError):  # noqa: N818 - reads as what happened
+    """The body is larger than the caller allows; reading was stopped.
+
+    Attributes:
+        url: Without secrets.
+        limit: `max_bytes`.
+        received: Bytes announced or read when it was noticed.
+    """
+
+    def __init__(self, url: str, limit: int, received: int) -> None:
+        self.url = sanitize_url(url)
+        self.limit = limit
+        self.received = received
+        super().__init__(
+            f"the body of {self.url} has {received} bytes or more, above max_bytes={limit}: raise "
+            "max_bytes, or stream the body"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.url, self.limit, self.received)
+
+
+class InvalidRequestError(HttpError, ValueError):
+    """A method, header or option that cannot be sent; nothing was."""
+
+
+class DownloadError(HttpError):
+    """A file could not be downloaded as asked; nothing was left at its place.
+
+    Attributes:
+        url: Without secrets.
+        expected: What should have come (size, checksum), or None.
+        actual: What came, or None.
+    """
+
+    def __init__(
+        self, message: str, *, url: str, expected: object = None, actual: object = None
+    ) -> None:
+        self.url = sanitize_url(url)
+        self.expected = expected
+        self.actual = actual
+        super().__init__(message)
+
+
+class IncompleteDownloadError(DownloadError):
+    """The body has another length than the server announced."""
+
+
+class ChecksumMismatchError(DownloadError):
+    """The content is not what `expected_checksum` or the server's digest says."""
+
+
+class DownloadTooLargeError(DownloadError, ResponseTooLarge):
+    """The file is larger than `max_bytes`."""
+
+    def __init__(self, message: str, *, url: str, expected: int, actual: int) -> None:
+        DownloadError.__init__(self, message, url=url, expected=expected, actual=actual)
+        self.limit = expected
+        self.received = actual
+
+
+class DownloadDeadlineError(DownloadError, TimeoutError):
+    """The download did not finish before its deadline."""
+
+
+class DownloadDiskError(DownloadError, OSError):
+    """The file could not be written: disk full, read-only folder."""
