@@ -1,1 +1,104 @@
-"""Bounded asyncio task runtime, retry policy, sync-over-async and secret redaction."""
+"""Bounded asyncio task runtime, retry policy, sync-over-async and secret redaction.
+
+Every name below is imported when it is first used; `import infra_core.runtime` itself costs next
+to nothing. Submodules for users: `clock` (time, sleep, randomness), `testing` (`fast_time`) and
+`lazy` (lazy package exports).
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import clock as clock, lazy as lazy, testing as testing
+    from ._background_loop import on_background_close as on_background_close, run_sync as run_sync
+    from ._compat_retry import (
+        AsyncRetryConfig as AsyncRetryConfig,
+        RetryCallState as RetryCallState,
+        retry_state_summary as retry_state_summary,
+        run_with_retries as run_with_retries,
+        run_with_retries_sync as run_with_retries_sync,
+    )
+    from ._loop_local import LoopBoundAsyncLock as LoopBoundAsyncLock, LoopLocal as LoopLocal
+    from ._notes import add_note as add_note
+    from ._redaction import (
+        REDACTED as REDACTED,
+        is_secret_name as is_secret_name,
+        redact_headers as redact_headers,
+        redact_sas_tokens as redact_sas_tokens,
+        redact_secrets as redact_secrets,
+        sanitize_url as sanitize_url,
+    )
+    from ._retry import retry_async as retry_async, retry_sync as retry_sync
+    from ._retry_policy import RetryDetails as RetryDetails, RetryPolicy as RetryPolicy
+    from ._secret_filter import SecretFilter as SecretFilter
+    from ._trace import trace_fields as trace_fields
+    from ._transport_errors import (
+        is_permanent_transport_error as is_permanent_transport_error,
+        should_retry_http_exception as should_retry_http_exception,
+        should_retry_requests_exception as should_retry_requests_exception,
+    )
+    from .clock import timeout as timeout
+
+from .lazy import lazy_exports
+
+__all__ = [
+    "REDACTED",
+    "AsyncRetryConfig",
+    "LoopBoundAsyncLock",
+    "LoopLocal",
+    "RetryCallState",
+    "RetryDetails",
+    "RetryPolicy",
+    "SecretFilter",
+    "add_note",
+    "is_permanent_transport_error",
+    "is_secret_name",
+    "on_background_close",
+    "redact_headers",
+    "redact_sas_tokens",
+    "redact_secrets",
+    "retry_async",
+    "retry_state_summary",
+    "retry_sync",
+    "run_sync",
+    "run_with_retries",
+    "run_with_retries_sync",
+    "sanitize_url",
+    "should_retry_http_exception",
+    "should_retry_requests_exception",
+    "timeout",
+    "trace_fields",
+]
+
+__getattr__, __dir__ = lazy_exports(
+    __name__,
+    {
+        "._background_loop": ["on_background_close", "run_sync"],
+        "._compat_retry": [
+            "AsyncRetryConfig",
+            "RetryCallState",
+            "retry_state_summary",
+            "run_with_retries",
+            "run_with_retries_sync",
+        ],
+        "._loop_local": ["LoopBoundAsyncLock", "LoopLocal"],
+        "._notes": ["add_note"],
+        "._redaction": [
+            "REDACTED",
+            "is_secret_name",
+            "redact_headers",
+            "redact_sas_tokens",
+            "redact_secrets",
+            "sanitize_url",
+        ],
+        "._retry": ["retry_async", "retry_sync"],
+        "._retry_policy": ["RetryDetails", "RetryPolicy"],
+        "._secret_filter": ["SecretFilter"],
+        "._trace": ["trace_fields"],
+        "._transport_errors": [
+            "is_permanent_transport_error",
+            "should_retry_http_exception",
+            "should_retry_requests_exception",
+        ],
+        ".clock": ["timeout"],
+    },
+    submodules=["clock", "lazy", "testing"],
+)

@@ -1,0 +1,242 @@
+"""The one background event loop on which every synchronous facade runs its coroutines."""
+
+import asyncio
+import atexit
+import concurrent.futures
+import contextvars
+import logging
+import os
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from . import clock
+
+__all__ = ["on_background_close", "run_sync"]
+
+T = TypeVar("T")
+CLOSE_TIMEOUT = 5.0  # seconds that everything which closes at exit may take together
+CANCEL_GRACE = 10.0  # seconds that a cancelled coroutine may take to clean up
+_logger = logging.getLogger("infra_core.runtime")
+
+
+class _BackgroundLoop:
+    """One daemon thread with one event loop, until the process ends."""
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(
+            target=self._run, name="infra-core-background-loop", daemon=True
+        )
+        self.thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        while True:
+            try:
+                self.loop.run_forever()
+            except (KeyboardInterrupt, SystemExit):
+                continue  # a task lets these through the loop; its caller gets them all the same
+            return
+
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+        """Start the coroutine in a copy of the caller's context variables."""
+        done: concurrent.futures.Future[T] = concurrent.futures.Future()
+
+        def start() -> None:
+            try:
+                task = self.loop.create_task(coroutine)
+            except BaseException as error:  # noqa: BLE001 - told to the caller, who waits
+                coroutine.close()
+                done.set_exception(error)
+                return
+            done.task = task  # type: ignore[attr-defined]
+            task.add_done_callback(lambda task: _copy_outcome(task, done))
+
+        self.loop.call_soon_threadsafe(start, context=contextvars.copy_context())
+        return done
+
+    def cancel(self, done: "concurrent.futures.Future[Any]") -> None:
+        """Cancel the coroutine behind a future of `submit`."""
+
+        def cancel() -> None:
+            if (task := getattr(done, "task", None)) is not None:
+                task.cancel()
+
+        self.loop.call_soon_threadsafe(cancel)
+
+    def close(self) -> None:
+        """Run the close callbacks, end what still runs, stop the thread, close the loop."""
+        if self.pid != os.getpid() or self.loop.is_closed():
+            return
+        done = self.submit(self._wind_down())
+        concurrent.futures.wait([done], timeout=CLOSE_TIMEOUT + 1)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(timeout=1)
+        if not self.thread.is_alive():
+            self.loop.close()
+
+    async def _wind_down(self) -> None:
+        try:
+            async with clock.timeout(CLOSE_TIMEOUT):
+                while _callbacks:
+                    callback = _callbacks.pop()  # the last one may stand on those before it
+                    try:
+                        await callback()
+                    except Exception as error:  # noqa: BLE001 - the others are closed all the same
+                        _logger.warning("a background close callback failed", exc_info=error)
+                others = asyncio.all_tasks() - {asyncio.current_task()}
+                for task in others:
+                    task.cancel()
+                if others:
+                    await asyncio.wait(others)
+                await self.loop.shutdown_asyncgens()
+                await self.loop.shutdown_default_executor()
+        except TimeoutError:
+            _logger.warning("closing at exit took more than %g s and was cut", CLOSE_TIMEOUT)
+
+
+def _copy_outcome(task: "asyncio.Task[T]", done: "concurrent.futures.Future[T]") -> None:
+    if task.cancelled():
+        done.cancel()
+        done.set_running_or_notify_cancel()
+    elif (error := task.exception()) is not None:
+        done.set_exception(error)
+    else:
+        done.set_result(task.result())
+
+
+_lock = threading.Lock()
+_current: _BackgroundLoop | None = None
+_callbacks: list[Callable[[], Awaitable[None]]] = []
+_hooked = False
+_exiting = False
+# The parent's loop in a forked child: its file descriptors are shared, so it must not be closed.
+_inherited: list[object] = []
+
+
+def _hook() -> None:
+    """Be told of forks and of the exit, from the first use on."""
+    global _hooked
+    with _lock:
+        if not _hooked:
+            _hooked = True
+            atexit.register(_at_exit)
+            if hasattr(os, "register_at_fork"):
+                os.register_at_fork(after_in_child=_after_fork)
+
+
+def _background() -> _BackgroundLoop:
+    """Return the running background loop of this process, started now if need be."""
+    global _current
+    _hook()
+    with _lock:
+        if _current is None or not _current.thread.is_alive():
+            _current = _BackgroundLoop()
+        return _current
+
+
+def _after_fork() -> None:
+    global _current, _lock
+    _lock = threading.Lock()  # may be held by a thread that does not exist here
+    _inherited.append((_current, _callbacks[:]))
+    _callbacks.clear()
+    _current = None
+
+
+def _at_exit() -> None:
+    global _current, _exiting
+    with _lock:
+        _exiting = True
+        background, _current = _current, None
+    if background is not None:
+        background.close()
+
+
+def run_sync(
+    coroutine: Coroutine[Any, Any, T],
+    *,
+    timeout: float | None = None,
+    what: str = "this synchronous call",
+    instead: str | None = None,
+) -> T:
+    """Run a coroutine to its end from synchronous code, on the one background event loop.
+
+    All callers of a process, in whatever thread, share that loop, so pooled connections live on
+    between calls. It starts with the first call, in a daemon thread; a forked child gets its own;
+    at exit, close callbacks run and it ends. The caller's context variables are seen.
+
+    Args:
+        coroutine: Is always run or closed, so no "never awaited" warning follows an error.
+        timeout: Seconds until it is cancelled; its clean-up is waited for.
+        what: What the user called, for error messages, such as `download_asset()`.
+        instead: What the user can await, named in the error within a running loop.
+
+    Returns:
+        What the coroutine returned.
+
+    Raises:
+        RuntimeError: Inside a running event loop, which would be blocked.
+        TimeoutError: Not done in time.
+        KeyboardInterrupt: After the coroutine was cancelled and has ended.
+        BaseException: What the coroutine raised.
+
+    Example:
+        >>> async def answer() -> int:
+        ...     return 42
+        >>> run_sync(answer())
+        42
+    """
+    if asyncio._get_running_loop() is not None:
+        coroutine.close()
+        remedy = f"await {instead}" if instead else "await its async counterpart"
+        raise RuntimeError(
+            f"{what} blocks, and this thread runs an event loop, which would stand still: "
+            f"{remedy}, or call it from another thread with asyncio.to_thread()"
+        )
+    if _exiting:  # the background loop has ended: other exit handlers still get their answer
+        return asyncio.run(_bounded(coroutine, timeout))
+    try:
+        background = _background()
+        done = background.submit(coroutine)
+    except BaseException:
+        coroutine.close()
+        raise
+    try:
+        concurrent.futures.wait([done], timeout=timeout)
+    except BaseException:  # KeyboardInterrupt, or what another signal handler raised
+        background.cancel(done)
+        concurrent.futures.wait([done], timeout=CANCEL_GRACE)
+        raise
+    if not done.done():
+        background.cancel(done)
+        concurrent.futures.wait([done], timeout=CANCEL_GRACE)
+        if not done.done() or done.cancelled():
+            raise TimeoutError(
+                f"{what} was not done within {timeout:g} s and was cancelled: allow more time"
+            )
+    try:
+        return done.result()
+    except concurrent.futures.CancelledError:
+        raise asyncio.CancelledError(f"{what} was cancelled on the background loop") from None
+    finally:
+        del done  # it holds the exception, whose traceback holds this frame
+
+
+async def _bounded(coroutine: Coroutine[Any, Any, T], timeout: float | None) -> T:
+    async with clock.timeout(timeout):
+        return await coroutine
+
+
+def on_background_close(callback: Callable[[], Awaitable[None]]) -> None:
+    """Have something closed on the background loop before it ends at exit.
+
+    Callbacks run in the reverse order of their registration, those that fail are logged. They
+    belong to this process: a forked child starts without them.
+
+    Args:
+        callback: Called without arguments on the background loop; its result is awaited.
+    """
+    _hook()
+    _callbacks.append(callback)

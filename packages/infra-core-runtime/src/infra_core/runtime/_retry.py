@@ -1,0 +1,173 @@
+"""The two drivers of a `RetryPolicy`: one blocks, one awaits, the decisions are shared."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from . import clock
+from ._notes import add_note
+from ._retry_policy import RetryDetails, RetryPolicy
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+__all__ = ["retry_async", "retry_sync"]
+
+T = TypeVar("T")
+ShouldRetry: "TypeAlias" = "Callable[[Exception], bool | float]"
+
+
+def _plan(
+    policy: RetryPolicy,
+    should_retry: ShouldRetry,
+    error: Exception,
+    retry: int,
+    started: float,
+) -> RetryDetails | None:
+    """Decide what follows a failed attempt; `None`, and a note on the error, when nothing does."""
+    verdict = should_retry(error)
+    elapsed = clock.monotonic() - started
+    if verdict is False or verdict is None:
+        _explain(error, retry, elapsed, "this error is not one to retry")
+        return None
+    asked = None if verdict is True else float(verdict)
+    wait = policy.next_wait(retry=retry, elapsed=elapsed, retry_after=asked)
+    if wait is None:
+        if retry >= policy.max_retries:
+            reason = f"all {policy.max_retries} retries are used up"
+        elif asked is not None and asked > policy.max_backoff:
+            reason = f"the server asks for {asked:g} s, above max_backoff of {policy.max_backoff:g}"
+        else:
+            reason = f"the next wait would reach the deadline of {policy.deadline:g} s"
+        _explain(error, retry, elapsed, reason)
+        return None
+    return RetryDetails(retry + 1, wait, elapsed, error)
+
+
+def _explain(error: BaseException, retry: int, elapsed: float, reason: str) -> None:
+    attempts = "1 attempt" if retry == 0 else f"{retry + 1} attempts"
+    add_note(error, f"gave up after {attempts} in {elapsed:.2f} s: {reason}")
+
+
+def retry_sync(
+    operation: Callable[[], T],
+    *,
+    policy: RetryPolicy,
+    should_retry: ShouldRetry,
+    on_retry: Callable[[RetryDetails], None] | None = None,
+) -> T:
+    """Call until it succeeds or the policy gives up; then the last exception comes through.
+
+    `KeyboardInterrupt`, `SystemExit` and cancellation are never retried. An attempt that hangs
+    cannot be cut from outside a thread: give the operation a timeout of its own.
+
+    Args:
+        operation: What to do; called without arguments.
+        policy: How often and how long.
+        should_retry: Told each exception; `False` raises it, `True` retries, a number retries
+            after that many seconds, which the server asked for.
+        on_retry: Told before each wait; what it raises ends the retries.
+
+    Returns:
+        What the first successful attempt returned.
+
+    Raises:
+        Exception: The one of the last attempt, with a note of attempts, seconds and reason
+            (Python 3.11 and newer).
+
+    Example:
+        >>> answers = iter([ConnectionError("reset"), "welcome"])
+        >>> def call() -> str:
+        ...     answer = next(answers)
+        ...     if isinstance(answer, Exception):
+        ...         raise answer
+        ...     return answer
+        >>> retry_sync(
+        ...     call,
+        ...     policy=RetryPolicy(backoff=0.01),
+        ...     should_retry=lambda error: isinstance(error, ConnectionError),
+        ... )
+        'welcome'
+    """
+    started = clock.monotonic()
+    retry = 0
+    while True:
+        try:
+            return operation()
+        except Exception as error:
+            details = _plan(policy, should_retry, error, retry, started)
+            if details is None:
+                raise
+            if on_retry is not None:
+                on_retry(details)
+            wait = details.wait
+            del details  # it holds the error, whose traceback holds this frame
+        clock.sleep(wait)
+        retry += 1
+
+
+async def retry_async(
+    operation: Callable[[], Awaitable[T]],
+    *,
+    policy: RetryPolicy,
+    should_retry: ShouldRetry,
+    on_retry: Callable[[RetryDetails], Awaitable[None] | None] | None = None,
+) -> T:
+    """Await until it succeeds or the policy gives up; then the last exception comes through.
+
+    Cancellation is never retried. With a deadline an attempt that is still under way when it
+    comes is cancelled: the call never outlives its deadline.
+
+    Args:
+        operation: What to do; called without arguments, its result is awaited.
+        policy: How often and how long.
+        should_retry: Told each exception; `False` raises it, `True` retries, a number retries
+            after that many seconds, which the server asked for.
+        on_retry: Told before each wait; may be a coroutine function; what it raises ends the
+            retries.
+
+    Returns:
+        What the first successful attempt returned.
+
+    Raises:
+        Exception: The one of the last attempt, with a note of attempts, seconds and reason
+            (Python 3.11 and newer).
+        TimeoutError: An attempt was cut at the deadline; the attempt before it, if any, is its
+            context.
+    """
+    if policy.deadline is None:
+        return await _drive(operation, policy, should_retry, on_retry)
+    try:
+        async with clock.timeout(policy.deadline) as scope:
+            return await _drive(operation, policy, should_retry, on_retry)
+    except TimeoutError as error:
+        if scope.expired():
+            raise TimeoutError(
+                f"not done within the deadline of {policy.deadline:g} s, retries included: "
+                "allow more time, or fewer or shorter attempts"
+            ) from error
+        raise
+
+
+async def _drive(
+    operation: Callable[[], Awaitable[T]],
+    policy: RetryPolicy,
+    should_retry: ShouldRetry,
+    on_retry: Callable[[RetryDetails], Awaitable[None] | None] | None,
+) -> T:
+    started = clock.monotonic()
+    retry = 0
+    while True:
+        try:
+            return await operation()
+        except Exception as error:
+            details = _plan(policy, should_retry, error, retry, started)
+            if details is None:
+                raise
+            if on_retry is not None:
+                told = on_retry(details)
+                if told is not None:
+                    await told
+            wait = details.wait
+            del details  # it holds the error, whose traceback holds this frame
+        await clock.sleep_async(wait)
+        retry += 1

@@ -1,0 +1,156 @@
+"""Which failed HTTP calls are worth another try, judged without importing an HTTP library.
+
+An exception can only be one of httpx, requests or urllib3 when that library is imported already,
+so its classes are looked up in `sys.modules` and never imported.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+
+__all__ = [
+    "is_permanent_transport_error",
+    "should_retry_http_exception",
+    "should_retry_requests_exception",
+]
+
+# Class names of urllib3, aiohttp and httpx for a host that has no address, or is no host.
+_PERMANENT_NAMES = frozenset(
+    {
+        "NameResolutionError",
+        "ClientConnectorDNSError",
+        "ClientConnectorCertificateError",
+        "ClientConnectorSSLError",
+        "InvalidURL",
+        "LocationParseError",
+        "LocationValueError",
+        "MissingSchema",
+        "InvalidSchema",
+        "UnsupportedProtocol",
+        "LocalProtocolError",
+        "InvalidHeader",
+        "InvalidProxyURL",
+        "TooManyRedirects",
+    }
+)
+# Raised by ssl when the peer went away in mid-stream: a lost connection, not a refused one.
+_CONNECTION_LOST = ("SSLEOFError", "SSLZeroReturnError", "SSLSyscallError")
+# Where a transport keeps only the text of what happened.
+_PERMANENT_TEXTS = (
+    "certificate verify failed",
+    "certificate_verify_failed",
+    "getaddrinfo failed",
+    "name or service not known",
+    "name resolution",
+    "no address associated with hostname",
+    "nodename nor servname provided",
+)
+
+
+def _loaded(module: str, *names: str) -> tuple[type[BaseException], ...]:
+    """Return the classes of that module if somebody imported it, else nothing."""
+    loaded = sys.modules.get(module)
+    found = (getattr(loaded, name, None) for name in names)
+    return tuple(kind for kind in found if isinstance(kind, type))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exception and everything that it wraps: causes, contexts, reasons, arguments."""
+    seen: set[int] = set()
+    pending: list[object] = [error]
+    while pending:
+        current = pending.pop()
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        pending += [
+            current.__cause__,
+            None if current.__suppress_context__ else current.__context__,
+            getattr(current, "reason", None),  # urllib3.MaxRetryError
+            getattr(current, "os_error", None),  # aiohttp.ClientConnectorError
+            *current.args,
+        ]
+
+
+def is_permanent_transport_error(error: BaseException) -> bool:
+    """Whether another try would fail alike: malformed URL, unknown host, failed TLS handshake.
+
+    The whole chain of causes is looked at, since HTTP libraries wrap what the socket raised. A
+    TLS connection that the peer dropped in mid-stream is not permanent.
+
+    Args:
+        error: What a request raised.
+    """
+    lookup_error = _loaded("socket", "gaierror")
+    tls_error = _loaded("ssl", "SSLError")
+    lost = _loaded("ssl", *_CONNECTION_LOST)
+    chain = list(_chain(error))
+    if any(isinstance(link, lost) for link in chain):
+        return False
+    for link in chain:
+        if isinstance(link, (*lookup_error, *tls_error)):
+            return True
+        if any(kind.__name__ in _PERMANENT_NAMES for kind in type(link).__mro__):
+            return True
+        text = str(link).lower()
+        if any(sign in text for sign in _PERMANENT_TEXTS):
+            return True
+    return isinstance(error, _loaded("requests.exceptions", "SSLError"))
+
+
+def should_retry_http_exception(
+    exc: BaseException,
+    *,
+    retryable_statuses: Iterable[int],
+    transport_predicate: Callable[[Exception], bool],
+) -> bool:
+    """Whether an exception of httpx is worth another try.
+
+    Args:
+        exc: What the request raised; anything that is not of httpx is not retried.
+        retryable_statuses: Decides over `httpx.HTTPStatusError`.
+        transport_predicate: Decides over failures of the connection, except for timeouts, which
+            are always retried, and malformed URLs, DNS and TLS failures, which never are.
+    """
+    if isinstance(exc, _loaded("httpx", "HTTPStatusError")):
+        return _status(exc) in frozenset(retryable_statuses)
+    if not isinstance(exc, Exception) or is_permanent_transport_error(exc):
+        return False
+    if isinstance(exc, _loaded("httpx", "TimeoutException")):
+        return True
+    if isinstance(exc, _loaded("httpx", "HTTPError")):
+        return bool(transport_predicate(exc))
+    return False
+
+
+def should_retry_requests_exception(
+    exc: BaseException,
+    *,
+    retryable_statuses: Iterable[int],
+    transport_predicate: Callable[[Exception], bool],
+) -> bool:
+    """Whether an exception of requests is worth another try.
+
+    Args:
+        exc: What the request raised; anything that is not of requests is not retried.
+        retryable_statuses: Decides over a `requests.HTTPError` that has a response.
+        transport_predicate: Decides over failures of the connection, except for timeouts, which
+            are always retried, and malformed URLs, DNS and TLS failures, which never are.
+    """
+    if isinstance(exc, _loaded("requests.exceptions", "HTTPError")):
+        status = _status(exc)
+        if status is not None:
+            return status in frozenset(retryable_statuses)
+    if not isinstance(exc, Exception) or is_permanent_transport_error(exc):
+        return False
+    if isinstance(exc, _loaded("requests.exceptions", "Timeout")):
+        return True
+    if isinstance(exc, _loaded("requests.exceptions", "RequestException")):
+        return bool(transport_predicate(exc))
+    return False
+
+
+def _status(error: BaseException) -> int | None:
+    """Return the status code of the response that the exception carries, if it does."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None

@@ -1,0 +1,112 @@
+"""The one source of time, waiting and randomness of every package of this project.
+
+Nothing else reads a clock, sleeps or draws a random number, so that one reversible switch,
+[`infra_core.runtime.testing.fast_time`][], makes every wait of every package instantaneous and
+every jitter reproducible: in our tests and in yours.
+
+Example:
+    Measure and wait; under `fast_time` the same code takes no time at all::
+
+        from infra_core.runtime import clock
+
+        started = clock.monotonic()
+        clock.sleep(0.01)
+        assert clock.monotonic() - started >= 0.01
+"""
+
+import sys
+import time as _time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # asyncio costs 40 ms to import: only those who await pay for it
+    import asyncio
+    from typing import Protocol
+
+    class Source(Protocol):
+        """What `fast_time` puts in the place of the real clock."""
+
+        def monotonic(self) -> float: ...
+        def time(self) -> float: ...
+        def sleep(self, seconds: float) -> None: ...
+        async def sleep_async(self, seconds: float) -> None: ...
+        def jitter(self, upper: float) -> float: ...
+
+
+__all__ = ["jitter", "monotonic", "sleep", "sleep_async", "time", "timeout"]
+
+_fake: "Source | None" = None
+
+
+def _replace(source: "Source | None") -> "Source | None":
+    """Put another source in place of the current one and return the one that was there."""
+    global _fake
+    previous, _fake = _fake, source
+    return previous
+
+
+def monotonic() -> float:
+    """Return seconds on a clock that never goes back; only differences mean anything."""
+    return _time.monotonic() if _fake is None else _fake.monotonic()
+
+
+def time() -> float:
+    """Return seconds since the epoch (UTC wall clock)."""
+    return _time.time() if _fake is None else _fake.time()
+
+
+def sleep(seconds: float) -> None:
+    """Block the calling thread for that many seconds; zero and less return at once."""
+    if _fake is not None:
+        _fake.sleep(seconds)
+    elif seconds > 0:
+        _time.sleep(seconds)
+
+
+async def sleep_async(seconds: float) -> None:
+    """Suspend the calling task for that many seconds; the loop gets a turn even for zero."""
+    if _fake is not None:
+        await _fake.sleep_async(seconds)
+        return
+    import asyncio
+
+    await asyncio.sleep(seconds if seconds > 0 else 0)
+
+
+def jitter(upper: float) -> float:
+    """Return a random number between 0 and `upper`, evenly spread ("full jitter")."""
+    if _fake is not None:
+        return _fake.jitter(upper)
+    import random
+
+    return random.uniform(0.0, upper)
+
+
+if sys.version_info >= (3, 11):
+
+    def timeout(seconds: float | None) -> "asyncio.Timeout":
+        """Bound the body of an `async with` block; `None` means no bound.
+
+        When the time is up the body is cancelled and the block raises the builtin `TimeoutError`;
+        a cancellation that comes from outside stays a `CancelledError`. The object that
+        `async with clock.timeout(5) as scope` binds has `scope.expired()`, which tells this
+        timeout from a `TimeoutError` that the body itself raised.
+
+        Real seconds always, also under `fast_time`: a timeout is what ends a hanging test.
+
+        Args:
+            seconds: From now; zero or less lets the body run to its first suspension.
+
+        Returns:
+            `asyncio.timeout` on 3.11 and newer, an equivalent on 3.10.
+        """
+        import asyncio
+
+        return asyncio.timeout(seconds)
+
+else:
+
+    def timeout(seconds: float | None) -> "asyncio.Timeout":
+        """Bound the body of an `async with` block, as on 3.11 and newer."""
+        from ._timeout310 import Timeout
+
+        return Timeout(seconds)
