@@ -9,6 +9,8 @@ The tree::
         AzureTableError          the job table refused, or its settings are unusable
           JobExistsError         `create` met a record that is there already
           JobConflictError       somebody else changed the record since it was read
+          JobRecordError         a record cannot be stored as it is (also a ValueError)
+          JobStateError          a job cannot go from this state to that one (also a ValueError)
         JobNotFoundError         no such job
         JobTimeoutError          a job did not end in time
         RunServiceError
@@ -24,6 +26,8 @@ __all__ = [
     "JobConflictError",
     "JobExistsError",
     "JobNotFoundError",
+    "JobRecordError",
+    "JobStateError",
     "JobTimeoutError",
     "ResumeSourceActive",
     "ResumeSourceNotFound",
@@ -72,6 +76,34 @@ class JobConflictError(AzureTableError):
     def __init__(self, message: str, *, ours: object = None, theirs: object = None) -> None:
         self.ours = ours
         self.theirs = theirs
+        super().__init__(message)
+
+
+class JobRecordError(AzureTableError, ValueError):
+    """A record, or its type, cannot be stored as it is.
+
+    Attributes:
+        field: The field or property at fault, `None` when it is the record as a whole.
+    """
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        self.field = field
+        super().__init__(message)
+
+
+class JobStateError(AzureTableError, ValueError):
+    """A job cannot go from the state it is in to the one asked for.
+
+    Attributes:
+        job_id: The job.
+        current: State it is in.
+        wanted: State that was asked for.
+    """
+
+    def __init__(self, message: str, *, job_id: str, current: object, wanted: object) -> None:
+        self.job_id = job_id
+        self.current = current
+        self.wanted = wanted
         super().__init__(message)
 
 

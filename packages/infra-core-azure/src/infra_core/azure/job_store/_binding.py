@@ -1,0 +1,198 @@
+"""A record type and the rows it is stored as: dataclasses by codec, others by their own methods."""
+
+import copy
+import dataclasses
+import secrets
+import typing
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any, Generic, TypeVar, cast
+
+from ..exceptions import AzureTableError, JobRecordError
+from ._codec import DataclassCodec
+from ._entity import pack, to_utc, unpack
+from ._keys import escape_key, unescape_key
+from ._rows import Query, Row
+
+__all__ = [
+    "RecordBinding",
+    "StoredEntity",
+    "moment_of",
+    "same_write",
+    "status_of",
+    "updated_at",
+]
+
+RecordT = TypeVar("RecordT")
+
+_WRITE = "infra_core_write"
+_VERSION = "_infra_core_etag"
+_OLDEST = datetime.min.replace(tzinfo=timezone.utc)
+
+
+class StoredEntity(dict[str, Any]):
+    """What `from_entity` of a record is given: the properties, keys included.
+
+    Attributes:
+        metadata: `etag` and `timestamp` of the stored row.
+    """
+
+    def __init__(self, properties: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+        super().__init__(properties)
+        self.metadata = metadata
+
+
+class RecordBinding(Generic[RecordT]):
+    """Turns records of one type into rows and rows into records.
+
+    Args:
+        record_type: A dataclass with `batch_id` and `job_id`, or a class with `to_entity()` and
+            `from_entity()`.
+
+    Raises:
+        JobRecordError: The type is neither.
+    """
+
+    def __init__(self, record_type: type[RecordT]) -> None:
+        methods = [callable(getattr(record_type, m, None)) for m in ("to_entity", "from_entity")]
+        if any(methods) and not all(methods):
+            raise JobRecordError(
+                f"{record_type.__name__} has only one of to_entity() and from_entity(); "
+                "give it both, or neither and make it a dataclass"
+            )
+        self.record_type = record_type
+        self._codec = None if all(methods) else DataclassCodec(record_type)
+        self._has_etag = self._codec.has_etag if self._codec else False
+        # With hints, status and time are known to be stored in the one form that can be compared
+        # where the rows are; otherwise records are compared here.
+        hints = self._codec.hints if self._codec else {}
+        self._remote_status = _stored_as_text(hints.get("status"))
+        self._remote_time = hints.get("updated_at") is datetime
+
+    def to_row(self, record: RecordT) -> Row:
+        """Return the row of a record, limits checked, with a token of this one write."""
+        if self._codec is None:
+            entity = dict(cast("Any", record).to_entity())
+            batch_id, job_id = (
+                entity.pop(key, None) or getattr(record, name, None)
+                for key, name in (("PartitionKey", "batch_id"), ("RowKey", "job_id"))
+            )
+        else:
+            entity = self._codec.encode(record)
+            batch_id, job_id = cast("Any", record).batch_id, cast("Any", record).job_id
+        partition = escape_key(cast("str", batch_id), field="batch_id")
+        key = escape_key(cast("str", job_id), field="job_id")
+        # A write whose answer was lost is sent again by the SDK and then refused; the token tells
+        # our own earlier write from somebody else's.
+        entity[_WRITE] = secrets.token_hex(8)
+        return Row(partition, key, pack(entity, key_chars=len(partition) + len(key)))
+
+    def from_row(self, row: Row) -> RecordT:
+        """Return the record of a row, with its version."""
+        batch_id, job_id = unescape_key(row.partition), unescape_key(row.key)
+        properties = unpack(row.properties)
+        properties.pop(_WRITE, None)
+        if self._codec is not None:
+            record = self._codec.decode(batch_id, job_id, properties)
+        else:
+            entity = {"PartitionKey": batch_id, "RowKey": job_id, **properties}
+            metadata = {"etag": row.etag, "timestamp": row.timestamp}
+            make = cast("Any", self.record_type).from_entity
+            record = cast("RecordT", make(StoredEntity(entity, metadata)))
+        return self.stamp(record, row.etag)
+
+    def version(self, record: RecordT) -> str | None:
+        """Return the version that a record was read or written as, `None` when unknown."""
+        return getattr(record, "etag" if self._has_etag else _VERSION, None)
+
+    def stamp(self, record: RecordT, etag: str | None) -> RecordT:
+        """Return the record with its version; the same object unless it is frozen."""
+        if self._has_etag:
+            if cast("Any", self.record_type).__dataclass_params__.frozen:
+                return cast("RecordT", dataclasses.replace(cast("Any", record), etag=etag))
+            cast("Any", record).etag = etag
+        else:
+            try:
+                object.__setattr__(record, _VERSION, etag)
+            except AttributeError:  # slots: update() will ask for `expected`
+                pass
+        return record
+
+    def evolve(self, record: RecordT, **changes: Any) -> RecordT:
+        """Return a copy of a record with other values in some fields, for `claim` and `renew`.
+
+        Raises:
+            AzureTableError: The record has no such field.
+        """
+        missing = sorted(name for name in changes if not hasattr(record, name))
+        if missing:
+            raise AzureTableError(
+                f"claiming needs records with the fields {', '.join(missing)}, which "
+                f"{self.record_type.__name__} lacks; add them or inherit from JobRecord"
+            )
+        if dataclasses.is_dataclass(record):
+            changed = cast("RecordT", dataclasses.replace(cast("Any", record), **changes))
+        else:
+            changed = copy.copy(record)
+            for name, value in changes.items():
+                setattr(changed, name, value)
+        return self.stamp(changed, self.version(record))
+
+    def remote(self, query: Query) -> Query:
+        """Return the part of a query that the backend can judge by the stored properties."""
+        judged = self._remote_status and (self._remote_time or not (query.since or query.until))
+        return query if judged else Query(partition=query.partition)
+
+    def matches(self, record: RecordT, query: Query) -> bool:
+        """Judge a record by status, time and lease; its batch is judged by the backend."""
+        if query.statuses and status_of(record) not in query.statuses:
+            return False
+        if query.since or query.until:
+            moment = updated_at(record)
+            if query.since and moment < query.since:
+                return False
+            if query.until and moment >= query.until:
+                return False
+        if query.claimable_at is None:
+            return True
+        status = status_of(record)
+        if status == "pending":
+            return True
+        lease = moment_of(getattr(record, "lease_until", None))
+        return status == "running" and lease is not None and lease < query.claimable_at
+
+
+def _stored_as_text(hint: Any) -> bool:
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return all(isinstance(item.value, str) for item in hint)
+    return hint is str or typing.get_origin(hint) is typing.Literal
+
+
+def status_of(record: Any) -> str | None:
+    """Return the status of any record as text."""
+    status = getattr(record, "status", None)
+    return None if status is None else str(getattr(status, "value", status))
+
+
+def moment_of(value: Any) -> datetime | None:
+    """Return a time that is kept as datetime or as ISO 8601 text."""
+    if isinstance(value, datetime):
+        return to_utc(value)
+    if isinstance(value, str) and value:
+        text = value[:-1] + "+00:00" if value.endswith(("Z", "z")) else value
+        try:
+            return to_utc(datetime.fromisoformat(text))
+        except ValueError:
+            return None
+    return None
+
+
+def updated_at(record: Any) -> datetime:
+    """Return when a record was updated last; the beginning of time when it does not say."""
+    return moment_of(getattr(record, "updated_at", None)) or _OLDEST
+
+
+def same_write(row: Row, stored: Row) -> bool:
+    """Whether what is stored is this very write."""
+    return row.properties.get(_WRITE) == stored.properties.get(_WRITE)

@@ -1,0 +1,139 @@
+"""Dataclasses as table properties, from their type hints alone.
+
+`DataclassCodec` turns a record into properties and back; `_types` knows each type. A field comes
+back as the type it was declared with, or the record type is refused when the store is made: no
+value is quietly stored as something else.
+"""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from typing import Any, Generic, TypeVar
+
+from ..exceptions import JobRecordError
+from ._types import Converter, converter_for
+
+__all__ = ["DataclassCodec"]
+
+RecordT = TypeVar("RecordT")
+
+_KEYS = ("batch_id", "job_id")
+_NULLS = "infra_core_nulls"
+
+
+class DataclassCodec(Generic[RecordT]):
+    """Converts records of one dataclass to table properties and back.
+
+    Fields named `batch_id` and `job_id` become the keys, a field named `etag` holds the version;
+    all others become properties of their own name.
+
+    Args:
+        record_type: The dataclass.
+
+    Raises:
+        JobRecordError: It is no dataclass, lacks a key field, or a field's type cannot be stored.
+    """
+
+    def __init__(self, record_type: type[RecordT]) -> None:
+        if not dataclasses.is_dataclass(record_type):
+            raise JobRecordError(
+                f"{record_type.__name__} cannot be stored: make it a dataclass with the fields "
+                "batch_id and job_id, or give it both to_entity() and from_entity()"
+            )
+        self._type = record_type
+        hints = _hints(record_type)
+        fields = {field.name: field for field in dataclasses.fields(record_type)}
+        for key in _KEYS:
+            if key not in fields:
+                raise JobRecordError(
+                    f"{record_type.__name__} has no field {key!r}: batch_id and job_id identify a "
+                    "record; add it",
+                    field=key,
+                )
+        self._fields: dict[str, tuple[dataclasses.Field[Any], Converter]] = {
+            name: (field, converter_for(hints[name], where=f"{record_type.__name__}.{name}"))
+            for name, field in fields.items()
+            if name not in _KEYS and name != "etag"
+        }
+        self.has_etag = "etag" in fields
+        self.hints = hints
+
+    def encode(self, record: RecordT) -> dict[str, Any]:
+        """Return the properties of a record, keys and version left out.
+
+        Raises:
+            JobRecordError: A field holds a value of another type than it declares.
+        """
+        properties: dict[str, Any] = {}
+        nulls = []
+        for name, (field, converter) in self._fields.items():
+            value = getattr(record, name)
+            if value is None and converter.optional:
+                # What is absent comes back as the default, so a None that is not the default is
+                # written down.
+                if field.default is not None:
+                    nulls.append(name)
+            else:
+                properties[name] = converter.encode(value, name)
+        if nulls:
+            properties[_NULLS] = ",".join(nulls)
+        return properties
+
+    def decode(self, batch_id: str, job_id: str, properties: Mapping[str, Any]) -> RecordT:
+        """Return the record that these properties describe; unknown ones are ignored.
+
+        Raises:
+            JobRecordError: A field without default is missing, or holds what its type cannot.
+        """
+        nulls = str(properties.get(_NULLS, "")).split(",")
+        arguments: dict[str, Any] = {"batch_id": batch_id, "job_id": job_id}
+        late: dict[str, Any] = {}
+        for name, (field, converter) in self._fields.items():
+            if name in properties:
+                value = _decoded(converter, properties[name], name)
+            elif name in nulls:
+                value = None
+            elif _has_default(field):
+                continue
+            elif converter.optional:
+                value = None
+            elif field.init:
+                raise JobRecordError(
+                    f"the stored record {job_id!r} of batch {batch_id!r} has no {name!r}; give "
+                    f"{self._type.__name__}.{name} a default to read records of an older form",
+                    field=name,
+                )
+            else:
+                continue
+            (arguments if field.init else late)[name] = value
+        record = self._type(**arguments)
+        for name, value in late.items():
+            object.__setattr__(record, name, value)
+        return record
+
+
+def _decoded(converter: Converter, value: Any, name: str) -> Any:
+    try:
+        return converter.decode(value)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise JobRecordError(
+            f"field {name!r} of the stored record holds {value!r}, which its type cannot read: "
+            f"{error}",
+            field=name,
+        ) from error
+
+
+def _has_default(field: "dataclasses.Field[Any]") -> bool:
+    return not (
+        field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    )
+
+
+def _hints(record_type: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(record_type, include_extras=True)
+    except NameError as error:
+        raise JobRecordError(
+            f"a type hint of {record_type.__name__} cannot be resolved ({error}); define the type "
+            "it names at module level, above the record"
+        ) from error

@@ -1,0 +1,113 @@
+"""Where the job table is and how to reach it."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ..exceptions import AzureTableError
+
+__all__ = ["TableConfig"]
+
+CONNECTION_VAR: Final = "AZURE_JOB_CONNECTION"
+TABLE_VAR: Final = "AZURE_JOB_TABLE"
+FALLBACK_VAR: Final = "AZURE_STORAGE_CONNECTION_STRING"
+ACCOUNT_VAR: Final = "AZURE_STORAGE_ACCOUNT"
+ENDPOINT_VAR: Final = "AZURE_STORAGE_TABLE_ENDPOINT"
+
+# Azure, "Understanding the Table service data model": table names.
+_TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{2,62}\Z")
+
+
+@dataclass(frozen=True, init=False)
+class TableConfig:
+    """The job table: its name and either a connection string or an account.
+
+    With a connection string its key or SAS is used (`UseDevelopmentStorage=true` means Azurite);
+    with an account name or endpoint, `DefaultAzureCredential`.
+
+    Args:
+        connection_string: Connection string of the storage account.
+        table_name: Name of the table; it is made on first use.
+        account_name: Storage account, when there is no connection string.
+        table_endpoint: Endpoint of its table service, when it is not the usual one.
+
+    Raises:
+        TypeError: No table name is given.
+        AzureTableError: The table name is one that Azure refuses.
+    """
+
+    table_name: str
+    connection_string: str | None = field(default=None, repr=False)  # holds the account key
+    account_name: str | None = None
+    table_endpoint: str | None = None
+
+    def __init__(
+        self,
+        connection_string: str | None = None,
+        table_name: str | None = None,
+        *,
+        account_name: str | None = None,
+        table_endpoint: str | None = None,
+    ) -> None:
+        if table_name is None:
+            raise TypeError("TableConfig needs a table_name; pass the name of the job table")
+        if not _TABLE_NAME.match(table_name):
+            raise AzureTableError(
+                f"{table_name!r} cannot name a table: 3 to 63 letters and digits, the first one a "
+                "letter; choose another name"
+            )
+        object.__setattr__(self, "connection_string", connection_string)
+        object.__setattr__(self, "table_name", table_name)
+        object.__setattr__(self, "account_name", account_name)
+        object.__setattr__(self, "table_endpoint", table_endpoint)
+
+    @property
+    def resolved_table_endpoint(self) -> str | None:
+        """The endpoint, made from the account name when none is given."""
+        if self.table_endpoint:
+            return self.table_endpoint
+        if self.account_name:
+            return f"https://{self.account_name}.table.core.windows.net"
+        return None
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        connection_var: str = CONNECTION_VAR,
+        table_var: str = TABLE_VAR,
+        fallback_connection_var: str = FALLBACK_VAR,
+        env: Mapping[str, str] | None = None,
+    ) -> "TableConfig":
+        """Read the configuration from environment variables.
+
+        Args:
+            connection_var: Variable with the connection string.
+            table_var: Variable with the table name.
+            fallback_connection_var: Variable to look into when `connection_var` is empty.
+            env: The environment; that of the process by default. An empty mapping is honoured.
+
+        Raises:
+            AzureTableError: A setting is missing; the message names the variable.
+        """
+        source = os.environ if env is None else env
+
+        def read(variable: str) -> str | None:
+            return (source.get(variable) or "").strip() or None
+
+        table_name = read(table_var)
+        if table_name is None:
+            raise AzureTableError(
+                f"{table_var} is not set; set it to the name of the table that tracks the jobs"
+            )
+        connection = read(connection_var) or read(fallback_connection_var)
+        account, endpoint = read(ACCOUNT_VAR), read(ENDPOINT_VAR)
+        if connection is None and account is None and endpoint is None:
+            raise AzureTableError(
+                f"no connection for the job table {table_name!r}: set {connection_var} (or "
+                f"{fallback_connection_var}) to a connection string, or {ACCOUNT_VAR} (or "
+                f"{ENDPOINT_VAR}) to use DefaultAzureCredential"
+            )
+        return cls(connection, table_name, account_name=account, table_endpoint=endpoint)

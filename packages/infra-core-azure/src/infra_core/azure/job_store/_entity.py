@@ -1,0 +1,217 @@
+"""Properties of a record against the limits of a table entity: checked, spilled, put together again.
+
+Source of the limits: Azure, "Understanding the Table service data model". Emulators do not enforce
+them, so they are checked here, before anything is sent, by every backend.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any, TypeGuard
+
+from ..exceptions import JobRecordError
+
+__all__ = ["MAX_ENTITY_BYTES", "MAX_PROPERTIES", "Int64", "pack", "to_utc", "unpack"]
+
+MAX_ENTITY_BYTES = 1024 * 1024
+MAX_PROPERTIES = 252
+MAX_NAME = 255
+_CHUNK_UNITS = 32_000  # UTF-16 units; 64 KiB hold 32,768 of them
+_CHUNK_BYTES = 65_536
+_PART, _PARTS, _JSON = "__part_", "__parts", "__json"
+_PART_NAME = re.compile(rf"(.+){_PART}\d+\Z")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_FIRST_DATE = datetime(1601, 1, 1, tzinfo=timezone.utc)
+_SYSTEM = frozenset({"PartitionKey", "RowKey", "Timestamp"})
+
+
+class Int64(int):
+    """A whole number that is stored as Edm.Int64, however small it is."""
+
+    __slots__ = ()
+
+    @property
+    def value(self) -> int:
+        """The number; `EntityProperty` of the SDK has this attribute as well."""
+        return int(self)
+
+
+def to_utc(value: datetime) -> datetime:
+    """Return a datetime as aware UTC; one without a timezone is taken for UTC."""
+    if value.tzinfo is None:
+        return value.replace(tzinfo=timezone.utc)
+    return value.astimezone(timezone.utc)
+
+
+def pack(properties: Mapping[str, Any], *, key_chars: int = 0) -> dict[str, Any]:
+    """Turn properties into what a table entity can hold.
+
+    Text and bytes above 64 KiB are cut into numbered properties, dicts and lists become JSON,
+    `None` is left out.
+
+    Args:
+        properties: Name to value, without the keys.
+        key_chars: UTF-16 units of both keys, which count towards the size.
+
+    Raises:
+        JobRecordError: A limit would be exceeded or a value cannot be stored; `.field` says which.
+    """
+    packed: dict[str, Any] = {}
+    sizes: dict[str, int] = {}
+    for name, value in properties.items():
+        if value is None or name in _SYSTEM or "odata." in name:
+            continue
+        _check_name(name)
+        before = len(packed)
+        _put(packed, name, value)
+        sizes[name] = sum(
+            8 + 2 * len(key) + _size(item) for key, item in list(packed.items())[before:]
+        )
+    if len(packed) > MAX_PROPERTIES:
+        widest = max(sizes, key=lambda name: sizes[name])
+        raise JobRecordError(
+            f"the record takes {len(packed)} properties and a table entity holds "
+            f"{MAX_PROPERTIES}; put small fields into one dict field (largest field: {widest!r})",
+            field=widest,
+        )
+    total = 4 + 2 * key_chars + sum(sizes.values())
+    if total > MAX_ENTITY_BYTES:
+        widest = max(sizes, key=lambda name: sizes[name])
+        raise JobRecordError(
+            f"the record takes {total:,} bytes and a table entity holds {MAX_ENTITY_BYTES:,}; "
+            f"field {widest!r} alone takes {sizes[widest]:,}: keep it in a blob and store its name",
+            field=widest,
+        )
+    return packed
+
+
+def unpack(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Undo `pack`: put spilled values together and read JSON."""
+    if not any(_is_marked(name) for name in properties):
+        return dict(properties)
+    plain = {name: value for name, value in properties.items() if not _PART_NAME.match(name)}
+    for name in [name for name in plain if name.endswith(_PARTS)]:
+        base = name[: -len(_PARTS)]
+        parts = [properties.get(f"{base}{_PART}{index}") for index in range(int(plain.pop(name)))]
+        if any(part is None for part in parts):
+            raise JobRecordError(
+                f"field {base!r} is incomplete in the store: part {parts.index(None)} of "
+                f"{len(parts)} is missing; something else than this library has changed the row",
+                field=base,
+            )
+        plain[base] = (b"" if isinstance(parts[0], bytes) else "").join(parts)  # type: ignore[arg-type, attr-defined]
+    for name in [name for name in plain if name.endswith(_JSON)]:
+        plain[name[: -len(_JSON)]] = json.loads(plain.pop(name))
+    return plain
+
+
+def _is_marked(name: str) -> bool:
+    return name.endswith((_PARTS, _JSON)) or _PART_NAME.match(name) is not None
+
+
+def _check_name(name: str) -> None:
+    if _is_marked(name):
+        raise JobRecordError(
+            f"field {name!r} has a name that is reserved for spilled values; rename it", field=name
+        )
+    if not name.isidentifier() or len(name) > MAX_NAME:
+        raise JobRecordError(
+            f"field {name!r} cannot be a property name: it must be an identifier of at most "
+            f"{MAX_NAME} characters; rename it or keep it inside a dict field",
+            field=name,
+        )
+
+
+def _put(packed: dict[str, Any], name: str, value: Any) -> None:
+    if isinstance(value, (dict, list)) or (type(value) is tuple):
+        name, value = name + _JSON, _json_text(value, name)
+    elif isinstance(value, str):
+        value = str.__str__(value)
+        if _SURROGATE.search(value):  # no UTF-8 for these: travels as JSON escapes
+            name, value = name + _JSON, json.dumps(value)
+    if isinstance(value, str) and _units(value) > _CHUNK_BYTES // 2:
+        step = _CHUNK_UNITS if _units(value) == len(value) else _CHUNK_UNITS // 2
+        _spill(packed, name, [value[i : i + step] for i in range(0, len(value), step)])
+    elif isinstance(value, (bytes, bytearray, memoryview)):
+        data = bytes(value)
+        if len(data) > _CHUNK_BYTES:
+            chunks = [data[i : i + _CHUNK_BYTES] for i in range(0, len(data), _CHUNK_BYTES)]
+            _spill(packed, name, chunks)
+        else:
+            packed[name] = data
+    else:
+        packed[name] = _scalar(name, value)
+
+
+def _spill(packed: dict[str, Any], name: str, chunks: list[Any]) -> None:
+    packed[name + _PARTS] = len(chunks)
+    for index, chunk in enumerate(chunks):
+        packed[f"{name}{_PART}{index}"] = chunk
+
+
+def _scalar(name: str, value: Any) -> Any:
+    if isinstance(value, (str, bool, float, uuid.UUID)):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise JobRecordError(
+                f"field {name!r} is {value}: whole numbers are stored in 64 bits; keep it as text",
+                field=name,
+            )
+        return value if -(2**31) <= value < 2**31 else Int64(value)
+    if isinstance(value, datetime):
+        moment = to_utc(value)
+        if moment < _FIRST_DATE:
+            raise JobRecordError(
+                f"field {name!r} is {value.isoformat()}: a table holds dates from the year 1601 "
+                "on; keep it as text",
+                field=name,
+            )
+        # A datetime that came from the SDK keeps its seventh decimal as long as nobody touches it.
+        return value if getattr(value, "tables_service_value", "") else moment
+    if _is_edm_property(value):
+        if str(getattr(value[1], "value", value[1])) == "Edm.Int64":
+            return Int64(value[0])
+        return value
+    raise JobRecordError(
+        f"field {name!r} is a {type(value).__name__}, which a table cannot hold: use text, a "
+        "number, bytes, a datetime, a UUID, or a dict or list of JSON types",
+        field=name,
+    )
+
+
+def _is_edm_property(value: Any) -> TypeGuard[tuple[Any, Any]]:
+    """Whether it is the SDK's EntityProperty, which must not be imported to ask."""
+    return isinstance(value, tuple) and len(value) == 2 and hasattr(value, "edm_type")
+
+
+def _json_text(value: Any, name: str) -> str:
+    try:
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        return json.dumps(value, separators=(",", ":")) if _SURROGATE.search(text) else text
+    except (TypeError, ValueError) as error:
+        raise JobRecordError(
+            f"field {name!r} cannot be written as JSON ({error}): only JSON types can stand in it",
+            field=name,
+        ) from error
+
+
+def _units(text: str) -> int:
+    """Count the UTF-16 units of a text."""
+    return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2
+
+
+def _size(value: Any) -> int:
+    if isinstance(value, str):
+        return 2 * _units(value) + 4
+    if isinstance(value, bytes):
+        return len(value) + 4
+    if isinstance(value, bool):
+        return 1
+    if isinstance(value, uuid.UUID):
+        return 16
+    if isinstance(value, int) and not isinstance(value, Int64):
+        return 4
+    return 8

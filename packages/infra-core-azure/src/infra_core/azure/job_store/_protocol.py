@@ -1,0 +1,210 @@
+"""The interface of every job store."""
+
+from collections.abc import AsyncIterator, Iterable, Iterator
+from datetime import datetime
+from types import TracebackType
+from typing import Protocol, TypeVar, runtime_checkable
+
+from typing_extensions import Self
+
+from ._records import JobStatus
+
+__all__ = ["AsyncJobStore", "JobStore", "StatusFilter"]
+
+RecordT = TypeVar("RecordT")
+
+StatusFilter = JobStatus | str | Iterable[JobStatus | str] | None
+
+
+@runtime_checkable
+class JobStore(Protocol[RecordT]):
+    """Where the states of jobs are kept. Every method may be called from any thread.
+
+    Implemented by `AzureTableJobStore` and `SqliteJobStore`, which behave alike; one suite of
+    checks runs against both.
+    """
+
+    def create(self, record: RecordT) -> RecordT:
+        """Store a new record.
+
+        Raises:
+            JobExistsError: There is one of the same batch and job id.
+            JobRecordError: It cannot be stored as it is; the message names the field.
+        """
+
+    def save(self, record: RecordT) -> RecordT:
+        """Store a record in place of whatever is there; nothing of the old one stays.
+
+        Raises:
+            JobRecordError: It cannot be stored as it is; the message names the field.
+        """
+
+    def save_many(self, records: Iterable[RecordT]) -> list[RecordT]:
+        """Store many records at once, in as few transactions as the backend allows.
+
+        All are checked before the first is sent. Each transaction is stored whole or not at all;
+        an error leaves the transactions before it stored.
+        """
+
+    def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
+        """Store a changed record, unless somebody else has changed it since it was read.
+
+        Args:
+            record: The record to store.
+            expected: The record as it was read, when `record` does not know its version itself.
+
+        Raises:
+            JobConflictError: It was changed or deleted since; `.ours` and `.theirs` are both
+                versions.
+        """
+
+    def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
+        """Return one record, `None` when there is none."""
+
+    def list_runs(
+        self, batch_id: str, *, limit: int = 50, continuation_token: str | None = None
+    ) -> tuple[list[RecordT], str | None]:
+        """Return a page of a batch, its records sorted by `updated_at`, newest first.
+
+        Pages follow each other in the order of job ids; only within a page are they sorted.
+
+        Returns:
+            The records and the token of the next page, `None` after the last.
+        """
+
+    def iter_runs(
+        self,
+        batch_id: str | None,
+        *,
+        status: StatusFilter = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[RecordT]:
+        """Iterate over all records of a batch, page by page, in the order of job ids.
+
+        Args:
+            batch_id: The batch; `None` for all batches.
+            status: Only records in this state, or in any of these.
+            since: Only records updated at or after this time.
+            until: Only records updated before this time.
+        """
+
+    def claim(
+        self,
+        batch_id: str,
+        *,
+        worker: str,
+        lease_seconds: float,
+        max_attempts: int | None = None,
+    ) -> RecordT | None:
+        """Take one job that is pending, or running under a lease that has ended.
+
+        The job comes back as running, one attempt more, held by `worker` until the lease ends.
+        No two workers get the same job. A worker whose lease was taken over learns it from the
+        `JobConflictError` of its next `update` or `renew`.
+
+        Args:
+            batch_id: The batch.
+            worker: Name of the worker.
+            lease_seconds: How long it may take until somebody else may take the job.
+            max_attempts: Jobs that were started this often become timed out instead.
+
+        Returns:
+            The job, `None` when there is none to take.
+        """
+
+    def renew(self, record: RecordT, *, lease_seconds: float) -> RecordT:
+        """Extend the lease of a claimed job, counted from now.
+
+        Raises:
+            JobConflictError: The lease ended and somebody else took the job.
+        """
+
+    def delete(self, batch_id: str, job_id: str, *, expected: RecordT | None = None) -> bool:
+        """Delete a record and tell whether there was one.
+
+        Args:
+            batch_id: Its batch.
+            job_id: Its job id.
+            expected: Delete it only as long as it is what was read.
+
+        Raises:
+            JobConflictError: It was changed since `expected` was read.
+        """
+
+    def close(self) -> None:
+        """Release what the store holds. Closing twice is fine."""
+
+    def __enter__(self) -> Self:
+        """Return the store; it is closed when the block ends."""
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None: ...
+
+
+@runtime_checkable
+class AsyncJobStore(Protocol[RecordT]):
+    """The asynchronous twin of `JobStore`: the same operations, awaited."""
+
+    async def create(self, record: RecordT) -> RecordT:
+        """As `JobStore.create`."""
+
+    async def save(self, record: RecordT) -> RecordT:
+        """As `JobStore.save`."""
+
+    async def save_many(self, records: Iterable[RecordT]) -> list[RecordT]:
+        """As `JobStore.save_many`."""
+
+    async def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
+        """As `JobStore.update`."""
+
+    async def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
+        """As `JobStore.fetch`."""
+
+    async def list_runs(
+        self, batch_id: str, *, limit: int = 50, continuation_token: str | None = None
+    ) -> tuple[list[RecordT], str | None]:
+        """As `JobStore.list_runs`."""
+
+    def iter_runs(
+        self,
+        batch_id: str | None,
+        *,
+        status: StatusFilter = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> AsyncIterator[RecordT]:
+        """As `JobStore.iter_runs`."""
+
+    async def claim(
+        self,
+        batch_id: str,
+        *,
+        worker: str,
+        lease_seconds: float,
+        max_attempts: int | None = None,
+    ) -> RecordT | None:
+        """As `JobStore.claim`."""
+
+    async def renew(self, record: RecordT, *, lease_seconds: float) -> RecordT:
+        """As `JobStore.renew`."""
+
+    async def delete(self, batch_id: str, job_id: str, *, expected: RecordT | None = None) -> bool:
+        """As `JobStore.delete`."""
+
+    async def close(self) -> None:
+        """As `JobStore.close`."""
+
+    async def __aenter__(self) -> Self:
+        """Return the store; it is closed when the block ends."""
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None: ...

@@ -1,0 +1,179 @@
+"""The job record and the states a job goes through.
+
+::
+
+    pending ──> running ──> completed
+       ^           │ ├────> failed ─────┐
+       │           │ └────> timed_out ──┤
+       └── requeue ┴────────────────────┘
+
+A job that ended without success may also go straight back to running. A completed job changes
+only when it is explicitly reopened: `requeue(force=True)`.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+from typing_extensions import Self
+
+from infra_core.runtime import clock
+
+from ..exceptions import JobStateError
+
+__all__ = ["JobRecord", "JobStatus", "utc_now"]
+
+
+class JobStatus(str, Enum):
+    """State of a job. Its value is what is stored."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+
+    def __str__(self) -> str:
+        return self.value
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job is over: completed, failed or timed out."""
+        return self not in (JobStatus.PENDING, JobStatus.RUNNING)
+
+    def can_become(self, wanted: "JobStatus") -> bool:
+        """Whether a job in this state may go to `wanted`."""
+        return wanted in _NEXT[self]
+
+
+_NEXT: dict[JobStatus, frozenset[JobStatus]] = {
+    JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.TIMED_OUT}),
+    JobStatus.RUNNING: frozenset(
+        {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.TIMED_OUT, JobStatus.PENDING}
+    ),
+    JobStatus.COMPLETED: frozenset(),
+    JobStatus.FAILED: frozenset({JobStatus.PENDING, JobStatus.RUNNING}),
+    JobStatus.TIMED_OUT: frozenset({JobStatus.PENDING, JobStatus.RUNNING}),
+}
+
+
+def utc_now() -> datetime:
+    """Return the current time, timezone-aware, from the project's one clock."""
+    return datetime.fromtimestamp(clock.time(), tz=timezone.utc)
+
+
+@dataclass
+class JobRecord:
+    """One job of a batch: what state it is in, how often it was tried, what it is about.
+
+    The verbs (`start`, `complete`, `fail`, `time_out`, `requeue`) return a changed copy and leave
+    the record as it was; hand the copy to `JobStore.update` or `save`. A record of your own may
+    inherit from this one and add fields.
+
+    Attributes:
+        batch_id: The batch the job belongs to; any text.
+        job_id: The job, unique in its batch; any text.
+        status: State of the job.
+        attempts: How often it was started.
+        created_at: When the record was made, UTC.
+        updated_at: When its state last changed, UTC.
+        error: Why the last attempt failed, `None` when it did not.
+        payload: What the caller wants to keep: JSON types.
+        lease_owner: Worker that holds the job, set by `claim`.
+        lease_until: When that worker's hold expires, UTC.
+        etag: Version that was read or written last; set by the store, compared by `update`.
+
+    Example:
+        >>> job = JobRecord("batch-1", "job-1").start()
+        >>> job.status, job.attempts
+        (<JobStatus.RUNNING: 'running'>, 1)
+        >>> job.complete().status.is_terminal
+        True
+    """
+
+    batch_id: str
+    job_id: str
+    status: JobStatus = JobStatus.PENDING
+    attempts: int = 0
+    created_at: datetime = field(default_factory=utc_now)
+    updated_at: datetime = field(default_factory=utc_now)
+    error: str | None = None
+    payload: dict[str, Any] = field(default_factory=dict)
+    lease_owner: str | None = None
+    lease_until: datetime | None = None
+    etag: str | None = field(default=None, compare=False, repr=False)
+
+    def start(self) -> Self:
+        """Return the job as running, with one more attempt and no error.
+
+        Raises:
+            JobStateError: The job is running or completed.
+        """
+        return self._become(JobStatus.RUNNING, attempts=self.attempts + 1, error=None)
+
+    def complete(self, **payload: Any) -> Self:
+        """Return the job as completed; keyword arguments are merged into its payload.
+
+        Raises:
+            JobStateError: The job is not running.
+        """
+        return self._become(JobStatus.COMPLETED, error=None, payload={**self.payload, **payload})
+
+    def fail(self, error: str | BaseException) -> Self:
+        """Return the job as failed, with the cause.
+
+        Args:
+            error: The cause; an exception is kept as `Type: message`.
+
+        Raises:
+            JobStateError: The job has ended already.
+        """
+        return self._become(JobStatus.FAILED, error=_cause(error))
+
+    def time_out(self, error: str | BaseException | None = None) -> Self:
+        """Return the job as timed out, with the cause if one is known.
+
+        Raises:
+            JobStateError: The job has ended already.
+        """
+        return self._become(JobStatus.TIMED_OUT, error=None if error is None else _cause(error))
+
+    def requeue(self, *, force: bool = False) -> Self:
+        """Return the job as pending again, its attempts kept, its error and lease cleared.
+
+        Args:
+            force: Also reopen a completed job.
+
+        Raises:
+            JobStateError: The job is completed and `force` is not given.
+        """
+        return self._become(JobStatus.PENDING, error=None, force=force)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the job is over."""
+        return self.status.is_terminal
+
+    def _become(self, wanted: JobStatus, *, force: bool = False, **changes: Any) -> Self:
+        current = JobStatus(self.status)
+        if not (force or current.can_become(wanted) or current is wanted is JobStatus.PENDING):
+            allowed = ", ".join(sorted(status.value for status in _NEXT[current]))
+            raise JobStateError(
+                f"job {self.job_id!r} of batch {self.batch_id!r} is {current.value} and cannot "
+                f"become {wanted.value}; from here it may become: {allowed or 'nothing'}"
+                + ("" if allowed else ", unless reopened with requeue(force=True)"),
+                job_id=self.job_id,
+                current=current,
+                wanted=wanted,
+            )
+        if wanted is not JobStatus.RUNNING:
+            changes.update(lease_owner=None, lease_until=None)
+        return dataclasses.replace(self, status=wanted, updated_at=utc_now(), **changes)
+
+
+def _cause(error: str | BaseException) -> str:
+    if isinstance(error, BaseException):
+        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return error

@@ -1,0 +1,141 @@
+"""What the backends exchange with the semantics above them: rows, queries and two refusals."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from ._entity import Int64
+
+__all__ = [
+    "Backend",
+    "Query",
+    "Row",
+    "RowChangedError",
+    "RowExistsError",
+    "plan_batches",
+]
+
+
+@dataclass(slots=True)
+class Row:
+    """One stored record: escaped keys, packed properties, version."""
+
+    partition: str
+    key: str
+    properties: dict[str, Any]
+    etag: str | None = None
+    timestamp: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which rows to list. All conditions given must hold.
+
+    Attributes:
+        partition: Escaped batch id, `None` for all batches.
+        statuses: Any of these values of the property `status`.
+        since: `updated_at` at or after this time.
+        until: `updated_at` before this time.
+        claimable_at: Pending, or running under a lease that ended before this time.
+    """
+
+    partition: str | None = None
+    statuses: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    claimable_at: datetime | None = None
+
+
+class RowExistsError(Exception):
+    """An insert met a row of the same keys."""
+
+
+class RowChangedError(Exception):
+    """A conditional write met another version, or no row at all."""
+
+
+class Backend(Protocol):
+    """The seven primitives a backend provides; each is atomic."""
+
+    def insert(self, row: Row) -> str:
+        """Store a new row; return its version. `RowExistsError` when it is there."""
+
+    def upsert(self, row: Row) -> str:
+        """Store a row in place of whatever is there; return its version."""
+
+    def replace(self, row: Row, etag: str) -> str:
+        """Store a row in place of that version. `RowChangedError` when there is another or none."""
+
+    def get(self, partition: str, key: str) -> Row | None:
+        """Return one row."""
+
+    def delete(self, partition: str, key: str, etag: str | None) -> bool:
+        """Delete one row, of that version if one is given; tell whether there was one."""
+
+    def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
+        """Return at most `limit` rows in key order, and where to go on."""
+
+    def upsert_many(self, rows: Sequence[Row]) -> list[str]:
+        """Store the rows of one planned batch, all or none; return their versions."""
+
+
+MAX_BATCH_COUNT = 100
+MAX_BATCH_BYTES = 4 * 1024 * 1024
+# What one operation costs in a $batch body besides its JSON: MIME parts, request line, headers.
+_OPERATION_OVERHEAD = 1_200
+_BODY_OVERHEAD = 1_000
+
+
+@dataclass(slots=True)
+class _Batch:
+    rows: list[tuple[int, Row]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    size: int = _BODY_OVERHEAD
+
+
+def plan_batches(
+    rows: Iterable[Row], *, max_count: int = MAX_BATCH_COUNT, max_bytes: int = MAX_BATCH_BYTES
+) -> list[list[tuple[int, Row]]]:
+    """Split rows into batches that the Table service takes as one transaction each.
+
+    A transaction holds one partition, at most 100 operations and 4 MiB, and each row once
+    (Azure, "Performing entity group transactions"). Rows keep their order within a partition, so
+    that of two writes to one row the later wins.
+
+    Returns:
+        Batches of `(position in the input, row)`.
+    """
+    finished: list[list[tuple[int, Row]]] = []
+    open_batches: dict[str, _Batch] = {}
+    for position, row in enumerate(rows):
+        size = _wire_size(row) + _OPERATION_OVERHEAD
+        batch = open_batches.setdefault(row.partition, _Batch())
+        full = len(batch.rows) >= max_count or batch.size + size > max_bytes
+        if batch.rows and (full or row.key in batch.keys):
+            finished.append(batch.rows)
+            batch = open_batches[row.partition] = _Batch()
+        batch.rows.append((position, row))
+        batch.keys.add(row.key)
+        batch.size += size
+    return finished + [batch.rows for batch in open_batches.values()]
+
+
+def _wire_size(row: Row) -> int:
+    """Bytes of the row as JSON, at least: what is not ASCII travels as `\\uXXXX`."""
+    size = 6 * (len(row.partition) + len(row.key)) * 2
+    for name, value in row.properties.items():
+        size += 2 * len(name) + 60  # the name twice: the property and its type
+        if isinstance(value, str):
+            size += _escaped_length(value)
+        elif isinstance(value, bytes):
+            size += len(value) * 4 // 3 + 4
+        elif isinstance(value, Int64):
+            size += 20
+    return size
+
+
+def _escaped_length(text: str) -> int:
+    if text.isascii() and text.isprintable():
+        return len(text) + text.count('"') + text.count("\\")
+    return 12 * len(text) if max(text) > "\uffff" else 6 * len(text)

@@ -1,0 +1,332 @@
+"""The embedded job store: one SQLite file, safe for many threads and processes."""
+
+import base64
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from infra_core.runtime import clock
+
+from ..exceptions import AzureTableError
+from ._entity import to_utc
+from ._records import JobRecord
+from ._rows import Query, Row, RowChangedError, RowExistsError
+from ._steps import JobSteps
+from ._sync import SyncJobStore
+
+__all__ = ["SqliteJobStore"]
+
+RecordT = TypeVar("RecordT")
+
+_BUSY_SECONDS = 30.0
+_BATCH_ROWS = 1_000  # bounds how long one batch keeps other writers waiting
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS jobs (
+    batch TEXT NOT NULL,
+    job TEXT NOT NULL,
+    etag TEXT NOT NULL,
+    status TEXT,
+    updated REAL,
+    lease REAL,
+    properties TEXT NOT NULL,
+    PRIMARY KEY (batch, job)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (batch, status, job);
+"""
+_UPSERT = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS = "batch, job, etag, properties"
+
+
+class SqliteJobStore(SyncJobStore[RecordT]):
+    """Keeps jobs in a SQLite file: no account, no server, the interface of the Table store.
+
+    The file is in WAL mode: readers and one writer at a time, in any number of threads and
+    processes of one machine; writers wait for each other up to 30 s. A write that has returned
+    survives the death of the process; not on a network file system, where WAL does not work.
+    The limits of a table entity are checked here as well, so that what works embedded works in
+    Azure.
+
+    Args:
+        path: The file; it and its folder are made on first use. `:memory:` is refused, because
+            every connection would see another database.
+        record_type: A dataclass with `batch_id` and `job_id`, or a class with `to_entity()` and
+            `from_entity()`. `JobRecord` by default.
+
+    Raises:
+        JobRecordError: The record type cannot be stored.
+        AzureTableError: From operations: the file is no database, cannot be opened or is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder, SqliteJobStore(
+        ...     Path(folder) / "jobs.sqlite3"
+        ... ) as store:
+        ...     _ = store.create(JobRecord("batch-1", "job-1"))
+        ...     store.claim("batch-1", worker="me", lease_seconds=60).status.value
+        'running'
+    """
+
+    def __init__(
+        self, path: Path | str, record_type: type[RecordT] = cast("type[RecordT]", JobRecord)
+    ) -> None:
+        if str(path) in ("", ":memory:"):
+            raise AzureTableError(
+                f"path is {str(path)!r}: jobs are kept in a file that all threads and processes "
+                "share; give the path of one"
+            )
+        self._path = Path(path)
+        self._steps = JobSteps(record_type, _plan)
+        self._file = _JobFile(self._path)
+
+    @property
+    def path(self) -> Path:
+        """The database file."""
+        return self._path
+
+    def _backend(self) -> "_JobFile":
+        return self._file
+
+    def close(self) -> None:
+        """Close the file. The store may be used again; it opens the file anew."""
+        self._file.close()
+
+
+def _plan(rows: Any) -> list[list[tuple[int, Row]]]:
+    everything = list(enumerate(rows))
+    return [everything[i : i + _BATCH_ROWS] for i in range(0, len(everything), _BATCH_ROWS)]
+
+
+class _JobFile:
+    """The backend: one connection per process, used by one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+        self._inherited: list[object] = []
+
+    def insert(self, row: Row) -> str:
+        with self._write() as connection:
+            try:
+                values = _values(row)
+                connection.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", values)
+            except sqlite3.IntegrityError as error:
+                raise RowExistsError from error
+            return str(values[2])
+
+    def upsert(self, row: Row) -> str:
+        with self._write() as connection:
+            values = _values(row)
+            connection.execute(_UPSERT, values)
+            return str(values[2])
+
+    def upsert_many(self, rows: Sequence[Row]) -> list[str]:
+        with self._write() as connection:
+            values = [_values(row) for row in rows]
+            connection.executemany(_UPSERT, values)
+            return [str(value[2]) for value in values]
+
+    def replace(self, row: Row, etag: str) -> str:
+        with self._write() as connection:
+            values = _values(row)
+            changed = connection.execute(
+                "UPDATE jobs SET etag = ?, status = ?, updated = ?, lease = ?, properties = ? "
+                "WHERE batch = ? AND job = ? AND etag = ?",
+                (*values[2:], row.partition, row.key, etag),
+            )
+            if changed.rowcount != 1:
+                raise RowChangedError
+            return str(values[2])
+
+    def get(self, partition: str, key: str) -> Row | None:
+        with self._read() as connection:
+            found = connection.execute(
+                f"SELECT {_COLUMNS} FROM jobs WHERE batch = ? AND job = ?", (partition, key)
+            ).fetchone()
+        return None if found is None else _row(found)
+
+    def delete(self, partition: str, key: str, etag: str | None) -> bool:
+        with self._write() as connection:
+            arguments = (partition, key) if etag is None else (partition, key, etag)
+            condition = "" if etag is None else " AND etag = ?"
+            gone = connection.execute(
+                f"DELETE FROM jobs WHERE batch = ? AND job = ?{condition}", arguments
+            )
+            if etag is not None and gone.rowcount != 1:
+                raise RowChangedError
+            return gone.rowcount == 1
+
+    def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
+        where, arguments = _conditions(query)
+        if token is not None:
+            where.append("(batch, job) > (?, ?)")
+            arguments += _read_token(token)
+        condition = " AND ".join(where) or "1"
+        with self._read() as connection:
+            found = connection.execute(
+                f"SELECT {_COLUMNS} FROM jobs WHERE {condition} ORDER BY batch, job LIMIT ?",
+                (*arguments, limit + 1),
+            ).fetchall()
+        rows = [_row(item) for item in found[:limit]]
+        more = len(found) > limit
+        return rows, json.dumps([rows[-1].partition, rows[-1].key]) if more else None
+
+    def close(self) -> None:
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        with self._guard() as connection:
+            yield connection
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        with self._guard() as connection:
+            # IMMEDIATE takes the write lock at once, where waiting for it is allowed; a lock that
+            # is upgraded later fails instead of waiting.
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def _guard(self) -> Iterator[sqlite3.Connection]:
+        if self._pid != os.getpid():
+            self._after_fork()
+        with self._lock:
+            try:
+                if self._connection is None:
+                    self._connection = _open(self._path)
+                yield self._connection
+            except sqlite3.Error as error:
+                raise AzureTableError(
+                    f"the job store {str(self._path)!r} failed: {error}; check that it is a job "
+                    "store of this library, that its folder is writable and the disk is not full"
+                ) from error
+
+    def _after_fork(self) -> None:
+        # A SQLite connection must not be used across a fork, nor closed in the child: closing it
+        # would drop the locks of the parent. It is kept, untouched, until the process ends.
+        self._inherited.append(self._connection)
+        self._connection = None
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _enter_wal(connection)
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Switch to WAL; SQLite does not wait for other processes that are doing the same."""
+    deadline = clock.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            with closing(connection.execute("PRAGMA journal_mode = WAL")) as cursor:
+                cursor.fetchone()
+        except sqlite3.OperationalError:
+            if clock.monotonic() >= deadline:
+                raise
+            clock.sleep(0.01)
+        else:
+            return
+
+
+def _values(row: Row) -> tuple[Any, ...]:
+    status = row.properties.get("status")
+    return (
+        row.partition,
+        row.key,
+        secrets.token_hex(8),
+        status if isinstance(status, str) else None,
+        _seconds(row.properties.get("updated_at")),
+        _seconds(row.properties.get("lease_until")),
+        json.dumps(row.properties, default=_to_json, separators=(",", ":")),
+    )
+
+
+def _row(found: tuple[str, str, str, str]) -> Row:
+    batch, job, etag, properties = found
+    return Row(batch, job, json.loads(properties, object_hook=_from_json), etag)
+
+
+def _seconds(value: object) -> float | None:
+    return to_utc(value).timestamp() if isinstance(value, datetime) else None
+
+
+def _conditions(query: Query) -> tuple[list[str], list[Any]]:
+    where: list[str] = []
+    arguments: list[Any] = []
+    if query.partition is not None:
+        where.append("batch = ?")
+        arguments.append(query.partition)
+    if query.statuses:
+        where.append(f"status IN ({', '.join('?' * len(query.statuses))})")
+        arguments += query.statuses
+    for condition, moment in (("updated >= ?", query.since), ("updated < ?", query.until)):
+        if moment is not None:
+            where.append(condition)
+            arguments.append(_seconds(moment))
+    if query.claimable_at is not None:
+        where.append("(status = 'pending' OR (status = 'running' AND lease < ?))")
+        arguments.append(_seconds(query.claimable_at))
+    return where, arguments
+
+
+def _read_token(token: str) -> list[str]:
+    try:
+        batch, job = json.loads(token)
+    except ValueError as error:
+        raise ValueError(
+            f"continuation_token is {token!r:.60}, which is none of this store; pass on what "
+            "list_runs returned"
+        ) from error
+    return [batch, job]
+
+
+def _to_json(value: object) -> Any:
+    """Write what JSON does not know as an object of one tagged member; plain objects never occur."""
+    if isinstance(value, datetime):
+        return {"time": to_utc(value).isoformat()}
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, uuid.UUID):
+        return {"uuid": str(value)}
+    raise TypeError(f"unexpected {type(value).__name__} in packed properties")
+
+
+def _from_json(tagged: dict[str, Any]) -> Any:
+    if len(tagged) != 1:
+        return tagged
+    ((tag, value),) = tagged.items()
+    if tag == "time":
+        return datetime.fromisoformat(value).astimezone(timezone.utc)
+    if tag == "bytes":
+        return base64.b64decode(value)
+    return uuid.UUID(value) if tag == "uuid" else tagged

@@ -1,0 +1,320 @@
+"""What a job store does, without I/O: steps that a synchronous and an asynchronous driver carry out.
+
+Each operation is a generator that yields calls of backend primitives (`_rows.Backend`) and is sent
+their results; the same steps serve Azure Table, its async twin and SQLite, so that they cannot
+differ.
+"""
+
+import math
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from infra_core.runtime import clock
+
+from ..exceptions import AzureTableError, JobConflictError, JobExistsError
+from ._binding import RecordBinding, same_write, status_of, updated_at
+from ._entity import to_utc
+from ._keys import escape_key, unescape_key
+from ._records import JobStatus, utc_now
+from ._rows import Query, Row, RowChangedError, RowExistsError
+
+__all__ = ["Call", "JobSteps", "drive", "drive_async"]
+
+RecordT = TypeVar("RecordT")
+T = TypeVar("T")
+
+PAGE = 200
+_CLAIM_PAGE = 50
+_CLAIM_SCANS = 3
+
+
+class Call(NamedTuple):
+    """One primitive to be called."""
+
+    name: str
+    args: tuple[Any, ...]
+
+
+Steps = Generator[Call, Any, T]
+Planner = Callable[[Iterable[Row]], Sequence[Sequence[tuple[int, Row]]]]
+Status = JobStatus | str
+
+
+def drive(backend: object, steps: Steps[T]) -> T:
+    """Carry out steps against a synchronous backend."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                result = getattr(backend, call.name)(*call.args)
+            except Exception as error:  # noqa: BLE001 - the steps decide what it means
+                call = steps.throw(error)
+            else:
+                call = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+async def drive_async(backend: Callable[[Call], Awaitable[Any]], steps: Steps[T]) -> T:
+    """Carry out steps against an asynchronous backend."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                result = await backend(call)
+            except Exception as error:  # noqa: BLE001 - the steps decide what it means
+                call = steps.throw(error)
+            else:
+                call = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+class JobSteps(Generic[RecordT]):
+    """The operations of a job store on records of one type.
+
+    Args:
+        record_type: The record type.
+        plan: Splits rows into the batches that the backend takes at once.
+    """
+
+    def __init__(self, record_type: type[RecordT], plan: Planner) -> None:
+        self.binding = RecordBinding(record_type)
+        self._plan = plan
+
+    def create(self, record: RecordT) -> Steps[RecordT]:
+        """Store a new record."""
+        row = self.binding.to_row(record)
+        try:
+            etag = yield Call("insert", (row,))
+        except RowExistsError:
+            stored = yield Call("get", (row.partition, row.key))
+            if stored is None or not same_write(row, stored):
+                batch_id, job_id = _ids(row)
+                raise JobExistsError(batch_id, job_id) from None
+            etag = stored.etag
+        return self.binding.stamp(record, etag)
+
+    def save(self, record: RecordT) -> Steps[RecordT]:
+        """Store a record in place of whatever is there."""
+        etag = yield Call("upsert", (self.binding.to_row(record),))
+        return self.binding.stamp(record, etag)
+
+    def save_many(self, records: Iterable[RecordT]) -> Steps[list[RecordT]]:
+        """Store records in as few batches as the backend allows."""
+        saved = list(records)
+        rows = [self.binding.to_row(record) for record in saved]  # all checked before any is sent
+        for batch in self._plan(rows):
+            etags = yield Call("upsert_many", ([row for _, row in batch],))
+            for (position, _), etag in zip(batch, etags, strict=True):
+                saved[position] = self.binding.stamp(saved[position], etag)
+        return saved
+
+    def update(self, record: RecordT, expected: RecordT | None) -> Steps[RecordT]:
+        """Store a record in place of the version it was read as."""
+        etag = self.binding.version(record if expected is None else expected)
+        row = self.binding.to_row(record)
+        batch_id, job_id = _ids(row)
+        if etag is None:
+            raise AzureTableError(
+                f"update of job {job_id!r} of batch {batch_id!r} needs the version it is based on, "
+                "and this record has none: fetch it first, pass the fetched record as expected=, "
+                "or give the record type a field `etag: str | None = None`"
+            )
+        try:
+            etag = yield Call("replace", (row, etag))
+        except RowChangedError:
+            stored = yield Call("get", (row.partition, row.key))
+            if stored is None or not same_write(row, stored):
+                theirs = None if stored is None else self.binding.from_row(stored)
+                happened = "was deleted" if stored is None else "was changed by somebody else"
+                raise JobConflictError(
+                    f"job {job_id!r} of batch {batch_id!r} {happened} since it was read; fetch it "
+                    "again, apply your change to what is there now, and update again",
+                    ours=record,
+                    theirs=theirs,
+                ) from None
+            etag = stored.etag
+        return self.binding.stamp(record, etag)
+
+    def version(self, record: RecordT) -> str:
+        """Return the version a record was read as.
+
+        Raises:
+            AzureTableError: It is not known.
+        """
+        etag = self.binding.version(record)
+        if etag is None:
+            raise AzureTableError(
+                "the record given as expected= does not know its version; pass the very object "
+                "that fetch, create or save returned"
+            )
+        return etag
+
+    def fetch(self, batch_id: str, job_id: str) -> Steps[RecordT | None]:
+        """Return one record, `None` when there is none."""
+        row = yield Call("get", _keys(batch_id, job_id))
+        return None if row is None else self.binding.from_row(row)
+
+    def delete(self, batch_id: str, job_id: str, etag: str | None) -> Steps[bool]:
+        """Delete one record."""
+        partition, key = _keys(batch_id, job_id)
+        try:
+            existed: bool = yield Call("delete", (partition, key, etag))
+        except RowChangedError:
+            stored = yield Call("get", (partition, key))
+            if stored is None:
+                return False
+            raise JobConflictError(
+                f"job {job_id!r} of batch {batch_id!r} was changed by somebody else since it was "
+                "read and has not been deleted; fetch it again and decide again",
+                theirs=self.binding.from_row(stored),
+            ) from None
+        return existed
+
+    def list_runs(
+        self, batch_id: str, limit: int, token: str | None
+    ) -> Steps[tuple[list[RecordT], str | None]]:
+        """Return a page of records, newest first within the page."""
+        if limit < 1:
+            raise ValueError(f"limit is {limit}; ask for at least one record")
+        query = Query(partition=escape_key(batch_id, field="batch_id"))
+        records: list[RecordT] = []
+        while True:
+            wanted = min(limit - len(records), 1_000)
+            rows, token = yield Call("page", (query, wanted, token))
+            records += [self.binding.from_row(row) for row in rows]
+            # A page may be short or empty and still be followed by others.
+            if token is None or len(records) >= limit:
+                break
+        records.sort(key=updated_at, reverse=True)
+        return records, token
+
+    def query(
+        self,
+        batch_id: str | None,
+        status: Status | Iterable[Status] | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> Query:
+        """Build the query of `iter_runs`."""
+        wanted = (status,) if isinstance(status, str) else tuple(status or ())
+        if status is not None and not wanted:
+            raise ValueError("status is an empty collection, which nothing matches; pass None")
+        return Query(
+            partition=None if batch_id is None else escape_key(batch_id, field="batch_id"),
+            statuses=tuple(str(getattr(item, "value", item)) for item in wanted),
+            since=None if since is None else to_utc(since),
+            until=None if until is None else to_utc(until),
+        )
+
+    def page(self, query: Query, token: str | None) -> Steps[tuple[list[RecordT], str | None]]:
+        """Return the records of the next page that match."""
+        rows, token = yield Call("page", (self.binding.remote(query), PAGE, token))
+        records = [self.binding.from_row(row) for row in rows]
+        return [record for record in records if self.binding.matches(record, query)], token
+
+    def claim(
+        self, batch_id: str, worker: str, lease_seconds: float, max_attempts: int | None
+    ) -> Steps[RecordT | None]:
+        """Take one job that is pending or whose worker let its lease end."""
+        _check_claim(worker, lease_seconds, max_attempts)
+        partition = escape_key(batch_id, field="batch_id")
+        for _ in range(_CLAIM_SCANS):
+            contended = False
+            token: str | None = None
+            while True:
+                query = Query(partition=partition, claimable_at=utc_now())
+                remote = self.binding.remote(query)
+                rows, token = yield Call("page", (remote, _CLAIM_PAGE, token))
+                records = [self.binding.from_row(row) for row in rows]
+                records = [record for record in records if self.binding.matches(record, query)]
+                # Workers start at different places, so that they rarely meet at one job.
+                start = min(int(clock.jitter(len(records))), max(len(records) - 1, 0))
+                for record in records[start:] + records[:start]:
+                    taken = yield from self._take(record, worker, lease_seconds, max_attempts)
+                    if taken is not None and status_of(taken) == JobStatus.RUNNING.value:
+                        return taken
+                    contended = contended or taken is None
+                if token is None:
+                    break
+            if not contended:
+                return None
+        return None
+
+    def _take(
+        self, record: RecordT, worker: str, lease_seconds: float, max_attempts: int | None
+    ) -> Steps[RecordT | None]:
+        now = utc_now()
+        attempts = getattr(record, "attempts", 0)
+        if max_attempts is not None and attempts >= max_attempts:
+            owner = getattr(record, "lease_owner", None)
+            changed = self.binding.evolve(
+                record,
+                status=_like(record, JobStatus.TIMED_OUT),
+                lease_owner=None,
+                lease_until=None,
+                **_known(
+                    record,
+                    updated_at=now,
+                    error=f"gave up after {attempts} attempts; last worker: {owner}",
+                ),
+            )
+        else:
+            changed = self.binding.evolve(
+                record,
+                status=_like(record, JobStatus.RUNNING),
+                attempts=attempts + 1,
+                lease_owner=worker,
+                lease_until=now + timedelta(seconds=lease_seconds),
+                **_known(record, updated_at=now, error=None),
+            )
+        return (yield from self._replace(changed))
+
+    def renew(self, record: RecordT, lease_seconds: float) -> Steps[RecordT]:
+        """Extend the lease of a claimed job."""
+        if not lease_seconds > 0:
+            raise ValueError(f"lease_seconds is {lease_seconds}; a lease must last a while")
+        until = utc_now() + timedelta(seconds=lease_seconds)
+        changed = self.binding.evolve(record, lease_until=until)
+        return (yield from self.update(changed, record))
+
+    def _replace(self, record: RecordT) -> Steps[RecordT | None]:
+        try:
+            return (yield from self.update(record, None))
+        except JobConflictError:
+            return None  # somebody else was faster
+
+
+def _like(record: Any, status: JobStatus) -> Any:
+    """Return a status in the form this record keeps: its own enum or text."""
+    current = record.status
+    kind = type(current)
+    return status if kind is JobStatus else kind(status.value)
+
+
+def _known(record: Any, **changes: Any) -> dict[str, Any]:
+    """Return the changes to fields that this record has, times in the form it keeps them."""
+    if isinstance(getattr(record, "updated_at", None), str):
+        changes["updated_at"] = changes["updated_at"].isoformat()
+    return {name: value for name, value in changes.items() if hasattr(record, name)}
+
+
+def _keys(batch_id: str, job_id: str) -> tuple[str, str]:
+    return escape_key(batch_id, field="batch_id"), escape_key(job_id, field="job_id")
+
+
+def _ids(row: Row) -> tuple[str, str]:
+    return unescape_key(row.partition), unescape_key(row.key)
+
+
+def _check_claim(worker: str, lease_seconds: float, max_attempts: int | None) -> None:
+    if not worker:
+        raise ValueError("worker is empty; name the worker that will hold the job")
+    if not (lease_seconds > 0 and math.isfinite(lease_seconds)):
+        raise ValueError(f"lease_seconds is {lease_seconds}; a lease must last a finite while")
+    if max_attempts is not None and max_attempts < 1:
+        raise ValueError(f"max_attempts is {max_attempts}; allow at least one")
