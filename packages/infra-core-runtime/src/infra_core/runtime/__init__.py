@@ -5,6 +5,8 @@ to nothing. Submodules for users: `clock` (time, sleep, randomness), `testing` (
 `lazy` (lazy package exports).
 """
 
+from .lazy import lazy_exports
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import clock as clock, lazy as lazy, testing as testing
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     )
     from ._loop_local import LoopBoundAsyncLock as LoopBoundAsyncLock, LoopLocal as LoopLocal
     from ._notes import add_note as add_note
+    from ._outcomes import TaskOutcome as TaskOutcome, TaskStatus as TaskStatus
     from ._redaction import (
         REDACTED as REDACTED,
         is_secret_name as is_secret_name,
@@ -29,6 +32,14 @@ if TYPE_CHECKING:
     from ._retry import retry_async as retry_async, retry_sync as retry_sync
     from ._retry_policy import RetryDetails as RetryDetails, RetryPolicy as RetryPolicy
     from ._secret_filter import SecretFilter as SecretFilter
+    from ._stats import RuntimeStats as RuntimeStats
+    from ._task_errors import (
+        RuntimeCancellationError as RuntimeCancellationError,
+        RuntimeDrainedError as RuntimeDrainedError,
+        TaskTimeoutError as TaskTimeoutError,
+    )
+    from ._task_options import RuntimeConfig as RuntimeConfig
+    from ._task_runtime import TaskRuntime as TaskRuntime
     from ._trace import trace_fields as trace_fields
     from ._transport_errors import (
         is_permanent_transport_error as is_permanent_transport_error,
@@ -36,8 +47,6 @@ if TYPE_CHECKING:
         should_retry_requests_exception as should_retry_requests_exception,
     )
     from .clock import timeout as timeout
-
-from .lazy import lazy_exports
 
 __all__ = [
     "REDACTED",
@@ -47,7 +56,15 @@ __all__ = [
     "RetryCallState",
     "RetryDetails",
     "RetryPolicy",
+    "RuntimeCancellationError",
+    "RuntimeConfig",
+    "RuntimeDrainedError",
+    "RuntimeStats",
     "SecretFilter",
+    "TaskOutcome",
+    "TaskRuntime",
+    "TaskStatus",
+    "TaskTimeoutError",
     "add_note",
     "is_permanent_transport_error",
     "is_secret_name",
@@ -98,6 +115,11 @@ __getattr__, __dir__ = lazy_exports(
             "should_retry_http_exception",
             "should_retry_requests_exception",
         ],
+        "._outcomes": ["TaskOutcome", "TaskStatus"],
+        "._stats": ["RuntimeStats"],
+        "._task_errors": ["RuntimeCancellationError", "RuntimeDrainedError", "TaskTimeoutError"],
+        "._task_options": ["RuntimeConfig"],
+        "._task_runtime": ["TaskRuntime"],
         ".clock": ["timeout"],
     },
     submodules=["clock", "lazy", "testing"],

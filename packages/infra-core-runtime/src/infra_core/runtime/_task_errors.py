@@ -1,0 +1,70 @@
+"""The errors of the task runtime.
+
+    RuntimeError
+     +-- RuntimeCancellationError      the run was cancelled, by whatever road
+          +-- RuntimeDrainedError      intake was stopped; everything that had begun was finished
+    TimeoutError
+     +-- TaskTimeoutError              one task ran into `RuntimeConfig.task_timeout`
+
+A task's own exception comes through as it is.
+"""
+
+import asyncio
+import sys
+
+__all__ = ["RuntimeCancellationError", "RuntimeDrainedError", "TaskTimeoutError"]
+
+
+class RuntimeCancellationError(RuntimeError):
+    """The run was cancelled before all of its tasks were done.
+
+    Attributes:
+        unresponsive: Ids of the tasks that still ran when `cancel_grace` was over, because they
+            suppress cancellation; they are left behind.
+    """
+
+    def __init__(self, *args: object, unresponsive: tuple[str, ...] = ()) -> None:
+        super().__init__(*args)
+        self.unresponsive = unresponsive
+
+
+class RuntimeDrainedError(RuntimeCancellationError):
+    """Intake was stopped by `drain()` or a signal; tasks that had begun were finished first."""
+
+
+if sys.version_info >= (3, 11):
+
+    class _AnyTimeoutError(TimeoutError):
+        """`asyncio.TimeoutError` and the builtin are one class."""
+
+else:
+
+    class _AnyTimeoutError(asyncio.TimeoutError, TimeoutError):
+        """On 3.10 the two are strangers: whoever catches either gets this one."""
+
+
+class TaskTimeoutError(_AnyTimeoutError):
+    """A task did not end within its budget; a `TimeoutError` of the task's own is never this.
+
+    Attributes:
+        task_id: Which task.
+        timeout: The budget in seconds.
+        unresponsive: It suppressed the cancellation as well and was left behind.
+    """
+
+    def __init__(self, task_id: str, timeout: float, *, unresponsive: bool = False) -> None:
+        left = "; it ignores cancellation and was left behind" if unresponsive else ""
+        super().__init__(
+            f"task {task_id!r} did not end within its task_timeout of {timeout:g} s{left}: "
+            "allow it more time, or pass on_timeout to go on without it"
+        )
+        self.task_id = task_id
+        self.timeout = timeout
+        self.unresponsive = unresponsive
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_timeout, (self.task_id, self.timeout, self.unresponsive)
+
+
+def _rebuild_timeout(task_id: str, timeout: float, unresponsive: bool) -> TaskTimeoutError:
+    return TaskTimeoutError(task_id, timeout, unresponsive=unresponsive)

@@ -1,0 +1,85 @@
+"""What a run is asked for, checked once: `RuntimeConfig` and the options of one call."""
+
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._outcomes import TaskOutcome
+from ._rate import Pacer
+from ._retry_policy import RetryPolicy
+from ._stats import RuntimeStats
+
+__all__ = ["RunOptions", "RuntimeConfig"]
+
+
+@dataclass
+class RuntimeConfig:
+    """How a `TaskRuntime` runs.
+
+    Attributes:
+        concurrency: At most this many tasks of one `run()` call are alive at a time.
+        task_timeout: Seconds that one task may take, retries and their waits included; `None`
+            for no bound. A task that is over is cancelled and reported as a `TaskTimeoutError`.
+        cancel_grace: Seconds that a cancelled task has for its cleanup before it is reported as
+            unresponsive and left behind.
+        max_per_second: At most this many tasks (and retries) begin per second, evenly spaced,
+            over all `run()` calls of one runtime; `None` for no bound.
+        retry: When and how often a task that raised is tried again; `None` for a single try.
+
+    Raises:
+        ValueError: A number is out of range; the message names it.
+    """
+
+    concurrency: int = 1
+    task_timeout: float | None = None
+    cancel_grace: float = 2.0
+    max_per_second: float | None = field(default=None, kw_only=True)
+    retry: RetryPolicy | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Check every number again; a runtime does so before each run, as fields may be set.
+
+        Raises:
+            ValueError: A number is out of range.
+        """
+        if not self.concurrency >= 1 or int(self.concurrency) != self.concurrency:
+            raise ValueError(
+                f"concurrency must be positive and whole, not {self.concurrency!r}: "
+                "pass how many tasks may run at a time"
+            )
+        for name, value in (
+            ("task_timeout", self.task_timeout),
+            ("max_per_second", self.max_per_second),
+        ):
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(
+                    f"{name} must be positive when provided, not {value!r}: "
+                    "pass a number above 0, or None for no bound"
+                )
+        if not 0 < self.cancel_grace < math.inf:
+            raise ValueError(
+                f"cancel_grace must be positive, not {self.cancel_grace!r}: "
+                "pass the seconds that cancelled tasks have for their cleanup"
+            )
+
+
+@dataclass(slots=True, kw_only=True)
+class RunOptions:
+    """What one run does with its tasks and their ends; made by `TaskRuntime`."""
+
+    config: RuntimeConfig
+    pacer: Pacer | None = None
+    retry: RetryPolicy | None = None
+    should_retry: Callable[[Exception], bool | float] | None = None
+    on_timeout: Callable[[str], Awaitable[None] | None] | None = None
+    on_error: Callable[[str, Exception], Awaitable[None] | None] | None = None
+    on_outcome: Callable[[TaskOutcome[Any]], Awaitable[None] | None] | None = None
+    on_progress: Callable[[RuntimeStats], Awaitable[None] | None] | None = None
+    progress_interval: float = 0.5
+    lenient: bool = False  # every end is reported as an outcome: none of them ends the run
+    sink: Callable[[int, TaskOutcome[Any]], None] | None = None
+    window: int | None = None  # outcomes that may wait to be read, tasks in flight included
