@@ -7,7 +7,6 @@ verified and durable, and as mirrored only after its upload has succeeded.
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
 from infra_core.fs import compute_checksum, parse_checksum, safe_join, unique_asset_path
-from infra_core.runtime import sanitize_url
+from infra_core.runtime import clock, sanitize_url
 
 from ._main import CommandError
 from ._report import Failure, Reporter, Summary, size_text
@@ -93,7 +92,7 @@ class Batch:
         Raises:
             CommandError: The batch exists and is not to be resumed.
         """
-        started = time.monotonic()
+        started = clock.monotonic()
         await self._open_jobs(list(urls))
         self.summary.total = len(self._urls)
         if self._services.storage.is_configured():
@@ -104,7 +103,7 @@ class Batch:
             await self._run_tasks()
         finally:
             await self._settle()
-            self.summary.duration_seconds = time.monotonic() - started
+            self.summary.duration_seconds = clock.monotonic() - started
         return self.summary
 
     # -- jobs ---------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from . import exit_codes
 from ._folder import JOBS_FILE, MANIFEST_FILE, exclusive, run_folder
 from ._main import CommandError
 from ._report import Reporter, Summary
+from ._storage import open_storage
 from ._urls import UrlList, read_urls
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def run_batch(found: UrlList, settings: RunSettings) -> Summary:
 
     folder = run_folder(settings.out, settings.options.batch_id)
     with ExitStack() as stack:
-        storage = open_storage(settings)
+        storage = open_storage(settings.env, base_path=settings.out, mode=settings.mode)
         stack.callback(storage.close)
         stack.enter_context(writable(folder))
         stack.enter_context(exclusive(folder))
@@ -238,19 +239,6 @@ def writable(folder: Path) -> Iterator[None]:
             f"cannot create {str(folder)!r}: {error.strerror}; choose another --out"
         ) from None
     yield
-
-
-def open_storage(settings: RunSettings) -> "AzureStorageClient":
-    """The storage client; without AZURE_* settings and `--mode`, one that keeps files local."""
-    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
-
-    env = {k: v for k, v in settings.env.items() if k.startswith("AZURE_STORAGE_") and v.strip()}
-    if settings.mode is not None:
-        env["AZURE_STORAGE_MODE"] = settings.mode
-    elif not env:
-        env["AZURE_STORAGE_MODE"] = "dev-skip"
-    chosen, mode = AzureStorageSettings.from_env(env=env)
-    return AzureStorageClient.from_settings(chosen, mode, base_path=settings.out)
 
 
 async def run_with_services(

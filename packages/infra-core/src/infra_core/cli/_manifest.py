@@ -1,0 +1,55 @@
+"""`infra-core manifest`: a folder's files with types, sizes and URLs, as JSON or as a page."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from infra_core.fs import write_json_atomic, write_text_atomic
+
+from . import exit_codes
+from ._main import CommandError
+from ._storage import open_storage
+
+__all__ = ["DESCRIPTION", "add_arguments", "execute"]
+
+DESCRIPTION = """\
+List a folder's files with types, sizes and blob URLs.
+
+  infra-core manifest runs/nightly-42/assets
+  infra-core manifest runs/nightly-42/assets --html report.html     one self-contained page
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `infra-core manifest`."""
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder to list")
+    parser.add_argument("--out", type=Path, metavar="F", help="write the JSON here, not to stdout")
+    parser.add_argument("--html", type=Path, metavar="F", help="write a page for people")
+    parser.add_argument("--checksums", action="store_true", help="add a sha256 of each file")
+    parser.add_argument(
+        "--base", type=Path, metavar="DIR", help="folder that blob names are relative to (DIR/..)"
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Build the manifest and write it."""
+    from infra_core.azure.run_storage import build_manifest
+
+    if not options.folder.is_dir():
+        raise CommandError(f"{str(options.folder)!r} is no folder; give one to list")
+    folder = options.folder.resolve()
+    storage = open_storage(os.environ, base_path=options.base or folder.parent)
+    try:
+        manifest = build_manifest(folder, client=storage, checksums=options.checksums)
+    finally:
+        storage.close()
+    if options.html:
+        from infra_core.azure.run_report import render_html
+
+        write_text_atomic(options.html, render_html(manifest, folder=folder))
+    if options.out:
+        write_json_atomic(options.out, manifest)
+    elif not options.html:
+        print(json.dumps(manifest, indent=2, ensure_ascii=False))
+    return exit_codes.OK

@@ -1,0 +1,34 @@
+"""The storage client that the environment asks for, the same for every command."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infra_core.azure.storage import AzureStorageClient
+
+__all__ = ["open_storage"]
+
+
+def open_storage(
+    env: Mapping[str, str], *, base_path: Path, mode: str | None = None
+) -> "AzureStorageClient":
+    """Open the storage client; without AZURE_STORAGE_* and `mode`, one that keeps files local.
+
+    Args:
+        env: Environment variables.
+        base_path: Folder that blob names are relative to.
+        mode: Storage mode in place of what the environment says.
+
+    Raises:
+        ConfigurationError: The settings are incomplete, malformed or contradictory.
+    """
+    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
+
+    chosen = {k: v for k, v in env.items() if k.startswith("AZURE_STORAGE_") and v.strip()}
+    if mode is not None:
+        chosen["AZURE_STORAGE_MODE"] = mode
+    elif not chosen:
+        chosen["AZURE_STORAGE_MODE"] = "dev-skip"
+    settings, storage_mode = AzureStorageSettings.from_env(env=chosen)
+    return AzureStorageClient.from_settings(settings, storage_mode, base_path=base_path)
