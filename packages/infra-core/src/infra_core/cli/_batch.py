@@ -15,7 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
-from infra_core.fs import compute_checksum, parse_checksum, safe_join, unique_asset_path
+from infra_core.fs import (
+    compute_checksum,
+    parse_checksum,
+    remove_stale_partials,
+    safe_join,
+    unique_asset_path,
+)
 from infra_core.runtime import clock, sanitize_url
 
 from ._main import CommandError
@@ -190,6 +196,8 @@ class Batch:
 
     async def _download(self, url: str) -> "DownloadResult":
         target = unique_asset_path(self._folder / "assets", url)
+        # the batch is locked, so a partial file here was left by a run that was killed
+        remove_stale_partials(target.parent, older_than=0.0)
         return await self._services.downloads.download(
             url, target, skip_if_exists=False, on_retry=partial(self._on_retry, url)
         )
