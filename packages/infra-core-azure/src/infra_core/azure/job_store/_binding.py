@@ -1,5 +1,6 @@
 """A record type and the rows it is stored as: dataclasses by codec, others by their own methods."""
 
+import contextlib
 import copy
 import dataclasses
 import secrets
@@ -113,10 +114,8 @@ class RecordBinding(Generic[RecordT]):
                 return cast("RecordT", dataclasses.replace(cast("Any", record), etag=etag))
             cast("Any", record).etag = etag
         else:
-            try:
+            with contextlib.suppress(AttributeError):  # slots: update() will ask for `expected`
                 object.__setattr__(record, _VERSION, etag)
-            except AttributeError:  # slots: update() will ask for `expected`
-                pass
         return record
 
     def evolve(self, record: RecordT, **changes: Any) -> RecordT:

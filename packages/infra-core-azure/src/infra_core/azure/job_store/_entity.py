@@ -1,4 +1,4 @@
-"""Properties of a record against the limits of a table entity: checked, spilled, put together again.
+"""Properties of a record against the limits of a table entity: checked, spilled, joined again.
 
 Source of the limits: Azure, "Understanding the Table service data model". Emulators do not enforce
 them, so they are checked here, before anything is sent, by every backend.
@@ -101,7 +101,7 @@ def unpack(properties: Mapping[str, Any]) -> dict[str, Any]:
                 f"{len(parts)} is missing; something else than this library has changed the row",
                 field=base,
             )
-        plain[base] = (b"" if isinstance(parts[0], bytes) else "").join(parts)  # type: ignore[arg-type, attr-defined]
+        plain[base] = (b"" if isinstance(parts[0], bytes) else "").join(parts)  # type: ignore[arg-type]
     for name in [name for name in plain if name.endswith(_JSON)]:
         plain[name[: -len(_JSON)]] = json.loads(plain.pop(name))
     return plain
@@ -152,8 +152,10 @@ def _spill(packed: dict[str, Any], name: str, chunks: list[Any]) -> None:
 
 
 def _scalar(name: str, value: Any) -> Any:
-    if isinstance(value, (str, bool, float, uuid.UUID)):
+    if isinstance(value, (str, bool, uuid.UUID)):
         return value
+    if isinstance(value, float):
+        return float(value)
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
             raise JobRecordError(

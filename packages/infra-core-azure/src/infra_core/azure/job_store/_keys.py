@@ -1,9 +1,9 @@
 """Batch and job ids as table keys: any text, escaped reversibly where a key may not hold it.
 
-Azure forbids `/`, `\\`, `#`, `?` and control characters in a key and limits it to 1 KiB ("Understanding
-the Table service data model"). An escape is `!x<hex code point>!`: keys that need none are stored
-as they are, so rows written by earlier versions stay where they were. A quotation mark is legal in
-a key; it is doubled where it appears in an OData literal.
+Azure forbids slash, backslash, `#`, `?` and control characters in a key and limits it to 1 KiB
+("Understanding the Table service data model"). An escape is `!x<hex code point>!`:
+keys that need none are stored as they are, so rows written by earlier versions stay where they
+were. A quotation mark is legal in a key; it is doubled where it appears in an OData literal.
 """
 
 import re

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, overload
 
 from ._config import ACCOUNT_VAR, CONNECTION_VAR, ENDPOINT_VAR, FALLBACK_VAR, TABLE_VAR
 from ._protocol import JobStore
@@ -17,11 +17,26 @@ RecordT = TypeVar("RecordT")
 _log = logging.getLogger("infra_core.azure.job_store")
 
 
+_DEFAULT: Any = JobRecord
+
+
+@overload
+def open_job_store(
+    env: Mapping[str, str] | None = ..., *, sqlite_path: Path | str
+) -> JobStore[JobRecord]: ...
+
+
+@overload
+def open_job_store(
+    env: Mapping[str, str] | None = ..., *, sqlite_path: Path | str, record_type: type[RecordT]
+) -> JobStore[RecordT]: ...
+
+
 def open_job_store(
     env: Mapping[str, str] | None = None,
     *,
     sqlite_path: Path | str,
-    record_type: type[RecordT] = cast("type[RecordT]", JobRecord),
+    record_type: type[RecordT] = _DEFAULT,
 ) -> JobStore[RecordT]:
     """Open the Azure Table store when the environment configures one, else the embedded one.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, overload
 
 from infra_core.runtime import clock
 
@@ -25,6 +25,8 @@ from ._sync import SyncJobStore
 __all__ = ["SqliteJobStore"]
 
 RecordT = TypeVar("RecordT")
+
+_DEFAULT: Any = JobRecord
 
 _BUSY_SECONDS = 30.0
 _BATCH_ROWS = 1_000  # bounds how long one batch keeps other writers waiting
@@ -42,7 +44,6 @@ CREATE TABLE IF NOT EXISTS jobs (
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (batch, status, job);
 """
 _UPSERT = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)"
-_COLUMNS = "batch, job, etag, properties"
 
 
 class SqliteJobStore(SyncJobStore[RecordT]):
@@ -74,9 +75,13 @@ class SqliteJobStore(SyncJobStore[RecordT]):
         'running'
     """
 
-    def __init__(
-        self, path: Path | str, record_type: type[RecordT] = cast("type[RecordT]", JobRecord)
-    ) -> None:
+    @overload
+    def __init__(self: "SqliteJobStore[JobRecord]", path: Path | str) -> None: ...
+
+    @overload
+    def __init__(self, path: Path | str, record_type: type[RecordT]) -> None: ...
+
+    def __init__(self, path: Path | str, record_type: type[RecordT] = _DEFAULT) -> None:
         if str(path) in ("", ":memory:"):
             raise AzureTableError(
                 f"path is {str(path)!r}: jobs are kept in a file that all threads and processes "
@@ -150,16 +155,16 @@ class _JobFile:
     def get(self, partition: str, key: str) -> Row | None:
         with self._read() as connection:
             found = connection.execute(
-                f"SELECT {_COLUMNS} FROM jobs WHERE batch = ? AND job = ?", (partition, key)
+                "SELECT batch, job, etag, properties FROM jobs WHERE batch = ? AND job = ?",
+                (partition, key),
             ).fetchone()
         return None if found is None else _row(found)
 
     def delete(self, partition: str, key: str, etag: str | None) -> bool:
         with self._write() as connection:
-            arguments = (partition, key) if etag is None else (partition, key, etag)
-            condition = "" if etag is None else " AND etag = ?"
             gone = connection.execute(
-                f"DELETE FROM jobs WHERE batch = ? AND job = ?{condition}", arguments
+                "DELETE FROM jobs WHERE batch = ? AND job = ? AND etag = coalesce(?, etag)",
+                (partition, key, etag),
             )
             if etag is not None and gone.rowcount != 1:
                 raise RowChangedError
@@ -173,7 +178,8 @@ class _JobFile:
         condition = " AND ".join(where) or "1"
         with self._read() as connection:
             found = connection.execute(
-                f"SELECT {_COLUMNS} FROM jobs WHERE {condition} ORDER BY batch, job LIMIT ?",
+                "SELECT batch, job, etag, properties FROM jobs "
+                f"WHERE {condition} ORDER BY batch, job LIMIT ?",
                 (*arguments, limit + 1),
             ).fetchall()
         rows = [_row(item) for item in found[:limit]]
@@ -311,7 +317,7 @@ def _read_token(token: str) -> list[str]:
 
 
 def _to_json(value: object) -> Any:
-    """Write what JSON does not know as an object of one tagged member; plain objects never occur."""
+    """Write what JSON does not know as an object of one tagged member."""
     if isinstance(value, datetime):
         return {"time": to_utc(value).isoformat()}
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""What a job store does, without I/O: steps that a synchronous and an asynchronous driver carry out.
+"""What a job store does, without I/O: steps for a synchronous and an asynchronous driver.
 
 Each operation is a generator that yields calls of backend primitives (`_rows.Backend`) and is sent
 their results; the same steps serve Azure Table, its async twin and SQLite, so that they cannot
@@ -48,7 +48,7 @@ def drive(backend: object, steps: Steps[T]) -> T:
         while True:
             try:
                 result = getattr(backend, call.name)(*call.args)
-            except Exception as error:  # noqa: BLE001 - the steps decide what it means
+            except Exception as error:  # noqa: BLE001 - the steps judge
                 call = steps.throw(error)
             else:
                 call = steps.send(result)
@@ -64,7 +64,7 @@ async def drive_async(backend: Callable[[Call], Awaitable[Any]], steps: Steps[T]
         while True:
             try:
                 result = await backend(call)
-            except Exception as error:  # noqa: BLE001 - the steps decide what it means
+            except Exception as error:  # noqa: BLE001 - the steps judge
                 call = steps.throw(error)
             else:
                 call = steps.send(result)

@@ -287,7 +287,7 @@ def _nested(hint: type, where: str) -> Converter:
     def converters() -> dict[str, Converter]:
         if not table:  # on first use, so that a type may contain itself
             hints = typing.get_type_hints(hint, include_extras=True)
-            for field in dataclasses.fields(hint):  # type: ignore[arg-type]
+            for field in dataclasses.fields(hint):
                 table[field.name] = converter_for(
                     hints[field.name], where=f"{where}.{field.name}", in_json=True
                 )

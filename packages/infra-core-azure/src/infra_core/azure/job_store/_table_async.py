@@ -1,0 +1,302 @@
+"""The asynchronous twin of the Azure Table job store."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Generic, TypeVar, overload
+
+from typing_extensions import Self
+
+from azure.core import MatchConditions
+from azure.core.exceptions import (
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
+from azure.data.tables import UpdateMode
+from azure.data.tables.aio import TableClient
+from infra_core.runtime import LoopLocal
+
+from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
+from ._protocol import StatusFilter
+from ._records import JobRecord
+from ._rows import Query, Row, RowChangedError, RowExistsError, plan_batches
+from ._steps import Call, JobSteps, Steps, drive_async
+from ._table_clients import malformed, table_client_options, tolerate_refusal
+from ._table_rows import entity_of, etag_of, odata_filter, read_token, row_of, write_token
+
+__all__ = ["AsyncAzureTableJobStore"]
+
+RecordT = TypeVar("RecordT")
+T = TypeVar("T")
+
+_DEFAULT: Any = JobRecord
+
+
+class AsyncAzureTableJobStore(Generic[RecordT]):
+    """`AzureTableJobStore`, awaited: the same operations, settings and errors.
+
+    One store may be used from several event loops; each gets a client of its own. `close()`
+    closes the one of the loop it is awaited in.
+
+    Args:
+        record_type: As for `AzureTableJobStore`.
+        connection_string_var: As for `AzureTableJobStore`.
+        table_name_var: As for `AzureTableJobStore`.
+        fallback_connection_var: As for `AzureTableJobStore`.
+        config: As for `AzureTableJobStore`.
+        env: As for `AzureTableJobStore`.
+    """
+
+    @overload
+    def __init__(
+        self: "AsyncAzureTableJobStore[JobRecord]",
+        *,
+        connection_string_var: str = ...,
+        table_name_var: str = ...,
+        fallback_connection_var: str = ...,
+        config: TableConfig | None = ...,
+        env: Mapping[str, str] | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        *,
+        record_type: type[RecordT],
+        connection_string_var: str = ...,
+        table_name_var: str = ...,
+        fallback_connection_var: str = ...,
+        config: TableConfig | None = ...,
+        env: Mapping[str, str] | None = ...,
+    ) -> None: ...
+
+    def __init__(
+        self,
+        *,
+        record_type: type[RecordT] = _DEFAULT,
+        connection_string_var: str = CONNECTION_VAR,
+        table_name_var: str = TABLE_VAR,
+        fallback_connection_var: str = FALLBACK_VAR,
+        config: TableConfig | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._config = config or TableConfig.from_env(
+            connection_var=connection_string_var,
+            table_var=table_name_var,
+            fallback_connection_var=fallback_connection_var,
+            env=env,
+        )
+        options = table_client_options(self._config)
+        self._steps = JobSteps(record_type, plan_batches)
+        self._clients: LoopLocal[_AsyncTableRows] = LoopLocal(
+            lambda: _AsyncTableRows(self._config, options), _AsyncTableRows.close
+        )
+
+    @property
+    def config(self) -> TableConfig:
+        """Where the table is."""
+        return self._config
+
+    async def create(self, record: RecordT) -> RecordT:
+        """As `JobStore.create`."""
+        return await self._run(self._steps.create(record))
+
+    async def save(self, record: RecordT) -> RecordT:
+        """As `JobStore.save`."""
+        return await self._run(self._steps.save(record))
+
+    async def save_many(self, records: Iterable[RecordT]) -> list[RecordT]:
+        """As `JobStore.save_many`."""
+        return await self._run(self._steps.save_many(records))
+
+    async def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
+        """As `JobStore.update`."""
+        return await self._run(self._steps.update(record, expected))
+
+    async def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
+        """As `JobStore.fetch`."""
+        return await self._run(self._steps.fetch(batch_id, job_id))
+
+    async def list_runs(
+        self, batch_id: str, *, limit: int = 50, continuation_token: str | None = None
+    ) -> tuple[list[RecordT], str | None]:
+        """As `JobStore.list_runs`."""
+        return await self._run(self._steps.list_runs(batch_id, limit, continuation_token))
+
+    def iter_runs(
+        self,
+        batch_id: str | None,
+        *,
+        status: StatusFilter = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> AsyncIterator[RecordT]:
+        """As `JobStore.iter_runs`, with `async for`."""
+        query = self._steps.query(batch_id, status, since, until)
+
+        async def pages() -> AsyncIterator[RecordT]:
+            token = None
+            while True:
+                records, token = await self._run(self._steps.page(query, token))
+                for record in records:
+                    yield record
+                if token is None:
+                    return
+
+        return pages()
+
+    async def claim(
+        self,
+        batch_id: str,
+        *,
+        worker: str,
+        lease_seconds: float,
+        max_attempts: int | None = None,
+    ) -> RecordT | None:
+        """As `JobStore.claim`."""
+        return await self._run(self._steps.claim(batch_id, worker, lease_seconds, max_attempts))
+
+    async def renew(self, record: RecordT, *, lease_seconds: float) -> RecordT:
+        """As `JobStore.renew`."""
+        return await self._run(self._steps.renew(record, lease_seconds))
+
+    async def delete(self, batch_id: str, job_id: str, *, expected: RecordT | None = None) -> bool:
+        """As `JobStore.delete`."""
+        etag = None if expected is None else self._steps.version(expected)
+        return await self._run(self._steps.delete(batch_id, job_id, etag))
+
+    async def close(self) -> None:
+        """Close the client of this event loop. The store may be used again."""
+        await self._clients.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _run(self, steps: Steps[T]) -> T:
+        rows = self._clients.get()
+
+        async def call(primitive: Call) -> Any:
+            return await getattr(rows, primitive.name)(*primitive.args)
+
+        return await drive_async(call, steps)
+
+
+class _AsyncTableRows:
+    """The backend: primitives on rows, by the SDK's asynchronous client of one event loop."""
+
+    def __init__(self, config: TableConfig, options: Mapping[str, Any]) -> None:
+        self._credential: Any = None
+        self._ready = False
+        if config.connection_string:
+            try:
+                self._table = TableClient.from_connection_string(
+                    config.connection_string, config.table_name, **options
+                )
+            except ValueError as error:
+                raise malformed(config, error) from error
+        else:
+            from azure.identity.aio import DefaultAzureCredential
+
+            self._credential = DefaultAzureCredential()
+            endpoint = str(config.resolved_table_endpoint)
+            self._table = TableClient(
+                endpoint, config.table_name, credential=self._credential, **options
+            )
+
+    async def close(self) -> None:
+        await self._table.close()
+        if self._credential is not None:
+            await self._credential.close()
+
+    async def client(self) -> TableClient:
+        if not self._ready:
+            # Two tasks may both come here; making a table twice is harmless.
+            try:
+                await self._table.create_table()
+            except ResourceExistsError:
+                pass
+            except HttpResponseError as error:
+                tolerate_refusal(error)
+            self._ready = True
+        return self._table
+
+    async def insert(self, row: Row) -> str:
+        client = await self.client()
+        try:
+            return etag_of(await client.create_entity(entity_of(row)))
+        except ResourceExistsError as error:
+            raise RowExistsError from error
+
+    async def upsert(self, row: Row) -> str:
+        client = await self.client()
+        return etag_of(await client.upsert_entity(entity_of(row), mode=UpdateMode.REPLACE))
+
+    async def upsert_many(self, rows: Sequence[Row]) -> list[str]:
+        client = await self.client()
+        mode = {"mode": UpdateMode.REPLACE}
+        done = await client.submit_transaction([("upsert", entity_of(row), mode) for row in rows])
+        return [etag_of(metadata) for metadata in done]
+
+    async def replace(self, row: Row, etag: str) -> str:
+        client = await self.client()
+        try:
+            metadata = await client.update_entity(
+                entity_of(row),
+                mode=UpdateMode.REPLACE,
+                etag=etag,
+                match_condition=MatchConditions.IfNotModified,
+            )
+        except (ResourceModifiedError, ResourceNotFoundError) as error:
+            raise RowChangedError from error
+        return etag_of(metadata)
+
+    async def get(self, partition: str, key: str) -> Row | None:
+        client = await self.client()
+        try:
+            return row_of(await client.get_entity(partition, key))
+        except ResourceNotFoundError:
+            return None
+
+    async def delete(self, partition: str, key: str, etag: str | None) -> bool:
+        client = await self.client()
+        statuses: list[int] = []
+        condition: dict[str, Any] = {}
+        if etag is not None:
+            condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
+        try:
+            await client.delete_entity(
+                partition,
+                key,
+                raw_response_hook=lambda r: statuses.append(r.http_response.status_code),
+                **condition,
+            )
+        except ResourceModifiedError as error:
+            raise RowChangedError from error
+        return statuses[-1:] != [404]
+
+    async def page(
+        self, query: Query, limit: int, token: str | None
+    ) -> tuple[list[Row], str | None]:
+        client = await self.client()
+        odata = odata_filter(query)
+        found = (
+            client.query_entities(odata, results_per_page=limit)
+            if odata
+            else client.list_entities(results_per_page=limit)
+        )
+        pages: Any = found.by_page(continuation_token=read_token(token))
+        rows: list[Row] = []
+        async for page in pages:
+            rows = [row_of(entity) async for entity in page]
+            break
+        return rows, write_token(pages.continuation_token)

@@ -1,0 +1,116 @@
+"""Rows and queries in the terms of the Azure Tables SDK; no I/O."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from azure.data.tables import EdmType, EntityProperty, TableEntity
+
+from ._entity import Int64, to_utc
+from ._keys import odata_string
+from ._rows import Query, Row
+
+__all__ = [
+    "CLIENT_OPTIONS",
+    "entity_of",
+    "etag_of",
+    "odata_filter",
+    "read_token",
+    "row_of",
+    "write_token",
+]
+
+# The SDK's own defaults allow ten retries and a wait of two minutes between two of them.
+CLIENT_OPTIONS: Mapping[str, Any] = {
+    "retry_total": 4,
+    "retry_backoff_factor": 0.5,
+    "retry_backoff_max": 20,
+    "connection_timeout": 20,
+    "read_timeout": 60,
+}
+
+
+def entity_of(row: Row) -> dict[str, Any]:
+    """Return a row as the SDK takes it."""
+    entity: dict[str, Any] = {"PartitionKey": row.partition, "RowKey": row.key}
+    for name, value in row.properties.items():
+        if isinstance(value, Int64):
+            entity[name] = EntityProperty(int(value), EdmType.INT64)
+        else:
+            entity[name] = value
+    return entity
+
+
+def row_of(entity: TableEntity) -> Row:
+    """Return what the SDK gave as a row."""
+    properties = {
+        name: Int64(value.value) if _is_int64(value) else value
+        for name, value in entity.items()
+        if name not in ("PartitionKey", "RowKey", "Timestamp")
+    }
+    metadata: Mapping[str, Any] = entity.metadata
+    return Row(
+        entity["PartitionKey"],
+        entity["RowKey"],
+        properties,
+        metadata.get("etag"),
+        metadata.get("timestamp"),
+    )
+
+
+def _is_int64(value: object) -> bool:
+    return isinstance(value, EntityProperty) and value.edm_type == EdmType.INT64
+
+
+def etag_of(metadata: Mapping[str, Any]) -> str:
+    """Return the version that a write has produced."""
+    return str(metadata["etag"])
+
+
+def odata_filter(query: Query) -> str:
+    """Return a query as an OData filter, empty for all rows.
+
+    Example:
+        >>> odata_filter(Query(partition="it's", statuses=("failed",)))
+        "PartitionKey eq 'it''s' and (status eq 'failed')"
+    """
+    parts = []
+    if query.partition is not None:
+        parts.append(f"PartitionKey eq {odata_string(query.partition)}")
+    if query.statuses:
+        alternatives = " or ".join(f"status eq {odata_string(s)}" for s in query.statuses)
+        parts.append(f"({alternatives})")
+    if query.since is not None:
+        parts.append(f"updated_at ge {_literal(query.since)}")
+    if query.until is not None:
+        parts.append(f"updated_at lt {_literal(query.until)}")
+    if query.claimable_at is not None:
+        ended = f"(status eq 'running' and lease_until lt {_literal(query.claimable_at)})"
+        parts.append(f"(status eq 'pending' or {ended})")
+    return " and ".join(parts)
+
+
+def _literal(moment: datetime) -> str:
+    return f"datetime'{to_utc(moment).replace(tzinfo=None).isoformat(timespec='microseconds')}Z'"
+
+
+def write_token(continuation: Any) -> str | None:
+    """Return the SDK's continuation (two keys) as text that callers can keep."""
+    if not continuation:
+        return None
+    return json.dumps([continuation.get("PartitionKey"), continuation.get("RowKey")])
+
+
+def read_token(token: Any) -> Any:  # the SDK declares it as text, and takes a dict
+    """Return the SDK's continuation of a token; one of an earlier version is passed on."""
+    if token is None or isinstance(token, Mapping):
+        return dict(token) if token else None
+    try:
+        partition, key = json.loads(token)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"continuation_token is {token!r:.60}, which is none of this store; pass on what "
+            "list_runs returned"
+        ) from error
+    return {"PartitionKey": partition, "RowKey": key}

@@ -1,0 +1,152 @@
+"""The embedded job store: the checks of every store, and what is its own."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra_core.azure.job_store import (
+    AzureTableError,
+    JobExistsError,
+    JobRecord,
+    JobStore,
+    SqliteJobStore,
+)
+from infra_core.azure.job_store.conformance import JobStoreConformance
+
+
+class TestSqlite(JobStoreConformance):
+    """The suite that every job store passes."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self.path = tmp_path / "deep" / "jobs.sqlite3"
+
+    def open_store(self, record_type: type[Any] = JobRecord) -> JobStore[Any]:
+        """Open a file in a folder that does not exist yet."""
+        return SqliteJobStore(self.path, record_type)
+
+
+_WRITER = """
+import sys
+from infra_core.azure.job_store import JobRecord, SqliteJobStore
+store = SqliteJobStore(sys.argv[1])
+for n in range(int(sys.argv[3])):
+    store.save(JobRecord("batch", f"{sys.argv[2]}-{n:04}"))
+    print(n, flush=True)
+store.close()
+"""
+
+_CLAIMER = """
+import sys
+from infra_core.azure.job_store import SqliteJobStore
+store = SqliteJobStore(sys.argv[1])
+while (job := store.claim("batch", worker=sys.argv[2], lease_seconds=600)) is not None:
+    print(job.job_id, flush=True)
+store.close()
+"""
+
+
+def _start(script: str, *arguments: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_several_processes_write_to_one_file_at_once(tmp_path: Path) -> None:
+    """Processes that open and write the same new file at the same time lose nothing."""
+    path = tmp_path / "jobs.sqlite3"
+    writers = [_start(_WRITER, path, name, 40) for name in "abc"]
+    for writer in writers:
+        writer.communicate()
+        assert writer.returncode == 0
+    with SqliteJobStore(path) as store:
+        assert len(list(store.iter_runs("batch"))) == 120
+
+
+def test_processes_share_out_the_jobs(tmp_path: Path) -> None:
+    """Each job is claimed by exactly one process."""
+    path = tmp_path / "jobs.sqlite3"
+    with SqliteJobStore(path) as store:
+        store.save_many(JobRecord("batch", f"{n:03}") for n in range(60))
+    claimed = []
+    for process in [_start(_CLAIMER, path, name) for name in "ab"]:
+        claimed += process.communicate()[0].split()
+    assert sorted(claimed) == [f"{n:03}" for n in range(60)]
+
+
+def test_what_was_written_survives_a_killed_process(tmp_path: Path) -> None:
+    """After kill -9 in mid-write every save that had returned is there."""
+    path = tmp_path / "jobs.sqlite3"
+    writer = _start(_WRITER, path, "w", 1_000_000)
+    assert writer.stdout is not None
+    confirmed = [int(writer.stdout.readline()) for _ in range(50)]
+    writer.send_signal(signal.SIGKILL)
+    writer.communicate()
+    with SqliteJobStore(path) as store:
+        stored = {job.job_id for job in store.iter_runs("batch")}
+    assert {f"w-{n:04}" for n in confirmed} <= stored
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_opens_the_file_for_itself(tmp_path: Path) -> None:
+    """Parent and child go on using one store after a fork."""
+    store = SqliteJobStore(tmp_path / "jobs.sqlite3")
+    store.create(JobRecord("batch", "parent"))
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            store.create(JobRecord("batch", "child"))
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    store.create(JobRecord("batch", "after"))
+    assert {job.job_id for job in store.iter_runs("batch")} == {"parent", "child", "after"}
+    store.close()
+
+
+def test_the_file_is_in_wal_mode(tmp_path: Path) -> None:
+    """Readers do not wait for writers."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.create(JobRecord("batch", "job"))
+        connection = sqlite3.connect(store.path)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        connection.close()
+
+
+def test_a_file_that_is_no_database_is_reported(tmp_path: Path) -> None:
+    """The error names the file and says what to check."""
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but long enough to be taken for one" * 100)
+    with SqliteJobStore(path) as store, pytest.raises(AzureTableError, match=r"notes\.txt"):
+        store.fetch("batch", "job")
+
+
+def test_a_database_in_memory_is_refused() -> None:
+    """Every connection would see another one."""
+    with pytest.raises(AzureTableError, match="file"):
+        SqliteJobStore(":memory:")
+
+
+def test_a_failed_write_leaves_nothing_locked(tmp_path: Path) -> None:
+    """After a refused write the next one goes through, from another store as well."""
+    path = tmp_path / "jobs.sqlite3"
+    with SqliteJobStore(path) as one, SqliteJobStore(path) as other:
+        one.create(JobRecord("batch", "job"))
+        with pytest.raises(JobExistsError):
+            one.create(JobRecord("batch", "job"))
+        other.create(JobRecord("batch", "next"))
+        assert one.fetch("batch", "next") is not None
+
+
+def test_making_a_store_touches_no_file(tmp_path: Path) -> None:
+    """The file is made by the first operation."""
+    SqliteJobStore(tmp_path / "new" / "jobs.sqlite3")
+    assert list(tmp_path.iterdir()) == []
