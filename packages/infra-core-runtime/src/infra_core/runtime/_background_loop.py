@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from . import clock
 
@@ -32,7 +32,6 @@ class _BackgroundLoop:
         self.thread.start()
 
     def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
         while True:
             try:
                 self.loop.run_forever()
@@ -40,38 +39,17 @@ class _BackgroundLoop:
                 continue  # a task lets these through the loop; its caller gets them all the same
             return
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> "concurrent.futures.Future[T]":
+    def submit(self, coroutine: Coroutine[Any, Any, T]) -> "_Call[T]":
         """Start the coroutine in a copy of the caller's context variables."""
-        done: concurrent.futures.Future[T] = concurrent.futures.Future()
-
-        def start() -> None:
-            try:
-                task = self.loop.create_task(coroutine)
-            except BaseException as error:  # noqa: BLE001 - told to the caller, who waits
-                coroutine.close()
-                done.set_exception(error)
-                return
-            done.task = task  # type: ignore[attr-defined]
-            task.add_done_callback(lambda task: _copy_outcome(task, done))
-
-        self.loop.call_soon_threadsafe(start, context=contextvars.copy_context())
-        return done
-
-    def cancel(self, done: "concurrent.futures.Future[Any]") -> None:
-        """Cancel the coroutine behind a future of `submit`."""
-
-        def cancel() -> None:
-            if (task := getattr(done, "task", None)) is not None:
-                task.cancel()
-
-        self.loop.call_soon_threadsafe(cancel)
+        call = _Call(self.loop, coroutine)
+        self.loop.call_soon_threadsafe(call.start, context=contextvars.copy_context())
+        return call
 
     def close(self) -> None:
         """Run the close callbacks, end what still runs, stop the thread, close the loop."""
         if self.pid != os.getpid() or self.loop.is_closed():
             return
-        done = self.submit(self._wind_down())
-        concurrent.futures.wait([done], timeout=CLOSE_TIMEOUT + 1)
+        self.submit(self._wind_down()).wait(CLOSE_TIMEOUT + 1)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(timeout=1)
         if not self.thread.is_alive():
@@ -84,7 +62,7 @@ class _BackgroundLoop:
                     callback = _callbacks.pop()  # the last one may stand on those before it
                     try:
                         await callback()
-                    except Exception as error:  # noqa: BLE001 - the others are closed all the same
+                    except Exception as error:  # the others are closed all the same
                         _logger.warning("a background close callback failed", exc_info=error)
                 others = asyncio.all_tasks() - {asyncio.current_task()}
                 for task in others:
@@ -97,14 +75,42 @@ class _BackgroundLoop:
             _logger.warning("closing at exit took more than %g s and was cut", CLOSE_TIMEOUT)
 
 
-def _copy_outcome(task: "asyncio.Task[T]", done: "concurrent.futures.Future[T]") -> None:
-    if task.cancelled():
-        done.cancel()
-        done.set_running_or_notify_cancel()
-    elif (error := task.exception()) is not None:
-        done.set_exception(error)
-    else:
-        done.set_result(task.result())
+class _Call(Generic[T]):
+    """A coroutine on the background loop, seen from the thread that waits for it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.done: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._loop = loop
+        self._coroutine = coroutine
+        self._task: asyncio.Task[T] | None = None
+
+    def start(self) -> None:
+        """Make the task; called on the loop, within the caller's context."""
+        try:
+            self._task = self._loop.create_task(self._coroutine)
+        except BaseException as error:  # noqa: BLE001 - told to the caller, who waits
+            self._coroutine.close()
+            self.done.set_exception(error)
+        else:
+            self._task.add_done_callback(self._finish)
+
+    def _finish(self, task: "asyncio.Task[T]") -> None:
+        if task.cancelled():
+            self.done.cancel()
+            self.done.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(task.result())
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait that many seconds for the end; returns whether it came."""
+        return bool(concurrent.futures.wait([self.done], timeout=timeout).done)
+
+    def cancel(self) -> bool:
+        """Cancel the coroutine and wait for its clean-up; returns whether it ended."""
+        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+        return self.wait(CANCEL_GRACE)
 
 
 _lock = threading.Lock()
@@ -198,30 +204,29 @@ def run_sync(
     if _exiting:  # the background loop has ended: other exit handlers still get their answer
         return asyncio.run(_bounded(coroutine, timeout))
     try:
-        background = _background()
-        done = background.submit(coroutine)
+        call = _background().submit(coroutine)
     except BaseException:
         coroutine.close()
         raise
     try:
-        concurrent.futures.wait([done], timeout=timeout)
+        in_time = call.wait(timeout)
     except BaseException:  # KeyboardInterrupt, or what another signal handler raised
-        background.cancel(done)
-        concurrent.futures.wait([done], timeout=CANCEL_GRACE)
+        if not call.cancel():
+            _logger.warning("%s goes on %g s after it was cancelled", what, CANCEL_GRACE)
         raise
-    if not done.done():
-        background.cancel(done)
-        concurrent.futures.wait([done], timeout=CANCEL_GRACE)
-        if not done.done() or done.cancelled():
+    if not in_time:
+        ended = call.cancel()
+        if not ended or call.done.cancelled():
             raise TimeoutError(
-                f"{what} was not done within {timeout:g} s and was cancelled: allow more time"
+                f"{what} was not done within {timeout:g} s and was cancelled"
+                f"{'' if ended else ', which it ignores'}: allow more time"
             )
     try:
-        return done.result()
+        return call.done.result()
     except concurrent.futures.CancelledError:
         raise asyncio.CancelledError(f"{what} was cancelled on the background loop") from None
     finally:
-        del done  # it holds the exception, whose traceback holds this frame
+        del call  # it holds the exception, whose traceback holds this frame
 
 
 async def _bounded(coroutine: Coroutine[Any, Any, T], timeout: float | None) -> T:

@@ -6,7 +6,8 @@ import os
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Generic, TypeVar
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
 __all__ = ["LoopBoundAsyncLock", "LoopLocal"]
 
@@ -27,10 +28,8 @@ class _Entry(Generic[T]):
         self.lifetime = self._live(weakref.ref(local), local._close)
         # An async generator that was begun on a loop is closed by loop.shutdown_asyncgens(), which
         # asyncio.run and its like call while the loop still runs: the one hook there is.
-        try:
+        with suppress(StopIteration):
             self.lifetime.asend(None).send(None)
-        except StopIteration:
-            pass
 
     async def _live(
         self,
@@ -79,7 +78,6 @@ class LoopLocal(Generic[T]):
         self._factory = factory
         self._close = close
         self._lock = threading.Lock()
-        self._pid = os.getpid()
         self._entries: dict[int, _Entry[T]] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -91,15 +89,11 @@ class LoopLocal(Generic[T]):
         """
         loop = asyncio.get_running_loop()
         entry = self._entries.get(id(loop))
-        if entry is not None and entry.loop() is loop and entry.pid == os.getpid():
+        if entry is not None and entry.loop() is loop:
             return entry.value
-        self._after_fork()
+        _watch_forks(self)
         entry = _Entry(loop, self)
-        with self._lock:
-            # An entry under the same id is of a dead loop whose address was used again.
-            stale = [key for key, old in self._entries.items() if old.is_stale()]
-            ended = [self._entries.pop(key) for key in stale]
-            self._entries[id(loop)] = entry
+        ended = self._replace(loop, entry)
         for old in ended:
             task = loop.create_task(_close_quietly(old))
             self._closing.add(task)
@@ -114,38 +108,63 @@ class LoopLocal(Generic[T]):
         Raises:
             Exception: What `close` raised for the value of the running loop.
         """
-        self._after_fork()
         loop = asyncio.get_running_loop()
-        with self._lock:
-            own = self._entries.pop(id(loop), None)
-            stale = [key for key, old in self._entries.items() if old.is_stale()]
-            ended = [self._entries.pop(key) for key in stale]
-        for old in ended:
-            await _close_quietly(old)
-        if self._closing:
-            await asyncio.gather(*(task for task in self._closing if task.get_loop() is loop))
-        if own is not None:
+        own = self._entries.get(id(loop))
+        for old in self._replace(loop, None):
+            if old is not own:
+                await _close_quietly(old)
+        under_way = [task for task in self._closing if task.get_loop() is loop]
+        if under_way:
+            await asyncio.wait(under_way)
+        if own is not None and own.loop() is loop:
             await own.lifetime.aclose()
+
+    def _replace(self, loop: asyncio.AbstractEventLoop, entry: _Entry[T] | None) -> list[_Entry[T]]:
+        """Set or drop the entry of a loop; returns those that are to be closed now."""
+        with self._lock:
+            ended = [old for old in self._entries.values() if old.is_stale()]
+            # An entry that is found under this loop's id may be of a dead loop at that address.
+            self._entries = {
+                key: old
+                for key, old in self._entries.items()
+                if key != id(loop) and old not in ended
+            }
+            if entry is not None:
+                self._entries[id(loop)] = entry
+        return ended
 
     def _forget(self, entry: _Entry[T]) -> None:
         with self._lock:
-            for key, known in list(self._entries.items()):
-                if known is entry:
-                    del self._entries[key]
+            self._entries = {key: old for key, old in self._entries.items() if old is not entry}
 
     def _after_fork(self) -> None:
-        if self._pid != os.getpid():
-            _inherited.append(self._entries)
-            _inherited.append(self._closing)
-            self._lock = threading.Lock()  # may be held by a thread that does not exist here
-            self._entries, self._closing = {}, set()
-            self._pid = os.getpid()
+        _inherited.append((self._entries, self._closing))
+        self._lock = threading.Lock()  # may be held by a thread that does not exist here
+        self._entries, self._closing = {}, set()
+
+
+_watched: "weakref.WeakSet[LoopLocal[Any]]" = weakref.WeakSet()
+_watching = False
+
+
+def _watch_forks(local: LoopLocal[Any]) -> None:
+    """Let a forked child begin without this object's values."""
+    global _watching
+    _watched.add(local)
+    if not _watching and hasattr(os, "register_at_fork"):
+        _watching = True
+        os.register_at_fork(after_in_child=_reset_after_fork)
+
+
+def _reset_after_fork() -> None:
+    for local in list(_watched):
+        local._after_fork()
 
 
 async def _close_quietly(entry: _Entry[T]) -> None:
     try:
         await entry.lifetime.aclose()
-    except Exception as error:  # noqa: BLE001 - transports of a closed loop may not close cleanly
+    except Exception as error:  # transports of a closed loop may not close cleanly
         _logger.debug("closing a value of a closed event loop failed", exc_info=error)
 
 
@@ -163,12 +182,7 @@ class LoopBoundAsyncLock:
     """
 
     def __init__(self) -> None:
-        self._guard = threading.Lock()
-        # A lock that was waited for refers to its loop, so weak keys alone would never die:
-        # closed loops are swept out whenever a new loop comes.
-        self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._locks: LoopLocal[asyncio.Lock] = LoopLocal(asyncio.Lock, _leave)
 
     def get(self) -> asyncio.Lock:
         """Return the lock of the running loop.
@@ -176,11 +190,8 @@ class LoopBoundAsyncLock:
         Raises:
             RuntimeError: Outside of a running event loop.
         """
-        loop = asyncio.get_running_loop()
-        lock = self._locks.get(loop)
-        if lock is None:
-            with self._guard:
-                for old in [known for known in self._locks if known.is_closed()]:
-                    del self._locks[old]
-                lock = self._locks.setdefault(loop, asyncio.Lock())
-        return lock
+        return self._locks.get()
+
+
+async def _leave(lock: asyncio.Lock) -> None:
+    """A lock needs no closing."""

@@ -6,6 +6,7 @@ logged must be rotated.
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from urllib.parse import unquote_plus
 
 __all__ = [
@@ -19,72 +20,113 @@ __all__ = [
 
 REDACTED = "<redacted>"
 
-# Secrets only as the whole name: `status_code`, `partition_key` and `bypass` are none.
-_WHOLE = r"(?:sig|code|key|pwd|pass|auth)"
+# Secrets only as the whole name: `status_code`, `partition_key` and `bypass` are none. Of these
+# the weak ones mean something else in a mapping: {"code": "NotFound"}, {"key": "a.txt"}.
+_WEAK = ("code", "key", "pass", "auth")
+_WHOLE = ("sig", "pwd")
 # Secrets whatever stands before them: `client_secret`, `x-functions-key`, `AccountKey`.
-_ENDING = (
-    r"(?:signature|token|secret|password|passwd|passphrase|credentials?|cookie|authorization|"
-    r"(?:api|access|account|functions?|host|master|client|private|shared|signing|encryption|"
-    r"storage|subscription|instrumentation|secret)[-_.]?key[12]?)"
+_KEYS = (
+    *("api", "access", "account", "client", "encryption", "functions?", "host", "instrumentation"),
+    *("master", "private", "secret", "shared", "signing", "storage", "subscription"),
 )
-_NAME = re.compile(rf"(?:{_WHOLE}|[\w.$-]*{_ENDING})", re.IGNORECASE)
+_ENDINGS = (
+    *("signature", "token", "secret", "password", "passwd", "passphrase", "credentials?"),
+    *(f"{kind}[-_.]?key[12]?" for kind in _KEYS),
+)
+# Headers whose value is the rest of the line.
+_HEADERS = ("authorization", "cookie")
 
-# A name begins after something that is no part of a name, a percent-encoded separator or an
-# escape such as a literal `\n` or `&`.
-_LEFT = r"(?:(?<![\w-])|(?<=%[0-9a-f]{2})|(?<=%25[0-9a-f]{2})|(?<=\\[nrt])|(?<=\\u0026))"
-# A quote is opened (perhaps escaped, in JSON within JSON; perhaps of bytes) and closed alike.
-_QUOTED = r"b?(?P<q>\\*[\"'])(?:(?!(?P=q))(?:\\.|[^\n]))+"
-# Unquoted values end where URLs and connection strings end them. Closing punctuation belongs to
-# the sentence around it, an `&` that begins no parameter and an inner quote belong to the value.
-_BARE = (
-    r"(?:[^\s&;\"'<>,.)\]}\\]|[,.)\]}](?=[^\s\"'<>&;])|'(?=[\w%+/=.~-])|&(?!(?:amp;)?[\w.%~-]+=)"
-    r"|\\(?![nrt\"'u]))+"
-)
-_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
-    (re.compile(pattern, re.IGNORECASE), replacement)
-    for pattern, replacement in (
-        # Authorization: Bearer abc; a scheme that is not known hides the rest of the line
-        (
-            rf"({_LEFT}(?:proxy-)?authorization[\"']?\s*[:=,]\s*)"
-            rf"(?:(?P<b>b?)(?P<q>\\*[\"'])(?:(?!(?P=q))(?:\\.|[^\n]))+"
-            rf"|(?:bearer|basic|token|apikey|negotiate|sharedkey(?:lite)?)[ ]+[^\s\"',;]+"
-            rf"|(?!{REDACTED})[^\s\"'][^\n\"']*)",
-            rf"\1\g<b>\g<q>{REDACTED}",
-        ),
-        # user:password@ before a host, also where the password holds an unescaped slash
-        (
-            r"([a-z][\w+.-]*://)(?:[^\s/?#\"<>\\]+|[^\s/?#@:\"<>\\\[]*:(?!\d*[/?#])[^\s@\"<>]*)@",
-            rf"\1{REDACTED}@",
-        ),
-        # SharedAccessSignature=sv=...&sig=...; up to the end of the connection string's part
-        (rf"({_LEFT}SharedAccessSignature\s*=\s*)[^\s;\"'<>]+", rf"\1{REDACTED}"),
-        # sig=..., api_key="...", and percent-encoded: sig%3D... up to %26
-        (
-            rf"({_LEFT}(?:{_WHOLE}=|[\w.$-]*(?:{_ENDING}|{_LEFT}sig)\s*=\s*)(?:b?(?=\\*[\"'])|))"
-            rf"(?:(?P<q>\\*[\"'])(?:(?!(?P=q))(?:\\.|[^\n]))+|{_BARE})",
-            rf"\1\g<q>{REDACTED}",
-        ),
-        (
-            rf"({_LEFT}(?:{_WHOLE}|[\w.$-]*{_ENDING})%(?:25)*3D)"
-            r"(?:(?!%(?:25)*(?:26|3B))[^\s&;\"'<>])+",
-            rf"\1{REDACTED}",
-        ),
-        # x-functions-key: ..., {"password": "..."}, ('x-api-key', '...')
-        (
-            rf"({_LEFT}(?:sig|pwd|[\w.$-]*{_ENDING})(?:\\*[\"']\s*[:,]|\s*:)\s*(?:b?(?=\\*[\"'])|))"
-            r"(?:(?P<q>\\*[\"'])(?:(?!(?P=q))(?:\\.|[^\n]))+|[^\s,;&\"'<>\[\]{}()\\]+)",
-            rf"\1\g<q>{REDACTED}",
-        ),
-        # {"code": "..."}: an error code unless it looks like a key (long, with digits)
-        (
-            rf"({_LEFT}(?:code|key|auth|pass)(?:\\*[\"'])?\s*[:,]\s*b?\\*[\"']?)"
-            r"(?=[\w+/=.~-]*\d)[\w+/=.~-]{16,}",
-            rf"\1{REDACTED}",
-        ),
-        (r"(\b(?:bearer|basic)[ ]+)(?=\S*[\d=+/_.-]\S)[\w.~+/=-]{8,}", rf"\1{REDACTED}"),
-        (r"()\beyJ[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?", REDACTED),  # a JSON Web Token anywhere
+# One of these is in every name above: a text without any is passed over quickly.
+_HINTS = ("sig", "code", "key", "pwd", "pass", "auth", "token", "secret", "credential", "cookie")
+
+_ANY_WHOLE = "|".join((*_WHOLE, *_WEAK))
+_ANY_ENDING = "|".join((*_ENDINGS, *_HEADERS))
+_QUOTE = r"\\*[\"']"  # escaped in JSON within JSON
+_QUOTED = rf"b?(?P<q>{_QUOTE})(?:(?!(?P=q))(?:\\.|[^\n\\]))+"
+
+
+def _words(*words: str, whole: bool = False) -> str:
+    """Return a pattern of those words, for after their first letter.
+
+    The search skips quickly to a letter that begins a word, so the whole pattern begins with one
+    class of letters, and the words are then tried by the letter that was found.
+    """
+    branches = []
+    for first in dict.fromkeys(word[0] for word in words):
+        rests = "|".join(word[1:] for word in words if word[0] == first)
+        left = rf"(?<={first})"
+        if whole:
+            # Begins after something that is no part of a name, after a percent-encoded character,
+            # or after an escape that a repr or JSON left in the text (`\n`, `\u0026`).
+            left += (
+                rf"(?:(?<![\w-]{first})|(?<=%[0-9a-f]{{2}}{first})|(?<=%25[0-9a-f]{{2}}{first})"
+                rf"|(?<=\\[nrt]{first})|(?<=\\u0026{first}))"
+            )
+        branches.append(f"{left}(?:{rests})")
+    return f"(?:{'|'.join(branches)})"
+
+
+@cache
+def _named() -> tuple[re.Pattern[str], dict[str, re.Pattern[str]]]:
+    """Compile, when the first text is to be redacted and not when the module is imported.
+
+    Returns:
+        What finds a secret's name with what separates it from its value, and the patterns of
+        values by kind of separator.
+    """
+    letters = sorted({word[0] for word in (*_WEAK, *_WHOLE, *_ENDINGS, *_HEADERS)})
+    strong = f"(?:{_words(*_ENDINGS)}|{_words(*_WHOLE, whole=True)})"
+    heads = (
+        rf"[{''.join(letters)}{''.join(letters).upper()}](?i:"
+        rf"(?<=s)haredaccesssignature(?P<part>\s*=\s*)"
+        rf"|{_words(*_HEADERS)}(?P<line>(?:{_QUOTE})?\s*[:=,]\s*)"
+        rf"|{strong}(?:(?P<assigned>\s*=\s*)|(?P<encoded>%(?:25)*3d)"
+        rf"|(?P<mapped>(?:{_QUOTE}\s*[:,]|\s*:)\s*))"
+        rf"|{_words(*_WEAK, whole=True)}(?:(?P<weak_assigned>=)|(?P<weak_encoded>%(?:25)*3d)"
+        rf"|(?P<weak_mapped>(?:{_QUOTE})?\s*[:,]\s*)))"
     )
-)
+    # Unquoted values end where URLs and connection strings end them. Closing punctuation belongs
+    # to the sentence around it; an `&` that begins no parameter and an inner quote to the value.
+    bare = (
+        r"(?:[^\s&;\"'<>,.)\]}\\]|[,.)\]}](?=[^\s\"'<>&;])|'(?=[\w%+/=.~-])"
+        r"|&(?!(?:amp;)?[\w.%~-]+=)|\\(?![nrt\"'u]))+"
+    )
+    assigned = rf"{_QUOTED}|{bare}"
+    encoded = r"(?:(?!%(?:25)*(?:26|3b))[^\s&;\"'<>])+"
+    values = {
+        "part": rf"{_QUOTED}|[^\s;\"'<>]+",
+        "line": (
+            rf"{_QUOTED}|(?:bearer|basic|token|apikey|negotiate|sharedkey(?:lite)?)[ ]+[^\s\"',;]+"
+            r"|[^\s\"'<][^\n\"']*"  # of a scheme that is not known the whole line
+        ),
+        "assigned": assigned,
+        "encoded": encoded,
+        "mapped": rf"{_QUOTED}|[^\s,;&\"'<>\[\]{{}}()\\]+",
+        "weak_assigned": assigned,
+        "weak_encoded": encoded,
+        # An error code or a file name, unless it looks like a key: long and with digits.
+        "weak_mapped": rf"(?P<q>{_QUOTE})?(?=[\w+/=.~-]{{0,256}}\d)[\w+/=.~-]{{16,}}",
+    }
+    return re.compile(heads), {
+        kind: re.compile(value, re.IGNORECASE) for kind, value in values.items()
+    }
+
+
+@cache
+def _nameless() -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Compile what finds secrets that have no name."""
+    # user:password@ before a host, also where the password holds a slash
+    user = r"://(?:[^\s/?#\"<>\\]+|[^\s/?#@:\"<>\\\[]{0,256}:(?!\d*[/?#])[^\s@\"<>]{0,256})@"
+    bearer = r"([Bb](?:earer|asic)[ ]+)(?=\S{0,256}[\d=+/_.-]\S)[\w.~+/=-]{8,}"
+    json_web_token = r"eyJ(?<![\w-]eyJ)[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"  # noqa: S105 - a pattern
+    return (
+        (re.compile(user), f"://{REDACTED}@"),
+        (re.compile(bearer), rf"\1{REDACTED}"),
+        (re.compile(json_web_token), REDACTED),
+    )
+
+
+_NAME = re.compile(rf"(?:{_ANY_WHOLE}|[\w-]*(?:{_ANY_ENDING}))", re.IGNORECASE)
 _URL = re.compile(r"([a-z][a-z0-9+.-]*:)?(//[^/?#]*)?([^?#]*)(\?[^#]*)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 
@@ -117,9 +159,28 @@ def redact_secrets(text: str) -> str:
         'GET https://a.example/f?code=<redacted>&id=7 failed'
     """
     text = _text(text)
-    for pattern, replacement in _PATTERNS:
+    lowered = text.lower()
+    if any(hint in lowered for hint in _HINTS):
+        text = _redact_named(text)
+    for pattern, replacement in _nameless():
         text = pattern.sub(replacement, text)
     return text
+
+
+def _redact_named(text: str) -> str:
+    """Hide every value that follows a secret's name."""
+    heads, values = _named()
+    done: list[str] = []
+    start = 0
+    while (head := heads.search(text, start)) is not None:
+        value = values[str(head.lastgroup)].match(text, head.end())
+        done.append(text[start : head.end()])
+        start = head.end()
+        if value is not None:
+            done.append((value.groupdict().get("q") or "") + REDACTED)
+            start = value.end()
+    done.append(text[start:])
+    return "".join(done)
 
 
 def redact_sas_tokens(text: str) -> str:

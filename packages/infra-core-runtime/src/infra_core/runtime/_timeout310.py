@@ -1,29 +1,43 @@
-"""`asyncio.timeout` for Python 3.10: async-timeout with the face of 3.11's."""
+"""`asyncio.timeout` for Python 3.10, where a task cannot count its cancellations.
+
+3.11's own stands on `Task.cancelling()`. Here the task's pending cancellation is looked at instead,
+before the timeout adds its own and once more right before the task wakes, so that a cancellation
+from outside that comes at the same moment is not mistaken for the timeout, in either order.
+"""
 
 import asyncio
 from types import TracebackType
-
-import async_timeout
+from typing import Any
 
 __all__ = ["Timeout"]
 
 
 class Timeout:
-    """`asyncio.Timeout` for 3.10: builtin `TimeoutError`, and `expired()` as a method.
-
-    async-timeout raises `asyncio.TimeoutError`, which on 3.10 is *not* the builtin one, so that
-    `except TimeoutError` of code written for 3.11 would never see it.
-    """
+    """`asyncio.Timeout` for 3.10: raises the builtin `TimeoutError`, tells `expired()`."""
 
     def __init__(self, seconds: float | None) -> None:
-        self._scope = async_timeout.timeout(seconds)
+        self._seconds = seconds
+        self._task: asyncio.Task[Any] | None = None
+        self._handle: asyncio.Handle | None = None
+        self._expiring = False
+        self._marked = False  # our message waits in the task, where a later cancel replaces it
+        self._cancelled_from_outside = False
+        self._message = f"timeout of {seconds} s"
 
     def expired(self) -> bool:
         """Whether this timeout, and nothing else, ended the block."""
-        return self._scope.expired
+        return self._expiring and not self._cancelled_from_outside
 
     async def __aenter__(self) -> "Timeout":
-        await self._scope.__aenter__()
+        self._task = asyncio.current_task()
+        if self._task is None:
+            raise RuntimeError("clock.timeout() works inside a task only: use asyncio.run()")
+        if self._seconds is not None:
+            loop = asyncio.get_running_loop()
+            if self._seconds <= 0:
+                self._handle = loop.call_soon(self._on_timeout)
+            else:
+                self._handle = loop.call_later(self._seconds, self._on_timeout)
         return self
 
     async def __aexit__(
@@ -32,7 +46,36 @@ class Timeout:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        try:
-            await self._scope.__aexit__(exc_type, exc, traceback)
-        except asyncio.TimeoutError as error:
-            raise TimeoutError from error.__cause__ or error.__context__
+        if self._handle is not None:
+            self._handle.cancel()
+        task, self._task = self._task, None
+        if not self._expiring or exc_type is not asyncio.CancelledError:
+            return
+        if self._marked and getattr(task, "_cancel_message", None) is not self._message:
+            self._cancelled_from_outside = True
+        if not self._cancelled_from_outside:
+            raise TimeoutError from exc
+
+    def _on_timeout(self) -> None:
+        task = self._task
+        if task is None or task.done():
+            return
+        loop = asyncio.get_running_loop()
+        waiter = getattr(task, "_fut_waiter", None)
+        if getattr(task, "_must_cancel", False) or (waiter is not None and waiter.cancelled()):
+            # Somebody cancelled it in this very turn. If that was a timeout inside of this one,
+            # the block goes on and is to be cut next; otherwise it ends and this is called off.
+            self._handle = loop.call_soon(self._on_timeout)
+            return
+        self._expiring = True
+        check = loop.call_soon(self._look_again)  # runs right before the task wakes
+        task.cancel(self._message)
+        if getattr(task, "_must_cancel", False):
+            self._marked = True
+            check.cancel()
+        else:
+            self._handle = check
+
+    def _look_again(self) -> None:
+        if getattr(self._task, "_must_cancel", False):
+            self._cancelled_from_outside = True

@@ -69,7 +69,7 @@ async def sleep_async(seconds: float) -> None:
         return
     import asyncio
 
-    await asyncio.sleep(seconds if seconds > 0 else 0)
+    await asyncio.sleep(max(0, seconds))
 
 
 def jitter(upper: float) -> float:
