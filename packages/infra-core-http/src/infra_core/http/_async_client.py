@@ -1,0 +1,262 @@
+"""`AsyncHttpClient`: one httpx client per event loop, fast below, closed with its loop."""
+
+import inspect
+import threading
+from typing import Any, cast
+
+import httpx
+from multidict import CIMultiDict
+
+from infra_core.runtime import LoopLocal
+
+from ._intercept import interceptor
+from ._limits import AsyncHostGate, RateSchedule, check_limits
+from ._settings import DEFAULT_LIMITS, client_headers, env_proxies, plain_reason, ssl_context_of
+from ._targets import Origin, Target
+from ._transport import Engine
+from ._transport_httpx import FastTransport, SafeClient, note_plain
+
+__all__ = [
+    "AsyncHttpClient",
+    "LoopClient",
+    "close_async_http_client",
+    "get_shared_http_client",
+    "reconfigure_shared_http_client",
+    "reset_shared_http_client",
+    "set_shared_http_client",
+]
+
+# What the lean path, which builds no httpx request, does not look at.
+_NEEDS_HTTPX = ("auth", "base_url", "event_hooks", "params")
+
+
+class LoopClient:
+    """What an `AsyncHttpClient` keeps for one event loop.
+
+    Attributes:
+        client: The httpx client, which `get_client` gives out.
+        engine: The fast transport, None when requests must go through plain httpx.
+        gate: Limits per host, None without any.
+    """
+
+    def __init__(self, options: dict[str, Any], gate: AsyncHostGate | None) -> None:
+        self.gate = gate
+        self.made_by = httpx.AsyncClient
+        self.client: SafeClient
+        self.engine: Engine | None = None
+        self._lean = False
+        self._direct: dict[Origin, bool] | None = None
+        self._headers: tuple[Any, CIMultiDict[str]] | None = None
+        options = {"follow_redirects": True, "limits": DEFAULT_LIMITS, **options}
+        reason = plain_reason(options)
+        if interceptor() == "httpx.AsyncClient":
+            self.client = cast("SafeClient", httpx.AsyncClient(**options))  # whatever it is
+            return
+        options["headers"] = client_headers(options.get("headers"))
+        if reason is not None:
+            note_plain(reason)
+            if options.get("verify") not in (None, True, False) or options.get("cert") is not None:
+                options["verify"] = ssl_context_of(options)
+                options.pop("cert", None)
+            self.client = SafeClient(**options)
+            return
+        self._build_fast(options)
+
+    def _build_fast(self, options: dict[str, Any]) -> None:
+        limits: httpx.Limits = options["limits"]
+        tls = {key: options.pop(key) for key in ("verify", "cert") if key in options}
+        for route in ("transport", "mounts", "app", "proxy", "proxies", "http1", "http2"):
+            options.pop(route, None)
+        tls["trust_env"] = options.get("trust_env", True)
+        engine = Engine(limits=limits, ssl_context=lambda: ssl_context_of(tls))
+
+        def plain() -> httpx.AsyncHTTPTransport:
+            return httpx.AsyncHTTPTransport(verify=ssl_context_of(tls), limits=limits)
+
+        transport = FastTransport(engine, plain)
+        self.client = SafeClient(transport=transport, **options)
+        if env_proxies(options):
+            # httpx decides which hosts the environment sends through a proxy.
+            proxied = httpx.AsyncClient(verify=ssl_context_of(tls), limits=limits)
+            self.client._mounts = proxied._mounts
+            self._direct = {}
+        self.engine = engine
+        self._transport = transport
+        self._lean = not any(options.get(name) for name in _NEEDS_HTTPX)
+
+    def lean(self, target: Target) -> Engine | None:
+        """Return the engine when a request without body may skip httpx altogether."""
+        if not self._lean or self.client.cookies or interceptor() is not None:
+            return None
+        if self._direct is not None and not self._goes_direct(target):
+            return None
+        return self.engine
+
+    def _goes_direct(self, target: Target) -> bool:
+        known = self._direct
+        assert known is not None  # noqa: S101 - the caller looked
+        direct = known.get(target.origin)
+        if direct is None:
+            direct = self.client._transport_for_url(target.url) is self._transport
+            if not direct:
+                note_plain("the environment names a proxy")
+            if len(known) > 1024:
+                known.clear()
+            known[target.origin] = direct
+        return direct
+
+    def headers(self) -> "CIMultiDict[str]":
+        """Return the client's own headers, as they are now; not to be changed."""
+        current = self.client.headers
+        if self._headers is None or self._headers[0] != current.raw:
+            self._headers = (current.raw, CIMultiDict(current.multi_items()))
+        return self._headers[1]
+
+    async def aclose(self) -> None:
+        """Close the connections; a mock in the place of the client is taken as it is."""
+        closing = self.client.aclose()
+        if inspect.isawaitable(closing):
+            await closing
+
+
+class AsyncHttpClient:
+    """An HTTP client that may be shared by everything in a process, event loops included.
+
+    Each event loop gets an httpx client and connections of its own, which are closed when the
+    loop shuts down (`asyncio.run` does that) or by `close`. Requests travel over a transport
+    several times faster than httpx's own, unless they are intercepted (respx, pytest-httpx,
+    instrumentation) or ask for what it cannot do; then plain httpx carries them, and a log record
+    of `infra_core.http_async` says so once.
+
+    Args:
+        max_per_host: Requests under way at once to one scheme, host and port.
+        max_per_second_per_host: Requests begun per second to one scheme, host and port, evenly
+            spaced; counted over all loops and threads.
+        **client_kwargs: What `httpx.AsyncClient` takes. `follow_redirects` is True unless said
+            otherwise.
+
+    Raises:
+        ValueError: For limits that would let nothing through.
+
+    Example:
+        Ten requests at once and five per second to each host, with a header of our own::
+
+            client = AsyncHttpClient(
+                max_per_host=10, max_per_second_per_host=5, headers={"User-Agent": "crawler/1"}
+            )
+            html = await fetch_async("https://example.com", client=client)
+            await client.close()
+    """
+
+    def __init__(
+        self,
+        *,
+        max_per_host: int | None = None,
+        max_per_second_per_host: float | None = None,
+        **client_kwargs: object,
+    ) -> None:
+        check_limits(max_per_host, max_per_second_per_host)
+        self._max_per_host = max_per_host
+        self._rate = (
+            None if max_per_second_per_host is None else RateSchedule(max_per_second_per_host)
+        )
+        self._clients = self._per_loop(dict(client_kwargs))
+
+    def _per_loop(self, options: dict[str, Any]) -> "LoopLocal[LoopClient]":
+        size, rate = self._max_per_host, self._rate
+        limited = size is not None or rate is not None
+
+        def make() -> LoopClient:
+            return LoopClient(dict(options), AsyncHostGate(size, rate) if limited else None)
+
+        return LoopLocal(make, LoopClient.aclose)
+
+    async def _here(self) -> LoopClient:
+        here = self._clients.get()
+        if here.made_by is not httpx.AsyncClient:  # a mock took its place, or left it
+            await self._clients.aclose()
+            here = self._clients.get()
+        return here
+
+    async def get_client(self) -> httpx.AsyncClient:
+        """Return the httpx client of the running event loop; `close` is for us to call."""
+        return (await self._here()).client
+
+    async def reconfigure(
+        self,
+        *,
+        max_per_host: int | None = None,
+        max_per_second_per_host: float | None = None,
+        **client_kwargs: object,
+    ) -> None:
+        """Replace all settings; connections of the running loop are closed.
+
+        Args:
+            max_per_host: As for the constructor.
+            max_per_second_per_host: As for the constructor.
+            **client_kwargs: As for the constructor; settings not named return to their defaults.
+
+        Raises:
+            ValueError: For limits that would let nothing through.
+        """
+        old = self._clients
+        AsyncHttpClient.__init__(
+            self,
+            max_per_host=max_per_host,
+            max_per_second_per_host=max_per_second_per_host,
+            **client_kwargs,
+        )
+        await old.aclose()
+
+    async def close(self) -> None:
+        """Close the connections of the running loop, and those of loops that are gone.
+
+        The client stays usable: the next request opens new connections.
+        """
+        await self._clients.aclose()
+
+    async def __aenter__(self) -> "AsyncHttpClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+_lock = threading.Lock()
+_shared: AsyncHttpClient | None = None
+
+
+def get_shared_http_client() -> AsyncHttpClient:
+    """Return the client that calls without `client=` use, made on first use."""
+    global _shared
+    if _shared is None:
+        with _lock:
+            if _shared is None:
+                _shared = AsyncHttpClient()
+    return _shared
+
+
+def set_shared_http_client(client: AsyncHttpClient) -> None:
+    """Put another client in the place of the shared one, which is not closed."""
+    global _shared
+    with _lock:
+        _shared = client
+
+
+def reset_shared_http_client(**client_kwargs: Any) -> None:
+    """Replace the shared client by a new one with these settings.
+
+    The old one is closed by its event loops when they shut down, or when nobody uses it any more.
+    """
+    set_shared_http_client(AsyncHttpClient(**client_kwargs))
+
+
+async def reconfigure_shared_http_client(**client_kwargs: Any) -> None:
+    """Give the shared client other settings and close its connections on the running loop."""
+    await get_shared_http_client().reconfigure(**client_kwargs)
+
+
+async def close_async_http_client() -> None:
+    """Close the shared client's connections on the running loop; it stays usable."""
+    if _shared is not None:
+        await _shared.close()

@@ -1,0 +1,118 @@
+"""Headers: the defaults, how they merge, what may be sent, and what must not leave an origin."""
+
+import re
+from collections.abc import Iterable, Mapping
+
+from ._errors import InvalidRequestError
+
+__all__ = [
+    "DEFAULT_HEADERS",
+    "check_method",
+    "checked_headers",
+    "is_credential_header",
+    "merge_headers",
+]
+
+DEFAULT_HEADERS: dict[str, str] = {
+    "User-Agent": (
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) "
+        "Chrome/124.0.0.0 Safari/537.36"
+    ),
+    "Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language": "en-US,en;q=0.5",
+    "Connection": "keep-alive",
+}
+"""What a request carries unless the client or the caller says otherwise."""
+
+# RFC 9110, section 5.6.2: a method and a header name are tokens.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+# RFC 9110, section 5.5: no control character but the tab; others than ASCII have no agreed meaning.
+_FORBIDDEN = re.compile(r"[^\t\x20-\x7e]")
+_CREDENTIAL = re.compile(
+    r"auth|token|secret|passw|credential|cookie|session|signature|api-?key|sas-key|"
+    r"functions-key|subscription-key|access-key|account-key|^key$",
+    re.IGNORECASE,
+)
+# Match the pattern above and tell a server nothing about who is asking.
+_HARMLESS = frozenset({"idempotency-key", "x-idempotency-key", "sec-websocket-key"})
+
+
+def check_method(method: str) -> str:
+    """Return the method in upper case.
+
+    Raises:
+        InvalidRequestError: It is no token of RFC 9110.
+    """
+    if not isinstance(method, str) or not _TOKEN.fullmatch(method):
+        raise InvalidRequestError(
+            f"{method!r} is no HTTP method: pass a word such as 'GET' or 'POST'"
+        )
+    return method.upper()
+
+
+def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
+    """Return a copy whose names and values can be sent as they stand.
+
+    Raises:
+        InvalidRequestError: A name that is no token; a value that is no string, that has line
+            breaks or control characters (header injection), or characters outside of ASCII. The
+            value is not repeated in the message, it may be a secret.
+    """
+    if not headers:
+        return {}
+    checked: dict[str, str] = {}
+    for name, value in headers.items():
+        text_name = _as_text(name)
+        if text_name is None or not _TOKEN.fullmatch(text_name):
+            raise InvalidRequestError(
+                f"{name!r} is no header name: use letters, digits and hyphens, without spaces or "
+                "colons"
+            )
+        text = _as_text(value)
+        if text is None:
+            raise InvalidRequestError(
+                f"the value of header {text_name!r} is of type {type(value).__name__}: pass a "
+                "string, or leave the header out"
+            )
+        if _FORBIDDEN.search(text):
+            raise InvalidRequestError(
+                f"the value of header {text_name!r} has line breaks, control characters or "
+                "characters outside of ASCII: strip it, or percent-encode it"
+            )
+        checked[text_name] = text.strip(" \t")
+    return checked
+
+
+def _as_text(value: object) -> str | None:
+    """Return header text given as str or bytes; None for anything else."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return None
+
+
+def merge_headers(
+    *layers: Mapping[str, str] | Iterable[tuple[str, str]] | None,
+) -> dict[str, str]:
+    """Merge layers of headers; a later layer wins whatever the letter case of its names.
+
+    Example:
+        >>> merge_headers({"User-Agent": "default", "Accept": "*/*"}, {"user-agent": "mine"})
+        {'user-agent': 'mine', 'Accept': '*/*'}
+    """
+    merged: dict[str, tuple[str, str]] = {}
+    for layer in layers:
+        pairs = layer.items() if isinstance(layer, Mapping) else layer or ()
+        for name, value in pairs:
+            merged[name.lower()] = (name, value)
+    return dict(merged.values())
+
+
+def is_credential_header(name: str) -> bool:
+    """Whether a header may carry a secret, and so must not cross an origin on a redirect.
+
+    Judged by name: Authorization, Cookie, x-functions-key, api-key, x-api-key,
+    Ocp-Apim-Subscription-Key, and whatever speaks of tokens, secrets, signatures or passwords.
+    """
+    return _CREDENTIAL.search(name) is not None and name.lower() not in _HARMLESS

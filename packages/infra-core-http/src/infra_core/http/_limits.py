@@ -1,0 +1,119 @@
+"""How many requests at once and per second, in all and per host."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Generic, TypeVar
+
+from infra_core.runtime import clock
+
+__all__ = ["AsyncHostGate", "HostGate", "RateSchedule", "check_limits"]
+
+KeyT = TypeVar("KeyT")
+
+
+def check_limits(max_per_host: int | None, max_per_second_per_host: float | None) -> None:
+    """Refuse limits that would let nothing through.
+
+    Raises:
+        ValueError: Below one request at once, or not above zero per second.
+    """
+    if max_per_host is not None and max_per_host < 1:
+        raise ValueError(
+            f"max_per_host={max_per_host!r} lets no request through: pass 1 or more, or None"
+        )
+    if max_per_second_per_host is not None and not max_per_second_per_host > 0:
+        raise ValueError(
+            f"max_per_second_per_host={max_per_second_per_host!r} lets no request through: pass "
+            "a number above 0, or None"
+        )
+
+
+class RateSchedule(Generic[KeyT]):
+    """Hands out starting times, evenly spaced per key; safe to share between threads.
+
+    Args:
+        per_second: Starts per second and key.
+    """
+
+    def __init__(self, per_second: float) -> None:
+        self._gap = 1.0 / per_second
+        self._next: dict[KeyT, float] = {}
+        self._lock = threading.Lock()
+
+    def reserve(self, key: KeyT, now: float) -> float:
+        """Take the next free starting time and return the seconds until then."""
+        with self._lock:
+            if len(self._next) > 4096:  # hosts that were not asked of late need no memory
+                self._next = {k: at for k, at in self._next.items() if at > now}
+            start = max(now, self._next.get(key, now))
+            self._next[key] = start + self._gap
+        return start - now
+
+
+class AsyncHostGate:
+    """The limits of one client on one event loop."""
+
+    def __init__(self, max_per_host: int | None, rate: "RateSchedule[object] | None") -> None:
+        self._size = max_per_host
+        self._rate = rate
+        self._slots: dict[object, tuple[asyncio.Semaphore, list[int]]] = {}
+
+    @asynccontextmanager
+    async def slot(self, host: object) -> AsyncIterator[None]:
+        """Wait for the host's turn and hold one of its slots during the block."""
+        if self._size is None:
+            await self._wait_turn(host)
+            yield
+            return
+        semaphore, users = self._slots.setdefault(host, (asyncio.Semaphore(self._size), [0]))
+        users[0] += 1
+        try:
+            async with semaphore:
+                await self._wait_turn(host)
+                yield
+        finally:
+            users[0] -= 1
+            if not users[0]:
+                self._slots.pop(host, None)
+
+    async def _wait_turn(self, host: object) -> None:
+        if self._rate is not None:
+            wait = self._rate.reserve(host, clock.monotonic())
+            if wait > 0:
+                await clock.sleep_async(wait)
+
+
+class HostGate:
+    """The limits of one client across threads."""
+
+    def __init__(self, max_per_host: int | None, rate: "RateSchedule[object] | None") -> None:
+        self._size = max_per_host
+        self._rate = rate
+        self._lock = threading.Lock()
+        self._slots: dict[object, tuple[threading.Semaphore, list[int]]] = {}
+
+    @contextmanager
+    def slot(self, host: object) -> Iterator[None]:
+        """Wait for the host's turn and hold one of its slots during the block."""
+        if self._size is None:
+            self._wait_turn(host)
+            yield
+            return
+        with self._lock:
+            semaphore, users = self._slots.setdefault(host, (threading.Semaphore(self._size), [0]))
+            users[0] += 1
+        try:
+            with semaphore:
+                self._wait_turn(host)
+                yield
+        finally:
+            with self._lock:
+                users[0] -= 1
+                if not users[0]:
+                    self._slots.pop(host, None)
+
+    def _wait_turn(self, host: object) -> None:
+        if self._rate is not None:
+            clock.sleep(self._rate.reserve(host, clock.monotonic()))

@@ -1,0 +1,130 @@
+"""When a failed request is tried again: pure decisions, shared by the sync and the async half."""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+from infra_core.runtime import RetryPolicy, clock
+
+__all__ = [
+    "DEFAULT_RETRY_STATUSES",
+    "Fate",
+    "build_policy",
+    "is_idempotent",
+    "parse_retry_after",
+    "retry_statuses_of",
+    "status_verdict",
+]
+
+DEFAULT_RETRY_STATUSES: set[int] = {429, 500, 502, 503, 504}
+"""Answers that are worth another try."""
+
+# RFC 9110, section 9.2.2.
+_IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+# Said before the work is begun: "too many requests", "cannot serve you now".
+_SURELY_NOT_RUN = frozenset({429, 503})
+_IDEMPOTENCY_HEADERS = ("idempotency-key", "x-idempotency-key")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
+
+
+class Fate(Enum):
+    """What a failure of the network means for the request."""
+
+    PERMANENT = "another try would fail alike: malformed URL, unknown host, refused certificate"
+    NOT_SENT = "the server never saw it: no connection, no free slot"
+    LOST = "it went out, and its answer did not come back whole"
+
+
+def is_idempotent(
+    method: str, headers: Mapping[str, str] | None = None, override: bool | None = None
+) -> bool:
+    """Whether a request may be sent twice without doing its work twice.
+
+    Args:
+        method: In upper case.
+        headers: An `Idempotency-Key` header makes any method repeatable: the server sorts out
+            the second one.
+        override: The caller's word, which is final.
+    """
+    if override is not None:
+        return override
+    if method in _IDEMPOTENT_METHODS:
+        return True
+    return any(name.lower() in _IDEMPOTENCY_HEADERS for name in headers or ())
+
+
+def parse_retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
+    """Return how many seconds the server asks to wait, from any form of the header.
+
+    `retry-after-ms` and `x-ms-retry-after-ms` (Azure) count milliseconds; `Retry-After` counts
+    seconds or names a date (RFC 9110, section 10.2.3). A date that is past gives 0.0. What cannot
+    be read counts as absent.
+
+    Args:
+        headers: Of the response; looked up by lower-case name, so case-insensitive mappings work.
+        now: Seconds since the epoch, the current time when None.
+
+    Example:
+        >>> parse_retry_after({"retry-after-ms": "1500"})
+        1.5
+    """
+    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
+        text = (headers.get(name) or "").strip()
+        if _NUMBER.fullmatch(text):
+            return float(text) / 1000.0
+    text = (headers.get("retry-after") or "").strip()
+    if not text:
+        return None
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=timezone.utc)
+        current = datetime.fromtimestamp(clock.time() if now is None else now, timezone.utc)
+        return max(0.0, (moment - current).total_seconds())
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+
+
+def retry_statuses_of(statuses: Iterable[int] | None) -> frozenset[int]:
+    """Return the statuses to retry: the defaults for None, exactly those given otherwise."""
+    return frozenset(DEFAULT_RETRY_STATUSES if statuses is None else statuses)
+
+
+def status_verdict(
+    status: int, *, statuses: frozenset[int], idempotent: bool, retry_after: float | None
+) -> bool | float:
+    """Whether an answer is worth another try; a number when the server named the wait.
+
+    A request that must not run twice is sent again only after an answer that says it did not run.
+    """
+    if status not in statuses or not (idempotent or status in _SURELY_NOT_RUN):
+        return False
+    return True if retry_after is None else retry_after
+
+
+def build_policy(
+    max_retries: int, backoff: float, max_backoff: float, deadline: float | None
+) -> RetryPolicy:
+    """Return the policy for the parameters that every call takes.
+
+    Raises:
+        ValueError: Negative retries, backoffs that are not positive numbers, a deadline of 0.
+    """
+    key = (max_retries, backoff, max_backoff, deadline)
+    policy = _policies.get(key)
+    if policy is None:
+        policy = RetryPolicy(
+            max_retries=max_retries, backoff=backoff, max_backoff=max_backoff, deadline=deadline
+        )
+        if len(_policies) >= 64:
+            _policies.clear()
+        _policies[key] = policy
+    return policy
+
+
+# Programs use a handful of settings; building one per request would cost as much as its headers.
+_policies: dict[tuple[int, float, float, float | None], RetryPolicy] = {}

@@ -1,0 +1,104 @@
+"""What the keyword arguments of `AsyncHttpClient` ask for, and which way requests can travel."""
+
+import os
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.request import getproxies
+
+import httpx
+
+from ._headers import DEFAULT_HEADERS
+
+__all__ = ["DEFAULT_LIMITS", "client_headers", "env_proxies", "plain_reason", "ssl_context_of"]
+
+DEFAULT_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
+
+# Arguments that say where bytes travel, with the values that ask for nothing special.
+_ROUTES: dict[str, tuple[object, ...]] = {
+    "transport": (None,),
+    "mounts": (None, {}),
+    "app": (None,),
+    "proxy": (None,),
+    "proxies": (None, {}),
+    "http2": (False, None),
+    "http1": (True,),
+}
+_KNOWN = frozenset(
+    {
+        "auth",
+        "base_url",
+        "cert",
+        "cookies",
+        "default_encoding",
+        "event_hooks",
+        "follow_redirects",
+        "headers",
+        "limits",
+        "max_redirects",
+        "params",
+        "timeout",
+        "trust_env",
+        "verify",
+        *_ROUTES,
+    }
+)
+
+
+def plain_reason(options: Mapping[str, Any]) -> str | None:
+    """Return which argument the fast transport cannot honour, None when it can honour all."""
+    for name, value in options.items():
+        if name not in _KNOWN:
+            return f"{name}="  # of a newer httpx, or an error that httpx will report
+        if name in _ROUTES and value not in _ROUTES[name]:
+            return f"{name}="
+    return None
+
+
+def client_headers(given: Any) -> list[tuple[str, str]]:
+    """Return the headers of a client: its own, and the defaults for what it does not name."""
+    own = httpx.Headers(given)
+    defaults = [(name, value) for name, value in DEFAULT_HEADERS.items() if name not in own]
+    return defaults + own.multi_items()
+
+
+def env_proxies(options: Mapping[str, Any]) -> bool:
+    """Whether the environment names proxies that this client is to use, as httpx would."""
+    if not options.get("trust_env", True):
+        return False
+    proxies = getproxies()
+    return any(proxies.get(scheme) for scheme in ("http", "https", "all"))
+
+
+def ssl_context_of(options: Mapping[str, Any]) -> ssl.SSLContext:
+    """Return the TLS context for `verify=` and `cert=`, in all forms that httpx ever took.
+
+    Without `verify` the certificates are those of `SSL_CERT_FILE` or `SSL_CERT_DIR` when set (and
+    `trust_env` is on), of certifi otherwise.
+
+    Raises:
+        OSError: A file or folder of certificates is missing or unreadable.
+    """
+    verify = options.get("verify", True)
+    cert = options.get("cert")
+    trust_env = options.get("trust_env", True)
+    if isinstance(verify, ssl.SSLContext):
+        context = verify
+    elif isinstance(verify, (str, os.PathLike)):
+        path = Path(verify)
+        if not path.exists():
+            raise FileNotFoundError(
+                f"verify={str(path)!r} does not exist: pass the path of a file or folder of CA "
+                "certificates in PEM form"
+            )
+        name = "capath" if path.is_dir() else "cafile"
+        context = ssl.create_default_context(**{name: str(path)})
+    else:
+        context = httpx.create_ssl_context(verify=verify, trust_env=trust_env)
+    if cert is not None:
+        if isinstance(cert, (str, os.PathLike)):
+            context.load_cert_chain(cert)
+        else:
+            context.load_cert_chain(*cert)
+    return context

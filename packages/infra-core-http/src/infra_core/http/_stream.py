@@ -1,0 +1,135 @@
+"""One request whose body is read as it comes, byte for byte as the wire carries it."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+
+from ._async_client import AsyncHttpClient, LoopClient, get_shared_http_client
+from ._headers import check_method, checked_headers
+from ._targets import Target, target_of
+from ._transport import Wire, timeouts_of
+from ._transport_httpx import wire_response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+__all__ = ["StreamedResponse", "open_stream"]
+
+# Bytes that may wait unread: large, so that a fast server is not stopped at every turn.
+_BUFFER = 1 << 20
+
+
+class StreamedResponse:
+    """An answer whose headers are here and whose body is not.
+
+    Attributes:
+        status: The status code.
+        headers: Looked up in any letter case.
+        url: Where the answer came from, redirects followed.
+        http_version: "HTTP/1.1", "HTTP/2" and the like.
+    """
+
+    def __init__(self, source: "Wire | httpx.Response", url: str) -> None:
+        self.url = url
+        self._source = source
+        if isinstance(source, Wire):
+            self.status: int = source.response.status
+            self.headers: Mapping[str, str] = source.response.headers
+            self.http_version = str(source.extensions["http_version"], "ascii")  # type: ignore[call-overload]
+        else:
+            self.status = source.status_code
+            self.headers = source.headers
+            self.http_version = source.http_version
+
+    def aiter_raw(self) -> AsyncIterator[bytes]:
+        """Yield the body undecoded, in pieces as large as have arrived.
+
+        Raises:
+            httpx.TransportError: It did not come whole, as far as the protocol can tell.
+        """
+        return self._source.chunks() if isinstance(self._source, Wire) else self._source.aiter_raw()
+
+
+@asynccontextmanager
+async def open_stream(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    timeout: float | httpx.Timeout | None = 30.0,
+    client: AsyncHttpClient | None = None,
+) -> "AsyncGenerator[StreamedResponse, None]":
+    """Send one request, follow redirects, give out the answer whatever its status; no retries.
+
+    Args:
+        method: Without a body.
+        url: Where to.
+        headers: Win over those of the client.
+        timeout: For each step, as in `httpx.Timeout`.
+        client: The shared one when None.
+
+    Raises:
+        httpx.TransportError: As httpx would raise it.
+        httpx.InvalidURL: A malformed URL.
+        InvalidRequestError: A malformed header or method.
+    """
+    method, sent = check_method(method), checked_headers(headers)
+    here = await (client or get_shared_http_client())._here()
+    target = target_of(url)
+    if here.gate is None:
+        source, final = await _open(here, method, target, sent, timeout)
+        async with _closing(source):
+            yield StreamedResponse(source, final)
+    else:
+        async with here.gate.slot(target.origin):
+            source, final = await _open(here, method, target, sent, timeout)
+            async with _closing(source):
+                yield StreamedResponse(source, final)
+
+
+async def _open(
+    here: LoopClient,
+    method: str,
+    target: Target,
+    headers: Mapping[str, str],
+    timeout: float | httpx.Timeout | None,
+) -> "tuple[Wire | httpx.Response, str]":
+    engine = here.lean(target)
+    if engine is None:
+        response = await _send(here, method, target, headers, timeout)
+        return response, str(response.url)
+    merged = here.headers().copy()
+    for name, value in headers.items():
+        merged[name] = value
+    if target.authorization is not None:
+        merged.setdefault("Authorization", target.authorization)
+    wire = await engine.open(method, target, merged, timeouts_of(timeout), buffer=_BUFFER)
+    if wire.response.status not in (301, 302, 303, 307, 308) or not here.client.follow_redirects:
+        return wire, str(target.url)
+    request = here.client.build_request(method, target.url, headers=dict(headers), timeout=timeout)
+    response = await here.client.follow(request, wire_response(wire, request))
+    return response, str(response.url)
+
+
+async def _send(
+    here: LoopClient,
+    method: str,
+    target: Target,
+    headers: Mapping[str, str],
+    timeout: float | httpx.Timeout | None,
+) -> httpx.Response:
+    request = here.client.build_request(method, target.url, headers=dict(headers), timeout=timeout)
+    return await here.client.send(request, stream=True)
+
+
+@asynccontextmanager
+async def _closing(source: "Wire | httpx.Response") -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        if isinstance(source, Wire):
+            source.close()
+        else:
+            await source.aclose()

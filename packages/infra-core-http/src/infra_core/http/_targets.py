@@ -1,0 +1,87 @@
+"""URLs as the transport wants them: parsed once, checked, split into origin and credentials."""
+
+import base64
+from functools import lru_cache
+from urllib.parse import unquote
+
+import httpx
+import yarl
+
+from infra_core.runtime import sanitize_url
+
+__all__ = ["Origin", "Target", "origin_of", "target_of"]
+
+Origin = tuple[str, str, int]
+_PORTS = {"http": 80, "https": 443}
+
+
+class Target:
+    """One URL to be asked.
+
+    Attributes:
+        url: As httpx knows it.
+        wire_url: As aiohttp wants it: encoded, without user info and fragment.
+        origin: Scheme, host and port (RFC 6454).
+        authorization: Header value from user info in the URL, or None.
+    """
+
+    __slots__ = ("authorization", "origin", "secure", "url", "wire_url")
+
+    def __init__(self, url: httpx.URL) -> None:
+        self.url = url
+        self.origin = origin_of(url)
+        self.secure = url.scheme == "https"
+        self.authorization = _basic(url)
+        bare = url.copy_with(userinfo=b"", fragment=None) if url.userinfo or url.fragment else url
+        self.wire_url = yarl.URL(str(bare), encoded=True)
+
+
+def origin_of(url: httpx.URL) -> Origin:
+    """Return scheme, host and port, the default port filled in."""
+    return url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0)
+
+
+def _basic(url: httpx.URL) -> str | None:
+    if not url.userinfo:
+        return None
+    user, _, password = url.userinfo.decode("ascii").partition(":")
+    pair = f"{unquote(user)}:{unquote(password)}".encode()
+    return "Basic " + base64.b64encode(pair).decode("ascii")
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Target:
+    return Target(_checked(text, httpx.URL(text)))
+
+
+def target_of(url: str | httpx.URL) -> Target:
+    """Return the target for a URL.
+
+    Raises:
+        httpx.InvalidURL: It cannot be parsed: bad port, bad host, control characters.
+        httpx.UnsupportedProtocol: It does not begin with http:// or https://, or has no host.
+    """
+    if isinstance(url, httpx.URL):
+        return Target(_checked(str(url), url))
+    if not isinstance(url, str):
+        raise httpx.InvalidURL(
+            f"a URL is a string or httpx.URL, not {type(url).__name__}: pass str(url)"
+        )
+    try:
+        return _parsed(url)
+    except httpx.InvalidURL as error:
+        raise httpx.InvalidURL(
+            f"{sanitize_url(url)!r} is no URL ({error}): pass it in the form "
+            "https://host[:port]/path, with special characters percent-encoded"
+        ) from error
+    except ValueError as error:  # yarl is stricter than httpx about a few hosts
+        raise httpx.InvalidURL(f"{sanitize_url(url)!r} is no URL: {error}") from error
+
+
+def _checked(text: str, url: httpx.URL) -> httpx.URL:
+    if url.scheme not in _PORTS or not url.host:
+        raise httpx.UnsupportedProtocol(
+            f"{sanitize_url(text)!r} cannot be requested: a URL begins with http:// or https:// "
+            "and names a host"
+        )
+    return url

@@ -1,0 +1,320 @@
+"""The fast transport: requests that travel over aiohttp, without a type of httpx on the way.
+
+Three callers share it: `fetch_async` and `request_async` read whole bodies, downloads stream wire
+bytes, and `FastTransport` puts it below `httpx.AsyncClient`.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import aiohttp
+import httpx
+
+from infra_core.runtime import clock
+
+from ._errors import ResponseTooLarge
+from ._targets import Target
+from ._transport_errors import FAILURES, httpx_error
+
+__all__ = ["Engine", "Timeouts", "Wire", "timeouts_of"]
+
+# Bodies up to this size are handed to the socket at once; larger ones in such pieces.
+_PIECE = 65_536
+# A server may send headers as large as httpx accepts.
+_MAX_HEADER = 65_536
+# aiohttp would add these by itself; whether they are sent is for our callers to say.
+_NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+
+
+class Timeouts(NamedTuple):
+    """Seconds for each step, in the meaning of `httpx.Timeout`; None means no bound.
+
+    `connect` covers name resolution, connection and TLS handshake together.
+    """
+
+    connect: float | None
+    read: float | None
+    write: float | None
+    pool: float | None
+
+
+def timeouts_of(timeout: "float | httpx.Timeout | None") -> Timeouts:
+    """Return the four timeouts for what callers pass."""
+    if isinstance(timeout, httpx.Timeout):
+        return Timeouts(timeout.connect, timeout.read, timeout.write, timeout.pool)
+    if timeout is None or isinstance(timeout, (int, float)):
+        return Timeouts(timeout, timeout, timeout, timeout)
+    full = httpx.Timeout(timeout)
+    return Timeouts(full.connect, full.read, full.write, full.pool)
+
+
+@lru_cache(maxsize=64)
+def _client_timeout(connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
+    return aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=read)
+
+
+class Wire:
+    """An answer whose body is still on its way; holds a slot of the pool until it is closed."""
+
+    __slots__ = ("_engine", "_method", "_target", "response")
+
+    def __init__(
+        self, engine: "Engine", response: aiohttp.ClientResponse, method: str, target: Target
+    ) -> None:
+        self._engine: Engine | None = engine
+        self._method = method
+        self._target = target
+        self.response = response
+
+    @property
+    def extensions(self) -> dict[str, object]:
+        """What `httpx.Response.extensions` tells: version and reason as they came."""
+        version = self.response.version
+        text = b"HTTP/1.0" if version is not None and version.minor == 0 else b"HTTP/1.1"
+        reason = (self.response.reason or "").encode("ascii", "replace")
+        return {"http_version": text, "reason_phrase": reason}
+
+    async def read(self, max_bytes: int | None = None) -> bytes:
+        """Return the whole body as it came over the wire, and close.
+
+        Raises:
+            ResponseTooLarge: More than `max_bytes`; no more than one chunk above it is read.
+            httpx.TransportError: The body did not come whole.
+        """
+        if max_bytes is not None:
+            length = self.response.content_length
+            if length is not None and length > max_bytes and self._method != "HEAD":
+                self.close()
+                raise ResponseTooLarge(str(self._target.url), max_bytes, length)
+            parts: list[bytes] = []
+            received = 0
+            async for chunk in self.chunks():
+                received += len(chunk)
+                if received > max_bytes:
+                    self.close()
+                    raise ResponseTooLarge(str(self._target.url), max_bytes, received)
+                parts.append(chunk)
+            return b"".join(parts)
+        try:
+            return await self.response.read()
+        except FAILURES as error:
+            failure = self._failure(error)
+            raise failure from failure.__cause__
+        finally:
+            self.close()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it came over the wire, in pieces as large as have arrived.
+
+        Raises:
+            httpx.TransportError: The body did not come whole.
+        """
+        content = self.response.content
+        try:
+            while True:
+                chunk = await content.readany()
+                if not chunk:
+                    break
+                yield chunk
+        except FAILURES as error:
+            failure = self._failure(error)
+            raise failure from failure.__cause__
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, close it otherwise."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            self.response.release() if self.response.content.at_eof() else self.response.close()
+            engine.give_slot()
+
+    def _failure(self, error: Exception) -> httpx.RequestError:
+        return httpx_error(error, lambda: httpx.Request(self._method, self._target.url))
+
+
+class Engine:
+    """Connections of one client on one event loop.
+
+    Args:
+        limits: As for httpx; the number of idle connections is bounded by time alone.
+        ssl_context: Makes the context for https, when the first such request comes.
+    """
+
+    def __init__(self, *, limits: httpx.Limits, ssl_context: Callable[[], ssl.SSLContext]) -> None:
+        self._make_ssl_context = ssl_context
+        self._ssl_context: ssl.SSLContext | None = None
+        self._limits = limits
+        self._session: aiohttp.ClientSession | None = None
+        # Requests in flight are bounded here and not in the connector: a request that is
+        # cancelled while it waits must not take a connection's place with it.
+        size = limits.max_connections
+        self._slots = None if size is None else asyncio.Semaphore(size)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        idle = self._limits.keepalive_expiry
+        if self._limits.max_keepalive_connections == 0:
+            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        else:
+            connector = aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=86_400.0 if idle is None else idle
+            )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            skip_auto_headers=_NO_AUTO_HEADERS,
+            trust_env=False,
+            max_line_size=_MAX_HEADER,
+            max_field_size=_MAX_HEADER,
+        )
+        return self._session
+
+    async def open(
+        self,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        timeouts: Timeouts,
+        body: bytes | AsyncIterable[bytes] | None = None,
+        buffer: int = 65_536,
+    ) -> Wire:
+        """Send a request and return its answer as soon as the headers are here.
+
+        Args:
+            method: In upper case.
+            target: Where to.
+            headers: All of them, but for Host and Content-Length.
+            timeouts: Per step.
+            body: Bytes, or an asynchronous iterable of them, which can be sent once.
+            buffer: Bytes that may wait unread before the server is slowed down.
+
+        Raises:
+            httpx.TransportError: As httpx would raise it.
+        """
+        await self._take_slot(timeouts.pool, method, target)
+        try:
+            session = self._session or self._open_session()
+            secure: ssl.SSLContext | bool = True
+            if target.secure:
+                if self._ssl_context is None:
+                    self._ssl_context = self._make_ssl_context()
+                secure = self._ssl_context
+            pump = None
+            if body is not None and not (isinstance(body, bytes) and len(body) <= _PIECE):
+                pump = _Pump(body, timeouts.write)
+            sending = session.request(
+                method,
+                target.wire_url,
+                headers=headers,
+                data=pump or body or None,
+                allow_redirects=False,
+                timeout=_client_timeout(timeouts.connect, timeouts.read),
+                ssl=secure,
+                read_bufsize=buffer,
+            )
+            response = await (sending if pump is None else pump.watch(sending))
+        except FAILURES as error:
+            self.give_slot()
+            failure = httpx_error(error, lambda: _request(method, target, headers))
+            raise failure from failure.__cause__
+        except httpx.WriteTimeout as error:
+            self.give_slot()
+            error.request = _request(method, target, headers)
+            raise
+        except BaseException:
+            self.give_slot()
+            raise
+        return Wire(self, response, method, target)
+
+    async def _take_slot(self, timeout: float | None, method: str, target: Target) -> None:
+        slots = self._slots
+        if slots is None:
+            return
+        if not slots.locked():
+            await slots.acquire()
+            return
+        try:
+            async with clock.timeout(timeout):
+                await slots.acquire()
+        except TimeoutError:
+            raise httpx.PoolTimeout(
+                f"all {self._limits.max_connections} connections were busy for {timeout:g} s: "
+                "send fewer requests at once, or raise httpx.Limits(max_connections=...)",
+                request=httpx.Request(method, target.url),
+            ) from None
+
+    def give_slot(self) -> None:
+        """Let the next waiting request go."""
+        if self._slots is not None:
+            self._slots.release()
+
+    async def aclose(self) -> None:
+        """Close all connections; a request that comes later opens new ones."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+class _Pump:
+    """A body sent piece by piece, under the write timeout that aiohttp does not have."""
+
+    def __init__(self, body: bytes | AsyncIterable[bytes], timeout: float | None) -> None:
+        self._body = body
+        self._timeout = timeout
+        self._begun = False
+        self._stalled: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    async def watch(self, sending: Coroutine[Any, Any, aiohttp.ClientResponse]) -> Any:
+        """Await the answer; a piece that stays unsent for too long is a write timeout."""
+        loop = asyncio.get_running_loop()
+        stalled = self._stalled = loop.create_future()
+        task = loop.create_task(sending)
+        try:
+            await asyncio.wait({task, stalled}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise httpx.WriteTimeout(f"the server took no more of the body for {self._timeout:g} s")
+        finally:
+            self._wind(None)
+            stalled.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if isinstance(self._body, bytes):
+            view = memoryview(self._body)
+            for start in range(0, len(view), _PIECE):
+                self._wind(self._timeout)
+                yield bytes(view[start : start + _PIECE])
+        else:
+            if self._begun:
+                raise aiohttp.ClientPayloadError("a streamed body can be sent only once")
+            self._begun = True
+            async for piece in self._body:
+                self._wind(self._timeout)
+                yield piece
+        self._wind(None)
+
+    def _wind(self, seconds: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        stalled = self._stalled
+        if seconds is not None and stalled is not None and not stalled.done():
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(seconds, _finish, stalled)
+
+
+def _request(method: str, target: Target, headers: Mapping[str, str]) -> httpx.Request:
+    return httpx.Request(method, target.url, headers=dict(headers))
+
+
+def _finish(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,206 @@
+"""The fast transport below httpx's own client, and a client that follows redirects safely."""
+
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+
+from ._errors import InvalidRequestError
+from ._headers import checked_headers
+from ._intercept import interceptor
+from ._redirects import redirected_request
+from ._targets import Target, origin_of
+from ._transport import Engine, Timeouts, Wire
+
+__all__ = ["FastTransport", "SafeClient", "follow_redirects", "note_plain", "wire_response"]
+
+_logger = logging.getLogger("infra_core.http_async")
+_noted: set[str] = set()
+
+
+def note_plain(reason: str) -> None:
+    """Log, once per reason and process, that requests travel over plain httpx."""
+    if reason not in _noted:
+        _noted.add(reason)
+        _logger.info(
+            "requests go through plain httpx, not the fast transport: %s",
+            reason,
+            extra={"reason": reason},
+        )
+
+
+class _WireStream(httpx.AsyncByteStream):
+    """The body of an answer as httpx reads it."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._wire.chunks()
+
+    async def aclose(self) -> None:
+        self._wire.close()
+
+
+def wire_response(wire: Wire, request: httpx.Request | None = None) -> httpx.Response:
+    """Return an answer as httpx knows it, its body unread."""
+    return httpx.Response(
+        wire.response.status,
+        headers=list(wire.response.raw_headers),
+        stream=_WireStream(wire),
+        extensions=wire.extensions,
+        request=request,
+    )
+
+
+class FastTransport(httpx.AsyncBaseTransport):
+    """Carries the requests of an `httpx.AsyncClient`, over httpx's own transport where need be.
+
+    Args:
+        engine: Owned from now on.
+        plain: Makes httpx's transport, for requests that are to be intercepted or that the engine
+            cannot carry.
+    """
+
+    def __init__(self, engine: Engine, plain: Callable[[], httpx.AsyncHTTPTransport]) -> None:
+        self.engine = engine
+        self._make_plain = plain
+        self._plain: httpx.AsyncHTTPTransport | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        reason = _plain_reason(request)
+        if reason is not None:
+            note_plain(reason)
+            if self._plain is None:
+                self._plain = self._make_plain()
+            return await self._plain.handle_async_request(request)
+        given = request.extensions.get("timeout") or {}
+        timeouts = Timeouts(*(given.get(name) for name in Timeouts._fields))
+        wire = await self.engine.open(
+            request.method, Target(request.url), _wire_headers(request), timeouts, _body_of(request)
+        )
+        return wire_response(wire)
+
+    async def aclose(self) -> None:
+        await self.engine.aclose()
+        plain, self._plain = self._plain, None
+        if plain is not None:
+            await plain.aclose()
+
+
+def _plain_reason(request: httpx.Request) -> str | None:
+    patched = interceptor()
+    if patched is not None:
+        return f"{patched} is patched"
+    unknown = set(request.extensions) - {"timeout"}
+    if unknown:
+        return f"request extensions {sorted(unknown)}"
+    if request.url.scheme not in ("http", "https") or not request.url.host:
+        return "the URL is for httpx to refuse"
+    if not all(value.isascii() for _, value in request.headers.raw):
+        return "a header has characters outside of ASCII"
+    try:
+        checked_headers(request.headers)
+    except InvalidRequestError:
+        return "a header is for httpx to refuse"
+    return None
+
+
+def _wire_headers(request: httpx.Request) -> Any:
+    from multidict import CIMultiDict
+
+    return CIMultiDict(
+        (name.decode("ascii"), value.decode("ascii"))
+        for name, value in request.headers.raw
+        if name.lower() != b"transfer-encoding"
+    )
+
+
+def _body_of(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
+    try:
+        return request.content or None
+    except httpx.RequestNotRead:
+        stream = request.stream
+        if not isinstance(stream, httpx.AsyncByteStream):
+            raise RuntimeError(
+                "the body of an asynchronous request must be bytes or an asynchronous iterable"
+            ) from None
+        return stream
+
+
+Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
+
+
+async def follow_redirects(
+    send: Send, client: httpx.AsyncClient, request: httpx.Request, response: httpx.Response
+) -> httpx.Response:
+    """Follow from a redirect to the last answer, its body unread, its `history` set.
+
+    Args:
+        send: Sends one request, follows nothing, applies no authentication.
+        client: Knows cookies and `max_redirects`.
+        request: The one that was answered.
+        response: Its answer, unread.
+
+    Raises:
+        httpx.TooManyRedirects: More than the client's `max_redirects`.
+    """
+    history: list[httpx.Response] = []
+    while response.has_redirect_location:
+        if len(history) >= client.max_redirects:
+            await response.aclose()
+            raise httpx.TooManyRedirects(
+                f"more than {client.max_redirects} redirects, the last from "
+                f"{origin_of(request.url)[1]}: raise max_redirects if that is not a loop",
+                request=request,
+            )
+        try:
+            await response.aread()
+            request = redirected_request(request, response, client.cookies)
+        except BaseException:
+            await response.aclose()
+            raise
+        history.append(response)
+        response = await send(request)
+        response.history = list(history)
+    return response
+
+
+class SafeClient(httpx.AsyncClient):
+    """An `httpx.AsyncClient` whose redirects carry no credentials to another origin."""
+
+    async def send(
+        self,
+        request: httpx.Request,
+        *,
+        stream: bool = False,
+        auth: Any = httpx.USE_CLIENT_DEFAULT,
+        follow_redirects: Any = httpx.USE_CLIENT_DEFAULT,
+    ) -> httpx.Response:
+        """Send a request as `httpx.AsyncClient.send` does, redirects by our rules."""
+        follow = (
+            self.follow_redirects
+            if follow_redirects is httpx.USE_CLIENT_DEFAULT
+            else bool(follow_redirects)
+        )
+        response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
+        if follow and response.has_redirect_location:
+            response = await self.follow(response.request, response)
+        if not stream:
+            try:
+                await response.aread()
+            except BaseException:
+                await response.aclose()
+                raise
+        return response
+
+    async def follow(self, request: httpx.Request, response: httpx.Response) -> httpx.Response:
+        """Follow from an answer that is a redirect to the last one, its body unread."""
+        return await _follow(self._send_hop, self, request, response)
+
+    async def _send_hop(self, request: httpx.Request) -> httpx.Response:
+        return await super().send(request, stream=True, auth=None, follow_redirects=False)
+
+
+_follow = follow_redirects  # the method above has a parameter of that name
