@@ -1,0 +1,236 @@
+"""One poll as a state object without I/O: drivers feed it what happened, it says what is next."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from infra_core.runtime import clock
+
+from ._config import PollingConfig
+from ._errors import PollingCancelledError, PollingError, PollingTimeoutError
+from ._schedule import PollSchedule
+from ._signals import is_transient as default_is_transient, retry_after, status_code
+
+__all__ = ["DONE", "PollRules", "PollRun", "logger"]
+
+T = TypeVar("T")
+
+logger: Final = logging.getLogger("infra_core.polling")
+DONE: Final = -1.0
+"""What `PollRun.response` says in place of a wait when the response is the answer."""
+
+
+@dataclass(slots=True, kw_only=True)
+class PollRules(Generic[T]):
+    """What is the same for all checks, and for all jobs of one `poll_many_async`."""
+
+    schedule: PollSchedule
+    is_terminal: Callable[[T], bool]
+    is_transient: Callable[[Exception], bool]
+    next_delay: Callable[[Any], float | None]
+    max_consecutive_errors: int
+    handle_404: bool
+
+    @classmethod
+    def of(
+        cls,
+        config: PollingConfig,
+        is_terminal: Callable[[T], bool],
+        *,
+        is_transient: Callable[[Exception], bool] | None,
+        next_delay: Callable[[Any], float | None] | None,
+    ) -> "PollRules[T]":
+        """Combine a configuration with the callables of one call."""
+        return cls(
+            schedule=config.schedule(),
+            is_terminal=is_terminal,
+            is_transient=is_transient or default_is_transient,
+            next_delay=next_delay or retry_after,
+            max_consecutive_errors=config.max_consecutive_errors,
+            handle_404=config.handle_404,
+        )
+
+
+class PollRun(Generic[T]):
+    """The state of one poll: counts, newest response, newest error."""
+
+    __slots__ = (
+        "attempts", "began", "check_began", "check_time", "errors", "label", "last", "last_error",
+        "last_response", "rules", "waits",
+    )  # fmt: skip
+
+    def __init__(self, rules: PollRules[T], *, label: str | None = None) -> None:
+        self.rules = rules
+        self.label = label
+        self.began = clock.monotonic()
+        self.check_began = self.began
+        self.check_time = 0.0
+        self.attempts = 0
+        self.waits = 0
+        self.errors = 0
+        self.last = False
+        self.last_response: T | None = None
+        self.last_error: Exception | None = None
+
+    def begin_check(self) -> float:
+        """Note that a fetch begins and return how many seconds it may take.
+
+        Raises:
+            PollingTimeoutError: The initial delay used the whole time up.
+        """
+        self.check_began = now = clock.monotonic()
+        schedule = self.rules.schedule
+        elapsed = now - self.began
+        if self.attempts == 0 and elapsed >= schedule.timeout:
+            raise self.timed_out("no check was made; make initial_delay shorter than timeout")
+        self.attempts += 1
+        return schedule.budget(elapsed)
+
+    def arrived(self, response: T) -> None:
+        """Note that the fetch returned a response, before anything is done with it."""
+        self.check_time = clock.monotonic() - self.check_began
+        self.last_response = response
+        self.last_error = None
+        self.errors = 0
+
+    def judge(self, response: T) -> float:
+        """Decide what the response that has just arrived means.
+
+        Returns:
+            `DONE` when it is terminal, else the seconds to wait for the next check.
+
+        Raises:
+            PollingTimeoutError: It came after the deadline, or was the last one before it.
+            PollingError: What `is_terminal` raised, such as `PollingFailureError`.
+        """
+        rules = self.rules
+        if self.check_time > rules.schedule.budget(self.check_began - self.began):
+            raise self.timed_out(
+                f"the last check took {self.check_time:.3f} s and came back after the deadline; "
+                "give the fetch a timeout of its own"
+            )
+        try:
+            if rules.is_terminal(response):
+                return DONE
+        except PollingError as error:
+            raise self.enriched(error)  # noqa: B904 - it is the same error
+        return self._wait(rules.next_delay(response))
+
+    def error(self, error: Exception) -> float:
+        """Take an error of the fetch in.
+
+        Returns:
+            The seconds to wait for the next check.
+
+        Raises:
+            PollingTimeoutError: There is no time for another check.
+            Exception: The error itself when it is not transient, or one too many.
+        """
+        self.check_time = clock.monotonic() - self.check_began
+        rules = self.rules
+        missing = rules.handle_404 and status_code(error) == 404
+        if not missing:
+            if not rules.is_transient(error):
+                raise self._noted(error)
+            self.errors += 1
+            if self.errors > rules.max_consecutive_errors:
+                raise self._noted(error)
+        self.last_error = error
+        try:
+            wait = self._wait(rules.next_delay(error))
+        except PollingTimeoutError as timeout:
+            raise timeout from error
+        logger.log(
+            logging.DEBUG if missing else logging.WARNING,
+            "check %d: %s, next check in %.3g s",
+            self.attempts,
+            "not there yet (404)" if missing else type(error).__name__,
+            wait,
+            extra=self.fields(wait=wait, error_type=type(error).__name__),
+        )
+        return wait
+
+    def _wait(self, server_delay: float | None) -> float:
+        schedule = self.rules.schedule
+        planned = None
+        if not self.last:
+            planned = schedule.next_wait(
+                self.waits,
+                clock.monotonic() - self.began,
+                check_time=self.check_time,
+                server_delay=server_delay,
+                chance=clock.jitter(1.0) if schedule.jitter else 0.0,
+            )
+        if planned is None:
+            raise self.timed_out("raise timeout, or look at last_response and go on from there")
+        self.waits += 1
+        wait, self.last = planned
+        return wait
+
+    def cut(self) -> PollingTimeoutError:
+        """Return the error for a fetch that was still running at the deadline."""
+        return self.timed_out("the last check was still running and was cut")
+
+    def timed_out(self, remedy: str) -> PollingTimeoutError:
+        """Return the timeout error, with everything known in it."""
+        seconds = f"{self.rules.schedule.timeout:g} s"
+        return self.enriched(
+            PollingTimeoutError(
+                f"{self._what()} was not done within {seconds} ({self._effort()}): {remedy}",
+                last_response=self.last_response,
+            )
+        )
+
+    def cancelled(self) -> PollingCancelledError:
+        """Return the error for a poll whose cancel event was set."""
+        return self.enriched(
+            PollingCancelledError(
+                f"{self._what()} was cancelled by its event ({self._effort()})",
+                last_response=self.last_response,
+            )
+        )
+
+    _E = TypeVar("_E", bound=PollingError)
+
+    def enriched(self, error: _E) -> _E:
+        """Fill in what the error's attributes promise."""
+        error.attempts = self.attempts
+        error.elapsed = clock.monotonic() - self.began
+        error.last_error = self.last_error
+        error.label = self.label
+        return error
+
+    def fields(self, **more: object) -> dict[str, object]:
+        """Return the structured fields of a log record."""
+        from infra_core.runtime import redact_secrets, trace_fields
+
+        fields: dict[str, object] = {
+            "attempt": self.attempts,
+            "elapsed": clock.monotonic() - self.began,
+            **trace_fields(),
+            **more,
+        }
+        if self.label is not None:
+            fields["label"] = redact_secrets(self.label)
+        return fields
+
+    def _noted(self, error: Exception) -> Exception:
+        from infra_core.runtime import add_note
+
+        add_note(error, f"while polling: {self._what()}, {self._effort()}")
+        return error
+
+    def _what(self) -> str:
+        if self.label is None:
+            return "the polled operation"
+        from infra_core.runtime import redact_secrets
+
+        return redact_secrets(self.label)
+
+    def _effort(self) -> str:
+        checks = "1 check" if self.attempts == 1 else f"{self.attempts} checks"
+        text = f"{checks} in {clock.monotonic() - self.began:.3f} s"
+        if self.last_error is not None:
+            text += f", the last one failed with {type(self.last_error).__name__}"
+        return text
