@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._main import CommandError
+
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient
 
@@ -30,5 +32,8 @@ def open_storage(
         chosen["AZURE_STORAGE_MODE"] = mode
     elif not chosen:
         chosen["AZURE_STORAGE_MODE"] = "dev-skip"
-    settings, storage_mode = AzureStorageSettings.from_env(env=chosen)
+    try:
+        settings, storage_mode = AzureStorageSettings.from_env(env=chosen)
+    except ValueError as error:  # an unknown mode
+        raise CommandError(str(error)) from None
     return AzureStorageClient.from_settings(settings, storage_mode, base_path=base_path)
