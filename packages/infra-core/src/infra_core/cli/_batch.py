@@ -7,8 +7,9 @@ verified and durable, and as mirrored only after its upload has succeeded.
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,6 @@ from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
 from infra_core.fs import (
     compute_checksum,
     parse_checksum,
-    remove_stale_partials,
     safe_join,
     unique_asset_path,
 )
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, TelemetryClient
     from infra_core.azure.storage import AzureStorageClient
     from infra_core.http.assets import AssetDownloadClient, DownloadResult
-    from infra_core.runtime import RetryDetails
 
 __all__ = ["Batch", "BatchOptions", "Services", "job_id_of"]
 
@@ -48,6 +47,7 @@ class BatchOptions:
         task_timeout: Seconds for one URL, retries included.
         resume: Continue a batch that exists.
         grace: Seconds that downloads in flight get to end after a signal.
+        max_bytes: Largest file accepted, `None` for any.
     """
 
     batch_id: str
@@ -55,6 +55,7 @@ class BatchOptions:
     task_timeout: float
     resume: bool
     grace: float
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +143,12 @@ class Batch:
     # -- tasks --------------------------------------------------------------------------------
 
     async def _run_tasks(self) -> None:
-        from infra_core.runtime import RuntimeCancellationError, RuntimeConfig, TaskRuntime
+        from infra_core.runtime import (
+            RuntimeCancellationError,
+            RuntimeConfig,
+            RuntimeDrainedError,
+            TaskRuntime,
+        )
 
         config = RuntimeConfig(
             concurrency=self._options.concurrency,
@@ -151,10 +157,11 @@ class Batch:
         )
         async with TaskRuntime(config=config) as runtime, self._signals(runtime):
             try:
-                await runtime.run(
-                    self._tasks(), on_error=self._on_error, on_timeout=self._on_timeout
-                )
-            except RuntimeCancellationError:
+                with watch_retries(self._on_retry):
+                    await runtime.run(
+                        self._tasks(), on_error=self._on_error, on_timeout=self._on_timeout
+                    )
+            except (RuntimeCancellationError, RuntimeDrainedError):
                 if self.summary.interrupted is None:
                     raise
 
@@ -196,10 +203,8 @@ class Batch:
 
     async def _download(self, url: str) -> "DownloadResult":
         target = unique_asset_path(self._folder / "assets", url)
-        # the batch is locked, so a partial file here was left by a run that was killed
-        remove_stale_partials(target.parent, older_than=0.0)
         return await self._services.downloads.download(
-            url, target, skip_if_exists=False, on_retry=partial(self._on_retry, url)
+            url, target, skip_if_exists=False, max_bytes=self._options.max_bytes
         )
 
     def _is_intact(self, record: JobRecord) -> bool:
@@ -230,11 +235,12 @@ class Batch:
 
     # -- what goes wrong ----------------------------------------------------------------------
 
-    def _on_retry(self, url: str, details: "RetryDetails") -> None:
+    def _on_retry(self, record: logging.LogRecord) -> None:
+        """Count and show a retry; the download client logs each with its attempt and wait."""
         self.summary.retries += 1
-        text = f"{sanitize_url(url)}: attempt {details.attempt} failed ({one_line(details.error)})"
-        self._services.reporter.line("retry", f"{text}, next in {details.wait:.2f} s", "yellow")
-        self._note("retry", url=url, attempt=details.attempt, wait=details.wait)
+        self._services.reporter.line("retry", record.getMessage(), "yellow")
+        fields = {name: getattr(record, name, None) for name in ("url", "attempt", "wait")}
+        self._note("retry", **fields)
 
     async def _on_error(self, job_id: str, error: Exception) -> None:
         await self._fail(job_id, self._records[job_id].fail(one_line(error)), "failed", error)
@@ -286,6 +292,24 @@ class Batch:
         if "url" in properties:
             properties["url"] = sanitize_url(str(properties["url"]))
         self._services.log.write(event, batch_id=self._options.batch_id, **properties)
+
+
+@contextmanager
+def watch_retries(told: Callable[[logging.LogRecord], None]) -> Iterator[None]:
+    """Be told of every retry of a download, by the structured records of its logger."""
+
+    class Watch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if hasattr(record, "wait"):
+                told(record)
+
+    logger = logging.getLogger("infra_core.asset_client")
+    watch = Watch()
+    logger.addHandler(watch)
+    try:
+        yield
+    finally:
+        logger.removeHandler(watch)
 
 
 async def in_thread(function: Callable[[], R]) -> R:

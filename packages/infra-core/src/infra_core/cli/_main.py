@@ -4,7 +4,8 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Protocol
 
@@ -53,9 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, modules = build_parser(arguments)
     complete(parser)
     options = parser.parse_args(arguments)
-    configure_logging(options.verbose)
     try:
-        return modules[options.command].execute(options)
+        with logging_to_stderr(options.verbose):
+            return modules[options.command].execute(options)
     except BrokenPipeError:  # `infra-core jobs list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_codes.FAILED
@@ -142,8 +143,19 @@ class VersionAction(argparse.Action):
         parser.exit()
 
 
-def configure_logging(verbosity: int) -> None:
-    """Send log records to standard error, secrets redacted; warnings only unless asked."""
+@contextmanager
+def logging_to_stderr(verbosity: int) -> Iterator[None]:
+    """Send log records to standard error while a command runs; errors only unless asked."""
     level = {0: logging.ERROR, 1: logging.INFO}.get(verbosity, logging.DEBUG)
-    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    logging.getLogger("infra_core").setLevel(level)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    handler.setLevel(level)
+    logger = logging.getLogger("infra_core")
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level, logging.WARNING))  # the batch counts retries, which are warnings
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

@@ -58,7 +58,6 @@ class RunSettings:
         out: Output folder.
         retries: Tries after the first one for each URL.
         backoff: Seconds that the wait before the first retry is at most.
-        max_bytes: Largest file accepted.
         mode: Storage mode, `None` for what the environment says.
         summary_file: Where the summary is stored as JSON.
         as_json: Print the summary as JSON.
@@ -69,7 +68,6 @@ class RunSettings:
     out: Path
     retries: int = 4
     backoff: float = 1.0
-    max_bytes: int | None = None
     mode: str | None = None
     summary_file: Path | None = None
     as_json: bool = False
@@ -161,11 +159,11 @@ def execute(options: argparse.Namespace) -> int:
             task_timeout=options.task_timeout,
             resume=options.resume,
             grace=options.grace,
+            max_bytes=options.max_bytes,
         ),
         out=options.out,
         retries=options.retries,
         backoff=options.backoff,
-        max_bytes=options.max_bytes,
         mode=options.mode,
         summary_file=options.summary_file,
         as_json=options.json,
@@ -265,9 +263,7 @@ async def run_with_services(
     telemetry = TelemetryClient(
         config=TelemetryConfig.from_env(env=settings.env), service_name="infra-core run"
     )
-    downloads = AssetDownloadClient(
-        max_retries=settings.retries, backoff=settings.backoff, max_bytes=settings.max_bytes
-    )
+    downloads = AssetDownloadClient(max_retries=settings.retries, backoff=settings.backoff)
     log = RunLogWriter(folder, azure_client=mirror)
     heartbeat = HeartbeatMonitor(folder, interval_seconds=5.0, azure_client=mirror, log_writer=log)
     batch_id = settings.options.batch_id
