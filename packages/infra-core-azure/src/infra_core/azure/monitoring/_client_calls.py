@@ -1,0 +1,52 @@
+"""Calls to storage clients of every age: 0.7's, today's, and those that users wrote."""
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["call_strictly", "is_configured"]
+
+
+def call_strictly(method: Callable[..., Any], *args: object) -> Any:
+    """Call an upload method so that a failure is raised, also by a client that swallows errors.
+
+    A method that does not know `raise_on_error` is called without it, and only once.
+
+    Args:
+        method: `write_json`, `upload_file` or the like, of any client.
+        *args: Its positional arguments.
+
+    Returns:
+        What it returns.
+
+    Raises:
+        TypeError: The method is asynchronous: nothing would ever be uploaded.
+    """
+    import inspect
+
+    result = method(*args, raise_on_error=True) if _knows_raise_on_error(method) else method(*args)
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError(
+            f"{method!r} is asynchronous; uploads of monitoring run in a thread of their own, "
+            "so pass a client with synchronous methods"
+        )
+    return result
+
+
+def is_configured(client: object) -> bool:
+    """Ask a client whether it has a storage account; one that cannot say is taken to have."""
+    ask = getattr(client, "is_configured", None)
+    return bool(ask()) if callable(ask) else True
+
+
+def _knows_raise_on_error(method: Callable[..., Any]) -> bool:
+    import inspect
+
+    try:
+        parameters = inspect.signature(method).parameters.values()
+    except (TypeError, ValueError):  # written in C, or with a signature that lies
+        return False
+    return any(
+        parameter.kind is parameter.VAR_KEYWORD or parameter.name == "raise_on_error"
+        for parameter in parameters
+    )

@@ -1,0 +1,156 @@
+"""Telemetry items in the envelope types of `applicationinsights`, cut to the service's limits.
+
+Only the package's data contracts are used: its channel sends nothing below 500 items, loses the
+last ones at exit and calls functions that Python deprecates. The contracts are plain and stay
+importable from 3.10 to 3.13; they are imported by the sender's thread, on the first batch.
+
+Limits: https://learn.microsoft.com/azure/azure-monitor/app/api-custom-events-metrics#limits
+"""
+
+import json
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["MAX_ITEM_BYTES", "Item", "encode_item", "shorten"]
+
+MAX_ITEM_BYTES = 64 * 1024
+MAX_NAME = 150
+MAX_VALUE = 8_192
+MAX_PROPERTIES = 200
+_MAX_STACK = 32_768
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What is known of an event when it is tracked; nothing in it can change afterwards.
+
+    Attributes:
+        name: Its name.
+        time: ISO 8601, UTC, ending in `Z`.
+        service: Who sends it (`cloud_RoleName`).
+        properties: All that is known of it, as text.
+        measurements: Numbers among it.
+        operation: Ids of the active span: `trace_id`, `span_id`, or nothing.
+        exception: Type, message and stack of an error that comes with it.
+    """
+
+    name: str
+    time: str
+    service: str
+    properties: Mapping[str, str] = field(default_factory=dict)
+    measurements: Mapping[str, float] = field(default_factory=dict)
+    operation: Mapping[str, str] = field(default_factory=dict)
+    exception: tuple[str, str, str] | None = None
+
+    @property
+    def size(self) -> int:
+        """Roughly how much memory it takes, in bytes."""
+        return 500 + sum(len(name) + len(value) for name, value in self.properties.items())
+
+
+def shorten(text: str, limit: int) -> str:
+    """Cut a text to a number of characters, visibly.
+
+    Example:
+        >>> shorten("a" * 100, 40)
+        'aaaaaaaaaaaaaa...<80 characters cut off>'
+    """
+    if len(text) <= limit:
+        return text
+    kept = limit
+    for _ in range(3):  # the note's own length depends on what it says
+        note = f"...<{len(text) - kept} characters cut off>"
+        kept = max(0, limit - len(note))
+    note = f"...<{len(text) - kept} characters cut off>"
+    return (text[:kept] + note)[:limit]
+
+
+def encode_item(item: Item, key: str) -> bytes:
+    """Return an item as JSON, at most `MAX_ITEM_BYTES` long.
+
+    The longest properties are cut until it fits, and what was cut says so.
+
+    Args:
+        item: The event.
+        key: The instrumentation key.
+    """
+    properties, left_out = _bounded(item.properties)
+    limit = MAX_VALUE
+    while True:
+        encoded = _write(item, key, properties, left_out)
+        if len(encoded) <= MAX_ITEM_BYTES or limit < 32:
+            break
+        limit //= 2
+        properties = {name: shorten(value, limit) for name, value in properties.items()}
+    if len(encoded) > MAX_ITEM_BYTES:  # many properties with long names
+        few = dict(list(properties.items())[:20])
+        encoded = _write(item, key, few, left_out + len(properties) - len(few))
+    return encoded
+
+
+def _bounded(properties: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    bounded = {
+        shorten(name, MAX_NAME): shorten(value, MAX_VALUE)
+        for name, value in list(properties.items())[:MAX_PROPERTIES]
+    }
+    return bounded, len(properties) - len(bounded)
+
+
+def _write(item: Item, key: str, properties: Mapping[str, str], left_out: int) -> bytes:
+    # A submodule of the contracts runs the package's __init__ either way; see the module's text.
+    from applicationinsights.channel import contracts
+
+    properties = dict(properties)
+    if left_out:
+        properties["infra_core.truncated"] = f"{left_out} more properties"
+    data = _exception_data(item) if item.exception is not None else contracts.EventData()
+    if item.exception is None:
+        data.name = shorten(item.name, 512)
+    data.properties = properties
+    data.measurements = {
+        shorten(name, MAX_NAME): value
+        for name, value in list(item.measurements.items())[:MAX_PROPERTIES]
+    }
+    envelope = contracts.Envelope()
+    envelope.name = data.ENVELOPE_TYPE_NAME
+    envelope.time = item.time
+    envelope.ikey = key
+    envelope.tags = _tags(item)
+    envelope.data = contracts.Data()
+    envelope.data.base_type = data.DATA_TYPE_NAME
+    envelope.data.base_data = data
+    return json.dumps(envelope.write(), ensure_ascii=False, separators=(",", ":")).encode(
+        "utf-8", "backslashreplace"
+    )
+
+
+def _exception_data(item: Item) -> Any:
+    from applicationinsights.channel import contracts
+
+    kind, message, stack = item.exception or ("", "", "")
+    details = contracts.ExceptionDetails()
+    details.type_name = shorten(kind, 1_024)
+    details.message = shorten(message or kind, MAX_VALUE)
+    details.has_full_stack = len(stack) <= _MAX_STACK
+    details.stack = shorten(stack, _MAX_STACK)
+    data = contracts.ExceptionData()
+    data.exceptions = [details]
+    data.severity_level = contracts.SeverityLevel.error
+    return data
+
+
+def _tags(item: Item) -> dict[str, str]:
+    from applicationinsights.channel import contracts
+
+    cloud = contracts.Cloud()
+    cloud.role = shorten(item.service, 256)
+    cloud.role_instance = shorten(socket.gethostname(), 256)
+    internal = contracts.Internal()
+    internal.sdk_version = "infra-core-azure:1"
+    operation = contracts.Operation()
+    if "trace_id" in item.operation:
+        operation.id = item.operation["trace_id"]
+        operation.parent_id = item.operation.get("span_id")
+    return {**cloud.write(), **internal.write(), **operation.write()}

@@ -1,0 +1,402 @@
+"""The heartbeat of a run: proof of life, what it works on, and how well it gets along."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from infra_core.fs import write_json_atomic
+from infra_core.runtime import clock
+
+from ._fork import reset_in_child
+from ._heartbeat_upload import BeatUploads, HeartbeatUploader
+from ._loop_lag import LoopLagProbe, running_loop
+from ._process import host_name, process_identity
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from typing_extensions import Self
+
+__all__ = ["HEARTBEAT_FILE", "HeartbeatEventWriter", "HeartbeatMonitor"]
+
+HEARTBEAT_FILE = Path("_state") / "heartbeat.json"
+"""Where the heartbeat lies below the storage root."""
+
+_LAG_PROBE_SECONDS = 1.0
+_log = logging.getLogger("infra_core.azure.monitoring")
+
+
+class HeartbeatEventWriter(Protocol):
+    """Where beats and timeouts are logged, such as a `RunLogWriter`."""
+
+    def write(self, event: str, **properties: Any) -> object: ...
+
+
+class HeartbeatMonitor:
+    """Writes `_state/heartbeat.json` below the storage root, at once and every interval.
+
+    Each beat is written to the local file atomically and then uploaded by another thread, so that
+    a slow, hanging or failing upload delays neither the caller, nor the next beat, nor the
+    detection of a stall. Between `start` and `stop` no method waits for the network, except that
+    `stop` gives the last beat `stop_timeout` seconds. Without `start`, `set_slug` and `pulse`
+    write and upload in the calling thread.
+
+    A failed upload is critical: `on_error` is told at once, and the next `set_slug`, `pulse` or
+    `stop` raises it. The beats go on.
+
+    A beat holds `timestamp`, `slug`, `slug_seconds` (time on this slug), `stalled` (it has had the
+    slug for longer than the timeout), `loop_lag_seconds` (the worst of the event loop since the
+    last beat, `null` without one), `pid`, `host`, `process` (see `read_heartbeat`),
+    `interval_seconds`, `sequence` and `state` (`running`, at last `stopped`).
+
+    Args:
+        storage_root: Folder of the run.
+        interval_seconds: Seconds between beats.
+        slug_timeout_seconds: Seconds that a slug may take before it counts as stalled; `None`
+            for no limit.
+        log_writer: Gets an event `heartbeat` for each beat and `heartbeat_timeout` for a stall.
+        on_timeout: Called with slug and elapsed seconds, once per `set_slug`, in the monitor's
+            thread; what it raises is logged.
+        force_first_slug_timeout: For drills: treat the first slug as stalled.
+        force_first_slug_delay: Seconds before that drill.
+        azure_client: Storage client to upload with (see `HeartbeatUploader`), or `None` to keep
+            the heartbeat on this machine.
+        utc_now: Source of timestamps, for tests.
+        on_error: Told of each failed upload, in the monitor's thread.
+        interrupt_main_on_error: Raise `KeyboardInterrupt` in the main thread on a failure.
+        loop: Event loop whose lag is measured; by default the one in which `start` is called.
+        stop_timeout: Seconds that `stop` waits for the last upload.
+
+    Raises:
+        ValueError: When the interval or a timeout is not positive.
+
+    Example:
+        ::
+
+            with HeartbeatMonitor(Path("out"), azure_client=None) as heartbeat:
+                for url in urls:
+                    heartbeat.set_slug(url)
+                    work(url)
+    """
+
+    _wake: threading.Condition
+    _file_lock: threading.Lock
+    _written: Mapping[str, Any]
+    _thread: threading.Thread | None
+    _probe: LoopLagProbe | None
+    _slug: str | None
+    _slug_since: float
+    _fired: bool
+    _deadline: float | None
+    _pid: int
+
+    def __init__(
+        self,
+        storage_root: Path,
+        *,
+        interval_seconds: float = 30.0,
+        slug_timeout_seconds: float | None = 300.0,
+        log_writer: HeartbeatEventWriter | None = None,
+        on_timeout: Callable[[str, float], None] | None = None,
+        force_first_slug_timeout: bool = False,
+        force_first_slug_delay: float = 0.0,
+        azure_client: HeartbeatUploader | None,
+        utc_now: Callable[[], datetime] | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+        interrupt_main_on_error: bool = False,
+        loop: "asyncio.AbstractEventLoop | None" = None,
+        stop_timeout: float = 10.0,
+    ) -> None:
+        _require_positive("interval_seconds", interval_seconds)
+        _require_positive("slug_timeout_seconds", slug_timeout_seconds)
+        self.path = Path(storage_root) / HEARTBEAT_FILE
+        self._interval = interval_seconds
+        self._slug_timeout = slug_timeout_seconds
+        self._log_writer = log_writer
+        self._on_timeout = on_timeout
+        self._forced_delay = max(0.0, force_first_slug_delay) if force_first_slug_timeout else None
+        self._utc_now = utc_now or _utc_now
+        self._on_error = on_error
+        self._interrupt_main = interrupt_main_on_error
+        self._loop = loop
+        self._stop_timeout = stop_timeout
+        self._uploads = BeatUploads(
+            azure_client,
+            self.path,
+            on_failure=self._keep_error,
+            after_upload=self._rewrite_if_older,
+        )
+        self._sequence = 0
+        self._own()
+        self._make_locks()
+        self._error: Exception | None = None
+        self._set_slug_now(None)
+        reset_in_child(self)
+
+    def start(self) -> None:
+        """Write the first beat and start beating; a second call does nothing.
+
+        Called within a running event loop, the beats tell that loop's lag.
+
+        Raises:
+            OSError: The first beat cannot be written to the local disk.
+        """
+        with self._wake:
+            if self._thread is not None:
+                return
+            loop = self._loop or running_loop()
+            self._probe = LoopLagProbe(loop) if loop is not None else None
+            self._own()  # in a forked child, from now on, the child's
+            self._thread = threading.Thread(
+                target=self._run, name="infra-core-heartbeat", daemon=True
+            )
+            self._thread.start()
+        self._uploads.start()
+        self._beat()
+
+    def set_slug(self, slug: str | None) -> None:
+        """Say what is being worked on, restart its clock, and beat.
+
+        Args:
+            slug: The item at work; `None` between items.
+
+        Raises:
+            RuntimeError: The storage client is not usable.
+            Exception: The failure of an earlier upload, once.
+            OSError: The beat cannot be written to the local disk.
+        """
+        with self._wake:
+            self._set_slug_now(slug)
+            self._wake.notify_all()
+        self._beat_for_caller()
+
+    def pulse(self) -> None:
+        """Beat now, without touching the slug's clock.
+
+        Raises:
+            RuntimeError: The storage client is not usable.
+            Exception: The failure of an earlier upload, once.
+            OSError: The beat cannot be written to the local disk.
+        """
+        self._beat_for_caller()
+
+    def stop(self) -> None:
+        """Write the last beat, in state `stopped`, upload it and end the threads.
+
+        Raises:
+            TimeoutError: The last beat was not uploaded within `stop_timeout` seconds.
+            RuntimeError: The storage client is not usable.
+            Exception: The failure of an earlier upload, once.
+            OSError: The beat cannot be written to the local disk.
+        """
+        with self._wake:
+            thread, self._thread = self._thread, None
+            self._wake.notify_all()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(self._stop_timeout)  # it may be in a callback of the user
+        uploaded = True
+        try:
+            self._beat(state="stopped")
+        finally:
+            uploaded = self._uploads.stop(self._stop_timeout)
+            self._raise_kept_error()
+        if not uploaded:
+            raise TimeoutError(
+                f"the last heartbeat was not uploaded within {self._stop_timeout:g} s; "
+                f"{self.path} has it. Check the storage account, or raise stop_timeout"
+            )
+
+    def __enter__(self) -> "Self":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.stop()
+            return
+        try:
+            self.stop()
+        except Exception:  # noqa: BLE001 - the error of the block is the one that matters
+            _log.warning("the heartbeat could not be stopped cleanly", exc_info=True)
+
+    # Beats
+
+    def _beat_for_caller(self) -> None:
+        self._uploads.require_usable_client()
+        self._raise_kept_error()
+        self._beat()
+
+    def _beat(self, state: str = "running") -> None:
+        if os.getpid() != self._pid:
+            return  # a forked child: the heartbeat is its parent's
+        with self._wake:
+            beat = self._compose(state)
+        self._write(beat)
+        if self._log_writer is not None:
+            self._log_writer.write("heartbeat", timestamp=beat["timestamp"], slug=beat["slug"])
+        try:
+            self._uploads.post(beat)
+        except Exception as error:
+            self._tell(error)
+            raise
+
+    def _compose(self, state: str) -> dict[str, Any]:
+        """Make the next beat; the caller holds the lock."""
+        self._sequence += 1
+        on_slug = clock.monotonic() - self._slug_since if self._slug is not None else None
+        lag = self._probe.take() if self._probe is not None else None
+        return {
+            "timestamp": self._utc_now().isoformat(),
+            "slug": self._slug,
+            "slug_seconds": None if on_slug is None else round(on_slug, 3),
+            "stalled": self._slug is not None and self._fired,
+            "loop_lag_seconds": None if lag is None else round(lag, 6),
+            "state": state,
+            "pid": self._pid,
+            "host": self._host,
+            "process": self._identity,
+            "interval_seconds": self._interval,
+            "sequence": self._sequence,
+        }
+
+    def _write(self, beat: Mapping[str, Any]) -> None:
+        # Local disk only. Not flushed to the platter: a beat that a power cut takes with it was
+        # that of a dead run.
+        with self._file_lock:
+            if beat["sequence"] > self._written["sequence"]:
+                write_json_atomic(self.path, beat, durable=False)
+                self._written = beat
+
+    def _rewrite_if_older(self, uploaded: Mapping[str, Any]) -> None:
+        """Put the newest beat back where a client's own local write has left an older one."""
+        with self._file_lock:
+            if self._written["sequence"] > uploaded["sequence"]:
+                try:
+                    write_json_atomic(self.path, self._written, durable=False)
+                except OSError:
+                    _log.warning("the heartbeat could not be written", exc_info=True)
+
+    # The thread
+
+    def _run(self) -> None:
+        next_beat = clock.monotonic() + self._interval
+        while True:
+            with self._wake:
+                if self._thread is not threading.current_thread():
+                    return
+                timed_out = self._take_timeout()
+                if timed_out is None:
+                    now = clock.monotonic()
+                    if now < next_beat:
+                        self._wake.wait(self._pause(next_beat - now))
+                        if self._probe is not None:
+                            self._probe.ask()
+                        continue
+            if timed_out is not None:
+                self._report_timeout(*timed_out)
+            next_beat = clock.monotonic() + self._interval
+            try:
+                self._beat()
+            except Exception as error:  # noqa: BLE001 - kept for the caller
+                self._keep_error(error)
+
+    def _pause(self, until_beat: float) -> float:
+        """Return how long the thread may sleep; the caller holds the lock."""
+        pause = until_beat
+        if self._deadline is not None and not self._fired:
+            pause = min(pause, self._deadline - clock.monotonic())
+        if self._probe is not None:
+            pause = min(pause, _LAG_PROBE_SECONDS)
+        return max(pause, 0.001)
+
+    def _take_timeout(self) -> tuple[str, float] | None:
+        """Return slug and elapsed seconds of a stall that nobody was told of; lock held."""
+        now = clock.monotonic()
+        if self._slug is None or self._fired or self._deadline is None or now < self._deadline:
+            return None
+        self._fired = True
+        self._forced_delay = None
+        return self._slug, now - self._slug_since
+
+    def _report_timeout(self, slug: str, elapsed: float) -> None:
+        try:
+            if self._log_writer is not None:
+                self._log_writer.write(
+                    "heartbeat_timeout", slug=slug, elapsed_seconds=round(elapsed, 3)
+                )
+        except Exception as error:  # noqa: BLE001 - kept for the caller
+            self._keep_error(error)
+        try:
+            if self._on_timeout is not None:
+                self._on_timeout(slug, elapsed)
+        except Exception:  # noqa: BLE001 - user code in our thread
+            _log.exception("on_timeout of the heartbeat failed for %r", slug)
+
+    def _set_slug_now(self, slug: str | None) -> None:
+        self._slug = slug
+        self._slug_since = clock.monotonic()
+        self._fired = False
+        limit = self._slug_timeout if self._forced_delay is None else self._forced_delay
+        self._deadline = None if limit is None else self._slug_since + limit
+
+    # Errors
+
+    def _keep_error(self, error: Exception) -> None:
+        with self._wake:
+            self._error = error
+        _log.error("the heartbeat failed: %s: %s", type(error).__name__, error)
+        self._tell(error)
+
+    def _tell(self, error: Exception) -> None:
+        try:
+            if self._on_error is not None:
+                self._on_error(error)
+        except Exception:  # noqa: BLE001 - user code in our thread
+            _log.exception("on_error of the heartbeat failed")
+        if self._interrupt_main:
+            import _thread
+
+            _thread.interrupt_main()
+
+    def _raise_kept_error(self) -> None:
+        with self._wake:
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    # Processes
+
+    def _make_locks(self) -> None:
+        self._wake = threading.Condition()  # guards all that follows; never held during I/O
+        self._file_lock = threading.Lock()  # held for writes to the local disk only
+        self._written = {"sequence": 0}
+        self._thread = None
+        self._probe = None
+
+    def _own(self) -> None:
+        self._pid = os.getpid()
+        self._host = host_name()
+        self._identity = process_identity(self._pid)
+
+    def _after_fork(self) -> None:
+        self._make_locks()
+        self._uploads.reset()
+
+
+def _require_positive(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise ValueError(f"{name}={value!r} must be a positive number of seconds")
+
+
+def _utc_now() -> datetime:
+    return datetime.fromtimestamp(clock.time(), tz=timezone.utc)

@@ -1,0 +1,185 @@
+"""Reads a heartbeat from outside and says whether its run is alive, stalled or dead."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from infra_core.runtime import clock
+
+from ._heartbeat import HEARTBEAT_FILE
+from ._process import is_running
+
+__all__ = ["HeartbeatState", "HeartbeatStatus", "read_heartbeat"]
+
+_DEFAULT_INTERVAL = 30.0  # of 0.7, whose heartbeats do not tell theirs
+
+
+class HeartbeatState(str, Enum):
+    """What a heartbeat says about its run."""
+
+    ALIVE = "alive"
+    """It beats and gets along."""
+    STALLED = "stalled"
+    """Its process lives but does not get along: stuck on an item, or too busy to beat."""
+    DEAD = "dead"
+    """Its process is gone without having said good-bye, or there never was one."""
+    STOPPED = "stopped"
+    """It ended properly, with `HeartbeatMonitor.stop`: not a death."""
+
+    __str__ = str.__str__
+
+
+@dataclass(frozen=True, slots=True)
+class HeartbeatStatus:
+    """The verdict on a heartbeat, and what it rests on.
+
+    Attributes:
+        state: The verdict.
+        reason: It in words, for people.
+        path: The file that was read.
+        age_seconds: Time since the last beat; `None` when there is none.
+        timestamp: When that was.
+        slug: What the run was working on.
+        slug_seconds: For how long, at the last beat.
+        loop_lag_seconds: The lag of its event loop, at the last beat.
+        pid: Its process.
+        host: Where that runs.
+    """
+
+    state: HeartbeatState
+    reason: str
+    path: Path
+    age_seconds: float | None = None
+    timestamp: datetime | None = None
+    slug: str | None = None
+    slug_seconds: float | None = None
+    loop_lag_seconds: float | None = None
+    pid: int | None = None
+    host: str | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the run is alive and gets along."""
+        return self.state is HeartbeatState.ALIVE
+
+
+def read_heartbeat(
+    path: Path | str,
+    *,
+    stale_after: float | None = None,
+    max_loop_lag: float | None = None,
+    utc_now: Callable[[], datetime] | None = None,
+) -> HeartbeatStatus:
+    """Read a heartbeat file and judge it. Never raises for what the file holds.
+
+    In this order: it was stopped; on the machine of the run, its process is gone (a process that
+    got the same number later is not taken for it, and a zombie is gone): dead; the last beat is
+    older than `stale_after`: stalled if its process is known to live, else dead; it says that its
+    item takes too long, or its event loop lags more than `max_loop_lag`: stalled; else alive.
+
+    Another machine, another container and Windows cannot check the process: the age decides.
+    Heartbeats of 0.7 are understood and judged by age.
+
+    Args:
+        path: The heartbeat file, or the storage root that holds it.
+        stale_after: Seconds; by default three of the run's intervals.
+        max_loop_lag: Seconds; by default one interval.
+        utc_now: Source of the time, for tests.
+
+    Returns:
+        The verdict. A missing or unreadable file is dead, and `reason` says so.
+
+    Example:
+        >>> read_heartbeat("/nonexistent").state.value
+        'dead'
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / HEARTBEAT_FILE
+    try:
+        beat = json.loads(path.read_bytes())
+        if not isinstance(beat, dict):
+            raise ValueError(f"it holds {type(beat).__name__} instead of an object")
+        timestamp = _aware(datetime.fromisoformat(str(beat["timestamp"])))
+    except FileNotFoundError:
+        return _dead(path, f"there is no heartbeat at {path}: the run never started, or elsewhere")
+    except OSError as error:
+        return _dead(path, f"the heartbeat cannot be read: {error}")
+    except KeyError:
+        return _dead(path, f"{path} is no heartbeat: it has no timestamp")
+    except ValueError as error:
+        return _dead(path, f"{path} is no heartbeat: {error}")
+    now = utc_now() if utc_now else datetime.fromtimestamp(clock.time(), tz=timezone.utc)
+    # A writer whose clock is ahead of ours has beaten just now.
+    age = max(0.0, (_aware(now) - timestamp).total_seconds())
+    state, reason = _judge(beat, age, stale_after, max_loop_lag)
+    return HeartbeatStatus(
+        state=state,
+        reason=reason,
+        path=path,
+        age_seconds=age,
+        timestamp=timestamp,
+        slug=_text(beat.get("slug")),
+        slug_seconds=_number(beat.get("slug_seconds")),
+        loop_lag_seconds=_number(beat.get("loop_lag_seconds")),
+        pid=_pid(beat),
+        host=_text(beat.get("host")),
+    )
+
+
+def _judge(
+    beat: Mapping[str, Any], age: float, stale_after: float | None, max_loop_lag: float | None
+) -> tuple[HeartbeatState, str]:
+    interval = _number(beat.get("interval_seconds")) or _DEFAULT_INTERVAL
+    stale_after = 3 * interval if stale_after is None else stale_after
+    max_loop_lag = interval if max_loop_lag is None else max_loop_lag
+    slug, pid = beat.get("slug"), _pid(beat)
+    at_work = f"on {slug!r}" if slug is not None else "between items"
+    if beat.get("state") == "stopped":
+        return HeartbeatState.STOPPED, f"the run was stopped properly {age:.0f} s ago"
+    running = (
+        None
+        if pid is None
+        else is_running(pid, _text(beat.get("host")), _text(beat.get("process")))
+    )
+    if running is False:
+        return HeartbeatState.DEAD, f"process {pid} is gone; its last beat was {age:.0f} s ago"
+    if age > stale_after and running:
+        return (
+            HeartbeatState.STALLED,
+            f"process {pid} is there, but has not beaten for {age:.0f} s {at_work}",
+        )
+    if age > stale_after:
+        return HeartbeatState.DEAD, f"no beat for {age:.0f} s, the last one {at_work}"
+    if beat.get("stalled"):
+        seconds = _number(beat.get("slug_seconds")) or 0.0
+        return HeartbeatState.STALLED, f"stuck for {seconds + age:.0f} s {at_work}"
+    lag = _number(beat.get("loop_lag_seconds"))
+    if lag is not None and lag > max_loop_lag:
+        return HeartbeatState.STALLED, f"its event loop was blocked for {lag:.1f} s {at_work}"
+    return HeartbeatState.ALIVE, f"last beat {age:.0f} s ago, {at_work}"
+
+
+def _dead(path: Path, reason: str) -> HeartbeatStatus:
+    return HeartbeatStatus(HeartbeatState.DEAD, reason, path)
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and value is not True else None
+
+
+def _pid(beat: Mapping[str, Any]) -> int | None:
+    pid = beat.get("pid")
+    return pid if isinstance(pid, int) and not isinstance(pid, bool) else None

@@ -1,0 +1,122 @@
+"""What Application Insights answers, and what that means for each item of a batch.
+
+Pure: no clock, no I/O. The rules are those of the Breeze endpoint as its SDKs apply them: 200 all
+accepted, 206 some, 408/429/5xx try again, 402/439 a quota is used up, anything else refused.
+"""
+
+import json
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+
+__all__ = ["Answer", "Verdict", "judge", "parse_retry_after"]
+
+_RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_QUOTA = frozenset({402, 439})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer to a batch, or why there is none.
+
+    Attributes:
+        status: HTTP status, 0 when the connection failed.
+        body: The body.
+        retry_after: Seconds that the server asked for.
+        error: What went wrong when `status` is 0.
+    """
+
+    status: int
+    body: bytes = b""
+    retry_after: float | None = None
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What becomes of the items of a batch, by index.
+
+    Attributes:
+        delivered: They arrived.
+        retry: They are to be sent again.
+        dropped: They are lost, and why.
+        split: The batch was too large: send it again in halves.
+        reason: Why those to be sent again were refused.
+    """
+
+    delivered: list[int] = field(default_factory=list)
+    retry: list[int] = field(default_factory=list)
+    dropped: dict[int, str] = field(default_factory=dict)
+    split: bool = False
+    reason: str = ""
+
+
+def judge(answer: Answer, count: int) -> Verdict:
+    """Decide what becomes of each item.
+
+    Args:
+        answer: The answer to a batch.
+        count: Items in it.
+
+    Returns:
+        A verdict that names every item exactly once.
+    """
+    everything = list(range(count))
+    if answer.status == 0:
+        return Verdict(retry=everything, reason=answer.error or "connection_error")
+    if answer.status in _RETRY or (answer.status in _QUOTA and answer.retry_after):
+        return Verdict(retry=everything, reason=f"http_{answer.status}")
+    if answer.status in _QUOTA:
+        return Verdict(dropped=dict.fromkeys(everything, f"quota_http_{answer.status}"))
+    if answer.status == 413 and count > 1:
+        return Verdict(retry=everything, split=True, reason="http_413")
+    if 200 <= answer.status < 300 or answer.status == 400:
+        return _by_item(answer, count)
+    return Verdict(dropped=dict.fromkeys(everything, f"http_{answer.status}"))
+
+
+def _by_item(answer: Answer, count: int) -> Verdict:
+    """Judge by the `errors` that the body lists; those not listed share the batch's fate."""
+    verdict = Verdict()
+    refused = _errors(answer.body)
+    for index in range(count):
+        status = refused.get(index)
+        if status is None and answer.status == 400:
+            verdict.dropped[index] = "http_400"
+        elif status is None or 200 <= status < 300:
+            verdict.delivered.append(index)
+        elif status in _RETRY:
+            verdict.retry.append(index)
+            verdict.reason = f"item_{status}"
+        else:
+            verdict.dropped[index] = f"item_{status}"
+    return verdict
+
+
+def _errors(body: bytes) -> dict[int, int]:
+    try:
+        errors = json.loads(body)["errors"]
+        return {int(error["index"]): int(error["statusCode"]) for error in errors}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Return the seconds of a `Retry-After` header (RFC 9110, section 10.2.3).
+
+    Args:
+        value: Seconds or an HTTP date.
+        now: Seconds since the epoch.
+
+    Returns:
+        Seconds from now, never negative; `None` when there is no sensible header.
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = parsedate_to_datetime(value).timestamp() - now
+        except (TypeError, ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if seconds < float("inf") else None

@@ -1,0 +1,221 @@
+"""The run log: JSON lines on the local disk at once, in an append blob a moment later."""
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from infra_core.runtime import clock, trace_fields
+
+from ._log_file import LogFile
+from ._plain import Bounds, plain_mapping
+from ._run_log_mirror import RunLogMirror, RunLogUploader
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["RUN_LOG_FILE", "RunLogWriter"]
+
+RUN_LOG_FILE = Path("_logs") / "run.log"
+"""Where the run log lies below the storage root."""
+
+_STATE_FILE = Path("_state") / "run_log_mirror.json"
+_MAX_LINE = 1024 * 1024
+_SMALL: Bounds = (2_048, 100, 6)
+
+
+class RunLogWriter:
+    """Appends events to `_logs/run.log` below the storage root, and mirrors them.
+
+    One line is one JSON object: `timestamp` (ISO 8601, UTC), `event`, the labels, the ids of the
+    active OpenTelemetry span if there is one, and the properties. When `write` returns, the line
+    survives the end of this process, `kill -9` included; it survives a power cut only with
+    `fsync=True`. Threads, processes and forked children may write to one log.
+
+    Any value may be a property: what JSON does not know becomes text, what is too large is cut
+    and says so, secrets are replaced by `<redacted>`. A line is at most 1 MiB.
+
+    The mirror is an append blob of the same name, filled by a thread of its own in batches. While
+    it cannot be reached the lines wait on the disk, for the next run as well if need be. Failures
+    are logged and never raised. Rolled blobs are `run.000001.log`, `run.000002.log`...; rotated
+    local segments have such names too, but the two are independent: the blobs in their order hold
+    the lines in theirs.
+
+    Args:
+        storage_root: Folder of the run.
+        azure_client: Storage client to mirror with (see `RunLogUploader`), or `None` to keep the
+            log on this machine. One that is not configured does the same.
+        utc_now: Source of timestamps, for tests.
+        labels: Properties of every line, such as `{"service": "crawler"}`.
+        fsync: Flush every line to the disk before `write` returns.
+        max_bytes: Size at which the local file is rotated; `None` for never.
+        keep: Rotated files to keep; older ones are removed, never before they are mirrored.
+            `None` keeps all.
+        mirror_interval: Seconds between batches, which bounds how far the mirror lags behind.
+        max_blocks: Blocks after which the mirror goes on with another blob; Azure allows 50,000.
+
+    Raises:
+        ValueError: When a limit is not positive, or `max_blocks` above 50,000.
+
+    Example:
+        >>> log = RunLogWriter(Path(tempfile.mkdtemp()), azure_client=None)
+        >>> line = log.write("asset_downloaded", url="https://a.example/a.png?sig=abc", size=7)
+        >>> line["url"], line["size"]
+        ('https://a.example/a.png?sig=<redacted>', 7)
+    """
+
+    def __init__(
+        self,
+        storage_root: Path,
+        *,
+        azure_client: RunLogUploader | None,
+        utc_now: Callable[[], datetime] | None = None,
+        labels: Mapping[str, Any] | None = None,
+        fsync: bool = False,
+        max_bytes: int | None = 64 * 1024 * 1024,
+        keep: int | None = None,
+        mirror_interval: float = 0.5,
+        max_blocks: int = 49_000,
+    ) -> None:
+        _check_limits(max_bytes, keep, mirror_interval, max_blocks)
+        root = Path(storage_root)
+        self._utc_now = utc_now
+        self._labels = {
+            name: value
+            for name, value in plain_mapping(labels or {}).items()
+            if name not in {"timestamp", "event"}  # those are the line's own
+        }
+        self._keep = keep
+        self._file = LogFile(root / RUN_LOG_FILE, max_bytes=max_bytes, fsync=fsync)
+        self._mirror = (
+            RunLogMirror(
+                azure_client,
+                self._file,
+                root / _STATE_FILE,
+                interval=mirror_interval,
+                max_blocks=max_blocks,
+                keep=keep,
+            )
+            if azure_client is not None
+            else None
+        )
+        self._segment = 0
+
+    @property
+    def path(self) -> Path:
+        """The file that lines are being appended to."""
+        return self._file.path
+
+    def write(self, event: str, **properties: Any) -> dict[str, Any]:
+        """Append one event; it is on the local disk when this returns.
+
+        Args:
+            event: What happened.
+            **properties: Anything worth knowing. `timestamp` replaces the current time.
+
+        Returns:
+            The line as it was written.
+
+        Raises:
+            OSError: The local disk refused it, and nothing of it is there.
+        """
+        entry: dict[str, Any] = {"timestamp": self._now(), "event": event}
+        entry.update(self._labels)
+        entry.update(trace_fields())
+        entry.update(properties)
+        entry = plain_mapping(entry)
+        line = _encode(entry)
+        if len(line) > _MAX_LINE:
+            entry, line = _shrink(entry)
+        position = self._file.append(line)
+        if self._mirror is not None:
+            self._mirror.wake(position)
+        elif self._keep is not None and position[0] != self._segment:
+            self._segment = position[0]
+            self._file.remove_before(position[0], keep=self._keep)
+        return entry
+
+    def flush(self, timeout: float = 10.0) -> bool:
+        """Flush the local file to the disk and wait until the mirror has all lines.
+
+        Args:
+            timeout: Seconds to wait for the mirror at most.
+
+        Returns:
+            Whether the mirror has every line that this writer wrote; always true without one.
+        """
+        self._file.sync()
+        return self._mirror is None or self._mirror.flush(timeout)
+
+    def close(self, timeout: float = 10.0) -> bool:
+        """Flush, end the mirror's thread and close the file; a later `write` opens it again.
+
+        Args:
+            timeout: Seconds to wait for the mirror at most.
+
+        Returns:
+            What `flush` returns.
+        """
+        self._file.sync()
+        done = self._mirror is None or self._mirror.close(timeout)
+        self._file.close()
+        return done
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _now(self) -> str:
+        if self._utc_now is not None:
+            return self._utc_now().isoformat()
+        return datetime.fromtimestamp(clock.time(), tz=timezone.utc).isoformat()
+
+
+def _encode(entry: Mapping[str, Any]) -> bytes:
+    text = json.dumps(entry, ensure_ascii=False)
+    if not text.isascii():  # JSON allows these within strings, readers split lines at them
+        for character, escape in _LINE_ENDS:
+            if character in text:
+                text = text.replace(character, escape)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
+
+
+_LINE_ENDS = (("\x85", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
+
+
+def _shrink(entry: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Cut an entry down until its line is short enough to be handled; it says what it lost."""
+    size = len(_encode(entry))
+    smaller = plain_mapping(entry, _SMALL)
+    smaller["truncated"] = f"the line had {size} bytes, {_MAX_LINE} are allowed"
+    line = _encode(smaller)
+    if len(line) > _MAX_LINE:
+        smaller = plain_mapping(
+            {key: str(value)[:256] for key, value in list(smaller.items())[:100]}, _SMALL
+        )
+        smaller["truncated"] = f"the line had {size} bytes, {_MAX_LINE} are allowed"
+        line = _encode(smaller)
+    return smaller, line
+
+
+def _check_limits(
+    max_bytes: int | None, keep: int | None, mirror_interval: float, max_blocks: int
+) -> None:
+    if max_bytes is not None and max_bytes < 1024:
+        raise ValueError(f"max_bytes={max_bytes!r} is below 1024: pass more, or None for no limit")
+    if keep is not None and keep < 1:
+        raise ValueError(f"keep={keep!r} must be at least 1: the newest rotated file gives the "
+                         "next its number; pass None to keep all")  # fmt: skip
+    if not 0 < mirror_interval <= 60:
+        raise ValueError(f"mirror_interval={mirror_interval!r} must be above 0 and at most 60 s")
+    if not 1 <= max_blocks <= 50_000:
+        raise ValueError(f"max_blocks={max_blocks!r} must be 1 to 50,000, the limit of Azure")

@@ -1,0 +1,396 @@
+"""Delivers telemetry from a thread of its own: bounded, in batches, with every loss counted."""
+
+import atexit
+import logging
+import sys
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from infra_core.runtime import RetryPolicy, clock
+
+from ._fork import reset_in_child
+from ._http_transport import Transport
+from ._ingestion import Verdict, judge
+
+__all__ = ["Sender", "SenderLimits", "TelemetryStats"]
+
+T = TypeVar("T")
+_log = logging.getLogger("infra_core.azure.monitoring")
+
+_RETRY = RetryPolicy(max_retries=10, backoff=1.0, max_backoff=120.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TelemetryStats:
+    """Where every item went: `tracked == delivered + pending + dropped`.
+
+    Attributes:
+        tracked: Items handed in.
+        delivered: Items that the service accepted.
+        pending: Items that wait or are on their way.
+        retried: Times that an item was sent again.
+        dropped_by_reason: Items lost, by reason: `queue_full`, `http_400`, `item_400`,
+            `quota_http_402`, `retries_exhausted:http_503`, `closed`, `unencodable`...
+    """
+
+    tracked: int
+    delivered: int
+    pending: int
+    retried: int
+    dropped_by_reason: Mapping[str, int]
+
+    @property
+    def dropped(self) -> int:
+        """Items lost, for whatever reason."""
+        return sum(self.dropped_by_reason.values())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderLimits:
+    """Bounds of a sender.
+
+    Attributes:
+        queue_items: Items that may wait; more push out the oldest.
+        queue_bytes: Rough memory that they may take.
+        batch_items: Most items of a request.
+        batch_bytes: Most bytes of a request before compression.
+        batch_seconds: Time after which an incomplete batch is sent.
+        idle_seconds: Time without items after which the thread ends, until the next one.
+        exit_seconds: Time that delivery may take when the interpreter ends.
+        retry: Retries of a batch. A `Retry-After` above `max_backoff` ends them.
+    """
+
+    queue_items: int = 8_192
+    queue_bytes: int = 16 * 1024 * 1024
+    batch_items: int = 250
+    batch_bytes: int = 512 * 1024
+    batch_seconds: float = 2.0
+    idle_seconds: float = 60.0
+    exit_seconds: float = 5.0
+    retry: RetryPolicy = _RETRY
+
+
+class Sender(Generic[T]):
+    """A bounded queue and the thread that empties it.
+
+    The thread starts with the first item and ends when there was none for a while. `put` takes a
+    lock that is never held during I/O. A forked child begins with an empty queue: what its parent
+    has queued is its parent's to send.
+
+    Args:
+        transport: Carries the batches; used by the thread only.
+        encode: Makes an item's bytes, in the thread.
+        size: Rough size of an item in memory.
+        limits: The bounds.
+    """
+
+    _changed: threading.Condition
+    _queue: deque[tuple[T, int]]
+    _queued_bytes: int
+    _in_flight: int
+    _tracked: int
+    _delivered: int
+    _retried: int
+    _flush_to: int
+    _hurries: int
+    _dropped: Counter[str]
+    _unlogged: dict[str, int]
+    _finalizer: bool
+    _closed: bool
+    _thread: threading.Thread | None
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        encode: Callable[[T], bytes],
+        size: Callable[[T], int],
+        limits: SenderLimits,
+    ) -> None:
+        self._transport = transport
+        self._encode = encode
+        self._size = size
+        self._limits = limits
+        self._at_exit = False
+        self._exiting = False
+        self._reset()
+        reset_in_child(self)
+
+    def put(self, item: T) -> None:
+        """Queue an item; never waits, never raises for reasons of transport."""
+        size = self._size(item)
+        with self._changed:
+            self._tracked += 1
+            if self._closed:
+                self._drop(1, "closed")
+                return
+            self._queue.append((item, size))
+            self._queued_bytes += size
+            while len(self._queue) > self._limits.queue_items or (
+                self._queued_bytes > self._limits.queue_bytes and len(self._queue) > 1
+            ):
+                _, oldest = self._queue.popleft()
+                self._queued_bytes -= oldest
+                self._drop(1, "queue_full")
+            if self._thread is None:
+                self._start()
+            elif len(self._queue) == 1 or len(self._queue) >= self._limits.batch_items:
+                self._changed.notify_all()
+            exiting = self._exiting
+        self._log_losses()
+        if exiting:  # tracked by an exit handler that ran after ours: now or never
+            self.flush(self._limits.exit_seconds)
+
+    def flush(self, timeout: float) -> bool:
+        """Send what is queued at once.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether everything put before was delivered: false when something is still on its
+            way, or was dropped meanwhile.
+        """
+        with self._changed:
+            lost = sum(self._dropped.values())
+            target = self._tracked
+            self._hurries += 1
+            self._flush_to = max(self._flush_to, target)
+            if self._pending():
+                if self._thread is None:
+                    self._start()
+                self._changed.notify_all()
+            done = self._changed.wait_for(lambda: self._settled() >= target, timeout)
+            return done and sum(self._dropped.values()) == lost
+
+    def close(self, timeout: float) -> bool:
+        """Flush, refuse further items and end the thread; what is left then is dropped.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            What `flush` returns.
+        """
+        done = self.flush(timeout)
+        with self._changed:
+            self._closed = True
+            if self._queue:
+                self._drop(len(self._queue), "closed")
+                self._queue.clear()
+                self._queued_bytes = 0
+            thread = self._thread
+            self._changed.notify_all()
+        self._log_losses()
+        if done and thread is not None and thread is not threading.current_thread():
+            thread.join(1.0)
+        if self._at_exit:
+            atexit.unregister(self._finish)
+            self._at_exit = False
+        return done
+
+    def stats(self) -> TelemetryStats:
+        """Return where every item went so far."""
+        with self._changed:
+            return TelemetryStats(
+                tracked=self._tracked,
+                delivered=self._delivered,
+                pending=self._pending(),
+                retried=self._retried,
+                dropped_by_reason=MappingProxyType(dict(self._dropped)),
+            )
+
+    # The thread
+
+    def _start(self) -> None:
+        """Start the thread; the caller holds the lock."""
+        thread = threading.Thread(target=self._run, name="infra-core-telemetry", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is ending and allows no threads
+            self._drop(len(self._queue), "interpreter_exit")
+            self._queue.clear()
+            self._queued_bytes = 0
+            return
+        self._thread = thread
+        if not self._at_exit:
+            self._at_exit = True
+            atexit.register(self._finish)
+        # Children of multiprocessing leave without running atexit, but run these.
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None and not self._finalizer:
+            self._finalizer = True
+            util.Finalize(None, self._finish, exitpriority=100)
+
+    def _run(self) -> None:
+        while True:
+            batch = self._next_batch()
+            if batch is None:
+                return
+            try:
+                self._deliver(batch)
+            except Exception as error:  # noqa: BLE001 - a defect here must not end all delivery
+                _log.exception("telemetry sender failed")
+                with self._changed:
+                    self._drop(self._in_flight, f"internal:{type(error).__name__}")
+                    self._in_flight = 0
+                    self._changed.notify_all()
+                self._log_losses()
+
+    def _next_batch(self) -> list[T] | None:
+        """Wait for a batch; `None` when the thread is to end."""
+        limits = self._limits
+        with self._changed:
+            if not self._queue and not self._closed:
+                self._changed.wait_for(
+                    lambda: self._queue or self._closed, timeout=limits.idle_seconds
+                )
+            if not self._queue:
+                self._thread = None
+                self._transport.close()
+                return None
+            self._changed.wait_for(self._is_due, timeout=limits.batch_seconds)
+            batch: list[T] = []
+            total = 0
+            while self._queue and len(batch) < limits.batch_items:
+                item, size = self._queue[0]
+                if batch and total + size > limits.batch_bytes:
+                    break
+                self._queue.popleft()
+                self._queued_bytes -= size
+                total += size
+                batch.append(item)
+            self._in_flight = len(batch)
+            return batch
+
+    def _is_due(self) -> bool:
+        return (
+            self._closed
+            or len(self._queue) >= self._limits.batch_items
+            or self._queued_bytes >= self._limits.batch_bytes
+            or self._settled() < self._flush_to
+        )
+
+    def _deliver(self, batch: list[T]) -> None:
+        encoded: list[bytes] = []
+        for item in batch:
+            try:
+                encoded.append(self._encode(item))
+            except Exception:  # noqa: BLE001 - a foreign str subclass, say
+                _log.exception("a telemetry item could not be encoded")
+                self._settle(dropped={"unencodable": 1})
+        waiting = [encoded] if encoded else []
+        while waiting:
+            waiting.extend(self._send(waiting.pop()))
+
+    def _send(self, items: list[bytes]) -> list[list[bytes]]:
+        """Send until every item is settled; returns halves of a batch that is too large."""
+        started = clock.monotonic()
+        retry = 0
+        while True:
+            answer = self._transport.send(items)
+            verdict = judge(answer, len(items))
+            self._settle_verdict(verdict)
+            if not verdict.retry:
+                return []
+            if verdict.split:
+                middle = len(items) // 2
+                return [items[:middle], items[middle:]]
+            items = [items[index] for index in verdict.retry]
+            wait = self._limits.retry.next_wait(
+                retry=retry,
+                elapsed=clock.monotonic() - started,
+                retry_after=answer.retry_after,
+            )
+            asked = answer.retry_after is not None
+            if wait is None or not self._pause(wait, asked=asked):
+                reason = "closed" if wait is not None else "retries_exhausted"
+                self._settle(dropped={f"{reason}:{verdict.reason}": len(items)})
+                return []
+            retry += 1
+            with self._changed:
+                self._retried += len(items)
+
+    def _pause(self, seconds: float, *, asked: bool) -> bool:
+        """Wait before a retry; False when the sender was closed.
+
+        Somebody who flushes does not wait for a backoff of ours, but for one that the server
+        asked for.
+        """
+        with self._changed:
+            hurries = self._hurries
+            self._changed.wait_for(
+                lambda: self._closed or (self._hurries > hurries and not asked), timeout=seconds
+            )
+            return not self._closed
+
+    # Accounts
+
+    def _settle_verdict(self, verdict: Verdict) -> None:
+        self._settle(delivered=len(verdict.delivered), dropped=Counter(verdict.dropped.values()))
+
+    def _settle(self, *, delivered: int = 0, dropped: Mapping[str, int] | None = None) -> None:
+        with self._changed:
+            self._delivered += delivered
+            self._in_flight -= delivered
+            for reason, count in (dropped or {}).items():
+                self._drop(count, reason)
+                self._in_flight -= count
+            self._changed.notify_all()
+        self._log_losses()
+
+    def _drop(self, count: int, reason: str) -> None:
+        before = self._dropped[reason]
+        self._dropped[reason] += count
+        if before.bit_length() != (before + count).bit_length():  # at 1, 2, 4, 8...
+            self._unlogged[reason] = before + count
+
+    def _log_losses(self) -> None:
+        """Log what was lost, without the lock: a slow handler must hold up nobody else."""
+        if not self._unlogged:
+            return
+        with self._changed:
+            losses, self._unlogged = self._unlogged, {}
+        for reason, count in losses.items():
+            _log.warning("telemetry: %d event(s) lost so far, reason %s", count, reason)
+
+    def _pending(self) -> int:
+        return len(self._queue) + self._in_flight
+
+    def _settled(self) -> int:
+        return self._tracked - self._pending()
+
+    # The end of the process, and children of it
+
+    def _finish(self) -> None:
+        with self._changed:
+            self._exiting = True
+            pending = self._pending()
+        if pending and not self.flush(self._limits.exit_seconds):
+            stats = self.stats()
+            _log.warning(
+                "telemetry: %d event(s) undelivered at exit, dropped: %s",
+                stats.pending,
+                dict(stats.dropped_by_reason) or "none",
+            )
+
+    def _after_fork(self) -> None:
+        self._transport.close()
+        self._reset()
+        self._exiting = False
+
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._queue = deque()
+        self._queued_bytes = 0
+        self._in_flight = 0
+        self._tracked = self._delivered = self._retried = self._flush_to = self._hurries = 0
+        self._dropped = Counter()
+        self._unlogged = {}
+        self._finalizer = False
+        self._closed = False
+        self._thread = None

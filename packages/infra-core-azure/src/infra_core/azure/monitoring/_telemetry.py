@@ -1,0 +1,250 @@
+"""Telemetry events: validated at once, delivered in the background, never in the way."""
+
+import json
+import logging
+import traceback
+import warnings
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from infra_core.runtime import clock, trace_fields
+
+from ._envelope import MAX_VALUE, Item, encode_item
+from ._plain import Bounds, plain_mapping, plain_text, without_secrets
+from ._sender import Sender, SenderLimits, TelemetryStats
+from ._telemetry_config import TelemetryConfig
+from ._telemetry_events import TelemetryEvent, check_identifier, check_metadata, to_event
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["TelemetryClient"]
+
+_BOUNDS: Bounds = (4 * MAX_VALUE, 1_000, 8)
+_IDS = ("batch_id", "job_id", "slug")
+
+
+class _Exporter(Protocol):
+    def put(self, item: Item) -> None: ...
+    def flush(self, timeout: float) -> bool: ...
+    def close(self, timeout: float) -> bool: ...
+    def stats(self) -> TelemetryStats: ...
+
+
+class TelemetryClient:
+    """Tracks events in Application Insights and in the log.
+
+    Every event is logged (`telemetry_event {...}`, errors as `telemetry_error {...}`). With a
+    connection string it is also sent as a custom event whose `customDimensions` are the ids, the
+    service and the metadata as text, and whose `customMeasurements` are the numbers among the
+    metadata. Tracking validates, copies and queues; it never waits for the network and never
+    raises because of it. `flush` waits, and what is queued when the interpreter ends is delivered
+    within five seconds or counted as lost.
+
+    Values over 8,192 characters, names over 150, and items over 64 KB are cut, visibly. Secrets
+    are replaced. Where a span of OpenTelemetry is active, its ids become the operation's.
+
+    Args:
+        config: Where to send to. Without one the environment is read, which is deprecated.
+        service_name: Role of this service on the application map.
+        logger_name: Logger of the events, `infra_core.azure.telemetry` by default.
+        limits: Bounds of queue, batches and retries.
+
+    Raises:
+        ConfigurationError: The connection string is unusable, or `otel` is not installed.
+
+    Example:
+        >>> client = TelemetryClient(config=TelemetryConfig(backend="log"), service_name="crawler")
+        >>> client.track_event(TelemetryEvent.STARTED, batch_id="batch-1", metadata={"urls": 12})
+        >>> client.close()
+        True
+    """
+
+    def __init__(
+        self,
+        *,
+        config: TelemetryConfig | None = None,
+        service_name: str = "infra_core",
+        logger_name: str | None = None,
+        limits: SenderLimits | None = None,
+    ) -> None:
+        if config is None:
+            warnings.warn(
+                "TelemetryClient() without a config is deprecated: pass "
+                "TelemetryConfig.from_env() or TelemetryConfig.from_env_with_prefix(...)",
+                DeprecationWarning,
+                stacklevel=2,
+            )
+            config = TelemetryConfig.from_env()
+        self.config = config
+        self.service_name = service_name
+        self._logger = logging.getLogger(logger_name or "infra_core.azure.telemetry")
+        backend = config.resolved_backend()
+        self._silent = backend is None
+        self._exporter: _Exporter | None = None
+        if backend == "applicationinsights":
+            self._exporter = _own_exporter(config, limits or SenderLimits())
+        elif backend == "otel":
+            from ._otel import OtelExporter
+
+            self._exporter = OtelExporter(config, service_name, limits or SenderLimits())
+
+    def track_event(self, name: TelemetryEvent | str, **properties: Any) -> None:
+        """Track an event.
+
+        Args:
+            name: A `TelemetryEvent` or its name.
+            **properties: `batch_id`, `job_id` and `slug` are strings, `metadata` is a mapping
+                with string keys; everything else joins the metadata.
+
+        Raises:
+            ValueError: The event is unknown, or an id or the metadata is of the wrong type.
+        """
+        self._track(name, properties, logging.INFO)
+
+    def track_error(self, name: TelemetryEvent | str, **properties: Any) -> None:
+        """Track an event that is an error.
+
+        Args:
+            name: See `track_event`.
+            **properties: See `track_event`. An exception among them is sent with its stack, as an
+                item of its own for the service's failure views.
+
+        Raises:
+            ValueError: See `track_event`.
+        """
+        self._track(name, properties, logging.ERROR)
+
+    def validate_event(self, name: TelemetryEvent | str) -> TelemetryEvent:
+        """Return the event of a name.
+
+        Raises:
+            ValueError: There is no such event; the message lists those there are.
+        """
+        return to_event(name)
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Deliver what is queued.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            Whether everything tracked before arrived. Always true when events are only logged.
+        """
+        return self._exporter is None or self._exporter.flush(timeout)
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Flush and end; events tracked later are counted as dropped.
+
+        Args:
+            timeout: Seconds to wait at most.
+
+        Returns:
+            What `flush` returns.
+        """
+        return self._exporter is None or self._exporter.close(timeout)
+
+    def stats(self) -> TelemetryStats:
+        """Return how many items were delivered, wait, or were dropped and why."""
+        if self._exporter is None:
+            return TelemetryStats(0, 0, 0, 0, {})
+        return self._exporter.stats()
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _track(self, name: TelemetryEvent | str, properties: Mapping[str, Any], level: int) -> None:
+        event = to_event(name)
+        rest = dict(properties)
+        ids = {key: check_identifier(key, rest.pop(key, None)) for key in _IDS}
+        given = {**check_metadata(rest.pop("metadata", None)), **rest}
+        if self._silent:
+            return
+        metadata = plain_mapping(given, _BOUNDS)
+        payload: dict[str, Any] = {"service": self.service_name, "event": event.value}
+        payload.update((key, value and without_secrets(value)) for key, value in ids.items())
+        if metadata:
+            payload["metadata"] = metadata
+        trace = trace_fields()
+        self._write_log(payload, level, trace)
+        if self._exporter is not None:
+            item = _to_item(payload, level, trace)
+            self._exporter.put(item)
+            if level >= logging.ERROR:
+                for value in given.values():
+                    if isinstance(value, BaseException):
+                        self._exporter.put(_with_exception(item, value))
+
+    def _write_log(self, payload: Mapping[str, Any], level: int, trace: Mapping[str, str]) -> None:
+        if self._logger.isEnabledFor(level):
+            kind = "telemetry_error" if level >= logging.ERROR else "telemetry_event"
+            text = json.dumps(payload, ensure_ascii=False)
+            self._logger.log(level, "%s %s", kind, text, extra={**trace, "telemetry": payload})
+
+
+def _own_exporter(config: TelemetryConfig, limits: SenderLimits) -> _Exporter:
+    from ._http_transport import IngestionTransport
+
+    ingestion = config.ingestion()
+    return Sender(
+        IngestionTransport(ingestion.url),
+        encode=lambda item: encode_item(item, ingestion.key),
+        size=lambda item: item.size,
+        limits=limits,
+    )
+
+
+def _to_item(payload: Mapping[str, Any], level: int, trace: Mapping[str, str]) -> Item:
+    metadata: Mapping[str, Any] = payload.get("metadata", {})
+    properties = {key: plain_text(value) for key, value in metadata.items()}
+    properties |= {key: payload[key] for key in ("service", *_IDS) if payload[key] is not None}
+    if level >= logging.ERROR:
+        properties["severity"] = "error"
+    return Item(
+        name=payload["event"],
+        time=_now(),
+        service=payload["service"],
+        properties=properties,
+        measurements={
+            key: float(value)
+            for key, value in metadata.items()
+            if isinstance(value, (int, float)) and not isinstance(value, bool)
+        },
+        operation=dict(trace),
+    )
+
+
+def _with_exception(item: Item, error: BaseException) -> Item:
+    try:
+        stack = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        message = str(error)
+    except Exception:  # noqa: BLE001 - an exception with a broken __str__
+        stack, message = "", "its message cannot be printed"
+    return Item(
+        name=item.name,
+        time=item.time,
+        service=item.service,
+        properties={**item.properties, "event": item.name},
+        operation=item.operation,
+        exception=(
+            f"{type(error).__module__}.{type(error).__qualname__}",
+            without_secrets(message),
+            without_secrets(stack),
+        ),
+    )
+
+
+def _now() -> str:
+    moment = datetime.fromtimestamp(clock.time(), tz=timezone.utc)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

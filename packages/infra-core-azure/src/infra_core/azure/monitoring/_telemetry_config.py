@@ -1,0 +1,174 @@
+"""Where telemetry goes: connection strings, instrumentation keys and the environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import urlsplit
+
+from ..exceptions import ConfigurationError
+
+__all__ = ["Backend", "Ingestion", "TelemetryConfig"]
+
+Backend = Literal["auto", "applicationinsights", "otel", "log"]
+
+_BACKENDS = ("auto", "applicationinsights", "otel", "log")
+_CONNECTION = "APPLICATIONINSIGHTS_CONNECTION_STRING"
+_KEY = "APPINSIGHTS_INSTRUMENTATIONKEY"
+# https://learn.microsoft.com/azure/azure-monitor/app/connection-strings
+_DEFAULT_ENDPOINT = "https://dc.services.visualstudio.com"
+_TRACK = "/v2.1/track"
+
+
+@dataclass(frozen=True, slots=True)
+class Ingestion:
+    """Where to post telemetry, and in whose name.
+
+    Attributes:
+        key: The instrumentation key.
+        url: Full URL of the track endpoint.
+    """
+
+    key: str = field(repr=False)
+    url: str
+
+
+@dataclass(frozen=True)
+class TelemetryConfig:
+    """Settings of a `TelemetryClient`. The connection string never shows in its `repr`.
+
+    Attributes:
+        connection_string: Connection string of an Application Insights resource, or only its
+            instrumentation key.
+        enabled: `False` silences the client.
+        backend: `applicationinsights` sends with infra-core's own sender, `otel` through
+            azure-monitor-opentelemetry-exporter (extra `[otel]`), `log` only logs. `auto` sends
+            with the own sender when there is a connection string and logs otherwise.
+
+    Raises:
+        ConfigurationError: The backend is unknown.
+    """
+
+    connection_string: str | None = None
+    enabled: bool = True
+    # Not compared: 0.7 has no such field, and what it reads from an empty environment equals
+    # `TelemetryConfig(enabled=False)`, of which only the former is to be logged.
+    backend: Backend = field(default="auto", compare=False)
+
+    def __post_init__(self) -> None:
+        if self.backend not in _BACKENDS:
+            raise ConfigurationError(
+                f"telemetry backend {self.backend!r} is unknown: choose one of "
+                f"{', '.join(_BACKENDS)}"
+            )
+
+    def __repr__(self) -> str:
+        shown = None if self.connection_string is None else "<redacted>"
+        return (
+            f"TelemetryConfig(connection_string={shown!r}, enabled={self.enabled!r}, "
+            f"backend={self.backend!r})"
+        )
+
+    @classmethod
+    def from_env(cls, *, env: Mapping[str, str] | None = None) -> "TelemetryConfig":
+        """Read `APPLICATIONINSIGHTS_CONNECTION_STRING`, else `APPINSIGHTS_INSTRUMENTATIONKEY`.
+
+        Args:
+            env: Instead of the process's environment.
+
+        Returns:
+            The settings. With neither variable `enabled` is false, as in 0.7, and events are
+            logged.
+        """
+        return cls._first_of([_CONNECTION, _KEY], env)
+
+    @classmethod
+    def from_env_with_prefix(
+        cls, prefix: str, *, env: Mapping[str, str] | None = None
+    ) -> "TelemetryConfig":
+        """Read `PREFIX_APPLICATIONINSIGHTS_CONNECTION_STRING`, else what `from_env` reads.
+
+        Args:
+            prefix: Name of the service in capitals, such as `CRAWLER`.
+            env: Instead of the process's environment.
+
+        Example:
+            >>> settings = {"CRAWLER_APPLICATIONINSIGHTS_CONNECTION_STRING": "InstrumentationKey=k"}
+            >>> TelemetryConfig.from_env_with_prefix("CRAWLER", env=settings)
+            TelemetryConfig(connection_string='<redacted>', enabled=True, backend='auto')
+        """
+        own = [f"{prefix.rstrip('_')}_{_CONNECTION}"] if prefix.rstrip("_") else []
+        return cls._first_of([*own, _CONNECTION, _KEY], env)
+
+    @classmethod
+    def _first_of(cls, names: list[str], env: Mapping[str, str] | None) -> "TelemetryConfig":
+        source = os.environ if env is None else env
+        for name in names:
+            value = (source.get(name) or "").strip()
+            if value:
+                return cls(connection_string=value)
+        return cls(connection_string=None, enabled=False, backend="log")
+
+    def resolved_backend(self) -> Backend | None:
+        """Return which backend serves these settings, `None` for none at all.
+
+        Raises:
+            ConfigurationError: The backend needs a connection string and there is none.
+        """
+        if self.backend == "log":
+            return "log"
+        if not self.enabled:
+            return None
+        if self.backend == "auto":
+            return "applicationinsights" if self.connection_string else "log"
+        if not self.connection_string:
+            raise ConfigurationError(
+                f"telemetry backend {self.backend!r} needs a connection string: set {_CONNECTION}, "
+                "or choose the backend 'log'"
+            )
+        return self.backend
+
+    def ingestion(self) -> Ingestion:
+        """Return endpoint and key.
+
+        Raises:
+            ConfigurationError: There is no key, or the endpoint is no http(s) URL.
+        """
+        text = (self.connection_string or "").strip()
+        if "=" not in text:
+            parts = {"instrumentationkey": text}
+        else:
+            pairs = (part.partition("=") for part in text.split(";") if part.strip())
+            parts = {name.strip().lower(): value.strip() for name, _, value in pairs}
+        key = parts.get("instrumentationkey", "")
+        if not key:
+            raise ConfigurationError(
+                "the Application Insights connection string has no InstrumentationKey: copy the "
+                "whole string from the resource's overview page into " + _CONNECTION
+            )
+        endpoint = parts.get("ingestionendpoint") or _from_suffix(parts) or _DEFAULT_ENDPOINT
+        split = urlsplit(endpoint)
+        if split.scheme not in {"http", "https"} or not split.hostname:
+            raise ConfigurationError(
+                f"IngestionEndpoint={endpoint!r} of the Application Insights connection string is "
+                "no URL: it looks like https://westeurope-1.in.applicationinsights.azure.com/"
+            )
+        return Ingestion(key=key, url=endpoint.rstrip("/") + _TRACK)
+
+    def otel_connection_string(self) -> str:
+        """Return what the exporter of Azure Monitor takes, also for an instrumentation key only.
+
+        Raises:
+            ConfigurationError: See `ingestion`.
+        """
+        ingestion = self.ingestion()
+        endpoint = ingestion.url.removesuffix(_TRACK)
+        return f"InstrumentationKey={ingestion.key};IngestionEndpoint={endpoint}/"
+
+
+def _from_suffix(parts: Mapping[str, str]) -> str | None:
+    suffix = parts.get("endpointsuffix")
+    if not suffix:
+        return None
+    location = parts.get("location")
+    return f"https://{location + '.' if location else ''}dc.{suffix}"
