@@ -123,7 +123,7 @@ def plan_batches(
 
 def _wire_size(row: Row) -> int:
     """Bytes of the row as JSON, at least: what is not ASCII travels escaped."""
-    size = 6 * (len(row.partition) + len(row.key)) * 2
+    size = 160 + 6 * (len(row.partition) + len(row.key)) * 2
     for name, value in row.properties.items():
         size += 2 * len(name) + 60  # the name twice: the property and its type
         if isinstance(value, str):

@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS jobs (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (batch, status, job);
 """
+_COLUMNS = "batch, job, etag, properties"
 _UPSERT = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -176,12 +177,10 @@ class _JobFile:
             where.append("(batch, job) > (?, ?)")
             arguments += _read_token(token)
         condition = " AND ".join(where) or "1"
+        # Fixed texts and question marks: no value stands in the statement itself.
+        select = f"SELECT {_COLUMNS} FROM jobs WHERE {condition} ORDER BY batch, job LIMIT ?"  # noqa: S608
         with self._read() as connection:
-            found = connection.execute(
-                "SELECT batch, job, etag, properties FROM jobs "
-                f"WHERE {condition} ORDER BY batch, job LIMIT ?",
-                (*arguments, limit + 1),
-            ).fetchall()
+            found = connection.execute(select, (*arguments, limit + 1)).fetchall()
         rows = [_row(item) for item in found[:limit]]
         more = len(found) > limit
         return rows, json.dumps([rows[-1].partition, rows[-1].key]) if more else None

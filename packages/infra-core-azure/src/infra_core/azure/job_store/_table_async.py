@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 
@@ -32,6 +33,7 @@ RecordT = TypeVar("RecordT")
 T = TypeVar("T")
 
 _DEFAULT: Any = JobRecord
+_BATCH_BYTES = 1_000_000  # aiohttp warns about larger bodies, which would hold up the event loop
 
 
 class AsyncAzureTableJobStore(Generic[RecordT]):
@@ -89,7 +91,7 @@ class AsyncAzureTableJobStore(Generic[RecordT]):
             env=env,
         )
         options = table_client_options(self._config)
-        self._steps = JobSteps(record_type, plan_batches)
+        self._steps = JobSteps(record_type, partial(plan_batches, max_bytes=_BATCH_BYTES))
         self._clients: LoopLocal[_AsyncTableRows] = LoopLocal(
             lambda: _AsyncTableRows(self._config, options), _AsyncTableRows.close
         )

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from azure.data.tables import EdmType, EntityProperty, TableEntity
@@ -68,6 +68,9 @@ def etag_of(metadata: Mapping[str, Any]) -> str:
     return str(metadata["etag"])
 
 
+_MILLISECOND = timedelta(milliseconds=1)
+
+
 def odata_filter(query: Query) -> str:
     """Return a query as an OData filter, empty for all rows.
 
@@ -81,18 +84,21 @@ def odata_filter(query: Query) -> str:
     if query.statuses:
         alternatives = " or ".join(f"status eq {odata_string(s)}" for s in query.statuses)
         parts.append(f"({alternatives})")
+    # Bounds are widened to whole milliseconds, since emulators compare no finer; the records that
+    # come back are judged to the microsecond (`RecordBinding.matches`).
     if query.since is not None:
         parts.append(f"updated_at ge {_literal(query.since)}")
     if query.until is not None:
-        parts.append(f"updated_at lt {_literal(query.until)}")
+        parts.append(f"updated_at lt {_literal(query.until + _MILLISECOND)}")
     if query.claimable_at is not None:
-        ended = f"(status eq 'running' and lease_until lt {_literal(query.claimable_at)})"
+        end = _literal(query.claimable_at + _MILLISECOND)
+        ended = f"(status eq 'running' and lease_until lt {end})"
         parts.append(f"(status eq 'pending' or {ended})")
     return " and ".join(parts)
 
 
 def _literal(moment: datetime) -> str:
-    return f"datetime'{to_utc(moment).replace(tzinfo=None).isoformat(timespec='microseconds')}Z'"
+    return f"datetime'{to_utc(moment).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z'"
 
 
 def write_token(continuation: Any) -> str | None:

@@ -266,10 +266,10 @@ def _dict(key_hint: Any, value_hint: Any, where: str) -> Converter:
             wrong(value, path, "dict")
         encoded = {}
         for name, part in value.items():
-            text = key.encode(name, f"{path} key")
+            text = key.encode(name, f"{path}[key]")
             encoded[str(text) if numeric else text] = item.encode(part, f"{path}[{name!r}]")
             if not isinstance(text, str) and not numeric:
-                wrong(name, f"{path} key", "text in JSON")
+                wrong(name, f"{path}[key]", "text in JSON")
         return encoded
 
     return Converter(
@@ -334,6 +334,6 @@ def _json_types(value: Any, path: str) -> Any:
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
-                wrong(name, f"{path} key", "text in JSON")
+                wrong(name, f"{path}[key]", "text in JSON")
         return {name: _json_types(part, f"{path}[{name!r}]") for name, part in value.items()}
     return wrong(value, path, "JSON types (an untyped place; give the field a type hint for more)")

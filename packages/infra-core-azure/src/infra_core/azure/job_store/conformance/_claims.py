@@ -1,0 +1,103 @@
+"""Workers, leases and attempts."""
+
+# ruff: noqa: S101 - these are tests
+from threading import Thread
+
+from infra_core.runtime.testing import fast_time
+
+from ...exceptions import (
+    JobConflictError,
+)
+from .._records import JobRecord, JobStatus
+from ._base import Checks, raised
+
+__all__ = ["ClaimChecks"]
+
+
+class ClaimChecks(Checks):
+    """Workers, leases and attempts."""
+
+    def test_a_claimed_job_is_held_for_the_worker(self) -> None:
+        """The claim starts the job, and nobody else gets it while the lease lasts."""
+        with self.open_store() as store, fast_time():
+            batch = self.batch()
+            store.create(JobRecord(batch, "job"))
+            job = store.claim(batch, worker="one", lease_seconds=60)
+            assert (job.status, job.attempts, job.lease_owner) == (JobStatus.RUNNING, 1, "one")
+            assert store.claim(batch, worker="two", lease_seconds=60) is None
+            assert store.update(job.complete()).lease_owner is None
+            assert store.claim(batch, worker="two", lease_seconds=60) is None
+
+    def test_an_expired_lease_is_taken_over_and_the_first_worker_learns_it(self) -> None:
+        """After the lease somebody else goes on, and the slow worker's result is refused."""
+        with self.open_store() as store, fast_time() as time:
+            batch = self.batch()
+            store.create(JobRecord(batch, "job"))
+            slow = store.claim(batch, worker="slow", lease_seconds=60)
+            time.advance(61)
+            quick = store.claim(batch, worker="quick", lease_seconds=60)
+            assert (quick.lease_owner, quick.attempts) == ("quick", 2)
+            error = raised(JobConflictError, lambda: store.update(slow.complete()))
+            assert error.theirs.lease_owner == "quick"
+            raised(JobConflictError, lambda: store.renew(slow, lease_seconds=60))
+            assert store.update(quick.complete()).status is JobStatus.COMPLETED
+
+    def test_a_renewed_lease_is_not_taken_over(self) -> None:
+        """A worker that needs longer renews in time."""
+        with self.open_store() as store, fast_time() as time:
+            batch = self.batch()
+            store.create(JobRecord(batch, "job"))
+            job = store.claim(batch, worker="one", lease_seconds=60)
+            time.advance(50)
+            job = store.renew(job, lease_seconds=60)
+            time.advance(50)
+            assert store.claim(batch, worker="two", lease_seconds=60) is None
+            store.update(job.complete())
+
+    def test_a_running_job_without_a_lease_is_nobodys_to_take(self) -> None:
+        """What was started without a claim is left alone."""
+        with self.open_store() as store:
+            job = store.create(JobRecord(self.batch(), "job").start())
+            assert store.claim(job.batch_id, worker="one", lease_seconds=60) is None
+
+    def test_a_job_that_used_up_its_attempts_becomes_timed_out(self) -> None:
+        """A job that kills its workers is not given out for ever."""
+        with self.open_store() as store, fast_time() as time:
+            batch = self.batch()
+            store.create(JobRecord(batch, "poison"))
+            for _ in range(2):
+                assert store.claim(batch, worker="w", lease_seconds=1, max_attempts=2)
+                time.advance(2)
+            assert store.claim(batch, worker="w", lease_seconds=1, max_attempts=2) is None
+            stored = store.fetch(batch, "poison")
+            assert stored.status is JobStatus.TIMED_OUT
+            assert "2 attempts" in stored.error
+
+    def test_no_two_workers_get_the_same_job(self) -> None:
+        """Threads that claim at the same time share out all jobs, each once."""
+        with self.open_store() as store:
+            batch = self.batch()
+            store.save_many(JobRecord(batch, f"{n:02}") for n in range(24))
+            taken: list[str] = []
+
+            def work(name: str) -> None:
+                while (job := store.claim(batch, worker=name, lease_seconds=600)) is not None:
+                    taken.append(job.job_id)
+                    store.update(job.complete())
+
+            threads = [Thread(target=work, args=(f"worker-{n}",)) for n in range(4)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert sorted(taken) == [f"{n:02}" for n in range(24)]
+
+    def test_unusable_arguments_are_refused(self) -> None:
+        """Limits, leases and workers that make no sense raise ValueError."""
+        with self.open_store() as store:
+            batch = self.batch()
+            raised(ValueError, lambda: store.list_runs(batch, limit=0))
+            raised(ValueError, lambda: store.list_runs(batch, continuation_token="nonsense"))  # noqa: S106
+            raised(ValueError, lambda: store.claim(batch, worker="", lease_seconds=1))
+            raised(ValueError, lambda: store.claim(batch, worker="w", lease_seconds=0))
+            raised(ValueError, lambda: store.iter_runs(batch, status=[]))

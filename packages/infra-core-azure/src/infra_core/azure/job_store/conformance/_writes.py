@@ -1,0 +1,172 @@
+"""Creating, replacing, comparing and deleting."""
+
+# ruff: noqa: S101 - these are tests
+from dataclasses import replace
+
+from ...exceptions import (
+    AzureTableError,
+    JobConflictError,
+    JobExistsError,
+    JobRecordError,
+)
+from .._records import JobRecord, JobStatus
+from ._base import Checks, EntityRecord, RichRecord, raised
+
+__all__ = ["WriteChecks"]
+
+
+class WriteChecks(Checks):
+    """Creating, replacing, comparing and deleting."""
+
+    def test_a_created_record_is_fetched_as_it_was(self) -> None:
+        """What was created is fetched again, equal in every field."""
+        with self.open_store() as store:
+            record = JobRecord(self.batch(), "job", payload={"url": "https://example.com/?q=é"})
+            created = store.create(record)
+            assert created is record
+            assert store.fetch(record.batch_id, "job") == record
+
+    def test_fetching_what_is_not_there_gives_none(self) -> None:
+        """There is no error for a job that does not exist."""
+        with self.open_store() as store:
+            assert store.fetch(self.batch(), "nothing") is None
+
+    def test_create_refuses_to_overwrite(self) -> None:
+        """A second create of the same ids raises and leaves the first record as it was."""
+        with self.open_store() as store:
+            batch = self.batch()
+            store.create(JobRecord(batch, "job", payload={"n": 1}))
+            error = raised(
+                JobExistsError, lambda: store.create(JobRecord(batch, "job", payload={"n": 2}))
+            )
+            assert (error.batch_id, error.job_id) == (batch, "job")
+            assert store.fetch(batch, "job").payload == {"n": 1}
+
+    def test_create_of_an_equal_record_is_refused_as_well(self) -> None:
+        """Two workers that create the same record do not both believe that they made it."""
+        with self.open_store() as store:
+            record = JobRecord(self.batch(), "job")
+            store.create(record)
+            raised(JobExistsError, lambda: store.create(replace(record)))
+
+    def test_save_replaces_the_whole_record(self) -> None:
+        """No property of the old record stays behind, spilled ones included."""
+        with self.open_store(EntityRecord) as store:
+            batch = self.batch()
+            store.save(EntityRecord(batch, "job", old="x", long="y" * 100_000))
+            store.save(EntityRecord(batch, "job", new="z"))
+            assert store.fetch(batch, "job").more == {"new": "z"}
+
+    def test_update_writes_over_the_version_that_was_read(self) -> None:
+        """An update based on the stored version goes through, and the next one on top of it."""
+        with self.open_store() as store:
+            job = store.create(JobRecord(self.batch(), "job"))
+            job = store.update(job.start())
+            job = store.update(job.complete(size=3))
+            stored = store.fetch(job.batch_id, "job")
+            assert (stored.status, stored.attempts) == (JobStatus.COMPLETED, 1)
+            assert stored.payload == {"size": 3}
+
+    def test_update_of_a_stale_version_raises_with_both_versions(self) -> None:
+        """A lost update is impossible: the later writer gets its version and the stored one."""
+        with self.open_store() as store:
+            first = store.create(JobRecord(self.batch(), "job"))
+            second = store.fetch(first.batch_id, "job")
+            store.update(first.start())
+            ours = second.fail("mine")
+            error = raised(JobConflictError, lambda: store.update(ours))
+            assert error.ours is ours
+            assert error.theirs.status is JobStatus.RUNNING
+            assert store.update(error.theirs.fail("now")).status is JobStatus.FAILED
+
+    def test_update_of_a_deleted_record_conflicts(self) -> None:
+        """A record that somebody deleted does not come back by an update."""
+        with self.open_store() as store:
+            job = store.create(JobRecord(self.batch(), "job"))
+            store.delete(job.batch_id, "job")
+            error = raised(JobConflictError, lambda: store.update(job))
+            assert error.theirs is None
+            assert store.fetch(job.batch_id, "job") is None
+
+    def test_update_of_a_recreated_record_conflicts(self) -> None:
+        """A version never comes back, not even when a record is deleted and created again."""
+        with self.open_store() as store:
+            old = store.create(JobRecord(self.batch(), "job"))
+            store.delete(old.batch_id, "job")
+            store.create(JobRecord(old.batch_id, "job"))
+            raised(JobConflictError, lambda: store.update(old.start()))
+
+    def test_update_without_a_version_says_what_to_do(self) -> None:
+        """A record that was never read has no version to compare."""
+        with self.open_store() as store:
+            error = raised(
+                AzureTableError, lambda: store.update(JobRecord(self.batch(), "job").start())
+            )
+            assert "fetch it first" in str(error)
+
+    def test_update_knows_the_version_from_the_expected_record(self) -> None:
+        """Records without a field for the version are updated with `expected`."""
+        with self.open_store(RichRecord) as store:
+            old = store.create(RichRecord(self.batch(), "job"))
+            new = store.update(replace(old, small=2), expected=old)
+            assert store.fetch(new.batch_id, "job").small == 2
+            raised(JobConflictError, lambda: store.update(replace(old, small=3), expected=old))
+
+    def test_delete_tells_whether_there_was_one(self) -> None:
+        """The second delete of a record finds nothing and raises nothing."""
+        with self.open_store() as store:
+            job = store.create(JobRecord(self.batch(), "job"))
+            assert store.delete(job.batch_id, "job") is True
+            assert store.delete(job.batch_id, "job") is False
+
+    def test_delete_of_a_changed_record_conflicts(self) -> None:
+        """With `expected`, only what was read is deleted."""
+        with self.open_store() as store:
+            job = store.create(JobRecord(self.batch(), "job"))
+            newer = store.update(replace(job).start())
+            error = raised(
+                JobConflictError, lambda: store.delete(job.batch_id, "job", expected=job)
+            )
+            assert error.theirs.status is JobStatus.RUNNING
+            assert store.delete(job.batch_id, "job", expected=newer) is True
+
+    def test_many_records_of_many_batches_are_saved_at_once(self) -> None:
+        """More than one transaction holds, partitions mixed, and of two writes the later wins."""
+        with self.open_store() as store:
+            batches = [self.batch(), self.batch()]
+            records = [
+                JobRecord(batches[n % 2], f"{n // 2:03}", payload={"n": n}) for n in range(230)
+            ]
+            records.append(JobRecord(batches[0], "000", payload={"n": "later"}))
+            saved = store.save_many(records)
+            assert len(saved) == 231
+            assert [len(list(store.iter_runs(batch))) for batch in batches] == [115, 115]
+            assert store.fetch(batches[0], "000").payload == {"n": "later"}
+            assert store.update(saved[5].start()).attempts == 1
+
+    def test_batches_beyond_four_mebibytes_are_split(self) -> None:
+        """Large records go in as many transactions as they need."""
+        with self.open_store() as store:
+            batch = self.batch()
+            store.save_many(
+                JobRecord(batch, str(n), payload={"text": "u" * 450_000}) for n in range(11)
+            )
+            assert len(list(store.iter_runs(batch))) == 11
+
+    def test_one_unfit_record_stops_save_many_before_anything_is_sent(self) -> None:
+        """All records are checked first."""
+        with self.open_store() as store:
+            batch = self.batch()
+            unfit = JobRecord(batch, "b", payload={"x": object()})
+            error = raised(JobRecordError, lambda: store.save_many([JobRecord(batch, "a"), unfit]))
+            assert error.field == "payload"
+            assert store.fetch(batch, "a") is None
+
+    def test_a_closed_store_may_be_closed_again_and_used_again(self) -> None:
+        """Closing releases what is held; using the store opens it anew."""
+        store = self.open_store()
+        job = store.create(JobRecord(self.batch(), "job"))
+        store.close()
+        store.close()
+        assert store.fetch(job.batch_id, "job") == job
+        store.close()

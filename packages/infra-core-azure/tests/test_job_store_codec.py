@@ -1,0 +1,352 @@
+"""Records to properties and back: every type, every limit."""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any, Literal, NewType, Optional
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from infra_core.azure.exceptions import JobRecordError
+from infra_core.azure.job_store import JobStatus
+from infra_core.azure.job_store._binding import RecordBinding
+from infra_core.azure.job_store._entity import Int64, pack, unpack
+from infra_core.azure.job_store.conformance import RichRecord
+
+_UTC_TIMES = st.datetimes(
+    min_value=datetime.fromisoformat("1601-01-01"),
+    max_value=datetime.fromisoformat("9999-12-30"),
+    timezones=st.just(timezone.utc),
+)
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+Slug = NewType("Slug", str)
+
+
+class Kind(str, Enum):
+    A = "a"
+    B = "b"
+
+
+@dataclass
+class Sample:
+    batch_id: str
+    job_id: str
+    text: str = ""
+    number: int = 0
+    ratio: float = 0.0
+    flag: bool = False
+    blob: bytes = b""
+    when: datetime = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    kind: Kind = Kind.A
+    data: dict[str, Any] = field(default_factory=dict)
+    times: list[datetime] = field(default_factory=list)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    maybe: int | None = None
+    unless: str | None = "something"
+    anything: Any = None
+
+
+@settings(max_examples=120)
+@given(
+    st.builds(
+        Sample,
+        batch_id=st.just("b"),
+        job_id=st.just("j"),
+        text=st.text(),
+        number=st.integers(-(2**63), 2**63 - 1),
+        ratio=st.floats(allow_nan=False),
+        flag=st.booleans(),
+        blob=st.binary(),
+        when=_UTC_TIMES,
+        kind=st.sampled_from(Kind),
+        data=st.dictionaries(st.text(), _JSON, max_size=4),
+        times=st.lists(_UTC_TIMES, max_size=3),
+        blobs=st.dictionaries(st.text(), st.binary(), max_size=3),
+        maybe=st.none() | st.integers(0, 5),
+        unless=st.none() | st.text(),
+        anything=st.none() | st.text() | st.integers(0, 9) | st.lists(st.integers(), max_size=3),
+    )
+)
+def test_every_record_comes_back_as_it_was(record: Sample) -> None:
+    """Whatever the fields hold, the stored row gives an equal record."""
+    binding = RecordBinding(Sample)
+    assert binding.from_row(binding.to_row(record)) == record
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["a", "b", "c"]),
+        st.integers(0, 90_000).map(lambda size: "xü\U0001f600"[size % 3] * size)
+        | st.integers(0, 150_000).map(bytes),
+    )
+)
+@settings(max_examples=30)
+def test_spilling_is_reversible_and_keeps_every_property_within_64_kib(
+    properties: dict[str, Any],
+) -> None:
+    """Values of any length come back, and no stored property is longer than a table allows."""
+    packed = pack(properties)
+    assert unpack(packed) == properties
+    for value in packed.values():
+        if isinstance(value, str):
+            assert len(value.encode("utf-16-le")) <= 65_536
+        elif isinstance(value, bytes):
+            assert len(value) <= 65_536
+
+
+@dataclass
+class Unusual:
+    batch_id: str
+    job_id: str
+    slug: Slug = Slug("s")
+    noted: Annotated[int, "note"] = 1
+    optional: Optional[Kind] = None  # noqa: UP045 - the old spelling is understood as well
+    either: int | str | None = None
+    choice: Literal["x", "y"] = "x"
+    at: time = time(1, 2, 3, 4)
+    path: Path = Path("a/b")
+    pairs: tuple[tuple[str, int], ...] = (("a", 1),)
+    names: set[str] = field(default_factory=lambda: {"b", "a"})
+    by_kind: dict[Kind, timedelta] = field(default_factory=lambda: {Kind.B: timedelta(seconds=1)})
+    keys: dict[uuid.UUID, Decimal] = field(
+        default_factory=lambda: {uuid.UUID(int=1): Decimal("0.1")}
+    )
+    made: str = field(default="later", init=False)
+
+
+def test_less_usual_hints_are_understood() -> None:
+    """NewType, Annotated, Literal, unions, nested collections and fields outside __init__."""
+    binding = RecordBinding(Unusual)
+    record = Unusual("b", "j", optional=Kind.B, either="x")
+    record.made = "changed"
+    assert binding.from_row(binding.to_row(record)) == record
+
+
+def test_a_naive_datetime_is_taken_for_utc() -> None:
+    """It comes back aware, with its microseconds."""
+    binding = RecordBinding(Sample)
+    naive = Sample("b", "j", when=datetime(2026, 5, 6, 7, 8, 9, 123456))  # noqa: DTZ001 - the point
+    assert binding.from_row(binding.to_row(naive)).when == datetime(
+        2026, 5, 6, 7, 8, 9, 123456, tzinfo=timezone.utc
+    )
+
+
+def test_another_time_zone_comes_back_as_utc() -> None:
+    """The moment is the same."""
+    binding = RecordBinding(Sample)
+    there = datetime(2026, 1, 1, 12, tzinfo=timezone(timedelta(hours=5)))
+    stored = binding.from_row(binding.to_row(Sample("b", "j", when=there)))
+    assert stored.when == there
+    assert stored.when.tzinfo is timezone.utc
+
+
+def test_whole_numbers_are_always_64_bits() -> None:
+    """The type of a column does not depend on how large a number happens to be."""
+    row = RecordBinding(Sample).to_row(Sample("b", "j", number=1))
+    assert isinstance(row.properties["number"], Int64)
+
+
+def test_an_enum_is_stored_by_its_value() -> None:
+    """Not as `Kind.B`, which is what the SDK would write."""
+    row = RecordBinding(Sample).to_row(Sample("b", "j", kind=Kind.B))
+    assert row.properties["kind"] == "b"
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"text": 5}, "text"),
+        ({"number": True}, "number"),
+        ({"number": 2**63}, "number"),
+        ({"when": "2026-01-01"}, "when"),
+        ({"when": datetime(1600, 1, 1, tzinfo=timezone.utc)}, "when"),
+        ({"kind": "a"}, "kind"),
+        ({"text": None}, "text"),
+        ({"data": {"x": datetime(2026, 1, 1, tzinfo=timezone.utc)}}, "data"),
+        ({"data": {1: "x"}}, "data"),
+        ({"times": [1]}, "times"),
+        ({"anything": object()}, "anything"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_name(change: dict[str, Any], name: str) -> None:
+    """What would come back as something else is not stored; the error names the field."""
+    with pytest.raises(JobRecordError) as caught:
+        RecordBinding(Sample).to_row(Sample("b", "j", **change))
+    assert caught.value.field == name
+    assert name in str(caught.value)
+
+
+def _without_batch() -> type:
+    @dataclass
+    class Record:
+        job_id: str
+
+    return Record
+
+
+def _with_odd_field() -> type:
+    @dataclass
+    class Record:
+        batch_id: str
+        job_id: str
+        handler: Callable[[], None]
+
+    return Record
+
+
+def _half() -> type:
+    class Record:
+        def to_entity(self) -> dict[str, Any]:
+            return {}
+
+    return Record
+
+
+def _plain() -> type:
+    class Record:
+        pass
+
+    return Record
+
+
+@pytest.mark.parametrize("make", [_without_batch, _with_odd_field, _half, _plain])
+def test_an_unusable_record_type_is_refused_at_once(make: Callable[[], type]) -> None:
+    """When the store is made, not when the first record is lost."""
+    with pytest.raises(JobRecordError, match=r"Record"):
+        RecordBinding(make())
+
+
+@dataclass
+class Older:
+    batch_id: str
+    job_id: str
+
+
+@dataclass
+class Newer:
+    batch_id: str
+    job_id: str
+    added: str
+
+
+@dataclass
+class Tolerant:
+    batch_id: str
+    job_id: str
+    added: str = "default"
+    listed: list[int] = field(default_factory=list)
+
+
+def test_records_of_an_older_form_are_read_with_defaults() -> None:
+    """A new field with a default needs no migration; one without says what to do."""
+    row = RecordBinding(Older).to_row(Older("b", "j"))
+    assert RecordBinding(Tolerant).from_row(row) == Tolerant("b", "j")
+    with pytest.raises(JobRecordError, match="default") as caught:
+        RecordBinding(Newer).from_row(row)
+    assert caught.value.field == "added"
+
+
+def test_unknown_properties_are_ignored() -> None:
+    """A newer record can be read by an older program."""
+    row = RecordBinding(Newer).to_row(Newer("b", "j", "x"))
+    assert RecordBinding(Older).from_row(row) == Older("b", "j")
+
+
+def test_a_stored_value_that_does_not_fit_is_reported_by_name() -> None:
+    """Reading an enum value that no longer exists names the field and the value."""
+    row = RecordBinding(Sample).to_row(Sample("b", "j"))
+    row.properties["kind"] = "gone"
+    with pytest.raises(JobRecordError, match="'gone'") as caught:
+        RecordBinding(Sample).from_row(row)
+    assert caught.value.field == "kind"
+
+
+def test_a_missing_part_of_a_spilled_value_is_reported() -> None:
+    """Half a text is never given out as the whole."""
+    packed = pack({"text": "x" * 70_000})
+    del packed["text__part_1"]
+    with pytest.raises(JobRecordError, match="incomplete"):
+        unpack(packed)
+
+
+def test_the_number_of_properties_is_limited() -> None:
+    """252 properties fit, 253 do not."""
+    assert len(pack({f"p{n}": 1 for n in range(252)})) == 252
+    with pytest.raises(JobRecordError, match="252"):
+        pack({f"p{n}": 1 for n in range(253)})
+
+
+def test_the_size_of_a_record_is_limited_and_the_largest_field_named() -> None:
+    """1 MiB by Azure's formula: two bytes per character of text and of names."""
+    pack({"text": "x" * 523_000})
+    with pytest.raises(JobRecordError) as caught:
+        pack({"small": "y" * 1_000, "text": "x" * 525_000})
+    assert caught.value.field == "text"
+
+
+@pytest.mark.parametrize("name", ["with-dash", "2nd", "a b", "x" * 256, "y__json", "z__part_3"])
+def test_an_impossible_property_name_is_refused(name: str) -> None:
+    """Names must be identifiers of at most 255 characters and not look like spilled values."""
+    with pytest.raises(JobRecordError) as caught:
+        pack({name: 1})
+    assert caught.value.field == name
+
+
+def test_system_properties_of_an_entity_are_left_out() -> None:
+    """What the service itself adds is not written back."""
+    packed = pack({"Timestamp": 1, "odata.etag": "x", "n@odata.type": "Edm.Int32", "n": 1})
+    assert packed == {"n": 1}
+
+
+def test_the_values_of_hand_written_entities_keep_their_types() -> None:
+    """Small whole numbers stay 32 bits, large ones become 64, SDK properties are understood."""
+    from azure.data.tables import EdmType, EntityProperty
+
+    packed = pack(
+        {"small": 5, "large": 2**31, "told": EntityProperty(7, EdmType.INT64), "kind": Kind.A}
+    )
+    assert [type(packed[name]) for name in ("small", "large", "told")] == [int, Int64, Int64]
+    assert packed["told"].value == 7
+    assert packed["kind"] == "a"
+
+
+def test_a_text_with_lone_surrogates_comes_back() -> None:
+    """File names that are no UTF-8 may stand in an error text."""
+    assert unpack(pack({"error": "caf\udce9"})) == {"error": "caf\udce9"}
+
+
+def test_dates_and_datetimes_are_not_mixed_up() -> None:
+    """A datetime in a date field would lose its time."""
+
+    @dataclass
+    class Dated:
+        batch_id: str
+        job_id: str
+        day: date
+
+    with pytest.raises(JobRecordError, match="date"):
+        RecordBinding(Dated).to_row(Dated("b", "j", datetime(2026, 1, 1, tzinfo=timezone.utc)))
+
+
+def test_a_frozen_record_gets_its_version_without_being_changed() -> None:
+    """The version is kept beside the fields and does not take part in comparisons."""
+    binding = RecordBinding(RichRecord)
+    record = RichRecord("b", "j")
+    assert binding.version(binding.stamp(record, "v1")) == "v1"
+    assert record == RichRecord("b", "j")
+
+
+def test_status_texts_of_the_record_are_the_values() -> None:
+    """Queries compare what is stored."""
+    row = RecordBinding(RichRecord).to_row(RichRecord("b", "j", status=JobStatus.TIMED_OUT))
+    assert row.properties["status"] == "timed_out"

@@ -1,0 +1,461 @@
+"""The Table store without a server: settings, filters, batches, shared clients, lost answers."""
+
+import json
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.data.tables import EdmType, EntityProperty, TableEntity
+from hypothesis import given, strategies as st
+
+from infra_core.azure.exceptions import (
+    AzureTableError,
+    JobConflictError,
+    JobExistsError,
+)
+from infra_core.azure.job_store import (
+    AsyncAzureTableJobStore,
+    AzureTableJobStore,
+    JobRecord,
+    JobStatus,
+    SqliteJobStore,
+    TableConfig,
+    _table_clients,
+    open_job_store,
+    reset_table_client_cache,
+)
+from infra_core.azure.job_store._entity import Int64
+from infra_core.azure.job_store._rows import (
+    Query,
+    Row,
+    RowChangedError,
+    RowExistsError,
+    plan_batches,
+)
+from infra_core.azure.job_store._sqlite import _JobFile
+from infra_core.azure.job_store._steps import JobSteps, drive
+from infra_core.azure.job_store._table_rows import (
+    entity_of,
+    odata_filter,
+    read_token,
+    row_of,
+    write_token,
+)
+
+_CONNECTION = "AccountName=acc;AccountKey=c2VjcmV0;EndpointSuffix=example.net"
+
+
+class TestConfig:
+    """Where the table is."""
+
+    def test_the_positional_form_of_earlier_versions_works(self) -> None:
+        """Connection string first, table name second."""
+        config = TableConfig(_CONNECTION, "jobs")
+        assert (config.connection_string, config.table_name) == (_CONNECTION, "jobs")
+
+    def test_a_table_name_is_required(self) -> None:
+        """As before, a missing name is a TypeError."""
+        with pytest.raises(TypeError, match="table_name"):
+            TableConfig("UseDevelopmentStorage=true")
+
+    @pytest.mark.parametrize("name", ["ab", "1jobs", "my-jobs", "x" * 64, ""])
+    def test_a_name_that_azure_refuses_is_refused_here(self, name: str) -> None:
+        """3 to 63 letters and digits, a letter first."""
+        with pytest.raises(AzureTableError, match="letters and digits"):
+            TableConfig(_CONNECTION, name)
+
+    def test_the_endpoint_is_made_from_the_account(self) -> None:
+        """Unless one is given."""
+        assert TableConfig(table_name="jobs", account_name="acc").resolved_table_endpoint == (
+            "https://acc.table.core.windows.net"
+        )
+        given_one = TableConfig(table_name="jobs", account_name="acc", table_endpoint="https://t")
+        assert given_one.resolved_table_endpoint == "https://t"
+        assert TableConfig(_CONNECTION, "jobs").resolved_table_endpoint is None
+
+    def test_the_key_is_not_in_the_representation(self) -> None:
+        """Nor anywhere in it."""
+        assert "c2VjcmV0" not in repr(TableConfig(_CONNECTION, "jobs"))
+
+    def test_the_documented_variables_are_the_defaults(self) -> None:
+        """AZURE_JOB_TABLE and AZURE_JOB_CONNECTION, then AZURE_STORAGE_CONNECTION_STRING."""
+        env = {"AZURE_JOB_TABLE": " jobs ", "AZURE_JOB_CONNECTION": "one"}
+        assert TableConfig.from_env(env=env) == TableConfig("one", "jobs")
+        env = {"AZURE_JOB_TABLE": "jobs", "AZURE_STORAGE_CONNECTION_STRING": "two"}
+        assert TableConfig.from_env(env=env) == TableConfig("two", "jobs")
+
+    def test_an_account_without_connection_string_is_enough(self) -> None:
+        """DefaultAzureCredential is used then."""
+        env = {"T": "jobs", "AZURE_STORAGE_ACCOUNT": "acc"}
+        config = TableConfig.from_env(connection_var="C", table_var="T", env=env)
+        assert config == TableConfig(table_name="jobs", account_name="acc")
+
+    @pytest.mark.parametrize(
+        ("env", "named"), [({}, "MY_TABLE"), ({"MY_TABLE": "jobs"}, "MY_CONN")]
+    )
+    def test_a_missing_setting_is_named(
+        self, env: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An empty mapping is honoured: the variables of the process are not looked at."""
+        monkeypatch.setenv("MY_TABLE", "jobs")
+        monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", _CONNECTION)
+        with pytest.raises(AzureTableError, match=named):
+            TableConfig.from_env(connection_var="MY_CONN", table_var="MY_TABLE", env=env)
+
+    def test_a_store_names_the_variables_it_was_told_to_read(self) -> None:
+        """The constructor of earlier versions, with its three variables."""
+        with pytest.raises(AzureTableError, match="RUNS_TABLE"):
+            AzureTableJobStore(
+                record_type=JobRecord,
+                connection_string_var="RUNS_CONN",
+                table_name_var="RUNS_TABLE",
+                env={},
+            )
+
+    def test_a_configuration_without_connection_is_refused_at_once(self) -> None:
+        """By both stores, before anything is tried."""
+        config = TableConfig(table_name="jobs")
+        with pytest.raises(AzureTableError, match="account_name"):
+            AzureTableJobStore(config=config)
+        with pytest.raises(AzureTableError, match="account_name"):
+            AsyncAzureTableJobStore(config=config)
+
+    def test_a_malformed_connection_string_is_reported_without_its_text(self) -> None:
+        """It may hold a key."""
+        store = AzureTableJobStore(config=TableConfig("AccountKey=c2VjcmV0", "jobs"))
+        with store, pytest.raises(AzureTableError, match="cannot be read") as caught:
+            store.fetch("b", "j")
+        assert "c2VjcmV0" not in str(caught.value)
+
+
+class TestOpen:
+    """Which store the environment asks for."""
+
+    def test_nothing_configured_means_embedded(self, tmp_path: Path) -> None:
+        """No account is needed."""
+        with open_job_store({}, sqlite_path=tmp_path / "jobs.sqlite3") as store:
+            assert isinstance(store, SqliteJobStore)
+            assert store.create(JobRecord("b", "j")).status is JobStatus.PENDING
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"AZURE_JOB_CONNECTION": "UseDevelopmentStorage=true"},
+            {"AZURE_STORAGE_CONNECTION_STRING": _CONNECTION},
+            {"AZURE_STORAGE_ACCOUNT": "acc"},
+        ],
+    )
+    def test_a_table_and_a_connection_mean_table(
+        self, settings: dict[str, str], tmp_path: Path
+    ) -> None:
+        """By any of the ways to connect."""
+        env = {"AZURE_JOB_TABLE": "jobs", **settings}
+        with open_job_store(env, sqlite_path=tmp_path / "jobs.sqlite3") as store:
+            assert isinstance(store, AzureTableJobStore)
+
+    def test_a_table_without_connection_is_warned_about(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The jobs are kept in the file then."""
+        with caplog.at_level(logging.WARNING):
+            store = open_job_store({"AZURE_JOB_TABLE": "jobs"}, sqlite_path=tmp_path / "jobs.db")
+        assert isinstance(store, SqliteJobStore)
+        assert "AZURE_JOB_CONNECTION" in caplog.text
+
+    def test_a_connection_without_table_means_embedded(self, tmp_path: Path) -> None:
+        """A blob account alone does not turn on the table."""
+        env = {"AZURE_STORAGE_CONNECTION_STRING": _CONNECTION}
+        assert isinstance(open_job_store(env, sqlite_path=tmp_path / "j.db"), SqliteJobStore)
+
+
+class TestFilters:
+    """Queries as OData."""
+
+    def test_no_condition_is_no_filter(self) -> None:
+        """All rows."""
+        assert odata_filter(Query()) == ""
+
+    def test_conditions_are_joined(self) -> None:
+        """Status alternatives in brackets, time bounds at whole milliseconds around them."""
+        moment = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=timezone.utc)
+        query = Query("it's", ("failed", "running"), since=moment, until=moment)
+        assert odata_filter(query) == (
+            "PartitionKey eq 'it''s' and (status eq 'failed' or status eq 'running') "
+            "and updated_at ge datetime'2026-01-02T03:04:05.678Z' "
+            "and updated_at lt datetime'2026-01-02T03:04:05.679Z'"
+        )
+
+    def test_claimable_jobs_are_pending_or_expired(self) -> None:
+        """The condition holds together in brackets."""
+        query = Query("b", claimable_at=datetime(2026, 1, 1, tzinfo=timezone.utc))
+        assert odata_filter(query) == (
+            "PartitionKey eq 'b' and (status eq 'pending' or (status eq 'running' "
+            "and lease_until lt datetime'2026-01-01T00:00:00.001Z'))"
+        )
+
+
+class TestRows:
+    """Rows in the SDK's terms."""
+
+    def test_64_bit_numbers_travel_as_such(self) -> None:
+        """The SDK would write 32 bits and refuse larger ones."""
+        entity = entity_of(Row("p", "k", {"n": Int64(5), "small": 5}))
+        assert entity["n"] == EntityProperty(5, EdmType.INT64)
+        assert entity["small"] == 5
+
+    def test_rows_are_read_with_version_and_without_keys(self) -> None:
+        """What the SDK gives becomes plain values."""
+        entity = TableEntity(PartitionKey="p", RowKey="k", n=EntityProperty(5, EdmType.INT64))
+        entity._metadata = {"etag": "v1", "timestamp": None}
+        row = row_of(entity)
+        assert (row.partition, row.key, row.properties, row.etag) == ("p", "k", {"n": 5}, "v1")
+
+    def test_tokens_are_text_and_those_of_earlier_versions_are_taken(self) -> None:
+        """A dict, as the SDK gives it, is passed on."""
+        continuation = {"PartitionKey": "1!8!p", "RowKey": "r"}
+        token = write_token(continuation)
+        assert isinstance(token, str)
+        assert read_token(token) == continuation == read_token(continuation)
+        assert write_token(None) is None
+        assert read_token(None) is None
+
+
+_ROWS = st.lists(
+    st.builds(
+        lambda partition, key, size: Row(partition, key, {"text": "x" * size}),
+        st.sampled_from("ab"),
+        st.integers(0, 9).map(str),
+        st.integers(0, 3_000),
+    ),
+    max_size=60,
+)
+
+
+class TestBatches:
+    """What goes into one transaction."""
+
+    @given(_ROWS)
+    def test_batches_keep_every_rule_of_a_transaction(self, rows: list[Row]) -> None:
+        """One partition, each row once, bounded count and size; order kept, nothing lost."""
+        batches = plan_batches(rows, max_count=7, max_bytes=12_000)
+        assert sorted(position for batch in batches for position, _ in batch) == list(
+            range(len(rows))
+        )
+        for batch in batches:
+            assert len({row.partition for _, row in batch}) == 1
+            assert len({row.key for _, row in batch}) == len(batch) <= 7
+            assert sum(len(row.properties["text"]) for _, row in batch) < 12_000
+        for partition in "ab":
+            order = [p for batch in batches for p, row in batch if row.partition == partition]
+            assert order == sorted(order)
+
+    @given(st.text(max_size=200), st.binary(max_size=200), st.integers(-(2**63), 2**63 - 1))
+    def test_the_estimate_is_never_below_what_is_sent(
+        self, text: str, blob: bytes, number: int
+    ) -> None:
+        """The size of a row is at least that of the JSON the SDK makes of it."""
+        from azure.data.tables._serialize import _add_entity_properties
+
+        from infra_core.azure.job_store._rows import _wire_size
+
+        row = Row("p", "k", {"text": text, "blob": blob, "n": Int64(number)})
+        sent = json.dumps(_add_entity_properties(entity_of(row)))
+        assert _wire_size(row) >= len(sent)
+
+    def test_a_hundred_rows_go_at_once(self) -> None:
+        """Azure's limit."""
+        rows = [Row("p", str(n), {}) for n in range(201)]
+        assert [len(batch) for batch in plan_batches(rows)] == [100, 100, 1]
+
+
+class _LostAnswers(_JobFile):
+    """A backend whose first conditional write happens, but is answered by a refusal.
+
+    So it is with Azure when the answer is lost and the SDK sends the write again.
+    """
+
+    def insert(self, row: Row) -> str:
+        super().insert(row)
+        raise RowExistsError
+
+    def replace(self, row: Row, etag: str) -> str:
+        super().replace(row, etag)
+        raise RowChangedError
+
+
+class TestLostAnswers:
+    """A write that happened is not reported as somebody else's."""
+
+    @pytest.fixture
+    def backend(self, tmp_path: Path) -> Iterator[_LostAnswers]:
+        backend = _LostAnswers(tmp_path / "jobs.sqlite3")
+        yield backend
+        backend.close()
+
+    def test_our_own_writes_are_recognised(self, backend: _LostAnswers) -> None:
+        """Create and update succeed when what is stored is what was sent."""
+        steps = JobSteps(JobRecord, lambda rows: [list(enumerate(rows))])
+        job = drive(backend, steps.create(JobRecord("b", "j")))
+        job = drive(backend, steps.update(job.start(), None))
+        stored = drive(backend, steps.fetch("b", "j"))
+        assert stored is not None
+        assert (stored.status, stored.etag) == (JobStatus.RUNNING, job.etag)
+
+    def test_the_write_of_somebody_else_is_not(self, tmp_path: Path) -> None:
+        """An equal record of another writer stays a refusal."""
+        with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+            record = JobRecord("b", "j")
+            store.create(record)
+            same = JobRecord("b", "j", created_at=record.created_at, updated_at=record.updated_at)
+            with pytest.raises(JobExistsError):
+                store.create(same)
+            same.etag = "another version"
+            with pytest.raises(JobConflictError):
+                store.update(same)
+
+
+class _FakeTable:
+    """Counts what the shared client is asked for."""
+
+    made: ClassVar[list["_FakeTable"]] = []
+    refusal: Exception | None = None
+
+    def __init__(self) -> None:
+        self.closed = 0
+        self.created = 0
+        _FakeTable.made.append(self)
+
+    @classmethod
+    def from_connection_string(cls, *args: Any, **kwargs: Any) -> "_FakeTable":
+        assert kwargs["retry_total"] < 10
+        return cls()
+
+    def create_table(self) -> None:
+        self.created += 1
+        if _FakeTable.refusal is not None:
+            raise _FakeTable.refusal
+
+    def get_entity(self, *args: str) -> None:
+        raise ResourceNotFoundError("none")
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[_FakeTable]]:
+    """A client class that needs no server."""
+    monkeypatch.setattr(_table_clients, "TableClient", _FakeTable)
+    monkeypatch.setattr(_FakeTable, "made", [])
+    monkeypatch.setattr(_FakeTable, "refusal", None)
+    reset_table_client_cache()
+    yield _FakeTable.made
+    reset_table_client_cache()
+
+
+def _open(table: str = "jobs") -> AzureTableJobStore[JobRecord]:
+    return AzureTableJobStore(config=TableConfig("UseDevelopmentStorage=true", table))
+
+
+@pytest.mark.usefixtures("tables")
+class TestSharedClients:
+    """Stores of one configuration share a client."""
+
+    def test_making_a_store_connects_to_nothing(self, tables: list[_FakeTable]) -> None:
+        """The first operation does."""
+        with _open() as store:
+            assert tables == []
+            store.fetch("b", "j")
+            assert tables[0].created == 1
+
+    def test_one_client_serves_all_and_is_closed_with_the_last(
+        self, tables: list[_FakeTable]
+    ) -> None:
+        """Closing one store does not cut off another."""
+        one, other = _open(), _open()
+        assert one.client is other.client
+        one.close()
+        one.close()
+        assert tables[0].closed == 0
+        other.close()
+        assert tables[0].closed == 1
+        assert len(tables) == 1
+
+    def test_another_table_has_another_client(self, tables: list[_FakeTable]) -> None:
+        """Configurations are not mixed up."""
+        with _open("one1") as one, _open("two2") as two:
+            assert one.client is not two.client
+
+    def test_a_store_that_is_dropped_gives_its_client_back(self, tables: list[_FakeTable]) -> None:
+        """Also without close()."""
+        store = _open()
+        store.fetch("b", "j")
+        del store
+        assert tables[0].closed == 1
+
+    def test_reset_makes_new_stores_connect_anew(self, tables: list[_FakeTable]) -> None:
+        """Open stores keep their client until they are closed."""
+        old = _open()
+        old.fetch("b", "j")
+        reset_table_client_cache()
+        assert tables[0].closed == 0
+        with _open() as new:
+            assert new.client is not old.client
+        old.close()
+        assert tables[0].closed == 1
+
+    def test_a_table_that_is_there_or_may_not_be_made_is_fine(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Credentials that may only read and write rows work."""
+        refused = HttpResponseError("not allowed")
+        refused.status_code = 403
+        for refusal in (ResourceExistsError("there"), refused):
+            monkeypatch.setattr(_FakeTable, "refusal", refusal)
+            with _open() as store:
+                assert store.fetch("b", "j") is None
+
+    def test_another_refusal_comes_through_and_closes_the_client(
+        self, tables: list[_FakeTable], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The next operation tries again."""
+        broken = HttpResponseError("broken")
+        broken.status_code = 400
+        monkeypatch.setattr(_FakeTable, "refusal", broken)
+        with _open() as store:
+            with pytest.raises(HttpResponseError, match="broken"):
+                store.fetch("b", "j")
+            assert tables[0].closed == 1
+            monkeypatch.setattr(_FakeTable, "refusal", None)
+            assert store.fetch("b", "j") is None
+
+    def test_seldom_used_clients_are_dropped_from_the_cache(self, tables: list[_FakeTable]) -> None:
+        """The cache is bounded; a store keeps its client all the same."""
+        stores = [_open(f"table{n}") for n in range(20)]
+        for store in stores:
+            store.fetch("b", "j")
+        assert sum(table.closed for table in tables) == 0
+        for store in stores:
+            store.close()
+        assert [table.closed for table in tables] == [1] * 20
+
+
+def test_the_interface_can_be_imported_without_the_sdk() -> None:
+    """Records, configuration, protocol and the embedded store cost no Azure import."""
+    import subprocess
+    import sys
+
+    script = (
+        "import sys\n"
+        "from infra_core.azure.job_store import (\n"
+        "    JobRecord, JobStatus, JobStore, SqliteJobStore, TableConfig, open_job_store)\n"
+        "print([name for name in sys.modules if name.startswith(('azure', 'httpx', 'aiohttp'))])"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
