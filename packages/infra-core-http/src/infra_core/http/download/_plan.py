@@ -1,0 +1,413 @@
+"""What to ask a server for, and what to make of its answer: the whole protocol, with no I/O.
+
+A `DownloadPlan` lives as long as one call and sees every attempt. Before each it says which
+headers to send; it judges the status and headers that come back, counts the bytes, and at the end
+decides whether the file may take its name. It raises when it may not; whether that is worth
+another attempt is the retry policy's business.
+
+Sources of the rules: RFC 9110 sections 8.6 (Content-Length), 13.1 (conditions), 14 (ranges),
+15.3.7 and 15.5.17 (206 and 416).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from infra_core.fs import parse_checksum
+from infra_core.runtime import sanitize_url
+
+from .._errors import (
+    ChecksumMismatchError,
+    DownloadError,
+    DownloadTooLargeError,
+    IncompleteDownloadError,
+)
+from ._announced import announced_digests
+
+__all__ = ["Body", "DownloadPlan", "Judgement", "Resume", "StartOver", "Validators", "strong_etag"]
+
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\s*$", re.IGNORECASE)
+_DECODABLE: Final = frozenset({"gzip", "x-gzip", "deflate"})
+
+
+class StartOver(Exception):  # noqa: N818 - an order, not an error; never leaves the package
+    """The server will not continue the file that we hold a part of: ask for all of it."""
+
+
+class Judgement(Enum):
+    """What an answer means."""
+
+    READ = "read"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Validators:
+    """How a server recognises the version of a file that we hold (RFC 9110 section 8.8)."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """A verified beginning of the file, from the version with this strong tag and size."""
+
+    offset: int
+    etag: str
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A message body that is about to be read.
+
+    Attributes:
+        start: Offset of its first byte in the file.
+        length: Bytes on the wire, or None when the server does not say.
+        total: Size of the whole file, or None.
+        etag: The strong entity tag, or None.
+        etag_as_sent: The tag, weak or strong.
+        last_modified: As the server wrote it.
+        content_type: As the server wrote it.
+        encoding: `gzip` or `deflate` when the server encoded the body though asked not to.
+        digests: Digests of the whole file that the server announces, algorithm to hex.
+    """
+
+    start: int
+    length: int | None
+    total: int | None
+    etag: str | None = None
+    etag_as_sent: str | None = None
+    last_modified: str | None = None
+    content_type: str | None = None
+    encoding: str | None = None
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a part of it can be continued without mixing two versions of the file."""
+        return self.etag is not None and self.total is not None and self.encoding is None
+
+
+class DownloadPlan:
+    """The protocol of one download, over all its attempts.
+
+    Args:
+        url: What is downloaded; only for messages.
+        headers: What the caller wants sent.
+        expected_checksum: `algorithm:hexdigest` of the whole file.
+        max_bytes: The largest file that is welcome.
+        held: Validators of a whole copy that we hold: the request becomes conditional.
+        resume: A verified beginning that a crashed download left.
+        piece: Ask for a first range of this many bytes, to see whether ranges can be had in
+            parallel; None asks for everything.
+
+    Raises:
+        ValueError: `expected_checksum` is malformed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        expected_checksum: str | None = None,
+        max_bytes: int | None = None,
+        held: Validators | None = None,
+        resume: Resume | None = None,
+        piece: int | None = None,
+    ) -> None:
+        self.url = sanitize_url(url)
+        self.expected = None if expected_checksum is None else parse_checksum(expected_checksum)
+        self.max_bytes = max_bytes
+        self.piece = piece
+        self._headers = dict(headers or {})
+        self._held = held
+        self._resume = resume
+        self._asked: tuple[int, int | None] | None = None
+        self._wire = 0
+        self._size = 0
+        self.body: Body | None = None
+        self.resumed = False
+
+    # -- asking ----------------------------------------------------------------------------------
+
+    @property
+    def offset(self) -> int:
+        """Where the next answer shall begin."""
+        return 0 if self._resume is None else self._resume.offset
+
+    @property
+    def digest_algorithms(self) -> set[str]:
+        """The algorithms that the end of this body will be judged by."""
+        announced = set() if self.body is None else set(self.body.digests)
+        return announced if self.expected is None else {*announced, self.expected[0]}
+
+    def request_headers(self) -> dict[str, str]:
+        """The headers of the next request.
+
+        Always `Accept-Encoding: identity`: an encoded body has another length than the file, and
+        ranges of it are of no use. The caller's own headers come last, except where they would
+        break the protocol: a `Range` of the caller's would make every body look truncated.
+        """
+        headers = {
+            name: value
+            for name, value in self._headers.items()
+            if name.lower() not in {"accept-encoding", "range", "if-range"}
+        }
+        headers["Accept-Encoding"] = "identity"
+        self._asked = None
+        if self._resume is not None:
+            headers["If-Range"] = self._resume.etag
+            self._asked = (self._resume.offset, None)
+        elif self._held is not None:
+            if self._held.etag is not None:
+                headers["If-None-Match"] = self._held.etag
+            elif self._held.last_modified is not None:
+                headers["If-Modified-Since"] = self._held.last_modified
+            return headers
+        if self.piece is not None:
+            self._asked = (self.offset, self.offset + self.piece - 1)
+        if self._asked is not None:
+            first, last = self._asked
+            headers["Range"] = f"bytes={first}-{'' if last is None else last}"
+        return headers
+
+    # -- judging ---------------------------------------------------------------------------------
+
+    def judge(self, status: int, headers: Mapping[str, str]) -> Judgement:
+        """Say what to do with an answer.
+
+        Args:
+            status: The status code.
+            headers: The header fields, by lower-case name.
+
+        Returns:
+            Read the body (then `body` is set), keep the copy that we hold, or fail by status.
+
+        Raises:
+            StartOver: Forget the part that we hold, ask again for everything.
+            DownloadError: The answer is a success, but not one that carries the file.
+            DownloadTooLargeError: It is longer than `max_bytes`, by its own account.
+        """
+        self.body, self._wire, self._size = None, 0, 0
+        if status == 304 and self._held is not None:
+            return Judgement.UNCHANGED
+        if status == 416 and self._asked is not None:
+            raise StartOver("416: the range does not exist (any more)")
+        if not 200 <= status <= 299:
+            return Judgement.FAILED
+        if status == 206:
+            body = self._judge_part(headers)
+        elif status in {200, 203}:
+            body = self._judge_whole(headers)
+        else:
+            raise DownloadError(
+                f"{self.url} answered {status}, which carries no file: check the URL",
+                url=self.url,
+                expected=200,
+                actual=status,
+            )
+        if body.total is not None and body.encoding is None:
+            self._check_size(body.total)
+        self.resumed = body.start > 0
+        self._size = body.start
+        self.body = body
+        return Judgement.READ
+
+    def _judge_whole(self, headers: Mapping[str, str]) -> Body:
+        length = _length(headers)
+        encoding = self._encoding(headers)
+        return Body(
+            start=0,
+            length=length,
+            total=length if encoding is None else None,
+            etag=strong_etag(headers.get("etag")),
+            etag_as_sent=headers.get("etag"),
+            last_modified=headers.get("last-modified"),
+            content_type=headers.get("content-type"),
+            encoding=encoding,
+            digests={} if encoding else announced_digests(headers, whole=True),
+        )
+
+    def _judge_part(self, headers: Mapping[str, str]) -> Body:
+        """Accept a 206 that begins exactly where it was asked to, in exactly the same file."""
+        if self._asked is None:
+            raise DownloadError(
+                f"{self.url} answered 206 with a part of the file to a request for all of it: "
+                "the server is broken, ask its owner",
+                url=self.url,
+                expected=200,
+                actual=206,
+            )
+        match = _CONTENT_RANGE.match(headers.get("content-range", ""))
+        if match is None or self._encoding(headers) is not None:
+            raise StartOver("206 without a plain Content-Range")
+        start, stop = int(match.group(1)), int(match.group(2)) + 1
+        total = None if match.group(3) == "*" else int(match.group(3))
+        etag = strong_etag(headers.get("etag"))
+        first, last = self._asked
+        length = _length(headers)
+        wanted_stop = total if last is None or total is None else min(last + 1, total)
+        if start != first or stop != (wanted_stop or stop) or length not in {None, stop - start}:
+            raise StartOver(f"206 with another range than {first}-{'' if last is None else last}")
+        held = self._resume
+        # RFC 9110 13.1.5: a 206 to If-Range is of the same version; it may leave the tag out.
+        if held is not None and (total != held.total or etag not in {None, held.etag}):
+            raise StartOver("206 of another version of the file")
+        if held is None and stop != total and (etag is None or total is None):
+            raise StartOver("206 of a file whose version cannot be pinned")
+        return Body(
+            start=start,
+            length=stop - start,
+            total=total,
+            etag=etag if held is None else held.etag,
+            etag_as_sent=headers.get("etag") or (None if held is None else held.etag),
+            last_modified=headers.get("last-modified"),
+            content_type=headers.get("content-type"),
+            digests=announced_digests(headers, whole=False),
+        )
+
+    def _encoding(self, headers: Mapping[str, str]) -> str | None:
+        encoding = headers.get("content-encoding", "").strip().lower()
+        if encoding in {"", "identity"}:
+            return None
+        if encoding not in _DECODABLE:
+            raise DownloadError(
+                f"{self.url} came with Content-Encoding {encoding!r} though identity was asked "
+                "for: the server must send the file as it is, or as gzip or deflate",
+                url=self.url,
+                expected="identity",
+                actual=encoding,
+            )
+        return "deflate" if encoding == "deflate" else "gzip"
+
+    # -- counting --------------------------------------------------------------------------------
+
+    def received(self, wire: int, size: int | None = None) -> None:
+        """Count bytes as they come.
+
+        Args:
+            wire: Bytes of the message body.
+            size: Bytes of the file that they became; the same unless the body is encoded.
+
+        Raises:
+            DownloadTooLargeError: The file has grown above `max_bytes`.
+        """
+        self._wire += wire
+        self._size += wire if size is None else size
+        self._check_size(self._size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file so far, those before the resumed offset included."""
+        return self._size
+
+    @property
+    def wire(self) -> int:
+        """Bytes of this message body so far."""
+        return self._wire
+
+    def _check_size(self, size: int) -> None:
+        if self.max_bytes is not None and size > self.max_bytes:
+            raise DownloadTooLargeError(
+                f"{self.url} has {size} bytes or more, above max_bytes={self.max_bytes}: raise "
+                "max_bytes if the file is wanted",
+                url=self.url,
+                expected=self.max_bytes,
+                actual=size,
+            )
+
+    def incomplete(self) -> IncompleteDownloadError | None:
+        """The error to raise if the body ended now; None when all of it has come."""
+        body = self.body
+        if body is None or body.length is None or self._wire == body.length:
+            return None
+        return IncompleteDownloadError(
+            f"{self.url} sent {self._wire} of {body.length} bytes: the connection was cut or the "
+            "server announced a wrong length; nothing of it was kept",
+            url=self.url,
+            expected=body.length,
+            actual=self._wire,
+        )
+
+    def check_content(self, digests: Mapping[str, str]) -> None:
+        """Judge the whole file by its digests.
+
+        The caller's checksum outranks the server's: whoever knows the right content need not
+        trust a header that an uploader may have got wrong.
+
+        Args:
+            digests: Algorithm to hex digest, at least for `expected_checksum`. What the server
+                announces only with the rest of a resumed file can no longer be computed.
+
+        Raises:
+            ChecksumMismatchError: The file must not be kept.
+        """
+        if self.expected is not None:
+            algorithm, wanted = self.expected
+            self._compare(algorithm, wanted, digests[algorithm], "expected_checksum")
+            return
+        for algorithm, wanted in ({} if self.body is None else self.body.digests).items():
+            if algorithm in digests:
+                self._compare(algorithm, wanted, digests[algorithm], "the server's own digest")
+
+    def _compare(self, algorithm: str, wanted: str, actual: str, source: str) -> None:
+        if wanted != actual:
+            raise ChecksumMismatchError(
+                f"{self.url} has the checksum {algorithm}:{actual}, but {source} is "
+                f"{algorithm}:{wanted}; nothing of it was kept. If the file has changed on "
+                "purpose, update the checksum",
+                url=self.url,
+                expected=f"{algorithm}:{wanted}",
+                actual=f"{algorithm}:{actual}",
+            )
+
+    # -- what the next attempt starts from -------------------------------------------------------
+
+    def start_over(self) -> None:
+        """Let the next request ask for everything: what is held is not to be trusted."""
+        self._resume = None
+        self.piece = None
+
+    def forget_resume(self) -> None:
+        """Let the next request begin at zero: the part that is held is of no use."""
+        self._resume = None
+
+    def continue_from(self, size: int) -> bool:
+        """Let the next request ask for what is missing, if the version can be pinned.
+
+        Args:
+            size: Bytes of the file that are safely held.
+
+        Returns:
+            Whether it will; otherwise the next request asks for everything.
+        """
+        body = self.body
+        can = body is not None and body.resumable and 0 < size < (body.total or 0)
+        if can and body is not None and body.etag is not None and body.total is not None:
+            self._resume = Resume(size, body.etag, body.total)
+        else:
+            self._resume = None
+        return self._resume is not None
+
+
+def strong_etag(etag: str | None) -> str | None:
+    """The tag if it is a strong one: only those pin bytes (RFC 9110 section 8.8.1)."""
+    if etag is None or not etag.startswith('"') or not etag.endswith('"') or len(etag) < 2:
+        return None
+    return etag
+
+
+def _length(headers: Mapping[str, str]) -> int | None:
+    """The Content-Length, when there is a usable one; chunked transfer overrides it."""
+    text = headers.get("content-length", "").strip()
+    if not (text.isascii() and text.isdigit()) or "transfer-encoding" in headers:
+        return None
+    return int(text)

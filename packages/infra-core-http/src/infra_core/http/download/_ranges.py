@@ -1,0 +1,86 @@
+"""One large file in several ranges side by side, handed on in the order of the file.
+
+The order keeps everything else as it is: one hash, one writer, and a beginning that can be
+resumed. What is fetched ahead waits in memory, `connections` pieces at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from .._stream import open_stream
+from ._plan import Body, DownloadPlan, Judgement, Resume, StartOver
+from ._retrying import status_error
+
+if TYPE_CHECKING:
+    from ._result import DownloadSpec
+
+__all__ = ["pieces_in_order"]
+
+
+async def pieces_in_order(
+    spec: DownloadSpec, body: Body, *, first: int, piece: int
+) -> AsyncIterator[bytes]:
+    """Yield the file from `first` to its end.
+
+    Args:
+        spec: The download.
+        body: The answer that showed the file's size and strong tag, which all pieces must share.
+        first: Offset of the first byte to yield.
+        piece: Bytes of one range.
+
+    Raises:
+        StartOver: A piece is of another version, or the server stopped serving ranges.
+        IncompleteDownloadError: A piece was cut.
+        httpx.HTTPError: A request failed; the bytes yielded before it are good.
+    """
+    if body.etag is None or body.total is None:
+        raise StartOver("without a strong ETag and a size, ranges cannot be put together")
+    etag, total = body.etag, body.total
+    starts = iter(range(first, total, piece))
+    under_way: deque[asyncio.Task[list[bytes]]] = deque()
+
+    def begin_one() -> None:
+        start = next(starts, None)
+        if start is not None:
+            fetch = _fetch(spec, Resume(start, etag, total), min(piece, total - start))
+            under_way.append(asyncio.ensure_future(fetch))
+
+    try:
+        for _ in range(spec.connections):
+            begin_one()
+        while under_way:
+            chunks = await under_way[0]
+            under_way.popleft()
+            begin_one()
+            for chunk in chunks:
+                yield chunk
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+async def _fetch(spec: DownloadSpec, part: Resume, size: int) -> list[bytes]:
+    """Fetch one range, whole."""
+    plan = DownloadPlan(spec.url, headers=spec.headers, resume=part, piece=size)
+    chunks: list[bytes] = []
+    async with open_stream(
+        "GET", spec.url, headers=plan.request_headers(), timeout=spec.timeout
+    ) as response:
+        fields = {name.lower(): value for name, value in response.headers.items()}
+        judgement = plan.judge(response.status, fields)
+        if judgement is not Judgement.READ:
+            raise status_error(spec.url, response.status, fields, spec.policy.max_backoff)
+        if not plan.resumed:
+            raise StartOver("the server answered a range with the whole file")
+        async for chunk in response.aiter_raw():
+            plan.received(len(chunk))
+            chunks.append(chunk)
+    incomplete = plan.incomplete()
+    if incomplete is not None:
+        raise incomplete
+    return chunks

@@ -1,0 +1,108 @@
+"""What is asked for and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from infra_core.runtime import RetryPolicy
+
+__all__ = ["DownloadItem", "DownloadOutcome", "DownloadResult", "DownloadSpec", "ProgressCallback"]
+
+ProgressCallback = Callable[[int, int | None], object]
+"""Called with the bytes of the file so far and its size, None while that is not known."""
+
+
+@dataclass
+class DownloadResult:
+    """A file that is on the disk, whole and verified.
+
+    Attributes:
+        path: Where it stands.
+        checksum: `sha256:hexdigest` of its bytes; None with `compute_checksum=False`.
+        mime: Its media type, by its name, else as the server said.
+        reused: True when a file that was there before was kept.
+        size: Bytes.
+        attempts: Requests made for it, retries included; 0 when none was needed.
+        resumed: True when the beginning came from an earlier, interrupted download.
+        etag: The entity tag that the server gave.
+        last_modified: The date of last change that the server gave, as it wrote it.
+    """
+
+    path: Path
+    checksum: str | None = None
+    mime: str | None = None
+    reused: bool = False
+    size: int = 0
+    attempts: int = 0
+    resumed: bool = False
+    etag: str | None = None
+    last_modified: str | None = None
+
+
+@dataclass(frozen=True)
+class DownloadItem:
+    """One file of `download_many`.
+
+    Attributes:
+        url: Where it comes from.
+        dest_path: Where it goes.
+        expected_checksum: `algorithm:hexdigest`, or None.
+        headers: Sent for this file, over those of the call.
+    """
+
+    url: str
+    dest_path: Path
+    expected_checksum: str | None = None
+    headers: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class DownloadOutcome:
+    """What became of one item: a result or an error.
+
+    Attributes:
+        item: The item.
+        result: Set on success.
+        error: Set on failure.
+    """
+
+    item: DownloadItem
+    result: DownloadResult | None = None
+    error: Exception | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file is there."""
+        return self.result is not None
+
+    def unwrap(self) -> DownloadResult:
+        """The result, or raise the error."""
+        if self.result is None:
+            raise self.error or RuntimeError("an outcome without result and error")
+        return self.result
+
+
+@dataclass(frozen=True)
+class DownloadSpec:
+    """All that one download needs to know, defaults filled in; see `download_asset`."""
+
+    url: str
+    dest: Path
+    policy: RetryPolicy
+    retry_statuses: frozenset[int]
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout: float = 60.0
+    skip_if_exists: bool = True
+    compute_checksum: bool = True
+    expected_checksum: str | None = None
+    max_bytes: int | None = None
+    progress: ProgressCallback | None = None
+    revalidate: bool = False
+    keep_partial: bool = False
+    connections: int = 1
+    durable: bool = True
+    min_speed: float = 1024.0

@@ -1,0 +1,201 @@
+"""What a killed download leaves for the next one: a note beside its partial file.
+
+While a large file with a strong ETag comes in, a note is kept in the same folder: which URL and
+version, which partial file, and how far it was good. "Good" is a digest over the bytes up to a
+checkpoint, so a resume trusts nothing: it reads the partial file again (its hash is needed
+anyway) and starts from zero unless the digest agrees, whatever a power cut did to the last pages.
+
+Both names have the form of `infra_core.fs` partial files: listings skip them, and
+`remove_stale_partials` sweeps them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from infra_core.fs import AtomicFile, write_json_atomic
+
+from ._identity import url_identity
+from ._plan import Body, Resume
+
+__all__ = ["Sidecar"]
+
+_VERSION: Final = 1
+_READ: Final = 1 << 20
+CHECKPOINT: Final = 8 << 20  # bytes between two notes; smaller files are not worth one
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    version: int
+    source: str
+    etag: str
+    total: int
+    partial: str
+    offset: int
+    sha256: str
+
+
+class Sidecar:
+    """The note of one download.
+
+    Args:
+        dest: Where the file shall stand.
+        url: Where it comes from.
+    """
+
+    def __init__(self, dest: Path, url: str) -> None:
+        self._dest = dest
+        self._source = url_identity(url)
+        key = hashlib.sha256(f"{self._source}\0{dest.name}".encode("utf-8", "surrogateescape"))
+        self._stem = f".{dest.name[:40]}.{key.hexdigest()[:16]}.part"
+        self.path = dest.with_name(self._stem + ".json")
+        self._lock = -1
+        self._left: Path | None = None
+        self._body: Body | None = None
+        self._noted = 0
+        self._pending: tuple[int, str] | None = None
+        self.found: _Note | None = None
+
+    # -- a new call looks for what an earlier one left -------------------------------------------
+
+    def load(self) -> Resume | None:
+        """Find a partial file to continue; None when there is none, or its owner is alive."""
+        try:
+            note = _Note(**json.loads(self.path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError):
+            self.path.unlink(missing_ok=True)
+            return None
+        partial = self._dest.with_name(note.partial)
+        if (
+            note.version != _VERSION
+            or note.source != self._source
+            or Path(note.partial).name != note.partial
+            or not 0 < note.offset < note.total
+        ):
+            return None
+        lock = _lock(partial)
+        if lock is None:
+            return None
+        os.close(lock)
+        self.found, self._left = note, partial
+        return Resume(note.offset, note.etag, note.total)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes of the partial file, up to the checkpoint."""
+        if self.found is None or self._left is None:
+            return
+        rest = self.found.offset
+        with contextlib.suppress(FileNotFoundError), self._left.open("rb", buffering=0) as file:
+            while rest and (chunk := file.read(min(rest, _READ))):
+                rest -= len(chunk)
+                yield chunk
+
+    def agrees(self, file: AtomicFile) -> bool:
+        """Whether the bytes that were read are those that the note tells of."""
+        note = self.found
+        return (
+            note is not None
+            and file.size == note.offset
+            and file.hexdigest("sha256") == note.sha256
+        )
+
+    # -- this call's own note --------------------------------------------------------------------
+
+    def begin(self, file: AtomicFile, body: Body) -> None:
+        """Mark the partial file as alive, and start to take notes if it can be resumed."""
+        self._release()
+        self._body = None
+        self._noted, self._pending = file.size, None
+        if body.resumable and (body.total or 0) > CHECKPOINT:
+            lock = _lock(file.temp_path)
+            if lock is not None:
+                self._lock, self._body = lock, body
+
+    def checkpoint(self, file: AtomicFile) -> None:
+        """Take a note if enough has come since the last; called in the writing thread."""
+        if self._body is None:
+            return
+        if self._pending is None and file.size - self._noted >= CHECKPOINT:
+            self._pending = (file.size, file.hexdigest("sha256"))
+        # The file's own buffer hides its last bytes from the kernel: a note must wait for them.
+        if self._pending is not None and file.temp_path.stat().st_size >= self._pending[0]:
+            self._write(file.temp_path, *self._pending)
+            self._noted, self._pending = self._pending[0], None
+            self._drop_left()
+
+    def keep(self, file: AtomicFile) -> bool:
+        """Leave the partial file with a note of all of it; the file is closed by this.
+
+        Returns:
+            False when there is nothing that could be resumed.
+        """
+        if self._body is None or not 0 < file.size < (self._body.total or 0):
+            return False
+        size, digest = file.size, file.hexdigest("sha256")
+        kept = self._dest.with_name(self._stem)
+        os.replace(file.temp_path, kept)  # noqa: PTH105 - the two are named alike everywhere here
+        file.abort()  # writes its last buffer into what is called `kept` now
+        self._write(kept, size, digest)
+        self._release()
+        return True
+
+    def remove(self) -> None:
+        """Remove the note and whatever partial file an earlier call had left."""
+        self._drop_left()
+        if self.found is not None or self._noted or self._body is not None:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+        self._release()
+
+    def _write(self, partial: Path, offset: int, digest: str) -> None:
+        body = self._body
+        if body is None or body.etag is None or body.total is None:
+            return
+        note = _Note(_VERSION, self._source, body.etag, body.total, partial.name, offset, digest)
+        fields: dict[str, Any] = asdict(note)
+        # A note that cannot be written costs a resume, not the download.
+        with contextlib.suppress(OSError):
+            write_json_atomic(self.path, fields, indent=None, durable=False)
+
+    def _drop_left(self) -> None:
+        left, self._left = self._left, None
+        if left is not None:
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
+
+    def _release(self) -> None:
+        lock, self._lock = self._lock, -1
+        if lock != -1:
+            os.close(lock)
+
+
+def _lock(path: Path) -> int | None:
+    """Take the lock that says "its writer is alive"; None when somebody has it or it is gone.
+
+    The kernel drops it when the writer dies, however that happens. Where there is no `flock`
+    (Windows), a file that is open for writing cannot be removed, which protects it as well.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except OSError:
+        return None
+    try:
+        import fcntl
+    except ImportError:
+        return descriptor
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
