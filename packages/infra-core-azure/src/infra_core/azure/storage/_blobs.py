@@ -1,0 +1,219 @@
+"""What can be done with blobs in one request each: look, list, delete, make the container."""
+
+import base64
+import binascii
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from urllib.parse import unquote
+from xml.etree import ElementTree as ET
+
+from ._errors import BlobConflictError, BlobNotFoundError, StorageError, StorageRequestError
+from ._wire import BlobWire
+
+__all__ = ["BlobInfo", "create_container", "delete_blob", "list_pages", "look_at"]
+
+PAGE = 5000  # most that the service gives at a time
+# Characters that XML cannot hold. The service encodes them; Azurite sends them as they are.
+_ILLEGAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|&#(x[0-9a-fA-F]{1,6}|[0-9]{1,7});")
+
+
+@dataclass(frozen=True, slots=True)
+class BlobInfo:
+    """A blob as the service describes it.
+
+    Attributes:
+        name: Its name; in listings of a tree relative to that tree.
+        size: Bytes.
+        md5: Hash of its content as stored with it, `None` when none is.
+        etag: Changes with each write.
+        content_type: Media type stored with it.
+        last_modified: When it was written, UTC.
+    """
+
+    name: str
+    size: int
+    md5: bytes | None = None
+    etag: str = ""
+    content_type: str = ""
+    last_modified: datetime | None = None
+
+
+def info_from_headers(name: str, headers: Mapping[str, str]) -> BlobInfo:
+    """The blob that the headers of an answer describe."""
+    size = headers.get("Content-Length", "0")
+    content_range = headers.get("Content-Range", "")
+    if "/" in content_range:
+        size = content_range.rpartition("/")[2]
+    ranged = "x-ms-blob-content-md5" in headers or content_range
+    md5 = headers.get("x-ms-blob-content-md5" if ranged else "Content-MD5")
+    return BlobInfo(
+        name,
+        int(size),
+        decode_md5(md5),
+        headers.get("ETag", ""),
+        headers.get("Content-Type", ""),
+        _parse_time(headers.get("Last-Modified")),
+    )
+
+
+def decode_md5(text: str | None) -> bytes | None:
+    """The 16 bytes of a Content-MD5, `None` for nothing or nonsense."""
+    if not text:
+        return None
+    try:
+        digest = base64.b64decode(text)
+    except (binascii.Error, ValueError):
+        return None
+    return digest if len(digest) == 16 else None
+
+
+def _parse_time(text: str | None) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return parsedate_to_datetime(text).astimezone(timezone.utc)
+    except (TypeError, ValueError):
+        return None
+
+
+async def look_at(wire: BlobWire, name: str) -> BlobInfo | None:
+    """The properties of a blob, `None` when there is none.
+
+    Raises:
+        StorageError: The service refuses or does not answer.
+    """
+    try:
+        reply = await wire.send("HEAD", name, "look-up")
+    except BlobNotFoundError:
+        return None
+    return info_from_headers(name, reply.headers)
+
+
+async def delete_blob(wire: BlobWire, name: str, *, etag: str | None = None) -> bool:
+    """Delete a blob; a blob that is gone already is no error.
+
+    Args:
+        wire: Where.
+        name: Which.
+        etag: Only if it still has this ETag.
+
+    Returns:
+        Whether it was there.
+
+    Raises:
+        BlobConflictError: It was changed since.
+    """
+    headers = {"x-ms-delete-snapshots": "include"}
+    if etag:
+        headers["If-Match"] = etag
+    try:
+        await wire.send("DELETE", name, "deletion", headers=headers)
+    except BlobNotFoundError:
+        return False
+    return True
+
+
+async def create_container(wire: BlobWire) -> bool:
+    """Make the container; one that exists already, or may not be made by us, is no error.
+
+    Returns:
+        Whether it was made now.
+    """
+    try:
+        await wire.send("PUT", None, "creation", params={"restype": "container"})
+    except BlobConflictError as error:
+        if error.code == "ContainerBeingDeleted":
+            raise
+        return False
+    except StorageRequestError as error:
+        if error.status in (401, 403):
+            return False
+        raise
+    return True
+
+
+async def list_pages(
+    wire: BlobWire, prefix: str, *, page_size: int = PAGE
+) -> AsyncIterator[list[BlobInfo]]:
+    """Blobs whose names begin with `prefix`, page by page, names in full.
+
+    Markers of directories (empty blobs whose name ends in a slash, or that carry the metadata of
+    the hierarchical namespace) are left out. A container that does not exist lists nothing.
+    """
+    marker = ""
+    while True:
+        params = {
+            "comp": "list",
+            "include": "metadata",
+            "maxresults": str(page_size),
+            "restype": "container",
+        }
+        if prefix:
+            params["prefix"] = prefix
+        if marker:
+            params["marker"] = marker
+        try:
+            reply = await wire.send("GET", None, "listing", params=params, expect=4 << 20)
+        except BlobNotFoundError:
+            return
+        blobs, marker = parse_page(reply.body)
+        if blobs:
+            yield blobs
+        if not marker:
+            return
+
+
+def parse_page(content: bytes) -> tuple[list[BlobInfo], str]:
+    """The blobs of one page of a listing, and the marker of the next one.
+
+    Raises:
+        StorageError: It is no listing.
+    """
+    try:
+        tree = ET.fromstring(content)  # noqa: S314 - expat resolves no entities
+    except ET.ParseError:
+        try:
+            tree = ET.fromstring(_ILLEGAL.sub(_stand_in, content))  # noqa: S314
+        except ET.ParseError as error:
+            raise StorageError(
+                f"the listing is not XML ({error}); check that the endpoint is a blob service",
+                operation="listing",
+            ) from error
+    blobs = []
+    for item in tree.iterfind("Blobs/Blob"):
+        named = item.find("Name")
+        if named is None or not named.text:
+            continue
+        name = unquote(named.text) if named.get("Encoded") == "true" else named.text
+        found = {child.tag: child.text or "" for child in item.find("Properties") or ()}
+        size = int(found.get("Content-Length", "0"))
+        folder = item.findtext("Metadata/hdi_isfolder", "").lower() == "true"
+        if folder or (name.endswith("/") and size == 0):
+            continue
+        etag = found.get("Etag") or found.get("ETag") or ""
+        blobs.append(
+            BlobInfo(
+                name,
+                size,
+                decode_md5(found.get("Content-MD5")),
+                etag if etag.startswith(('"', "W/")) or not etag else f'"{etag}"',
+                found.get("Content-Type", ""),
+                _parse_time(found.get("Last-Modified")),
+            )
+        )
+    return blobs, tree.findtext("NextMarker") or ""
+
+
+def _stand_in(match: "re.Match[bytes]") -> bytes:
+    """A control character as one that XML may hold and no file name of ours (U+0080 to U+009F)."""
+    if not match[1]:
+        code = match[0][0]
+    else:
+        digits = match[1]
+        code = int(digits[1:], 16) if digits[:1] == b"x" else int(digits)
+        if code >= 0x20 or code in (9, 10, 13):
+            return match[0]
+    return chr(0x80 + code).encode("utf-8")

@@ -1,0 +1,165 @@
+"""From settings to one checked configuration: which account, which container, which proof."""
+
+import re
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit
+
+from ..exceptions import ConfigurationError
+from ._connection_string import check_endpoint, parse_connection_string
+from ._options import TransferOptions
+from ._settings import AzureStorageSettings, StorageMode
+
+__all__ = ["_AzureStorageConfig", "missing_settings", "resolve_config"]
+
+# https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
+_CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*|\$root|\$web|\$logs")
+_ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
+_AZURE_HOST = re.compile(r"([a-z0-9]+)(?:-secondary)?(?:\.z\d+)?\.blob\.(?:core|storage)\..+")
+
+
+@dataclass(frozen=True, slots=True)
+class _AzureStorageConfig:
+    """A checked configuration: account, container and exactly one way to prove who we are."""
+
+    endpoint: str
+    container: str
+    prefix: str = ""
+    account_name: str | None = None
+    account_key: str | None = field(default=None, repr=False)
+    sas_token: str | None = field(default=None, repr=False)
+    options: TransferOptions = field(default_factory=TransferOptions)
+
+    @property
+    def container_url(self) -> str:
+        """URL of the container, without a SAS token."""
+        return f"{self.endpoint}/{quote(self.container, safe='$')}"
+
+    @property
+    def uses_credential(self) -> bool:
+        """Whether tokens of a credential (`DefaultAzureCredential`) are needed."""
+        return self.account_key is None and self.sas_token is None
+
+
+def missing_settings(settings: AzureStorageSettings) -> str | None:
+    """What is missing for a configuration to exist, as a sentence with the remedy, or `None`."""
+    call = settings.variable
+    if not settings.container:
+        return (
+            f"no container is named; set {call('container')}, and {call('connection_string')} or "
+            f"{call('account_name')}"
+        )
+    if not (settings.connection_string or settings.account_name or settings.blob_endpoint):
+        return (
+            f"container {settings.container!r} is named but no account; set "
+            f"{call('connection_string')}, or {call('account_name')} to use "
+            "DefaultAzureCredential"
+        )
+    return None
+
+
+def resolve_config(settings: AzureStorageSettings, mode: StorageMode) -> _AzureStorageConfig | None:
+    """Check settings against each other and against Azure's rules.
+
+    Returns:
+        The configuration; `None` in mode dev-skip, and in best-effort when something is missing.
+
+    Raises:
+        ConfigurationError: Something is missing in mode strict; something is malformed or
+            contradictory in strict or best-effort. Names the variable and the remedy.
+    """
+    if mode == "dev-skip":
+        return None
+    if missing := missing_settings(settings):
+        if mode == "best-effort":
+            return None
+        raise ConfigurationError(
+            f"Azure storage is not configured: {missing}. To run without it use mode best-effort "
+            f"or dev-skip ({settings.variable('mode')})"
+        )
+    container = settings.container or ""
+    if not _CONTAINER.fullmatch(container):
+        raise ConfigurationError(
+            f"{settings.variable('container')}={container!r} is no container name; use 3 to 63 "
+            "lower-case letters, digits and single hyphens, beginning and ending with a letter "
+            "or digit"
+        )
+    if settings.connection_string:
+        return _from_connection_string(settings, container)
+    return _from_account(settings, container)
+
+
+def _from_connection_string(settings: AzureStorageSettings, container: str) -> _AzureStorageConfig:
+    call = settings.variable
+    own = call("connection_string")
+    parts = parse_connection_string(settings.connection_string or "", own)
+    if settings.account_name and parts.account_name not in (None, settings.account_name):
+        raise ConfigurationError(
+            f"{call('account_name')}={settings.account_name!r} contradicts {own}, which names "
+            f"account {parts.account_name!r}; unset one of them"
+        )
+    if settings.blob_endpoint and settings.blob_endpoint.rstrip("/") != parts.endpoint:
+        raise ConfigurationError(
+            f"{call('blob_endpoint')} contradicts {own}, whose endpoint is {parts.endpoint}; "
+            "unset one of them"
+        )
+    if settings.sas_token:
+        raise ConfigurationError(
+            f"{call('sas_token')} and {own} both prove who you are; unset one of them"
+        )
+    return _AzureStorageConfig(
+        parts.endpoint,
+        container,
+        _clean_prefix(settings),
+        parts.account_name,
+        parts.account_key,
+        parts.sas_token,
+        settings.options,
+    )
+
+
+def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStorageConfig:
+    call = settings.variable
+    account = settings.account_name
+    sas = (settings.sas_token or "").lstrip("?") or None
+    if sas is not None and "sig=" not in sas:
+        raise ConfigurationError(
+            f"{call('sas_token')} holds no signature (sig=...); copy the whole token"
+        )
+    if settings.blob_endpoint:
+        endpoint = settings.blob_endpoint.rstrip("/")
+        check_endpoint(endpoint, call("blob_endpoint"))
+        host = _AZURE_HOST.fullmatch(urlsplit(endpoint).hostname or "")
+        if account and host and host[1] != account.removesuffix("-secondary"):
+            raise ConfigurationError(
+                f"{call('account_name')}={account!r} contradicts {call('blob_endpoint')}, which "
+                f"is of account {host[1]!r}; unset one of them"
+            )
+    else:
+        if not _ACCOUNT.fullmatch(account or ""):
+            raise ConfigurationError(
+                f"{call('account_name')}={account!r} is no account name; use 3 to 24 lower-case "
+                f"letters and digits, or set {call('blob_endpoint')} to the whole endpoint"
+            )
+        endpoint = f"https://{account}.blob.core.windows.net"
+    if sas is None and not endpoint.startswith("https:"):
+        raise ConfigurationError(
+            f"{call('blob_endpoint')} is not https, and tokens of DefaultAzureCredential must "
+            f"not travel in the clear; use https, {call('sas_token')} or "
+            f"{call('connection_string')}"
+        )
+    return _AzureStorageConfig(
+        endpoint, container, _clean_prefix(settings), account, None, sas, settings.options
+    )
+
+
+def _clean_prefix(settings: AzureStorageSettings) -> str:
+    from ._names import unsafe_reason
+
+    prefix = (settings.prefix or "").strip("/")
+    reason = unsafe_reason(prefix) if prefix else None
+    if reason:
+        raise ConfigurationError(
+            f"{settings.variable('prefix')}={settings.prefix!r} cannot start blob names: "
+            f"{reason}; use plain names joined by single slashes"
+        )
+    return prefix

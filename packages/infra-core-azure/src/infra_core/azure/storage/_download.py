@@ -1,0 +1,229 @@
+"""Fetching one blob: in ranges pinned to one version, hashed on the way, whole or not at all."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+from infra_core.fs import AtomicFile
+from infra_core.runtime import RetryDetails, retry_async
+
+from ._blobs import BlobInfo, info_from_headers
+from ._errors import (
+    BlobConflictError,
+    BlobNotFoundError,
+    IntegrityError,
+    StorageRequestError,
+)
+from ._wire import BlobWire, Reply
+
+__all__ = ["download_blob", "read_blob"]
+
+Sink = Callable[[bytes], None]
+
+
+async def download_blob(
+    wire: BlobWire,
+    name: str,
+    path: Path,
+    *,
+    known: BlobInfo | None = None,
+    durable: bool = True,
+    before_commit: Callable[[], None] | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> BlobInfo | None:
+    """Write a blob to a file that appears whole, verified, or not at all.
+
+    Length, range and, where one is stored, MD5 are checked; a blob that is replaced meanwhile is
+    fetched again from the start.
+
+    Args:
+        wire: Where from.
+        name: Name of the blob.
+        path: The file; see `AtomicFile` for temporary names, permissions and durability.
+        known: What a listing said, which saves asking for the size.
+        durable: Flush the file to the disk before it appears.
+        before_commit: Called, in a thread, before the file appears; may raise to prevent it.
+        on_bytes: Told the number of bytes whenever some have arrived.
+
+    Returns:
+        What was fetched, `None` when there is no such blob.
+
+    Raises:
+        IntegrityError: What comes is not what was stored, again and again.
+        FileWriteError: The disk refuses.
+        StorageError: The service refuses or does not answer.
+    """
+
+    async def attempt() -> BlobInfo | None:
+        return await _download_once(
+            wire, name, path, known if tries == 1 else None, durable, before_commit, on_bytes
+        )
+
+    tries = 1
+
+    def told(details: RetryDetails) -> None:
+        nonlocal tries
+        tries += 1
+        wire.log_retry(details, name, "download")
+
+    try:
+        return await retry_async(
+            attempt,
+            policy=wire.config.options.retry_policy,
+            should_retry=_starts_over,
+            on_retry=told,
+        )
+    except BlobNotFoundError:
+        return None
+
+
+def _starts_over(error: Exception) -> bool:
+    """Single requests are retried below; here only what makes the whole file worthless."""
+    return isinstance(error, (IntegrityError, BlobConflictError))
+
+
+async def _download_once(
+    wire: BlobWire,
+    name: str,
+    path: Path,
+    known: BlobInfo | None,
+    durable: bool,
+    before_commit: Callable[[], None] | None,
+    on_bytes: Callable[[int], None] | None,
+) -> BlobInfo | None:
+    first, info = await _first_part(wire, name, known)
+    if len(first) == info.size:
+        await asyncio.to_thread(_write_whole, path, first, info, durable, before_commit)
+        if on_bytes is not None:
+            on_bytes(info.size)
+        return info
+    file = await asyncio.to_thread(AtomicFile, path, algorithms=["md5"], durable=durable)
+    try:
+        await asyncio.to_thread(file.write, first)
+        if on_bytes is not None:
+            on_bytes(len(first))
+        async for part in _ranges(wire, info, len(first)):
+            await asyncio.to_thread(file.write, part)
+            if on_bytes is not None:
+                on_bytes(len(part))
+        _check(info, file.size, bytes.fromhex(file.hexdigest("md5")))
+        if before_commit is not None:
+            await asyncio.to_thread(before_commit)
+        await asyncio.to_thread(file.commit)
+    finally:
+        file.abort()  # does nothing after the commit
+    return info
+
+
+async def read_blob(wire: BlobWire, name: str) -> tuple[bytes, BlobInfo] | None:
+    """A blob's whole content in memory, verified; `None` when there is none."""
+    try:
+        first, info = await _first_part(wire, name, None)
+        parts = [first]
+        if len(first) < info.size:
+            parts.extend([part async for part in _ranges(wire, info, len(first))])
+    except BlobNotFoundError:
+        return None
+    data = b"".join(parts)
+    _check(info, len(data), _md5(data))
+    return data, info
+
+
+async def _first_part(wire: BlobWire, name: str, known: BlobInfo | None) -> tuple[bytes, BlobInfo]:
+    """The whole blob if it fits a block, else its first block."""
+    limit = wire.config.options.block_size
+    headers = {}
+    if known is not None and known.etag:
+        headers["If-Match"] = known.etag
+    if known is None or known.size > limit:
+        headers["x-ms-range"] = f"bytes=0-{limit - 1}"
+    try:
+        reply = await wire.send(
+            "GET", name, "download", headers=headers, expect=limit if known is None else known.size
+        )
+    except StorageRequestError as error:
+        if error.status != 416:  # an empty blob has no ranges
+            raise
+        reply = await wire.send("GET", name, "download")
+    info = info_from_headers(name, reply.headers)
+    if reply.status == 206:
+        _check_range(reply, info, 0, min(limit, info.size))
+    elif len(reply.body) != info.size:
+        raise IntegrityError(
+            f"download of {name!r} brought {len(reply.body)} bytes of {info.size}",
+            blob=name,
+            operation="download",
+        )
+    return reply.body, info
+
+
+async def _ranges(wire: BlobWire, info: BlobInfo, start: int) -> AsyncIterator[bytes]:
+    """The rest of a blob in order, several ranges under way, all of the version of `info`."""
+    options = wire.config.options
+    under_way: deque[asyncio.Task[bytes]] = deque()
+    try:
+        while start < info.size or under_way:
+            while start < info.size and len(under_way) < options.block_concurrency:
+                end = min(start + options.block_size, info.size)
+                under_way.append(asyncio.create_task(_range(wire, info, start, end)))
+                start = end
+            yield await under_way[0]
+            under_way.popleft()
+    finally:
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+async def _range(wire: BlobWire, info: BlobInfo, start: int, end: int) -> bytes:
+    headers = {"x-ms-range": f"bytes={start}-{end - 1}"}
+    if info.etag:
+        headers["If-Match"] = info.etag
+    reply = await wire.send("GET", info.name, "download", headers=headers, expect=end - start)
+    _check_range(reply, info, start, end)
+    return reply.body
+
+
+def _check_range(reply: Reply, info: BlobInfo, start: int, end: int) -> None:
+    expected = f"bytes {start}-{end - 1}/{info.size}"
+    actual = reply.headers.get("Content-Range", "no range")
+    if reply.status != 206 or actual != expected or len(reply.body) != end - start:
+        raise IntegrityError(
+            f"download of {info.name!r} asked for {expected} and got {actual} with "
+            f"{len(reply.body)} bytes; a proxy in between may be at fault",
+            blob=info.name,
+            operation="download",
+        )
+
+
+def _check(info: BlobInfo, size: int, md5: bytes) -> None:
+    if size != info.size or (info.md5 is not None and md5 != info.md5):
+        stored = info.md5.hex() if info.md5 else "none"
+        raise IntegrityError(
+            f"download of {info.name!r} brought {size} bytes with MD5 {md5.hex()}, where "
+            f"{info.size} bytes with MD5 {stored} are stored; if it happens every time, the blob "
+            "is damaged: upload it again",
+            blob=info.name,
+            operation="download",
+        )
+
+
+def _md5(data: bytes) -> bytes:
+    from ._upload import new_md5_of
+
+    return new_md5_of(data)
+
+
+def _write_whole(
+    path: Path,
+    data: bytes,
+    info: BlobInfo,
+    durable: bool,
+    before_commit: Callable[[], None] | None,
+) -> None:
+    _check(info, len(data), _md5(data))
+    with AtomicFile(path, durable=durable) as file:
+        file.write(data)
+        if before_commit is not None:
+            before_commit()

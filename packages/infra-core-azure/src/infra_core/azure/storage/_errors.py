@@ -1,0 +1,227 @@
+"""Errors of the storage client.
+
+The tree (the classes of `azure.core.exceptions` in brackets are further bases, so that code
+written for 0.7, which let the SDK's errors through, goes on working)::
+
+    AzureServiceError
+      StorageError                     .blob, .operation
+        StorageRequestError            the service refused [HttpResponseError] .status, .code
+          BlobNotFoundError            no such blob or container [ResourceNotFoundError]
+          BlobConflictError            it exists, or somebody changed it [ResourceExistsError]
+          StorageAccessError           401, 403 [ClientAuthenticationError]
+        StorageConnectionError         no answer: reset, refused, cut off [ServiceRequestError]
+          StorageTimeoutError          no answer in time [TimeoutError]
+        IntegrityError                 the bytes are not those that were stored
+        LocalFileChangedError             the local file changed while it was read
+        UnsafeNamesError               names that must not become files or blobs [ValueError]
+        TreeTransferError              some files of a tree failed .report
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+)
+
+from ..exceptions import AzureServiceError
+
+if TYPE_CHECKING:
+    from ._tree_types import TreeReport
+
+__all__ = [
+    "BlobConflictError",
+    "BlobNotFoundError",
+    "IntegrityError",
+    "LocalFileChangedError",
+    "StorageAccessError",
+    "StorageConnectionError",
+    "StorageError",
+    "StorageRequestError",
+    "StorageTimeoutError",
+    "TreeTransferError",
+    "UnsafeNamesError",
+    "request_error",
+]
+
+
+class StorageError(AzureServiceError):
+    """Root of what goes wrong with blobs.
+
+    Attributes:
+        blob: Name of the blob, or of the container.
+        operation: What was tried, such as `upload`.
+    """
+
+    def __init__(self, message: str, *, blob: str = "", operation: str = "") -> None:
+        self.blob = blob
+        self.operation = operation
+        Exception.__init__(self, message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:  # the SDK's bases hold what cannot be pickled
+        state = {name: value for name, value in self.__dict__.items() if name in _PICKLED}
+        return _rebuild, (type(self), self.message, state)
+
+
+_PICKLED = {"blob", "operation", "status", "status_code", "code", "error_code", "request_id",
+            "retry_after", "names", "report"}  # fmt: skip
+
+
+def _rebuild(kind: type[StorageError], message: str, state: dict[str, object]) -> StorageError:
+    error = kind.__new__(kind)
+    StorageError.__init__(error, message)
+    error.__dict__.update(state)
+    return error
+
+
+class StorageRequestError(StorageError, HttpResponseError):
+    """The service answered with an error.
+
+    Attributes:
+        status: HTTP status.
+        code: The service's error code, such as `ContainerNotFound`.
+        request_id: What the service calls the request, for support.
+        retry_after: Seconds that the service asked to wait, if it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: str = "",
+        blob: str = "",
+        operation: str = "",
+        request_id: str = "",
+        retry_after: float | None = None,
+    ) -> None:
+        HttpResponseError.__init__(self, message)
+        StorageError.__init__(self, message, blob=blob, operation=operation)
+        self.status = status
+        self.status_code = status
+        self.code = code
+        self.error_code = code
+        self.request_id = request_id
+        self.retry_after = retry_after
+
+
+class BlobNotFoundError(StorageRequestError, ResourceNotFoundError):
+    """There is no such blob, or no such container."""
+
+
+class BlobConflictError(StorageRequestError, ResourceExistsError):
+    """The blob exists with other content, or somebody changed it since it was looked at."""
+
+
+class StorageAccessError(StorageRequestError, ClientAuthenticationError):
+    """The service does not let us: wrong key, expired SAS, missing role."""
+
+
+class StorageConnectionError(StorageError, ServiceRequestError):
+    """No answer came: the connection was refused, reset or cut off.
+
+    Attributes:
+        permanent: Whether trying again is of no use (unknown host, certificate not trusted).
+    """
+
+    permanent = False
+
+    def __init__(self, message: str, *, blob: str = "", operation: str = "") -> None:
+        ServiceRequestError.__init__(self, message)
+        StorageError.__init__(self, message, blob=blob, operation=operation)
+
+
+class StorageTimeoutError(StorageConnectionError, TimeoutError):
+    """No answer came in time."""
+
+
+class IntegrityError(StorageError):
+    """What came is not what was stored: length, hash or range differ."""
+
+
+class LocalFileChangedError(StorageError):
+    """The local file changed while it was being uploaded, or since it was compared."""
+
+
+class UnsafeNamesError(StorageError, ValueError):
+    """Names that must not become files (or blobs); nothing of the tree was touched.
+
+    Attributes:
+        names: Each name with the reason against it.
+    """
+
+    def __init__(self, names: Mapping[str, str], *, operation: str, more: int = 0) -> None:
+        self.names = dict(names)
+        listed = "; ".join(f"{name!r} {reason}" for name, reason in list(names.items())[:10])
+        hidden = len(names) + more - 10
+        rest = f"; and {hidden} more" if hidden > 0 else ""
+        super().__init__(
+            f"refused to {operation} unsafe names: {listed}{rest}. Rename them at the source, "
+            "exclude them, or pass on_unsafe='skip' to transfer all others",
+            operation=operation,
+        )
+
+
+class TreeTransferError(StorageError):
+    """Some files of a tree could not be transferred; all others were.
+
+    Attributes:
+        report: The whole outcome, failures included.
+    """
+
+    def __init__(self, message: str, *, report: "TreeReport", operation: str) -> None:
+        super().__init__(message, operation=operation)
+        self.report = report
+
+
+_REMEDIES = {
+    "AuthenticationFailed": "check account key or SAS token, and this machine's clock",
+    "AuthorizationFailure": "check the account's network rules and the role of this identity",
+    "AuthorizationPermissionMismatch": "give this identity the role Storage Blob Data Contributor",
+    "ContainerNotFound": "create the container or let this identity create it",
+    "BlobNotFound": "check the name and the prefix",
+    "ContainerBeingDeleted": "wait until it is gone, about 30 seconds, or use another name",
+    "InvalidBlobType": "the name belongs to an append or page blob; delete it or use another name",
+}
+
+
+def request_error(
+    status: int,
+    code: str,
+    text: str,
+    *,
+    blob: str,
+    operation: str,
+    request_id: str = "",
+    retry_after: float | None = None,
+) -> StorageRequestError:
+    """The error of the class that fits a status, with the remedy where there is one."""
+    kind = StorageRequestError
+    remedy = _REMEDIES.get(code, "")
+    if status == 404:
+        kind = BlobNotFoundError
+    elif status in (401, 403):
+        kind = StorageAccessError
+        remedy = remedy or "check key, SAS token or role, and whether they have expired"
+    elif status in (409, 412):
+        kind = BlobConflictError
+        remedy = remedy or "look at the blob and upload again, or pass overwrite='always'"
+    said = f"{code or 'no error code'}{': ' + text if text else ''}"
+    message = f"{operation} of {blob!r} failed with status {status} ({said})"
+    return kind(
+        f"{message}; {remedy}" if remedy else message,
+        status=status,
+        code=code,
+        blob=blob,
+        operation=operation,
+        request_id=request_id,
+        retry_after=retry_after,
+    )

@@ -1,0 +1,304 @@
+"""What could not be uploaded yet, on disk: written before the upload, removed after it.
+
+Whatever ends the process in between, each artifact is in the container or in here. Entries hold
+where a file lies (or, for text that has no file, its bytes) and which blob it shall become.
+"""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import sys
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from infra_core.runtime import clock, redact_secrets
+
+from ._config import _AzureStorageConfig
+from ._upload import Overwrite
+
+__all__ = ["Journal", "PendingUpload", "default_journal_path", "open_journal"]
+
+_SCHEMA = """
+create table if not exists pending (
+    id integer primary key autoincrement,
+    slot text not null unique,
+    kind text not null,
+    blob text not null,
+    path text,
+    data blob,
+    content_type text,
+    overwrite text not null default 'always',
+    etag text,
+    created real not null,
+    attempts integer not null default 0,
+    error text,
+    owner text not null
+)
+"""
+_Kind = Literal["file", "bytes", "tree"]
+
+
+@dataclass(frozen=True, slots=True)
+class PendingUpload:
+    """One entry of the journal.
+
+    Attributes:
+        id: Its number; grows with each entry.
+        kind: `file`, `bytes` (text that has no file of its own) or `tree` (a whole folder).
+        blob: Name of the blob, or of the folder.
+        path: The local file or folder.
+        content_type: Media type, when it was given.
+        overwrite: When the blob may be replaced, as the upload said.
+        etag: ETag that goes with it.
+        created: When it was entered, seconds since the epoch.
+        attempts: Uploads that failed so far.
+        error: What the last one failed of.
+    """
+
+    id: int
+    kind: _Kind
+    blob: str
+    path: Path | None
+    content_type: str | None
+    overwrite: Overwrite
+    etag: str | None
+    created: float
+    attempts: int
+    error: str | None
+
+
+class Journal:
+    """A SQLite file of pending uploads, shared by threads and processes.
+
+    Args:
+        path: The file; made, with its folder, on first use.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = 0
+        self._owner = ""
+        self._busy: set[int] = set()
+
+    def enter(
+        self,
+        kind: _Kind,
+        blob: str,
+        *,
+        path: Path | None = None,
+        data: bytes | None = None,
+        content_type: str | None = None,
+        overwrite: Overwrite = "always",
+        etag: str | None = None,
+    ) -> int:
+        """Note an upload that is about to begin; the newest entry of a blob replaces others.
+
+        Returns:
+            The number to `settle` it with.
+        """
+        with self._opened() as db:
+            where = None if path is None else os.path.abspath(path)  # noqa: PTH100 - keeps links
+            cursor = db.execute(
+                "insert or replace into pending (slot, kind, blob, path, data, content_type,"
+                " overwrite, etag, created, owner) values (?,?,?,?,?,?,?,?,?,?)",
+                (
+                    _slot(kind, blob),
+                    kind,
+                    blob,
+                    where,
+                    data,
+                    content_type,
+                    overwrite,
+                    etag,
+                    clock.time(),
+                    self._owner,
+                ),
+            )
+            number = int(cursor.lastrowid or 0)
+            self._busy.add(number)
+            return number
+
+    def settle(self, number: int) -> None:
+        """The upload arrived: forget it. A newer entry of the same blob stays."""
+        with self._opened() as db:
+            db.execute("delete from pending where id = ?", (number,))
+            self._busy.discard(number)
+
+    def fail(self, number: int, error: BaseException) -> None:
+        """The upload failed: keep it for `flush_pending()`."""
+        with self._opened() as db:
+            db.execute(
+                "update pending set attempts = attempts + 1, error = ?, owner = '' where id = ?",
+                (redact_secrets(f"{type(error).__name__}: {error}")[:1000], number),
+            )
+            self._busy.discard(number)
+
+    def replace_tree(
+        self, number: int, failed: Iterable[tuple[str, Path, BaseException | None]]
+    ) -> None:
+        """Put the files of a tree that failed in the place of the tree, in one transaction."""
+        with self._opened() as db:
+            db.executemany(
+                "insert or replace into pending (slot, kind, blob, path, created, attempts, error,"
+                " owner) values (?, 'file', ?, ?, ?, 1, ?, '')",
+                [
+                    (
+                        _slot("file", blob),
+                        blob,
+                        os.path.abspath(path),  # noqa: PTH100 - keeps links
+                        clock.time(),
+                        redact_secrets(f"{type(error).__name__}: {error}")[:1000],
+                    )
+                    for blob, path, error in failed
+                ],
+            )
+            db.execute("delete from pending where id = ?", (number,))
+            self._busy.discard(number)
+
+    def pending(self) -> list[PendingUpload]:
+        """All entries that no upload of a live process is at work on, oldest first."""
+        if not self.path.exists():
+            return []
+        with self._opened() as db:
+            rows = db.execute(
+                "select id, kind, blob, path, content_type, overwrite, etag, created, attempts,"
+                " error, owner from pending order by id"
+            ).fetchall()
+            busy = set(self._busy)
+        found = []
+        for number, kind, blob, path, *rest, owner in rows:
+            if number in busy or (owner != self._owner and _is_alive(owner)):
+                continue
+            where = None if path is None else Path(path)
+            found.append(PendingUpload(number, kind, blob, where, *rest))
+        return found
+
+    def claim(self, number: int) -> bool:
+        """Take an entry over for an upload of our own; False when it is gone or taken."""
+        with self._opened() as db:
+            row = db.execute("select owner from pending where id = ?", (number,)).fetchone()
+            if row is None or number in self._busy:
+                return False
+            if row[0] != self._owner and _is_alive(row[0]):
+                return False
+            db.execute("update pending set owner = ? where id = ?", (self._owner, number))
+            self._busy.add(number)
+            return True
+
+    def data(self, number: int) -> bytes:
+        """The bytes of an entry of kind `bytes`."""
+        with self._opened() as db:
+            row = db.execute("select data from pending where id = ?", (number,)).fetchone()
+        return bytes(row[0]) if row and row[0] is not None else b""
+
+    def __len__(self) -> int:
+        return len(self.pending())
+
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None and self._pid == os.getpid():
+                connection.close()
+
+    def __del__(self) -> None:
+        connection = self.__dict__.get("_connection")
+        if connection is not None and self._pid == os.getpid():
+            with contextlib.suppress(sqlite3.Error):
+                connection.close()
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[sqlite3.Connection]:
+        """The connection, within one transaction that is on disk at the end."""
+        if self._pid != os.getpid():  # also after a fork, where the parent's is not ours to use
+            if self._connection is not None:
+                _inherited.append(self._connection)
+            self._lock = threading.Lock()
+            self._connection, self._busy = None, set()
+            self._pid, self._owner = os.getpid(), _owner(os.getpid())
+        with self._lock:
+            if self._connection is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+                # Its owner alone may read what it holds; SQLite takes the mode over to its WAL.
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                self._connection = sqlite3.connect(
+                    self.path, timeout=30, isolation_level=None, check_same_thread=False
+                )
+                self._connection.execute("pragma journal_mode = wal")
+                self._connection.execute("pragma synchronous = full")
+                self._connection.execute(_SCHEMA)
+            db = self._connection
+            db.execute("begin immediate")
+            try:
+                yield db
+            except BaseException:
+                db.execute("rollback")
+                raise
+            db.execute("commit")
+
+
+_inherited: list[sqlite3.Connection] = []  # closing one would drop the parent's file locks
+
+
+_shared: "weakref.WeakValueDictionary[str, Journal]" = weakref.WeakValueDictionary()
+
+
+def open_journal(path: Path) -> Journal:
+    """The journal in a file: one object per process, since it knows which entries are busy."""
+    key = os.path.abspath(path)  # noqa: PTH100 - need not exist
+    return _shared.setdefault(key, Journal(path))
+
+
+def _slot(kind: _Kind, blob: str) -> str:
+    """What a newer entry replaces: the same tree, or the same blob whatever its source."""
+    return f"tree {blob}" if kind == "tree" else f"blob {blob}"
+
+
+def _owner(pid: int) -> str:
+    return f"{pid}:{_started(pid)}"
+
+
+def _started(pid: int) -> str:
+    """When a process started, where the system tells: a pid alone is used again."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
+            return file.read().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _is_alive(owner: str) -> bool:
+    pid, _, started = owner.partition(":")
+    if not pid.isdigit():
+        return False
+    if sys.platform == "win32":  # os.kill would end the process there
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is somebody else's
+    return _started(int(pid)) == started
+
+
+def default_journal_path(config: _AzureStorageConfig) -> Path:
+    """One file per account and container in the user's state folder."""
+    key = hashlib.sha256(config.container_url.encode("utf-8")).hexdigest()[:16]
+    base = os.environ.get("XDG_STATE_HOME")
+    if base:
+        folder = Path(base)
+    else:
+        try:
+            folder = Path.home() / ".local" / "state"
+        except RuntimeError:  # no home folder
+            folder = Path(tempfile.gettempdir())
+    return folder / "infra-core" / "pending-uploads" / f"{config.container}-{key}.sqlite"

@@ -1,0 +1,65 @@
+"""Walking a local folder: file by file, in order, in bounded memory."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from infra_core.fs import UnsafePathError, is_partial, safe_join
+
+from ._names import reason_of, upload_problem
+from ._tree_types import LocalFile
+
+__all__ = ["walk_tree"]
+
+
+def walk_tree(
+    root: Path, wanted: Callable[[str], bool], *, prefix_length: int = 0
+) -> Iterator[tuple[LocalFile, str | None]]:
+    """Files below a folder with the reason why one must not be mirrored, if there is one.
+
+    Links to files within the tree are followed; one that leads out of it is unsafe. Links to
+    folders are not followed: what they show is elsewhere in the tree, or outside of it. Partial
+    files of writers at work are left out.
+
+    Raises:
+        NotADirectoryError: There is no such folder.
+    """
+    if not root.is_dir():
+        raise NotADirectoryError(
+            f"{root} is no folder; name the folder whose files shall be mirrored"
+        )
+    stack = [("", str(root))]
+    while stack:
+        below, folder = stack.pop()
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
+        except FileNotFoundError:  # removed meanwhile
+            continue
+        folders = []
+        for entry in reversed(entries):
+            name = below + entry.name
+            if entry.is_dir(follow_symlinks=False):
+                folders.append((name + "/", entry.path))
+            elif entry.is_file() and not is_partial(entry.name) and wanted(name):
+                found = _look(root, entry, name, prefix_length)
+                if found is not None:
+                    yield found
+            elif entry.is_symlink() and not entry.is_dir() and wanted(name):
+                yield LocalFile(name, Path(entry.path), 0, 0), "it is a link to nothing"
+        stack.extend(reversed(folders))
+
+
+def _look(
+    root: Path, entry: "os.DirEntry[str]", name: str, prefix_length: int
+) -> tuple[LocalFile, str | None] | None:
+    try:
+        status = entry.stat()
+    except FileNotFoundError:
+        return None
+    reason = upload_problem(name, prefix_length)
+    if reason is None and entry.is_symlink():
+        try:
+            safe_join(root, name)
+        except UnsafePathError as error:
+            reason = reason_of(error, name)
+    return LocalFile(name, Path(entry.path), status.st_size, status.st_mtime_ns), reason

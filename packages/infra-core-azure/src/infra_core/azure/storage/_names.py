@@ -1,0 +1,144 @@
+"""Blob names: how a path becomes one, how one becomes a URL, and which must not become a path.
+
+Pure functions. The rules for names are Azure's (1 to 1,024 characters, at most 254 parts,
+https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata)
+and, for names that shall become files, those of `infra_core.fs.safe_join`.
+"""
+
+import os
+import re
+import unicodedata
+from pathlib import Path, PurePath
+from urllib.parse import quote
+
+from infra_core.fs import UnsafePathError, safe_join
+
+__all__ = [
+    "blob_name_for",
+    "encode_blob_name",
+    "fold_name",
+    "join_name",
+    "reason_of",
+    "tree_prefix",
+    "unsafe_reason",
+    "upload_problem",
+]
+
+MAX_NAME = 1024
+MAX_PARTS = 254
+_TEMPORARY = ("tmp/", "temp/", "var/tmp/")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+# Parts that begin with a word character, without colon or backslash: nothing to object to.
+_PLAIN = re.compile(r"(?:\w[\w .,+@=()~%#&!$'\[\]{}^-]*/)*\w[\w .,+@=()~%#&!$'\[\]{}^-]*", re.ASCII)
+_ANYWHERE = Path(os.sep)
+_WINDOWS = os.name == "nt"
+
+
+def join_name(prefix: str, name: str) -> str:
+    """Join a prefix and a name with exactly one slash; an empty one adds none."""
+    prefix, name = prefix.strip("/"), name.lstrip("/")
+    return f"{prefix}/{name}" if prefix and name else prefix or name
+
+
+def blob_name_for(path: PurePath, *, base: PurePath | None, prefix: str) -> str:
+    """The blob name of a local path.
+
+    Below `base` it is the path relative to it, whatever that path's first part is called. Outside
+    of any base the leading slash or drive goes, and one leading `tmp/`, `temp/` or `var/tmp/`.
+
+    Raises:
+        ValueError: The path names nothing, such as `Path("..")` does at the root.
+    """
+    relative = _below(path, base) if base is not None else None
+    if relative is None:
+        plain = PurePath(os.path.normpath(path))
+        if ".." in plain.parts:
+            plain = PurePath(os.path.abspath(plain))  # noqa: PTH100 - must not follow links
+        name = "/".join(part for part in plain.parts if part != plain.anchor and part != ".")
+        for temporary in _TEMPORARY:
+            if name.startswith(temporary):
+                name = name[len(temporary) :]
+                break
+    else:
+        name = "/".join(part for part in relative.parts if part != ".")
+    return join_name(prefix, name)
+
+
+def _below(path: PurePath, base: PurePath) -> PurePath | None:
+    """`path` relative to `base`, compared as written, then as absolute, then without links."""
+    plain = PurePath(os.path.normpath(path))
+    absolute = PurePath(os.path.abspath(path))  # noqa: PTH100 - links are looked at last
+    for candidate, root in (
+        (plain, PurePath(os.path.normpath(base))),
+        (absolute, PurePath(os.path.abspath(base))),  # noqa: PTH100
+        (Path(absolute.parent).resolve() / absolute.name, Path(base).resolve()),
+    ):
+        if ".." not in candidate.parts and candidate.is_relative_to(root):
+            return candidate.relative_to(root)
+    return None
+
+
+def tree_prefix(name: str) -> str:
+    """The prefix of all blobs below a folder's name: with a slash, so `run-1` is not `run-10`."""
+    return f"{name}/" if name else ""
+
+
+def encode_blob_name(name: str) -> str:
+    """Percent-encode a blob name for a URL path: all but unreserved characters and slashes.
+
+    Two dots or one between slashes would be resolved away by clients and servers even when
+    encoded; `upload_problem` refuses such names.
+    """
+    return quote(name, safe="/~")
+
+
+def fold_name(name: str) -> str:
+    """The form in which two names are one file on a file system that ignores case and forms."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKD", name).casefold())
+
+
+def unsafe_reason(name: str) -> str | None:
+    """Why a name (relative to its tree) must not become a file, or `None` when it may.
+
+    The rules are those of `safe_join`; names of plain characters, nearly all, are passed at once.
+
+    Example:
+        >>> unsafe_reason("a/../../etc/passwd")
+        "it has a '..' segment"
+        >>> unsafe_reason("images/logo.png") is None
+        True
+    """
+    if not _WINDOWS and len(name) < 200 and _PLAIN.fullmatch(name):
+        return None
+    if not name:
+        return "it is empty"
+    if _CONTROL.search(name):
+        return "it has a control character"
+    try:
+        safe_join(_ANYWHERE, name)
+    except UnsafePathError as error:
+        return reason_of(error, name)
+    return None
+
+
+def reason_of(error: UnsafePathError, name: str) -> str:
+    """The reason alone of an error of `safe_join`, without the advice for its direct callers."""
+    text = str(error)
+    reason = text.rpartition(": it ")[2]
+    return f"it {reason.partition(';')[0]}" if reason != text else text
+
+
+def upload_problem(name: str, prefix_length: int = 0) -> str | None:
+    """Why a blob of this name cannot be stored or could never come back as a file, or `None`.
+
+    Args:
+        name: Name of the blob, or its part below a tree.
+        prefix_length: Characters of the prefix that will stand before it.
+    """
+    if reason := unsafe_reason(name):
+        return reason
+    if len(name) + prefix_length > MAX_NAME:
+        return f"it makes a blob name of more than {MAX_NAME} characters"
+    if name.count("/") >= MAX_PARTS:
+        return f"it has more than {MAX_PARTS} parts"
+    return None

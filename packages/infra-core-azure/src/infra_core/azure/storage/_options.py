@@ -1,0 +1,122 @@
+"""How transfers behave: retries, time limits, block size, concurrency. Pure values, no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from infra_core.runtime import RetryPolicy
+
+from ..exceptions import ConfigurationError
+
+__all__ = ["MAX_BLOCKS", "TransferOptions"]
+
+MIB = 1024 * 1024
+MAX_BLOCKS = 50_000  # https://learn.microsoft.com/rest/api/storageservices/put-block-list
+_MAX_BLOCK_SIZE = 4000 * MIB  # the same page: what one block may hold
+_SLOWEST = 32 * 1024  # bytes a second; a link slower than this counts as dead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransferOptions:
+    """How a storage client retries, waits and divides its work.
+
+    Each field has a variable of the same name in capitals, `AZURE_STORAGE_MAX_RETRIES` and so on
+    (with a service prefix in front when read by `from_env_with_prefix`).
+
+    Attributes:
+        max_retries: Retries after the first try of one request. This is the only layer of
+            retries: the SDK's own are switched off.
+        backoff: Ceiling of the first wait in seconds; doubles with each retry, full jitter.
+        max_backoff: No wait is longer than this many seconds.
+        deadline: Seconds for one request with all its retries; `None` for no bound.
+        connect_timeout: Seconds until a connection must stand.
+        timeout: Seconds that the server may stay silent. A request that sends or fetches many
+            bytes gets more in total: the time they take at 32 KiB/s.
+        block_size: Files up to this many bytes travel in one request, larger ones in blocks of
+            this size.
+        block_concurrency: Blocks of one file in flight; memory for one large file is at most
+            `block_size * (block_concurrency + 1)`.
+        concurrency: Files of a tree in flight, and connections kept open.
+    """
+
+    max_retries: int = 4
+    backoff: float = 0.5
+    max_backoff: float = 30.0
+    deadline: float | None = None
+    connect_timeout: float = 10.0
+    timeout: float = 60.0
+    block_size: int = 8 * MIB
+    block_concurrency: int = 4
+    concurrency: int = 32
+
+    def __post_init__(self) -> None:
+        for name in ("max_retries", "backoff", "max_backoff"):
+            if not getattr(self, name) >= 0:
+                raise _invalid(name, getattr(self, name), "0 or more")
+        for name in ("connect_timeout", "timeout"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise _invalid(name, getattr(self, name), "a number of seconds above 0")
+        if self.deadline is not None and not self.deadline > 0:
+            raise _invalid("deadline", self.deadline, "a number of seconds above 0, or nothing")
+        if not 1024 <= self.block_size <= _MAX_BLOCK_SIZE:
+            raise _invalid("block_size", self.block_size, f"1024 to {_MAX_BLOCK_SIZE} bytes")
+        for name in ("block_concurrency", "concurrency"):
+            if not 1 <= getattr(self, name) <= 1024:
+                raise _invalid(name, getattr(self, name), "1 to 1024")
+
+    @property
+    def retry_policy(self) -> RetryPolicy:
+        """The retry policy of one request."""
+        return RetryPolicy(
+            max_retries=self.max_retries,
+            backoff=self.backoff,
+            max_backoff=self.max_backoff,
+            deadline=self.deadline,
+        )
+
+    def time_limit(self, size: int) -> float:
+        """Seconds that one request which moves `size` bytes may take from first to last."""
+        return self.connect_timeout + self.timeout + size / _SLOWEST
+
+    def block_size_for(self, size: int) -> int:
+        """Block size for a file of `size` bytes: larger where 50,000 blocks would not do."""
+        return max(self.block_size, -(-size // MAX_BLOCKS))
+
+    @classmethod
+    def from_env(cls, stem: str, env: Mapping[str, str]) -> "TransferOptions":
+        """Read the variables `{stem}MAX_RETRIES`, `{stem}TIMEOUT` and so on.
+
+        Raises:
+            ConfigurationError: A value is no number or out of range; names the variable.
+        """
+        values: dict[str, float | int | None] = {}
+        for field in fields(cls):
+            variable = stem + field.name.upper()
+            text = env.get(variable, "").strip()
+            if not text:
+                continue
+            kind = int if field.type in (int, "int") else float
+            try:
+                values[field.name] = kind(text)
+            except ValueError:
+                kind_name = "a whole number" if kind is int else "a number"
+                raise ConfigurationError(
+                    f"{variable}={text!r} is not {kind_name}; set it to {kind_name} or unset it "
+                    f"for the default of {field.default}"
+                ) from None
+        try:
+            return cls(**values)  # type: ignore[arg-type]
+        except _InvalidOptionError as error:
+            raise ConfigurationError(
+                f"{stem}{error.option.upper()}={error.value} is out of range; set it to "
+                f"{error.allowed}"
+            ) from None
+
+
+class _InvalidOptionError(ConfigurationError, ValueError):
+    def __init__(self, option: str, value: object, allowed: str) -> None:
+        self.option, self.value, self.allowed = option, value, allowed
+        super().__init__(f"{option}={value!r} is out of range; pass {allowed}")
+
+
+def _invalid(option: str, value: object, allowed: str) -> _InvalidOptionError:
+    return _InvalidOptionError(option, value, allowed)

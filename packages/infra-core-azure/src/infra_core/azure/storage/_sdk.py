@@ -1,0 +1,134 @@
+"""The SDK's own clients of our container, for what this package does not wrap."""
+
+import contextlib
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from infra_core.runtime import LoopLocal
+
+from ._config import _AzureStorageConfig
+
+if TYPE_CHECKING:
+    from azure.storage.blob import ContainerClient
+    from azure.storage.blob.aio import ContainerClient as AsyncContainerClient
+
+__all__ = ["SdkClients"]
+
+
+class SdkClients:
+    """One synchronous client per process and one asynchronous client per event loop.
+
+    The SDK's retries are the only ones on these clients, with the numbers of our options.
+    """
+
+    def __init__(self, config: _AzureStorageConfig, credential: Any = None) -> None:
+        self._config = config
+        self._given = credential
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._client: ContainerClient | None = None
+        self._credential: Any = None
+        self._made = False
+        self._async: LoopLocal[_AsyncPair] = LoopLocal(self._make_async, _AsyncPair.aclose)
+
+    def sync(self) -> "ContainerClient":
+        """The synchronous client; the container is made first, where we may."""
+        from azure.core.exceptions import HttpResponseError
+        from azure.storage.blob import ContainerClient, ExponentialRetry
+
+        if self._pid != os.getpid():  # connections are not shared with a forked child
+            self._lock, self._client, self._pid = threading.Lock(), None, os.getpid()
+        with self._lock:
+            if self._client is None:
+                if self._config.uses_credential and self._given is None:
+                    from azure.identity import DefaultAzureCredential
+
+                    self._credential = DefaultAzureCredential()
+                self._client = ContainerClient(
+                    self._config.endpoint,
+                    self._config.container,
+                    credential=self._proof(self._given or self._credential),
+                    **self._arguments(ExponentialRetry),
+                )
+            if not self._made:
+                with contextlib.suppress(HttpResponseError):  # it is there, or not ours to make
+                    self._client.create_container()
+                self._made = True
+            return self._client
+
+    async def asynchronous(self) -> "AsyncContainerClient":
+        """The running loop's client; the container is made first, where we may."""
+        from azure.core.exceptions import HttpResponseError
+
+        client = self._async.get().client
+        if not self._made:
+            with contextlib.suppress(HttpResponseError):
+                await client.create_container()
+            self._made = True
+        return client
+
+    def _make_async(self) -> "_AsyncPair":
+        from azure.storage.blob.aio import ContainerClient, ExponentialRetry
+
+        credential = None
+        if self._config.uses_credential and self._given is None:
+            from azure.identity.aio import DefaultAzureCredential
+
+            credential = DefaultAzureCredential()
+        client = ContainerClient(
+            self._config.endpoint,
+            self._config.container,
+            credential=self._proof(self._given or credential),
+            **self._arguments(ExponentialRetry),
+        )
+        return _AsyncPair(client, credential)
+
+    def _proof(self, credential: Any) -> Any:
+        if self._config.account_key is not None:
+            return {
+                "account_name": self._config.account_name,
+                "account_key": self._config.account_key,
+            }
+        return self._config.sas_token or credential
+
+    def _arguments(self, retry: Any) -> dict[str, Any]:
+        options = self._config.options
+        return {
+            "retry_policy": retry(
+                initial_backoff=options.backoff,
+                increment_base=2,
+                retry_total=options.max_retries,
+                random_jitter_range=options.backoff,
+            ),
+            "connection_timeout": options.connect_timeout,
+            "read_timeout": options.timeout,
+        }
+
+    def close(self) -> None:
+        """Close the synchronous client and its credential."""
+        with self._lock:
+            client, self._client = self._client, None
+            credential, self._credential = self._credential, None
+            if self._pid != os.getpid():
+                return
+            if client is not None:
+                client.close()
+            if credential is not None:
+                credential.close()
+
+    async def aclose(self) -> None:
+        """Close the running loop's client, those of ended loops, and the synchronous one."""
+        await self._async.aclose()
+        self.close()
+
+
+class _AsyncPair:
+    def __init__(self, client: "AsyncContainerClient", credential: Any) -> None:
+        self.client = client
+        self._credential = credential
+
+    async def aclose(self) -> None:
+        await self.client.close()
+        if self._credential is not None:
+            await self._credential.close()

@@ -1,0 +1,130 @@
+"""The names of one side of a tree, out of memory: what a million blobs are remembered in.
+
+A temporary SQLite database: small ones never leave its page cache, large ones spill to a file
+that has no name and ends with the connection. The order in which a service lists names does not
+matter (UTF-8, UTF-16 and locale orders differ), which a merge of two sorted listings depends on.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+
+from ._blobs import BlobInfo
+from ._names import fold_name
+
+__all__ = ["TreeIndex"]
+
+_BATCH = 1000
+
+
+class TreeIndex:
+    """Blobs of a tree by their relative name; used from one thread at a time."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.execute("pragma cache_size = -16000")  # KiB
+        self._db.execute("pragma synchronous = off")
+        self._db.execute("pragma journal_mode = off")
+        self._db.execute(
+            "create table entry (name text primary key, folded text, size integer, md5 blob,"
+            " etag text, type text, reason text) without rowid"
+        )
+        self._db.execute("create table folder (folded text, name text, primary key (folded, name))"
+                         " without rowid")  # fmt: skip
+        self._db.execute("create table seen (name text primary key) without rowid")
+        self.count = 0
+        self.size = 0
+
+    def add(self, blobs: Iterable[BlobInfo], *, folded: bool) -> None:
+        """Remember blobs; `folded` also what finds collisions."""
+        rows = []
+        folders: dict[str, str] = {}
+        for blob in blobs:
+            self.count += 1
+            self.size += blob.size
+            key = fold_name(blob.name) if folded else None
+            rows.append((blob.name, key, blob.size, blob.md5, blob.etag, blob.content_type))
+            if folded:
+                folder = blob.name.rpartition("/")[0]
+                while folder and folder not in folders:
+                    folders[folder] = fold_name(folder)
+                    folder = folder.rpartition("/")[0]
+        self._db.execute("begin")
+        self._db.executemany(
+            "insert or replace into entry (name, folded, size, md5, etag, type)"
+            " values (?,?,?,?,?,?)",
+            rows,
+        )
+        if folders:
+            self._db.executemany(
+                "insert or ignore into folder values (?,?)",
+                ((key, folder) for folder, key in folders.items()),
+            )
+        self._db.execute("commit")
+
+    def reject(self, reasons: Iterable[tuple[str, str]]) -> None:
+        """Note why names are unsafe."""
+        self._db.executemany(
+            "update entry set reason = ? where name = ?", ((why, name) for name, why in reasons)
+        )
+
+    def find_collisions(self) -> None:
+        """Reject names that would be one file, or file and folder at once, somewhere."""
+        self._db.execute("create index by_fold on entry (folded)")
+        self._db.execute(
+            "update entry set reason = 'it differs from another name only in case or accents'"
+            " where reason is null and folded in"
+            " (select folded from entry group by folded having count(*) > 1)"
+        )
+        self._db.execute(
+            "update entry set reason = 'it is a folder of other names as well'"
+            " where reason is null and folded in (select folded from folder)"
+        )
+
+    def rejected(self) -> Iterator[tuple[str, int, str]]:
+        """Names, sizes and reasons of what is unsafe."""
+        yield from self._db.execute(
+            "select name, size, reason from entry where reason is not null order by name"
+        )
+
+    def accepted(self) -> Iterator[list[BlobInfo]]:
+        """All others in order of their names, in batches; the index may be used in between."""
+        last = ""
+        while True:
+            rows = self._db.execute(
+                "select name, size, md5, etag, type from entry where name > ? and reason is null"
+                " order by name limit ?",
+                (last, _BATCH),
+            ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield [BlobInfo(*row) for row in rows]
+
+    def get(self, name: str) -> BlobInfo | None:
+        """The blob of a name."""
+        row = self._db.execute(
+            "select name, size, md5, etag, type from entry where name = ?", (name,)
+        ).fetchone()
+        return None if row is None else BlobInfo(*row)
+
+    def mark(self, names: Iterable[str]) -> None:
+        """Note names that the other side has."""
+        self._db.executemany("insert or ignore into seen values (?)", ((name,) for name in names))
+
+    def unmarked(self) -> Iterator[list[BlobInfo]]:
+        """Blobs that the other side does not have, in batches."""
+        last = ""
+        while True:
+            rows = self._db.execute(
+                "select name, size, md5, etag, type from entry where name > ?"
+                " and name not in (select name from seen) order by name limit ?",
+                (last, _BATCH),
+            ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            yield [BlobInfo(*row) for row in rows]
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._db.close()

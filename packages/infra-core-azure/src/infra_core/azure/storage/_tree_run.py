@@ -1,0 +1,426 @@
+"""Carrying out the plan of a tree, or only telling it: one engine, so that they cannot differ."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from infra_core.fs import UnsafePathError, safe_join
+from infra_core.runtime import clock
+
+from ._blobs import BlobInfo, delete_blob, list_pages
+from ._download import download_blob
+from ._errors import LocalFileChangedError, StorageConnectionError, UnsafeNamesError
+from ._globs import compile_globs
+from ._local_tree import walk_tree
+from ._names import reason_of, unsafe_reason
+from ._tree_index import TreeIndex
+from ._tree_plan import decide, decide_by_hash, local_state
+from ._tree_types import (
+    Action,
+    FileOutcome,
+    LocalFile,
+    OnOutcome,
+    OnProgress,
+    PlannedTransfer,
+    TreeProgress,
+    TreeReport,
+    TreeRules,
+)
+from ._upload import hash_file, upload_path
+from ._wire import BlobWire
+
+__all__ = ["TreeRun", "replay_tree"]
+
+T = TypeVar("T")
+_BATCH = 256
+_LISTED = 100  # unsafe names that an error lists
+
+
+class TreeRun:
+    """One tree, one way, once.
+
+    Args:
+        wire: The container.
+        direction: `up` or `down`.
+        root: The local folder.
+        prefix: Prefix of the blobs, with a slash at its end or empty.
+        rules: Which files travel.
+        dry_run: Decide and tell everything, touch nothing.
+        on_progress: Told after each file, and while large ones travel.
+        on_outcome: Told what became of each file.
+    """
+
+    def __init__(
+        self,
+        wire: BlobWire,
+        direction: Literal["up", "down"],
+        root: Path,
+        prefix: str,
+        rules: TreeRules,
+        *,
+        dry_run: bool = False,
+        on_progress: OnProgress | None = None,
+        on_outcome: OnOutcome | None = None,
+        log: logging.Logger | None = None,
+    ) -> None:
+        self.report = TreeReport(direction)
+        self._wire = wire
+        self._direction = direction
+        self._root = root
+        self._prefix = prefix
+        self._rules = rules
+        self._dry = dry_run
+        self._on_progress = on_progress
+        self._on_outcome = on_outcome
+        self._log = log or logging.getLogger("infra_core.azure.storage")
+        self._wanted = compile_globs(rules.include, rules.exclude)
+        self._index = TreeIndex()
+        self._safe_folders: set[str] = set()
+        self._total_bytes = 0
+        self._done_bytes = 0
+        self._done_files = 0
+        self._cut_off = 0  # files in a row that met no service
+        self._no_service: StorageConnectionError | None = None
+
+    async def run(self) -> TreeReport:
+        """Do it.
+
+        Returns:
+            The report, failures included; nothing is raised for a single file.
+
+        Raises:
+            UnsafeNamesError: There are unsafe names and the rules say `raise`; nothing was
+                touched.
+            StorageError: The listing failed.
+        """
+        started = clock.monotonic()
+        try:
+            if self._direction == "up":
+                await self._run_up()
+            else:
+                await self._run_down()
+        finally:
+            await asyncio.to_thread(self._index.close)
+        self.report.seconds = clock.monotonic() - started
+        return self.report
+
+    # -- up -----------------------------------------------------------------------------------
+
+    async def _run_up(self) -> None:
+        rejected = await asyncio.to_thread(self._survey_local)
+        self._refuse(rejected, "upload")
+        rules = self._rules
+        if rules.delete or rules.compare != "nothing" or rules.overwrite != "always":
+            await self._list_into_index(collisions=False)
+
+        async def one(pair: tuple[LocalFile, BlobInfo | None]) -> None:
+            await self._outcome(pair[0].name, pair[0].size, lambda: self._up(*pair))
+
+        await self._each(self._local_batches(), one)
+        if rules.delete and self.report.files and self._may_delete():
+            await self._each(self._index.unmarked(), self._delete_blob)
+
+    def _survey_local(self) -> list[PlannedTransfer]:
+        """Count the source and find unsafe names, before anything is touched."""
+        rejected = []
+        for file, reason in walk_tree(self._root, self._wanted, prefix_length=len(self._prefix)):
+            self.report.files += 1
+            if reason is None:
+                self._total_bytes += file.size
+            else:
+                rejected.append(PlannedTransfer("reject", file.name, file.size, reason))
+        return rejected
+
+    def _local_batches(self) -> Iterator[list[tuple[LocalFile, BlobInfo | None]]]:
+        files = (
+            file
+            for file, reason in walk_tree(self._root, self._wanted, prefix_length=len(self._prefix))
+            if reason is None
+        )
+        while batch := list(islice(files, _BATCH)):
+            yield [(file, self._index.get(file.name)) for file in batch]
+            if self._rules.delete:
+                self._index.mark(file.name for file in batch)
+
+    async def _up(self, file: LocalFile, there: BlobInfo | None) -> PlannedTransfer:
+        stored = there.md5 if there else None
+        plan = decide("up", self._rules, file.name, file.size, there, stored)
+        if plan is None:
+            ours = await asyncio.to_thread(hash_file, file.path)
+            plan = decide_by_hash("up", file.name, file.size, ours, stored or b"")
+        if plan.action == "upload" and not self._dry:
+            await upload_path(
+                self._wire,
+                file.path,
+                self._prefix + file.name,
+                overwrite=self._rules.overwrite,
+                etag=there.etag if there else None,
+                on_bytes=lambda count: self._moved(count, file.name),
+            )
+        return plan
+
+    async def _delete_blob(self, blob: BlobInfo) -> None:
+        async def delete() -> PlannedTransfer:
+            if not self._dry:  # one that was written again meanwhile stays
+                await delete_blob(self._wire, self._prefix + blob.name, etag=blob.etag or None)
+            return PlannedTransfer("delete", blob.name, blob.size, "not in the local folder")
+
+        await self._outcome(blob.name, blob.size, delete)
+
+    # -- down ---------------------------------------------------------------------------------
+
+    async def _run_down(self) -> None:
+        await self._list_into_index(collisions=True)
+        rejected = await asyncio.to_thread(self._survey_blobs)
+        self._refuse(rejected, "download")
+
+        async def one(blob: BlobInfo) -> None:
+            await self._outcome(blob.name, blob.size, lambda: self._down(blob))
+
+        await self._each(self._index.accepted(), one)
+        if self._rules.delete and self.report.files and self._may_delete():
+            await self._each(self._extra_files(), self._delete_file)
+
+    def _survey_blobs(self) -> list[PlannedTransfer]:
+        """Find names that must not become files here, links in the target included."""
+        self.report.files = self._index.count
+        self._total_bytes = self._index.size
+        self._index.find_collisions()
+        for batch in self._index.accepted():
+            found = []
+            for blob in batch:
+                reason = unsafe_reason(blob.name) or self._leads_out(blob.name)
+                if reason:
+                    found.append((blob.name, reason))
+            self._index.reject(found)
+        return [PlannedTransfer("reject", *row) for row in self._index.rejected()]
+
+    def _leads_out(self, name: str) -> str | None:
+        """Why the path of a name would leave the target through a symbolic link, or `None`."""
+        folder = name.rpartition("/")[0]
+        try:
+            if folder and folder not in self._safe_folders:
+                safe_join(self._root, folder)
+                if len(self._safe_folders) > 10_000:
+                    self._safe_folders.clear()
+                self._safe_folders.add(folder)
+            if local_state(self._root / name, name)[1]:
+                safe_join(self._root, name)
+        except UnsafePathError as error:
+            return reason_of(error, name)
+        return None
+
+    async def _down(self, blob: BlobInfo) -> PlannedTransfer:
+        path = self._root / blob.name
+        there, plan, ours = await asyncio.to_thread(self._compare_down, blob, path)
+        if plan is None:
+            plan = decide_by_hash("down", blob.name, blob.size, ours, blob.md5 or b"")
+        if plan.action == "download" and not self._dry:
+            known = BlobInfo(self._prefix + blob.name, blob.size, blob.md5, blob.etag)
+            got = await download_blob(
+                self._wire,
+                known.name,
+                path,
+                known=known,
+                before_commit=lambda: self._still(path, blob.name, there),
+                on_bytes=lambda count: self._moved(count, blob.name),
+            )
+            if got is None:
+                return PlannedTransfer("skip", blob.name, 0, "deleted since it was listed")
+        return plan
+
+    def _compare_down(
+        self, blob: BlobInfo, path: Path
+    ) -> tuple[LocalFile | None, PlannedTransfer | None, bytes]:
+        there, _ = local_state(path, blob.name)
+        plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
+        return there, plan, hash_file(path) if plan is None else b""
+
+    def _still(self, path: Path, name: str, seen: LocalFile | None) -> None:
+        """Refuse to replace a local file that appeared or changed since it was looked at."""
+        if self._leads_out(name):
+            raise LocalFileChangedError(
+                f"{path} leads through a symbolic link now; remove the link", blob=name
+            )
+        if self._rules.overwrite != "always" and local_state(path, name)[0] != seen:
+            raise LocalFileChangedError(
+                f"{path} changed while its blob was being downloaded, and overwrite is "
+                f"{self._rules.overwrite!r}; run again or pass overwrite='always'",
+                blob=name,
+                operation="download",
+            )
+
+    def _extra_files(self) -> Iterator[list[LocalFile]]:
+        extra = (
+            file
+            for file, reason in walk_tree(self._root, self._wanted)
+            if reason is None and self._index.get(file.name) is None
+        )
+        while batch := list(islice(extra, _BATCH)):
+            yield batch
+
+    async def _delete_file(self, file: LocalFile) -> None:
+        async def delete() -> PlannedTransfer:
+            if not self._dry:
+                await asyncio.to_thread(file.path.unlink, missing_ok=True)
+            return PlannedTransfer("delete", file.name, file.size, "not in the container")
+
+        await self._outcome(file.name, file.size, delete)
+
+    # -- both ---------------------------------------------------------------------------------
+
+    async def _list_into_index(self, *, collisions: bool) -> None:
+        start = len(self._prefix)
+        async for page in list_pages(self._wire, self._prefix):
+            blobs = [
+                BlobInfo(blob.name[start:], blob.size, blob.md5, blob.etag, blob.content_type)
+                for blob in page
+                if self._wanted(blob.name[start:])
+            ]
+            await asyncio.to_thread(self._index.add, blobs, folded=collisions)
+
+    def _refuse(self, rejected: list[PlannedTransfer], operation: str) -> None:
+        if not rejected:
+            return
+        if self._rules.on_unsafe == "raise" and not self._dry:
+            names = {plan.name: plan.reason for plan in rejected[:_LISTED]}
+            raise UnsafeNamesError(names, operation=operation, more=len(rejected) - len(names))
+        for plan in rejected:
+            self._tell(FileOutcome(plan.name, "reject", plan.size, plan.reason))
+
+    def _may_delete(self) -> bool:
+        if self.report.ok:
+            return True
+        self._log.warning("nothing is deleted, since not everything could be transferred")
+        return False
+
+    async def _each(
+        self, batches: Iterator[list[T]], handle: Callable[[T], Awaitable[None]]
+    ) -> None:
+        """Handle all items, at most `concurrency` at a time, with one batch in memory."""
+        waiting: deque[T] = deque()
+        lock = asyncio.Lock()
+        finished = False
+
+        async def worker() -> None:
+            nonlocal finished
+            while True:
+                if not waiting:
+                    async with lock:
+                        if not waiting and not finished:
+                            batch = await asyncio.to_thread(next, batches, None)
+                            finished = batch is None
+                            waiting.extend(batch or ())
+                    if not waiting:
+                        if finished:
+                            return
+                        continue
+                await handle(waiting.popleft())
+
+        tasks = [
+            asyncio.create_task(worker()) for _ in range(self._wire.config.options.concurrency)
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            raise
+
+    async def _outcome(
+        self, name: str, size: int, work: Callable[[], Awaitable[PlannedTransfer]]
+    ) -> None:
+        """Do the work on one file and tell what became of it."""
+        try:
+            if self._no_service is not None:
+                raise self._no_service
+            plan = await work()
+        except Exception as error:  # noqa: BLE001 - one file does not stop the others
+            if isinstance(error, StorageConnectionError):
+                self._cut_off += 1
+                if self._cut_off >= self._wire.config.options.concurrency:
+                    self._no_service = error  # so many in a row: the others need not wait for it
+            move: Action = "upload" if self._direction == "up" else "download"
+            self._tell(FileOutcome(name, move, size, "failed", error))
+        else:
+            self._cut_off = 0
+            self._tell(FileOutcome(plan.name, plan.action, plan.size, plan.reason))
+
+    def _tell(self, outcome: FileOutcome) -> None:
+        self.report.add(outcome)
+        if outcome.action != "delete":
+            self._done_files += 1
+            if (
+                outcome.error is not None
+                or outcome.action not in ("upload", "download")
+                or self._dry
+            ):
+                self._done_bytes += outcome.size
+        if outcome.error is not None:
+            self._log.error(
+                "%s of %r failed: %s",
+                outcome.action,
+                self._prefix + outcome.name,
+                outcome.error,
+                extra={"blob_name": self._prefix + outcome.name},
+            )
+        if self._on_outcome is not None:
+            self._on_outcome(outcome)
+        self._progress(outcome.name)
+
+    def _moved(self, count: int, name: str) -> None:
+        self._done_bytes += count
+        self._progress(name)
+
+    def _progress(self, name: str) -> None:
+        if self._on_progress is not None:
+            self._on_progress(
+                TreeProgress(
+                    self._done_files,
+                    self.report.files,
+                    min(self._done_bytes, self._total_bytes),
+                    self._total_bytes,
+                    name,
+                )
+            )
+
+
+async def replay_tree(wire: BlobWire, root: Path, name: str) -> None:
+    """Upload a tree that an earlier process had begun: what arrived then is skipped by its hash.
+
+    Raises:
+        FileNotFoundError: The folder is gone.
+        StorageError: The first failure, if any.
+    """
+    if not await asyncio.to_thread(root.is_dir):
+        raise FileNotFoundError(str(root))
+    prefix = f"{name}/" if name else ""
+    report = await TreeRun(wire, "up", root, prefix, TreeRules(on_unsafe="skip")).run()
+    for outcome in report.problems:
+        if outcome.error is not None:
+            raise outcome.error
+
+
+def list_relative(wire: BlobWire, prefix: str) -> AsyncIterator[list[BlobInfo]]:
+    """Pages of a tree, names relative to it."""
+
+    async def pages() -> AsyncIterator[list[BlobInfo]]:
+        async for page in list_pages(wire, prefix):
+            yield [
+                BlobInfo(
+                    blob.name[len(prefix) :],
+                    blob.size,
+                    blob.md5,
+                    blob.etag,
+                    blob.content_type,
+                    blob.last_modified,
+                )
+                for blob in page
+            ]
+
+    return pages()

@@ -1,0 +1,191 @@
+"""Values that trees are planned and reported with."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from ._upload import Overwrite
+
+__all__ = [
+    "Action",
+    "Compare",
+    "FileOutcome",
+    "OnUnsafe",
+    "PlannedTransfer",
+    "TreeProgress",
+    "TreeReport",
+    "TreeRules",
+]
+
+Direction = Literal["up", "down"]
+Action = Literal["upload", "download", "skip", "keep", "delete", "reject"]
+Compare = Literal["hash", "size", "nothing"]
+OnUnsafe = Literal["raise", "skip"]
+
+KEPT_OUTCOMES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTransfer:
+    """What is to be done with one file, and why.
+
+    Attributes:
+        action: `upload` or `download`; `skip`, since both sides are equal; `keep`, since
+            `overwrite` forbids it; `delete` at the destination; `reject`, since the name is
+            unsafe.
+        name: Path of the file relative to its tree, with forward slashes.
+        size: Bytes at the source (for `delete`, at the destination).
+        reason: Why, in a few words.
+    """
+
+    action: Action
+    name: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileOutcome:
+    """What became of one file.
+
+    Attributes:
+        name: Path relative to its tree.
+        action: What was to be done.
+        size: Bytes.
+        reason: Why.
+        error: What it failed of, `None` when it did not.
+    """
+
+    name: str
+    action: Action
+    size: int
+    reason: str
+    error: Exception | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended as planned."""
+        return self.error is None and self.action != "reject"
+
+
+@dataclass(frozen=True, slots=True)
+class TreeProgress:
+    """How far a tree is; totals are those of all files that were looked at or will be.
+
+    Attributes:
+        files_done: Files done, skipped ones included.
+        files_total: Files of the source.
+        bytes_done: Bytes done, those of skipped files included.
+        bytes_total: Bytes of the source.
+        name: The file that was done last, or that is under way.
+    """
+
+    files_done: int
+    files_total: int
+    bytes_done: int
+    bytes_total: int
+    name: str
+
+
+@dataclass(slots=True)
+class TreeReport:
+    """What became of a tree.
+
+    Attributes:
+        direction: `up` or `down`.
+        files: Files of the source, after include and exclude.
+        transferred: Files uploaded or downloaded.
+        skipped: Files that were equal on both sides.
+        kept: Files that `overwrite` kept from being replaced.
+        deleted: Files deleted at the destination.
+        rejected: Names that are unsafe.
+        failed: Files that failed.
+        bytes_transferred: Bytes uploaded or downloaded.
+        problems: Outcomes that failed or were rejected, the first 1,000 of them.
+        seconds: How long it took.
+    """
+
+    direction: Direction
+    files: int = 0
+    transferred: int = 0
+    skipped: int = 0
+    kept: int = 0
+    deleted: int = 0
+    rejected: int = 0
+    failed: int = 0
+    bytes_transferred: int = 0
+    problems: list[FileOutcome] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing failed and nothing was rejected."""
+        return not self.failed and not self.rejected
+
+    def add(self, outcome: FileOutcome) -> None:
+        """Count an outcome."""
+        if outcome.error is not None:
+            self.failed += 1
+        elif outcome.action in ("upload", "download"):
+            self.transferred += 1
+            self.bytes_transferred += outcome.size
+        elif outcome.action == "skip":
+            self.skipped += 1
+        elif outcome.action == "keep":
+            self.kept += 1
+        elif outcome.action == "delete":
+            self.deleted += 1
+        else:
+            self.rejected += 1
+        if not outcome.ok and len(self.problems) < KEPT_OUTCOMES:
+            self.problems.append(outcome)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeRules:
+    """Which files of a tree travel, and when; the same for a plan and for the real thing.
+
+    Attributes:
+        include: Globs; a file must match one, all do when there is none.
+        exclude: Globs; a file that matches one is left alone on both sides.
+        overwrite: `always`; `never` replaces nothing; `if-unchanged` replaces only what is still
+            as it was when the plan looked at it.
+        compare: What makes two files equal, so that they are skipped: `hash` (size and MD5),
+            `size`, or `nothing` (all are transferred).
+        delete: Delete at the destination what the source does not have. Never when the source is
+            empty, nor after a failure.
+        on_unsafe: `raise` before anything is touched, or `skip` unsafe names.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    overwrite: Overwrite = "always"
+    compare: Compare = "hash"
+    delete: bool = False
+    on_unsafe: OnUnsafe = "raise"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (
+            ("overwrite", ("always", "never", "if-unchanged")),
+            ("compare", ("hash", "size", "nothing")),
+            ("on_unsafe", ("raise", "skip")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is unknown; use {', '.join(allowed)}"
+                )
+
+
+OnProgress: TypeAlias = Callable[[TreeProgress], None]
+OnOutcome: TypeAlias = Callable[[FileOutcome], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A file of a local tree."""
+
+    name: str
+    path: Path
+    size: int
+    mtime_ns: int

@@ -1,0 +1,296 @@
+"""Requests to the blob service over aiohttp: one attempt, or several by the one retry policy.
+
+The SDK's pipeline costs more processor time per small blob than the service does (see the README
+for numbers), so the data path speaks the REST interface itself. Everything that a request can
+meet is turned into an error of `_errors` here, and nothing else retries.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import quote, urlsplit
+from xml.etree import ElementTree as ET
+
+from infra_core.runtime import (
+    LoopLocal,
+    RetryDetails,
+    clock,
+    is_permanent_transport_error,
+    redact_secrets,
+    retry_async,
+    trace_fields,
+)
+
+from ._auth import make_authenticator
+from ._config import _AzureStorageConfig
+from ._errors import (
+    IntegrityError,
+    StorageConnectionError,
+    StorageRequestError,
+    StorageTimeoutError,
+    request_error,
+)
+from ._names import encode_blob_name
+
+if TYPE_CHECKING:
+    import aiohttp
+
+__all__ = ["BlobWire", "Reply", "should_retry"]
+
+API_VERSION = "2023-11-03"
+_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_PIECE = 256 * 1024  # bytes handed to the socket at a time; larger ones would block the loop
+_Buffer = bytes | bytearray | memoryview
+
+
+class Reply(NamedTuple):
+    """A whole answer."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+def should_retry(error: Exception) -> bool | float:
+    """Whether an error passes by itself; a number when the service says when.
+
+    Example:
+        >>> should_retry(request_error(403, "", "", blob="a", operation="upload"))
+        False
+    """
+    if isinstance(error, StorageRequestError):
+        if error.status not in _RETRIED:
+            return False
+        return True if error.retry_after is None else error.retry_after
+    if isinstance(error, StorageConnectionError):
+        return not error.permanent
+    return isinstance(error, IntegrityError)
+
+
+class BlobWire:
+    """Connections to one container, one pool per event loop.
+
+    Args:
+        config: Where and with what proof.
+        credential: Used instead of `DefaultAzureCredential`, and left open.
+        log: Told of every retry.
+    """
+
+    def __init__(
+        self,
+        config: _AzureStorageConfig,
+        *,
+        credential: Any = None,
+        log: logging.Logger | None = None,
+    ) -> None:
+        self.config = config
+        self._auth = make_authenticator(config, credential)
+        self._log = log or logging.getLogger("infra_core.azure.storage")
+        self._sessions: LoopLocal[aiohttp.ClientSession] = LoopLocal(
+            self._make_session, _close_session
+        )
+        self._base_path = urlsplit(config.container_url).path
+        self._policy = config.options.retry_policy
+
+    async def send(
+        self,
+        method: str,
+        name: str | None,
+        operation: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: _Buffer | None = None,
+        expect: int = 0,
+    ) -> Reply:
+        """Make a request and retry it by the policy until the service answers.
+
+        Args:
+            method: HTTP method.
+            name: Blob, `None` for the container.
+            operation: What to call it in errors and logs.
+            params: Query of the URL, not encoded, names in lower case.
+            headers: Headers beyond those of every request.
+            body: Bytes to send.
+            expect: Bytes that the answer will hold, for the time limit.
+
+        Raises:
+            StorageRequestError: The service refused.
+            StorageConnectionError: It did not answer.
+        """
+
+        async def attempt() -> Reply:
+            return await self.send_once(
+                method, name, operation, params=params, headers=headers, body=body, expect=expect
+            )
+
+        def told(details: RetryDetails) -> None:
+            self.log_retry(details, name, operation)
+
+        return await retry_async(
+            attempt, policy=self._policy, should_retry=should_retry, on_retry=told
+        )
+
+    def log_retry(self, details: RetryDetails, name: str | None, operation: str) -> None:
+        """Log a failed attempt that will be repeated."""
+        self._log.warning(
+            "%s of %r failed, retrying in %.2f s: %s",
+            operation,
+            name or self.config.container,
+            details.wait,
+            redact_secrets(str(details.error)),
+            extra={
+                "blob_name": name,
+                "container": self.config.container,
+                "operation": operation,
+                "attempt": details.attempt,
+                "wait": details.wait,
+                "elapsed": details.elapsed,
+                **trace_fields(),
+            },
+        )
+
+    async def send_once(
+        self,
+        method: str,
+        name: str | None,
+        operation: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: _Buffer | None = None,
+        expect: int = 0,
+    ) -> Reply:
+        """Make a request once; see `send`."""
+        import aiohttp
+        from yarl import URL
+
+        params = params or {}
+        path = self._base_path
+        if name is not None:
+            path = f"{path}/{encode_blob_name(name)}"
+        sent = {"x-ms-version": API_VERSION, "x-ms-client-request-id": str(uuid.uuid4())}
+        if headers:
+            sent.update(headers)
+        size = 0 if body is None else _size(body)
+        if body is not None or method == "PUT":
+            sent["Content-Length"] = str(size)
+            sent["Content-Type"] = "application/octet-stream"
+        await self._auth.authorize(method, path, params, sent)
+        query = "&".join(f"{key}={quote(value, safe='')}" for key, value in params.items())
+        if self._auth.query:
+            query = f"{query}&{self._auth.query}" if query else self._auth.query
+        url = f"{self._origin}{path}?{query}" if query else f"{self._origin}{path}"
+        blob = name or self.config.container
+        data: Any = body
+        if size > _PIECE and body is not None:
+            data = _pieces(body)
+        try:
+            async with (
+                clock.timeout(self.config.options.time_limit(size + expect)),
+                self._sessions.get().request(
+                    method, URL(url, encoded=True), data=data, headers=sent, allow_redirects=False
+                ) as response,
+            ):
+                content = await response.read()
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise StorageTimeoutError(
+                f"{operation} of {blob!r} had no answer in time; raise timeout "
+                f"({self.config.options.timeout:g} s now) on slow links",
+                blob=blob,
+                operation=operation,
+            ) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise _connection_error(error, blob, operation) from error
+        if response.status >= 300:
+            raise _refusal(response.status, response.headers, content, blob, operation)
+        return Reply(response.status, response.headers, content)
+
+    @property
+    def _origin(self) -> str:
+        endpoint = self.config.endpoint
+        return endpoint[: endpoint.index("/", 8)] if "/" in endpoint[8:] else endpoint
+
+    def _make_session(self) -> "aiohttp.ClientSession":
+        import aiohttp
+
+        options = self.config.options
+        limit = options.concurrency * 2
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=limit, limit_per_host=0, ttl_dns_cache=60),
+            timeout=aiohttp.ClientTimeout(
+                total=None, sock_connect=options.connect_timeout, sock_read=options.timeout
+            ),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": "infra-core-azure", "Accept-Encoding": "identity"},
+            trust_env=True,
+        )
+
+    async def aclose(self) -> None:
+        """Close the running loop's connections, those of ended loops, and an own credential."""
+        await self._sessions.aclose()
+        await self._auth.aclose()
+
+
+async def _close_session(session: "aiohttp.ClientSession") -> None:
+    await session.close()
+
+
+def _size(body: _Buffer) -> int:
+    return body.nbytes if isinstance(body, memoryview) else len(body)
+
+
+async def _pieces(body: _Buffer) -> AsyncIterator[memoryview]:
+    view = memoryview(body)
+    for start in range(0, len(view), _PIECE):
+        yield view[start : start + _PIECE]
+
+
+def _connection_error(error: Exception, blob: str, operation: str) -> StorageConnectionError:
+    text = redact_secrets(str(error)) or type(error).__name__
+    failure = StorageConnectionError(
+        f"{operation} of {blob!r} got no answer: {text}; check the endpoint and the network",
+        blob=blob,
+        operation=operation,
+    )
+    # A name without address, a certificate that is not trusted: these stay so.
+    failure.permanent = is_permanent_transport_error(error)
+    return failure
+
+
+def _refusal(
+    status: int, headers: Mapping[str, str], content: bytes, blob: str, operation: str
+) -> StorageRequestError:
+    code, text = headers.get("x-ms-error-code", ""), ""
+    if content.lstrip()[:1] == b"<" or content[:3] == b"\xef\xbb\xbf":
+        try:
+            tree = ET.fromstring(content)  # noqa: S314 - expat resolves no entities
+            code = code or tree.findtext("Code") or ""
+            text = (tree.findtext("Message") or "").partition("\n")[0]
+        except ET.ParseError:
+            pass
+    return request_error(
+        status,
+        code,
+        redact_secrets(text),
+        blob=blob,
+        operation=operation,
+        request_id=headers.get("x-ms-request-id", ""),
+        retry_after=_retry_after(headers),
+    )
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    for name, unit in (
+        ("x-ms-retry-after-ms", 1000.0),
+        ("retry-after-ms", 1000.0),
+        ("Retry-After", 1.0),
+    ):
+        try:
+            return float(headers[name]) / unit
+        except (KeyError, ValueError):
+            continue
+    return None
