@@ -2,9 +2,11 @@
 
 import inspect
 import threading
+from collections.abc import Mapping
 from typing import Any, cast
 
 import httpx
+from aiohttp import ClientResponse
 from multidict import CIMultiDict
 
 from infra_core.runtime import LoopLocal
@@ -37,6 +39,8 @@ class LoopClient:
         client: The httpx client, which `get_client` gives out.
         engine: The fast transport, None when requests must go through plain httpx.
         gate: Limits per host, None without any.
+        base_url: What relative URLs are joined to, None without.
+        default_encoding: Of text whose charset the answer does not tell.
     """
 
     def __init__(self, options: dict[str, Any], gate: AsyncHostGate | None) -> None:
@@ -44,6 +48,9 @@ class LoopClient:
         self.made_by = httpx.AsyncClient
         self.client: SafeClient
         self.engine: Engine | None = None
+        self.default_encoding: Any = options.get("default_encoding", "utf-8")
+        base = options.get("base_url")
+        self.base_url = httpx.URL(base) if base else None
         self._lean = False
         self._direct: dict[Origin, bool] | None = None
         self._headers: tuple[Any, CIMultiDict[str]] | None = None
@@ -64,7 +71,9 @@ class LoopClient:
 
     def _build_fast(self, options: dict[str, Any]) -> None:
         limits: httpx.Limits = options["limits"]
-        tls = {key: options.pop(key) for key in ("verify", "cert") if key in options}
+        tls: dict[str, Any] = {
+            key: options.pop(key) for key in ("verify", "cert") if key in options
+        }
         for route in ("transport", "mounts", "app", "proxy", "proxies", "http1", "http2"):
             options.pop(route, None)
         tls["trust_env"] = options.get("trust_env", True)
@@ -112,6 +121,25 @@ class LoopClient:
             self._headers = (current.raw, CIMultiDict(current.multi_items()))
         return self._headers[1]
 
+    def headers_with(self, own: Mapping[str, str], target: Target) -> "CIMultiDict[str]":
+        """Return the client's headers with those of one request over them; not to be changed."""
+        headers = self.headers()
+        if own or target.authorization is not None:
+            headers = headers.copy()
+            if target.authorization is not None:
+                headers["Authorization"] = target.authorization
+            for name, value in own.items():
+                headers[name] = value
+        return headers
+
+    def keep_cookies(self, method: str, target: Target, reply: ClientResponse) -> None:
+        """Put the cookies of an answer into the client's jar."""
+        request = httpx.Request(method, target.url)
+        headers = list(reply.raw_headers)
+        self.client.cookies.extract_cookies(
+            httpx.Response(reply.status, headers=headers, request=request)
+        )
+
     async def aclose(self) -> None:
         """Close the connections; a mock in the place of the client is taken as it is."""
         closing = self.client.aclose()
@@ -157,7 +185,7 @@ class AsyncHttpClient:
     ) -> None:
         check_limits(max_per_host, max_per_second_per_host)
         self._max_per_host = max_per_host
-        self._rate = (
+        self._rate: RateSchedule[object] | None = (
             None if max_per_second_per_host is None else RateSchedule(max_per_second_per_host)
         )
         self._clients = self._per_loop(dict(client_kwargs))
@@ -177,6 +205,9 @@ class AsyncHttpClient:
             await self._clients.aclose()
             here = self._clients.get()
         return here
+
+    async def _gate(self) -> AsyncHostGate | None:
+        return (await self._here()).gate
 
     async def get_client(self) -> httpx.AsyncClient:
         """Return the httpx client of the running event loop; `close` is for us to call."""

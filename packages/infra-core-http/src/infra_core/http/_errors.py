@@ -4,7 +4,8 @@
     └── HttpError
         ├── OutcomeUnknown              the request was sent, its answer was lost
         ├── ResponseTooLarge            the body is larger than `max_bytes`
-        ├── InvalidRequestError         (also ValueError) bad method, header or option
+        ├── DeadlineExceeded            (also TimeoutError) `deadline` passed
+    ├── InvalidRequestError         (also ValueError) bad method, header or option
         └── DownloadError               a file could not be had as asked
             ├── IncompleteDownloadError     fewer or more bytes than the server announced
             ├── ChecksumMismatchError       right size perhaps, wrong content
@@ -20,6 +21,7 @@ from infra_core.runtime import sanitize_url
 
 __all__ = [
     "ChecksumMismatchError",
+    "DeadlineExceeded",
     "DownloadDeadlineError",
     "DownloadDiskError",
     "DownloadError",
@@ -85,6 +87,13 @@ class ResponseTooLarge(HttpError):  # noqa: N818 - reads as what happened
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.url, self.limit, self.received)
+
+
+class DeadlineExceeded(HttpError, TimeoutError):  # noqa: N818 - reads as what happened
+    """The total deadline of a request passed, retries and waits included.
+
+    What is raised is also an `httpx.TimeoutException` (async) or a `requests.Timeout` (sync).
+    """
 
 
 class InvalidRequestError(HttpError, ValueError):

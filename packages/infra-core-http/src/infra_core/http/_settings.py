@@ -92,8 +92,10 @@ def ssl_context_of(options: Mapping[str, Any]) -> ssl.SSLContext:
                 f"verify={str(path)!r} does not exist: pass the path of a file or folder of CA "
                 "certificates in PEM form"
             )
-        name = "capath" if path.is_dir() else "cafile"
-        context = ssl.create_default_context(**{name: str(path)})
+        if path.is_dir():
+            context = ssl.create_default_context(capath=str(path))
+        else:
+            context = ssl.create_default_context(cafile=str(path))
     else:
         context = httpx.create_ssl_context(verify=verify, trust_env=trust_env)
     if cert is not None:

@@ -100,12 +100,10 @@ async def _open(
     if engine is None:
         response = await _send(here, method, target, headers, timeout)
         return response, str(response.url)
-    merged = here.headers().copy()
-    for name, value in headers.items():
-        merged[name] = value
-    if target.authorization is not None:
-        merged.setdefault("Authorization", target.authorization)
+    merged = here.headers_with(headers, target)
     wire = await engine.open(method, target, merged, timeouts_of(timeout), buffer=_BUFFER)
+    if "Set-Cookie" in wire.response.headers:
+        here.keep_cookies(method, target, wire.response)
     if wire.response.status not in (301, 302, 303, 307, 308) or not here.client.follow_redirects:
         return wire, str(target.url)
     request = here.client.build_request(method, target.url, headers=dict(headers), timeout=timeout)

@@ -62,7 +62,7 @@ def target_of(url: str | httpx.URL) -> Target:
         httpx.UnsupportedProtocol: It does not begin with http:// or https://, or has no host.
     """
     if isinstance(url, httpx.URL):
-        return Target(_checked(str(url), url))
+        url = str(url)
     if not isinstance(url, str):
         raise httpx.InvalidURL(
             f"a URL is a string or httpx.URL, not {type(url).__name__}: pass str(url)"
@@ -84,4 +84,6 @@ def _checked(text: str, url: httpx.URL) -> httpx.URL:
             f"{sanitize_url(text)!r} cannot be requested: a URL begins with http:// or https:// "
             "and names a host"
         )
+    if url.port is not None and not 0 < url.port <= 65_535:
+        raise httpx.InvalidURL(f"port {url.port} is not within 1 to 65535")
     return url

@@ -15,7 +15,6 @@ import httpx
 
 from infra_core.runtime import clock
 
-from ._errors import ResponseTooLarge
 from ._targets import Target
 from ._transport_errors import FAILURES, httpx_error
 
@@ -45,10 +44,7 @@ def timeouts_of(timeout: "float | httpx.Timeout | None") -> Timeouts:
     """Return the four timeouts for what callers pass."""
     if isinstance(timeout, httpx.Timeout):
         return Timeouts(timeout.connect, timeout.read, timeout.write, timeout.pool)
-    if timeout is None or isinstance(timeout, (int, float)):
-        return Timeouts(timeout, timeout, timeout, timeout)
-    full = httpx.Timeout(timeout)
-    return Timeouts(full.connect, full.read, full.write, full.pool)
+    return Timeouts(timeout, timeout, timeout, timeout)
 
 
 @lru_cache(maxsize=64)
@@ -77,27 +73,12 @@ class Wire:
         reason = (self.response.reason or "").encode("ascii", "replace")
         return {"http_version": text, "reason_phrase": reason}
 
-    async def read(self, max_bytes: int | None = None) -> bytes:
+    async def read(self) -> bytes:
         """Return the whole body as it came over the wire, and close.
 
         Raises:
-            ResponseTooLarge: More than `max_bytes`; no more than one chunk above it is read.
             httpx.TransportError: The body did not come whole.
         """
-        if max_bytes is not None:
-            length = self.response.content_length
-            if length is not None and length > max_bytes and self._method != "HEAD":
-                self.close()
-                raise ResponseTooLarge(str(self._target.url), max_bytes, length)
-            parts: list[bytes] = []
-            received = 0
-            async for chunk in self.chunks():
-                received += len(chunk)
-                if received > max_bytes:
-                    self.close()
-                    raise ResponseTooLarge(str(self._target.url), max_bytes, received)
-                parts.append(chunk)
-            return b"".join(parts)
         try:
             return await self.response.read()
         except FAILURES as error:

@@ -43,7 +43,9 @@ class _WireStream(httpx.AsyncByteStream):
         self._wire.close()
 
 
-def wire_response(wire: Wire, request: httpx.Request | None = None) -> httpx.Response:
+def wire_response(
+    wire: Wire, request: httpx.Request | None = None, default_encoding: Any = "utf-8"
+) -> httpx.Response:
     """Return an answer as httpx knows it, its body unread."""
     return httpx.Response(
         wire.response.status,
@@ -51,6 +53,7 @@ def wire_response(wire: Wire, request: httpx.Request | None = None) -> httpx.Res
         stream=_WireStream(wire),
         extensions=wire.extensions,
         request=request,
+        default_encoding=default_encoding,
     )
 
 

@@ -1,0 +1,224 @@
+"""`fetch_async`, `request_async` and `stream_async`: one request, tried as often as is honest."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+
+from infra_core.runtime import add_note, clock, retry_async
+
+from ._async_client import AsyncHttpClient, get_shared_http_client
+from ._attempts import Call, foreign_headers
+from ._errors import DeadlineExceeded, OutcomeUnknown
+from ._headers import check_method, checked_headers
+from ._policy import build_policy
+from ._targets import origin_of, target_of
+
+__all__ = ["AsyncDeadlineExceeded", "fetch_async", "request_async", "stream_async"]
+
+
+class AsyncDeadlineExceeded(DeadlineExceeded, httpx.TimeoutException):
+    """The deadline as users of httpx catch it."""
+
+    def __init__(self, message: str) -> None:
+        httpx.TimeoutException.__init__(self, message)
+
+
+async def _run(
+    call: Call,
+    delay: float,
+    max_retries: int,
+    backoff: float,
+    max_backoff: float,
+    deadline: float | None,
+) -> "str | httpx.Response":
+    policy = build_policy(max_retries, backoff, max_backoff, deadline)
+    if delay > 0:
+        await clock.sleep_async(delay)
+    try:
+        return await retry_async(
+            call.attempt, policy=policy, should_retry=call.should_retry, on_retry=call.note_retry
+        )
+    except TimeoutError as error:
+        if call.sent and not call.idempotent:
+            raise OutcomeUnknown(call.method, call.url, error) from error
+        raise AsyncDeadlineExceeded(
+            f"{call.method} {call.safe_url} was not done within deadline="
+            f"{deadline:g} s, retries included: allow more time, or fewer or shorter attempts"
+        ) from error
+    except Exception as error:
+        add_note(error, f"while requesting {call.safe_url}")
+        raise
+
+
+async def request_async(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    json: Any = None,
+    data: Any = None,
+    content: Any = None,
+    timeout: float | httpx.Timeout | None = 30.0,
+    delay: float = 0.0,
+    max_retries: int = 2,
+    backoff: float = 1.0,
+    max_backoff: float = 60.0,
+    retry_statuses: Iterable[int] | None = None,
+    client: AsyncHttpClient | None = None,
+    idempotent: bool | None = None,
+    deadline: float | None = None,
+    max_bytes: int | None = None,
+) -> httpx.Response:
+    """Send a request, retry what may be retried, and return a success, read to its end.
+
+    Requests of methods that are not idempotent (POST, PATCH) are sent again only when they surely
+    did not run: no connection was made, or the answer is 429 or 503. When the answer to such a
+    request is lost, `OutcomeUnknown` says so instead of a blind second try.
+
+    Args:
+        method: Any letter case.
+        url: Absolute, or relative to the client's `base_url`.
+        headers: Win over those of the client, in any letter case.
+        params: Added to the URL's query.
+        json: Body, as JSON.
+        data: Body, as a form.
+        content: Body, as bytes, text or an asynchronous iterable, which is sent only once.
+        timeout: Seconds for each step, or an `httpx.Timeout`; None for no bound.
+        delay: Seconds to wait before the first attempt.
+        max_retries: Retries after the first attempt.
+        backoff: The wait before retry n is random, at most `min(backoff * 2**n, max_backoff)`.
+        max_backoff: No wait is longer, one that the server asks for included: if it wants more,
+            the error is raised at once with the seconds in `.retry_after`.
+        retry_statuses: Answers worth another try; 429, 500, 502, 503, 504 when None, none at all
+            when empty.
+        client: The shared one when None.
+        idempotent: True when the request may run twice, False when it may not; None judges by
+            method and by an `Idempotency-Key` header.
+        deadline: Seconds in total, retries and waits included, after `delay`.
+        max_bytes: Largest body to accept, decoded.
+
+    Raises:
+        httpx.HTTPStatusError: The last answer is no success; `.retry_after` has the seconds that
+            the server asked for, or None.
+        httpx.TransportError: The connection failed.
+        httpx.InvalidURL: A malformed URL.
+        OutcomeUnknown: The request went out, its answer was lost, and it must not run twice.
+        ResponseTooLarge: The body is above `max_bytes`.
+        DeadlineExceeded: The deadline passed; an `httpx.TimeoutException` as well.
+        InvalidRequestError: A malformed method or header.
+    """
+    given = (("params", params), ("json", json), ("data", data), ("content", content))
+    call = Call(
+        method,
+        url,
+        headers=headers,
+        fields={name: value for name, value in given if value is not None},
+        timeout=timeout,
+        retry_statuses=retry_statuses,
+        client=client,
+        idempotent=idempotent,
+        max_bytes=max_bytes,
+    )
+    answer = await _run(call, delay, max_retries, backoff, max_backoff, deadline)
+    assert not isinstance(answer, str)  # noqa: S101 - text comes only to those who want it
+    return answer
+
+
+async def fetch_async(
+    url: str,
+    *,
+    headers: dict[str, str] | None = None,
+    timeout: float | httpx.Timeout | None = 30.0,
+    delay: float = 0.0,
+    max_retries: int = 2,
+    backoff: float = 1.0,
+    max_backoff: float = 60.0,
+    retry_statuses: Iterable[int] | None = None,
+    client: AsyncHttpClient | None = None,
+    deadline: float | None = None,
+    max_bytes: int | None = None,
+) -> str:
+    """GET a URL and return the text of the answer.
+
+    Parameters and errors are those of `request_async`.
+
+    Example:
+        ::
+
+            html = await fetch_async("https://example.com", max_retries=4, deadline=60)
+    """
+    call = Call(
+        "GET",
+        url,
+        headers=headers,
+        timeout=timeout,
+        retry_statuses=retry_statuses,
+        client=client,
+        max_bytes=max_bytes,
+        want_text=True,
+    )
+    answer = await _run(call, delay, max_retries, backoff, max_backoff, deadline)
+    return answer if isinstance(answer, str) else answer.text
+
+
+@asynccontextmanager
+async def stream_async(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    json: Any = None,
+    data: Any = None,
+    content: Any = None,
+    timeout: float | httpx.Timeout | None = 30.0,
+    client: AsyncHttpClient | None = None,
+) -> AsyncIterator[httpx.Response]:
+    """Send a request once and give out the answer, whatever its status, its body unread.
+
+    Nothing is retried: what was read cannot be unread. `infra_core.http.assets` downloads with
+    retries and checks.
+
+    Args:
+        method: As for `request_async`, and so are the others.
+        url: As for `request_async`.
+        headers: As for `request_async`.
+        params: As for `request_async`.
+        json: As for `request_async`.
+        data: As for `request_async`.
+        content: As for `request_async`.
+        timeout: As for `request_async`.
+        client: As for `request_async`.
+
+    Raises:
+        httpx.TransportError: The connection failed.
+        httpx.InvalidURL: A malformed URL.
+        InvalidRequestError: A malformed method or header.
+
+    Example:
+        ::
+
+            async with stream_async("GET", url) as response:
+                async for chunk in response.aiter_bytes():
+                    ...
+    """
+    method, own = check_method(method), checked_headers(headers)
+    holder = client or get_shared_http_client()
+    http = await holder.get_client()
+    if type(holder).get_client is not AsyncHttpClient.get_client:
+        own = foreign_headers(http, own)
+    if not http.base_url.host:
+        target_of(url)
+    given = (("params", params), ("json", json), ("data", data), ("content", content))
+    fields: dict[str, Any] = {name: value for name, value in given if value is not None}
+    request = http.build_request(method, url, headers=own, timeout=timeout, **fields)
+    async with AsyncExitStack() as stack:
+        gate = await holder._gate() if isinstance(holder, AsyncHttpClient) else None
+        if gate is not None:
+            await stack.enter_async_context(gate.slot(origin_of(request.url)))
+        response = await http.send(request, stream=True)
+        stack.push_async_callback(response.aclose)
+        yield response
