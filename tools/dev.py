@@ -35,6 +35,7 @@ STAGES: dict[str, list[list[str]]] = {
     "unit": [],  # one run per Python that is here
     "integration": [["run", "integration:run"]],
     "wheels": [["run", "checks:wheels"]],
+    "release": [["run", "checks:release", "check"], ["run", "checks:rehearse"]],
     "floor": [["run", "floor:run"]],
 }
 

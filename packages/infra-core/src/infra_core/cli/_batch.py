@@ -8,8 +8,8 @@ verified and durable, and as mirrored only after its upload has succeeded.
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -148,6 +148,7 @@ class Batch:
             RuntimeConfig,
             RuntimeDrainedError,
             TaskRuntime,
+            handle_signals,
         )
 
         config = RuntimeConfig(
@@ -155,15 +156,21 @@ class Batch:
             task_timeout=self._options.task_timeout,
             cancel_grace=self._options.grace,
         )
-        async with TaskRuntime(config=config) as runtime, self._signals(runtime):
-            try:
-                with watch_retries(self._on_retry):
+        async with TaskRuntime(config=config) as runtime:
+            with ExitStack() as stack:
+                stack.enter_context(watch("infra_core.asset_client", "wait", self._on_retry))
+                stack.enter_context(watch("infra_core.task_runtime", "signal", self._on_drain))
+                signals = stack.enter_context(handle_signals(runtime, grace=self._options.grace))
+                try:
                     await runtime.run(
                         self._tasks(), on_error=self._on_error, on_timeout=self._on_timeout
                     )
-            except (RuntimeCancellationError, RuntimeDrainedError):
-                if self.summary.interrupted is None:
-                    raise
+                except (RuntimeCancellationError, RuntimeDrainedError):
+                    if signals.received is None:
+                        raise
+                finally:
+                    if signals.received is not None:
+                        self.summary.interrupted = signals.received.name
 
     def _tasks(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]]]]:
         for job_id, url in self._urls.items():
@@ -258,17 +265,9 @@ class Batch:
         self._note("job_failed", job=record, error=one_line(error))
         await self._save(record)
 
-    @asynccontextmanager
-    async def _signals(self, runtime: Any) -> AsyncIterator[None]:
-        """Drain on the first SIGINT or SIGTERM, cancel on the second, and remember which."""
-        from infra_core.runtime import handle_signals
-
-        def interrupted(name: str) -> None:
-            self.summary.interrupted = name
-            self._services.reporter.line("drain", f"{name}: finishing what is in flight", "yellow")
-
-        async with handle_signals(runtime, grace=self._options.grace, on_signal=interrupted):
-            yield
+    def _on_drain(self, record: logging.LogRecord) -> None:
+        """Show that a signal was heard; the runtime logs each with its name."""
+        self._services.reporter.line("drain", record.getMessage(), "yellow")
 
     async def _settle(self) -> None:
         """Put back what was cut off, so that the store never calls a dead job running."""
@@ -295,21 +294,21 @@ class Batch:
 
 
 @contextmanager
-def watch_retries(told: Callable[[logging.LogRecord], None]) -> Iterator[None]:
-    """Be told of every retry of a download, by the structured records of its logger."""
+def watch(name: str, field: str, told: Callable[[logging.LogRecord], None]) -> Iterator[None]:
+    """Be told of the structured records of a logger that carry a certain field."""
 
     class Watch(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if hasattr(record, "wait"):
+            if hasattr(record, field):
                 told(record)
 
-    logger = logging.getLogger("infra_core.asset_client")
-    watch = Watch()
-    logger.addHandler(watch)
+    logger = logging.getLogger(name)
+    handler = Watch()
+    logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(watch)
+        logger.removeHandler(handler)
 
 
 async def in_thread(function: Callable[[], R]) -> R:
