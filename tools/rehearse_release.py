@@ -142,7 +142,7 @@ class Rehearsal:
         run("uv", "venv", "--quiet", str(venv))
         python = str(venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
         run(
-            "uv", "pip", "install", "--quiet", "--python", python, "--refresh-package", "infra-core",
+            "uv", "pip", "install", "--quiet", "--python", python,
             *(f"--refresh-package={sibling}" for sibling in NAMES),
             "--index", f"{self.url}/simple/", f"{name}=={self.version(name)}",
         )  # fmt: skip

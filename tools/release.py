@@ -101,8 +101,10 @@ def prepare(name: str, bump: str, *, alone: bool = False) -> None:
         return
     breaking = after.major != before.major
     for dependant in dependants(name) if breaking else []:
+        # Minor: a dependant's own API is what it was; an environment that holds both majors of
+        # the released package apart still resolves, to the dependant's earlier version.
         move_range(Package(dependant), name, after)
-        follow(Package(dependant), f"Requires {name} {after.major}.", "major")
+        follow(Package(dependant), f"Requires {name} {after.major}.", "minor")
     if name != META:
         meta = Package(META)
         path = meta.folder / "pyproject.toml"
