@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._retry import retry_async as retry_async, retry_sync as retry_sync
     from ._retry_policy import RetryDetails as RetryDetails, RetryPolicy as RetryPolicy
     from ._secret_filter import SecretFilter as SecretFilter
+    from ._signals import SignalState as SignalState, handle_signals as handle_signals
     from ._stats import RuntimeStats as RuntimeStats
     from ._task_errors import (
         RuntimeCancellationError as RuntimeCancellationError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     )
     from ._task_options import RuntimeConfig as RuntimeConfig
     from ._task_runtime import TaskRuntime as TaskRuntime
+    from ._task_stream import TaskStream as TaskStream
     from ._trace import trace_fields as trace_fields
     from ._transport_errors import (
         is_permanent_transport_error as is_permanent_transport_error,
@@ -61,11 +63,14 @@ __all__ = [
     "RuntimeDrainedError",
     "RuntimeStats",
     "SecretFilter",
+    "SignalState",
     "TaskOutcome",
     "TaskRuntime",
     "TaskStatus",
+    "TaskStream",
     "TaskTimeoutError",
     "add_note",
+    "handle_signals",
     "is_permanent_transport_error",
     "is_secret_name",
     "on_background_close",
@@ -120,6 +125,8 @@ __getattr__, __dir__ = lazy_exports(
         "._task_errors": ["RuntimeCancellationError", "RuntimeDrainedError", "TaskTimeoutError"],
         "._task_options": ["RuntimeConfig"],
         "._task_runtime": ["TaskRuntime"],
+        "._signals": ["SignalState", "handle_signals"],
+        "._task_stream": ["TaskStream"],
         ".clock": ["timeout"],
     },
     submodules=["clock", "lazy", "testing"],

@@ -8,8 +8,6 @@ run is over when no worker is left.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Iterable, Sized
-from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +16,19 @@ from ._notes import add_note
 from ._outcomes import TaskOutcome, TaskStatus
 from ._stats import StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError, TaskTimeoutError
+from ._task_intake import Intake, Item, TaskSource
 from ._task_options import RunOptions
-from ._task_worker import Factory, Worker, call_back, work
+from ._task_worker import Worker, call, call_back, work
 
 if TYPE_CHECKING:
     from ._cancel_event import EventWatch
 
-__all__ = ["TaskRun", "TaskSource"]
+__all__ = ["TaskRun"]
 
 logger = logging.getLogger("infra_core.task_runtime")
 
-Item = tuple[str, Factory]
-TaskSource = Iterable[Item] | AsyncIterable[Item]
-_END: Any = object()
 _FIRST_CROWD = 16
+_SLICE = 0.001
 
 
 class TaskRun:
@@ -54,102 +51,63 @@ class TaskRun:
         self.error: BaseException | None = None
         self.halted = False
         self.ended = False
-        self.delivered = 0  # outcomes that the reader of a stream has taken
-        self.next_report = clock.monotonic() + options.progress_interval
-        # The source is read in this context and every item begins in a copy of it, as it would
-        # in an asyncio.Task of its own.
-        self.context = copy_context()
+        self.slice_end = 0.0  # until then no worker needs to ask whether the loop is starved
+        self._next_report = clock.monotonic() + options.progress_interval
         self.watch: EventWatch | None = None
         self._active = active
         self._workers: set[Worker] = set()
         self._helpers: set[asyncio.Task[None]] = set()
         self._deadlines: dict[Worker, float] = {}  # same timeout for all, so oldest first
         self._timer: asyncio.TimerHandle | None = None
+        self._slice: asyncio.TimerHandle | None = None
         self._grace_timer: asyncio.TimerHandle | None = None
-        self._stopped = False
+        self.stopped = False
         self._cancelled = False
         self._drained = False
-        self._exhausted = False
         self._waiters: list[asyncio.Future[None]] = []
-        self._space: asyncio.Future[None] | None = None
-        self._pacing = False
         self._ramping = False
-        self._total = len(source) if isinstance(source, Sized) else None
-        self._source: AsyncIterable[Item] | None = None
-        if isinstance(source, AsyncIterable):
-            self._source = source
-        else:
-            self._pull = partial(self.context.run, next, iter(source), _END)
+        self._taken = 0  # tasks taken when the crowd was last looked at
+        self._fed = False
+        self.intake = Intake(self, source)
 
-    # Intake
+    # Workers
 
     def start(self) -> None:
         """Begin the first tasks."""
-        if self._source is not None and not self._stopped:
-            self._help(self._feed(self._source))
+        self._fed = self.intake.open()
         self.pump()
 
     def pump(self) -> None:
         """Begin as many tasks as there is room for; called whenever there may be room."""
-        if self._source is not None:
-            if self._space is not None and not self._space.done():
-                self._space.set_result(None)
+        if self._fed:
+            self.intake.room()
         else:
             # A crowd that doubles with each turn of the loop: tasks that end at once are all
             # run by the first few workers, tasks that wait are all under way a few turns later.
             room = min(self.limit - len(self._workers), max(_FIRST_CROWD, len(self._workers)))
             while room > 0:
-                item = self.take()
+                item = self.intake.take()
                 if item is None:
                     break
                 self.spawn(item)
                 room -= 1
             else:
-                if len(self._workers) < self.limit and not self._ramping:
-                    self._ramping = True
-                    self.loop.call_soon(self._ramp)
-        if not self._workers and not self._helpers and (self._stopped or self._exhausted):
+                self._go_on_ramping()
+        if not self._workers and not self._helpers and (self.stopped or self.intake.exhausted):
             self._end()
+
+    def _go_on_ramping(self) -> None:
+        if len(self._workers) < self.limit and not self._ramping:
+            self._ramping = True
+            self._taken = self.stats.started
+            self.loop.call_soon(self._ramp)
 
     def _ramp(self) -> None:
         self._ramping = False
-        self.pump()
-
-    def take(self) -> Item | None:
-        """Return the next item, if one may begin now."""
-        if self._stopped or self._exhausted or self._source is not None:
-            return None
-        options = self.options
-        if options.window is not None and self.stats.started - self.delivered >= options.window:
-            return None
-        if options.pacer is not None and not self._paced():
-            return None
-        try:
-            item: Item = self._pull()
-        except BaseException as error:  # noqa: BLE001 - raised again by conclude()
-            self.fail(error)
-            return None
-        if item is _END:
-            self._exhausted = True
-            return None
-        if type(item) is not tuple or len(item) != 2:
-            return self._checked(item)
-        self.stats.started += 1
-        return item
-
-    def _checked(self, item: Any) -> Item | None:
-        try:
-            task_id, factory = item
-        except (TypeError, ValueError):
-            self.fail(
-                TypeError(
-                    f"the source of tasks gave {item!r}: each of its items must be a pair of "
-                    "an id and a callable without arguments that returns an awaitable"
-                )
-            )
-            return None
-        self.stats.started += 1
-        return task_id, factory
+        if 2 * (self.stats.started - self._taken) > len(self._workers):
+            self._go_on_ramping()  # these tasks end at once: more workers would do no more
+        else:
+            self.pump()
 
     def spawn(self, item: Item) -> None:
         """Begin a worker with this item as its first."""
@@ -157,14 +115,21 @@ class TaskRun:
         self._workers.add(worker)
         self._launch(worker, work(self, worker, item[1]))
 
+    def full(self) -> bool:
+        """Say whether as many tasks are alive as may be."""
+        return len(self._workers) >= self.limit
+
     def replace(self, worker: Worker, item: Item) -> None:
         """Let a fresh worker go on with this item in the place of one that is about to return."""
         self._workers.discard(worker)
-        self.spawn(item)
+        successor = Worker(item[0], self.stats.started - 1)
+        self._workers.add(successor)
+        # Not from within the old one: with an eager task factory it would run on top of it.
+        self.loop.call_soon(self._launch, successor, work(self, successor, item[1]))
 
     def _launch(self, worker: Worker, coroutine: Any) -> None:
         # A copy, because with an eager task factory the worker runs now, inside of the context.
-        task = self.context.copy().run(self.loop.create_task, coroutine)
+        task = self.intake.context.copy().run(self.loop.create_task, coroutine)
         worker.task = task
         self._active.add(task)
         task.add_done_callback(partial(self._worker_done, worker))
@@ -179,59 +144,15 @@ class TaskRun:
         self._workers.discard(worker)
         if worker.busy:  # cancelled from outside before its first step: it never got to report
             worker.busy = False
-            self.close(worker, TaskStatus.CANCELLED, None, asyncio.CancelledError(), 0.0)
+            cause = asyncio.CancelledError()
+            self.close(worker, TaskStatus.CANCELLED, None, cause, 0.0)
+            if not self.options.lenient:
+                self.foreign(f"task {worker.task_id!r}", cause)
         self.pump()
 
-    def _paced(self) -> bool:
-        """Say whether the rate allows a start; if not, come back when it does."""
-        pacer = self.options.pacer
-        assert pacer is not None  # noqa: S101 - for the type checker
-        now = clock.monotonic()
-        wait = pacer.wait(now)
-        if wait <= 0.0:
-            pacer.reserve(now)
-            return True
-        if not self._pacing:
-            self._pacing = True
-            self._help(self._pace(wait))
-        return False
-
-    async def _pace(self, wait: float) -> None:
-        try:
-            await clock.sleep_async(wait)
-        finally:
-            self._pacing = False
-
-    async def _feed(self, source: AsyncIterable[Item]) -> None:
-        """Read an asynchronous source, from one task alone, when there is room for an item."""
-        options = self.options
-        try:
-            iterator = source.__aiter__()
-            while not self._stopped:
-                while len(self._workers) >= self.limit or (
-                    options.window is not None
-                    and self.stats.started - self.delivered >= options.window
-                ):
-                    self._space = self.loop.create_future()
-                    await self._space
-                if options.pacer is not None:
-                    await clock.sleep_async(options.pacer.reserve(clock.monotonic()))
-                item = await iterator.__anext__()
-                if not self._stopped:
-                    checked = self._checked(item)
-                    if checked is not None:
-                        self.spawn(checked)
-        except StopAsyncIteration:
-            self._exhausted = True
-        except asyncio.CancelledError as error:
-            if not self._stopped:
-                self._foreign("the source of tasks", error)
-            raise
-        except Exception as error:  # noqa: BLE001 - raised again by conclude()
-            self.fail(error)
-
-    def _help(self, coroutine: Any) -> None:
-        task = self.context.copy().run(self.loop.create_task, coroutine)
+    def help(self, coroutine: Any) -> None:
+        """Run something that the run must outlast, such as the reading of its source."""
+        task = self.intake.context.copy().run(self.loop.create_task, coroutine)
         self._helpers.add(task)
         task.add_done_callback(self._helper_done)
 
@@ -241,6 +162,24 @@ class TaskRun:
             self.fail(error)
         self._helpers.discard(task)
         self.pump()
+
+    # Fairness
+
+    def starved(self, now: float) -> bool:
+        """Say whether items that never suspend have kept the loop from its other work.
+
+        A timer that is long due and has not fired says so. It is set when an item ends and none
+        is set, so that it costs nothing per item and nothing at all while all items wait.
+        """
+        if self._slice is not None:
+            return True
+        self.slice_end = now + 3 * _SLICE
+        self._slice = self.loop.call_later(_SLICE, self._turn)
+        return False
+
+    def _turn(self) -> None:
+        self._slice = None
+        self.slice_end = 0.0
 
     # Deadlines: one timer for all tasks, set for the oldest
 
@@ -281,8 +220,8 @@ class TaskRun:
 
     def stop(self) -> None:
         """Take no further item; what has begun is finished (a drain)."""
-        if not self._stopped and not self.ended:
-            self._stopped = self._drained = True
+        if not self.stopped and not self.ended:
+            self.stopped = self._drained = True
             for helper in self._helpers:
                 helper.cancel()
             self.pump()
@@ -303,7 +242,10 @@ class TaskRun:
             logger.warning("an error came after the run had been told to end", exc_info=error)
         self.halt()
 
-    def _foreign(self, what: str, cause: asyncio.CancelledError) -> None:
+    def foreign(self, what: str, cause: asyncio.CancelledError) -> None:
+        """End the run because something of it was cancelled, unless we did that."""
+        if self.stopped:
+            return
         error = RuntimeCancellationError(f"{what} was cancelled, though not by the runtime")
         error.__cause__ = cause
         self.fail(error)
@@ -312,7 +254,7 @@ class TaskRun:
         """Tell every task to end and give them `cancel_grace` seconds for it."""
         if self.ended or self.halted:
             return
-        self.halted = self._stopped = True
+        self.halted = self.stopped = True
         for helper in self._helpers:
             helper.cancel()
         for worker in list(self._workers):
@@ -401,7 +343,7 @@ class TaskRun:
         if self.ended:
             return
         self.ended = True
-        for timer in (self._timer, self._grace_timer):
+        for timer in (self._timer, self._grace_timer, self._slice):
             if timer is not None:
                 timer.cancel()
         self.wake()
@@ -428,7 +370,18 @@ class TaskRun:
             self.halt()
             while not self.ended:
                 await self.event()
+            if self.error is not None:
+                logger.warning("the run was cancelled while it failed", exc_info=self.error)
             raise
+
+    async def report_progress(self, now: float | None = None) -> None:
+        """Tell `on_progress`; with a time, only if the last time is long enough ago."""
+        hook = self.options.on_progress
+        if hook is None or (now is not None and now < self._next_report):
+            return
+        if now is not None:
+            self._next_report = now + self.options.progress_interval
+        await call("", hook, self.stats.snapshot())
 
     def conclude(self) -> None:
         """Raise what the run ended with, if it was not success."""
@@ -444,7 +397,7 @@ class TaskRun:
         if self._cancelled:
             left = f"; left behind, as they ignore cancellation: {', '.join(lost)}" if lost else ""
             raise RuntimeCancellationError(f"runtime cancelled{left}", unresponsive=lost)
-        if self._drained and not self._exhausted and self.stats.started != self._total:
+        if self._drained and not self.intake.complete:
             raise RuntimeDrainedError(
                 "runtime drained: every task that had begun is done, the source of tasks has not "
                 "been read to its end",

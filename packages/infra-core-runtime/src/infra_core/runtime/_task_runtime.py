@@ -1,9 +1,9 @@
 """`TaskRuntime`: bounded, cancellable execution of many asynchronous tasks."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from ._cancel_event import CancelEvent, EventWatch
 from ._outcomes import TaskOutcome
@@ -11,12 +11,17 @@ from ._rate import Pacer
 from ._retry_policy import RetryPolicy
 from ._stats import RuntimeStats, StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError
+from ._task_intake import TaskSource
 from ._task_options import RunOptions, RuntimeConfig
-from ._task_run import TaskRun, TaskSource
+from ._task_run import TaskRun
+from ._task_stream import Mapped, MappedAsync, ResultBuffer, TaskStream
 
 __all__ = ["TaskRuntime"]
 
 T = TypeVar("T")
+Item = TypeVar("Item")
+_Task = tuple[str, Callable[[], Awaitable[T]]]
+Source = Iterable[_Task[T]] | AsyncIterable[_Task[T]]
 OnTimeout = Callable[[str], Awaitable[None] | None]
 OnError = Callable[[str, Exception], Awaitable[None] | None]
 OnOutcome = Callable[[TaskOutcome[Any]], Awaitable[None] | None]
@@ -127,11 +132,168 @@ class TaskRuntime:
             await run.join()
         finally:
             self._close(run)
-        if on_progress is not None:
-            told = on_progress(run.stats.snapshot())
-            if told is not None:
-                await told
+        await run.report_progress()
         run.conclude()
+
+    def as_completed(
+        self,
+        tasks: Source[T],
+        *,
+        outcomes: bool = False,
+        ahead: int | None = None,
+        on_progress: OnProgress | None = None,
+        progress_interval: float = 0.5,
+        retry: RetryPolicy | None = None,
+        should_retry: ShouldRetry | None = None,
+    ) -> TaskStream[TaskOutcome[T]]:
+        """Run tasks and iterate over their outcomes as they end.
+
+        Args:
+            tasks: As for `run`.
+            outcomes: Hand out the outcomes of failed tasks too; without it the first failure
+                ends the run and is raised, after the outcomes that were there before.
+            ahead: How many outcomes may wait to be read before no further task begins;
+                `config.concurrency` by default, so that memory stays flat.
+            on_progress: As for `run`.
+            progress_interval: As for `run`.
+            retry: As for `run`.
+            should_retry: As for `run`.
+
+        Returns:
+            An asynchronous iterator; open it with `async with` if you may leave it early. It
+            raises what `run` raises.
+        """
+        return self._stream(
+            tasks,
+            ResultBuffer(ordered=False, failures=outcomes),
+            _itself,
+            ahead,
+            on_progress=on_progress,
+            progress_interval=progress_interval,
+            retry=retry,
+            should_retry=should_retry,
+        )
+
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Awaitable[T]],
+        items: Iterable[Item] | AsyncIterable[Item],
+        *,
+        outcomes: Literal[False] = False,
+        key: Callable[[Item], str] | None = None,
+        ahead: int | None = None,
+        on_progress: OnProgress | None = None,
+        progress_interval: float = 0.5,
+        retry: RetryPolicy | None = None,
+        should_retry: ShouldRetry | None = None,
+    ) -> TaskStream[T]: ...
+
+    @overload
+    def map(
+        self,
+        function: Callable[[Item], Awaitable[T]],
+        items: Iterable[Item] | AsyncIterable[Item],
+        *,
+        outcomes: Literal[True],
+        key: Callable[[Item], str] | None = None,
+        ahead: int | None = None,
+        on_progress: OnProgress | None = None,
+        progress_interval: float = 0.5,
+        retry: RetryPolicy | None = None,
+        should_retry: ShouldRetry | None = None,
+    ) -> TaskStream[TaskOutcome[T]]: ...
+
+    def map(
+        self,
+        function: Callable[[Item], Awaitable[T]],
+        items: Iterable[Item] | AsyncIterable[Item],
+        *,
+        outcomes: bool = False,
+        key: Callable[[Item], str] | None = None,
+        ahead: int | None = None,
+        on_progress: OnProgress | None = None,
+        progress_interval: float = 0.5,
+        retry: RetryPolicy | None = None,
+        should_retry: ShouldRetry | None = None,
+    ) -> TaskStream[T] | TaskStream[TaskOutcome[T]]:
+        """Run a function over items and iterate over the results in the order of the items.
+
+        Args:
+            function: Called with one item; what it returns is awaited.
+            items: Iterated lazily.
+            outcomes: Hand out a `TaskOutcome` for each item, in the place of its result or of
+                raising the first failure.
+            key: Makes a task's id of its item; by default tasks are numbered from "0".
+            ahead: How many results may wait to be read, those behind a slow one included, before
+                no further task begins; `config.concurrency` by default.
+            on_progress: As for `run`.
+            progress_interval: As for `run`.
+            retry: As for `run`.
+            should_retry: As for `run`.
+
+        Returns:
+            An asynchronous iterator; open it with `async with` if you may leave it early. It
+            raises what `run` raises.
+
+        Example:
+            >>> import asyncio
+            >>> async def double(number: int) -> int:
+            ...     return 2 * number
+            >>> async def main() -> list[int]:
+            ...     runtime = TaskRuntime(config=RuntimeConfig(concurrency=8))
+            ...     return [number async for number in runtime.map(double, range(4))]
+            >>> asyncio.run(main())
+            [0, 2, 4, 6]
+        """
+        tasks: Source[T]
+        if isinstance(items, AsyncIterable):
+            tasks = MappedAsync(function, items, key)
+        else:
+            tasks = Mapped(function, items, key)
+        present: Any = _itself if outcomes else _value
+        stream: TaskStream[Any] = self._stream(
+            tasks,
+            ResultBuffer(ordered=True, failures=outcomes),
+            present,
+            ahead,
+            on_progress=on_progress,
+            progress_interval=progress_interval,
+            retry=retry,
+            should_retry=should_retry,
+        )
+        return stream
+
+    def _stream(
+        self,
+        tasks: Source[Any],
+        buffer: ResultBuffer,
+        present: Callable[[TaskOutcome[Any]], T],
+        ahead: int | None,
+        *,
+        retry: RetryPolicy | None,
+        **options: Any,
+    ) -> TaskStream[T]:
+        if ahead is not None and ahead < 0:
+            raise ValueError(
+                f"ahead={ahead!r} is negative: pass how many results may wait to be read, or None"
+            )
+
+        def begin(buffer: ResultBuffer) -> TaskRun | None:
+            limit = self.config.concurrency
+            return self._open(
+                tasks,
+                RunOptions(
+                    config=self.config,
+                    lenient=buffer.failures,
+                    sink=buffer.put,
+                    window=limit + (limit if ahead is None else ahead),
+                    retry=retry or self.config.retry,
+                    **options,
+                ),
+            )
+
+        return TaskStream(begin, self._close, buffer, present)
 
     @property
     def stats(self) -> RuntimeStats:
@@ -155,6 +317,17 @@ class TaskRuntime:
         """
         self._cancelled = True
         self._tell(TaskRun.cancel)
+
+    def stop(self) -> None:
+        """Take no further tasks, neither now nor in later runs; those under way are finished.
+
+        Returns at once. Runs whose source was not read to its end raise `RuntimeDrainedError`.
+        """
+        self._draining = True
+        self._tell(TaskRun.stop)
+
+    def _resume(self) -> None:
+        self._draining = False
 
     async def drain(self) -> None:
         """Take no further tasks and wait for those under way.
@@ -233,6 +406,14 @@ class TaskRuntime:
         if run in self._runs:
             self._runs.discard(run)
             self._past.merge(run.stats)
+
+
+def _itself(outcome: TaskOutcome[T]) -> TaskOutcome[T]:
+    return outcome
+
+
+def _value(outcome: TaskOutcome[Any]) -> Any:
+    return outcome.value
 
 
 def _is_empty(tasks: Any) -> bool:

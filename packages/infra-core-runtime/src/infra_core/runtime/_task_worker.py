@@ -22,13 +22,11 @@ from ._task_errors import RuntimeCancellationError, TaskTimeoutError
 if TYPE_CHECKING:
     from ._task_run import TaskRun
 
-__all__ = ["Factory", "Worker", "call_back", "work"]
+__all__ = ["Factory", "Worker", "call", "call_back", "work"]
 
 logger = logging.getLogger("infra_core.task_runtime")
 
 Factory = Callable[[], Awaitable[Any]]
-
-_SLICE = 0.001  # seconds for which items that never suspend may keep the loop to themselves
 
 
 class Worker:
@@ -56,10 +54,11 @@ async def work(  # noqa: C901 - the hot loop: a call per step would double its c
     retry = options.retry
     quiet = options.sink is None and options.on_outcome is None and options.on_progress is None
     stats = run.stats
+    take = run.intake.take
+    context = run.intake.context
     succeeded = TaskStatus.SUCCEEDED
     monotonic = clock.monotonic
     task = worker.task = asyncio.current_task()
-    slice_end = worker.began + _SLICE
     while True:
         worker.began = began = monotonic()
         value: Any = None
@@ -97,15 +96,14 @@ async def work(  # noqa: C901 - the hot loop: a call per step would double its c
             value = error = None
         if worker.verdict is not None or _cancel_requested(task):
             return
-        if now > slice_end:
+        if now > run.slice_end and run.starved(now):
             await asyncio.sleep(0)
-            slice_end = monotonic() + _SLICE
-        item = run.take()
+        item = take()
         if item is None:
             return
         worker.task_id, factory = item
         try:
-            clean = copy_context() == run.context
+            clean = copy_context() == context
         except Exception:  # noqa: BLE001 - a variable's value that refuses to be compared
             clean = False
         if not clean:
@@ -209,25 +207,22 @@ async def call_back(
     """Tell the callbacks how an item ended; without one for its end, a failure ends the run."""
     options = run.options
     if options.on_outcome is not None:
-        await _call(worker, options.on_outcome, outcome)
+        await call(worker.task_id, options.on_outcome, outcome)
     if status is TaskStatus.TIMED_OUT:
         if options.on_timeout is not None:
-            await _call(worker, options.on_timeout, worker.task_id)
+            await call(worker.task_id, options.on_timeout, worker.task_id)
         elif not options.lenient and error is not None:
             run.fail(error)
     elif isinstance(error, Exception):
         if options.on_error is not None:
-            await _call(worker, options.on_error, worker.task_id, error)
+            await call(worker.task_id, options.on_error, worker.task_id, error)
         elif not options.lenient:
             run.fail(error)
     if options.on_progress is not None:
-        now = clock.monotonic()
-        if now >= run.next_report:
-            run.next_report = now + options.progress_interval
-            await _call(worker, options.on_progress, run.stats.snapshot())
+        await run.report_progress(clock.monotonic())
 
 
-async def _call(worker: Worker, callback: Callable[..., Any], *args: object) -> None:
+async def call(task_id: str, callback: Callable[..., Any], *args: object) -> None:
     """Call a callback, await what it returns if need be, log what it raises."""
     try:
         result = callback(*args)
@@ -235,6 +230,7 @@ async def _call(worker: Worker, callback: Callable[..., Any], *args: object) -> 
             await result
     except Exception:
         logger.exception(
-            "callback %r for task %r raised; the run goes on",
-            callback, worker.task_id, extra={"task_id": worker.task_id},
+            "callback %r raised; the run goes on",
+            callback,
+            extra={"task_id": task_id},
         )  # fmt: skip

@@ -1,0 +1,151 @@
+"""Ctrl-C and SIGTERM end a run in order: stop intake, drain, then cancel and await cleanup."""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from ._task_runtime import TaskRuntime
+
+__all__ = ["SignalState", "handle_signals"]
+
+logger = logging.getLogger("infra_core.task_runtime")
+
+
+class SignalState:
+    """What `handle_signals` has seen.
+
+    Attributes:
+        received: The first signal, `None` while there was none. A shell expects the exit status
+            `128 + received`.
+        count: How many have come.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self.count = 0
+
+
+class _Handler:
+    """One `with` block's worth of handling."""
+
+    def __init__(self, runtime: TaskRuntime, signals: Iterable[int], grace: float) -> None:
+        self.state = SignalState()
+        self._runtime = runtime
+        self._loop = asyncio.get_running_loop()
+        self._grace = grace
+        self._timer: asyncio.TimerHandle | None = None
+        self._previous: dict[int, Any] = {}
+        self._closed = False
+        try:
+            for number in signals:
+                # Not loop.add_signal_handler: it cannot tell what it replaces, so that nothing
+                # could be restored, and Windows does not have it.
+                self._previous[number] = signal.signal(number, self._on_signal)
+        except BaseException:
+            self._restore()
+            raise
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._loop.call_soon_threadsafe(self._act, number)
+
+    def _act(self, number: int) -> None:
+        if self._closed:
+            return
+        self.state.count += 1
+        name = signal.Signals(number).name
+        if self.state.count == 1:
+            self.state.received = signal.Signals(number)
+            logger.warning(
+                "%s: no further tasks are begun; %d under way have %g s to finish, another "
+                "signal cancels them at once",
+                name,
+                self._runtime.stats.in_flight,
+                self._grace,
+                extra={"signal": name},
+            )
+            self._runtime.stop()
+            self._timer = self._loop.call_later(self._grace, self._cancel, "the grace is over")
+        elif self.state.count == 2:
+            self._cancel(f"{name} again")
+            self._restore()  # a third one is for whoever was here before us
+
+    def _cancel(self, why: str) -> None:
+        if self._runtime.stats.in_flight:
+            logger.warning("%s: the tasks under way are cancelled", why)
+        self._runtime.cancel()
+
+    def _restore(self) -> None:
+        while self._previous:
+            number, previous = self._previous.popitem()
+            # None: it was not installed from Python and cannot be put back from here.
+            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+
+    def close(self) -> None:
+        """Put the former handlers back."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._restore()
+
+
+@contextmanager
+def handle_signals(
+    runtime: TaskRuntime,
+    *,
+    signals: Iterable[int] = (signal.SIGINT, signal.SIGTERM),
+    grace: float = 30.0,
+) -> Iterator[SignalState]:
+    """End a runtime in order when the process is told to stop.
+
+    The first signal stops the intake of tasks, so that runs raise `RuntimeDrainedError` once what
+    they had begun is done; after `grace` seconds, or at a second signal, everything is cancelled,
+    tasks have `RuntimeConfig.cancel_grace` seconds for cleanup, and runs raise
+    `RuntimeCancellationError`. A third signal does what it did before this block. The former
+    handlers are put back at the end of the block. Handlers that were given to
+    `loop.add_signal_handler` for the same signals are called as well.
+
+    Args:
+        runtime: What to stop.
+        signals: The signals to handle.
+        grace: Seconds that tasks under way have to finish by themselves.
+
+    Yields:
+        What has been received so far.
+
+    Raises:
+        RuntimeError: Called outside of a running event loop or of the main thread.
+
+    Example:
+        >>> import asyncio, itertools, os
+        >>> from functools import partial
+        >>> from infra_core.runtime import RuntimeConfig, RuntimeDrainedError, TaskRuntime
+        >>> async def work(number: int) -> None:
+        ...     if number == 3:
+        ...         os.kill(os.getpid(), signal.SIGTERM)
+        ...     await asyncio.sleep(0.001)
+        >>> async def main() -> str:
+        ...     runtime = TaskRuntime(config=RuntimeConfig())
+        ...     with handle_signals(runtime) as state:
+        ...         try:
+        ...             await runtime.run((str(n), partial(work, n)) for n in itertools.count())
+        ...         except RuntimeDrainedError:
+        ...             return f"ended by {state.received.name}"
+        >>> asyncio.run(main())
+        'ended by SIGTERM'
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError(
+            "handle_signals was called outside of the main thread, where Python allows no signal "
+            "handlers: call it in the main thread, or pass the runtime a cancel_event"
+        )
+    handler = _Handler(runtime, signals, grace)
+    try:
+        yield handler.state
+    finally:
+        handler.close()
+        runtime._resume()
