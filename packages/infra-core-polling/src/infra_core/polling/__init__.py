@@ -15,6 +15,8 @@ if TYPE_CHECKING:
         PollingFailureError as PollingFailureError,
         PollingTimeoutError as PollingTimeoutError,
     )
+    from ._many import poll_many_async as poll_many_async
+    from ._outcome import PollOutcome as PollOutcome
     from ._poll import poll_until as poll_until, poll_until_async as poll_until_async
     from ._signals import is_transient as is_transient, retry_after as retry_after
     from ._status import (
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from ._status_poller import StatusPoller as StatusPoller, T as T
 
 __all__ = [
+    "PollOutcome",
     "PollingCancelledError",
     "PollingConfig",
     "PollingError",
@@ -37,6 +40,7 @@ __all__ = [
     "T_co",
     "extract_status",
     "is_transient",
+    "poll_many_async",
     "poll_until",
     "poll_until_async",
     "retry_after",
@@ -53,6 +57,8 @@ __getattr__, __dir__ = lazy_exports(
             "PollingFailureError",
             "PollingTimeoutError",
         ],
+        "._many": ["poll_many_async"],
+        "._outcome": ["PollOutcome"],
         "._poll": ["poll_until", "poll_until_async"],
         "._signals": ["is_transient", "retry_after"],
         "._status": ["StatusExtractor", "T_co", "extract_status", "status_at"],

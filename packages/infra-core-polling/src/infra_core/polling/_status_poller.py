@@ -3,10 +3,10 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, overload
 
 from ._config import PollingConfig
-from ._poll import drive_async, drive_sync
+from ._drivers import drive_async, drive_sync
 from ._run import PollRules, PollRun
 from ._status import StatusExtractor, StatusRules
 
@@ -39,9 +39,33 @@ class StatusPoller(Generic[T]):
         3
     """
 
+    @overload
+    def __init__(
+        self: "StatusPoller[T]",
+        fetch_fn: Callable[[], Awaitable[T]],
+        config: PollingConfig | None = ...,
+        status_extractor: "StatusExtractor[str | None] | str | None" = ...,
+        *,
+        is_transient: Callable[[Exception], bool] | None = ...,
+        next_delay: Callable[[Any], float | None] | None = ...,
+        label: str | None = ...,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self: "StatusPoller[T]",
+        fetch_fn: Callable[[], T],
+        config: PollingConfig | None = ...,
+        status_extractor: "StatusExtractor[str | None] | str | None" = ...,
+        *,
+        is_transient: Callable[[Exception], bool] | None = ...,
+        next_delay: Callable[[Any], float | None] | None = ...,
+        label: str | None = ...,
+    ) -> None: ...
+
     def __init__(
         self,
-        fetch_fn: "Callable[[], Awaitable[T]] | Callable[[], T]",
+        fetch_fn: Callable[[], Awaitable[T]] | Callable[[], T],
         config: PollingConfig | None = None,
         status_extractor: "StatusExtractor[str | None] | str | None" = None,
         *,

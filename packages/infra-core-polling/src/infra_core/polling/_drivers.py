@@ -1,0 +1,171 @@
+"""The two loops, sync and async: call, tell the run, wait as it says."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
+
+from infra_core.runtime import clock
+
+from ._fetch import (
+    CheckCut,
+    HelperThread,
+    await_within,
+    call_in_helper,
+    is_awaitable,
+    resolve_sync,
+)
+from ._run import DONE, PollRun, logger
+
+__all__ = ["drive_async", "drive_sync"]
+
+T = TypeVar("T")
+
+_CANCEL_LATENCY: Final = 0.05  # seconds between looks at a threading.Event
+
+
+def drive_sync(
+    run: PollRun[T],
+    fetch_fn: Callable[[], Any],
+    on_poll: Callable[[T], object] | None,
+    *,
+    cancel: threading.Event | None,
+    hard_timeout: bool,
+) -> T:
+    """Poll in the calling thread."""
+    if isinstance(cancel, asyncio.Event):
+        raise TypeError("cancel is an asyncio.Event, which a thread cannot wait for; "
+                        "pass a threading.Event, or use the async form")  # fmt: skip
+    with _helper(hard_timeout) as helper:
+        wait = run.rules.schedule.first_wait()
+        while True:
+            for step in _steps(wait, cancel, run):
+                clock.sleep(step)
+            budget = run.begin_check()
+            try:
+                response = fetch_fn() if helper is None else helper.call(fetch_fn, budget)
+                if is_awaitable(response):
+                    response = resolve_sync(response, budget)
+            except CheckCut:
+                raise run.cut() from None
+            except Exception as error:  # noqa: BLE001 - the run raises what is not transient
+                wait = run.error(error)
+                continue
+            run.arrived(response)
+            if on_poll is not None:
+                on_poll(response)
+            wait = run.judge(response)
+            _log_check(run, wait)
+            if wait == DONE:
+                return response  # type: ignore[no-any-return]
+
+
+async def drive_async(
+    run: PollRun[T],
+    fetch_fn: Callable[[], Any],
+    on_poll: Callable[[T], object] | None,
+    *,
+    cancel: "asyncio.Event | threading.Event | None",
+    hard_timeout: bool,
+) -> T:
+    """Poll in the calling task, or in a child of it that an `asyncio.Event` can end."""
+    if not isinstance(cancel, asyncio.Event):
+        return await _loop_async(run, fetch_fn, on_poll, cancel=cancel, hard_timeout=hard_timeout)
+    polling = asyncio.ensure_future(
+        _loop_async(run, fetch_fn, on_poll, cancel=None, hard_timeout=hard_timeout)
+    )
+    cancelled = asyncio.ensure_future(cancel.wait())
+    try:
+        await asyncio.wait({polling, cancelled}, return_when=asyncio.FIRST_COMPLETED)
+        if polling.done():  # an answer that is there counts, whatever was set meanwhile
+            return polling.result()
+        raise run.cancelled()
+    finally:
+        for task in (polling, cancelled):
+            task.cancel()
+        await asyncio.wait({polling, cancelled})
+        if not polling.cancelled():
+            polling.exception()  # seen: what the clean-up of a cancelled fetch raised
+
+
+async def _loop_async(
+    run: PollRun[T],
+    fetch_fn: Callable[[], Any],
+    on_poll: Callable[[T], object] | None,
+    *,
+    cancel: threading.Event | None,
+    hard_timeout: bool,
+) -> T:
+    with _helper(hard_timeout and not asyncio.iscoroutinefunction(fetch_fn)) as helper:
+        wait = run.rules.schedule.first_wait()
+        while True:
+            for step in _steps(wait, cancel, run):
+                await clock.sleep_async(step)
+            budget = run.begin_check()
+            try:
+                if helper is None:
+                    response = fetch_fn()
+                else:
+                    response = await call_in_helper(helper, fetch_fn, budget)
+                if is_awaitable(response):
+                    response = await await_within(response, budget)
+            except CheckCut:
+                raise run.cut() from None
+            except Exception as error:  # noqa: BLE001 - the run raises what is not transient
+                wait = run.error(error)
+                continue
+            run.arrived(response)
+            if on_poll is not None:
+                told = on_poll(response)
+                if is_awaitable(told):
+                    await told  # type: ignore[misc]
+            wait = run.judge(response)
+            _log_check(run, wait)
+            if wait == DONE:
+                return response  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _helper(wanted: bool) -> Iterator[HelperThread | None]:
+    if not wanted:
+        yield None
+        return
+    helper = HelperThread()
+    try:
+        yield helper
+    finally:
+        helper.close()
+
+
+def _steps(wait: float, cancel: threading.Event | None, run: PollRun[Any]) -> Iterator[float]:
+    """Cut a wait into pieces, so that a cancel event is seen soon.
+
+    `Event.wait` would see it sooner, but it knows nothing of the clock that tests replace.
+    """
+    if cancel is None:
+        if wait > 0:
+            yield wait
+        return
+    until = clock.monotonic() + wait
+    while not cancel.is_set():
+        left = until - clock.monotonic()
+        if left <= 0:
+            return
+        yield min(left, _CANCEL_LATENCY)
+    raise run.cancelled()
+
+
+def _log_check(run: PollRun[Any], wait: float) -> None:
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
+    if wait == DONE:
+        logger.debug("check %d: done", run.attempts, extra=run.fields(terminal=True))
+    else:
+        logger.debug(
+            "check %d: not done, next check in %.3g s",
+            run.attempts,
+            wait,
+            extra=run.fields(terminal=False, wait=wait),
+        )
