@@ -1,0 +1,246 @@
+"""Where runs keep their files, and manifests of what they left there.
+
+Example:
+    >>> import tempfile
+    >>> from infra_core.azure.storage import AzureStorageSettings, get_client
+    >>> settings, mode = AzureStorageSettings.from_env(env={"AZURE_STORAGE_MODE": "dev-skip"})
+    >>> manifest = build_manifest(tempfile.mkdtemp(), client=get_client(settings, mode))
+    >>> manifest["summary"]
+    {'total_files': 0, 'total_size_bytes': 0, 'file_types': {}}
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from infra_core.fs import compute_checksum, media_category, media_type, safe_join
+
+from .exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from .storage import AzureStorageClient
+
+__all__ = [
+    "build_manifest",
+    "build_run_storage_path",
+    "collect_blob_files",
+    "collect_local_files",
+    "manifest_schema",
+    "resolve_base_path",
+]
+
+_TEMPORARY = ("TMP", "TEMP", "TMPDIR")
+
+
+def resolve_base_path(env_var: str, *, fallback_envs: Iterable[str] | None = None) -> Path:
+    """The folder below which runs keep their files.
+
+    Args:
+        env_var: Variable that names it.
+        fallback_envs: Variables to look at after that; `TMP`, `TEMP`, `TMPDIR` by default.
+
+    Returns:
+        The folder that the first variable which is set names, else the system's temporary one.
+        It need not exist.
+    """
+    fallbacks = _TEMPORARY if fallback_envs is None else tuple(fallback_envs)
+    for variable in (env_var, *fallbacks):
+        if value := os.environ.get(variable, "").strip():
+            return Path(value).expanduser()
+    return Path(tempfile.gettempdir())
+
+
+def build_run_storage_path(
+    env_var: str, *segments: str, fallback_envs: Iterable[str] | None = None
+) -> Path:
+    """The folder of one run: the base path and below it a folder for each segment.
+
+    Args:
+        env_var: See `resolve_base_path`.
+        segments: Names such as batch and job; empty ones are left out.
+        fallback_envs: See `resolve_base_path`.
+
+    Raises:
+        UnsafePathError: A segment would leave the base path (`..`, absolute, and so on).
+    """
+    base = resolve_base_path(env_var, fallback_envs=fallback_envs)
+    return safe_join(base, *(str(segment) for segment in segments if str(segment)))
+
+
+def collect_local_files(
+    storage_path: Path, *, checksum: str | None = None, timestamps: bool = False
+) -> list[dict[str, int | str]]:
+    """The files below a folder, sorted by path; none when there is no such folder.
+
+    Args:
+        storage_path: The folder.
+        checksum: Algorithm to hash each file with, such as `sha256`; none by default.
+        timestamps: Tell when each was last written.
+
+    Returns:
+        For each `path`, `type`, `content_type`, `size_bytes` and, as asked, `checksum`
+        (`algorithm:hexdigest`) and `modified_at` (RFC 3339, UTC).
+    """
+    from .storage._local_tree import walk_tree
+
+    root = Path(storage_path)
+    if not root.is_dir():
+        return []
+    files = []
+    for file, reason in walk_tree(root, lambda name: True):
+        if reason is not None:
+            continue
+        entry = _entry(file.name, file.size)
+        if checksum is not None:
+            entry["checksum"] = f"{checksum.lower()}:{compute_checksum(file.path, checksum)}"
+        if timestamps:
+            when = datetime.fromtimestamp(file.mtime_ns / 1e9, timezone.utc)
+            entry["modified_at"] = when.isoformat()
+        files.append(entry)
+    return sorted(files, key=_path)
+
+
+def collect_blob_files(
+    client: "AzureStorageClient",
+    storage_path: Path,
+    *,
+    checksum: str | None = None,
+    timestamps: bool = False,
+) -> list[dict[str, int | str]]:
+    """The blobs of a folder, sorted by path; see `collect_local_files`.
+
+    Args:
+        client: The storage client.
+        storage_path: The local folder whose mirror is listed.
+        checksum: Tell the MD5 that is stored with each blob, whatever the algorithm's name.
+        timestamps: Tell when each was last written.
+
+    Raises:
+        ConfigurationError: The client is not configured.
+        StorageError: The listing failed.
+    """
+    if not client.is_configured():
+        raise ConfigurationError(
+            "blobs cannot be listed since Azure storage is not configured; set "
+            "AZURE_STORAGE_CONTAINER and AZURE_STORAGE_CONNECTION_STRING (or "
+            "AZURE_STORAGE_ACCOUNT), or collect local files"
+        )
+    path = Path(storage_path)
+    if not (checksum or timestamps):
+        return sorted((_entry(name, size) for name, size in client.list_tree(path)), key=_path)
+    files = []
+    for blob in client.iter_tree(path):
+        entry = _entry(blob.name, blob.size)
+        if checksum and blob.md5 is not None:
+            entry["checksum"] = f"md5:{blob.md5.hex()}"
+        if timestamps and blob.last_modified is not None:
+            entry["modified_at"] = blob.last_modified.isoformat()
+        files.append(entry)
+    return sorted(files, key=_path)
+
+
+def build_manifest(
+    storage_path: str | Path,
+    *,
+    client: "AzureStorageClient",
+    source: Literal["both", "local", "blobs"] = "both",
+    checksum: str | None = None,
+    timestamps: bool = False,
+) -> dict[str, Any]:
+    """Describe the files of a run; the result fits `manifest_schema()`.
+
+    Args:
+        storage_path: The run's folder; an empty string gives an empty manifest.
+        client: The storage client; without configuration only local files are listed.
+        source: `both` local files and blobs that have no local file (0.7 left the latter out as
+            soon as there was one local file); or one of them.
+        checksum: Algorithm to hash local files with; blobs tell their stored MD5.
+        timestamps: Tell when each file was last written.
+
+    Returns:
+        `files` (each with `path`, `type`, `content_type`, `size_bytes`, `url`), `storage`
+        (`provider`, `container`, `prefix`) and `summary` (`total_files`, `total_size_bytes`,
+        `file_types`). URLs are encoded and hold no token.
+
+    Raises:
+        StorageError: The blobs could not be listed.
+    """
+    if not str(storage_path).strip():
+        return _manifest([], client, "")
+    path = Path(storage_path)
+    configured = client.is_configured()
+    found: dict[str, dict[str, int | str]] = {}
+    extras = {"checksum": checksum, "timestamps": timestamps}
+    if configured and source != "local":
+        for entry in collect_blob_files(client, path, **_set(extras)):
+            found[str(entry["path"])] = entry
+    if source != "blobs":
+        for entry in collect_local_files(path, **_set(extras)):
+            found[str(entry["path"])] = entry
+    prefix = client.blob_name_for_path(path)
+    files: list[dict[str, Any]] = []
+    for name in sorted(found):
+        entry = dict(found[name])
+        blob = f"{prefix}/{name}" if prefix else name
+        url = client.blob_url_for_name(blob) if configured else None
+        described: dict[str, Any] = {
+            key: entry.pop(key) for key in ("path", "type", "content_type", "size_bytes")
+        }
+        described["url"] = url
+        if checksum:
+            described["checksum"] = entry.get("checksum")
+        if timestamps:
+            described["modified_at"] = entry.get("modified_at")
+        files.append(described)
+    return _manifest(files, client, prefix)
+
+
+def _set(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options that are set, so that plain calls work with clients that know no others."""
+    return {name: value for name, value in options.items() if value}
+
+
+def _manifest(
+    files: list[dict[str, Any]], client: "AzureStorageClient", prefix: str
+) -> dict[str, Any]:
+    kinds: dict[str, int] = {}
+    for file in files:
+        kinds[file["type"]] = kinds.get(file["type"], 0) + 1
+    config = client.config
+    return {
+        "files": files,
+        "storage": {
+            "provider": "local" if config is None else "azure_blob",
+            "container": None if config is None else config.container,
+            "prefix": prefix,
+        },
+        "summary": {
+            "total_files": len(files),
+            "total_size_bytes": sum(file["size_bytes"] for file in files),
+            "file_types": kinds,
+        },
+    }
+
+
+def _entry(name: str, size: int) -> dict[str, int | str]:
+    kind = media_type(name)
+    return {
+        "path": name,
+        "type": media_category(name.rpartition("/")[2]),
+        "content_type": kind,
+        "size_bytes": size,
+    }
+
+
+def _path(entry: Mapping[str, int | str]) -> str:
+    return str(entry["path"])
+
+
+def manifest_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of manifests, shipped with this package."""
+    file = Path(__file__).with_name("schemas") / "manifest.schema.json"
+    return cast("dict[str, Any]", json.loads(file.read_text(encoding="utf-8")))
