@@ -245,9 +245,13 @@ class Batch:
     def _on_retry(self, record: logging.LogRecord) -> None:
         """Count and show a retry; the download client logs each with its attempt and wait."""
         self.summary.retries += 1
-        self._services.reporter.line("retry", record.getMessage(), "yellow")
-        fields = {name: getattr(record, name, None) for name in ("url", "attempt", "wait")}
-        self._note("retry", **fields)
+        url, attempt, wait, cause = (
+            getattr(record, name, None) for name in ("url", "attempt", "wait", "cause")
+        )
+        cause = without_url(str(cause), str(url))
+        text = f"{url}: attempt {attempt} failed, next in {wait:.2f} s ({cause})"
+        self._services.reporter.line("retry", text, "yellow")
+        self._note("retry", url=url, attempt=attempt, wait=wait, cause=cause)
 
     async def _on_error(self, job_id: str, error: Exception) -> None:
         await self._fail(job_id, self._records[job_id].fail(one_line(error)), "failed", error)
@@ -258,11 +262,12 @@ class Batch:
 
     async def _fail(self, job_id: str, record: JobRecord, mark: str, error: Exception) -> None:
         url = sanitize_url(self._urls[job_id])
+        cause = without_url(one_line(error), url)
         self.summary.failed += 1
-        self.summary.failures.append(Failure(url, str(record.status), one_line(error)))
-        self._services.reporter.line(mark, f"{url}: {one_line(error)}", "red")
+        self.summary.failures.append(Failure(url, str(record.status), cause))
+        self._services.reporter.line(mark, f"{url}: {cause}", "red")
         self._services.reporter.advance()
-        self._note("job_failed", job=record, error=one_line(error))
+        self._note("job_failed", job=record, error=cause)
         await self._save(record)
 
     def _on_drain(self, record: logging.LogRecord) -> None:
@@ -323,3 +328,8 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     name = type(error).__name__
     return redact_secrets(f"{name}: {text}" if text else name)[:500]
+
+
+def without_url(cause: str, url: str) -> str:
+    """The cause without the URL that stands in front of it already."""
+    return cause.replace(f"{url} ", "").replace(url, "")

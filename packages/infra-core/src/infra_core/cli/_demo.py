@@ -75,9 +75,14 @@ def execute(options: argparse.Namespace) -> int:
         print("\n".join(["the demo did not come out as promised:", *problems]), file=sys.stderr)
         return exit_codes.FAILED
     say(f"Every byte compared: {len(files)} files equal their source; the 404 was reported.")
-    say(f"Files {folder / 'assets'}\nManifest {folder / 'manifest.json'}")
-    say(f"Run log {folder / '_logs' / 'run.log'}\nHeartbeat {folder / '_state' / 'heartbeat.json'}")
-    say(f"Jobs {first.jobs}\nTry: infra-core jobs list {BATCH} --out {out}")
+    say("Where everything lies:")
+    print(f"  files      {folder / 'assets'}")
+    print(f"  manifest   {folder / 'manifest.json'}")
+    print(f"  run log    {folder / '_logs' / 'run.log'}")
+    print(f"  heartbeat  {folder / '_state' / 'heartbeat.json'}")
+    print(f"  jobs       {first.jobs}")
+    if not env:
+        say(f"Look at the jobs: infra-core jobs list {BATCH} --out {out}")
     return exit_codes.OK
 
 

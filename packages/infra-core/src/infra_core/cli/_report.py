@@ -186,7 +186,9 @@ class Reporter:
             json.dump(summary.as_dict(), self._stdout or sys.stdout, indent=2, ensure_ascii=False)
             print(file=self._stdout or sys.stdout)
             return
-        print_rows(self._console, ["", "value"], rows_of(summary))
+        self._console.print()
+        for name, value in rows_of(summary):
+            self._console.print(f"{name:>16}  {value}", markup=False)
         for failure in summary.failures[:SHOWN_FAILURES]:
             self.line(failure.status, f"{failure.url}: {failure.cause}", "red")
         if (more := len(summary.failures) - SHOWN_FAILURES) > 0:

@@ -73,7 +73,7 @@ class _Transfer:
                 "included; nothing of it was kept. Allow a longer deadline",
                 url=self.url,
                 expected=spec.policy.deadline,
-                actual=None if self.sink is None else self.sink.file.size,
+                actual=None if self.sink is None else self.sink.size,
             ) from error
         except DownloadError:
             raise
@@ -145,7 +145,7 @@ class _Transfer:
             # The bytes so far are good: with a strong tag the next attempt asks for the rest.
             if self.sink is not None:
                 await self.sink.drain()
-                self.plan.continue_from(self.sink.file.size)
+                self.plan.continue_from(self.sink.size)
             raise
         except (IncompleteDownloadError, ChecksumMismatchError):
             self.plan.start_over()
@@ -168,8 +168,6 @@ class _Transfer:
             await self._receive(response.aiter_raw(), sink, body)
         if plan.piece is not None and body.total is not None and plan.size < body.total:
             await self._receive_rest(sink, body)
-        await sink.drain()
-        plan.check_content(sink.file.digests)
         return await self._finish(sink, body)
 
     async def _ready(self, body: Body) -> Sink:
@@ -187,11 +185,11 @@ class _Transfer:
                 sink = None
         if sink is None:
             sink = self._open(frozenset(algorithms))
-        await sink.drain()
-        if sink.file.size != body.start:
+        if sink.size != body.start:
             raise StartOver("what is held is not what was asked to be continued")
         self.resumed = body.start > 0
-        self.sidecar.begin(sink.file, body)
+        if self.sidecar.wants(body, small=self.spec.keep_partial):
+            self.sidecar.begin(sink.file, body)
         return sink
 
     def _open(self, algorithms: frozenset[str]) -> Sink:
@@ -208,15 +206,17 @@ class _Transfer:
         algorithms = {"sha256"}
         if self.plan.expected is not None:
             algorithms.add(self.plan.expected[0])
-        file = self._open(frozenset(algorithms)).file
+        sink = self._open(frozenset(algorithms))
 
         def copy() -> bool:
             for chunk in self.sidecar.chunks():
-                file.write(chunk)
-            return self.sidecar.agrees(file)
+                sink.file.write(chunk)
+            return self.sidecar.agrees(sink.file)
 
-        if not await in_thread(copy):
-            file.truncate()
+        if await in_thread(copy):
+            sink.size = sink.file.size
+        else:
+            await sink.truncate()
             self.plan.forget_resume()
 
     async def _receive(self, chunks: AsyncIterator[bytes], sink: Sink, body: Body) -> None:
@@ -298,20 +298,24 @@ class _Transfer:
     # -- the end -----------------------------------------------------------------------------------
 
     async def _finish(self, sink: Sink, body: Body) -> DownloadResult:
-        spec, file = self.spec, sink.file
-        sha256 = file.hexdigest() if "sha256" in sink.algorithms else None
-        label = SourceLabel(
-            url_identity(spec.url), file.size, sha256, body.etag_as_sent, body.last_modified
-        )
+        spec = self.spec
+        sha256: str | None = None
 
-        def name_it(file: AtomicFile) -> None:
+        def judge_and_label(file: AtomicFile) -> None:
+            nonlocal sha256
+            digests = file.digests
+            self.plan.check_content(digests)
+            sha256 = digests.get("sha256")
+            label = SourceLabel(
+                url_identity(spec.url), file.size, sha256, body.etag_as_sent, body.last_modified
+            )
             write_label(file.temp_path, label)
 
-        await sink.commit(name_it)
+        await sink.finish(judge_and_label)
         _logger.debug(
             "downloaded %s",
             self.url,
-            extra={"url": self.url, "size": file.size, "attempt": self.attempts, **trace_fields()},
+            extra={"url": self.url, "size": sink.size, "attempt": self.attempts, **trace_fields()},
         )
         checksum = None
         if spec.compute_checksum:
@@ -322,7 +326,7 @@ class _Transfer:
             path=spec.dest,
             checksum=checksum,
             mime=_mime(spec.dest, body.content_type),
-            size=file.size,
+            size=sink.size,
             attempts=self.attempts,
             resumed=self.resumed,
             etag=body.etag_as_sent,
@@ -345,7 +349,7 @@ class _Transfer:
     async def _clean_up(self) -> None:
         """Leave nothing behind, unless the caller asked to keep the part for another call."""
         sink = self.sink
-        if sink is not None and not sink.file.closed:
+        if sink is not None and not sink.closed:
             if self.spec.keep_partial and await self._keep(sink):
                 return
             await sink.abort()
@@ -374,6 +378,7 @@ class _Transfer:
                 "attempt": details.attempt,
                 "status": status,
                 "wait": details.wait,
+                "cause": f"{type(error).__name__}: {error}",
                 **trace_fields(),
             },
         )
