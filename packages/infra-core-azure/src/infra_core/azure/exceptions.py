@@ -13,6 +13,9 @@ The tree::
           JobStateError          a job cannot go from this state to that one (also a ValueError)
         JobNotFoundError         no such job
         JobTimeoutError          a job did not end in time
+        OrchestrationError       a durable function did not do as asked
+          OrchestrationFailedError    it ended without success
+          OrchestrationTimeoutError   (also JobTimeoutError) it did not end in time
         RunServiceError
           RunNotFound            no record of the batch and job
           ResumeSourceNotFound   the run to resume from does not exist
@@ -29,6 +32,9 @@ __all__ = [
     "JobRecordError",
     "JobStateError",
     "JobTimeoutError",
+    "OrchestrationError",
+    "OrchestrationFailedError",
+    "OrchestrationTimeoutError",
     "ResumeSourceActive",
     "ResumeSourceNotFound",
     "RunNotFound",
@@ -113,6 +119,46 @@ class JobNotFoundError(AzureServiceError):
 
 class JobTimeoutError(AzureServiceError):
     """A job did not come to an end in the time allowed."""
+
+
+class OrchestrationError(AzureServiceError):
+    """A durable function could not be started, followed or ended as asked.
+
+    Attributes:
+        status_url: Where to ask for its state, with its access code: pass it to
+            `wait_for_completion` to go on waiting. Not part of the message.
+        last_status: The newest `DurableStatus`, `None` before the first answer.
+    """
+
+    def __init__(
+        self, message: str, *, status_url: str | None = None, last_status: object = None
+    ) -> None:
+        self.status_url = status_url
+        self.last_status = last_status
+        super().__init__(message)
+
+
+class OrchestrationFailedError(OrchestrationError):
+    """The durable function ended as failed, terminated or cancelled; `last_status` has why."""
+
+
+class OrchestrationTimeoutError(OrchestrationError, JobTimeoutError):
+    """The durable function did not end in time.
+
+    Attributes:
+        terminated: Whether it was told to end.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status_url: str | None = None,
+        last_status: object = None,
+        terminated: bool = False,
+    ) -> None:
+        super().__init__(message, status_url=status_url, last_status=last_status)
+        self.terminated = terminated
 
 
 class RunServiceError(AzureServiceError):

@@ -184,7 +184,7 @@ def build_manifest(
     prefix = client.blob_name_for_path(path)
     files: list[dict[str, Any]] = []
     for name in sorted(found):
-        entry = dict(found[name])
+        entry = found[name]
         blob = f"{prefix}/{name}" if prefix else name
         url = client.blob_url_for_name(blob) if configured else None
         described: dict[str, Any] = {

@@ -25,7 +25,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-
 if TYPE_CHECKING:
     from typing_extensions import Self
 

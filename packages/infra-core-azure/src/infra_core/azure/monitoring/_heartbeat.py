@@ -15,7 +15,7 @@ from infra_core.runtime import clock
 from ._fork import reset_in_child
 from ._heartbeat_upload import BeatUploads, HeartbeatUploader
 from ._loop_lag import LoopLagProbe, running_loop
-from ._process import host_name, process_identity
+from ._process import host_name, interrupt_main, process_identity
 
 if TYPE_CHECKING:
     import asyncio
@@ -364,9 +364,7 @@ class HeartbeatMonitor:
         except Exception:  # noqa: BLE001 - user code in our thread
             _log.exception("on_error of the heartbeat failed")
         if self._interrupt_main:
-            import _thread
-
-            _thread.interrupt_main()
+            interrupt_main()
 
     def _raise_kept_error(self) -> None:
         with self._wake:

@@ -1,6 +1,7 @@
 """Reads a heartbeat from outside and says whether its run is alive, stalled or dead."""
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -104,14 +105,14 @@ def read_heartbeat(
         beat = json.loads(path.read_bytes())
         if not isinstance(beat, dict):
             raise ValueError(f"it holds {type(beat).__name__} instead of an object")
-        timestamp = _aware(datetime.fromisoformat(str(beat["timestamp"])))
+        timestamp = _aware(datetime.fromisoformat(str(beat["timestamp"]).replace("Z", "+00:00")))
     except FileNotFoundError:
         return _dead(path, f"there is no heartbeat at {path}: the run never started, or elsewhere")
     except OSError as error:
         return _dead(path, f"the heartbeat cannot be read: {error}")
     except KeyError:
         return _dead(path, f"{path} is no heartbeat: it has no timestamp")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return _dead(path, f"{path} is no heartbeat: {error}")
     now = utc_now() if utc_now else datetime.fromtimestamp(clock.time(), tz=timezone.utc)
     # A writer whose clock is ahead of ours has beaten just now.
@@ -177,7 +178,13 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and value is not True else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _pid(beat: Mapping[str, Any]) -> int | None:

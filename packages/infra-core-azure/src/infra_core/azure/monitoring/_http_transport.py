@@ -9,7 +9,6 @@ import gzip
 import http.client
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 from urllib.parse import SplitResult, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
@@ -17,22 +16,12 @@ from infra_core.runtime import clock
 
 from ._ingestion import Answer, parse_retry_after
 
-__all__ = ["IngestionTransport", "Transport"]
+__all__ = ["IngestionTransport"]
 
 _MAX_ANSWER = 1024 * 1024
 _MAX_REDIRECTS = 3
 # Hosts of Azure Monitor in the public and sovereign clouds: a redirect elsewhere is not followed.
 _TRUSTED = (".azure.com", ".azure.us", ".azure.cn", ".visualstudio.com")
-
-
-class Transport(Protocol):
-    """Something that carries batches."""
-
-    def send(self, items: Sequence[bytes]) -> Answer:
-        """Send a batch; never raises."""
-
-    def close(self) -> None:
-        """Give up the connection."""
 
 
 class IngestionTransport:
@@ -74,6 +63,10 @@ class IngestionTransport:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
+
+    def abandon(self) -> None:
+        """Leave the connection to the parent process, whose it is."""
+        self.close()  # only our copy of the descriptor: nothing is said on the wire
 
     def _post_again_if_stale(self, body: bytes) -> tuple[Answer, str | None]:
         """Post; once more at once when a connection that had been idle turns out to be closed."""

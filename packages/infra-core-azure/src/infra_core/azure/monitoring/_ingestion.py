@@ -19,10 +19,10 @@ class Answer:
     """An HTTP answer to a batch, or why there is none.
 
     Attributes:
-        status: HTTP status, 0 when the connection failed.
+        status: HTTP status, 0 when the connection failed, -1 when there is no use in trying again.
         body: The body.
         retry_after: Seconds that the server asked for.
-        error: What went wrong when `status` is 0.
+        error: What went wrong when `status` is 0 or -1.
     """
 
     status: int
@@ -63,6 +63,8 @@ def judge(answer: Answer, count: int) -> Verdict:
     everything = list(range(count))
     if answer.status == 0:
         return Verdict(retry=everything, reason=answer.error or "connection_error")
+    if answer.status < 0:
+        return Verdict(dropped=dict.fromkeys(everything, answer.error))
     if answer.status in _RETRY or (answer.status in _QUOTA and answer.retry_after):
         return Verdict(retry=everything, reason=f"http_{answer.status}")
     if answer.status in _QUOTA:

@@ -1,11 +1,13 @@
 """Who a process is, so that a reader can tell it from a later one with the same number."""
 
 import os
+import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 
-__all__ = ["host_name", "is_running", "process_identity"]
+__all__ = ["host_name", "interrupt_main", "is_running", "process_identity"]
 
 _PROC = Path("/proc")
 
@@ -13,6 +15,22 @@ _PROC = Path("/proc")
 def host_name() -> str:
     """Return the name of this machine or container."""
     return socket.gethostname()
+
+
+def interrupt_main() -> None:
+    """Do to the main thread what Ctrl-C does, also when it waits for something.
+
+    Nothing happens where SIGINT is ignored or has no handler of Python's.
+    """
+    if not callable(signal.getsignal(signal.SIGINT)):
+        return
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
+    else:  # Windows: noticed when the main thread next runs Python code
+        import _thread
+
+        _thread.interrupt_main()
 
 
 def process_identity(pid: int) -> str | None:
@@ -43,7 +61,7 @@ def is_running(pid: int, host: str | None, identity: str | None) -> bool | None:
     Returns:
         `None` when it ran elsewhere, or where a process number cannot be checked (Windows).
     """
-    if pid <= 0 or sys.platform == "win32":  # os.kill would terminate it there
+    if not 0 < pid < 2**31 or sys.platform == "win32":  # os.kill would terminate it there
         return None
     mine = process_identity(os.getpid())
     if identity is not None and mine is not None:

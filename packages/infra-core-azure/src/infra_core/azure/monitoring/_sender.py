@@ -5,20 +5,21 @@ import logging
 import sys
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from infra_core.runtime import RetryPolicy, clock
 
 from ._fork import reset_in_child
-from ._http_transport import Transport
-from ._ingestion import Verdict, judge
+from ._ingestion import Answer, Verdict, judge
 
-__all__ = ["Sender", "SenderLimits", "TelemetryStats"]
+__all__ = ["Sender", "SenderLimits", "TelemetryStats", "Transport"]
 
 T = TypeVar("T")
+E = TypeVar("E")
+E_contra = TypeVar("E_contra", contravariant=True)
 _log = logging.getLogger("infra_core.azure.monitoring")
 
 _RETRY = RetryPolicy(max_retries=10, backoff=1.0, max_backoff=120.0)
@@ -74,7 +75,20 @@ class SenderLimits:
     retry: RetryPolicy = _RETRY
 
 
-class Sender(Generic[T]):
+class Transport(Protocol[E_contra]):
+    """Something that carries batches; only ever used by one thread."""
+
+    def send(self, items: Sequence[E_contra]) -> Answer:
+        """Send a batch; never raises."""
+
+    def close(self) -> None:
+        """Give up the connection; the next batch opens another."""
+
+    def abandon(self) -> None:
+        """Forget, in a forked child, what is the parent's."""
+
+
+class Sender(Generic[T, E]):
     """A bounded queue and the thread that empties it.
 
     The thread starts with the first item and ends when there was none for a while. `put` takes a
@@ -83,7 +97,7 @@ class Sender(Generic[T]):
 
     Args:
         transport: Carries the batches; used by the thread only.
-        encode: Makes an item's bytes, in the thread.
+        encode: Makes of an item what the transport takes, in the thread.
         size: Rough size of an item in memory.
         limits: The bounds.
     """
@@ -105,9 +119,9 @@ class Sender(Generic[T]):
 
     def __init__(
         self,
-        transport: Transport,
+        transport: Transport[E],
         *,
-        encode: Callable[[T], bytes],
+        encode: Callable[[T], E],
         size: Callable[[T], int],
         limits: SenderLimits,
     ) -> None:
@@ -276,7 +290,7 @@ class Sender(Generic[T]):
         )
 
     def _deliver(self, batch: list[T]) -> None:
-        encoded: list[bytes] = []
+        encoded: list[E] = []
         for item in batch:
             try:
                 encoded.append(self._encode(item))
@@ -287,7 +301,7 @@ class Sender(Generic[T]):
         while waiting:
             waiting.extend(self._send(waiting.pop()))
 
-    def _send(self, items: list[bytes]) -> list[list[bytes]]:
+    def _send(self, items: list[E]) -> list[list[E]]:
         """Send until every item is settled; returns halves of a batch that is too large."""
         started = clock.monotonic()
         retry = 0
@@ -379,7 +393,7 @@ class Sender(Generic[T]):
             )
 
     def _after_fork(self) -> None:
-        self._transport.close()
+        self._transport.abandon()
         self._reset()
         self._exiting = False
 

@@ -87,9 +87,9 @@ class TelemetryClient:
         if backend == "applicationinsights":
             self._exporter = _own_exporter(config, limits or SenderLimits())
         elif backend == "otel":
-            from ._otel import OtelExporter
+            from ._otel import otel_sender
 
-            self._exporter = OtelExporter(config, service_name, limits or SenderLimits())
+            self._exporter = otel_sender(config, limits or SenderLimits())
 
     def track_event(self, name: TelemetryEvent | str, **properties: Any) -> None:
         """Track an event.

@@ -117,17 +117,16 @@ async def delete_blob(wire: BlobWire, name: str, *, etag: str | None = None) -> 
 
 
 async def create_container(wire: BlobWire) -> bool:
-    """Make the container; one that exists already, or may not be made by us, is no error.
+    """Make the container, unless somebody else was faster or we may not.
 
     Returns:
-        Whether it was made now.
+        Whether there is one now; False when we are refused.
     """
     try:
         await wire.send("PUT", None, "creation", params={"restype": "container"})
     except BlobConflictError as error:
         if error.code == "ContainerBeingDeleted":
             raise
-        return False
     except StorageRequestError as error:
         if error.status in (401, 403):
             return False

@@ -4,10 +4,10 @@ import asyncio
 import base64
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, TypeVar
 
 from infra_core.fs import media_type
 
@@ -19,6 +19,7 @@ __all__ = ["Overwrite", "hash_file", "upload_bytes", "upload_path"]
 
 Overwrite = Literal["always", "never", "if-unchanged"]
 _CHUNK = 1 << 20
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,26 +101,31 @@ def new_md5_of(data: bytes) -> bytes:
 async def _settled(
     wire: BlobWire,
     name: str,
-    write: "Callable[[], asyncio.Future[Uploaded]] | Callable[[], object]",
+    write: Callable[[], Awaitable[Uploaded]],
     size: int,
-    md5: bytes | None,
+    md5: bytes,
 ) -> Uploaded:
-    """Write; make a missing container; after a conflict look whether the content is ours.
+    """Write; after a conflict look whether the content is ours.
 
     A conflict is what a retry meets when the first answer was lost: the service has the bytes.
     """
     try:
-        try:
-            return await write()  # type: ignore[misc,no-any-return]
-        except BlobNotFoundError as error:
-            if error.code != "ContainerNotFound" or not await create_container(wire):
-                raise
-            return await write()  # type: ignore[misc,no-any-return]
+        return await _with_container(wire, write)
     except BlobConflictError:
         there = await look_at(wire, name)
-        if md5 is None or there is None or there.size != size or there.md5 != md5:
+        if there is None or there.size != size or there.md5 != md5:
             raise
         return Uploaded(size, there.etag, md5, written=False)
+
+
+async def _with_container(wire: BlobWire, write: Callable[[], Awaitable[T]]) -> T:
+    """Write; where the container is missing, make it and write again."""
+    try:
+        return await write()
+    except BlobNotFoundError as error:
+        if error.code != "ContainerNotFound" or not await create_container(wire):
+            raise
+        return await write()
 
 
 async def upload_path(
@@ -270,13 +276,3 @@ def _read_block(file: BinaryIO, size: int, whole: "hashlib._Hash") -> tuple[byte
     data = parts[0] if len(parts) == 1 else b"".join(parts)
     whole.update(data)
     return data, base64.b64encode(new_md5_of(data)).decode("ascii")
-
-
-async def _with_container(wire: BlobWire, send: "Callable[[], object]") -> None:
-    try:
-        await send()  # type: ignore[misc]
-    except BlobNotFoundError as error:
-        if error.code != "ContainerNotFound":
-            raise
-        await create_container(wire)
-        await send()  # type: ignore[misc]

@@ -1,0 +1,331 @@
+"""Blob transfers on a real Azurite: ours against obstore, adlfs and the bare SDK, with ratios.
+
+Run it with `hatch run bench:python tools/bench/storage.py`; `--large 1024` adds one large file of
+that many MiB. All contenders take turns within each round, and the best round of each counts, so
+that a busy machine disturbs them alike.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, TransferOptions
+from infra_core.azure.testing import AzuriteServer
+
+Job = Callable[[], Awaitable[None]]
+
+
+class Ours:
+    """`AzureStorageClient`."""
+
+    def __init__(self, azurite: AzuriteServer, concurrency: int) -> None:
+        settings = AzureStorageSettings(
+            "bench-ours",
+            azurite.connection_string,
+            options=TransferOptions(concurrency=concurrency),
+        )
+        self.client = AzureStorageClient.from_settings(settings, "strict")
+
+    async def up(self, folder: Path, name: str) -> None:
+        self.client._base_path = folder.parent
+        await self.client.upload_tree_async(folder, compare="nothing")
+
+    async def down(self, name: str, target: Path) -> None:
+        self.client._base_path = target.parent
+        await self.client.download_tree_async(target, compare="nothing")
+
+    async def close(self) -> None:
+        await self.client.aclose()
+
+
+class Sdk:
+    """`azure-storage-blob`, asynchronous, files in parallel, its own settings left alone."""
+
+    def __init__(self, azurite: AzuriteServer, concurrency: int) -> None:
+        from azure.storage.blob.aio import ContainerClient
+
+        self.container = ContainerClient.from_connection_string(
+            azurite.connection_string, "bench-sdk"
+        )
+        self.gate = asyncio.Semaphore(concurrency)
+        self.concurrency = concurrency
+
+    async def up(self, folder: Path, name: str) -> None:
+        with contextlib.suppress(Exception):
+            await self.container.create_container()
+
+        async def one(path: Path) -> None:
+            async with self.gate:
+                with path.open("rb") as file:
+                    await self.container.upload_blob(
+                        f"{name}/{path.name}", file, overwrite=True, max_concurrency=4
+                    )
+
+        await asyncio.gather(*(one(path) for path in folder.iterdir()))
+
+    async def down(self, name: str, target: Path) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+
+        async def one(blob: str) -> None:
+            async with self.gate:
+                stream = await self.container.download_blob(blob, max_concurrency=4)
+                with (target / blob.rpartition("/")[2]).open("wb") as file:
+                    await stream.readinto(file)
+
+        blobs = [blob async for blob in self.container.list_blob_names(name_starts_with=f"{name}/")]
+        await asyncio.gather(*(one(blob) for blob in blobs))
+
+    async def close(self) -> None:
+        await self.container.close()
+
+
+class Obstore:
+    """obstore: the object_store crate of Rust."""
+
+    def __init__(self, azurite: AzuriteServer, concurrency: int) -> None:
+        import obstore.store
+
+        self.gate = asyncio.Semaphore(concurrency)
+        self.azurite = azurite
+        self.store = obstore.store.AzureStore(
+            container_name="bench-obstore",
+            account_name=azurite.account_name,
+            account_key=azurite.account_key,
+            endpoint=azurite.blob_url,
+            client_options={"allow_http": True, "timeout": "600s"},
+        )
+
+    async def up(self, folder: Path, name: str) -> None:
+        import obstore
+
+        _make_container(self.azurite, "bench-obstore")
+
+        async def one(path: Path) -> None:
+            async with self.gate:
+                await obstore.put_async(self.store, f"{name}/{path.name}", path)
+
+        await asyncio.gather(*(one(path) for path in folder.iterdir()))
+
+    async def down(self, name: str, target: Path) -> None:
+        import obstore
+
+        target.mkdir(parents=True, exist_ok=True)
+
+        async def one(blob: str) -> None:
+            async with self.gate:
+                result = await obstore.get_async(self.store, blob)
+                with (target / blob.rpartition("/")[2]).open("wb") as file:
+                    async for chunk in result.stream():
+                        file.write(chunk)
+
+        blobs = [item["path"] for page in obstore.list(self.store, name) for item in page]
+        await asyncio.gather(*(one(blob) for blob in blobs))
+
+    async def close(self) -> None:
+        pass
+
+
+class Adlfs:
+    """adlfs: the fsspec file system over the SDK."""
+
+    def __init__(self, azurite: AzuriteServer, concurrency: int) -> None:
+        self.azurite = azurite
+        self.fs: Any = None
+        self.concurrency = concurrency
+
+    def _open(self) -> Any:
+        if self.fs is None:
+            import adlfs
+
+            self.fs = adlfs.AzureBlobFileSystem(
+                connection_string=self.azurite.connection_string, asynchronous=True,
+                skip_instance_cache=True,
+            )  # fmt: skip
+        return self.fs
+
+    async def up(self, folder: Path, name: str) -> None:
+        _make_container(self.azurite, "bench-adlfs")
+        gate = asyncio.Semaphore(self.concurrency)
+        fs = self._open()
+
+        async def one(path: Path) -> None:
+            async with gate:
+                await fs._put_file(str(path), f"bench-adlfs/{name}/{path.name}", overwrite=True)
+
+        await asyncio.gather(*(one(path) for path in folder.iterdir()))
+
+    async def down(self, name: str, target: Path) -> None:
+        target.mkdir(parents=True, exist_ok=True)
+        gate = asyncio.Semaphore(self.concurrency)
+        fs = self._open()
+
+        async def one(blob: str) -> None:
+            async with gate:
+                await fs._get_file(blob, str(target / blob.rpartition("/")[2]))
+
+        blobs = await fs._ls(f"bench-adlfs/{name}", detail=False, invalidate_cache=True)
+        await asyncio.gather(*(one(blob) for blob in blobs))
+
+    async def close(self) -> None:
+        if self.fs is not None:
+            await self.fs.service_client.close()
+
+
+_made: set[str] = set()
+
+
+def _make_container(azurite: AzuriteServer, name: str) -> None:
+    from azure.storage.blob import BlobServiceClient
+
+    if name not in _made:
+        with BlobServiceClient.from_connection_string(azurite.connection_string) as service:
+            with contextlib.suppress(Exception):
+                service.create_container(name)
+        _made.add(name)
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="bench-storage-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+async def small_files(
+    kinds: list[Any], count: int, size: int, rounds: int, concurrency: int
+) -> None:
+    """Many small files, up and down, in turns."""
+    with AzuriteServer() as azurite, temporary_folder() as folder:
+        source = folder / "files"
+        source.mkdir()
+        for index in range(count):
+            (source / f"{index:05d}.bin").write_bytes(os.urandom(size))
+        contenders = [kind(azurite, concurrency) for kind in kinds]
+        best: dict[tuple[str, str], float] = {}
+        cpu: dict[tuple[str, str], float] = {}
+        for turn in range(rounds + 1):  # the first round warms everything up and does not count
+            for contender in contenders:
+                name = type(contender).__name__
+                target = folder / "down" / name / "files"
+                shutil.rmtree(target, ignore_errors=True)
+                for what in ("up", "down"):
+                    used = time.process_time()
+                    started = time.perf_counter()
+                    if what == "up":
+                        await contender.up(source, "files")
+                    else:
+                        await contender.down("files", target)
+                    seconds = time.perf_counter() - started
+                    used = time.process_time() - used
+                    if turn and seconds < best.get((name, what), float("inf")):
+                        best[name, what], cpu[name, what] = seconds, used
+                got = sorted(path.name for path in target.iterdir())
+                assert got == sorted(path.name for path in source.iterdir()), name
+        for contender in contenders:
+            await contender.close()
+    print(f"{count} files of {size} bytes, {concurrency} at a time, best of {rounds}")
+    print(
+        f"{'':10}{'up/s':>8}{'CPU ms':>8}{'down/s':>8}{'CPU ms':>8}   ours as a multiple: up, down"
+    )
+    ours = {what: best["Ours", what] for what in ("up", "down")}
+    for kind in kinds:
+        name = kind.__name__
+        row = [best[name, "up"], best[name, "down"]]
+        print(
+            f"{name:10}{count / row[0]:8.0f}{cpu[name, 'up'] / count * 1e3:8.2f}"
+            f"{count / row[1]:8.0f}{cpu[name, 'down'] / count * 1e3:8.2f}"
+            f"   {row[0] / ours['up']:.2f}  {row[1] / ours['down']:.2f}"
+        )
+
+
+async def large_file(kind: Any, mebibytes: int, work: Path, azurite: AzuriteServer) -> None:
+    """One large file up and down; run in a process of its own so that memory is its alone."""
+    contender = kind(azurite, 4)
+    source = work / "large"
+    target = work / "down" / kind.__name__ / "large"
+    started = time.perf_counter()
+    await contender.up(source, "large")
+    up = time.perf_counter() - started
+    started = time.perf_counter()
+    await contender.down("large", target)
+    down = time.perf_counter() - started
+    shutil.rmtree(target)
+    await contender.close()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{kind.__name__} {mebibytes / up:.1f} {mebibytes / down:.1f} {peak:.0f}")
+
+
+def compare_large(mebibytes: int, rounds: int) -> None:
+    """The same file with ours and the SDK, each in a fresh process, with peak memory."""
+    with temporary_folder() as folder, AzuriteServer(folder=folder / "azurite-data") as azurite:
+        (folder / "large").mkdir()
+        with (folder / "large" / "file.bin").open("wb") as file:
+            for _ in range(mebibytes):
+                file.write(os.urandom(1 << 20))
+        best: dict[str, list[float]] = {}
+        for _ in range(rounds):
+            for name in ("Ours", "Sdk"):
+                done = subprocess.run(
+                    [sys.executable, __file__, "--one", name, str(mebibytes), str(folder)],
+                    env={**os.environ, "BENCH_BLOB_URL": azurite.blob_url},
+                    check=True, capture_output=True, text=True,
+                )  # fmt: skip
+                values = [float(value) for value in done.stdout.split()[1:]]
+                old = best.get(name, [0.0, 0.0, 0.0])
+                best[name] = [
+                    max(values[0], old[0]),
+                    max(values[1], old[1]),
+                    max(values[2], old[2]),
+                ]
+    print(f"one file of {mebibytes} MiB, best of {rounds}")
+    for name, (up, down, peak) in best.items():
+        print(f"{name:10} up {up:6.1f} MiB/s  down {down:6.1f} MiB/s  peak memory {peak:.0f} MiB")
+    print(
+        f"ours as a multiple: up {best['Ours'][0] / best['Sdk'][0]:.2f}, "
+        f"down {best['Ours'][1] / best['Sdk'][1]:.2f}"
+    )
+
+
+def main() -> None:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=300)
+    parser.add_argument("--size", type=int, default=16 * 1024)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--concurrency", type=int, default=32)
+    parser.add_argument("--large", type=int, default=0, metavar="MIB")
+    parser.add_argument("--only", nargs="*", default=["Ours", "Obstore", "Adlfs", "Sdk"])
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        name, mebibytes, folder = arguments.one
+        azurite = AzuriteServer()
+        azurite.blob_url = os.environ["BENCH_BLOB_URL"]
+        asyncio.run(large_file(globals()[name], int(mebibytes), Path(folder), azurite))
+        return
+    kinds = [globals()[name] for name in arguments.only]
+    if arguments.count:
+        asyncio.run(
+            small_files(
+                kinds, arguments.count, arguments.size, arguments.rounds, arguments.concurrency
+            )
+        )
+    if arguments.large:
+        compare_large(arguments.large, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
