@@ -19,6 +19,7 @@ from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
 from infra_core.fs import (
     compute_checksum,
     parse_checksum,
+    remove_stale_partials,
     safe_join,
     unique_asset_path,
 )
@@ -210,9 +211,13 @@ class Batch:
 
     async def _download(self, url: str) -> "DownloadResult":
         target = unique_asset_path(self._folder / "assets", url)
-        return await self._services.downloads.download(
+        result = await self._services.downloads.download(
             url, target, skip_if_exists=False, max_bytes=self._options.max_bytes
         )
+        # The folder is this URL's alone and the batch is locked: what is partial in it now was
+        # left by a run that was killed, and is of no use any more.
+        remove_stale_partials(target.parent, older_than=0.0)
+        return result
 
     def _is_intact(self, record: JobRecord) -> bool:
         """Whether the file of a completed job is here with the bytes that were verified."""
