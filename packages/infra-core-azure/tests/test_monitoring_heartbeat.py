@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from infra_core.azure.monitoring import HeartbeatMonitor
 from infra_core.runtime.testing import fast_time
 
@@ -381,7 +382,7 @@ def test_interrupt_main_on_error_interrupts_the_main_thread(
     client = Client()
     client.failures = [OSError("no route")]
     monitor = make(azure_client=client, interrupt_main_on_error=True)
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - it may come at either statement
+    with pytest.raises(KeyboardInterrupt):
         monitor.start()
         threading.Event().wait(SOON)
 

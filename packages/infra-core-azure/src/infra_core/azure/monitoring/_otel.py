@@ -1,0 +1,162 @@
+"""Delivery through azure-monitor-opentelemetry-exporter, behind the same queue and accounts.
+
+The queue, the thread, `flush` and the delivery at exit are `Sender`'s; only the last step differs.
+OpenTelemetry's own batch processor is left out: it loses the events of short jobs
+(Azure/azure-sdk-for-python#37228) and counts nothing.
+"""
+
+import importlib.util
+import json
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import ConfigurationError
+from ._envelope import MAX_NAME, MAX_PROPERTIES, MAX_VALUE, Item, shorten
+from ._ingestion import Answer
+from ._sender import Sender, SenderLimits
+from ._telemetry_config import TelemetryConfig
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk._logs import ReadableLogRecord
+
+__all__ = ["otel_sender"]
+
+_log = logging.getLogger("infra_core.azure.monitoring")
+_NANOSECONDS = 1_000_000_000
+
+
+def otel_sender(config: TelemetryConfig, limits: SenderLimits) -> "Sender[Item, ReadableLogRecord]":
+    """Return a sender that hands its batches to Azure Monitor's exporter.
+
+    The exporter is built by the sender's thread, for it takes a second to import, and once more in
+    a forked child. What it cannot deliver now and finds worth another try it keeps in its own
+    offline storage; here such a batch counts as dropped, reason `otel_export_failed`, because
+    nobody can say which of its items arrived.
+
+    Args:
+        config: Where to send to.
+        limits: Bounds of the queue; `retry` does not apply.
+
+    Raises:
+        ConfigurationError: The extra is not installed, or the connection string is unusable.
+    """
+    for module in ("azure.monitor.opentelemetry.exporter", "opentelemetry.sdk._logs"):
+        if not _is_installed(module):
+            raise ConfigurationError(
+                f"telemetry backend 'otel' needs {module}: "
+                'pip install "infra-core-azure[otel]", or choose the backend applicationinsights'
+            )
+    return Sender(
+        ExporterTransport(config.otel_connection_string()),
+        encode=_Records().make,
+        size=lambda item: item.size,
+        limits=limits,
+    )
+
+
+class ExporterTransport:
+    """Gives batches to an `AzureMonitorLogExporter`."""
+
+    def __init__(self, connection_string: str) -> None:
+        self._connection_string = connection_string
+        self._exporter: Any = None
+
+    def send(self, items: "Sequence[ReadableLogRecord]") -> Answer:
+        """Export a batch; never raises."""
+        from opentelemetry.sdk._logs.export import LogRecordExportResult
+
+        try:
+            result = self._ready_exporter().export(items)
+        except Exception as error:  # noqa: BLE001 - a foreign library in our thread
+            _log.warning("the exporter of Azure Monitor failed: %s", type(error).__name__)
+            return Answer(-1, error=f"otel_{type(error).__name__}")
+        if result is LogRecordExportResult.SUCCESS:
+            return Answer(200)
+        return Answer(-1, error="otel_export_failed")
+
+    def close(self) -> None:
+        """Do nothing: the exporter keeps its pool, and what it has stored, for the next batch."""
+
+    def abandon(self) -> None:
+        """Leave the exporter to the parent process; a child builds its own."""
+        self._exporter = None
+
+    def _ready_exporter(self) -> Any:
+        if self._exporter is None:
+            from azure.monitor.opentelemetry.exporter import AzureMonitorLogExporter
+
+            self._exporter = AzureMonitorLogExporter.from_connection_string(
+                self._connection_string,
+                # In all, seconds instead of the minutes of azure-core's defaults: while it tries
+                # again the queue fills up. Then its offline storage takes over.
+                retry_total=3,
+                retry_backoff_max=5,
+            )
+        return self._exporter
+
+
+class _Records:
+    """Makes log records of items; remembers the resources, one per service."""
+
+    def __init__(self) -> None:
+        self._resources: dict[str, Any] = {}
+
+    def make(self, item: Item) -> "ReadableLogRecord":
+        from opentelemetry._logs import LogRecord, SeverityNumber
+        from opentelemetry.sdk._logs import ReadableLogRecord
+        from opentelemetry.sdk.resources import Resource
+
+        attributes: dict[str, Any] = {
+            shorten(name, MAX_NAME): shorten(value, MAX_VALUE)
+            for name, value in list(item.properties.items())[:MAX_PROPERTIES]
+        }
+        if item.measurements:
+            attributes["microsoft.custom_measurements"] = json.dumps(dict(item.measurements))
+        if item.exception is not None:
+            kind, message, stack = item.exception
+            attributes["exception.type"] = kind
+            attributes["exception.message"] = shorten(message or kind, MAX_VALUE)
+            attributes["exception.stacktrace"] = stack
+        else:
+            attributes["microsoft.custom_event.name"] = shorten(item.name, 512)
+        failed = item.properties.get("severity") == "error"
+        record = LogRecord(
+            timestamp=_nanoseconds(item.time),
+            context=_context(item),
+            severity_number=SeverityNumber.ERROR if failed else SeverityNumber.INFO,
+            attributes=attributes,
+        )
+        if item.service not in self._resources:
+            self._resources[item.service] = Resource.create({"service.name": item.service})
+        return ReadableLogRecord(record, self._resources[item.service])
+
+
+def _context(item: Item) -> "Context":
+    from opentelemetry.context import Context
+    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+
+    if "trace_id" not in item.operation:
+        # Not empty, for an empty one is taken for none, and the sender's thread has none to offer.
+        return set_span_in_context(NonRecordingSpan(SpanContext(0, 0, is_remote=False)), Context())
+    span = SpanContext(
+        trace_id=int(item.operation["trace_id"], 16),
+        span_id=int(item.operation.get("span_id", "0"), 16),
+        is_remote=False,
+        trace_flags=TraceFlags(TraceFlags.SAMPLED),
+    )
+    return set_span_in_context(NonRecordingSpan(span), Context())
+
+
+def _nanoseconds(time: str) -> int:
+    moment = datetime.fromisoformat(time.replace("Z", "+00:00"))
+    return int(moment.timestamp() * 1_000_000) * (_NANOSECONDS // 1_000_000)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent package is missing
+        return False
