@@ -94,7 +94,7 @@ CASES = {
             prelude="from types import SimpleNamespace\n"
             "from infra_core.polling import PollingTimeoutError\n"
             "from infra_core.runtime.testing import fast_time\n"
-            "fast_time().__enter__()\n"
+            "switch = fast_time()\nswitch.__enter__()\n"
             "api_client = SimpleNamespace(get_status=lambda job: {'status': 'completed'})\n"
             "job_id = 'job-1'\nEXPECTED = PollingTimeoutError",
             # the status of the block never becomes terminal: 600 seconds later that is said
@@ -131,7 +131,7 @@ def cases() -> Iterator[object]:
         yield pytest.param(block, CASES[heading][number], id=f"{heading}-{number}")
 
 
-@pytest.mark.parametrize(("block", "case"), cases())
+@pytest.mark.parametrize(("block", "case"), list(cases()))
 def test_block_of_the_0_7_readme_runs_as_it_stands(
     block: str,
     case: Case,

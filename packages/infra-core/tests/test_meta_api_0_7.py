@@ -26,7 +26,7 @@ def entries() -> Iterator[Any]:
             yield pytest.param(module, name, entry, id=f"{module}.{name}")
 
 
-@pytest.mark.parametrize(("module", "name", "entry"), entries())
+@pytest.mark.parametrize(("module", "name", "entry"), list(entries()))
 def test_name_of_0_7_resolves_with_its_parameters(
     module: str, name: str, entry: dict[str, Any]
 ) -> None:
