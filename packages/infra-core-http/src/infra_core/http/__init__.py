@@ -5,8 +5,17 @@ from typing import TYPE_CHECKING
 from infra_core.runtime.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from ._async import (
+        fetch_async as fetch_async,
+        request_async as request_async,
+        stream_async as stream_async,
+    )
+    from ._async_client import (
+        AsyncHttpClient as AsyncHttpClient,
+    )
     from ._errors import (
         ChecksumMismatchError as ChecksumMismatchError,
+        DeadlineExceeded as DeadlineExceeded,
         DownloadDeadlineError as DownloadDeadlineError,
         DownloadDiskError as DownloadDiskError,
         DownloadError as DownloadError,
@@ -17,25 +26,89 @@ if TYPE_CHECKING:
         OutcomeUnknown as OutcomeUnknown,
         ResponseTooLarge as ResponseTooLarge,
     )
+    from ._headers import (
+        DEFAULT_HEADERS as DEFAULT_HEADERS,
+    )
+    from ._policy import (
+        DEFAULT_RETRY_STATUSES as DEFAULT_RETRY_STATUSES,
+    )
+    from ._sync import (
+        fetch as fetch,
+        request as request,
+        stream as stream,
+    )
+    from ._sync_client import (
+        RequestsHttpClient as RequestsHttpClient,
+        get_shared_http_client as get_shared_http_client,
+        reset_shared_http_client as reset_shared_http_client,
+        set_shared_http_client as set_shared_http_client,
+    )
+    from ._urls import (
+        absolute_url as absolute_url,
+    )
+    from .assets import (
+        AssetDownloadClient as AssetDownloadClient,
+        DownloadItem as DownloadItem,
+        DownloadOutcome as DownloadOutcome,
+        DownloadProgress as DownloadProgress,
+        DownloadResult as DownloadResult,
+        download_asset as download_asset,
+        download_asset_async as download_asset_async,
+        download_many as download_many,
+        download_many_async as download_many_async,
+    )
 
 __all__ = [
+    "DEFAULT_HEADERS",
+    "DEFAULT_RETRY_STATUSES",
+    "AssetDownloadClient",
+    "AsyncHttpClient",
     "ChecksumMismatchError",
+    "DeadlineExceeded",
     "DownloadDeadlineError",
     "DownloadDiskError",
     "DownloadError",
+    "DownloadItem",
+    "DownloadOutcome",
+    "DownloadProgress",
+    "DownloadResult",
     "DownloadTooLargeError",
     "HttpError",
     "IncompleteDownloadError",
     "InvalidRequestError",
     "OutcomeUnknown",
+    "RequestsHttpClient",
     "ResponseTooLarge",
+    "absolute_url",
+    "download_asset",
+    "download_asset_async",
+    "download_many",
+    "download_many_async",
+    "fetch",
+    "fetch_async",
+    "get_shared_http_client",
+    "request",
+    "request_async",
+    "reset_shared_http_client",
+    "set_shared_http_client",
+    "stream",
+    "stream_async",
 ]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
+        "._async": [
+            "fetch_async",
+            "request_async",
+            "stream_async",
+        ],
+        "._async_client": [
+            "AsyncHttpClient",
+        ],
         "._errors": [
             "ChecksumMismatchError",
+            "DeadlineExceeded",
             "DownloadDeadlineError",
             "DownloadDiskError",
             "DownloadError",
@@ -45,6 +118,37 @@ __getattr__, __dir__ = lazy_exports(
             "InvalidRequestError",
             "OutcomeUnknown",
             "ResponseTooLarge",
+        ],
+        "._headers": [
+            "DEFAULT_HEADERS",
+        ],
+        "._policy": [
+            "DEFAULT_RETRY_STATUSES",
+        ],
+        "._sync": [
+            "fetch",
+            "request",
+            "stream",
+        ],
+        "._sync_client": [
+            "RequestsHttpClient",
+            "get_shared_http_client",
+            "reset_shared_http_client",
+            "set_shared_http_client",
+        ],
+        "._urls": [
+            "absolute_url",
+        ],
+        ".assets": [
+            "AssetDownloadClient",
+            "DownloadItem",
+            "DownloadOutcome",
+            "DownloadProgress",
+            "DownloadResult",
+            "download_asset",
+            "download_asset_async",
+            "download_many",
+            "download_many_async",
         ],
     },
 )

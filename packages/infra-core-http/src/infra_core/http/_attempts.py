@@ -4,10 +4,9 @@ import logging
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-from multidict import CIMultiDict
 
 from infra_core.runtime import RetryDetails, sanitize_url, trace_fields
 
@@ -21,6 +20,9 @@ from ._targets import Target, origin_of, target_of
 from ._transport import Engine, timeouts_of
 from ._transport_errors import fate_of
 from ._transport_httpx import note_plain, wire_response
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDict
 
 __all__ = ["Call", "foreign_headers"]
 

@@ -1,0 +1,207 @@
+"""`fetch`, `request` and `stream`: one blocking request, tried as often as is honest."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import requests
+
+from infra_core.runtime import add_note, clock, retry_sync
+
+from ._headers import check_method, checked_headers
+from ._policy import build_policy
+from ._sync_attempts import Call, SyncDeadlineExceeded, Timeout, check_url
+from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
+
+__all__ = ["SyncDeadlineExceeded", "fetch", "request", "stream"]
+
+
+def _run(
+    call: Call,
+    delay: float,
+    max_retries: int,
+    backoff: float,
+    max_backoff: float,
+    deadline: float | None,
+) -> requests.Response:
+    policy = build_policy(max_retries, backoff, max_backoff, deadline)
+    if delay > 0:
+        clock.sleep(delay)
+    call.start()
+    try:
+        return retry_sync(
+            call.attempt, policy=policy, should_retry=call.should_retry, on_retry=call.note_retry
+        )
+    except Exception as error:
+        add_note(error, f"while requesting {call.safe_url}")
+        raise
+
+
+def request(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    json: Any = None,
+    data: Any = None,
+    content: bytes | str | None = None,
+    timeout: Timeout = 30.0,
+    delay: float = 0.0,
+    max_retries: int = 2,
+    backoff: float = 1.0,
+    max_backoff: float = 60.0,
+    retry_statuses: Iterable[int] | None = None,
+    client: RequestsHttpClient | None = None,
+    idempotent: bool | None = None,
+    deadline: float | None = None,
+    max_bytes: int | None = None,
+) -> requests.Response:
+    """Send a request, retry what may be retried, and return an answer below 400, read to its end.
+
+    Requests of methods that are not idempotent (POST, PATCH) are sent again only when they surely
+    did not run: no connection was made, or the answer is 429 or 503. When the answer to such a
+    request is lost, `OutcomeUnknown` says so instead of a blind second try.
+
+    Args:
+        method: Any letter case.
+        url: Absolute.
+        headers: Win over those of the session and over the defaults, in any letter case.
+        params: Added to the URL's query.
+        json: Body, as JSON.
+        data: Body, as a form.
+        content: Body, as bytes or text.
+        timeout: Seconds for connecting and for each wait for bytes, or a pair of both.
+        delay: Seconds to wait before the first attempt.
+        max_retries: Retries after the first attempt.
+        backoff: The wait before retry n is random, at most `min(backoff * 2**n, max_backoff)`.
+        max_backoff: No wait is longer, one that the server asks for included: if it wants more,
+            the error is raised at once with the seconds in `.retry_after`.
+        retry_statuses: Answers worth another try; 429, 500, 502, 503, 504 when None, none at all
+            when empty.
+        client: The shared one when None.
+        idempotent: True when the request may run twice, False when it may not; None judges by
+            method and by an `Idempotency-Key` header.
+        deadline: Seconds in total, retries and waits included, after `delay`. Sessions of a
+            `session_factory` of your own are cut between two reads only.
+        max_bytes: Largest body to accept, decoded.
+
+    Raises:
+        requests.HTTPError: The last answer is 400 or above; `.retry_after` has the seconds that
+            the server asked for, or None.
+        requests.RequestException: The connection failed, or the URL is malformed.
+        OutcomeUnknown: The request went out, its answer was lost, and it must not run twice.
+        ResponseTooLarge: The body is above `max_bytes`.
+        DeadlineExceeded: The deadline passed; a `requests.Timeout` as well.
+        InvalidRequestError: A malformed method or header.
+    """
+    body = data if content is None else content
+    given = (("params", params), ("json", json), ("data", body))
+    call = Call(
+        method,
+        url,
+        headers=headers,
+        fields={name: value for name, value in given if value is not None},
+        timeout=timeout,
+        retry_statuses=retry_statuses,
+        client=client,
+        idempotent=idempotent,
+        deadline=deadline,
+        max_bytes=max_bytes,
+    )
+    return _run(call, delay, max_retries, backoff, max_backoff, deadline)
+
+
+def fetch(
+    url: str,
+    *,
+    headers: dict[str, str] | None = None,
+    timeout: Timeout = 30,
+    delay: float = 0.0,
+    max_retries: int = 2,
+    backoff: float = 1.0,
+    max_backoff: float = 60.0,
+    retry_statuses: Iterable[int] | None = None,
+    client: RequestsHttpClient | None = None,
+    deadline: float | None = None,
+    max_bytes: int | None = None,
+) -> str:
+    """GET a URL and return the text of the answer.
+
+    Parameters and errors are those of `request`.
+
+    Example:
+        ::
+
+            html = fetch("https://example.com", max_retries=4, deadline=60)
+    """
+    call = Call(
+        "GET",
+        url,
+        headers=headers,
+        fields={},
+        timeout=timeout,
+        retry_statuses=retry_statuses,
+        client=client,
+        idempotent=None,
+        deadline=deadline,
+        max_bytes=max_bytes,
+    )
+    return _run(call, delay, max_retries, backoff, max_backoff, deadline).text
+
+
+@contextmanager
+def stream(
+    method: str,
+    url: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    params: Mapping[str, Any] | None = None,
+    json: Any = None,
+    data: Any = None,
+    timeout: Timeout = 30.0,
+    client: RequestsHttpClient | None = None,
+) -> Iterator[requests.Response]:
+    """Send a request once and give out the answer, whatever its status, its body unread.
+
+    Nothing is retried: what was read cannot be unread. `infra_core.http.assets` downloads with
+    retries and checks.
+
+    Args:
+        method: As for `request`, and so are the others.
+        url: As for `request`.
+        headers: As for `request`.
+        params: As for `request`.
+        json: As for `request`.
+        data: As for `request`.
+        timeout: As for `request`.
+        client: As for `request`.
+
+    Raises:
+        requests.RequestException: The connection failed, or the URL is malformed.
+        InvalidRequestError: A malformed method or header.
+
+    Example:
+        ::
+
+            with stream("GET", url) as response:
+                for chunk in response.iter_content(65536):
+                    ...
+    """
+    method, own = check_method(method), checked_headers(headers)
+    check_url(url)
+    holder = client or get_shared_http_client()
+    response = holder.request(
+        method,
+        url,
+        headers=sent_headers(holder, own),
+        timeout=timeout,
+        stream=True,
+        params=params,
+        json=json,
+        data=data,
+    )
+    try:
+        yield response
+    finally:
+        response.close()
