@@ -184,6 +184,7 @@ def run_sync(
 
     Raises:
         RuntimeError: Inside a running event loop, which would be blocked.
+        TypeError: For anything but a coroutine.
         TimeoutError: Not done in time.
         KeyboardInterrupt: After the coroutine was cancelled and has ended.
         BaseException: What the coroutine raised.
@@ -194,6 +195,10 @@ def run_sync(
         >>> run_sync(answer())
         42
     """
+    if not asyncio.iscoroutine(coroutine):
+        raise TypeError(
+            f"{what} needs a coroutine, got {type(coroutine).__name__}: call the coroutine function"
+        )
     if asyncio._get_running_loop() is not None:
         coroutine.close()
         remedy = f"await {instead}" if instead else "await its async counterpart"

@@ -1,0 +1,276 @@
+"""The retry surface of 0.7: the same names, parameters and meaning."""
+
+import asyncio
+import concurrent.futures
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from infra_core.runtime import (
+    AsyncRetryConfig,
+    RetryCallState,
+    clock,
+    retry_state_summary,
+    run_with_retries,
+    run_with_retries_sync,
+)
+from infra_core.runtime.testing import fast_time
+
+
+def always(error: BaseException) -> bool:
+    return True
+
+
+def test_the_defaults_are_those_of_07() -> None:
+    """Two retries, one second, a minute at most."""
+    config = AsyncRetryConfig()
+    assert config == AsyncRetryConfig.create() == AsyncRetryConfig(2, 1.0, 60.0)
+    assert config.max_attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"max_retries": -1}, "max_retries must be non-negative, got -1"),
+        ({"backoff": 0}, "backoff must be positive, got 0"),
+        ({"backoff": -1}, "backoff must be positive, got -1"),
+        ({"max_backoff": 0}, "max_backoff must be positive, got 0"),
+        ({"backoff": float("nan")}, "backoff must be positive, got nan"),
+    ],
+)
+def test_create_refuses_senseless_values(values: dict[str, Any], message: str) -> None:
+    """Negative retries and waits that are not positive."""
+    with pytest.raises(ValueError, match=message):
+        AsyncRetryConfig.create(**values)
+
+
+def test_a_cap_below_the_backoff_is_accepted() -> None:
+    """It just makes every wait the cap."""
+    assert AsyncRetryConfig.create(backoff=5, max_backoff=1).policy().ceiling(0) == 1
+
+
+def test_values_that_only_create_refuses_still_run() -> None:
+    """The plain constructor does not validate, as in 0.7; nonsense means no retry, no wait."""
+    with pytest.raises(ZeroDivisionError):
+        run_with_retries_sync(
+            lambda: 1 / 0, config=AsyncRetryConfig(-1, -1, -1), should_retry=always
+        )
+
+
+@given(retries=st.integers(0, 6), failures=st.integers(0, 8))
+def test_max_retries_counts_the_tries_after_the_first(retries: int, failures: int) -> None:
+    """Success within the attempts, else the last exception."""
+    calls = 0
+
+    def operation() -> int:
+        nonlocal calls
+        calls += 1
+        if calls <= failures:
+            raise ConnectionError(str(calls))
+        return calls
+
+    config = AsyncRetryConfig.create(max_retries=retries)
+    with fast_time():
+        if failures > retries:
+            with pytest.raises(ConnectionError, match=str(config.max_attempts)):
+                run_with_retries_sync(operation, config=config, should_retry=always)
+        else:
+            result = run_with_retries_sync(operation, config=config, should_retry=always)
+            assert result == failures + 1
+
+
+def test_the_hook_of_the_sync_form_sees_one_state_that_moves_on() -> None:
+    """Attempt, exception, coming wait and time spent waiting, as tenacity's hooks have them."""
+    seen: list[Any] = []
+    states: set[int] = set()
+
+    def before_sleep(state: RetryCallState) -> None:
+        states.add(id(state))
+        assert state.outcome is not None
+        assert state.next_action is not None
+        seen.append(
+            (
+                state.attempt_number,
+                state.outcome.failed,
+                str(state.outcome.exception()),
+                state.next_action.sleep,
+                state.upcoming_sleep,
+                state.idle_for,
+                state.fn is operation,
+            )
+        )
+
+    def operation() -> None:
+        raise ValueError("no")
+
+    with fast_time(jitter=1.0), pytest.raises(ValueError, match="no"):
+        run_with_retries_sync(
+            operation,
+            config=AsyncRetryConfig(),
+            should_retry=always,
+            before_sleep=before_sleep,
+        )
+    assert seen == [(1, True, "no", 1, 1, 1, True), (2, True, "no", 2, 2, 3, True)]
+    assert len(states) == 1
+
+
+async def test_the_hook_of_the_async_form_is_awaited() -> None:
+    """Before each wait, with the same state."""
+    seen: list[tuple[int, float | None]] = []
+
+    async def before_sleep(state: RetryCallState) -> None:
+        await asyncio.sleep(0)
+        seen.append((state.attempt_number, state.seconds_since_start))
+
+    async def operation() -> str:
+        if len(seen) < 2:
+            raise ConnectionError
+        return "done"
+
+    with fast_time(jitter=1.0):
+        result = await run_with_retries(
+            operation,
+            config=AsyncRetryConfig(),
+            should_retry=always,
+            before_sleep=before_sleep,
+        )
+    assert result == "done"
+    assert [attempt for attempt, _ in seen] == [1, 2]
+    assert [elapsed for _, elapsed in seen] == pytest.approx([0, 1], abs=0.05)
+
+
+async def test_cancellation_is_never_retried_even_when_the_predicate_would() -> None:
+    """Neither form asks should_retry about it."""
+
+    async def operation() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await run_with_retries(operation, config=AsyncRetryConfig(), should_retry=always)
+
+
+def test_an_interrupt_is_never_retried() -> None:
+    """Ctrl-C ends the call at once."""
+    calls: list[int] = []
+
+    def operation() -> None:
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_with_retries_sync(operation, config=AsyncRetryConfig(), should_retry=always)
+    assert calls == [1]
+
+
+def state_of(kind: Any) -> Any:
+    return kind(None, lambda: None, (1,), {"a": 2})
+
+
+def test_a_call_state_has_every_attribute_of_tenacitys() -> None:
+    """Hooks written for 0.7, which handed tenacity's own class on, find what they look for."""
+    tenacity = pytest.importorskip("tenacity")
+    ours, theirs = state_of(RetryCallState), state_of(tenacity.RetryCallState)
+    public = {name for name in dir(theirs) if not name.startswith("_")}
+    assert public <= set(dir(ours))
+    for name in ("attempt_number", "outcome", "outcome_timestamp", "idle_for", "next_action"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert (ours.args, ours.kwargs) == ((1,), {"a": 2})
+
+
+def test_a_call_state_records_and_prepares_as_tenacitys() -> None:
+    """set_exception, set_result and prepare_for_next_attempt, one after the other."""
+    tenacity = pytest.importorskip("tenacity")
+    for kind in (RetryCallState, tenacity.RetryCallState):
+        state: Any = state_of(kind)
+        assert (state.seconds_since_start, state.outcome) == (None, None)
+        error = ValueError("x")
+        state.set_exception((ValueError, error, None))
+        assert state.outcome.failed
+        assert state.outcome.exception() is error
+        assert issubclass(type(state.outcome), concurrent.futures.Future)
+        assert state.outcome.attempt_number == 1
+        assert state.seconds_since_start >= 0
+        state.prepare_for_next_attempt()
+        assert (state.outcome, state.next_action, state.attempt_number) == (None, None, 2)
+        state.set_result(7)
+        assert not state.outcome.failed
+        assert state.outcome.result() == 7
+
+
+def test_a_call_state_tells_what_it_is_about() -> None:
+    """Its repr names attempt, time slept and last result."""
+    state = RetryCallState(None, None, (), {})
+    assert "attempt #1; slept for 0.0; last result: none yet" in repr(state)
+    state.set_exception((ValueError, ValueError("x"), None))
+    assert "failed (ValueError x)" in repr(state)
+    state.set_result(7)
+    assert "returned 7" in repr(state)
+    assert state.get_fn_name() == "<unknown>"
+    assert RetryCallState(None, asyncio.sleep, (), {}).get_fn_name() == "sleep"
+
+
+def test_the_call_state_reads_the_injected_clock() -> None:
+    """Under fast_time its times are those of the fake clock."""
+    with fast_time() as fake:
+        state = RetryCallState(None, None, (), {})
+        fake.advance(100)
+        state.set_result(None)
+        assert state.seconds_since_start == pytest.approx(100)
+        assert state.start_time == pytest.approx(clock.monotonic() - 100)
+
+
+class Response:
+    status_code = 503
+
+
+class StatusError(Exception):
+    response = Response()
+
+
+def test_the_summary_is_exception_wait_and_status() -> None:
+    """What a log line about a retry needs."""
+    seen: list[Any] = []
+    error = StatusError()
+
+    def operation() -> None:
+        raise error
+
+    with fast_time(jitter=1.0), pytest.raises(StatusError):
+        run_with_retries_sync(
+            operation,
+            config=AsyncRetryConfig(max_retries=1),
+            should_retry=always,
+            before_sleep=lambda state: seen.append(retry_state_summary(state)),
+        )
+    assert seen == [(error, 1.0, 503)]
+
+
+def test_the_summary_of_a_call_that_has_not_failed_is_empty() -> None:
+    """Nothing to tell yet, or a success."""
+    state = RetryCallState(None, None, (), {})
+    assert retry_state_summary(state) == (None, None, None)
+    state.set_result(1)
+    assert retry_state_summary(state) == (None, None, None)
+
+
+def test_the_summary_takes_tenacitys_own_state_too() -> None:
+    """Users who drive tenacity themselves can go on calling it."""
+    tenacity = pytest.importorskip("tenacity")
+    state: Any = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
+    state.set_exception((StatusError, StatusError(), None))
+    state.next_action = tenacity.RetryAction(1.5)
+    error, wait, status = retry_state_summary(state)
+    assert (type(error), wait, status) == (StatusError, 1.5, 503)
+
+
+def test_tenacity_is_not_needed() -> None:
+    """Nothing of the surface imports it."""
+    code = (
+        "import sys; from infra_core.runtime import run_with_retries_sync, AsyncRetryConfig;"
+        "run_with_retries_sync(lambda: 1, config=AsyncRetryConfig(), should_retry=bool);"
+        "assert 'tenacity' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
