@@ -41,7 +41,8 @@ def execute(options: argparse.Namespace) -> int:
     folder = options.folder.resolve()
     storage = open_storage(os.environ, base_path=options.base or folder.parent)
     try:
-        manifest = build_manifest(folder, client=storage, checksums=options.checksums)
+        algorithm = "sha256" if options.checksums else None
+        manifest = build_manifest(folder, client=storage, checksum=algorithm)
     finally:
         storage.close()
     if options.html:

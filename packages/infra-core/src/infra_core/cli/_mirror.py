@@ -1,0 +1,247 @@
+"""`infra-core mirror`: a folder and its blobs made alike, in one direction."""
+
+import argparse
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import exit_codes
+from ._main import CommandError
+from ._report import make_console, print_rows, size_text
+from ._storage import open_storage
+
+if TYPE_CHECKING:
+    from infra_core.azure.storage import AzureStorageClient, TreeProgress, TreeReport
+
+__all__ = ["DESCRIPTION", "add_arguments", "execute"]
+
+DESCRIPTION = """\
+Mirror a folder to Blob Storage or back, or say what that would do.
+
+Blobs are named after the folder (`nightly-42/assets/...` for runs/nightly-42), below
+AZURE_STORAGE_BLOB_PREFIX; `--base` names another folder that names are relative to.
+
+  infra-core mirror up runs/nightly-42               upload what the container does not have
+  infra-core mirror down runs/nightly-42             download what is not here
+  infra-core mirror plan runs/nightly-42 --delete    what `up` would do, by the same planner
+  infra-core mirror plan runs/nightly-42 --down      what `down` would do
+  infra-core mirror list runs/nightly-42             the blobs of a folder
+  infra-core mirror pending                          uploads that failed and wait in the journal
+  infra-core mirror pending --flush                  try them again now
+
+Files of equal size and MD5 are skipped. Names that would leave the folder (`..`, absolute, with
+backslashes, through symbolic links, equal but for case) are refused before anything is touched;
+with --skip-unsafe they are left out and the rest is transferred.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `infra-core mirror`."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for name, summary in (("up", "folder to container"), ("down", "container to folder")):
+        add_rules(add_verb(verbs, name, summary))
+    plan = add_verb(verbs, "plan", "what `up` (or with --down, `down`) would do")
+    plan.add_argument("--down", action="store_true", help="plan a download")
+    add_rules(plan)
+    add_verb(verbs, "list", "the blobs of a folder")
+    pending = add_verb(verbs, "pending", "uploads that wait in the journal", folder=False)
+    pending.add_argument("--flush", action="store_true", help="upload them now")
+
+
+def add_verb(
+    verbs: Any, name: str, summary: str, *, folder: bool = True
+) -> argparse.ArgumentParser:
+    """Add one verb with what all verbs take."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+    if folder:
+        parser.add_argument("folder", type=Path, metavar="DIR", help="local folder")
+    parser.add_argument(
+        "--base", type=Path, metavar="DIR", help="folder that blob names are relative to (DIR/..)"
+    )
+    parser.add_argument(
+        "--mode", choices=["strict", "best-effort"], help="in place of AZURE_STORAGE_MODE"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def add_rules(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which files travel."""
+    parser.add_argument("--include", action="append", default=[], metavar="GLOB", help="only these")
+    parser.add_argument("--exclude", action="append", default=[], metavar="GLOB", help="not these")
+    parser.add_argument(
+        "--overwrite",
+        choices=["always", "never", "if-unchanged"],
+        default="always",
+        help="which files at the destination may be replaced (always)",
+    )
+    parser.add_argument(
+        "--compare",
+        choices=["hash", "size", "nothing"],
+        default="hash",
+        help="what makes two files equal, so that they are skipped (hash)",
+    )
+    parser.add_argument(
+        "--delete", action="store_true", help="delete at the destination what the source lacks"
+    )
+    parser.add_argument(
+        "--skip-unsafe", action="store_true", help="leave unsafe names out instead of stopping"
+    )
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Run the verb."""
+    folder = getattr(options, "folder", Path())
+    base = options.base or folder.resolve().parent
+    client = open_storage(os.environ, base_path=base.resolve(), mode=options.mode)
+    try:
+        if not client.is_configured():
+            raise CommandError(
+                "storage is not configured; set AZURE_STORAGE_CONTAINER and "
+                "AZURE_STORAGE_CONNECTION_STRING (or AZURE_STORAGE_ACCOUNT)"
+            )
+        if options.verb == "pending":
+            return pending(client, options)
+        if options.verb == "list":
+            return list_blobs(client, options)
+        if options.verb == "plan":
+            return plan(client, options)
+        return transfer(client, options)
+    finally:
+        client.close()
+
+
+def rules(options: argparse.Namespace) -> dict[str, Any]:
+    """The options that `up`, `down` and `plan` hand to the storage client alike."""
+    return {
+        "include": options.include,
+        "exclude": options.exclude,
+        "overwrite": options.overwrite,
+        "compare": options.compare,
+        "delete": options.delete,
+        "on_unsafe": "skip" if options.skip_unsafe else "raise",
+    }
+
+
+def plan(client: "AzureStorageClient", options: argparse.Namespace) -> int:
+    """Print what would be done with each file, and why."""
+    direction = "down" if options.down else "up"
+    steps = checked(lambda: client.plan_tree(options.folder, direction, **rules(options)))
+    if options.json:
+        print(json.dumps([dataclasses.asdict(step) for step in steps], indent=2))
+        return exit_codes.OK
+    rows = ([step.action, size_text(step.size), step.name, step.reason] for step in steps)
+    print_rows(make_console(), ["action", "size", "name", "why"], rows)
+    return exit_codes.OK
+
+
+def transfer(client: "AzureStorageClient", options: argparse.Namespace) -> int:
+    """Upload or download, with a progress bar on a terminal."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from infra_core.azure.storage import TreeTransferError
+
+    console = make_console(to_stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(
+        *columns, TransferSpeedColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(options.verb, total=None)
+
+        def show(progress: "TreeProgress") -> None:
+            done, total = progress.files_done, progress.files_total
+            bar.update(
+                task,
+                completed=progress.bytes_done,
+                total=progress.bytes_total,
+                description=f"{options.verb} {done}/{total} files",
+            )
+
+        try:
+            report = checked(
+                lambda: client.sync_tree(
+                    options.folder, options.verb, on_progress=show, **rules(options)
+                )
+            )
+        except TreeTransferError as error:
+            report = error.report
+    print_report(report, as_json=options.json)
+    return exit_codes.OK if report.ok else exit_codes.FAILED
+
+
+def checked(call: Any) -> Any:
+    """Call the storage client; what is wrong with names or folders is told in one line."""
+    from infra_core.azure.storage import StorageError, TreeTransferError
+
+    try:
+        return call()
+    except TreeTransferError:
+        raise
+    except (StorageError, OSError, ValueError) as error:
+        raise CommandError(str(error)) from None
+
+
+def print_report(report: "TreeReport", *, as_json: bool) -> None:
+    """Print what became of a tree."""
+    counts = {
+        name: getattr(report, name)
+        for name in ("files", "transferred", "skipped", "kept", "deleted", "rejected", "failed")
+    }
+    problems = [
+        {"name": item.name, "action": item.action, "problem": str(item.error or item.reason)}
+        for item in report.problems
+    ]
+    if as_json:
+        size = {"bytes_transferred": report.bytes_transferred, "seconds": report.seconds}
+        print(json.dumps(counts | size | {"problems": problems}, indent=2, ensure_ascii=False))
+        return
+    for name, count in counts.items():
+        if count or name in {"files", "transferred", "failed"}:
+            print(f"{name:>12}  {count}")
+    print(f"{'bytes':>12}  {size_text(report.bytes_transferred)} in {report.seconds:.2f} s")
+    for item in problems[:20]:
+        print(f"{item['action']:>12}  {item['name']}: {item['problem']}")
+
+
+def list_blobs(client: "AzureStorageClient", options: argparse.Namespace) -> int:
+    """Print the blobs of a folder, page by page."""
+    if options.json:
+        blobs = [{"name": blob.name, "size_bytes": blob.size} for blob in iterate(client, options)]
+        print(json.dumps(blobs, indent=2, ensure_ascii=False))
+        return exit_codes.OK
+    rows = ([size_text(blob.size), blob.name] for blob in iterate(client, options))
+    print_rows(make_console(), ["size", "name"], rows)
+    return exit_codes.OK
+
+
+def iterate(client: "AzureStorageClient", options: argparse.Namespace) -> Any:
+    """The blobs of the folder."""
+    return checked(lambda: client.iter_tree(options.folder))
+
+
+def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
+    """Print the uploads that wait in the journal, or try them again."""
+    if options.flush:
+        report = checked(client.flush_pending)
+        counts = dataclasses.asdict(report)
+        if options.json:
+            print(json.dumps(counts))
+        else:
+            print("  ".join(f"{name} {count}" for name, count in counts.items()))
+        return exit_codes.FAILED if report.failed else exit_codes.OK
+    entries = client.pending_uploads()
+    if options.json:
+        shown = [
+            {"blob": entry.blob, "kind": entry.kind, "path": str(entry.path), "error": entry.error}
+            for entry in entries
+        ]
+        print(json.dumps(shown, indent=2, ensure_ascii=False))
+        return exit_codes.OK
+    rows = ([entry.kind, entry.blob, str(entry.path or ""), entry.error or ""] for entry in entries)
+    print_rows(make_console(), ["kind", "blob", "path", "last error"], rows)
+    print(f"{len(entries)} uploads are pending")
+    return exit_codes.OK
