@@ -17,7 +17,8 @@ from ._fetch import (
     is_awaitable,
     resolve_sync,
 )
-from ._run import DONE, PollRun, logger
+from ._log import logger
+from ._run import DONE, PollRun
 
 __all__ = ["drive_async", "drive_sync"]
 
@@ -43,7 +44,7 @@ def drive_sync(
         while True:
             for step in _steps(wait, cancel, run):
                 clock.sleep(step)
-            budget = run.begin_check()
+            budget = run.begin_check(clock.monotonic())
             try:
                 response = fetch_fn() if helper is None else helper.call(fetch_fn, budget)
                 if is_awaitable(response):
@@ -53,10 +54,10 @@ def drive_sync(
             except Exception as error:  # noqa: BLE001 - the run raises what is not transient
                 wait = run.error(error)
                 continue
-            run.arrived(response)
+            run.arrived(response, clock.monotonic())
             if on_poll is not None:
                 on_poll(response)
-            wait = run.judge(response)
+            wait = run.judge(response, clock.monotonic())
             _log_check(run, wait)
             if wait == DONE:
                 return response  # type: ignore[no-any-return]
@@ -103,7 +104,7 @@ async def _loop_async(
         while True:
             for step in _steps(wait, cancel, run):
                 await clock.sleep_async(step)
-            budget = run.begin_check()
+            budget = run.begin_check(clock.monotonic())
             try:
                 if helper is None:
                     response = fetch_fn()
@@ -116,12 +117,12 @@ async def _loop_async(
             except Exception as error:  # noqa: BLE001 - the run raises what is not transient
                 wait = run.error(error)
                 continue
-            run.arrived(response)
+            run.arrived(response, clock.monotonic())
             if on_poll is not None:
                 told = on_poll(response)
                 if is_awaitable(told):
                     await told  # type: ignore[misc]
-            wait = run.judge(response)
+            wait = run.judge(response, clock.monotonic())
             _log_check(run, wait)
             if wait == DONE:
                 return response  # type: ignore[no-any-return]

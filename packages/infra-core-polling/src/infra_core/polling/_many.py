@@ -7,15 +7,24 @@ earliest time at which any of them has to be cut.
 """
 
 import asyncio
-import heapq
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from types import CoroutineType
 from typing import Any, Final, Generic, TypeVar
 
 from infra_core.runtime import clock
 
 from ._config import PollingConfig
+from ._due_queue import DueQueue
 from ._fetch import is_awaitable
 from ._outcome import PollOutcome
 from ._run import DONE, PollRules, PollRun
@@ -108,18 +117,19 @@ class _JobRun(PollRun[T], Generic[J, T]):
 class _Worker:
     """A worker's place: its task, and until when the fetch it awaits may run."""
 
-    __slots__ = ("cut", "cut_at", "task")
+    __slots__ = ("cut", "cut_at", "now", "task")
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None]
         self.cut_at = math.inf
         self.cut = False
+        self.now = 0.0  # when the newest answer came
 
 
 class _Turn:
     """Awaited, gives the event loop one turn."""
 
-    def __await__(self) -> Iterator[None]:
+    def __await__(self) -> Generator[None, None, None]:
         yield
 
 
@@ -147,8 +157,9 @@ class _Many(Generic[J, T]):
         self.cancelling = False
         self.active = 0  # taken in and not yet handed out
         self.unfinished = 0  # taken in and not yet ended
-        self.order = 0  # breaks ties in the heap: first come, first served
-        self.heap: list[tuple[float, int, _JobRun[J, T]]] = []
+        self.queue: DueQueue[_JobRun[J, T]] = DueQueue()
+        self.latest = rules.timeout + LAST_CHECK_GRACE
+        self.now = 0.0  # when the newest job was taken
         self.finished: deque[PollOutcome[J, T]] = deque()
         self.workers: list[_Worker] = []
         self.idle: deque[asyncio.Future[None]] = deque()
@@ -206,7 +217,7 @@ class _Many(Generic[J, T]):
     async def _work(self, worker: _Worker) -> None:
         try:
             checks = 0
-            while not self.ending and not self.cancelling:
+            while self._is_running():
                 checks += 1
                 if checks == _CHECKS_PER_TURN:
                     checks = 0
@@ -215,42 +226,37 @@ class _Many(Generic[J, T]):
                 if run is None:
                     checks = 0
                     await self._idle()
+                    continue
+                try:
+                    wait = await self._check(worker, run)
+                except Exception as error:  # noqa: BLE001 - the outcome of this one job
+                    self._finish(run, error)
+                except asyncio.CancelledError:
+                    if self.cancelling:
+                        self._finish(run, run.cancelled())
+                    raise
                 else:
-                    await self._serve(worker, run)
+                    if wait == DONE:
+                        self._finish(run, None)
+                    elif self.cancelling:  # the fetch did not mind its cancellation
+                        self._finish(run, run.cancelled())
+                    else:
+                        self.queue.push(worker.now + wait, run)
         except BaseException as error:
             # a fetch that raised CancelledError of its own, or a defect: nobody waits in vain
-            if not self.ending and not self.cancelling:
+            if self._is_running():
                 self.failure = error
                 self._wake_consumer()
             raise
 
-    async def _serve(self, worker: _Worker, run: "_JobRun[J, T]") -> None:
-        """Make one check of one job and put it where it belongs then."""
-        try:
-            wait = await self._check(worker, run)
-        except Exception as error:  # noqa: BLE001 - the outcome of this one job
-            self._finish(run, error)
-        except asyncio.CancelledError:
-            if self.cancelling:
-                self._finish(run, run.cancelled())
-            raise
-        else:
-            if wait == DONE:
-                self._finish(run, None)
-            elif self.cancelling:  # the fetch did not mind its cancellation
-                self._finish(run, run.cancelled())
-            else:
-                self._put_back(run, wait)
-
     async def _check(self, worker: _Worker, run: "_JobRun[J, T]") -> float:
         """Make one check of one job; return the wait for its next one, or `DONE`."""
-        budget = run.begin_check()
-        cut_at = worker.cut_at = self.loop.time() + budget
+        cut_at = worker.cut_at = self.loop.time() + run.begin_check(self.now)
         if cut_at < self.sweep_at:
             self._stand_sweep_at(cut_at)
         try:
             response = self.fetch(run.job)
-            if is_awaitable(response):
+            if type(response) is CoroutineType or is_awaitable(response):
                 response = await response
         except asyncio.CancelledError:
             if not worker.cut or self.ending or self.cancelling:
@@ -262,41 +268,49 @@ class _Many(Generic[J, T]):
         except Exception as error:
             if worker.cut:
                 raise run.cut() from error
-            return run.error(error)
+            wait = run.error(error)
+            worker.now = clock.monotonic()
+            return wait
         finally:
             worker.cut_at = math.inf
             cut, worker.cut = worker.cut, False
-        run.arrived(response)
+        worker.now = now = clock.monotonic()
+        run.arrived(response, now)
         if self.on_poll is not None:
             self.on_poll(run.job, response)
+            worker.now = now = clock.monotonic()
         if cut:  # it swallowed the cancellation: what it says comes too late all the same
             raise run.cut()
-        return run.judge(response)
+        return run.judge(response, now)
 
     def _take(self) -> "_JobRun[J, T] | None":
         """Return the job whose check is due, else a new one, else None."""
-        heap = self.heap
         while True:
-            now = clock.monotonic()
-            if heap and heap[0][0] <= now:
-                run = heapq.heappop(heap)[2]
-                if now - run.began > self.rules.schedule.timeout + LAST_CHECK_GRACE:
+            self.now = now = clock.monotonic()
+            run = self.queue.pop_due(now)
+            if run is not None:
+                if now - run.began > self.latest:
                     self._finish(run, run.timed_out(
                         "there are more checks than the workers can make; raise concurrency or "
                         "poll_interval"))  # fmt: skip
                     continue
             else:
-                new = self._pull()
-                if new is None:
+                run = self._pull()
+                if run is None:
                     return None
-                run = new
                 wait = self.rules.schedule.first_wait()
                 if wait > 0:
-                    self._put_back(run, wait)
+                    self.queue.push(now + wait, run)
                     continue
-            if self.idle:
-                self._wake_idle_if_due(now)
+            if self.idle and (self.queue.next_due() <= now or self._has_room()):
+                self._wake_idle()
             return run
+
+    def _is_running(self) -> bool:
+        return not (self.ending or self.cancelling)
+
+    def _has_room(self) -> bool:
+        return self.source is not None and self.active < self.max_active
 
     def _pull(self) -> "_JobRun[J, T] | None":
         if self.source is None or self.active >= self.max_active:
@@ -319,12 +333,8 @@ class _Many(Generic[J, T]):
     def _no_more_jobs(self, failure: Exception | None) -> None:
         self.source = None
         self.exhausted = True
-        self.failure = failure
+        self.failure = self.failure or failure
         self._wake_consumer()
-
-    def _put_back(self, run: "_JobRun[J, T]", wait: float) -> None:
-        self.order += 1
-        heapq.heappush(self.heap, (clock.monotonic() + wait, self.order, run))
 
     def _finish(self, run: "_JobRun[J, T]", error: Exception | None) -> None:
         elapsed = clock.monotonic() - run.began
@@ -335,11 +345,12 @@ class _Many(Generic[J, T]):
     # -- waiting and waking ----------------------------------------------------------------------
 
     async def _idle(self) -> None:
-        if self.heap and self.heap[0][0] < self.keeper_due:
+        due = self.queue.next_due()
+        if due < self.keeper_due:
             if self.keeper is not None:
                 self.keeper.cancel()
-            self.keeper_due = self.heap[0][0]
-            self.keeper = self.loop.create_task(self._keep_time(self.keeper_due))
+            self.keeper_due = due
+            self.keeper = self.loop.create_task(self._keep_time(due))
         waiting = self.loop.create_future()
         self.idle.append(waiting)
         await waiting
@@ -350,12 +361,6 @@ class _Many(Generic[J, T]):
         self.keeper = None
         self.keeper_due = math.inf
         self._wake_idle()
-
-    def _wake_idle_if_due(self, now: float) -> None:
-        if (self.heap and self.heap[0][0] <= now) or (
-            self.source is not None and self.active < self.max_active
-        ):
-            self._wake_idle()
 
     def _wake_idle(self) -> None:
         while self.idle:
@@ -382,7 +387,8 @@ class _Many(Generic[J, T]):
         """Take jobs in from an async iterable, as there is room."""
         try:
             async for job in jobs:
-                self._put_back(self._admit(job), self.rules.schedule.first_wait())
+                run = self._admit(job)
+                self.queue.push(run.began + self.rules.schedule.first_wait(), run)
                 self._wake_idle()
                 while self.active >= self.max_active:
                     self.feeder_waits = self.loop.create_future()
@@ -420,7 +426,6 @@ class _Many(Generic[J, T]):
         self.source, self.exhausted = None, True
         for worker in self.workers:
             worker.task.cancel()
-        while self.heap:
-            run = heapq.heappop(self.heap)[2]
+        while (run := self.queue.pop_due(math.inf)) is not None:
             self._finish(run, run.cancelled())
         self._wake_consumer()

@@ -9,14 +9,14 @@ from infra_core.runtime import clock
 
 from ._config import PollingConfig
 from ._errors import PollingCancelledError, PollingError, PollingTimeoutError
+from ._log import logger
 from ._schedule import PollSchedule
 from ._signals import is_transient as default_is_transient, retry_after, status_code
 
-__all__ = ["DONE", "PollRules", "PollRun", "logger"]
+__all__ = ["DONE", "PollRules", "PollRun"]
 
 T = TypeVar("T")
 
-logger: Final = logging.getLogger("infra_core.polling")
 DONE: Final = -1.0
 """What `PollRun.response` says in place of a wait when the response is the answer."""
 
@@ -31,6 +31,9 @@ class PollRules(Generic[T]):
     next_delay: Callable[[Any], float | None]
     max_consecutive_errors: int
     handle_404: bool
+    timeout: float
+    steady: float | None
+    """The interval, when neither backoff nor chance changes it."""
 
     @classmethod
     def of(
@@ -42,13 +45,17 @@ class PollRules(Generic[T]):
         next_delay: Callable[[Any], float | None] | None,
     ) -> "PollRules[T]":
         """Combine a configuration with the callables of one call."""
+        schedule = config.schedule()
+        steady = schedule.backoff_multiplier == 1 and schedule.jitter == 0
         return cls(
-            schedule=config.schedule(),
+            schedule=schedule,
             is_terminal=is_terminal,
             is_transient=is_transient or default_is_transient,
             next_delay=next_delay or retry_after,
             max_consecutive_errors=config.max_consecutive_errors,
             handle_404=config.handle_404,
+            timeout=schedule.timeout,
+            steady=schedule.poll_interval if steady else None,
         )
 
 
@@ -56,8 +63,8 @@ class PollRun(Generic[T]):
     """The state of one poll: counts, newest response, newest error."""
 
     __slots__ = (
-        "attempts", "began", "check_began", "check_time", "errors", "label", "last", "last_error",
-        "last_response", "rules", "waits",
+        "attempts", "began", "budget", "check_began", "check_time", "errors", "label", "last",
+        "last_error", "last_response", "rules", "waits",
     )  # fmt: skip
 
     def __init__(self, rules: PollRules[T], *, label: str | None = None) -> None:
@@ -66,6 +73,7 @@ class PollRun(Generic[T]):
         self.began = clock.monotonic()
         self.check_began = self.began
         self.check_time = 0.0
+        self.budget = 0.0
         self.attempts = 0
         self.waits = 0
         self.errors = 0
@@ -73,28 +81,28 @@ class PollRun(Generic[T]):
         self.last_response: T | None = None
         self.last_error: Exception | None = None
 
-    def begin_check(self) -> float:
+    def begin_check(self, now: float) -> float:
         """Note that a fetch begins and return how many seconds it may take.
 
         Raises:
             PollingTimeoutError: The initial delay used the whole time up.
         """
-        self.check_began = now = clock.monotonic()
-        schedule = self.rules.schedule
+        self.check_began = now
         elapsed = now - self.began
-        if self.attempts == 0 and elapsed >= schedule.timeout:
+        if self.attempts == 0 and elapsed >= self.rules.timeout:
             raise self.timed_out("no check was made; make initial_delay shorter than timeout")
         self.attempts += 1
-        return schedule.budget(elapsed)
+        self.budget = budget = self.rules.schedule.budget(elapsed)
+        return budget
 
-    def arrived(self, response: T) -> None:
+    def arrived(self, response: T, now: float) -> None:
         """Note that the fetch returned a response, before anything is done with it."""
-        self.check_time = clock.monotonic() - self.check_began
+        self.check_time = now - self.check_began
         self.last_response = response
         self.last_error = None
         self.errors = 0
 
-    def judge(self, response: T) -> float:
+    def judge(self, response: T, now: float) -> float:
         """Decide what the response that has just arrived means.
 
         Returns:
@@ -105,7 +113,7 @@ class PollRun(Generic[T]):
             PollingError: What `is_terminal` raised, such as `PollingFailureError`.
         """
         rules = self.rules
-        if self.check_time > rules.schedule.budget(self.check_began - self.began):
+        if self.check_time > self.budget:
             raise self.timed_out(
                 f"the last check took {self.check_time:.3f} s and came back after the deadline; "
                 "give the fetch a timeout of its own"
@@ -115,7 +123,7 @@ class PollRun(Generic[T]):
                 return DONE
         except PollingError as error:
             raise self.enriched(error)  # noqa: B904 - it is the same error
-        return self._wait(rules.next_delay(response))
+        return self._wait(rules.next_delay(response), now)
 
     def error(self, error: Exception) -> float:
         """Take an error of the fetch in.
@@ -127,7 +135,8 @@ class PollRun(Generic[T]):
             PollingTimeoutError: There is no time for another check.
             Exception: The error itself when it is not transient, or one too many.
         """
-        self.check_time = clock.monotonic() - self.check_began
+        now = clock.monotonic()
+        self.check_time = now - self.check_began
         rules = self.rules
         missing = rules.handle_404 and status_code(error) == 404
         if not missing:
@@ -138,7 +147,7 @@ class PollRun(Generic[T]):
                 raise self._noted(error)
         self.last_error = error
         try:
-            wait = self._wait(rules.next_delay(error))
+            wait = self._wait(rules.next_delay(error), now)
         except PollingTimeoutError as timeout:
             raise timeout from error
         logger.log(
@@ -151,13 +160,25 @@ class PollRun(Generic[T]):
         )
         return wait
 
-    def _wait(self, server_delay: float | None) -> float:
-        schedule = self.rules.schedule
+    def _wait(self, server_delay: float | None, now: float) -> float:
+        rules = self.rules
+        elapsed = now - self.began
+        # The usual case, far from the deadline, without the arithmetic of next_wait: a reserve is
+        # never longer than an interval, so with two of them left nothing has to be shortened.
+        if (
+            server_delay is None
+            and rules.steady is not None
+            and elapsed + 2 * rules.steady < rules.timeout
+            and not self.last
+        ):
+            self.waits += 1
+            return rules.steady
+        schedule = rules.schedule
         planned = None
         if not self.last:
             planned = schedule.next_wait(
                 self.waits,
-                clock.monotonic() - self.began,
+                elapsed,
                 check_time=self.check_time,
                 server_delay=server_delay,
                 chance=clock.jitter(1.0) if schedule.jitter else 0.0,

@@ -4,8 +4,11 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
+from infra_core.runtime import trace_fields
+
 from ._config import PollingConfig
 from ._errors import PollingFailureError
+from ._log import logger
 
 __all__ = ["StatusExtractor", "StatusRules", "extract_status", "status_at"]
 
@@ -16,6 +19,7 @@ _MESSAGE_NAMES: Final = ("error_message", "error", "message")
 # Both spellings of "cancelled" are in use, among the Azure services alone.
 _TERMINAL: Final = frozenset({"completed", "succeeded", "failed", "cancelled", "canceled"})
 _FAILURE: Final = frozenset({"failed", "cancelled", "canceled"})
+_RUNNING_MAX: Final = 100
 _MISSING: Final = object()
 
 
@@ -37,6 +41,8 @@ def extract_status(response: object) -> str | None:
         >>> extract_status({"status": "running"}), extract_status("Completed")
         ('running', 'Completed')
     """
+    if type(response) is dict and type(status := response.get("status")) is str:
+        return status  # by far the most usual, and all that a poll of thousands has time for
     if isinstance(response, (str, enum.Enum)):
         return _text(response)
     for name in _STATUS_NAMES:
@@ -96,10 +102,8 @@ class StatusRules:
             self._failure = _normalised(config.failure_statuses)
         else:
             self._failure = _FAILURE if config.strict else frozenset()
-
-    def status(self, response: object) -> str | None:
-        """Return the status of a response as text."""
-        return _text(self._extract(response))
+        self._running: set[str] = set()  # spellings that have been looked at before
+        self._warned = False
 
     def is_terminal(self, response: object) -> bool:
         """Whether the poll is over.
@@ -107,8 +111,13 @@ class StatusRules:
         Raises:
             PollingFailureError: It is over, and failed.
         """
-        status = self.status(response)
+        found = self._extract(response)
+        # what was seen before and did not end the poll, without looking at it again
+        if type(found) is str and found in self._running:
+            return False
+        status = _text(found)
         if status is None:
+            self._warn(response)
             return False
         key = _normal(status)
         if key in self._failure:
@@ -118,7 +127,22 @@ class StatusRules:
             )
             error.status = status
             raise error
-        return key in self._terminal
+        if key in self._terminal:
+            return True
+        if len(self._running) < _RUNNING_MAX:
+            self._running.add(status)
+        return False
+
+    def _warn(self, response: object) -> None:
+        """Say once that statuses are looked for where there are none: the poll would never end."""
+        if not self._warned:
+            self._warned = True
+            logger.warning(
+                "a response of type %s has no status; give a status_extractor if it has one "
+                "elsewhere",
+                type(response).__name__,
+                extra=trace_fields(),
+            )
 
 
 def _child(value: object, name: str) -> object:
@@ -130,6 +154,8 @@ def _child(value: object, name: str) -> object:
 
 
 def _text(value: object) -> str | None:
+    if type(value) is str:
+        return value
     if value is None:
         return None
     if isinstance(value, enum.Enum):
