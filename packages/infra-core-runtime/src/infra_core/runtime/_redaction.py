@@ -105,7 +105,7 @@ def _named() -> tuple[re.Pattern[str], dict[str, re.Pattern[str]]]:
         "weak_assigned": assigned,
         "weak_encoded": encoded,
         # An error code or a file name, unless it looks like a key: long and with digits.
-        "weak_mapped": rf"(?P<q>{_QUOTE})?(?=[\w+/=.~-]{{0,256}}\d)[\w+/=.~-]{{16,}}",
+        "weak_mapped": rf"(?P<q>{_QUOTE})?(?=[\w+/=~-]{{0,256}}\d)[\w+/=~-]{{16,}}(?![\w+/=~.-])",
     }
     return re.compile(heads), {
         kind: re.compile(value, re.IGNORECASE) for kind, value in values.items()
@@ -238,22 +238,28 @@ def sanitize_url(url: str) -> str:
 def _sanitize_parameter(parameter: str) -> str:
     """Hide the value of one `name=value`, also when the secret hides in a URL inside of it."""
     name, equals, value = parameter.partition("=")
-    if equals and value and is_secret_name(_decoded(name)):
-        return f"{name}={REDACTED}"
-    plain = _decoded(parameter)
-    if redact_secrets(plain) != plain or redact_secrets(parameter) != parameter:
-        return f"{name}={REDACTED}" if equals and not is_secret_name(name) else REDACTED
-    return parameter
+    if equals and is_secret_name(_decodings(name)[-1]):
+        return f"{name}={REDACTED}" if value else parameter
+    if not any(_betrays(level) for level in _decodings(parameter)):
+        return parameter
+    if any(_betrays(level) for level in _decodings(name)):
+        return REDACTED
+    return f"{name}={REDACTED}"
 
 
-def _decoded(text: str) -> str:
-    """Undo percent-encoding, also when it was done two or three times."""
-    for _ in range(3):
-        plain = unquote_plus(text)
-        if plain == text:
-            break
-        text = plain
-    return text
+def _betrays(text: str) -> bool:
+    """Whether a secret stands in a text, or a secret's name with an equals sign."""
+    heads, _ = _named()
+    named = any("mapped" not in str(head.lastgroup) for head in heads.finditer(text))
+    return named or redact_secrets(text) != text
+
+
+def _decodings(text: str) -> list[str]:
+    """Return a text and what percent-decoding makes of it, once, twice and three times."""
+    levels = [text]
+    while len(levels) < 4 and (plain := unquote_plus(levels[-1])) != levels[-1]:
+        levels.append(plain)
+    return levels
 
 
 def _text(value: object) -> str:

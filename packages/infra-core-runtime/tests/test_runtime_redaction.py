@@ -1,0 +1,358 @@
+"""No secret in any URL, message, header or traceback that leaves the process."""
+
+import string
+import time
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from infra_core.runtime import (
+    is_secret_name,
+    redact_headers,
+    redact_sas_tokens,
+    redact_secrets,
+    sanitize_url,
+)
+
+NAMES = [
+    "sig",
+    "code",
+    "api_key",
+    "apikey",
+    "api-key",
+    "key",
+    "token",
+    "access_token",
+    "refresh_token",
+    "password",
+    "passwd",
+    "pwd",
+    "secret",
+    "client_secret",
+    "x-functions-key",
+    "AccountKey",
+    "SharedAccessKey",
+    "signature",
+    "X-Amz-Signature",
+    "X-Amz-Credential",
+    "X-Amz-Security-Token",
+    "Ocp-Apim-Subscription-Key",
+    "InstrumentationKey",
+]
+# Secrets as they are in the world, and an end that could not be there by chance.
+URL_SAFE = string.ascii_letters + string.digits + "-._~"
+secrets = st.text(URL_SAFE, max_size=40).map(lambda text: f"{text}S3CR3T")
+anything = st.text(min_size=0, max_size=40).map(lambda text: f"{text}S3CR3T")
+names = st.sampled_from(NAMES).flatmap(
+    lambda name: st.sampled_from([name, name.upper(), name.lower()])
+)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://h/a?sv=1&sig=ab%2Fc%3D&se=2", "https://h/a?sv=1&sig=<redacted>&se=2"),
+        ("https://h/f?code=abc==&id=7", "https://h/f?code=<redacted>&id=7"),
+        ("https://user:pw@h.example:8443/a#frag", "https://h.example:8443/a"),
+        ("https://token@h/a", "https://h/a"),
+        ("https://u:p@ss@h/a", "https://h/a"),
+        ("/relative?api_key=1", "/relative?api_key=<redacted>"),
+        ("//h/a?KEY=1", "//h/a?KEY=<redacted>"),
+        ("?sig=1", "?sig=<redacted>"),
+        ("https://h/?a=1;password=2;b=3", "https://h/?a=1;password=<redacted>;b=3"),
+        ("https://h/?s%69g=1", "https://h/?s%69g=<redacted>"),
+        ("https://h/?next=https%3A%2F%2Fx%2F%3Fsig%3D1&b=2", "https://h/?next=<redacted>&b=2"),
+        ("https://h/?next=%2568ttps%253A%252F%252Fx%253Fsig%253D1", "https://h/?next=<redacted>"),
+        ("https://h:99999/a?sig=1", "https://h:99999/a?sig=<redacted>"),
+        ("https://h:port/a?sig=1", "https://h:port/a?sig=<redacted>"),
+        ("http://[::1]:80/a?x=1", "http://[::1]:80/a?x=1"),
+        ("http://[bad/a?sig=1", "http://[bad/a?sig=<redacted>"),
+        ("user:pw@h/a", "h/a"),
+        ("mailto:someone@h.example", "mailto:someone@h.example"),
+        ("https://h/?sig=", "https://h/?sig="),
+        ("https://h/?sig%3Dabc=1&b=2", "https://h/?<redacted>&b=2"),
+        ("https://h/?sig%3Dabc&b=2", "https://h/?<redacted>&b=2"),
+        (
+            "https://h/?status_code=404&partition_key=a",
+            "https://h/?status_code=404&partition_key=a",
+        ),
+        ("https://h/a b?q=c d", "https://h/a b?q=c d"),
+        ("", ""),
+        ("not a url", "not a url"),
+    ],
+)
+def test_a_sanitized_url_keeps_everything_but_secrets(url: str, expected: str) -> None:
+    """Place and order stay; user info, fragment and secret values go."""
+    assert sanitize_url(url) == expected
+
+
+@pytest.mark.parametrize(
+    ("odd", "expected"),
+    [(b"https://h/?sig=1\xff", "https://h/?sig=<redacted>"), (None, "None"), (7, "7")],
+)
+def test_what_is_no_text_is_sanitized_all_the_same(odd: str, expected: str) -> None:
+    """Log helpers are handed all kinds of things."""
+    assert sanitize_url(odd) == expected
+
+
+def test_control_characters_cannot_forge_a_log_line() -> None:
+    """They are percent-encoded."""
+    assert sanitize_url("https://h/a\r\nERROR forged") == "https://h/a%0D%0AERROR forged"
+
+
+@settings(max_examples=200)
+@given(url=st.text() | st.binary() | st.text("htps:/?#[]@&;=%:.\\\"'<>0123456789"))
+def test_sanitizing_never_raises(url: str) -> None:
+    """Whatever it is given, text comes out, and it is stable."""
+    assert isinstance(sanitize_url(url), str)
+    assert isinstance(redact_secrets(url), str)
+
+
+@given(name=names, secret=anything, other=st.text(URL_SAFE))
+def test_no_secret_parameter_survives_in_a_url(name: str, secret: str, other: str) -> None:
+    """Any value, encoded in either way, at any place of the query."""
+    for encoded in (quote(secret, safe=""), quote_plus(secret), quote(secret)):
+        for query in (
+            f"{name}={encoded}",
+            f"a={other}&{name}={encoded}&b=2",
+            f"a;{name}={encoded}",
+        ):
+            assert "S3CR3T" not in sanitize_url(f"https://h.example/path?{query}")
+
+
+@given(name=names, secret=anything)
+def test_no_secret_survives_in_a_url_within_a_url(name: str, secret: str) -> None:
+    """Redirect targets carry keys as well."""
+    inner = quote(f"https://x.example/?a=1&{name}={quote(secret, safe='')}&b=2", safe="")
+    assert "S3CR3T" not in sanitize_url(f"https://h.example/?a=1&next={inner}&b=2")
+    assert "S3CR3T" not in sanitize_url(f"https://h.example/?next={quote(inner)}")
+
+
+@given(user=anything, password=anything)
+def test_no_user_info_survives_in_a_url(user: str, password: str) -> None:
+    """Escaped or, but for the delimiters, raw."""
+    quoted = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    assert "S3CR3T" not in sanitize_url(f"https://{quoted}@h.example/a")
+    raw = "".join(f"{user}:{password}".translate({ord(c): None for c in "/?#"}))
+    assert "S3CR3T" not in sanitize_url(f"https://{raw}@h.example/a")
+
+
+@given(name=names, secret=secrets, before=st.text(), after=st.text())
+def test_no_secret_url_survives_in_a_longer_text(
+    name: str, secret: str, before: str, after: str
+) -> None:
+    """In the middle of whatever else a message says."""
+    message = f"{before} GET https://u:{secret}@h.example/a?x=1&{name}={secret}&y=2 {after}"
+    assert "S3CR3T" not in redact_secrets(message)
+    assert "S3CR3T" not in redact_secrets(repr(message))
+    assert "S3CR3T" not in redact_sas_tokens(message)
+
+
+@given(name=names, secret=secrets)
+def test_no_secret_survives_in_any_usual_notation(name: str, secret: str) -> None:
+    """Assignments, parameters and connection strings, bare and quoted."""
+    for text in (
+        f"{name}={secret}",
+        f"call({name}={secret!r}, timeout=3)",
+        f'{{"a": 1, "url": "https://h/?{name}={secret}"}}',
+        f"a=1;{name}={secret};b=2",
+        f"https%3A%2F%2Fh%2F%3F{name}%3D{secret}%26b%3D2",
+        f"https%253A%252F%252Fh%252F%253F{name}%253D{secret}%2526b",
+        f"line\\n{name}={secret}\\nline",
+        f"https://h/?a=1\\u0026{name}={secret}\\u0026b=2",
+        f"&amp;{name}={secret}&amp;b=2",
+    ):
+        assert "S3CR3T" not in redact_secrets(text), text
+
+
+@given(name=names.filter(lambda name: name.lower() not in {"code", "key"}), secret=secrets)
+def test_no_secret_survives_in_mappings_and_header_lines(name: str, secret: str) -> None:
+    """JSON, JSON in JSON, Python dicts, header lists of str and bytes, header lines."""
+    json = f'{{"{name}": "{secret}", "b": 2}}'
+    for text in (
+        json,
+        json.replace('"', '\\"'),
+        repr({name: secret}),
+        repr([(name, secret)]),
+        repr([(name.encode(), secret.encode())]),
+        f"{name}: {secret}",
+        f"POST / HTTP/1.1\r\n{name}: {secret}\r\nAccept: */*",
+    ):
+        assert "S3CR3T" not in redact_secrets(text), text
+
+
+@given(secret=st.text(URL_SAFE, min_size=8).map(lambda text: f"{text}S3CR3T"))
+def test_no_credential_survives_in_authorization(secret: str) -> None:
+    """Whatever the scheme and the notation."""
+    for scheme in (
+        "Bearer",
+        "bearer",
+        "Basic",
+        "SharedKey account:",
+        "Digest username=x, response",
+    ):
+        for text in (
+            f"Authorization: {scheme}{secret}",
+            f"proxy-authorization: {scheme}{secret}\r\nAccept: */*",
+            repr({"Authorization": f"{scheme}{secret}"}),
+            repr([(b"authorization", f"{scheme}{secret}".encode())]),
+        ):
+            assert "S3CR3T" not in redact_secrets(text), text
+    assert "S3CR3T" not in redact_secrets(f"sent Bearer {secret}")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=ab+/c==;EndpointSuffix=x",
+            "DefaultEndpointsProtocol=https;AccountName=a;AccountKey=<redacted>;EndpointSuffix=x",
+        ),
+        (
+            "BlobEndpoint=https://a/;SharedAccessSignature=sv=1&ss=b&sig=ab%2F;TableEndpoint=x",
+            "BlobEndpoint=https://a/;SharedAccessSignature=<redacted>;TableEndpoint=x",
+        ),
+        (
+            "InstrumentationKey=0000-11;IngestionEndpoint=https://x/",
+            "InstrumentationKey=<redacted>;IngestionEndpoint=https://x/",
+        ),
+        ("Authorization: SharedKey acc:ab+/c= in it", "Authorization: <redacted> in it"),
+        ("Cookie: a=1; b=2\nAccept: x", "Cookie: <redacted>\nAccept: x"),
+        (
+            "GET https://h/?sig=abc failed, code=xyz.",
+            "GET https://h/?sig=<redacted> failed, code=<redacted>.",
+        ),
+        ("(see https://h/?token=abc)", "(see https://h/?token=<redacted>)"),
+        ("postgres://u:pa/ss@h:5432/db", "postgres://<redacted>@h:5432/db"),
+        ("password=a&b;x=1", "password=<redacted>;x=1"),
+        ("password=it's;x=1", "password=<redacted>;x=1"),
+        ('password="two words" x', 'password="<redacted>" x'),
+        ("{'code': 'Zm9vYmFyMTIzNDU2Nzg5MA=='}", "{'code': '<redacted>'}"),
+        ("jwt eyJhbGciOiJI.eyJzdWIiOiIx.c2ln here", "jwt <redacted> here"),
+    ],
+)
+def test_messages_lose_their_secrets_and_nothing_else(text: str, expected: str) -> None:
+    """What stands around a secret is kept."""
+    assert redact_secrets(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET https://h:8080/a/b@2x.png?x=1&status_code=200 -> 404",
+        "https://h/a?partition_key=p&sort=name&monkey=1&design=2&se=2026-01-01&sp=r",
+        '{"error": {"code": "NotFound", "message": "no such key"}, "status_code": 404}',
+        "exit code: 3, error code 17, KeyError: 'a'",
+        "{'key': 'reports/2026/a.txt'}",
+        "max_tokens=5 tokens: 7 assignee=x compass=n",
+        "Basic authentication failed; the bearer is unknown",
+        "someone@h.example wrote: https://h/ and other@h.example",
+        "http://[::1]:80/a@b",
+        "C:\\new\\table\\code",
+        "12:30:45 passed",
+    ],
+)
+def test_what_is_no_secret_is_kept(text: str) -> None:
+    """Messages stay readable."""
+    assert redact_secrets(text) == text
+
+
+@given(
+    text=st.text()
+    | st.lists(
+        st.sampled_from([*NAMES, "=", "&", "'", '"', ": ", "abc", "@", "://", "%3D", " "])
+    ).map("".join)
+)
+def test_what_is_redacted_already_stays_as_it_is(text: str) -> None:
+    """Messages may pass through several layers that redact."""
+    once = redact_secrets(text)
+    assert redact_secrets(once) == once
+    clean = sanitize_url(f"https://h/{text}")
+    assert sanitize_url(clean) == clean
+
+
+def test_a_traceback_is_redacted_as_a_whole() -> None:
+    """Source lines, messages and values alike."""
+    text = (
+        "Traceback (most recent call last):\n"
+        '  File "a.py", line 1, in fetch\n'
+        '    get("https://h/?code=S3CR3T1", headers={"x-functions-key": "S3CR3T2"})\n'
+        "httpx.HTTPStatusError: '401' for url 'https://u:S3CR3T3@h/?sig=S3CR3T4&se=1'\n"
+    )
+    redacted = redact_secrets(text)
+    assert "S3CR3T" not in redacted
+    assert 'File "a.py", line 1, in fetch' in redacted
+    assert "&se=1'" in redacted
+
+
+def test_headers_are_copied_with_their_secrets_hidden() -> None:
+    """By name, and where a harmless header carries a URL with a key."""
+    headers = {
+        "Authorization": "Bearer abc",
+        "X-Functions-Key": "abc",
+        "Set-Cookie": "a=b",
+        "Location": "https://h/?code=abc&x=1",
+        "Accept": "*/*",
+    }
+    assert redact_headers(headers) == {
+        "Authorization": "<redacted>",
+        "X-Functions-Key": "<redacted>",
+        "Set-Cookie": "<redacted>",
+        "Location": "https://h/?code=<redacted>&x=1",
+        "Accept": "*/*",
+    }
+    assert headers["Authorization"] == "Bearer abc"
+
+
+@pytest.mark.parametrize("name", [*NAMES, "accountKey", "STORAGE_ACCESS_KEY", "Authorization"])
+def test_names_of_secrets_are_known_in_any_case(name: str) -> None:
+    """Snake, kebab and camel case."""
+    assert is_secret_name(name)
+    assert is_secret_name(name.upper())
+
+
+@pytest.mark.parametrize(
+    "name", ["status_code", "partition_key", "RowKey", "monkey", "tokens", "design", "compass", ""]
+)
+def test_other_names_are_no_secrets(name: str) -> None:
+    """Keys of tables and codes of errors are data."""
+    assert not is_secret_name(name)
+
+
+HOSTILE = (
+    *(
+        "a",
+        "a-",
+        "token",
+        "token ",
+        "a://",
+        "a://x:y",
+        '"',
+        "\\",
+        '\\"',
+        "%25",
+        "sig%3D",
+        "&a",
+        "eyJ",
+    ),
+    *(
+        "sig=",
+        "sig='",
+        "authorization:",
+        "eyJaaaaaaaa.",
+        "basic aaaaaaaa ",
+        "'code':'a1a1a1a1",
+        "@",
+    ),
+)
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_hostile_texts_take_linear_time(piece: str) -> None:
+    """No input makes the patterns run away: twice the text takes about twice the time."""
+    text = piece * (20_000 // len(piece))
+    started = time.process_time()
+    redact_secrets(text)
+    sanitize_url(text)
+    assert time.process_time() - started < 2.0
