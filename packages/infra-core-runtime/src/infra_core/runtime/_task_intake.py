@@ -69,8 +69,12 @@ class Intake:
             return None
         if self._window is not None and self._stats.started - self.delivered >= self._window:
             return None
-        if self._pacer is not None and not self._paced():
-            return None
+        if self._pacer is not None:
+            if self.complete:  # or the end would be noticed only when a start is due
+                self.exhausted = True
+                return None
+            if not self._paced():
+                return None
         try:
             item: Item = self._pull()
         except BaseException as error:  # noqa: BLE001 - raised again at the end of the run
@@ -133,9 +137,13 @@ class Intake:
                 ):
                     self._space = run.loop.create_future()
                     await self._space
-                if self._pacer is not None:
-                    await clock.sleep_async(self._pacer.reserve(clock.monotonic()))
+                while (
+                    self._pacer is not None and (wait := self._pacer.wait(clock.monotonic())) > 0.0
+                ):
+                    await clock.sleep_async(wait)
                 item = await iterator.__anext__()
+                if self._pacer is not None:
+                    self._pacer.reserve(clock.monotonic())
                 if not run.stopped:
                     checked = self._checked(item)
                     if checked is not None:

@@ -8,6 +8,7 @@ run is over when no worker is left.
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,13 @@ class TaskRun:
         ended: No worker is left and none will come.
     """
 
-    def __init__(self, source: TaskSource, options: RunOptions, active: set[asyncio.Task[None]]):
+    def __init__(
+        self,
+        source: TaskSource,
+        options: RunOptions,
+        active: set[asyncio.Task[None]],
+        on_end: Callable[["TaskRun"], None],
+    ) -> None:
         config = options.config
         self.loop = asyncio.get_running_loop()
         self.options = options
@@ -55,6 +62,7 @@ class TaskRun:
         self._next_report = clock.monotonic() + options.progress_interval
         self.watch: EventWatch | None = None
         self._active = active
+        self._on_end = on_end
         self._workers: set[Worker] = set()
         self._helpers: set[asyncio.Task[None]] = set()
         self._deadlines: dict[Worker, float] = {}  # same timeout for all, so oldest first
@@ -346,6 +354,9 @@ class TaskRun:
         for timer in (self._timer, self._grace_timer, self._slice):
             if timer is not None:
                 timer.cancel()
+        if self.watch is not None:
+            self.watch.close()
+        self._on_end(self)
         self.wake()
 
     def wake(self) -> None:

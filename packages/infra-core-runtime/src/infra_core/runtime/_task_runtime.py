@@ -128,10 +128,7 @@ class TaskRuntime:
         )
         if run is None:
             return
-        try:
-            await run.join()
-        finally:
-            self._close(run)
+        await run.join()
         await run.report_progress()
         run.conclude()
 
@@ -293,7 +290,7 @@ class TaskRuntime:
                 ),
             )
 
-        return TaskStream(begin, self._close, buffer, present)
+        return TaskStream(begin, buffer, present)
 
     @property
     def stats(self) -> RuntimeStats:
@@ -392,17 +389,14 @@ class TaskRuntime:
             self._pace = rate
             self._pacer = None if rate is None else Pacer(rate)
         options.pacer = self._pacer
-        run = TaskRun(tasks, options, self._active_tasks)
+        run = TaskRun(tasks, options, self._active_tasks, self._ended)
         self._runs.add(run)
         if self._cancel_event is not None:
             run.watch = EventWatch(self._cancel_event, self.cancel)
         run.start()
         return run
 
-    def _close(self, run: TaskRun) -> None:
-        if run.watch is not None:
-            run.watch.close()
-            run.watch = None
+    def _ended(self, run: TaskRun) -> None:
         if run in self._runs:
             self._runs.discard(run)
             self._past.merge(run.stats)

@@ -66,12 +66,10 @@ class TaskStream(AsyncIterator[T], Generic[T]):
     def __init__(
         self,
         begin: Callable[[ResultBuffer], TaskRun | None],
-        close: Callable[[TaskRun], None],
         buffer: ResultBuffer,
         present: Callable[[TaskOutcome[Any]], T],
     ) -> None:
         self._begin = begin
-        self._close = close
         self._buffer = buffer
         self._present = present
         self._run: TaskRun | None = None
@@ -103,7 +101,6 @@ class TaskStream(AsyncIterator[T], Generic[T]):
                 raise
         self._over = True
         if run is not None:
-            self._close(run)
             await run.report_progress()
             run.conclude()
         raise StopAsyncIteration
@@ -114,11 +111,8 @@ class TaskStream(AsyncIterator[T], Generic[T]):
         run, self._run = self._run, None
         if run is not None:
             run.halt()
-            try:
-                while not run.ended:
-                    await run.event()
-            finally:
-                self._close(run)
+            while not run.ended:
+                await run.event()
 
     async def __aenter__(self) -> "TaskStream[T]":
         return self
@@ -136,7 +130,6 @@ class TaskStream(AsyncIterator[T], Generic[T]):
         if run is not None and not run.ended:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and all tasks with it
                 run.loop.call_soon_threadsafe(run.halt)
-            self._close(run)
 
 
 def _named(

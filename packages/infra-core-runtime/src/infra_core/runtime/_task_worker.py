@@ -73,6 +73,7 @@ async def work(  # noqa: C901 - the hot loop: a call per step would double its c
                 worker.attempts = 1
                 value = await factory()
             else:
+                worker.attempts = 0
                 value = await _attempts(run, worker, factory)
         except asyncio.CancelledError as caught:
             status, error = TaskStatus.CANCELLED, caught
