@@ -258,7 +258,7 @@ class TestConfig:
         with pytest.raises(FrozenInstanceError):
             config.timeout = 1  # type: ignore[misc]
         with pytest.raises(TypeError):
-            PollingConfig(60)  # type: ignore[misc]
+            PollingConfig(60)  # type: ignore[call-arg]
 
     def test_sets_become_frozensets(self) -> None:
         """Nobody changes a configuration from outside."""
@@ -362,7 +362,8 @@ class TestSignals:
 
     def test_plain_values_say_nothing(self) -> None:
         """Bodies have no headers."""
-        for value in (None, {"retry_after": 5}, "x", 3, []):
+        values: list[object] = [None, {"retry_after": 5}, "x", 3, []]
+        for value in values:
             assert retry_after(value) is None
 
 
