@@ -8,6 +8,7 @@ from pathlib import Path
 from infra_core.fs import AtomicFile
 from infra_core.runtime import RetryDetails, retry_async
 
+from ._batch_writer import BatchWriter
 from ._blobs import BlobInfo, info_from_headers
 from ._errors import (
     BlobConflictError,
@@ -15,6 +16,7 @@ from ._errors import (
     IntegrityError,
     StorageRequestError,
 )
+from ._upload import new_md5_of
 from ._wire import BlobWire, Reply
 
 __all__ = ["download_blob", "read_blob"]
@@ -28,7 +30,7 @@ async def download_blob(
     path: Path,
     *,
     known: BlobInfo | None = None,
-    durable: bool = True,
+    writer: BatchWriter | None = None,
     before_commit: Callable[[], None] | None = None,
     on_bytes: Callable[[int], None] | None = None,
 ) -> BlobInfo | None:
@@ -42,7 +44,7 @@ async def download_blob(
         name: Name of the blob.
         path: The file; see `AtomicFile` for temporary names, permissions and durability.
         known: What a listing said, which saves asking for the size.
-        durable: Flush the file to the disk before it appears.
+        writer: What writes small files; one for a tree flushes many at once.
         before_commit: Called, in a thread, before the file appears; may raise to prevent it.
         on_bytes: Told the number of bytes whenever some have arrived.
 
@@ -57,7 +59,13 @@ async def download_blob(
 
     async def attempt() -> BlobInfo | None:
         return await _download_once(
-            wire, name, path, known if tries == 1 else None, durable, before_commit, on_bytes
+            wire,
+            name,
+            path,
+            known if tries == 1 else None,
+            writer or BatchWriter(),
+            before_commit,
+            on_bytes,
         )
 
     tries = 1
@@ -88,17 +96,22 @@ async def _download_once(
     name: str,
     path: Path,
     known: BlobInfo | None,
-    durable: bool,
+    writer: BatchWriter,
     before_commit: Callable[[], None] | None,
     on_bytes: Callable[[int], None] | None,
 ) -> BlobInfo | None:
     first, info = await _first_part(wire, name, known)
     if len(first) == info.size:
-        await asyncio.to_thread(_write_whole, path, first, info, durable, before_commit)
+        await writer.write(
+            path,
+            first,
+            verify=lambda: _check(info, len(first), new_md5_of(first)),
+            before_commit=before_commit,
+        )
         if on_bytes is not None:
             on_bytes(info.size)
         return info
-    file = await asyncio.to_thread(AtomicFile, path, algorithms=["md5"], durable=durable)
+    file = await asyncio.to_thread(AtomicFile, path, algorithms=["md5"])
     try:
         await asyncio.to_thread(file.write, first)
         if on_bytes is not None:
@@ -126,7 +139,7 @@ async def read_blob(wire: BlobWire, name: str) -> tuple[bytes, BlobInfo] | None:
     except BlobNotFoundError:
         return None
     data = b"".join(parts)
-    _check(info, len(data), _md5(data))
+    _check(info, len(data), new_md5_of(data))
     return data, info
 
 
@@ -207,23 +220,3 @@ def _check(info: BlobInfo, size: int, md5: bytes) -> None:
             blob=info.name,
             operation="download",
         )
-
-
-def _md5(data: bytes) -> bytes:
-    from ._upload import new_md5_of
-
-    return new_md5_of(data)
-
-
-def _write_whole(
-    path: Path,
-    data: bytes,
-    info: BlobInfo,
-    durable: bool,
-    before_commit: Callable[[], None] | None,
-) -> None:
-    _check(info, len(data), _md5(data))
-    with AtomicFile(path, durable=durable) as file:
-        file.write(data)
-        if before_commit is not None:
-            before_commit()

@@ -35,7 +35,7 @@ class TransferOptions:
             this size.
         block_concurrency: Blocks of one file in flight; memory for one large file is at most
             `block_size * (block_concurrency + 1)`.
-        concurrency: Files of a tree in flight, and connections kept open.
+        concurrency: Requests in flight.
     """
 
     max_retries: int = 4

@@ -1,9 +1,10 @@
 """Carrying out the plan of a tree, or only telling it: one engine, so that they cannot differ."""
 
 import asyncio
+import contextlib
 import logging
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -11,6 +12,7 @@ from typing import Literal, TypeVar
 from infra_core.fs import UnsafePathError, safe_join
 from infra_core.runtime import clock
 
+from ._batch_writer import BatchWriter
 from ._blobs import BlobInfo, delete_blob, list_pages
 from ._download import download_blob
 from ._errors import LocalFileChangedError, StorageConnectionError, UnsafeNamesError
@@ -30,14 +32,54 @@ from ._tree_types import (
     TreeReport,
     TreeRules,
 )
-from ._upload import hash_file, upload_path
+from ._upload import hash_file, read_small, upload_path
 from ._wire import BlobWire
 
 __all__ = ["TreeRun", "replay_tree"]
 
 T = TypeVar("T")
-_BATCH = 256
+_BATCH = 64
+_READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
 _LISTED = 100  # unsafe names that an error lists
+
+
+@dataclass(frozen=True, slots=True)
+class _ToUpload:
+    file: LocalFile
+    there: BlobInfo | None
+    plan: PlannedTransfer | None
+    small: tuple[bytes, bytes] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _ToDownload:
+    blob: BlobInfo
+    path: Path
+    there: LocalFile | None
+    plan: PlannedTransfer | None
+
+
+class _ByteBudget:
+    """Bounds the bytes in memory over all files under way."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+        self._turn = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def held(self, wanted: int) -> AsyncIterator[None]:
+        wanted = min(wanted, self._limit)
+        if wanted > self._left:
+            async with self._turn:
+                await self._turn.wait_for(lambda: wanted <= self._left)
+        self._left -= wanted
+        try:
+            yield
+        finally:
+            self._left += wanted
+            if self._turn._waiters:  # type: ignore[attr-defined]
+                async with self._turn:
+                    self._turn.notify_all()
 
 
 class TreeRun:
@@ -79,6 +121,11 @@ class TreeRun:
         self._log = log or logging.getLogger("infra_core.azure.storage")
         self._wanted = compile_globs(rules.include, rules.exclude)
         self._index = TreeIndex()
+        self._writer = BatchWriter()
+        options = wire.config.options
+        # One large file at full speed and small ones beside it.
+        self._per_file = options.block_size * (options.block_concurrency + 1)
+        self._budget = _ByteBudget(self._per_file + options.block_size * 4)
         self._safe_folders: set[str] = set()
         self._total_bytes = 0
         self._done_bytes = 0
@@ -117,8 +164,9 @@ class TreeRun:
         if rules.delete or rules.compare != "nothing" or rules.overwrite != "always":
             await self._list_into_index(collisions=False)
 
-        async def one(pair: tuple[LocalFile, BlobInfo | None]) -> None:
-            await self._outcome(pair[0].name, pair[0].size, lambda: self._up(*pair))
+        async def one(item: _ToUpload) -> None:
+            file = item.file
+            await self._outcome(file.name, file.size, lambda: self._up(item))
 
         await self._each(self._local_batches(), one)
         if rules.delete and self.report.files and self._may_delete():
@@ -135,23 +183,33 @@ class TreeRun:
                 rejected.append(PlannedTransfer("reject", file.name, file.size, reason))
         return rejected
 
-    def _local_batches(self) -> Iterator[list[tuple[LocalFile, BlobInfo | None]]]:
+    def _local_batches(self) -> Iterator[list[_ToUpload]]:
+        """What to do with each local file, small ones already read; runs in a thread."""
         files = (
             file
             for file, reason in walk_tree(self._root, self._wanted, prefix_length=len(self._prefix))
             if reason is None
         )
         while batch := list(islice(files, _BATCH)):
-            yield [(file, self._index.get(file.name)) for file in batch]
             if self._rules.delete:
                 self._index.mark(file.name for file in batch)
+            yield [self._prepare(file) for file in batch]
 
-    async def _up(self, file: LocalFile, there: BlobInfo | None) -> PlannedTransfer:
-        stored = there.md5 if there else None
-        plan = decide("up", self._rules, file.name, file.size, there, stored)
+    def _prepare(self, file: LocalFile) -> _ToUpload:
+        there = self._index.get(file.name) if self._index.count else None
+        plan = decide("up", self._rules, file.name, file.size, there, there.md5 if there else None)
+        small = None
+        if file.size <= _READ_AHEAD and not self._dry and plan and plan.action == "upload":
+            with contextlib.suppress(OSError):  # met again, and told, when it is uploaded
+                small = read_small(file.path, _READ_AHEAD)
+        return _ToUpload(file, there, plan, small)
+
+    async def _up(self, item: _ToUpload) -> PlannedTransfer:
+        file, there, plan = item.file, item.there, item.plan
         if plan is None:
             ours = await asyncio.to_thread(hash_file, file.path)
-            plan = decide_by_hash("up", file.name, file.size, ours, stored or b"")
+            stored = (there.md5 if there else None) or b""
+            plan = decide_by_hash("up", file.name, file.size, ours, stored)
         if plan.action == "upload" and not self._dry:
             await upload_path(
                 self._wire,
@@ -160,6 +218,7 @@ class TreeRun:
                 overwrite=self._rules.overwrite,
                 etag=there.etag if there else None,
                 on_bytes=lambda count: self._moved(count, file.name),
+                small=item.small,
             )
         return plan
 
@@ -178,10 +237,10 @@ class TreeRun:
         rejected = await asyncio.to_thread(self._survey_blobs)
         self._refuse(rejected, "download")
 
-        async def one(blob: BlobInfo) -> None:
-            await self._outcome(blob.name, blob.size, lambda: self._down(blob))
+        async def one(item: _ToDownload) -> None:
+            await self._outcome(item.blob.name, item.blob.size, lambda: self._down(item))
 
-        await self._each(self._index.accepted(), one)
+        await self._each(self._blob_batches(), one)
         if self._rules.delete and self.report.files and self._may_delete():
             await self._each(self._extra_files(), self._delete_file)
 
@@ -214,10 +273,22 @@ class TreeRun:
             return reason_of(error, name)
         return None
 
-    async def _down(self, blob: BlobInfo) -> PlannedTransfer:
-        path = self._root / blob.name
-        there, plan, ours = await asyncio.to_thread(self._compare_down, blob, path)
+    def _blob_batches(self) -> Iterator[list[_ToDownload]]:
+        """What to do with each blob, by what stands at its path; runs in a thread."""
+        for batch in self._index.accepted():
+            for start in range(0, len(batch), _BATCH):
+                found = []
+                for blob in batch[start : start + _BATCH]:
+                    path = self._root / blob.name
+                    there, _ = local_state(path, blob.name)
+                    plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
+                    found.append(_ToDownload(blob, path, there, plan))
+                yield found
+
+    async def _down(self, item: _ToDownload) -> PlannedTransfer:
+        blob, path, there, plan = item.blob, item.path, item.there, item.plan
         if plan is None:
+            ours = await asyncio.to_thread(hash_file, path)
             plan = decide_by_hash("down", blob.name, blob.size, ours, blob.md5 or b"")
         if plan.action == "download" and not self._dry:
             known = BlobInfo(self._prefix + blob.name, blob.size, blob.md5, blob.etag)
@@ -226,19 +297,13 @@ class TreeRun:
                 known.name,
                 path,
                 known=known,
+                writer=self._writer,
                 before_commit=lambda: self._still(path, blob.name, there),
                 on_bytes=lambda count: self._moved(count, blob.name),
             )
             if got is None:
                 return PlannedTransfer("skip", blob.name, 0, "deleted since it was listed")
         return plan
-
-    def _compare_down(
-        self, blob: BlobInfo, path: Path
-    ) -> tuple[LocalFile | None, PlannedTransfer | None, bytes]:
-        there, _ = local_state(path, blob.name)
-        plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
-        return there, plan, hash_file(path) if plan is None else b""
 
     def _still(self, path: Path, name: str, seen: LocalFile | None) -> None:
         """Refuse to replace a local file that appeared or changed since it was looked at."""
@@ -301,28 +366,28 @@ class TreeRun:
     async def _each(
         self, batches: Iterator[list[T]], handle: Callable[[T], Awaitable[None]]
     ) -> None:
-        """Handle all items, at most `concurrency` at a time, with one batch in memory."""
-        waiting: deque[T] = deque()
-        lock = asyncio.Lock()
-        finished = False
+        """Handle all items, some at a time, the next batch made meanwhile.
 
-        async def worker() -> None:
-            nonlocal finished
-            while True:
-                if not waiting:
-                    async with lock:
-                        if not waiting and not finished:
-                            batch = await asyncio.to_thread(next, batches, None)
-                            finished = batch is None
-                            waiting.extend(batch or ())
-                    if not waiting:
-                        if finished:
-                            return
-                        continue
-                await handle(waiting.popleft())
+        Requests are limited elsewhere; more files than those are under way, since some of them
+        wait for the disk.
+        """
+        count = min(self._wire.config.options.concurrency * 4, 256)
+        queue: asyncio.Queue[T | None] = asyncio.Queue(_BATCH)
+
+        async def produce() -> None:
+            while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+                for item in batch:
+                    await queue.put(item)
+            for _ in range(count):
+                await queue.put(None)
+
+        async def work() -> None:
+            while (item := await queue.get()) is not None:
+                await handle(item)
 
         tasks = [
-            asyncio.create_task(worker()) for _ in range(self._wire.config.options.concurrency)
+            asyncio.create_task(produce()),
+            *(asyncio.create_task(work()) for _ in range(count)),
         ]
         try:
             await asyncio.gather(*tasks)
@@ -339,7 +404,8 @@ class TreeRun:
         try:
             if self._no_service is not None:
                 raise self._no_service
-            plan = await work()
+            async with self._budget.held(min(size, self._per_file)):
+                plan = await work()
         except Exception as error:  # noqa: BLE001 - one file does not stop the others
             if isinstance(error, StorageConnectionError):
                 self._cut_off += 1

@@ -15,7 +15,7 @@ from ._blobs import create_container, look_at
 from ._errors import BlobConflictError, BlobNotFoundError, LocalFileChangedError
 from ._wire import BlobWire
 
-__all__ = ["Overwrite", "hash_file", "upload_bytes", "upload_path"]
+__all__ = ["Overwrite", "hash_file", "read_small", "upload_bytes", "upload_path"]
 
 Overwrite = Literal["always", "never", "if-unchanged"]
 _CHUNK = 1 << 20
@@ -137,6 +137,7 @@ async def upload_path(
     overwrite: Overwrite = "always",
     etag: str | None = None,
     on_bytes: Callable[[int], None] | None = None,
+    small: tuple[bytes, bytes] | None = None,
 ) -> Uploaded:
     """Store a file, in one request or in blocks; never more than a few blocks in memory.
 
@@ -149,6 +150,7 @@ async def upload_path(
             exist when that is `None`).
         etag: See `overwrite`.
         on_bytes: Told the number of bytes whenever some have arrived.
+        small: Content and MD5 of the file, if somebody read them already; see `read_small`.
 
     Raises:
         OSError: The file cannot be read.
@@ -157,7 +159,8 @@ async def upload_path(
         StorageError: The service refuses or does not answer.
     """
     limit = wire.config.options.block_size
-    small = await asyncio.to_thread(_read_small, path, limit)
+    if small is None:
+        small = await asyncio.to_thread(read_small, path, limit)
     kind = content_type or media_type(name)
     if small is not None:
         data, md5 = small
@@ -176,7 +179,8 @@ async def upload_path(
         await asyncio.to_thread(file.close)
 
 
-def _read_small(path: Path, limit: int) -> tuple[bytes, bytes] | None:
+def read_small(path: Path, limit: int) -> tuple[bytes, bytes] | None:
+    """Content and MD5 of a file of at most `limit` bytes, `None` for a larger one."""
     with path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size > limit:
             return None

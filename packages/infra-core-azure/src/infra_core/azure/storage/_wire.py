@@ -88,9 +88,7 @@ class BlobWire:
         self.config = config
         self._auth = make_authenticator(config, credential)
         self._log = log or logging.getLogger("infra_core.azure.storage")
-        self._sessions: LoopLocal[aiohttp.ClientSession] = LoopLocal(
-            self._make_session, _close_session
-        )
+        self._pools: LoopLocal[_Pool] = LoopLocal(self._make_pool, _Pool.aclose)
         self._base_path = urlsplit(config.container_url).path
         self._policy = config.options.retry_policy
 
@@ -188,9 +186,11 @@ class BlobWire:
         if size > _PIECE and body is not None:
             data = _pieces(body)
         try:
+            pool = self._pools.get()
             async with (
+                pool.slots,  # before the clock starts: waiting for others is no silence
                 clock.timeout(self.config.options.time_limit(size + expect)),
-                self._sessions.get().request(
+                pool.session.request(
                     method, URL(url, encoded=True), data=data, headers=sent, allow_redirects=False
                 ) as response,
             ):
@@ -213,13 +213,12 @@ class BlobWire:
         endpoint = self.config.endpoint
         return endpoint[: endpoint.index("/", 8)] if "/" in endpoint[8:] else endpoint
 
-    def _make_session(self) -> "aiohttp.ClientSession":
+    def _make_pool(self) -> "_Pool":
         import aiohttp
 
         options = self.config.options
-        limit = options.concurrency * 2
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=limit, limit_per_host=0, ttl_dns_cache=60),
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=options.connect_timeout, sock_read=options.timeout
             ),
@@ -228,15 +227,23 @@ class BlobWire:
             headers={"User-Agent": "infra-core-azure", "Accept-Encoding": "identity"},
             trust_env=True,
         )
+        return _Pool(session, asyncio.Semaphore(options.concurrency))
 
     async def aclose(self) -> None:
         """Close the running loop's connections, those of ended loops, and an own credential."""
-        await self._sessions.aclose()
+        await self._pools.aclose()
         await self._auth.aclose()
 
 
-async def _close_session(session: "aiohttp.ClientSession") -> None:
-    await session.close()
+class _Pool:
+    """The connections of one event loop, and how many requests may be under way on it."""
+
+    def __init__(self, session: "aiohttp.ClientSession", slots: asyncio.Semaphore) -> None:
+        self.session = session
+        self.slots = slots
+
+    async def aclose(self) -> None:
+        await self.session.close()
 
 
 def _size(body: _Buffer) -> int:
