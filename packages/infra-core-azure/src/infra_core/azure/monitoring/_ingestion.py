@@ -64,7 +64,7 @@ def judge(answer: Answer, count: int) -> Verdict:
     if answer.status == 0:
         return Verdict(retry=everything, reason=answer.error or "connection_error")
     if answer.status < 0:
-        return Verdict(dropped=dict.fromkeys(everything, answer.error))
+        return Verdict(dropped=dict.fromkeys(everything, answer.error or "failed"))
     if answer.status in _RETRY or (answer.status in _QUOTA and answer.retry_after):
         return Verdict(retry=everything, reason=f"http_{answer.status}")
     if answer.status in _QUOTA:

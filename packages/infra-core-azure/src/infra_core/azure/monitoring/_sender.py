@@ -197,10 +197,10 @@ class Sender(Generic[T, E]):
                 self._drop(len(self._queue), "closed")
                 self._queue.clear()
                 self._queued_bytes = 0
-            thread = self._thread
+            thread, settled = self._thread, not self._pending()
             self._changed.notify_all()
         self._log_losses()
-        if done and thread is not None and thread is not threading.current_thread():
+        if settled and thread is not None and thread is not threading.current_thread():
             thread.join(1.0)
         if self._at_exit:
             atexit.unregister(self._finish)
@@ -306,6 +306,8 @@ class Sender(Generic[T, E]):
         started = clock.monotonic()
         retry = 0
         while True:
+            with self._changed:
+                hurries = self._hurries
             answer = self._transport.send(items)
             verdict = judge(answer, len(items))
             self._settle_verdict(verdict)
@@ -320,8 +322,9 @@ class Sender(Generic[T, E]):
                 elapsed=clock.monotonic() - started,
                 retry_after=answer.retry_after,
             )
-            asked = answer.retry_after is not None
-            if wait is None or not self._pause(wait, asked=asked):
+            if answer.retry_after is not None:
+                hurries = -1  # the server asked for patience: nobody hurries that
+            if wait is None or not self._pause(wait, hurries):
                 reason = "closed" if wait is not None else "retries_exhausted"
                 self._settle(dropped={f"{reason}:{verdict.reason}": len(items)})
                 return []
@@ -329,16 +332,14 @@ class Sender(Generic[T, E]):
             with self._changed:
                 self._retried += len(items)
 
-    def _pause(self, seconds: float, *, asked: bool) -> bool:
+    def _pause(self, seconds: float, hurries: int) -> bool:
         """Wait before a retry; False when the sender was closed.
 
-        Somebody who flushes does not wait for a backoff of ours, but for one that the server
-        asked for.
+        Somebody who flushed since that count of flushes does not wait for a backoff of ours.
         """
         with self._changed:
-            hurries = self._hurries
             self._changed.wait_for(
-                lambda: self._closed or (self._hurries > hurries and not asked), timeout=seconds
+                lambda: self._closed or self._hurries > hurries >= 0, timeout=seconds
             )
             return not self._closed
 

@@ -1,0 +1,261 @@
+"""Reading a heartbeat: alive, stalled, dead or stopped, and never an exception."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from infra_core.azure.monitoring import HeartbeatMonitor, HeartbeatState, read_heartbeat
+from infra_core.azure.monitoring._process import host_name, process_identity
+from infra_core.runtime.testing import fast_time
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
+NOBODY = 2**22 + 7  # above the largest process number that Linux gives
+
+
+def write(root: Path, *, age: float = 1.0, **changes: Any) -> Path:
+    """Write the heartbeat of a run that lives in this process."""
+    beat = {
+        "timestamp": (NOW - timedelta(seconds=age)).isoformat(),
+        "slug": "item-1",
+        "slug_seconds": 3.0,
+        "stalled": False,
+        "loop_lag_seconds": None,
+        "state": "running",
+        "pid": os.getpid(),
+        "host": host_name(),
+        "process": process_identity(os.getpid()),
+        "interval_seconds": 30.0,
+        **changes,
+    }
+    path = root / "_state" / "heartbeat.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(beat))
+    return path
+
+
+def state(path: Path, **options: Any) -> str:
+    return read_heartbeat(path, utc_now=lambda: NOW, **options).state.value
+
+
+def test_a_fresh_beat_of_a_living_process_is_alive(tmp_path: Path) -> None:
+    """And the status tells what the run is at."""
+    status = read_heartbeat(write(tmp_path), utc_now=lambda: NOW)
+    assert status.state is HeartbeatState.ALIVE
+    assert status.is_alive
+    assert (status.slug, status.slug_seconds, status.pid) == ("item-1", 3.0, os.getpid())
+    assert status.age_seconds == 1.0
+    assert "item-1" in status.reason
+
+
+def test_the_storage_root_will_do_as_well(tmp_path: Path) -> None:
+    """Nobody has to know where below the root the file lies."""
+    write(tmp_path)
+    assert state(tmp_path) == "alive"
+
+
+def test_a_process_that_is_gone_is_dead_however_fresh_the_beat(tmp_path: Path) -> None:
+    """The process decides where it can be checked."""
+    assert state(write(tmp_path, pid=NOBODY)) == "dead"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="start times are known on Linux only")
+def test_a_later_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> None:
+    """Numbers come again; start times do not."""
+    mine = process_identity(os.getpid())
+    assert mine is not None
+    assert state(write(tmp_path, process=mine + "0")) == "dead"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="boots are known on Linux only")
+def test_a_restart_of_the_machine_ended_the_run(tmp_path: Path) -> None:
+    """A beat of an earlier boot of this machine is that of a dead run."""
+    mine = process_identity(os.getpid())
+    assert mine is not None
+    _, _, rest = mine.partition("/")
+    assert state(write(tmp_path, process=f"another-boot/{rest}")) == "dead"
+
+
+@pytest.mark.parametrize(("age", "expected"), [(1, "alive"), (91, "dead")])
+def test_elsewhere_the_age_decides(age: float, expected: str, tmp_path: Path) -> None:
+    """A run on another machine is dead when three intervals passed without a beat."""
+    path = write(tmp_path, age=age, host="elsewhere", process="a-boot/a-namespace/7", pid=1)
+    assert state(path) == expected
+
+
+def test_a_living_process_that_does_not_beat_is_stalled_not_dead(tmp_path: Path) -> None:
+    """Frozen or starved is told apart from gone."""
+    assert state(write(tmp_path, age=91)) == "stalled"
+    assert state(write(tmp_path, age=40), stale_after=20) == "stalled"
+
+
+def test_a_run_that_is_stuck_on_an_item_is_stalled(tmp_path: Path) -> None:
+    """It beats, but it does not get along; the reason tells with what."""
+    status = read_heartbeat(write(tmp_path, stalled=True, slug_seconds=400.0), utc_now=lambda: NOW)
+    assert status.state is HeartbeatState.STALLED
+    assert "401 s on 'item-1'" in status.reason
+
+
+def test_a_run_whose_loop_is_blocked_is_stalled(tmp_path: Path) -> None:
+    """The lag in the beat tells busy from well."""
+    assert state(write(tmp_path, loop_lag_seconds=0.5)) == "alive"
+    assert state(write(tmp_path, loop_lag_seconds=31.0)) == "stalled"
+    assert state(write(tmp_path, loop_lag_seconds=0.5), max_loop_lag=0.1) == "stalled"
+
+
+def test_a_stopped_run_is_not_dead(tmp_path: Path) -> None:
+    """A proper end raises no alarm, long after and with the process gone."""
+    assert state(write(tmp_path, state="stopped", pid=NOBODY, age=9000)) == "stopped"
+
+
+def test_a_heartbeat_of_0_7_is_judged_by_its_age(tmp_path: Path) -> None:
+    """Two fields were all there was."""
+    path = tmp_path / "heartbeat.json"
+    path.write_text(json.dumps({"timestamp": "2026-01-01T11:59:50Z", "slug": "a"}))
+    assert state(path) == "alive"
+    path.write_text(json.dumps({"timestamp": "2026-01-01T11:50:00+00:00", "slug": None}))
+    assert state(path) == "dead"
+
+
+def test_a_clock_ahead_of_ours_is_no_reason_to_worry(tmp_path: Path) -> None:
+    """A beat from the future has come just now."""
+    assert read_heartbeat(write(tmp_path, age=-50), utc_now=lambda: NOW).age_seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (None, "there is no heartbeat at"),
+        ("", "is no heartbeat"),
+        ("[]", "instead of an object"),
+        ('{"slug": "a"}', "has no timestamp"),
+        ('{"timestamp": "yesterday"}', "is no heartbeat"),
+    ],
+)
+def test_what_is_no_heartbeat_is_dead_and_says_why(
+    content: str | None, reason: str, tmp_path: Path
+) -> None:
+    """Missing and broken files do not raise: the watchdog needs an answer."""
+    path = tmp_path / "heartbeat.json"
+    if content is not None:
+        path.write_text(content)
+    status = read_heartbeat(path)
+    assert status.state is HeartbeatState.DEAD
+    assert reason in status.reason
+
+
+values = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=9)
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    changes=st.dictionaries(
+        st.sampled_from(
+            ["timestamp", "slug", "slug_seconds", "stalled", "loop_lag_seconds", "state", "pid",
+             "host", "process", "interval_seconds"]
+        ),
+        values,
+    )
+)  # fmt: skip
+def test_no_content_makes_the_reader_raise(
+    changes: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Whatever a file says, there is a verdict with a reason."""
+    status = read_heartbeat(write(tmp_path_factory.mktemp("beat"), **changes))
+    assert status.state in HeartbeatState
+    assert status.reason
+
+
+def test_a_monitor_and_the_reader_understand_each_other(tmp_path: Path) -> None:
+    """Running, stuck and stopped, as the monitor writes them."""
+    with fast_time() as clock:
+        monitor = HeartbeatMonitor(tmp_path, azure_client=None, slug_timeout_seconds=None)
+        monitor.set_slug("a")
+        assert read_heartbeat(tmp_path).state is HeartbeatState.ALIVE
+        clock.advance(200)
+        assert read_heartbeat(tmp_path).state is HeartbeatState.STALLED
+        monitor.stop()
+        assert read_heartbeat(tmp_path).state is HeartbeatState.STOPPED
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_a_killed_run_is_dead_at_once_even_as_a_zombie(tmp_path: Path) -> None:
+    """kill -9 shows without waiting for any interval, also before its parent has noticed."""
+    code = """
+        import sys
+        from pathlib import Path
+        from infra_core.azure.monitoring import HeartbeatMonitor
+        HeartbeatMonitor(Path(sys.argv[1]), azure_client=None).start()
+        print("started", flush=True)
+        sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"started\n"
+        assert read_heartbeat(tmp_path).state is HeartbeatState.ALIVE
+        run.kill()
+        # Wait for the end without reaping: it stays a zombie.
+        os.waitid(os.P_PID, run.pid, os.WEXITED | os.WNOWAIT)
+        assert read_heartbeat(tmp_path).state is HeartbeatState.DEAD
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_frozen_run_is_stalled_not_dead(tmp_path: Path) -> None:
+    """A process that is there and does not beat."""
+    code = """
+        import sys
+        from pathlib import Path
+        from infra_core.azure.monitoring import HeartbeatMonitor
+        HeartbeatMonitor(Path(sys.argv[1]), azure_client=None).start()
+        print("started", flush=True)
+        sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == b"started\n"
+        run.send_signal(signal.SIGSTOP)
+        later = datetime.now(timezone.utc) + timedelta(seconds=120)
+        assert read_heartbeat(tmp_path, utc_now=lambda: later).state is HeartbeatState.STALLED
+        run.kill()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_beat_for_its_parent(tmp_path: Path) -> None:
+    """The heartbeat stays the parent's, whatever the child does with the monitor it inherited."""
+    code = """
+        import os, sys
+        from pathlib import Path
+        from infra_core.azure.monitoring import HeartbeatMonitor, read_heartbeat
+        monitor = HeartbeatMonitor(Path(sys.argv[1]), azure_client=None)
+        monitor.start()
+        child = os.fork()
+        if child == 0:
+            monitor.set_slug("child")
+            monitor.stop()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        status = read_heartbeat(sys.argv[1])
+        assert (status.pid, status.slug, status.state.value) == (os.getpid(), None, "alive")
+        monitor.stop()
+    """
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], check=True, timeout=50
+    )

@@ -1,0 +1,816 @@
+"""The run log: every line on the disk at once, every line in the mirror in the end."""
+
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from hypothesis import given, settings, strategies as st
+
+from infra_core.azure.monitoring import RunLogWriter
+from infra_core.azure.monitoring._plain import plain_value, without_secrets
+from infra_core.azure.monitoring.run_log_writer import RunLogHandler
+from infra_core.runtime import redact_secrets
+
+SOON = 10.0
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+class Properties:
+    def __init__(self, blob: "Blob") -> None:
+        self.size = len(blob.data)
+        self.blob_type = blob.kind
+        self.append_blob_committed_block_count = blob.blocks
+        self.is_append_blob_sealed = False
+
+
+@dataclass
+class Blob:
+    kind: str = "AppendBlob"
+    data: bytes = b""
+    blocks: int = 0
+
+
+@dataclass
+class Container:
+    """The part of a container client that the mirror uses, with the service's rules."""
+
+    blobs: dict[str, Blob] = field(default_factory=dict)
+    failures: list[Exception | str] = field(default_factory=list)
+    uploaded: int = 0
+    appends: int = 0
+    max_blocks: int = 50_000
+    gate: threading.Event | None = None
+
+    def get_blob_client(self, name: str) -> "BlobClient":
+        return BlobClient(self, name)
+
+    def text(self) -> str:
+        return b"".join(self.blobs[name].data for name in sorted(self.blobs, key=order)).decode()
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text().splitlines()]
+
+
+def order(name: str) -> int:
+    match = re.search(r"\.(\d+)\.log$", name)
+    return int(match[1]) if match else 0
+
+
+def failure(status: int, code: str, kind: type[HttpResponseError]) -> HttpResponseError:
+    error: Any = kind(message=f"{code} sig=SECRET")
+    error.status_code = status
+    error.error_code = code
+    assert isinstance(error, HttpResponseError)
+    return error
+
+
+class BlobClient:
+    def __init__(self, container: Container, name: str) -> None:
+        self.container, self.name = container, name
+
+    def _blob(self) -> Blob:
+        try:
+            return self.container.blobs[self.name]
+        except KeyError:
+            raise failure(404, "BlobNotFound", ResourceNotFoundError) from None
+
+    def create_append_blob(self, **_: object) -> None:
+        if self.name in self.container.blobs:
+            raise failure(409, "BlobAlreadyExists", ResourceExistsError)
+        self.container.blobs[self.name] = Blob()
+
+    def append_block(
+        self, data: bytes, *, length: int, appendpos_condition: int
+    ) -> dict[str, object]:
+        box = self.container
+        box.appends += 1
+        if box.gate is not None:
+            assert box.gate.wait(SOON)
+        fault = box.failures.pop(0) if box.failures else None
+        if isinstance(fault, Exception):
+            raise fault
+        blob = self._blob()
+        if len(blob.data) != appendpos_condition:
+            raise failure(412, "AppendPositionConditionNotMet", HttpResponseError)
+        if blob.blocks >= box.max_blocks:
+            raise failure(409, "BlockCountExceedsLimit", ResourceExistsError)
+        assert length == len(data)
+        box.uploaded += length
+        blob.data += data
+        blob.blocks += 1
+        if fault == "answer lost":
+            raise HttpResponseError(message="connection lost")
+        return {
+            "blob_append_offset": str(appendpos_condition),
+            "blob_committed_block_count": blob.blocks,
+        }
+
+    def get_blob_properties(self) -> Properties:
+        return Properties(self._blob())
+
+    def download_blob(self, *, offset: int, length: int) -> Any:
+        piece = self._blob().data[offset : offset + length]
+
+        class Download:
+            def readall(self) -> bytes:
+                return piece
+
+        return Download()
+
+
+class Client:
+    """A storage client of today: it has a container."""
+
+    def __init__(self, container: Container, *, configured: bool = True) -> None:
+        self._container, self._configured = container, configured
+
+    def is_configured(self) -> bool:
+        return self._configured
+
+    def container(self) -> Container:
+        return self._container
+
+    def blob_name_for_path(self, path: Path) -> str:
+        return f"runs/{path.name}"
+
+
+@pytest.fixture
+def container() -> Container:
+    return Container()
+
+
+Make = Callable[..., RunLogWriter]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Make writers that are closed at the end."""
+    made: list[RunLogWriter] = []
+
+    def factory(client: Any = None, **options: Any) -> RunLogWriter:
+        options.setdefault("mirror_interval", 0.01)
+        made.append(RunLogWriter(tmp_path, azure_client=client, **options))
+        return made[-1]
+
+    yield factory
+    for writer in made:
+        writer.close(0)
+
+
+# Lines
+
+
+def test_a_line_is_on_the_disk_when_write_returns(make: Make, tmp_path: Path) -> None:
+    """timestamp, event and properties, as one JSON object in one line below `_logs`."""
+    now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    log = make(utc_now=lambda: now)
+    entry = log.write("asset_downloaded", url="https://a.example/a.png", size=7)
+    assert log.path == tmp_path / "_logs" / "run.log"
+    assert log.path.read_bytes() == (
+        b'{"timestamp": "2026-01-02T03:04:05+00:00", "event": "asset_downloaded", '
+        b'"url": "https://a.example/a.png", "size": 7}\n'
+    )
+    assert lines(log.path) == [entry]
+
+
+def test_labels_are_in_every_line(make: Make) -> None:
+    """What is the same for all lines is said once."""
+    log = make(labels={"service": "crawler", "event": "no"})
+    log.write("a")
+    log.write("b", service="other")
+    assert [(line["event"], line["service"]) for line in lines(log.path)] == [
+        ("a", "crawler"),
+        ("b", "other"),
+    ]
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+@dataclass
+class Point:
+    x: int
+    hidden: str = field(default="h", repr=False)
+
+
+class Broken:
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (Path("a/b"), "a/b"),
+        (datetime(2026, 1, 1, tzinfo=timezone.utc), "2026-01-01T00:00:00+00:00"),
+        (Colour.RED, "red"),
+        (Point(1), {"x": 1}),
+        (b"\xff\x00a", "\\xff\x00a"),
+        ({1: {2}}, {"1": [2]}),
+        ({(1, 2): None}, {"[1, 2]": None}),
+        (float("nan"), "nan"),
+        (10**30, hex(10**30)),
+        (Decimal("1.5"), "1.5"),
+        (UUID(int=1), str(UUID(int=1))),
+        (ValueError("bad"), "ValueError: bad"),
+        (Broken(), "<Broken that cannot be printed>"),
+        ("\ud800", "\ud800"),
+        ("a\u2028b\x85c\nd", "a\u2028b\x85c\nd"),
+    ],
+)
+def test_any_property_makes_a_line(value: object, expected: object, make: Make) -> None:
+    """Nothing is refused, and what JSON does not know becomes text."""
+    log = make()
+    log.write("e", value=value)
+    [line] = log.path.read_bytes().splitlines()
+    written = json.loads(line.decode())["value"]
+    if isinstance(expected, dict) and "[1, 2]" in expected:
+        assert list(written.values()) == [None]
+    else:
+        assert written == expected
+
+
+def test_cycles_and_depth_are_bounded(make: Make) -> None:
+    """A structure that contains itself makes a line as well."""
+    loop: dict[str, Any] = {}
+    loop["self"] = loop
+    log = make()
+    log.write("e", loop=loop)
+    assert "nested more than" in log.path.read_text()
+
+
+anything = st.recursive(
+    st.one_of(
+        st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(),
+        st.datetimes(), st.decimals(allow_nan=True), st.builds(Broken), st.complex_numbers(),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.one_of(st.text(), st.integers(), st.binary()), inner, max_size=4),
+    ),
+    max_leaves=10,
+)  # fmt: skip
+
+
+@settings(max_examples=100, deadline=None)
+@given(value=anything)
+def test_every_value_becomes_json_data(value: object) -> None:
+    """Whatever it is, it can be written and read again, and is the same twice."""
+    plain = plain_value(value)
+    text = json.dumps(plain, allow_nan=False)
+    assert json.loads(text) == plain
+    assert plain_value(plain) == plain
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    text=st.one_of(
+        st.text(),
+        st.lists(
+            st.sampled_from(
+                ["sig", "code", "=", "key", "token", ":", "//", "@", "Bearer ", "eyJ", "abc123",
+                 "%3D", '"', "\\", "&", "auth", "ſig", "toKen", "passwd", "a.b"]  # noqa: RUF001
+            )
+        ).map("".join),
+    )
+)  # fmt: skip
+def test_the_shortcut_of_the_redactor_hides_nothing_less(text: str) -> None:
+    """Texts that skip the redactor are texts that it would not change."""
+    assert without_secrets(text) == redact_secrets(text)
+
+
+def test_secrets_are_redacted(make: Make) -> None:
+    """By the name of the property and wherever they stand in a text; a status code is none."""
+    log = make()
+    entry = log.write(
+        "e",
+        password="SECRET1",
+        url="https://a.example/f?code=SECRET2",
+        headers={"x-functions-key": "SECRET3", "Accept": "*/*"},
+        nested=[{"connection": "AccountKey=SECRET4=="}],
+        code=404,
+    )
+    assert "SECRET" not in log.path.read_text()
+    assert "SECRET" not in json.dumps(entry)
+    assert entry["code"] == 404
+    assert entry["headers"]["Accept"] == "*/*"
+
+
+def test_a_huge_line_is_cut_visibly(make: Make) -> None:
+    """A line has at most 1 MiB and says what it lost."""
+    log = make()
+    log.write("e", blob={f"k{number}": "x" * 100_000 for number in range(50)}, url="u")
+    [line] = lines(log.path)
+    assert log.path.stat().st_size <= 1024 * 1024
+    assert line["event"] == "e"
+    assert "are allowed" in line["truncated"]
+
+
+def test_a_full_disk_is_told_and_leaves_no_torn_line(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that the disk cuts short raises, and what was written of it is taken back."""
+    log = make()
+    log.write("first")
+    real = os.write
+    room = [20]
+
+    def write(fd: int, data: bytes) -> int:
+        if room[0] == 0:
+            raise OSError(28, "No space left on device")
+        room[0], piece = 0, data[: room[0]]
+        return real(fd, piece)
+
+    monkeypatch.setattr(os, "write", write)
+    with pytest.raises(OSError, match="No space"):
+        log.write("second")
+    monkeypatch.undo()
+    log.write("third")
+    assert [line["event"] for line in lines(log.path)] == ["first", "third"]
+
+
+def test_a_torn_line_of_a_killed_writer_costs_only_itself(make: Make) -> None:
+    """The next line begins on a line of its own."""
+    log = make()
+    log.write("first")
+    with log.path.open("ab") as file:
+        file.write(b'{"event": "to')
+    log.write("second")
+    kept = log.path.read_text().splitlines()
+    assert len(kept) == 3
+    assert json.loads(kept[2])["event"] == "second"
+
+
+def test_a_log_that_is_removed_meanwhile_is_made_again(make: Make) -> None:
+    """Somebody who tidies up does not silence the log."""
+    log = make()
+    log.write("first")
+    log.path.unlink()
+    log.write("second")
+    assert [line["event"] for line in lines(log.path)] == ["second"]
+
+
+def test_fsync_flushes_every_line(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `fsync=True` a line has reached the disk when `write` returns."""
+    flushed: list[int] = []
+    monkeypatch.setattr(os, "fsync", flushed.append)
+    make().write("a")
+    assert flushed == []
+    make(fsync=True).write("b")
+    assert len(flushed) == 1
+
+
+def test_the_active_span_is_in_the_line(make: Make) -> None:
+    """Lines correlate with traces."""
+    trace = pytest.importorskip("opentelemetry.trace")
+    context = trace.SpanContext(trace_id=1, span_id=2, is_remote=False)
+    log = make()
+    with trace.use_span(trace.NonRecordingSpan(context)):
+        entry = log.write("e")
+    assert (entry["trace_id"], entry["span_id"]) == (f"{1:032x}", f"{2:016x}")
+
+
+# Many writers
+
+
+def test_threads_write_whole_lines(make: Make) -> None:
+    """Concurrent writers lose nothing and tear nothing."""
+    log = make()
+
+    def work(name: int) -> None:
+        for number in range(200):
+            log.write("e", worker=name, number=number, text="x" * 300)
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = {(line["worker"], line["number"]) for line in lines(log.path)}
+    assert found == {(name, number) for name in range(8) for number in range(200)}
+
+
+def all_lines(root: Path) -> list[dict[str, Any]]:
+    return [line for path in sorted((root / "_logs").glob("run*.log")) for line in lines(path)]
+
+
+def test_processes_write_whole_lines_and_rotate_together(tmp_path: Path) -> None:
+    """Processes share one log, through rotations, without losing or tearing a line."""
+    code = """
+        import sys
+        from pathlib import Path
+        from infra_core.azure.monitoring import RunLogWriter
+        log = RunLogWriter(Path(sys.argv[1]), azure_client=None, max_bytes=20_000)
+        for number in range(300):
+            log.write("e", worker=int(sys.argv[2]), number=number, text="x" * 100)
+    """
+    workers = [
+        subprocess.Popen([sys.executable, "-c", textwrap.dedent(code), str(tmp_path), str(name)])
+        for name in range(3)
+    ]
+    for worker in workers:
+        assert worker.wait(50) == 0
+    found = [(line["worker"], line["number"]) for line in all_lines(tmp_path)]
+    assert sorted(found) == [(name, number) for name in range(3) for number in range(300)]
+    files = sorted((tmp_path / "_logs").iterdir())
+    assert len(files) > 3
+    assert all(file.stat().st_size <= 20_000 for file in files)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_goes_on_writing(tmp_path: Path) -> None:
+    """A writer that was in use before the fork works in both processes."""
+    code = """
+        import os, sys
+        from pathlib import Path
+        from infra_core.azure.monitoring import RunLogWriter
+        log = RunLogWriter(Path(sys.argv[1]), azure_client=None)
+        log.write("before")
+        child = os.fork()
+        for number in range(200):
+            log.write("child" if child == 0 else "parent", number=number)
+        if child == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+    """
+    subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], check=True, timeout=50
+    )
+    events = [line["event"] for line in lines(tmp_path / "_logs" / "run.log")]
+    assert (events.count("child"), events.count("parent"), len(events)) == (200, 200, 401)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_lines_survive_kill_9(tmp_path: Path) -> None:
+    """A line whose `write` returned is there, however the process ended."""
+    code = """
+        import os, signal, sys
+        from pathlib import Path
+        from infra_core.azure.monitoring import RunLogWriter
+        log = RunLogWriter(Path(sys.argv[1]), azure_client=None)
+        for number in range(500):
+            log.write("e", number=number)
+        os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], check=False, timeout=50
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert [line["number"] for line in lines(tmp_path / "_logs" / "run.log")] == list(range(500))
+
+
+# Rotation
+
+
+def test_the_file_rotates_by_size(make: Make, tmp_path: Path) -> None:
+    """Segments are numbered, none is larger than allowed, and no line is lost."""
+    log = make(max_bytes=1024)
+    for number in range(50):
+        log.write("e", number=number)
+    names = sorted(path.name for path in (tmp_path / "_logs").iterdir())
+    assert names[:2] == ["run.000001.log", "run.000002.log"]
+    assert names[-1] == "run.log"
+    assert [line["number"] for line in all_lines(tmp_path)] == list(range(50))
+
+
+def test_rotated_files_are_kept_as_asked(make: Make, tmp_path: Path) -> None:
+    """`keep=2` leaves two rotated files; by default all stay."""
+    log = make(max_bytes=1024, keep=2)
+    for number in range(100):
+        log.write("e", number=number)
+    assert len(list((tmp_path / "_logs").iterdir())) == 3
+    numbers = [line["number"] for line in all_lines(tmp_path)]
+    assert numbers == list(range(numbers[0], 100))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_bytes": 10}, {"keep": 0}, {"mirror_interval": 0}, {"max_blocks": 50_001}],
+)
+def test_limits_are_checked(options: dict[str, Any], make: Make) -> None:
+    """Senseless limits are refused with the parameter's name."""
+    with pytest.raises(ValueError, match=next(iter(options))):
+        make(**options)
+
+
+# The mirror
+
+
+def test_lines_reach_the_append_blob_by_themselves(make: Make, container: Container) -> None:
+    """Without any flush the mirror follows."""
+    log = make(Client(container))
+    log.write("first")
+    log.write("second")
+    mirror = log._mirror
+    assert mirror is not None
+    with mirror._changed:
+        assert mirror._changed.wait_for(lambda: mirror._reached >= mirror._wanted, SOON)
+    assert container.text() == log.path.read_text()
+    assert list(container.blobs) == ["runs/run.log"]
+
+
+def test_the_mirror_is_filled_in_batches_and_linearly(make: Make, container: Container) -> None:
+    """Every byte is uploaded once, and many lines share a block."""
+    log = make(Client(container), mirror_interval=0.05)
+    for number in range(2000):
+        log.write("e", number=number)
+    assert log.flush(SOON)
+    assert container.uploaded == log.path.stat().st_size
+    assert container.appends < 40
+    assert container.text() == log.path.read_text()
+
+
+def test_write_does_not_wait_for_the_mirror(make: Make, container: Container) -> None:
+    """While an upload hangs, lines go on being written; flush is bounded."""
+    container.gate = threading.Event()
+    log = make(Client(container))
+    for number in range(100):
+        log.write("e", number=number)
+    assert len(lines(log.path)) == 100
+    assert not log.flush(0.01)
+    container.gate.set()
+    assert log.flush(SOON)
+
+
+def test_the_mirror_survives_an_outage(
+    make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Failures are logged without secrets, never raised, and nothing is missing in the end."""
+    container.failures = [failure(503, "ServerBusy", HttpResponseError), OSError("no route")]
+    log = make(Client(container))
+    for number in range(20):
+        log.write("e", number=number)
+    while not log.flush(0.05):
+        continue
+    assert container.text() == log.path.read_text()
+    assert "run log mirror failed" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+def test_a_batch_whose_answer_was_lost_is_not_sent_twice(make: Make, container: Container) -> None:
+    """The append position tells that it arrived."""
+    container.failures = ["answer lost"]
+    log = make(Client(container))
+    log.write("first")
+    assert log.flush(SOON)
+    log.write("second")
+    assert log.flush(SOON)
+    assert container.text() == log.path.read_text()
+
+
+def test_a_restart_goes_on_where_the_last_run_ended(
+    make: Make, container: Container, tmp_path: Path
+) -> None:
+    """What an outage left unmirrored is mirrored by the next run, in order and once."""
+    container.failures = [failure(503, "ServerBusy", HttpResponseError)] * 1000
+    log = make(Client(container))
+    log.write("lost so far")
+    assert not log.close(0.05)
+    container.failures = []
+    again = make(Client(container))
+    again.write("after the restart")
+    assert again.flush(SOON)
+    assert container.text() == again.path.read_text()
+    assert len(container.events()) == 2
+
+
+def test_a_kill_between_append_and_book_keeping_doubles_nothing(
+    make: Make, container: Container, tmp_path: Path
+) -> None:
+    """The state file may be older than the blob; what landed is recognised."""
+    log = make(Client(container))
+    log.write("first")
+    assert log.flush(SOON)
+    state = tmp_path / "_state" / "run_log_mirror.json"
+    before = state.read_bytes()
+    log.write("second")
+    assert log.close(SOON)
+    state.write_bytes(before)
+    again = make(Client(container))
+    again.write("third")
+    assert again.flush(SOON)
+    assert container.text() == again.path.read_text()
+
+
+def test_blobs_roll_before_their_limit_of_blocks(make: Make, container: Container) -> None:
+    """Another blob follows in time; together they hold every line in order."""
+    log = make(Client(container), max_blocks=3)
+    for number in range(8):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    assert sorted(container.blobs) == ["runs/run.000001.log", "runs/run.000002.log", "runs/run.log"]
+    assert [event["number"] for event in container.events()] == list(range(8))
+
+
+def test_a_409_rolls_as_well(make: Make, container: Container) -> None:
+    """A blob that takes no more blocks is followed by another one."""
+    container.max_blocks = 2
+    log = make(Client(container))
+    for number in range(5):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    assert [event["number"] for event in container.events()] == list(range(5))
+    assert len(container.blobs) == 3
+
+
+def test_a_log_that_0_7_left_as_a_block_blob_is_left_alone(
+    make: Make, container: Container
+) -> None:
+    """What 0.7 uploaded stays as it is, and the lines go to the next name."""
+    container.blobs["runs/run.log"] = Blob("BlockBlob", b'{"event": "old"}\n', 0)
+    log = make(Client(container))
+    log.write("new")
+    assert log.flush(SOON)
+    assert [event["event"] for event in container.events()] == ["old", "new"]
+
+
+def test_another_machine_s_lines_stay(make: Make, container: Container) -> None:
+    """Somebody else appends to the same blob: both logs are whole."""
+    log = make(Client(container))
+    log.write("ours 1")
+    assert log.flush(SOON)
+    container.blobs["runs/run.log"].data += b'{"event": "theirs"}\n'
+    log.write("ours 2")
+    assert log.flush(SOON)
+    assert [event["event"] for event in container.events()] == ["ours 1", "theirs", "ours 2"]
+
+
+def test_a_removed_blob_is_made_again_with_its_lines(make: Make, container: Container) -> None:
+    """The lines are still on the disk, so the mirror has them again."""
+    log = make(Client(container))
+    log.write("first")
+    assert log.flush(SOON)
+    container.blobs.clear()
+    log.write("second")
+    assert log.flush(SOON)
+    assert [event["event"] for event in container.events()] == ["first", "second"]
+
+
+def test_rotation_and_outage_together_lose_nothing(
+    make: Make, container: Container, tmp_path: Path
+) -> None:
+    """Segments that were rotated during an outage are mirrored before they are removed."""
+    container.failures = [OSError("no route")] * 3
+    log = make(Client(container), max_bytes=1024, keep=1)
+    for number in range(100):
+        log.write("e", number=number)
+    while not log.flush(0.05):
+        continue
+    assert log.close(SOON)
+    assert [event["number"] for event in container.events()] == list(range(100))
+    assert len(list((tmp_path / "_logs").iterdir())) == 2
+
+
+def test_a_replaced_local_file_is_mirrored_from_its_start(make: Make, container: Container) -> None:
+    """A new log in an old place is not mistaken for a part that is mirrored already."""
+    log = make(Client(container))
+    log.write("old", text="x" * 600)
+    assert log.close(SOON)
+    log.path.unlink()
+    again = make(Client(container))
+    again.write("new", text="y" * 700)
+    assert again.flush(SOON)
+    assert [event["event"] for event in container.events()] == ["old", "new"]
+
+
+def test_several_writers_share_one_mirror(make: Make, container: Container) -> None:
+    """Whoever mirrors takes everybody's lines, and everybody's flush waits for its own."""
+    first, second = make(Client(container)), make(Client(container))
+    for number in range(50):
+        first.write("first", number=number)
+        second.write("second", number=number)
+    assert first.flush(SOON)
+    assert second.flush(SOON)
+    assert container.text() == first.path.read_text()
+    assert container.uploaded == first.path.stat().st_size
+
+
+def test_a_client_with_upload_file_only_works(make: Make) -> None:
+    """Clients of 0.7's shape get the whole file, in batches, and are called once each."""
+    uploads: list[str] = []
+
+    class Old:
+        def is_configured(self) -> bool:
+            return True
+
+        def upload_file(self, path: Path) -> None:
+            uploads.append(path.read_text())
+
+    log = make(Old())
+    for number in range(100):
+        log.write("e", number=number)
+    assert log.flush(SOON)
+    assert uploads[-1] == log.path.read_text()
+    assert len(uploads) < 10
+
+
+def test_an_upload_file_that_swallows_errors_is_told_not_to(make: Make) -> None:
+    """Only what really arrived counts as mirrored."""
+    strict: list[bool] = []
+
+    class Swallowing:
+        def is_configured(self) -> bool:
+            return True
+
+        def upload_file(self, path: Path, *, raise_on_error: bool = False) -> None:
+            strict.append(raise_on_error)
+
+    log = make(Swallowing())
+    log.write("e")
+    assert log.flush(SOON)
+    assert strict == [True]
+
+
+def test_an_unconfigured_client_means_no_mirror(make: Make, container: Container) -> None:
+    """The log stays on this machine, and flush does not wait for nothing."""
+    log = make(Client(container, configured=False))
+    log.write("e")
+    assert log.flush(SOON)
+    assert container.blobs == {}
+
+
+def test_a_useless_client_is_logged_not_raised(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failing mirror never raises."""
+
+    class Useless:
+        def is_configured(self) -> bool:
+            return True
+
+    log = make(Useless())
+    log.write("e")
+    assert not log.flush(0.2)
+    assert "neither container() nor upload_file()" in caplog.text
+
+
+def test_write_after_close_opens_the_log_again(make: Make, container: Container) -> None:
+    """A late line is better than a lost one."""
+    log = make(Client(container))
+    log.write("first")
+    assert log.close(SOON)
+    log.write("second")
+    assert log.close(SOON)
+    assert [event["event"] for event in container.events()] == ["first", "second"]
+
+
+def test_threads_end_with_close(make: Make, container: Container) -> None:
+    """A closed log leaves no thread."""
+    before = threading.active_count()
+    log = make(Client(container))
+    log.write("e")
+    assert log.close(SOON)
+    assert threading.active_count() == before
+
+
+# The handler
+
+
+def test_log_records_become_lines(make: Make) -> None:
+    """Message, level, logger, extra fields and the traceback, redacted."""
+    log = make()
+    logger = logging.Logger("crawler")  # noqa: LOG001 - one that no other test sees
+    logger.addHandler(RunLogHandler(log))
+    logger.info("got %s", "it", extra={"url": "https://a.example/?sig=SECRET", "event": "x"})
+    try:
+        raise ValueError("token=SECRET")
+    except ValueError:
+        logger.exception("failed")
+    first, second = lines(log.path)
+    assert first["event"] == "log"
+    assert (first["level"], first["logger"], first["message"]) == ("INFO", "crawler", "got it")
+    assert "ValueError" in second["exception"]
+    assert "SECRET" not in log.path.read_text()
+
+
+def test_a_failing_handler_does_not_raise(
+    make: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As with every handler of logging."""
+    (tmp_path / "_logs").write_text("a file, not a folder")
+    logger = logging.Logger("crawler")  # noqa: LOG001 - one that no other test sees
+    logger.addHandler(RunLogHandler(make()))
+    logger.info("hello")
+    assert "Logging error" in capsys.readouterr().err

@@ -1,0 +1,760 @@
+"""Telemetry: what may be sent, what arrives, and what happens to what does not."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from infra_core.azure.exceptions import ConfigurationError
+from infra_core.azure.monitoring import (
+    TELEMETRY_EVENTS,
+    TelemetryClient,
+    TelemetryConfig,
+    TelemetryEvent,
+)
+from infra_core.azure.monitoring._envelope import MAX_ITEM_BYTES, Item, encode_item, shorten
+from infra_core.azure.monitoring._ingestion import Answer, judge, parse_retry_after
+from infra_core.azure.monitoring._sender import SenderLimits
+from infra_core.azure.monitoring.testing import IngestionServer, reply
+from infra_core.runtime import RetryPolicy
+
+SOON = 10.0
+QUICK = SenderLimits(
+    batch_seconds=0.02,
+    retry=RetryPolicy(max_retries=4, backoff=0.001, max_backoff=0.5),
+)
+
+
+@pytest.fixture
+def server() -> Iterator[IngestionServer]:
+    """A server that speaks the ingestion protocol."""
+    with IngestionServer() as running:
+        yield running
+
+
+Connect = Callable[..., TelemetryClient]
+
+
+@pytest.fixture
+def connect(server: IngestionServer) -> Iterator[Connect]:
+    """Make clients of the server, closed at the end."""
+    clients: list[TelemetryClient] = []
+
+    def factory(limits: SenderLimits = QUICK, **options: Any) -> TelemetryClient:
+        config = TelemetryConfig(server.connection_string)
+        client = TelemetryClient(config=config, limits=limits, **options)
+        clients.append(client)
+        return client
+
+    yield factory
+    for client in clients:
+        client.close(0)
+
+
+# What may be tracked
+
+
+def test_events_are_those_of_0_7() -> None:
+    """The enum and the set of names agree."""
+    assert {event.value for event in TelemetryEvent} == TELEMETRY_EVENTS
+    assert len(TELEMETRY_EVENTS) == 15
+
+
+@pytest.mark.parametrize("name", ["progress", "Progress", " PROGRESS ", TelemetryEvent.PROGRESS])
+def test_names_are_normalised(name: str) -> None:
+    """Case and surrounding blanks do not matter."""
+    client = TelemetryClient(config=TelemetryConfig(backend="log"))
+    assert client.validate_event(name) is TelemetryEvent.PROGRESS
+    assert client.validate_event("upload-attempt") is TelemetryEvent.UPLOAD_ATTEMPT
+
+
+def test_an_unknown_event_is_refused_with_those_allowed() -> None:
+    """The message lists the names there are."""
+    client = TelemetryClient(config=TelemetryConfig(backend="log"))
+    with pytest.raises(ValueError, match=r"'explode' is not one of: completed,.*upload_success"):
+        client.track_event("explode")
+
+
+@pytest.mark.parametrize(
+    ("properties", "message"),
+    [
+        ({"batch_id": 7}, "batch_id must be a string"),
+        ({"job_id": b"x"}, "job_id must be a string"),
+        ({"slug": 1.0}, "slug must be a string"),
+        ({"metadata": [1]}, "metadata must be a mapping"),
+        ({"metadata": {1: 2}}, "metadata keys must be strings"),
+    ],
+)
+def test_ids_and_metadata_are_checked(properties: dict[str, Any], message: str) -> None:
+    """Wrong types are the caller's mistake and raise."""
+    client = TelemetryClient(config=TelemetryConfig(backend="log"))
+    with pytest.raises(ValueError, match=message):
+        client.track_event("progress", **properties)
+
+
+def test_a_client_without_config_is_deprecated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It still works, from the environment, and says what to pass."""
+    monkeypatch.delenv("APPLICATIONINSIGHTS_CONNECTION_STRING", raising=False)
+    monkeypatch.delenv("APPINSIGHTS_INSTRUMENTATIONKEY", raising=False)
+    with pytest.warns(DeprecationWarning, match="from_env"):
+        TelemetryClient()
+
+
+# Settings
+
+
+def test_the_prefixed_variable_wins_over_the_plain_ones() -> None:
+    """Prefix, then connection string, then instrumentation key; blank ones do not count."""
+    env = {
+        "CRAWLER_APPLICATIONINSIGHTS_CONNECTION_STRING": "InstrumentationKey=a",
+        "APPLICATIONINSIGHTS_CONNECTION_STRING": "InstrumentationKey=b",
+        "APPINSIGHTS_INSTRUMENTATIONKEY": "c",
+    }
+    found = []
+    for name in [*env, ""]:
+        found.append(TelemetryConfig.from_env_with_prefix("CRAWLER", env=env).connection_string)
+        env[name] = "  "
+    assert found == ["InstrumentationKey=a", "InstrumentationKey=b", "c", None]
+
+
+def test_from_env_ignores_prefixed_variables() -> None:
+    """Another service's settings are not ours."""
+    env = {"CRAWLER_APPLICATIONINSIGHTS_CONNECTION_STRING": "InstrumentationKey=a"}
+    assert TelemetryConfig.from_env(env=env) == TelemetryConfig(None, enabled=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("k", "https://dc.services.visualstudio.com/v2.1/track"),
+        ("InstrumentationKey=k", "https://dc.services.visualstudio.com/v2.1/track"),
+        (
+            "instrumentationkey=k;IngestionEndpoint=https://weu.in.example/;LiveEndpoint=https://l",
+            "https://weu.in.example/v2.1/track",
+        ),
+        (
+            "InstrumentationKey=k;EndpointSuffix=ai.contoso.com;Location=weu",
+            "https://weu.dc.ai.contoso.com/v2.1/track",
+        ),
+    ],
+)
+def test_the_endpoint_comes_from_the_connection_string(text: str, url: str) -> None:
+    """IngestionEndpoint, else EndpointSuffix, else the global endpoint."""
+    ingestion = TelemetryConfig(text).ingestion()
+    assert (ingestion.key, ingestion.url) == ("k", url)
+
+
+@pytest.mark.parametrize(
+    "text", ["IngestionEndpoint=https://a.example", "InstrumentationKey=k;IngestionEndpoint=a"]
+)
+def test_an_unusable_connection_string_is_refused_without_showing_it(text: str) -> None:
+    """A mistake in the settings shows at the start, not in the night."""
+    with pytest.raises(ConfigurationError, match="Application Insights connection string"):
+        TelemetryClient(config=TelemetryConfig(text))
+
+
+def test_the_connection_string_does_not_show_in_repr() -> None:
+    """Secrets never show."""
+    config = TelemetryConfig("InstrumentationKey=abcdef")
+    assert "abcdef" not in repr(config) + repr(config.ingestion())
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    """The message lists the backends."""
+    with pytest.raises(ConfigurationError, match="applicationinsights, otel, log"):
+        TelemetryConfig(backend="carrier pigeon")  # type: ignore[arg-type]
+
+
+# The log
+
+
+def test_events_are_logged_when_nothing_is_configured(caplog: pytest.LogCaptureFixture) -> None:
+    """The log backend writes every event, and nothing at construction."""
+    with caplog.at_level(logging.INFO, logger="infra_core.azure.telemetry"):
+        client = TelemetryClient(config=TelemetryConfig.from_env(env={}), service_name="crawler")
+        assert caplog.records == []
+        client.track_event(TelemetryEvent.STARTED, batch_id="b", metadata={"n": 1}, path=Path("p"))
+        client.track_error("failed", error=ValueError("x"))
+    first, second = caplog.records
+    payload = json.loads(first.getMessage().removeprefix("telemetry_event "))
+    assert payload == {
+        "service": "crawler",
+        "event": "started",
+        "batch_id": "b",
+        "job_id": None,
+        "slug": None,
+        "metadata": {"n": 1, "path": "p"},
+    }
+    assert (first.levelname, second.levelname) == ("INFO", "ERROR")
+    assert second.getMessage().startswith("telemetry_error ")
+    assert client.flush(0)
+
+
+def test_a_disabled_client_is_silent(caplog: pytest.LogCaptureFixture) -> None:
+    """`enabled=False` switches off log and delivery, and still validates."""
+    client = TelemetryClient(config=TelemetryConfig("InstrumentationKey=k", enabled=False))
+    with caplog.at_level(logging.INFO):
+        client.track_event("started")
+    assert caplog.records == []
+    with pytest.raises(ValueError, match="is not one of"):
+        client.track_event("explode")
+
+
+def test_secrets_are_redacted_in_log_and_item(
+    server: IngestionServer, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the log nor the wire carries a token."""
+    client = connect()
+    with caplog.at_level(logging.INFO):
+        client.track_event(
+            "progress",
+            slug="https://a.example/?sig=SECRET1",
+            metadata={"password": "SECRET2", "deep": {"url": "https://u:SECRET3@h/"}},
+        )
+    assert client.flush(SOON)
+    assert "SECRET" not in caplog.text + json.dumps(server.items)
+
+
+# Delivery
+
+
+def test_an_event_arrives_as_a_custom_event(server: IngestionServer, connect: Connect) -> None:
+    """Ids, service and metadata are dimensions; numbers are measurements as well."""
+    client = connect(service_name="crawler")
+    client.track_event(
+        TelemetryEvent.COMPLETED, batch_id="b", job_id="j", metadata={"duration_ms": 1500, "a": {}}
+    )
+    assert client.flush(SOON)
+    [item] = server.items
+    assert item["name"] == "Microsoft.ApplicationInsights.Event"
+    assert item["iKey"] == "00000000-0000-4000-8000-000000000000"
+    assert item["tags"]["ai.cloud.role"] == "crawler"
+    assert item["data"]["baseType"] == "EventData"
+    assert item["data"]["baseData"] == {
+        "ver": 2,
+        "name": "completed",
+        "properties": {
+            "a": "{}",
+            "batch_id": "b",
+            "duration_ms": "1500",
+            "job_id": "j",
+            "service": "crawler",
+        },
+        "measurements": {"duration_ms": 1500.0},
+    }
+    [batch] = server.batches
+    assert batch.path == "/v2.1/track"
+    assert batch.headers["content-encoding"] == "gzip"
+    assert client.stats().delivered == 1
+
+
+def test_nothing_is_sent_at_construction(server: IngestionServer, connect: Connect) -> None:
+    """No false `started`, no connection, no thread before the first event."""
+    before = threading.active_count()
+    client = connect()
+    assert client.flush(SOON)
+    assert (server.batches, client.stats().tracked) == ([], 0)
+    assert threading.active_count() == before
+
+
+def test_an_error_with_an_exception_arrives_with_its_stack(
+    server: IngestionServer, connect: Connect
+) -> None:
+    """`track_error` sends the event, and the exception for the failure views."""
+    client = connect()
+    try:
+        raise ValueError("no such token=SECRET")
+    except ValueError as error:
+        client.track_error("failed", batch_id="b", error=error)
+    assert client.flush(SOON)
+    event, exception = server.items
+    assert event["data"]["baseData"]["properties"]["severity"] == "error"
+    assert exception["data"]["baseType"] == "ExceptionData"
+    [details] = exception["data"]["baseData"]["exceptions"]
+    assert details["typeName"] == "builtins.ValueError"
+    assert "test_an_error_with_an_exception" in details["stack"]
+    assert "SECRET" not in json.dumps(server.items)
+
+
+def test_events_of_a_moment_travel_in_one_request(
+    server: IngestionServer, connect: Connect
+) -> None:
+    """Many events, few requests, in order."""
+    client = connect()
+    for number in range(500):
+        client.track_event("progress", metadata={"n": number})
+    assert client.flush(SOON)
+    numbers = [int(item["data"]["baseData"]["properties"]["n"]) for item in server.items]
+    assert numbers == list(range(500))
+    assert len(server.batches) < 50
+
+
+def test_events_arrive_without_flush(server: IngestionServer, connect: Connect) -> None:
+    """An incomplete batch is sent after a moment."""
+    connect().track_event("started")
+    assert server.wait_for_items(1, SOON)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 0])
+def test_passing_failures_are_retried(
+    status: int, server: IngestionServer, connect: Connect
+) -> None:
+    """Overload, server errors and resets cost time, not events."""
+    server.plan(reply(status), reply(status))
+    client = connect()
+    client.track_event("started")
+    assert client.flush(SOON)
+    stats = client.stats()
+    assert server.names() == ["started"]
+    assert (stats.delivered, stats.dropped, stats.pending) == (1, 0, 0)
+    assert stats.retried == 2 or status == 0  # a reused connection is tried again at once
+
+
+def test_only_the_items_refused_by_a_206_are_sent_again(
+    server: IngestionServer, connect: Connect
+) -> None:
+    """Of a partial success the passing failures are retried, the lasting ones are counted."""
+    client = connect(QUICK)
+    gate = threading.Event()
+    server.plan(reply(200, hold=gate), reply(206, {0: 500, 2: 400}))
+    client.track_event("started")
+    assert server.wait_for_batches(1)
+    for number in range(4):
+        client.track_event("progress", metadata={"n": number})
+    gate.set()
+    assert not client.flush(SOON), "an item was lost, and flush says so"
+    assert [len(batch.items) for batch in server.batches] == [1, 4, 1]
+    assert server.batches[2].items[0]["data"]["baseData"]["properties"]["n"] == "0"
+    stats = client.stats()
+    assert (stats.tracked, stats.delivered, stats.retried) == (5, 4, 1)
+    assert stats.dropped_by_reason == {"item_400": 1}
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        (400, "http_400"),
+        (401, "http_401"),
+        (404, "http_404"),
+        (402, "quota_http_402"),
+        (439, "quota_http_439"),
+    ],
+)
+def test_lasting_refusals_are_counted_with_their_reason(
+    status: int,
+    reason: str,
+    server: IngestionServer,
+    connect: Connect,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What cannot be delivered is not retried, but counted and logged."""
+    server.plan(reply(status))
+    client = connect()
+    client.track_event("started")
+    assert not client.close(SOON)
+    assert client.stats().dropped_by_reason == {reason: 1}
+    assert len(server.batches) == 1
+    assert reason in caplog.text
+
+
+def test_a_short_retry_after_is_kept_to(server: IngestionServer, connect: Connect) -> None:
+    """A quota with a Retry-After within reason is waited out."""
+    server.plan(reply(439, retry_after="0.05"))
+    client = connect()
+    client.track_event("started")
+    assert client.flush(SOON)
+    assert client.stats().retried == 1
+
+
+def test_a_retry_after_beyond_reason_ends_the_retries(
+    server: IngestionServer, connect: Connect
+) -> None:
+    """Nobody waits a day: the events are counted as lost."""
+    server.plan(reply(429, retry_after="86400"))
+    client = connect()
+    client.track_event("started")
+    assert not client.flush(SOON)
+    assert client.stats().dropped_by_reason == {"retries_exhausted:http_429": 1}
+
+
+def test_retries_are_finite(server: IngestionServer, connect: Connect) -> None:
+    """After the last retry the items are counted as lost, with the last cause."""
+    server.plan(*[reply(503)] * 20)
+    client = connect()
+    client.track_event("started")
+    assert not client.flush(SOON)
+    assert client.stats().dropped_by_reason == {"retries_exhausted:http_503": 1}
+
+
+def test_nobody_listening_is_no_error_of_the_caller(caplog: pytest.LogCaptureFixture) -> None:
+    """A refused connection never raises: it is counted."""
+    config = TelemetryConfig("InstrumentationKey=k;IngestionEndpoint=http://127.0.0.1:9/")
+    client = TelemetryClient(config=config, limits=QUICK)
+    client.track_event("started")
+    assert not client.close(SOON)
+    assert client.stats().dropped_by_reason == {"retries_exhausted:ConnectionRefusedError": 1}
+
+
+def test_a_batch_that_is_too_large_is_split(server: IngestionServer, connect: Connect) -> None:
+    """413 halves the batch until it passes."""
+    client = connect()
+    gate = threading.Event()
+    server.plan(reply(200, hold=gate), reply(413), reply(413))
+    client.track_event("started")
+    assert server.wait_for_batches(1)
+    for _ in range(4):
+        client.track_event("progress")
+    gate.set()
+    assert client.flush(SOON)
+    assert len(server.items) == 5
+    assert client.stats().delivered == 5
+
+
+def test_redirects_within_the_host_are_followed_and_remembered(
+    server: IngestionServer, connect: Connect
+) -> None:
+    """308 moves the endpoint; later batches go there at once."""
+    server.plan(reply(308, location="/moved/v2.1/track"))
+    client = connect()
+    client.track_event("started")
+    assert client.flush(SOON)
+    client.track_event("completed")
+    assert client.flush(SOON)
+    assert [batch.path for batch in server.batches] == [
+        "/v2.1/track",
+        "/moved/v2.1/track",
+        "/moved/v2.1/track",
+    ]
+
+
+def test_redirects_elsewhere_are_not_followed(server: IngestionServer, connect: Connect) -> None:
+    """Telemetry goes to Azure Monitor or nowhere."""
+    server.plan(reply(308, location="https://evil.example/v2.1/track"))
+    client = connect()
+    client.track_event("started")
+    assert not client.flush(SOON)
+    assert client.stats().dropped_by_reason == {"http_308": 1}
+
+
+def test_an_idle_connection_that_the_server_closed_costs_nothing(
+    server: IngestionServer, connect: Connect
+) -> None:
+    """A kept-alive connection that turns out stale is replaced at once, without a retry."""
+    client = connect()
+    client.track_event("started")
+    assert client.flush(SOON)
+    server.plan(reply(0))
+    client.track_event("completed")
+    assert client.flush(SOON)
+    assert client.stats().retried == 0
+
+
+# Bounds
+
+
+def test_tracking_never_waits_for_the_network(server: IngestionServer, connect: Connect) -> None:
+    """While the server hangs, tracking goes on; what does not fit pushes out the oldest."""
+    gate = threading.Event()
+    server.plan(reply(200, hold=gate))
+    limits = SenderLimits(queue_items=10, batch_seconds=0.01)
+    client = connect(limits)
+    client.track_event("started")
+    assert server.wait_for_batches(1)
+    for number in range(100):
+        client.track_event("progress", metadata={"n": number})
+    stats = client.stats()
+    assert stats.dropped_by_reason == {"queue_full": 90}
+    assert stats.tracked == stats.delivered + stats.pending + stats.dropped == 101
+    assert not client.flush(0.01), "it is bounded"
+    gate.set()
+    assert client.flush(SOON)
+    assert server.items[-1]["data"]["baseData"]["properties"]["n"] == "99"
+
+
+def test_the_queue_is_bounded_by_memory_too(server: IngestionServer, connect: Connect) -> None:
+    """Large items push out others before their number does."""
+    gate = threading.Event()
+    server.plan(reply(200, hold=gate))
+    client = connect(SenderLimits(queue_bytes=20_000, batch_seconds=0.01))
+    client.track_event("started")
+    assert server.wait_for_batches(1)
+    for _ in range(10):
+        client.track_event("progress", metadata={"text": "x" * 5_000})
+    assert client.stats().dropped_by_reason["queue_full"] >= 6
+    gate.set()
+
+
+def test_the_thread_ends_when_idle_and_comes_back(
+    server: IngestionServer, connect: Connect
+) -> None:
+    """A client that is not used costs no thread."""
+    client = connect(SenderLimits(batch_seconds=0.01, idle_seconds=0.01))
+    for name in ("started", "completed"):
+        client.track_event(name)
+        assert client.flush(SOON)
+        sender: Any = client._exporter
+        thread = sender._thread
+        if thread is not None:
+            thread.join(SOON)
+        assert sender._thread is None
+    assert server.names() == ["started", "completed"]
+
+
+def test_events_after_close_are_counted(server: IngestionServer, connect: Connect) -> None:
+    """A closed client delivers nothing more, says so, and raises nothing."""
+    client = connect()
+    assert client.close(SOON)
+    client.track_event("started")
+    assert client.stats().dropped_by_reason == {"closed": 1}
+
+
+def test_close_accounts_for_what_it_leaves(server: IngestionServer, connect: Connect) -> None:
+    """What was queued when time was up is counted as dropped, the rest as pending."""
+    gate = threading.Event()
+    server.plan(reply(503, hold=gate))
+    client = connect()
+    client.track_event("started")
+    assert server.wait_for_batches(1)
+    client.track_event("completed")
+    assert not client.close(0.01)
+    assert client.stats().dropped_by_reason == {"closed": 1}
+    gate.set()
+    sender: Any = client._exporter
+    with sender._changed:
+        assert sender._changed.wait_for(lambda: not sender._pending(), SOON)
+    assert client.stats().dropped_by_reason == {"closed": 1, "closed:http_503": 1}
+
+
+def test_flush_does_not_wait_for_our_own_backoff(server: IngestionServer, connect: Connect) -> None:
+    """Who flushes gets another try at once, unless the server asked for patience."""
+    server.plan(reply(503))
+    policy = RetryPolicy(max_retries=3, backoff=3600, max_backoff=3600, jitter=False)
+    client = connect(SenderLimits(batch_seconds=0.001, retry=policy))
+    client.track_event("started")
+    assert server.wait_for_batches(1)
+    assert client.flush(SOON)
+    assert server.names() == ["started"]
+
+
+# Envelopes
+
+
+def test_long_values_are_cut_visibly() -> None:
+    """The cut text is as long as allowed and says how much is missing."""
+    item = Item("progress", "2026-01-01T00:00:00Z", "s", {"n" * 200: "v" * 10_000})
+    data = json.loads(encode_item(item, "k"))["data"]["baseData"]
+    [(name, value)] = data["properties"].items()
+    assert len(name) == 150
+    assert len(value) == 8_192
+    assert value.endswith(" characters cut off>")
+
+
+@given(text=st.text(max_size=200), limit=st.integers(40, 300))
+def test_shortened_texts_fit(text: str, limit: int) -> None:
+    """No text is longer than its limit, and short ones are untouched."""
+    short = shorten(text, limit)
+    assert len(short) <= limit
+    assert short == text or len(text) > limit
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    properties=st.dictionaries(
+        st.text(max_size=300), st.text(max_size=50).map(lambda t: t * 300), max_size=300
+    )
+)
+def test_every_item_fits_its_limit(properties: dict[str, str]) -> None:
+    """Whatever the properties, the item is valid JSON of at most 64 KB."""
+    item = Item("progress", "2026-01-01T00:00:00Z", "s", properties, {"m": 1.0})
+    encoded = encode_item(item, "k")
+    assert len(encoded) <= MAX_ITEM_BYTES
+    assert json.loads(encoded)["data"]["baseData"]["name"] == "progress"
+
+
+def test_left_out_properties_are_counted() -> None:
+    """More than 200 properties are too many; the item says how many are missing."""
+    item = Item("progress", "t", "s", {f"p{number}": "v" for number in range(230)})
+    properties = json.loads(encode_item(item, "k"))["data"]["baseData"]["properties"]
+    assert properties["infra_core.truncated"] == "30 more properties"
+
+
+# Answers
+
+
+@given(
+    status=st.one_of(st.sampled_from([0, -1, 200, 206, 400, 402, 413, 429]), st.integers(100, 599)),
+    body=st.one_of(
+        st.binary(max_size=50),
+        st.lists(st.tuples(st.integers(-2, 12), st.integers(0, 700)), max_size=8).map(
+            lambda errors: json.dumps(
+                {"errors": [{"index": i, "statusCode": s} for i, s in errors]}
+            ).encode()
+        ),
+    ),
+    retry_after=st.one_of(st.none(), st.floats(0, 1e6)),
+    count=st.integers(1, 10),
+)
+def test_every_item_of_every_answer_is_judged_once(
+    status: int, body: bytes, retry_after: float | None, count: int
+) -> None:
+    """Delivered, to be retried, or dropped with a reason: exactly one of them."""
+    verdict = judge(Answer(status, body, retry_after), count)
+    judged = [*verdict.delivered, *verdict.retry, *verdict.dropped]
+    assert sorted(judged) == list(range(count))
+    assert all(verdict.dropped.values())
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("7", 7.0),
+        ("1.5", 1.5),
+        ("-3", 0.0),
+        ("soon", None),
+        ("inf", None),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 40.0),
+        ("Thu, 01 Jan 1970 00:00:10 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_parsed(value: str | None, seconds: float | None) -> None:
+    """Seconds, dates, past dates and nonsense."""
+    assert parse_retry_after(value, now=60.0) == seconds
+
+
+# Processes
+
+
+def run_python(code: str, *arguments: str, timeout: float = 50.0) -> str:
+    """Run code in a new interpreter with warnings as errors, and return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, "PYTHONWARNINGS": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_last_event_before_exit_arrives(server: IngestionServer) -> None:
+    """A script that tracks and ends, without flush or close, loses nothing."""
+    run_python(
+        """
+        import sys
+        from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
+        client = TelemetryClient(config=TelemetryConfig(sys.argv[1]))
+        for number in range(1200):
+            client.track_event("progress", metadata={"n": number})
+        client.track_event("completed")
+        """,
+        server.connection_string,
+    )
+    assert len(server.items) == 1201
+    assert server.names()[-1] == "completed"
+
+
+def test_an_event_tracked_by_an_exit_handler_arrives(server: IngestionServer) -> None:
+    """Also one that is tracked after the client's own exit handler ran."""
+    run_python(
+        """
+        import atexit, sys
+        atexit.register(lambda: client.track_event("completed"))
+        from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
+        client = TelemetryClient(config=TelemetryConfig(sys.argv[1]))
+        client.track_event("started")
+        """,
+        server.connection_string,
+    )
+    assert server.names() == ["started", "completed"]
+
+
+def test_the_end_of_the_process_is_not_held_up_for_long(server: IngestionServer) -> None:
+    """With a server that hangs the interpreter ends within the bound, and says what was lost."""
+    gate = threading.Event()
+    server.plan(*[reply(200, hold=gate)] * 3)
+    out = run_python(
+        """
+        import sys, logging, time
+        logging.basicConfig(stream=sys.stdout)
+        from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
+        from infra_core.azure.monitoring._sender import SenderLimits
+        client = TelemetryClient(
+            config=TelemetryConfig(sys.argv[1]), limits=SenderLimits(exit_seconds=0.2)
+        )
+        client.track_event("started")
+        """,
+        server.connection_string,
+        timeout=30,
+    )
+    gate.set()
+    assert "1 event(s) undelivered at exit" in out
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_sends_its_own_events_only(server: IngestionServer) -> None:
+    """After a fork the child delivers what it tracks, and not what its parent had queued."""
+    run_python(
+        """
+        import os, sys, warnings
+        from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
+        warnings.simplefilter("ignore")  # that forking with threads is unwise, we know
+        client = TelemetryClient(config=TelemetryConfig(sys.argv[1]))
+        client.track_event("started")
+        assert client.flush(20)
+        client.track_event("progress")
+        child = os.fork()
+        if child == 0:
+            client.track_event("completed")
+            assert client.stats().tracked == 1
+            os._exit(0 if client.flush(20) else 1)
+        _, status = os.waitpid(child, 0)
+        assert status == 0
+        """,
+        server.connection_string,
+    )
+    assert sorted(server.names()) == ["completed", "progress", "started"]
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_the_last_event_of_a_worker_process_arrives(
+    method: str, server: IngestionServer, tmp_path: Path
+) -> None:
+    """Workers of multiprocessing leave without atexit; their events arrive all the same."""
+    if method == "fork" and not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    script = tmp_path / "work.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import multiprocessing, sys, warnings
+            from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
+
+            def work(connection_string):
+                client = TelemetryClient(config=TelemetryConfig(connection_string))
+                client.track_event("completed")
+
+            if __name__ == "__main__":
+                context = multiprocessing.get_context(sys.argv[2])
+                worker = context.Process(target=work, args=(sys.argv[1],))
+                worker.start()
+                worker.join()
+                assert worker.exitcode == 0
+            """
+        )
+    )
+    subprocess.run(
+        [sys.executable, str(script), server.connection_string, method], check=True, timeout=50
+    )
+    assert server.names() == ["completed"]
