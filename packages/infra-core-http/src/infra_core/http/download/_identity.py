@@ -59,7 +59,10 @@ def url_identity(url: str) -> str:
     The fragment does not count, nor do the parameters of a signature: a new SAS token names the
     same blob. It is a digest so that no secret of a URL is ever stored.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # the request will say what is wrong with it
+        return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     names = {name.lower() for name, _ in pairs}
     for proof, signing in _SIGNED.items():

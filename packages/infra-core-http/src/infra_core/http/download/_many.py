@@ -13,6 +13,7 @@ from infra_core.runtime import run_sync, sanitize_url
 from .._errors import DownloadError
 from ._client import AssetDownloadClient, get_shared_client
 from ._result import DownloadItem, DownloadOutcome, DownloadResult, ProgressCallback
+from ._sink import folder_modes
 
 __all__ = ["download_many", "download_many_async"]
 
@@ -57,7 +58,9 @@ async def download_many_async(
     if concurrency < 1:
         raise ValueError(f"concurrency={concurrency!r}: pass 1 or more downloads at once")
     batch = _Batch(items, on_outcome, progress, client or await get_shared_client(), options)
+    token = folder_modes.set({})  # the workers inherit the context that they are made in
     workers = [asyncio.ensure_future(batch.work()) for _ in range(concurrency)]
+    folder_modes.reset(token)
     try:
         await asyncio.gather(*workers)
     finally:
@@ -97,7 +100,7 @@ class _Batch:
 
     async def _one(self, item: DownloadItem) -> DownloadResult:
         """Download an item, unless its path is taken: no two URLs may share one silently."""
-        dest = os.path.abspath(item.dest_path)  # noqa: PTH100 - cheap, and asks no disk
+        dest = os.path.abspath(item.dest_path)  # noqa: ASYNC240, PTH100 - cheap, and asks no disk
         owner = self.owners.get(dest)
         if owner is not None:
             return await self._again(item, *owner)

@@ -111,15 +111,18 @@ class Sidecar:
 
     # -- this call's own note --------------------------------------------------------------------
 
-    def begin(self, file: AtomicFile, body: Body) -> None:
-        """Mark the partial file as alive, and start to take notes if it can be resumed."""
-        self._release()
+    def wants(self, body: Body, *, small: bool) -> bool:
+        """Whether a note is worth taking: the file can be resumed and is large, or `small`."""
         self._body = None
+        return body.resumable and (small or (body.total or 0) > CHECKPOINT)
+
+    def begin(self, file: AtomicFile, body: Body) -> None:
+        """Mark the partial file as alive, and start to take notes."""
+        self._release()
         self._noted, self._pending = file.size, None
-        if body.resumable and (body.total or 0) > CHECKPOINT:
-            lock = _lock(file.temp_path)
-            if lock is not None:
-                self._lock, self._body = lock, body
+        lock = _lock(file.temp_path)
+        if lock is not None:
+            self._lock, self._body = lock, body
 
     def checkpoint(self, file: AtomicFile) -> None:
         """Take a note if enough has come since the last; called in the writing thread."""
