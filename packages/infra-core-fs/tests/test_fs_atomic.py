@@ -155,6 +155,21 @@ class TestMode:
         assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
         assert names(tmp_path) == ["a", "plain"]
 
+    def test_without_proc_an_empty_file_shows_the_bits(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """On other systems than Linux, or where a folder has a default ACL."""
+        from infra_core.fs import _replace
+
+        monkeypatch.setattr(_replace, "_umask", lambda: None)
+        before = os.umask(0o027)
+        try:
+            path = fs.write_bytes_atomic(tmp_path / "a", b"1")
+        finally:
+            os.umask(before)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        assert names(tmp_path) == ["a"]
+
     def test_a_replaced_file_keeps_its_bits(self, tmp_path: Path) -> None:
         """What was private stays private, what was executable stays so."""
         path = fs.write_bytes_atomic(tmp_path / "a", b"1")
@@ -271,6 +286,35 @@ class TestAbort:
         with pytest.raises(KeyboardInterrupt):
             fs.write_bytes_atomic(tmp_path / "a", b"new")
         assert names(tmp_path) == []
+
+    @pytest.mark.parametrize(
+        ("code", "remedy"),
+        [
+            (errno.EACCES, "give this user write permission"),
+            (errno.EROFS, "mounted read-only"),
+            (errno.ENOSPC, "free some space"),
+            (errno.EDQUOT, "raise the quota"),
+            (errno.EMFILE, "ulimit -n"),
+            (errno.EIO, "see the cause"),
+        ],
+    )
+    def test_a_refused_open_says_what_to_do(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str
+    ) -> None:
+        """Each errno has its remedy; permission problems are PermissionErrors."""
+        target = fs.write_bytes_atomic(tmp_path / "a", b"old")
+
+        def refuse(*args: object, **options: object) -> int:
+            raise OSError(code, os.strerror(code))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", refuse)
+            with pytest.raises(fs.FileWriteError, match=remedy) as caught:
+                fs.write_bytes_atomic(target, b"new")
+        assert caught.value.errno == code
+        assert isinstance(caught.value, PermissionError) == (code == errno.EACCES)
+        assert target.read_bytes() == b"old"
+        assert names(tmp_path) == ["a"]
 
     @posix_only
     @not_root

@@ -47,8 +47,11 @@ def default_mode(beside: Path) -> int:
     """Return the permission bits that a new file in this folder gets.
 
     The umask can only be read by setting it, for all threads at once, and a folder's default ACL
-    overrules it: so an empty file is made and looked at.
+    overrules it. Linux tells both in other ways; elsewhere an empty file is made and looked at.
     """
+    umask = _umask()
+    if umask is not None and not _has_default_acl(beside.parent):
+        return 0o666 & ~umask
     probe = beside.with_name(temp_name("mode"))
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
@@ -56,6 +59,30 @@ def default_mode(beside: Path) -> int:
     finally:
         os.close(descriptor)
         os.unlink(probe)  # noqa: PTH108 - one system call is enough here
+
+
+def _umask() -> int | None:
+    """Return the umask as proc(5) tells it, since Linux 4.7."""
+    try:
+        descriptor = os.open("/proc/self/status", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        head = os.read(descriptor, 256)  # the second line: "Umask:\t0022"
+    finally:
+        os.close(descriptor)
+    value = head.partition(b"Umask:")[2].partition(b"\n")[0].strip()
+    return int(value, 8) if value.isdigit() else None
+
+
+def _has_default_acl(folder: Path) -> bool:
+    if not hasattr(os, "getxattr"):
+        return True  # unknown: have a look
+    try:
+        os.getxattr(folder, "system.posix_acl_default")
+    except OSError as error:
+        return error.errno not in {errno.ENODATA, errno.ENOTSUP}
+    return True
 
 
 def replace_file(source: Path, target: Path, *, durable: bool) -> None:

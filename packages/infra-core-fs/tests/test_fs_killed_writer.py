@@ -1,0 +1,115 @@
+"""A writer that is killed leaves the old file or the new one, whole; never a mixture."""
+
+import os
+import random
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra_core import fs
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked writer")
+
+KILLS = 300
+SIZES = (0, 1, 5_000, 300_000, 1_200_000)
+
+
+def version(number: int) -> bytes:
+    """A content that shows whether it is whole."""
+    return bytes([number % 251]) * SIZES[number % len(SIZES)] + f"|{number}".encode()
+
+
+def number_of(data: bytes) -> int:
+    """The number of a whole version; an error for anything else."""
+    number = int(data.rpartition(b"|")[2])
+    assert data == version(number)
+    return number
+
+
+def fork(child: Callable[[], object]) -> int:
+    """Run a function in a child that is expected to be killed."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the child only writes files
+        pid = os.fork()
+    if pid == 0:
+        try:
+            child()
+        finally:
+            os._exit(1)
+    return pid
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_writer_killed_at_random_points(tmp_path: Path, durable: bool) -> None:
+    """After each of hundreds of kills the file is a whole version, and never an older one."""
+    chance = random.Random(7)
+    target = fs.write_bytes_atomic(tmp_path / "state.bin", version(0))
+    newest = 0
+    for _ in range(KILLS // 2):
+        begun, begins = os.pipe()
+
+        def write(begun: int = begins, first: int = newest + 1) -> None:
+            os.write(begun, b"x")
+            for number in range(first, first + 10_000):
+                with fs.AtomicFile(target, algorithms=["sha256"], durable=durable) as file:
+                    data = version(number)
+                    for start in range(0, len(data), 100_000):
+                        file.write(data[start : start + 100_000])
+
+        writer = fork(write)
+        os.read(begun, 1)
+        until = time.perf_counter() + chance.uniform(0, 0.004)
+        while time.perf_counter() < until:
+            pass
+        os.kill(writer, signal.SIGKILL)
+        assert os.WTERMSIG(os.waitpid(writer, 0)[1]) == signal.SIGKILL
+        os.close(begun)
+        os.close(begins)
+        found = number_of(target.read_bytes())
+        assert found >= newest
+        newest = found
+    assert newest > 0
+    left = [path for path in tmp_path.iterdir() if path != target]
+    assert all(fs.is_partial(path) for path in left)
+    assert sorted(fs.remove_stale_partials(tmp_path, older_than=0)) == sorted(left)
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["replacing", "new"])
+@pytest.mark.parametrize("step", ["open", "fchmod", "fsync", "replace"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_writer_killed_at_each_step(
+    tmp_path: Path, step: str, when: str, call: int, new: bool
+) -> None:
+    """Around each system call that matters: the old content, or the new, or (new file) none."""
+    target = tmp_path / "state.bin"
+    if not new:
+        fs.write_bytes_atomic(target, version(1))
+    real = getattr(os, step)
+    calls = 0
+
+    def lethal(*args: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == call and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **options)
+        if calls == call and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    def write() -> None:
+        setattr(os, step, lethal)
+        fs.write_bytes_atomic(target, version(3))
+
+    os.waitpid(fork(write), 0)
+    if target.exists():
+        assert number_of(target.read_bytes()) in {1, 3}
+    else:
+        assert new
+    assert all(fs.is_partial(path) for path in tmp_path.iterdir() if path != target)
