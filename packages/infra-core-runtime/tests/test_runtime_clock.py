@@ -257,6 +257,58 @@ async def test_an_outer_cancellation_wins_over_a_timeout_of_the_same_turn(
     assert task.cancelled()
 
 
+@pytest.mark.parametrize("in_child", [False, True])
+async def test_a_timeout_during_the_cleanup_of_a_cancellation_does_not_hide_it(
+    in_child: bool,
+) -> None:
+    """Cancelled first and timed out while cleaning up is cancelled."""
+    struck = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            struck.set()
+            await asyncio.Event().wait()
+
+    async def body() -> None:
+        async with clock.timeout(1000):
+            await (asyncio.ensure_future(work()) if in_child else work())
+
+    task = asyncio.ensure_future(body())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    task.cancel()
+    await struck.wait()
+    _cut(task, timeout_first=True)[0]()
+    await asyncio.wait([task], timeout=30)
+    assert task.cancelled()
+
+
+async def test_an_enclosing_timeout_is_not_hidden_by_one_within() -> None:
+    """The enclosing one struck first; the inner one cuts only its clean-up."""
+    with pytest.raises(TimeoutError):
+        async with clock.timeout(0) as outer, clock.timeout(0.01) as inner:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.Event().wait()
+    assert outer.expired()
+    assert not inner.expired() or sys.version_info >= (3, 11)
+
+
+async def test_a_timeout_cuts_the_fallback_of_one_within_that_is_over() -> None:
+    """Handling an inner timeout is ordinary work, which the enclosing one bounds."""
+    with pytest.raises(TimeoutError):
+        async with clock.timeout(0.01) as outer:
+            try:
+                async with clock.timeout(0):
+                    await asyncio.Event().wait()
+            except TimeoutError:
+                await asyncio.Event().wait()
+    assert outer.expired()
+
+
 async def test_an_outer_cancellation_propagates_through_a_timeout() -> None:
     """A cancel long before the time is up is a cancel."""
 

@@ -335,6 +335,26 @@ async def test_an_attempt_that_hangs_is_cut_at_the_deadline() -> None:
         await retry_async(hang, policy=RetryPolicy(deadline=0.01), should_retry=lambda error: True)
 
 
+async def test_the_failure_before_the_cut_attempt_is_the_cause() -> None:
+    """Whoever reads the log sees what went wrong, not only that time ran out."""
+    calls = 0
+
+    async def operation() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ConnectionError("reset")
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError) as caught:
+        await retry_async(
+            operation,
+            policy=RetryPolicy(deadline=0.05, backoff=0),
+            should_retry=lambda error: True,
+        )
+    assert str(caught.value.__cause__) == "reset"
+
+
 async def test_a_timeout_error_of_the_operation_is_its_own() -> None:
     """With a deadline set, an operation's TimeoutError is retried and comes through."""
     mine = TimeoutError("read timed out")

@@ -131,21 +131,29 @@ async def retry_async(
     Raises:
         Exception: The one of the last attempt, with a note of attempts, seconds and reason
             (Python 3.11 and newer).
-        TimeoutError: An attempt was cut at the deadline; the attempt before it, if any, is its
-            context.
+        TimeoutError: An attempt was cut at the deadline; its cause is what the attempt before it
+            raised, if there was one.
     """
     if policy.deadline is None:
         return await _drive(operation, policy, should_retry, on_retry)
+    failed: list[BaseException] = []
+
+    def remember(details: RetryDetails) -> Awaitable[None] | None:
+        failed[:] = [details.error]
+        return None if on_retry is None else on_retry(details)
+
     try:
         async with clock.timeout(policy.deadline) as scope:
-            return await _drive(operation, policy, should_retry, on_retry)
+            return await _drive(operation, policy, should_retry, remember)
     except TimeoutError as error:
-        if scope.expired():
-            raise TimeoutError(
-                f"not done within the deadline of {policy.deadline:g} s, retries included: "
-                "allow more time, or fewer or shorter attempts"
-            ) from error
-        raise
+        if not scope.expired():
+            raise
+        raise TimeoutError(
+            f"not done within the deadline of {policy.deadline:g} s, retries included: "
+            "allow more time, or fewer or shorter attempts"
+        ) from (failed[0] if failed else error)
+    finally:
+        failed.clear()  # the errors' tracebacks hold this frame
 
 
 async def _drive(

@@ -2,7 +2,9 @@
 
 3.11's own stands on `Task.cancelling()`. Here the task's pending cancellation is looked at instead,
 before the timeout adds its own and once more right before the task wakes, so that a cancellation
-from outside that comes at the same moment is not mistaken for the timeout, in either order.
+from outside that comes at the same moment is not mistaken for the timeout, in either order. One
+that came before, and is still being cleaned up after when the time is up, is found among the
+contexts of the exception.
 """
 
 import asyncio
@@ -10,6 +12,13 @@ from types import TracebackType
 from typing import Any
 
 __all__ = ["Timeout"]
+
+
+class _Message(str):
+    """The message of a timeout's own cancellations, by which they are known."""
+
+    __slots__ = ("owner",)
+    owner: "Timeout"
 
 
 class Timeout:
@@ -22,7 +31,8 @@ class Timeout:
         self._expiring = False
         self._marked = False  # our message waits in the task, where a later cancel replaces it
         self._cancelled_from_outside = False
-        self._message = f"timeout of {seconds} s"
+        self._message = _Message(f"timeout of {seconds} s")
+        self._message.owner = self
 
     def expired(self) -> bool:
         """Whether this timeout, and nothing else, ended the block."""
@@ -53,8 +63,25 @@ class Timeout:
             return
         if self._marked and getattr(task, "_cancel_message", None) is not self._message:
             self._cancelled_from_outside = True
+        if exc is not None and self._came_later(exc):
+            self._cancelled_from_outside = True
         if not self._cancelled_from_outside:
             raise TimeoutError from exc
+
+    def _came_later(self, error: BaseException) -> bool:
+        """Whether this timeout struck while another cancellation was being cleaned up after."""
+        struck = False
+        link: BaseException | None = error
+        while link is not None:
+            if isinstance(link, asyncio.CancelledError):
+                message = link.args[0] if link.args else None
+                owner = message.owner if isinstance(message, _Message) else None
+                if owner is self:
+                    struck = True
+                elif struck and (owner is None or owner._task is not None):
+                    return True  # not one of a timeout within this one, which is over
+            link = link.__context__
+        return False
 
     def _on_timeout(self) -> None:
         task = self._task
