@@ -1,0 +1,296 @@
+"""One request to a function app: URL, key, headers, retries, cold start."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import SplitResult, urlsplit
+
+from infra_core.runtime import RetryPolicy, add_note, clock, retry_async, sanitize_url
+
+from .exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    import httpx
+
+    from infra_core.http import AsyncHttpClient
+
+__all__ = ["FunctionCaller", "RequestOptions", "read_environment"]
+
+BASE_URL_VAR = "AZURE_FUNCTION_BASE_URL"
+API_KEY_VAR = "AZURE_FUNCTION_API_KEY"
+KEY_HEADER = "x-functions-key"
+_COLD = frozenset({404, 503})
+_CUT_OFF = frozenset({502, 504})
+_COLD_BACKOFF = 0.5
+_COLD_MAX_BACKOFF = 5.0
+
+
+@dataclass(frozen=True)
+class RequestOptions:
+    """Timeouts and retries of a call; what is `None` is left to the client.
+
+    Attributes:
+        timeout: Seconds for each step, or an `httpx.Timeout`.
+        delay: Seconds to wait before the first attempt.
+        max_retries: Retries after the first attempt (2).
+        backoff: Wait before the first retry, in seconds (1).
+        max_backoff: Longest wait between two attempts, in seconds (60).
+        retry_statuses: Answers worth another try (429, 500, 502, 503, 504).
+        idempotent: Whether the request may run twice; by default its method decides.
+        deadline: Seconds in total, retries and waits included.
+        max_bytes: Largest body to accept.
+    """
+
+    timeout: "float | httpx.Timeout | None" = None
+    delay: float | None = None
+    max_retries: int | None = None
+    backoff: float | None = None
+    max_backoff: float | None = None
+    _: KW_ONLY
+    retry_statuses: Iterable[int] | None = None
+    idempotent: bool | None = None
+    deadline: float | None = None
+    max_bytes: int | None = None
+
+    def over(self, base: "RequestOptions") -> "RequestOptions":
+        """Return these options, completed by others where they say nothing."""
+        names = self.__dataclass_fields__
+        mine = {name: getattr(self, name) for name in names}
+        return RequestOptions(
+            **{name: getattr(base, name) if v is None else v for name, v in mine.items()}
+        )
+
+
+_DEFAULTS = RequestOptions(delay=0.0, max_retries=2, backoff=1.0, max_backoff=60.0)
+
+
+def read_environment(
+    base_url_env: str, api_key_env: str | None, env: Mapping[str, str] | None
+) -> tuple[str, str | None]:
+    """Return base URL and key from the environment.
+
+    Raises:
+        ConfigurationError: The variable of the base URL is not set.
+    """
+    source = os.environ if env is None else env
+    if api_key_env is None and base_url_env == BASE_URL_VAR:
+        api_key_env = API_KEY_VAR
+    base_url = (source.get(base_url_env) or "").strip()
+    if not base_url:
+        raise ConfigurationError(
+            f"{base_url_env} is not set; set it to the URL of the function app, such as "
+            "https://my-app.azurewebsites.net"
+        )
+    api_key = (source.get(api_key_env) or "").strip() if api_key_env else ""
+    return base_url, api_key or None
+
+
+class FunctionCaller:
+    """Sends requests to one function app; the parameters are those of the client."""
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None,
+        timeout: float,
+        http_client: "AsyncHttpClient | None",
+        default_headers: Mapping[str, str] | None,
+        options: RequestOptions | None,
+        cold_start_grace: float,
+    ) -> None:
+        self.base_url = _checked_base_url(base_url)
+        if not cold_start_grace >= 0:
+            raise ValueError(f"cold_start_grace is {cold_start_grace}; give 0 seconds or more")
+        self._origin = _origin(urlsplit(self.base_url))
+        self._api_key = api_key
+        self._headers = dict(default_headers or {})
+        base = RequestOptions(timeout=timeout).over(_DEFAULTS)
+        self._options = base if options is None else options.over(base)
+        self._given = http_client
+        self._own: AsyncHttpClient | None = None
+        self._grace = cold_start_grace
+        self._warm = cold_start_grace == 0
+
+    @property
+    def http_client(self) -> "AsyncHttpClient":
+        """The client that carries the requests, made on first use when none was given."""
+        if self._given is not None:
+            return self._given
+        if self._own is None:
+            from infra_core.http import AsyncHttpClient
+
+            self._own = AsyncHttpClient()
+        return self._own
+
+    async def close(self) -> None:
+        """Close the own client."""
+        if self._own is not None:
+            await self._own.close()
+
+    def url(self, path: str) -> str:
+        """Return the URL of a path below the base URL; an absolute URL is what it is."""
+        if path.lower().startswith(("http://", "https://")):
+            return path
+        path = path.lstrip("/")  # never `//host`, which would name another one
+        return f"{self.base_url}/{path}" if path else self.base_url
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        options: RequestOptions | None = None,
+        **fields: Any,
+    ) -> "httpx.Response":
+        """Send a request; see `AzureFunctionAsyncClient.request`."""
+        import httpx
+
+        from infra_core.http import request_async
+
+        url = self.url(path)
+        chosen = self._options if options is None else options.over(self._options)
+        own_headers = self._merged(url, headers)
+
+        async def once(**changes: Any) -> httpx.Response:
+            arguments: dict[str, Any] = {
+                "headers": own_headers,
+                "timeout": chosen.timeout,
+                "delay": chosen.delay,
+                "max_retries": chosen.max_retries,
+                "backoff": chosen.backoff,
+                "max_backoff": chosen.max_backoff,
+                "retry_statuses": chosen.retry_statuses,
+                "idempotent": chosen.idempotent,
+                "deadline": chosen.deadline,
+                "max_bytes": chosen.max_bytes,
+                "client": self.http_client,
+            }
+            return await request_async(method, url, **{**arguments, **fields, **changes})
+
+        try:
+            if self._warm:
+                return await once()
+            return await self._through_cold_start(once, chosen)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code in _CUT_OFF and _must_not_run_twice(
+                method, own_headers, chosen.idempotent
+            ):
+                from ._function_outcome import FunctionOutcomeUnknown
+
+                raise FunctionOutcomeUnknown(method.upper(), url, error) from error
+            raise
+
+    async def _through_cold_start(self, once: Any, chosen: RequestOptions) -> "httpx.Response":
+        """Try again while the app is not there yet.
+
+        404 (no function of that name loaded) and 503 (no host yet) say that nothing ran, so any
+        method may be sent again. One layer retries each answer: those two here, the rest below.
+        """
+        import httpx
+
+        from infra_core.http import DEFAULT_RETRY_STATUSES
+
+        statuses = set(
+            DEFAULT_RETRY_STATUSES if chosen.retry_statuses is None else chosen.retry_statuses
+        )
+        # A connection that is refused means the same, so it is waited out here as well.
+        changes: dict[str, Any] = {"retry_statuses": statuses - _COLD}
+
+        def is_cold(error: Exception) -> bool | float:
+            if isinstance(error, httpx.ConnectError):
+                return True
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _COLD:
+                after = getattr(error, "retry_after", None)
+                return True if after is None else float(after)
+            return False
+
+        started = clock.monotonic()
+        if chosen.delay:
+            await clock.sleep_async(chosen.delay)
+        # No deadline here: it would cut off a request that runs, and only waiting has an end.
+        policy = RetryPolicy(
+            max_retries=1_000_000, backoff=_COLD_BACKOFF, max_backoff=_COLD_MAX_BACKOFF
+        )
+
+        async def attempt() -> httpx.Response:
+            return await once(**changes, delay=0.0)
+
+        def in_grace(error: Exception) -> bool | float:
+            return is_cold(error) if clock.monotonic() - started < self._grace else False
+
+        try:
+            response = await retry_async(attempt, policy=policy, should_retry=in_grace)
+        except httpx.HTTPError as error:
+            self._warm = True  # the grace was used, or another answer came
+            if is_cold(error):
+                waited = clock.monotonic() - started
+                add_note(error, f"the function app did not start within {waited:.0f} s of grace")
+            raise
+        self._warm = True
+        return response
+
+    def json_of(self, response: "httpx.Response") -> Any:
+        """Return the JSON of an answer, `{}` for an empty body."""
+        if not response.content:
+            return {}
+        try:
+            return response.json()
+        except ValueError as error:
+            kind = response.headers.get("content-type", "no content type")
+            add_note(error, f"{sanitize_url(str(response.url))} answered {kind}, not JSON")
+            raise
+
+    def _merged(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
+        merged: dict[str, str] = {}
+        at_home = _origin(urlsplit(url)) == self._origin
+        for source in ((self._headers if at_home else {}), headers or {}):
+            for name, value in source.items():
+                for known in [known for known in merged if known.lower() == name.lower()]:
+                    del merged[known]
+                merged[name] = value
+        given = any(name.lower() == KEY_HEADER for name in merged)
+        if self._api_key and at_home and not given:
+            merged[KEY_HEADER] = self._api_key
+        return merged
+
+
+def _must_not_run_twice(method: str, headers: Mapping[str, str], idempotent: bool | None) -> bool:
+    if idempotent is not None:
+        return not idempotent
+    repeatable = any(name.lower() == "idempotency-key" for name in headers)
+    return method.upper() in ("POST", "PATCH") and not repeatable
+
+
+def _checked_base_url(base_url: str) -> str:
+    if not base_url or not base_url.strip():
+        raise ValueError(
+            "base_url is required: give the URL of the function app, such as "
+            "https://my-app.azurewebsites.net"
+        )
+    base_url = base_url.strip()
+    shown = sanitize_url(base_url)
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError as error:
+        raise ValueError(f"base_url {shown!r} is no URL: {error}") from error
+    if not usable:
+        raise ValueError(
+            f"base_url {shown!r} is no URL of a function app: it must begin with https:// (or "
+            "http://) and name a host"
+        )
+    if parts.query or parts.fragment:
+        raise ValueError(
+            f"base_url {shown!r} has a query or fragment: give the URL without it, and a key that "
+            "stood in it as api_key"
+        )
+    return base_url.rstrip("/")
+
+
+def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or default

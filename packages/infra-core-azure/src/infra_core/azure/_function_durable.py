@@ -1,0 +1,224 @@
+"""Following durable functions: the protocol of `_durable`, driven over HTTP and polling."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from infra_core.runtime import run_sync, sanitize_url
+
+from ._durable import (
+    DurableInstance,
+    DurableStatus,
+    failure_of,
+    read_start,
+    read_status,
+    terminate_url,
+)
+from ._function_calls import FunctionCaller, RequestOptions
+from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
+
+__all__ = ["DurableCaller", "wait_for_completion", "wait_for_completion_async"]
+
+_log = logging.getLogger("infra_core.azure.client")
+
+OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
+
+# One question is one request: the poll itself decides about the next, by the body, not the status.
+_ASK_ONCE = RequestOptions(max_retries=0, retry_statuses=())
+# Telling an instance to end twice does no harm.
+_TELL = RequestOptions(idempotent=True)
+
+
+class DurableCaller:
+    """Starts, follows and ends the durable functions of one app."""
+
+    def __init__(self, calls: FunctionCaller) -> None:
+        self._calls = calls
+
+    async def start(self, path: str, *, method: str, **kwargs: Any) -> DurableInstance:
+        """Start an instance; see `AzureFunctionAsyncClient.start`."""
+        response = await self._calls.send(method, path, **kwargs)
+        return read_start(response, what=f"{method} {sanitize_url(self._calls.url(path))}")
+
+    async def ask(self, url: str) -> DurableStatus:
+        """Ask for the state of an instance, once."""
+        import httpx
+
+        try:
+            response = await self._calls.send("GET", url, options=_ASK_ONCE)
+        except httpx.HTTPStatusError as error:
+            status = read_status(error.response)
+            if status is None:
+                raise
+            return status
+        status = read_status(response)
+        assert status is not None  # noqa: S101 - a success always tells a state
+        return status
+
+    async def wait(
+        self,
+        instance: "DurableInstance | str",
+        *,
+        timeout: float,
+        poll_interval: float,
+        on_poll: OnPoll | None,
+        terminate_on_timeout: bool,
+        raise_on_failure: bool,
+    ) -> DurableStatus:
+        """Wait for the end of an instance; see `AzureFunctionAsyncClient.wait_for_completion`."""
+        import httpx
+
+        from infra_core.polling import PollingTimeoutError, poll_until_async
+
+        if isinstance(instance, str):
+            instance = DurableInstance(status_url=self._calls.url(instance))
+        url = instance.status_url
+        if url is None:
+            if instance.finished is None:
+                raise OrchestrationError("the instance has no status URL; pass what start() gave")
+            status = instance.finished
+        else:
+            try:
+                status = await poll_until_async(
+                    lambda: self.ask(url),
+                    lambda state: state.is_terminal,
+                    timeout=timeout,
+                    poll_interval=poll_interval,
+                    on_poll=on_poll,
+                    label=sanitize_url(url),
+                )
+            except PollingTimeoutError as error:
+                raise await self._timed_out(
+                    instance, url, timeout, error, terminate=terminate_on_timeout
+                ) from error
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code not in (404, 410):
+                    raise
+                raise JobNotFoundError(
+                    f"{sanitize_url(url)} answered {error.response.status_code}: the host does "
+                    "not know the instance; its history may have been purged, or the URL is that "
+                    "of another app or task hub"
+                ) from error
+        if raise_on_failure and status.failed:
+            raise failure_of(status, url)
+        return status
+
+    async def _timed_out(
+        self,
+        instance: DurableInstance,
+        url: str,
+        timeout: float,
+        error: Any,
+        *,
+        terminate: bool,
+    ) -> BaseException:
+        import httpx
+
+        last = error.last_response
+        if last is None and isinstance(error.last_error, httpx.HTTPStatusError):
+            cause = error.last_error.response.status_code
+            seen = f"its state was never told (last answer: {cause})"
+        else:
+            seen = "its state was never told" if last is None else f"it is {last.runtime_status}"
+        terminated = False
+        remedy = "it goes on; wait again with wait_for_completion(error.status_url)"
+        if terminate:
+            try:
+                terminated = await self.terminate(instance, f"not done within {timeout:g} s")
+            except Exception as failure:  # noqa: BLE001 - the timeout is what the caller must see
+                remedy = f"telling it to end failed ({type(failure).__name__}), so it may go on"
+                _log.warning(
+                    "could not terminate %s", sanitize_url(url), extra={"url": sanitize_url(url)}
+                )
+            else:
+                remedy = "it was told to end" if terminated else "it had just ended"
+        name = sanitize_url(url) if instance.id is None else f"instance {instance.id!r}"
+        return OrchestrationTimeoutError(
+            f"{name} was not done within {timeout:g} s: {seen}; {remedy}",
+            status_url=url,
+            last_status=last,
+            terminated=terminated,
+        )
+
+    async def terminate(self, instance: "DurableInstance | str", reason: str) -> bool:
+        """Tell an instance to end; see `AzureFunctionAsyncClient.terminate`."""
+        import httpx
+
+        if isinstance(instance, str):
+            instance = DurableInstance(status_url=self._calls.url(instance))
+        if instance.terminate_url is not None:
+            url = terminate_url(instance.terminate_url, reason, is_status_url=False)
+        elif instance.status_url is not None:
+            url = terminate_url(instance.status_url, reason, is_status_url=True)
+        else:
+            return False
+        try:
+            await self._calls.send("POST", url, options=_TELL)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code in (404, 410):  # not known, or over already
+                return False
+            raise
+        return True
+
+
+async def wait_for_completion_async(
+    status_url: str,
+    *,
+    timeout: float = 600.0,
+    poll_interval: float = 5.0,
+    on_poll: OnPoll | None = None,
+    terminate_on_timeout: bool = False,
+    raise_on_failure: bool = True,
+    request_timeout: float = 30.0,
+) -> DurableStatus:
+    """Wait for a durable instance from its stored status URL, without a client of its app.
+
+    Args:
+        status_url: `statusQueryGetUri`, with its key.
+        timeout: As for `AzureFunctionAsyncClient.wait_for_completion`, and so are the others.
+        poll_interval: As there.
+        on_poll: As there.
+        terminate_on_timeout: As there.
+        raise_on_failure: As there.
+        request_timeout: Seconds for each step of one request.
+
+    Raises:
+        OrchestrationFailedError: As there, and so are the others.
+        OrchestrationTimeoutError: As there.
+        JobNotFoundError: As there.
+        ValueError: `status_url` is no absolute URL.
+    """
+    calls = FunctionCaller(
+        status_url.partition("?")[0],
+        api_key=None,
+        timeout=request_timeout,
+        http_client=None,
+        default_headers=None,
+        options=None,
+        cold_start_grace=0.0,
+    )
+    try:
+        return await DurableCaller(calls).wait(
+            status_url,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            on_poll=on_poll,
+            terminate_on_timeout=terminate_on_timeout,
+            raise_on_failure=raise_on_failure,
+        )
+    finally:
+        await calls.close()
+
+
+def wait_for_completion(status_url: str, **kwargs: Any) -> DurableStatus:
+    """Do what `wait_for_completion_async` does, from synchronous code.
+
+    Args:
+        status_url: As there.
+        **kwargs: As there.
+    """
+    return run_sync(
+        wait_for_completion_async(status_url, **kwargs),
+        what="wait_for_completion()",
+        instead="wait_for_completion_async()",
+    )

@@ -1,0 +1,314 @@
+"""Trigger a batch: schedule it in a function app, follow it to its end, write what came of it."""
+
+from argparse import Namespace
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+from infra_core.runtime import clock, run_sync, sanitize_url
+
+from ._durable import DurableInstance, DurableStatus
+from ._function_calls import API_KEY_VAR, BASE_URL_VAR
+from .client import AzureFunctionAsyncClient
+from .exceptions import OrchestrationError, OrchestrationTimeoutError
+
+__all__ = [
+    "SummaryWriter",
+    "TriggerSummary",
+    "build_function_client",
+    "trigger_batch",
+    "trigger_batch_async",
+    "write_summary",
+]
+
+OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
+
+
+class SummaryWriter(Protocol):
+    """What writes and mirrors a summary; `AzureStorageClient` does."""
+
+    def write_json(self, path: Path, data: Mapping[str, Any]) -> Path:
+        """Write JSON to a file and mirror it."""
+
+
+@dataclass
+class TriggerSummary:
+    """What came of a triggered batch.
+
+    Attributes:
+        batch_id: The batch.
+        status: `Scheduled` (not followed), the runtime status it ended with, `TimedOut` (it did
+            not end in time), `OutcomeUnknown` (it may have been scheduled or not) or
+            `NotScheduled`.
+        base_url: The app.
+        instance_id: The durable instance, if the app told one.
+        status_url: Where its state is told, without its key.
+        output: What it returned.
+        custom_status: Its newest custom status.
+        error: Why it did not succeed.
+        polls: How often its state was asked for.
+        started_at: When it was triggered, ISO 8601.
+        duration_seconds: How long that took, polling included.
+        resume_url: `status_url` with its key, to go on waiting; never written nor shown.
+    """
+
+    batch_id: str
+    status: str
+    base_url: str
+    instance_id: str | None = None
+    status_url: str | None = None
+    output: Any = None
+    custom_status: Any = None
+    error: str | None = None
+    polls: int = 0
+    started_at: str = ""
+    duration_seconds: float = 0.0
+    resume_url: str | None = field(default=None, repr=False)
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the batch was scheduled and, if it was followed, ended with success."""
+        return self.status == "Scheduled" or DurableStatus(runtime_status=self.status).succeeded
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what is written to the summary file; no secrets in it."""
+        fields = asdict(self)
+        del fields["resume_url"]
+        return {**fields, "succeeded": self.succeeded}
+
+
+def build_function_client(
+    args: Namespace,
+    *,
+    base_url_env_var: str = BASE_URL_VAR,
+    api_key_env_var: str | None = API_KEY_VAR,
+    env: Mapping[str, str] | None = None,
+    **kwargs: Any,
+) -> AzureFunctionAsyncClient:
+    """Make a client from parsed arguments, the environment filling in.
+
+    Args:
+        args: Of a parser that `add_azure_service_arguments` has prepared.
+        base_url_env_var: Variable that stands in for `--base-url`.
+        api_key_env_var: Variable with the key; keys are not taken from the command line, where
+            other users of the machine can read them.
+        env: The environment; that of the process by default.
+        **kwargs: What `AzureFunctionAsyncClient` takes.
+
+    Raises:
+        ConfigurationError: Neither `--base-url` nor the variable is given.
+        ValueError: The base URL is no usable URL.
+    """
+    import os
+
+    source = dict(os.environ if env is None else env)
+    if args.base_url:
+        source[base_url_env_var] = args.base_url
+    return AzureFunctionAsyncClient.from_env(
+        base_url_env=base_url_env_var, api_key_env=api_key_env_var, env=source, **kwargs
+    )
+
+
+async def trigger_batch_async(
+    client: AzureFunctionAsyncClient,
+    args: Namespace,
+    *,
+    path: str = "/api/run",
+    payload: Mapping[str, Any] | None = None,
+    on_started: Callable[[DurableInstance], None] | None = None,
+    on_poll: OnPoll | None = None,
+    terminate_on_timeout: bool = False,
+    storage: SummaryWriter | None = None,
+) -> TriggerSummary:
+    """Schedule a batch, follow it to its end (`--poll`) and write the summary (`--summary-file`).
+
+    A batch that fails or does not end in time is told by the summary, not by an exception.
+
+    Args:
+        client: Client of the app.
+        args: Of a parser that `add_azure_service_arguments` has prepared.
+        path: Function that starts the batch.
+        payload: More of its JSON, besides `batchId` and `concurrency`.
+        on_started: Called once the batch is scheduled.
+        on_poll: Called with every state.
+        terminate_on_timeout: Tell the batch to end when the time is up.
+        storage: Writes and mirrors the summary; without it the file is only written.
+
+    Raises:
+        OutcomeUnknown: The batch may have been scheduled or not; the summary says so.
+        httpx.HTTPError: It could not be scheduled, or followed; the summary says so.
+        AzureServiceError: As before.
+    """
+    run = _Run(client, args, terminate_on_timeout, on_started, on_poll)
+    body = {"batchId": args.batch_id, "concurrency": args.concurrency, **(payload or {})}
+    try:
+        await run.schedule(path, body)
+        if args.poll:
+            await run.follow()
+    finally:
+        summary = run.summary()
+        target: Path | None = getattr(args, "summary_file", None)
+        if target is not None:
+            write_summary(target, summary, storage=storage)
+    return summary
+
+
+def trigger_batch(
+    args: Namespace,
+    *,
+    base_url_env_var: str = BASE_URL_VAR,
+    api_key_env_var: str | None = API_KEY_VAR,
+    env: Mapping[str, str] | None = None,
+    client_options: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> TriggerSummary:
+    """Do what `trigger_batch_async` does, from a command line: build the client and close it.
+
+    Args:
+        args: As for `build_function_client`.
+        base_url_env_var: As for `build_function_client`.
+        api_key_env_var: As for `build_function_client`.
+        env: As for `build_function_client`.
+        client_options: What `AzureFunctionAsyncClient` takes.
+        **kwargs: As for `trigger_batch_async`.
+    """
+    client = build_function_client(
+        args,
+        base_url_env_var=base_url_env_var,
+        api_key_env_var=api_key_env_var,
+        env=env,
+        **(client_options or {}),
+    )
+
+    async def run() -> TriggerSummary:
+        async with client:
+            return await trigger_batch_async(client, args, **kwargs)
+
+    return run_sync(run(), what="trigger_batch()", instead="trigger_batch_async()")
+
+
+def write_summary(
+    path: Path, summary: TriggerSummary, *, storage: SummaryWriter | None = None
+) -> Path:
+    """Write a summary as JSON, whole or not at all, and mirror it when a storage client is given.
+
+    Args:
+        path: The file.
+        summary: The summary.
+        storage: Such as an `AzureStorageClient`.
+
+    Returns:
+        The file.
+    """
+    if storage is not None:
+        return storage.write_json(path, summary.to_dict())
+    from infra_core.fs import write_json_atomic
+
+    return write_json_atomic(path, summary.to_dict())
+
+
+class _Run:
+    """One triggered batch on its way."""
+
+    def __init__(
+        self,
+        client: AzureFunctionAsyncClient,
+        args: Namespace,
+        terminate: bool,
+        on_started: Callable[[DurableInstance], None] | None,
+        on_poll: OnPoll | None,
+    ) -> None:
+        self._client = client
+        self._args = args
+        self._terminate = terminate
+        self._on_started = on_started
+        self._on_poll = on_poll
+        self._instance = DurableInstance()
+        self._state: DurableStatus | None = None
+        self._status = "NotScheduled"
+        self._error: str | None = None
+        self._polls = 0
+        self._began = clock.monotonic()
+        self._started_at = datetime.fromtimestamp(clock.time(), tz=timezone.utc).isoformat()
+
+    async def schedule(self, path: str, body: Mapping[str, Any]) -> None:
+        from infra_core.http import OutcomeUnknown
+
+        try:
+            if self._args.poll:
+                self._instance = await self._client.start(path, json=body)
+            else:
+                self._instance = await self._start_unwatched(path, body)
+        except OutcomeUnknown as error:
+            self._status, self._error = "OutcomeUnknown", str(error)
+            raise
+        except Exception as error:
+            self._error = sanitize_text(error)
+            raise
+        self._status = "Scheduled"
+        if self._on_started is not None:
+            self._on_started(self._instance)
+
+    async def _start_unwatched(self, path: str, body: Mapping[str, Any]) -> DurableInstance:
+        from ._durable import read_start
+
+        response = await self._client.request("POST", path, json=body)
+        try:
+            return read_start(response, what=f"POST {path}")
+        except OrchestrationError:  # no durable function; nobody will follow it
+            return DurableInstance()
+
+    async def follow(self) -> None:
+        async def seen(state: DurableStatus) -> None:
+            self._polls += 1
+            self._state = state
+            if self._on_poll is not None:
+                result = self._on_poll(state)
+                if result is not None:
+                    await result
+
+        try:
+            self._state = await self._client.wait_for_completion(
+                self._instance,
+                timeout=self._args.poll_timeout,
+                poll_interval=self._args.poll_interval,
+                on_poll=seen,
+                terminate_on_timeout=self._terminate,
+                raise_on_failure=False,
+            )
+        except OrchestrationTimeoutError as error:
+            self._status, self._error = "TimedOut", str(error)
+        except Exception as error:
+            self._status, self._error = "Unknown", sanitize_text(error)
+            raise
+        else:
+            self._status = self._state.runtime_status
+            if self._state.failed and self._state.output is not None:
+                self._error = sanitize_text(self._state.output)
+
+    def summary(self) -> TriggerSummary:
+        url, state = self._instance.status_url, self._state
+        return TriggerSummary(
+            batch_id=self._args.batch_id,
+            status=self._status,
+            base_url=self._client.base_url,
+            instance_id=self._instance.id or (state.instance_id if state else None),
+            status_url=None if url is None else sanitize_url(url),
+            output=state.output if state else None,
+            custom_status=state.custom_status if state else None,
+            error=self._error,
+            polls=self._polls,
+            started_at=self._started_at,
+            duration_seconds=round(clock.monotonic() - self._began, 3),
+            resume_url=url,
+        )
+
+
+def sanitize_text(value: object) -> str:
+    """Return an error or output as text without secrets."""
+    from infra_core.runtime import redact_secrets
+
+    text = f"{type(value).__name__}: {value}" if isinstance(value, Exception) else str(value)
+    return redact_secrets(text)

@@ -1,0 +1,376 @@
+"""Clients of HTTP-triggered Azure Functions, plain and durable, asynchronous and synchronous."""
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from typing_extensions import Self
+
+from infra_core.runtime import run_sync
+
+from ._durable import DurableInstance, DurableStatus
+from ._function_calls import BASE_URL_VAR, FunctionCaller, RequestOptions, read_environment
+from ._function_durable import DurableCaller, wait_for_completion, wait_for_completion_async
+
+if TYPE_CHECKING:
+    import httpx
+
+    from infra_core.http import AsyncHttpClient
+
+__all__ = [
+    "AzureFunctionAsyncClient",
+    "AzureFunctionSyncClient",
+    "DurableInstance",
+    "DurableStatus",
+    "RequestOptions",
+    "wait_for_completion",
+    "wait_for_completion_async",
+]
+
+T = TypeVar("T")
+
+
+class AzureFunctionAsyncClient:
+    """Calls the functions of one app: key, retries and timeouts set once.
+
+    The key goes into the header `x-functions-key` of requests to the origin of `base_url` only:
+    neither an absolute URL of another origin nor a redirect to one takes it along. Requests are
+    retried by the rules of `infra_core.http`: a POST is never sent twice unless the first surely
+    did not run; when its answer is lost, `OutcomeUnknown` says so, also when the host cut it off
+    at 230 seconds.
+
+    Args:
+        base_url: Of the app, such as `https://my-app.azurewebsites.net`, without a query.
+        api_key: Function, host or master key.
+        timeout: Seconds for each step of a request.
+        http_client: Client to send through; it is not closed by `close()`. Without one the client
+            has its own.
+        default_headers: Headers of every request to this app.
+        options: What holds for every request that does not say otherwise.
+        cold_start_grace: Seconds during which 404 and 503 count as "not started yet" and are tried
+            again, until the app has given any other answer. 0 for none: a 404 is an answer.
+
+    Raises:
+        ValueError: `base_url` is missing or no usable URL.
+
+    Example:
+        ::
+
+            async with AzureFunctionAsyncClient(url, api_key=key) as client:
+                answer = await client.post_json("/api/run", json={"batchId": "batch-1"})
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        http_client: "AsyncHttpClient | None" = None,
+        default_headers: Mapping[str, str] | None = None,
+        options: RequestOptions | None = None,
+        cold_start_grace: float = 0.0,
+    ) -> None:
+        self._calls = FunctionCaller(
+            base_url,
+            api_key=api_key,
+            timeout=timeout,
+            http_client=http_client,
+            default_headers=default_headers,
+            options=options,
+            cold_start_grace=cold_start_grace,
+        )
+        self._durable = DurableCaller(self._calls)
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        base_url_env: str = BASE_URL_VAR,
+        api_key_env: str | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Make a client from environment variables.
+
+        Args:
+            base_url_env: Variable with the base URL.
+            api_key_env: Variable with the key; `AZURE_FUNCTION_API_KEY` when `base_url_env` is
+                left at its default.
+            env: The environment; that of the process by default.
+            **kwargs: What the constructor takes.
+
+        Raises:
+            ConfigurationError: `base_url_env` is not set.
+            ValueError: It is set to no usable URL.
+        """
+        base_url, api_key = read_environment(base_url_env, api_key_env, env)
+        return cls(base_url, api_key=api_key, **kwargs)
+
+    @property
+    def base_url(self) -> str:
+        """Base URL of the app."""
+        return self._calls.base_url
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        data: Any = None,
+        content: Any = None,
+        options: RequestOptions | None = None,
+    ) -> "httpx.Response":
+        """Send a request and return a success, read to its end.
+
+        Args:
+            method: Any letter case.
+            path: Below `base_url`, or an absolute URL.
+            headers: Win over the default ones, in any letter case.
+            params: Added to the query.
+            json: Body, as JSON.
+            data: Body, as a form.
+            content: Body, as it is.
+            options: Timeouts and retries of this call.
+
+        Raises:
+            httpx.HTTPStatusError: The last answer is no success.
+            httpx.TransportError: The connection failed.
+            OutcomeUnknown: A request that must not run twice went out and its answer was lost,
+                or the host gave up waiting for it (502, 504; also an `httpx.HTTPStatusError`).
+        """
+        return await self._calls.send(
+            method,
+            path,
+            headers=headers,
+            params=params,
+            json=json,
+            data=data,
+            content=content,
+            options=options,
+        )
+
+    async def request_json(self, method: str, path: str, **kwargs: Any) -> Any:
+        """Send a request and return the JSON of the answer, `{}` when the body is empty.
+
+        Args:
+            method: As for `request`, and so are the others.
+            path: As for `request`.
+            **kwargs: As for `request`.
+
+        Raises:
+            ValueError: The answer is no JSON.
+        """
+        return self._calls.json_of(await self.request(method, path, **kwargs))
+
+    async def get_json(self, path: str, **kwargs: Any) -> Any:
+        """GET, and return the JSON of the answer."""
+        return await self.request_json("GET", path, **kwargs)
+
+    async def post_json(self, path: str, *, json: Any, **kwargs: Any) -> Any:
+        """POST JSON, and return the JSON of the answer."""
+        return await self.request_json("POST", path, json=json, **kwargs)
+
+    async def delete(self, path: str, **kwargs: Any) -> None:
+        """DELETE; the answer's body is dropped."""
+        await self.request("DELETE", path, **kwargs)
+
+    async def start(
+        self, path: str, *, json: Any = None, method: str = "POST", **kwargs: Any
+    ) -> DurableInstance:
+        """Start a durable function and return what is needed to follow it.
+
+        Args:
+            path: Of the starter.
+            json: Body, as JSON.
+            method: Method of the starter.
+            **kwargs: As for `request`.
+
+        Raises:
+            OrchestrationError: The answer is not one of a durable function's starter.
+        """
+        return await self._durable.start(path, method=method, json=json, **kwargs)
+
+    async def wait_for_completion(
+        self,
+        instance: "DurableInstance | str",
+        *,
+        timeout: float = 600.0,
+        poll_interval: float = 5.0,
+        on_poll: Callable[[DurableStatus], Awaitable[None] | None] | None = None,
+        terminate_on_timeout: bool = False,
+        raise_on_failure: bool = True,
+    ) -> DurableStatus:
+        """Wait until a durable instance has ended, and return its last state.
+
+        Args:
+            instance: The instance, or its status URL as it was stored (absolute or below
+                `base_url`).
+            timeout: Seconds until `OrchestrationTimeoutError`.
+            poll_interval: Seconds between two questions, unless the host's `Retry-After` says
+                otherwise.
+            on_poll: Called with every state.
+            terminate_on_timeout: Tell the instance to end when the time is up. Without it the
+                instance goes on, and can be waited for again.
+            raise_on_failure: Raise when it ended without success; otherwise its state is returned.
+
+        Raises:
+            OrchestrationFailedError: It ended as failed, terminated or cancelled.
+            OrchestrationTimeoutError: It did not end in time; `.status_url` to go on.
+            JobNotFoundError: The host does not know it.
+            httpx.HTTPError: Its state could not be had, several times in a row.
+        """
+        return await self._durable.wait(
+            instance,
+            timeout=timeout,
+            poll_interval=poll_interval,
+            on_poll=on_poll,
+            terminate_on_timeout=terminate_on_timeout,
+            raise_on_failure=raise_on_failure,
+        )
+
+    async def start_and_wait(
+        self,
+        path: str,
+        *,
+        json: Any = None,
+        method: str = "POST",
+        timeout: float = 600.0,
+        poll_interval: float = 5.0,
+        on_poll: Callable[[DurableStatus], Awaitable[None] | None] | None = None,
+        terminate_on_timeout: bool = False,
+        raise_on_failure: bool = True,
+        **kwargs: Any,
+    ) -> DurableStatus:
+        """Start a durable function and wait until it has ended: `start`, `wait_for_completion`."""
+        return await self.wait_for_completion(
+            await self.start(path, json=json, method=method, **kwargs),
+            timeout=timeout,
+            poll_interval=poll_interval,
+            on_poll=on_poll,
+            terminate_on_timeout=terminate_on_timeout,
+            raise_on_failure=raise_on_failure,
+        )
+
+    async def terminate(
+        self, instance: "DurableInstance | str", *, reason: str = "terminated by the client"
+    ) -> bool:
+        """Tell a durable instance to end; `False` when it has ended already or is not known."""
+        return await self._durable.terminate(instance, reason)
+
+    async def close(self) -> None:
+        """Close the HTTP client, if it is this one's own."""
+        await self._calls.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._calls.base_url!r})"
+
+
+class AzureFunctionSyncClient:
+    """`AzureFunctionAsyncClient` for synchronous code: the same settings, methods and errors.
+
+    All clients of a process run on the one background event loop, which ends with the process;
+    connections are kept between calls. Within a running event loop its methods raise
+    `RuntimeError`: use the asynchronous client there.
+
+    Args:
+        *args: What `AzureFunctionAsyncClient` takes.
+        **kwargs: What `AzureFunctionAsyncClient` takes.
+
+    Example:
+        ::
+
+            with AzureFunctionSyncClient(url, api_key=key) as client:
+                status = client.start_and_wait("/api/run", json={"batchId": "batch-1"})
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._async_client = AzureFunctionAsyncClient(*args, **kwargs)
+
+    @classmethod
+    def from_env(
+        cls,
+        *,
+        base_url_env: str = BASE_URL_VAR,
+        api_key_env: str | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """As `AzureFunctionAsyncClient.from_env`."""
+        base_url, api_key = read_environment(base_url_env, api_key_env, env)
+        return cls(base_url, api_key=api_key, **kwargs)
+
+    def request(self, method: str, path: str, **kwargs: Any) -> "httpx.Response":
+        """As `AzureFunctionAsyncClient.request`."""
+        return self._run(self._async_client.request(method, path, **kwargs), "request()")
+
+    def request_json(self, method: str, path: str, **kwargs: Any) -> Any:
+        """As `AzureFunctionAsyncClient.request_json`."""
+        return self._run(self._async_client.request_json(method, path, **kwargs), "request_json()")
+
+    def get_json(self, path: str, **kwargs: Any) -> Any:
+        """As `AzureFunctionAsyncClient.get_json`."""
+        return self.request_json("GET", path, **kwargs)
+
+    def post_json(self, path: str, *, json: Any, **kwargs: Any) -> Any:
+        """As `AzureFunctionAsyncClient.post_json`."""
+        return self.request_json("POST", path, json=json, **kwargs)
+
+    def delete(self, path: str, **kwargs: Any) -> None:
+        """As `AzureFunctionAsyncClient.delete`."""
+        self._run(self._async_client.delete(path, **kwargs), "delete()")
+
+    def start(self, path: str, **kwargs: Any) -> DurableInstance:
+        """As `AzureFunctionAsyncClient.start`."""
+        return self._run(self._async_client.start(path, **kwargs), "start()")
+
+    def wait_for_completion(
+        self, instance: "DurableInstance | str", **kwargs: Any
+    ) -> DurableStatus:
+        """As `AzureFunctionAsyncClient.wait_for_completion`."""
+        waiting = self._async_client.wait_for_completion(instance, **kwargs)
+        return self._run(waiting, "wait_for_completion()")
+
+    def start_and_wait(self, path: str, **kwargs: Any) -> DurableStatus:
+        """As `AzureFunctionAsyncClient.start_and_wait`."""
+        waiting = self._async_client.start_and_wait(path, **kwargs)
+        return self._run(waiting, "start_and_wait()")
+
+    def terminate(self, instance: "DurableInstance | str", **kwargs: Any) -> bool:
+        """As `AzureFunctionAsyncClient.terminate`."""
+        return self._run(self._async_client.terminate(instance, **kwargs), "terminate()")
+
+    def close(self) -> None:
+        """Close the HTTP client, if it is this one's own. Closing twice is fine."""
+        self._run(self._async_client.close(), "close()")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._async_client._calls.base_url!r})"
+
+    def _run(self, coroutine: Coroutine[Any, Any, T], what: str) -> T:
+        return run_sync(coroutine, what=f"AzureFunctionSyncClient.{what}")

@@ -1,0 +1,101 @@
+"""Command lines that trigger a batch in a function app: arguments, scheduling, summary."""
+
+import argparse
+from pathlib import Path
+
+from ._function_trigger import (
+    TriggerSummary,
+    build_function_client,
+    trigger_batch,
+    trigger_batch_async,
+    write_summary,
+)
+
+__all__ = [
+    "TriggerSummary",
+    "add_azure_service_arguments",
+    "build_function_client",
+    "trigger_batch",
+    "trigger_batch_async",
+    "write_summary",
+]
+
+
+def add_azure_service_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    base_url_env_var: str,
+    base_url_help: str | None = None,
+    concurrency_default: int = 4,
+    include_summary: bool = True,
+    summary_help: str | None = None,
+) -> None:
+    """Add the arguments that every command of this kind has.
+
+    `batch_id`, `--base-url`, `--concurrency`, `--poll`/`--no-poll` (on), `--poll-timeout` (600),
+    `--poll-interval` (5) and `--summary-file`.
+
+    Args:
+        parser: Where to add them.
+        base_url_env_var: Variable that stands in for `--base-url`; named in the help.
+        base_url_help: Help of `--base-url`.
+        concurrency_default: Default of `--concurrency`.
+        include_summary: Whether to add `--summary-file`.
+        summary_help: Help of `--summary-file`.
+    """
+    parser.add_argument("batch_id", help="batch that the jobs belong to")
+    parser.add_argument(
+        "--base-url",
+        type=str,
+        help=base_url_help or f"base URL of the function app (default: ${base_url_env_var})",
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=_positive_int,
+        default=concurrency_default,
+        help="jobs that the app works on at once (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--poll",
+        action="store_true",
+        help="wait until the batch has ended (default)",
+    )
+    parser.add_argument(
+        "--no-poll",
+        dest="poll",
+        action="store_false",
+        help="return as soon as the batch is scheduled",
+    )
+    parser.set_defaults(poll=True)
+    parser.add_argument(
+        "--poll-timeout",
+        type=_positive_float,
+        default=600.0,
+        help="longest time to wait, in seconds (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--poll-interval",
+        type=_positive_float,
+        default=5.0,
+        help="time between two questions, in seconds (default: %(default)s)",
+    )
+    if include_summary:
+        parser.add_argument(
+            "--summary-file",
+            type=Path,
+            help=summary_help or "write a JSON summary of the run to this file",
+        )
+
+
+def _positive_int(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def _positive_float(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return number

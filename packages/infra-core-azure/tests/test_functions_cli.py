@@ -1,0 +1,208 @@
+"""Command lines of function apps: arguments, and triggering a batch."""
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from infra_core.azure.client import DurableStatus
+from infra_core.azure.exceptions import ConfigurationError
+from infra_core.azure.function_cli import (
+    add_azure_service_arguments,
+    build_function_client,
+    trigger_batch,
+)
+from infra_core.azure.function_testing import FunctionsHost
+from infra_core.http import OutcomeUnknown
+from infra_core.http.testing import hang_up, status
+from infra_core.runtime.testing import fast_time
+
+
+def _parse(*arguments: str, **options: Any) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_azure_service_arguments(parser, base_url_env_var="APP_URL", **options)
+    return parser.parse_args(arguments)
+
+
+class TestArguments:
+    """The arguments of 0.7."""
+
+    def test_the_defaults(self) -> None:
+        """Four at once, followed for ten minutes, asked every five seconds."""
+        args = _parse("batch-1")
+        assert vars(args) == {
+            "batch_id": "batch-1",
+            "base_url": None,
+            "concurrency": 4,
+            "poll": True,
+            "poll_timeout": 600.0,
+            "poll_interval": 5.0,
+            "summary_file": None,
+        }
+
+    def test_everything_can_be_said(self) -> None:
+        """Every option."""
+        args = _parse(
+            *("batch-1", "--base-url", "https://x", "--concurrency", "9", "--no-poll"),
+            *("--poll-timeout", "1.5", "--poll-interval", "2", "--summary-file", "s.json"),
+        )
+        assert (args.base_url, args.concurrency, args.poll) == ("https://x", 9, False)
+        assert (args.poll_timeout, args.poll_interval) == (1.5, 2.0)
+        assert args.summary_file == Path("s.json")
+        assert _parse("b", "--no-poll", "--poll").poll is True
+
+    def test_the_summary_is_optional_and_the_default_concurrency_given(self) -> None:
+        """include_summary=False, concurrency_default."""
+        args = _parse("b", include_summary=False, concurrency_default=2)
+        assert not hasattr(args, "summary_file")
+        assert args.concurrency == 2
+
+    def test_the_help_names_the_variable(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """And takes texts of the caller's own."""
+        with pytest.raises(SystemExit):
+            _parse("--help", summary_help="where to write")
+        shown = capsys.readouterr().out
+        assert "APP_URL" in shown
+        assert "where to write" in shown
+        with pytest.raises(SystemExit):
+            _parse("--help", base_url_help="where the app is")
+        assert "where the app is" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        "bad", [("--concurrency", "0"), ("--poll-timeout", "0"), ("--poll-interval", "nan")]
+    )
+    def test_numbers_without_sense_are_refused(self, bad: tuple[str, str]) -> None:
+        """By the parser, before anything is sent."""
+        with pytest.raises(SystemExit):
+            _parse("b", *bad)
+
+
+class _Storage:
+    """Stands in for a storage client."""
+
+    def __init__(self) -> None:
+        self.written: dict[Path, Mapping[str, Any]] = {}
+
+    def write_json(self, path: Path, data: Mapping[str, Any]) -> Path:
+        self.written[path] = data
+        return path
+
+
+class TestTrigger:
+    """From the command line to the summary."""
+
+    def test_a_batch_is_scheduled_followed_and_summed_up(self, tmp_path: Path) -> None:
+        """The summary file tells what came of it, without any key."""
+        summary_file = tmp_path / "deep" / "summary.json"
+        seen: list[DurableStatus] = []
+        with FunctionsHost(api_key="sesame") as host, fast_time():
+            host.orchestrator("/api/run", ["Pending", "Completed"], output={"ok": 3})
+            args = _parse(
+                "batch-1", "--base-url", host.base_url, "--summary-file", str(summary_file)
+            )
+            summary = trigger_batch(
+                args,
+                base_url_env_var="APP_URL",
+                env={"AZURE_FUNCTION_API_KEY": "sesame"},
+                payload={"mode": "full"},
+                on_poll=seen.append,
+            )
+            sent = json.loads(host.origin.requests[0].body)
+            key = host.system_key
+        assert sent == {"batchId": "batch-1", "concurrency": 4, "mode": "full"}
+        assert summary.succeeded
+        assert [state.runtime_status for state in seen] == ["Pending", "Completed"]
+        written = json.loads(summary_file.read_text())
+        assert (written["status"], written["output"], written["polls"]) == (
+            "Completed", {"ok": 3}, 2,
+        )  # fmt: skip
+        assert key not in summary_file.read_text()
+        assert key in str(summary.resume_url)
+        assert key not in repr(summary)
+
+    def test_the_summary_is_mirrored(self, tmp_path: Path) -> None:
+        """A storage client writes it where one is given."""
+        storage = _Storage()
+        with FunctionsHost() as host, fast_time():
+            host.orchestrator("/api/run", ["Completed"])
+            args = _parse(
+                "b", "--base-url", host.base_url, "--summary-file", str(tmp_path / "s.json")
+            )
+            trigger_batch(args, env={}, storage=storage)
+        assert storage.written[tmp_path / "s.json"]["succeeded"] is True
+
+    def test_a_failed_batch_is_told_by_the_summary(self) -> None:
+        """Not by an exception."""
+        with FunctionsHost() as host, fast_time():
+            host.orchestrator("/api/run", ["Failed"], output="boom")
+            summary = trigger_batch(_parse("b", "--base-url", host.base_url), env={})
+        assert (summary.status, summary.error, summary.succeeded) == ("Failed", "boom", False)
+
+    def test_a_batch_that_does_not_end_can_be_resumed(self) -> None:
+        """The summary has what is needed; asked so, the batch is told to end."""
+        with FunctionsHost() as host, fast_time():
+            host.orchestrator("/api/run", ["Running"])
+            args = _parse("b", "--base-url", host.base_url, "--poll-timeout", "20")
+            summary = trigger_batch(args, env={}, terminate_on_timeout=True)
+            assert host.termination_reason("/api/run") is not None
+        assert (summary.status, summary.succeeded) == ("TimedOut", False)
+        assert summary.resume_url == host.status_url(str(summary.instance_id))
+
+    @pytest.mark.parametrize("durable", [True, False])
+    def test_without_polling_it_returns_once_scheduled(self, durable: bool) -> None:
+        """Also for a function that is not durable."""
+        with FunctionsHost() as host:
+            if durable:
+                host.orchestrator("/api/run", ["Running"])
+            else:
+                host.function("/api/run", {"accepted": True}, status=202)
+            started: list[Any] = []
+            summary = trigger_batch(
+                _parse("b", "--base-url", host.base_url, "--no-poll"),
+                env={},
+                on_started=started.append,
+            )
+            assert len(host.origin.requests) == 1
+        assert (summary.status, summary.succeeded) == ("Scheduled", True)
+        assert len(started) == 1
+
+    def test_an_unknown_outcome_is_written_down(self, tmp_path: Path) -> None:
+        """The batch may run: the summary says so, and the error comes through."""
+        path = tmp_path / "s.json"
+        with FunctionsHost() as host:
+            host.orchestrator("/api/run", faults=[hang_up()])
+            args = _parse("b", "--base-url", host.base_url, "--summary-file", str(path))
+            with pytest.raises(OutcomeUnknown):
+                trigger_batch(args, env={})
+        assert json.loads(path.read_text())["status"] == "OutcomeUnknown"
+
+    def test_a_refused_batch_is_written_down(self, tmp_path: Path) -> None:
+        """Nothing was scheduled."""
+        path = tmp_path / "s.json"
+        with FunctionsHost() as host:
+            host.orchestrator("/api/run", faults=[status(400)])
+            args = _parse("b", "--base-url", host.base_url, "--summary-file", str(path))
+            with pytest.raises(httpx.HTTPStatusError):
+                trigger_batch(args, env={})
+        written = json.loads(path.read_text())
+        assert (written["status"], written["succeeded"]) == ("NotScheduled", False)
+        assert "400" in written["error"]
+
+    def test_url_and_key_come_from_the_environment(self) -> None:
+        """The command line's URL wins."""
+        env = {"APP_URL": "https://env.example", "APP_KEY": "k"}
+        client = build_function_client(
+            _parse("b"), base_url_env_var="APP_URL", api_key_env_var="APP_KEY", env=env
+        )
+        assert client.base_url == "https://env.example"
+        args = _parse("b", "--base-url", "https://arg.example")
+        assert (
+            build_function_client(args, base_url_env_var="APP_URL", env=env).base_url
+            == "https://arg.example"
+        )
+        with pytest.raises(ConfigurationError, match="APP_URL"):
+            build_function_client(_parse("b"), base_url_env_var="APP_URL", env={})
