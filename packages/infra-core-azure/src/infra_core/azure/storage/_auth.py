@@ -12,6 +12,7 @@ import inspect
 import threading
 from collections.abc import Mapping
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Any, Protocol
 
 from infra_core.runtime import clock
@@ -35,6 +36,11 @@ _SIGNED = (
     "If-Unmodified-Since",
     "Range",
 )
+
+
+@lru_cache(maxsize=4)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 class Authenticator(Protocol):
@@ -64,7 +70,7 @@ class SharedKey:
         self, method: str, path: str, params: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         """Sign the request."""
-        headers["x-ms-date"] = formatdate(clock.time(), usegmt=True)
+        headers["x-ms-date"] = _date(int(clock.time()))
         headers["Authorization"] = (
             f"SharedKey {self._account}:{self.sign(method, path, params, headers)}"
         )
@@ -129,7 +135,7 @@ class BearerToken:
                 self._token, self._expires = token.token, float(token.expires_on)
             else:
                 await asyncio.to_thread(self._renew)
-        headers["x-ms-date"] = formatdate(clock.time(), usegmt=True)
+        headers["x-ms-date"] = _date(int(clock.time()))
         headers["Authorization"] = f"Bearer {self._token}"
 
     def _renew(self) -> None:

@@ -18,6 +18,7 @@ from infra_core.fs import AtomicFile, fsync_directory
 __all__ = ["BatchWriter"]
 
 _BATCH = 64
+_WRITERS = 3  # batches at a time: while one waits for the disk the next is written
 
 
 class _StagedFile(AtomicFile):
@@ -51,7 +52,7 @@ class BatchWriter:
 
     def __init__(self) -> None:
         self._waiting: list[_Job] = []
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
         self._modes: dict[Path, int] = {}
 
     async def write(
@@ -76,8 +77,10 @@ class BatchWriter:
         """
         job = _Job(path, data, verify, before_commit, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._drain())
+        if len(self._tasks) < _WRITERS:
+            task = asyncio.create_task(self._drain())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         await job.done
 
     async def _drain(self) -> None:

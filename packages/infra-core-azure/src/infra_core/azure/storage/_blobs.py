@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
@@ -13,7 +13,7 @@ from xml.etree import ElementTree as ET
 from ._errors import BlobConflictError, BlobNotFoundError, StorageError, StorageRequestError
 from ._wire import BlobWire
 
-__all__ = ["BlobInfo", "create_container", "delete_blob", "list_pages", "look_at"]
+__all__ = ["BlobInfo", "create_container", "delete_blob", "list_pages", "list_relative", "look_at"]
 
 PAGE = 5000  # most that the service gives at a time
 # Characters that XML cannot hold. The service encodes them; Azurite sends them as they are.
@@ -41,7 +41,7 @@ class BlobInfo:
     last_modified: datetime | None = None
 
 
-def info_from_headers(name: str, headers: Mapping[str, str]) -> BlobInfo:
+def info_from_headers(name: str, headers: Mapping[str, str], *, with_time: bool = True) -> BlobInfo:
     """The blob that the headers of an answer describe."""
     size = headers.get("Content-Length", "0")
     content_range = headers.get("Content-Range", "")
@@ -55,7 +55,7 @@ def info_from_headers(name: str, headers: Mapping[str, str]) -> BlobInfo:
         decode_md5(md5),
         headers.get("ETag", ""),
         headers.get("Content-Type", ""),
-        _parse_time(headers.get("Last-Modified")),
+        _parse_time(headers.get("Last-Modified")) if with_time else None,
     )
 
 
@@ -163,6 +163,12 @@ async def list_pages(
             yield blobs
         if not marker:
             return
+
+
+async def list_relative(wire: BlobWire, prefix: str) -> AsyncIterator[list[BlobInfo]]:
+    """Pages of a tree, names relative to its prefix."""
+    async for page in list_pages(wire, prefix):
+        yield [replace(blob, name=blob.name[len(prefix) :]) for blob in page]
 
 
 def parse_page(content: bytes) -> tuple[list[BlobInfo], str]:

@@ -159,7 +159,7 @@ async def _first_part(wire: BlobWire, name: str, known: BlobInfo | None) -> tupl
         if error.status != 416:  # an empty blob has no ranges
             raise
         reply = await wire.send("GET", name, "download")
-    info = info_from_headers(name, reply.headers)
+    info = info_from_headers(name, reply.headers, with_time=False)
     if reply.status == 206:
         _check_range(reply, info, 0, min(limit, info.size))
     elif len(reply.body) != info.size:

@@ -3,17 +3,18 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 from infra_core.fs import UnsafePathError, safe_join
 from infra_core.runtime import clock
 
 from ._batch_writer import BatchWriter
 from ._blobs import BlobInfo, delete_blob, list_pages
+from ._bounded import ByteBudget, for_each
 from ._download import download_blob
 from ._errors import LocalFileChangedError, StorageConnectionError, UnsafeNamesError
 from ._globs import compile_globs
@@ -37,7 +38,6 @@ from ._wire import BlobWire
 
 __all__ = ["TreeRun", "replay_tree"]
 
-T = TypeVar("T")
 _BATCH = 64
 _READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
 _LISTED = 100  # unsafe names that an error lists
@@ -57,29 +57,6 @@ class _ToDownload:
     path: Path
     there: LocalFile | None
     plan: PlannedTransfer | None
-
-
-class _ByteBudget:
-    """Bounds the bytes in memory over all files under way."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = self._left = limit
-        self._turn = asyncio.Condition()
-
-    @contextlib.asynccontextmanager
-    async def held(self, wanted: int) -> AsyncIterator[None]:
-        wanted = min(wanted, self._limit)
-        if wanted > self._left:
-            async with self._turn:
-                await self._turn.wait_for(lambda: wanted <= self._left)
-        self._left -= wanted
-        try:
-            yield
-        finally:
-            self._left += wanted
-            if self._turn._waiters:  # type: ignore[attr-defined]
-                async with self._turn:
-                    self._turn.notify_all()
 
 
 class TreeRun:
@@ -125,7 +102,10 @@ class TreeRun:
         options = wire.config.options
         # One large file at full speed and small ones beside it.
         self._per_file = options.block_size * (options.block_concurrency + 1)
-        self._budget = _ByteBudget(self._per_file + options.block_size * 4)
+        self._budget = ByteBudget(self._per_file + options.block_size * 4)
+        # Requests are limited on the wire; more files than those are under way, since some wait
+        # for the disk.
+        self._width = min(options.concurrency * 4, 256)
         self._safe_folders: set[str] = set()
         self._total_bytes = 0
         self._done_bytes = 0
@@ -168,9 +148,9 @@ class TreeRun:
             file = item.file
             await self._outcome(file.name, file.size, lambda: self._up(item))
 
-        await self._each(self._local_batches(), one)
+        await for_each(self._local_batches(), one, self._width)
         if rules.delete and self.report.files and self._may_delete():
-            await self._each(self._index.unmarked(), self._delete_blob)
+            await for_each(self._index.unmarked(), self._delete_blob, self._width)
 
     def _survey_local(self) -> list[PlannedTransfer]:
         """Count the source and find unsafe names, before anything is touched."""
@@ -240,9 +220,9 @@ class TreeRun:
         async def one(item: _ToDownload) -> None:
             await self._outcome(item.blob.name, item.blob.size, lambda: self._down(item))
 
-        await self._each(self._blob_batches(), one)
+        await for_each(self._blob_batches(), one, self._width)
         if self._rules.delete and self.report.files and self._may_delete():
-            await self._each(self._extra_files(), self._delete_file)
+            await for_each(self._extra_files(), self._delete_file, self._width)
 
     def _survey_blobs(self) -> list[PlannedTransfer]:
         """Find names that must not become files here, links in the target included."""
@@ -363,40 +343,6 @@ class TreeRun:
         self._log.warning("nothing is deleted, since not everything could be transferred")
         return False
 
-    async def _each(
-        self, batches: Iterator[list[T]], handle: Callable[[T], Awaitable[None]]
-    ) -> None:
-        """Handle all items, some at a time, the next batch made meanwhile.
-
-        Requests are limited elsewhere; more files than those are under way, since some of them
-        wait for the disk.
-        """
-        count = min(self._wire.config.options.concurrency * 4, 256)
-        queue: asyncio.Queue[T | None] = asyncio.Queue(_BATCH)
-
-        async def produce() -> None:
-            while (batch := await asyncio.to_thread(next, batches, None)) is not None:
-                for item in batch:
-                    await queue.put(item)
-            for _ in range(count):
-                await queue.put(None)
-
-        async def work() -> None:
-            while (item := await queue.get()) is not None:
-                await handle(item)
-
-        tasks = [
-            asyncio.create_task(produce()),
-            *(asyncio.create_task(work()) for _ in range(count)),
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        except BaseException:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            raise
-
     async def _outcome(
         self, name: str, size: int, work: Callable[[], Awaitable[PlannedTransfer]]
     ) -> None:
@@ -470,23 +416,3 @@ async def replay_tree(wire: BlobWire, root: Path, name: str) -> None:
     for outcome in report.problems:
         if outcome.error is not None:
             raise outcome.error
-
-
-def list_relative(wire: BlobWire, prefix: str) -> AsyncIterator[list[BlobInfo]]:
-    """Pages of a tree, names relative to it."""
-
-    async def pages() -> AsyncIterator[list[BlobInfo]]:
-        async for page in list_pages(wire, prefix):
-            yield [
-                BlobInfo(
-                    blob.name[len(prefix) :],
-                    blob.size,
-                    blob.md5,
-                    blob.etag,
-                    blob.content_type,
-                    blob.last_modified,
-                )
-                for blob in page
-            ]
-
-    return pages()

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from ._blobs import BlobInfo
+from ._blobs import BlobInfo, list_relative
 from ._errors import StorageError, TreeTransferError
 from ._files import FileClient, run_blocking
 from ._names import tree_prefix
-from ._tree_run import TreeRun, list_relative
+from ._tree_run import TreeRun
 from ._tree_types import (
     Compare,
     FileOutcome,
@@ -227,9 +227,7 @@ class TreeClient(FileClient):
         pages = list_relative(self._wire, prefix)
 
         async def following() -> list[BlobInfo] | None:
-            async for page in pages:
-                return page
-            return None
+            return await anext(pages, None)
 
         while (page := run_blocking(following, "iter_tree()")) is not None:
             yield from page

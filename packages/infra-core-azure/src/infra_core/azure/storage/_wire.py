@@ -6,6 +6,7 @@ meet is turned into an error of `_errors` here, and nothing else retries.
 """
 
 import asyncio
+import itertools
 import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping
@@ -91,6 +92,9 @@ class BlobWire:
         self._pools: LoopLocal[_Pool] = LoopLocal(self._make_pool, _Pool.aclose)
         self._base_path = urlsplit(config.container_url).path
         self._policy = config.options.retry_policy
+        self._origin = _origin_of(config.endpoint)
+        self._id = uuid.uuid4().hex  # with a number for each request: what support asks for
+        self._count = itertools.count(1)
 
     async def send(
         self,
@@ -169,7 +173,10 @@ class BlobWire:
         path = self._base_path
         if name is not None:
             path = f"{path}/{encode_blob_name(name)}"
-        sent = {"x-ms-version": API_VERSION, "x-ms-client-request-id": str(uuid.uuid4())}
+        sent = {
+            "x-ms-version": API_VERSION,
+            "x-ms-client-request-id": f"{self._id}-{next(self._count)}",
+        }
         if headers:
             sent.update(headers)
         size = 0 if body is None else _size(body)
@@ -191,7 +198,12 @@ class BlobWire:
                 pool.slots,  # before the clock starts: waiting for others is no silence
                 clock.timeout(self.config.options.time_limit(size + expect)),
                 pool.session.request(
-                    method, URL(url, encoded=True), data=data, headers=sent, allow_redirects=False
+                    method,
+                    URL(url, encoded=True),
+                    data=data,
+                    headers=sent,
+                    allow_redirects=False,
+                    proxy=pool.proxy,
                 ) as response,
             ):
                 content = await response.read()
@@ -208,11 +220,6 @@ class BlobWire:
             raise _refusal(response.status, response.headers, content, blob, operation)
         return Reply(response.status, response.headers, content)
 
-    @property
-    def _origin(self) -> str:
-        endpoint = self.config.endpoint
-        return endpoint[: endpoint.index("/", 8)] if "/" in endpoint[8:] else endpoint
-
     def _make_pool(self) -> "_Pool":
         import aiohttp
 
@@ -225,9 +232,8 @@ class BlobWire:
             auto_decompress=False,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "infra-core-azure", "Accept-Encoding": "identity"},
-            trust_env=True,
         )
-        return _Pool(session, asyncio.Semaphore(options.concurrency))
+        return _Pool(session, asyncio.Semaphore(options.concurrency), _find_proxy(self._origin))
 
     async def aclose(self) -> None:
         """Close the running loop's connections, those of ended loops, and an own credential."""
@@ -238,12 +244,29 @@ class BlobWire:
 class _Pool:
     """The connections of one event loop, and how many requests may be under way on it."""
 
-    def __init__(self, session: "aiohttp.ClientSession", slots: asyncio.Semaphore) -> None:
+    def __init__(
+        self, session: "aiohttp.ClientSession", slots: asyncio.Semaphore, proxy: str | None
+    ) -> None:
         self.session = session
         self.slots = slots
+        self.proxy = proxy
 
     async def aclose(self) -> None:
         await self.session.close()
+
+
+def _origin_of(endpoint: str) -> str:
+    parts = urlsplit(endpoint)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _find_proxy(origin: str) -> str | None:
+    """The proxy that the environment names; looked up once, aiohttp would do so per request."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(origin)
+    proxy = getproxies().get(parts.scheme)
+    return None if proxy is None or proxy_bypass(parts.hostname or "") else proxy
 
 
 def _size(body: _Buffer) -> int:

@@ -1,0 +1,65 @@
+"""Bounds for work on millions of files: how many are under way, how many bytes they hold."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import TypeVar
+
+__all__ = ["ByteBudget", "for_each"]
+
+T = TypeVar("T")
+_AHEAD = 64  # items that wait for a worker
+
+
+class ByteBudget:
+    """Bounds the bytes in memory over all files under way."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+        self._turn = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def held(self, wanted: int) -> AsyncIterator[None]:
+        wanted = min(wanted, self._limit)
+        if wanted > self._left:
+            async with self._turn:
+                await self._turn.wait_for(lambda: wanted <= self._left)
+        self._left -= wanted
+        try:
+            yield
+        finally:
+            self._left += wanted
+            if self._turn._waiters:
+                async with self._turn:
+                    self._turn.notify_all()
+
+
+async def for_each(
+    batches: Iterator[list[T]], handle: Callable[[T], Awaitable[None]], width: int
+) -> None:
+    """Handle all items, `width` at a time, while the next batch is made in a thread.
+
+    An exception of `handle` ends it all, after the others were cancelled.
+    """
+    queue: asyncio.Queue[T | None] = asyncio.Queue(_AHEAD)
+
+    async def produce() -> None:
+        while (batch := await asyncio.to_thread(next, batches, None)) is not None:
+            for item in batch:
+                await queue.put(item)
+        for _ in range(width):
+            await queue.put(None)
+
+    async def work() -> None:
+        while (item := await queue.get()) is not None:
+            await handle(item)
+
+    tasks = [asyncio.create_task(produce())]
+    tasks.extend(asyncio.create_task(work()) for _ in range(width))
+    try:
+        await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
