@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from infra_core.azure.client import DurableStatus
 from infra_core.azure.exceptions import ConfigurationError
 from infra_core.azure.function_cli import (
     add_azure_service_arguments,
@@ -98,7 +97,7 @@ class TestTrigger:
     def test_a_batch_is_scheduled_followed_and_summed_up(self, tmp_path: Path) -> None:
         """The summary file tells what came of it, without any key."""
         summary_file = tmp_path / "deep" / "summary.json"
-        seen: list[DurableStatus] = []
+        seen: list[Any] = []
         with FunctionsHost(api_key="sesame") as host, fast_time():
             host.orchestrator("/api/run", ["Pending", "Completed"], output={"ok": 3})
             args = _parse(

@@ -216,7 +216,8 @@ class FunctionCaller:
         )
 
         async def attempt() -> httpx.Response:
-            return await once(**changes, delay=0.0)
+            response: httpx.Response = await once(**changes, delay=0.0)
+            return response
 
         def in_grace(error: Exception) -> bool | float:
             return is_cold(error) if clock.monotonic() - started < self._grace else False

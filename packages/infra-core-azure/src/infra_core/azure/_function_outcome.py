@@ -39,7 +39,7 @@ class FunctionOutcomeUnknown(OutcomeUnknown, httpx.HTTPStatusError):
         )
         self.__cause__ = cause
 
-    def __reduce__(self) -> "tuple[type[Self], tuple[str, str, BaseException]]":  # type: ignore[override]
+    def __reduce__(self) -> "tuple[type[Self], tuple[str, str, BaseException]]":
         return type(self), (self.method, self.url, self.cause)
 
 

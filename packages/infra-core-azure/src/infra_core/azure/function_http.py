@@ -127,4 +127,4 @@ def _azure_functions() -> ModuleType:
             "answers of Azure Functions need the package azure-functions; install it with "
             "`pip install azure-functions` (it is there when the host runs your code)"
         ) from error
-    return functions  # type: ignore[no-any-return]
+    return functions
