@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 import warnings
 import weakref
 from contextlib import suppress
@@ -456,12 +455,3 @@ def test_importing_starts_nothing() -> None:
         """
     )
     assert output == "1\n"
-
-
-def test_a_call_costs_little() -> None:
-    """A round trip through the background loop is well below a millisecond."""
-    run_sync(answer())
-    started = time.perf_counter()
-    for _ in range(50):
-        run_sync(answer())
-    assert (time.perf_counter() - started) / 50 < 0.05

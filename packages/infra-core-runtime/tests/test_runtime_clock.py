@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from infra_core.runtime import clock
 from infra_core.runtime.testing import FastTime, fast_time
@@ -41,6 +41,7 @@ async def test_an_async_sleep_of_zero_gives_the_loop_a_turn() -> None:
     assert seen == ["other"]
 
 
+@settings(deadline=None)
 @given(upper=st.floats(min_value=0, max_value=1e6))
 def test_jitter_stays_within_its_bound(upper: float) -> None:
     """A jittered wait is never longer than its ceiling nor negative."""

@@ -101,7 +101,7 @@ def test_control_characters_cannot_forge_a_log_line() -> None:
     assert sanitize_url("https://h/a\r\nERROR forged") == "https://h/a%0D%0AERROR forged"
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(url=st.text() | st.binary() | st.text("htps:/?#[]@&;=%:.\\\"'<>0123456789"))
 def test_sanitizing_never_raises(url: str) -> None:
     """Whatever it is given, text comes out, and it is stable."""
@@ -109,6 +109,7 @@ def test_sanitizing_never_raises(url: str) -> None:
     assert isinstance(redact_secrets(url), str)
 
 
+@settings(deadline=None)
 @given(name=names, secret=anything, other=st.text(URL_SAFE))
 def test_no_secret_parameter_survives_in_a_url(name: str, secret: str, other: str) -> None:
     """Any value, encoded in either way, at any place of the query."""
@@ -121,6 +122,7 @@ def test_no_secret_parameter_survives_in_a_url(name: str, secret: str, other: st
             assert "S3CR3T" not in sanitize_url(f"https://h.example/path?{query}")
 
 
+@settings(deadline=None)
 @given(name=names, secret=anything)
 def test_no_secret_survives_in_a_url_within_a_url(name: str, secret: str) -> None:
     """Redirect targets carry keys as well."""
@@ -129,6 +131,7 @@ def test_no_secret_survives_in_a_url_within_a_url(name: str, secret: str) -> Non
     assert "S3CR3T" not in sanitize_url(f"https://h.example/?next={quote(inner)}")
 
 
+@settings(deadline=None)
 @given(user=anything, password=anything)
 def test_no_user_info_survives_in_a_url(user: str, password: str) -> None:
     """Escaped or, but for the delimiters, raw."""
@@ -138,6 +141,7 @@ def test_no_user_info_survives_in_a_url(user: str, password: str) -> None:
     assert "S3CR3T" not in sanitize_url(f"https://{raw}@h.example/a")
 
 
+@settings(deadline=None)
 @given(name=names, secret=secrets, before=st.text(), after=st.text())
 def test_no_secret_url_survives_in_a_longer_text(
     name: str, secret: str, before: str, after: str
@@ -149,6 +153,7 @@ def test_no_secret_url_survives_in_a_longer_text(
     assert "S3CR3T" not in redact_sas_tokens(message)
 
 
+@settings(deadline=None)
 @given(name=names, secret=secrets)
 def test_no_secret_survives_in_any_usual_notation(name: str, secret: str) -> None:
     """Assignments, parameters and connection strings, bare and quoted."""
@@ -166,6 +171,7 @@ def test_no_secret_survives_in_any_usual_notation(name: str, secret: str) -> Non
         assert "S3CR3T" not in redact_secrets(text), text
 
 
+@settings(deadline=None)
 @given(name=names.filter(lambda name: name.lower() not in {"code", "key"}), secret=secrets)
 def test_no_secret_survives_in_mappings_and_header_lines(name: str, secret: str) -> None:
     """JSON, JSON in JSON, Python dicts, header lists of str and bytes, header lines."""
@@ -182,6 +188,7 @@ def test_no_secret_survives_in_mappings_and_header_lines(name: str, secret: str)
         assert "S3CR3T" not in redact_secrets(text), text
 
 
+@settings(deadline=None)
 @given(secret=st.text(URL_SAFE, min_size=8).map(lambda text: f"{text}S3CR3T"))
 def test_no_credential_survives_in_authorization(secret: str) -> None:
     """Whatever the scheme and the notation."""
@@ -258,6 +265,7 @@ def test_what_is_no_secret_is_kept(text: str) -> None:
     assert redact_secrets(text) == text
 
 
+@settings(deadline=None)
 @given(
     text=st.text()
     | st.lists(

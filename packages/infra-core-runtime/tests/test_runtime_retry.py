@@ -10,7 +10,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from infra_core.runtime import RetryDetails, RetryPolicy, add_note, clock, retry_async, retry_sync
 from infra_core.runtime.testing import fast_time
@@ -63,6 +63,7 @@ def failing(times: int, error: type[BaseException] = ConnectionError) -> Callabl
 # --- the policy ---
 
 
+@settings(deadline=None)
 @given(policy=policies, retry=st.integers(0, 5000))
 def test_the_ceiling_doubles_up_to_the_cap(policy: RetryPolicy, retry: int) -> None:
     """It is min(backoff * 2**n, max_backoff), finite however many retries there were."""
@@ -70,6 +71,7 @@ def test_the_ceiling_doubles_up_to_the_cap(policy: RetryPolicy, retry: int) -> N
     assert policy.ceiling(retry) == pytest.approx(float(exact))
 
 
+@settings(deadline=None)
 @given(policy=policies, retry=st.integers(0, 3000), elapsed=waits)
 def test_jitter_only_lowers_the_wait(policy: RetryPolicy, retry: int, elapsed: float) -> None:
     """No wait is above the ceiling or the cap, or negative."""
@@ -78,6 +80,7 @@ def test_jitter_only_lowers_the_wait(policy: RetryPolicy, retry: int, elapsed: f
         assert 0 <= wait <= policy.ceiling(retry) <= policy.max_backoff
 
 
+@settings(deadline=None)
 @given(policy=policies, elapsed=waits, asked=st.none() | waits)
 def test_a_deadline_is_never_overshot(
     policy: RetryPolicy, elapsed: float, asked: float | None
@@ -88,12 +91,14 @@ def test_a_deadline_is_never_overshot(
         assert elapsed + wait < policy.deadline
 
 
+@settings(deadline=None)
 @given(policy=policies, beyond=st.integers(0, 10), elapsed=waits)
 def test_retries_are_finite(policy: RetryPolicy, beyond: int, elapsed: float) -> None:
     """After max_retries there is none."""
     assert policy.next_wait(retry=policy.max_retries + beyond, elapsed=elapsed) is None
 
 
+@settings(deadline=None)
 @given(asked=st.floats(min_value=1e-9, max_value=1e9), cap=waits)
 def test_a_server_is_obeyed_to_the_letter_up_to_the_cap(asked: float, cap: float) -> None:
     """Retry-After is waited exactly; above max_backoff the retries end."""
@@ -215,6 +220,7 @@ def test_no_wait_crosses_the_deadline(run: Runner) -> None:
         assert "deadline of 10 s" in caught.value.__notes__[0]
 
 
+@settings(deadline=None)
 @given(
     deadline=st.floats(min_value=0.1, max_value=100),
     backoff=st.floats(min_value=0.01, max_value=10),

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from infra_core.runtime import (
     AsyncRetryConfig,
@@ -60,6 +60,7 @@ def test_values_that_only_create_refuses_still_run() -> None:
         )
 
 
+@settings(deadline=None)
 @given(retries=st.integers(0, 6), failures=st.integers(0, 8))
 def test_max_retries_counts_the_tries_after_the_first(retries: int, failures: int) -> None:
     """Success within the attempts, else the last exception."""

@@ -121,7 +121,6 @@ TLS = ssl.SSLCertVerificationError(1, "certificate verify failed")
         httpx.ConnectError("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed"),
         httpx.InvalidURL("no host"),
         httpx.UnsupportedProtocol("ftp"),
-        httpx.LocalProtocolError("illegal header"),
         httpx.TooManyRedirects("20"),
     ],
 )

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from . import clock
+from ._redaction import redact_secrets
 
 __all__ = ["on_background_close", "run_sync"]
 
@@ -62,8 +63,10 @@ class _BackgroundLoop:
                     callback = _callbacks.pop()  # the last one may stand on those before it
                     try:
                         await callback()
-                    except Exception as error:  # the others are closed all the same
-                        _logger.warning("a background close callback failed", exc_info=error)
+                    except Exception as error:  # noqa: BLE001 - the others must be closed
+                        _logger.warning(
+                            "a background close callback failed: %s", redact_secrets(repr(error))
+                        )
                 others = asyncio.all_tasks() - {asyncio.current_task()}
                 for task in others:
                     task.cancel()

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
+from ._redaction import redact_secrets
+
 __all__ = ["LoopBoundAsyncLock", "LoopLocal"]
 
 T = TypeVar("T")
@@ -164,8 +166,10 @@ def _reset_after_fork() -> None:
 async def _close_quietly(entry: _Entry[T]) -> None:
     try:
         await entry.lifetime.aclose()
-    except Exception as error:  # transports of a closed loop may not close cleanly
-        _logger.debug("closing a value of a closed event loop failed", exc_info=error)
+    except Exception as error:  # noqa: BLE001 - transports of a closed loop may well raise
+        _logger.debug(
+            "closing a value of a closed event loop failed: %s", redact_secrets(repr(error))
+        )
 
 
 class LoopBoundAsyncLock:

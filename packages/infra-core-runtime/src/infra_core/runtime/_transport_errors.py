@@ -26,7 +26,6 @@ _PERMANENT_NAMES = frozenset(
         "MissingSchema",
         "InvalidSchema",
         "UnsupportedProtocol",
-        "LocalProtocolError",
         "InvalidHeader",
         "InvalidProxyURL",
         "TooManyRedirects",
