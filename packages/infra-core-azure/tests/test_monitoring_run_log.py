@@ -99,7 +99,7 @@ class BlobClient:
         self.container.blobs[self.name] = Blob()
 
     def append_block(
-        self, data: bytes, *, length: int, appendpos_condition: int
+        self, data: bytes, *, length: int, appendpos_condition: int, **_: object
     ) -> dict[str, object]:
         box = self.container
         box.appends += 1
@@ -124,10 +124,10 @@ class BlobClient:
             "blob_committed_block_count": blob.blocks,
         }
 
-    def get_blob_properties(self) -> Properties:
+    def get_blob_properties(self, **_: object) -> Properties:
         return Properties(self._blob())
 
-    def download_blob(self, *, offset: int, length: int) -> Any:
+    def download_blob(self, *, offset: int, length: int, **_: object) -> Any:
         piece = self._blob().data[offset : offset + length]
 
         class Download:

@@ -16,6 +16,10 @@ __all__ = ["AppendBlobTarget", "MirrorTarget", "UploadFileTarget"]
 _log = logging.getLogger("infra_core.azure.monitoring")
 
 # A 409 of the container or account, which another blob would not help.
+# Retries are the mirror's, in one layer: the SDK's own would hold the mirror for minutes, and a
+# later run with it.
+_ONE_TRY: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30}
+
 _NOT_OURS = frozenset({"ContainerBeingDeleted", "ContainerDisabled", "AccountBeingCreated"})
 
 
@@ -91,7 +95,7 @@ class AppendBlobTarget:
             self._create(state)
         try:
             answer = self._blob(state).append_block(
-                data, length=len(data), appendpos_condition=state.position
+                data, length=len(data), appendpos_condition=state.position, **_ONE_TRY
             )
         except HttpResponseError as error:
             if error.status_code != 412:
@@ -113,11 +117,12 @@ class AppendBlobTarget:
             blob.create_append_blob(
                 content_settings=ContentSettings(content_type="application/x-ndjson"),
                 match_condition=MatchConditions.IfMissing,
+                **_ONE_TRY,
             )
         except HttpResponseError as error:
             if error.status_code not in {409, 412} or _code(error) in _NOT_OURS:
                 raise
-            properties = blob.get_blob_properties()
+            properties = blob.get_blob_properties(**_ONE_TRY)
             if not _appendable(properties):
                 raise
             state.position = properties.size
@@ -129,11 +134,11 @@ class AppendBlobTarget:
     def _reconcile(self, log: LogFile, state: MirrorState, data: bytes) -> None:
         """Find out what is behind the position where our batch was to go."""
         blob = self._blob(state)
-        properties = blob.get_blob_properties()
+        properties = blob.get_blob_properties(**_ONE_TRY)
         there = b""
         if properties.size > state.position >= 0:
             length = min(properties.size - state.position, BATCH_BYTES)
-            there = blob.download_blob(offset=state.position, length=length).readall()
+            there = blob.download_blob(offset=state.position, length=length, **_ONE_TRY).readall()
         landed = _common_lines(there, data)
         state.position = properties.size
         state.blocks = properties.append_blob_committed_block_count or 0

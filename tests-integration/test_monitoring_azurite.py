@@ -1,0 +1,214 @@
+"""Heartbeat and run log against a real Azurite."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azure.storage.blob import ContainerClient
+
+from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
+from infra_core.azure.testing import AzuriteServer
+
+SOON = 20.0
+
+
+@pytest.fixture
+def container(azurite: AzuriteServer) -> Iterator[ContainerClient]:
+    """A container of this test's own."""
+    name = f"monitoring-{uuid.uuid4().hex[:12]}"
+    with ContainerClient.from_connection_string(azurite.connection_string, name) as client:
+        client.create_container()
+        yield client
+
+
+@pytest.fixture
+def storage(
+    azurite: AzuriteServer, container: ContainerClient, tmp_path: Path
+) -> Iterator[AzureStorageClient]:
+    """A storage client of that container."""
+    settings = AzureStorageSettings(
+        container=container.container_name, connection_string=azurite.connection_string
+    )
+    client = AzureStorageClient.from_settings(settings, "strict", base_path=tmp_path)
+    yield client
+    client.close()
+
+
+def blobs(container: ContainerClient) -> dict[str, bytes]:
+    return {
+        blob.name: container.download_blob(blob.name).readall()
+        for blob in container.list_blobs()
+        if blob.name.startswith("_logs/")
+    }
+
+
+def test_the_heartbeat_in_the_blob_is_the_local_one(
+    storage: AzureStorageClient, container: ContainerClient, tmp_path: Path
+) -> None:
+    """One format, byte for byte, and the last beat says that the run was stopped."""
+    with HeartbeatMonitor(tmp_path, azure_client=storage) as heartbeat:
+        heartbeat.set_slug("item-1")
+    blob = container.download_blob("_state/heartbeat.json").readall()
+    assert blob == (tmp_path / "_state" / "heartbeat.json").read_bytes()
+    assert json.loads(blob)["state"] == "stopped"
+
+
+def test_the_run_log_is_mirrored_to_an_append_blob(
+    storage: AzureStorageClient, container: ContainerClient, tmp_path: Path
+) -> None:
+    """The blob holds every byte of the local file, and is of the right kind."""
+    with RunLogWriter(tmp_path, azure_client=storage) as log:
+        for number in range(5_000):
+            log.write("progress", number=number, text="grüße")
+        assert log.flush(SOON)
+        assert blobs(container) == {"_logs/run.log": log.path.read_bytes()}
+    properties = container.get_blob_client("_logs/run.log").get_blob_properties()
+    assert str(getattr(properties.blob_type, "value", properties.blob_type)) == "AppendBlob"
+    assert 0 < (properties.append_blob_committed_block_count or 0) < 100
+    assert properties.content_settings.content_type == "application/x-ndjson"
+
+
+def test_blobs_roll_at_their_limit_of_blocks(
+    storage: AzureStorageClient, container: ContainerClient, tmp_path: Path
+) -> None:
+    """The blobs in order hold the lines in order."""
+    log = RunLogWriter(tmp_path, azure_client=storage, max_blocks=2, mirror_interval=0.01)
+    for number in range(5):
+        log.write("progress", number=number)
+        assert log.flush(SOON)
+    assert log.close(SOON)
+    found = blobs(container)
+    names = ["_logs/run.log", "_logs/run.000001.log", "_logs/run.000002.log"]
+    assert sorted(found) == sorted(names)
+    assert b"".join(found[name] for name in names) == log.path.read_bytes()
+
+
+def test_a_block_blob_of_0_7_is_left_alone(
+    storage: AzureStorageClient, container: ContainerClient, tmp_path: Path
+) -> None:
+    """An upgrade in the middle of a log loses neither the old part nor the new one."""
+    container.upload_blob("_logs/run.log", b'{"event": "old"}\n')
+    with RunLogWriter(tmp_path, azure_client=storage) as log:
+        log.write("new")
+        assert log.flush(SOON)
+        assert blobs(container) == {
+            "_logs/run.log": b'{"event": "old"}\n',
+            "_logs/run.000001.log": log.path.read_bytes(),
+        }
+
+
+def test_a_removed_blob_is_made_again(
+    storage: AzureStorageClient, container: ContainerClient, tmp_path: Path
+) -> None:
+    """The lines are on the disk still."""
+    with RunLogWriter(tmp_path, azure_client=storage, mirror_interval=0.01) as log:
+        log.write("first")
+        assert log.flush(SOON)
+        container.delete_blob("_logs/run.log")
+        log.write("second")
+        assert log.flush(SOON)
+        assert blobs(container) == {"_logs/run.log": log.path.read_bytes()}
+
+
+WORKER = """
+import os, signal, sys
+from pathlib import Path
+from infra_core.azure.monitoring import RunLogWriter
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
+root, connection_string, container, name, kill = sys.argv[1:]
+settings = AzureStorageSettings(container=container, connection_string=connection_string)
+client = AzureStorageClient.from_settings(settings, "strict", base_path=Path(root))
+log = RunLogWriter(Path(root), azure_client=client, max_bytes=30_000, mirror_interval=0.02)
+for number in range(400):
+    log.write("e", worker=name, number=number)
+    if number == 50:
+        log.flush(20)
+    if kill == "kill" and number == 300:
+        os.kill(os.getpid(), signal.SIGKILL)
+client.close() if log.close(20) else sys.exit(3)
+"""
+
+
+def start(root: Path, azurite: AzuriteServer, container: str, name: str, kill: str) -> Any:
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(WORKER),
+            str(root),
+            azurite.connection_string,
+            container,
+            name,
+            kill,
+        ]
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs kill -9")
+def test_processes_share_the_log_and_the_mirror_through_kills(
+    azurite: AzuriteServer,
+    container: ContainerClient,
+    storage: AzureStorageClient,
+    tmp_path: Path,
+) -> None:
+    """Three writers, two of them killed: the blob has every line once, as the disk has."""
+    workers = [
+        start(tmp_path, azurite, container.container_name, "a", "live"),
+        start(tmp_path, azurite, container.container_name, "b", "kill"),
+        start(tmp_path, azurite, container.container_name, "c", "kill"),
+    ]
+    codes = [worker.wait(55) for worker in workers]
+    assert codes == [0, -9, -9]
+    with RunLogWriter(tmp_path, azure_client=storage, max_bytes=30_000) as log:
+        log.write("the end")
+        assert log.flush(SOON)
+    segments = [*sorted((tmp_path / "_logs").glob("run.0*.log")), tmp_path / "_logs" / "run.log"]
+    disk = b"".join(path.read_bytes() for path in segments)
+    assert blobs(container)["_logs/run.log"] == disk
+    lines = [json.loads(line) for line in disk.splitlines()]
+    written = [(line["worker"], line["number"]) for line in lines[:-1]]
+    expected = [("a", n) for n in range(400)]
+    expected += [(name, n) for name in "bc" for n in range(301)]
+    assert sorted(written) == sorted(expected)
+    assert lines[-1]["event"] == "the end"
+
+
+class Reaching:
+    """A storage client that reaches for a given container, there or not."""
+
+    def __init__(self, container: ContainerClient, root: Path) -> None:
+        self._container, self._root = container, root
+
+    def is_configured(self) -> bool:
+        return True
+
+    def container(self) -> ContainerClient:
+        return self._container
+
+    def blob_name_for_path(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
+
+def test_an_outage_of_the_mirror_costs_no_line(container: ContainerClient, tmp_path: Path) -> None:
+    """The log begins while nothing answers; a later run, with Azurite there, mirrors all of it."""
+    nobody = (
+        "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=AAAA;"
+        "BlobEndpoint=http://127.0.0.1:9/devstoreaccount1"
+    )
+    with ContainerClient.from_connection_string(nobody, container.container_name) as away:
+        log = RunLogWriter(tmp_path, azure_client=Reaching(away, tmp_path))
+        log.write("during the outage")
+        assert not log.close(0.2)
+    with RunLogWriter(tmp_path, azure_client=Reaching(container, tmp_path)) as again:
+        again.write("after the outage")
+        assert again.flush(SOON)
+        assert blobs(container) == {"_logs/run.log": again.path.read_bytes()}
+    assert len(again.path.read_text().splitlines()) == 2
