@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
-from infra_core.runtime import RetryPolicy, add_note, clock, retry_async, sanitize_url
+from infra_core.runtime import add_note, clock, sanitize_url
 
 from .exceptions import ConfigurationError
 
@@ -192,6 +192,7 @@ class FunctionCaller:
         import httpx
 
         from infra_core.http import DEFAULT_RETRY_STATUSES
+        from infra_core.runtime import RetryPolicy, retry_async
 
         statuses = set(
             DEFAULT_RETRY_STATUSES if chosen.retry_statuses is None else chosen.retry_statuses

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from infra_core.runtime import run_sync, sanitize_url
+from infra_core.runtime import sanitize_url
 
 from ._durable import (
     DurableInstance,
@@ -217,6 +217,8 @@ def wait_for_completion(status_url: str, **kwargs: Any) -> DurableStatus:
         status_url: As there.
         **kwargs: As there.
     """
+    from infra_core.runtime import run_sync
+
     return run_sync(
         wait_for_completion_async(status_url, **kwargs),
         what="wait_for_completion()",

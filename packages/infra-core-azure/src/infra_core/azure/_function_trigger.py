@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 
-from infra_core.runtime import clock, run_sync, sanitize_url
+from infra_core.runtime import clock, sanitize_url
 
 from ._durable import DurableInstance, DurableStatus
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR
@@ -185,6 +185,8 @@ def trigger_batch(
     async def run() -> TriggerSummary:
         async with client:
             return await trigger_batch_async(client, args, **kwargs)
+
+    from infra_core.runtime import run_sync
 
     return run_sync(run(), what="trigger_batch()", instead="trigger_batch_async()")
 

@@ -4,16 +4,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from typing_extensions import Self
-
-from infra_core.runtime import run_sync
-
 from ._durable import DurableInstance, DurableStatus
 from ._function_calls import BASE_URL_VAR, FunctionCaller, RequestOptions, read_environment
 from ._function_durable import DurableCaller, wait_for_completion, wait_for_completion_async
 
 if TYPE_CHECKING:
     import httpx
+    from typing_extensions import Self
 
     from infra_core.http import AsyncHttpClient
 
@@ -90,7 +87,7 @@ class AzureFunctionAsyncClient:
         api_key_env: str | None = None,
         env: Mapping[str, str] | None = None,
         **kwargs: Any,
-    ) -> Self:
+    ) -> "Self":
         """Make a client from environment variables.
 
         Args:
@@ -265,7 +262,7 @@ class AzureFunctionAsyncClient:
         """Close the HTTP client, if it is this one's own."""
         await self._calls.close()
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> "Self":
         return self
 
     async def __aexit__(
@@ -309,7 +306,7 @@ class AzureFunctionSyncClient:
         api_key_env: str | None = None,
         env: Mapping[str, str] | None = None,
         **kwargs: Any,
-    ) -> Self:
+    ) -> "Self":
         """As `AzureFunctionAsyncClient.from_env`."""
         base_url, api_key = read_environment(base_url_env, api_key_env, env)
         return cls(base_url, api_key=api_key, **kwargs)
@@ -358,7 +355,7 @@ class AzureFunctionSyncClient:
         """Close the HTTP client, if it is this one's own. Closing twice is fine."""
         self._run(self._async_client.close(), "close()")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(
@@ -373,4 +370,6 @@ class AzureFunctionSyncClient:
         return f"{type(self).__name__}({self._async_client._calls.base_url!r})"
 
     def _run(self, coroutine: Coroutine[Any, Any, T], what: str) -> T:
+        from infra_core.runtime import run_sync
+
         return run_sync(coroutine, what=f"AzureFunctionSyncClient.{what}")

@@ -20,12 +20,13 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
-from typing_extensions import Self
-
 from infra_core.http.testing import Exchange, Fault, FaultyOrigin
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["FunctionsHost"]
 
@@ -85,7 +86,7 @@ class FunctionsHost:
         """Base URL of the app."""
         return self.origin.base_url
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         self.origin.__enter__()
         return self
 

@@ -3,11 +3,12 @@
 from collections.abc import AsyncIterator, Iterable, Iterator
 from datetime import datetime
 from types import TracebackType
-from typing import Protocol, TypeVar, runtime_checkable
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from ._records import JobStatus
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["AsyncJobStore", "JobStore", "StatusFilter"]
 
@@ -135,7 +136,7 @@ class JobStore(Protocol[RecordT]):
     def close(self) -> None:
         """Release what the store holds. Closing twice is fine."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         """Return the store; it is closed when the block ends."""
 
     def __exit__(
@@ -199,7 +200,7 @@ class AsyncJobStore(Protocol[RecordT]):
     async def close(self) -> None:
         """As `JobStore.close`."""
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> "Self":
         """Return the store; it is closed when the block ends."""
 
     async def __aexit__(

@@ -15,13 +15,14 @@ import dataclasses
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from enum import Enum
-from typing import Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import clock
 
 from ..exceptions import JobStateError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["JobRecord", "JobStatus", "utc_now"]
 
@@ -105,7 +106,7 @@ class JobRecord:
     lease_until: datetime | None = None
     etag: str | None = field(default=None, compare=False, repr=False)
 
-    def start(self) -> Self:
+    def start(self) -> "Self":
         """Return the job as running, with one more attempt and no error.
 
         Raises:
@@ -113,7 +114,7 @@ class JobRecord:
         """
         return self._become(JobStatus.RUNNING, attempts=self.attempts + 1, error=None)
 
-    def complete(self, **payload: Any) -> Self:
+    def complete(self, **payload: Any) -> "Self":
         """Return the job as completed; keyword arguments are merged into its payload.
 
         Raises:
@@ -121,7 +122,7 @@ class JobRecord:
         """
         return self._become(JobStatus.COMPLETED, error=None, payload={**self.payload, **payload})
 
-    def fail(self, error: str | BaseException) -> Self:
+    def fail(self, error: str | BaseException) -> "Self":
         """Return the job as failed, with the cause.
 
         Args:
@@ -132,7 +133,7 @@ class JobRecord:
         """
         return self._become(JobStatus.FAILED, error=_cause(error))
 
-    def time_out(self, error: str | BaseException | None = None) -> Self:
+    def time_out(self, error: str | BaseException | None = None) -> "Self":
         """Return the job as timed out, with the cause if one is known.
 
         Raises:
@@ -140,7 +141,7 @@ class JobRecord:
         """
         return self._become(JobStatus.TIMED_OUT, error=None if error is None else _cause(error))
 
-    def requeue(self, *, force: bool = False) -> Self:
+    def requeue(self, *, force: bool = False) -> "Self":
         """Return the job as pending again, its attempts kept, its error and lease cleared.
 
         Args:
@@ -156,7 +157,7 @@ class JobRecord:
         """Whether the job is over."""
         return self.status.is_terminal
 
-    def _become(self, wanted: JobStatus, *, force: bool = False, **changes: Any) -> Self:
+    def _become(self, wanted: JobStatus, *, force: bool = False, **changes: Any) -> "Self":
         current = JobStatus(self.status)
         if not (force or current.can_become(wanted) or current is wanted is JobStatus.PENDING):
             allowed = ", ".join(sorted(status.value for status in _NEXT[current]))

@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from types import TracebackType
-from typing import Generic, TypeVar
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ._protocol import StatusFilter
 from ._rows import Backend
 from ._steps import JobSteps, drive
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["SyncJobStore"]
 
@@ -96,7 +97,7 @@ class SyncJobStore(Generic[RecordT]):
     def close(self) -> None:
         """Release what the store holds. Closing twice is fine."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Self":
         return self
 
     def __exit__(

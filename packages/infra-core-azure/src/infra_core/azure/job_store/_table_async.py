@@ -4,9 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
@@ -26,6 +24,9 @@ from ._rows import Query, Row, RowChangedError, RowExistsError, plan_batches
 from ._steps import Call, JobSteps, Steps, drive_async
 from ._table_clients import malformed, table_client_options, tolerate_refusal
 from ._table_rows import entity_of, etag_of, odata_filter, read_token, row_of, write_token
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["AsyncAzureTableJobStore"]
 
@@ -173,7 +174,7 @@ class AsyncAzureTableJobStore(Generic[RecordT]):
         """Close the client of this event loop. The store may be used again."""
         await self._clients.aclose()
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> "Self":
         return self
 
     async def __aexit__(
