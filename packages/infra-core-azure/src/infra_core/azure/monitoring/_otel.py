@@ -31,8 +31,8 @@ _NANOSECONDS = 1_000_000_000
 def otel_sender(config: TelemetryConfig, limits: SenderLimits) -> "Sender[Item, ReadableLogRecord]":
     """Return a sender that hands its batches to Azure Monitor's exporter.
 
-    The exporter is built by the sender's thread, for it takes a second to import, and once more in
-    a forked child. What it cannot deliver now and finds worth another try it keeps in its own
+    The exporter is built here, which takes about a second: when the interpreter is ending it can
+    neither be imported nor start its threads. A forked child builds its own. What it cannot deliver now and finds worth another try it keeps in its own
     offline storage; here such a batch counts as dropped, reason `otel_export_failed`, because
     nobody can say which of its items arrived.
 
@@ -63,6 +63,7 @@ class ExporterTransport:
     def __init__(self, connection_string: str) -> None:
         self._connection_string = connection_string
         self._exporter: Any = None
+        self._ready_exporter()
 
     def send(self, items: "Sequence[ReadableLogRecord]") -> Answer:
         """Export a batch; never raises."""
