@@ -139,8 +139,12 @@ def test_an_endless_fault_is_an_error_and_keeps_the_old_file(
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-@pytest.mark.parametrize("second", [wrong_range(), ignore_range(), refuse_range(), corrupt(),
-                                    change_etag('"v2"'), truncate(10), status(500)], ids=repr)  # fmt: skip
+@pytest.mark.parametrize(
+    "second",
+    [wrong_range(), ignore_range(), refuse_range(), corrupt(), change_etag('"v2"'), truncate(10),
+     status(500)],
+    ids=repr,
+)  # fmt: skip
 def test_faults_while_continuing_after_a_reset(
     origin: FaultyOrigin, tmp_path: Path, client: Downloader, second: Fault
 ) -> None:

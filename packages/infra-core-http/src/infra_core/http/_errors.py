@@ -115,7 +115,21 @@ class DownloadError(HttpError):
         self.url = sanitize_url(url)
         self.expected = expected
         self.actual = actual
-        super().__init__(message)
+        # not super(): the other bases of some of the classes below take other arguments
+        Exception.__init__(self, message)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_download_error, (type(self), self.args, vars(self))
+
+
+def _rebuild_download_error(
+    kind: type[DownloadError], args: tuple[object, ...], fields: dict[str, object]
+) -> DownloadError:
+    # keyword-only arguments do not survive the default pickling of exceptions
+    error = kind.__new__(kind)
+    error.args = args
+    vars(error).update(fields)
+    return error
 
 
 class IncompleteDownloadError(DownloadError):
@@ -140,4 +154,28 @@ class DownloadDeadlineError(DownloadError, TimeoutError):
 
 
 class DownloadDiskError(DownloadError, OSError):
-    """The file could not be written: disk full, read-only folder."""
+    """The file could not be written: disk full, read-only folder.
+
+    Attributes:
+        errno: Of the system's error (`errno.ENOSPC` and the like), or None.
+        filename: The destination.
+    """
+
+    def __init__(
+        self, message: str, *, url: str, errno: int | None = None, filename: str = ""
+    ) -> None:
+        super().__init__(message, url=url, actual=filename)
+        self.errno = errno
+        self.filename = filename
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # an OSError with an errno would print that alone
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild_disk_error, (self.args[0], self.url, self.errno, self.filename)
+
+
+def _rebuild_disk_error(
+    message: str, url: str, errno: int | None, filename: str
+) -> DownloadDiskError:
+    return DownloadDiskError(message, url=url, errno=errno, filename=filename)

@@ -78,15 +78,12 @@ class _Transfer:
         except DownloadError:
             raise
         except OSError as error:
-            raised = DownloadDiskError(
-                f"{self.url} could not be stored: {error}", url=self.url, actual=str(spec.dest)
-            )
-            raised.errno, raised.strerror, raised.filename = (
-                error.errno,
-                error.strerror,
-                str(spec.dest),
-            )
-            raise raised from error
+            raise DownloadDiskError(
+                f"{self.url} could not be stored: {error}",
+                url=self.url,
+                errno=error.errno,
+                filename=str(spec.dest),
+            ) from error
         finally:
             await self._clean_up()
 

@@ -1,0 +1,420 @@
+"""The calls: arguments, results, progress, shared clients, loops, forks, batches."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra_core.http import DownloadError, assets
+from infra_core.http.assets import (
+    AssetDownloadClient,
+    DownloadItem,
+    DownloadOutcome,
+    DownloadProgress,
+    DownloadResult,
+    download_asset,
+    download_asset_async,
+    download_many,
+    download_many_async,
+)
+from infra_core.http.testing import FaultyOrigin, chunked, delay, stall, status, truncate
+
+BODY = os.urandom(100_000)
+
+
+def names(folder: Path) -> list[str]:
+    """What is in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def origin() -> Iterator[FaultyOrigin]:
+    """A running origin with one file."""
+    with FaultyOrigin() as server:
+        server.add("/f.png", BODY, etag='"v1"', last_modified="Mon, 01 Jan 2024 00:00:00 GMT")
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def fresh_shared_client() -> Iterator[None]:
+    """Each test begins and ends without a shared client."""
+    assets.set_shared_client(None)
+    yield
+    assets.set_shared_client(None)
+
+
+def test_result(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Path, checksum, type, size, attempts and what the server said."""
+    result = download_asset(origin.url("/f.png"), tmp_path / "f.png")
+    assert result == DownloadResult(
+        path=tmp_path / "f.png",
+        checksum=f"sha256:{hashlib.sha256(BODY).hexdigest()}",
+        mime="image/png",
+        reused=False,
+        size=len(BODY),
+        attempts=1,
+        resumed=False,
+        etag='"v1"',
+        last_modified="Mon, 01 Jan 2024 00:00:00 GMT",
+    )
+
+
+def test_result_is_made_as_in_0_7() -> None:
+    """Four positional fields, three of them optional."""
+    result = DownloadResult(Path("a"), "sha256:00", "image/png", True)
+    assert (result.path, result.checksum, result.mime, result.reused) == (
+        Path("a"), "sha256:00", "image/png", True,
+    )  # fmt: skip
+    assert DownloadResult(Path("a")).checksum is None
+
+
+def test_mime_falls_back_to_the_header(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """A name that tells nothing leaves it to the server."""
+    origin.add("/x", BODY, content_type="Image/PNG; charset=binary")
+    assert download_asset(origin.url("/x"), tmp_path / "x").mime == "image/png"
+
+
+def test_no_checksum_when_not_asked(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """compute_checksum=False."""
+    result = download_asset(origin.url("/f.png"), tmp_path / "f", compute_checksum=False)
+    assert result.checksum is None
+
+
+def test_identity_is_asked_for(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Whatever the caller says about encodings and ranges; other headers are the caller's."""
+    headers = {"accept-encoding": "br", "range": "bytes=0-5", "X-Mine": "1", "user-agent": "me"}
+    download_asset(origin.url("/f.png"), tmp_path / "f", headers=headers)
+    (request,) = origin.requests
+    assert request.headers["Accept-Encoding"] == "identity"
+    assert "Range" not in request.headers
+    assert (request.headers["X-Mine"], request.headers["User-Agent"]) == ("1", "me")
+    assert [name.lower() for name, _ in request.raw_headers].count("user-agent") == 1
+    assert (tmp_path / "f").read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("header", "algorithm"),
+    [
+        ("Content-MD5", "md5"),
+        ("x-ms-blob-content-md5", "md5"),
+        ("x-goog-hash", "md5"),
+        ("Digest", "sha256"),
+        ("Repr-Digest", "sha512"),
+    ],
+)
+def test_digests_of_the_server_are_verified(
+    origin: FaultyOrigin, tmp_path: Path, header: str, algorithm: str
+) -> None:
+    """What the server says about its own file is held against it."""
+    import base64
+
+    raw = hashlib.new(algorithm, BODY).digest()
+    name = {"md5": "md5", "sha256": "sha-256", "sha512": "sha-512"}[algorithm]
+
+    def value(digest: bytes) -> str:
+        text = base64.b64encode(digest).decode()
+        if header == "Repr-Digest":
+            return f"{name}=:{text}:"
+        return text if header.lower().endswith("content-md5") else f"crc32c=AAAAAA==,{name}={text}"
+
+    origin.add("/right", BODY, headers={header: value(raw)})
+    origin.add("/wrong", BODY, headers={header: value(raw[::-1])})
+    origin.add("/odd", BODY, headers={header: "???"})
+    download_asset(origin.url("/right"), tmp_path / "right")
+    download_asset(origin.url("/odd"), tmp_path / "odd")
+    with pytest.raises(DownloadError, match=f"the server's own digest is {algorithm}"):
+        download_asset(origin.url("/wrong"), tmp_path / "wrong", max_retries=0)
+    expected = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+    download_asset(origin.url("/wrong"), tmp_path / "wrong", expected_checksum=expected)
+
+
+def test_progress_counts_up_and_begins_again(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """(bytes, size) from zero to the size, from zero once more after a retry."""
+    origin.add("/p", BODY, faults=[truncate(1000)])
+    seen: list[tuple[int, int | None]] = []
+    download_asset(
+        origin.url("/p"), tmp_path / "p", backoff=0.001, progress=lambda *step: seen.append(step)
+    )
+    assert seen[0] == (0, len(BODY))
+    assert seen[-1] == (len(BODY), len(BODY))
+    assert (1000, len(BODY)) in seen
+    assert [step[0] for step in seen].count(0) == 2
+
+
+def test_progress_without_a_size(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Chunked bodies have none."""
+    origin.add("/p", BODY, always=chunked())
+    seen: list[tuple[int, int | None]] = []
+    download_asset(origin.url("/p"), tmp_path / "p", progress=lambda *step: seen.append(step))
+    assert seen[-1] == (len(BODY), None)
+
+
+def test_what_progress_raises_ends_the_download(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """It comes through as it is, and nothing is left."""
+
+    def stop(done: int, total: int | None) -> None:
+        raise ValueError("enough")
+
+    with pytest.raises(ValueError, match="enough"):
+        download_asset(origin.url("/f.png"), tmp_path / "f", progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"max_retries": -1},
+        {"backoff": -1},
+        {"timeout": 0},
+        {"deadline": 0},
+        {"max_bytes": -1},
+        {"min_speed": -1},
+        {"connections": 0},
+        {"connections": 65},
+        {"expected_checksum": "abc"},
+        {"expected_checksum": "sha256:12"},
+        {"headers": {"Bad Name": "x"}},
+        {"headers": {"X": "a\r\nb"}},
+    ],
+    ids=repr,
+)
+def test_invalid_arguments_touch_nothing(
+    origin: FaultyOrigin, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    """Refused before a file or a request is made; 0.7 left a temp file."""
+    with pytest.raises(ValueError, match=r"\w+"):
+        download_asset(origin.url("/f.png"), tmp_path / "f", **options)
+    assert list(tmp_path.iterdir()) == []
+    assert origin.requests == []
+
+
+def test_client_settings_are_defaults(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """A client's own retries and agent hold unless a call says otherwise."""
+    client = AssetDownloadClient(max_retries=0, user_agent="crawler/1", retry_statuses=[418])
+    origin.add("/tea", BODY, faults=[status(418), status(418)])
+
+    async def main() -> None:
+        with pytest.raises(Exception, match="418"):
+            await client.download(origin.url("/tea"), tmp_path / "f")
+        result = await client.download(
+            origin.url("/tea"), tmp_path / "f", max_retries=1, backoff=0.001
+        )
+        assert result.attempts == 2
+        await client.close()
+        assert (await client.download(origin.url("/f.png"), tmp_path / "g")).size == len(BODY)
+
+    asyncio.run(main())
+    assert {request.headers["User-Agent"] for request in origin.requests} == {"crawler/1"}
+    with pytest.raises(ValueError, match="timeout"):
+        AssetDownloadClient(timeout=-1)
+
+
+async def test_shared_client(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """One per process, replaceable; the deprecated names warn and work."""
+    first = await assets.get_shared_client()
+    assert await assets.get_shared_client() is first
+    own = AssetDownloadClient(user_agent="own")
+    assets.set_shared_client(own)
+    await download_asset_async(origin.url("/f.png"), tmp_path / "f")
+    assert origin.requests[-1].headers["User-Agent"] == "own"
+    with pytest.warns(DeprecationWarning, match="get_shared_client"):
+        assert await assets.get_async_client() is own
+    with pytest.warns(DeprecationWarning, match="reset_shared_client"):
+        await assets.reset_async_client()
+    assert await assets.get_shared_client() not in {first, own}
+    await assets.reset_shared_client()
+
+
+async def test_sync_helpers_refuse_a_running_loop(tmp_path: Path) -> None:
+    """The remedy is in the message, and no coroutine is left unawaited."""
+    with pytest.raises(RuntimeError, match="download_asset_async"):
+        download_asset("http://127.0.0.1:1/f", tmp_path / "f")
+    with pytest.raises(RuntimeError, match="download_many_async"):
+        download_many([], concurrency=1)
+
+
+def test_many_loops_and_many_calls(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Sync calls and fresh loops in any order; two live loops do not disturb each other."""
+    for index in range(3):
+        asyncio.run(download_asset_async(origin.url("/f.png"), tmp_path / f"a{index}"))
+        download_asset(origin.url("/f.png"), tmp_path / f"s{index}")
+
+    async def outer() -> None:
+        origin.add("/slow", BODY, faults=[delay(0.1)])
+        first = asyncio.ensure_future(download_asset_async(origin.url("/slow"), tmp_path / "slow"))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(download_asset, origin.url("/f.png"), tmp_path / "other")
+        assert (await first).size == len(BODY)
+
+    asyncio.run(outer())
+    assert all(path.read_bytes() == BODY for path in tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_sync_download_works_in_a_forked_child(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """The background loop does not survive a fork; 0.7's child hung."""
+    download_asset(origin.url("/f.png"), tmp_path / "parent")
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        code = 1
+        try:
+            download_asset(origin.url("/f.png"), tmp_path / "child", deadline=10)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert (tmp_path / "child").read_bytes() == BODY
+    download_asset(origin.url("/f.png"), tmp_path / "again")
+
+
+def test_many_bounded_ordered_and_with_outcomes(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """At most `concurrency` at once, outcomes in order, one failure leaves the others alone."""
+    for index in range(12):
+        origin.add(f"/{index}", bytes([index]) * 1000, faults=[delay(0.01)])
+    origin.add("/5", always=status(404))
+    seen: list[DownloadOutcome] = []
+    pulled: list[int] = []
+
+    def lazily() -> Iterator[DownloadItem]:
+        for index in range(12):
+            pulled.append(index)
+            assert len(pulled) - len(seen) <= 3
+            yield DownloadItem(origin.url(f"/{index}"), tmp_path / str(index))
+
+    outcomes = download_many(lazily(), concurrency=3, on_outcome=seen.append)
+    assert origin.peak_in_flight <= 3
+    assert [outcome.item.url for outcome in outcomes] == [origin.url(f"/{i}") for i in range(12)]
+    assert [outcome.ok for outcome in outcomes] == [i != 5 for i in range(12)]
+    assert len(seen) == 12
+    assert "404" in str(outcomes[5].error)
+    with pytest.raises(Exception, match="404"):
+        outcomes[5].unwrap()
+    for index in set(range(12)) - {5}:
+        assert (tmp_path / str(index)).read_bytes() == bytes([index]) * 1000
+
+
+def test_many_refuses_two_urls_with_one_path(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """No two URLs share a path silently; the same URL twice is downloaded once."""
+    origin.add("/g", b"other")
+    dest = tmp_path / "f"
+    outcomes = download_many(
+        [(origin.url("/f.png"), dest), (origin.url("/g"), dest), (origin.url("/f.png"), dest)]
+    )
+    assert [outcome.ok for outcome in outcomes] == [True, False, True]
+    assert "unique_asset_path" in str(outcomes[1].error)
+    assert len(origin.requests) == 1
+    origin.add("/bad", always=status(404))
+    twice = download_many([(origin.url("/bad"), tmp_path / "b")] * 2)
+    assert [outcome.ok for outcome in twice] == [False, False]
+
+
+def test_many_per_item_checksums_and_headers(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Items carry their own; call-wide options hold for all."""
+    good = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+    items = [
+        DownloadItem(origin.url("/f.png"), tmp_path / "a", good, {"X-Item": "a"}),
+        DownloadItem(origin.url("/f.png"), tmp_path / "b", "md5:" + "0" * 32),
+    ]
+    outcomes = download_many(items, max_retries=0, headers={"X-All": "1"}, concurrency=1)
+    assert [outcome.ok for outcome in outcomes] == [True, False]
+    assert origin.requests[0].headers["X-Item"] == "a"
+    assert {request.headers["X-All"] for request in origin.requests} == {"1"}
+
+
+async def test_many_is_cancelled_cleanly(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """No download goes on, nothing is left."""
+    origin.add("/s", BODY, always=stall(after=10))
+    task = asyncio.ensure_future(
+        download_many_async([(origin.url("/s"), tmp_path / str(i)) for i in range(8)])
+    )
+    while origin.count("/s") < 8:  # noqa: ASYNC110 - the server runs in another thread
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert names(tmp_path) == []
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_many_ends_when_the_callback_raises(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """A caller that cannot take outcomes gets no more of them."""
+
+    def broken(outcome: DownloadOutcome) -> None:
+        raise LookupError("no such row")
+
+    with pytest.raises(LookupError):
+        await download_many_async([(origin.url("/f.png"), tmp_path / "f")], on_outcome=broken)
+    with pytest.raises(ValueError, match="concurrency"):
+        await download_many_async([], concurrency=0)
+    assert await download_many_async([]) == []
+
+
+def test_many_learns_permissions_from_new_files_only(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """A file with bits of its own that is replaced does not pass them on."""
+    (tmp_path / "plain").touch()
+    (tmp_path / "0").write_bytes(b"")
+    (tmp_path / "0").chmod(0o600)
+    download_many([(origin.url("/f.png"), tmp_path / str(i)) for i in range(4)], concurrency=1)
+    modes = [(tmp_path / str(i)).stat().st_mode & 0o777 for i in range(4)]
+    assert modes == [0o600] + [(tmp_path / "plain").stat().st_mode & 0o777] * 3
+
+
+def test_progress_bar(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """The bar shows the file's name and ends full; it serves one download or many."""
+    console = pytest.importorskip("rich.console")
+    import io
+
+    out = io.StringIO()
+    screen = console.Console(file=out, width=120, force_terminal=True)
+    with DownloadProgress(console=screen) as bars:
+        download_asset(origin.url("/f.png"), tmp_path / "f", progress=bars.track("one file"))
+        download_many(
+            [(origin.url("/f.png") + "?code=S3CRET", tmp_path / "g")], progress=bars.track
+        )
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    assert "one file" in text
+    assert "f.png" in text
+    assert "100.0/100.0 kB" in text
+    assert "S3CRET" not in text
+
+
+def test_progress_bar_without_rich_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is named."""
+    monkeypatch.setitem(sys.modules, "rich", None)
+    with pytest.raises(ImportError, match=r"infra-core-http\[progress\]"):
+        DownloadProgress()
+
+
+def test_exports() -> None:
+    """Every name of `__all__` resolves; rich and httpx come only with use."""
+    assert sorted(assets.__all__) == assets.__all__ or set(assets.__all__) <= set(dir(assets))
+    for name in assets.__all__:
+        assert getattr(assets, name) is not None
+    with pytest.raises(AttributeError):
+        _ = assets.nonsense
+
+
+def test_errors_survive_pickling() -> None:
+    """A process pool passes them on with all they know."""
+    import pickle
+
+    from infra_core import http
+
+    for error in (
+        http.IncompleteDownloadError("short", url="http://h/f?sig=x", expected=2, actual=1),
+        http.DownloadTooLargeError("large", url="http://h/f", expected=2, actual=3),
+        http.DownloadDeadlineError("late", url="http://h/f"),
+        http.DownloadDiskError("full", url="http://h/f", errno=28, filename="f"),
+    ):
+        copy = pickle.loads(pickle.dumps(error))
+        assert type(copy) is type(error)
+        assert (str(copy), vars(copy)) == (str(error), vars(error))

@@ -1,0 +1,145 @@
+"""One file over several connections: used where it is safe, given up where it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from infra_core.http.assets import download_asset, download_asset_async
+from infra_core.http.download import _transfer
+from infra_core.http.testing import (
+    Fault,
+    FaultyOrigin,
+    change_etag,
+    corrupt,
+    delay,
+    hang_up,
+    ignore_range,
+    refuse_range,
+    reset_after,
+    stall,
+    status,
+    truncate,
+    wrong_range,
+)
+
+PIECE = 100_000
+BODY = os.urandom(10 * PIECE + 12_345)
+CHECKSUM = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eleven ranges for a megabyte."""
+    monkeypatch.setattr(_transfer, "PIECE", PIECE)
+
+
+@pytest.fixture
+def origin() -> Iterator[FaultyOrigin]:
+    """A running origin."""
+    with FaultyOrigin() as server:
+        yield server
+
+
+def test_ranges_side_by_side(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Each range is fetched once, up to four at a time, and the file is whole."""
+    origin.add("/f", BODY, etag='"v1"', always=delay(0.01))
+    result = download_asset(origin.url("/f"), tmp_path / "f", connections=4)
+    assert (tmp_path / "f").read_bytes() == BODY
+    assert (result.checksum, result.attempts, result.resumed) == (CHECKSUM, 1, False)
+    asked = [request.headers["Range"] for request in origin.requests]
+    assert len(asked) == len(set(asked)) == 11
+    assert asked[0] == f"bytes=0-{PIECE - 1}"
+    assert all(request.headers["If-Range"] == '"v1"' for request in origin.requests[1:])
+    assert 1 < origin.peak_in_flight <= 4
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE - 1, PIECE, PIECE + 1])
+def test_sizes_around_one_piece(origin: FaultyOrigin, tmp_path: Path, size: int) -> None:
+    """Small files take one request; an empty one, whose range is refused, takes two."""
+    origin.add("/f", BODY[:size], etag='"v1"')
+    download_asset(origin.url("/f"), tmp_path / "f", connections=4)
+    assert (tmp_path / "f").read_bytes() == BODY[:size]
+    assert len(origin.requests) == (1 if 0 < size <= PIECE else 2)
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"v1"'])
+def test_without_a_strong_tag_one_request_takes_all(
+    origin: FaultyOrigin, tmp_path: Path, etag: str | None
+) -> None:
+    """Pieces of a file that cannot be pinned could be of two versions."""
+    origin.add("/f", BODY, etag=etag)
+    download_asset(origin.url("/f"), tmp_path / "f", connections=4)
+    assert (tmp_path / "f").read_bytes() == BODY
+    assert [request.headers.get("Range") for request in origin.requests][1:] == [None]
+
+
+def test_a_server_without_ranges_is_asked_once(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """200 to the first range is the file."""
+    origin.add("/f", BODY, etag='"v1"', ranges=False)
+    download_asset(origin.url("/f"), tmp_path / "f", connections=4)
+    assert (tmp_path / "f").read_bytes() == BODY
+    assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("position", [0, 1, 4])
+@pytest.mark.parametrize(
+    "fault",
+    [status(503), hang_up(), reset_after(5000), truncate(5000), stall(after=10), corrupt(),
+     wrong_range(), ignore_range(), refuse_range(), change_etag('"v2"')],
+    ids=repr,
+)  # fmt: skip
+def test_a_fault_in_one_of_the_ranges(
+    origin: FaultyOrigin, tmp_path: Path, fault: Fault, position: int
+) -> None:
+    """The file is right all the same, and nothing else is left."""
+    right = delay(0)
+    origin.add("/f", BODY, etag='"v1"', faults=[right] * position + [fault])
+    download_asset(
+        origin.url("/f"),
+        tmp_path / "f",
+        connections=3,
+        backoff=0.001,
+        timeout=0.3,
+        expected_checksum=CHECKSUM,
+    )
+    assert (tmp_path / "f").read_bytes() == BODY
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_file_that_changes_between_ranges(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Never a mixture: the new version is fetched whole."""
+    new = os.urandom(len(BODY))
+    origin.add("/f", BODY, etag='"v1"', faults=[delay(0)] * 5 + [change_etag('"v2"', body=new)])
+    download_asset(origin.url("/f"), tmp_path / "f", connections=3)
+    assert (tmp_path / "f").read_bytes() == new
+
+
+def test_ranges_end_with_the_deadline(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Stalled ranges are all cancelled."""
+    origin.add("/f", BODY, etag='"v1"', faults=[delay(0)], always=stall(after=10))
+    with pytest.raises(TimeoutError):
+        download_asset(origin.url("/f"), tmp_path / "f", connections=3, deadline=0.2)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_no_task_is_left(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """A failing range takes the others with it."""
+    origin.add("/f", BODY, etag='"v1"', faults=[delay(0), status(404)])
+    with pytest.raises(httpx.HTTPStatusError):
+        await download_asset_async(origin.url("/f"), tmp_path / "f", connections=4)
+    assert len(asyncio.all_tasks()) == 1
+
+
+def test_max_bytes_holds_for_ranges(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """The size of the whole file is known from the first range."""
+    origin.add("/f", BODY, etag='"v1"')
+    with pytest.raises(Exception, match="max_bytes"):
+        download_asset(origin.url("/f"), tmp_path / "f", connections=4, max_bytes=PIECE)
+    assert len(origin.requests) == 1
