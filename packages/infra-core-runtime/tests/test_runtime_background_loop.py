@@ -235,6 +235,23 @@ def test_what_is_no_coroutine_is_refused_in_the_callers_thread() -> None:
     assert run_sync(answer()) == 42
 
 
+def test_an_interrupt_before_the_coroutine_began_closes_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ctrl-C may come at any moment; nothing is left un-awaited, and nobody waits in vain."""
+
+    def interrupted(call: object) -> None:
+        raise KeyboardInterrupt
+
+    coroutine: Any = answer()
+    with monkeypatch.context() as patch:
+        patch.setattr(_background_loop._Call, "begin", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_sync(coroutine)
+    assert coroutine.cr_frame is None
+    assert run_sync(answer()) == 42
+
+
 def test_errors_leave_no_reference_cycle() -> None:
     """What a failed call held is free at once."""
 

@@ -11,6 +11,7 @@ import textwrap
 import threading
 import warnings
 import weakref
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -167,6 +168,29 @@ def test_a_stale_value_that_cannot_be_closed_is_logged_only(
     with caplog.at_level(logging.DEBUG, "infra_core.runtime"):
         asyncio.run(local.aclose())
     assert "closed event loop" in caplog.text
+
+
+def test_a_value_that_a_dying_loop_asks_for_is_closed_by_the_next() -> None:
+    """Generators may still need a client while their loop shuts them down; no warning is given."""
+    local = clients()
+    late: list[Client] = []
+
+    async def generator() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            await local.aclose()
+            late.append(local.get())
+
+    async def main() -> None:
+        kept.append(generator())
+        await kept[0].__anext__()
+
+    kept: list[AsyncIterator[int]] = []
+    asyncio.run(main())
+    assert late[0].closed_on is None
+    asyncio.run(local.aclose())
+    assert late[0].closed_on is not None
 
 
 def test_outside_of_a_loop_there_is_no_value() -> None:

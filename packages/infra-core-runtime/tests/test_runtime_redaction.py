@@ -69,6 +69,12 @@ names = st.sampled_from(NAMES).flatmap(
         ("http://[::1]:80/a?x=1", "http://[::1]:80/a?x=1"),
         ("http://[bad/a?sig=1", "http://[bad/a?sig=<redacted>"),
         ("user:pw@h/a", "h/a"),
+        ("https://u:p?ss@h/a?b=1", "https://h/a?b=1"),
+        ("https://u:p#ss@h/a?b=1", "https://h/a?b=1"),
+        ("postgres://u:pa/ss@h:5432/db", "postgres://h:5432/db"),
+        ("https://h:80/?email=a@b", "https://h:80/?email=a@b"),
+        ("https://h/?at=x:b@c", "https://h/?at=x:b@c"),
+        ("https://[::1]/?a=b@c", "https://[::1]/?a=b@c"),
         ("mailto:someone@h.example", "mailto:someone@h.example"),
         ("https://h/?sig=", "https://h/?sig="),
         ("https://h/?sig%3Dabc=1&b=2", "https://h/?<redacted>&b=2"),
@@ -236,6 +242,20 @@ def test_no_credential_survives_in_authorization(secret: str) -> None:
         ("password=it's;x=1", "password=<redacted>;x=1"),
         ('password="two words" x', 'password="<redacted>" x'),
         ("{'code': 'Zm9vYmFyMTIzNDU2Nzg5MA=='}", "{'code': '<redacted>'}"),
+        (
+            '{"u": "https:\\/\\/u:p@h\\/?sig=abc"}',
+            '{"u": "https:\\/\\/<redacted>@h\\/?sig=<redacted>"}',
+        ),
+        (
+            "-----BEGIN RSA PRIVATE KEY-----\nMIIabc+/=\n-----END RSA PRIVATE KEY-----",
+            "-----BEGIN RSA PRIVATE KEY-----<redacted>-----END RSA PRIVATE KEY-----",
+        ),
+        (
+            "Endpoint=sb://h/;SharedAccessKeyName=Root;SharedAccessKey=abc=",
+            "Endpoint=sb://h/;SharedAccessKeyName=Root;SharedAccessKey=<redacted>",
+        ),
+        ("export AZURE_CLIENT_SECRET=abc", "export AZURE_CLIENT_SECRET=<redacted>"),
+        ("redis://:pw@h:6379/0", "redis://<redacted>@h:6379/0"),
         ("jwt eyJhbGciOiJI.eyJzdWIiOiIx.c2ln here", "jwt <redacted> here"),
     ],
 )

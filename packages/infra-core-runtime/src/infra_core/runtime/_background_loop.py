@@ -40,17 +40,13 @@ class _BackgroundLoop:
                 continue  # a task lets these through the loop; its caller gets them all the same
             return
 
-    def submit(self, coroutine: Coroutine[Any, Any, T]) -> "_Call[T]":
-        """Start the coroutine in a copy of the caller's context variables."""
-        call = _Call(self.loop, coroutine)
-        self.loop.call_soon_threadsafe(call.start, context=contextvars.copy_context())
-        return call
-
     def close(self) -> None:
         """Run the close callbacks, end what still runs, stop the thread, close the loop."""
         if self.pid != os.getpid() or self.loop.is_closed():
             return
-        self.submit(self._wind_down()).wait(CLOSE_TIMEOUT + 1)
+        winding_down = _Call(self.loop, self._wind_down())
+        winding_down.begin()
+        winding_down.wait(CLOSE_TIMEOUT + 1)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(timeout=1)
         if not self.thread.is_alive():
@@ -87,8 +83,11 @@ class _Call(Generic[T]):
         self._coroutine = coroutine
         self._task: asyncio.Task[T] | None = None
 
-    def start(self) -> None:
-        """Make the task; called on the loop, within the caller's context."""
+    def begin(self) -> None:
+        """Start the coroutine in a copy of the caller's context variables."""
+        self._loop.call_soon_threadsafe(self._start, context=contextvars.copy_context())
+
+    def _start(self) -> None:
         try:
             self._task = self._loop.create_task(self._coroutine)
         except BaseException as error:  # noqa: BLE001 - told to the caller, who waits
@@ -112,8 +111,16 @@ class _Call(Generic[T]):
 
     def cancel(self) -> bool:
         """Cancel the coroutine and wait for its clean-up; returns whether it ended."""
-        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+        self._loop.call_soon_threadsafe(self._cancel)
         return self.wait(CANCEL_GRACE)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        elif not self.done.done():  # the interrupt came before it could begin
+            self._coroutine.close()
+            self.done.cancel()
+            self.done.set_running_or_notify_cancel()
 
 
 _lock = threading.Lock()
@@ -212,11 +219,12 @@ def run_sync(
     if _exiting:  # the background loop has ended: other exit handlers still get their answer
         return asyncio.run(_bounded(coroutine, timeout))
     try:
-        call = _background().submit(coroutine)
+        call = _Call(_background().loop, coroutine)
     except BaseException:
         coroutine.close()
         raise
     try:
+        call.begin()
         in_time = call.wait(timeout)
     except BaseException:  # KeyboardInterrupt, or what another signal handler raised
         if not call.cancel():

@@ -4,9 +4,10 @@ import asyncio
 import logging
 import os
 import threading
+import warnings
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Generic, TypeVar
 
 from ._redaction import redact_secrets
@@ -30,7 +31,7 @@ class _Entry(Generic[T]):
         self.lifetime = self._live(weakref.ref(local), local._close)
         # An async generator that was begun on a loop is closed by loop.shutdown_asyncgens(), which
         # asyncio.run and its like call while the loop still runs: the one hook there is.
-        with suppress(StopIteration):
+        with suppress(StopIteration), self._late(loop):
             self.lifetime.asend(None).send(None)
 
     async def _live(
@@ -46,6 +47,16 @@ class _Entry(Generic[T]):
                 if owner is not None:
                     owner._forget(self)
                 await close(self.value)
+
+    @staticmethod
+    def _late(loop: asyncio.AbstractEventLoop) -> AbstractContextManager[object]:
+        """Keep asyncio from warning of a generator begun when its loop has shut them down.
+
+        The next loop will close that value. (Only then, since the filters of warnings are global.)
+        """
+        if not getattr(loop, "_asyncgens_shutdown_called", False):
+            return nullcontext()
+        return _ignoring_resource_warnings()
 
     def is_stale(self) -> bool:
         """Whether its loop cannot run any more."""
@@ -161,6 +172,13 @@ def _watch_forks(local: LoopLocal[Any]) -> None:
 def _reset_after_fork() -> None:
     for local in list(_watched):
         local._after_fork()
+
+
+@contextmanager
+def _ignoring_resource_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
 
 
 async def _close_quietly(entry: _Entry[T]) -> None:

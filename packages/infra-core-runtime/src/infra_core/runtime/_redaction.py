@@ -112,17 +112,24 @@ def _named() -> tuple[re.Pattern[str], dict[str, re.Pattern[str]]]:
     }
 
 
+# user:password@ before a host, also where the password holds a slash, `?` or `#`, and also where
+# JSON has escaped the slashes.
+_USER_INFO = re.compile(
+    r"(:\\?/\\?/)(?:[^\s/?#\"<>\\]+|[^\s/?#@:\"<>\\\[]{0,256}:(?!\d*[/?#])[^\s@\"<>]{0,256})@"
+)
+_BEARER = r"([Bb](?:earer|asic)[ ]+)(?=\S{0,256}[\d=+/_.-]\S)[\w.~+/=-]{8,}"
+_JSON_WEB_TOKEN = r"(eyJ(?<![\w-]eyJ))[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"  # noqa: S105 - a pattern
+_PRIVATE_KEY = r"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----)[^-]+"
+
+
 @cache
 def _nameless() -> tuple[tuple[re.Pattern[str], str], ...]:
     """Compile what finds secrets that have no name."""
-    # user:password@ before a host, also where the password holds a slash
-    user = r"://(?:[^\s/?#\"<>\\]+|[^\s/?#@:\"<>\\\[]{0,256}:(?!\d*[/?#])[^\s@\"<>]{0,256})@"
-    bearer = r"([Bb](?:earer|asic)[ ]+)(?=\S{0,256}[\d=+/_.-]\S)[\w.~+/=-]{8,}"
-    json_web_token = r"eyJ(?<![\w-]eyJ)[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"  # noqa: S105 - a pattern
     return (
-        (re.compile(user), f"://{REDACTED}@"),
-        (re.compile(bearer), rf"\1{REDACTED}"),
-        (re.compile(json_web_token), REDACTED),
+        (_USER_INFO, rf"\1{REDACTED}@"),
+        (re.compile(_BEARER), rf"\1{REDACTED}"),
+        (re.compile(_JSON_WEB_TOKEN), REDACTED),
+        (re.compile(_PRIVATE_KEY), rf"\1{REDACTED}"),
     )
 
 
@@ -220,6 +227,7 @@ def sanitize_url(url: str) -> str:
         'https://a.example:8443/f?code=<redacted>&id=7'
     """
     text = _CONTROL.sub(lambda match: f"%{ord(match[0]):02X}", _text(url))
+    text = _USER_INFO.sub(r"\1", text, count=1)
     match = _URL.match(text)
     if match is None:  # cannot be: every part is optional
         return REDACTED
