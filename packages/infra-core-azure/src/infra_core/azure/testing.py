@@ -117,6 +117,8 @@ class AzuriteServer:
             # It writes a few files even when its data stays in memory.
             self._own_folder = tempfile.mkdtemp(prefix="azurite-")
             location = Path(self._own_folder)
+        else:
+            location.mkdir(parents=True, exist_ok=True)
         arguments = [
             *command,
             *("--blobHost", "127.0.0.1", "--blobPort", "0"),
