@@ -28,16 +28,20 @@ _log = logging.getLogger("infra_core.azure.monitoring")
 _NANOSECONDS = 1_000_000_000
 
 
-def otel_sender(config: TelemetryConfig, limits: SenderLimits) -> "Sender[Item, ReadableLogRecord]":
+def otel_sender(
+    config: TelemetryConfig, service_name: str, limits: SenderLimits
+) -> "Sender[Item, ReadableLogRecord]":
     """Return a sender that hands its batches to Azure Monitor's exporter.
 
     The exporter is built here, which takes about a second: when the interpreter is ending it can
-    neither be imported nor start its threads. A forked child builds its own. What it cannot deliver now and finds worth another try it keeps in its own
-    offline storage; here such a batch counts as dropped, reason `otel_export_failed`, because
-    nobody can say which of its items arrived.
+    neither be imported nor start its threads. A forked child builds its own. What it cannot
+    deliver now and finds worth another try it keeps in its own offline storage; here such a batch
+    counts as dropped, reason `otel_export_failed`, because nobody can say which of its items
+    arrived.
 
     Args:
         config: Where to send to.
+        service_name: Role on the application map.
         limits: Bounds of the queue; `retry` does not apply.
 
     Raises:
@@ -51,7 +55,7 @@ def otel_sender(config: TelemetryConfig, limits: SenderLimits) -> "Sender[Item, 
             )
     return Sender(
         ExporterTransport(config.otel_connection_string()),
-        encode=_Records().make,
+        encode=_Records(service_name).make,
         size=lambda item: item.size,
         limits=limits,
     )
@@ -100,15 +104,21 @@ class ExporterTransport:
 
 
 class _Records:
-    """Makes log records of items; remembers the resources, one per service."""
+    """Makes log records of items.
 
-    def __init__(self) -> None:
-        self._resources: dict[str, Any] = {}
+    Args:
+        service_name: `service.name` of their resource.
+    """
+
+    def __init__(self, service_name: str) -> None:
+        from opentelemetry.sdk.resources import Resource
+
+        # Made here because it starts threads, which the end of the interpreter forbids.
+        self._resource = Resource.create({"service.name": service_name})
 
     def make(self, item: Item) -> "ReadableLogRecord":
         from opentelemetry._logs import LogRecord, SeverityNumber
         from opentelemetry.sdk._logs import ReadableLogRecord
-        from opentelemetry.sdk.resources import Resource
 
         attributes: dict[str, Any] = {
             shorten(name, MAX_NAME): shorten(value, MAX_VALUE)
@@ -130,9 +140,7 @@ class _Records:
             severity_number=SeverityNumber.ERROR if failed else SeverityNumber.INFO,
             attributes=attributes,
         )
-        if item.service not in self._resources:
-            self._resources[item.service] = Resource.create({"service.name": item.service})
-        return ReadableLogRecord(record, self._resources[item.service])
+        return ReadableLogRecord(record, self._resource)
 
 
 def _context(item: Item) -> "Context":

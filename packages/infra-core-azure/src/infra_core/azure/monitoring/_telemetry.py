@@ -89,7 +89,7 @@ class TelemetryClient:
         elif backend == "otel":
             from ._otel import otel_sender
 
-            self._exporter = otel_sender(config, limits or SenderLimits())
+            self._exporter = otel_sender(config, service_name, limits or SenderLimits())
 
     def track_event(self, name: TelemetryEvent | str, **properties: Any) -> None:
         """Track an event.
