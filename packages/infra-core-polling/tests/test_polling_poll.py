@@ -318,6 +318,18 @@ class TestDeadline:
         threads[0].join(5)
         assert not threads[0].is_alive()
 
+    @pytest.mark.parametrize("hard", [False, True])
+    async def test_no_deadline(self, time: FastTime, poll: Any, script: Any, hard: bool) -> None:
+        """An infinite timeout waits for ever, in all forms."""
+        answers = script(*range(5), "done")
+
+        async def fetch() -> Any:
+            return answers()
+
+        assert await poll(fetch, is_done, timeout=math.inf, hard_timeout=hard) == "done"
+        answers.calls = 0
+        assert await poll(answers, is_done, timeout=math.inf, hard_timeout=hard) == "done"
+
 
 class TestErrors:
     @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
@@ -476,6 +488,15 @@ class TestCancelling:
         fetch = script("done")
         with pytest.raises(PollingCancelledError, match="cancelled by its event"):
             await poll(fetch, is_done, cancel=event)
+        assert fetch.calls == 0
+
+    async def test_an_asyncio_event_that_is_set_before(self, script: Any) -> None:
+        """The same for the async form's own event."""
+        event = asyncio.Event()
+        event.set()
+        fetch = script("done")
+        with pytest.raises(PollingCancelledError):
+            await poll_until_async(fetch, is_done, cancel=event)
         assert fetch.calls == 0
 
     async def test_an_event_that_is_set_while_waiting(

@@ -223,6 +223,17 @@ class TestStatusPoller:
                 await poll(kind, poller)
             assert caught.value.attempts == 3
 
+    @both
+    async def test_a_timeout_tells_the_last_status(
+        self, time: FastTime, script: Any, kind: str
+    ) -> None:
+        """In its message and as an attribute, beside the response."""
+        poller = StatusPoller(script({"status": "Running"}), PollingConfig(timeout=10))
+        with pytest.raises(PollingTimeoutError, match="last status 'Running'") as caught:
+            await poll(kind, poller)
+        assert caught.value.status == "Running"
+        assert caught.value.last_response == {"status": "Running"}
+
     def test_a_missing_status_is_told_once(
         self, time: FastTime, script: Any, caplog: pytest.LogCaptureFixture
     ) -> None:

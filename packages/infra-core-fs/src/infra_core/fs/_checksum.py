@@ -18,7 +18,14 @@ from ._errors import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["CHUNK_SIZE", "Hasher", "compute_checksum", "new_hasher", "parse_checksum"]
+__all__ = [
+    "CHUNK_SIZE",
+    "Hasher",
+    "canonical_algorithm",
+    "compute_checksum",
+    "new_hasher",
+    "parse_checksum",
+]
 
 CHUNK_SIZE: Final = 8192
 """Size in bytes of a network read in 0.7; exported for those who import it."""

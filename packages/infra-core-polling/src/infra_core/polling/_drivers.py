@@ -74,6 +74,8 @@ async def drive_async(
     """Poll in the calling task, or in a child of it that an `asyncio.Event` can end."""
     if not isinstance(cancel, asyncio.Event):
         return await _loop_async(run, fetch_fn, on_poll, cancel=cancel, hard_timeout=hard_timeout)
+    if cancel.is_set():
+        raise run.cancelled()
     polling = asyncio.ensure_future(
         _loop_async(run, fetch_fn, on_poll, cancel=None, hard_timeout=hard_timeout)
     )

@@ -31,6 +31,7 @@ class PollingError(Exception):
         attempts: How often the fetch was called.
         elapsed: Seconds since the poll began.
         label: The label that the caller gave this poll, as it was given.
+        status: The status in the newest response, when polling by status.
     """
 
     last_response: Any = None
@@ -38,6 +39,7 @@ class PollingError(Exception):
     attempts: int = 0
     elapsed: float = 0.0
     label: str | None = None
+    status: str | None = None
 
 
 class PollingTimeoutError(PollingError):
@@ -57,10 +59,7 @@ class PollingFailureError(PollingError):
 
     Attributes:
         response: The response that told so; also `last_response`.
-        status: The status in it.
     """
-
-    status: str | None = None
 
     def __init__(self, message: str, response: Any = None) -> None:
         super().__init__(message)

@@ -12,7 +12,14 @@ from typing import Any, Final, TypeVar
 
 from infra_core.runtime import clock, run_sync
 
-__all__ = ["CheckCut", "HelperThread", "await_within", "is_awaitable", "resolve_sync"]
+__all__ = [
+    "CheckCut",
+    "HelperThread",
+    "await_within",
+    "call_in_helper",
+    "is_awaitable",
+    "resolve_sync",
+]
 
 T = TypeVar("T")
 

@@ -100,8 +100,12 @@ def poll_many_async(
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, not {value}")
     config = config or PollingConfig()
+    status = None
     if is_terminal is None:
-        is_terminal = StatusRules(config, status_extractor).is_terminal
-    rules = PollRules.of(config, is_terminal, is_transient=is_transient, next_delay=next_delay)
+        statuses = StatusRules(config, status_extractor)
+        is_terminal, status = statuses.is_terminal, statuses.status
+    rules = PollRules.of(
+        config, is_terminal, is_transient=is_transient, next_delay=next_delay, status=status
+    )
     scheduler: Scheduler[J, T] = Scheduler(jobs, fetch_fn, rules, on_poll, max_active)
     return scheduler.outcomes(concurrency, cancel)

@@ -31,6 +31,8 @@ class PollRules(Generic[T]):
     next_delay: Callable[[Any], float | None]
     max_consecutive_errors: int
     handle_404: bool
+    status: Callable[[Any], str | None] | None
+    """Finds the status in a response, for the error that tells of a poll that came to nothing."""
     timeout: float
     steady: float | None
     """The interval, when neither backoff nor chance changes it."""
@@ -43,6 +45,7 @@ class PollRules(Generic[T]):
         *,
         is_transient: Callable[[Exception], bool] | None,
         next_delay: Callable[[Any], float | None] | None,
+        status: Callable[[Any], str | None] | None = None,
     ) -> "PollRules[T]":
         """Combine a configuration with the callables of one call."""
         schedule = config.schedule()
@@ -54,6 +57,7 @@ class PollRules(Generic[T]):
             next_delay=next_delay or retry_after,
             max_consecutive_errors=config.max_consecutive_errors,
             handle_404=config.handle_404,
+            status=status,
             timeout=schedule.timeout,
             steady=schedule.poll_interval if steady else None,
         )
@@ -220,6 +224,7 @@ class PollRun(Generic[T]):
         error.elapsed = clock.monotonic() - self.began
         error.last_error = self.last_error
         error.label = self.label
+        error.status = self._last_status()
         return error
 
     def fields(self, **more: object) -> dict[str, object]:
@@ -252,6 +257,14 @@ class PollRun(Generic[T]):
     def _effort(self) -> str:
         checks = "1 check" if self.attempts == 1 else f"{self.attempts} checks"
         text = f"{checks} in {clock.monotonic() - self.began:.3f} s"
+        status = self._last_status()
+        if status is not None:
+            text += f", last status {status!r}"
         if self.last_error is not None:
             text += f", the last one failed with {type(self.last_error).__name__}"
         return text
+
+    def _last_status(self) -> str | None:
+        if self.rules.status is None or self.last_response is None:
+            return None
+        return self.rules.status(self.last_response)

@@ -105,6 +105,10 @@ class StatusRules:
         self._running: set[str] = set()  # spellings that have been looked at before
         self._warned = False
 
+    def status(self, response: object) -> str | None:
+        """Return the status of a response as text."""
+        return _text(self._extract(response))
+
     def is_terminal(self, response: object) -> bool:
         """Whether the poll is over.
 
@@ -122,11 +126,9 @@ class StatusRules:
         key = _normal(status)
         if key in self._failure:
             text = _message(response)
-            error = PollingFailureError(
+            raise PollingFailureError(
                 f"the job ended as {status!r}" + (f": {text}" if text else ""), response=response
             )
-            error.status = status
-            raise error
         if key in self._terminal:
             return True
         if len(self._running) < _RUNNING_MAX:

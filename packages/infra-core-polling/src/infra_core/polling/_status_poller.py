@@ -82,6 +82,7 @@ class StatusPoller(Generic[T]):
             self._statuses.is_terminal,
             is_transient=is_transient,
             next_delay=next_delay,
+            status=self._statuses.status,
         )
 
     def poll(
