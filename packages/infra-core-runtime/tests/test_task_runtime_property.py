@@ -41,7 +41,7 @@ async def _act(behaviour: str, log: Counter[str], name: str) -> str:
         log[f"ended {name}"] += 1
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     behaviours=st.lists(BEHAVIOUR, max_size=25),
     concurrency=st.integers(1, 8),
@@ -106,7 +106,7 @@ def test_whatever_happens_each_task_runs_at_most_once_and_ends_before_the_run(
             assert log[name.replace("begun", "ended")] == 1
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     turns=st.lists(st.integers(0, 6), max_size=30),
     concurrency=st.integers(1, 8),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         run_with_retries as run_with_retries,
         run_with_retries_sync as run_with_retries_sync,
     )
+    from ._dask import DaskTaskRuntime as DaskTaskRuntime
     from ._loop_local import LoopBoundAsyncLock as LoopBoundAsyncLock, LoopLocal as LoopLocal
     from ._notes import add_note as add_note
     from ._outcomes import TaskOutcome as TaskOutcome, TaskStatus as TaskStatus
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "REDACTED",
     "AsyncRetryConfig",
+    "DaskTaskRuntime",
     "LoopBoundAsyncLock",
     "LoopLocal",
     "RetryCallState",
@@ -73,6 +75,7 @@ __all__ = [
     "handle_signals",
     "is_permanent_transport_error",
     "is_secret_name",
+    "lazy",
     "on_background_close",
     "redact_headers",
     "redact_sas_tokens",
@@ -86,6 +89,7 @@ __all__ = [
     "sanitize_url",
     "should_retry_http_exception",
     "should_retry_requests_exception",
+    "testing",
     "timeout",
     "trace_fields",
 ]
@@ -127,6 +131,7 @@ __getattr__, __dir__ = lazy_exports(
         "._task_runtime": ["TaskRuntime"],
         "._signals": ["SignalState", "handle_signals"],
         "._task_stream": ["TaskStream"],
+        "._dask": ["DaskTaskRuntime"],
         ".clock": ["timeout"],
     },
     submodules=["clock", "lazy", "testing"],

@@ -12,7 +12,12 @@ A task's own exception comes through as it is.
 import asyncio
 import sys
 
-__all__ = ["RuntimeCancellationError", "RuntimeDrainedError", "TaskTimeoutError"]
+__all__ = [
+    "BudgetSpentError",
+    "RuntimeCancellationError",
+    "RuntimeDrainedError",
+    "TaskTimeoutError",
+]
 
 
 class RuntimeCancellationError(RuntimeError):
@@ -64,6 +69,14 @@ class TaskTimeoutError(_AnyTimeoutError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_timeout, (self.task_id, self.timeout, self.unresponsive)
+
+
+class BudgetSpentError(asyncio.CancelledError):
+    """Internal: who runs a task elsewhere has ended it there, because its time was up."""
+
+    def __init__(self, *, left_behind: bool = False) -> None:
+        super().__init__()
+        self.left_behind = left_behind
 
 
 def _rebuild_timeout(task_id: str, timeout: float, unresponsive: bool) -> TaskTimeoutError:

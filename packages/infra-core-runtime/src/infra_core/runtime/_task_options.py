@@ -72,6 +72,7 @@ class RunOptions:
     """What one run does with its tasks and their ends; made by `TaskRuntime`."""
 
     config: RuntimeConfig
+    timed: bool = True  # False: whoever runs the tasks elsewhere keeps config.task_timeout
     pacer: Pacer | None = None
     retry: RetryPolicy | None = None
     should_retry: Callable[[Exception], bool | float] | None = None

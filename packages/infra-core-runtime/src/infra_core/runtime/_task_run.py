@@ -288,7 +288,7 @@ class TaskRun:
                 worker.detached = True
                 self._workers.discard(worker)
         for helper in list(self._helpers):
-            self._report_unresponsive("<source>")
+            self.report_unresponsive("<source>")
             helper.cancel()
             self._helpers.discard(helper)
             self._active.add(helper)
@@ -299,7 +299,7 @@ class TaskRun:
 
     def _leave_behind(self, worker: Worker) -> None:
         """Go on without a task that suppresses cancellation; it is cancelled once more."""
-        self._report_unresponsive(worker.task_id)
+        self.report_unresponsive(worker.task_id)
         worker.detached = True
         self._workers.discard(worker)
         self._deadlines.pop(worker, None)
@@ -322,7 +322,8 @@ class TaskRun:
         outcome = self.close(worker, status, None, error, seconds)
         await call_back(self, worker, status, error, outcome)
 
-    def _report_unresponsive(self, task_id: str) -> None:
+    def report_unresponsive(self, task_id: str) -> None:
+        """Put a task that was left behind into the log and the statistics."""
         self.stats.left_behind(task_id)
         logger.error(
             "task %r ignores cancellation: it still runs %g s after it was cancelled and is left "

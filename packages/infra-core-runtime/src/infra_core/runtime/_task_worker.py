@@ -17,7 +17,7 @@ from . import clock
 from ._notes import add_note
 from ._outcomes import TaskOutcome, TaskStatus
 from ._retry import retry_async
-from ._task_errors import RuntimeCancellationError, TaskTimeoutError
+from ._task_errors import BudgetSpentError, RuntimeCancellationError, TaskTimeoutError
 
 if TYPE_CHECKING:
     from ._task_run import TaskRun
@@ -50,7 +50,7 @@ async def work(  # noqa: C901 - the hot loop: a call per step would double its c
 ) -> None:
     """Run this item and all that can be taken after it."""
     options = run.options
-    timeout = run.timeout
+    timeout = run.timeout if options.timed else None
     retry = options.retry
     quiet = options.sink is None and options.on_outcome is None and options.on_progress is None
     stats = run.stats
@@ -167,7 +167,12 @@ async def _report(
 ) -> None:
     """Judge how the item ended, count it and tell whoever asked to be told."""
     verdict = worker.verdict
-    if status is TaskStatus.CANCELLED and verdict is None:
+    if isinstance(error, BudgetSpentError) and run.timeout is not None:
+        worker.verdict = status = TaskStatus.TIMED_OUT
+        if error.left_behind:
+            run.report_unresponsive(worker.task_id)
+        error = TaskTimeoutError(worker.task_id, run.timeout, unresponsive=error.left_behind)
+    elif status is TaskStatus.CANCELLED and verdict is None:
         # Cancelled by itself or from outside. When that is the whole loop being shut down, the
         # run is cancelled in the same sweep: let it hear of that before we judge.
         worker.verdict = status

@@ -1,0 +1,186 @@
+"""What runs on a worker of a Dask cluster: one task under a budget, which can be cancelled.
+
+A task gets a thread of its own, and an event loop if it is asynchronous; the worker's thread
+watches over it. So a task that is late, or cancelled, gives up the worker's slot at the end of
+the grace at the latest, whatever it does.
+"""
+
+import asyncio
+import contextlib
+import inspect
+import pickle
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from ._notes import add_note
+
+__all__ = ["Report", "cancel", "execute"]
+
+
+@dataclass(slots=True)
+class Report:
+    """How an attempt ended on a worker.
+
+    Attributes:
+        status: "succeeded", "failed", "timed_out" or "cancelled".
+        value: What it returned, pickled.
+        error: What it raised.
+        seconds: How long it took there.
+        left_behind: It ignored its cancellation and still runs.
+        foreign: It was cancelled, and by nobody here.
+    """
+
+    status: str
+    value: bytes = b""
+    error: BaseException | None = None
+    seconds: float = 0.0
+    left_behind: bool = False
+    foreign: bool = False
+
+
+class _Attempt:
+    """One task on its thread."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        self.changed = threading.Event()  # ended, or told to be cancelled
+        self.ended = threading.Event()
+        self.cancelled = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self._function = function
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    def start(self) -> None:
+        context = copy_context()
+        threading.Thread(
+            target=context.run, args=(self._main,), name="infra-core-task", daemon=True
+        ).start()
+
+    def _main(self) -> None:
+        try:
+            value = self._function()
+            if inspect.isawaitable(value):
+                value = asyncio.run(self._await(value))
+            self.value = value
+        except BaseException as error:  # noqa: BLE001 - reported
+            self.error = error
+        finally:
+            with self._lock:
+                self._loop = None
+            self.ended.set()
+            self.changed.set()
+
+    async def _await(self, awaitable: Any) -> Any:
+        with self._lock:
+            self._loop = asyncio.get_running_loop()
+            self._task = asyncio.current_task()
+            late = self.cancelled
+        if late and self._task is not None:
+            self._task.cancel()
+        return await awaitable
+
+    def cancel(self) -> None:
+        """Cancel the task, once; a synchronous one can only be left behind."""
+        with self._lock:
+            if self.cancelled:
+                return
+            self.cancelled = True
+            if self._loop is not None and self._task is not None:
+                self._loop.call_soon_threadsafe(self._task.cancel)
+        self.changed.set()
+
+
+_lock = threading.Lock()
+_running: dict[str, _Attempt] = {}
+# Cancelled before they arrived here. Bounded: a key that is forgotten means that one task runs
+# whose result nobody waits for.
+_refused: deque[str] = deque(maxlen=10_000)
+
+
+def execute(pickled: bytes, key: str, budget: float | None, grace: float) -> Report:
+    """Run a task to its end, for `budget` seconds and then `grace` more at the most."""
+    started = time.monotonic()
+    try:
+        function = pickle.loads(pickled)  # noqa: S301 - from the client of this very cluster
+    except Exception as error:  # noqa: BLE001 - reported
+        add_note(error, "the task could not be loaded on a worker: is its module installed there?")
+        return _failed(error, 0.0)
+    attempt = _Attempt(function)
+    with _lock:
+        if key in _refused:
+            return Report("cancelled")
+        _running[key] = attempt
+    try:
+        attempt.start()
+        attempt.changed.wait(budget)
+        late = False
+        if not attempt.ended.is_set():
+            late = not attempt.cancelled
+            attempt.cancel()
+            attempt.ended.wait(grace)
+    finally:
+        with _lock:
+            _running.pop(key, None)
+    return _judge(attempt, late, time.monotonic() - started)
+
+
+def _judge(attempt: _Attempt, late: bool, seconds: float) -> Report:
+    stopped = "timed_out" if late else "cancelled"
+    if not attempt.ended.is_set():
+        return Report(stopped, seconds=seconds, left_behind=True)
+    if attempt.error is None:
+        return _succeeded(attempt.value, seconds)
+    if isinstance(attempt.error, asyncio.CancelledError):
+        return Report(stopped, seconds=seconds, foreign=not attempt.cancelled)
+    return _failed(attempt.error, seconds)
+
+
+def _succeeded(value: Any, seconds: float) -> Report:
+    try:
+        pickled = import_module("cloudpickle").dumps(value)
+    except Exception as error:  # noqa: BLE001 - reported
+        refusal = TypeError(
+            f"the result, a {type(value).__name__}, cannot be sent back from the worker "
+            f"({error}): return plain data"
+        )
+        return _failed(refusal, seconds)
+    return Report("succeeded", value=pickled, seconds=seconds)
+
+
+def _failed(error: BaseException, seconds: float) -> Report:
+    """Make the error fit for travel: its traceback as a note, its type only if it survives."""
+    told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
+        error = RuntimeError(f"the task raised {type(error).__name__} on a worker: {error}")
+    try:
+        copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+        if type(copy) is not type(error):
+            raise TypeError("it comes back as another type")
+    except Exception:  # noqa: BLE001 - an error that does not survive pickling, whatever the reason
+        error = RuntimeError(f"{type(error).__qualname__}: {error}")
+    add_note(error, f"raised on a worker:\n{told}")
+    return Report("failed", error=error, seconds=seconds)
+
+
+def cancel(keys: Iterable[str]) -> list[str]:
+    """Cancel those of these tasks that run here, refuse the others; return those that run."""
+    found = []
+    for key in keys:
+        with _lock:
+            attempt = _running.get(key)
+            if attempt is None:
+                _refused.append(key)
+        if attempt is not None:
+            with contextlib.suppress(RuntimeError):  # its loop has just been closed
+                attempt.cancel()
+            found.append(key)
+    return found
