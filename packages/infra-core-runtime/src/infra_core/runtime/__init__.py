@@ -72,6 +72,7 @@ __all__ = [
     "TaskStream",
     "TaskTimeoutError",
     "add_note",
+    "clock",
     "handle_signals",
     "is_permanent_transport_error",
     "is_secret_name",
