@@ -1,5 +1,6 @@
 """Trigger a batch: schedule it in a function app, follow it to its end, write what came of it."""
 
+import asyncio
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -151,7 +152,10 @@ async def trigger_batch_async(
         summary = run.summary()
         target: Path | None = getattr(args, "summary_file", None)
         if target is not None:
-            write_summary(target, summary, storage=storage)
+            import asyncio
+
+            # in a thread: a storage client that blocks must not hold up this loop
+            await asyncio.to_thread(write_summary, target, summary, storage=storage)
     return summary
 
 

@@ -10,7 +10,11 @@ from .lazy import lazy_exports
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import clock as clock, lazy as lazy, testing as testing
-    from ._background_loop import on_background_close as on_background_close, run_sync as run_sync
+    from ._background_loop import (
+        in_background_loop as in_background_loop,
+        on_background_close as on_background_close,
+        run_sync as run_sync,
+    )
     from ._compat_retry import (
         AsyncRetryConfig as AsyncRetryConfig,
         RetryCallState as RetryCallState,
@@ -74,6 +78,7 @@ __all__ = [
     "add_note",
     "clock",
     "handle_signals",
+    "in_background_loop",
     "is_permanent_transport_error",
     "is_secret_name",
     "lazy",
@@ -98,7 +103,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
-        "._background_loop": ["on_background_close", "run_sync"],
+        "._background_loop": ["in_background_loop", "on_background_close", "run_sync"],
         "._compat_retry": [
             "AsyncRetryConfig",
             "RetryCallState",

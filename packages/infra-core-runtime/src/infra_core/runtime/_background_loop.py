@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from . import clock
 from ._redaction import redact_secrets
 
-__all__ = ["on_background_close", "run_sync"]
+__all__ = ["in_background_loop", "on_background_close", "run_sync"]
 
 T = TypeVar("T")
 CLOSE_TIMEOUT = 5.0  # seconds that everything which closes at exit may take together
@@ -168,6 +168,22 @@ def _at_exit() -> None:
         background, _current = _current, None
     if background is not None:
         background.close()
+
+
+def in_background_loop() -> bool:
+    """Whether this code runs on the background loop itself, where waiting for it never ends.
+
+    For facades that may be called from anywhere: blocking the background loop until a coroutine
+    on that loop is done would be a deadlock.
+
+    Example:
+        >>> async def ask() -> bool:
+        ...     return in_background_loop()
+        >>> run_sync(ask()), in_background_loop()
+        (True, False)
+    """
+    background = _current
+    return background is not None and threading.current_thread() is background.thread
 
 
 def run_sync(

@@ -31,7 +31,7 @@ _KEYS = (
 )
 _ENDINGS = (
     *("signature", "token", "secret", "password", "passwd", "passphrase", "credentials?"),
-    *(f"{kind}[-_.]?key[12]?" for kind in _KEYS),
+    *(f"{kind}[-_. ]?key[12]?" for kind in _KEYS),
 )
 # Headers whose value is the rest of the line.
 _HEADERS = ("authorization", "cookie")
@@ -190,14 +190,14 @@ def _redact_named(text: str) -> str:
     return "".join(done)
 
 
-def redact_sas_tokens(text: str) -> str:
+def redact_sas_tokens(value: str) -> str:
     """Do what `redact_secrets` does, under the name of infra-core 0.7.
 
     Example:
         >>> redact_sas_tokens("?sv=2024-08-04&sig=ab%2Fc")
         '?sv=2024-08-04&sig=<redacted>'
     """
-    return redact_secrets(text)
+    return redact_secrets(value)
 
 
 def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -275,4 +275,7 @@ def _text(value: object) -> str:
         return value
     if isinstance(value, (bytes, bytearray, memoryview)):
         return bytes(value).decode("utf-8", "replace")
-    return str(value)
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - what is logged must not end the work that logs it
+        return f"<{type(value).__name__}>"

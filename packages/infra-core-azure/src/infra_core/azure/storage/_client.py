@@ -39,7 +39,7 @@ class StorageBackend(Protocol):
         ...
 
 
-class AzureStorageClient(TreeClient):
+class AzureStorageClient(TreeClient, StorageBackend):
     """Mirrors local files and folders to a container, and back.
 
     Every method exists twice, `upload_file` and `upload_file_async`, and so on. A client may be

@@ -60,7 +60,8 @@ class FaultyOrigin:
     ) -> None:
         self._host = host
         self._ssl = ssl_context
-        self._lock = threading.Lock()
+        # a fault may add and ask for files while it changes an answer
+        self._lock = threading.RLock()
         self._routes: dict[str, _Route] = {}
         self._requests: list[RecordedRequest] = []
         self._in_flight = 0
