@@ -113,3 +113,21 @@ def test_a_writer_killed_at_each_step(
     else:
         assert new
     assert all(fs.is_partial(path) for path in tmp_path.iterdir() if path != target)
+
+
+def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
+    """A real refusal by the kernel (a file size limit): a clear error, the old file, no partial."""
+    import resource
+
+    target = fs.write_bytes_atomic(tmp_path / "state.bin", version(1))
+
+    def write() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        try:
+            fs.write_bytes_atomic(target, version(3))
+        except fs.FileWriteError as error:
+            if "limit" in str(error) and list(tmp_path.iterdir()) == [target]:
+                os._exit(42)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(fork(write), 0)[1]) == 42
+    assert number_of(target.read_bytes()) == 1

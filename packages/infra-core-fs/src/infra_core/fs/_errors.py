@@ -91,6 +91,7 @@ class AtomicFileClosed(FsError, ValueError):  # noqa: N818 - reads as the fact
 _REMEDIES = {
     "ENOSPC": "free some space or choose another folder",
     "EDQUOT": "raise the quota or choose another folder",
+    "EFBIG": "raise the limit on file sizes (ulimit -f) or write less",
     "EROFS": "the file system is mounted read-only; choose another folder",
     "EACCES": "give this user write permission on the folder",
     "EPERM": "give this user write permission on the folder",
