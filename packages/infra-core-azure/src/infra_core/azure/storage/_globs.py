@@ -49,7 +49,12 @@ def _translate(glob: str) -> re.Pattern[str]:
         piece, position = _piece(body, position)
         text += piece
     text += "/.*" if glob.endswith("/") else ""
-    return re.compile(text + r"\Z", re.DOTALL)
+    try:
+        return re.compile(text + r"\Z", re.DOTALL)
+    except re.error as error:  # a range the wrong way round, such as [z-a]
+        raise ValueError(
+            f"{glob!r} is no valid glob: {error}; write [a-z] ranges in order"
+        ) from None
 
 
 def _piece(body: str, at: int) -> tuple[str, int]:

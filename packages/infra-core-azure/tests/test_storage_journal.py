@@ -1,0 +1,261 @@
+"""The journal of uploads on disk, and the proofs of who we are; no network."""
+
+import base64
+import os
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from infra_core.azure.storage import (
+    AzureStorageClient,
+    AzureStorageSettings,
+    StorageConnectionError,
+)
+from infra_core.azure.storage._auth import BearerToken, SharedKey
+from infra_core.azure.storage._journal import Journal, open_journal
+from infra_core.runtime.testing import fast_time
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "state" / "pending.sqlite")
+
+
+def test_entry_stays_until_it_is_settled(journal: Journal, tmp_path: Path) -> None:
+    """Busy entries are not pending; failed ones are, with their error; settled ones are gone."""
+    number = journal.enter("file", "a.txt", path=tmp_path / "a.txt", content_type="text/plain")
+    assert journal.pending() == []
+    journal.fail(number, OSError("sig=SECRET no space"))
+    (entry,) = journal.pending()
+    assert (entry.blob, entry.path, entry.attempts) == ("a.txt", tmp_path / "a.txt", 1)
+    assert entry.error is not None
+    assert "SECRET" not in entry.error
+    assert journal.claim(entry.id)
+    assert not journal.claim(entry.id)
+    journal.settle(entry.id)
+    assert len(journal) == 0
+    journal.close()
+
+
+def test_newest_entry_of_a_blob_wins(journal: Journal) -> None:
+    """A blob is uploaded once, with what was written last; an older upload settles nothing."""
+    first = journal.enter("bytes", "a", data=b"one")
+    second = journal.enter("bytes", "a", data=b"two")
+    journal.settle(first)
+    journal.fail(second, OSError())
+    (entry,) = journal.pending()
+    assert journal.data(entry.id) == b"two"
+    journal.close()
+
+
+def test_entries_of_a_killed_process_are_pending(tmp_path: Path) -> None:
+    """What a process had begun when it was killed is found by the next one."""
+    path = tmp_path / "pending.sqlite"
+    code = (
+        "import os, pathlib, sys\n"
+        "from infra_core.azure.storage._journal import Journal\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "journal.enter('file', 'a', path=pathlib.Path('/x'))\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert done.returncode == -9
+    journal = Journal(path)
+    assert [entry.blob for entry in journal.pending()] == ["a"]
+    journal.close()
+
+
+def test_entries_of_a_live_process_are_left_to_it(tmp_path: Path) -> None:
+    """Another process that is at work on an upload is not disturbed."""
+    path = tmp_path / "pending.sqlite"
+    code = (
+        "import pathlib, sys\n"
+        "from infra_core.azure.storage._journal import Journal\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "journal.enter('file', 'a', path=pathlib.Path('/x'))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"ready\n"
+        journal = Journal(path)
+        assert journal.pending() == []
+        assert not journal.claim(1)
+        assert other.stdin is not None
+        other.stdin.close()
+        other.wait()
+    assert len(journal) == 1
+    journal.close()
+
+
+def test_journal_is_its_owners_alone(journal: Journal) -> None:
+    """It can hold text that was to be uploaded."""
+    journal.enter("bytes", "a", data=b"x")
+    assert journal.path.stat().st_mode & 0o077 == 0
+    journal.close()
+
+
+def test_tree_is_replaced_by_its_failures(journal: Journal, tmp_path: Path) -> None:
+    """In one transaction, so that a crash leaves the one or the others."""
+    number = journal.enter("tree", "run", path=tmp_path)
+    journal.replace_tree(number, [("run/a", tmp_path / "a", OSError("full"))])
+    (entry,) = journal.pending()
+    assert (entry.kind, entry.blob, entry.path) == ("file", "run/a", tmp_path / "a")
+    journal.close()
+
+
+def test_one_object_per_file_in_a_process(tmp_path: Path) -> None:
+    """Two clients of one journal know of each other's uploads."""
+    first = open_journal(tmp_path / "j.sqlite")
+    assert open_journal(tmp_path / "j.sqlite") is first
+    first.enter("file", "a", path=tmp_path)
+    assert open_journal(tmp_path / "j.sqlite").pending() == []
+    first.close()
+
+
+def test_threads_share_it(journal: Journal) -> None:
+    """Many uploads at once lose no entry."""
+
+    def work(index: int) -> None:
+        for turn in range(5):
+            number = journal.enter("bytes", f"{index}-{turn}", data=b"x")
+            journal.fail(number, OSError()) if turn % 2 else journal.settle(number)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(journal.pending()) == 12
+    journal.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_forked_child_uses_a_connection_of_its_own(tmp_path: Path) -> None:
+    """SQLite connections must not cross a fork."""
+    code = (
+        "import os, pathlib, sys\n"
+        "from infra_core.azure.storage._journal import Journal\n"
+        "journal = Journal(pathlib.Path(sys.argv[1]))\n"
+        "one = journal.enter('bytes', 'parent', data=b'x')\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    journal.fail(journal.enter('bytes', 'child', data=b'x'), OSError())\n"
+        "    os._exit(0)\n"
+        "assert os.waitpid(pid, 0)[1] == 0\n"
+        "journal.fail(one, OSError())\n"
+        "print(sorted(entry.blob for entry in journal.pending()))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "j.sqlite")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.strip() == "['child', 'parent']", done.stderr
+
+
+def test_unusable_journal_is_told_and_loses_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where neither container nor journal take an artifact, best-effort raises after all."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    settings = AzureStorageSettings(
+        "box",
+        "AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a",
+        journal=blocked / "journal.sqlite",
+    )
+    client = AzureStorageClient.from_settings(settings, "best-effort", base_path=tmp_path)
+    with fast_time(), pytest.raises(StorageConnectionError) as raised:
+        client.write_text(tmp_path / "a.txt", "kept")
+    assert "a.txt" in str(raised.value)
+    assert (tmp_path / "a.txt").read_text() == "kept"
+    assert "cannot be used" in caplog.text
+    client.close()
+
+
+class Credential:
+    """Counts how often it is asked."""
+
+    def __init__(self, lifetime: float) -> None:
+        self.asked = 0
+        self.closed = False
+        self.lifetime = lifetime
+
+    def get_token(self, *scopes: str) -> Any:
+        from infra_core.runtime import clock
+
+        assert scopes == ("https://storage.azure.com/.default",)
+        self.asked += 1
+        return SimpleNamespace(token=f"t{self.asked}", expires_on=clock.time() + self.lifetime)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+async def test_tokens_are_kept_until_they_are_about_to_expire() -> None:
+    """One request to the credential serves many requests to the service."""
+    credential = Credential(3600)
+    auth = BearerToken(credential)
+    for _ in range(3):
+        headers: dict[str, str] = {}
+        await auth.authorize("GET", "/c/b", {}, headers)
+        assert headers["Authorization"] == "Bearer t1"
+    short = BearerToken(brief := Credential(60))
+    for _ in range(2):
+        await short.authorize("GET", "/c/b", {}, {})
+    assert (credential.asked, brief.asked) == (1, 2)
+    await auth.aclose()
+    assert not credential.closed  # it is the caller's
+
+
+def test_signature_is_that_of_the_sdk() -> None:
+    """The SDK's own signer gives the same, for all headers that we send."""
+    from azure.core.pipeline import PipelineContext, PipelineRequest
+    from azure.core.pipeline.transport import HttpRequest
+    from azure.storage.blob._shared.authentication import SharedKeyCredentialPolicy
+
+    key = base64.b64encode(b"key").decode()
+    path = "/acc/box/a%20b/%C3%BC"
+    params = {"comp": "block", "blockid": "YWI+/w=="}
+    headers = {
+        "x-ms-version": "2023-11-03",
+        "x-ms-client-request-id": "1",
+        "x-ms-date": "Mon, 23 Nov 2026 12:00:00 GMT",
+        "x-ms-blob-type": "BlockBlob",
+        "x-ms-blob-content-type": "text/plain",
+        "x-ms-blob-content-md5": "MDEyMzQ1Njc4OWFiY2RlZg==",
+        "Content-MD5": "MDEyMzQ1Njc4OWFiY2RlZg==",
+        "Content-Type": "application/octet-stream",
+        "Content-Length": "3",
+        "If-None-Match": "*",
+    }
+    request = HttpRequest(
+        "PUT", "http://h" + path + "?comp=block&blockid=YWI%2B%2Fw%3D%3D", headers
+    )
+    wrapped = PipelineRequest(request, PipelineContext(None))
+    signer: Any = SharedKeyCredentialPolicy
+    signer("acc", key).on_request(wrapped)
+    expected = request.headers["Authorization"]
+    assert f"SharedKey acc:{SharedKey('acc', key).sign('PUT', path, params, headers)}" == expected
+
+
+def test_broken_journal_file_is_an_error_of_sqlite(tmp_path: Path) -> None:
+    """A file that is no database is never overwritten."""
+    path = tmp_path / "j.sqlite"
+    path.write_bytes(b"not a database, but long enough to be looked at" * 50)
+    journal = Journal(path)
+    with pytest.raises(sqlite3.DatabaseError):
+        journal.pending()
+    journal.close()
+    assert path.read_bytes().startswith(b"not a database")

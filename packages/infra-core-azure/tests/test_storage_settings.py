@@ -1,0 +1,214 @@
+"""Settings: where they come from, what contradicts what, and that secrets stay secret."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from infra_core.azure.exceptions import ConfigurationError
+from infra_core.azure.storage import (
+    AzureStorageClient,
+    AzureStorageSettings,
+    TransferOptions,
+    is_configured,
+)
+from infra_core.azure.storage._config import resolve_config
+
+KEY = "c2VjcmV0LWtleQ=="
+CONNECTION = f"AccountName=acc;AccountKey={KEY};EndpointSuffix=core.windows.net"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        ("", "strict"),
+        ("STRICT", "strict"),
+        ("best", "best-effort"),
+        ("warn", "best-effort"),
+        ("best_effort", "best-effort"),
+        ("dev", "dev-skip"),
+        ("dev-no-upload", "dev-skip"),
+        ("local_dev_no_upload", "dev-skip"),
+    ],
+)
+def test_mode_aliases(text: str, mode: str) -> None:
+    """The aliases of 0.7, underscores as hyphens, any case; strict by default."""
+    assert AzureStorageSettings.from_env(env={"AZURE_STORAGE_MODE": text})[1] == mode
+
+
+def test_unknown_mode_is_a_value_error() -> None:
+    """It names the variable and the modes there are."""
+    with pytest.raises(ValueError, match=r"AZURE_STORAGE_MODE.*strict, best-effort or dev-skip"):
+        AzureStorageSettings.from_env(env={"AZURE_STORAGE_MODE": "maybe"})
+
+
+def test_prefix_reads_its_own_variables_only() -> None:
+    """`{PREFIX}_AZURE_STORAGE_*`; another service's settings are never taken."""
+    env = {
+        "AZURE_STORAGE_CONTAINER": "other",
+        "CRAWLER_AZURE_STORAGE_CONNECTION_STRING": CONNECTION,
+        "CRAWLER_AZURE_STORAGE_BLOB_PREFIX": "shots/",
+        "CRAWLER_AZURE_STORAGE_MODE": "best",
+        "CRAWLER_AZURE_STORAGE_MAX_RETRIES": "7",
+        "CRAWLER_AZURE_STORAGE_BLOCK_SIZE": "65536",
+        "CRAWLER_AZURE_STORAGE_TIMEOUT": "2.5",
+        "CRAWLER_AZURE_STORAGE_JOURNAL": "/state/j.sqlite",
+    }
+    settings, mode = AzureStorageSettings.from_env_with_prefix("CRAWLER", env=env)
+    assert settings.container is None
+    assert settings.connection_string == CONNECTION
+    assert settings.prefix == "shots/"
+    assert mode == "best-effort"
+    assert settings.options == TransferOptions(max_retries=7, block_size=65536, timeout=2.5)
+    assert settings.journal == Path("/state/j.sqlite")
+
+
+@pytest.mark.parametrize("name", [f.upper() for f in TransferOptions.__dataclass_fields__])
+def test_every_option_has_a_variable_and_names_it_when_malformed(name: str) -> None:
+    """A value that is no number is refused with the variable's name."""
+    with pytest.raises(ConfigurationError, match=f"AZURE_STORAGE_{name}='x'"):
+        AzureStorageSettings.from_env(env={f"AZURE_STORAGE_{name}": "x"})
+    with pytest.raises(ConfigurationError, match=f"AZURE_STORAGE_{name}=-1"):
+        AzureStorageSettings.from_env(env={f"AZURE_STORAGE_{name}": "-1"})
+
+
+def test_missing_settings_by_mode(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """strict raises with the variables to set; best-effort says so once; dev-skip is quiet."""
+    settings, _ = AzureStorageSettings.from_env_with_prefix("APP", env={})
+    with pytest.raises(ConfigurationError, match="APP_AZURE_STORAGE_CONTAINER"):
+        AzureStorageClient.from_settings(settings, "strict")
+    client = AzureStorageClient.from_settings(settings, "best-effort")
+    client.write_text(tmp_path / "a.txt", "a")
+    client.write_text(tmp_path / "a.txt", "b")
+    assert (tmp_path / "a.txt").read_text() == "b"
+    assert caplog.text.count("Azure storage not configured") == 1
+    assert "APP_AZURE_STORAGE_CONTAINER" in caplog.text
+    skipping = AzureStorageClient.from_settings(settings, "dev-skip")
+    assert skipping.write_json(tmp_path / "b.json", {"ü": 1}).read_text("utf-8") == (
+        '{\n  "ü": 1\n}\n'
+    )
+    assert not client.is_configured()
+    assert client.download_to_path(tmp_path / "a.txt") is False
+    assert client.download_tree(tmp_path) is False
+    assert client.list_tree(tmp_path) == []
+    assert client.container() is None
+    assert client.blob_url_for_name("a") is None
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"container": "Ab"}, "container='Ab'.*lower-case"),
+    ({"container": "a--b"}, "single hyphens"),
+    ({"container": "x" * 64}, "3 to 63"),
+    ({"connection_string": "nonsense"}, "connection_string is no NAME=VALUE"),
+    ({"connection_string": f"{CONNECTION};AccountName=b"}, "twice"),
+    ({"connection_string": "AccountName=acc;AccountKey=§"}, "AccountKey.*not base64"),
+    ({"connection_string": "AccountName=acc"}, "neither AccountKey nor"),
+    ({"connection_string": f"AccountKey={KEY}"}, "no AccountName"),
+    ({"connection_string": f"{CONNECTION};SharedAccessSignature=sig=x"}, "both"),
+    ({"connection_string": "UseDevelopmentStorage=false"}, "can only be true"),
+    ({"connection_string": f"UseDevelopmentStorage=true;AccountKey={KEY}"}, "contradicts"),
+    ({"connection_string": f"{CONNECTION};BlobEndpoint=ftp://x"}, "BlobEndpoint in connection"),
+    ({"connection_string": CONNECTION, "account_name": "other"}, "account_name='other' contrad"),
+    ({"connection_string": CONNECTION, "blob_endpoint": "https://x.y"}, "blob_endpoint contradic"),
+    ({"connection_string": CONNECTION, "sas_token": "sig=1"}, "unset one of them"),
+    ({"account_name": "evil.example/#"}, "no account name"),
+    ({"account_name": "acc", "sas_token": "sv=1"}, "no signature"),
+    ({"account_name": "acc", "blob_endpoint": "http://1.2.3.4/acc"}, "not https"),
+    ({"account_name": "acc", "blob_endpoint": "https://b.blob.core.windows.net"}, "account 'b'"),
+    ({"blob_endpoint": "https://acc.blob.core.windows.net/?sig=SECRET"}, "AZURE_STORAGE_SAS_TOKEN"),
+    ({"blob_endpoint": "https://user:SECRET@acc.blob.core.windows.net"}, "user name or password"),
+    ({"account_name": "acc", "prefix": "a/../b"}, "prefix='a/../b'"),
+]
+
+
+@pytest.mark.parametrize(("values", "message"), BAD)
+@pytest.mark.parametrize("mode", ["strict", "best-effort"])
+def test_malformed_and_contradictory_settings(
+    values: dict[str, Any], message: str, mode: Any
+) -> None:
+    """Refused in every mode that uploads, with name and remedy, without secrets."""
+    settings = AzureStorageSettings(**{"container": "box", "account_name": None, **values})
+    if not (settings.connection_string or settings.account_name or settings.blob_endpoint):
+        settings = AzureStorageSettings(**{"account_name": "acc", **values})
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        AzureStorageClient.from_settings(settings, mode)
+    assert "SECRET" not in str(raised.value)
+    assert KEY not in str(raised.value)
+
+
+ENDPOINTS = [
+    (CONNECTION, "https://acc.blob.core.windows.net"),
+    (f"AccountName=acc;AccountKey={KEY};EndpointSuffix=core.chinacloudapi.cn",
+     "https://acc.blob.core.chinacloudapi.cn"),
+    (f"AccountName=a;AccountKey={KEY};BlobEndpoint=http://127.0.0.1:1/a/", "http://127.0.0.1:1/a"),
+    ("BlobEndpoint=https://h.example;SharedAccessSignature=?sig=1", "https://h.example"),
+    ("UseDevelopmentStorage=true", "http://127.0.0.1:10000/devstoreaccount1"),
+    ("UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://azurite",
+     "http://azurite:10000/devstoreaccount1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("connection", "endpoint"), ENDPOINTS)
+def test_blob_urls_respect_the_connection_string(connection: str, endpoint: str) -> None:
+    """BlobEndpoint, EndpointSuffix and UseDevelopmentStorage decide, path-style included."""
+    client = AzureStorageClient.from_settings(AzureStorageSettings("box", connection), "strict")
+    assert client.blob_url_for_name("a b") == f"{endpoint}/box/a%20b"
+
+
+def test_account_uses_the_default_credential_over_https() -> None:
+    """Account alone means DefaultAzureCredential; a SAS token replaces it."""
+    config = resolve_config(AzureStorageSettings("box", account_name="acc"), "strict")
+    assert config is not None
+    assert config.uses_credential
+    assert config.container_url == "https://acc.blob.core.windows.net/box"
+    sas = AzureStorageSettings("box", account_name="acc", sas_token="?sv=1&sig=2")
+    found = resolve_config(sas, "strict")
+    assert found is not None
+    assert not found.uses_credential
+
+
+def test_secrets_are_in_no_repr() -> None:
+    """Neither settings nor configuration nor client show key, token or connection string."""
+    settings = AzureStorageSettings(
+        "box", CONNECTION, blob_endpoint="https://acc.blob.core.windows.net?sig=SECRET"
+    )
+    good = AzureStorageSettings("box", CONNECTION)
+    sas = AzureStorageSettings("box", account_name="acc", sas_token="sig=SECRET")
+    shown = [repr(settings), str(settings), repr(sas), repr(resolve_config(sas, "strict"))]
+    shown += [repr(resolve_config(good, "strict"))]
+    shown += [repr(AzureStorageClient.from_settings(good, "strict"))]
+    for text in shown:
+        assert "SECRET" not in text
+        assert KEY not in text
+    assert "connection_string=***" in shown[0]
+
+
+def test_settings_are_values() -> None:
+    """Equal when their parts are, hashable, picklable; 0.7's positional form works."""
+    settings = AzureStorageSettings("box", CONNECTION, None, None, "pre")
+    assert settings == AzureStorageSettings(
+        container="box", connection_string=CONNECTION, prefix="pre"
+    )
+    assert pickle.loads(pickle.dumps(settings)) == settings
+    assert len({settings, AzureStorageSettings("box", CONNECTION, prefix="pre")}) == 1
+
+
+def test_is_configured_does_not_raise_for_missing_settings() -> None:
+    """A question, not a demand; what is malformed raises all the same."""
+    assert not is_configured(AzureStorageSettings(None), "strict")
+    assert not is_configured(AzureStorageSettings("box", CONNECTION), "dev-skip")
+    assert is_configured(AzureStorageSettings("box", CONNECTION), "best-effort")
+    with pytest.raises(ConfigurationError):
+        is_configured(AzureStorageSettings("BOX", CONNECTION), "strict")
+
+
+@given(st.text())
+def test_no_connection_string_ever_leaks(text: str) -> None:
+    """Whatever is wrong with a connection string, its values stay out of the error."""
+    settings = AzureStorageSettings("box", f"AccountName=acc;AccountKey={KEY};{text}")
+    try:
+        resolve_config(settings, "strict")
+    except ConfigurationError as error:
+        assert KEY not in str(error)
