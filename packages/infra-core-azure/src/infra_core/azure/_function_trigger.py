@@ -1,6 +1,5 @@
 """Trigger a batch: schedule it in a function app, follow it to its end, write what came of it."""
 
-import asyncio
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
