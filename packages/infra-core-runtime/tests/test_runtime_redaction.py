@@ -2,6 +2,7 @@
 
 import string
 import time
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -100,6 +101,17 @@ def test_a_sanitized_url_keeps_everything_but_secrets(url: str, expected: str) -
 def test_what_is_no_text_is_sanitized_all_the_same(odd: str, expected: str) -> None:
     """Log helpers are handed all kinds of things."""
     assert sanitize_url(odd) == expected
+
+
+def test_an_object_that_has_no_text_is_sanitized_all_the_same() -> None:
+    """Its type is all that can be told."""
+
+    class Broken:
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    odd: Any = Broken()
+    assert sanitize_url(odd) == redact_secrets(odd) == "<Broken>"
 
 
 def test_control_characters_cannot_forge_a_log_line() -> None:
@@ -254,6 +266,7 @@ def test_no_credential_survives_in_authorization(secret: str) -> None:
             "Endpoint=sb://h/;SharedAccessKeyName=Root;SharedAccessKey=abc=",
             "Endpoint=sb://h/;SharedAccessKeyName=Root;SharedAccessKey=<redacted>",
         ),
+        ("the access key: abc, in prose", "the access key: <redacted>, in prose"),
         ("export AZURE_CLIENT_SECRET=abc", "export AZURE_CLIENT_SECRET=<redacted>"),
         ("redis://:pw@h:6379/0", "redis://<redacted>@h:6379/0"),
         ("jwt eyJhbGciOiJI.eyJzdWIiOiIx.c2ln here", "jwt <redacted> here"),
