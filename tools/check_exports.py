@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tree import PACKAGES
 
+
 def main() -> int:
     problems: list[str] = []
     checked = 0
