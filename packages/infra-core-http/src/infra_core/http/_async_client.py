@@ -16,7 +16,7 @@ from ._limits import AsyncHostGate, RateSchedule, check_limits
 from ._settings import DEFAULT_LIMITS, client_headers, env_proxies, plain_reason, ssl_context_of
 from ._targets import Origin, Target
 from ._transport import Engine
-from ._transport_httpx import FastTransport, SafeClient, note_plain
+from ._transport_httpx import FastTransport, SafeClient, note_plain, redact_httpx_log
 
 __all__ = [
     "AsyncHttpClient",
@@ -54,6 +54,7 @@ class LoopClient:
         self._lean = False
         self._direct: dict[Origin, bool] | None = None
         self._headers: tuple[Any, CIMultiDict[str]] | None = None
+        redact_httpx_log()
         options = {"follow_redirects": True, "limits": DEFAULT_LIMITS, **options}
         reason = plain_reason(options)
         if interceptor() == "httpx.AsyncClient":

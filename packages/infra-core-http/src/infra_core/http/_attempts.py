@@ -14,7 +14,7 @@ from ._answers import cheap_text, read_capped, status_error
 from ._async_client import AsyncHttpClient, LoopClient, get_shared_http_client
 from ._errors import OutcomeUnknown
 from ._headers import DEFAULT_HEADERS, check_method, checked_headers, merge_headers
-from ._intercept import interceptor
+from ._intercept import TRUE_CLIENT, interceptor
 from ._policy import Fate, is_idempotent, retry_statuses_of, status_verdict
 from ._targets import Target, origin_of, target_of
 from ._transport import Engine, timeouts_of
@@ -179,7 +179,7 @@ class Call:
         if not getattr(client, "base_url", None):
             target_of(self.url)  # says clearly what is wrong with it
         started = perf_counter()
-        if not isinstance(client, httpx.AsyncClient) or patched == "AsyncClient.request":
+        if not isinstance(client, TRUE_CLIENT) or patched == "AsyncClient.request":
             self.sent = True
             response = await client.request(
                 self.method,

@@ -12,7 +12,9 @@ from types import FunctionType
 import httpcore
 import httpx
 
-__all__ = ["interceptor"]
+__all__ = ["TRUE_CLIENT", "interceptor"]
+
+TRUE_CLIENT = httpx.AsyncClient  # the name may come to mean a mock
 
 _HOMES = tuple(str(Path(module.__file__ or "").parent) for module in (httpx, httpcore))
 _POINTS: tuple[tuple[type, str], ...] = (

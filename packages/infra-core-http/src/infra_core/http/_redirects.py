@@ -2,6 +2,8 @@
 
 import httpx
 
+from infra_core.runtime import sanitize_url
+
 from ._headers import is_credential_header
 from ._targets import origin_of
 
@@ -67,9 +69,12 @@ def _location(request: httpx.Request, response: httpx.Response) -> httpx.URL:
     location = response.headers["location"]
     try:
         url = request.url.join(httpx.URL(location))
+        if url.port is not None and not 0 < url.port <= 65_535:
+            raise httpx.InvalidURL(f"port {url.port} is not within 1 to 65535")
     except httpx.InvalidURL as error:
         raise httpx.RemoteProtocolError(
-            f"the redirect leads to {location[:200]!r}, which is no URL: {error}", request=request
+            f"the redirect leads to {sanitize_url(location[:200])!r}, which is no URL: {error}",
+            request=request,
         ) from None
     if url.scheme not in ("http", "https") or not url.host:
         raise httpx.UnsupportedProtocol(

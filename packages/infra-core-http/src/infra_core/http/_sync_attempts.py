@@ -48,20 +48,21 @@ def check_url(url: str) -> None:
         raise requests.exceptions.InvalidURL(
             f"a URL is a string, not {type(url).__name__}: pass str(url)"
         )
-    shown = sanitize_url(url)
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
         raise requests.exceptions.InvalidURL(
-            f"{shown!r} is no URL ({error}): pass it in the form https://host[:port]/path"
+            f"{sanitize_url(url)!r} is no URL ({error}): pass it in the form https://host[:port]/path"
         ) from None
     if not parts.scheme or "://" not in url:
         raise requests.exceptions.MissingSchema(
-            f"{shown!r} cannot be requested: a URL begins with http:// or https://"
+            f"{sanitize_url(url)!r} cannot be requested: a URL begins with http:// or https://"
         )
     if parts.scheme.lower() in ("http", "https") and not host:
-        raise requests.exceptions.InvalidURL(f"{shown!r} cannot be requested: it names no host")
+        raise requests.exceptions.InvalidURL(
+            f"{sanitize_url(url)!r} cannot be requested: it names no host"
+        )
 
 
 class Call:
@@ -83,7 +84,6 @@ class Call:
     ) -> None:
         self.method = check_method(method)
         self.url = url
-        self.safe_url = sanitize_url(str(url))
         own = checked_headers(headers)
         self.idempotent = is_idempotent(self.method, own, idempotent)
         check_url(url)
@@ -96,6 +96,11 @@ class Call:
         self._max_bytes = max_bytes
         self._started = clock.monotonic()
         self._fate = Fate.LOST
+
+    @property
+    def safe_url(self) -> str:
+        """The URL without its secrets."""
+        return sanitize_url(str(self.url))
 
     def start(self) -> None:
         """Begin to count towards the deadline."""

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -122,16 +123,11 @@ class RequestsHttpClient:
             _close_at_exit(self)
         return session
 
-    @property
-    def headers(self) -> dict[str, str]:
-        """The headers of this thread's session that are its own, not those that requests sets."""
-        own = getattr(self._session(), "headers", None) or {}
-        stock = requests.utils.default_headers()
-        return {name: value for name, value in own.items() if stock.get(name) != value}
-
     def default_headers(self) -> dict[str, str]:
-        """The default headers, but for those that the session names itself."""
-        named = {name.lower() for name in self.headers}
+        """The default headers, but for those that this thread's session names itself."""
+        own = getattr(self._session(), "headers", None) or {}
+        stock = _stock_headers()
+        named = {name.lower() for name, value in own.items() if stock.get(name) != value}
         return {name: v for name, v in DEFAULT_HEADERS.items() if name.lower() not in named}
 
     def get(
@@ -206,6 +202,12 @@ class RequestsHttpClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+@lru_cache(maxsize=1)
+def _stock_headers() -> Any:
+    """What requests gives every session; whatever differs, somebody has set."""
+    return requests.utils.default_headers()
 
 
 def _alive(thread: "weakref.ref[threading.Thread]") -> bool:

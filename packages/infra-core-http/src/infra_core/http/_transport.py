@@ -176,14 +176,15 @@ class Engine:
         Raises:
             httpx.TransportError: As httpx would raise it.
         """
+        secure: ssl.SSLContext | bool = True
+        if target.secure:
+            # Outside of the block below: a missing bundle is the caller's to hear of.
+            if self._ssl_context is None:
+                self._ssl_context = self._make_ssl_context()
+            secure = self._ssl_context
         await self._take_slot(timeouts.pool, method, target)
         try:
             session = self._session or self._open_session()
-            secure: ssl.SSLContext | bool = True
-            if target.secure:
-                if self._ssl_context is None:
-                    self._ssl_context = self._make_ssl_context()
-                secure = self._ssl_context
             pump = None
             if body is not None and not (isinstance(body, bytes) and len(body) <= _PIECE):
                 pump = _Pump(body, timeouts.write)

@@ -6,14 +6,23 @@ from typing import Any
 
 import httpx
 
+from infra_core.runtime import sanitize_url
+
 from ._errors import InvalidRequestError
 from ._headers import checked_headers
 from ._intercept import interceptor
 from ._redirects import redirected_request
-from ._targets import Target, origin_of
+from ._targets import origin_of, target_of
 from ._transport import Engine, Timeouts, Wire
 
-__all__ = ["FastTransport", "SafeClient", "follow_redirects", "note_plain", "wire_response"]
+__all__ = [
+    "FastTransport",
+    "SafeClient",
+    "follow_redirects",
+    "note_plain",
+    "redact_httpx_log",
+    "wire_response",
+]
 
 _logger = logging.getLogger("infra_core.http_async")
 _noted: set[str] = set()
@@ -28,6 +37,25 @@ def note_plain(reason: str) -> None:
             reason,
             extra={"reason": reason},
         )
+
+
+class _RedactUrls(logging.Filter):
+    """Takes the secrets out of the URL that httpx logs for every request, at INFO."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                sanitize_url(str(arg)) if isinstance(arg, httpx.URL) else arg for arg in record.args
+            )
+        return True
+
+
+_redact_urls = _RedactUrls()
+
+
+def redact_httpx_log() -> None:
+    """Let httpx log no secrets; harmless when called again."""
+    logging.getLogger("httpx").addFilter(_redact_urls)
 
 
 class _WireStream(httpx.AsyncByteStream):
@@ -81,7 +109,11 @@ class FastTransport(httpx.AsyncBaseTransport):
         given = request.extensions.get("timeout") or {}
         timeouts = Timeouts(*(given.get(name) for name in Timeouts._fields))
         wire = await self.engine.open(
-            request.method, Target(request.url), _wire_headers(request), timeouts, _body_of(request)
+            request.method,
+            target_of(request.url),
+            _wire_headers(request),
+            timeouts,
+            _body_of(request),
         )
         return wire_response(wire)
 

@@ -1,0 +1,326 @@
+"""Whose connections are whose: event loops, threads, processes, limits, the end of the process."""
+
+import asyncio
+import gc
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import httpx
+import pytest
+import requests
+
+import infra_core.http as http
+from infra_core.http import (
+    AsyncHttpClient,
+    RequestsHttpClient,
+    aio,
+    fetch,
+    fetch_async,
+    get_shared_http_client,
+    reset_shared_http_client,
+    set_shared_http_client,
+)
+from infra_core.http._limits import RateSchedule
+from infra_core.http.testing import FaultyOrigin, delay
+from infra_core.runtime.testing import fast_time
+
+
+@pytest.fixture
+def origin() -> Iterator[FaultyOrigin]:
+    with FaultyOrigin() as running:
+        running.add("/page", b"hello")
+        yield running
+
+
+def test_each_event_loop_has_its_own_httpx_client(origin: FaultyOrigin) -> None:
+    """One client object serves loop after loop, and each loop's connections end with it."""
+    client = AsyncHttpClient()
+    seen = []
+
+    async def work() -> None:
+        inner = await client.get_client()
+        assert inner is await client.get_client()
+        assert isinstance(inner, httpx.AsyncClient)
+        seen.append(inner)
+        assert await fetch_async(origin.url("/page"), client=client) == "hello"
+
+    for _ in range(3):
+        asyncio.run(work())
+    assert len({id(inner) for inner in seen}) == 3
+    assert all(inner.is_closed for inner in seen)
+    assert origin.connections == 3
+
+
+def test_two_live_loops_do_not_disturb_each_other(origin: FaultyOrigin) -> None:
+    """A request under way on one loop survives the first request on another."""
+    origin.add("/slow", b"slow", always=delay(0.2))
+    results: list[str] = []
+    started = threading.Event()
+
+    def other() -> None:
+        async def work() -> None:
+            task = asyncio.create_task(fetch_async(origin.url("/slow"), max_retries=0))
+            while not origin.count("/slow"):  # noqa: ASYNC110 - it is in another thread
+                await asyncio.sleep(0.001)
+            started.set()
+            results.append(await task)
+
+        asyncio.run(work())
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert started.wait(5)
+    results.append(asyncio.run(fetch_async(origin.url("/page"))))
+    thread.join(5)
+    assert sorted(results) == ["hello", "slow"]
+
+
+async def test_a_closed_client_opens_again(origin: FaultyOrigin) -> None:
+    """close() ends the connections, not the client."""
+    client = AsyncHttpClient()
+    first = await client.get_client()
+    await fetch_async(origin.url("/page"), client=client)
+    await client.close()
+    assert first.is_closed
+    await fetch_async(origin.url("/page"), client=client)
+    assert (await client.get_client()) is not first
+    assert origin.connections == 2
+    await client.close()
+
+
+async def test_reconfigure_replaces_all_settings(origin: FaultyOrigin) -> None:
+    """The next request has them."""
+    async with AsyncHttpClient(headers={"X-A": "1"}) as client:
+        await fetch_async(origin.url("/page"), client=client)
+        await client.reconfigure(headers={"X-B": "2"})
+        await fetch_async(origin.url("/page"), client=client)
+    assert "x-a" in origin.requests[0].headers
+    assert "x-a" not in origin.requests[1].headers
+    assert origin.requests[1].headers["x-b"] == "2"
+
+
+async def test_the_shared_async_client_can_be_set_reset_and_reconfigured(
+    origin: FaultyOrigin,
+) -> None:
+    """By the names of 0.7."""
+    mine = AsyncHttpClient(headers={"X-Whose": "mine"})
+    aio.set_shared_http_client(mine)
+    try:
+        assert aio.get_shared_http_client() is mine
+        await fetch_async(origin.url("/page"))
+        assert origin.requests[-1].headers["x-whose"] == "mine"
+        await aio.reconfigure_shared_http_client(headers={"X-Whose": "changed"})
+        await fetch_async(origin.url("/page"))
+        assert origin.requests[-1].headers["x-whose"] == "changed"
+    finally:
+        await aio.close_async_http_client()
+        aio.reset_shared_http_client()
+    assert aio.get_shared_http_client() is not mine
+    await fetch_async(origin.url("/page"))
+    assert "x-whose" not in origin.requests[-1].headers
+
+
+def test_each_thread_has_its_own_session(origin: FaultyOrigin) -> None:
+    """requests.Session is not for sharing; close() closes them all."""
+    made: list[requests.Session] = []
+    closed: list[requests.Session] = []
+
+    class Session(requests.Session):
+        def close(self) -> None:
+            closed.append(self)
+            super().close()
+
+    def factory() -> requests.Session:
+        made.append(Session())
+        return made[-1]
+
+    client = RequestsHttpClient(session_factory=factory)
+    barrier = threading.Barrier(3)
+
+    def work() -> None:
+        for _ in range(2):
+            assert fetch(origin.url("/page"), client=client) == "hello"
+            barrier.wait(5)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(made) == 3
+    fetch(origin.url("/page"), client=client)  # a fourth thread; the ended ones are swept
+    assert len(closed) == 3
+    client.close()
+    assert len(closed) == 4
+    fetch(origin.url("/page"), client=client)
+    assert len(made) == 5
+    client.close()
+
+
+def test_reconfigure_of_the_blocking_client_takes_another_factory(origin: FaultyOrigin) -> None:
+    """And closes what the old one made."""
+
+    def factory() -> requests.Session:
+        session = requests.Session()
+        session.headers["X-Whose"] = "mine"
+        return session
+
+    with RequestsHttpClient() as client:
+        fetch(origin.url("/page"), client=client)
+        client.reconfigure(session_factory=factory)
+        fetch(origin.url("/page"), client=client)
+    assert "x-whose" not in origin.requests[0].headers
+    assert origin.requests[1].headers["x-whose"] == "mine"
+
+
+def test_the_shared_blocking_client_can_be_set_and_reset(origin: FaultyOrigin) -> None:
+    """By the names of 0.7."""
+    before = get_shared_http_client()
+    with RequestsHttpClient() as mine:
+        set_shared_http_client(mine)
+        assert get_shared_http_client() is mine
+        assert fetch(origin.url("/page")) == "hello"
+        reset_shared_http_client(session_factory=requests.Session)
+    assert get_shared_http_client() not in (mine, before)
+    assert fetch(origin.url("/page")) == "hello"
+    reset_shared_http_client()
+
+
+def test_nothing_is_left_open_at_the_end_of_the_process(origin: FaultyOrigin) -> None:
+    """Nobody calls close(), whatever the loops and threads, and no ResourceWarning comes."""
+    code = f"""
+import asyncio, gc, threading, httpx
+from infra_core.http import fetch, fetch_async, request_async, AsyncHttpClient
+url = {origin.url("/page")!r}
+for _ in range(2):
+    asyncio.run(fetch_async(url))
+asyncio.run(request_async("POST", url, json={{}}))
+asyncio.run(AsyncHttpClient(transport=httpx.AsyncHTTPTransport()).get_client())
+loop = asyncio.new_event_loop()
+loop.run_until_complete(fetch_async(url))
+loop.run_until_complete(loop.shutdown_asyncgens())
+loop.close()
+fetch(url)
+threading.Thread(target=fetch, args=(url,)).start()
+gc.collect()
+"""
+    command = [sys.executable, "-W", "error", "-c", code]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+async def test_a_client_that_nobody_closes_is_closed_when_it_is_forgotten(
+    origin: FaultyOrigin,
+) -> None:
+    """By the garbage collector, through its loop."""
+    client = AsyncHttpClient()
+    await fetch_async(origin.url("/page"), client=client)
+    inner = await client.get_client()
+    del client
+    gc.collect()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert inner.is_closed
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
+def test_a_forked_child_uses_connections_of_its_own(origin: FaultyOrigin) -> None:
+    """And leaves those of the parent alone."""
+    code = f"""
+import os, warnings, asyncio
+warnings.simplefilter("ignore")
+from infra_core.http import fetch, fetch_async
+url = {origin.url("/page")!r}
+fetch(url); asyncio.run(fetch_async(url))
+pid = os.fork()
+if not pid:
+    ok = fetch(url) == "hello" and asyncio.run(fetch_async(url)) == "hello"
+    os._exit(0 if ok else 1)
+_, status = os.waitpid(pid, 0)
+assert status == 0, status
+assert fetch(url) == "hello"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
+
+
+async def test_requests_to_one_host_are_limited_in_number(origin: FaultyOrigin) -> None:
+    """max_per_host at once, and no more."""
+    origin.add("/slow", b"x", always=delay(0.02))
+    async with AsyncHttpClient(max_per_host=2) as client:
+        await asyncio.gather(*(fetch_async(origin.url("/slow"), client=client) for _ in range(8)))
+    assert origin.peak_in_flight == 2
+
+
+async def test_requests_to_one_host_are_limited_in_rate(origin: FaultyOrigin) -> None:
+    """Evenly spaced; another host is not held up."""
+    with FaultyOrigin() as other, fast_time() as time:
+        other.add("/page", b"x")
+        async with AsyncHttpClient(max_per_second_per_host=4) as client:
+            for _ in range(3):
+                await fetch_async(origin.url("/page"), client=client)
+            assert time.slept == [pytest.approx(0.25), pytest.approx(0.25)]
+            await fetch_async(other.url("/page"), client=client)
+            assert len(time.slept) == 2
+
+
+def test_the_blocking_client_has_the_same_limits(origin: FaultyOrigin) -> None:
+    """In number across threads, and in rate."""
+    origin.add("/slow", b"x", always=delay(0.02))
+    with RequestsHttpClient(max_per_host=2) as client:
+        url = origin.url("/slow")
+        threads = [
+            threading.Thread(target=fetch, args=(url,), kwargs={"client": client}) for _ in range(6)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(10)
+    assert origin.peak_in_flight == 2
+    with RequestsHttpClient(max_per_second_per_host=10) as client, fast_time() as time:
+        for _ in range(3):
+            fetch(origin.url("/page"), client=client)
+    assert sum(time.slept) == pytest.approx(0.2)
+
+
+def test_a_rate_schedule_spaces_starts_evenly_and_forgets_old_hosts() -> None:
+    """Time that passed is not saved up for a burst."""
+    schedule: RateSchedule[str] = RateSchedule(2)
+    assert [schedule.reserve("a", 0.0) for _ in range(3)] == [0.0, 0.5, 1.0]
+    assert schedule.reserve("b", 0.0) == 0.0
+    assert schedule.reserve("a", 100.0) == 0.0
+    assert schedule.reserve("a", 100.0) == 0.5
+    for number in range(5000):
+        schedule.reserve(str(number), 200.0 + number)
+    assert len(schedule._next) < 5000
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"max_per_host": 0}, {"max_per_second_per_host": 0}, {"max_per_second_per_host": -1}],
+)
+def test_limits_that_let_nothing_through_are_refused(limits: dict[str, int]) -> None:
+    """At once, by a ValueError that names the parameter."""
+    for client in (AsyncHttpClient, RequestsHttpClient):
+        with pytest.raises(ValueError, match=next(iter(limits))):
+            client(**limits)
+
+
+def test_every_exported_name_resolves() -> None:
+    """Of the package and of the names of 0.7's http_async."""
+    for module in (http, aio):
+        assert sorted(set(module.__all__)) == sorted(module.__all__)
+        for name in module.__all__:
+            assert getattr(module, name) is not None
+            assert name in dir(module)
+
+
+def test_the_retry_policy_of_0_7_is_checked() -> None:
+    """Positional, frozen, and no negative numbers."""
+    policy = aio.RetryPolicy(1, 0.5, 2.0, [503])
+    assert (policy.max_retries, policy.backoff, policy.max_backoff) == (1, 0.5, 2.0)
+    assert policy.retry_statuses == [503]
+    assert aio.RetryPolicy().retry_statuses is None
+    with pytest.raises(ValueError, match="max_retries"):
+        aio.RetryPolicy(max_retries=-1)

@@ -1,0 +1,274 @@
+"""TLS, certificates, proxies, HTTP/2: the fast transport where it can, plain httpx elsewhere."""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import threading
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import requests
+import trustme
+
+from infra_core.http import AsyncHttpClient, RequestsHttpClient, fetch, fetch_async, request_async
+from infra_core.http._stream import open_stream
+from infra_core.http.testing import FaultyOrigin
+from infra_core.runtime.testing import fast_time
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture(scope="module")
+def server_context(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+class Secure:
+    """A server that answers every request over TLS, in a thread of its own."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self.requests = 0
+        self.url = ""
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+        self.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/page"
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                self.requests += 1
+                _, found, length = head.lower().partition(b"content-length: ")
+                if found:
+                    await reader.readexactly(int(length.split(b"\r\n")[0]))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsafe")
+                await writer.drain()
+        writer.transport.abort()
+
+    def __enter__(self) -> "Secure":
+        self._thread.start()
+        assert self._ready.wait(5)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(5)
+
+
+@pytest.fixture
+def secure(server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[Secure]:
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    with Secure(server_context) as running:
+        yield running
+
+
+@pytest.fixture
+def bundle(authority: trustme.CA, tmp_path: Path) -> Path:
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return path
+
+
+@pytest.mark.parametrize("form", ["path", "text", "context", "off"])
+async def test_custom_certificates_are_trusted(secure: Secure, bundle: Path, form: str) -> None:
+    """As a path, as text, as a context; or not checked at all. Over the fast transport."""
+    verify = {
+        "path": bundle,
+        "text": str(bundle),
+        "context": ssl.create_default_context(cafile=str(bundle)),
+        "off": False,
+    }[form]
+    async with AsyncHttpClient(verify=verify) as client:
+        assert await fetch_async(secure.url, client=client) == "safe"
+        response = await request_async("POST", secure.url, json={}, client=client)
+        assert response.text == "safe"
+        async with open_stream("GET", secure.url, client=client) as streamed:
+            assert streamed.status == 200
+        assert (await client._here()).lean(_target(secure.url)) is not None
+
+
+async def test_ssl_cert_file_is_honoured(
+    secure: Secure, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable that httpx and OpenSSL read."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    async with AsyncHttpClient() as client:
+        assert await fetch_async(secure.url, client=client) == "safe"
+
+
+async def test_a_missing_bundle_is_said_to_be_missing(secure: Secure) -> None:
+    """By name."""
+    async with AsyncHttpClient(verify="/no/such/ca.pem") as client:
+        with pytest.raises(FileNotFoundError, match=r"/no/such/ca\.pem"):
+            await fetch_async(secure.url, client=client)
+
+
+async def test_certificates_that_are_not_trusted_are_not_retried(secure: Secure) -> None:
+    """An httpx.ConnectError at once; the client says no, whatever the server repeats."""
+    with fast_time() as time:
+        for method in ("GET", "POST"):
+            with pytest.raises(httpx.ConnectError):
+                await request_async(method, secure.url)
+    assert time.slept == []
+    assert secure.requests == 0
+
+
+def test_the_blocking_half_does_not_retry_them_either(secure: Secure, bundle: Path) -> None:
+    """An SSLError of requests; with the right bundle it works."""
+    with fast_time() as time, pytest.raises(requests.exceptions.SSLError):
+        fetch(secure.url)
+    assert time.slept == []
+
+    def factory() -> requests.Session:
+        session = requests.Session()
+        session.verify = str(bundle)
+        return session
+
+    with RequestsHttpClient(session_factory=factory) as client:
+        assert fetch(secure.url, client=client) == "safe"
+
+
+async def test_client_certificates_are_presented(authority: trustme.CA, tmp_path: Path) -> None:
+    """`cert=` as one file, or as a pair."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(context)
+    own = authority.issue_cert("client@example.com")
+    own.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both.pem"))
+    own.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    own.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    pair = (str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
+    with Secure(context) as server:
+        for cert in (str(tmp_path / "both.pem"), pair):
+            async with AsyncHttpClient(verify=str(tmp_path / "ca.pem"), cert=cert) as client:
+                assert await fetch_async(server.url, client=client) == "safe"
+
+
+def _target(url: str) -> object:
+    from infra_core.http._targets import target_of
+
+    return target_of(url)
+
+
+@contextlib.asynccontextmanager
+async def _proxy() -> AsyncIterator[tuple[str, list[str]]]:
+    """A forward proxy for plain HTTP that answers itself and tells what it was asked."""
+    asked: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        asked.append(head.split(b"\r\n", 1)[0].decode())
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nproxy")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    finally:
+        server.close()
+
+
+async def test_proxies_of_the_environment_are_used(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """HTTP_PROXY and NO_PROXY as httpx reads them; hosts that need none take the fast way."""
+    from infra_core.http import _transport_httpx
+
+    monkeypatch.setattr(_transport_httpx, "_noted", set())
+    with FaultyOrigin() as origin:
+        origin.add("/page", b"direct")
+        async with _proxy() as (url, asked):
+            monkeypatch.setenv("HTTP_PROXY", url)
+            monkeypatch.setenv("http_proxy", url)
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            with caplog.at_level(logging.INFO, "infra_core.http_async"):
+                async with AsyncHttpClient() as client:
+                    for _ in range(2):
+                        there = "http://somewhere.example/page"
+                        assert await fetch_async(there, client=client) == "proxy"
+                        assert await fetch_async(origin.url("/page"), client=client) == "direct"
+                    here = await client._here()
+                    assert here.lean(_target(origin.url())) is not None
+                    assert here.lean(_target("http://somewhere.example/")) is None
+            assert asked == ["GET http://somewhere.example/page HTTP/1.1"] * 2
+            async with AsyncHttpClient(trust_env=False) as client:
+                assert (await client._here()).lean(_target("http://somewhere.example/"))
+    assert [r.message.count("proxy") for r in caplog.records if "plain" in r.message] == [1]
+
+
+async def test_a_proxy_that_is_named_is_used() -> None:
+    """`proxy=` of httpx."""
+    async with _proxy() as (url, asked), AsyncHttpClient(proxy=url) as client:
+        assert await fetch_async("http://somewhere.example/page", client=client) == "proxy"
+        assert len(asked) == 1
+
+
+class _H2Server(asyncio.Protocol):
+    """Just enough of an HTTP/2 server to answer every request."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        from h2.config import H2Configuration
+        from h2.connection import H2Connection
+
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.connection = H2Connection(H2Configuration(client_side=False))
+        self.connection.initiate_connection()
+        transport.write(self.connection.data_to_send())
+
+    def data_received(self, data: bytes) -> None:
+        from h2.events import RequestReceived
+
+        for event in self.connection.receive_data(data):
+            if isinstance(event, RequestReceived):
+                stream = event.stream_id
+                self.connection.send_headers(stream, [(":status", "200"), ("server", "h2")])
+                self.connection.send_data(stream, b"two", end_stream=True)
+        self.transport.write(self.connection.data_to_send())
+
+
+async def test_http2_works_when_asked_for(authority: trustme.CA, bundle: Path) -> None:
+    """`http2=True` goes over plain httpx, which speaks it."""
+    pytest.importorskip("h2")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    context.set_alpn_protocols(["h2"])
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(_H2Server, "127.0.0.1", 0, ssl=context)
+    url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    try:
+        async with AsyncHttpClient(http2=True, verify=str(bundle)) as client:
+            response = await request_async("GET", url, client=client)
+            assert (response.http_version, response.text) == ("HTTP/2", "two")
+            assert await fetch_async(url, client=client) == "two"
+            async with open_stream("GET", url, client=client) as streamed:
+                assert streamed.http_version == "HTTP/2"
+    finally:
+        server.close()
+
+
+async def test_an_argument_that_httpx_does_not_know_is_its_type_error() -> None:
+    """At first use, as in 0.7."""
+    with pytest.raises(TypeError, match="no_such_option"):
+        await AsyncHttpClient(no_such_option=1).get_client()
