@@ -5,6 +5,8 @@ import math
 import pytest
 from hypothesis import assume, given, strategies as st
 
+from infra_core.polling import PollingConfig
+from infra_core.polling._run import PollRules, PollRun
 from infra_core.polling._schedule import LAST_CHECK_GRACE, PollSchedule
 
 seconds = st.floats(min_value=0.001, max_value=1e6)
@@ -148,16 +150,18 @@ class TestNextWait:
         """An infinite timeout never ends and never shortens a wait."""
         schedule = PollSchedule(timeout=math.inf, poll_interval=5)
         assert schedule.next_wait(0, 1e9) == (5, False)
-        assert schedule.budget(1e9) == math.inf
 
 
 class TestBudget:
     def test_until_the_deadline(self) -> None:
         """And a small grace for the check that begins there."""
-        schedule = PollSchedule(timeout=10)
-        assert schedule.budget(4.0) == 6.0
-        assert schedule.budget(10.0) == LAST_CHECK_GRACE
-        assert schedule.budget(11.0) == LAST_CHECK_GRACE
+        rules: PollRules[object] = PollRules.of(
+            PollingConfig(timeout=10), bool, is_transient=None, next_delay=None
+        )
+        run = PollRun(rules)
+        assert run.begin_check(run.began + 4) == pytest.approx(6)
+        assert run.begin_check(run.began + 10) == LAST_CHECK_GRACE
+        assert run.begin_check(run.began + 11) == LAST_CHECK_GRACE
 
     def test_the_first_wait_stops_at_the_deadline(self) -> None:
         """An initial delay longer than the timeout is not slept through."""

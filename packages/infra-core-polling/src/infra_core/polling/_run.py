@@ -10,8 +10,13 @@ from infra_core.runtime import clock
 from ._config import PollingConfig
 from ._errors import PollingCancelledError, PollingError, PollingTimeoutError
 from ._log import logger
-from ._schedule import PollSchedule
-from ._signals import is_transient as default_is_transient, retry_after, status_code
+from ._schedule import LAST_CHECK_GRACE, PollSchedule
+from ._signals import (
+    PLAIN_TYPES,
+    is_transient as default_is_transient,
+    retry_after,
+    status_code,
+)
 
 __all__ = ["DONE", "PollRules", "PollRun"]
 
@@ -28,7 +33,8 @@ class PollRules(Generic[T]):
     schedule: PollSchedule
     is_terminal: Callable[[T], bool]
     is_transient: Callable[[Exception], bool]
-    next_delay: Callable[[Any], float | None]
+    next_delay: Callable[[Any], float | None] | None
+    """None for `retry_after`."""
     max_consecutive_errors: int
     handle_404: bool
     status: Callable[[Any], str | None] | None
@@ -54,7 +60,7 @@ class PollRules(Generic[T]):
             schedule=schedule,
             is_terminal=is_terminal,
             is_transient=is_transient or default_is_transient,
-            next_delay=next_delay or retry_after,
+            next_delay=next_delay,
             max_consecutive_errors=config.max_consecutive_errors,
             handle_404=config.handle_404,
             status=status,
@@ -92,12 +98,14 @@ class PollRun(Generic[T]):
             PollingTimeoutError: The initial delay used the whole time up.
         """
         self.check_began = now
-        elapsed = now - self.began
-        if self.attempts == 0 and elapsed >= self.rules.timeout:
+        remaining = self.rules.timeout - (now - self.began)
+        if remaining <= 0 and self.attempts == 0:
             raise self.timed_out("no check was made; make initial_delay shorter than timeout")
         self.attempts += 1
-        self.budget = budget = self.rules.schedule.budget(elapsed)
-        return budget
+        if remaining < LAST_CHECK_GRACE:
+            remaining = LAST_CHECK_GRACE  # or an answer to the last check could never be seen
+        self.budget = remaining
+        return remaining
 
     def arrived(self, response: T, now: float) -> None:
         """Note that the fetch returned a response, before anything is done with it."""
@@ -127,7 +135,23 @@ class PollRun(Generic[T]):
                 return DONE
         except PollingError as error:
             raise self.enriched(error)  # noqa: B904 - it is the same error
-        return self._wait(rules.next_delay(response), now)
+        next_delay = rules.next_delay
+        if next_delay is None:  # the default, which finds nothing in a decoded body
+            server_delay = None if type(response) in PLAIN_TYPES else retry_after(response)
+        else:
+            server_delay = next_delay(response)
+        steady = rules.steady
+        # The usual case, far from the deadline, without the arithmetic of next_wait: a reserve is
+        # never longer than an interval, so with two of them left nothing has to be shortened.
+        if (
+            server_delay is None
+            and steady is not None
+            and now - self.began + 2 * steady < rules.timeout
+            and not self.last
+        ):
+            self.waits += 1
+            return steady
+        return self._wait(server_delay, now)
 
     def error(self, error: Exception) -> float:
         """Take an error of the fetch in.
@@ -151,7 +175,7 @@ class PollRun(Generic[T]):
                 raise self._noted(error)
         self.last_error = error
         try:
-            wait = self._wait(rules.next_delay(error), now)
+            wait = self._wait((rules.next_delay or retry_after)(error), now)
         except PollingTimeoutError as timeout:
             raise timeout from error
         logger.log(
@@ -167,16 +191,6 @@ class PollRun(Generic[T]):
     def _wait(self, server_delay: float | None, now: float) -> float:
         rules = self.rules
         elapsed = now - self.began
-        # The usual case, far from the deadline, without the arithmetic of next_wait: a reserve is
-        # never longer than an interval, so with two of them left nothing has to be shortened.
-        if (
-            server_delay is None
-            and rules.steady is not None
-            and elapsed + 2 * rules.steady < rules.timeout
-            and not self.last
-        ):
-            self.waits += 1
-            return rules.steady
         schedule = rules.schedule
         planned = None
         if not self.last:

@@ -7,7 +7,7 @@ from typing import Final
 __all__ = ["LAST_CHECK_GRACE", "PollSchedule"]
 
 LAST_CHECK_GRACE: Final = 0.05
-"""Seconds that a check which begins at the deadline has at least; see `PollSchedule.budget`."""
+"""Seconds that a check has at least, also one that begins at the deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,11 +109,3 @@ class PollSchedule:
         if wait < latest:
             return wait, False
         return max(latest, 0.0), True
-
-    def budget(self, elapsed: float) -> float:
-        """Return how many seconds a check that begins now may take.
-
-        Until the deadline; a check that begins at the deadline has `LAST_CHECK_GRACE`, or its
-        answer could never be seen.
-        """
-        return max(self.timeout - elapsed, LAST_CHECK_GRACE)

@@ -89,6 +89,7 @@ class Scheduler(Generic[J, T]):
         self.source: Iterator[J] | None = None
         self.exhausted = False
         self.failure: BaseException | None = None
+        self.running = True
         self.ending = False
         self.cancelling = False
         self.active = 0  # taken in and not yet handed out
@@ -138,7 +139,7 @@ class Scheduler(Generic[J, T]):
             await self._end(helpers)
 
     async def _end(self, helpers: "list[asyncio.Task[None]]") -> None:
-        self.ending = True
+        self.ending, self.running = True, False
         if self.sweep_timer is not None:
             self.sweep_timer.cancel()
         tasks = [*helpers, *(worker.task for worker in self.workers)]
@@ -153,7 +154,7 @@ class Scheduler(Generic[J, T]):
     async def _work(self, worker: _Worker) -> None:
         try:
             checks = 0
-            while self._is_running():
+            while self.running:
                 checks += 1
                 if checks == _CHECKS_PER_TURN:
                     checks = 0
@@ -180,7 +181,7 @@ class Scheduler(Generic[J, T]):
                         self.queue.push(worker.now + wait, run)
         except BaseException as error:
             # a fetch that raised CancelledError of its own, or a defect: nobody waits in vain
-            if self._is_running():
+            if self.running:
                 self.failure = error
                 self._wake_consumer()
             raise
@@ -241,9 +242,6 @@ class Scheduler(Generic[J, T]):
             if self.idle and (self.queue.next_due() <= now or self._has_room()):
                 self._wake_idle()
             return run
-
-    def _is_running(self) -> bool:
-        return not (self.ending or self.cancelling)
 
     def _has_room(self) -> bool:
         return self.source is not None and self.active < self.max_active
@@ -358,7 +356,7 @@ class Scheduler(Generic[J, T]):
     async def _cancel_on(self, event: asyncio.Event) -> None:
         """End all jobs when the event is set."""
         await event.wait()
-        self.cancelling = True
+        self.cancelling, self.running = True, False
         self.source, self.exhausted = None, True
         for worker in self.workers:
             worker.task.cancel()

@@ -102,6 +102,7 @@ class StatusRules:
             self._failure = _normalised(config.failure_statuses)
         else:
             self._failure = _FAILURE if config.strict else frozenset()
+        self._simple = extractor is None
         self._running: set[str] = set()  # spellings that have been looked at before
         self._warned = False
 
@@ -115,7 +116,12 @@ class StatusRules:
         Raises:
             PollingFailureError: It is over, and failed.
         """
-        found = self._extract(response)
+        if self._simple and type(response) is dict:
+            found = response.get("status")
+            if type(found) is not str:
+                found = self._extract(response)
+        else:
+            found = self._extract(response)
         # what was seen before and did not end the poll, without looking at it again
         if type(found) is str and found in self._running:
             return False
