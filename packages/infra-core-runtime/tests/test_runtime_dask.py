@@ -5,6 +5,7 @@ import contextlib
 import importlib
 import operator
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -391,6 +392,15 @@ async def test_a_task_that_kills_its_workers_is_reported(tmp_path: Path) -> None
             assert subject.stats.done == 3
     assert "killer" in errors
     assert type(errors["killer"]).__name__ == "KilledWorker"
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
+    """It starts a cluster of its own."""
+    readme = Path(__file__).parent.parent / "README.md"
+    (example,) = re.findall(r"^```py\n(.*?)^```$", readme.read_text("utf-8"), re.M | re.S)
+    script = tmp_path / "example.py"
+    script.write_text(example, "utf-8")
+    subprocess.run([sys.executable, str(script)], check=True, cwd=tmp_path, timeout=50)
 
 
 def test_the_package_does_not_import_distributed() -> None:
