@@ -46,10 +46,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--floor", action="store_true", help="lowest versions, with unit tests")
     parser.add_argument("packages", nargs="*", help="only these distributions")
+    parser.add_argument("--dist", type=Path, help="take these wheels instead of building them")
     options = parser.parse_args()
     chosen = [p for p in PACKAGES if not options.packages or p.name in options.packages]
     with tempfile.TemporaryDirectory() as folder:
         wheels = build(Path(folder) / "dist")
+        for package in chosen if options.dist else []:
+            name = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
+            wheels[package.name] = next(options.dist.glob(name)).resolve()
         problems = check_contents(wheels)
         with ThreadPoolExecutor(max_workers=1 if options.floor else 2) as pool:
             problems += [
@@ -116,7 +120,7 @@ def closure(name: str) -> list[str]:
 def install_alone(package: Package, wheels: dict[str, Path], venv: Path, *, floor: bool) -> str:
     """Install the wheel in an environment of its own; the problem as text, empty when fine."""
     made = uv("venv", str(venv))
-    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    python = venv_python(venv)
     ours = [str(wheels[name]) for name in closure(package.name)]
     extras = test_requirements() if floor else []
     resolution = ["--resolution", "lowest-direct"] if floor else []
@@ -126,12 +130,7 @@ def install_alone(package: Package, wheels: dict[str, Path], venv: Path, *, floo
         made = uv("pip", "check", "--python", str(python))
     if made.returncode:
         return f"{package.name} does not install alone:\n{made.stderr}"
-    clean = {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
-    arguments = [package.import_name, *NEED_EXTRA]
-    tried = subprocess.run(
-        [str(python), "-c", IMPORT_ALL, *arguments],
-        cwd=venv, env=clean, text=True, capture_output=True,
-    )  # fmt: skip
+    tried = import_all(python, package, venv)
     if tried.returncode:
         return f"{package.name} does not import alone:\n{tried.stderr}"
     print(tried.stdout.strip(), flush=True)
@@ -140,9 +139,25 @@ def install_alone(package: Package, wheels: dict[str, Path], venv: Path, *, floo
     tests = subprocess.run(
         [str(python), "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile",
          "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), str(package.folder / "tests")],
-        cwd=venv, env=clean,
+        cwd=venv, env=clean_environment(),
     )  # fmt: skip
     return f"{package.name}: unit tests fail at the floor versions" if tests.returncode else ""
+
+
+def venv_python(venv: Path) -> Path:
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if k not in {"PYTHONPATH", "VIRTUAL_ENV"}}
+
+
+def import_all(python: Path, package: Package, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Import every module of an installed package, apart from those that need an extra."""
+    return subprocess.run(
+        [str(python), "-c", IMPORT_ALL, package.import_name, *NEED_EXTRA],
+        cwd=cwd, env=clean_environment(), text=True, capture_output=True,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ class Rehearsal:
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
         self.url = url
+        self.index = f"{url}/simple/"
         self.clone = folder / "clone"
         self.published: set[str] = set()
         run("git", "clone", "--quiet", "--no-tags", str(ROOT), str(self.clone))
@@ -125,7 +126,8 @@ class Rehearsal:
             self.tool("check", "--tag", tag)
             self.tool("notes", name)
             dist = self.folder / "dist" / tag
-            run("uv", "build", "--quiet", "--out-dir", str(dist), str(self.package(name)))
+            self.script("build", name, str(dist))
+            self.script("check_dependants", name, "--dist", str(dist), "--index", self.index)
             run(
                 "uv", "publish", "--quiet", "--publish-url", f"{self.url}/", "--username", "none",
                 "--password", "none", "--trusted-publishing", "never",
@@ -144,7 +146,7 @@ class Rehearsal:
         run(
             "uv", "pip", "install", "--quiet", "--python", python,
             *(f"--refresh-package={sibling}" for sibling in NAMES),
-            "--index", f"{self.url}/simple/", f"{name}=={self.version(name)}",
+            "--index", self.index, f"{name}=={self.version(name)}",
         )  # fmt: skip
         import_name = name.replace("infra-core-", "infra_core.").replace("-", "_")
         shown = run(
@@ -185,8 +187,13 @@ class Rehearsal:
         run("git", *identity, "commit", "--quiet", "--all", "-m", message, cwd=self.clone)
 
     def tool(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        script = str(self.clone / "tools" / "release.py")
-        return run(sys.executable, script, *arguments, cwd=self.clone, check=check)
+        return self.script("release", *arguments, check=check)
+
+    def script(
+        self, name: str, *arguments: str, check: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        path = str(self.clone / "tools" / f"{name}.py")
+        return run(sys.executable, path, *arguments, cwd=self.clone, check=check)
 
 
 def run(
