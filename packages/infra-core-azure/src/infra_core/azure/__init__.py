@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from .client import (
         AzureFunctionAsyncClient as AzureFunctionAsyncClient,
         AzureFunctionSyncClient as AzureFunctionSyncClient,
+        DurableInstance as DurableInstance,
+        DurableStatus as DurableStatus,
         RequestOptions as RequestOptions,
+        wait_for_completion as wait_for_completion,
+        wait_for_completion_async as wait_for_completion_async,
     )
     from .exceptions import (
         AzureServiceError as AzureServiceError,
@@ -21,7 +25,12 @@ if TYPE_CHECKING:
         JobConflictError as JobConflictError,
         JobExistsError as JobExistsError,
         JobNotFoundError as JobNotFoundError,
+        JobRecordError as JobRecordError,
+        JobStateError as JobStateError,
         JobTimeoutError as JobTimeoutError,
+        OrchestrationError as OrchestrationError,
+        OrchestrationFailedError as OrchestrationFailedError,
+        OrchestrationTimeoutError as OrchestrationTimeoutError,
         ResumeSourceActive as ResumeSourceActive,
         ResumeSourceNotFound as ResumeSourceNotFound,
         RunNotFound as RunNotFound,
@@ -31,8 +40,14 @@ if TYPE_CHECKING:
         add_azure_service_arguments as add_azure_service_arguments,
     )
     from .job_store import (
+        AsyncAzureTableJobStore as AsyncAzureTableJobStore,
         AzureTableJobStore as AzureTableJobStore,
+        JobRecord as JobRecord,
+        JobStatus as JobStatus,
+        JobStore as JobStore,
+        SqliteJobStore as SqliteJobStore,
         TableConfig as TableConfig,
+        open_job_store as open_job_store,
         reset_table_client_cache as reset_table_client_cache,
     )
     from .monitoring import (
@@ -66,6 +81,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AsyncAzureTableJobStore",
     "AzureFunctionAsyncClient",
     "AzureFunctionSyncClient",
     "AzureServiceError",
@@ -74,11 +90,21 @@ __all__ = [
     "AzureTableError",
     "AzureTableJobStore",
     "ConfigurationError",
+    "DurableInstance",
+    "DurableStatus",
     "HeartbeatMonitor",
     "JobConflictError",
     "JobExistsError",
     "JobNotFoundError",
+    "JobRecord",
+    "JobRecordError",
+    "JobStateError",
+    "JobStatus",
+    "JobStore",
     "JobTimeoutError",
+    "OrchestrationError",
+    "OrchestrationFailedError",
+    "OrchestrationTimeoutError",
     "RequestOptions",
     "ResumeSourceActive",
     "ResumeSourceNotFound",
@@ -86,6 +112,7 @@ __all__ = [
     "RunNotFound",
     "RunServiceError",
     "RunStorageMixin",
+    "SqliteJobStore",
     "StorageMode",
     "TableConfig",
     "TelemetryClient",
@@ -101,12 +128,15 @@ __all__ = [
     "get_shared_client",
     "is_configured",
     "monitoring",
+    "open_job_store",
     "reset_all_clients",
     "reset_shared_client",
     "reset_shared_client_async",
     "reset_table_client_cache",
     "resolve_base_path",
     "set_shared_client",
+    "wait_for_completion",
+    "wait_for_completion_async",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -115,7 +145,11 @@ __getattr__, __dir__ = lazy_exports(
         ".client": [
             "AzureFunctionAsyncClient",
             "AzureFunctionSyncClient",
+            "DurableInstance",
+            "DurableStatus",
             "RequestOptions",
+            "wait_for_completion",
+            "wait_for_completion_async",
         ],
         ".exceptions": [
             "AzureServiceError",
@@ -124,7 +158,12 @@ __getattr__, __dir__ = lazy_exports(
             "JobConflictError",
             "JobExistsError",
             "JobNotFoundError",
+            "JobRecordError",
+            "JobStateError",
             "JobTimeoutError",
+            "OrchestrationError",
+            "OrchestrationFailedError",
+            "OrchestrationTimeoutError",
             "ResumeSourceActive",
             "ResumeSourceNotFound",
             "RunNotFound",
@@ -134,8 +173,14 @@ __getattr__, __dir__ = lazy_exports(
             "add_azure_service_arguments",
         ],
         ".job_store": [
+            "AsyncAzureTableJobStore",
             "AzureTableJobStore",
+            "JobRecord",
+            "JobStatus",
+            "JobStore",
+            "SqliteJobStore",
             "TableConfig",
+            "open_job_store",
             "reset_table_client_cache",
         ],
         ".monitoring": [
