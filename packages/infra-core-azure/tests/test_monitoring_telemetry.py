@@ -17,6 +17,7 @@ from hypothesis import given, settings, strategies as st
 from infra_core.azure.exceptions import ConfigurationError
 from infra_core.azure.monitoring import (
     TELEMETRY_EVENTS,
+    RunLogWriter,
     TelemetryClient,
     TelemetryConfig,
     TelemetryEvent,
@@ -456,6 +457,33 @@ def test_an_idle_connection_that_the_server_closed_costs_nothing(
     client.track_event("completed")
     assert client.flush(SOON)
     assert client.stats().retried == 0
+
+
+def test_a_journal_has_every_event_before_it_is_sent(
+    server: IngestionServer, connect: Connect, tmp_path: Path
+) -> None:
+    """What is in the queue when a process is killed is on record in the run log."""
+    server.plan(*[reply(503)] * 20)
+    client = connect(journal=RunLogWriter(tmp_path, azure_client=None))
+    client.track_event("progress", batch_id="b", metadata={"n": 1})
+    client.track_error("failed")
+    first, second = (tmp_path / "_logs" / "run.log").read_text().splitlines()
+    line = json.loads(first)
+    assert (line["event"], line["name"], line["batch_id"]) == ("telemetry", "progress", "b")
+    assert line["metadata"] == {"n": 1}
+    assert json.loads(second)["level"] == "ERROR"
+
+
+def test_a_journal_that_cannot_be_written_does_not_raise(
+    connect: Connect, server: IngestionServer, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """A full disk costs the record, not the event."""
+    (tmp_path / "_logs").write_text("a file, not a folder")
+    client = connect(journal=RunLogWriter(tmp_path, azure_client=None))
+    client.track_event("started")
+    assert client.flush(SOON)
+    assert server.names() == ["started"]
+    assert "missing from the journal" in caplog.text
 
 
 # Bounds

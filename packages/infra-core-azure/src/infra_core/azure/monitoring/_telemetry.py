@@ -33,6 +33,12 @@ class _Exporter(Protocol):
     def stats(self) -> TelemetryStats: ...
 
 
+class EventJournal(Protocol):
+    """Where events are written down before they are sent, such as a `RunLogWriter`."""
+
+    def write(self, event: str, **properties: Any) -> object: ...
+
+
 class TelemetryClient:
     """Tracks events in Application Insights and in the log.
 
@@ -51,6 +57,8 @@ class TelemetryClient:
         service_name: Role of this service on the application map.
         logger_name: Logger of the events, `infra_core.azure.telemetry` by default.
         limits: Bounds of queue, batches and retries.
+        journal: A `RunLogWriter` in which every event is a line, `telemetry`, before it is queued.
+            The queue is memory and dies with `kill -9`; with a journal every event is on record.
 
     Raises:
         ConfigurationError: The connection string is unusable, or `otel` is not installed.
@@ -69,6 +77,7 @@ class TelemetryClient:
         service_name: str = "infra_core",
         logger_name: str | None = None,
         limits: SenderLimits | None = None,
+        journal: EventJournal | None = None,
     ) -> None:
         if config is None:
             warnings.warn(
@@ -83,6 +92,7 @@ class TelemetryClient:
         self._logger = logging.getLogger(logger_name or "infra_core.azure.telemetry")
         backend = config.resolved_backend()
         self._silent = backend is None
+        self._journal = journal
         self._exporter: _Exporter | None = None
         if backend == "applicationinsights":
             self._exporter = _own_exporter(config, limits or SenderLimits())
@@ -178,6 +188,7 @@ class TelemetryClient:
             payload["metadata"] = metadata
         trace = trace_fields()
         self._write_log(payload, level, trace)
+        self._write_journal(payload, level)
         if self._exporter is not None:
             item = _to_item(payload, level, trace)
             self._exporter.put(item)
@@ -191,6 +202,16 @@ class TelemetryClient:
             kind = "telemetry_error" if level >= logging.ERROR else "telemetry_event"
             text = json.dumps(payload, ensure_ascii=False)
             self._logger.log(level, "%s %s", kind, text, extra={**trace, "telemetry": payload})
+
+    def _write_journal(self, payload: Mapping[str, Any], level: int) -> None:
+        if self._journal is None:
+            return
+        line = {"name" if key == "event" else key: value for key, value in payload.items()}
+        line["level"] = logging.getLevelName(level)
+        try:
+            self._journal.write("telemetry", **line)
+        except OSError:
+            self._logger.warning("a telemetry event is missing from the journal", exc_info=True)
 
 
 def _own_exporter(config: TelemetryConfig, limits: SenderLimits) -> _Exporter:
