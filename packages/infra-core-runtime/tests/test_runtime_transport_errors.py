@@ -4,7 +4,9 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 
@@ -179,6 +181,33 @@ def test_a_real_failed_lookup_is_permanent() -> None:
     session.trust_env = False
     with session, pytest.raises(requests.ConnectionError) as of_requests:
         session.get("http://no-such-host.invalid/")
+    assert not plain(of_requests.value, never)
+
+
+def test_a_real_certificate_that_nobody_vouches_for_is_permanent() -> None:
+    """A handshake against a server whose authority is unknown."""
+    trustme = pytest.importorskip("trustme")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+
+    def refuse(listener: socket.socket) -> None:
+        for _ in range(2):
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):  # the client hangs up in mid-handshake
+                context.wrap_socket(connection, server_side=True).close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=refuse, args=(listener,))
+        server.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        with pytest.raises(httpx.ConnectError) as of_httpx:
+            httpx.get(url, trust_env=False)
+        session = requests.Session()
+        session.trust_env = False
+        with session, pytest.raises(requests.ConnectionError) as of_requests:
+            session.get(url)
+        server.join()
+    assert not http(of_httpx.value, never)
     assert not plain(of_requests.value, never)
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # asyncio costs 40 ms to import: only those who await pay for
     import asyncio
     from typing import Protocol
 
+    from ._timeout310 import Timeout
+
     class Source(Protocol):
         """What `fast_time` puts in the place of the real clock."""
 
@@ -105,7 +107,7 @@ if sys.version_info >= (3, 11):
 
 else:
 
-    def timeout(seconds: float | None) -> "asyncio.Timeout":
+    def timeout(seconds: float | None) -> "Timeout":
         """Bound the body of an `async with` block, as on 3.11 and newer."""
         from ._timeout310 import Timeout
 
