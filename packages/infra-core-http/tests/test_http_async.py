@@ -6,6 +6,7 @@ import logging
 import socket
 import zlib
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -23,6 +24,8 @@ from infra_core.http import (
     stream_async,
 )
 from infra_core.http.testing import (
+    Exchange,
+    Fault,
     FaultyOrigin,
     chunked_early_end,
     gzip_encoded,
@@ -79,7 +82,8 @@ async def test_text_is_decoded_as_httpx_decodes_it(
 @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
 async def test_compressed_bodies_are_decoded(origin: FaultyOrigin, encoding: str) -> None:
     """Whatever of gzip and deflate the server chose."""
-    packed = {"gzip": gzip.compress, "deflate": zlib.compress}[encoding](b"hello" * 100)
+    body = b"hello" * 100
+    packed = gzip.compress(body) if encoding == "gzip" else zlib.compress(body)
     origin.add("/z", packed, content_type="text/plain", headers={"Content-Encoding": encoding})
     assert await fetch_async(origin.url("/z")) == "hello" * 100
     response = await request_async("GET", origin.url("/z"), max_bytes=500)
@@ -538,11 +542,9 @@ async def test_cookies_are_kept_and_sent_where_they_belong(origin: FaultyOrigin)
         assert sent(origin, "Cookie") == ["given=yes"]
 
 
-def _set_cookie() -> object:
-    from infra_core.http.testing import Fault
-
-    def change(exchange: object) -> None:
-        exchange.reply.headers["Set-Cookie"] = "hop=2; Path=/"  # type: ignore[attr-defined]
+def _set_cookie() -> Fault:
+    def change(exchange: Exchange) -> None:
+        exchange.reply.headers["Set-Cookie"] = "hop=2; Path=/"
 
     return Fault("cookie", change)
 
@@ -569,9 +571,7 @@ async def test_user_info_in_the_url_authenticates(origin: FaultyOrigin) -> None:
         {"event_hooks": {"request": [], "response": []}},
     ],
 )
-async def test_client_options_of_httpx_work(
-    origin: FaultyOrigin, options: dict[str, object]
-) -> None:
+async def test_client_options_of_httpx_work(origin: FaultyOrigin, options: dict[str, Any]) -> None:
     """Over the fast transport where that is possible."""
     async with AsyncHttpClient(**options) as client:
         assert await fetch_async(origin.url("/page"), client=client) == "hello"

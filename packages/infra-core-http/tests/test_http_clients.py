@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -300,7 +301,7 @@ def test_a_rate_schedule_spaces_starts_evenly_and_forgets_old_hosts() -> None:
     "limits",
     [{"max_per_host": 0}, {"max_per_second_per_host": 0}, {"max_per_second_per_host": -1}],
 )
-def test_limits_that_let_nothing_through_are_refused(limits: dict[str, int]) -> None:
+def test_limits_that_let_nothing_through_are_refused(limits: dict[str, Any]) -> None:
     """At once, by a ValueError that names the parameter."""
     for client in (AsyncHttpClient, RequestsHttpClient):
         with pytest.raises(ValueError, match=next(iter(limits))):

@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -15,6 +16,7 @@ import trustme
 
 from infra_core.http import AsyncHttpClient, RequestsHttpClient, fetch, fetch_async, request_async
 from infra_core.http._stream import open_stream
+from infra_core.http._targets import Target, target_of
 from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime.testing import fast_time
 
@@ -163,9 +165,7 @@ async def test_client_certificates_are_presented(authority: trustme.CA, tmp_path
                 assert await fetch_async(server.url, client=client) == "safe"
 
 
-def _target(url: str) -> object:
-    from infra_core.http._targets import target_of
-
+def _target(url: str) -> Target:
     return target_of(url)
 
 
@@ -227,6 +227,8 @@ async def test_a_proxy_that_is_named_is_used() -> None:
 class _H2Server(asyncio.Protocol):
     """Just enough of an HTTP/2 server to answer every request."""
 
+    open: ClassVar[list[asyncio.Transport]] = []
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         from h2.config import H2Configuration
         from h2.connection import H2Connection
@@ -236,6 +238,7 @@ class _H2Server(asyncio.Protocol):
         self.connection = H2Connection(H2Configuration(client_side=False))
         self.connection.initiate_connection()
         transport.write(self.connection.data_to_send())
+        self.open.append(transport)
 
     def data_received(self, data: bytes) -> None:
         from h2.events import RequestReceived
@@ -266,6 +269,9 @@ async def test_http2_works_when_asked_for(authority: trustme.CA, bundle: Path) -
                 assert streamed.http_version == "HTTP/2"
     finally:
         server.close()
+        for transport in _H2Server.open:
+            transport.abort()
+        await asyncio.sleep(0)  # connections end one turn later
 
 
 async def test_an_argument_that_httpx_does_not_know_is_its_type_error() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable, Mapping
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,7 +35,7 @@ __all__ = ["Call", "SyncDeadlineExceeded", "Timeout", "check_url"]
 _logger = logging.getLogger("infra_core.http")
 _PIECE = 16_384
 # urllib3 before 2.0 took a short body for a whole one.
-_COUNTS_BYTES = not urllib3.__version__.startswith("1.")
+_COUNTS_BYTES = not version("urllib3").startswith("1.")
 
 Timeout = float | tuple[float, float] | None
 
@@ -150,11 +151,11 @@ class Call:
         client = self._client
         if self.method == "GET" and not self._fields and not capped:
             # The call that 0.7 made, which stand-ins for the client know.
-            return client.get(self.url, headers=headers, timeout=timeout)  # type: ignore[arg-type]
+            return client.get(self.url, headers=headers, timeout=timeout)
         fields = {**self._fields, "stream": True} if capped else self._fields
         return client.request(self.method, self.url, headers=headers, timeout=timeout, **fields)
 
-    def _read(self, response: requests.Response) -> None:
+    def _read(self, response: Any) -> None:
         if not isinstance(response, requests.Response):
             return  # of somebody's stand-in
         try:
@@ -208,7 +209,7 @@ class Call:
             "retries included: allow more time, or fewer or shorter attempts"
         )
 
-    def _check_status(self, response: requests.Response) -> None:
+    def _check_status(self, response: Any) -> None:
         if not isinstance(response, requests.Response):
             response.raise_for_status()
             return
@@ -216,8 +217,9 @@ class Call:
         if status < 400:
             return
         kind = "Client" if status < 500 else "Server"
-        reason = response.reason
-        reason = reason.decode("latin-1") if isinstance(reason, bytes) else reason
+        reason: Any = response.reason
+        if isinstance(reason, bytes):
+            reason = reason.decode("latin-1")
         error = requests.HTTPError(
             f"{status} {kind} Error: {reason} for url: {sanitize_url(response.url or self.url)}",
             response=response,

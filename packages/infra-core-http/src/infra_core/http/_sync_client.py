@@ -40,7 +40,7 @@ def _guard(session: Any) -> None:
     """Make a session leave credential headers behind when a redirect changes the origin."""
     if not isinstance(session, requests.Session):
         return  # somebody's stand-in
-    original = session.rebuild_auth
+    original: Any = session.rebuild_auth
 
     def rebuild_auth(prepared: requests.PreparedRequest, response: requests.Response) -> None:
         if _origin(prepared.url) != _origin(response.request.url):
