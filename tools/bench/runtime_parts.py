@@ -1,7 +1,7 @@
 """What the small parts of `infra_core.runtime` cost, each against the plain way of doing it.
 
-Promises: `trace_fields` under 1 µs where OpenTelemetry is not used; redaction linear in the length of
-the text.
+Promises: `trace_fields` under 1 µs where OpenTelemetry is not used; redaction linear in the length
+of the text.
 """
 
 from __future__ import annotations

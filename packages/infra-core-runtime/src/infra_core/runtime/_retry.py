@@ -33,7 +33,7 @@ def _plan(
     wait = policy.next_wait(retry=retry, elapsed=elapsed, retry_after=asked)
     if wait is None:
         if retry >= policy.max_retries:
-            reason = f"all {policy.max_retries} retries are used up"
+            reason = f"max_retries is {policy.max_retries}"
         elif asked is not None and asked > policy.max_backoff:
             reason = f"the server asks for {asked:g} s, above max_backoff of {policy.max_backoff:g}"
         else:
