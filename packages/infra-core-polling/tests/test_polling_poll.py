@@ -540,6 +540,59 @@ class TestCancelling:
         assert cleaned == [True]
         assert caught.value.attempts == 1
 
+    async def test_a_thread_event_cuts_a_hung_async_fetch(self, poll: Any) -> None:
+        """Within a moment, clean-up included; what the clean-up raises is not lost loudly."""
+        event = threading.Event()
+        cleaned = []
+
+        async def fetch() -> str:
+            event.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                cleaned.append(True)
+                raise OSError("while cleaning up")
+
+        with pytest.raises(PollingCancelledError):
+            await poll(fetch, is_done, cancel=event)
+        assert cleaned == [True]
+
+    async def test_a_thread_event_leaves_a_hung_sync_fetch_behind(self, poll: Any) -> None:
+        """With a hard timeout, long before it."""
+        event, release = threading.Event(), threading.Event()
+
+        def fetch() -> str:
+            event.set()
+            release.wait()
+            return "done"
+
+        try:
+            with pytest.raises(PollingCancelledError):
+                await poll(fetch, is_done, cancel=event, hard_timeout=True, timeout=300)
+        finally:
+            release.set()
+
+    @pytest.mark.parametrize("hard", [False, True])
+    async def test_an_unset_event_lets_everything_through(
+        self, time: FastTime, poll: Any, script: Any, hard: bool
+    ) -> None:
+        """Values and errors of async and sync fetches; the deadline holds as well."""
+        answers = script(ConnectionError("x"), "a", "done")
+
+        async def fetch() -> Any:
+            await asyncio.sleep(0)
+            return answers()
+
+        for form in (fetch, answers):
+            answers.calls = 0
+            result = await poll(form, is_done, cancel=threading.Event(), hard_timeout=hard)
+            assert result == "done"
+        with pytest.raises(PollingTimeoutError):
+            await poll(
+                asyncio.Event().wait, is_done, cancel=threading.Event(), timeout=0.06,
+                hard_timeout=hard,
+            )  # fmt: skip
+
     async def test_an_asyncio_event_that_is_never_set(self, time: FastTime, script: Any) -> None:
         """The result comes through, and no task is left."""
         before = asyncio.all_tasks()

@@ -5,11 +5,13 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from infra_core.runtime import clock
 
 from ._fetch import (
+    CANCEL_LATENCY,
+    CheckCancelled,
     CheckCut,
     HelperThread,
     await_within,
@@ -23,8 +25,6 @@ from ._run import DONE, PollRun
 __all__ = ["drive_async", "drive_sync"]
 
 T = TypeVar("T")
-
-_CANCEL_LATENCY: Final = 0.05  # seconds between looks at a threading.Event
 
 
 def drive_sync(
@@ -46,11 +46,13 @@ def drive_sync(
                 clock.sleep(step)
             budget = run.begin_check(clock.monotonic())
             try:
-                response = fetch_fn() if helper is None else helper.call(fetch_fn, budget)
+                response = fetch_fn() if helper is None else helper.call(fetch_fn, budget, cancel)
                 if is_awaitable(response):
-                    response = resolve_sync(response, budget)
+                    response = resolve_sync(response, budget, cancel)
             except CheckCut:
                 raise run.cut() from None
+            except CheckCancelled:
+                raise run.cancelled() from None
             except Exception as error:  # noqa: BLE001 - the run raises what is not transient
                 wait = run.error(error)
                 continue
@@ -111,11 +113,13 @@ async def _loop_async(
                 if helper is None:
                     response = fetch_fn()
                 else:
-                    response = await call_in_helper(helper, fetch_fn, budget)
+                    response = await call_in_helper(helper, fetch_fn, budget, cancel)
                 if is_awaitable(response):
-                    response = await await_within(response, budget)
+                    response = await await_within(response, budget, cancel)
             except CheckCut:
                 raise run.cut() from None
+            except CheckCancelled:
+                raise run.cancelled() from None
             except Exception as error:  # noqa: BLE001 - the run raises what is not transient
                 wait = run.error(error)
                 continue
@@ -156,7 +160,7 @@ def _steps(wait: float, cancel: threading.Event | None, run: PollRun[Any]) -> It
         left = until - clock.monotonic()
         if left <= 0:
             return
-        yield min(left, _CANCEL_LATENCY)
+        yield min(left, CANCEL_LATENCY)
     raise run.cancelled()
 
 

@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 from infra_core.runtime import clock, run_sync
 
 __all__ = [
+    "CANCEL_LATENCY",
+    "CheckCancelled",
     "CheckCut",
     "HelperThread",
     "await_within",
@@ -26,6 +28,14 @@ T = TypeVar("T")
 _LONGEST_WAIT: Final = min(threading.TIMEOUT_MAX, 10 * 365 * 86_400.0)  # waits know no infinity
 
 
+CANCEL_LATENCY: Final = 0.05
+"""Seconds between looks at a `threading.Event`, which nothing can wait for beside a fetch."""
+
+
+class CheckCancelled(Exception):  # noqa: N818 - a signal between our own modules
+    """The cancel event was set while the fetch was running."""
+
+
 class CheckCut(Exception):  # noqa: N818 - a signal between our own modules
     """The fetch was still running when its time was up."""
 
@@ -35,12 +45,17 @@ def is_awaitable(value: object) -> bool:
     return hasattr(type(value), "__await__") or inspect.isawaitable(value)
 
 
-async def await_within(awaitable: Awaitable[T], seconds: float) -> T:
+async def await_within(
+    awaitable: Awaitable[T], seconds: float, cancel: threading.Event | None = None
+) -> T:
     """Await a fetch for so long at most.
 
     Raises:
         CheckCut: The time was up; the fetch has been cancelled.
+        CheckCancelled: The event was set; the fetch has been cancelled.
     """
+    if cancel is not None:
+        awaitable = _watched(awaitable, cancel)
     scope = None
     try:
         async with clock.timeout(None if math.isinf(seconds) else seconds) as scope:
@@ -51,16 +66,36 @@ async def await_within(awaitable: Awaitable[T], seconds: float) -> T:
         raise  # the fetch's own
 
 
-def resolve_sync(awaitable: Awaitable[T], seconds: float) -> T:
+async def _watched(awaitable: Awaitable[T], cancel: threading.Event) -> T:
+    """Await a fetch, with an eye on an event that belongs to threads."""
+    task = asyncio.ensure_future(awaitable)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=CANCEL_LATENCY)
+            if cancel.is_set() and not task.done():
+                raise CheckCancelled
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            if not task.cancelled():
+                task.exception()  # seen: what its clean-up raised
+
+
+def resolve_sync(
+    awaitable: Awaitable[T], seconds: float, cancel: threading.Event | None = None
+) -> T:
     """Wait for what a fetch returned, on the one background loop of `infra_core.runtime`.
 
     Raises:
         CheckCut: The time was up.
+        CheckCancelled: The event was set.
         RuntimeError: Called inside a running event loop.
     """
     try:
         return run_sync(
-            await_within(awaitable, seconds),
+            await_within(awaitable, seconds, cancel),
             what="poll_until() with an async fetch",
             instead="poll_until_async()",
         )
@@ -101,17 +136,27 @@ class HelperThread:
         self._jobs.put(job)
         return done
 
-    def call(self, function: Callable[[], T], seconds: float) -> T:
+    def call(
+        self, function: Callable[[], T], seconds: float, cancel: threading.Event | None = None
+    ) -> T:
         """Call and wait for so long at most.
 
         Raises:
             CheckCut: The time was up; the call goes on without anybody who waits for it.
+            CheckCancelled: The event was set; the call goes on alike.
         """
         done = self.submit(function)
-        concurrent.futures.wait([done], timeout=min(seconds, _LONGEST_WAIT))
-        if not done.done():
-            raise CheckCut
-        return done.result()
+        left = min(seconds, _LONGEST_WAIT)
+        while True:
+            step = left if cancel is None else min(left, CANCEL_LATENCY)
+            concurrent.futures.wait([done], timeout=step)
+            if done.done():
+                return done.result()
+            if cancel is not None and cancel.is_set():
+                raise CheckCancelled
+            left -= step
+            if left <= 0:
+                raise CheckCut
 
     def close(self) -> None:
         """Let the thread end once it has nothing to do."""
@@ -122,10 +167,16 @@ class HelperThread:
             job()
 
 
-async def call_in_helper(helper: HelperThread, function: Callable[[], Any], seconds: float) -> Any:
+async def call_in_helper(
+    helper: HelperThread,
+    function: Callable[[], Any],
+    seconds: float,
+    cancel: threading.Event | None = None,
+) -> Any:
     """Call in the helper thread without blocking the event loop.
 
     Raises:
         CheckCut: The time was up.
+        CheckCancelled: The event was set.
     """
-    return await await_within(asyncio.wrap_future(helper.submit(function)), seconds)
+    return await await_within(asyncio.wrap_future(helper.submit(function)), seconds, cancel)

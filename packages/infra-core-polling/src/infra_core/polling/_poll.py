@@ -93,7 +93,8 @@ def poll_until(
         next_delay: Called with each response and each transient error; returns the seconds that
             the server wants to be left alone, or None. By default
             `infra_core.polling.retry_after`.
-        cancel: Ends the poll when it is set.
+        cancel: Ends the poll within 0.05 s when it is set; a synchronous fetch that is running
+            is waited for, unless `hard_timeout` is set.
         hard_timeout: Call the fetch in a helper thread, and leave it behind when it hangs.
             Without it a synchronous fetch cannot be interrupted: it is waited for, and its late
             answer reported as a timeout.
@@ -205,8 +206,8 @@ async def poll_until_async(
         max_consecutive_errors: How many transient errors in a row are waited out.
         is_transient: Which errors of the fetch those are.
         next_delay: The seconds that the server wants to be left alone; see `poll_until`.
-        cancel: Ends the poll when it is set: at once, the fetch included, for an
-            `asyncio.Event`; between checks for a `threading.Event`.
+        cancel: Ends the poll when it is set, a hanging fetch included: at once for an
+            `asyncio.Event`, within 0.05 s for a `threading.Event`.
         hard_timeout: Call a sync fetch in a helper thread, and leave it behind when it hangs.
         label: A name for logs and errors; secrets in it are redacted there.
 
