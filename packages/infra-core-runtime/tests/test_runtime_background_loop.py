@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from infra_core.runtime import _background_loop, run_sync
+from infra_core.runtime import _background_loop, in_background_loop, run_sync
 
 
 def script(code: str, *, code_expected: int = 0, interrupt: bool = False) -> str:
@@ -126,6 +126,16 @@ def test_a_call_from_within_the_background_loop_is_refused() -> None:
 
     with pytest.raises(RuntimeError, match="runs an event loop"):
         run_sync(nested())
+
+
+def test_code_can_tell_whether_it_runs_on_the_background_loop() -> None:
+    """Also in callbacks and in code that no coroutine calls, and nowhere else."""
+
+    async def ask() -> tuple[bool, bool]:
+        return in_background_loop(), await asyncio.to_thread(in_background_loop)
+
+    assert run_sync(ask()) == (True, False)
+    assert not in_background_loop()
 
 
 def test_context_variables_of_the_caller_are_seen() -> None:
@@ -397,7 +407,7 @@ def test_a_callback_that_hangs_does_not_hold_the_exit_up() -> None:
     output = script(
         """
         import asyncio
-        from infra_core.runtime import _background_loop, on_background_close, run_sync
+        from infra_core.runtime import _background_loop, in_background_loop, run_sync
 
         _background_loop.CLOSE_TIMEOUT = 0.05
 

@@ -327,6 +327,11 @@ def test_a_traceback_is_redacted_as_a_whole() -> None:
     assert "&se=1'" in redacted
 
 
+def test_the_parameter_of_07_can_be_named() -> None:
+    """redact_sas_tokens(value=...) as it was."""
+    assert redact_sas_tokens(value="?sig=abc") == "?sig=<redacted>"
+
+
 def test_headers_are_copied_with_their_secrets_hidden() -> None:
     """By name, and where a harmless header carries a URL with a key."""
     headers = {
