@@ -411,5 +411,21 @@ class TestSync:
                 assert asyncio.run(_get(client)) == {"a": 1}
 
 
+def test_a_sync_client_that_nobody_closed_ends_with_the_process() -> None:
+    """Quietly: no warning of an open connection, no hanging exit."""
+    script = (
+        "from infra_core.azure.client import AzureFunctionSyncClient\n"
+        "from infra_core.azure.function_testing import FunctionsHost\n"
+        "with FunctionsHost() as host:\n"
+        "    host.function('/api/x', {'a': 1})\n"
+        "    client = AzureFunctionSyncClient(host.base_url)\n"
+        "    print(client.get_json('/api/x'))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "{'a': 1}", "")
+
+
 async def _get(client: AzureFunctionAsyncClient) -> Any:
     return json.loads((await client.request("get", "/api/x")).content)

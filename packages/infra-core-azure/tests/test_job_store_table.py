@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
@@ -316,6 +317,120 @@ class TestLostAnswers:
             same.etag = "another version"
             with pytest.raises(JobConflictError):
                 store.update(same)
+
+
+class _GappyPages(_JobFile):
+    """A backend that puts an empty page, with a token, before every other one, as Azure may."""
+
+    def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
+        if token is None or not token.startswith("after gap "):
+            return [], f"after gap {token or ''}"
+        return super().page(query, limit, token.removeprefix("after gap ") or None)
+
+
+class TestGaps:
+    """An empty page with a token is not the end."""
+
+    @pytest.fixture
+    def backend(self, tmp_path: Path) -> Iterator[_GappyPages]:
+        backend = _GappyPages(tmp_path / "jobs.sqlite3")
+        yield backend
+        backend.close()
+
+    def test_listing_and_claiming_go_on_behind_it(self, backend: _GappyPages) -> None:
+        """Pages, queries and claims find what comes after the gap."""
+        steps = JobSteps(JobRecord, lambda rows: [list(enumerate(rows))])
+        drive(backend, steps.save_many(JobRecord("b", str(n)) for n in range(5)))
+        page, token = drive(backend, steps.list_runs("b", 2, None))
+        assert len(page) == 2
+        rest, end = drive(backend, steps.list_runs("b", 9, token))
+        assert (len(rest), end) == (3, None)
+        assert drive(backend, steps.claim("b", "w", 60, None)) is not None
+
+
+class _Refusing:
+    """A backend that is out of order."""
+
+    def upsert(self, row: Row) -> str:
+        raise ConnectionError("out of order")
+
+    def upsert_many(self, rows: list[Row]) -> list[str]:
+        raise ConnectionError("out of order")
+
+    def get(self, partition: str, key: str) -> None:
+        raise ConnectionError("out of order")
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")
+def test_an_error_of_the_service_says_which_job_it_is_about() -> None:
+    """The service's own message does not."""
+    steps = JobSteps(JobRecord, lambda rows: [list(enumerate(rows))])
+    job = JobRecord("the/batch", "the#job")
+    operations: list[Any] = [
+        steps.save(job),
+        steps.save_many([job]),
+        steps.fetch("the/batch", "the#job"),
+    ]
+    for operation in operations:
+        with pytest.raises(ConnectionError) as caught:
+            drive(_Refusing(), operation)
+        assert "the/batch" in str(getattr(caught.value, "__notes__", ""))
+
+
+class _FakeCredential:
+    """Counts how often it is closed."""
+
+    closed = 0
+
+    def get_token(self, *scopes: str, **kwargs: Any) -> Any:
+        raise AssertionError("nothing is sent here")
+
+    def close(self) -> Any:
+        type(self).closed += 1
+
+
+class _FakeAsyncCredential(_FakeCredential):
+    async def close(self) -> Any:
+        type(self).closed += 1
+
+
+class TestCredential:
+    """DefaultAzureCredential, where there is no connection string."""
+
+    def test_it_is_closed_with_the_last_store(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Client and credential are released together."""
+        monkeypatch.setattr("azure.identity.DefaultAzureCredential", _FakeCredential)
+        monkeypatch.setattr(_FakeCredential, "closed", 0)
+        monkeypatch.setattr(_table_clients, "create_table", lambda create: None)
+        config = TableConfig(table_name="jobs", account_name="acc")
+        one, other = AzureTableJobStore(config=config), AzureTableJobStore(config=config)
+        assert one.client is other.client
+        assert one.client.url == "https://acc.table.core.windows.net"
+        one.close()
+        assert _FakeCredential.closed == 0
+        other.close()
+        assert _FakeCredential.closed == 1
+
+    async def test_the_async_one_is_closed_with_its_store(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One client per event loop."""
+        monkeypatch.setattr("azure.identity.aio.DefaultAzureCredential", _FakeAsyncCredential)
+        monkeypatch.setattr(_FakeAsyncCredential, "closed", 0)
+        config = TableConfig(table_name="jobs", account_name="acc")
+        async with AsyncAzureTableJobStore(config=config) as store:
+            assert store._clients.get() is store._clients.get()
+        assert _FakeAsyncCredential.closed == 1
+
+    def test_an_endpoint_without_tls_is_refused_with_the_remedy(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A token must not travel in the clear."""
+        monkeypatch.setattr("azure.identity.DefaultAzureCredential", _FakeCredential)
+        config = TableConfig(table_name="jobs", table_endpoint="http://127.0.0.1:10002/dev")
+        store = AzureTableJobStore(config=config)
+        with store, pytest.raises(AzureTableError, match="https"):
+            store.fetch("b", "j")
 
 
 class _FakeTable:

@@ -9,6 +9,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from enum import Enum
 from typing import Any, TypeGuard
 
 from ..exceptions import JobRecordError
@@ -125,6 +126,8 @@ def _check_name(name: str) -> None:
 
 
 def _put(packed: dict[str, Any], name: str, value: Any) -> None:
+    if isinstance(value, Enum):  # the SDK would write `Kind.NAME`
+        value = value.value
     if isinstance(value, (dict, list)) or (type(value) is tuple):
         name, value = name + _JSON, _json_text(value, name)
     elif isinstance(value, str):

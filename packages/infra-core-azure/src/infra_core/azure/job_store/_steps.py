@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from infra_core.runtime import clock
+from infra_core.runtime import add_note, clock
 
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError
 from ._binding import RecordBinding, same_write, status_of, updated_at
@@ -49,7 +49,7 @@ def drive(backend: object, steps: Steps[T]) -> T:
             try:
                 result = getattr(backend, call.name)(*call.args)
             except Exception as error:  # noqa: BLE001 - the steps judge
-                call = steps.throw(error)
+                call = steps.throw(_noted(error, call))
             else:
                 call = steps.send(result)
     except StopIteration as stop:
@@ -65,12 +65,28 @@ async def drive_async(backend: Callable[[Call], Awaitable[Any]], steps: Steps[T]
             try:
                 result = await backend(call)
             except Exception as error:  # noqa: BLE001 - the steps judge
-                call = steps.throw(error)
+                call = steps.throw(_noted(error, call))
             else:
                 call = steps.send(result)
     except StopIteration as stop:
         value: T = stop.value
         return value
+
+
+def _noted(error: Exception, call: Call) -> Exception:
+    """Say which job an error of the service is about; the service does not."""
+    if not isinstance(error, (RowExistsError, RowChangedError)):
+        first = call.args[0]
+        if isinstance(first, Row):
+            batch_id, job_id = _ids(first)
+            add_note(error, f"while storing job {job_id!r} of batch {batch_id!r}")
+        elif isinstance(first, str):
+            job_id, batch_id = unescape_key(call.args[1]), unescape_key(first)
+            add_note(error, f"while handling job {job_id!r} of batch {batch_id!r}")
+        elif isinstance(first, list) and first:
+            batch_id = unescape_key(first[0].partition)
+            add_note(error, f"while storing {len(first)} jobs, first of batch {batch_id!r}")
+    return error
 
 
 class JobSteps(Generic[RecordT]):

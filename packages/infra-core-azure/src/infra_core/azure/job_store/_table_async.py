@@ -200,21 +200,21 @@ class _AsyncTableRows:
     def __init__(self, config: TableConfig, options: Mapping[str, Any]) -> None:
         self._credential: Any = None
         self._ready = False
-        if config.connection_string:
-            try:
+        try:
+            if config.connection_string:
                 self._table = TableClient.from_connection_string(
                     config.connection_string, config.table_name, **options
                 )
-            except ValueError as error:
-                raise malformed(config, error) from error
-        else:
-            from azure.identity.aio import DefaultAzureCredential
+            else:
+                from azure.identity.aio import DefaultAzureCredential
 
-            self._credential = DefaultAzureCredential()
-            endpoint = str(config.resolved_table_endpoint)
-            self._table = TableClient(
-                endpoint, config.table_name, credential=self._credential, **options
-            )
+                self._credential = DefaultAzureCredential()
+                endpoint = str(config.resolved_table_endpoint)
+                self._table = TableClient(
+                    endpoint, config.table_name, credential=self._credential, **options
+                )
+        except ValueError as error:
+            raise malformed(config, error) from error
 
     async def close(self) -> None:
         await self._table.close()

@@ -74,24 +74,30 @@ class SharedClient:
 
     def _connect(self) -> TableClient:
         config = self.config
-        if config.connection_string:
-            try:
+        try:
+            if config.connection_string:
                 return TableClient.from_connection_string(
                     config.connection_string, config.table_name, **self._options
                 )
-            except ValueError as error:
-                raise malformed(config, error) from error
-        from azure.identity import DefaultAzureCredential
+            from azure.identity import DefaultAzureCredential
 
-        self._credential = DefaultAzureCredential()
-        endpoint = str(config.resolved_table_endpoint)
-        return TableClient(
-            endpoint, config.table_name, credential=self._credential, **self._options
-        )
+            self._credential = self._credential or DefaultAzureCredential()
+            endpoint = str(config.resolved_table_endpoint)
+            return TableClient(
+                endpoint, config.table_name, credential=self._credential, **self._options
+            )
+        except ValueError as error:
+            raise malformed(config, error) from error
 
 
 def malformed(config: TableConfig, error: ValueError) -> AzureTableError:
-    """Return the error for a connection string that cannot be read, without its text."""
+    """Return the error for settings that the SDK refuses; without the connection string."""
+    if not config.connection_string:
+        return AzureTableError(
+            f"the endpoint {config.resolved_table_endpoint!r} of the job table "
+            f"{config.table_name!r} cannot be used ({error}); DefaultAzureCredential needs an "
+            "https:// endpoint, Azurite a connection string"
+        )
     return AzureTableError(
         f"the connection string of the job table {config.table_name!r} cannot be read ({error}); "
         "copy it again from the portal, or use UseDevelopmentStorage=true for Azurite"
