@@ -233,6 +233,10 @@ class BlobWire:
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": "infra-core-azure", "Accept-Encoding": "identity"},
         )
+        # aiohttp repeats a request whose connection was dropped, unseen and without a pause: a
+        # second layer of retries below ours. Its own test client has the same switch.
+        if hasattr(session, "_retry_connection"):
+            session._retry_connection = False
         return _Pool(session, asyncio.Semaphore(options.concurrency), _find_proxy(self._origin))
 
     async def aclose(self) -> None:
