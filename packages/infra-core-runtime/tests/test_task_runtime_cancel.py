@@ -734,3 +734,29 @@ def test_an_eager_task_factory_is_no_obstacle() -> None:
 
     asyncio.run(main())
     assert seen == [0] * 3000
+
+
+@orderly
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_a_cancel_event_set_by_a_task_that_ends_takes_nothing(asynchronous: bool) -> None:
+    """Nothing is taken once the event is set, though nobody was told of it yet."""
+    event = asyncio.Event()
+    subject = TaskRuntime(config=RuntimeConfig(), cancel_event=event)
+    taken: list[str] = []
+
+    async def task() -> None:
+        event.set()
+
+    def source() -> Iterator[Task]:
+        for name in "abc":
+            taken.append(name)
+            yield name, task
+
+    async def source_async() -> AsyncIterator[Task]:
+        for item in source():
+            yield item
+
+    with pytest.raises(RuntimeCancellationError):
+        await subject.run(source_async() if asynchronous else source())
+    assert taken == ["a"]
+    assert subject.stats.succeeded == 1

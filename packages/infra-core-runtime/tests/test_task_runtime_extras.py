@@ -391,3 +391,19 @@ def test_signals_are_refused_without_a_loop() -> None:
     with pytest.raises(RuntimeError, match="no running event loop"), handle_signals(runtime(1)):
         pass
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@orderly
+async def test_retries_are_logged_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    """A retry leaves a line with id, attempt and the redacted error."""
+
+    async def task() -> None:
+        raise ConnectionError("https://a.example/?sig=SECRET")
+
+    with fast_time(), caplog.at_level(logging.INFO, logger="infra_core.task_runtime"):
+        await runtime(1).run(
+            [("a", task)], retry=RetryPolicy(max_retries=1), on_error=lambda *_: None
+        )
+    (record,) = caplog.records
+    assert record.__dict__["task_id"] == "a"
+    assert "SECRET" not in record.getMessage()

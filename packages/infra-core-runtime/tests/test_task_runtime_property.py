@@ -41,9 +41,9 @@ async def _act(behaviour: str, log: Counter[str], name: str) -> str:
         log[f"ended {name}"] += 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
-    behaviours=st.lists(BEHAVIOUR, max_size=25),
+    behaviours=st.lists(BEHAVIOUR, max_size=15),
     concurrency=st.integers(1, 8),
     interruption=st.sampled_from(["none", "cancel", "outer", "drain", "error"]),
     after=st.integers(0, 30),

@@ -46,7 +46,14 @@ class EventWatch:
         else:
             self._poll()
 
-    def _told(self, _: object) -> None:
+    def look(self) -> bool:
+        """Say whether the event is set, and call back if that is news."""
+        if not self._event.is_set():
+            return False
+        self._told()
+        return True
+
+    def _told(self, _: object = None) -> None:
         self.close()
         self._callback()
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import logging
 import pickle
 import uuid
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     RemoteTask = tuple[str, Callable[[], object]]
     RemoteSource = Iterable[RemoteTask] | AsyncIterable[RemoteTask]
 
+logger = logging.getLogger("infra_core.task_runtime")
+
 __all__ = ["DaskTaskRuntime"]
 
 
@@ -52,9 +55,9 @@ class DaskTaskRuntime(TaskRuntime):
     Needs the extra: `pip install "infra-core-runtime[dask]"`.
 
     Args:
-        client: A `distributed.Client`, synchronous or not, or the address of a scheduler. Unless
-            it is an asynchronous client of the running loop, a connection of our own is made
-            when first needed, and closed by `aclose()` or with the event loop.
+        client: A `distributed.Client`, synchronous or not, a cluster, or the address of a
+            scheduler. Unless it is an asynchronous client of the running loop, a connection of
+            our own is made when first needed, and closed by `aclose()` or with the event loop.
         config: As for `TaskRuntime`.
         cancel_event: As for `TaskRuntime`.
 
@@ -220,10 +223,10 @@ class _Cluster:
                 self._own = False
                 self._client: Any = given
             else:
-                address = given.scheduler.address if given.scheduler else given._start_arg
-                self._client = client_type(address, security=given.security, **options)
-        else:
-            self._client = client_type(given, **options)
+                options["security"] = given.security
+                self._client = client_type(given.scheduler.address, **options)
+        else:  # an address, or a cluster, whose own loop is not ours
+            self._client = client_type(getattr(given, "scheduler_address", given), **options)
         self._prefix = f"infra-core-task-{uuid.uuid4().hex}"
         self._numbers = itertools.count()
         self._doomed: dict[str, Any] = {}
@@ -277,6 +280,8 @@ class _Cluster:
                 waiting = [future for key, future in doomed.items() if key not in running]
                 with contextlib.suppress(Exception):
                     await self._client.cancel(waiting)
+        except Exception:  # the tasks are reported as unresponsive when their grace is over
+            logger.warning("tasks on the cluster could not be cancelled", exc_info=True)
         finally:
             self._cancelling = None
 

@@ -67,6 +67,8 @@ class Intake:
         run = self._run
         if run.stopped or self.exhausted or self._source is not None:
             return None
+        if run.watch is not None and run.watch.look():
+            return None
         if self._window is not None and self._stats.started - self.delivered >= self._window:
             return None
         if self._pacer is not None:
@@ -141,6 +143,8 @@ class Intake:
                     self._pacer is not None and (wait := self._pacer.wait(clock.monotonic())) > 0.0
                 ):
                     await clock.sleep_async(wait)
+                if run.watch is not None and run.watch.look():
+                    break
                 item = await iterator.__anext__()
                 if self._pacer is not None:
                     self._pacer.reserve(clock.monotonic())

@@ -1,6 +1,7 @@
 """What a run is asked for, checked once: `RuntimeConfig` and the options of one call."""
 
 import math
+import operator
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,7 +47,11 @@ class RuntimeConfig:
         Raises:
             ValueError: A number is out of range.
         """
-        if not self.concurrency >= 1 or int(self.concurrency) != self.concurrency:
+        try:
+            whole = operator.index(self.concurrency)
+        except TypeError:
+            whole = 0
+        if whole < 1:
             raise ValueError(
                 f"concurrency must be positive and whole, not {self.concurrency!r}: "
                 "pass how many tasks may run at a time"

@@ -20,6 +20,7 @@ from ._task_errors import RuntimeCancellationError, RuntimeDrainedError, TaskTim
 from ._task_intake import Intake, Item, TaskSource
 from ._task_options import RunOptions
 from ._task_worker import Worker, call, call_back, work
+from ._trace import trace_fields
 
 if TYPE_CHECKING:
     from ._cancel_event import EventWatch
@@ -82,7 +83,8 @@ class TaskRun:
 
     def start(self) -> None:
         """Begin the first tasks."""
-        self._fed = self.intake.open()
+        if not self.stopped:
+            self._fed = self.intake.open()
         self.pump()
 
     def pump(self) -> None:
@@ -229,6 +231,7 @@ class TaskRun:
     def stop(self) -> None:
         """Take no further item; what has begun is finished (a drain)."""
         if not self.stopped and not self.ended:
+            logger.info("intake stopped, %d tasks under way", len(self._workers))
             self.stopped = self._drained = True
             for helper in self._helpers:
                 helper.cancel()
@@ -240,6 +243,7 @@ class TaskRun:
             return
         if self.error is None:
             self._cancelled = True
+        logger.info("run cancelled, %d tasks under way", len(self._workers))
         self.halt()
 
     def fail(self, error: BaseException) -> None:
@@ -327,7 +331,7 @@ class TaskRun:
         self.stats.left_behind(task_id)
         logger.error(
             "task %r ignores cancellation: it still runs %g s after it was cancelled and is left "
-            "behind", task_id, self.grace, extra={"task_id": task_id},
+            "behind", task_id, self.grace, extra={"task_id": task_id, **trace_fields()},
         )  # fmt: skip
 
     def close(

@@ -334,16 +334,13 @@ class TaskRuntime:
         """
         runs = list(self._runs)
         self._tell(TaskRun.stop)
-        for run in runs:
-            while not run.ended:
-                await run.event()
+        await _ends_of(runs)
 
     async def aclose(self) -> None:
         """Cancel the runtime and wait until its tasks have ended, `cancel_grace` at the most."""
+        runs = list(self._runs)
         self.cancel()
-        for run in list(self._runs):
-            while not run.ended and run.loop is asyncio.get_running_loop():
-                await run.event()
+        await _ends_of(runs)
 
     async def __aenter__(self) -> "TaskRuntime":
         return self
@@ -400,6 +397,14 @@ class TaskRuntime:
         if run in self._runs:
             self._runs.discard(run)
             self._past.merge(run.stats)
+
+
+async def _ends_of(runs: list[TaskRun]) -> None:
+    """Wait for runs; those of other loops cannot be waited for from here."""
+    loop = asyncio.get_running_loop()
+    for run in runs:
+        while not run.ended and run.loop is loop:
+            await run.event()
 
 
 def _itself(outcome: TaskOutcome[T]) -> TaskOutcome[T]:

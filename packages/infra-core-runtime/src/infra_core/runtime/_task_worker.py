@@ -11,13 +11,17 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import clock
 from ._notes import add_note
 from ._outcomes import TaskOutcome, TaskStatus
+from ._redaction import redact_secrets
 from ._retry import retry_async
+from ._retry_policy import RetryDetails
 from ._task_errors import BudgetSpentError, RuntimeCancellationError, TaskTimeoutError
+from ._trace import trace_fields
 
 if TYPE_CHECKING:
     from ._task_run import TaskRun
@@ -128,8 +132,23 @@ async def _attempts(run: "TaskRun", worker: Worker, factory: Factory) -> Any:
 
     assert options.retry is not None  # noqa: S101 - for the type checker
     return await retry_async(
-        attempt, policy=options.retry, should_retry=options.should_retry or _always
+        attempt,
+        policy=options.retry,
+        should_retry=options.should_retry or _always,
+        on_retry=partial(_log_retry, worker.task_id),
     )
+
+
+def _log_retry(task_id: str, details: RetryDetails) -> None:
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "task %r failed in attempt %d, next in %.2f s: %s",
+            task_id,
+            details.attempt,
+            details.wait,
+            redact_secrets(repr(details.error)),
+            extra={"task_id": task_id, "attempt": details.attempt, **trace_fields()},
+        )
 
 
 def _always(error: Exception) -> bool:
@@ -238,5 +257,5 @@ async def call(task_id: str, callback: Callable[..., Any], *args: object) -> Non
         logger.exception(
             "callback %r raised; the run goes on",
             callback,
-            extra={"task_id": task_id},
-        )  # fmt: skip
+            extra={"task_id": task_id, **trace_fields()},
+        )
