@@ -181,7 +181,7 @@ class RunLogWriter:
 
 
 def _encode(entry: Mapping[str, Any]) -> bytes:
-    text = json.dumps(entry, ensure_ascii=False)
+    text = _dumps(entry)
     if not text.isascii():  # JSON allows these within strings, readers split lines at them
         for character, escape in _LINE_ENDS:
             if character in text:
@@ -189,6 +189,7 @@ def _encode(entry: Mapping[str, Any]) -> bytes:
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
+_dumps = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would build one per line
 _LINE_ENDS = (("\x85", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
 
 
