@@ -18,7 +18,15 @@ from infra_core.fs import AtomicFile, FileWriteError
 from infra_core.http import DownloadDiskError, DownloadTooLargeError, ResponseTooLarge
 from infra_core.http.assets import download_asset, download_asset_async
 from infra_core.http.download import _sink, _threads
-from infra_core.http.testing import FaultyOrigin, gzip_encoded, stall
+from infra_core.http.testing import (
+    Exchange,
+    Fault,
+    FaultyOrigin,
+    corrupt,
+    gzip_encoded,
+    stall,
+    truncate,
+)
 
 BODY = os.urandom(3_000_000)
 
@@ -114,7 +122,7 @@ def test_max_bytes(origin: FaultyOrigin, tmp_path: Path, announced: bool) -> Non
 
 def test_max_bytes_stops_a_compression_bomb(origin: FaultyOrigin, tmp_path: Path) -> None:
     """What counts is what lands on the disk."""
-    origin.add("/bomb", bytes(50_000_000), always=gzip_encoded())
+    origin.add("/bomb", bytes(20_000_000), always=gzip_encoded())
     with pytest.raises(DownloadTooLargeError):
         download_asset(origin.url("/bomb"), tmp_path / "f", max_bytes=1_000_000)
     assert list(tmp_path.iterdir()) == []
@@ -237,3 +245,47 @@ def test_durable_files_are_flushed_before_they_are_named(
     steps.clear()
     download_asset(origin.url("/f"), tmp_path / "g", durable=False)
     assert steps == ["replace"]
+
+
+def test_the_disk_begins_early(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a large file comes in the kernel is asked to write; the bytes stay right."""
+    monkeypatch.setattr(_sink, "_WRITEBACK", 1 << 20)
+    download_asset(origin.url("/f"), tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == BODY
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    download_asset(origin.url("/f"), tmp_path / "g")
+    assert (tmp_path / "g").read_bytes() == BODY
+
+
+def test_a_digest_that_comes_with_the_second_try_is_verified(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """The file is hashed by what each answer announces."""
+    import base64
+
+    md5 = base64.b64encode(hashlib.md5(BODY).digest()).decode()
+
+    def announce(exchange: Exchange) -> None:
+        exchange.reply.headers["Content-MD5"] = md5
+
+    for last in (Fault("announce", announce), corrupt() & Fault("announce", announce)):
+        origin.add("/d", BODY, faults=[truncate(2_000_000), last])
+        download_asset(origin.url("/d"), tmp_path / "d", skip_if_exists=False, backoff=0.001)
+        assert (tmp_path / "d").read_bytes() == BODY
+    assert origin.count("/d") == 5
+
+
+async def test_a_full_disk_while_parts_are_still_coming(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of the writing thread is told, whatever else is to be done at the end."""
+
+    def full(self: AtomicFile, data: bytes) -> int:
+        raise FileWriteError(errno.ENOSPC, "no space left", str(self.path))
+
+    monkeypatch.setattr(AtomicFile, "write", full)
+    with pytest.raises(DownloadDiskError, match="no space left"):
+        await download_asset_async(origin.url("/f"), tmp_path / "f", keep_partial=True, deadline=20)
+    assert names(tmp_path) == []

@@ -277,7 +277,7 @@ def test_dripping_server_is_cut_off_without_a_deadline(
     origin.add("/drip", BODY, always=slow(400))
     with pytest.raises(httpx.ReadTimeout, match="min_speed"):
         download_asset(
-            origin.url("/drip"), tmp_path / "f", timeout=0.1, max_retries=0, min_speed=1e6
+            origin.url("/drip"), tmp_path / "f", timeout=0.3, max_retries=0, min_speed=1e6
         )
     assert left(tmp_path) == set()
 

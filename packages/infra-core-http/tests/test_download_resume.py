@@ -53,12 +53,27 @@ def origin() -> Iterator[FaultyOrigin]:
 
 
 def interrupt(origin: FaultyOrigin, dest: Path, **options: Any) -> None:
-    """Leave a kept part of 2.5 MB."""
-    origin.add("/f", BODY, etag='"v1"', faults=[stall(after=CUT)])
-    with pytest.raises((TimeoutError, httpx.ReadTimeout)):
-        download_asset(
-            origin.url("/f"), dest, keep_partial=True, timeout=0.2, max_retries=0, **options
+    """Leave a kept part of 2.5 MB: cancel as soon as so much has come."""
+
+    async def main() -> None:
+        come = asyncio.Event()
+
+        def told(done: int, total: int | None) -> None:
+            if done == CUT:
+                come.set()
+
+        task = asyncio.ensure_future(
+            download_asset_async(
+                origin.url("/f"), dest, keep_partial=True, progress=told, **options
+            )
         )
+        await come.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    origin.add("/f", BODY, etag='"v1"', faults=[stall(after=CUT)])
+    asyncio.run(main())
 
 
 def ranges(origin: FaultyOrigin) -> list[str | None]:
@@ -115,34 +130,20 @@ def test_a_kept_part_is_continued(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["f.bin"]
 
 
-def test_a_part_is_kept_on_deadline_and_cancellation(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """The same for the ways to stop a download from outside."""
-
-    async def cancelled() -> None:
-        come = asyncio.Event()
-
-        def told(done: int, total: int | None) -> None:
-            if done == CUT:
-                come.set()
-
-        task = asyncio.ensure_future(
-            download_asset_async(origin.url("/f"), tmp_path / "f", keep_partial=True, progress=told)
-        )
-        await come.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
+def test_a_part_is_kept_on_deadline_and_failure(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """The same for the other ways to end."""
     origin.add("/f", BODY, etag='"v1"', always=stall(after=CUT))
     with pytest.raises(DownloadDeadlineError):
         download_asset(origin.url("/f"), tmp_path / "f", keep_partial=True, deadline=0.5)
-    assert len(list(tmp_path.iterdir())) == 2
-    for path in tmp_path.iterdir():
-        path.unlink()
-    origin.add("/f", BODY, etag='"v1"', faults=[stall(after=CUT)])
-    asyncio.run(cancelled())
-    assert download_asset(origin.url("/f"), tmp_path / "f").resumed
-    assert (tmp_path / "f").read_bytes() == BODY
+    origin.add("/g", BODY, etag='"v1"', always=stall(after=CUT))
+    with pytest.raises(httpx.ReadTimeout):
+        download_asset(
+            origin.url("/g"), tmp_path / "g", keep_partial=True, timeout=0.2, max_retries=0
+        )
+    assert len(list(tmp_path.iterdir())) == 4
+    origin.add("/g", BODY, etag='"v1"')
+    assert download_asset(origin.url("/g"), tmp_path / "g").resumed
+    assert (tmp_path / "g").read_bytes() == BODY
 
 
 def test_nothing_is_kept_without_being_asked(origin: FaultyOrigin, tmp_path: Path) -> None:

@@ -196,13 +196,13 @@ class FaultyOrigin:
     async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        tasks: set[asyncio.Task[None]] = set()
+        talks: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
         def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             self._connections += 1
             task = asyncio.ensure_future(self._converse(reader, writer))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            talks[task] = writer
+            task.add_done_callback(talks.pop)
 
         server = await asyncio.start_server(
             connected, sock=listener, limit=_MAX_HEAD, ssl=self._ssl
@@ -210,9 +210,15 @@ class FaultyOrigin:
         ready.set()
         await self._stop.wait()
         server.close()
-        for task in tasks:
+        await asyncio.sleep(0)  # a connection that was just accepted gets its task
+        left = dict(talks)
+        for task in left:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*left, return_exceptions=True)
+        for writer in left.values():
+            writer.transport.abort()  # a task that never ran has closed nothing
+        for _ in range(3):
+            await asyncio.sleep(0)  # transports close their sockets in the next turn of the loop
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection until either side ends it."""
