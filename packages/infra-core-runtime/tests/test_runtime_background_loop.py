@@ -407,7 +407,7 @@ def test_a_callback_that_hangs_does_not_hold_the_exit_up() -> None:
     output = script(
         """
         import asyncio
-        from infra_core.runtime import _background_loop, in_background_loop, run_sync
+        from infra_core.runtime import _background_loop, on_background_close, run_sync
 
         _background_loop.CLOSE_TIMEOUT = 0.05
 
