@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -21,3 +21,11 @@ async def orderly_loop() -> AsyncIterator[list[dict[str, Any]]]:
     gc.unfreeze()
     await asyncio.sleep(0)
     assert not complaints
+
+
+@pytest.fixture
+def only_new_garbage() -> Iterator[None]:
+    """Have `gc.collect()` look at what the test makes, not at what others have left."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

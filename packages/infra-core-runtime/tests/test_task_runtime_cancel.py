@@ -639,6 +639,7 @@ def test_a_cancel_event_works_in_a_second_loop() -> None:
 
 
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+@pytest.mark.usefixtures("only_new_garbage")
 def test_keyboard_interrupt_and_system_exit_leave_no_task_behind(
     kind: type[BaseException],
 ) -> None:
@@ -668,6 +669,7 @@ def test_keyboard_interrupt_and_system_exit_leave_no_task_behind(
     assert complaints == []
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 def test_the_shutdown_of_a_loop_ends_a_background_run_quietly() -> None:
     """`asyncio.run` cancels what is left; a run among that reports no task as failed."""
     errors: list[str] = []
@@ -688,6 +690,7 @@ def test_the_shutdown_of_a_loop_ends_a_background_run_quietly() -> None:
     assert complaints == []
 
 
+@pytest.mark.usefixtures("only_new_garbage")
 def test_an_error_nobody_else_saw_is_never_unretrieved() -> None:
     """Errors of many siblings at once make no noise at the end of the loop."""
     complaints: list[dict[str, Any]] = []
