@@ -418,3 +418,25 @@ def test_errors_survive_pickling() -> None:
         copy = pickle.loads(pickle.dumps(error))
         assert type(copy) is type(error)
         assert (str(copy), vars(copy)) == (str(error), vars(error))
+
+
+async def test_mocks_of_httpx_are_honoured(tmp_path: Path) -> None:
+    """Who mocks httpx with respx gets mocked downloads, with no action of theirs."""
+    respx = pytest.importorskip("respx")
+    with respx.mock:
+        respx.get("https://example.com/a.bin").respond(content=BODY)
+        result = await download_asset_async("https://example.com/a.bin", tmp_path / "a.bin")
+    assert result.size == len(BODY)
+    assert (tmp_path / "a.bin").read_bytes() == BODY
+
+
+def test_a_stalled_transfer_is_continued_by_the_next_attempt(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """With a strong ETag a retry after a timeout asks for the rest only."""
+    origin.script("/f.png", stall(after=60_000))
+    result = download_asset(origin.url("/f.png"), tmp_path / "f", timeout=0.3, backoff=0.001)
+    assert (result.attempts, result.resumed) == (2, True)
+    assert origin.requests[1].headers["Range"] == "bytes=60000-"
+    assert origin.requests[1].headers["If-Range"] == '"v1"'
+    assert (tmp_path / "f").read_bytes() == BODY

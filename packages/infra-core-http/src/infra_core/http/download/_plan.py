@@ -331,7 +331,7 @@ class DownloadPlan:
             return None
         return IncompleteDownloadError(
             f"{self.url} sent {self._wire} of {body.length} bytes: the connection was cut or the "
-            "server announced a wrong length; nothing of it was kept",
+            "server announced a wrong length; try again later",
             url=self.url,
             expected=body.length,
             actual=self._wire,
@@ -362,8 +362,8 @@ class DownloadPlan:
         if wanted != actual:
             raise ChecksumMismatchError(
                 f"{self.url} has the checksum {algorithm}:{actual}, but {source} is "
-                f"{algorithm}:{wanted}; nothing of it was kept. If the file has changed on "
-                "purpose, update the checksum",
+                f"{algorithm}:{wanted}: the file was altered on its way, or has changed on purpose; "
+                "then update the checksum",
                 url=self.url,
                 expected=f"{algorithm}:{wanted}",
                 actual=f"{algorithm}:{actual}",

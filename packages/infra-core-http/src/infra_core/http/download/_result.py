@@ -27,7 +27,7 @@ class DownloadResult:
         reused: True when a file that was there before was kept.
         size: Bytes.
         attempts: Requests made for it, retries included; 0 when none was needed.
-        resumed: True when the beginning came from an earlier, interrupted download.
+        resumed: True when an interrupted transfer was continued instead of begun again.
         etag: The entity tag that the server gave.
         last_modified: The date of last change that the server gave, as it wrote it.
     """

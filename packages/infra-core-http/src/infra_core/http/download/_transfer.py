@@ -70,7 +70,7 @@ class _Transfer:
         except TimeoutError as error:
             raise DownloadDeadlineError(
                 f"{self.url} was not downloaded within {spec.policy.deadline} s, retries "
-                "included; nothing of it was kept. Allow a longer deadline",
+                "included: allow a longer deadline",
                 url=self.url,
                 expected=spec.policy.deadline,
                 actual=None if self.sink is None else self.sink.size,
@@ -262,7 +262,7 @@ class _Transfer:
     def _cut(self) -> IncompleteDownloadError:
         return self.plan.incomplete() or IncompleteDownloadError(
             f"{self.url} broke off after {self.plan.wire} bytes, before the end of its body; "
-            "nothing of it was kept",
+            "try again later",
             url=self.url,
             expected="the end of the body",
             actual=self.plan.wire,
@@ -270,7 +270,7 @@ class _Transfer:
 
     def _damaged(self, error: DamagedBody) -> IncompleteDownloadError:
         return IncompleteDownloadError(
-            f"{self.url} sent a compressed body that is damaged ({error}); nothing of it was kept",
+            f"{self.url} sent a compressed body that is damaged ({error}); try again later",
             url=self.url,
             expected="a whole compressed body",
             actual=f"{self.plan.wire} bytes",
