@@ -193,7 +193,7 @@ def parse_page(content: bytes) -> tuple[list[BlobInfo], str]:
         if named is None or not named.text:
             continue
         name = unquote(named.text) if named.get("Encoded") == "true" else named.text
-        found = {child.tag: child.text or "" for child in item.find("Properties") or ()}
+        found = {child.tag: child.text or "" for child in item.iterfind("Properties/*")}
         size = int(found.get("Content-Length", "0"))
         folder = item.findtext("Metadata/hdi_isfolder", "").lower() == "true"
         if folder or (name.endswith("/") and size == 0):
