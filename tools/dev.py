@@ -30,7 +30,7 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 # Cheapest first, so that a slip is reported within seconds.
 STAGES: dict[str, list[list[str]]] = {
     "lint": [["run", "lint:check"], ["run", "workflows:check"]],
-    "layout": [["run", "checks:layout"], ["run", "checks:pins"]],
+    "layout": [["run", "checks:layout"], ["run", "checks:pins"], ["run", "checks:api"]],
     "types": [["run", "types:check"], ["run", "types:exports"]],
     "unit": [],  # one run per Python that is here
     "integration": [["run", "integration:run"]],

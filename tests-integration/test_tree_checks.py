@@ -1,0 +1,221 @@
+"""The checks of the tree fail when they should: each is shown a tree with one fault."""
+
+import importlib
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Import a script of `tools/` by its name."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    return importlib.import_module
+
+
+@pytest.fixture
+def tree(tmp_path: Path, tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the packages that may be damaged, and that the scripts look at."""
+    ignored = shutil.ignore_patterns("__pycache__", "tests", "*.egg-info", ".*")
+    shutil.copytree(ROOT / "packages", tmp_path / "packages", ignore=ignored)
+    for package in (tmp_path / "packages").iterdir():
+        (package / "tests").mkdir()
+    monkeypatch.setattr(tool("tree"), "ROOT", tmp_path)
+    return tmp_path
+
+
+def source(tree: Path, name: str) -> Path:
+    return tree / "packages" / f"infra-core-{name}" / "src" / "infra_core" / name
+
+
+def stray_file(tree: Path) -> None:
+    (source(tree, "http").parent / "stray.py").write_text("")
+
+
+def stray_init(tree: Path) -> None:
+    (source(tree, "fs").parent / "__init__.py").write_text("")
+
+
+def no_marker(tree: Path) -> None:
+    (source(tree, "polling") / "py.typed").unlink()
+
+
+def upward_import(tree: Path) -> None:
+    (source(tree, "fs") / "_up.py").write_text("from infra_core.runtime import clock\n")
+
+
+def hidden_upward_import(tree: Path) -> None:
+    text = "def late() -> None:\n    import infra_core.azure.storage\n"
+    (source(tree, "http") / "_up.py").write_text(text)
+
+
+def sideways_import(tree: Path) -> None:
+    (source(tree, "polling") / "_side.py").write_text("from infra_core.http import fetch\n")
+
+
+def private_import(tree: Path) -> None:
+    text = "from infra_core.runtime._retry import retry_sync\n"
+    (source(tree, "http") / "_private.py").write_text(text)
+
+
+def undeclared_sibling(tree: Path) -> None:
+    path = tree / "packages" / "infra-core-polling" / "pyproject.toml"
+    path.write_text(path.read_text().replace('"infra-core-runtime>=1.0.0,<2",', ""))
+
+
+def sibling_against_the_table(tree: Path) -> None:
+    path = tree / "packages" / "infra-core-fs" / "pyproject.toml"
+    text = path.read_text().replace("dependencies = []", 'dependencies = ["infra-core-http>=1,<2"]')
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (stray_file, "stray.py lies directly in infra_core/"),
+        (stray_init, "__init__.py lies directly in infra_core/"),
+        (no_marker, "infra_core/polling/py.typed is missing"),
+        (upward_import, "imports infra_core.runtime against the layer table"),
+        (hidden_upward_import, "imports infra_core.azure.storage against the layer table"),
+        (sideways_import, "imports infra_core.http against the layer table"),
+        (private_import, "a private module of another package"),
+        (undeclared_sibling, "stands on infra-core-runtime but does not declare it"),
+        (sibling_against_the_table, "depends on infra-core-http against the layer table"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_layout_check_finds(
+    fault: Callable[[Path], None],
+    message: str,
+    tree: Path,
+    tool: Callable[[str], Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A tree with this fault is refused, and the fault is named."""
+    fault(tree)
+    assert tool("check_layout").main() == 1
+    assert message in capsys.readouterr().out
+
+
+def test_layout_check_passes_the_tree_as_it_is(tree: Path, tool: Callable[[str], Any]) -> None:
+    """Without a fault there is none."""
+    assert tool("check_layout").main() == 0
+
+
+def test_stale_pin_is_refused_and_written_anew(
+    tree: Path,
+    tool: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A slice moved on and the meta-package did not."""
+    path = tree / "packages" / "infra-core-fs" / "pyproject.toml"
+    path.write_text(path.read_text().replace('version = "1.0.0"', 'version = "1.0.1"', 1))
+    pins = tool("pins")
+    monkeypatch.setattr("sys.argv", ["pins.py", "--check"])
+    assert pins.main() == 1
+    assert "infra-core-fs==1.0.0" in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["pins.py", "--write"])
+    assert pins.main() == 0
+    monkeypatch.setattr("sys.argv", ["pins.py", "--check"])
+    assert pins.main() == 0
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        ({"infra_core/fs/x.py": "infra-core-http"}, "both ship infra_core/fs/x.py"),
+        ({"infra_core/stray.py": "infra-core-fs"}, "outside its own folder"),
+        ({"other/x.py": "infra-core-fs"}, "outside infra_core/"),
+    ],
+)
+def test_wheel_check_finds(
+    contents: dict[str, str], message: str, tmp_path: Path, tool: Callable[[str], Any]
+) -> None:
+    """Two wheels never ship one path, and none ships anything outside its folder."""
+    wheels = {}
+    for name in ("infra-core-fs", "infra-core-http"):
+        leaf = f"infra_core/{name.rpartition('-')[2]}"
+        wheels[name] = tmp_path / f"{name}.whl"
+        with zipfile.ZipFile(wheels[name], "w") as archive:
+            archive.writestr(f"{leaf}/py.typed", "")
+            archive.writestr(f"{leaf}/y.py", "")
+            for path, owner in contents.items():
+                if owner == name:
+                    archive.writestr(path, "")
+        if message.startswith("both") and name == "infra-core-fs":
+            with zipfile.ZipFile(wheels[name], "a") as archive:
+                archive.writestr("infra_core/fs/x.py", "")
+    assert message in "\n".join(tool("check_wheels").check_contents(wheels))
+
+
+def test_missing_marker_in_a_wheel_is_found(tmp_path: Path, tool: Callable[[str], Any]) -> None:
+    """A wheel without py.typed is refused."""
+    wheel = tmp_path / "infra-core-fs.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("infra_core/fs/x.py", "")
+    (problem,) = tool("check_wheels").check_contents({"infra-core-fs": wheel})
+    assert "ships no infra_core/fs/py.typed" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('__all__ = ["missing"]\n', "names missing, which does not exist"),
+        ("def hello() -> None: ...\n__all__: list[str] = []\n", "defines hello"),
+        ("x = 1\n", "no literal __all__"),
+    ],
+)
+def test_export_check_finds(
+    text: str,
+    message: str,
+    tmp_path: Path,
+    tool: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An `__all__` that disagrees with its module is named."""
+    name = f"sample_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    problems = tool("check_exports").check(name, tmp_path / f"{name}.py")
+    assert message in "\n".join(problems)
+
+
+def function(*parameters: str) -> dict[str, Any]:
+    """A description: `a` is required, `a=` is optional, `*a` is keyword-only."""
+    entries = [
+        {
+            "name": item.strip("*="),
+            "kind": "keyword-only" if item.startswith("*") else "positional or keyword",
+            "required": not item.endswith("="),
+        }
+        for item in parameters
+    ]
+    return {"kind": "function", "parameters": entries}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (function("a"), None, "f was removed"),
+        (function("a", "b="), function("a"), "lost its parameter b"),
+        (function("a="), function("a"), "now requires a"),
+        (function("a"), function("a", "b"), "new required parameter b"),
+        (function("a"), function("*a"), "was positional or keyword and is keyword-only"),
+        (function("a", "b"), function("b", "a"), "order of its parameters"),
+        (function("*a="), function("a="), ""),
+        (function("a"), function("a", "b=", "*c="), ""),
+    ],
+)
+def test_api_check_knows_a_break(
+    old: dict[str, Any], new: dict[str, Any] | None, message: str, tool: Callable[[str], Any]
+) -> None:
+    """What a caller would trip over is named; what a caller would not notice is fine."""
+    problems = tool("api").breaks(old, new, "f")
+    assert message in "\n".join(problems) if message else not problems
