@@ -130,6 +130,7 @@ def test_map_is_the_builtin_map_for_any_timing(
     assert asyncio.run(main()) == list(range(len(turns)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-7, 1e5), min_size=1, max_size=200), st.floats(0.01, 1.0))
 def test_quantiles_are_right_within_their_bound(values: list[float], fraction: float) -> None:
     """A quantile is within 3.2 percent of the value of that rank."""
@@ -141,6 +142,7 @@ def test_quantiles_are_right_within_their_bound(values: list[float], fraction: f
     assert histogram.quantile(fraction) == pytest.approx(true, rel=0.032)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(1e-7, 1e5), max_size=50), st.lists(st.floats(1e-7, 1e5), max_size=50))
 def test_histograms_add_up(left: list[float], right: list[float]) -> None:
     """Merging two gives what counting everything in one would have given."""
@@ -153,6 +155,7 @@ def test_histograms_add_up(left: list[float], right: list[float]) -> None:
         assert parts[0].quantile(fraction) == parts[2].quantile(fraction)
 
 
+@settings(deadline=None)
 @given(
     rate=st.floats(0.1, 1000.0),
     delays=st.lists(st.floats(0.0, 0.5), min_size=2, max_size=60),
