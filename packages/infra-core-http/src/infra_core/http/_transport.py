@@ -237,8 +237,19 @@ class Engine:
     async def aclose(self) -> None:
         """Close all connections; a request that comes later opens new ones."""
         session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        if session is None:
+            return
+        connector = session.connector
+        # aiohttp before 3.12 leaves TLS connections to say goodbye after the loop is gone.
+        idle = [entry[0] for kept in getattr(connector, "_conns", {}).values() for entry in kept]
+        busy = list(getattr(connector, "_acquired", ()))
+        transports = [protocol.transport for protocol in (*idle, *busy)]
+        await session.close()
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
+        if transports:
+            await asyncio.sleep(0)  # an abort is carried out in the loop's next turn
 
 
 class _Pump:
