@@ -359,7 +359,9 @@ class TestHashing:
         chunks=st.lists(st.binary(max_size=5000), max_size=8),
         algorithm=st.sampled_from(["sha256", "md5", "sha1", "blake2b", "sha3_256"]),
     )
-    @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
     def test_the_digest_is_that_of_the_bytes_on_the_disk(
         self, tmp_path: Path, chunks: list[bytes], algorithm: str
     ) -> None:

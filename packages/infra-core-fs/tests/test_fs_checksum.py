@@ -82,7 +82,7 @@ class TestComputeChecksum:
 
 class TestParseChecksum:
     @given(data=st.binary(), algorithm=st.sampled_from(["sha256", "md5", "sha512", "blake2s"]))
-    @settings(max_examples=30)
+    @settings(max_examples=30, deadline=None)
     def test_what_we_write_is_read(self, data: bytes, algorithm: str) -> None:
         """`algorithm:hexdigest` there and back, in any letter case."""
         digest = hashlib.new(algorithm, data).hexdigest()

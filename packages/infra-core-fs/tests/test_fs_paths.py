@@ -115,6 +115,7 @@ class TestUniqueAssetPath:
             Path("base"), seen[path]
         )
 
+    @settings(deadline=None)  # a busy machine makes an example slow, not wrong
     @given(first=hostile_text, second=hostile_text, hint=st.none() | hostile_text)
     def test_two_keys_never_share_a_path(self, first: str, second: str, hint: str | None) -> None:
         """Equal paths mean equal keys, whatever the hint."""
@@ -145,7 +146,9 @@ class TestUniqueAssetPath:
 @pytest.mark.parametrize("function", [fs.hashed_asset_path, fs.unique_asset_path])
 class TestHostileNames:
     @given(key=hostile_text, hint=st.none() | hostile_text)
-    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
     def test_no_key_and_no_hint_leaves_the_base(
         self, tmp_path: Path, function: "type", key: str, hint: str | None
     ) -> None:
@@ -215,7 +218,9 @@ class TestSafeJoin:
         assert isinstance(caught.value, ValueError)
 
     @given(part=hostile_text)
-    @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(
+        max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    )
     def test_whatever_is_accepted_lies_in_the_base(self, tmp_path: Path, part: str) -> None:
         """And is the only name that gives its path."""
         try:
