@@ -362,8 +362,8 @@ class DownloadPlan:
         if wanted != actual:
             raise ChecksumMismatchError(
                 f"{self.url} has the checksum {algorithm}:{actual}, but {source} is "
-                f"{algorithm}:{wanted}: it was altered on its way, or it has changed on purpose and "
-                "the checksum needs an update",
+                f"{algorithm}:{wanted}: altered on its way, or changed on purpose; in that case "
+                "update the checksum",
                 url=self.url,
                 expected=f"{algorithm}:{wanted}",
                 actual=f"{algorithm}:{actual}",
