@@ -136,6 +136,15 @@ async def test_sync_methods_work_inside_a_running_loop(make: Make, tmp_path: Pat
     assert client.list_tree(tmp_path / "base") == [("a.txt", 1)]
 
 
+def test_hook_of_a_synchronous_call_cannot_wait_for_itself(make: Make, tmp_path: Path) -> None:
+    """It is told so at once; a deadlock would say nothing."""
+    client = make()
+    base = fill(tmp_path / "base", a=b"1")
+    with pytest.raises(RuntimeError, match="call it afterwards"):
+        client.upload_tree(base, on_progress=lambda _: client.list_tree(base))
+    assert client.list_tree(base) == [("a", 1)]
+
+
 def test_missing_file_raises_and_missing_blob_is_false(make: Make, tmp_path: Path) -> None:
     """The one is the caller's mistake, the other an answer."""
     client = make()

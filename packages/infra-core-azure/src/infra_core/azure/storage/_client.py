@@ -6,8 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from ._blocking import run_blocking
 from ._config import resolve_config
-from ._files import run_blocking
 from ._settings import AzureStorageSettings, StorageMode, parse_mode
 from ._trees import TreeClient
 

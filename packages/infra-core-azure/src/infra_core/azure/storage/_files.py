@@ -4,15 +4,15 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from infra_core.fs import ensure_parent, write_json_atomic, write_text_atomic
-from infra_core.runtime import in_background_loop, redact_secrets, run_sync, trace_fields
+from infra_core.runtime import redact_secrets, trace_fields
 
 from ._blobs import BlobInfo, look_at
+from ._blocking import run_blocking
 from ._config import _AzureStorageConfig, missing_settings
 from ._download import download_blob
 from ._errors import BlobConflictError, StorageError, UnsafeNamesError
@@ -28,23 +28,6 @@ __all__ = ["FileClient"]
 
 T = TypeVar("T")
 _LOG = logging.getLogger("infra_core.azure.storage")
-
-
-def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
-    """Run a coroutine to its end, also for a caller who blocks a running event loop with it.
-
-    0.7's synchronous methods could be called anywhere, so callers inside a loop are served by a
-    helper thread instead of being refused. When the loop that is blocked is the background loop,
-    nothing can run on it meanwhile: the coroutine gets a loop of its own, which costs it new
-    connections but ends.
-    """
-    if asyncio._get_running_loop() is None:
-        return run_sync(make(), what=what)
-    from concurrent.futures import ThreadPoolExecutor
-
-    run = asyncio.run if in_background_loop() else partial(run_sync, what=what)
-    with ThreadPoolExecutor(1, thread_name_prefix="infra-core-blocking") as pool:
-        return pool.submit(lambda: run(make())).result()
 
 
 class FileClient:

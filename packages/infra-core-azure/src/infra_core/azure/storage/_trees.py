@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ._blobs import BlobInfo, list_relative
-from ._errors import StorageError, TreeTransferError
-from ._files import FileClient, run_blocking
+from ._blocking import run_blocking
+from ._errors import StorageError, TreeTransferError, UnsafeNamesError
+from ._files import FileClient
 from ._names import tree_prefix
 from ._tree_run import TreeRun
 from ._tree_types import (
@@ -120,8 +121,10 @@ class TreeClient(FileClient):
         failed: list[FileOutcome] = []
         try:
             report = await run.run()
-        except StorageError as error:
-            # Nothing was transferred, for the listing failed or a name is unsafe.
+        except UnsafeNamesError:  # asked for, and no failure that passes
+            await self._in_journal(lambda journal: journal.settle(number))
+            raise
+        except StorageError as error:  # nothing was transferred, for the listing failed
             await self._failed(error, name, number, raise_on_error)
             run.report.failed += 1
             return run.report
