@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import itertools
 import logging
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any
@@ -495,3 +496,36 @@ async def test_changes_of_the_configuration_hold_from_the_next_run_on() -> None:
     subject.config.concurrency = 1
     await subject.run([("a", succeed)])
     assert subject.stats.done == 1
+
+
+async def test_each_task_can_have_an_asyncio_task_of_its_own() -> None:
+    """With `own_task=True` no two tasks see the same `asyncio.current_task()`."""
+    seen: list[asyncio.Task[Any] | None] = []
+
+    async def task() -> None:
+        seen.append(asyncio.current_task())
+
+    await runtime(3, own_task=True).run((str(n), task) for n in range(40))
+    assert len(seen) == len(set(seen)) == 40
+
+
+async def test_a_long_source_takes_flat_memory() -> None:
+    """Twenty thousand tasks leave no more behind than a few hundred do."""
+    subject = runtime(50, task_timeout=30.0)
+    await subject.run((str(n), succeed) for n in range(500))
+    tracemalloc.start()
+    try:
+        await subject.run((str(n), succeed) for n in range(20_000))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 300_000
+
+
+async def test_ids_need_not_be_text() -> None:
+    """Any id is handed on as it is."""
+    subject = runtime(2, task_timeout=0.01)
+    tasks: Any = [(1, forever), ((2, "b"), succeed)]
+    late: list[Any] = []
+    await subject.run(tasks, on_timeout=late.append)
+    assert late == [1]

@@ -402,16 +402,23 @@ class TaskRun:
     def conclude(self) -> None:
         """Raise what the run ended with, if it was not success."""
         lost = tuple(self.stats.unresponsive)
+        behind = f"left behind, as they ignore cancellation: {', '.join(map(str, lost))}"
         error, self.error = self.error, None
         if error is not None:
             if lost:
-                add_note(error, f"left behind, as they ignore cancellation: {', '.join(lost)}")
+                add_note(
+                    error, f"left behind, as they ignore cancellation: {', '.join(map(str, lost))}"
+                )
             try:
                 raise error
             finally:
                 del error  # its traceback holds this frame
         if self._cancelled:
-            left = f"; left behind, as they ignore cancellation: {', '.join(lost)}" if lost else ""
+            left = (
+                f"; left behind, as they ignore cancellation: {', '.join(map(str, lost))}"
+                if lost
+                else ""
+            )
             raise RuntimeCancellationError(f"runtime cancelled{left}", unresponsive=lost)
         if self._drained and not self.intake.complete:
             raise RuntimeDrainedError(

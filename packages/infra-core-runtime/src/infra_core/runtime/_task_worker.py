@@ -56,6 +56,7 @@ async def work(  # noqa: C901 - the hot loop: a call per step would double its c
     options = run.options
     timeout = run.timeout if options.timed else None
     retry = options.retry
+    own_task = options.config.own_task
     quiet = options.sink is None and options.on_outcome is None and options.on_progress is None
     stats = run.stats
     take = run.intake.take
@@ -99,7 +100,7 @@ async def work(  # noqa: C901 - the hot loop: a call per step would double its c
         else:
             await _report(run, worker, status, value, error, now - began)
             value = error = None
-        if worker.verdict is not None or _cancel_requested(task):
+        if worker.verdict is not None or own_task or _cancel_requested(task):
             return
         if now > run.slice_end and run.starved(now):
             await asyncio.sleep(0)
