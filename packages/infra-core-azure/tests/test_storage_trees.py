@@ -1,0 +1,311 @@
+"""Trees over a container in memory: round trips, plans, hostile names, memory; no network."""
+
+import asyncio
+import base64
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape
+
+import pytest
+from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
+
+from infra_core.azure.storage import (
+    AzureStorageSettings,
+    LocalFileChangedError,
+    TransferOptions,
+    TreeReport,
+    UnsafeNamesError,
+)
+from infra_core.azure.storage._config import resolve_config
+from infra_core.azure.storage._download import download_blob
+from infra_core.azure.storage._errors import request_error
+from infra_core.azure.storage._names import unsafe_reason
+from infra_core.azure.storage._tree_run import TreeRun
+from infra_core.azure.storage._tree_types import FileOutcome, TreeRules
+from infra_core.azure.storage._upload import upload_path
+from infra_core.azure.storage._wire import BlobWire, Reply
+
+CONNECTION = "AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a"
+
+
+class MemoryWire(BlobWire):
+    """A container in memory behind the one method through which all requests go."""
+
+    def __init__(self, **options: Any) -> None:
+        settings = AzureStorageSettings(
+            "box", CONNECTION, options=TransferOptions(concurrency=4, **options)
+        )
+        config = resolve_config(settings, "strict")
+        assert config is not None
+        super().__init__(config)
+        self.blobs: dict[str, bytes] = {}
+        self.etags: dict[str, str] = {}
+        self.blocks: dict[str, bytes] = {}
+        self.requests: list[tuple[str, str | None]] = []
+
+    def put(self, name: str, data: bytes) -> None:
+        self.blobs[name] = data
+        self.etags[name] = f'"{len(self.requests)}-{len(data)}-{os.urandom(4).hex()}"'
+
+    async def send_once(
+        self,
+        method: str,
+        name: str | None,
+        operation: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | bytearray | memoryview | None = None,
+        expect: int = 0,
+    ) -> Reply:
+        await asyncio.sleep(0)
+        self.requests.append((method, name))
+        params, headers = params or {}, headers or {}
+        if name is None:
+            return Reply(200, {}, self.listing(params.get("prefix", "")))
+        if params.get("comp") == "block":
+            self.blocks[params["blockid"]] = bytes(body or b"")
+            return Reply(201, {}, b"")
+        self.check(name, headers, method, operation)
+        if method == "DELETE":
+            del self.blobs[name]
+            return Reply(202, {}, b"")
+        if method == "PUT":
+            data = bytes(body or b"")
+            if params.get("comp") == "blocklist":
+                ids = data.decode().split("<Latest>")[1:]
+                data = b"".join(self.blocks[part.partition("<")[0]] for part in ids)
+            self.put(name, data)
+            return Reply(201, {"ETag": self.etags[name]}, b"")
+        return self.get(method, name, headers, operation)
+
+    def check(self, name: str, headers: Mapping[str, str], method: str, operation: str) -> None:
+        wanted = headers.get("If-Match")
+        if headers.get("If-None-Match") == "*" and name in self.blobs:
+            raise request_error(409, "BlobAlreadyExists", "", blob=name, operation=operation)
+        if wanted and wanted != self.etags.get(name):
+            raise request_error(412, "ConditionNotMet", "", blob=name, operation=operation)
+        if method != "PUT" and name not in self.blobs:
+            raise request_error(404, "BlobNotFound", "", blob=name, operation=operation)
+
+    def get(self, method: str, name: str, headers: Mapping[str, str], operation: str) -> Reply:
+        data = self.blobs[name]
+        md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
+        found = {"ETag": self.etags[name], "Content-Length": str(len(data)), "Content-MD5": md5}
+        if method == "HEAD" or "x-ms-range" not in headers:
+            return Reply(200, found, b"" if method == "HEAD" else data)
+        if not data:
+            raise request_error(416, "InvalidRange", "", blob=name, operation=operation)
+        start, end = map(int, headers["x-ms-range"].removeprefix("bytes=").split("-"))
+        part = data[start : end + 1]
+        found["Content-Range"] = f"bytes {start}-{start + len(part) - 1}/{len(data)}"
+        found["x-ms-blob-content-md5"] = md5
+        return Reply(206, found, part)
+
+    def listing(self, prefix: str) -> bytes:
+        items = "".join(
+            f"<Blob><Name>{escape(name)}</Name><Properties><Content-Length>{len(data)}"
+            f"</Content-Length><Etag>{escape(self.etags[name])}</Etag><Content-MD5>"
+            f"{base64.b64encode(hashlib.md5(data).digest()).decode()}</Content-MD5>"
+            "</Properties></Blob>"
+            for name, data in self.blobs.items()
+            if name.startswith(prefix)
+        )
+        return f"<EnumerationResults><Blobs>{items}</Blobs></EnumerationResults>".encode()
+
+
+def run(
+    wire: MemoryWire, direction: Any, root: Path, prefix: str = "", **rules: Any
+) -> tuple[TreeReport, list[FileOutcome]]:
+    outcomes: list[FileOutcome] = []
+    dry = rules.pop("dry_run", False)
+    tree = TreeRun(
+        wire, direction, root, prefix, TreeRules(**rules), dry_run=dry, on_outcome=outcomes.append
+    )
+    return asyncio.run(tree.run()), sorted(outcomes, key=lambda o: (o.name, o.action))
+
+
+def files_of(root: Path) -> dict[str, bytes]:
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+part = st.text(st.sampled_from("abAB.é "), min_size=1, max_size=3).filter(lambda t: t.strip(". "))
+paths = st.lists(part, min_size=1, max_size=3).map("/".join)
+trees = st.dictionaries(paths, st.binary(max_size=30), max_size=8)
+quick = hypothesis_settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+
+
+def write(root: Path, tree: dict[str, bytes]) -> dict[str, bytes]:
+    """Write what fits together on a file system."""
+    kept = {}
+    for name, data in sorted(tree.items()):
+        if any(name.startswith(other + "/") for other in kept):
+            continue
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+        kept[name] = data
+    return kept
+
+
+@quick
+@given(trees)
+def test_what_went_up_comes_down_the_same(tree: dict[str, bytes]) -> None:
+    """Any folder: up, again up (nothing to do), down elsewhere or refused as a whole."""
+    with tempfile.TemporaryDirectory() as folder:
+        root, target = Path(folder, "a"), Path(folder, "b")
+        root.mkdir()
+        files = write(root, tree)
+        wire = MemoryWire(block_size=1024)
+        report, _ = run(wire, "up", root, "p/")
+        assert report.transferred == len(files)
+        assert run(wire, "up", root, "p/")[0].skipped == len(files)
+        try:
+            run(wire, "down", target, "p/")
+        except UnsafeNamesError as error:  # names that differ only in case
+            assert error.names
+            assert not target.exists()
+        else:
+            assert (files_of(target) if target.exists() else {}) == files
+
+
+@quick
+@given(trees, trees, st.booleans(), st.sampled_from(["up", "down"]), st.data())
+def test_plan_and_run_are_one(
+    here: dict[str, bytes], there: dict[str, bytes], delete: bool, way: str, data: st.DataObject
+) -> None:
+    """Whatever stands on both sides, the dry run tells what the run then does."""
+    rules: dict[str, Any] = {
+        "delete": delete,
+        "overwrite": data.draw(st.sampled_from(["always", "never", "if-unchanged"])),
+        "compare": data.draw(st.sampled_from(["hash", "size", "nothing"])),
+        "exclude": data.draw(st.sampled_from([(), ("a*",)])),
+        "on_unsafe": "skip",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "a")
+        root.mkdir()
+        write(root, here)
+        wire = MemoryWire(block_size=1024)
+        for name, content in there.items():
+            wire.put(name, content)
+        before, blobs = files_of(root), dict(wire.blobs)
+        _, planned = run(wire, way, root, dry_run=True, **rules)
+        assert (files_of(root), wire.blobs) == (before, blobs)
+        report, done = run(wire, way, root, **rules)
+        if report.failed:  # a folder stands where a file shall be, or the other way round
+            return
+        assert done == planned
+        if delete and way == "up" and report.files and report.ok:
+            wanted = {name for name in wire.blobs if not (rules["exclude"] and unplain(name))}
+            assert wanted <= files_of(root).keys() | {""}
+
+
+def unplain(name: str) -> bool:
+    return name.rpartition("/")[2].startswith("a")
+
+
+hostile = st.text(st.sampled_from("ab/.\\:C\t~"), min_size=1, max_size=9)
+
+
+@quick
+@given(st.dictionaries(hostile, st.just(b"x"), min_size=1, max_size=6))
+def test_no_container_writes_outside_the_target(blobs: dict[str, bytes]) -> None:
+    """Hostile names are rejected one by one; what is written lies in the target."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder, "deep", "target")
+        wire = MemoryWire()
+        for name, content in blobs.items():
+            wire.put("p/" + name, content)
+        report, _ = run(wire, "down", target, "p/", on_unsafe="skip")
+        everything = {p for p in Path(folder).rglob("*") if p.is_file()}
+        assert all(p.is_relative_to(target) for p in everything)
+        for path in everything:
+            assert unsafe_reason(path.relative_to(target).as_posix()) is None
+        if report.rejected:
+            with pytest.raises(UnsafeNamesError):
+                run(wire, "down", Path(folder, "other"), "p/")
+            assert not Path(folder, "other").exists()
+
+
+def test_backslash_in_a_blob_name_is_refused(tmp_path: Path) -> None:
+    """Azurite never holds one, Azure may."""
+    wire = MemoryWire()
+    wire.put("a\\..\\b", b"x")
+    with pytest.raises(UnsafeNamesError, match="backslash"):
+        run(wire, "down", tmp_path / "t")
+
+
+def test_file_that_changes_while_blocks_are_read_is_not_stored(tmp_path: Path) -> None:
+    """Half of the old and half of the new file would be neither."""
+    path = tmp_path / "big"
+    path.write_bytes(b"a" * 5000)
+    wire = MemoryWire(block_size=1024)
+
+    async def go() -> None:
+        await upload_path(wire, path, "big", on_bytes=lambda _: os.utime(path, (1, 1)))
+
+    with pytest.raises(LocalFileChangedError, match="upload it again"):
+        asyncio.run(go())
+    assert "big" not in wire.blobs
+
+
+def test_local_change_during_a_download_is_kept(tmp_path: Path) -> None:
+    """With if-unchanged, what somebody wrote meanwhile is not overwritten."""
+    (tmp_path / "a").write_bytes(b"old")
+    wire = MemoryWire()
+    wire.put("a", b"longer")
+    whole = wire.get
+
+    def meddle(*args: Any) -> Reply:
+        (tmp_path / "a").write_bytes(b"somebody's")
+        return whole(*args)
+
+    setattr(wire, "get", meddle)  # noqa: B010 - a method, replaced for once
+    report, outcomes = run(wire, "down", tmp_path, overwrite="if-unchanged")
+    assert report.failed == 1
+    assert isinstance(outcomes[0].error, LocalFileChangedError)
+    assert (tmp_path / "a").read_bytes() == b"somebody's"
+
+
+def test_cancelled_download_leaves_no_partial_file(tmp_path: Path) -> None:
+    """0.7 left its temporary files behind."""
+    wire = MemoryWire(block_size=1024)
+    wire.put("big", os.urandom(100_000))
+
+    async def go() -> None:
+        def stop(count: int) -> None:
+            task.cancel()
+
+        task = asyncio.create_task(download_blob(wire, "big", tmp_path / "big", on_bytes=stop))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(go())
+    assert not list(tmp_path.iterdir())
+
+
+def test_memory_does_not_grow_with_the_names(tmp_path: Path) -> None:
+    """A hundred thousand names of the other side take a bounded cache, not a dictionary."""
+    code = (
+        "import resource\n"
+        "from infra_core.azure.storage._tree_index import TreeIndex\n"
+        "from infra_core.azure.storage._blobs import BlobInfo\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "index, before = TreeIndex(), peak()\n"
+        "for start in range(0, 100_000, 5000):\n"
+        "    index.add([BlobInfo(f'run/{n // 999:05}/file-{n:09}' + 'x' * 200, n, b'0' * 16)\n"
+        "               for n in range(start, start + 5000)], folded=True)\n"
+        "index.find_collisions()\n"
+        "assert sum(len(batch) for batch in index.accepted()) == 100_000\n"
+        "print(peak() - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 64  # MiB; the names alone are above 50, twice
