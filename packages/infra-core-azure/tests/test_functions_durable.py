@@ -55,7 +55,15 @@ class TestFollowing:
             host.orchestrator(_PATH, ["Running", "Running", "Completed"], retry_after=7)
             async with _client(host) as client:
                 await client.start_and_wait(_PATH, poll_interval=1)
-        assert [wait for wait in time.slept if wait] == [7.0, 7.0]
+        assert [wait for wait in time.slept if wait] == [7.0, 7.0, 7.0]
+
+    async def test_a_wait_beyond_the_deadline_is_not_waited_for(self) -> None:
+        """The first question is asked at once then, and the deadline kept."""
+        with FunctionsHost() as host, fast_time() as time:
+            host.orchestrator(_PATH, ["Completed"], retry_after=3600, output=1)
+            async with _client(host) as client:
+                assert (await client.start_and_wait(_PATH, timeout=60)).output == 1
+        assert not any(time.slept)
 
     async def test_without_a_word_of_the_host_the_interval_counts(self) -> None:
         """poll_interval seconds."""

@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from infra_core.azure.job_store import (
+    AsyncAzureTableJobStore,
+    AsyncJobStore,
     AzureTableError,
+    AzureTableJobStore,
     JobExistsError,
     JobRecord,
     JobStore,
     SqliteJobStore,
+    TableConfig,
 )
 from infra_core.azure.job_store.conformance import JobStoreConformance
 
@@ -144,6 +148,15 @@ def test_a_failed_write_leaves_nothing_locked(tmp_path: Path) -> None:
             one.create(JobRecord("batch", "job"))
         other.create(JobRecord("batch", "next"))
         assert one.fetch("batch", "next") is not None
+
+
+def test_the_stores_are_what_the_protocols_say(tmp_path: Path) -> None:
+    """`JobStore` and `AsyncJobStore` can be asked for at run time."""
+    config = TableConfig("UseDevelopmentStorage=true", "jobs")
+    assert isinstance(SqliteJobStore(tmp_path / "jobs.sqlite3"), JobStore)
+    with AzureTableJobStore(config=config) as table:
+        assert isinstance(table, JobStore)
+    assert isinstance(AsyncAzureTableJobStore(config=config), AsyncJobStore)
 
 
 def test_making_a_store_touches_no_file(tmp_path: Path) -> None:

@@ -78,12 +78,15 @@ class DurableCaller:
                 raise OrchestrationError("the instance has no status URL; pass what start() gave")
             status = instance.finished
         else:
+            # The starter's own Retry-After is for the first question.
+            first = instance.retry_after or 0.0
             try:
                 status = await poll_until_async(
                     lambda: self.ask(url),
                     lambda state: state.is_terminal,
                     timeout=timeout,
                     poll_interval=poll_interval,
+                    initial_delay=first if first < timeout else 0.0,
                     on_poll=on_poll,
                     label=sanitize_url(url),
                 )
