@@ -406,20 +406,14 @@ class TaskRun:
         error, self.error = self.error, None
         if error is not None:
             if lost:
-                add_note(
-                    error, f"left behind, as they ignore cancellation: {', '.join(map(str, lost))}"
-                )
+                add_note(error, behind)
             try:
                 raise error
             finally:
                 del error  # its traceback holds this frame
         if self._cancelled:
-            left = (
-                f"; left behind, as they ignore cancellation: {', '.join(map(str, lost))}"
-                if lost
-                else ""
-            )
-            raise RuntimeCancellationError(f"runtime cancelled{left}", unresponsive=lost)
+            message = f"runtime cancelled; {behind}" if lost else "runtime cancelled"
+            raise RuntimeCancellationError(message, unresponsive=lost)
         if self._drained and not self.intake.complete:
             raise RuntimeDrainedError(
                 "runtime drained: every task that had begun is done, the source of tasks has not "
