@@ -515,6 +515,9 @@ def test_one_client_many_loops_and_threads(make: Make, tmp_path: Path) -> None:
     client = make()
     base = tmp_path / "base"
     errors: list[BaseException] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()  # what other tests and their tools left is not meant here
 
     def work(index: int) -> None:
         try:

@@ -45,6 +45,7 @@ class FaultProxy:
     match: Callable[[str], bool] = lambda line: True
     seen: list[str] = field(default_factory=list)
     broken: int = 0
+    tasks: set[Any] = field(default_factory=set)
 
     def start(self) -> "FaultProxy":
         ready = threading.Event()
@@ -63,7 +64,8 @@ class FaultProxy:
             for task in tasks:
                 task.cancel()
             self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            self.loop.run_until_complete(asyncio.sleep(0))
+            for _ in range(3):  # transports close in the turns that follow
+                self.loop.run_until_complete(asyncio.sleep(0))
             self.loop.close()
 
         self.thread = threading.Thread(target=run)
@@ -80,6 +82,8 @@ class FaultProxy:
         return f"http://127.0.0.1:{self.port}{urlsplit(self.upstream).path}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        self.tasks.add(task)  # Python 3.10 holds it by a weak reference only
         try:
             while head := await self.head(reader):
                 body = await reader.readexactly(self.length(head))
@@ -95,6 +99,7 @@ class FaultProxy:
             pass  # the client is gone, or the test is over
         finally:
             writer.close()
+            self.tasks.discard(task)
 
     async def answer(
         self, fault: str, head: bytes, body: bytes, writer: asyncio.StreamWriter

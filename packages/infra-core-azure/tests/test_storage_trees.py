@@ -145,7 +145,7 @@ quick = hypothesis_settings(
 
 def write(root: Path, tree: dict[str, bytes]) -> dict[str, bytes]:
     """Write what fits together on a file system."""
-    kept = {}
+    kept: dict[str, bytes] = {}
     for name, data in sorted(tree.items()):
         if any(name.startswith(other + "/") for other in kept):
             continue
