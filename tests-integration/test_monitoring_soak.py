@@ -83,7 +83,7 @@ class Client:
         return "_logs/" + path.name
 
 
-log = RunLogWriter(root, azure_client=Client(), max_bytes=40_000, mirror_interval=0.02)
+log = RunLogWriter(root, azure_client=Client(), max_bytes=200_000, mirror_interval=0.02)
 telemetry = TelemetryClient(
     config=TelemetryConfig(ingestion),
     service_name=name,
@@ -117,8 +117,8 @@ async def main():
         for number in range(lines):
             heartbeat.set_slug(f"item-{number}")
             step("loop", number)
-            if number == lines // 2:
-                print("half", flush=True)
+            if number == 75:
+                print("in the middle", flush=True)
             await asyncio.sleep(0)
         for worker in workers:
             await asyncio.to_thread(worker.join)
@@ -127,9 +127,7 @@ async def main():
 asyncio.run(main())
 telemetry.close(30)
 stats = telemetry.stats()
-mirrored = False
-for attempt in range(100):
-    mirrored = mirrored or log.flush(0.2)
+mirrored = any(log.flush(1) for attempt in range(20))
 print(json.dumps({
     "tracked": stats.tracked, "delivered": stats.delivered, "pending": stats.pending,
     "dropped": dict(stats.dropped_by_reason), "mirrored": mirrored,
@@ -189,14 +187,14 @@ def test_nothing_is_unaccounted_for_after_a_bad_night(
     with IngestionServer() as server:
         server.plan(*faults(7))
 
-        def start(name: str) -> subprocess.Popen[str]:
+        def start(name: str, lines: int) -> subprocess.Popen[str]:
             arguments = (
                 str(tmp_path),
                 server.connection_string,
                 azurite.connection_string,
                 str(container.container_name),
                 name,
-                str(LINES),
+                str(lines),
                 str(THREADS),
             )
             return subprocess.Popen(
@@ -206,16 +204,16 @@ def test_nothing_is_unaccounted_for_after_a_bad_night(
                 text=True,
             )
 
-        killed = [start("killed-1"), start("killed-2")]
+        killed = [start("killed-1", 10**9), start("killed-2", 10**9)]
         for index, run in enumerate(killed, start=1):
             assert run.stdout is not None
-            assert run.stdout.readline() == "half\n"
+            assert run.stdout.readline() == "in the middle\n"
             run.kill()
             run.communicate()
             status = read_heartbeat(tmp_path / f"killed-{index}")
             assert status.state is HeartbeatState.DEAD, status
 
-        survivor = start("survivor")
+        survivor = start("survivor", LINES)
         out, errors = survivor.communicate(timeout=55)
         assert survivor.returncode == 0, errors
         assert read_heartbeat(tmp_path / "survivor").state is HeartbeatState.STOPPED

@@ -384,7 +384,8 @@ def test_interrupt_main_on_error_interrupts_the_main_thread(
     monitor = make(azure_client=client, interrupt_main_on_error=True)
     with pytest.raises(KeyboardInterrupt):
         monitor.start()
-        threading.Event().wait(SOON)
+        for _ in range(200):  # a signal right before a wait is noticed after it
+            threading.Event().wait(0.05)
 
 
 def test_stop_does_not_wait_for_ever_for_the_last_upload(

@@ -695,6 +695,37 @@ def test_a_replaced_local_file_is_mirrored_from_its_start(make: Make, container:
     assert [event["event"] for event in container.events()] == ["old", "new"]
 
 
+def test_a_log_that_was_removed_altogether_is_no_endless_work(
+    make: Make, container: Container, tmp_path: Path
+) -> None:
+    """Lines that somebody removed before they were mirrored are not waited for."""
+    log = make(Client(container), max_bytes=1024, mirror_interval=60)
+    log.write("first")
+    assert log.flush(SOON)
+    for number in range(50):
+        log.write("removed", number=number)
+    for path in (tmp_path / "_logs").iterdir():
+        path.unlink()
+    log.write("new")
+    log.flush(0.5)
+    assert log.flush(SOON)
+    assert container.events()[-1]["event"] == "new"
+
+
+def test_a_broken_state_file_costs_a_repetition_at_most(
+    make: Make, container: Container, tmp_path: Path
+) -> None:
+    """Nonsense in the state is a new state: lines may be doubled, never lost."""
+    state = tmp_path / "_state" / "run_log_mirror.json"
+    state.parent.mkdir()
+    for nonsense in ("", "[]", '{"segment": "x"}', '{"segment": null, "offset": 1}'):
+        state.write_text(nonsense)
+        log = make(Client(container))
+        log.write(f"after {nonsense}")
+        assert log.close(SOON)
+        assert container.events()[-1]["event"] == f"after {nonsense}"
+
+
 def test_several_writers_share_one_mirror(make: Make, container: Container) -> None:
     """Whoever mirrors takes everybody's lines, and everybody's flush waits for its own."""
     first, second = make(Client(container)), make(Client(container))

@@ -36,8 +36,10 @@ QUICK = SenderLimits(
 
 
 @pytest.fixture
-def server() -> Iterator[IngestionServer]:
-    """A server that speaks the ingestion protocol."""
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[IngestionServer]:
+    """A server that speaks the ingestion protocol, reached without any proxy."""
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with IngestionServer() as running:
         yield running
 
@@ -484,6 +486,45 @@ def test_a_journal_that_cannot_be_written_does_not_raise(
     assert client.flush(SOON)
     assert server.names() == ["started"]
     assert "missing from the journal" in caplog.text
+
+
+def test_a_proxy_is_honoured(server: IngestionServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP_PROXY gets the request with the whole URL; NO_PROXY goes around it."""
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, server.url)
+    config = TelemetryConfig("InstrumentationKey=k;IngestionEndpoint=http://ingest.example/")
+    with TelemetryClient(config=config, limits=QUICK) as client:
+        client.track_event("started")
+        assert client.flush(SOON)
+    assert server.batches[0].path == "http://ingest.example/v2.1/track"
+
+
+def test_an_unreadable_206_is_tried_again() -> None:
+    """Some items were refused and nobody knows which: better twice than lost."""
+    assert judge(Answer(206, b"oops"), 2).retry == [0, 1]
+    assert judge(Answer(206, b'{"errors": []}'), 2).delivered == [0, 1]
+
+
+def test_events_are_delivered_where_no_thread_can_be_started(
+    server: IngestionServer, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the very end of the interpreter the caller delivers, with one try."""
+
+    class Refused(threading.Thread):
+        def start(self) -> None:
+            if self.name == "infra-core-telemetry":
+                raise RuntimeError("can't create new thread at interpreter shutdown")
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", Refused)
+    server.plan(reply(200), reply(503))
+    client = connect()
+    client.track_event("started")
+    client.track_event("completed")
+    monkeypatch.undo()
+    stats = client.stats()
+    assert (stats.delivered, stats.pending) == (1, 0)
+    assert stats.dropped_by_reason == {"closed:http_503": 1}
 
 
 # Bounds

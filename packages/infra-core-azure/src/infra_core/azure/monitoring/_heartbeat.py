@@ -242,13 +242,13 @@ class HeartbeatMonitor:
         with self._wake:
             beat = self._compose(state)
         self._write(beat)
-        if self._log_writer is not None:
-            self._log_writer.write("heartbeat", timestamp=beat["timestamp"], slug=beat["slug"])
         try:
             self._uploads.post(beat)
         except Exception as error:
             self._tell(error)
             raise
+        if self._log_writer is not None:
+            self._log_writer.write("heartbeat", timestamp=beat["timestamp"], slug=beat["slug"])
 
     def _compose(self, state: str) -> dict[str, Any]:
         """Make the next beat; the caller holds the lock."""

@@ -80,6 +80,10 @@ def _by_item(answer: Answer, count: int) -> Verdict:
     """Judge by the `errors` that the body lists; those not listed share the batch's fate."""
     verdict = Verdict()
     refused = _errors(answer.body)
+    if refused is None:
+        if answer.status == 206:  # some were refused, and nobody knows which
+            return Verdict(retry=list(range(count)), reason="http_206_unreadable")
+        refused = {}
     for index in range(count):
         status = refused.get(index)
         if status is None and answer.status == 400:
@@ -94,12 +98,12 @@ def _by_item(answer: Answer, count: int) -> Verdict:
     return verdict
 
 
-def _errors(body: bytes) -> dict[int, int]:
+def _errors(body: bytes) -> dict[int, int] | None:
     try:
         errors = json.loads(body)["errors"]
         return {int(error["index"]): int(error["statusCode"]) for error in errors}
     except (ValueError, KeyError, TypeError, RecursionError):
-        return {}
+        return None
 
 
 def parse_retry_after(value: str | None, now: float) -> float | None:

@@ -152,6 +152,7 @@ class RunLogMirror:
             if closing.is_set():
                 return
             self._news.clear()
+            before = self._reached
             try:
                 target = target or self._target()
                 if target is None:
@@ -162,9 +163,11 @@ class RunLogMirror:
                 mirrored = self._pass(target)
                 failures, pause = 0, target.interval if mirrored else _FOREIGN_PASS
             except Exception as error:  # noqa: BLE001 - whatever the client raises, we go on
+                if self._reached > before:  # a flaw in the connection, no outage
+                    failures = 0
                 self._report(error, failures)
                 target = None  # the client may have come to its senses
-                pause = max(self._interval, _BACKOFF.ceiling(failures))
+                pause = self._interval if self._reached > before else _BACKOFF.ceiling(failures)
                 failures += 1
             if self._reached < self._wanted:
                 self._news.set()
@@ -174,6 +177,7 @@ class RunLogMirror:
 
     def _pass(self, target: MirrorTarget) -> bool:
         """Mirror what is there; False when another process is at it."""
+        wanted = self._wanted
         with sole_mirror(self._lock_path) as ours:
             state = MirrorState.load(self._state_path)
             if ours:
@@ -185,6 +189,11 @@ class RunLogMirror:
                 if self._keep is not None:
                     self._log.remove_before(state.segment, keep=self._keep)
         self._note(state.reached)
+        if ours:
+            with self._changed:
+                if self._wanted == wanted > self._reached:
+                    # All that exists is mirrored: what is missing was removed by somebody.
+                    self._wanted = self._reached
         return ours
 
     def _save(self, state: MirrorState) -> None:

@@ -54,6 +54,8 @@ class MirrorState:
         try:
             data = json.loads(path.read_bytes())
             state = cls(**{name: data[name] for name in cls.__dataclass_fields__})
+            for name in ("segment", "offset", "blob", "position", "blocks"):
+                setattr(state, name, int(getattr(state, name)))
             state.head = (str(state.head[0]), int(state.head[1]))
             state.blob_start = (int(state.blob_start[0]), int(state.blob_start[1]))
         except (OSError, ValueError, KeyError, TypeError, IndexError):

@@ -8,7 +8,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from infra_core.runtime import RetryPolicy, clock
 
@@ -113,7 +113,8 @@ class Sender(Generic[T, E]):
     _hurries: int
     _dropped: Counter[str]
     _unlogged: dict[str, int]
-    _finalizer: bool
+    _finalizer: Any
+    _alone: bool
     _closed: bool
     _thread: threading.Thread | None
 
@@ -156,6 +157,7 @@ class Sender(Generic[T, E]):
                 self._changed.notify_all()
             exiting = self._exiting
         self._log_losses()
+        self._deliver_alone()
         if exiting:  # tracked by an exit handler that ran after ours: now or never
             self.flush(self._limits.exit_seconds)
 
@@ -178,6 +180,8 @@ class Sender(Generic[T, E]):
                 if self._thread is None:
                     self._start()
                 self._changed.notify_all()
+        self._deliver_alone()
+        with self._changed:
             done = self._changed.wait_for(lambda: self._settled() >= target, timeout)
             return done and sum(self._dropped.values()) == lost
 
@@ -205,6 +209,9 @@ class Sender(Generic[T, E]):
         if self._at_exit:
             atexit.unregister(self._finish)
             self._at_exit = False
+        if self._finalizer is not None:
+            self._finalizer.cancel()
+            self._finalizer = None
         return done
 
     def stats(self) -> TelemetryStats:
@@ -226,9 +233,7 @@ class Sender(Generic[T, E]):
         try:
             thread.start()
         except RuntimeError:  # the interpreter is ending and allows no threads
-            self._drop(len(self._queue), "interpreter_exit")
-            self._queue.clear()
-            self._queued_bytes = 0
+            self._alone = True
             return
         self._thread = thread
         if not self._at_exit:
@@ -236,9 +241,8 @@ class Sender(Generic[T, E]):
             atexit.register(self._finish)
         # Children of multiprocessing leave without running atexit, but run these.
         util = sys.modules.get("multiprocessing.util")
-        if util is not None and not self._finalizer:
-            self._finalizer = True
-            util.Finalize(None, self._finish, exitpriority=100)
+        if util is not None and self._finalizer is None:
+            self._finalizer = util.Finalize(None, self._finish, exitpriority=100)
 
     def _run(self) -> None:
         while True:
@@ -255,11 +259,16 @@ class Sender(Generic[T, E]):
                     self._changed.notify_all()
                 self._log_losses()
 
+    def _deliver_alone(self) -> None:
+        """Deliver in the calling thread, one try each, when there can be no other thread."""
+        while self._alone and (batch := self._next_batch()) is not None:
+            self._deliver(batch)
+
     def _next_batch(self) -> list[T] | None:
         """Wait for a batch; `None` when the thread is to end."""
         limits = self._limits
         with self._changed:
-            if not self._queue and not self._closed:
+            if not self._queue and not self._closed and not self._alone:
                 self._changed.wait_for(
                     lambda: self._queue or self._closed, timeout=limits.idle_seconds
                 )
@@ -284,6 +293,7 @@ class Sender(Generic[T, E]):
     def _is_due(self) -> bool:
         return (
             self._closed
+            or self._alone
             or len(self._queue) >= self._limits.batch_items
             or self._queued_bytes >= self._limits.batch_bytes
             or self._settled() < self._flush_to
@@ -339,9 +349,10 @@ class Sender(Generic[T, E]):
         """
         with self._changed:
             self._changed.wait_for(
-                lambda: self._closed or self._hurries > hurries >= 0, timeout=seconds
+                lambda: self._closed or self._alone or self._hurries > hurries >= 0,
+                timeout=seconds,
             )
-            return not self._closed
+            return not self._closed and not self._alone
 
     # Accounts
 
@@ -406,6 +417,7 @@ class Sender(Generic[T, E]):
         self._tracked = self._delivered = self._retried = self._flush_to = self._hurries = 0
         self._dropped = Counter()
         self._unlogged = {}
-        self._finalizer = False
+        self._finalizer = None
+        self._alone = False
         self._closed = False
         self._thread = None
