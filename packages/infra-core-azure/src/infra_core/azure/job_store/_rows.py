@@ -1,4 +1,4 @@
-"""What the backends exchange with the semantics above them: rows, queries and two refusals."""
+"""What the backends exchange with the semantics above them: rows, queries and refusals."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ __all__ = [
     "Row",
     "RowChangedError",
     "RowExistsError",
+    "RowUnknownError",
     "plan_batches",
 ]
 
@@ -51,6 +52,10 @@ class RowExistsError(Exception):
     """An insert met a row of the same keys."""
 
 
+class RowUnknownError(Exception):
+    """The answer to an insert was lost; `__cause__` is what lost it."""
+
+
 class RowChangedError(Exception):
     """A conditional write met another version, or no row at all."""
 
@@ -59,7 +64,10 @@ class Backend(Protocol):
     """The seven primitives a backend provides; each is atomic."""
 
     def insert(self, row: Row) -> str:
-        """Store a new row; return its version. `RowExistsError` when it is there."""
+        """Store a new row; return its version. `RowExistsError` when it is there.
+
+        `RowUnknownError` when the answer was lost: the row may be there or not.
+        """
 
     def upsert(self, row: Row) -> str:
         """Store a row in place of whatever is there; return its version."""

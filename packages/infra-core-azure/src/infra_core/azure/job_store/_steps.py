@@ -17,7 +17,7 @@ from ._binding import RecordBinding, same_write, status_of, updated_at
 from ._entity import to_utc
 from ._keys import escape_key, unescape_key
 from ._records import JobStatus, utc_now
-from ._rows import Query, Row, RowChangedError, RowExistsError
+from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError
 
 __all__ = ["Call", "JobSteps", "drive", "drive_async"]
 
@@ -75,7 +75,7 @@ async def drive_async(backend: Callable[[Call], Awaitable[Any]], steps: Steps[T]
 
 def _noted(error: Exception, call: Call) -> Exception:
     """Say which job an error of the service is about; the service does not."""
-    if not isinstance(error, (RowExistsError, RowChangedError)):
+    if not isinstance(error, (RowExistsError, RowChangedError, RowUnknownError)):
         first = call.args[0]
         if isinstance(first, Row):
             batch_id, job_id = _ids(first)
@@ -112,7 +112,20 @@ class JobSteps(Generic[RecordT]):
                 batch_id, job_id = _ids(row)
                 raise JobExistsError(batch_id, job_id) from None
             etag = stored.etag
+        except RowUnknownError as error:
+            etag = yield from self._landed(row, error.__cause__ or error)
         return self.binding.stamp(record, etag)
+
+    def _landed(self, row: Row, cause: BaseException) -> Steps[str | None]:
+        """Return the version of an insert whose answer was lost, or raise what lost it."""
+        try:
+            stored = yield Call("get", (row.partition, row.key))
+        except Exception:  # noqa: BLE001 - the first error says more
+            raise cause from None
+        if stored is None or not same_write(row, stored):
+            raise cause from None
+        etag: str | None = stored.etag
+        return etag
 
     def save(self, record: RecordT) -> Steps[RecordT]:
         """Store a record in place of whatever is there."""

@@ -9,12 +9,13 @@ from azure.core.exceptions import (
     ResourceExistsError,
     ResourceModifiedError,
     ResourceNotFoundError,
+    ServiceResponseError,
 )
 from azure.data.tables import TableClient, UpdateMode
 
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._records import JobRecord
-from ._rows import Query, Row, RowChangedError, RowExistsError, plan_batches
+from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, plan_batches
 from ._steps import JobSteps
 from ._sync import SyncJobStore
 from ._table_clients import acquire_client
@@ -134,6 +135,8 @@ class _TableRows:
             return etag_of(self.client().create_entity(entity_of(row)))
         except ResourceExistsError as error:
             raise RowExistsError from error
+        except ServiceResponseError as error:  # the SDK sends no POST again
+            raise RowUnknownError from error
 
     def upsert(self, row: Row) -> str:
         return etag_of(self.client().upsert_entity(entity_of(row), mode=UpdateMode.REPLACE))

@@ -12,6 +12,8 @@ from azure.core.exceptions import (
     ResourceExistsError,
     ResourceModifiedError,
     ResourceNotFoundError,
+    ServiceRequestError,
+    ServiceResponseError,
 )
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
@@ -20,7 +22,7 @@ from infra_core.runtime import LoopLocal
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._protocol import StatusFilter
 from ._records import JobRecord
-from ._rows import Query, Row, RowChangedError, RowExistsError, plan_batches
+from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, plan_batches
 from ._steps import Call, JobSteps, Steps, drive_async
 from ._table_clients import malformed, table_client_options, tolerate_refusal
 from ._table_rows import entity_of, etag_of, odata_filter, read_token, row_of, write_token
@@ -239,6 +241,9 @@ class _AsyncTableRows:
             return etag_of(await client.create_entity(entity_of(row)))
         except ResourceExistsError as error:
             raise RowExistsError from error
+        except (ServiceRequestError, ServiceResponseError) as error:
+            # The SDK sends no POST again; over aiohttp a lost answer is a request error to it.
+            raise RowUnknownError from error
 
     async def upsert(self, row: Row) -> str:
         client = await self.client()

@@ -1,0 +1,140 @@
+"""Answers that get lost between Azurite and the Table stores: what was written is not denied."""
+
+import asyncio
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+from azure.core.exceptions import ServiceResponseError
+
+from infra_core.azure.job_store import (
+    AsyncAzureTableJobStore,
+    AzureTableJobStore,
+    JobExistsError,
+    JobRecord,
+    JobStatus,
+    TableConfig,
+    reset_table_client_cache,
+)
+from infra_core.azure.testing import AzuriteServer
+
+
+class _Proxy:
+    """Hands bytes on to Azurite; when told so, it drops the next answer to a write."""
+
+    def __init__(self, target: str) -> None:
+        parts = urlsplit(target)
+        self._target = (str(parts.hostname), int(parts.port or 80))
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        port = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}{parts.path}"
+        self.lose: str | None = None  # the request line's beginning
+        self.before = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, socket.create_connection(self._target) as server:
+            lost = threading.Event()
+
+            def answers() -> None:
+                try:
+                    while data := server.recv(65536):
+                        if lost.is_set():
+                            client.shutdown(socket.SHUT_RDWR)
+                            return
+                        client.sendall(data)
+                except OSError:
+                    return
+
+            reader = threading.Thread(target=answers, daemon=True)
+            reader.start()
+            try:
+                while data := client.recv(65536):
+                    if self.lose is not None and data.startswith(self.lose.encode()):
+                        self.lose = None
+                        if self.before:
+                            client.shutdown(socket.SHUT_RDWR)
+                            break
+                        lost.set()
+                    server.sendall(data)
+            except OSError:
+                pass
+            server.shutdown(socket.SHUT_RDWR)
+            reader.join()
+
+    def done(self) -> bool:
+        """Whether an answer was dropped as told."""
+        return self.lose is None
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@contextmanager
+def _lossy(azurite: AzuriteServer) -> Iterator[tuple[_Proxy, TableConfig]]:
+    proxy = _Proxy(azurite.table_url)
+    try:
+        connection = azurite.connection_string_for(table_url=proxy.url)
+        yield proxy, TableConfig(connection, f"lossy{uuid.uuid4().hex[:12]}")
+    finally:
+        proxy.close()
+        reset_table_client_cache()
+
+
+def test_writes_whose_answers_were_lost_are_ours(azurite: AzuriteServer) -> None:
+    """Create and update succeed; a second create of the job is refused all the same."""
+    with _lossy(azurite) as (proxy, config), AzureTableJobStore(config=config) as store:
+        assert store.fetch("batch", "job") is None
+        proxy.lose = "POST"
+        job = store.create(JobRecord("batch", "job"))
+        assert proxy.done()
+        proxy.lose = "PUT"
+        job = store.update(job.start())
+        assert proxy.done()
+        job = store.update(job.complete())
+        stored = store.fetch("batch", "job")
+        assert stored is not None
+        assert stored.status is JobStatus.COMPLETED
+        with pytest.raises(JobExistsError):
+            store.create(JobRecord("batch", "job"))
+
+
+def test_a_create_that_did_not_arrive_is_not_claimed(azurite: AzuriteServer) -> None:
+    """The error of the connection comes through, and nothing is there."""
+    with _lossy(azurite) as (proxy, config), AzureTableJobStore(config=config) as store:
+        assert store.fetch("batch", "job") is None
+        proxy.lose, proxy.before = "POST", True
+        with pytest.raises(ServiceResponseError):
+            store.create(JobRecord("batch", "job"))
+        assert store.fetch("batch", "job") is None
+
+
+def test_the_async_store_knows_its_writes_as_well(azurite: AzuriteServer) -> None:
+    """The same steps, awaited."""
+
+    async def write() -> JobRecord | None:
+        async with AsyncAzureTableJobStore(config=config) as store:
+            await store.fetch("batch", "job")
+            proxy.lose = "POST"
+            job = await store.create(JobRecord("batch", "job"))
+            proxy.lose = "PUT"
+            await store.update(job.start())
+            return await store.fetch("batch", "job")
+
+    with _lossy(azurite) as (proxy, config):
+        job = asyncio.run(write())
+        assert proxy.done()
+        assert job is not None
+        assert job.attempts == 1
