@@ -204,11 +204,9 @@ async def test_failures_are_retried_until_one_answer_is_good(origin: FaultyOrigi
     faults = [status(500), hang_up(), truncate(2), chunked_early_end(2), reset_after(3)]
     origin.add("/flaky", b"hello", faults=faults)
     with fast_time(jitter=1.0) as time:
-        text = await fetch_async(origin.url("/flaky"), max_retries=8, backoff=1, max_backoff=4)
+        text = await fetch_async(origin.url("/flaky"), max_retries=5, backoff=1, max_backoff=4)
     assert text == "hello"
-    # The transport itself may send an idempotent request again when a kept connection was closed.
-    assert time.slept[:2] == [1.0, 2.0]
-    assert all(wait <= 4.0 for wait in time.slept)
+    assert time.slept == [1, 2, 4, 4, 4]  # nothing below us sends anything again by itself
 
 
 async def test_the_last_error_comes_through(origin: FaultyOrigin) -> None:
@@ -325,10 +323,11 @@ async def test_a_repeatable_post_is_sent_again(
 
 async def test_a_get_that_must_not_run_twice_is_not_sent_again(origin: FaultyOrigin) -> None:
     """`idempotent=False` is believed."""
-    origin.add("/do", b"done", always=truncate(1))
-    with pytest.raises(OutcomeUnknown):
-        await request_async("GET", origin.url("/do"), idempotent=False)
-    assert origin.count("/do") == 1
+    origin.add("/do", b"done", faults=[truncate(1), hang_up()])
+    for requests in (1, 2):
+        with pytest.raises(OutcomeUnknown):
+            await request_async("GET", origin.url("/do"), idempotent=False)
+        assert origin.count("/do") == requests
 
 
 async def test_a_post_without_a_connection_is_sent_again() -> None:

@@ -1,6 +1,7 @@
 """The pure rules: Retry-After, idempotency, headers, credentials, redirects, URLs."""
 
 import email.utils
+import pickle
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
@@ -8,8 +9,15 @@ import httpx
 import pytest
 from hypothesis import given, strategies as st
 
-from infra_core.http import DEFAULT_HEADERS, DEFAULT_RETRY_STATUSES, absolute_url
-from infra_core.http._errors import InvalidRequestError
+from infra_core.http import (
+    DEFAULT_HEADERS,
+    DEFAULT_RETRY_STATUSES,
+    InvalidRequestError,
+    OutcomeUnknown,
+    ResponseTooLarge,
+    absolute_url,
+)
+from infra_core.http._async import AsyncDeadlineExceeded
 from infra_core.http._headers import (
     check_method,
     checked_headers,
@@ -23,6 +31,7 @@ from infra_core.http._policy import (
     status_verdict,
 )
 from infra_core.http._redirects import redirected_method, redirected_request
+from infra_core.http._sync import SyncDeadlineExceeded
 from infra_core.http._targets import target_of
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
@@ -305,6 +314,25 @@ def test_user_info_becomes_basic_authentication_and_leaves_the_url() -> None:
     target = target_of("https://us%40er:p%3Aw@host/x#f")
     assert target.authorization == "Basic dXNAZXI6cDp3"
     assert str(target.wire_url) == "https://host/x"
+
+
+def test_errors_survive_a_trip_between_processes() -> None:
+    """With all their attributes; and they print no secrets."""
+    url = "https://a/x?sig=hunter2"
+    originals: list[Exception] = [
+        OutcomeUnknown("POST", url, ValueError("cause")),
+        ResponseTooLarge(url, 1, 2),
+        InvalidRequestError("bad"),
+        AsyncDeadlineExceeded("late"),
+        SyncDeadlineExceeded("late"),
+    ]
+    for original in originals:
+        copy = pickle.loads(pickle.dumps(original))
+        assert type(copy) is type(original)
+        assert str(copy) == str(original)
+        assert "hunter2" not in str(original) + repr(original) + str(vars(original))
+        for name in ("url", "method", "limit", "received"):
+            assert getattr(copy, name, None) == getattr(original, name, None)
 
 
 @given(st.text(max_size=40))

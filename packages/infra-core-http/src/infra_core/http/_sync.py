@@ -191,17 +191,13 @@ def stream(
     method, own = check_method(method), checked_headers(headers)
     check_url(url)
     holder = client or get_shared_http_client()
-    response = holder.request(
+    with holder.streamed(
         method,
         url,
         headers=sent_headers(holder, own),
         timeout=timeout,
-        stream=True,
         params=params,
         json=json,
         data=data,
-    )
-    try:
+    ) as response:
         yield response
-    finally:
-        response.close()

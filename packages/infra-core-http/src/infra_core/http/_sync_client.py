@@ -175,6 +175,25 @@ class RequestsHttpClient:
             return response
 
     @contextmanager
+    def streamed(self, method: str, url: str, **options: Any) -> Iterator[requests.Response]:
+        """Send once and give out the answer, its body unread; its place is kept meanwhile.
+
+        Args:
+            method: Of HTTP.
+            url: Absolute.
+            **options: What `requests.Session.request` takes.
+
+        Raises:
+            requests.RequestException: The request failed.
+        """
+        with self._slot(url):
+            response = self._session().request(method, url, stream=True, **options)
+            try:
+                yield response
+            finally:
+                response.close()
+
+    @contextmanager
     def _slot(self, url: str) -> Iterator[None]:
         if self._gate is None:
             yield

@@ -7,6 +7,7 @@ bytes, and `FastTransport` puts it below `httpx.AsyncClient`.
 import asyncio
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -26,6 +27,23 @@ _PIECE = 65_536
 _MAX_HEADER = 65_536
 # aiohttp would add these by itself; whether they are sent is for our callers to say.
 _NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+
+# When a connection breaks, aiohttp sends GET, PUT and the like once more by itself: a second
+# request that no retry policy knows of. Since 3.11 that can be switched off.
+_SWITCH = "_retry_connection"
+_CAN_SEND_ONCE = _SWITCH in getattr(aiohttp.ClientSession, "ATTRS", {_SWITCH})
+_made: ContextVar[list[object]] = ContextVar("requests that one call has made")
+
+
+class _OnceRequest(aiohttp.ClientRequest):
+    """For aiohttp 3.10: refuses to be made a second time within one call."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        made = _made.get()
+        if made:
+            raise aiohttp.ServerDisconnectedError
+        made.append(self)
+        super().__init__(*args, **kwargs)
 
 
 class Timeouts(NamedTuple):
@@ -148,10 +166,12 @@ class Engine:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_NO_AUTO_HEADERS,
+            request_class=aiohttp.ClientRequest if _CAN_SEND_ONCE else _OnceRequest,
             trust_env=False,
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )
+        self._session._retry_connection = False
         return self._session
 
     async def open(
@@ -198,6 +218,8 @@ class Engine:
                 ssl=secure,
                 read_bufsize=buffer,
             )
+            if not _CAN_SEND_ONCE:
+                _made.set([])
             response = await (sending if pump is None else pump.watch(sending))
         except FAILURES as error:
             self.give_slot()
