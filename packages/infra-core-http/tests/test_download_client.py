@@ -7,9 +7,10 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -27,12 +28,19 @@ from infra_core.http.assets import (
 )
 from infra_core.http.testing import FaultyOrigin, chunked, delay, stall, status, truncate
 
+T = TypeVar("T")
 BODY = os.urandom(100_000)
 
 
 def names(folder: Path) -> list[str]:
     """What is in a folder."""
     return sorted(path.name for path in folder.iterdir())
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` in another thread: pytest-asyncio keeps a loop for this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 @pytest.fixture
@@ -211,7 +219,7 @@ def test_client_settings_are_defaults(origin: FaultyOrigin, tmp_path: Path) -> N
         await client.close()
         assert (await client.download(origin.url("/f.png"), tmp_path / "g")).size == len(BODY)
 
-    asyncio.run(main())
+    run(main())
     assert {request.headers["User-Agent"] for request in origin.requests} == {"crawler/1"}
     with pytest.raises(ValueError, match="timeout"):
         AssetDownloadClient(timeout=-1)
@@ -244,7 +252,7 @@ async def test_sync_helpers_refuse_a_running_loop(tmp_path: Path) -> None:
 def test_many_loops_and_many_calls(origin: FaultyOrigin, tmp_path: Path) -> None:
     """Sync calls and fresh loops in any order; two live loops do not disturb each other."""
     for index in range(3):
-        asyncio.run(download_asset_async(origin.url("/f.png"), tmp_path / f"a{index}"))
+        run(download_asset_async(origin.url("/f.png"), tmp_path / f"a{index}"))
         download_asset(origin.url("/f.png"), tmp_path / f"s{index}")
 
     async def outer() -> None:
@@ -254,7 +262,7 @@ def test_many_loops_and_many_calls(origin: FaultyOrigin, tmp_path: Path) -> None
         await asyncio.to_thread(download_asset, origin.url("/f.png"), tmp_path / "other")
         assert (await first).size == len(BODY)
 
-    asyncio.run(outer())
+    run(outer())
     assert all(path.read_bytes() == BODY for path in tmp_path.iterdir())
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -43,6 +44,7 @@ from infra_core.http.testing import (
     wrong_range,
 )
 
+T = TypeVar("T")
 BODY = os.urandom(200_000)
 CHECKSUM = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
 QUICK: dict[str, Any] = {"backoff": 0.001, "expected_checksum": CHECKSUM, "timeout": 0.3}
@@ -51,7 +53,7 @@ Downloader = Callable[..., DownloadResult]
 
 
 def via_async(url: str, dest: Path, **options: Any) -> DownloadResult:
-    return asyncio.run(download_asset_async(url, dest, **options))
+    return run(download_asset_async(url, dest, **options))
 
 
 def via_sync(url: str, dest: Path, **options: Any) -> DownloadResult:
@@ -96,6 +98,12 @@ TABLE: list[tuple[Fault, type[Exception] | None]] = [
     (refuse_range(), None),
     (reset_after(5000) & change_etag('"v2"'), None),
 ]
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` in another thread: pytest-asyncio keeps a loop for this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import pytest
@@ -34,9 +35,16 @@ from infra_core.http.testing import (
     wrong_range,
 )
 
+T = TypeVar("T")
 BODY = os.urandom(3_000_000)
 CUT = 2_500_000
 CHECKSUM = f"sha256:{hashlib.sha256(BODY).hexdigest()}"
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` in another thread: pytest-asyncio keeps a loop for this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +81,7 @@ def interrupt(origin: FaultyOrigin, dest: Path, **options: Any) -> None:
             await task
 
     origin.add("/f", BODY, etag='"v1"', faults=[stall(after=CUT)])
-    asyncio.run(main())
+    run(main())
 
 
 def ranges(origin: FaultyOrigin) -> list[str | None]:
@@ -245,7 +253,7 @@ def test_a_part_whose_writer_lives_is_left_alone(origin: FaultyOrigin, tmp_path:
         await first
         assert (tmp_path / "f").read_bytes() == BODY
 
-    asyncio.run(both())
+    run(both())
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"v1"'])
@@ -276,3 +284,14 @@ def test_continued_file_is_checked_with_other_algorithms(
     )
     assert result.resumed
     assert result.checksum == f"md5:{hashlib.md5(BODY).hexdigest()}"
+
+
+def test_a_torn_note_is_swept(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """A process that was killed while it wrote its note leaves nothing after the next success."""
+    interrupt(origin, tmp_path / "g[1].bin")
+    (note,) = tmp_path.glob(".*.json")
+    torn = note.with_name(f".{note.stem}.0123456789abcdef.part.json")
+    torn.write_bytes(b"{")
+    assert is_partial(torn)
+    assert download_asset(origin.url("/f"), tmp_path / "g[1].bin").resumed
+    assert not torn.exists()

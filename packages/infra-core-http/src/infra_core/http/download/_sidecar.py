@@ -12,6 +12,7 @@ Both names have the form of `infra_core.fs` partial files: listings skip them, a
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
@@ -55,7 +56,9 @@ class Sidecar:
         self._dest = dest
         self._source = url_identity(url)
         key = hashlib.sha256(f"{self._source}\0{dest.name}".encode("utf-8", "surrogateescape"))
-        self._stem = f".{dest.name[:40]}.{key.hexdigest()[:16]}.part"
+        # Short, so that the names of AtomicFile's own partial files still begin with all of it.
+        start = os.fsencode(dest.name)[:24].decode("utf-8", "ignore")
+        self._stem = f".{start}.{key.hexdigest()[:16]}.part"
         self.path = dest.with_name(self._stem + ".json")
         self._lock = -1
         self._left: Path | None = None
@@ -158,6 +161,9 @@ class Sidecar:
         if self.found is not None or self._noted or self._body is not None:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
+                # What a process left that was killed while it wrote a note.
+                for torn in self.path.parent.glob(f".{glob.escape(self._stem)}.*.part.json"):
+                    torn.unlink(missing_ok=True)
         self._release()
 
     def _write(self, partial: Path, offset: int, digest: str) -> None:
