@@ -299,3 +299,35 @@ def test_two_runs_of_one_batch_at_once_are_refused(origin: FaultyOrigin, tmp_pat
         process.kill()
     assert done.returncode == 2
     assert "another process" in done.stderr
+
+
+def test_storage_that_is_down_loses_nothing_and_a_resume_sends_it(
+    origin: FaultyOrigin, azurite: AzuriteServer, tmp_path: Path
+) -> None:
+    """The files are here, each one unsent is told in a line, and --resume uploads them."""
+    env = azurite_env(azurite, "storage-down") | {
+        "AZURE_STORAGE_MAX_RETRIES": "0",
+        "AZURE_STORAGE_JOURNAL": str(tmp_path / "journal.sqlite3"),
+    }
+    del env["AZURE_JOB_TABLE"]
+    real = env["AZURE_STORAGE_CONNECTION_STRING"]
+    endpoint = next(part for part in real.split(";") if part.startswith("BlobEndpoint="))
+    with FaultyOrigin() as gone:
+        closed = f"BlobEndpoint={gone.base_url}/devstoreaccount1"
+    down = env | {"AZURE_STORAGE_CONNECTION_STRING": real.replace(endpoint, closed)}
+    for number in range(3):
+        origin.add(f"/{number}", body_of(number))
+    urls = [origin.url(f"/{number}") for number in range(3)]
+    done = run("\n".join(urls), tmp_path / "out", env=down)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count(" unsent ") >= 3
+    assert "Traceback" not in done.stderr
+    manifest = json.loads((tmp_path / "out" / "b1" / "manifest.json").read_text())
+    assert manifest["summary"]["total_files"] == 3
+    done = run("\n".join(urls), tmp_path / "out", "--resume", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    assert (summary_of(done)["skipped"], summary_of(done)["mirrored"]) == (3, 3)
+    blobs = blobs_of(env, tmp_path / "back")
+    for number, url in enumerate(urls):
+        assert blobs[unique_asset_path(Path("b1") / "assets", url).as_posix()] == body_of(number)
+    assert [origin.count(f"/{number}") for number in range(3)] == [1, 1, 1]

@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -180,7 +180,7 @@ class Batch:
     async def _one(self, job_id: str, url: str) -> None:
         """Bring one URL to its end: verified here already, or downloaded; then mirrored."""
         record = self._records[job_id]
-        self._services.heartbeat.set_slug(job_id)
+        self._beat(job_id)
         if record.status is JobStatus.COMPLETED:
             if await in_thread(partial(self._is_intact, record)):
                 self.summary.skipped += 1
@@ -238,9 +238,7 @@ class Batch:
         try:
             await storage.upload_file_async(path, raise_on_error=True)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
-            self.summary.mirror_failed += 1
-            self._services.reporter.line("unsent", f"{path.name}: {one_line(error)}", "yellow")
-            self._note("mirror_failed", job=record, error=one_line(error))
+            self._unsent(record, error)
             return
         self.summary.mirrored = (self.summary.mirrored or 0) + 1
         await self._save(replace(record, payload={**record.payload, "mirrored": True}))
@@ -259,11 +257,31 @@ class Batch:
         self._note("retry", url=url, attempt=attempt, wait=wait, cause=cause)
 
     async def _on_error(self, job_id: str, error: Exception) -> None:
+        if self._is_here(job_id, error):
+            return
         await self._fail(job_id, self._records[job_id].fail(one_line(error)), "failed", error)
 
     async def _on_timeout(self, job_id: str, *_: object) -> None:
         cause = TimeoutError(f"not done within {self._options.task_timeout:g} s (--task-timeout)")
+        if self._is_here(job_id, cause):
+            return
         await self._fail(job_id, self._records[job_id].time_out(str(cause)), "timed out", cause)
+
+    def _is_here(self, job_id: str, error: Exception) -> bool:
+        """Whether only the upload was cut off: the file is whole, and its job stays completed."""
+        record = self._records[job_id]
+        if record.status is not JobStatus.COMPLETED:
+            return False
+        self._unsent(record, error)
+        self._services.reporter.advance()
+        return True
+
+    def _unsent(self, record: JobRecord, error: Exception) -> None:
+        """Count and show a file that was not uploaded; a later run with --resume does it."""
+        self.summary.mirror_failed += 1
+        url = str(record.payload.get("url"))
+        self._services.reporter.line("unsent", f"{url}: {one_line(error)}", "yellow")
+        self._note("mirror_failed", job=record, error=one_line(error))
 
     async def _fail(self, job_id: str, record: JobRecord, mark: str, error: Exception) -> None:
         url = sanitize_url(self._urls[job_id])
@@ -291,8 +309,13 @@ class Batch:
         self.summary.pending = sum(
             self._records[job_id].status is JobStatus.PENDING for job_id in self._urls
         )
-        self._services.heartbeat.set_slug(None)
+        self._beat(None)
         self._note("batch_ended", succeeded=self.summary.succeeded, failed=self.summary.failed)
+
+    def _beat(self, job_id: str | None) -> None:
+        """Tell the heartbeat what is under way; a beat that was not mirrored stops nothing."""
+        with suppress(Exception):  # told by the heartbeat's on_error as it happened
+            self._services.heartbeat.set_slug(job_id)
 
     def _note(self, event: str, *, job: JobRecord | None = None, **properties: Any) -> None:
         """Write an event to the run log."""

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -257,7 +257,7 @@ async def run_with_services(
     )
     from infra_core.http.assets import AssetDownloadClient
 
-    from ._batch import Batch, Services
+    from ._batch import Batch, Services, one_line
 
     mirror = storage if storage.is_configured() else None
     telemetry = TelemetryClient(
@@ -265,7 +265,16 @@ async def run_with_services(
     )
     downloads = AssetDownloadClient(max_retries=settings.retries, backoff=settings.backoff)
     log = RunLogWriter(folder, azure_client=mirror)
-    heartbeat = HeartbeatMonitor(folder, interval_seconds=5.0, azure_client=mirror, log_writer=log)
+    troubles: list[str] = []
+
+    def trouble(error: Exception) -> None:
+        if not troubles:
+            troubles.append(one_line(error))
+            reporter.line("unsent", f"heartbeat: {troubles[0]}", "yellow")
+
+    heartbeat = HeartbeatMonitor(
+        folder, interval_seconds=5.0, azure_client=mirror, log_writer=log, on_error=trouble
+    )
     batch_id = settings.options.batch_id
     batch = Batch(
         settings.options,
@@ -289,7 +298,8 @@ async def run_with_services(
         return summary
     finally:
         await downloads.close()
-        await asyncio.to_thread(heartbeat.stop)
+        with suppress(Exception):  # told by on_error as it happened
+            await asyncio.to_thread(heartbeat.stop)
         await asyncio.to_thread(log.close)
         await asyncio.to_thread(telemetry.flush, 5.0)
 
@@ -307,7 +317,18 @@ def conclude(
     assets.mkdir(exist_ok=True)
     manifest_path = folder / MANIFEST_FILE
     summary.manifest = str(manifest_path)
-    write_json_atomic(manifest_path, build_manifest(assets, client=storage))
+    try:
+        manifest = build_manifest(assets, client=storage)
+    except Exception as error:  # noqa: BLE001 - the local files can be listed all the same
+        summary.mirror_failed += 1
+        print(
+            f"infra-core run: the container was not listed, the manifest holds the local files "
+            f"only: {one_line(error)}",
+            file=sys.stderr,
+        )
+        local = open_storage({}, base_path=settings.out)
+        manifest = build_manifest(assets, client=local)
+    write_json_atomic(manifest_path, manifest)
     paths = [manifest_path]
     if settings.summary_file is not None:
         write_json_atomic(settings.summary_file, summary.as_dict())
