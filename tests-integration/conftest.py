@@ -10,15 +10,6 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
-from infra_core.azure.testing import AzuriteServer
-
-
-@pytest.fixture(scope="session")
-def azurite() -> Iterator[AzuriteServer]:
-    """A real Azurite, in memory, for the whole run."""
-    with AzuriteServer() as server:
-        yield server
-
 
 class ExampleCom(http.server.BaseHTTPRequestHandler):
     """What the README's URLs serve."""
