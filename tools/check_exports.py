@@ -56,13 +56,18 @@ def declared(tree: ast.Module) -> tuple[list[str] | None, set[str]]:
         if isinstance(node, ast.ImportFrom):
             promised |= {alias.name for alias in node.names if alias.asname == alias.name}
     for node in tree.body:
-        target = node.targets[0] if isinstance(node, ast.Assign) else None
-        if isinstance(node, ast.AnnAssign):
-            target = node.target
-        if isinstance(target, ast.Name) and target.id == "__all__":
-            value = node.value  # type: ignore[union-attr]
-            literal = [str(item) for item in ast.literal_eval(value)]  # type: ignore[arg-type]
+        value: ast.expr | None = None
+        if isinstance(node, ast.Assign) and names_all(node.targets[0]):
+            value = node.value
+        elif isinstance(node, ast.AnnAssign) and names_all(node.target):
+            value = node.value
+        if value is not None:
+            literal = [str(item) for item in ast.literal_eval(value)]
     return literal, promised
+
+
+def names_all(target: ast.expr) -> bool:
+    return isinstance(target, ast.Name) and target.id == "__all__"
 
 
 def is_public(name: str) -> bool:

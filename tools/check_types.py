@@ -6,6 +6,7 @@ single run would refuse.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -23,7 +24,8 @@ def main() -> int:
         print("mypy", *target, flush=True)
         extra = ["--cache-dir", str(ROOT / ".mypy_cache")]
         command = [sys.executable, "-m", "mypy", *extra, *sys.argv[1:], *target]
-        failed |= subprocess.run(command, cwd=ROOT).returncode
+        environment = {**os.environ, "MYPYPATH": "tools"}  # its scripts import each other by name
+        failed |= subprocess.run(command, cwd=ROOT, env=environment).returncode
     return int(bool(failed))
 
 

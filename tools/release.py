@@ -17,7 +17,7 @@ import argparse
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -150,17 +150,21 @@ def follow(package: Package, reason: str, bump: str) -> None:
 def write_version(package: Package, version: Version) -> None:
     path = package.folder / "pyproject.toml"
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
-    document["project"]["version"] = str(version)  # type: ignore[index]
+    project = document["project"]
+    assert isinstance(project, MutableMapping)
+    project["version"] = str(version)
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
 
 
 def move_range(package: Package, name: str, version: Version) -> None:
     path = package.folder / "pyproject.toml"
     document = tomlkit.parse(path.read_text(encoding="utf-8"))
-    listed = document["project"]["dependencies"]  # type: ignore[index]
-    for index, line in enumerate(listed):  # type: ignore[arg-type]
+    project = document["project"]
+    assert isinstance(project, MutableMapping)
+    listed = project["dependencies"]
+    for index, line in enumerate(listed):
         if Requirement(str(line)).name == name:
-            listed[index] = f"{name}>={version},<{version.major + 1}"  # type: ignore[index]
+            listed[index] = f"{name}>={version},<{version.major + 1}"
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
 
 

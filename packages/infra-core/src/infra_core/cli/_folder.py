@@ -1,7 +1,7 @@
 """The folder of a run, and the lock that keeps two runs of one batch apart."""
 
-import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +51,7 @@ def exclusive(folder: Path) -> Iterator[None]:
         yield
 
 
-if os.name == "nt":
+if sys.platform == "win32":
     import msvcrt
 
     def lock(descriptor: int) -> None:

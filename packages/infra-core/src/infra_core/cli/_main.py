@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("infra-core: interrupted", file=sys.stderr)
         return exit_codes.INTERRUPTED
-    except (CommandError, *configuration_errors()) as error:
+    except configuration_errors() as error:
         print(f"infra-core {options.command}: {error}", file=sys.stderr)
         return exit_codes.USAGE
 
@@ -72,7 +72,7 @@ def configuration_errors() -> tuple[type[Exception], ...]:
     """Errors of the slices that mean "your settings", not "our bug"."""
     from infra_core.azure.exceptions import AzureTableError, ConfigurationError
 
-    return (ConfigurationError, AzureTableError)
+    return (CommandError, ConfigurationError, AzureTableError)
 
 
 def build_parser(
@@ -99,7 +99,7 @@ def build_parser(
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == named or all_of_them:
-            command: Command = import_module(module, __package__)  # type: ignore[assignment]
+            command: Command = import_module(module, __package__)
             subparser.description = command.DESCRIPTION
             command.add_arguments(subparser)
             modules[name] = command

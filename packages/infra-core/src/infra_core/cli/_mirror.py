@@ -5,7 +5,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from . import exit_codes
 from ._main import CommandError
@@ -129,7 +129,7 @@ def rules(options: argparse.Namespace) -> dict[str, Any]:
 
 def plan(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     """Print what would be done with each file, and why."""
-    direction = "down" if options.down else "up"
+    direction: Literal["up", "down"] = "down" if options.down else "up"
     steps = checked(lambda: client.plan_tree(options.folder, direction, **rules(options)))
     if options.json:
         print(json.dumps([dataclasses.asdict(step) for step in steps], indent=2))
