@@ -321,6 +321,18 @@ async def test_a_repeatable_post_is_sent_again(
     assert origin.count("/do") == 3
 
 
+async def test_a_streamed_body_is_not_sent_again_empty(origin: FaultyOrigin) -> None:
+    """The first attempt used it up, so its failure is the last word."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"once"
+
+    origin.add("/do", b"done", faults=[status(503)])
+    with fast_time(), pytest.raises(httpx.HTTPStatusError):
+        await request_async("PUT", origin.url("/do"), content=pieces())
+    assert [request.body for request in origin.requests] == [b"once"]
+
+
 async def test_a_get_that_must_not_run_twice_is_not_sent_again(origin: FaultyOrigin) -> None:
     """`idempotent=False` is believed."""
     origin.add("/do", b"done", faults=[truncate(1), hang_up()])

@@ -91,6 +91,15 @@ async def test_a_closed_client_opens_again(origin: FaultyOrigin) -> None:
     await client.close()
 
 
+async def test_a_client_that_somebody_else_closed_is_replaced(origin: FaultyOrigin) -> None:
+    """`async with await client.get_client()` must not end the shared client for all."""
+    async with AsyncHttpClient() as client:
+        async with await client.get_client() as inner:
+            assert (await inner.get(origin.url("/page"))).text == "hello"
+        assert await fetch_async(origin.url("/page"), client=client) == "hello"
+        assert not (await client.get_client()).is_closed
+
+
 async def test_reconfigure_replaces_all_settings(origin: FaultyOrigin) -> None:
     """The next request has them."""
     async with AsyncHttpClient(headers={"X-A": "1"}) as client:

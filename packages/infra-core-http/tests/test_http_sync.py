@@ -1,6 +1,7 @@
 """`fetch`, `request` and `stream`, the blocking half, against a real server on loopback."""
 
 import gzip
+import io
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -169,6 +170,14 @@ def test_a_repeatable_post_is_sent_again(origin: FaultyOrigin, repeatable: dict[
     with fast_time():
         assert request("POST", origin.url("/do"), json={}, **repeatable).text == "done"
     assert origin.count("/do") == 3
+
+
+def test_a_file_as_a_body_is_not_sent_again_empty(origin: FaultyOrigin) -> None:
+    """The first attempt used it up, so its failure is the last word."""
+    origin.add("/do", b"done", faults=[status(503)])
+    with fast_time(), pytest.raises(requests.HTTPError):
+        request("PUT", origin.url("/do"), data=io.BytesIO(b"once"))
+    assert [sent.body for sent in origin.requests] == [b"once"]
 
 
 def test_a_post_without_a_connection_is_sent_again() -> None:

@@ -202,7 +202,8 @@ class AsyncHttpClient:
 
     async def _here(self) -> LoopClient:
         here = self._clients.get()
-        if here.made_by is not httpx.AsyncClient:  # a mock took its place, or left it
+        # A mock took the place of httpx's class, or left it; or somebody closed what is ours.
+        if here.made_by is not httpx.AsyncClient or here.client.is_closed is True:
             await self._clients.aclose()
             here = self._clients.get()
         return here

@@ -15,7 +15,7 @@ from ._async_client import AsyncHttpClient, LoopClient, get_shared_http_client
 from ._errors import OutcomeUnknown
 from ._headers import DEFAULT_HEADERS, check_method, checked_headers, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
-from ._policy import Fate, is_idempotent, retry_statuses_of, status_verdict
+from ._policy import Fate, is_idempotent, is_replayable, retry_statuses_of, status_verdict
 from ._targets import Target, origin_of, target_of
 from ._transport import Engine, timeouts_of
 from ._transport_errors import fate_of
@@ -43,6 +43,7 @@ class Call:
         "_fields",
         "_headers",
         "_max_bytes",
+        "_replayable",
         "_statuses",
         "_target",
         "_timeout",
@@ -73,6 +74,8 @@ class Call:
         self._headers = checked_headers(headers)
         self.idempotent = is_idempotent(self.method, self._headers, idempotent)
         self._fields = fields
+        bodies = fields or {}
+        self._replayable = is_replayable(bodies.get("data"), bodies.get("content"))
         self._timeout = timeout
         self._statuses = retry_statuses_of(retry_statuses)
         self._client = client or get_shared_http_client()
@@ -214,6 +217,8 @@ class Call:
 
     def should_retry(self, error: Exception) -> bool | float:
         """Judge a failed attempt for the retry loop."""
+        if not self._replayable:
+            return False
         if isinstance(error, httpx.HTTPStatusError):
             if not self.idempotent and error.request.method != self.method:
                 return False  # it ran, and was answered by a redirect
@@ -231,6 +236,7 @@ class Call:
 
     def note_retry(self, details: RetryDetails) -> None:
         """Log that an attempt failed and another follows."""
+        self.sent = False
         status = getattr(getattr(details.error, "response", None), "status_code", None)
         kind = type(details.error).__name__
         url = self.safe_url

@@ -13,6 +13,7 @@ __all__ = [
     "Fate",
     "build_policy",
     "is_idempotent",
+    "is_replayable",
     "parse_retry_after",
     "retry_statuses_of",
     "status_verdict",
@@ -53,6 +54,11 @@ def is_idempotent(
     if method in _IDEMPOTENT_METHODS:
         return True
     return any(name.lower() in _IDEMPOTENCY_HEADERS for name in headers or ())
+
+
+def is_replayable(*bodies: object) -> bool:
+    """Whether bodies can be sent again: a file or an iterator is used up by the first time."""
+    return all(isinstance(body, (bytes, str, Mapping, list, tuple, type(None))) for body in bodies)
 
 
 def parse_retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:

@@ -23,6 +23,7 @@ from ._headers import check_method, checked_headers
 from ._policy import (
     Fate,
     is_idempotent,
+    is_replayable,
     parse_retry_after,
     retry_statuses_of,
     status_verdict,
@@ -91,6 +92,7 @@ class Call:
         self._client = client or get_shared_http_client()
         self._own = own
         self._fields = fields
+        self._replayable = is_replayable(fields.get("data"))
         self._timeout = timeout
         self._statuses = retry_statuses_of(retry_statuses)
         self._deadline = deadline
@@ -229,7 +231,7 @@ class Call:
 
     def should_retry(self, error: Exception) -> bool | float:
         """Judge a failed attempt for the retry loop."""
-        if isinstance(error, (DeadlineExceeded, OutcomeUnknown)):
+        if not self._replayable or isinstance(error, (DeadlineExceeded, OutcomeUnknown)):
             return False
         if isinstance(error, requests.HTTPError):
             response = error.response
