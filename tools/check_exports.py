@@ -57,10 +57,9 @@ def declared(tree: ast.Module) -> tuple[list[str] | None, set[str]]:
             promised |= {alias.name for alias in node.names if alias.asname == alias.name}
     for node in tree.body:
         value: ast.expr | None = None
-        if isinstance(node, ast.Assign) and names_all(node.targets[0]):
-            value = node.value
-        elif isinstance(node, ast.AnnAssign) and names_all(node.target):
-            value = node.value
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            value = node.value if names_all(target) else None
         if value is not None:
             literal = [str(item) for item in ast.literal_eval(value)]
     return literal, promised

@@ -2,3 +2,5 @@
 
 Private; the public names are in `infra_core.http.assets`.
 """
+
+__all__: list[str] = []
