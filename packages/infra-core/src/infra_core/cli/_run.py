@@ -260,11 +260,13 @@ async def run_with_services(
     from ._batch import Batch, Services, one_line
 
     mirror = storage if storage.is_configured() else None
-    telemetry = TelemetryClient(
-        config=TelemetryConfig.from_env(env=settings.env), service_name="infra-core run"
-    )
     downloads = AssetDownloadClient(max_retries=settings.retries, backoff=settings.backoff)
     log = RunLogWriter(folder, azure_client=mirror)
+    telemetry = TelemetryClient(
+        config=TelemetryConfig.from_env(env=settings.env),
+        service_name="infra-core run",
+        journal=log,  # events survive a killed process
+    )
     troubles: list[str] = []
 
     def trouble(error: Exception) -> None:
