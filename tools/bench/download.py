@@ -237,6 +237,7 @@ def main() -> int:
     parser.add_argument("--only", choices=["big", "small", "memory"], help="one part alone")
     parser.add_argument("--json", type=Path, help="write the medians to this file")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nginx is stopped then too
     rounds = 2 if options.quick else options.rounds
     count = 1000
     big: dict[str, float] = {}
