@@ -23,7 +23,7 @@ from infra_core.azure.monitoring import (
     TelemetryEvent,
 )
 from infra_core.azure.monitoring._envelope import MAX_ITEM_BYTES, Item, encode_item, shorten
-from infra_core.azure.monitoring._ingestion import Answer, judge, parse_retry_after
+from infra_core.azure.monitoring._ingestion import Answer, judge
 from infra_core.azure.monitoring._sender import SenderLimits
 from infra_core.azure.monitoring.testing import IngestionServer, reply
 from infra_core.runtime import RetryPolicy
@@ -680,24 +680,6 @@ def test_every_item_of_every_answer_is_judged_once(
     judged = [*verdict.delivered, *verdict.retry, *verdict.dropped]
     assert sorted(judged) == list(range(count))
     assert all(verdict.dropped.values())
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (None, None),
-        ("7", 7.0),
-        ("1.5", 1.5),
-        ("-3", 0.0),
-        ("soon", None),
-        ("inf", None),
-        ("Thu, 01 Jan 1970 00:01:40 GMT", 40.0),
-        ("Thu, 01 Jan 1970 00:00:10 GMT", 0.0),
-    ],
-)
-def test_retry_after_is_parsed(value: str | None, seconds: float | None) -> None:
-    """Seconds, dates, past dates and nonsense."""
-    assert parse_retry_after(value, now=60.0) == seconds
 
 
 # Processes

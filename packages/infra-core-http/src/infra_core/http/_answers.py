@@ -6,10 +6,9 @@ from typing import cast
 import aiohttp
 import httpx
 
-from infra_core.runtime import sanitize_url
+from infra_core.runtime import parse_retry_after, sanitize_url
 
 from ._errors import ResponseTooLarge
-from ._policy import parse_retry_after
 
 __all__ = ["cheap_text", "read_capped", "status_error"]
 

@@ -1,12 +1,9 @@
 """When a failed request is tried again: pure decisions, shared by the sync and the async half."""
 
-import re
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from enum import Enum
 
-from infra_core.runtime import RetryPolicy, clock
+from infra_core.runtime import RetryPolicy
 
 __all__ = [
     "DEFAULT_RETRY_STATUSES",
@@ -14,7 +11,6 @@ __all__ = [
     "build_policy",
     "is_idempotent",
     "is_replayable",
-    "parse_retry_after",
     "retry_statuses_of",
     "status_verdict",
 ]
@@ -27,7 +23,6 @@ _IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELE
 # Said before the work is begun: "too many requests", "cannot serve you now".
 _SURELY_NOT_RUN = frozenset({429, 503})
 _IDEMPOTENCY_HEADERS = ("idempotency-key", "x-idempotency-key")
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]*)?")
 
 
 class Fate(Enum):
@@ -59,40 +54,6 @@ def is_idempotent(
 def is_replayable(*bodies: object) -> bool:
     """Whether bodies can be sent again: a file or an iterator is used up by the first time."""
     return all(isinstance(body, (bytes, str, Mapping, list, tuple, type(None))) for body in bodies)
-
-
-def parse_retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Return how many seconds the server asks to wait, from any form of the header.
-
-    `retry-after-ms` and `x-ms-retry-after-ms` (Azure) count milliseconds; `Retry-After` counts
-    seconds or names a date (RFC 9110, section 10.2.3). A date that is past gives 0.0. What cannot
-    be read counts as absent.
-
-    Args:
-        headers: Of the response; looked up by lower-case name, so case-insensitive mappings work.
-        now: Seconds since the epoch, the current time when None.
-
-    Example:
-        >>> parse_retry_after({"retry-after-ms": "1500"})
-        1.5
-    """
-    for name in ("retry-after-ms", "x-ms-retry-after-ms"):
-        text = (headers.get(name) or "").strip()
-        if _NUMBER.fullmatch(text):
-            return float(text) / 1000.0
-    text = (headers.get("retry-after") or "").strip()
-    if not text:
-        return None
-    if _NUMBER.fullmatch(text):
-        return float(text)
-    try:
-        moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=timezone.utc)
-        current = datetime.fromtimestamp(clock.time() if now is None else now, timezone.utc)
-        return max(0.0, (moment - current).total_seconds())
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
 
 
 def retry_statuses_of(statuses: Iterable[int] | None) -> frozenset[int]:

@@ -13,6 +13,7 @@ from infra_core.runtime import (
     RetryDetails,
     clock,
     is_permanent_transport_error,
+    parse_retry_after,
     redact_secrets,
     sanitize_url,
     trace_fields,
@@ -24,7 +25,6 @@ from ._policy import (
     Fate,
     is_idempotent,
     is_replayable,
-    parse_retry_after,
     retry_statuses_of,
     status_verdict,
 )

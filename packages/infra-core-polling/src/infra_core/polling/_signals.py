@@ -8,10 +8,10 @@ import math
 import sys
 from typing import TYPE_CHECKING, Final
 
-from infra_core.runtime import clock
+from infra_core.runtime import parse_retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 __all__ = ["PLAIN_TYPES", "is_transient", "retry_after", "status_code"]
 
@@ -88,12 +88,10 @@ def retry_after(answer: object) -> float | None:
         return given
     for holder in (answer, getattr(answer, "response", None)):
         headers: Mapping[str, str] | None = getattr(holder, "headers", None)
-        get: Callable[[str], object] | None = getattr(headers, "get", None)
-        if get is None:
-            continue
-        text = get("Retry-After") or get("retry-after")
-        if isinstance(text, str):
-            return _parse_header(text)
+        if headers is not None and hasattr(headers, "get"):
+            asked = parse_retry_after(headers)
+            if asked is not None:
+                return asked
     return None
 
 
@@ -101,19 +99,3 @@ def _number(value: object) -> float | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return max(0.0, float(value))
     return None
-
-
-def _parse_header(text: str) -> float | None:
-    text = text.strip()
-    if text.isdecimal():
-        return float(text)
-    from datetime import timezone
-    from email.utils import parsedate_to_datetime
-
-    try:
-        when = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
-        return None  # a malformed header is no reason to stop polling
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=timezone.utc)
-    return max(0.0, when.timestamp() - clock.time())

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         sanitize_url as sanitize_url,
     )
     from ._retry import retry_async as retry_async, retry_sync as retry_sync
+    from ._retry_after import parse_retry_after as parse_retry_after
     from ._retry_policy import RetryDetails as RetryDetails, RetryPolicy as RetryPolicy
     from ._secret_filter import SecretFilter as SecretFilter
     from ._signals import SignalState as SignalState, handle_signals as handle_signals
@@ -83,6 +84,7 @@ __all__ = [
     "is_secret_name",
     "lazy",
     "on_background_close",
+    "parse_retry_after",
     "redact_headers",
     "redact_sas_tokens",
     "redact_secrets",
@@ -122,6 +124,7 @@ __getattr__, __dir__ = lazy_exports(
             "sanitize_url",
         ],
         "._retry": ["retry_async", "retry_sync"],
+        "._retry_after": ["parse_retry_after"],
         "._retry_policy": ["RetryDetails", "RetryPolicy"],
         "._secret_filter": ["SecretFilter"],
         "._trace": ["trace_fields"],

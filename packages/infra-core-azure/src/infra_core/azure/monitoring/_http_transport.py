@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from urllib.parse import SplitResult, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from infra_core.runtime import clock
+from infra_core.runtime import parse_retry_after
 
-from ._ingestion import Answer, parse_retry_after
+from ._ingestion import Answer
 
 __all__ = ["IngestionTransport"]
 
@@ -100,7 +100,7 @@ class IngestionTransport:
         if response.will_close or not response.isclosed():
             self.close()
         location = response.headers.get("Location") if response.status in {307, 308} else None
-        retry_after = parse_retry_after(response.headers.get("Retry-After"), clock.time())
+        retry_after = parse_retry_after(response.headers)
         return Answer(response.status, content, retry_after), location
 
 

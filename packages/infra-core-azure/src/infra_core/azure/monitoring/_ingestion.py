@@ -6,9 +6,8 @@ accepted, 206 some, 408/429/5xx try again, 402/439 a quota is used up, anything 
 
 import json
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 
-__all__ = ["Answer", "Verdict", "judge", "parse_retry_after"]
+__all__ = ["Answer", "Verdict", "judge"]
 
 _RETRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _QUOTA = frozenset({402, 439})
@@ -104,25 +103,3 @@ def _errors(body: bytes) -> dict[int, int] | None:
         return {int(error["index"]): int(error["statusCode"]) for error in errors}
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-def parse_retry_after(value: str | None, now: float) -> float | None:
-    """Return the seconds of a `Retry-After` header (RFC 9110, section 10.2.3).
-
-    Args:
-        value: Seconds or an HTTP date.
-        now: Seconds since the epoch.
-
-    Returns:
-        Seconds from now, never negative; `None` when there is no sensible header.
-    """
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - now
-        except (TypeError, ValueError, OverflowError):
-            return None
-    return max(0.0, seconds) if seconds < float("inf") else None

@@ -31,6 +31,9 @@ class _StagedFile(AtomicFile):
             with contextlib.suppress(OSError):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
+    def use_mode(self, mode: int | None) -> None:
+        self._mode = mode
+
     def end_flush(self) -> None:
         os.fsync(self._open_file().fileno())
 
@@ -117,9 +120,7 @@ class BatchWriter:
     def _stage(self, job: _Job) -> None:
         job.verify()
         job.fresh = not os.path.lexists(job.path)
-        # What the umask or the folder's ACL gives is asked once per folder, not once per file.
-        mode = self._modes.get(job.path.parent) if job.fresh else None
-        job.file = _StagedFile(job.path, mode=mode, durable=False)
+        job.file = _StagedFile(job.path, durable=False)
         job.file.write(job.data)
         job.file.begin_flush()
 
@@ -130,9 +131,12 @@ class BatchWriter:
     def _commit(self, job: _Job) -> None:
         if job.before_commit is not None:
             job.before_commit()
-        if job.file is not None:
-            job.file.commit()
         folder = job.path.parent
+        if job.file is not None:
+            if job.fresh:
+                # What umask or the folder's ACL give is asked once per folder, not once per file.
+                job.file.use_mode(self._modes.get(folder))
+            job.file.commit()
         if job.fresh and folder not in self._modes:
             if len(self._modes) > 10_000:
                 self._modes.clear()

@@ -19,6 +19,7 @@ from infra_core.runtime import (
     RetryDetails,
     clock,
     is_permanent_transport_error,
+    parse_retry_after,
     redact_secrets,
     retry_async,
     trace_fields,
@@ -313,18 +314,5 @@ def _refusal(
         blob=blob,
         operation=operation,
         request_id=headers.get("x-ms-request-id", ""),
-        retry_after=_retry_after(headers),
+        retry_after=parse_retry_after(headers),
     )
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    for name, unit in (
-        ("x-ms-retry-after-ms", 1000.0),
-        ("retry-after-ms", 1000.0),
-        ("Retry-After", 1.0),
-    ):
-        try:
-            return float(headers[name]) / unit
-        except (KeyError, ValueError):
-            continue
-    return None

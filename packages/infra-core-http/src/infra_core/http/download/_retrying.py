@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import httpx
 
-from infra_core.runtime import sanitize_url
+from infra_core.runtime import parse_retry_after, sanitize_url
 
 from .._errors import ChecksumMismatchError, IncompleteDownloadError
-from .._policy import Fate, parse_retry_after, status_verdict
+from .._policy import Fate, status_verdict
 from .._transport_errors import fate_of
 
 __all__ = ["should_retry", "status_error"]
