@@ -175,8 +175,10 @@ class FunctionCaller:
                 return await once()
             return await self._through_cold_start(once, chosen)
         except httpx.HTTPStatusError as error:
-            if error.response.status_code in _CUT_OFF and _must_not_run_twice(
-                method, own_headers, chosen.idempotent
+            from infra_core.http import is_idempotent
+
+            if error.response.status_code in _CUT_OFF and not is_idempotent(
+                method.upper(), own_headers, chosen.idempotent
             ):
                 from ._function_outcome import FunctionOutcomeUnknown
 
@@ -257,13 +259,6 @@ class FunctionCaller:
         if self._api_key and at_home and not given:
             merged[KEY_HEADER] = self._api_key
         return merged
-
-
-def _must_not_run_twice(method: str, headers: Mapping[str, str], idempotent: bool | None) -> bool:
-    if idempotent is not None:
-        return not idempotent
-    repeatable = any(name.lower() == "idempotency-key" for name in headers)
-    return method.upper() in ("POST", "PATCH") and not repeatable
 
 
 def _checked_base_url(base_url: str) -> str:

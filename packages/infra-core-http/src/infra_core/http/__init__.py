@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from ._policy import (
         DEFAULT_RETRY_STATUSES as DEFAULT_RETRY_STATUSES,
+        is_idempotent as is_idempotent,
     )
     from ._sync import (
         fetch as fetch,
@@ -87,6 +88,7 @@ __all__ = [
     "fetch",
     "fetch_async",
     "get_shared_http_client",
+    "is_idempotent",
     "request",
     "request_async",
     "reset_shared_http_client",
@@ -123,6 +125,7 @@ __getattr__, __dir__ = lazy_exports(
             "DEFAULT_HEADERS",
         ],
         "._policy": [
+            "is_idempotent",
             "DEFAULT_RETRY_STATUSES",
         ],
         "._sync": [
