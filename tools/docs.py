@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,10 +90,24 @@ def build(site: Path) -> int:
 
 
 def as_markdown(source: str) -> str:
-    """Source with the few marks of reStructuredText in its docstrings made Markdown's."""
+    """Source with the few marks of reStructuredText in its docstrings made Markdown's.
+
+    `Example:` becomes the section that griffe knows, and a block after `::` a fenced one.
+    """
     source = re.sub(r"^( *)Example:$", r"\1Examples:", source, flags=re.MULTILINE)
-    source = re.sub(r"^ *::$", "", source, flags=re.MULTILINE)
-    return re.sub(r"(?<=[\w.,)`])::$", ":", source, flags=re.MULTILINE)
+    return LITERAL.sub(fenced, source)
+
+
+# A line that ends with `::`, then whatever is indented more than it.
+LITERAL = re.compile(r"^( *)((?:\S.*[^:])?)::\n\n((?:\1 +\S.*\n|\n)+)", re.MULTILINE)
+
+
+def fenced(match: re.Match[str]) -> str:
+    indent, lead, block = match.groups()
+    code = textwrap.indent(textwrap.dedent(block).strip("\n"), indent)
+    end = block[len(block.rstrip("\n")) :]
+    before = f"{indent}{lead}:\n\n" if lead else ""
+    return f"{before}{indent}```python\n{code}\n{indent}```{end}"
 
 
 def serve(site: Path, port: int) -> None:
@@ -186,13 +201,21 @@ def capabilities() -> str:
             capability.summary,
             "",
             "```python",
-            capability.import_line,
+            wrapped(capability.import_line),
             "```",
             "",
             f"{names}, in [{capability.package}](packages/{capability.package}.md).",
             "",
         ]
     return "\n".join(lines)
+
+
+def wrapped(line: str) -> str:
+    """An import line as ruff would break it for the width of a page."""
+    start, _, names = line.partition(" import ")
+    if len(line) <= 70:
+        return line
+    return "\n".join([f"{start} import (", *(f"    {name}," for name in names.split(", ")), ")"])
 
 
 def command_reference() -> str:
