@@ -40,6 +40,7 @@ __all__ = ["TreeRun", "replay_tree"]
 
 _BATCH = 64
 _READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
+_LOGGED = 20  # failures that are logged one by one; all of them are counted and told
 _LISTED = 100  # unsafe names that an error lists
 
 
@@ -373,7 +374,7 @@ class TreeRun:
                 or self._dry
             ):
                 self._done_bytes += outcome.size
-        if outcome.error is not None:
+        if outcome.error is not None and self.report.failed <= _LOGGED:
             self._log.error(
                 "%s of %r failed: %s",
                 outcome.action,
