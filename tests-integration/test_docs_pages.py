@@ -1,0 +1,101 @@
+"""The generated parts of the documentation: made from their sources, and strict about them."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra_core import CAPABILITIES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def docs(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The script `tools/docs.py`."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    return importlib.import_module("docs")
+
+
+def taken(docs: Any, file: str, heading: str) -> str:
+    match = docs.TAKEN_PART.search(f'before\n<!-- from: {file} "{heading}" -->\nafter')
+    return str(docs.taken_part(match))
+
+
+def test_capabilities_page_holds_every_capability(docs: Any) -> None:
+    """Whoever adds a capability has documented it."""
+    page = docs.capabilities()
+    for capability in CAPABILITIES:
+        assert capability.summary in page
+        for symbol in capability.symbols:
+            assert f"[`{symbol}`][{capability.module}.{symbol}]" in page
+
+
+def test_part_of_another_file_ends_at_the_next_heading(
+    docs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its subheadings; comments in code are no headings."""
+    monkeypatch.setattr(docs, "ROOT", tmp_path)
+    (tmp_path / "README.md").write_text(
+        "# A\n\n## One\n\ntext\n\n```bash\n# Two\n```\n\n### More\n\nmore\n\n## Two\n\nelse\n"
+        "\n## [1.0.0] - 2026-11-23\n\n### Fixed\n\n- a bug\n\n## [0.9.0]\n\n### Fixed\n\n- older\n"
+    )
+    assert taken(docs, "README.md", "One") == "text\n\n```bash\n# Two\n```\n\n### More\n\nmore"
+    assert taken(docs, "README.md", "Two") == "else"
+    assert taken(docs, "README.md", "1.0.0 > Fixed") == "- a bug"
+    for heading in ("Three", "Fixed"):  # there is none, there are two
+        with pytest.raises(docs.DocsError, match=heading):
+            taken(docs, "README.md", heading)
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        '<script src="https://cdn.example/x.js"></script>',
+        '<link rel="stylesheet" href="https://fonts.example/css">',
+        "<img src=//pixel.example/1.png>",
+        '<iframe src="http://a.example"></iframe>',
+    ],
+)
+def test_page_that_loads_from_another_host_is_found(docs: Any, tmp_path: Path, tag: str) -> None:
+    """The site works offline and tells nobody who reads it; plain links are fine."""
+    page = tmp_path / "index.html"
+    page.write_text('<a href="https://a.example/">a</a><script src="x.js"></script>')
+    assert not list(docs.foreign(tmp_path))
+    page.write_text(tag)
+    assert len(list(docs.foreign(tmp_path))) == 1
+
+
+def test_examples_of_docstrings_become_code(docs: Any) -> None:
+    """A block after `::` is fenced, at the indent of what introduces it."""
+    lines = [
+        '"""It.',
+        "",
+        "Example:",
+        "    Like this::",
+        "",
+        "        f()",
+        "        g()",
+        '"""',
+        "",
+    ]
+    made = docs.as_markdown("\n".join(lines))
+    assert made.splitlines()[2:8] == [
+        "Examples:",
+        "    Like this:",
+        "",
+        "    ```python",
+        "    f()",
+        "    g()",
+    ]
+    compile(made, "made", "exec")
+
+
+def test_every_public_module_stands_in_the_navigation(docs: Any) -> None:
+    """The strict build says so as well, later."""
+    navigation = (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8")
+    with docs.loaded() as tree:
+        pages = [name for package in docs.PACKAGES for name in docs.reference(package, tree)]
+    assert len(pages) > 30
+    assert [name for name in pages if name not in navigation] == []
