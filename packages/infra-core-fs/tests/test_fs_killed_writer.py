@@ -131,3 +131,78 @@ def test_a_disk_that_takes_no_more(tmp_path: Path) -> None:
 
     assert os.waitstatus_to_exitcode(os.waitpid(fork(write), 0)[1]) == 42
     assert number_of(target.read_bytes()) == 1
+
+
+def write_round(folder: Path, number: int) -> None:
+    """One batch: the same version to three files in two folders."""
+    files = [fs.AtomicFile(folder / name) for name in ("a.bin", "sub/b.bin", "c.bin")]
+    for file in files:
+        file.write(version(number))
+    assert fs.commit_together(files) == [None, None, None]
+
+
+def check_round(folder: Path, allowed: set[int]) -> None:
+    """Each file is a whole version that may be there; all else is partial."""
+    for path in folder.rglob("*"):
+        if path.is_file() and not fs.is_partial(path):
+            assert number_of(path.read_bytes()) in allowed
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["replacing", "new"])
+@pytest.mark.parametrize("step", ["fchmod", "fsync", "replace"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", [1, 2, 3, 4])
+def test_a_batch_killed_at_each_step(
+    tmp_path: Path, step: str, when: str, call: int, new: bool
+) -> None:
+    """Each file of a batch is old or new (or none), whole, wherever the kill falls."""
+    if not new:
+        write_round(tmp_path, 1)
+    real = getattr(os, step)
+    calls = 0
+
+    def lethal(*args: object, **options: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == call and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = real(*args, **options)
+        if calls == call and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    def write() -> None:
+        setattr(os, step, lethal)
+        write_round(tmp_path, 3)
+
+    os.waitpid(fork(write), 0)
+    check_round(tmp_path, {3} if new else {1, 3})
+
+
+def test_a_batch_killed_at_random_points(tmp_path: Path) -> None:
+    """Kill after kill: no file is torn, none goes back to an older version."""
+    chance = random.Random(11)
+    write_round(tmp_path, 0)
+    targets = [tmp_path / name for name in ("a.bin", "sub/b.bin", "c.bin")]
+    newest = [0, 0, 0]
+    for _ in range(40):
+        begun, begins = os.pipe()
+
+        def write(begun: int = begins, first: int = max(newest) + 1) -> None:
+            os.write(begun, b"x")
+            for number in range(first, first + 10_000):
+                write_round(tmp_path, number)
+
+        writer = fork(write)
+        os.read(begun, 1)
+        until = time.perf_counter() + chance.uniform(0, 0.01)
+        while time.perf_counter() < until:
+            pass
+        os.kill(writer, signal.SIGKILL)
+        assert os.WTERMSIG(os.waitpid(writer, 0)[1]) == signal.SIGKILL
+        os.close(begun)
+        os.close(begins)
+        found = [number_of(path.read_bytes()) for path in targets]
+        assert all(now >= before for now, before in zip(found, newest, strict=True))
+        newest = found
+    assert max(newest) > 0

@@ -3,7 +3,7 @@
 Standard library only. Everything that infra-core writes to a disk goes through `AtomicFile`.
 """
 
-from ._atomic import AtomicFile
+from ._atomic import AtomicFile, commit_together
 from ._checksum import CHUNK_SIZE, compute_checksum, parse_checksum
 from ._errors import (
     AtomicFileClosed,
@@ -39,6 +39,7 @@ __all__ = [
     "FileWriteError",
     "FsError",
     "UnsafePathError",
+    "commit_together",
     "compute_checksum",
     "ensure_parent",
     "fsync_directory",

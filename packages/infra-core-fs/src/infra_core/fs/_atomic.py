@@ -14,12 +14,12 @@ from ._replace import default_mode, fsync_directory, replace_file
 from ._temp_names import temp_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
 
-__all__ = ["AtomicFile"]
+__all__ = ["AtomicFile", "commit_together"]
 
 _BUFFER: Final = 1 << 17  # bytes; small writes are gathered, larger ones pass straight through
 _OWNER_ONLY: Final = 0o600
@@ -90,9 +90,12 @@ class AtomicFile:
         try:
             if not self.path.name:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            ensure_parent(self.path)
             self._owner = os.getpid()
-            descriptor = os.open(self.temp_path, _CREATE_FLAGS, _OWNER_ONLY)
+            try:
+                descriptor = os.open(self.temp_path, _CREATE_FLAGS, _OWNER_ONLY)
+            except OSError:  # most folders exist; the others cost a second try
+                ensure_parent(self.path)
+                descriptor = os.open(self.temp_path, _CREATE_FLAGS, _OWNER_ONLY)
             self._file = os.fdopen(descriptor, "w+b", buffering=_BUFFER)
         except OSError as error:
             raise write_error(error, self.path) from error
@@ -162,21 +165,8 @@ class AtomicFile:
             FileWriteError: It failed; the temporary file is gone and the old file stands.
             AtomicFileClosed: It has been committed or aborted before.
         """
-        file = self._open_file()
-        try:
-            file.flush()
-            self._set_mode(file.fileno())
-            if self._durable:
-                os.fsync(file.fileno())
-            file.close()
-            replace_file(self.temp_path, self.path, durable=self._durable)
-            self._file = None
-        except OSError as error:
-            self.abort()
-            raise write_error(error, self.path) from error
-        except BaseException:
-            self.abort()
-            raise
+        self._flush_to_disk({})
+        self._take_name()
         if self._durable:
             fsync_directory(self.path.parent)
         return self.path
@@ -193,6 +183,34 @@ class AtomicFile:
             with contextlib.suppress(OSError):  # a full disk refuses the last buffer as well
                 file.close()
 
+    def _flush_to_disk(self, modes: dict[Path, int]) -> None:
+        """All of a commit that comes before the name; aborts where it fails."""
+        file = self._open_file()
+        with self._aborting():
+            file.flush()
+            self._set_mode(file.fileno(), modes)
+            if self._durable:
+                os.fsync(file.fileno())
+
+    def _take_name(self) -> None:
+        """Move the file into its place; aborts where that fails."""
+        file = self._open_file()
+        with self._aborting():
+            file.close()
+            replace_file(self.temp_path, self.path, durable=self._durable)
+            self._file = None
+
+    @contextlib.contextmanager
+    def _aborting(self) -> "Iterator[None]":
+        try:
+            yield
+        except OSError as error:
+            self.abort()
+            raise write_error(error, self.path) from error
+        except BaseException:
+            self.abort()
+            raise
+
     def _open_file(self) -> BinaryIO:
         if self._file is None:
             raise AtomicFileClosed(
@@ -201,7 +219,7 @@ class AtomicFile:
             )
         return self._file
 
-    def _set_mode(self, descriptor: int) -> None:
+    def _set_mode(self, descriptor: int, modes: dict[Path, int]) -> None:
         if not hasattr(os, "fchmod"):  # Windows before 3.13: permission bits mean little there
             return
         mode = self._mode
@@ -212,7 +230,10 @@ class AtomicFile:
                 if not stat.S_ISREG(status.st_mode):
                     raise FileNotFoundError
             except FileNotFoundError:
-                mode = default_mode(self.temp_path)
+                folder = self.path.parent
+                mode = modes.get(folder)
+                if mode is None:
+                    mode = modes[folder] = default_mode(self.temp_path)
         os.fchmod(descriptor, mode)
 
     def __enter__(self) -> "Self":
@@ -236,3 +257,79 @@ class AtomicFile:
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<AtomicFile {str(self.path)!r} {state}, {self.size} bytes>"
+
+
+def commit_together(
+    files: "Sequence[AtomicFile]",
+    *,
+    before: "Callable[[AtomicFile], object] | None" = None,
+) -> "list[Exception | None]":
+    """Commit many files for far less than each on its own, with the same promise for each.
+
+    All are flushed to the disk first, then all take their names in the given order, then each
+    folder is flushed once. The first flush makes a journalling file system commit what it knows of
+    the other files too, so that their own flushes find little left to do (for files of 16 KiB on
+    ext4 about a fifth of the time). A file's name appears only when its bytes are on the disk, and
+    on return the names are on the disk as well. Files are independent: when one fails, or the
+    process is killed, each of the others is there whole or not at all.
+
+    Args:
+        files: Open files, each with all of its content written. Those opened with
+            `durable=False` are not flushed.
+        before: Called with each file just before it takes its name; what it raises prevents that
+            and is the file's error.
+
+    Returns:
+        One entry per file, in their order: None, or the error that its `commit()` would have
+        raised. A file with an error from before its name is aborted, and what stood there before
+        still stands.
+
+    Raises:
+        BaseException: An interrupt such as `KeyboardInterrupt`; the files that do not yet have
+            their names are aborted.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> files = [AtomicFile(folder / name) for name in ("a.txt", "b.txt")]
+        >>> for file in files:
+        ...     _ = file.write(b"content")
+        >>> commit_together(files)
+        [None, None]
+    """
+    errors: list[Exception | None] = [None] * len(files)
+    modes: dict[Path, int] = {}  # what a new file gets is asked once per folder
+
+    def take_name(file: AtomicFile) -> None:
+        if before is not None:
+            before(file)
+        file._take_name()
+
+    try:
+        for step in (lambda file: file._flush_to_disk(modes), take_name):
+            for index, file in enumerate(files):
+                if errors[index] is None:
+                    try:
+                        step(file)
+                    except Exception as error:  # noqa: BLE001 - handed to its owner
+                        errors[index] = error
+                        file.abort()
+    except BaseException:
+        for file in files:
+            file.abort()
+        raise
+    _flush_folders(files, errors)
+    return errors
+
+
+def _flush_folders(files: "Sequence[AtomicFile]", errors: "list[Exception | None]") -> None:
+    """Flush each folder that names were taken in; an error is that of all its files."""
+    folders: dict[Path, list[int]] = {}
+    for index, file in enumerate(files):
+        if file._durable and errors[index] is None:
+            folders.setdefault(file.path.parent, []).append(index)
+    for folder, indexes in folders.items():
+        try:
+            fsync_directory(folder)
+        except OSError as error:
+            for index in indexes:
+                errors[index] = error

@@ -1,0 +1,180 @@
+"""commit_together: each file of a batch keeps the promise of AtomicFile, the flushes are shared."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra_core import fs
+
+posix_only = pytest.mark.skipif(os.name == "nt", reason="permission bits are a POSIX matter")
+
+
+def opened(folder: Path, *names: str, durable: bool = True) -> list[fs.AtomicFile]:
+    files = [fs.AtomicFile(folder / name, durable=durable) for name in names]
+    for file in files:
+        file.write(file.path.name.encode())
+    return files
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_text()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_no_file_appears_before_all_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All files are flushed, then named in order, then each folder is flushed once."""
+    events: list[str] = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor: int) -> None:
+        events.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        real_fsync(descriptor)
+
+    def replace(source: Any, target: Any) -> None:
+        events.append(Path(target).name)
+        real_replace(source, target)
+
+    files = opened(tmp_path, "a", "x/b", "c", "x/d")
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    assert fs.commit_together(files) == [None] * 4
+    assert events == ["file"] * 4 + ["a", "b", "c", "d"] + ["folder"] * 2
+    assert contents(tmp_path) == {"a": "a", "x/b": "b", "c": "c", "x/d": "d"}
+    assert all(file.closed for file in files)
+
+
+def test_scratch_files_are_not_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`durable=False` keeps its meaning, for each file by itself."""
+    flushed: list[bool] = []
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        real_fsync(descriptor)
+
+    files = [*opened(tmp_path / "x", "a", durable=False), *opened(tmp_path, "b")]
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert fs.commit_together(files) == [None, None]
+    assert flushed == [False, True]
+
+
+def test_no_files_are_no_work() -> None:
+    """An empty batch is one without errors."""
+    assert fs.commit_together([]) == []
+
+
+def test_a_file_that_cannot_be_flushed_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its error is that of a commit of its own; the old file stands, nothing else is left."""
+    (tmp_path / "b").write_text("old")
+    files = opened(tmp_path, "a", "b", "c")
+    refused = files[1]._open_file().fileno()
+    real_fsync = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if descriptor == refused:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    errors = fs.commit_together(files)
+    assert [type(error) for error in errors] == [type(None), fs.FileWriteError, type(None)]
+    assert isinstance(errors[1], OSError)
+    assert errors[1].errno == errno.ENOSPC
+    assert contents(tmp_path) == {"a": "a", "b": "old", "c": "c"}
+
+
+def test_a_file_that_cannot_take_its_name_fails_alone(tmp_path: Path) -> None:
+    """A folder stands at its path."""
+    files = opened(tmp_path, "a", "b", "c")
+    (tmp_path / "b").mkdir()
+    errors = fs.commit_together(files)
+    assert [error is None for error in errors] == [True, False, True]
+    assert isinstance(errors[1], fs.FileWriteError)
+    assert contents(tmp_path) == {"a": "a", "c": "c"}
+
+
+def test_a_file_that_was_closed_before_is_told(tmp_path: Path) -> None:
+    """Aborted files and a file given twice are errors of their own entries."""
+    files = opened(tmp_path, "a", "b")
+    files[0].abort()
+    errors = fs.commit_together([*files, files[1]])
+    assert [type(error) for error in errors] == [
+        fs.AtomicFileClosed,
+        type(None),
+        fs.AtomicFileClosed,
+    ]
+    assert contents(tmp_path) == {"b": "b"}
+
+
+def test_what_is_asked_before_a_name_may_refuse_it(tmp_path: Path) -> None:
+    """`before` sees each file flushed and still nameless; its error is the file's."""
+    seen = []
+
+    def before(file: fs.AtomicFile) -> None:
+        seen.append((file.path.name, file.path.exists(), file.temp_path.read_text()))
+        if file.path.name == "b":
+            raise LookupError("changed meanwhile")
+
+    errors = fs.commit_together(opened(tmp_path, "a", "b", "c"), before=before)
+    assert seen == [("a", False, "a"), ("b", False, "b"), ("c", False, "c")]
+    assert isinstance(errors[1], LookupError)
+    assert contents(tmp_path) == {"a": "a", "c": "c"}
+
+
+def test_an_interrupt_leaves_no_partial_file(tmp_path: Path) -> None:
+    """Ctrl-C goes through; files named by then stay, the others leave nothing."""
+
+    def before(file: fs.AtomicFile) -> None:
+        if file.path.name == "b":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fs.commit_together(opened(tmp_path, "a", "b", "c"), before=before)
+    assert contents(tmp_path) == {"a": "a"}
+
+
+@posix_only
+def test_a_folder_that_cannot_be_flushed_is_told_to_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have their names but are not promised to keep them; other folders are not concerned."""
+    real_fsync = os.fsync
+    broken = opened(tmp_path, "x/a")
+    others = opened(tmp_path, "b")
+    inode = (tmp_path / "x").stat().st_ino
+
+    def fsync(descriptor: int) -> None:
+        if os.fstat(descriptor).st_ino == inode:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    errors = fs.commit_together([*broken, *others])
+    assert isinstance(errors[0], OSError)
+    assert errors[1] is None
+    assert contents(tmp_path) == {"x/a": "a", "b": "b"}
+
+
+@posix_only
+def test_permission_bits_are_those_of_single_commits(tmp_path: Path) -> None:
+    """New files follow the umask, replaced ones keep their bits, `mode` wins."""
+    kept = tmp_path / "kept"
+    kept.touch()
+    kept.chmod(0o604)
+    single = fs.write_bytes_atomic(tmp_path / "single", b"")
+    named = fs.AtomicFile(tmp_path / "named", mode=0o640)
+    assert fs.commit_together([*opened(tmp_path, "new", "kept"), named]) == [None] * 3
+    bits = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+    assert bits["new"] == bits["single"] == stat.S_IMODE(single.stat().st_mode)
+    assert (bits["kept"], bits["named"]) == (0o604, 0o640)
