@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from ._task_options import RuntimeConfig as RuntimeConfig
     from ._task_runtime import TaskRuntime as TaskRuntime
     from ._task_stream import TaskStream as TaskStream
+    from ._thread_batcher import ThreadBatcher as ThreadBatcher
     from ._trace import trace_fields as trace_fields
     from ._transport_errors import (
         is_permanent_transport_error as is_permanent_transport_error,
@@ -76,6 +77,7 @@ __all__ = [
     "TaskStatus",
     "TaskStream",
     "TaskTimeoutError",
+    "ThreadBatcher",
     "add_note",
     "clock",
     "handle_signals",
@@ -127,6 +129,7 @@ __getattr__, __dir__ = lazy_exports(
         "._retry_after": ["parse_retry_after"],
         "._retry_policy": ["RetryDetails", "RetryPolicy"],
         "._secret_filter": ["SecretFilter"],
+        "._thread_batcher": ["ThreadBatcher"],
         "._trace": ["trace_fields"],
         "._transport_errors": [
             "is_permanent_transport_error",

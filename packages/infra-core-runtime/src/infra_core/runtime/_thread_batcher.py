@@ -1,0 +1,186 @@
+"""Blocking work that is cheaper for many than for one: what waits together goes together."""
+
+import asyncio
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Generic, TypeVar
+
+__all__ = ["ThreadBatcher"]
+
+T = TypeVar("T")
+
+
+class ThreadBatcher(Generic[T]):
+    """Hands items to a blocking function in a thread, those that wait at the same time together.
+
+    For work whose cost is mostly per call: flushes to a disk, transactions, hops to a thread. It
+    never waits for a batch to fill: an item that comes alone is begun at once, and what comes
+    while all workers are busy makes the next batch.
+
+    An await that is cancelled before its item was begun takes the item back. Afterwards it waits
+    for the thread, which cannot be stopped, and is cancelled then; so whoever awaits may free
+    what the thread used. One batcher may serve several event loops, each with its own batches.
+
+    Args:
+        function: Called in a thread of the loop's default executor with 1 to `size` items;
+            returns one entry per item: None, or the error that its await raises. What it raises
+            itself, all of the batch raise.
+        size: Items in a batch at most.
+        workers: Batches of one event loop at the same time at most.
+
+    Raises:
+        ValueError: `size` or `workers` is below 1.
+
+    Example:
+        ::
+
+            def store(rows: list[Row]) -> list[Exception | None]:
+                with database:  # one transaction
+                    return [insert(row) for row in rows]
+
+            batcher = ThreadBatcher(store, size=100, workers=1)
+
+            async def handle(row: Row) -> None:
+                await batcher(row)  # returns when the row is stored
+    """
+
+    def __init__(
+        self,
+        function: Callable[[list[T]], Sequence[BaseException | None]],
+        *,
+        size: int = 32,
+        workers: int = 2,
+    ) -> None:
+        for name, value in (("size", size), ("workers", workers)):
+            if value < 1:
+                raise ValueError(f"{name}={value!r}: pass 1 or more")
+        self._function = function
+        self._size = size
+        self._workers = workers
+        # Not LoopLocal: there is nothing to close, and batchers may be short-lived.
+        self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[T]] = (
+            weakref.WeakKeyDictionary()
+        )
+
+    async def __call__(self, item: T) -> None:
+        """Hand over one item and wait until the function is done with it.
+
+        Raises:
+            BaseException: What the function returned for the item, or raised.
+        """
+        loop = asyncio.get_running_loop()
+        lane = self._lanes.get(loop)
+        if lane is None:
+            lane = self._lanes[loop] = _Lane(self._function, self._size, self._workers)
+        waiter = _Waiter(item, loop.create_future())
+        lane.add(waiter)
+        cancelled: asyncio.CancelledError | None = None
+        while not waiter.finished:
+            try:
+                await waiter.woken
+            except asyncio.CancelledError as stop:
+                if not waiter.begun:
+                    waiter.woken.cancel()  # takes the item back
+                    raise
+                cancelled = stop
+                if not waiter.finished:
+                    waiter.woken = loop.create_future()
+        if cancelled is not None:
+            raise cancelled
+        error, waiter.error = waiter.error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback refers to this frame: without this, a cycle
+
+
+class _Waiter(Generic[T]):
+    __slots__ = ("begun", "error", "finished", "item", "woken")
+
+    def __init__(self, item: T, woken: "asyncio.Future[None]") -> None:
+        self.item = item
+        self.woken = woken  # a mere signal, cancelled with the await
+        self.begun = False
+        self.finished = False
+        self.error: BaseException | None = None
+
+
+class _Lane(Generic[T]):
+    """The batches of one event loop. Futures and callbacks only: `asyncio.run` cancels tasks."""
+
+    def __init__(
+        self,
+        function: Callable[[list[T]], Sequence[BaseException | None]],
+        size: int,
+        workers: int,
+    ) -> None:
+        self._function = function
+        self._size = size
+        self._workers = workers
+        self._waiting: deque[_Waiter[T]] = deque()
+        self._running = 0
+        self._due = False
+
+    def add(self, waiter: _Waiter[T]) -> None:
+        self._waiting.append(waiter)
+        if not self._due and self._running < self._workers:
+            # Not at once: others may be ready in this round of the loop as well.
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        self._due = False
+        batch: list[_Waiter[T]] = []
+        while self._waiting and len(batch) < self._size:
+            waiter = self._waiting.popleft()
+            if not waiter.woken.cancelled():
+                waiter.begun = True
+                batch.append(waiter)
+        if not batch:
+            return
+        self._running += 1
+        loop = asyncio.get_running_loop()
+        items = [waiter.item for waiter in batch]
+        try:
+            call = loop.run_in_executor(None, self._call, items)
+        except BaseException as error:  # noqa: BLE001 - the executor is shut down
+            self._end(batch, [error] * len(batch))
+        else:
+            call.add_done_callback(partial(self._done, batch))
+        if self._waiting and self._running < self._workers:
+            self._begin()
+
+    def _call(self, items: list[T]) -> Sequence[BaseException | None]:
+        try:
+            errors = self._function(items)
+            if len(errors) != len(items):
+                raise ValueError(
+                    f"{self._function!r} returned {len(errors)} entries for {len(items)} items: "
+                    "return one for each, None where there was no error"
+                )
+        except BaseException as error:  # noqa: BLE001 - raised by each await
+            return [error] * len(items)
+        return errors
+
+    def _done(
+        self,
+        batch: list[_Waiter[T]],
+        call: "asyncio.Future[Sequence[BaseException | None]]",
+    ) -> None:
+        if call.cancelled():
+            error = asyncio.CancelledError("the executor was shut down")
+            self._end(batch, [error] * len(batch))
+        else:
+            self._end(batch, call.result())
+
+    def _end(self, batch: list[_Waiter[T]], errors: Sequence[BaseException | None]) -> None:
+        self._running -= 1
+        for waiter, error in zip(batch, errors, strict=True):
+            waiter.finished, waiter.error = True, error
+            if not waiter.woken.done():
+                waiter.woken.set_result(None)
+        if self._waiting and not self._due:
+            self._begin()
