@@ -34,6 +34,7 @@ STAGES: dict[str, list[list[str]]] = {
     "types": [["run", "types:check"], ["run", "types:exports"]],
     "unit": [],  # one run per Python that is here
     "integration": [["run", "integration:run"]],
+    "docs": [["run", "docs:build"]],
     "wheels": [["run", "checks:wheels"]],
     "release": [["run", "checks:release", "check"], ["run", "checks:rehearse"]],
     "floor": [["run", "floor:run"]],
