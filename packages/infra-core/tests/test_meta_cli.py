@@ -12,7 +12,6 @@ from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
 from infra_core.cli import main
 from infra_core.cli._folder import exclusive, run_folder
 from infra_core.cli._main import COMMANDS, CommandError
-from infra_core.cli._report import size_text
 
 
 @pytest.fixture(autouse=True)
@@ -194,11 +193,3 @@ def test_missing_jobs_say_where_they_were_sought(
     """The remedy is the --out of the run."""
     assert main(["jobs", "list", "b1", "--out", str(tmp_path)]) == 2
     assert "--out" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 * 2**40, "5120.0 GiB")]
-)
-def test_sizes_read_well(size: int, text: str) -> None:
-    """Binary units, one digit."""
-    assert size_text(size) == text

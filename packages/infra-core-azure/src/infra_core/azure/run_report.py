@@ -14,7 +14,7 @@ from typing import Any
 
 from infra_core.fs import safe_join
 
-__all__ = ["render_html"]
+__all__ = ["human_size", "render_html"]
 
 _TYPES = ("image", "document", "data", "other")
 _COLOURS = {"image": "#2f7ed8", "document": "#c76a15", "data": "#2e8b57", "other": "#7d7d8a"}

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
+from infra_core.azure.run_report import human_size
 from infra_core.fs import (
     compute_checksum,
     parse_checksum,
@@ -26,7 +27,7 @@ from infra_core.fs import (
 from infra_core.runtime import clock, sanitize_url
 
 from ._main import CommandError
-from ._report import Failure, Reporter, Summary, size_text
+from ._report import Failure, Reporter, Summary
 
 if TYPE_CHECKING:
     from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, TelemetryClient
@@ -204,7 +205,7 @@ class Batch:
         record = await self._save(done)
         self.summary.succeeded += 1
         self.summary.bytes_downloaded += result.size or 0
-        self._services.reporter.line("ok", f"{sanitize_url(url)} ({size_text(result.size or 0)})")
+        self._services.reporter.line("ok", f"{sanitize_url(url)} ({human_size(result.size or 0)})")
         self._note("job_completed", job=record, attempts=result.attempts)
         await self._mirror(record)
         self._services.reporter.advance(result.size or 0)

@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from infra_core.azure.run_report import human_size
+
 from . import exit_codes
 from ._main import CommandError
-from ._report import make_console, print_rows, size_text
+from ._report import make_console, print_rows
 from ._storage import open_storage
 
 if TYPE_CHECKING:
@@ -134,7 +136,7 @@ def plan(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([dataclasses.asdict(step) for step in steps], indent=2))
         return exit_codes.OK
-    rows = ([step.action, size_text(step.size), step.name, step.reason] for step in steps)
+    rows = ([step.action, human_size(step.size), step.name, step.reason] for step in steps)
     print_rows(make_console(), ["action", "size", "name", "why"], rows)
     return exit_codes.OK
 
@@ -202,7 +204,7 @@ def print_report(report: "TreeReport", *, as_json: bool) -> None:
     for name, count in counts.items():
         if count or name in {"files", "transferred", "failed"}:
             print(f"{name:>12}  {count}")
-    print(f"{'bytes':>12}  {size_text(report.bytes_transferred)} in {report.seconds:.2f} s")
+    print(f"{'bytes':>12}  {human_size(report.bytes_transferred)} in {report.seconds:.2f} s")
     for item in problems[:20]:
         print(f"{item['action']:>12}  {item['name']}: {item['problem']}")
 
@@ -213,7 +215,7 @@ def list_blobs(client: "AzureStorageClient", options: argparse.Namespace) -> int
         blobs = [{"name": blob.name, "size_bytes": blob.size} for blob in iterate(client, options)]
         print(json.dumps(blobs, indent=2, ensure_ascii=False))
         return exit_codes.OK
-    rows = ([size_text(blob.size), blob.name] for blob in iterate(client, options))
+    rows = ([human_size(blob.size), blob.name] for blob in iterate(client, options))
     print_rows(make_console(), ["size", "name"], rows)
     return exit_codes.OK
 

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from infra_core.azure.run_report import human_size
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Failure", "Reporter", "Summary", "make_console", "print_rows", "size_text"]
+__all__ = ["Failure", "Reporter", "Summary", "make_console", "print_rows"]
 
 SHOWN_FAILURES = 20
 
@@ -92,15 +94,6 @@ def make_console(*, to_stderr: bool = False) -> "Console":
     return Console(file=stream, soft_wrap=not stream.isatty(), highlight=False, emoji=False)
 
 
-def size_text(size: float) -> str:
-    """A size in binary units, as people read it: `1536` is `1.5 KiB`."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-
-
 def print_rows(console: "Console", columns: list[str], rows: Iterable[Iterable[str]]) -> None:
     """Print a table: boxed on a terminal, tab-separated lines elsewhere."""
     from rich.table import Table
@@ -178,7 +171,7 @@ class Reporter:
     def advance(self, size: int = 0) -> None:
         """One URL is settled."""
         self._bytes += size
-        self._progress.update(self._task, advance=1, note=size_text(self._bytes))
+        self._progress.update(self._task, advance=1, note=human_size(self._bytes))
 
     def finish(self, summary: Summary) -> None:
         """Print the summary: JSON for machines, a table for people."""
@@ -205,7 +198,7 @@ def rows_of(summary: Summary) -> Iterable[tuple[str, str]]:
         yield "pending", f"{summary.pending} (run again with --resume)"
     if summary.rejected_lines:
         yield "rejected lines", str(summary.rejected_lines)
-    yield "downloaded", size_text(summary.bytes_downloaded)
+    yield "downloaded", human_size(summary.bytes_downloaded)
     yield "retries", str(summary.retries)
     yield "duration", f"{summary.duration_seconds:.2f} s"
     if summary.mirrored is not None:
