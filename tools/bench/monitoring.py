@@ -14,6 +14,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ LINE = {
     "sha256": "ab" * 32,
     "elapsed": 0.127,
 }
+
+
+def mirrored(side: Any, wanted: Any) -> bool:
+    """Whether a mirror has got as far as it was wanted to."""
+    return bool(side._reached >= wanted)
 
 
 def per_second(count: int, work: Callable[[], object]) -> tuple[float, float]:
@@ -155,7 +161,7 @@ def mirror(root: Path) -> dict[str, float]:
                 log.write("asset_downloaded", **LINE)
             wanted, started = side._wanted, time.perf_counter()
             with side._changed:
-                side._changed.wait_for(lambda wanted=wanted: side._reached >= wanted, 10)
+                side._changed.wait_for(partial(mirrored, side, wanted), 10)
             lags.append(time.perf_counter() - started)
         log.flush(60)
         return {

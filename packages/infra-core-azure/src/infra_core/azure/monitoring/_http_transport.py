@@ -100,7 +100,7 @@ class IngestionTransport:
         if response.will_close or not response.isclosed():
             self.close()
         location = response.headers.get("Location") if response.status in {307, 308} else None
-        retry_after = parse_retry_after(response.headers)
+        retry_after = parse_retry_after(dict(response.headers))
         return Answer(response.status, content, retry_after), location
 
 
