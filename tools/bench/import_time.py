@@ -25,7 +25,7 @@ BUDGETS_MS = {
     "infra_core.azure.storage": 60.0,
 }
 QUIET = """
-import threading, atexit
+import threading, atexit, logging  # logging registers a hook of its own
 before = atexit._ncallbacks()
 import {module}
 assert threading.active_count() == 1, threading.enumerate()
