@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Union
 
-from infra_core.runtime import run_sync, sanitize_url
+from infra_core.runtime import ThreadBatcher, run_sync, sanitize_url
 
 from .._errors import DownloadError
 from ._client import AssetDownloadClient, get_shared_client
 from ._result import DownloadItem, DownloadOutcome, DownloadResult, ProgressCallback
-from ._sink import folder_modes
+from ._sink import end_together, ending_together
 
 __all__ = ["download_many", "download_many_async"]
 
+_BATCH = 32  # files that are flushed together; of more the first would wait too long
 Item = Union[DownloadItem, "tuple[str, Path]"]
 
 
@@ -58,9 +59,10 @@ async def download_many_async(
     if concurrency < 1:
         raise ValueError(f"concurrency={concurrency!r}: pass 1 or more downloads at once")
     batch = _Batch(items, on_outcome, progress, client or await get_shared_client(), options)
-    token = folder_modes.set({})  # the workers inherit the context that they are made in
+    token = ending_together.set(ThreadBatcher(end_together, size=_BATCH))
+    # the workers inherit the context that they are made in
     workers = [asyncio.ensure_future(batch.work()) for _ in range(concurrency)]
-    folder_modes.reset(token)
+    ending_together.reset(token)
     try:
         await asyncio.gather(*workers)
     finally:

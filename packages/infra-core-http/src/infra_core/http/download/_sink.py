@@ -2,34 +2,36 @@
 
 A hop to a thread costs as much as hashing 100 KiB, so it is made once per megabyte: the thread
 hashes and writes (both release the interpreter lock) while the loop receives the next megabyte.
-A file below that makes one hop in all, in which it is written, flushed and named.
+A file below that makes one hop in all, in which it is written, flushed and named; within
+`download_many` those that end at the same time share the hop and the flushes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import stat
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from infra_core.fs import AtomicFile
+from infra_core.fs import AtomicFile, commit_together
 
 from ._threads import finished, in_thread
 
-__all__ = ["Sink", "folder_modes"]
+if TYPE_CHECKING:
+    from infra_core.runtime import ThreadBatcher
 
-folder_modes: ContextVar[dict[Path, int] | None] = ContextVar("folder_modes", default=None)
-"""Within a batch, the permission bits that new files get, by folder.
-
-Learning them costs `AtomicFile` an empty file each time, a third of the disk work of a small
-download. Within one batch they are learned once per folder.
-"""
+__all__ = ["Ending", "Sink", "end_together", "ending_together"]
 
 HANDOVER: Final = 1 << 20  # bytes gathered before a thread takes them
 _WRITEBACK: Final = 8 << 20  # bytes after which the kernel is asked to begin with the disk
+
+ending_together: ContextVar[ThreadBatcher[Ending] | None] = ContextVar(
+    "ending_together", default=None
+)
+"""Within `download_many`, what ends small files in batches; each alone otherwise."""
 
 
 class Sink:
@@ -58,8 +60,7 @@ class Sink:
         self._path = path
         self._durable = durable
         self._on_written = on_written
-        self._modes = folder_modes.get()
-        self._teaches = False
+        self._together = ending_together.get()
         self._file: AtomicFile | None = None
         self._parts: list[bytes] = []
         self._held = 0
@@ -111,17 +112,12 @@ class Sink:
                 raise to stop here, or label it.
         """
         await self._settle()
-        parts = self._take()
-
-        def work() -> None:
-            for part in parts:
-                self.file.write(part)
-            before(self.file)
-            self.file.commit()
-            if self._modes is not None and self._teaches:
-                self._modes[self._path.parent] = stat.S_IMODE(self._path.stat().st_mode) & 0o777
-
-        await in_thread(work)
+        ending = Ending(self, self._take(), before)
+        # The flush of a large file takes long, and would hold up the small ones in its batch.
+        if self._together is not None and self.size < HANDOVER:
+            await self._together(ending)
+        else:
+            await in_thread(lambda: ending.written().commit())
 
     async def abort(self) -> None:
         """Remove the partial file once no thread writes to it any more; never raises."""
@@ -152,6 +148,37 @@ class Sink:
         if self._durable and file.size - self._flushed >= _WRITEBACK:
             _begin_writeback(file.temp_path, self._flushed, file.size - self._flushed)
             self._flushed = file.size
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The last step of one file, to be done in a thread."""
+
+    sink: Sink
+    parts: list[bytes]
+    before: Callable[[AtomicFile], None]
+
+    def written(self) -> AtomicFile:
+        """The file with all of its bytes, judged and labelled: ready to be committed."""
+        file = self.sink.file
+        for part in self.parts:
+            file.write(part)
+        self.before(file)
+        return file
+
+
+def end_together(endings: list[Ending]) -> list[Exception | None]:
+    """Commit many files in one thread; the work of the batcher in `ending_together`."""
+    errors: list[Exception | None] = [None] * len(endings)
+    ready: dict[int, AtomicFile] = {}
+    for index, ending in enumerate(endings):
+        try:
+            ready[index] = ending.written()
+        except Exception as error:  # noqa: BLE001 - raised by the download it belongs to
+            errors[index] = error
+    for index, outcome in zip(ready, commit_together(list(ready.values())), strict=True):
+        errors[index] = outcome
+    return errors
 
 
 def _begin_writeback(path: Path, offset: int, length: int) -> None:
