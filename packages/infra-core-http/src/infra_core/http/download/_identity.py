@@ -13,7 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields as fields_of
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -53,6 +53,9 @@ class SourceLabel:
     last_modified: str | None = None
 
 
+_FIELDS: Final = [field.name for field in fields_of(SourceLabel)]
+
+
 def url_identity(url: str) -> str:
     """A digest of the file that a URL names.
 
@@ -63,7 +66,7 @@ def url_identity(url: str) -> str:
         parts = urlsplit(url)
     except ValueError:  # the request will say what is wrong with it
         return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
-    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    pairs = parse_qsl(parts.query, keep_blank_values=True) if parts.query else []
     names = {name.lower() for name, _ in pairs}
     for proof, signing in _SIGNED.items():
         if proof in names:
@@ -83,7 +86,8 @@ def write_label(path: Path, label: SourceLabel) -> None:
     """Label a file; does nothing where there are no extended attributes."""
     if not hasattr(os, "setxattr"):
         return
-    fields = {name: value for name, value in asdict(label).items() if value is not None}
+    values = {name: getattr(label, name) for name in _FIELDS}
+    fields = {name: value for name, value in values.items() if value is not None}
     text = json.dumps(fields, separators=(",", ":")).encode()
     if len(text) > _LARGEST:  # an ETag of that size is not worth a failure
         text = json.dumps({"source": label.source, "size": label.size}).encode()

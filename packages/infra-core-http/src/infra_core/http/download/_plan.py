@@ -123,7 +123,7 @@ class DownloadPlan:
         resume: Resume | None = None,
         piece: int | None = None,
     ) -> None:
-        self.url = sanitize_url(url)
+        self._url = url
         self.expected = None if expected_checksum is None else parse_checksum(expected_checksum)
         self.max_bytes = max_bytes
         self.piece = piece
@@ -135,6 +135,11 @@ class DownloadPlan:
         self._size = 0
         self.body: Body | None = None
         self.resumed = False
+
+    @property
+    def url(self) -> str:
+        """The URL without secrets, for messages; most downloads need none."""
+        return sanitize_url(self._url)
 
     # -- asking ----------------------------------------------------------------------------------
 

@@ -13,6 +13,8 @@ from infra_core.runtime import sanitize_url, trace_fields
 from ._identity import SourceLabel, read_label, url_identity
 
 if TYPE_CHECKING:
+    import os
+
     from ._result import DownloadSpec
 
 __all__ = ["Existing", "look_at"]
@@ -38,18 +40,18 @@ class Existing:
     label: SourceLabel | None
 
 
-def look_at(spec: DownloadSpec) -> Existing | None:
+def look_at(spec: DownloadSpec, status: os.stat_result) -> Existing | None:
     """Judge what is at the destination; blocking, it may hash the whole file.
 
-    - Nothing, an empty file, or no regular file: None.
+    - An empty file, or no regular file: None.
     - With `expected_checksum` the content alone decides.
     - A file labelled with another URL belongs to that one, and is not reused.
     - Any other file is reused, as 0.7 did: somebody may have put it there for this purpose.
+
+    Args:
+        spec: What is asked for.
+        status: What `stat` says of the destination.
     """
-    try:
-        status = spec.dest.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
     if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
         return None
     label = read_label(spec.dest)

@@ -23,7 +23,6 @@ from typing import Any, Final
 
 from infra_core.fs import AtomicFile, write_json_atomic
 
-from ._identity import url_identity
 from ._plan import Body, Resume
 
 __all__ = ["Sidecar"]
@@ -49,12 +48,12 @@ class Sidecar:
 
     Args:
         dest: Where the file shall stand.
-        url: Where it comes from.
+        source: `url_identity` of where it comes from.
     """
 
-    def __init__(self, dest: Path, url: str) -> None:
+    def __init__(self, dest: Path, source: str) -> None:
         self._dest = dest
-        self._source = url_identity(url)
+        self._source = source
         key = hashlib.sha256(f"{self._source}\0{dest.name}".encode("utf-8", "surrogateescape"))
         # Short, so that the names of AtomicFile's own partial files still begin with all of it.
         start = os.fsencode(dest.name)[:24].decode("utf-8", "ignore")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
@@ -54,14 +55,19 @@ async def transfer(spec: DownloadSpec) -> DownloadResult:
 class _Transfer:
     def __init__(self, spec: DownloadSpec) -> None:
         self.spec = spec
-        self.url = sanitize_url(spec.url)
+        self.source = url_identity(spec.url)
         self.attempts = 0
         self.resumed = False
         self.existing: Existing | None = None
-        self.sidecar = Sidecar(spec.dest, spec.url)
+        self.sidecar = Sidecar(spec.dest, self.source)
         self.sink: Sink | None = None
-        self.plan = DownloadPlan(spec.url)
+        self.plan: DownloadPlan
         self.window = (0.0, 0)
+
+    @property
+    def url(self) -> str:
+        """The URL without secrets, for messages; most downloads need none."""
+        return sanitize_url(self.spec.url)
 
     async def run(self) -> DownloadResult:
         spec = self.spec
@@ -89,12 +95,9 @@ class _Transfer:
 
     async def _run(self) -> DownloadResult:
         spec = self.spec
-        if spec.dest.is_dir():
-            raise IsADirectoryError(f"{spec.dest} is a folder: name a file in it")
-        if spec.skip_if_exists or spec.revalidate:
-            self.existing = await self._look()
-            if self.existing is not None and self.existing.reusable:
-                return self._reused(self.existing)
+        self.existing = await self._look()
+        if self.existing is not None and self.existing.reusable:
+            return self._reused(self.existing)
         held = None
         if self.existing is not None and self.existing.label is not None:
             label = self.existing.label
@@ -120,11 +123,22 @@ class _Transfer:
 
     async def _look(self) -> Existing | None:
         spec = self.spec
+        wanted = spec.skip_if_exists or spec.revalidate
         try:
-            small = spec.dest.stat().st_size < _HASHED_INLINE
+            status = spec.dest.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except OSError:
-            small = True
-        return look_at(spec) if small else await in_thread(lambda: look_at(spec))
+            if wanted:
+                raise
+            return None  # such as a symbolic link to itself, which is replaced
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(f"{spec.dest} is a folder: name a file in it")
+        if not wanted:
+            return None
+        if status.st_size < _HASHED_INLINE:
+            return look_at(spec, status)
+        return await in_thread(lambda: look_at(spec, status))
 
     # -- one attempt -------------------------------------------------------------------------------
 
@@ -304,16 +318,15 @@ class _Transfer:
             self.plan.check_content(digests)
             sha256 = digests.get("sha256")
             label = SourceLabel(
-                url_identity(spec.url), file.size, sha256, body.etag_as_sent, body.last_modified
+                self.source, file.size, sha256, body.etag_as_sent, body.last_modified
             )
             write_label(file.temp_path, label)
 
         await sink.finish(judge_and_label)
-        _logger.debug(
-            "downloaded %s",
-            self.url,
-            extra={"url": self.url, "size": sink.size, "attempt": self.attempts, **trace_fields()},
-        )
+        if _logger.isEnabledFor(logging.DEBUG):
+            url = self.url
+            extra = {"url": url, "size": sink.size, "attempt": self.attempts, **trace_fields()}
+            _logger.debug("downloaded %s", url, extra=extra)
         checksum = None
         if spec.compute_checksum:
             checksum = f"sha256:{sha256}"
