@@ -121,3 +121,27 @@ def test_manifest_lists_files_with_types_and_urls(env: dict[str, str], folder: P
     html = page.read_text(encoding="utf-8")
     assert "<html" in html
     assert "b.png" in html
+
+
+def test_doctor_reaches_container_and_table_and_makes_neither(
+    env: dict[str, str], folder: Path
+) -> None:
+    """What is not there yet is said to be so, before and after."""
+    env["AZURE_JOB_TABLE"] = "doctorRuns"
+    for _ in range(2):
+        found = {item["name"]: item for item in call(env, "doctor")}
+        assert "made on first upload" in found["storage"]["detail"]
+        assert "made on first use" in found["jobs"]["detail"]
+    call(env, "mirror", "up", str(folder))
+    found = {item["name"]: item for item in call(env, "doctor")}
+    assert found["storage"]["detail"].endswith("answers")
+
+
+def test_doctor_tells_a_wrong_key(env: dict[str, str]) -> None:
+    """The service answers and refuses; the remedy is the key."""
+    parts = env["AZURE_STORAGE_CONNECTION_STRING"].split(";")
+    wrong = [f"AccountKey={'A' * 84}==" if p.startswith("AccountKey=") else p for p in parts]
+    env["AZURE_STORAGE_CONNECTION_STRING"] = ";".join(wrong)
+    found = {item["name"]: item for item in call(env, "doctor", code=1)}
+    assert found["storage"]["state"] == "problem"
+    assert "key" in found["storage"]["remedy"]

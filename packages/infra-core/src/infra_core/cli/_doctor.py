@@ -110,7 +110,7 @@ def remedy_for(error: Exception) -> str:
 
 def look_at_storage(env: Mapping[str, str], prefix: str | None) -> Check:
     """The container that files are mirrored to."""
-    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, is_configured
+    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
 
     stem = f"{prefix}_" if prefix else ""
     if not any(env.get(f"{stem}AZURE_STORAGE_{name}", "").strip() for name in STORAGE_VARIABLES):
@@ -118,18 +118,16 @@ def look_at_storage(env: Mapping[str, str], prefix: str | None) -> Check:
         return Check("storage", "off", "not configured: files stay on this machine", remedy)
     read = AzureStorageSettings.from_env_with_prefix
     settings, mode = read(prefix, env=env) if prefix else AzureStorageSettings.from_env(env=env)
-    if not is_configured(settings, mode):
-        return Check("storage", "off", f"mode {mode}: files stay on this machine")
-    client = AzureStorageClient.from_settings(settings, mode, base_path=Path())
+    if mode == "dev-skip":
+        return Check("storage", "off", "mode dev-skip: files stay on this machine")
+    # Judged strictly: in mode best-effort a missing setting would only be logged.
+    client = AzureStorageClient.from_settings(settings, "strict", base_path=Path())
     try:
-        container = client.container()
-        if container is None:
-            return Check("storage", "off", f"mode {mode}: files stay on this machine")
-        first = next(iter(container.list_blobs(results_per_page=1)), None)
+        first = next(iter(client.iter_tree(Path())), None)
     finally:
         client.close()
-    found = "empty" if first is None else "has blobs"
-    return Check("storage", "ok", f"container {settings.container!r} answers, {found}; mode {mode}")
+    found = "answers" if first else "no blobs yet (a missing container is made on first upload)"
+    return Check("storage", "ok", f"container {settings.container!r}, mode {mode}: {found}")
 
 
 STORAGE_VARIABLES = ("CONTAINER", "CONNECTION_STRING", "ACCOUNT", "MODE")

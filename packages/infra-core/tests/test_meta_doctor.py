@@ -1,0 +1,111 @@
+"""`infra-core doctor` says what is missing, what cannot be reached, and never a secret."""
+
+import json
+import os
+import socket
+
+import pytest
+
+from infra_core.azure.monitoring.testing import IngestionServer
+from infra_core.cli import main
+from infra_core.http.testing import FaultyOrigin
+
+KEY = "c2VjcmV0LWtleS0xMjM0NTY3ODkwYWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXo="
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if "AZURE_" in name or name.startswith(("APPLICATIONINSIGHTS_", "APPINSIGHTS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def looked(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, dict[str, str]]:
+    """Run the doctor; its findings by name, with the exit code under `code`."""
+    code = main(["doctor", "--json", *arguments])
+    shown = capsys.readouterr()
+    assert KEY not in shown.out + shown.err
+    findings = {item["name"]: item for item in json.loads(shown.out)}
+    findings["code"] = {"state": str(code)}
+    return findings
+
+
+def test_what_is_not_configured_is_no_problem(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line names the variable that would turn it on."""
+    found = looked(capsys)
+    assert found.pop("code") == {"state": "0"}
+    assert {item["state"] for item in found.values()} == {"off"}
+    assert "AZURE_STORAGE_CONTAINER" in found["storage"]["remedy"]
+    assert "AZURE_JOB_TABLE" in found["jobs"]["remedy"]
+    assert "AZURE_FUNCTION_BASE_URL" in found["functions"]["remedy"]
+    assert "APPLICATIONINSIGHTS_CONNECTION_STRING" in found["telemetry"]["remedy"]
+
+
+def test_prefix_names_the_variables_of_one_service(capsys: pytest.CaptureFixture[str]) -> None:
+    """The remedy is the one of that service."""
+    found = looked(capsys, "--prefix", "CRAWLER")
+    assert "CRAWLER_AZURE_STORAGE_CONTAINER" in found["storage"]["remedy"]
+
+
+def test_incomplete_settings_are_a_problem(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A container without credentials, a table without a connection."""
+    monkeypatch.setenv("AZURE_STORAGE_CONTAINER", "artifacts")
+    monkeypatch.setenv("AZURE_JOB_TABLE", "runs")
+    found = looked(capsys)
+    assert found["code"] == {"state": "1"}
+    assert found["storage"]["state"] == found["jobs"]["state"] == "problem"
+    assert "AZURE_STORAGE_CONNECTION_STRING" in found["storage"]["detail"]
+    assert "AZURE_JOB_CONNECTION" in found["jobs"]["detail"]
+
+
+def test_services_out_of_reach_are_problems_and_keys_stay_secret(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], closed_port: int
+) -> None:
+    """Nobody listens: told within the time given, without the key."""
+    address = f"http://127.0.0.1:{closed_port}"
+    connection = (
+        f"DefaultEndpointsProtocol=http;AccountName=acc;AccountKey={KEY};"
+        f"BlobEndpoint={address}/acc;TableEndpoint={address}/acc"
+    )
+    monkeypatch.setenv("AZURE_STORAGE_CONTAINER", "artifacts")
+    monkeypatch.setenv("AZURE_STORAGE_MAX_RETRIES", "0")
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+    monkeypatch.setenv("AZURE_JOB_TABLE", "runs")
+    monkeypatch.setenv("AZURE_FUNCTION_BASE_URL", f"{address}/?code={KEY}")
+    monkeypatch.setenv(
+        "APPLICATIONINSIGHTS_CONNECTION_STRING",
+        f"InstrumentationKey=00000000-0000-0000-0000-000000000001;IngestionEndpoint={address}",
+    )
+    found = looked(capsys, "--timeout", "3")
+    assert found.pop("code") == {"state": "1"}
+    assert {item["state"] for item in found.values()} == {"problem"}
+
+
+def test_services_that_answer_are_fine(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any answer of a web server will do: what it says is its own business."""
+    with FaultyOrigin() as functions, IngestionServer() as ingestion:
+        monkeypatch.setenv("AZURE_FUNCTION_BASE_URL", functions.base_url)
+        monkeypatch.setenv("APPLICATIONINSIGHTS_CONNECTION_STRING", ingestion.connection_string)
+        found = looked(capsys)
+    assert found["functions"]["state"] == found["telemetry"]["state"] == "ok"
+    assert "HTTP 404" in found["functions"]["detail"]
+
+
+def test_people_get_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    """State, name, finding; the remedy below."""
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 8
+    assert lines[0].startswith("     off  storage: not configured")
