@@ -18,7 +18,7 @@ def main() -> int:
         [str(folder.relative_to(ROOT)) for folder in (package.source, package.folder / "tests")]
         for package in PACKAGES
     ]
-    targets += [["tests-integration"], ["tools"]]
+    targets += [["tests-integration"], ["tools", "conftest.py"]]
     failed = 0
     for target in targets:
         print("mypy", *target, flush=True)

@@ -4,13 +4,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from infra_core.runtime.testing import FastTime, fast_time
-
-# a busy machine makes an example slow, not wrong
-settings.register_profile("infra-core-polling", deadline=None)
-settings.load_profile("infra-core-polling")
 
 
 @pytest.fixture
