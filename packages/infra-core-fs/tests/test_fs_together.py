@@ -3,12 +3,14 @@
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra_core import fs
+from infra_core.fs import _atomic
 
 posix_only = pytest.mark.skipif(os.name == "nt", reason="permission bits are a POSIX matter")
 
@@ -65,6 +67,39 @@ def test_scratch_files_are_not_flushed(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(os, "fsync", fsync)
     assert fs.commit_together(files) == [None, None]
     assert flushed == [False, True]
+
+
+def test_files_are_flushed_without_helpers_where_no_thread_can_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit on threads, or the end of Python, costs speed alone."""
+
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    names = [str(number) for number in range(20)]
+    assert fs.commit_together(opened(tmp_path, *names)) == [None] * 20
+    assert contents(tmp_path) == {name: name for name in names}
+
+
+def test_an_interrupt_while_flushing_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Helpers end first, so that nothing is flushed behind the caller's back."""
+    main = threading.current_thread()
+
+    def fsync(descriptor: int) -> None:
+        if threading.current_thread() is main:
+            raise KeyboardInterrupt
+
+    files = opened(tmp_path, *(str(number) for number in range(200)))
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(_atomic, "_FLUSHERS", 1)
+    with pytest.raises(KeyboardInterrupt):
+        fs.commit_together(files)
+    assert contents(tmp_path) == {}
+    assert not [thread for thread in threading.enumerate() if "flush" in thread.name]
 
 
 def test_no_files_are_no_work() -> None:
