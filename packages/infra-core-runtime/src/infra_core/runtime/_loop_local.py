@@ -17,6 +17,11 @@ __all__ = ["LoopBoundAsyncLock", "LoopLocal"]
 T = TypeVar("T")
 _logger = logging.getLogger("infra_core.runtime")
 
+# What a loop keeps alive: a value whose LoopLocal is forgotten must be closed, not collected, for a
+# collected client warns of sockets that it cannot close any more.
+_alive: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, set[_Entry[Any]]]"
+_alive = weakref.WeakKeyDictionary()
+
 # What a forked child inherits and must neither use nor close, since its sockets are the parent's.
 _inherited: list[object] = []
 
@@ -28,11 +33,13 @@ class _Entry(Generic[T]):
         self.loop = weakref.ref(loop)
         self.pid = os.getpid()
         self.value = local._factory()
-        self.lifetime = self._live(weakref.ref(local), local._close)
+        self.closing: asyncio.Task[None] | None = None
+        self.lifetime = self._live(weakref.ref(local, self._forgotten), local._close)
         # An async generator that was begun on a loop is closed by loop.shutdown_asyncgens(), which
         # asyncio.run and its like call while the loop still runs: the one hook there is.
         with suppress(StopIteration), self._late(loop):
             self.lifetime.asend(None).send(None)
+        _alive.setdefault(loop, set()).add(self)
 
     async def _live(
         self,
@@ -42,11 +49,23 @@ class _Entry(Generic[T]):
         try:
             yield
         finally:
+            if (loop := self.loop()) is not None:
+                _alive.get(loop, set()).discard(self)
             if self.pid == os.getpid():
                 owner = local()
                 if owner is not None:
                     owner._forget(self)
                 await close(self.value)
+
+    def _forgotten(self, _: object) -> None:
+        """Close the value on its loop, now that nobody can ask for it any more."""
+        loop = self.loop()
+        if loop is not None and self.pid == os.getpid():
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._close_soon, loop)
+
+    def _close_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.closing = loop.create_task(_close_quietly(self))
 
     @staticmethod
     def _late(loop: asyncio.AbstractEventLoop) -> AbstractContextManager[object]:
@@ -170,6 +189,8 @@ def _watch_forks(local: LoopLocal[Any]) -> None:
 
 
 def _reset_after_fork() -> None:
+    _inherited.append(list(_alive.values()))
+    _alive.clear()
     for local in list(_watched):
         local._after_fork()
 
