@@ -185,17 +185,19 @@ def test_a_batch_killed_at_random_points(tmp_path: Path) -> None:
     write_round(tmp_path, 0)
     targets = [tmp_path / name for name in ("a.bin", "sub/b.bin", "c.bin")]
     newest = [0, 0, 0]
-    for _ in range(40):
+    for _ in range(30):
         begun, begins = os.pipe()
 
         def write(begun: int = begins, first: int = max(newest) + 1) -> None:
             os.write(begun, b"x")
             for number in range(first, first + 10_000):
                 write_round(tmp_path, number)
+                os.write(begun, b"x")
 
         writer = fork(write)
-        os.read(begun, 1)
-        until = time.perf_counter() + chance.uniform(0, 0.01)
+        for _ in range(chance.choice([1, 1, 2])):  # begun, or a whole round is done
+            os.read(begun, 1)
+        until = time.perf_counter() + chance.uniform(0, 0.005)
         while time.perf_counter() < until:
             pass
         os.kill(writer, signal.SIGKILL)

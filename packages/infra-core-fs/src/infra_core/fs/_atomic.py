@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -23,6 +24,7 @@ __all__ = ["AtomicFile", "commit_together"]
 
 _BUFFER: Final = 1 << 17  # bytes; small writes are gathered, larger ones pass straight through
 _FLUSHERS: Final = 8  # files of a batch that are flushed at the same time
+_FAST: Final = 0.0003  # seconds; a flush below needs no company
 _OWNER_ONLY: Final = 0o600
 _CREATE_FLAGS: Final = (
     os.O_RDWR | os.O_CREAT | os.O_EXCL
@@ -343,19 +345,23 @@ def _flush_files(files: "Sequence[AtomicFile]", errors: "list[Exception | None]"
         (index, file) for index, file in enumerate(files) if file._durable and errors[index] is None
     ]
 
-    def flush() -> None:
-        while queue:
+    def flush(count: int = len(files)) -> None:
+        for _ in range(count):
             try:
                 index, file = queue.pop()
-            except IndexError:  # another thread was faster
+            except IndexError:  # nothing is left
                 return
             try:
                 file._flush_to_disk()
             except Exception as error:  # noqa: BLE001 - handed to its owner
                 errors[index] = error
 
-    helpers = []
+    helpers: list[threading.Thread] = []
     try:
+        begun = time.perf_counter()
+        flush(1)
+        if time.perf_counter() - begun < _FAST:
+            flush()  # memory, or a disk whose flush costs less than a thread
         for _ in range(min(_FLUSHERS, len(queue)) - 1):
             helper = threading.Thread(target=flush, name="infra-core-flush")
             try:
