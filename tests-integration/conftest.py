@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import pytest
 import trustme
 
+from infra_core.azure.testing import AzuriteServer
+
 
 class ExampleCom(http.server.BaseHTTPRequestHandler):
     """What the README's URLs serve."""
@@ -62,8 +64,13 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 
 
 @pytest.fixture(scope="session")
-def example_com(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment under which https://example.com is the server above."""
+def example_com(
+    tmp_path_factory: pytest.TempPathFactory, azurite: AzuriteServer
+) -> Iterator[dict[str, str]]:
+    """The environment under which https://example.com is the server above.
+
+    Azurite comes first: behind this proxy, which knows one host, it could not be installed.
+    """
     authority = trustme.CA()
     bundle = tmp_path_factory.mktemp("tls") / "ca.pem"
     authority.cert_pem.write_to_path(bundle)
