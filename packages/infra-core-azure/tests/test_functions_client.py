@@ -190,6 +190,17 @@ class TestKey:
                 await given.close()
             assert "x-functions-key" not in away.origin.requests[0].headers
 
+    async def test_the_key_follows_no_redirect_at_all(self) -> None:
+        """Not even to another function of the same app: that one has keys of its own."""
+        with FunctionsHost(api_key="sesame") as host:
+            host.origin.add("/api/run", always=redirect("/api/other", 307))
+            host.origin.add("/api/other", b"{}", content_type="application/json")
+            async with AzureFunctionAsyncClient(host.base_url, api_key="sesame") as client:
+                assert await client.get_json("/api/run") == {}
+            first, second = host.origin.requests
+        assert first.headers["x-functions-key"] == "sesame"
+        assert "x-functions-key" not in second.headers
+
     def test_a_path_cannot_name_another_host(self) -> None:
         """Leading slashes are one slash."""
         calls = AzureFunctionAsyncClient("https://app.example/base/")._calls

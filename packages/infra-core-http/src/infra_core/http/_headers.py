@@ -11,6 +11,7 @@ __all__ = [
     "checked_headers",
     "is_credential_header",
     "merge_headers",
+    "survives_redirect",
 ]
 
 DEFAULT_HEADERS: dict[str, str] = {
@@ -107,6 +108,17 @@ def merge_headers(
         for name, value in pairs:
             merged[name.lower()] = (name, value)
     return dict(merged.values())
+
+
+def survives_redirect(name: str, *, same_origin: bool) -> bool:
+    """Whether a header goes along when a redirect is followed.
+
+    Credentials stay with their origin. The key of an Azure function stays with the function: a
+    redirect leads to another resource, which has not been asked for with that key.
+    """
+    if name.lower() == "x-functions-key":
+        return False
+    return same_origin or not is_credential_header(name)
 
 
 def is_credential_header(name: str) -> bool:

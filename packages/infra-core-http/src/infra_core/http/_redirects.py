@@ -4,7 +4,7 @@ import httpx
 
 from infra_core.runtime import sanitize_url
 
-from ._headers import is_credential_header
+from ._headers import survives_redirect
 from ._targets import origin_of
 
 __all__ = ["redirected_method", "redirected_request"]
@@ -31,8 +31,8 @@ def redirected_request(
     """Build the request that a redirect asks for.
 
     Headers that may carry credentials are left behind when scheme, host or port change: a
-    function key that follows a redirect to another server is a leaked key. Body headers go with
-    the body.
+    token that follows a redirect to another server is a leaked token. A function key follows none.
+    Body headers go with the body.
 
     Args:
         request: The one that was answered.
@@ -51,7 +51,7 @@ def redirected_request(
         (name, value)
         for name, value in request.headers.multi_items()
         if name not in _HOP_HEADERS
-        and (same_origin or not is_credential_header(name))
+        and survives_redirect(name, same_origin=same_origin)
         and (method == request.method or name not in _BODY_HEADERS)
     ]
     stream = None if method != request.method else request.stream

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 import requests
 
-from ._headers import DEFAULT_HEADERS, is_credential_header, merge_headers
+from ._headers import DEFAULT_HEADERS, merge_headers, survives_redirect
 from ._limits import HostGate, RateSchedule, check_limits
 from ._sync_watch import WatchedAdapter
 
@@ -43,10 +43,12 @@ def _guard(session: Any) -> None:
     original: Any = session.rebuild_auth
 
     def rebuild_auth(prepared: requests.PreparedRequest, response: requests.Response) -> None:
-        if _origin(prepared.url) != _origin(response.request.url):
-            for name in list(prepared.headers):
-                if is_credential_header(name) and name.lower() not in _OWN_OF_HOP:
-                    del prepared.headers[name]
+        same_origin = _origin(prepared.url) == _origin(response.request.url)
+        for name in list(prepared.headers):
+            if not survives_redirect(name, same_origin=same_origin) and (
+                name.lower() not in _OWN_OF_HOP
+            ):
+                del prepared.headers[name]
         original(prepared, response)
 
     session.rebuild_auth = rebuild_auth  # type: ignore[method-assign]
