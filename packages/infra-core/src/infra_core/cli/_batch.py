@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
 from infra_core.azure.run_report import human_size
@@ -30,13 +30,11 @@ from ._main import CommandError
 from ._report import Failure, Reporter, Summary
 
 if TYPE_CHECKING:
-    from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, TelemetryClient
+    from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter
     from infra_core.azure.storage import AzureStorageClient
     from infra_core.http.assets import AssetDownloadClient, DownloadResult
 
 __all__ = ["Batch", "BatchOptions", "Services", "job_id_of"]
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +67,6 @@ class Services:
     storage: "AzureStorageClient"
     log: "RunLogWriter"
     heartbeat: "HeartbeatMonitor"
-    telemetry: "TelemetryClient"
     reporter: Reporter
 
 
@@ -121,7 +118,9 @@ class Batch:
         """Record every URL as a job before any of them starts."""
         batch_id = self._options.batch_id
         store = self._services.store
-        known = {r.job_id: r for r in await in_thread(lambda: list(store.iter_runs(batch_id)))}
+        known = {
+            r.job_id: r for r in await asyncio.to_thread(lambda: list(store.iter_runs(batch_id)))
+        }
         if known and not self._options.resume:
             raise CommandError(
                 f"batch {batch_id!r} has {len(known)} jobs already; add --resume to continue it, "
@@ -134,11 +133,11 @@ class Batch:
             if job_id not in known
         ]
         if new:
-            await in_thread(partial(store.save_many, new))
+            await asyncio.to_thread(partial(store.save_many, new))
         self._records = known | {record.job_id: record for record in new}
 
     async def _save(self, record: JobRecord) -> JobRecord:
-        saved = await in_thread(partial(self._services.store.save, record))
+        saved = await asyncio.to_thread(partial(self._services.store.save, record))
         self._records[record.job_id] = saved
         return saved
 
@@ -183,7 +182,7 @@ class Batch:
         record = self._records[job_id]
         self._beat(job_id)
         if record.status is JobStatus.COMPLETED:
-            if await in_thread(partial(self._is_intact, record)):
+            if await asyncio.to_thread(partial(self._is_intact, record)):
                 self.summary.skipped += 1
                 self._services.reporter.line("kept", sanitize_url(url), "dim")
                 self._note("job_kept", job=record)
@@ -302,7 +301,7 @@ class Batch:
         """Put back what was cut off, so that the store never calls a dead job running."""
         cut = [self._records[j] for j in self._urls if self._records[j].status is JobStatus.RUNNING]
         if cut:
-            await in_thread(
+            await asyncio.to_thread(
                 partial(self._services.store.save_many, [record.requeue() for record in cut])
             )
             for record in cut:
@@ -343,11 +342,6 @@ def watch(name: str, field: str, told: Callable[[logging.LogRecord], None]) -> I
         yield
     finally:
         logger.removeHandler(handler)
-
-
-async def in_thread(function: Callable[[], R]) -> R:
-    """Run a blocking call of a store beside the event loop."""
-    return await asyncio.to_thread(function)
 
 
 def one_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from infra_core.azure.run_report import human_size
 
@@ -115,9 +115,8 @@ class Reporter:
     Use it as a context manager around the run; then hand the summary to `finish`.
     """
 
-    def __init__(self, *, as_json: bool = False, stdout: TextIO | None = None) -> None:
+    def __init__(self, *, as_json: bool = False) -> None:
         self._as_json = as_json
-        self._stdout = stdout
         self._console = make_console(to_stderr=as_json)
         # Machines read standard output; a person may still watch standard error.
         self._silent = as_json and not self._console.is_terminal
@@ -176,8 +175,8 @@ class Reporter:
     def finish(self, summary: Summary) -> None:
         """Print the summary: JSON for machines, a table for people."""
         if self._as_json:
-            json.dump(summary.as_dict(), self._stdout or sys.stdout, indent=2, ensure_ascii=False)
-            print(file=self._stdout or sys.stdout)
+            json.dump(summary.as_dict(), sys.stdout, indent=2, ensure_ascii=False)
+            print(file=sys.stdout)
             return
         self._console.print()
         for name, value in rows_of(summary):

@@ -5,8 +5,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,7 +212,7 @@ def run_batch(found: UrlList, settings: RunSettings) -> Summary:
     with ExitStack() as stack:
         storage = open_storage(settings.env, base_path=settings.out, mode=settings.mode)
         stack.callback(storage.close)
-        stack.enter_context(writable(folder))
+        make_folder(folder)
         stack.enter_context(exclusive(folder))
         jobs_file = settings.out / JOBS_FILE
         store = open_job_store(settings.env, sqlite_path=jobs_file, record_type=JobRecord)
@@ -227,8 +227,7 @@ def run_batch(found: UrlList, settings: RunSettings) -> Summary:
     return summary
 
 
-@contextmanager
-def writable(folder: Path) -> Iterator[None]:
+def make_folder(folder: Path) -> None:
     """Make the folder, or say why not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -236,7 +235,6 @@ def writable(folder: Path) -> Iterator[None]:
         raise CommandError(
             f"cannot create {str(folder)!r}: {error.strerror}; choose another --out"
         ) from None
-    yield
 
 
 async def run_with_services(
@@ -287,7 +285,6 @@ async def run_with_services(
             storage=storage,
             log=log,
             heartbeat=heartbeat,
-            telemetry=telemetry,
             reporter=reporter,
         ),
     )
