@@ -59,6 +59,10 @@ class FaultProxy:
             self.port = self.server.sockets[0].getsockname()[1]
             ready.set()
             self.loop.run_forever()
+            # a closed server loses what asyncio has accepted and not set up yet
+            self.loop.remove_reader(self.server.sockets[0].fileno())
+            for _ in range(5):
+                self.loop.run_until_complete(asyncio.sleep(0))
             self.server.close()
             tasks = asyncio.all_tasks(self.loop)
             for task in tasks:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import gzip
 import http.client
 import socket
+import ssl
+import warnings
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
@@ -38,6 +42,22 @@ from infra_core.http.testing import (
 )
 
 BODY = bytes(range(256)) * 8
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_connections_that_come_as_the_origin_goes_are_closed(tls: bool) -> None:
+    """Whatever asyncio was about to set up for them: no socket is left to the collector."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
+    gc.collect()
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always")
+        for count in (1, 2, 3, 4) * (3 if tls else 25):
+            with contextlib.ExitStack() as clients, FaultyOrigin(ssl_context=context) as leaving:
+                address = ("127.0.0.1", int(leaving.base_url.rsplit(":", 1)[1]))
+                for _ in range(count):
+                    clients.enter_context(socket.create_connection(address))
+        gc.collect()
+    assert [str(warning.message) for warning in left] == []
 
 
 @pytest.fixture

@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import ssl
-import threading
+import warnings
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +21,8 @@ from infra_core.http._targets import Target, target_of
 from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime.testing import fast_time
 
+PAGE = "/page"
+
 
 @pytest.fixture(scope="module")
 def authority() -> trustme.CA:
@@ -33,51 +36,14 @@ def server_context(authority: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-class Secure:
-    """A server that answers every request over TLS, in a thread of its own."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
-        self.requests = 0
-        self.url = ""
-
-    async def _run(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
-        self.url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/page"
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                self.requests += 1
-                _, found, length = head.lower().partition(b"content-length: ")
-                if found:
-                    await reader.readexactly(int(length.split(b"\r\n")[0]))
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nsafe")
-                await writer.drain()
-        writer.transport.abort()
-
-    def __enter__(self) -> "Secure":
-        self._thread.start()
-        assert self._ready.wait(5)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(5)
-
-
 @pytest.fixture
-def secure(server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch) -> Iterator[Secure]:
+def secure(
+    server_context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[FaultyOrigin]:
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
-    with Secure(server_context) as running:
+    with FaultyOrigin(ssl_context=server_context) as running:
+        running.add(PAGE, b"safe")
         yield running
 
 
@@ -89,7 +55,9 @@ def bundle(authority: trustme.CA, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("form", ["path", "text", "context", "off"])
-async def test_custom_certificates_are_trusted(secure: Secure, bundle: Path, form: str) -> None:
+async def test_custom_certificates_are_trusted(
+    secure: FaultyOrigin, bundle: Path, form: str
+) -> None:
     """As a path, as text, as a context; or not checked at all. Over the fast transport."""
     verify = {
         "path": bundle,
@@ -98,44 +66,67 @@ async def test_custom_certificates_are_trusted(secure: Secure, bundle: Path, for
         "off": False,
     }[form]
     async with AsyncHttpClient(verify=verify) as client:
-        assert await fetch_async(secure.url, client=client) == "safe"
-        response = await request_async("POST", secure.url, json={}, client=client)
+        assert await fetch_async(secure.url(PAGE), client=client) == "safe"
+        response = await request_async("POST", secure.url(PAGE), json={}, client=client)
         assert response.text == "safe"
-        async with open_stream("GET", secure.url, client=client) as streamed:
+        async with open_stream("GET", secure.url(PAGE), client=client) as streamed:
             assert streamed.status == 200
-        assert (await client._here()).lean(_target(secure.url)) is not None
+        assert (await client._here()).lean(_target(secure.url(PAGE))) is not None
+
+
+@pytest.mark.parametrize("how", ["unread", "closing", "idle"])
+def test_no_connection_outlives_the_loop(secure: FaultyOrigin, bundle: Path, how: str) -> None:
+    """Closed is closed, even where TLS would still wait for the server's goodbye."""
+    secure.add("/closing", b"bye", headers={"Connection": "close"})
+
+    async def visit() -> None:
+        async with AsyncHttpClient(verify=bundle) as client:
+            if how == "unread":
+                async with open_stream("GET", secure.url(PAGE), client=client) as streamed:
+                    assert streamed.status == 200
+            else:
+                path = "/closing" if how == "closing" else PAGE
+                assert await fetch_async(secure.url(path), client=client)
+
+    gc.collect()
+    with warnings.catch_warnings(record=True) as left:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            asyncio.run(visit())
+        gc.collect()
+    assert [str(warning.message) for warning in left] == []
 
 
 async def test_ssl_cert_file_is_honoured(
-    secure: Secure, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    secure: FaultyOrigin, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The variable that httpx and OpenSSL read."""
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
     async with AsyncHttpClient() as client:
-        assert await fetch_async(secure.url, client=client) == "safe"
+        assert await fetch_async(secure.url(PAGE), client=client) == "safe"
 
 
-async def test_a_missing_bundle_is_said_to_be_missing(secure: Secure) -> None:
+async def test_a_missing_bundle_is_said_to_be_missing(secure: FaultyOrigin) -> None:
     """By name."""
     async with AsyncHttpClient(verify="/no/such/ca.pem") as client:
         with pytest.raises(FileNotFoundError, match=r"/no/such/ca\.pem"):
-            await fetch_async(secure.url, client=client)
+            await fetch_async(secure.url(PAGE), client=client)
 
 
-async def test_certificates_that_are_not_trusted_are_not_retried(secure: Secure) -> None:
+async def test_certificates_that_are_not_trusted_are_not_retried(secure: FaultyOrigin) -> None:
     """An httpx.ConnectError at once; the client says no, whatever the server repeats."""
     with fast_time() as time:
         for method in ("GET", "POST"):
             with pytest.raises(httpx.ConnectError):
-                await request_async(method, secure.url)
+                await request_async(method, secure.url(PAGE))
     assert time.slept == []
-    assert secure.requests == 0
+    assert secure.requests == []
 
 
-def test_the_blocking_half_does_not_retry_them_either(secure: Secure, bundle: Path) -> None:
+def test_the_blocking_half_does_not_retry_them_either(secure: FaultyOrigin, bundle: Path) -> None:
     """An SSLError of requests; with the right bundle it works."""
     with fast_time() as time, pytest.raises(requests.exceptions.SSLError):
-        fetch(secure.url)
+        fetch(secure.url(PAGE))
     assert time.slept == []
 
     def factory() -> requests.Session:
@@ -144,7 +135,7 @@ def test_the_blocking_half_does_not_retry_them_either(secure: Secure, bundle: Pa
         return session
 
     with RequestsHttpClient(session_factory=factory) as client:
-        assert fetch(secure.url, client=client) == "safe"
+        assert fetch(secure.url(PAGE), client=client) == "safe"
 
 
 async def test_client_certificates_are_presented(authority: trustme.CA, tmp_path: Path) -> None:
@@ -159,10 +150,11 @@ async def test_client_certificates_are_presented(authority: trustme.CA, tmp_path
     own.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     pair = (str(tmp_path / "cert.pem"), str(tmp_path / "key.pem"))
-    with Secure(context) as server:
+    with FaultyOrigin(ssl_context=context) as server:
+        server.add(PAGE, b"safe")
         for cert in (str(tmp_path / "both.pem"), pair):
             async with AsyncHttpClient(verify=str(tmp_path / "ca.pem"), cert=cert) as client:
-                assert await fetch_async(server.url, client=client) == "safe"
+                assert await fetch_async(server.url(PAGE), client=client) == "safe"
 
 
 def _target(url: str) -> Target:

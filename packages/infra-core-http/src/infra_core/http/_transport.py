@@ -16,6 +16,7 @@ import httpx
 
 from infra_core.runtime import clock
 
+from ._connector import Connector
 from ._targets import Target
 from ._transport_errors import FAILURES, httpx_error
 
@@ -156,11 +157,9 @@ class Engine:
     def _open_session(self) -> aiohttp.ClientSession:
         idle = self._limits.keepalive_expiry
         if self._limits.max_keepalive_connections == 0:
-            connector = aiohttp.TCPConnector(limit=0, force_close=True)
+            connector = Connector(limit=0, force_close=True)
         else:
-            connector = aiohttp.TCPConnector(
-                limit=0, keepalive_timeout=86_400.0 if idle is None else idle
-            )
+            connector = Connector(limit=0, keepalive_timeout=86_400.0 if idle is None else idle)
         self._session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -262,14 +261,10 @@ class Engine:
         if session is None:
             return
         connector = session.connector
-        # aiohttp before 3.12 leaves TLS connections to say goodbye after the loop is gone.
-        idle = [entry[0] for kept in getattr(connector, "_conns", {}).values() for entry in kept]
-        busy = list(getattr(connector, "_acquired", ()))
-        transports = [protocol.transport for protocol in (*idle, *busy)]
+        transports = connector.transports() if isinstance(connector, Connector) else []
         await session.close()
         for transport in transports:
-            if transport is not None:
-                transport.abort()
+            transport.abort()
         if transports:
             await asyncio.sleep(0)  # an abort is carried out in the loop's next turn
 

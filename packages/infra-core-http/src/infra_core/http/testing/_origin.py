@@ -80,7 +80,8 @@ class FaultyOrigin:
         self._port = listener.getsockname()[1]
         ready = threading.Event()
         self._thread = threading.Thread(
-            target=lambda: asyncio.run(self._serve(listener, ready)),
+            target=self._run,
+            args=(listener, ready),
             name="faulty-origin",
             daemon=True,
         )
@@ -193,6 +194,13 @@ class FaultyOrigin:
 
     # -- the server ------------------------------------------------------------------------------
 
+    def _run(self, listener: socket.socket, ready: threading.Event) -> None:
+        loop = asyncio.SelectorEventLoop()  # `_serve` needs its remove_reader, on Windows as well
+        try:
+            loop.run_until_complete(self._serve(listener, ready))
+        finally:
+            loop.close()
+
     async def _serve(self, listener: socket.socket, ready: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
@@ -209,8 +217,16 @@ class FaultyOrigin:
         )
         ready.set()
         await self._stop.wait()
+        # A server that is closed loses the sockets that asyncio has accepted and not set up yet:
+        # stop to accept, let asyncio finish (no longer than a TLS handshake takes), then close.
+        self._loop.remove_reader(listener.fileno())
+        accepting = asyncio.all_tasks() - {asyncio.current_task(), *talks}
+        if accepting:
+            _, late = await asyncio.wait(accepting, timeout=0.1 if self._ssl else None)
+            for handshake in late:
+                handshake.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         server.close()
-        await asyncio.sleep(0)  # a connection that was just accepted gets its task
         left = dict(talks)
         for task in left:
             task.cancel()
@@ -222,7 +238,8 @@ class FaultyOrigin:
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection until either side ends it."""
-        writer.transport.set_write_buffer_limits(high=0)  # drain() then means handed to the kernel
+        if not self._ssl:  # whose transport never resumes from a limit of zero
+            writer.transport.set_write_buffer_limits(high=0)  # drain() means handed to the kernel
         try:
             while True:
                 request = await _read_request(reader, writer)
