@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
@@ -70,6 +71,7 @@ def decode_md5(text: str | None) -> bytes | None:
     return digest if len(digest) == 16 else None
 
 
+@lru_cache(maxsize=1024)  # a page repeats the seconds in which its blobs were written
 def _parse_time(text: str | None) -> datetime | None:
     if not text:
         return None
@@ -189,13 +191,16 @@ def parse_page(content: bytes) -> tuple[list[BlobInfo], str]:
             ) from error
     blobs = []
     for item in tree.iterfind("Blobs/Blob"):
-        named = item.find("Name")
+        # plain loops: searching by path costs more than all the rest of a page
+        parts = {part.tag: part for part in item}
+        named = parts.get("Name")
         if named is None or not named.text:
             continue
         name = unquote(named.text) if named.get("Encoded") == "true" else named.text
-        found = {child.tag: child.text or "" for child in item.iterfind("Properties/*")}
+        found = {child.tag: child.text or "" for child in parts.get("Properties", ())}
         size = int(found.get("Content-Length", "0"))
-        folder = item.findtext("Metadata/hdi_isfolder", "").lower() == "true"
+        marks = {child.tag: child.text or "" for child in parts.get("Metadata", ())}
+        folder = marks.get("hdi_isfolder", "").lower() == "true"
         if folder or (name.endswith("/") and size == 0):
             continue
         etag = found.get("Etag") or found.get("ETag") or ""
