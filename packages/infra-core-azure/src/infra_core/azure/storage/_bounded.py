@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from itertools import chain, islice, repeat
 from typing import TypeVar
 
-__all__ = ["ByteBudget", "for_each"]
+__all__ = ["ByteBudget", "for_each", "growing_batches"]
 
 T = TypeVar("T")
 _AHEAD = 64  # items that wait for a worker
+_BATCHES = (8, 16, 32, 64)  # items; the last size repeats
 
 
 class ByteBudget:
@@ -32,6 +34,21 @@ class ByteBudget:
             if self._turn._waiters:
                 async with self._turn:
                     self._turn.notify_all()
+
+
+def growing_batches(items: Iterable[T]) -> Iterator[list[T]]:
+    """Items in lists, the first ones short, so that work begins before much is prepared.
+
+    Example:
+        >>> [len(batch) for batch in growing_batches(range(200))]
+        [8, 16, 32, 64, 64, 16]
+    """
+    left = iter(items)
+    for size in chain(_BATCHES, repeat(_BATCHES[-1])):
+        batch = list(islice(left, size))
+        if not batch:
+            return
+        yield batch
 
 
 async def for_each(

@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +14,7 @@ from infra_core.runtime import clock
 
 from ._batch_writer import BatchWriter
 from ._blobs import BlobInfo, delete_blob, list_pages
-from ._bounded import ByteBudget, for_each
+from ._bounded import ByteBudget, for_each, growing_batches
 from ._download import download_blob
 from ._errors import LocalFileChangedError, StorageConnectionError, UnsafeNamesError
 from ._globs import compile_globs
@@ -38,7 +38,6 @@ from ._wire import BlobWire
 
 __all__ = ["TreeRun", "replay_tree"]
 
-_BATCH = 64
 _READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
 _LOGGED = 20  # failures that are logged one by one; all of them are counted and told
 _LISTED = 100  # unsafe names that an error lists
@@ -171,7 +170,7 @@ class TreeRun:
             for file, reason in walk_tree(self._root, self._wanted, prefix_length=len(self._prefix))
             if reason is None
         )
-        while batch := list(islice(files, _BATCH)):
+        for batch in growing_batches(files):
             if self._rules.delete:
                 self._index.mark(file.name for file in batch)
             yield [self._prepare(file) for file in batch]
@@ -256,15 +255,14 @@ class TreeRun:
 
     def _blob_batches(self) -> Iterator[list[_ToDownload]]:
         """What to do with each blob, by what stands at its path; runs in a thread."""
-        for batch in self._index.accepted():
-            for start in range(0, len(batch), _BATCH):
-                found = []
-                for blob in batch[start : start + _BATCH]:
-                    path = self._root / blob.name
-                    there, _ = local_state(path, blob.name)
-                    plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
-                    found.append(_ToDownload(blob, path, there, plan))
-                yield found
+        for batch in growing_batches(chain.from_iterable(self._index.accepted())):
+            found = []
+            for blob in batch:
+                path = self._root / blob.name
+                there, _ = local_state(path, blob.name)
+                plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
+                found.append(_ToDownload(blob, path, there, plan))
+            yield found
 
     async def _down(self, item: _ToDownload) -> PlannedTransfer:
         blob, path, there, plan = item.blob, item.path, item.there, item.plan
@@ -301,13 +299,11 @@ class TreeRun:
             )
 
     def _extra_files(self) -> Iterator[list[LocalFile]]:
-        extra = (
+        return growing_batches(
             file
             for file, reason in walk_tree(self._root, self._wanted)
             if reason is None and self._index.get(file.name) is None
         )
-        while batch := list(islice(extra, _BATCH)):
-            yield batch
 
     async def _delete_file(self, file: LocalFile) -> None:
         async def delete() -> PlannedTransfer:

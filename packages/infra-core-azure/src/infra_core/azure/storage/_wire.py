@@ -18,7 +18,6 @@ from infra_core.runtime import (
     LoopLocal,
     RetryDetails,
     clock,
-    is_permanent_transport_error,
     parse_retry_after,
     redact_secrets,
     retry_async,
@@ -31,7 +30,6 @@ from ._errors import (
     IntegrityError,
     StorageConnectionError,
     StorageRequestError,
-    StorageTimeoutError,
     request_error,
 )
 from ._names import encode_blob_name
@@ -129,20 +127,39 @@ class BlobWire:
                 method, name, operation, params=params, headers=headers, body=body, expect=expect
             )
 
+        tries = 1
+
         def told(details: RetryDetails) -> None:
+            nonlocal tries
+            tries = details.attempt + 1
             self.log_retry(details, name, operation)
 
-        return await retry_async(
-            attempt, policy=self._policy, should_retry=should_retry, on_retry=told
-        )
+        try:
+            return await retry_async(
+                attempt, policy=self._policy, should_retry=should_retry, on_retry=told
+            )
+        except (StorageConnectionError, StorageRequestError) as error:
+            error.attempts = tries
+            raise
+        except TimeoutError as error:
+            raise self.late(error, name, operation) from error
+
+    def late(self, error: TimeoutError, name: str | None, operation: str) -> Exception:
+        """The error to raise for a `TimeoutError` of the retries: ours, or our deadline's."""
+        if isinstance(error, StorageConnectionError):
+            return error
+        from ._connection_errors import deadline_error
+
+        blob = name or self.config.container
+        return deadline_error(self.config, error.__cause__, blob=blob, operation=operation)
 
     def log_retry(self, details: RetryDetails, name: str | None, operation: str) -> None:
         """Log a failed attempt that will be repeated."""
         self._log.warning(
-            "%s of %r failed, retrying in %.2f s: %s",
-            operation,
-            name or self.config.container,
+            "retrying in %.2f s (try %d of %d failed): %s",
             details.wait,
+            details.attempt,
+            self._policy.max_retries + 1,
             redact_secrets(str(details.error)),
             extra={
                 "blob_name": name,
@@ -193,11 +210,12 @@ class BlobWire:
         data: Any = body
         if size > _PIECE and body is not None:
             data = _pieces(body)
+        limit = self.config.options.time_limit(size + expect)
+        pool = self._pools.get()
         try:
-            pool = self._pools.get()
             async with (
                 pool.slots,  # before the clock starts: waiting for others is no silence
-                clock.timeout(self.config.options.time_limit(size + expect)),
+                clock.timeout(limit),
                 pool.session.request(
                     method,
                     URL(url, encoded=True),
@@ -208,15 +226,13 @@ class BlobWire:
                 ) as response,
             ):
                 content = await response.read()
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            raise StorageTimeoutError(
-                f"{operation} of {blob!r} had no answer in time; raise timeout "
-                f"({self.config.options.timeout:g} s now) on slow links",
-                blob=blob,
+        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
+            from ._connection_errors import connection_error
+
+            raise connection_error(
+                error, config=self.config, proxy=pool.proxy, limit=limit, blob=blob,
                 operation=operation,
-            ) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise _connection_error(error, blob, operation) from error
+            ) from error  # fmt: skip
         if response.status >= 300:
             raise _refusal(response.status, response.headers, content, blob, operation)
         return Reply(response.status, response.headers, content)
@@ -282,18 +298,6 @@ async def _pieces(body: _Buffer) -> AsyncIterator[memoryview]:
     view = memoryview(body)
     for start in range(0, len(view), _PIECE):
         yield view[start : start + _PIECE]
-
-
-def _connection_error(error: Exception, blob: str, operation: str) -> StorageConnectionError:
-    text = redact_secrets(str(error)) or type(error).__name__
-    failure = StorageConnectionError(
-        f"{operation} of {blob!r} got no answer: {text}; check the endpoint and the network",
-        blob=blob,
-        operation=operation,
-    )
-    # A name without address, a certificate that is not trusted: these stay so.
-    failure.permanent = is_permanent_transport_error(error)
-    return failure
 
 
 def _refusal(
