@@ -194,6 +194,12 @@ class AtomicFile:
             file.flush()
             self._set_mode(file.fileno(), modes)
 
+    def _start_writing(self) -> None:
+        """Let the kernel begin to write what a flush will wait for; a hint, no promise."""
+        if hasattr(os, "posix_fadvise"):  # Linux begins to write what it is told to forget
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._open_file().fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
     def _flush_to_disk(self) -> None:
         file = self._open_file()
         if self._durable:
@@ -335,33 +341,37 @@ def commit_together(
 
 
 def _flush_files(files: "Sequence[AtomicFile]", errors: "list[Exception | None]") -> None:
-    """Flush several files at once: the kernel makes one flush of the disk of those that wait.
+    """Flush several files: all are on their way to the disk before the first is waited for.
 
-    On a disk that is busy otherwise this takes a sixth of the time of one after the other.
+    The first flush commits the journal for all of them. Where the others still take their time,
+    several are waited for at once, since the kernel makes one flush of the disk of those.
     """
     import threading
 
     queue = [
         (index, file) for index, file in enumerate(files) if file._durable and errors[index] is None
     ]
+    for _, file in queue:
+        file._start_writing()
 
-    def flush(count: int = len(files)) -> None:
+    def flush(count: int = len(files)) -> float:
+        begun = time.perf_counter()
         for _ in range(count):
             try:
                 index, file = queue.pop()
             except IndexError:  # nothing is left
-                return
+                break
+            begun = time.perf_counter()
             try:
                 file._flush_to_disk()
             except Exception as error:  # noqa: BLE001 - handed to its owner
                 errors[index] = error
+        return time.perf_counter() - begun
 
     helpers: list[threading.Thread] = []
     try:
-        begun = time.perf_counter()
-        flush(1)
-        if time.perf_counter() - begun < _FAST:
-            flush()  # memory, or a disk whose flush costs less than a thread
+        if flush(2) < _FAST:  # the second one tells
+            flush()  # costs less than threads
         for _ in range(min(_FLUSHERS, len(queue)) - 1):
             helper = threading.Thread(target=flush, name="infra-core-flush")
             try:
