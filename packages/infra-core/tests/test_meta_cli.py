@@ -10,8 +10,9 @@ import pytest
 
 from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
 from infra_core.cli import main
+from infra_core.cli._arguments import CommandError
 from infra_core.cli._folder import exclusive, run_folder
-from infra_core.cli._main import COMMANDS, CommandError
+from infra_core.cli._main import COMMANDS
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +167,7 @@ def test_retry_puts_failed_and_timed_out_jobs_back(
 ) -> None:
     """Completed jobs stay unless they are asked for."""
     assert main(["jobs", "retry", "b1", "--out", str(out)]) == 0
-    assert capsys.readouterr().out.startswith("2 jobs are pending")
+    assert capsys.readouterr().out.startswith("2 jobs put back")
     with SqliteJobStore(out / "jobs.sqlite3", JobRecord) as store:
         states = [record.status for record in store.iter_runs("b1")]
     pending, completed = JobStatus.PENDING, JobStatus.COMPLETED

@@ -26,8 +26,9 @@ from infra_core.fs import (
 )
 from infra_core.runtime import clock, sanitize_url
 
-from ._main import CommandError
-from ._report import Failure, Reporter, Summary
+from ._arguments import CommandError
+from ._errors import one_line
+from ._report import Failure, Reporter, Summary, plural
 
 if TYPE_CHECKING:
     from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter
@@ -123,8 +124,8 @@ class Batch:
         }
         if known and not self._options.resume:
             raise CommandError(
-                f"batch {batch_id!r} has {len(known)} jobs already; add --resume to continue it, "
-                "or choose another --batch-id"
+                f"batch {batch_id!r} has {plural(len(known), 'job')} already; add --resume to "
+                "continue it, or choose another --batch-id"
             )
         self._urls = {job_id_of(url): url for url in urls}
         new = [
@@ -342,15 +343,6 @@ def watch(name: str, field: str, told: Callable[[logging.LogRecord], None]) -> I
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def one_line(error: BaseException) -> str:
-    """The error's type and message in one line, without secrets."""
-    from infra_core.runtime import redact_secrets
-
-    text = " ".join(str(error).split())
-    name = type(error).__name__
-    return redact_secrets(f"{name}: {text}" if text else name)[:500]
 
 
 def without_url(cause: str, url: str) -> str:

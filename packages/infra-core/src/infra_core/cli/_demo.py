@@ -11,9 +11,10 @@ from urllib.parse import quote
 from infra_core.fs import unique_asset_path
 
 from . import exit_codes
+from ._arguments import CommandError
 from ._demo_files import demo_files
 from ._folder import run_folder
-from ._run import RunSettings, run_batch
+from ._run import RunSettings, make_folder, run_batch
 from ._urls import read_urls
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ def execute(options: argparse.Namespace) -> int:
     from infra_core.http.testing import FaultyOrigin
 
     out = options.out or Path(tempfile.mkdtemp(prefix="infra-core-demo-"))
-    out.mkdir(parents=True, exist_ok=True)
+    if (out / BATCH).exists():
+        raise CommandError(f"{str(out / BATCH)!r} exists already; choose another --out")
+    make_folder(out)
     files = demo_files()
     with ExitStack() as stack:
         env = {} if not options.azurite else azurite_environment(stack)

@@ -1,18 +1,17 @@
 """`infra-core doctor`: what is configured, whether it can be reached, and how to mend it."""
 
 import argparse
-import json
 import os
-import sys
+import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, TimeoutError as FutureTimeoutError
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from infra_core.runtime import redact_secrets
-
 from . import exit_codes
-from ._report import make_console
+from ._arguments import seconds
+from ._errors import one_line
+from ._report import make_console, print_json
 
 __all__ = ["DESCRIPTION", "Check", "add_arguments", "examine", "execute"]
 
@@ -50,18 +49,29 @@ Examiner = Callable[[Mapping[str, str], str | None], Check]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core doctor`."""
-    parser.add_argument("--prefix", metavar="NAME", help="look at NAME_AZURE_STORAGE_* and so on")
     parser.add_argument(
-        "--timeout", type=float, default=10.0, metavar="S", help="seconds for each check (10)"
+        "--prefix", type=prefix_name, metavar="NAME", help="look at NAME_AZURE_STORAGE_* and so on"
+    )
+    parser.add_argument(
+        "--timeout", type=seconds, default=10.0, metavar="S", help="seconds for each check (10)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def prefix_name(text: str) -> str:
+    """An argparse type: the beginning of a variable's name."""
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} begins no variable's name; use letters, digits and _, such as CRAWLER"
+        )
+    return text
 
 
 def execute(options: argparse.Namespace) -> int:
     """Look at everything and print what was found."""
     checks = list(examine(os.environ, options.prefix, timeout=options.timeout))
     if options.json:
-        print(json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
+        print_json([asdict(check) for check in checks])
     else:
         console = make_console()
         styles = {"ok": "green", "off": "dim", "problem": "bold red"}
@@ -70,7 +80,6 @@ def execute(options: argparse.Namespace) -> int:
             console.print(f"{check.name}: {check.detail}", markup=False)
             if check.remedy:
                 console.print(f"{'':10}{check.remedy}", markup=False)
-    sys.stdout.flush()
     problems = any(check.state == "problem" for check in checks)
     return exit_codes.FAILED if problems else exit_codes.OK
 
@@ -90,22 +99,9 @@ def examine(env: Mapping[str, str], prefix: str | None, *, timeout: float) -> It
         try:
             yield future.result(timeout)
         except FutureTimeoutError:
-            yield Check(name, "problem", f"no answer within {timeout:g} s", "check the endpoint")
+            yield Check(name, "problem", f"no answer within {timeout:g} s", REMEDIES[name])
         except Exception as error:  # noqa: BLE001 - whatever an SDK raises is the finding
-            text = redact_secrets(" ".join(str(error).split()))[:300]
-            yield Check(name, "problem", f"{type(error).__name__}: {text}", remedy_for(error))
-
-
-def remedy_for(error: Exception) -> str:
-    """What to do about an error of an SDK, by its kind."""
-    name = type(error).__name__
-    if "Authentication" in name or "403" in str(error):
-        return "check the key, the SAS token or the role assignment of the identity"
-    if "NotFound" in name:
-        return "check the name and the account"
-    if "Request" in name or "Connect" in name:
-        return "check the endpoint and the network; is Azurite running?"
-    return ""
+            yield Check(name, "problem", one_line(error), remedy(name, error))
 
 
 def look_at_storage(env: Mapping[str, str], prefix: str | None) -> Check:
@@ -144,7 +140,11 @@ def look_at_jobs(env: Mapping[str, str], prefix: str | None) -> Check:
     from azure.data.tables import TableServiceClient
 
     if config.connection_string:
-        service = TableServiceClient.from_connection_string(config.connection_string)
+        try:
+            service = TableServiceClient.from_connection_string(config.connection_string)
+        except ValueError as error:
+            remedy = "copy AZURE_JOB_CONNECTION (or AZURE_STORAGE_CONNECTION_STRING) again"
+            return Check("jobs", "problem", one_line(error), remedy)
     else:
         from azure.identity import DefaultAzureCredential
 
@@ -175,9 +175,7 @@ def look_at_telemetry(env: Mapping[str, str], prefix: str | None) -> Check:
     if not config.connection_string:
         remedy = "set APPLICATIONINSIGHTS_CONNECTION_STRING"
         return Check("telemetry", "off", "not configured: events go to the log", remedy)
-    fields = dict(part.split("=", 1) for part in config.connection_string.split(";") if "=" in part)
-    endpoint = fields.get("IngestionEndpoint", "https://dc.services.visualstudio.com")
-    return reach("telemetry", endpoint)
+    return reach("telemetry", config.ingestion().url)
 
 
 def reach(name: str, url: str) -> Check:
@@ -191,8 +189,34 @@ def reach(name: str, url: str) -> Check:
         status = request("GET", url, max_retries=0, timeout=5).status_code
     except requests.HTTPError as error:
         status = error.response.status_code
+    except requests.ConnectionError as error:
+        cause = root_of(error)
+        why = f"{type(cause).__name__}: {cause}"
+        return Check(name, "problem", f"{sanitize_url(url)} is out of reach: {why}", REMEDIES[name])
     return Check(name, "ok", f"{sanitize_url(url)} answers (HTTP {status})")
 
+
+def remedy(name: str, error: Exception) -> str:
+    """What to do about an error of a service, unless its message ends with that."""
+    if getattr(error, "status_code", None) in {401, 403}:
+        return "check the key, the SAS token or the role assignment of the identity"
+    return "" if type(error).__module__.startswith("infra_core.") else REMEDIES[name]
+
+
+def root_of(error: BaseException) -> BaseException:
+    """The first cause; what is wrapped around it repeats it at length."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+# What to do when a service does not answer as it should.
+REMEDIES = {
+    "storage": "check AZURE_STORAGE_CONNECTION_STRING and the network; is Azurite running?",
+    "jobs": "check AZURE_JOB_CONNECTION and the network; is Azurite running?",
+    "functions": "check AZURE_FUNCTION_BASE_URL and the network",
+    "telemetry": "check APPLICATIONINSIGHTS_CONNECTION_STRING and the network",
+}
 
 EXAMINERS: dict[str, Examiner] = {
     "storage": look_at_storage,

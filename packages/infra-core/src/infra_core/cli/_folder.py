@@ -1,12 +1,13 @@
 """The folder of a run, and the lock that keeps two runs of one batch apart."""
 
+import errno
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ._main import CommandError
+from ._arguments import CommandError
 
 __all__ = ["JOBS_FILE", "MANIFEST_FILE", "exclusive", "run_folder"]
 
@@ -39,11 +40,23 @@ def exclusive(folder: Path) -> Iterator[None]:
         CommandError: Another process runs this batch.
     """
     path = folder / "_state" / "run.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as handle:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a+b")
+    except OSError as error:
+        raise CommandError(
+            f"cannot write {str(path)!r}: {error.strerror}; choose another --out, or move what is "
+            "in the way"
+        ) from None
+    with handle:
         try:
             lock(handle.fileno())
-        except OSError:
+        except OSError as error:
+            if error.errno not in {errno.EAGAIN, errno.EACCES}:
+                raise CommandError(
+                    f"cannot lock {str(path)!r}: {error.strerror}; put --out on a file system "
+                    "that knows locks"
+                ) from None
             raise CommandError(
                 f"another process is running this batch ({path} is locked); wait for it, or "
                 "choose another --batch-id"

@@ -3,19 +3,22 @@
 import argparse
 import json
 import os
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore, open_job_store
+from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore
 from infra_core.runtime import clock
 
 from . import exit_codes
+from ._arguments import CommandError, add_verb, seconds
 from ._folder import JOBS_FILE
-from ._main import CommandError
-from ._report import make_console, print_rows
+from ._report import make_console, plural, print_json, print_rows
+from ._storage import open_jobs
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
@@ -36,52 +39,54 @@ Jobs are read from Table Storage when AZURE_JOB_TABLE is set, else from OUT/jobs
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core jobs`."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    listing = add_verb(verbs, "list", "a line for each job")
+    listing = add_batch_verb(verbs, "list", "a line for each job")
     listing.add_argument(
         "--status", action="append", choices=[s.value for s in JobStatus], help="only these"
     )
     listing.add_argument(
         "--since", type=parse_since, metavar="WHEN", help="changed since: 90s, 30m, 12h, 7d or ISO"
     )
-    show = add_verb(verbs, "show", "everything known of one job")
+    show = add_batch_verb(verbs, "show", "everything known of one job")
     show.add_argument("job_id", metavar="JOB", help="its id, or enough of its beginning")
-    retry = add_verb(verbs, "retry", "put jobs back to pending")
+    retry = add_batch_verb(verbs, "retry", "put jobs back to pending")
     retry.add_argument("job_id", metavar="JOB", nargs="*", help="only these (all that failed)")
     retry.add_argument(
         "--completed", action="store_true", help="completed jobs as well, so they run again"
     )
-    watch = add_verb(verbs, "watch", "follow a batch until all its jobs have ended")
+    watch = add_batch_verb(verbs, "watch", "follow a batch until all its jobs have ended")
     watch.add_argument(
-        "--interval", type=float, default=2.0, metavar="S", help="seconds between looks (2)"
+        "--interval", type=seconds, default=2.0, metavar="S", help="seconds between looks (2)"
     )
-    watch.add_argument("--timeout", type=float, metavar="S", help="stop watching after so long")
+    watch.add_argument("--timeout", type=moment, metavar="S", help="stop watching after so long")
 
 
-def add_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
+def add_batch_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
     """Add one verb with what all verbs take."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + "."
-    )
+    parser = add_verb(verbs, name, summary)
     parser.add_argument("batch_id", metavar="BATCH", help="name of the batch")
     parser.add_argument(
         "--out", type=Path, default=Path(), metavar="DIR", help="output folder of the runs (.)"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
 def parse_since(text: str) -> datetime:
     """An argparse type: an age such as `12h`, or an ISO 8601 time (UTC unless it says)."""
     units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-    if text[:-1].isdigit() and text[-1:] in units:
-        age = timedelta(**{units[text[-1]]: int(text[:-1])})
-        return datetime.now(timezone.utc) - age
     try:
-        when = datetime.fromisoformat(text)
-    except ValueError:
+        if re.fullmatch("[0-9]+[smhd]", text):
+            age = timedelta(**{units[text[-1]]: int(text[:-1])})
+            return datetime.now(timezone.utc) - age
+        when = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))  # Python 3.10 knows no Z
+    except (ValueError, OverflowError):
         message = f"{text!r} is neither an age (90s, 30m, 12h, 7d) nor an ISO 8601 time"
         raise argparse.ArgumentTypeError(message) from None
     return when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+
+
+def moment(text: str) -> float:
+    """An argparse type: a time of zero or more; zero is one look."""
+    return 0.0 if text.strip() == "0" else seconds(text)
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -92,7 +97,7 @@ def execute(options: argparse.Namespace) -> int:
             f"no jobs at {str(sqlite_path)!r} and AZURE_JOB_TABLE is not set; give the --out of "
             "the run, or set AZURE_JOB_TABLE"
         )
-    with open_job_store(sqlite_path=sqlite_path, record_type=JobRecord) as store:
+    with open_jobs(os.environ, sqlite_path=sqlite_path) as store:
         verbs = {"list": list_jobs, "show": show_job, "retry": retry_jobs, "watch": watch_jobs}
         return verbs[options.verb](store, options)
 
@@ -100,11 +105,14 @@ def execute(options: argparse.Namespace) -> int:
 def list_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     """Print a line for each job."""
     records = list(store.iter_runs(options.batch_id, status=options.status, since=options.since))
+    if not records and is_empty(store, options.batch_id):
+        raise no_jobs(options)
     if options.json:
-        print(json.dumps([as_dict(record) for record in records], indent=2, ensure_ascii=False))
+        print_json([as_dict(record) for record in records])
         return exit_codes.OK
     if not records:
-        raise no_jobs(options.batch_id)
+        print("no job fits --status and --since", file=sys.stderr)
+        return exit_codes.OK
     console = make_console()
     columns = ["job", "status", "attempts", "updated", "url", "error"]
     print_rows(console, columns, ([*row(record)] for record in records))
@@ -154,7 +162,7 @@ def show_job(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     """Print everything known of one job."""
     record = as_dict(find(store, options.batch_id, options.job_id))
     if options.json:
-        print(json.dumps(record, indent=2, ensure_ascii=False))
+        print_json(record)
         return exit_codes.OK
     payload = record.pop("payload")
     rows = [*record.items(), *((f"payload.{name}", value) for name, value in payload.items())]
@@ -170,6 +178,8 @@ def retry_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
         wanted = [JobStatus.FAILED, JobStatus.TIMED_OUT]
         wanted += [JobStatus.COMPLETED] if options.completed else []
         records = list(store.iter_runs(options.batch_id, status=wanted))
+        if not records and is_empty(store, options.batch_id):
+            raise no_jobs(options)
     put_back = []
     for record in records:
         try:
@@ -178,9 +188,11 @@ def retry_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
             raise CommandError(f"{error}; add --completed to run it again") from None
         put_back.append(store.update(changed, expected=record))
     if options.json:
-        print(json.dumps([as_dict(record) for record in put_back], indent=2, ensure_ascii=False))
+        print_json([as_dict(record) for record in put_back])
+    elif put_back:
+        print(f"{plural(len(put_back), 'job')} put back; do them with: infra-core run ... --resume")
     else:
-        print(f"{len(put_back)} jobs are pending; do them with: infra-core run ... --resume")
+        print("no job failed or timed out; nothing was put back")
     return exit_codes.OK
 
 
@@ -191,7 +203,7 @@ def watch_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     while True:
         counts = Counter(str(record.status) for record in store.iter_runs(options.batch_id))
         if not counts:
-            raise no_jobs(options.batch_id)
+            raise no_jobs(options)
         if counts != shown:
             shown = counts
             print_counts(counts, as_json=options.json)
@@ -214,6 +226,15 @@ def print_counts(counts: Counter[str], *, as_json: bool) -> None:
         print(f"{now}  {text}", flush=True)
 
 
-def no_jobs(batch_id: str) -> CommandError:
+def is_empty(store: JobStore[JobRecord], batch_id: str) -> bool:
+    """Whether a batch has no job at all: its name is probably mistyped."""
+    return next(iter(store.iter_runs(batch_id)), None) is None
+
+
+def no_jobs(options: argparse.Namespace) -> CommandError:
     """The error that a batch has no jobs."""
-    return CommandError(f"batch {batch_id!r} has no such jobs; check the name and --out")
+    table = os.environ.get("AZURE_JOB_TABLE", "").strip()
+    place = f"the table {table!r}" if table else repr(str(options.out / JOBS_FILE))
+    return CommandError(
+        f"batch {options.batch_id!r} has no jobs in {place}; check the batch's name and --out"
+    )

@@ -5,13 +5,14 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Protocol
 
 from . import exit_codes
+from ._arguments import CommandError, Parser
 
-__all__ = ["CommandError", "main"]
+__all__ = ["main"]
 
 # Name, module, one line of help. The module has add_arguments(parser) and execute(options) -> int.
 COMMANDS = [
@@ -23,10 +24,6 @@ COMMANDS = [
     ("trigger", "._trigger", "schedule a batch at an Azure Function and poll it to its end"),
     ("doctor", "._doctor", "check settings and reach, and say how to mend them"),
 ]
-
-
-class CommandError(Exception):
-    """A command cannot start; the message names the value, the rule and the remedy."""
 
 
 class Command(Protocol):
@@ -50,22 +47,72 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, see `infra_core.cli.exit_codes`.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    parser, modules = build_parser(arguments)
-    complete(parser)
-    options = parser.parse_args(arguments)
+    name, verbose = "infra-core", 0
     try:
-        with logging_to_stderr(options.verbose):
-            return modules[options.command].execute(options)
+        open_missing_streams()
+        arguments = list(sys.argv[1:] if argv is None else argv)
+        parser, modules = build_parser(arguments)
+        complete(parser)
+        try:
+            options = parser.parse_args(arguments)
+        finally:
+            sys.stdout.flush()  # of --help and --version, which leave by SystemExit
+        name, verbose = f"infra-core {options.command}", options.verbose
+        with logging_to_stderr(verbose):
+            code = modules[options.command].execute(options)
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:  # `infra-core jobs list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         return exit_codes.FAILED
     except KeyboardInterrupt:
-        print("infra-core: interrupted", file=sys.stderr)
+        tell(name, "interrupted")
         return exit_codes.INTERRUPTED
-    except configuration_errors() as error:
-        print(f"infra-core {options.command}: {error}", file=sys.stderr)
+    except Exception as error:  # noqa: BLE001 - told in one line, whatever it is
+        return explain(name, error, verbose)
+
+
+def explain(name: str, error: Exception, verbose: int) -> int:
+    """Tell of an error in one line; the exit code says whether the settings were at fault."""
+    if isinstance(error, configuration_errors()):
+        tell(name, str(error))
         return exit_codes.USAGE
+    from ._errors import one_line, remedy_for, traceback_of
+
+    if verbose:
+        tell(name, traceback_of(error))
+    remedy = remedy_for(error)
+    if not remedy and not type(error).__module__.startswith("infra_core."):
+        remedy = "-v shows where this came from"
+    tell(name, f"{one_line(error)}; {remedy}" if remedy else one_line(error))
+    if isinstance(error, OSError):
+        discard_output()  # it may be standard output that is full: do not fail on it again
+    return exit_codes.FAILED
+
+
+def tell(name: str, text: str) -> None:
+    """Print to standard error; nobody is left to be told when that fails."""
+    with suppress(OSError, ValueError):
+        print(f"{name}: {text}", file=sys.stderr, flush=True)
+
+
+def open_missing_streams() -> None:
+    """Open what was closed (`>&-`) on the null device, so that no file takes its number.
+
+    Characters that a stream cannot encode are escaped instead of ending the command.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - for good
+        elif mode == "w" and hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def discard_output() -> None:
+    """Send what is left in the buffer of standard output to the null device."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def configuration_errors() -> tuple[type[Exception], ...]:
@@ -79,7 +126,7 @@ def build_parser(
     arguments: Sequence[str],
 ) -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     """Build the parser; only the module of the command that is called gets imported."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="infra-core",
         description="Fetch and download by the thousand, mirror, track and poll; lose nothing.",
         epilog=exit_codes.DESCRIPTION,

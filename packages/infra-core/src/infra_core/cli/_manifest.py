@@ -1,14 +1,14 @@
 """`infra-core manifest`: a folder's files with types, sizes and URLs, as JSON or as a page."""
 
 import argparse
-import json
 import os
 from pathlib import Path
 
 from infra_core.fs import write_json_atomic, write_text_atomic
 
 from . import exit_codes
-from ._main import CommandError
+from ._arguments import CommandError, check_writable
+from ._report import print_json
 from ._storage import open_storage
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
@@ -37,7 +37,10 @@ def execute(options: argparse.Namespace) -> int:
     from infra_core.azure.run_storage import build_manifest
 
     if not options.folder.is_dir():
-        raise CommandError(f"{str(options.folder)!r} is no folder; give one to list")
+        problem = "is no folder" if options.folder.exists() else "does not exist"
+        raise CommandError(f"{str(options.folder)!r} {problem}; give a folder to list")
+    check_writable(options.html, "--html")
+    check_writable(options.out, "--out")
     folder = options.folder.resolve()
     storage = open_storage(os.environ, base_path=options.base or folder.parent)
     try:
@@ -52,5 +55,5 @@ def execute(options: argparse.Namespace) -> int:
     if options.out:
         write_json_atomic(options.out, manifest)
     elif not options.html:
-        print(json.dumps(manifest, indent=2, ensure_ascii=False))
+        print_json(manifest)
     return exit_codes.OK

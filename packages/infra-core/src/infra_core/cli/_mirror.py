@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,14 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from infra_core.azure.run_report import human_size
 
 from . import exit_codes
-from ._main import CommandError
-from ._report import make_console, print_rows
+from ._arguments import CommandError, add_verb
+from ._report import make_console, plural, print_json, print_rows
 from ._storage import open_storage
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient, TreeProgress, TreeReport
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
+
+SHOWN_PROBLEMS = 20
 
 DESCRIPTION = """\
 Mirror a folder to Blob Storage or back, or say what that would do.
@@ -43,22 +44,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core mirror`."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, summary in (("up", "folder to container"), ("down", "container to folder")):
-        add_rules(add_verb(verbs, name, summary))
-    plan = add_verb(verbs, "plan", "what `up` (or with --down, `down`) would do")
+        add_rules(add_mirror_verb(verbs, name, summary))
+    plan = add_mirror_verb(verbs, "plan", "what `up` (or with --down, `down`) would do")
     plan.add_argument("--down", action="store_true", help="plan a download")
     add_rules(plan)
-    add_verb(verbs, "list", "the blobs of a folder")
-    pending = add_verb(verbs, "pending", "uploads that wait in the journal", folder=False)
+    add_mirror_verb(verbs, "list", "the blobs of a folder")
+    pending = add_mirror_verb(verbs, "pending", "uploads that wait in the journal", folder=False)
     pending.add_argument("--flush", action="store_true", help="upload them now")
 
 
-def add_verb(
+def add_mirror_verb(
     verbs: Any, name: str, summary: str, *, folder: bool = True
 ) -> argparse.ArgumentParser:
     """Add one verb with what all verbs take."""
-    parser: argparse.ArgumentParser = verbs.add_parser(
-        name, help=summary, description=summary[0].upper() + summary[1:] + "."
-    )
+    parser = add_verb(verbs, name, summary)
     if folder:
         parser.add_argument("folder", type=Path, metavar="DIR", help="local folder")
     parser.add_argument(
@@ -67,7 +66,6 @@ def add_verb(
     parser.add_argument(
         "--mode", choices=["strict", "best-effort"], help="in place of AZURE_STORAGE_MODE"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 
@@ -134,7 +132,7 @@ def plan(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     direction: Literal["up", "down"] = "down" if options.down else "up"
     steps = checked(lambda: client.plan_tree(options.folder, direction, **rules(options)))
     if options.json:
-        print(json.dumps([dataclasses.asdict(step) for step in steps], indent=2))
+        print_json([dataclasses.asdict(step) for step in steps])
         return exit_codes.OK
     rows = ([step.action, human_size(step.size), step.name, step.reason] for step in steps)
     print_rows(make_console(), ["action", "size", "name", "why"], rows)
@@ -176,14 +174,20 @@ def transfer(client: "AzureStorageClient", options: argparse.Namespace) -> int:
 
 
 def checked(call: Any) -> Any:
-    """Call the storage client; what is wrong with names or folders is told in one line."""
-    from infra_core.azure.storage import StorageError, TreeTransferError
+    """Call the storage client; names and folders that it refuses are told as such.
+
+    Other errors of the storage pass: they are no fault of the command line.
+    """
+    from infra_core.azure.storage import StorageError, UnsafeNamesError
 
     try:
         return call()
-    except TreeTransferError:
+    except UnsafeNamesError as error:
+        text = str(error).replace("pass on_unsafe='skip'", "give --skip-unsafe")
+        raise CommandError(text) from None
+    except StorageError:
         raise
-    except (StorageError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise CommandError(str(error)) from None
 
 
@@ -199,21 +203,23 @@ def print_report(report: "TreeReport", *, as_json: bool) -> None:
     ]
     if as_json:
         size = {"bytes_transferred": report.bytes_transferred, "seconds": report.seconds}
-        print(json.dumps(counts | size | {"problems": problems}, indent=2, ensure_ascii=False))
+        print_json(counts | size | {"problems": problems})
         return
     for name, count in counts.items():
         if count or name in {"files", "transferred", "failed"}:
             print(f"{name:>12}  {count}")
     print(f"{'bytes':>12}  {human_size(report.bytes_transferred)} in {report.seconds:.2f} s")
-    for item in problems[:20]:
+    for item in problems[:SHOWN_PROBLEMS]:
         print(f"{item['action']:>12}  {item['name']}: {item['problem']}")
+    if (more := len(problems) - SHOWN_PROBLEMS) > 0:
+        print(f"{'...':>12}  and {plural(more, 'more problem')}; --json lists all")
 
 
 def list_blobs(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     """Print the blobs of a folder, page by page."""
     if options.json:
         blobs = [{"name": blob.name, "size_bytes": blob.size} for blob in iterate(client, options)]
-        print(json.dumps(blobs, indent=2, ensure_ascii=False))
+        print_json(blobs)
         return exit_codes.OK
     rows = ([human_size(blob.size), blob.name] for blob in iterate(client, options))
     print_rows(make_console(), ["size", "name"], rows)
@@ -231,7 +237,7 @@ def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
         report = checked(client.flush_pending)
         counts = dataclasses.asdict(report)
         if options.json:
-            print(json.dumps(counts))
+            print_json(counts)
         else:
             print("  ".join(f"{name} {count}" for name, count in counts.items()))
         return exit_codes.FAILED if report.failed else exit_codes.OK
@@ -241,9 +247,9 @@ def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
             {"blob": entry.blob, "kind": entry.kind, "path": str(entry.path), "error": entry.error}
             for entry in entries
         ]
-        print(json.dumps(shown, indent=2, ensure_ascii=False))
+        print_json(shown)
         return exit_codes.OK
     rows = ([entry.kind, entry.blob, str(entry.path or ""), entry.error or ""] for entry in entries)
     print_rows(make_console(), ["kind", "blob", "path", "last error"], rows)
-    print(f"{len(entries)} uploads are pending")
+    print(f"{plural(len(entries), 'pending upload')}")
     return exit_codes.OK

@@ -1,18 +1,28 @@
 """What a person or a machine reads of a batch: progress, events as they happen, the summary."""
 
 import json
+import os
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from infra_core.azure.run_report import human_size
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Failure", "Reporter", "Summary", "make_console", "print_rows"]
+__all__ = [
+    "Failure",
+    "Reporter",
+    "Summary",
+    "make_console",
+    "plural",
+    "print_json",
+    "print_rows",
+]
 
 SHOWN_FAILURES = 20
 
@@ -51,6 +61,7 @@ class Summary:
         failures: One entry for each failed URL.
         mirrored: Files uploaded in this run, `None` when no storage is configured.
         mirror_failed: Files that could not be uploaded in this run.
+        problems: What else went wrong, such as a manifest that could not be written; a line each.
         interrupted: Name of the signal that ended the run early.
         manifest: Path of the manifest.
         jobs: Where the jobs are recorded.
@@ -71,6 +82,7 @@ class Summary:
     failures: list[Failure] = field(default_factory=list)
     mirrored: int | None = None
     mirror_failed: int = 0
+    problems: list[str] = field(default_factory=list)
     interrupted: str | None = None
     manifest: str | None = None
     jobs: str | None = None
@@ -78,19 +90,82 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether every URL is here and every upload arrived."""
-        return not (self.failed or self.pending or self.mirror_failed)
+        """Whether every URL is here, every upload arrived and nothing else went wrong."""
+        return not (self.failed or self.pending or self.mirror_failed or self.problems)
 
     def as_dict(self) -> dict[str, Any]:
         """The summary for JSON."""
         return {**asdict(self), "complete": self.complete}
 
 
-def make_console(*, to_stderr: bool = False) -> "Console":
-    """A console that is plain, unwrapped text where the stream is no terminal."""
+def plural(count: int, noun: str) -> str:
+    """A number with its noun, such as `1 job` and `2 jobs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def print_json(value: object) -> None:
+    """Print JSON to standard output, readable if it can be encoded, escaped if not."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:  # a stream in ASCII, or a file name that is not UTF-8
+        text = json.dumps(value, indent=2, default=str)
+    print(text)
+
+
+class Lasting:
+    """A stream whose reader may leave or whose disk may fill: it falls silent, the work goes on.
+
+    Args:
+        stream: Where the text goes for as long as that is possible.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lost = False
+
+    def write(self, text: str) -> int:
+        """Write, or pass over what nobody can read."""
+        if not self._lost:
+            try:
+                return self._stream.write(text)
+            except OSError as error:
+                self._lose(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush as long as there is somebody to flush to."""
+        if not self._lost:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        self._lost = True
+        with suppress(OSError, ValueError):  # what is buffered would fail again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+        with suppress(OSError, ValueError):
+            text = f"infra-core: the output ends here ({error.strerror}); the work goes on"
+            print(text, file=sys.stderr, flush=True)
+
+    def __getattr__(self, name: str) -> Any:
+        """Encoding, descriptor and so on are those of the stream."""
+        return getattr(self._stream, name)
+
+
+def make_console(*, to_stderr: bool = False, lasting: bool = False) -> "Console":
+    """A console that is plain, unwrapped text where the stream is no terminal.
+
+    Args:
+        to_stderr: Print to standard error.
+        lasting: Fall silent instead of failing when nobody can read on.
+    """
     from rich.console import Console
 
     stream = sys.stderr if to_stderr else sys.stdout
+    if lasting:
+        stream = cast("Any", Lasting(stream))
     return Console(file=stream, soft_wrap=not stream.isatty(), highlight=False, emoji=False)
 
 
@@ -117,7 +192,7 @@ class Reporter:
 
     def __init__(self, *, as_json: bool = False) -> None:
         self._as_json = as_json
-        self._console = make_console(to_stderr=as_json)
+        self._console = make_console(to_stderr=as_json, lasting=True)
         # Machines read standard output; a person may still watch standard error.
         self._silent = as_json and not self._console.is_terminal
         from rich.progress import (
@@ -175,8 +250,7 @@ class Reporter:
     def finish(self, summary: Summary) -> None:
         """Print the summary: JSON for machines, a table for people."""
         if self._as_json:
-            json.dump(summary.as_dict(), sys.stdout, indent=2, ensure_ascii=False)
-            print(file=sys.stdout)
+            print_json(summary.as_dict())
             return
         self._console.print()
         for name, value in rows_of(summary):
@@ -184,7 +258,7 @@ class Reporter:
         for failure in summary.failures[:SHOWN_FAILURES]:
             self.line(failure.status, f"{failure.url}: {failure.cause}", "red")
         if (more := len(summary.failures) - SHOWN_FAILURES) > 0:
-            self.line("...", f"and {more} more failures; list them with: infra-core jobs list")
+            self.line("...", f"and {plural(more, 'more failure')}: infra-core jobs list")
 
 
 def rows_of(summary: Summary) -> Iterable[tuple[str, str]]:
@@ -201,7 +275,8 @@ def rows_of(summary: Summary) -> Iterable[tuple[str, str]]:
     yield "retries", str(summary.retries)
     yield "duration", f"{summary.duration_seconds:.2f} s"
     if summary.mirrored is not None:
-        yield "mirrored", f"{summary.mirrored} files, {summary.mirror_failed} not uploaded"
+        files = plural(summary.mirrored, "file")
+        yield "mirrored", f"{files}, {summary.mirror_failed} not uploaded"
     if summary.interrupted:
         yield "interrupted by", summary.interrupted
     for name in ("folder", "manifest", "jobs"):

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import exit_codes
+from ._arguments import CommandError, check_writable, count, natural, seconds
+from ._errors import one_line
 from ._folder import JOBS_FILE, MANIFEST_FILE, exclusive, run_folder
-from ._main import CommandError
-from ._report import Reporter, Summary
-from ._storage import open_storage
+from ._report import Reporter, Summary, plural
+from ._storage import open_jobs, open_storage
 from ._urls import UrlList, read_urls
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ Ctrl-C and SIGTERM let the downloads in flight end, record the rest as pending a
 signal cuts them off. A run that was killed goes on with --resume: what is here and passes its
 checksum is kept, the rest is downloaded.
 """
+
+
+SHOWN_LINES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +87,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--resume", action="store_true", help="continue a batch: keep what passes its checksum"
     )
     parser.add_argument(
-        "--concurrency", type=positive(int), default=8, metavar="N", help="downloads at a time (8)"
+        "--concurrency", type=count, default=8, metavar="N", help="downloads at a time (8)"
     )
     parser.add_argument(
         "--task-timeout",
-        type=positive(float),
+        type=seconds,
         default=300.0,
         metavar="S",
         help="seconds for one URL, retries included (300)",
@@ -97,17 +101,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--backoff",
-        type=positive(float),
+        type=seconds,
         default=1.0,
         metavar="S",
         help="longest wait before the first retry, doubled for each further one (1)",
     )
     parser.add_argument(
-        "--max-bytes", type=positive(int), metavar="N", help="refuse files larger than N bytes"
+        "--max-bytes", type=count, metavar="N", help="refuse files larger than N bytes"
     )
     parser.add_argument(
         "--grace",
-        type=positive(float),
+        type=seconds,
         default=10.0,
         metavar="S",
         help="seconds for downloads in flight to end after a signal (10)",
@@ -126,31 +130,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
-def positive(kind: type) -> "type":
-    """An argparse type: a number above zero."""
-
-    def parse(text: str) -> object:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not above zero")
-        return value
-
-    parse.__name__ = f"positive {kind.__name__}"
-    return parse  # type: ignore[return-value]
-
-
-def natural(text: str) -> int:
-    """An argparse type: a whole number from zero on."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below zero")
-    return value
-
-
 def execute(options: argparse.Namespace) -> int:
     """Run the command."""
     from ._batch import BatchOptions
 
+    check_writable(options.summary_file, "--summary-file")
     found = load_urls(options.urls, strict=options.strict)
     settings = RunSettings(
         options=BatchOptions(
@@ -181,22 +165,32 @@ def load_urls(source: str, *, strict: bool) -> UrlList:
             with Path(source).open("rb") as lines:
                 found = read_urls(lines)
     except OSError as error:
-        raise CommandError(f"cannot read {source!r}: {error.strerror}; give a file or -") from None
-    for item in found.rejected:
-        print(f"line {item.line}: {item.reason}: {item.text}", file=sys.stderr)
-    if found.duplicates:
-        lines_text = ", ".join(map(str, found.duplicates[:10]))
-        more = ", ..." if len(found.duplicates) > 10 else ""
-        count = len(found.duplicates)
-        print(f"{count} duplicate URLs passed over (lines {lines_text}{more})", file=sys.stderr)
+        cause = error.strerror or str(error)
+        raise CommandError(f"cannot read {source!r}: {cause}; give a file or -") from None
+    report_lines(found)
     if found.rejected and strict:
         raise CommandError(
-            f"{len(found.rejected)} malformed lines and --strict: nothing was downloaded; mend "
-            "them or leave --strict out to skip them"
+            f"{plural(len(found.rejected), 'malformed line')} and --strict: nothing was "
+            "downloaded; mend what is named above, or leave --strict out to skip it"
         )
     if not found.urls:
-        raise CommandError(f"no URL in {source!r}; write one http(s) URL a line")
+        name = "standard input" if source == "-" else repr(source)
+        raise CommandError(f"no URL in {name}; write one http(s) URL a line")
     return found
+
+
+def report_lines(found: UrlList) -> None:
+    """Say which lines are passed over, but no more of them than somebody reads."""
+    for item in found.rejected[:SHOWN_LINES]:
+        # repr(): a list may hold control characters, and a terminal obeys them
+        print(f"line {item.line}: {item.reason}: {item.text!r}", file=sys.stderr)
+    if (more := len(found.rejected) - SHOWN_LINES) > 0:
+        print(f"... and {plural(more, 'more malformed line')}", file=sys.stderr)
+    if found.duplicates:
+        lines = ", ".join(map(str, found.duplicates[:10]))
+        etc = ", ..." if len(found.duplicates) > 10 else ""
+        repeated = plural(len(found.duplicates), "duplicate URL")
+        print(f"{repeated} passed over (line {lines}{etc})", file=sys.stderr)
 
 
 def run_batch(found: UrlList, settings: RunSettings) -> Summary:
@@ -206,8 +200,6 @@ def run_batch(found: UrlList, settings: RunSettings) -> Summary:
         CommandError: The batch cannot start.
         ConfigurationError: The storage settings are unusable.
     """
-    from infra_core.azure.job_store import JobRecord, open_job_store
-
     folder = run_folder(settings.out, settings.options.batch_id)
     with ExitStack() as stack:
         storage = open_storage(settings.env, base_path=settings.out, mode=settings.mode)
@@ -215,8 +207,7 @@ def run_batch(found: UrlList, settings: RunSettings) -> Summary:
         make_folder(folder)
         stack.enter_context(exclusive(folder))
         jobs_file = settings.out / JOBS_FILE
-        store = open_job_store(settings.env, sqlite_path=jobs_file, record_type=JobRecord)
-        stack.enter_context(store)
+        store = stack.enter_context(open_jobs(settings.env, sqlite_path=jobs_file))
         reporter = stack.enter_context(Reporter(as_json=settings.as_json))
         summary = asyncio.run(run_with_services(found, settings, folder, store, storage, reporter))
         summary.rejected_lines = len(found.rejected)
@@ -231,9 +222,10 @@ def make_folder(folder: Path) -> None:
     """Make the folder, or say why not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
         raise CommandError(
-            f"cannot create {str(folder)!r}: {error.strerror}; choose another --out"
+            f"cannot create {str(folder)!r}: {cause}; choose another --out"
         ) from None
 
 
@@ -255,7 +247,7 @@ async def run_with_services(
     )
     from infra_core.http.assets import AssetDownloadClient
 
-    from ._batch import Batch, Services, one_line
+    from ._batch import Batch, Services
 
     mirror = storage if storage.is_configured() else None
     downloads = AssetDownloadClient(max_retries=settings.retries, backoff=settings.backoff)
@@ -310,36 +302,39 @@ def conclude(
     from infra_core.azure.run_storage import build_manifest
     from infra_core.fs import write_json_atomic
 
-    from ._batch import one_line
+    def failed(what: str, error: Exception) -> None:
+        summary.problems.append(f"{what}: {one_line(error)}")
+        print(f"infra-core run: {summary.problems[-1]}", file=sys.stderr)
+
+    def listed() -> dict[str, Any]:
+        assets.mkdir(exist_ok=True)
+        if storage.is_configured():
+            try:
+                return build_manifest(assets, client=storage)
+            except Exception as error:  # noqa: BLE001 - local files can be listed all the same
+                failed("the container was not listed, the manifest has local files only", error)
+        with open_storage({}, base_path=settings.out) as local:
+            return build_manifest(assets, client=local)
 
     assets = folder / "assets"
-    assets.mkdir(exist_ok=True)
-    manifest_path = folder / MANIFEST_FILE
-    summary.manifest = str(manifest_path)
+    written: list[Path] = []
     try:
-        manifest = build_manifest(assets, client=storage)
-    except Exception as error:  # noqa: BLE001 - the local files can be listed all the same
-        summary.mirror_failed += 1
-        print(
-            f"infra-core run: the container was not listed, the manifest holds the local files "
-            f"only: {one_line(error)}",
-            file=sys.stderr,
-        )
-        local = open_storage({}, base_path=settings.out)
-        manifest = build_manifest(assets, client=local)
-    write_json_atomic(manifest_path, manifest)
-    paths = [manifest_path]
+        written.append(write_json_atomic(folder / MANIFEST_FILE, listed()))
+        summary.manifest = str(written[0])
+    except OSError as error:
+        failed("there is no manifest", error)
     if settings.summary_file is not None:
-        write_json_atomic(settings.summary_file, summary.as_dict())
-        paths.append(settings.summary_file)
+        try:
+            written.append(write_json_atomic(settings.summary_file, summary.as_dict()))
+        except OSError as error:
+            failed("the summary was not stored", error)
     if not storage.is_configured():
         return
-    for path in paths:
+    for path in written:
         try:
             storage.upload_file(path, raise_on_error=True)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
-            summary.mirror_failed += 1
-            print(f"infra-core run: {path} was not mirrored: {one_line(error)}", file=sys.stderr)
+            failed(f"{str(path)!r} was not mirrored", error)
 
 
 def exit_code(summary: Summary) -> int:

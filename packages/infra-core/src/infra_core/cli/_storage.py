@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ._main import CommandError
+from ._arguments import CommandError
 
 if TYPE_CHECKING:
+    from infra_core.azure.job_store import JobRecord, JobStore
     from infra_core.azure.storage import AzureStorageClient
 
-__all__ = ["open_storage"]
+__all__ = ["open_jobs", "open_storage"]
 
 
 def open_storage(
@@ -37,3 +38,17 @@ def open_storage(
     except ValueError as error:  # an unknown mode
         raise CommandError(str(error)) from None
     return AzureStorageClient.from_settings(settings, storage_mode, base_path=base_path)
+
+
+def open_jobs(env: Mapping[str, str], *, sqlite_path: Path) -> "JobStore[JobRecord]":
+    """Open the job store that the environment asks for.
+
+    Raises:
+        AzureTableError: AZURE_JOB_TABLE names a table and no variable says where it is; jobs that
+            were quietly kept in a file would be sought in the table.
+    """
+    from infra_core.azure.job_store import JobRecord, TableConfig, open_job_store
+
+    if env.get("AZURE_JOB_TABLE", "").strip():
+        TableConfig.from_env(env=env)
+    return open_job_store(env, sqlite_path=sqlite_path, record_type=JobRecord)

@@ -3,15 +3,17 @@
 import argparse
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra_core.azure.function_cli import add_azure_service_arguments, trigger_batch
+from infra_core.runtime import redact_secrets, sanitize_url
 
 from . import exit_codes
-from ._batch import one_line
-from ._main import CommandError
-from ._report import make_console
+from ._arguments import CommandError, check_writable
+from ._errors import one_line
+from ._report import make_console, print_json
 from ._storage import open_storage
 
 if TYPE_CHECKING:
@@ -39,7 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core trigger`."""
     add_azure_service_arguments(parser, base_url_env_var=BASE_URL_VAR)
     parser.add_argument(
-        "--path", default="/api/run", help="function that starts the batch (/api/run)"
+        "--path",
+        type=function_path,
+        default="/api/run",
+        help="function that starts the batch (/api/run)",
     )
     parser.add_argument(
         "--payload", type=json_object, default={}, metavar="JSON", help="more of the request's JSON"
@@ -50,15 +55,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
+def function_path(text: str) -> str:
+    """An argparse type: a path below the base URL."""
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(
+            f"{sanitize_url(text)!r} does not begin with /; give the path of a function, such as "
+            "/api/run, and the host by --base-url"
+        )
+    return text
+
+
 def json_object(text: str) -> dict[str, Any]:
     """An argparse type: a JSON object."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is no JSON")
+
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=refuse)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+        shown = redact_secrets(text[:60])
+        raise argparse.ArgumentTypeError(f"{shown!r} is no JSON object: {error}") from None
     if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f"{text} is not a JSON object such as {{}}")
+        shown = redact_secrets(text[:60])
+        raise argparse.ArgumentTypeError(f'{shown!r} is no JSON object such as {{"depth": 2}}')
     return value
+
+
+# What to do about an answer, by its status.
+REMEDIES = {
+    401: "check AZURE_FUNCTION_API_KEY",
+    403: "check AZURE_FUNCTION_API_KEY",
+    404: "check --base-url and --path",
+    405: "check --path: the function takes no POST",
+}
+
+
+def remedy(error: Exception) -> str:
+    """What to do about a batch that was not scheduled or not followed to its end."""
+    import httpx
+
+    if isinstance(error, httpx.HTTPStatusError):
+        status = error.response.status_code
+        return REMEDIES.get(status, "see the function's log" if status >= 500 else "")
+    if isinstance(error, httpx.TransportError):
+        return "check --base-url and the network"
+    return ""
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -68,7 +110,10 @@ def execute(options: argparse.Namespace) -> int:
     from infra_core.azure.exceptions import AzureServiceError
     from infra_core.http import HttpError
 
-    console = make_console(to_stderr=True)
+    if not options.batch_id.strip():
+        raise CommandError("batch_id is empty; give the batch a name")
+    check_writable(options.summary_file, "--summary-file")
+    console = make_console(to_stderr=True, lasting=True)
     storage = None
     if options.summary_file is not None:
         storage = open_storage(os.environ, base_path=Path.cwd())
@@ -92,7 +137,8 @@ def execute(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(str(error)) from None
     except (AzureServiceError, HttpError, httpx.HTTPError) as error:
-        console.print(f"infra-core trigger: {one_line(error)}", markup=False)
+        told = "; ".join(filter(None, [one_line(error), remedy(error)]))
+        print(f"infra-core trigger: {told}", file=sys.stderr)
         return exit_codes.FAILED
     finally:
         if storage is not None:
@@ -105,7 +151,7 @@ def report(summary: "TriggerSummary", *, as_json: bool) -> None:
     """Print what came of the batch."""
     fields = summary.to_dict()
     if as_json:
-        print(json.dumps(fields, indent=2, ensure_ascii=False, default=str))
+        print_json(fields)
         return
     for name, value in fields.items():
         if value is not None:

@@ -1,0 +1,112 @@
+"""What all commands read and refuse alike: unknown options, numbers, files to be written."""
+
+import argparse
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from math import isfinite
+from pathlib import Path
+from typing import Any, NoReturn
+
+__all__ = ["CommandError", "Parser", "add_verb", "check_writable", "count", "natural", "seconds"]
+
+
+class CommandError(Exception):
+    """A command cannot start; the message names the value, the rule and the remedy."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that names the option that was probably meant.
+
+    argparse hands unknown arguments of a subcommand up to the topmost parser, whose usage line does
+    not know the subcommand's options; this one refuses them where they are known.
+    """
+
+    def parse_known_args(
+        self, args: Iterable[str] | None = None, namespace: Any = None
+    ) -> tuple[Any, list[str]]:
+        """Parse; whatever is left over is an error."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self._refuse(unknown)
+        return found, unknown
+
+    def _refuse(self, unknown: list[str]) -> NoReturn:
+        """End with an error that names the first unknown argument, without a value it may have."""
+        first = next((item for item in unknown if item.startswith("-")), unknown[0])
+        name = first.partition("=")[0]
+        if not name.startswith("-"):
+            self.error(f"{name!r} is one argument too many; quote values that hold spaces")
+        known = re.findall(r"--[a-z][a-z-]*", self.format_help())
+        near = difflib.get_close_matches(name, known, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+        self.error(f"there is no option {name}; {meant}")
+
+
+def add_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
+    """Add one verb of a command with what all verbs take."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=summary, description=summary[0].upper() + summary[1:] + "."
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    # SUPPRESS, or the verb's default would undo a -v in front of it.
+    parser.add_argument(
+        "-v", "--verbose", action="count", default=argparse.SUPPRESS, help="log more"
+    )
+    return parser
+
+
+def count(text: str) -> int:
+    """An argparse type: a whole number above zero."""
+    return _whole(text, least=1)
+
+
+def natural(text: str) -> int:
+    """An argparse type: a whole number from zero on."""
+    return _whole(text, least=0)
+
+
+def _whole(text: str, *, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return value
+
+
+def seconds(text: str) -> float:
+    """An argparse type: a time above zero."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if value <= 0 or not isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def check_writable(path: Path | None, option: str) -> None:
+    """Refuse a file that cannot be written, before any work is done for it.
+
+    Raises:
+        CommandError: It is a folder or a device, or its folder cannot be written to.
+    """
+    from infra_core.fs import AtomicFile
+
+    if path is None:
+        return
+    problem = "name a file"
+    try:
+        if path.is_dir():
+            problem = "it is a folder; name a file in it"
+        elif path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
+            problem = "it is a device and would be replaced by a file; name an ordinary file"
+        else:
+            AtomicFile(path, durable=False).abort()
+            return
+    except (OSError, ValueError) as error:
+        problem = getattr(error, "strerror", None) or str(error)
+    raise CommandError(f"{option} {os.fspath(path)!r}: {problem}")
