@@ -1,6 +1,7 @@
 """From settings to one checked configuration: which account, which container, which proof."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
@@ -28,11 +29,30 @@ class _AzureStorageConfig:
     account_key: str | None = field(default=None, repr=False)
     sas_token: str | None = field(default=None, repr=False)
     options: TransferOptions = field(default_factory=TransferOptions)
+    # What the user calls the settings, for errors; says nothing about equality.
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    endpoint_setting: str = field(default="the endpoint", repr=False, compare=False)
+    proof_setting: str = field(default="the credential", repr=False, compare=False)
+
+    def variable(self, name: str) -> str:
+        """What the user calls a setting; see `AzureStorageSettings.variable`."""
+        return self.variables.get(name, name)
 
     @property
     def container_url(self) -> str:
         """URL of the container, without a SAS token."""
         return f"{self.endpoint}/{quote(self.container, safe='$')}"
+
+    @property
+    def access_remedy(self) -> str:
+        """What to check when the service does not let us."""
+        if self.account_key is not None:
+            what = f"that the key in {self.proof_setting} is the account's, this machine's clock,"
+        elif self.sas_token is not None:
+            what = f"expiry and permissions of the SAS token in {self.proof_setting},"
+        else:
+            what = "that this identity has the role Storage Blob Data Contributor"
+        return f"check {what} and the network rules of the account"
 
     @property
     def uses_credential(self) -> bool:
@@ -114,6 +134,9 @@ def _from_connection_string(settings: AzureStorageSettings, container: str) -> _
         parts.account_key,
         parts.sas_token,
         settings.options,
+        variables=settings.variables,
+        endpoint_setting=own,
+        proof_setting=own,
     )
 
 
@@ -148,7 +171,16 @@ def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStora
             f"{call('connection_string')}"
         )
     return _AzureStorageConfig(
-        endpoint, container, _clean_prefix(settings), account, None, sas, settings.options
+        endpoint,
+        container,
+        _clean_prefix(settings),
+        account,
+        None,
+        sas,
+        settings.options,
+        variables=settings.variables,
+        endpoint_setting=call("blob_endpoint" if settings.blob_endpoint else "account_name"),
+        proof_setting=call("sas_token") if sas else "DefaultAzureCredential",
     )
 
 

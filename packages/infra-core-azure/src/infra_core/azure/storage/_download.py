@@ -15,6 +15,7 @@ from ._errors import (
     BlobNotFoundError,
     IntegrityError,
     StorageRequestError,
+    StorageTimeoutError,
 )
 from ._upload import new_md5_of
 from ._wire import BlobWire, Reply
@@ -84,6 +85,10 @@ async def download_blob(
         )
     except BlobNotFoundError:
         return None
+    except StorageTimeoutError:  # the deadline of a single request
+        raise
+    except TimeoutError as error:
+        raise wire.late(error, name, "download") from error
 
 
 def _starts_over(error: Exception) -> bool:

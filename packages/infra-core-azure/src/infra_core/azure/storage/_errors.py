@@ -55,24 +55,32 @@ class StorageError(AzureServiceError):
     Attributes:
         blob: Name of the blob, or of the container.
         operation: What was tried, such as `upload`.
+        attempts: How often it was tried.
+        remedy: What to do about it, as the message ends; empty where that is all in the message.
     """
 
-    def __init__(self, message: str, *, blob: str = "", operation: str = "") -> None:
+    attempts = 1
+
+    def __init__(
+        self, message: str, *, blob: str = "", operation: str = "", remedy: str = ""
+    ) -> None:
         self.blob = blob
         self.operation = operation
+        self.remedy = remedy
         Exception.__init__(self, message)
         self.message = message
 
     def __str__(self) -> str:
-        return self.message
+        tried = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
+        return f"{self.message}{tried}; {self.remedy}" if self.remedy else f"{self.message}{tried}"
 
     def __reduce__(self) -> tuple[object, ...]:  # the SDK's bases hold what cannot be pickled
         state = {name: value for name, value in self.__dict__.items() if name in _PICKLED}
         return _rebuild, (type(self), self.message, state)
 
 
-_PICKLED = {"blob", "operation", "status", "status_code", "code", "error_code", "request_id",
-            "retry_after", "names", "report"}  # fmt: skip
+_PICKLED = {"blob", "operation", "attempts", "remedy", "status", "status_code", "code",
+            "error_code", "request_id", "retry_after", "names", "report", "permanent"}  # fmt: skip
 
 
 def _rebuild(kind: type[StorageError], message: str, state: dict[str, object]) -> StorageError:
@@ -102,9 +110,10 @@ class StorageRequestError(StorageError, HttpResponseError):
         operation: str = "",
         request_id: str = "",
         retry_after: float | None = None,
+        remedy: str = "",
     ) -> None:
         HttpResponseError.__init__(self, message)
-        StorageError.__init__(self, message, blob=blob, operation=operation)
+        StorageError.__init__(self, message, blob=blob, operation=operation, remedy=remedy)
         self.status = status
         self.status_code = status
         self.code = code
@@ -134,9 +143,11 @@ class StorageConnectionError(StorageError, ServiceRequestError):
 
     permanent = False
 
-    def __init__(self, message: str, *, blob: str = "", operation: str = "") -> None:
+    def __init__(
+        self, message: str, *, blob: str = "", operation: str = "", remedy: str = ""
+    ) -> None:
         ServiceRequestError.__init__(self, message)
-        StorageError.__init__(self, message, blob=blob, operation=operation)
+        StorageError.__init__(self, message, blob=blob, operation=operation, remedy=remedy)
 
 
 class StorageTimeoutError(StorageConnectionError, TimeoutError):
@@ -183,9 +194,6 @@ class TreeTransferError(StorageError):
 
 
 _REMEDIES = {
-    "AuthenticationFailed": "check account key or SAS token, and this machine's clock",
-    "AuthorizationFailure": "check the account's network rules and the role of this identity",
-    "AuthorizationPermissionMismatch": "give this identity the role Storage Blob Data Contributor",
     "ContainerNotFound": "create the container or let this identity create it",
     "BlobNotFound": "check the name and the prefix",
     "ContainerBeingDeleted": "wait until it is gone, about 30 seconds, or use another name",
@@ -202,26 +210,30 @@ def request_error(
     operation: str,
     request_id: str = "",
     retry_after: float | None = None,
+    access: str = "check key, SAS token or role, and whether they have expired",
 ) -> StorageRequestError:
-    """The error of the class that fits a status, with the remedy where there is one."""
+    """The error of the class that fits a status, with the remedy where there is one.
+
+    `access` is the remedy for what we are not let do.
+    """
     kind = StorageRequestError
     remedy = _REMEDIES.get(code, "")
     if status == 404:
         kind = BlobNotFoundError
     elif status in (401, 403):
         kind = StorageAccessError
-        remedy = remedy or "check key, SAS token or role, and whether they have expired"
+        remedy = remedy or access
     elif status in (409, 412):
         kind = BlobConflictError
         remedy = remedy or "look at the blob and upload again, or pass overwrite='always'"
     said = f"{code or 'no error code'}{': ' + text if text else ''}"
-    message = f"{operation} of {blob!r} failed with status {status} ({said})"
     return kind(
-        f"{message}; {remedy}" if remedy else message,
+        f"{operation} of {blob!r} failed with status {status} ({said})",
         status=status,
         code=code,
         blob=blob,
         operation=operation,
         request_id=request_id,
         retry_after=retry_after,
+        remedy=remedy,
     )

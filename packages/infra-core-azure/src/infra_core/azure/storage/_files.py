@@ -59,7 +59,7 @@ class FileClient:
         if config is not None:
             self._wire = BlobWire(config, credential=credential, log=self._log)
             self._journal = open_journal(settings.journal or default_journal_path(config))
-            self._sdk = SdkClients(config, credential)
+            self._sdk = SdkClients(self._wire, credential)
 
     # -- what it is ---------------------------------------------------------------------------
 

@@ -1,13 +1,14 @@
 """The SDK's own clients of our container, for what this package does not wrap."""
 
-import contextlib
 import os
 import threading
 from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import LoopLocal
 
-from ._config import _AzureStorageConfig
+from ._blobs import create_container
+from ._blocking import run_blocking
+from ._wire import BlobWire
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
@@ -19,11 +20,12 @@ __all__ = ["SdkClients"]
 class SdkClients:
     """One synchronous client per process and one asynchronous client per event loop.
 
-    The SDK's retries are the only ones on these clients, with the numbers of our options.
+    The SDK's retries are the only ones on these clients, and they follow our policy.
     """
 
-    def __init__(self, config: _AzureStorageConfig, credential: Any = None) -> None:
-        self._config = config
+    def __init__(self, wire: BlobWire, credential: Any = None) -> None:
+        self._wire = wire
+        self._config = wire.config
         self._given = credential
         self._lock = threading.Lock()
         self._pid = 0
@@ -34,8 +36,15 @@ class SdkClients:
 
     def sync(self) -> "ContainerClient":
         """The synchronous client; the container is made first, where we may."""
-        from azure.core.exceptions import HttpResponseError
-        from azure.storage.blob import ContainerClient, ExponentialRetry
+        if not self._made:  # never under the lock, which `close` takes
+            run_blocking(lambda: create_container(self._wire), "container()")
+            self._made = True
+        return self._open()
+
+    def _open(self) -> "ContainerClient":
+        from azure.storage.blob import ContainerClient
+
+        from ._sdk_retry import SdkRetry
 
         if self._pid != os.getpid():  # connections are not shared with a forked child
             self._lock, self._client, self._pid = threading.Lock(), None, os.getpid()
@@ -49,27 +58,21 @@ class SdkClients:
                     self._config.endpoint,
                     self._config.container,
                     credential=self._proof(self._given or self._credential),
-                    **self._arguments(ExponentialRetry),
+                    **self._arguments(SdkRetry(self._config.options)),
                 )
-            if not self._made:
-                with contextlib.suppress(HttpResponseError):  # it is there, or not ours to make
-                    self._client.create_container()
-                self._made = True
             return self._client
 
     async def asynchronous(self) -> "AsyncContainerClient":
         """The running loop's client; the container is made first, where we may."""
-        from azure.core.exceptions import HttpResponseError
-
-        client = self._async.get().client
         if not self._made:
-            with contextlib.suppress(HttpResponseError):
-                await client.create_container()
+            await create_container(self._wire)
             self._made = True
-        return client
+        return self._async.get().client
 
     def _make_async(self) -> "_AsyncPair":
-        from azure.storage.blob.aio import ContainerClient, ExponentialRetry
+        from azure.storage.blob.aio import ContainerClient
+
+        from ._sdk_retry import AsyncSdkRetry
 
         credential = None
         if self._config.uses_credential and self._given is None:
@@ -80,7 +83,7 @@ class SdkClients:
             self._config.endpoint,
             self._config.container,
             credential=self._proof(self._given or credential),
-            **self._arguments(ExponentialRetry),
+            **self._arguments(AsyncSdkRetry(self._config.options)),
         )
         return _AsyncPair(client, credential)
 
@@ -95,12 +98,7 @@ class SdkClients:
     def _arguments(self, retry: Any) -> dict[str, Any]:
         options = self._config.options
         return {
-            "retry_policy": retry(
-                initial_backoff=options.backoff,
-                increment_base=2,
-                retry_total=options.max_retries,
-                random_jitter_range=options.backoff,
-            ),
+            "retry_policy": retry,
             "connection_timeout": options.connect_timeout,
             "read_timeout": options.timeout,
         }

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -139,11 +139,17 @@ class AzureStorageSettings:
         }
         values = {name: env.get(variable, "").strip() or None for name, variable in names.items()}
         journal = env.get(journal_var, "").strip()
+        options = TransferOptions.from_env(options_stem, env)
         settings = cls(
             **values,
-            options=TransferOptions.from_env(options_stem, env),
+            options=options,
             journal=Path(journal) if journal else None,
-            variables={**names, "journal": journal_var, "mode": mode_var},
+            variables={
+                **names,
+                "journal": journal_var,
+                "mode": mode_var,
+                **{option.name: options_stem + option.name.upper() for option in fields(options)},
+            },
         )
         return settings, parse_mode(env.get(mode_var), mode_var)
 

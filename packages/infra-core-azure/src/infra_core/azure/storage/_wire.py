@@ -144,10 +144,8 @@ class BlobWire:
         except TimeoutError as error:
             raise self.late(error, name, operation) from error
 
-    def late(self, error: TimeoutError, name: str | None, operation: str) -> Exception:
-        """The error to raise for a `TimeoutError` of the retries: ours, or our deadline's."""
-        if isinstance(error, StorageConnectionError):
-            return error
+    def late(self, error: TimeoutError, name: str | None, operation: str) -> StorageConnectionError:
+        """The error to raise where the retries were cut off by their deadline."""
         from ._connection_errors import deadline_error
 
         blob = name or self.config.container
@@ -234,8 +232,30 @@ class BlobWire:
                 operation=operation,
             ) from error  # fmt: skip
         if response.status >= 300:
-            raise _refusal(response.status, response.headers, content, blob, operation)
+            raise self._refusal(response.status, response.headers, content, blob, operation)
         return Reply(response.status, response.headers, content)
+
+    def _refusal(
+        self, status: int, headers: Mapping[str, str], content: bytes, blob: str, operation: str
+    ) -> StorageRequestError:
+        code, text = headers.get("x-ms-error-code", ""), ""
+        if content.lstrip()[:1] == b"<" or content[:3] == b"\xef\xbb\xbf":
+            try:
+                tree = ET.fromstring(content)  # noqa: S314 - expat resolves no entities
+                code = code or tree.findtext("Code") or ""
+                text = (tree.findtext("Message") or "").partition("\n")[0]
+            except ET.ParseError:
+                pass
+        return request_error(
+            status,
+            code,
+            redact_secrets(text),
+            blob=blob,
+            operation=operation,
+            request_id=headers.get("x-ms-request-id", ""),
+            retry_after=parse_retry_after(headers),
+            access=self.config.access_remedy,
+        )
 
     def _make_pool(self) -> "_Pool":
         import aiohttp
@@ -298,25 +318,3 @@ async def _pieces(body: _Buffer) -> AsyncIterator[memoryview]:
     view = memoryview(body)
     for start in range(0, len(view), _PIECE):
         yield view[start : start + _PIECE]
-
-
-def _refusal(
-    status: int, headers: Mapping[str, str], content: bytes, blob: str, operation: str
-) -> StorageRequestError:
-    code, text = headers.get("x-ms-error-code", ""), ""
-    if content.lstrip()[:1] == b"<" or content[:3] == b"\xef\xbb\xbf":
-        try:
-            tree = ET.fromstring(content)  # noqa: S314 - expat resolves no entities
-            code = code or tree.findtext("Code") or ""
-            text = (tree.findtext("Message") or "").partition("\n")[0]
-        except ET.ParseError:
-            pass
-    return request_error(
-        status,
-        code,
-        redact_secrets(text),
-        blob=blob,
-        operation=operation,
-        request_id=headers.get("x-ms-request-id", ""),
-        retry_after=parse_retry_after(headers),
-    )

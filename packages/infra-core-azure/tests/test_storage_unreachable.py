@@ -1,0 +1,378 @@
+"""An account that cannot be reached: how long it takes to say so, and what it says."""
+
+import asyncio
+import contextlib
+import pickle
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from azure.core.exceptions import AzureError
+
+from infra_core.azure.storage import (
+    AzureStorageClient,
+    AzureStorageSettings,
+    StorageConnectionError,
+    StorageTimeoutError,
+    TransferOptions,
+)
+from infra_core.runtime.testing import fast_time
+
+CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
+
+
+class QuietServer:
+    """Gives the first `answers` requests its answer, then reads on and is silent, or hangs up."""
+
+    def __init__(self, answers: int = 0, answer: bytes = CREATED, *, hang_up: bool = False) -> None:
+        self.requests = 0
+        self.asked = threading.Event()
+        self._answers = answers
+        self._answer = answer
+        self._hang_up = hang_up
+        self._stopped = False
+        self._open: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._open.append(connection)
+            thread = threading.Thread(target=self._serve, args=(connection,))
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            while connection.recv(65536):
+                self.requests += 1
+                self.asked.set()
+                if self.requests <= self._answers:
+                    connection.sendall(self._answer)
+                if self._hang_up:
+                    connection.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def stop(self) -> None:
+        if self._stopped:
+            return
+        self._stopped = True
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._open:
+            with contextlib.suppress(OSError):  # the client was faster
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        for thread in self._threads:
+            thread.join()
+
+
+Quiet = Callable[..., QuietServer]
+
+
+@pytest.fixture
+def quiet() -> Iterator[Quiet]:
+    made: list[QuietServer] = []
+
+    def start(*args: Any, **options: Any) -> QuietServer:
+        made.append(QuietServer(*args, **options))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.stop()
+
+
+@pytest.fixture
+def refusing() -> Iterator[int]:
+    """A port of which nobody listens, and nobody else will."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+Make = Callable[..., AzureStorageClient]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    made: list[AzureStorageClient] = []
+
+    def build(endpoint: str, mode: Any = "strict", **options: Any) -> AzureStorageClient:
+        settings = AzureStorageSettings(
+            "box",
+            f"AccountName=acc;AccountKey=a2V5;BlobEndpoint={endpoint}/acc",
+            options=TransferOptions(**options),
+            journal=tmp_path / "journal.sqlite",
+        )
+        made.append(AzureStorageClient.from_settings(settings, mode, base_path=tmp_path))
+        return made[-1]
+
+    yield build
+    for client in made:
+        client.close()
+
+
+def test_container_waits_by_the_settings(make: Make, refusing: int) -> None:
+    """The first use of the SDK's client retries as often and waits as long as everything else."""
+    client = make(f"http://127.0.0.1:{refusing}", max_retries=3, backoff=0.5, max_backoff=1.0)
+    with fast_time(jitter=1.0) as clock, pytest.raises(StorageConnectionError):
+        client.container()
+    assert clock.slept == [0.5, 1.0, 1.0]
+
+
+async def test_container_async_waits_by_the_settings(make: Make, refusing: int) -> None:
+    """Its twin as well."""
+    client = make(f"http://127.0.0.1:{refusing}", max_retries=2)
+    with fast_time(jitter=1.0) as clock, pytest.raises(StorageConnectionError):
+        await client.container_async()
+    assert clock.slept == [0.5, 1.0]
+    await client.aclose()
+
+
+def test_container_gives_a_silent_server_its_timeout(make: Make, quiet: Quiet) -> None:
+    """`timeout` for each try, and no try more than `max_retries` says."""
+    server = quiet()
+    url = f"http://127.0.0.1:{server.port}"
+    client = make(url, timeout=0.1, connect_timeout=1, max_retries=1, backoff=0)
+    with pytest.raises(StorageTimeoutError):
+        client.container()
+    assert server.requests == 2
+
+
+def test_container_keeps_the_deadline(make: Make, quiet: Quiet) -> None:
+    """The total budget bounds it, however many retries there would be."""
+    client = make(f"http://127.0.0.1:{quiet().port}", max_retries=1000, deadline=0.2)
+    started = time.monotonic()
+    with pytest.raises(StorageTimeoutError, match="deadline"):
+        client.container()
+    assert time.monotonic() - started < 5  # a timeout is 60
+
+
+def test_close_does_not_wait_for_container(make: Make, quiet: Quiet) -> None:
+    """Another thread may hang in its first use: closing is not held up by it."""
+    server = quiet()
+    client = make(f"http://127.0.0.1:{server.port}", max_retries=0)
+    failed: list[BaseException] = []
+
+    def use() -> None:
+        try:
+            client.container()
+        except StorageConnectionError as error:
+            failed.append(error)
+
+    user = threading.Thread(target=use)
+    user.start()
+    assert server.asked.wait(10)
+    closer = threading.Thread(target=client.close)
+    closer.start()
+    closer.join(5)
+    assert not closer.is_alive()
+    server.stop()
+    user.join(10)
+    assert failed
+
+
+@pytest.mark.parametrize("what", ["sync", "async"])
+def test_sdk_requests_wait_by_the_settings(make: Make, quiet: Quiet, what: str) -> None:
+    """Not only making the container: every request of the SDK's client has our policy."""
+    server = quiet(answers=1)
+    client = make(f"http://127.0.0.1:{server.port}", max_retries=3, backoff=0.5, max_backoff=1.0)
+
+    def ask() -> None:
+        container = client.container()
+        assert container is not None
+        server.stop()
+        container.get_container_properties()
+
+    async def ask_async() -> None:
+        try:
+            container = await client.container_async()
+            assert container is not None
+            server.stop()
+            await container.get_container_properties()
+        finally:
+            await client.aclose()
+
+    with fast_time(jitter=1.0) as clock, pytest.raises(AzureError):
+        asyncio.run(ask_async()) if what == "async" else ask()
+    assert clock.slept == [0.5, 1.0, 1.0]
+
+
+def test_sdk_requests_keep_the_deadline(make: Make, quiet: Quiet) -> None:
+    """A silent server gets what is left of the budget, not its whole timeout each time."""
+    server = quiet(answers=1)
+    client = make(f"http://127.0.0.1:{server.port}", max_retries=1000, backoff=0, deadline=0.3)
+    container = client.container()
+    assert container is not None
+    started = time.monotonic()
+    with pytest.raises(AzureError):
+        container.get_container_properties()
+    assert time.monotonic() - started < 5
+
+
+def test_unknown_host_is_not_asked_again(make: Make) -> None:
+    """A name without address has none in half a second either."""
+    client = make("http://nobody.invalid")
+    with fast_time() as clock, pytest.raises(StorageConnectionError):
+        client.container()
+    assert clock.slept == []
+
+
+# -- what it says -----------------------------------------------------------------------------
+
+INSIDES = ("ssl:", "Errno", "Cannot connect", "HTTPConnection", "aiohttp", "Traceback", "a2V5")
+
+
+def refusal(client: AzureStorageClient) -> str:
+    """What a user reads when a listing fails."""
+    with fast_time(jitter=0.0), pytest.raises(StorageConnectionError) as raised:
+        client.list_tree(Path())
+    text = str(raised.value)
+    assert not any(word in text for word in INSIDES), text
+    assert str(pickle.loads(pickle.dumps(raised.value))) == text
+    assert raised.value.attempts == (1 if raised.value.permanent else 3)
+    return text
+
+
+def test_refused_connection_is_told(make: Make, refusing: int) -> None:
+    """Host and port, how often, and what to look at."""
+    assert refusal(make(f"http://127.0.0.1:{refusing}", max_retries=2)) == (
+        f"listing of 'box' failed: 127.0.0.1:{refusing} refused the connection (3 attempts); "
+        "check that connection_string names the right account or endpoint"
+    )
+
+
+def test_unknown_host_is_told(make: Make) -> None:
+    """The name that has no address; no retry changes that."""
+    assert refusal(make("https://nobody.invalid", max_retries=2)) == (
+        "listing of 'box' failed: the host name 'nobody.invalid' has no address; check that "
+        "connection_string names the right account or endpoint"
+    )
+
+
+ANSWERS = [
+    (b"", True, "closed the connection before its answer was complete (3 attempts); check the net"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", True, "closed the connection before"),
+    (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", False, "answered with something that is not HTTP (3 attem"),
+    (b"", False, "was silent for 0.1 s (3 attempts); check connection_string and the service, or"),
+]
+
+
+@pytest.mark.parametrize(("answer", "hang_up", "told"), ANSWERS)
+def test_broken_answer_is_told(
+    make: Make, quiet: Quiet, answer: bytes, hang_up: bool, told: str
+) -> None:
+    """Whatever stands in the place of a blob service."""
+    server = quiet(99, answer, hang_up=hang_up)
+    client = make(f"http://127.0.0.1:{server.port}", max_retries=2, timeout=0.1, connect_timeout=5)
+    assert f"127.0.0.1:{server.port} {told}" in refusal(client)
+
+
+def test_connection_that_never_stands_is_told(make: Make) -> None:
+    """A full backlog drops what comes, as a firewall does."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        holding = [socket.socket() for _ in range(4)]
+        for one in holding:
+            one.setblocking(False)
+            one.connect_ex(("127.0.0.1", port))
+        client = make(f"http://127.0.0.1:{port}", max_retries=2, connect_timeout=0.1)
+        text = refusal(client)
+        for one in holding:
+            one.close()
+    assert f"127.0.0.1:{port} took no connection within 0.1 s (3 attempts)" in text
+    assert "or raise connect_timeout" in text
+
+
+def test_untrusted_certificate_is_told(make: Make) -> None:
+    """Why it is not trusted and what makes it so; once, for it stays so."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def shake() -> None:
+            connection, _ = listener.accept()
+            with connection, pytest.raises(OSError):
+                context.wrap_socket(connection, server_side=True).recv(1)
+
+        server = threading.Thread(target=shake)
+        server.start()
+        text = refusal(make(f"https://127.0.0.1:{port}", max_retries=2))
+        server.join()
+    assert f"the certificate of 127.0.0.1:{port} is not trusted (" in text
+    assert "SSL_CERT_FILE" in text
+
+
+def test_plain_http_behind_https_is_told(make: Make, quiet: Quiet) -> None:
+    """An Azurite that was named with https://."""
+    server = quiet(99, b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    text = refusal(make(f"https://127.0.0.1:{server.port}", max_retries=2))
+    assert f"the TLS handshake with 127.0.0.1:{server.port} failed (" in text
+    assert "begins with http://" in text
+
+
+def test_proxy_that_refuses_is_told(
+    make: Make, refusing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy is named, without its password, not the account behind it."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:pass@127.0.0.1:{refusing}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    text = refusal(make("https://acc.blob.core.windows.net", max_retries=2))
+    assert f"the proxy 127.0.0.1:{refusing} refused the connection (3 attempts)" in text
+    assert text.endswith("check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
+
+
+def test_deadline_is_told(make: Make, refusing: int) -> None:
+    """With its variable, and what the try before it met."""
+    client = make(f"http://127.0.0.1:{refusing}", max_retries=99, backoff=9, deadline=0.2)
+    with pytest.raises(StorageConnectionError) as raised:
+        client.list_tree(Path())
+    assert "refused the connection" in str(raised.value)
+
+
+def test_variables_are_named(tmp_path: Path, refusing: int) -> None:
+    """Settings of the environment are called by the variables that they came from."""
+    url = f"http://127.0.0.1:{refusing}/acc"
+    env = {
+        "APP_AZURE_STORAGE_CONTAINER": "box",
+        "APP_AZURE_STORAGE_BLOB_ENDPOINT": url,
+        "APP_AZURE_STORAGE_SAS_TOKEN": "sig=SECRET",
+        "APP_AZURE_STORAGE_MAX_RETRIES": "0",
+    }
+    settings, mode = AzureStorageSettings.from_env_with_prefix("APP", env=env)
+    with (
+        AzureStorageClient.from_settings(settings, mode) as client,
+        pytest.raises(StorageConnectionError, match="APP_AZURE_STORAGE_BLOB_ENDPOINT") as got,
+    ):
+        client.list_tree(Path())
+    assert "SECRET" not in str(got.value)
+
+
+def test_deadline_loses_nothing(make: Make, quiet: Quiet, tmp_path: Path) -> None:
+    """In best-effort, what the deadline cut off is in the journal."""
+    client = make(f"http://127.0.0.1:{quiet().port}", "best-effort", deadline=0.1)
+    client.write_text(tmp_path / "a.txt", "kept")
+    assert [entry.blob for entry in client.pending_uploads()] == ["a.txt"]
+
+
+def test_download_keeps_the_deadline(make: Make, quiet: Quiet, tmp_path: Path) -> None:
+    """With an error of ours, that names the blob and the variable."""
+    client = make(f"http://127.0.0.1:{quiet().port}", deadline=0.1)
+    with pytest.raises(StorageTimeoutError, match=r"download of 'a' was not done.*raise deadline"):
+        client.download_to_path(tmp_path / "a")
