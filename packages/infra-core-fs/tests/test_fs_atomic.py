@@ -295,7 +295,8 @@ class TestAbort:
             (errno.ENOSPC, "free some space"),
             (errno.EDQUOT, "raise the quota"),
             (errno.EMFILE, "ulimit -n"),
-            (errno.EIO, "see the cause"),
+            (errno.EIO, "check the disk"),
+            (errno.ENOTTY, "check the folder and its disk"),
         ],
     )
     def test_a_refused_open_says_what_to_do(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from ._checksum import canonical_algorithm, new_hasher
-from ._errors import AtomicFileClosed, ChecksumAlgorithmError, write_error
+from ._errors import AtomicFileClosed, ChecksumAlgorithmError, no_path, write_error
 from ._paths import ensure_parent
 from ._replace import default_mode, fsync_directory, replace_file
 from ._temp_names import temp_name
@@ -26,6 +26,7 @@ _BUFFER: Final = 1 << 17  # bytes; small writes are gathered, larger ones pass s
 _FLUSHERS: Final = 8  # files of a batch that are flushed at the same time
 _FAST: Final = 0.0003  # seconds; a flush below needs no company
 _OWNER_ONLY: Final = 0o600
+_ALL_BITS: Final = 0o777  # a mode that was written in decimal, such as 644, is above
 _CREATE_FLAGS: Final = (
     os.O_RDWR | os.O_CREAT | os.O_EXCL
     | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
@@ -60,6 +61,8 @@ class AtomicFile:
         FileWriteError: Disk full, read-only folder and so on (also an `OSError` with `errno`);
             nothing is left behind and the old file stands.
         ChecksumAlgorithmError: One of `algorithms` is unknown; nothing has been created.
+        UnsafePathError: No file can have that path, which has a NUL or a lone surrogate.
+        ValueError: `mode` is none.
 
     Example:
         >>> target = Path(tempfile.mkdtemp()) / "data.bin"
@@ -84,6 +87,13 @@ class AtomicFile:
     ) -> None:
         self._file: BinaryIO | None = None
         self._owner = 0  # no process yet
+        if mode is not None and not (isinstance(mode, int) and 0 <= mode <= _ALL_BITS):
+            shown = oct(mode) if isinstance(mode, int) else repr(mode)
+            raise ValueError(f"mode={shown} is no permission bits; write them in octal: mode=0o644")
+        if isinstance(algorithms, str):
+            raise ChecksumAlgorithmError(
+                f"algorithms={algorithms!r} is one name, not several; write [{algorithms!r}]"
+            )
         self.path = Path(path)
         self.size = 0
         self._mode = mode
@@ -102,6 +112,8 @@ class AtomicFile:
             self._file = os.fdopen(descriptor, "w+b", buffering=_BUFFER)
         except OSError as error:
             raise write_error(error, self.path) from error
+        except ValueError as error:  # of the system's path encoding
+            raise no_path(error, path) from error
 
     def write(self, data: "bytes | bytearray | memoryview") -> int:
         """Append bytes and feed the hashes.
@@ -111,10 +123,16 @@ class AtomicFile:
 
         Raises:
             FileWriteError: The disk refuses; call `abort()` or leave the `with` block.
+            TypeError: These are no bytes.
         """
         file = self._open_file()
         try:
             file.write(data)
+        except TypeError as error:
+            raise TypeError(
+                f"{self.path} is written in bytes, not {type(data).__name__}; encode text, and "
+                "give a stream as an iterable of bytes"
+            ) from error
         except OSError as error:
             raise write_error(error, self.path) from error
         for hasher in self._hashers.values():

@@ -13,6 +13,7 @@ from ._errors import (
     ChecksumFileError,
     ChecksumFileMissing,
     ChecksumFormatError,
+    no_path,
 )
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ def compute_checksum(path: "Path | str", algorithm: str = "sha256") -> str:
         ChecksumAlgorithmError: No such algorithm; no byte has been read.
         ChecksumFileMissing: No such file (also a `FileNotFoundError`).
         ChecksumFileError: The file cannot be read (also an `OSError`).
+        UnsafePathError: No file can have that path, which has a NUL or a lone surrogate.
 
     Example:
         >>> from infra_core.fs import compute_checksum, write_bytes_atomic
@@ -133,6 +135,8 @@ def compute_checksum(path: "Path | str", algorithm: str = "sha256") -> str:
         raise ChecksumFileMissing(
             errno.ENOENT, "no such file to checksum; check the path", os.fspath(path)
         ) from error
+    except ValueError as error:  # of the system's path encoding
+        raise no_path(error, path) from error
     except OSError as error:
         raise ChecksumFileError(
             error.errno,
@@ -159,21 +163,27 @@ def parse_checksum(text: str) -> tuple[str, str]:
         >>> parse_checksum("MD5:900150983CD24FB0D6963F7D28E17F72")
         ('md5', '900150983cd24fb0d6963f7d28e17f72')
     """
+    if not isinstance(text, str):
+        raise ChecksumFormatError(
+            f"the checksum {text!r} is no text; write it as 'sha256:<hexdigest>'"
+        )
     algorithm, colon, digest = text.strip().partition(":")
     digest = digest.strip().lower()
     if not colon or not algorithm.strip():
         raise ChecksumFormatError(
-            f"the checksum {text!r} names no algorithm; write it as 'sha256:<hexdigest>'"
+            f"the checksum {text!r} names no algorithm before a colon; write it as "
+            "'sha256:<hexdigest>'"
         )
     if not _HEX.fullmatch(digest):
         raise ChecksumFormatError(
-            f"the checksum {text!r} is not followed by hex digits; write it as 'sha256:<hexdigest>'"
+            f"the checksum {text!r} has other than hex digits after its colon, or none; write it "
+            "as 'sha256:<hexdigest>'"
         )
     name = canonical_algorithm(algorithm)
     expected = len(new_hasher(name).hexdigest())
     if len(digest) != expected:
         raise ChecksumFormatError(
-            f"the checksum {text!r} has {len(digest)} hex digits where {name} has {expected}; "
-            "give the whole digest"
+            f"the checksum {text!r} has {len(digest)} hex digit{'s' * (len(digest) != 1)} where "
+            f"{name} has {expected}; give the whole digest"
         )
     return name, digest

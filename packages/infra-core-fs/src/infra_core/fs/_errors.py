@@ -28,6 +28,7 @@ __all__ = [
     "FileWriteError",
     "FsError",
     "UnsafePathError",
+    "no_path",
     "write_error",
 ]
 
@@ -98,9 +99,23 @@ _REMEDIES = {
     "ENOTDIR": "a part of the path is a file; choose another path",
     "EEXIST": "a part of the path is a file; choose another path",
     "EISDIR": "the path is a folder; name a file below it",
-    "ENAMETOOLONG": "shorten the file name to 255 bytes",
+    "ENAMETOOLONG": "shorten the file name, of at most 255 bytes, or the path",
     "EMFILE": "close files or raise the limit (ulimit -n)",
+    "ENOENT": "its folder was removed meanwhile; write the file again",
+    "ELOOP": "symbolic links on the path lead in a circle; choose another path",
+    "EIO": "check the disk",
 }
+
+
+def no_path(error: ValueError, path: "str | os.PathLike[str]") -> UnsafePathError:
+    """Turn what Python says of a path that the system cannot be given into one that helps."""
+    name = os.fspath(path)
+    return UnsafePathError(
+        f"{name!r} cannot be the path of a file ({error}); take out NUL characters and lone "
+        "surrogates",
+        path=name,
+        base=os.path.dirname(name),  # noqa: PTH120 - pathlib would cost its import here
+    )
 
 
 def write_error(error: OSError, path: "str | os.PathLike[str]") -> FileWriteError:
@@ -108,7 +123,7 @@ def write_error(error: OSError, path: "str | os.PathLike[str]") -> FileWriteErro
     import errno
 
     code = errno.errorcode.get(error.errno or 0, "")
-    remedy = _REMEDIES.get(code, "see the cause")
+    remedy = _REMEDIES.get(code, "check the folder and its disk")
     message = (
         f"could not write the file ({error.strerror or error}); "
         f"what was there before is unchanged; {remedy}"

@@ -78,6 +78,8 @@ def unique_asset_path(base_dir: "Path | str", key: str, filename_hint: str | Non
 
 
 def _key_digest(key: str) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"the key of an asset path is a str such as its URL, not {key!r}")
     # surrogatepass: a key with a lone surrogate is odd, yet still a key of its own
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -128,9 +130,13 @@ def safe_join(base: "Path | str", *parts: str) -> Path:
     base_path = Path(base)
     segments: list[str] = []
     for part in parts:
+        if not isinstance(os.fspath(part), str):
+            raise _unsafe(part, base, "it is bytes, not text")
         for segment in os.fspath(part).split("/"):
             problem = _segment_problem(segment)
             if problem:
+                if not segment and part:
+                    problem = "it is absolute" if part[0] == "/" else "it has an empty segment"
                 raise _unsafe(part, base, problem)
             segments.append(segment)
     if not segments:
@@ -139,16 +145,21 @@ def safe_join(base: "Path | str", *parts: str) -> Path:
     root = os.path.realpath(base_path)
     target = os.path.realpath(joined)
     if os.path.commonpath([root, target]) != root:
-        raise _unsafe("/".join(segments), base, "it leads through a symbolic link out of the base")
+        raise _unsafe(
+            "/".join(segments),
+            base,
+            "it leads through a symbolic link out of that folder",
+            remedy="remove the link, or join to the folder that it leads to",
+        )
     return joined
 
 
 def _segment_problem(segment: str) -> str | None:
     """Say why a segment must not be joined; None when it may."""
-    if segment in {"", "."}:
-        return "it is absolute or has an empty or '.' segment"
-    if segment == "..":
-        return "it has a '..' segment"
+    if not segment:
+        return "it is empty"
+    if segment in {".", ".."}:
+        return f"it has a {segment!r} segment"
     if "\\" in segment:
         return "it has a backslash"
     if any(character < " " or character == "\x7f" for character in segment):
@@ -168,10 +179,15 @@ def _segment_problem(segment: str) -> str | None:
     return None
 
 
-def _unsafe(part: str, base: "Path | str", problem: str) -> UnsafePathError:
+def _unsafe(
+    part: str,
+    base: "Path | str",
+    problem: str,
+    *,
+    remedy: str = "give a relative name of plain segments separated by '/'",
+) -> UnsafePathError:
     return UnsafePathError(
-        f"the name {part!r} cannot be joined to {os.fspath(base)!r}: {problem}; "
-        "give a relative name of plain segments separated by '/'",
+        f"the name {part!r} cannot be joined to {os.fspath(base)!r}: {problem}; {remedy}",
         path=part,
         base=base,
     )

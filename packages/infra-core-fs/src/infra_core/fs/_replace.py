@@ -39,8 +39,16 @@ def fsync_directory(path: "Path | str") -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in _NO_FOLDER_FLUSH:
-            raise
+        if error.errno in _NO_FOLDER_FLUSH:
+            return
+        if error.filename is None:  # of the flush, which knows only a number
+            raise OSError(
+                error.errno,
+                f"could not flush the folder ({error.strerror}); a power cut may lose its newest "
+                "files; check the disk",
+                os.fspath(path),
+            ) from error
+        raise
 
 
 def default_mode(beside: Path) -> int:

@@ -53,15 +53,17 @@ def remove_stale_partials(folder: "Path | str", *, older_than: float = 86_400.0)
         The files removed; empty when the folder does not exist.
 
     Raises:
-        ValueError: `older_than` is negative.
+        ValueError: `older_than` is negative, or no number.
         OSError: The folder cannot be read, or a file not be removed.
 
     Example:
         >>> remove_stale_partials(tempfile.mkdtemp())
         []
     """
-    if older_than < 0:
-        raise ValueError(f"older_than must be 0 or more seconds, not {older_than}; use 86400")
+    if not (isinstance(older_than, (int, float)) and older_than >= 0):  # NaN is refused as well
+        raise ValueError(
+            f"older_than must be 0 or more seconds, not {older_than!r}; 86400 is a day"
+        )
     removed = []
     # file times are wall-clock times, so this one cannot be monotonic
     limit = time.time() - older_than

@@ -71,6 +71,11 @@ def write_text_atomic(
         >>> write_text_atomic(Path(tempfile.mkdtemp()) / "a.txt", "grüß\n").read_bytes()
         b'gr\xc3\xbc\xc3\x9f\n'
     """
+    if not isinstance(text, str):
+        raise TypeError(
+            f"write_text_atomic takes a str, not {type(text).__name__}; write_bytes_atomic takes "
+            "bytes, write_json_atomic other values"
+        )
     return write_bytes_atomic(path, text.encode(encoding), mode=mode, durable=durable)
 
 
