@@ -289,6 +289,47 @@ def test_download_in_ranges_survives(
     assert path.read_bytes() == data
 
 
+def put_without_md5(client: AzureStorageClient, name: str, data: bytes) -> None:
+    """As uploads in blocks of other tools leave it: the service knows no hash of the whole."""
+    from azure.storage.blob import BlobBlock
+
+    container = client.container()
+    assert container is not None
+    blob = container.get_blob_client(name)
+    blob.stage_block("AAAA", data)
+    blob.commit_block_list([BlobBlock("AAAA")])
+    assert [item.md5 for item in client.iter_tree(Path())] == [None]
+
+
+@pytest.mark.parametrize("tree", [False, True])
+@pytest.mark.parametrize("size", [5000, 30_000])
+@pytest.mark.parametrize("fault", [*PASSING, "short", "corrupt"])
+def test_download_without_stored_md5_survives(
+    make: Make, proxy: FaultProxy, tmp_path: Path, fault: str, size: int, tree: bool
+) -> None:
+    """Each range is verified by the hash that the service makes of it: no altered byte gets by."""
+    client, data = make(block_size=8192), os.urandom(size)
+    put_without_md5(make(direct=True), "a.bin", data)
+    # Without a listing the first answer only tells that there is no hash.
+    proxy.faults, proxy.match = [fault] if tree else ["", fault], is_get
+    if tree:
+        assert client.sync_tree(tmp_path / "base", "down").transferred == 1
+    else:
+        assert client.download_to_path(tmp_path / "base" / "a.bin")
+    assert proxy.broken == 1
+    assert (tmp_path / "base" / "a.bin").read_bytes() == data
+
+
+def test_empty_blob_without_md5_comes_down(make: Make, tmp_path: Path) -> None:
+    """It has no range to hash."""
+    client = make(direct=True)
+    put_without_md5(client, "empty", b"")
+    assert client.download_to_path(tmp_path / "base" / "empty")
+    (tmp_path / "base" / "empty").unlink()
+    assert client.sync_tree(tmp_path / "base", "down").transferred == 1
+    assert (tmp_path / "base" / "empty").read_bytes() == b""
+
+
 def test_blob_replaced_between_ranges_is_never_mixed(
     make: Make, proxy: FaultProxy, tmp_path: Path
 ) -> None:

@@ -275,6 +275,26 @@ def test_local_change_during_a_download_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"somebody's"
 
 
+class Forgetful(MemoryWire):
+    """A service that stores no hash, and may not know how to hash a range either."""
+
+    def get(self, method: str, name: str, headers: Mapping[str, str], operation: str) -> Reply:
+        reply = super().get(method, name, headers, operation)
+        stored = ("Content-MD5", "x-ms-blob-content-md5")
+        return reply._replace(headers={k: v for k, v in reply.headers.items() if k not in stored})
+
+
+def test_service_that_hashes_no_ranges_is_asked_once_only(tmp_path: Path) -> None:
+    """Then the length is all that there is to check, and nothing is fetched twice for it."""
+    wire = Forgetful(block_size=1024)
+    wire.put("a", os.urandom(3000))
+    wire.put("b", os.urandom(3000))
+    for name in "ab":
+        asyncio.run(download_blob(wire, name, tmp_path / name))
+        assert (tmp_path / name).read_bytes() == wire.blobs[name]
+    assert [name for _, name in wire.requests] == ["a"] * 4 + ["b"] * 3
+
+
 def test_cancelled_download_leaves_no_partial_file(tmp_path: Path) -> None:
     """0.7 left its temporary files behind."""
     wire = MemoryWire(block_size=1024)

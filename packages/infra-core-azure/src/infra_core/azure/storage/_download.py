@@ -9,7 +9,7 @@ from infra_core.fs import AtomicFile
 from infra_core.runtime import RetryDetails, retry_async
 
 from ._batch_writer import BatchWriter
-from ._blobs import BlobInfo, info_from_headers
+from ._blobs import BlobInfo, decode_md5, info_from_headers
 from ._errors import (
     BlobConflictError,
     BlobNotFoundError,
@@ -20,9 +20,13 @@ from ._errors import (
 from ._upload import new_md5_of
 from ._wire import BlobWire, Reply
 
-__all__ = ["download_blob", "read_blob"]
+__all__ = ["download_blob"]
 
-Sink = Callable[[bytes], None]
+# "When this header is set to true and specified together with the Range header, the service returns
+# the MD5 hash for the range, as long as the range is less than or equal to 4 mebibytes (MiB) in
+# size." https://learn.microsoft.com/rest/api/storageservices/get-blob
+_HASHED = "x-ms-range-get-content-md5"
+_MAX_HASHED = 4 << 20
 
 
 async def download_blob(
@@ -37,8 +41,9 @@ async def download_blob(
 ) -> BlobInfo | None:
     """Write a blob to a file that appears whole, verified, or not at all.
 
-    Length, range and, where one is stored, MD5 are checked; a blob that is replaced meanwhile is
-    fetched again from the start.
+    Length, range and MD5 are checked: that of the whole blob, or where none is stored that of each
+    range, which the service computes. A blob that is replaced meanwhile is fetched again from the
+    start.
 
     Args:
         wire: Where from.
@@ -134,31 +139,19 @@ async def _download_once(
     return info
 
 
-async def read_blob(wire: BlobWire, name: str) -> tuple[bytes, BlobInfo] | None:
-    """A blob's whole content in memory, verified; `None` when there is none."""
-    try:
-        first, info = await _first_part(wire, name, None)
-        parts = [first]
-        if len(first) < info.size:
-            parts.extend([part async for part in _ranges(wire, info, len(first))])
-    except BlobNotFoundError:
-        return None
-    data = b"".join(parts)
-    _check(info, len(data), new_md5_of(data))
-    return data, info
-
-
 async def _first_part(wire: BlobWire, name: str, known: BlobInfo | None) -> tuple[bytes, BlobInfo]:
     """The whole blob if it fits a block, else its first block."""
-    limit = wire.config.options.block_size
-    headers = {}
-    if known is not None and known.etag:
-        headers["If-Match"] = known.etag
-    if known is None or known.size > limit:
-        headers["x-ms-range"] = f"bytes=0-{limit - 1}"
+    step = wire.config.options.block_size
+    headers: dict[str, str] = {}
+    if known is not None:
+        step, headers = _step(wire, known)
+        if known.etag:
+            headers["If-Match"] = known.etag
+    if known is None or known.size > step or _HASHED in headers:
+        headers["x-ms-range"] = f"bytes=0-{step - 1}"
     try:
         reply = await wire.send(
-            "GET", name, "download", headers=headers, expect=limit if known is None else known.size
+            "GET", name, "download", headers=headers, expect=step if known is None else known.size
         )
     except StorageRequestError as error:
         if error.status != 416:  # an empty blob has no ranges
@@ -166,25 +159,41 @@ async def _first_part(wire: BlobWire, name: str, known: BlobInfo | None) -> tupl
         reply = await wire.send("GET", name, "download")
     info = info_from_headers(name, reply.headers, with_time=False)
     if reply.status == 206:
-        _check_range(reply, info, 0, min(limit, info.size))
+        if known is None and _HASHED in _step(wire, info)[1]:
+            return await _first_part(wire, name, info)  # again, now with what verifies it
+        await _check_range(wire, reply, info, 0, min(step, info.size), _HASHED in headers)
     elif len(reply.body) != info.size:
         raise IntegrityError(
             f"download of {name!r} brought {len(reply.body)} bytes of {info.size}",
             blob=name,
             operation="download",
+            remedy="run it again; if it happens every time, look at the proxies in between",
         )
     return reply.body, info
 
 
+def _step(wire: BlobWire, info: BlobInfo) -> tuple[int, dict[str, str]]:
+    """How much of a blob to fetch at a time, and the headers for that.
+
+    Of a blob that is stored without MD5 the service hashes each range by itself.
+    """
+    step = wire.config.options.block_size
+    if info.md5 is not None or not info.size or not wire.hashes_ranges:
+        return step, {}
+    return min(step, _MAX_HASHED), {_HASHED: "true"}
+
+
 async def _ranges(wire: BlobWire, info: BlobInfo, start: int) -> AsyncIterator[bytes]:
     """The rest of a blob in order, several ranges under way, all of the version of `info`."""
-    options = wire.config.options
+    step, headers = _step(wire, info)
+    if info.etag:
+        headers["If-Match"] = info.etag
     under_way: deque[asyncio.Task[bytes]] = deque()
     try:
         while start < info.size or under_way:
-            while start < info.size and len(under_way) < options.block_concurrency:
-                end = min(start + options.block_size, info.size)
-                under_way.append(asyncio.create_task(_range(wire, info, start, end)))
+            while start < info.size and len(under_way) < wire.config.options.block_concurrency:
+                end = min(start + step, info.size)
+                under_way.append(asyncio.create_task(_range(wire, info, start, end, headers)))
                 start = end
             yield await under_way[0]
             under_way.popleft()
@@ -194,24 +203,42 @@ async def _ranges(wire: BlobWire, info: BlobInfo, start: int) -> AsyncIterator[b
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def _range(wire: BlobWire, info: BlobInfo, start: int, end: int) -> bytes:
-    headers = {"x-ms-range": f"bytes={start}-{end - 1}"}
-    if info.etag:
-        headers["If-Match"] = info.etag
+async def _range(
+    wire: BlobWire, info: BlobInfo, start: int, end: int, headers: dict[str, str]
+) -> bytes:
+    headers = {**headers, "x-ms-range": f"bytes={start}-{end - 1}"}
     reply = await wire.send("GET", info.name, "download", headers=headers, expect=end - start)
-    _check_range(reply, info, start, end)
+    await _check_range(wire, reply, info, start, end, _HASHED in headers)
     return reply.body
 
 
-def _check_range(reply: Reply, info: BlobInfo, start: int, end: int) -> None:
+async def _check_range(
+    wire: BlobWire, reply: Reply, info: BlobInfo, start: int, end: int, hashed: bool
+) -> None:
     expected = f"bytes {start}-{end - 1}/{info.size}"
     actual = reply.headers.get("Content-Range", "no range")
     if reply.status != 206 or actual != expected or len(reply.body) != end - start:
         raise IntegrityError(
             f"download of {info.name!r} asked for {expected} and got {actual} with "
-            f"{len(reply.body)} bytes; a proxy in between may be at fault",
+            f"{len(reply.body)} bytes",
             blob=info.name,
             operation="download",
+            remedy="a proxy in between may be at fault: try without it (NO_PROXY)",
+        )
+    if not hashed:
+        return
+    told = decode_md5(reply.headers.get("Content-MD5"))
+    if told is None:
+        wire.hashes_ranges = False  # a service that does not know the header: length must do
+        return
+    md5 = await asyncio.to_thread(new_md5_of, reply.body)
+    if md5 != told:
+        raise IntegrityError(
+            f"download of {info.name!r} brought {expected} with MD5 {md5.hex()}, where the service "
+            f"read {told.hex()}",
+            blob=info.name,
+            operation="download",
+            remedy="something in between alters bytes: use https, and look at the proxies",
         )
 
 
@@ -220,8 +247,8 @@ def _check(info: BlobInfo, size: int, md5: bytes) -> None:
         stored = info.md5.hex() if info.md5 else "none"
         raise IntegrityError(
             f"download of {info.name!r} brought {size} bytes with MD5 {md5.hex()}, where "
-            f"{info.size} bytes with MD5 {stored} are stored; if it happens every time, the blob "
-            "is damaged: upload it again",
+            f"{info.size} bytes with MD5 {stored} are stored",
             blob=info.name,
             operation="download",
+            remedy="if it happens every time, the blob is damaged: upload it again",
         )

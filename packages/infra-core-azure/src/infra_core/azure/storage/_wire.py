@@ -86,6 +86,7 @@ class BlobWire:
         log: logging.Logger | None = None,
     ) -> None:
         self.config = config
+        self.hashes_ranges = True  # until an answer shows that this service does not
         self._auth = make_authenticator(config, credential)
         self._log = log or logging.getLogger("infra_core.azure.storage")
         self._pools: LoopLocal[_Pool] = LoopLocal(self._make_pool, _Pool.aclose)
