@@ -1,13 +1,14 @@
 """Blob transfers on a real Azurite: ours against obstore, adlfs and the bare SDK, with ratios.
 
 Run it with `hatch run bench:python tools/bench/storage.py`; `--large 1024` adds one large file of
-that many MiB. All contenders take turns within each round, and the best round of each counts, so
-that a busy machine disturbs them alike.
+that many MiB, for which the SDK's best setting is searched first. All contenders take turns within
+each round, and the best round of each counts, so that a busy machine disturbs them alike.
 """
 
 import argparse
 import asyncio
 import contextlib
+import itertools
 import os
 import resource
 import shutil
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +51,25 @@ class Ours:
 
 
 class Sdk:
-    """`azure-storage-blob`, asynchronous, files in parallel, its own settings left alone."""
+    """`azure-storage-blob`, asynchronous, files in parallel.
 
-    def __init__(self, azurite: AzuriteServer, concurrency: int) -> None:
+    Its own settings are left alone, but for the blocks of a large file: how large they are, in
+    MiB (0 for what it does by itself), and how many travel at a time.
+    """
+
+    def __init__(
+        self, azurite: AzuriteServer, concurrency: int, block: int = 0, parallel: int = 4
+    ) -> None:
         from azure.storage.blob.aio import ContainerClient
 
+        sizes: Any = ("max_block_size", "max_single_put_size", "max_chunk_get_size",
+                      "max_single_get_size")  # fmt: skip
+        options: Any = dict.fromkeys(sizes, block << 20) if block else {}
         self.container = ContainerClient.from_connection_string(
-            azurite.connection_string, "bench-sdk"
+            azurite.connection_string, "bench-sdk", **options
         )
         self.gate = asyncio.Semaphore(concurrency)
-        self.concurrency = concurrency
+        self.parallel = parallel
 
     async def up(self, folder: Path, name: str) -> None:
         with contextlib.suppress(Exception):
@@ -68,7 +79,7 @@ class Sdk:
             async with self.gate:
                 with path.open("rb") as file:
                     await self.container.upload_blob(
-                        f"{name}/{path.name}", file, overwrite=True, max_concurrency=4
+                        f"{name}/{path.name}", file, overwrite=True, max_concurrency=self.parallel
                     )
 
         await asyncio.gather(*(one(path) for path in folder.iterdir()))
@@ -78,7 +89,7 @@ class Sdk:
 
         async def one(blob: str) -> None:
             async with self.gate:
-                stream = await self.container.download_blob(blob, max_concurrency=4)
+                stream = await self.container.download_blob(blob, max_concurrency=self.parallel)
                 with (target / blob.rpartition("/")[2]).open("wb") as file:
                     await stream.readinto(file)
 
@@ -253,11 +264,10 @@ async def small_files(
         )
 
 
-async def large_file(kind: Any, mebibytes: int, work: Path, azurite: AzuriteServer) -> None:
+async def large_file(contender: Any, mebibytes: int, work: Path) -> None:
     """One large file up and down; run in a process of its own so that memory is its alone."""
-    contender = kind(azurite, 4)
     source = work / "large"
-    target = work / "down" / kind.__name__ / "large"
+    target = work / "down" / type(contender).__name__ / "large"
     started = time.perf_counter()
     await contender.up(source, "large")
     up = time.perf_counter() - started
@@ -267,37 +277,74 @@ async def large_file(kind: Any, mebibytes: int, work: Path, azurite: AzuriteServ
     shutil.rmtree(target)
     await contender.close()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{kind.__name__} {mebibytes / up:.1f} {mebibytes / down:.1f} {peak:.0f}")
+    print(f"{mebibytes / up:.1f} {mebibytes / down:.1f} {peak:.0f}")
+
+
+@dataclass
+class Large:
+    """Rates of one large file, the best of several turns: MiB/s up and down, peak memory."""
+
+    up: float = 0.0
+    down: float = 0.0
+    peak: float = 0.0
+
+    def take_turn(self, folder: Path, mebibytes: int, url: str, *contender: str) -> None:
+        """Run it once in a fresh process."""
+        done = subprocess.run(
+            [sys.executable, __file__, "--one", str(mebibytes), str(folder), *contender],
+            env={**os.environ, "BENCH_BLOB_URL": url},
+            check=True, capture_output=True, text=True,
+        )  # fmt: skip
+        up, down, peak = map(float, done.stdout.split())
+        self.up, self.down = max(self.up, up), max(self.down, down)
+        self.peak = max(self.peak, peak)
+
+    def __str__(self) -> str:
+        return f"up {self.up:6.1f}  down {self.down:6.1f} MiB/s  peak memory {self.peak:.0f} MiB"
 
 
 def compare_large(mebibytes: int, rounds: int) -> None:
-    """The same file with ours and the SDK, each in a fresh process, with peak memory."""
+    """One file with ours, the SDK as it comes, and the SDK at the settings that suit it best.
+
+    Those are searched for with a smaller file first: one setting for uploads, one for downloads.
+    """
     with temporary_folder() as folder, AzuriteServer(folder=folder / "azurite-data") as azurite:
         (folder / "large").mkdir()
-        with (folder / "large" / "file.bin").open("wb") as file:
-            for _ in range(mebibytes):
-                file.write(os.urandom(1 << 20))
-        best: dict[str, list[float]] = {}
+
+        def make(size: int) -> None:
+            with (folder / "large" / "file.bin").open("wb") as file:
+                for _ in range(size):
+                    file.write(os.urandom(1 << 20))
+
+        part = max(mebibytes // 4, 64)
+        make(part)
+        tried: dict[tuple[str, str], Large] = {}
+        for _ in range(2):
+            for setting in itertools.product(("4", "8", "16", "32", "64"), ("1", "2", "4", "8")):
+                large = tried.setdefault(setting, Large())
+                large.take_turn(folder, part, azurite.blob_url, "Sdk", *setting)
+        print(f"the SDK with one file of {part} MiB: blocks of MiB x blocks at a time")
+        for (block, parallel), large in tried.items():
+            print(f"{block:>4} x {parallel}   {large}")
+        best_up = max(tried, key=lambda setting: tried[setting].up)
+        best_down = max(tried, key=lambda setting: tried[setting].down)
+        make(mebibytes)
+        turns = {
+            ("Ours",): Large(),
+            ("Sdk", "0", "4"): Large(),
+            ("Sdk", *best_up): Large(),
+            ("Sdk", *best_down): Large(),
+        }
         for _ in range(rounds):
-            for name in ("Ours", "Sdk"):
-                done = subprocess.run(
-                    [sys.executable, __file__, "--one", name, str(mebibytes), str(folder)],
-                    env={**os.environ, "BENCH_BLOB_URL": azurite.blob_url},
-                    check=True, capture_output=True, text=True,
-                )  # fmt: skip
-                values = [float(value) for value in done.stdout.split()[1:]]
-                old = best.get(name, [0.0, 0.0, 0.0])
-                best[name] = [
-                    max(values[0], old[0]),
-                    max(values[1], old[1]),
-                    max(values[2], old[2]),
-                ]
+            for contender, large in turns.items():
+                large.take_turn(folder, mebibytes, azurite.blob_url, *contender)
     print(f"one file of {mebibytes} MiB, best of {rounds}")
-    for name, (up, down, peak) in best.items():
-        print(f"{name:10} up {up:6.1f} MiB/s  down {down:6.1f} MiB/s  peak memory {peak:.0f} MiB")
+    for contender, large in turns.items():
+        print(f"{' '.join(contender):10} {large}")
+    ours, *others = turns.values()
+    up, down = (max(getattr(other, way) for other in others) for way in ("up", "down"))
     print(
-        f"ours as a multiple: up {best['Ours'][0] / best['Sdk'][0]:.2f}, "
-        f"down {best['Ours'][1] / best['Sdk'][1]:.2f}"
+        f"ours as a multiple of the SDK's best: up {ours.up / up:.2f}, down {ours.down / down:.2f}"
     )
 
 
@@ -310,13 +357,14 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=32)
     parser.add_argument("--large", type=int, default=0, metavar="MIB")
     parser.add_argument("--only", nargs="*", default=["Ours", "Obstore", "Adlfs", "Sdk"])
-    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--one", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        name, mebibytes, folder = arguments.one
+        mebibytes, folder, name, *setting = arguments.one
         azurite = AzuriteServer()
         azurite.blob_url = os.environ["BENCH_BLOB_URL"]
-        asyncio.run(large_file(globals()[name], int(mebibytes), Path(folder), azurite))
+        contender = globals()[name](azurite, 4, *map(int, setting))
+        asyncio.run(large_file(contender, int(mebibytes), Path(folder)))
         return
     kinds = [globals()[name] for name in arguments.only]
     if arguments.count:

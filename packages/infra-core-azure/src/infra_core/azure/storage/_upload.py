@@ -212,8 +212,10 @@ async def _upload_blocks(
     gate = asyncio.Semaphore(wire.config.options.block_concurrency)
     tasks: set[asyncio.Task[None]] = set()
 
-    async def send(block_id: str, data: bytes, md5: str) -> None:
+    async def send(block_id: str, data: bytes) -> None:
         try:
+            # While the file's own hash goes on with the next block: hashing is what costs most.
+            md5 = await asyncio.to_thread(new_md5_of, data)
             await _with_container(
                 wire,
                 lambda: wire.send(
@@ -221,7 +223,7 @@ async def _upload_blocks(
                     name,
                     "upload of a block",
                     params={"blockid": block_id, "comp": "block"},
-                    headers={"Content-MD5": md5},
+                    headers={"Content-MD5": base64.b64encode(md5).decode("ascii")},
                     body=data,
                 ),
             )
@@ -236,8 +238,8 @@ async def _upload_blocks(
             for done in [task for task in tasks if task.done()]:
                 tasks.discard(done)
                 done.result()
-            data, md5 = await asyncio.to_thread(_read_block, file, block_size, whole)
-            tasks.add(asyncio.create_task(send(block_id, data, md5)))
+            data = await asyncio.to_thread(_read_block, file, block_size, whole)
+            tasks.add(asyncio.create_task(send(block_id, data)))
             del data
         await asyncio.gather(*tasks)
     except BaseException:
@@ -271,7 +273,7 @@ async def _upload_blocks(
     return await _settled(wire, name, commit, before.st_size, digest)
 
 
-def _read_block(file: BinaryIO, size: int, whole: "hashlib._Hash") -> tuple[bytes, str]:
+def _read_block(file: BinaryIO, size: int, whole: "hashlib._Hash") -> bytes:
     parts = []
     left = size
     while left and (part := file.read(left)):
@@ -279,4 +281,4 @@ def _read_block(file: BinaryIO, size: int, whole: "hashlib._Hash") -> tuple[byte
         left -= len(part)
     data = parts[0] if len(parts) == 1 else b"".join(parts)
     whole.update(data)
-    return data, base64.b64encode(new_md5_of(data)).decode("ascii")
+    return data
