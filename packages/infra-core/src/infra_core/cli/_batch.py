@@ -292,7 +292,11 @@ class Batch:
         self._services.reporter.line(mark, f"{url}: {cause}", "red")
         self._services.reporter.advance()
         self._note("job_failed", job=record, error=cause)
-        await self._save(record)
+        try:
+            await self._save(record)
+        except Exception as unsaved:  # noqa: BLE001 - a full disk, a table out of reach
+            self._records[job_id] = record  # the summary still knows
+            self._trouble("jobs were not recorded", unsaved)
 
     def _on_drain(self, record: logging.LogRecord) -> None:
         """Show that a signal was heard; the runtime logs each with its name."""
@@ -302,9 +306,12 @@ class Batch:
         """Put back what was cut off, so that the store never calls a dead job running."""
         cut = [self._records[j] for j in self._urls if self._records[j].status is JobStatus.RUNNING]
         if cut:
-            await asyncio.to_thread(
-                partial(self._services.store.save_many, [record.requeue() for record in cut])
-            )
+            try:
+                await asyncio.to_thread(
+                    partial(self._services.store.save_many, [record.requeue() for record in cut])
+                )
+            except Exception as unsaved:  # noqa: BLE001 - told; a resume puts them back as well
+                self._trouble("jobs were not recorded", unsaved)
             for record in cut:
                 self._records[record.job_id] = record.requeue()
         self.summary.pending = sum(
@@ -324,7 +331,15 @@ class Batch:
             properties |= {"job_id": job.job_id, "url": job.payload.get("url")}
         if "url" in properties:
             properties["url"] = sanitize_url(str(properties["url"]))
-        self._services.log.write(event, batch_id=self._options.batch_id, **properties)
+        try:
+            self._services.log.write(event, batch_id=self._options.batch_id, **properties)
+        except OSError as error:
+            self._trouble("the run log has gaps", error)
+
+    def _trouble(self, what: str, error: Exception) -> None:
+        """Keep for the summary what went wrong beside the downloads, each kind once."""
+        if not any(problem.startswith(what) for problem in self.summary.problems):
+            self.summary.problems.append(f"{what}: {one_line(error)}")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from . import exit_codes
 from ._arguments import CommandError
 from ._demo_files import demo_files
 from ._folder import run_folder
-from ._run import RunSettings, make_folder, run_batch
+from ._run import RunSettings, exit_code, make_folder, run_batch
 from ._urls import read_urls
 
 if TYPE_CHECKING:
@@ -67,10 +67,14 @@ def execute(options: argparse.Namespace) -> int:
         say(f"A server that misbehaves listens at {origin.base_url}; {len(urls)} URLs to have.")
         say("Run 1: the faults.")
         first = run(url_file, out, env, resume=False)
+        if first.interrupted:
+            return exit_code(first)
         folder = run_folder(out, BATCH)
         say("Run 2: one file deleted, one damaged by a byte; --resume mends both.")
         damage(folder, urls)
         second = run(url_file, out, env, resume=True)
+        if second.interrupted:
+            return exit_code(second)
         problems = check(first, second, folder, files, urls)
         if env:
             problems += check_storage(env, folder, len(files))

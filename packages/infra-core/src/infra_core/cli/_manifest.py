@@ -4,11 +4,11 @@ import argparse
 import os
 from pathlib import Path
 
-from infra_core.fs import write_json_atomic, write_text_atomic
+from infra_core.fs import write_text_atomic
 
 from . import exit_codes
 from ._arguments import CommandError, check_writable
-from ._report import print_json
+from ._report import print_json, to_json
 from ._storage import open_storage
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
@@ -53,7 +53,7 @@ def execute(options: argparse.Namespace) -> int:
 
         write_text_atomic(options.html, render_html(manifest, folder=folder))
     if options.out:
-        write_json_atomic(options.out, manifest)
+        write_text_atomic(options.out, to_json(manifest) + "\n")
     elif not options.html:
         print_json(manifest)
     return exit_codes.OK

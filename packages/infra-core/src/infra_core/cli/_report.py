@@ -22,6 +22,7 @@ __all__ = [
     "plural",
     "print_json",
     "print_rows",
+    "to_json",
 ]
 
 SHOWN_FAILURES = 20
@@ -103,14 +104,19 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def print_json(value: object) -> None:
-    """Print JSON to standard output, readable if it can be encoded, escaped if not."""
+def to_json(value: object, encoding: str = "utf-8") -> str:
+    """JSON for people and machines: readable if it can be encoded, escaped if not."""
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        text.encode(encoding)
     except UnicodeEncodeError:  # a stream in ASCII, or a file name that is not UTF-8
         text = json.dumps(value, indent=2, default=str)
-    print(text)
+    return text
+
+
+def print_json(value: object) -> None:
+    """Print JSON to standard output."""
+    print(to_json(value, getattr(sys.stdout, "encoding", None) or "utf-8"))
 
 
 class Lasting:
@@ -257,6 +263,8 @@ class Reporter:
             self._console.print(f"{name:>16}  {value}", markup=False)
         for failure in summary.failures[:SHOWN_FAILURES]:
             self.line(failure.status, f"{failure.url}: {failure.cause}", "red")
+        for problem in summary.problems:
+            self.line("problem", problem, "red")
         if (more := len(summary.failures) - SHOWN_FAILURES) > 0:
             self.line("...", f"and {plural(more, 'more failure')}: infra-core jobs list")
 

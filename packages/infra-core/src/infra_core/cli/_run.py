@@ -304,7 +304,6 @@ def conclude(
 
     def failed(what: str, error: Exception) -> None:
         summary.problems.append(f"{what}: {one_line(error)}")
-        print(f"infra-core run: {summary.problems[-1]}", file=sys.stderr)
 
     def listed() -> dict[str, Any]:
         assets.mkdir(exist_ok=True)

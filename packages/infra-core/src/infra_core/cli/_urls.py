@@ -65,7 +65,7 @@ def read_urls(lines: Iterable[bytes]) -> UrlList:
         try:
             text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            shown = raw[:SHOWN].decode("utf-8", "backslashreplace").strip()
+            shown = raw[:SHOWN].decode("utf-8", "replace").strip()
             reason = f"byte {error.start + 1} is not UTF-8; save the list as UTF-8"
             found.rejected.append(Rejected(number, redact_secrets(shown), reason))
             continue

@@ -1,0 +1,340 @@
+"""Bad input is told in one line with the value, the rule and the remedy, and no traceback."""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra_core import fs
+from infra_core.azure.job_store import JobRecord, SqliteJobStore
+from infra_core.azure.monitoring import RunLogWriter
+from infra_core.cli import _main, main
+from infra_core.cli._arguments import CommandError, check_writable
+from infra_core.cli._report import Lasting, plural, to_json
+from infra_core.http.testing import FaultyOrigin
+
+COMMAND = [sys.executable, "-m", "infra_core.cli"]
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder: a list, a folder, a file, a store with one finished job."""
+    for name in list(os.environ):
+        if name.startswith(("AZURE_", "APPLICATIONINSIGHTS_")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "urls").write_text("https://x.invalid/\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with SqliteJobStore(tmp_path / "jobs.sqlite3", JobRecord) as store:
+        store.save(JobRecord("b1", "job-1").start().complete())
+    return tmp_path
+
+
+@pytest.fixture
+def origin() -> Iterator[FaultyOrigin]:
+    with FaultyOrigin() as server:
+        server.add("/a", b"a")
+        yield server
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Exit code and the last line of standard error; nothing is on standard output."""
+    try:
+        code = main(list(arguments))
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "Traceback" not in shown.err
+    return code, shown.err.strip().splitlines()[-1]
+
+
+RUN = ("run", "urls", "--batch-id", "b", "--out", "o")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        pytest.param(["rnu"], ["'rnu'", "choose from"], id="command"),
+        pytest.param(
+            [*RUN, "--concurency", "3"],
+            ["no option --concurency", "did you mean --concurrency?"],
+            id="near-option",
+        ),
+        pytest.param([*RUN, "--key=hunter2"], ["no option --key;", "--help"], id="far-option"),
+        pytest.param([*RUN, "more"], ["'more'", "one argument too many"], id="argument"),
+        pytest.param(
+            ["jobs", "list", "b1", "--jsn"], ["no option --jsn", "--json?"], id="option-of-a-verb"
+        ),
+        pytest.param([*RUN, "--concurrency", "0"], ["'0'", "at least 1"], id="zero"),
+        pytest.param([*RUN, "--concurrency", "abc"], ["'abc'", "whole number"], id="word"),
+        pytest.param([*RUN, "--retries", "-1"], ["'-1'", "at least 0"], id="negative"),
+        pytest.param([*RUN, "--max-bytes", "1.5"], ["'1.5'", "whole number"], id="fraction"),
+        pytest.param([*RUN, "--task-timeout", "nan"], ["'nan'", "seconds above 0"], id="nan"),
+        pytest.param([*RUN, "--backoff", "inf"], ["'inf'", "seconds above 0"], id="infinite"),
+        pytest.param(["jobs", "watch", "b1", "--interval", "0"], ["'0'", "above 0"], id="interval"),
+        pytest.param(["jobs", "watch", "b1", "--timeout", "nan"], ["'nan'"], id="watch-timeout"),
+        pytest.param(["doctor", "--timeout", "-1"], ["'-1'", "above 0"], id="doctor-timeout"),
+        pytest.param(["doctor", "--prefix", "a b"], ["'a b'", "letters, digits"], id="prefix"),
+        pytest.param(
+            ["jobs", "list", "b1", "--since", "99999999999d"],
+            ["'99999999999d'", "ISO 8601"],
+            id="age-before-all-time",
+        ),
+        pytest.param(["jobs", "list", "b1", "--since", "²d"], ["'²d'", "90s"], id="age"),
+        pytest.param(["run", "none", *RUN[2:]], ["'none'", "No such file", "or -"], id="no-list"),
+        pytest.param(["run", "folder", *RUN[2:]], ["'folder'", "directory"], id="folder-as-list"),
+        pytest.param(["run", "file", *RUN[2:]], ["'file'", "one http(s) URL a line"], id="empty"),
+        pytest.param(
+            [*RUN, "--summary-file", "folder"],
+            ["--summary-file 'folder'", "name a file in it"],
+            id="summary-is-a-folder",
+        ),
+        pytest.param(
+            [*RUN, "--summary-file", "file/s.json", "--json"],
+            ["--summary-file", "choose another path"],
+            id="summary-below-a-file",
+        ),
+        pytest.param(
+            [*RUN, "--summary-file", "/dev/null"], ["device", "ordinary file"], id="device"
+        ),
+        pytest.param(
+            ["run", "urls", "--batch-id", "b", "--out", "file"],
+            ["'file/b'", "choose another --out"],
+            id="out-is-a-file",
+        ),
+        pytest.param(
+            ["manifest", "none"], ["'none' does not exist", "give a folder"], id="manifest-none"
+        ),
+        pytest.param(["manifest", "file"], ["'file' is no folder"], id="manifest-file"),
+        pytest.param(["manifest", "folder", "--html", "folder"], ["--html 'folder'"], id="html"),
+        pytest.param(["manifest", "folder", "--out", "file/m"], ["--out 'file/m'"], id="json"),
+        pytest.param(["mirror", "plan", "folder"], ["AZURE_STORAGE_CONTAINER"], id="no-storage"),
+        pytest.param(
+            ["jobs", "list", "typo", "--json"],
+            ["'typo'", "'jobs.sqlite3'", "--out"],
+            id="unknown-batch",
+        ),
+        pytest.param(["jobs", "retry", "typo"], ["'typo'", "--out"], id="retry-unknown-batch"),
+        pytest.param(["demo", "--out", "file/x"], ["'file/x'", "another --out"], id="demo-out"),
+        pytest.param(["trigger", " ", "--base-url", "http://x.invalid"], ["batch_id"], id="no-id"),
+        pytest.param(
+            ["trigger", "b", "--path", "http://evil.invalid/?code=hunter2"],
+            ["does not begin with /", "--base-url"],
+            id="path-is-a-url",
+        ),
+        pytest.param(["trigger", "b", "--payload", '{"a": NaN}'], ["NaN"], id="nan-payload"),
+        pytest.param(["trigger", "b", "--payload", "[1]"], ["'[1]'", "JSON object"], id="payload"),
+        pytest.param(
+            ["trigger", "b", "--base-url", "http://x.invalid", "--summary-file", "folder"],
+            ["--summary-file 'folder'"],
+            id="trigger-summary",
+        ),
+    ],
+)
+def test_bad_arguments_are_told_and_nothing_starts(
+    arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2, one line that names the value, the rule and the remedy; no secret in it."""
+    code, line = told(capsys, *arguments)
+    assert code == 2
+    assert [part for part in parts if part not in line] == []
+    assert "hunter2" not in line
+    assert not Path("o").exists()
+
+
+@pytest.mark.parametrize("blocked", ["o/b/_state", "o/jobs.sqlite3"])
+def test_what_stands_in_the_way_is_named(blocked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file where a folder has to be, a folder where the job store has to be."""
+    path = Path(blocked)
+    path.parent.mkdir(parents=True)
+    path.mkdir() if path.suffix else path.touch()
+    code, line = told(capsys, *RUN)
+    assert code == 2
+    assert blocked in line
+
+
+def test_job_table_without_a_connection_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jobs that went to a file in silence would be sought in the table."""
+    monkeypatch.setenv("AZURE_JOB_TABLE", "runs")
+    for arguments in (RUN, ("jobs", "list", "b1")):
+        code, line = told(capsys, *arguments)
+        assert code == 2
+        assert "AZURE_JOB_CONNECTION" in line
+
+
+def test_failure_that_is_no_fault_of_the_arguments_exits_with_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A service out of reach, a bug: one line without secrets; -v adds where it came from."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("it broke at https://x.invalid/?sig=hunter2")
+
+    monkeypatch.setattr("infra_core.cli._jobs.list_jobs", fail)
+    code, line = told(capsys, "jobs", "list", "b1")
+    assert code == 1
+    assert line.startswith("infra-core jobs: RuntimeError: it broke")
+    assert line.endswith("-v shows where this came from")
+    assert "hunter2" not in line
+    assert main(["jobs", "list", "b1", "-v"]) == 1
+    shown = capsys.readouterr().err
+    assert "in fail" in shown
+    assert "hunter2" not in shown
+
+
+def test_ctrl_c_is_130_whatever_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Even while the command line is still being read."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_main, "build_parser", interrupt)
+    assert told(capsys, "doctor") == (130, "infra-core: interrupted")
+
+
+def test_malformed_lines_are_shown_without_secrets_and_control_characters(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A terminal obeys what it is sent; and nobody reads a thousand lines."""
+    lines = ["\x1b[31mred", "htp://u:hunter2@h/?sig=hunter2", "x\0y", "http://h:abc/"]
+    lines += [f"https://x.invalid/{'a' * 70_000}", *["word"] * 30]
+    Path("urls").write_text("\n".join(lines))
+    assert main([*RUN]) == 2
+    shown = capsys.readouterr().err.splitlines()
+    assert len(shown) == 22
+    assert shown[-2] == "... and 15 more malformed lines"
+    assert shown[0].endswith(r"'\x1b[31mred'")
+    assert "UTF-16" in shown[2]
+    assert "at most 65535" in shown[3]
+    assert "at most 65536" in shown[4]
+    assert len(shown[4]) < 250
+    assert "hunter2" not in "".join(shown)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--version"], ["jobs", "list", "b1"], ["doctor", "--json"], [*RUN, "--json"]]
+)
+def test_output_that_cannot_be_written_is_no_traceback(
+    arguments: list[str], origin: FaultyOrigin
+) -> None:
+    """A full disk is told, a reader that left and a closed stream are not; nothing is ignored."""
+    Path("urls").write_text(origin.url("/a"))
+    command = [*COMMAND, *arguments, *(["--resume"] if "run" in arguments else [])]
+
+    def call(stdout: int) -> tuple[int, str]:
+        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=50)
+        return done.returncode, done.stderr
+
+    full = os.open("/dev/full", os.O_WRONLY)
+    code, error = call(full)
+    os.close(full)
+    assert (code, error.count("\n")) == (1, 1)
+    assert os.strerror(errno.ENOSPC) in error
+    reader, gone = os.pipe()
+    os.close(reader)
+    assert call(gone) == (1, "")
+    os.close(gone)
+    script = 'exec "$@" <&- >&- 2>&-'
+    closed = subprocess.run(["sh", "-c", script, "sh", *command], timeout=50)
+    assert closed.returncode == 0
+
+
+def test_batch_goes_on_when_its_reader_leaves(
+    origin: FaultyOrigin, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`infra-core run ... | head -1`: the lines end, the downloads do not."""
+
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    stream = Lasting(Gone())
+    assert stream.write("a") == 1
+    assert stream.write("b") == 1
+    stream.flush()
+    assert capsys.readouterr().err.count("the work goes on") == 1
+    Path("urls").write_text(origin.url("/a"))
+    reader, gone = os.pipe()
+    os.close(reader)
+    done = subprocess.run([*COMMAND, *RUN], stdout=gone, stderr=subprocess.PIPE, timeout=50)
+    os.close(gone)
+    assert done.returncode == 0
+    assert len(list(Path("o/b/assets").rglob("a"))) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
+def test_json_stays_json_whatever_the_stream_can_encode(encoding: str) -> None:
+    """File names that are no UTF-8 as well."""
+    (Path("folder") / "Übersicht ✓").touch()
+    (Path("folder") / "\udcff").touch()
+    done = subprocess.run(
+        [*COMMAND, "manifest", "folder"],
+        env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, timeout=50,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = {item["path"] for item in json.loads(done.stdout.decode(encoding))["files"]}
+    assert names == {"Übersicht ✓", "\udcff"}
+    assert main(["manifest", "folder", "--out", "m.json"]) == 0
+    stored = json.loads(Path("m.json").read_text(encoding="utf-8"))
+    assert {item["path"] for item in stored["files"]} == names
+    assert to_json("é") == '"é"'
+
+
+def test_what_cannot_be_stored_is_a_problem_of_the_batch(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The disk fills in mid-run: downloads count, what is lost is named once, exit code 1."""
+
+    def failing_for(call: Callable[..., Any], *marks: str) -> Callable[..., Any]:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            if any(mark in str(arg) for mark in marks for arg in args):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "disk")
+            return call(*args, **options)
+
+        return wrapped
+
+    stored = failing_for(fs.write_json_atomic, "manifest", "s.json")
+    monkeypatch.setattr(fs, "write_json_atomic", stored)
+    monkeypatch.setattr(RunLogWriter, "write", failing_for(RunLogWriter.write, "job_"))
+    monkeypatch.setattr(SqliteJobStore, "save", failing_for(SqliteJobStore.save, "HTTPStatus"))
+    Path("urls").write_text(f"{origin.url('/a')}\n{origin.url('/none')}")
+    assert main([*RUN, "--json", "--summary-file", "s.json"]) == 1
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["succeeded"], summary["failed"], summary["complete"]) == (1, 1, False)
+    kinds = [problem.partition(":")[0] for problem in summary["problems"]]
+    assert sorted(kinds) == [
+        "jobs were not recorded",
+        "the run log has gaps",
+        "the summary was not stored",
+        "there is no manifest",
+    ]
+
+
+def test_file_that_can_be_written_is_left_alone(place: Path) -> None:
+    """The look beforehand makes folders and changes nothing else."""
+    (place / "s.json").write_text("old")
+    check_writable(place / "s.json", "--x")
+    check_writable(place / "new" / "s.json", "--x")
+    check_writable(None, "--x")
+    assert (place / "s.json").read_text() == "old"
+    assert [path.name for path in place.rglob("*.json")] == ["s.json"]
+    with pytest.raises(CommandError, match="--x"):
+        check_writable(place / "a\0b", "--x")
+
+
+def test_one_is_no_plural() -> None:
+    """`1 job`, `2 jobs`."""
+    assert [plural(n, "job") for n in (0, 1, 2)] == ["0 jobs", "1 job", "2 jobs"]
