@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         should_retry_http_exception as should_retry_http_exception,
         should_retry_requests_exception as should_retry_requests_exception,
     )
+    from ._values import is_number as is_number
     from .clock import timeout as timeout
 
 __all__ = [
@@ -82,6 +83,7 @@ __all__ = [
     "clock",
     "handle_signals",
     "in_background_loop",
+    "is_number",
     "is_permanent_transport_error",
     "is_secret_name",
     "lazy",
@@ -131,6 +133,7 @@ __getattr__, __dir__ = lazy_exports(
         "._secret_filter": ["SecretFilter"],
         "._thread_batcher": ["ThreadBatcher"],
         "._trace": ["trace_fields"],
+        "._values": ["is_number"],
         "._transport_errors": [
             "is_permanent_transport_error",
             "should_retry_http_exception",

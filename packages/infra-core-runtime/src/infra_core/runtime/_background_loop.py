@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 from . import clock
 from ._redaction import redact_secrets
+from ._values import is_number, shown
 
 __all__ = ["in_background_loop", "on_background_close", "run_sync"]
 
@@ -107,7 +108,8 @@ class _Call(Generic[T]):
 
     def wait(self, timeout: float | None) -> bool:
         """Wait that many seconds for the end; returns whether it came."""
-        return bool(concurrent.futures.wait([self.done], timeout=timeout).done)
+        bounded = timeout is not None and timeout < threading.TIMEOUT_MAX
+        return bool(concurrent.futures.wait([self.done], timeout if bounded else None).done)
 
     def cancel(self) -> bool:
         """Cancel the coroutine and wait for its clean-up; returns whether it ended."""
@@ -201,7 +203,8 @@ def run_sync(
 
     Args:
         coroutine: Is always run or closed, so no "never awaited" warning follows an error.
-        timeout: Seconds until it is cancelled; its clean-up is waited for.
+        timeout: Seconds until it is cancelled; its clean-up is waited for. None and `math.inf`
+            for no bound.
         what: What the user called, for error messages, such as `download_asset()`.
         instead: What the user can await, named in the error within a running loop.
 
@@ -211,6 +214,7 @@ def run_sync(
     Raises:
         RuntimeError: Inside a running event loop, which would be blocked.
         TypeError: For anything but a coroutine.
+        ValueError: The timeout is no number.
         TimeoutError: Not done in time.
         KeyboardInterrupt: After the coroutine was cancelled and has ended.
         BaseException: What the coroutine raised.
@@ -223,7 +227,8 @@ def run_sync(
     """
     if not asyncio.iscoroutine(coroutine):
         raise TypeError(
-            f"{what} needs a coroutine, got {type(coroutine).__name__}: call the coroutine function"
+            f"{what} needs a coroutine, not {shown(coroutine)}: pass what an async function "
+            "returns when it is called"
         )
     if asyncio._get_running_loop() is not None:
         coroutine.close()
@@ -232,6 +237,9 @@ def run_sync(
             f"{what} blocks, and this thread runs an event loop, which would stand still: "
             f"{remedy}, or call it from another thread with asyncio.to_thread()"
         )
+    if timeout is not None and not is_number(timeout):
+        coroutine.close()
+        raise ValueError(f"timeout={timeout!r} of {what} is no number: pass seconds, or None")
     if _exiting:  # the background loop has ended: other exit handlers still get their answer
         return asyncio.run(_bounded(coroutine, timeout))
     try:

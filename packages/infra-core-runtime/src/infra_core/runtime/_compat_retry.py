@@ -14,6 +14,7 @@ from . import clock
 from ._retry import retry_async, retry_sync
 from ._retry_policy import RetryDetails, RetryPolicy
 from ._transport_errors import _status
+from ._values import is_number
 
 __all__ = [
     "AsyncRetryConfig",
@@ -49,12 +50,12 @@ class AsyncRetryConfig:
         Raises:
             ValueError: For negative retries, and for waits that are not positive.
         """
-        if max_retries < 0:
+        if not (is_number(max_retries) and max_retries >= 0):
             raise ValueError(
                 f"max_retries must be non-negative, got {max_retries!r}: pass 0 for a single try"
             )
         for name, value in (("backoff", backoff), ("max_backoff", max_backoff)):
-            if not value > 0:  # NaN is refused as well
+            if not (is_number(value) and value > 0):
                 raise ValueError(f"{name} must be positive, got {value!r}: pass seconds above 0")
         return cls(max_retries=max_retries, backoff=backoff, max_backoff=max_backoff)
 

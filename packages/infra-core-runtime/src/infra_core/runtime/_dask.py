@@ -19,6 +19,7 @@ from ._outcomes import TaskStatus
 from ._task_errors import BudgetSpentError
 from ._task_options import RunOptions, RuntimeConfig
 from ._task_runtime import TaskRuntime
+from ._values import shown
 
 if TYPE_CHECKING:
     from ._dask_worker import Report
@@ -190,8 +191,8 @@ class _RemoteCall:
             pickled = import_module("cloudpickle").dumps(self._function)
         except (pickle.PicklingError, TypeError, AttributeError, ValueError) as error:
             raise TypeError(
-                f"{self._function!r} cannot be sent to a worker ({error}): pass a module-level "
-                "function, or functools.partial of one with plain arguments"
+                f"{shown(self._function)} cannot be sent to a worker ({error}): pass a "
+                "module-level function, or functools.partial of one with plain arguments"
             ) from error
         report = await self._cluster.run(pickled, self._budget, self._grace)
         self._left = clock.monotonic()

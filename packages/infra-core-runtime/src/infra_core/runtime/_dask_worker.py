@@ -166,7 +166,9 @@ def _failed(error: BaseException, seconds: float) -> Report:
         if type(copy) is not type(error):
             raise TypeError("it comes back as another type")
     except Exception:  # noqa: BLE001 - an error that does not survive pickling, whatever the reason
-        error = RuntimeError(f"{type(error).__qualname__}: {error}")
+        error = RuntimeError(
+            f"{type(error).__qualname__}: {error} (on a worker; its class cannot be sent back)"
+        )
     add_note(error, f"raised on a worker:\n{told}")
     return Report("failed", error=error, seconds=seconds)
 

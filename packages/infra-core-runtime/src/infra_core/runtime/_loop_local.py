@@ -119,7 +119,12 @@ class LoopLocal(Generic[T]):
         Raises:
             RuntimeError: Outside of a running event loop.
         """
-        loop = asyncio.get_running_loop()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "no running event loop, and this value belongs to one: ask for it in a coroutine"
+            ) from None
         entry = self._entries.get(id(loop))
         if entry is not None and entry.loop() is loop:
             return entry.value

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from . import clock
 from ._notes import add_note
-from ._retry_policy import RetryDetails, RetryPolicy
+from ._retry_policy import RetryDetails, RetryPolicy, check_policy
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -29,13 +29,20 @@ def _plan(
     if verdict is False or verdict is None:
         _explain(error, retry, elapsed, "this error is not one to retry")
         return None
-    asked = None if verdict is True else float(verdict)
+    try:
+        asked = None if verdict is True else float(verdict)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"should_retry returned {verdict!r}: return True, False or the seconds to wait"
+        ) from error
     wait = policy.next_wait(retry=retry, elapsed=elapsed, retry_after=asked)
     if wait is None:
         if retry >= policy.max_retries:
             reason = f"max_retries is {policy.max_retries}"
         elif asked is not None and asked > policy.max_backoff:
-            reason = f"the server asks for {asked:g} s, above max_backoff of {policy.max_backoff:g}"
+            reason = (
+                f"the server asks for {asked:g} s, above max_backoff of {policy.max_backoff:g} s"
+            )
         else:
             reason = f"the next wait would reach the deadline of {policy.deadline:g} s"
         _explain(error, retry, elapsed, reason)
@@ -73,6 +80,7 @@ def retry_sync(
     Raises:
         Exception: The one of the last attempt, with a note of attempts, seconds and reason
             (Python 3.11 and newer).
+        TypeError: `policy` is no `RetryPolicy`, or `should_retry` returned nonsense.
 
     Example:
         >>> answers = iter([ConnectionError("reset"), "welcome"])
@@ -88,6 +96,7 @@ def retry_sync(
         ... )
         'welcome'
     """
+    check_policy("policy", policy)
     started = clock.monotonic()
     retry = 0
     while True:
@@ -133,7 +142,9 @@ async def retry_async(
             (Python 3.11 and newer).
         TimeoutError: An attempt was cut at the deadline; its cause is what the attempt before it
             raised, if there was one.
+        TypeError: `policy` is no `RetryPolicy`, or `should_retry` returned nonsense.
     """
+    check_policy("policy", policy)
     if policy.deadline is None:
         return await _drive(operation, policy, should_retry, on_retry)
     failed: list[BaseException] = []

@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 
 from . import clock
+from ._values import is_number
 
-__all__ = ["RetryDetails", "RetryPolicy"]
+__all__ = ["RetryDetails", "RetryPolicy", "check_policy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +28,7 @@ class RetryPolicy:
             wait that would reach it is not begun. `None` for no bound.
 
     Raises:
-        ValueError: For negative numbers, NaN, and a deadline that is not positive.
+        ValueError: For negative numbers, what is no number, and a deadline that is not positive.
 
     Example:
         >>> policy = RetryPolicy(max_retries=3, backoff=1.0, max_backoff=3.0)
@@ -42,15 +43,15 @@ class RetryPolicy:
     deadline: float | None = None
 
     def __post_init__(self) -> None:
-        if self.max_retries < 0:
+        if not (is_number(self.max_retries) and self.max_retries >= 0):
             raise ValueError(
-                f"max_retries={self.max_retries!r} is negative: pass 0 for a single try, "
+                f"max_retries={self.max_retries!r} is not 0 or more: pass 0 for a single try, "
                 "or the number of retries after it"
             )
         for name, value in (("backoff", self.backoff), ("max_backoff", self.max_backoff)):
-            if not value >= 0:  # NaN is refused as well
+            if not (is_number(value) and value >= 0):
                 raise ValueError(f"{name}={value!r} is no waiting time: pass seconds, 0 or more")
-        if self.deadline is not None and not self.deadline > 0:
+        if self.deadline is not None and not (is_number(self.deadline) and self.deadline > 0):
             raise ValueError(
                 f"deadline={self.deadline!r} leaves no time for even one try: pass seconds above "
                 "0, or None for no deadline"
@@ -95,6 +96,16 @@ class RetryPolicy:
         if self.deadline is not None and elapsed + wait >= self.deadline:
             return None
         return wait
+
+
+def check_policy(name: str, policy: RetryPolicy) -> None:
+    """Refuse what is no `RetryPolicy` at the call, and not when the first attempt has failed.
+
+    Raises:
+        TypeError: It is something else, such as a number of retries.
+    """
+    if not isinstance(policy, RetryPolicy):
+        raise TypeError(f"{name}={policy!r} is no RetryPolicy: pass RetryPolicy(max_retries=...)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 from ._task_runtime import TaskRuntime
+from ._values import is_number
 
 __all__ = ["SignalState", "handle_signals"]
 
@@ -34,9 +35,17 @@ class _Handler:
     """One `with` block's worth of handling."""
 
     def __init__(self, runtime: TaskRuntime, signals: Iterable[int], grace: float) -> None:
+        if not (is_number(grace) and grace >= 0):
+            raise ValueError(f"grace={grace!r} is not 0 or more: pass the seconds to finish in")
         self.state = SignalState()
         self._runtime = runtime
-        self._loop = asyncio.get_running_loop()
+        try:
+            self._loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise RuntimeError(
+                "no running event loop: use handle_signals in the async function that runs the "
+                "tasks"
+            ) from None
         self._grace = grace
         self._timer: asyncio.TimerHandle | None = None
         self._previous: dict[int, Any] = {}
@@ -46,6 +55,12 @@ class _Handler:
                 # Not loop.add_signal_handler: it cannot tell what it replaces, so that nothing
                 # could be restored, and Windows does not have it.
                 self._previous[number] = signal.signal(number, self._on_signal)
+        except (OSError, ValueError, TypeError) as error:
+            self._restore()
+            raise ValueError(
+                f"signals={signals!r} cannot be handled here ({error}): pass a list such as "
+                "[signal.SIGINT, signal.SIGTERM]"
+            ) from error
         except BaseException:
             self._restore()
             raise
@@ -61,7 +76,7 @@ class _Handler:
         if self.state.count == 1:
             self.state.received = signal.Signals(number)
             logger.warning(
-                "%s: no further tasks are begun; %d under way have %g s to finish, another "
+                "%s: no further tasks are begun; those under way (%d) have %g s to finish, another "
                 "signal cancels them at once",
                 name,
                 self._runtime.stats.in_flight,
@@ -119,6 +134,7 @@ def handle_signals(
 
     Raises:
         RuntimeError: Called outside of a running event loop or of the main thread.
+        ValueError: `grace` is negative or no number, or a signal cannot be handled.
 
     Example:
         >>> import asyncio, itertools, os

@@ -17,6 +17,7 @@ __all__ = [
     "RuntimeCancellationError",
     "RuntimeDrainedError",
     "TaskTimeoutError",
+    "foreign_cancellation",
 ]
 
 
@@ -61,7 +62,8 @@ class TaskTimeoutError(_AnyTimeoutError):
         left = "; it ignores cancellation and was left behind" if unresponsive else ""
         super().__init__(
             f"task {task_id!r} did not end within its task_timeout of {timeout:g} s{left}: "
-            "allow it more time, or pass on_timeout to go on without it"
+            "allow it more time, or go on without it, by on_timeout of run() or outcomes=True of a "
+            "stream"
         )
         self.task_id = task_id
         self.timeout = timeout
@@ -77,6 +79,16 @@ class BudgetSpentError(asyncio.CancelledError):
     def __init__(self, *, left_behind: bool = False) -> None:
         super().__init__()
         self.left_behind = left_behind
+
+
+def foreign_cancellation(what: str, cause: BaseException | None) -> RuntimeCancellationError:
+    """Return the error for a cancellation that the runtime did not ask for."""
+    error = RuntimeCancellationError(
+        f"{what} was cancelled, though not by the runtime: it awaited something that was "
+        "cancelled, or other code cancelled it"
+    )
+    error.__cause__ = cause
+    return error
 
 
 def _rebuild_timeout(task_id: str, timeout: float, unresponsive: bool) -> TaskTimeoutError:

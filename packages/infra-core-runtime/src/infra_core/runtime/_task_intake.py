@@ -8,15 +8,30 @@ from typing import TYPE_CHECKING, Any
 
 from . import clock
 from ._task_worker import Factory
+from ._values import shown
 
 if TYPE_CHECKING:
     from ._task_run import TaskRun
 
-__all__ = ["Intake", "Item", "TaskSource"]
+__all__ = ["Intake", "Item", "TaskSource", "check_source"]
 
 Item = tuple[str, Factory]
 TaskSource = Iterable[Item] | AsyncIterable[Item]
 _END: Any = object()
+_ITERATION = ("__iter__", "__aiter__", "__getitem__")
+
+
+def check_source(name: str, source: object) -> None:
+    """Refuse what cannot be iterated over.
+
+    Raises:
+        TypeError: Such as None, or a coroutine that somebody forgot to await.
+    """
+    if not any(hasattr(source, method) for method in _ITERATION):
+        raise TypeError(
+            f"{name} cannot be iterated over, being {shown(source)}: pass a list, a generator or "
+            "an asynchronous generator"
+        )
 
 
 class Intake:
@@ -34,6 +49,7 @@ class Intake:
     """
 
     def __init__(self, run: "TaskRun", source: TaskSource) -> None:
+        check_source("tasks", source)
         self.context = copy_context()
         self.exhausted = False
         self.delivered = 0
@@ -96,7 +112,7 @@ class Intake:
         except (TypeError, ValueError):
             self._run.fail(
                 TypeError(
-                    f"the source of tasks gave {item!r}: each of its items must be a pair of "
+                    f"the source of tasks gave {shown(item)}: each of its items must be a pair of "
                     "an id and a callable without arguments that returns an awaitable"
                 )
             )

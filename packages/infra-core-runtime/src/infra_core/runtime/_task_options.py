@@ -8,8 +8,9 @@ from typing import Any
 
 from ._outcomes import TaskOutcome
 from ._rate import Pacer
-from ._retry_policy import RetryPolicy
+from ._retry_policy import RetryPolicy, check_policy
 from ._stats import RuntimeStats
+from ._values import is_number, shown
 
 __all__ = ["RunOptions", "RuntimeConfig"]
 
@@ -33,6 +34,7 @@ class RuntimeConfig:
 
     Raises:
         ValueError: A number is out of range; the message names it.
+        TypeError: `retry` is no `RetryPolicy`.
     """
 
     concurrency: int = 1
@@ -50,6 +52,7 @@ class RuntimeConfig:
 
         Raises:
             ValueError: A number is out of range.
+            TypeError: `retry` is no `RetryPolicy`.
         """
         try:
             whole = operator.index(self.concurrency)
@@ -64,16 +67,18 @@ class RuntimeConfig:
             ("task_timeout", self.task_timeout),
             ("max_per_second", self.max_per_second),
         ):
-            if value is not None and not 0 < value < math.inf:
+            if value is not None and not (is_number(value) and 0 < value < math.inf):
                 raise ValueError(
-                    f"{name} must be positive when provided, not {value!r}: "
+                    f"{name} must be positive when provided, and finite, not {value!r}: "
                     "pass a number above 0, or None for no bound"
                 )
-        if not 0 < self.cancel_grace < math.inf:
+        if not (is_number(self.cancel_grace) and 0 < self.cancel_grace < math.inf):
             raise ValueError(
-                f"cancel_grace must be positive, not {self.cancel_grace!r}: "
+                f"cancel_grace must be positive and finite, not {self.cancel_grace!r}: "
                 "pass the seconds that cancelled tasks have for their cleanup"
             )
+        if self.retry is not None:
+            check_policy("retry", self.retry)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,3 +98,17 @@ class RunOptions:
     lenient: bool = False  # every end is reported as an outcome: none of them ends the run
     sink: Callable[[int, TaskOutcome[Any]], None] | None = None
     window: int | None = None  # outcomes that may wait to be read, tasks in flight included
+
+    def __post_init__(self) -> None:
+        # A callback that cannot be called would swallow the errors that it was to be told of.
+        for name in ("should_retry", "on_timeout", "on_error", "on_outcome", "on_progress"):
+            callback = getattr(self, name)
+            if callback is not None and not callable(callback):
+                raise TypeError(f"{name}={shown(callback)} cannot be called: pass a function")
+        if not (is_number(self.progress_interval) and self.progress_interval >= 0):
+            raise ValueError(
+                f"progress_interval={self.progress_interval!r} is not 0 or more: pass seconds, "
+                "or 0 to be told of every task"
+            )
+        if self.retry is not None:
+            check_policy("retry", self.retry)

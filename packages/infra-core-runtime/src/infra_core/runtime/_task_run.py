@@ -16,7 +16,12 @@ from . import clock
 from ._notes import add_note
 from ._outcomes import TaskOutcome, TaskStatus
 from ._stats import StatsRecorder
-from ._task_errors import RuntimeCancellationError, RuntimeDrainedError, TaskTimeoutError
+from ._task_errors import (
+    RuntimeCancellationError,
+    RuntimeDrainedError,
+    TaskTimeoutError,
+    foreign_cancellation,
+)
 from ._task_intake import Intake, Item, TaskSource
 from ._task_options import RunOptions
 from ._task_worker import Worker, call, call_back, work
@@ -258,9 +263,7 @@ class TaskRun:
         """End the run because something of it was cancelled, unless we did that."""
         if self.stopped:
             return
-        error = RuntimeCancellationError(f"{what} was cancelled, though not by the runtime")
-        error.__cause__ = cause
-        self.fail(error)
+        self.fail(foreign_cancellation(what, cause))
 
     def halt(self) -> None:
         """Tell every task to end and give them `cancel_grace` seconds for it."""
@@ -402,21 +405,29 @@ class TaskRun:
     def conclude(self) -> None:
         """Raise what the run ended with, if it was not success."""
         lost = tuple(self.stats.unresponsive)
-        behind = f"left behind, as they ignore cancellation: {', '.join(map(str, lost))}"
+        behind = f"left behind, as they ignore cancellation: {', '.join(map(str, lost[:10]))}"
+        if len(lost) > 10:
+            behind += " and others"
         error, self.error = self.error, None
         if error is not None:
-            if lost:
+            if lost and lost != (getattr(error, "task_id", None),):  # which says so itself
                 add_note(error, behind)
             try:
                 raise error
             finally:
                 del error  # its traceback holds this frame
         if self._cancelled:
-            message = f"runtime cancelled; {behind}" if lost else "runtime cancelled"
-            raise RuntimeCancellationError(message, unresponsive=lost)
+            stats = self.stats
+            message = (
+                f"runtime cancelled: of {stats.started} tasks begun {stats.succeeded} succeeded; "
+                "make another TaskRuntime for the rest"
+            )
+            raise RuntimeCancellationError(
+                f"{message}; {behind}" if lost else message, unresponsive=lost
+            )
         if self._drained and not self.intake.complete:
             raise RuntimeDrainedError(
-                "runtime drained: every task that had begun is done, the source of tasks has not "
-                "been read to its end",
+                "runtime drained: every task that had begun has ended, but the source of tasks has "
+                "not been read to its end; run what is left when you can",
                 unresponsive=lost,
             )

@@ -15,6 +15,7 @@ from ._task_intake import TaskSource
 from ._task_options import RunOptions, RuntimeConfig
 from ._task_run import TaskRun
 from ._task_stream import Mapped, MappedAsync, ResultBuffer, TaskStream
+from ._values import is_number
 
 __all__ = ["TaskRuntime"]
 
@@ -47,6 +48,9 @@ class TaskRuntime:
         config: Bounds, timeouts, retries; read again at the beginning of each run.
         cancel_event: Cancels the runtime as soon as it is set.
 
+    Raises:
+        TypeError: `config` is no `RuntimeConfig`, or `cancel_event` no event.
+
     Example:
         >>> import asyncio
         >>> from functools import partial
@@ -62,6 +66,15 @@ class TaskRuntime:
     """
 
     def __init__(self, *, config: RuntimeConfig, cancel_event: CancelEvent | None = None) -> None:
+        if not isinstance(config, RuntimeConfig):
+            raise TypeError(
+                f"config={config!r} is no RuntimeConfig: pass RuntimeConfig(concurrency=...)"
+            )
+        if cancel_event is not None and not hasattr(cancel_event, "is_set"):
+            raise TypeError(
+                f"cancel_event={cancel_event!r} has no is_set(): pass an asyncio.Event or a "
+                "threading.Event"
+            )
         self.config = config
         self._cancel_event = cancel_event
         self._cancelled = False
@@ -271,9 +284,10 @@ class TaskRuntime:
         retry: RetryPolicy | None,
         **options: Any,
     ) -> TaskStream[T]:
-        if ahead is not None and ahead < 0:
+        if ahead is not None and not (is_number(ahead) and ahead >= 0):
             raise ValueError(
-                f"ahead={ahead!r} is negative: pass how many results may wait to be read, or None"
+                f"ahead={ahead!r} is not 0 or more: pass how many results may wait to be read, "
+                "or None"
             )
 
         def begin(buffer: ResultBuffer) -> TaskRun | None:
@@ -377,10 +391,13 @@ class TaskRuntime:
             return None
         if self._cancelled:
             raise RuntimeCancellationError(
-                "runtime cancelled: it stays so, make another TaskRuntime for further tasks"
+                "runtime cancelled: it stays so; make another TaskRuntime for further tasks"
             )
         if self._draining:
-            raise RuntimeDrainedError("runtime drained: a signal has stopped the intake of tasks")
+            raise RuntimeDrainedError(
+                "runtime drained: stop() or a signal has ended the intake of tasks; make another "
+                "TaskRuntime for further tasks"
+            )
         rate = self.config.max_per_second
         if rate != self._pace:
             self._pace = rate

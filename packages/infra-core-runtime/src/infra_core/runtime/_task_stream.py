@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ._outcomes import TaskOutcome
+from ._task_intake import check_source
 from ._task_run import TaskRun
 
 __all__ = ["Mapped", "MappedAsync", "ResultBuffer", "TaskStream"]
@@ -150,6 +151,7 @@ class Mapped(Generic[Item]):
         items: Iterable[Item],
         key: Callable[[Item], str] | None,
     ) -> None:
+        check_source("items", items)
         self._task = partial(_named, function, key)
         self._items = items
 

@@ -20,8 +20,9 @@ from ._outcomes import TaskOutcome, TaskStatus
 from ._redaction import redact_secrets
 from ._retry import retry_async
 from ._retry_policy import RetryDetails
-from ._task_errors import BudgetSpentError, RuntimeCancellationError, TaskTimeoutError
+from ._task_errors import BudgetSpentError, TaskTimeoutError, foreign_cancellation
 from ._trace import trace_fields
+from ._values import shown
 
 if TYPE_CHECKING:
     from ._task_run import TaskRun
@@ -201,11 +202,7 @@ async def _report(
             await asyncio.sleep(0)
         if not run.halted:
             cause = error
-            error = RuntimeCancellationError(
-                f"task {worker.task_id!r} was cancelled, though not by the runtime: it awaited "
-                "something that was cancelled, or cancelled itself"
-            )
-            error.__cause__ = cause
+            error = foreign_cancellation(f"task {worker.task_id!r}", cause)
     elif verdict is not None or _cancel_requested(worker.task):
         worker.verdict = verdict or TaskStatus.CANCELLED  # no further item for this worker
         await _absorb_cancellation(worker)
@@ -249,14 +246,18 @@ async def call_back(
 
 
 async def call(task_id: str, callback: Callable[..., Any], *args: object) -> None:
-    """Call a callback, await what it returns if need be, log what it raises."""
+    """Call a callback, await what it returns if need be, log what it raises.
+
+    And what it was to be told of: without it, the task's own error would be lost.
+    """
     try:
         result = callback(*args)
         if result is not None and inspect.isawaitable(result):
             await result
     except Exception:
         logger.exception(
-            "callback %r raised; the run goes on",
-            callback,
+            "callback %s raised when told of %s; the run goes on",
+            shown(callback),
+            ", ".join(shown(arg) for arg in args),
             extra={"task_id": task_id, **trace_fields()},
         )

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
+from ._values import shown
+
 __all__ = ["ThreadBatcher"]
 
 T = TypeVar("T")
@@ -54,8 +56,8 @@ class ThreadBatcher(Generic[T]):
         workers: int = 2,
     ) -> None:
         for name, value in (("size", size), ("workers", workers)):
-            if value < 1:
-                raise ValueError(f"{name}={value!r}: pass 1 or more")
+            if not (isinstance(value, int) and value >= 1):
+                raise ValueError(f"{name}={value!r}: pass 1 or more, a whole number")
         self._function = function
         self._size = size
         self._workers = workers
@@ -156,11 +158,19 @@ class _Lane(Generic[T]):
     def _call(self, items: list[T]) -> Sequence[BaseException | None]:
         try:
             errors = self._function(items)
-            if len(errors) != len(items):
+            if not isinstance(errors, Sequence) or len(errors) != len(items):
+                count = f"{len(errors)} entries" if isinstance(errors, Sequence) else repr(errors)
                 raise ValueError(
-                    f"{self._function!r} returned {len(errors)} entries for {len(items)} items: "
-                    "return one for each, None where there was no error"
+                    f"{shown(self._function)} returned {count} for {len(items)} "
+                    f"item{'s' * (len(items) != 1)}: return a list with an entry for each, None "
+                    "where there was no error"
                 )
+            for error in errors:
+                if error is not None and not isinstance(error, BaseException):
+                    raise TypeError(
+                        f"{shown(self._function)} returned {shown(error)} for an item: return "
+                        "None, or the exception to raise"
+                    )
         except BaseException as error:  # noqa: BLE001 - raised by each await
             return [error] * len(items)
         return errors

@@ -31,6 +31,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from . import clock
+from ._values import is_number
 
 __all__ = ["FastTime", "fast_time"]
 
@@ -47,7 +48,7 @@ class FastTime:
     """
 
     def __init__(self, *, jitter: float | None = None) -> None:
-        if jitter is not None and not 0.0 <= jitter <= 1.0:
+        if jitter is not None and not (is_number(jitter) and 0.0 <= jitter <= 1.0):
             raise ValueError(
                 f"jitter={jitter!r} is no fraction: pass 0.0 (no wait) to 1.0 (the full wait), "
                 "or None for real randomness"
@@ -77,10 +78,12 @@ class FastTime:
             seconds: How far to go on; must not be negative.
 
         Raises:
-            ValueError: For negative seconds.
+            ValueError: For negative seconds and what is no number.
         """
-        if seconds < 0:
-            raise ValueError(f"cannot advance by {seconds!r} s: this clock never goes back")
+        if not (is_number(seconds) and seconds >= 0):
+            raise ValueError(
+                f"cannot advance by {seconds!r} s: this clock never goes back; pass 0 or more"
+            )
         with self._lock:
             self._monotonic += seconds
 
