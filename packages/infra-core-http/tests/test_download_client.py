@@ -10,9 +10,10 @@ import sys
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
+import respx
 
 from infra_core.http import DownloadError, assets
 from infra_core.http.assets import (
@@ -27,6 +28,10 @@ from infra_core.http.assets import (
     download_many_async,
 )
 from infra_core.http.testing import FaultyOrigin, chunked, delay, stall, status, truncate
+from infra_core.runtime.testing import fast_time
+
+if TYPE_CHECKING:
+    from pytest_httpx import HTTPXMock
 
 T = TypeVar("T")
 BODY = os.urandom(100_000)
@@ -428,14 +433,28 @@ def test_errors_survive_pickling() -> None:
         assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
-async def test_mocks_of_httpx_are_honoured(tmp_path: Path) -> None:
-    """Who mocks httpx with respx gets mocked downloads, with no action of theirs."""
-    respx = pytest.importorskip("respx")
-    with respx.mock:
-        respx.get("https://example.com/a.bin").respond(content=BODY)
+@pytest.mark.parametrize("using", ["httpcore", "httpx"])
+async def test_downloads_mocked_with_respx(using: str, tmp_path: Path) -> None:
+    """In both of its modes, with no action of the user: asynchronous, blocking and many."""
+    urls = [f"https://example.com/{name}.bin" for name in "abcd"]
+    with respx.mock(using=using) as router:
+        for url in urls:
+            router.get(url).respond(content=BODY)
+        results = [await download_asset_async(urls[0], tmp_path / "0")]
+        results.append(await asyncio.to_thread(download_asset, urls[1], tmp_path / "1"))
+        for outcome in await download_many_async([(url, tmp_path / url[-5:]) for url in urls[2:]]):
+            assert outcome.result is not None
+            results.append(outcome.result)
+    assert [result.path.read_bytes() for result in results] == [BODY] * 4
+
+
+async def test_downloads_mocked_with_pytest_httpx(httpx_mock: HTTPXMock, tmp_path: Path) -> None:
+    """Its fixture alone is enough; a scripted failure is retried like a real one."""
+    httpx_mock.add_response(status_code=503)
+    httpx_mock.add_response(content=BODY)
+    with fast_time():
         result = await download_asset_async("https://example.com/a.bin", tmp_path / "a.bin")
-    assert result.size == len(BODY)
-    assert (tmp_path / "a.bin").read_bytes() == BODY
+    assert (result.attempts, (tmp_path / "a.bin").read_bytes()) == (2, BODY)
 
 
 def test_a_stalled_transfer_is_continued_by_the_next_attempt(

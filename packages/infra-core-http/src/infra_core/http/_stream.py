@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import httpx
 
@@ -49,7 +49,11 @@ class StreamedResponse:
         Raises:
             httpx.TransportError: It did not come whole, as far as the protocol can tell.
         """
-        return self._source.chunks() if isinstance(self._source, Wire) else self._source.aiter_raw()
+        if isinstance(self._source, Wire):
+            return self._source.chunks()
+        if self._source.is_stream_consumed:  # an answer that a mock was given whole
+            return aiter(cast("httpx.AsyncByteStream", self._source.stream))
+        return self._source.aiter_raw()
 
 
 @asynccontextmanager
