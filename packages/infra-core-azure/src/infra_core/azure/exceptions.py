@@ -11,6 +11,7 @@ The tree::
           JobConflictError       somebody else changed the record since it was read
           JobRecordError         a record cannot be stored as it is (also a ValueError)
           JobStateError          a job cannot go from this state to that one (also a ValueError)
+          TableRequestError, TableConnectionError    in `job_store`, also of azure.core's classes
         JobNotFoundError         no such job
         JobTimeoutError          a job did not end in time
         OrchestrationError       a durable function did not do as asked

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from ._table import AzureTableJobStore as AzureTableJobStore
     from ._table_async import AsyncAzureTableJobStore as AsyncAzureTableJobStore
     from ._table_clients import reset_table_client_cache as reset_table_client_cache
+    from ._table_errors import (
+        TableAccessError as TableAccessError,
+        TableConnectionError as TableConnectionError,
+        TableNotFoundError as TableNotFoundError,
+        TableRequestError as TableRequestError,
+    )
 
 __all__ = [
     "AsyncAzureTableJobStore",
@@ -34,7 +40,11 @@ __all__ = [
     "JobStatus",
     "JobStore",
     "SqliteJobStore",
+    "TableAccessError",
     "TableConfig",
+    "TableConnectionError",
+    "TableNotFoundError",
+    "TableRequestError",
     "open_job_store",
     "reset_table_client_cache",
 ]
@@ -57,5 +67,11 @@ __getattr__, __dir__ = lazy_exports(
         "._table": ["AzureTableJobStore"],
         "._table_async": ["AsyncAzureTableJobStore"],
         "._table_clients": ["reset_table_client_cache"],
+        "._table_errors": [
+            "TableAccessError",
+            "TableConnectionError",
+            "TableNotFoundError",
+            "TableRequestError",
+        ],
     },
 )

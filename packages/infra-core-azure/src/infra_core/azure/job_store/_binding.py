@@ -10,6 +10,9 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, Generic, TypeVar, cast
 
+from infra_core.runtime import redact_secrets
+
+from .._checks import a_kind
 from ..exceptions import AzureTableError, JobRecordError
 from ._codec import DataclassCodec
 from ._entity import pack, to_utc, unpack
@@ -56,6 +59,11 @@ class RecordBinding(Generic[RecordT]):
     """
 
     def __init__(self, record_type: type[RecordT]) -> None:
+        if not isinstance(typing.get_origin(record_type) or record_type, type):
+            raise JobRecordError(
+                f"record_type={record_type!r:.80} is no class: pass the class of the records, such "
+                "as JobRecord"
+            )
         methods = [callable(getattr(record_type, m, None)) for m in ("to_entity", "from_entity")]
         if any(methods) and not all(methods):
             raise JobRecordError(
@@ -68,13 +76,21 @@ class RecordBinding(Generic[RecordT]):
         # With hints, status and time are known to be stored in the one form that can be compared
         # where the rows are; otherwise records are compared here.
         hints = self._codec.hints if self._codec else {}
+        self.statuses = _values_of(hints.get("status"))
         self._remote_status = _stored_as_text(hints.get("status"))
         self._remote_time = hints.get("updated_at") is datetime
 
     def to_row(self, record: RecordT) -> Row:
         """Return the row of a record, limits checked, with a token of this one write."""
+        self.check(record)
         if self._codec is None:
-            entity = dict(cast("Any", record).to_entity())
+            made = cast("Any", record).to_entity()
+            if not isinstance(made, Mapping):
+                raise JobRecordError(
+                    f"to_entity() of {type(record).__name__} returned {made!r:.80}: return a dict "
+                    "of properties"
+                )
+            entity = dict(made)
             batch_id, job_id = (
                 entity.pop(key, None) or getattr(record, name, None)
                 for key, name in (("PartitionKey", "batch_id"), ("RowKey", "job_id"))
@@ -92,10 +108,16 @@ class RecordBinding(Generic[RecordT]):
     def from_row(self, row: Row) -> RecordT:
         """Return the record of a row, with its version."""
         batch_id, job_id = unescape_key(row.partition), unescape_key(row.key)
-        properties = unpack(row.properties)
-        properties.pop(_WRITE, None)
+        try:
+            properties = unpack(row.properties)
+            properties.pop(_WRITE, None)
+            decoded = self._codec and self._codec.decode(batch_id, job_id, properties)
+        except JobRecordError as error:
+            raise JobRecordError(
+                f"job {job_id!r} of batch {batch_id!r} cannot be read: {error}", field=error.field
+            ) from error.__cause__
         if self._codec is not None:
-            record = self._codec.decode(batch_id, job_id, properties)
+            record = cast("RecordT", decoded)
         else:
             entity = {"PartitionKey": batch_id, "RowKey": job_id, **properties}
             metadata = {"etag": row.etag, "timestamp": row.timestamp}
@@ -103,8 +125,25 @@ class RecordBinding(Generic[RecordT]):
             record = cast("RecordT", make(StoredEntity(entity, metadata)))
         return self.stamp(record, row.etag)
 
+    def check(self, record: object) -> None:
+        """Refuse what is no record of this store.
+
+        Raises:
+            JobRecordError: It is of another type.
+        """
+        # A class with methods of its own may be stood in for by any other that has them.
+        known = self._codec is None and hasattr(record, "to_entity")
+        kind = typing.get_origin(self.record_type) or self.record_type
+        if not known and not isinstance(record, kind):
+            raise JobRecordError(
+                f"{a_kind(record)} ({redact_secrets(f'{record!r:.80}')}) is no "
+                f"{self.record_type.__name__}, which this store keeps: pass one, or open a store "
+                "with record_type= for others"
+            )
+
     def version(self, record: RecordT) -> str | None:
         """Return the version that a record was read or written as, `None` when unknown."""
+        self.check(record)
         return getattr(record, "etag" if self._has_etag else _VERSION, None)
 
     def stamp(self, record: RecordT, etag: str | None) -> RecordT:
@@ -124,6 +163,7 @@ class RecordBinding(Generic[RecordT]):
         Raises:
             AzureTableError: The record has no such field.
         """
+        self.check(record)
         missing = sorted(name for name in changes if not hasattr(record, name))
         if missing:
             raise AzureTableError(
@@ -166,6 +206,15 @@ def _stored_as_text(hint: Any) -> bool:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return all(isinstance(item.value, str) for item in hint)
     return hint is str or typing.get_origin(hint) is typing.Literal
+
+
+def _values_of(hint: Any) -> tuple[str, ...]:
+    """The statuses that a type hint allows, empty when it does not say."""
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return tuple(str(item.value) for item in hint)
+    if typing.get_origin(hint) is typing.Literal:
+        return tuple(str(value) for value in typing.get_args(hint))
+    return ()
 
 
 def status_of(record: Any) -> str | None:

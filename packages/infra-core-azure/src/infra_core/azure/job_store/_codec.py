@@ -74,7 +74,14 @@ class DataclassCodec(Generic[RecordT]):
                 if field.default is not None:
                     nulls.append(name)
             else:
-                properties[name] = converter.encode(value, name)
+                try:
+                    properties[name] = converter.encode(value, name)
+                except RecursionError:
+                    raise JobRecordError(
+                        f"{name} is nested too deeply to be stored, or contains itself; make it "
+                        "flatter",
+                        field=name,
+                    ) from None
         if nulls:
             properties[_NULLS] = ",".join(nulls)
         return properties
@@ -99,8 +106,8 @@ class DataclassCodec(Generic[RecordT]):
                 value = None
             elif field.init:
                 raise JobRecordError(
-                    f"the stored record {job_id!r} of batch {batch_id!r} has no {name!r}; give "
-                    f"{self._type.__name__}.{name} a default to read records of an older form",
+                    f"field {name!r} is missing; give {self._type.__name__}.{name} a default to "
+                    "read records of an older form",
                     field=name,
                 )
             else:
@@ -117,8 +124,8 @@ def _decoded(converter: Converter, value: Any, name: str) -> Any:
         return converter.decode(value)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise JobRecordError(
-            f"field {name!r} of the stored record holds {value!r}, which its type cannot read: "
-            f"{error}",
+            f"field {name!r} holds {value!r:.80}, which its type cannot read ({error}); correct it "
+            "in the store, or let the type take it",
             field=name,
         ) from error
 

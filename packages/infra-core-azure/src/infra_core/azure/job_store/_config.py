@@ -5,6 +5,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
+
+from infra_core.runtime import sanitize_url
 
 from ..exceptions import AzureTableError
 
@@ -17,6 +20,7 @@ ACCOUNT_VAR: Final = "AZURE_STORAGE_ACCOUNT"
 ENDPOINT_VAR: Final = "AZURE_STORAGE_TABLE_ENDPOINT"
 
 # Azure, "Understanding the Table service data model": table names.
+_ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}(-secondary)?\Z")
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{2,62}\Z")
 
 
@@ -53,11 +57,12 @@ class TableConfig:
     ) -> None:
         if table_name is None:
             raise TypeError("TableConfig needs a table_name; pass the name of the job table")
-        if not _TABLE_NAME.match(table_name):
-            raise AzureTableError(
-                f"{table_name!r} cannot name a table: 3 to 63 letters and digits, the first one a "
-                "letter; choose another name"
-            )
+        _check(
+            ("table_name", table_name),
+            ("connection_string", connection_string),
+            ("account_name", account_name),
+            ("table_endpoint", table_endpoint),
+        )
         object.__setattr__(self, "connection_string", connection_string)
         object.__setattr__(self, "table_name", table_name)
         object.__setattr__(self, "account_name", account_name)
@@ -110,4 +115,54 @@ class TableConfig:
                 f"{fallback_connection_var}) to a connection string, or {ACCOUNT_VAR} (or "
                 f"{ENDPOINT_VAR}) to use DefaultAzureCredential"
             )
+        used = connection_var if read(connection_var) else fallback_connection_var
+        _check(
+            (table_var, table_name),
+            (used, connection),
+            (ACCOUNT_VAR, account),
+            (ENDPOINT_VAR, endpoint),
+        )
         return cls(connection, table_name, account_name=account, table_endpoint=endpoint)
+
+
+_Setting = tuple[str, str | None]  # where it comes from, and its value
+
+
+def _check(table: _Setting, connection: _Setting, account: _Setting, endpoint: _Setting) -> None:
+    """Refuse settings that cannot be right; account and endpoint only where they are used."""
+    if isinstance(table[1], str) and ("=" in table[1] or ";" in table[1]):
+        raise AzureTableError(
+            f"{table[0]} holds what looks like a connection string: put the name of the table "
+            f"there, and the connection string into {connection[0]}"
+        )
+    name = table[1]
+    if not isinstance(name, str) or not _TABLE_NAME.match(name) or name.lower() == "tables":
+        raise AzureTableError(
+            f"{table[0]}={name!r:.80} cannot name a table: 3 to 63 letters and digits, the first "
+            "one a letter, and not 'tables'; choose another name"
+        )
+    if not isinstance(connection[1], (str, type(None))):
+        raise AzureTableError(f"{connection[0]} is no text: pass a connection string, or None")
+    if connection[1]:
+        return
+    if endpoint[1]:
+        _check_endpoint(endpoint[0], endpoint[1])
+    elif account[1] and not _ACCOUNT_NAME.match(account[1]):
+        raise AzureTableError(
+            f"{account[0]}={sanitize_url(account[1])!r} cannot name a storage account: 3 to 24 "
+            f"lower-case letters and digits; give the name alone, or a URL as {endpoint[0]}"
+        )
+
+
+def _check_endpoint(name: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        usable = usable and not (parts.query or parts.username or parts.port == 0)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise AzureTableError(
+            f"{name}={sanitize_url(url)!r} is no endpoint: give the plain https:// URL of the "
+            "table service, such as https://ACCOUNT.table.core.windows.net, without key or query"
+        )

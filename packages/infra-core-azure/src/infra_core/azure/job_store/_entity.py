@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any, TypeGuard
 
+from .._checks import a_kind
 from ..exceptions import JobRecordError
 
 __all__ = ["MAX_ENTITY_BYTES", "MAX_PROPERTIES", "Int64", "pack", "to_utc", "unpack"]
@@ -95,17 +96,28 @@ def unpack(properties: Mapping[str, Any]) -> dict[str, Any]:
     plain = {name: value for name, value in properties.items() if not _PART_NAME.match(name)}
     for name in [name for name in plain if name.endswith(_PARTS)]:
         base = name[: -len(_PARTS)]
-        parts = [properties.get(f"{base}{_PART}{index}") for index in range(int(plain.pop(name)))]
+        count = plain.pop(name)
+        if not isinstance(count, int):
+            raise _damaged(base, f"its number of parts is {count!r:.40}")
+        parts = [properties.get(f"{base}{_PART}{index}") for index in range(count)]
         if any(part is None for part in parts):
-            raise JobRecordError(
-                f"field {base!r} is incomplete in the store: part {parts.index(None)} of "
-                f"{len(parts)} is missing; something else than this library has changed the row",
-                field=base,
-            )
+            raise _damaged(base, f"part {parts.index(None) + 1} of {len(parts)} is missing")
         plain[base] = (b"" if isinstance(parts[0], bytes) else "").join(parts)  # type: ignore[arg-type]
     for name in [name for name in plain if name.endswith(_JSON)]:
-        plain[name[: -len(_JSON)]] = json.loads(plain.pop(name))
+        base, text = name[: -len(_JSON)], plain.pop(name)
+        try:
+            plain[base] = json.loads(text)
+        except (TypeError, ValueError):
+            raise _damaged(base, f"{text!r:.40} is no JSON") from None
     return plain
+
+
+def _damaged(base: str, what: str) -> JobRecordError:
+    return JobRecordError(
+        f"field {base!r} is incomplete in the store: {what}; something other than this library "
+        "has changed the row: save the job anew, or delete it",
+        field=base,
+    )
 
 
 def _is_marked(name: str) -> bool:
@@ -181,7 +193,7 @@ def _scalar(name: str, value: Any) -> Any:
             return Int64(value[0])
         return value
     raise JobRecordError(
-        f"field {name!r} is a {type(value).__name__}, which a table cannot hold: use text, a "
+        f"field {name!r} is {value!r:.80}, {a_kind(value)}, which a table cannot hold: use text, a "
         "number, bytes, a datetime, a UUID, or a dict or list of JSON types",
         field=name,
     )
@@ -196,9 +208,10 @@ def _json_text(value: Any, name: str) -> str:
     try:
         text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
         return json.dumps(value, separators=(",", ":")) if _SURROGATE.search(text) else text
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise JobRecordError(
-            f"field {name!r} cannot be written as JSON ({error}): only JSON types can stand in it",
+            f"field {name!r} cannot be written as JSON ({error}): only JSON types can stand in it; "
+            "convert the others, with str() or isoformat() for example",
             field=name,
         ) from error
 

@@ -39,7 +39,8 @@ def escape_key(value: str, *, field: str = "key") -> str:
     """
     if not isinstance(value, str):
         raise JobRecordError(
-            f"{field} is {value!r}: a table key must be text; use str()", field=field
+            f"{field} is {value!r:.80}: an id must be text; pass text, such as str(number)",
+            field=field,
         )
     if not value:
         raise JobRecordError(f"{field} is empty: give every batch and job an id", field=field)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import clock
 
-from ..exceptions import JobStateError
+from ..exceptions import JobRecordError, JobStateError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -158,7 +158,14 @@ class JobRecord:
         return self.status.is_terminal
 
     def _become(self, wanted: JobStatus, *, force: bool = False, **changes: Any) -> "Self":
-        current = JobStatus(self.status)
+        try:
+            current = JobStatus(self.status)
+        except ValueError:
+            raise JobRecordError(
+                f"job {self.job_id!r} of batch {self.batch_id!r} has the status {self.status!r}, "
+                f"which is none of: {', '.join(JobStatus)}; pass a JobStatus",
+                field="status",
+            ) from None
         if not (force or current.can_become(wanted) or current is wanted is JobStatus.PENDING):
             allowed = ", ".join(sorted(status.value for status in _NEXT[current]))
             raise JobStateError(

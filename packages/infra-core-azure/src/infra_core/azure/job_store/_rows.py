@@ -1,8 +1,10 @@
 """What the backends exchange with the semantics above them: rows, queries and refusals."""
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import NoneType
 from typing import Any, Protocol
 
 from ._entity import Int64
@@ -14,6 +16,7 @@ __all__ = [
     "RowChangedError",
     "RowExistsError",
     "RowUnknownError",
+    "keys_of_token",
     "plan_batches",
 ]
 
@@ -61,7 +64,10 @@ class RowChangedError(Exception):
 
 
 class Backend(Protocol):
-    """The seven primitives a backend provides; each is atomic."""
+    """The seven primitives a backend provides, each atomic, and words for their errors."""
+
+    def explain(self, error: Exception, doing: str) -> Exception:
+        """Return what to raise for an error of a primitive, `doing` what it was to do."""
 
     def insert(self, row: Row) -> str:
         """Store a new row; return its version. `RowExistsError` when it is there.
@@ -86,6 +92,26 @@ class Backend(Protocol):
 
     def upsert_many(self, rows: Sequence[Row]) -> list[str]:
         """Store the rows of one planned batch, all or none; return their versions."""
+
+
+def keys_of_token(token: object) -> tuple[str | None, str | None]:
+    """Return the two keys that a continuation token holds.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        keys = json.loads(token)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        keys = None
+    if not isinstance(keys, list) or [k for k in keys if not isinstance(k, (str, NoneType))]:
+        keys = []
+    if len(keys) != 2:
+        raise ValueError(
+            f"continuation_token={token!r:.60} is none of this store: pass what list_runs "
+            "returned, or None for the first page"
+        )
+    return keys[0], keys[1]
 
 
 MAX_BATCH_COUNT = 100

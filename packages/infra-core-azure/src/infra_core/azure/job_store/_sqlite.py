@@ -15,10 +15,11 @@ from typing import Any, TypeVar, overload
 
 from infra_core.runtime import clock
 
-from ..exceptions import AzureTableError
+from ..exceptions import AzureTableError, JobRecordError
 from ._entity import to_utc
+from ._keys import unescape_key
 from ._records import JobRecord
-from ._rows import Query, Row, RowChangedError, RowExistsError
+from ._rows import Query, Row, RowChangedError, RowExistsError, keys_of_token
 from ._steps import JobSteps
 from ._sync import SyncJobStore
 
@@ -83,6 +84,10 @@ class SqliteJobStore(SyncJobStore[RecordT]):
     def __init__(self, path: Path | str, record_type: type[RecordT]) -> None: ...
 
     def __init__(self, path: Path | str, record_type: type[RecordT] = _DEFAULT) -> None:
+        if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
+            raise AzureTableError(
+                f"path={path!r} is no path: pass that of the file to keep jobs in"
+            )
         if str(path) in ("", ":memory:"):
             raise AzureTableError(
                 f"path is {str(path)!r}: jobs are kept in a file that all threads and processes "
@@ -119,6 +124,15 @@ class _JobFile:
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
         self._inherited: list[object] = []
+
+    def explain(self, error: Exception, doing: str) -> Exception:
+        if not isinstance(error, (sqlite3.Error, OSError)):
+            return error
+        told = AzureTableError(
+            f"{doing} in the job store {str(self._path)!r} failed: {_problem(error, self._path)}"
+        )
+        told.__cause__ = error
+        return told
 
     def insert(self, row: Row) -> str:
         with self._write() as connection:
@@ -175,7 +189,7 @@ class _JobFile:
         where, arguments = _conditions(query)
         if token is not None:
             where.append("(batch, job) > (?, ?)")
-            arguments += _read_token(token)
+            arguments += keys_of_token(token)
         condition = " AND ".join(where) or "1"
         # Fixed texts and question marks: no value stands in the statement itself.
         select = f"SELECT {_COLUMNS} FROM jobs WHERE {condition} ORDER BY batch, job LIMIT ?"  # noqa: S608
@@ -214,15 +228,9 @@ class _JobFile:
         if self._pid != os.getpid():
             self._after_fork()
         with self._lock:
-            try:
-                if self._connection is None:
-                    self._connection = _open(self._path)
-                yield self._connection
-            except sqlite3.Error as error:
-                raise AzureTableError(
-                    f"the job store {str(self._path)!r} failed: {error}; check that it is a job "
-                    "store of this library, that its folder is writable and the disk is not full"
-                ) from error
+            if self._connection is None:
+                self._connection = _open(self._path)
+            yield self._connection
 
     def _after_fork(self) -> None:
         # A SQLite connection must not be used across a fork, nor closed in the child: closing it
@@ -255,12 +263,38 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
         try:
             with closing(connection.execute("PRAGMA journal_mode = WAL")) as cursor:
                 cursor.fetchone()
-        except sqlite3.OperationalError:
-            if clock.monotonic() >= deadline:
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or clock.monotonic() >= deadline:
                 raise
             clock.sleep(0.01)
         else:
             return
+
+
+# What SQLite says (codes come with Python 3.11 only), and what to do about it.
+_REMEDIES = (
+    ("not a database", "it is a file of another kind; choose another path"),
+    ("malformed", "it is damaged: restore a copy, or try the .recover command of sqlite3"),
+    ("no such", "it is the database of another program; choose another path"),
+    ("has no column", "it is the database of another program; choose another path"),
+    ("columns", "it is the database of another program; choose another path"),
+    ("readonly", "give this user write permission on the file and its folder"),
+    ("unable to open", "give this user write permission on its folder, or choose another path"),
+    ("locked", f"another process has held its lock for {_BUSY_SECONDS:.0f} s: find and end it"),
+    ("full", "free some space"),
+    ("disk i/o", "check the disk; a network file system will not do"),
+)  # fmt: skip
+
+
+def _problem(error: Exception, path: Path) -> str:
+    if path.is_dir():
+        return "it is a folder; name a file in it"
+    if isinstance(error, OSError):
+        said = error.strerror or type(error).__name__
+        return f"its folder {str(path.parent)!r} cannot be made ({said}); choose another path"
+    text = str(error)
+    remedy = next((told for sign, told in _REMEDIES if sign in text.lower()), "check the file")
+    return f"{text}; {remedy}"
 
 
 def _values(row: Row) -> tuple[Any, ...]:
@@ -278,7 +312,17 @@ def _values(row: Row) -> tuple[Any, ...]:
 
 def _row(found: tuple[str, str, str, str]) -> Row:
     batch, job, etag, properties = found
-    return Row(batch, job, json.loads(properties, object_hook=_from_json), etag)
+    try:
+        values = json.loads(properties, object_hook=_from_json)
+    except (TypeError, ValueError) as error:
+        values = error
+    if not isinstance(values, dict):
+        raise JobRecordError(
+            f"job {unescape_key(job)!r} of batch {unescape_key(batch)!r} cannot be read: its "
+            f"properties are {properties!r:.60}; something other than this library has changed "
+            "the row: save the job anew, or delete it"
+        )
+    return Row(batch, job, values, etag)
 
 
 def _seconds(value: object) -> float | None:
@@ -302,17 +346,6 @@ def _conditions(query: Query) -> tuple[list[str], list[Any]]:
         where.append("(status = 'pending' OR (status = 'running' AND lease < ?))")
         arguments.append(_seconds(query.claimable_at))
     return where, arguments
-
-
-def _read_token(token: str) -> list[str]:
-    try:
-        batch, job = json.loads(token)
-    except ValueError as error:
-        raise ValueError(
-            f"continuation_token is {token!r:.60}, which is none of this store; pass on what "
-            "list_runs returned"
-        ) from error
-    return [batch, job]
 
 
 def _to_json(value: object) -> Any:

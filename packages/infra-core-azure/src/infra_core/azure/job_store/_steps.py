@@ -5,19 +5,20 @@ their results; the same steps serve Azure Table, its async twin and SQLite, so t
 differ.
 """
 
-import math
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Generic, NamedTuple, TypeVar
+from enum import Enum
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from infra_core.runtime import add_note, clock
 
+from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError
 from ._binding import RecordBinding, same_write, status_of, updated_at
 from ._entity import to_utc
 from ._keys import escape_key, unescape_key
 from ._records import JobStatus, utc_now
-from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError
+from ._rows import Backend, Query, Row, RowChangedError, RowExistsError, RowUnknownError
 
 __all__ = ["Call", "JobSteps", "drive", "drive_async"]
 
@@ -27,6 +28,7 @@ T = TypeVar("T")
 PAGE = 200
 _CLAIM_PAGE = 50
 _CLAIM_SCANS = 3
+_CENTURY = 100 * 365.25 * 24 * 3600
 
 
 class Call(NamedTuple):
@@ -39,9 +41,17 @@ class Call(NamedTuple):
 Steps = Generator[Call, Any, T]
 Planner = Callable[[Iterable[Row]], Sequence[Sequence[tuple[int, Row]]]]
 Status = JobStatus | str
+Explain = Callable[[Exception, str], Exception]
 
 
-def drive(backend: object, steps: Steps[T]) -> T:
+class AsyncBackend(Protocol):
+    """A backend whose primitives are awaited; `explain` is not."""
+
+    def explain(self, error: Exception, doing: str) -> Exception:
+        """As `Backend.explain`."""
+
+
+def drive(backend: Backend, steps: Steps[T]) -> T:
     """Carry out steps against a synchronous backend."""
     try:
         call = next(steps)
@@ -49,7 +59,7 @@ def drive(backend: object, steps: Steps[T]) -> T:
             try:
                 result = getattr(backend, call.name)(*call.args)
             except Exception as error:  # noqa: BLE001 - the steps judge
-                call = steps.throw(_noted(error, call))
+                call = steps.throw(_told(error, call, backend.explain))
             else:
                 call = steps.send(result)
     except StopIteration as stop:
@@ -57,15 +67,15 @@ def drive(backend: object, steps: Steps[T]) -> T:
         return value
 
 
-async def drive_async(backend: Callable[[Call], Awaitable[Any]], steps: Steps[T]) -> T:
+async def drive_async(backend: AsyncBackend, steps: Steps[T]) -> T:
     """Carry out steps against an asynchronous backend."""
     try:
         call = next(steps)
         while True:
             try:
-                result = await backend(call)
+                result = await getattr(backend, call.name)(*call.args)
             except Exception as error:  # noqa: BLE001 - the steps judge
-                call = steps.throw(_noted(error, call))
+                call = steps.throw(_told(error, call, backend.explain))
             else:
                 call = steps.send(result)
     except StopIteration as stop:
@@ -73,20 +83,31 @@ async def drive_async(backend: Callable[[Call], Awaitable[Any]], steps: Steps[T]
         return value
 
 
-def _noted(error: Exception, call: Call) -> Exception:
-    """Say which job an error of the service is about; the service does not."""
-    if not isinstance(error, (RowExistsError, RowChangedError, RowUnknownError)):
-        first = call.args[0]
-        if isinstance(first, Row):
-            batch_id, job_id = _ids(first)
-            add_note(error, f"while storing job {job_id!r} of batch {batch_id!r}")
-        elif isinstance(first, str):
-            job_id, batch_id = unescape_key(call.args[1]), unescape_key(first)
-            add_note(error, f"while handling job {job_id!r} of batch {batch_id!r}")
-        elif isinstance(first, list) and first:
-            batch_id = unescape_key(first[0].partition)
-            add_note(error, f"while storing {len(first)} jobs, first of batch {batch_id!r}")
+def _told(error: Exception, call: Call, explain: Explain) -> Exception:
+    """Have the backend explain an error, with the job it is about; the service does not say."""
+    if isinstance(error, RowUnknownError) and isinstance(error.__cause__, Exception):
+        error.__cause__ = explain(error.__cause__, _doing(call))
+    elif not isinstance(error, (RowExistsError, RowChangedError)):
+        told = explain(error, _doing(call))
+        if told is error:
+            add_note(error, f"while {_doing(call)}")
+        return told
     return error
+
+
+def _doing(call: Call) -> str:
+    first = call.args[0]
+    if isinstance(first, Row):
+        batch_id, job_id = _ids(first)
+        return f"storing job {job_id!r} of batch {batch_id!r}"
+    if isinstance(first, str):
+        verb = "deleting" if call.name == "delete" else "fetching"
+        return f"{verb} job {unescape_key(call.args[1])!r} of batch {unescape_key(first)!r}"
+    if isinstance(first, Query):
+        batch = first.partition
+        return "listing all jobs" if batch is None else f"listing batch {unescape_key(batch)!r}"
+    jobs = "1 job" if len(first) == 1 else f"{len(first)} jobs"
+    return f"storing {jobs} of batch {unescape_key(first[0].partition)!r}"
 
 
 class JobSteps(Generic[RecordT]):
@@ -134,6 +155,10 @@ class JobSteps(Generic[RecordT]):
 
     def save_many(self, records: Iterable[RecordT]) -> Steps[list[RecordT]]:
         """Store records in as few batches as the backend allows."""
+        if isinstance(records, (str, Mapping)) or not isinstance(records, Iterable):
+            raise TypeError(
+                f"records={records!r:.80} is no list of records: pass a list or iterator"
+            )
         saved = list(records)
         rows = [self.binding.to_row(record) for record in saved]  # all checked before any is sent
         for batch in self._plan(rows):
@@ -208,8 +233,7 @@ class JobSteps(Generic[RecordT]):
         self, batch_id: str, limit: int, token: str | None
     ) -> Steps[tuple[list[RecordT], str | None]]:
         """Return a page of records, newest first within the page."""
-        if limit < 1:
-            raise ValueError(f"limit is {limit}; ask for at least one record")
+        require_number("limit", limit, "how many records to return, 1 or more", least=1, whole=True)
         query = Query(partition=escape_key(batch_id, field="batch_id"))
         records: list[RecordT] = []
         while True:
@@ -230,15 +254,31 @@ class JobSteps(Generic[RecordT]):
         until: datetime | None,
     ) -> Query:
         """Build the query of `iter_runs`."""
-        wanted = (status,) if isinstance(status, str) else tuple(status or ())
-        if status is not None and not wanted:
-            raise ValueError("status is an empty collection, which nothing matches; pass None")
+        _check_times(since, until)
+        wanted = self._statuses(status)
         return Query(
             partition=None if batch_id is None else escape_key(batch_id, field="batch_id"),
-            statuses=tuple(str(getattr(item, "value", item)) for item in wanted),
+            statuses=wanted,
             since=None if since is None else to_utc(since),
             until=None if until is None else to_utc(until),
         )
+
+    def _statuses(self, status: Status | Iterable[Status] | None) -> tuple[str, ...]:
+        if status is None:
+            return ()
+        single = isinstance(status, (str, Enum)) or not isinstance(status, Iterable)
+        wanted = [cast("Status", status)] if single else list(status)
+        if not wanted:
+            raise ValueError("status is an empty collection, which nothing matches; pass None")
+        names = [str(getattr(item, "value", item)) for item in wanted]
+        known = self.binding.statuses
+        for item, name in zip(wanted, names, strict=True):
+            if known and name not in known:
+                raise ValueError(
+                    f"status={item!r} is none of this store's records: pass one or several of "
+                    f"{', '.join(known)}, or None for all"
+                )
+        return tuple(names)
 
     def page(self, query: Query, token: str | None) -> Steps[tuple[list[RecordT], str | None]]:
         """Return the records of the next page that match."""
@@ -305,8 +345,7 @@ class JobSteps(Generic[RecordT]):
 
     def renew(self, record: RecordT, lease_seconds: float) -> Steps[RecordT]:
         """Extend the lease of a claimed job."""
-        if not lease_seconds > 0:
-            raise ValueError(f"lease_seconds is {lease_seconds}; a lease must last a while")
+        _check_lease(lease_seconds)
         until = utc_now() + timedelta(seconds=lease_seconds)
         changed = self.binding.evolve(record, lease_until=until)
         return (yield from self.update(changed, record))
@@ -341,9 +380,28 @@ def _ids(row: Row) -> tuple[str, str]:
 
 
 def _check_claim(worker: str, lease_seconds: float, max_attempts: int | None) -> None:
-    if not worker:
-        raise ValueError("worker is empty; name the worker that will hold the job")
-    if not (lease_seconds > 0 and math.isfinite(lease_seconds)):
-        raise ValueError(f"lease_seconds is {lease_seconds}; a lease must last a finite while")
-    if max_attempts is not None and max_attempts < 1:
-        raise ValueError(f"max_attempts is {max_attempts}; allow at least one")
+    if not isinstance(worker, str) or not worker:
+        raise ValueError(f"worker={worker!r} is no name: pass text that says who will hold the job")
+    _check_lease(lease_seconds)
+    if max_attempts is not None:
+        allowed = "how often a job may be started, 1 or more, or None for no limit"
+        require_number("max_attempts", max_attempts, allowed, least=1, whole=True)
+
+
+def _check_lease(lease_seconds: float) -> None:
+    allowed = "the seconds that the worker may go on without renewing it, at most a century"
+    require_number("lease_seconds", lease_seconds, allowed, above=0, most=_CENTURY)
+
+
+def _check_times(since: datetime | None, until: datetime | None) -> None:
+    for name, value in (("since", since), ("until", until)):
+        if value is not None and not isinstance(value, datetime):
+            raise TypeError(
+                f"{name}={value!r:.80} is no datetime: pass one, best with a timezone (without, "
+                "it is taken for UTC)"
+            )
+    if since is not None and until is not None and to_utc(since) > to_utc(until):
+        raise ValueError(
+            f"since={since.isoformat()} lies after until={until.isoformat()}, so that nothing "
+            "can match: swap them"
+        )

@@ -19,6 +19,7 @@ from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError,
 from ._steps import JobSteps
 from ._sync import SyncJobStore
 from ._table_clients import acquire_client
+from ._table_errors import is_table_missing, table_error
 from ._table_rows import entity_of, etag_of, odata_filter, read_token, row_of, write_token
 
 __all__ = ["AzureTableJobStore"]
@@ -47,8 +48,8 @@ class AzureTableJobStore(SyncJobStore[RecordT]):
     Raises:
         AzureTableError: A setting is missing or malformed; the message names it.
         JobRecordError: The record type cannot be stored.
-        azure.core.exceptions.AzureError: From operations: the service refused or could not be
-            reached, after the SDK's retries.
+        TableRequestError: From operations: the service refused, after the SDK's retries.
+        TableConnectionError: From operations: it could not be reached, or its answer was lost.
     """
 
     @overload
@@ -130,6 +131,9 @@ class _TableRows:
         if release is not None:
             release()
 
+    def explain(self, error: Exception, doing: str) -> Exception:
+        return table_error(error, doing, self._config)
+
     def insert(self, row: Row) -> str:
         try:
             return etag_of(self.client().create_entity(entity_of(row)))
@@ -155,13 +159,17 @@ class _TableRows:
                 match_condition=MatchConditions.IfNotModified,
             )
         except (ResourceModifiedError, ResourceNotFoundError) as error:
+            if is_table_missing(error):
+                raise
             raise RowChangedError from error
         return etag_of(metadata)
 
     def get(self, partition: str, key: str) -> Row | None:
         try:
             return row_of(self.client().get_entity(partition, key))
-        except ResourceNotFoundError:
+        except ResourceNotFoundError as error:
+            if is_table_missing(error):
+                raise
             return None
 
     def delete(self, partition: str, key: str, etag: str | None) -> bool:

@@ -23,8 +23,9 @@ from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._protocol import StatusFilter
 from ._records import JobRecord
 from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, plan_batches
-from ._steps import Call, JobSteps, Steps, drive_async
+from ._steps import JobSteps, Steps, drive_async
 from ._table_clients import malformed, table_client_options, tolerate_refusal
+from ._table_errors import is_table_missing, table_error
 from ._table_rows import entity_of, etag_of, odata_filter, read_token, row_of, write_token
 
 if TYPE_CHECKING:
@@ -188,18 +189,14 @@ class AsyncAzureTableJobStore(Generic[RecordT]):
         await self.close()
 
     async def _run(self, steps: Steps[T]) -> T:
-        rows = self._clients.get()
-
-        async def call(primitive: Call) -> Any:
-            return await getattr(rows, primitive.name)(*primitive.args)
-
-        return await drive_async(call, steps)
+        return await drive_async(self._clients.get(), steps)
 
 
 class _AsyncTableRows:
     """The backend: primitives on rows, by the SDK's asynchronous client of one event loop."""
 
     def __init__(self, config: TableConfig, options: Mapping[str, Any]) -> None:
+        self._config = config
         self._credential: Any = None
         self._ready = False
         try:
@@ -235,6 +232,9 @@ class _AsyncTableRows:
             self._ready = True
         return self._table
 
+    def explain(self, error: Exception, doing: str) -> Exception:
+        return table_error(error, doing, self._config)
+
     async def insert(self, row: Row) -> str:
         client = await self.client()
         try:
@@ -265,6 +265,8 @@ class _AsyncTableRows:
                 match_condition=MatchConditions.IfNotModified,
             )
         except (ResourceModifiedError, ResourceNotFoundError) as error:
+            if is_table_missing(error):
+                raise
             raise RowChangedError from error
         return etag_of(metadata)
 
@@ -272,7 +274,9 @@ class _AsyncTableRows:
         client = await self.client()
         try:
             return row_of(await client.get_entity(partition, key))
-        except ResourceNotFoundError:
+        except ResourceNotFoundError as error:
+            if is_table_missing(error):
+                raise
             return None
 
     async def delete(self, partition: str, key: str, etag: str | None) -> bool:

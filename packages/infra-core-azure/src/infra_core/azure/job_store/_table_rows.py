@@ -9,7 +9,7 @@ from azure.data.tables import EdmType, EntityProperty, TableEntity
 
 from ._entity import Int64, to_utc
 from ._keys import odata_string
-from ._rows import Query, Row
+from ._rows import Query, Row, keys_of_token
 
 __all__ = [
     "CLIENT_OPTIONS",
@@ -112,11 +112,5 @@ def read_token(token: Any) -> Any:  # the SDK declares it as text, and takes a d
     """Return the SDK's continuation of a token; one of an earlier version is passed on."""
     if token is None or isinstance(token, Mapping):
         return dict(token) if token else None
-    try:
-        partition, key = json.loads(token)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"continuation_token is {token!r:.60}, which is none of this store; pass on what "
-            "list_runs returned"
-        ) from error
+    partition, key = keys_of_token(token)
     return {"PartitionKey": partition, "RowKey": key}

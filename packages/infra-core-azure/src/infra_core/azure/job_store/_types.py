@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple, NewType, TypeVar, Union
 
+from .._checks import a_kind
 from ..exceptions import JobRecordError
 from ._entity import Int64, to_utc
 
@@ -97,12 +98,17 @@ def _converter(hint: Any, where: str, in_json: bool) -> Converter:
         if found is not None:
             return found
     raise JobRecordError(
-        f"{where} is declared as {hint}, which cannot be stored and come back as it was: use text, "
-        "numbers, bool, bytes, datetime, date, time, timedelta, UUID, Decimal, Path, an enum, a "
-        "dataclass, or lists, tuples, sets and dicts of these; or give the record to_entity() "
+        f"{where} is declared as {_shown(hint)}, which cannot be stored and come back as it was: "
+        "use text, numbers, bool, bytes, datetime, date, time, timedelta, UUID, Decimal, Path, an "
+        "enum, a dataclass, or lists, tuples, sets and dicts of these; or give it to_entity() "
         "and from_entity()",
         field=where.rpartition(".")[2],
     )
+
+
+def _shown(hint: Any) -> str:
+    plain = isinstance(hint, type) and not typing.get_args(hint)
+    return hint.__name__ if plain else str(hint).replace("typing.", "")
 
 
 def _class(hint: type, where: str, in_json: bool) -> Converter | None:
@@ -164,7 +170,7 @@ def _check(kind: Any, encode: Callable[[Any], Any]) -> Callable[[Any, str], Any]
 def wrong(value: Any, path: str, wanted: str) -> typing.NoReturn:
     """Say that a field holds a value of another type than it declares."""
     raise JobRecordError(
-        f"{path} holds {value!r:.80}, a {type(value).__name__}, and is declared as {wanted}; "
+        f"{path} holds {value!r:.80}, {a_kind(value)}, and is declared as {wanted}; "
         "convert the value or change the declaration",
         field=path.partition("[")[0].partition(".")[0],
     )

@@ -1,0 +1,55 @@
+"""Checks of numbers that callers pass: one form of error for all of the package."""
+
+import math
+from numbers import Integral, Real
+
+__all__ = ["a_kind", "require_number"]
+
+
+def require_number(
+    name: str,
+    value: object,
+    allowed: str,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+    whole: bool = False,
+) -> None:
+    """Refuse what is no number or lies out of range; NaN does.
+
+    Args:
+        name: Name of the parameter.
+        value: What was passed.
+        allowed: What may be passed, in words.
+        above: It must be greater than this.
+        least: It must be at least this.
+        most: It must be at most this.
+        whole: It must be a whole number.
+
+    Raises:
+        TypeError: It is no number, or no whole one.
+        ValueError: It is out of range.
+
+    Example:
+        >>> require_number("limit", 0, "1 or more", least=1, whole=True)
+        Traceback (most recent call last):
+        ValueError: limit=0 is out of range: pass 1 or more
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+        kind = "whole number" if whole else "number"
+        raise TypeError(f"{name}={value!r:.80} is no {kind}: pass {allowed}")
+    number = float(value)
+    if not (number > above and least <= number <= most):
+        raise ValueError(f"{name}={value!r} is out of range: pass {allowed}")
+
+
+def a_kind(value: object) -> str:
+    """Return the name of a value's type with its article.
+
+    Example:
+        >>> a_kind(5), a_kind("5")
+        ('an int', 'a str')
+    """
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiouAEIO" else f"a {name}"

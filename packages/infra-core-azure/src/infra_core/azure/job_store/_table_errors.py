@@ -1,0 +1,210 @@
+"""What the Table service refused, or why there was no answer, in words of ours.
+
+The SDK's errors hold the raw answer, objects of urllib3 and aiohttp, or a page about credentials.
+Ours say what was tried, where, what the service said and what to do; they are also of the SDK's
+classes that 0.7 let through, and have its error as `__cause__`.
+"""
+
+import errno
+import socket
+import ssl
+from collections.abc import Iterator
+from typing import Any
+
+from azure.core.exceptions import (
+    AzureError,
+    ClientAuthenticationError,
+    HttpResponseError,
+    ResourceNotFoundError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+from infra_core.runtime import redact_secrets, sanitize_url
+
+from ..exceptions import AzureTableError
+from ._config import CONNECTION_VAR, TableConfig
+
+__all__ = [
+    "TableAccessError",
+    "TableConnectionError",
+    "TableNotFoundError",
+    "TableRequestError",
+    "is_table_missing",
+    "table_error",
+]
+
+
+class TableRequestError(AzureTableError, HttpResponseError):
+    """The Table service answered with an error.
+
+    Attributes:
+        status: HTTP status, 0 when none was told.
+        code: The service's error code, such as `TableNotFound`.
+        request_id: What the service calls the request, for support.
+    """
+
+    def __init__(
+        self, message: str, *, status: int = 0, code: str = "", request_id: str = ""
+    ) -> None:
+        HttpResponseError.__init__(self, message)
+        self.status = self.status_code = status
+        self.code = self.error_code = code
+        self.request_id = request_id
+
+
+class TableNotFoundError(TableRequestError, ResourceNotFoundError):
+    """There is no such table."""
+
+
+class TableAccessError(TableRequestError, ClientAuthenticationError):
+    """The service does not let us (401, 403), or there is no credential to ask with."""
+
+
+class TableConnectionError(AzureTableError, ServiceRequestError, ServiceResponseError):
+    """No answer came. Whether the service did what it was asked is not known."""
+
+    def __init__(self, message: str) -> None:
+        ServiceRequestError.__init__(self, message)
+
+
+_ACCESS = (
+    "check the account key or SAS token and whether it has expired, the role 'Storage Table Data "
+    "Contributor' of this identity, and the account's network rules"
+)
+_LATER = "the SDK has tried again in vain; try again later"
+_REMEDIES = {
+    "TableNotFound": "create the table, or close this store and open another: opening makes the "
+    "table where the credential may",
+    "TableBeingDeleted": "wait until it is gone, about 40 seconds, or choose another name",
+    "InvalidResourceName": "check that the endpoint is that of a table service, such as "
+    "https://ACCOUNT.table.core.windows.net",
+    "ServerBusy": "the SDK has tried again in vain; slow down, or use more batches",
+}
+
+
+def is_table_missing(error: HttpResponseError) -> bool:
+    """Whether a 404 is about the table rather than about a row."""
+    return _code(error) == "TableNotFound"
+
+
+def table_error(error: Exception, doing: str, config: TableConfig) -> Exception:
+    """Return the error to raise for one of the SDK's; any other is returned as it is.
+
+    Args:
+        error: What the SDK raised.
+        doing: What was tried.
+        config: Where.
+    """
+    place = f"{doing} in the job table {config.table_name!r} at {_place(config)} failed"
+    told: Exception
+    if isinstance(error, ClientAuthenticationError) and not error.status_code:
+        told = TableAccessError(f"{place}: {_credential_problem(error)}")
+    elif isinstance(error, HttpResponseError):
+        told = _refusal(error, place)
+    elif isinstance(error, (ServiceRequestError, ServiceResponseError)):
+        told = TableConnectionError(f"{place}: {_connection_problem(error)}")
+    else:
+        return error
+    told.__cause__ = error
+    return told
+
+
+def _refusal(error: HttpResponseError, place: str) -> TableRequestError:
+    status, code = error.status_code or 0, _code(error)
+    kind, remedy = TableRequestError, _REMEDIES.get(code, "")
+    if code == "TableNotFound":
+        kind = TableNotFoundError
+    elif status in (401, 403):
+        kind, remedy = TableAccessError, remedy or _ACCESS
+    elif status == 404:
+        remedy = remedy or "check the account name and the endpoint"
+    elif status >= 500 or status in (408, 429):
+        remedy = remedy or _LATER
+    text = error.message.partition("\n")[0].rstrip(".")
+    if text.startswith("Operation returned"):  # the SDK's own text, which repeats the status
+        text = error.reason or ""
+    said = redact_secrets(": ".join(part for part in (code, text) if part))
+    headers: Any = getattr(error.response, "headers", {})
+    return kind(
+        f"{place}{f' with status {status}' if status else ''}"
+        f"{f' ({said})' if said else ''}{f'; {remedy}' if remedy else ''}",
+        status=status,
+        code=code,
+        request_id=headers.get("x-ms-request-id", ""),
+    )
+
+
+def _code(error: HttpResponseError) -> str:
+    code = getattr(error, "error_code", None)
+    headers: Any = getattr(error.response, "headers", {})
+    return str(getattr(code, "value", code) or headers.get("x-ms-error-code", ""))
+
+
+def _credential_problem(error: ClientAuthenticationError) -> str:
+    if type(error).__name__ == "AzureSigningError":
+        return (
+            "the AccountKey of the connection string is not base64; copy the connection string "
+            "again from the portal, quotes and line breaks are often lost or added on the way"
+        )
+    said = redact_secrets(error.message.partition("\n")[0].rstrip("."))
+    return (
+        f"no credential ({said}); log in with `az login`, give this machine a managed identity, "
+        "set AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET, or set "
+        f"{CONNECTION_VAR} to a connection string"
+    )
+
+
+def _connection_problem(error: AzureError) -> str:
+    causes = list(_causes(error))
+    check = "check the account name and the endpoint"
+    for cause in causes:
+        if isinstance(cause, socket.gaierror) or type(cause).__name__ == "NameResolutionError":
+            return f"the host name has no address; {check}"
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                f"its certificate is not trusted ({cause.verify_message.rstrip('.')}); {check}, "
+                "this machine's clock, and its certificate authorities"
+            )
+        if isinstance(cause, ssl.SSLError):
+            # aiohttp's own class of this kind has no `reason`
+            reason = str(getattr(cause, "reason", None) or "no reason told").replace("_", " ")
+            return (
+                f"the TLS handshake failed ({reason.lower()}); check the endpoint: one that speaks "
+                "plain HTTP, such as Azurite, begins with http://"
+            )
+    number = next((c.errno for c in causes if isinstance(c, OSError) and c.errno), None)
+    if number == errno.ECONNREFUSED:
+        return f"the connection was refused; {check}, and that the service runs"
+    if any("Timeout" in type(cause).__name__ for cause in causes):
+        return "no answer in time; check the network in between and the service"
+    if number in (errno.EHOSTUNREACH, errno.ENETUNREACH):
+        return "there is no route to it; check the network in between"
+    return "the connection broke before the answer came; check the network in between"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all it was made of: HTTP libraries wrap what the socket raised."""
+    seen: set[int] = set()
+    pending: list[object] = [error]
+    while pending:
+        current = pending.pop(0)
+        if not isinstance(current, BaseException) or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        pending += [current.__cause__, current.__context__, *current.args]
+        pending += [
+            getattr(current, name, None)
+            for name in ("inner_exception", "reason", "os_error", "certificate_error")
+        ]
+
+
+def _place(config: TableConfig) -> str:
+    """The endpoint, as far as the settings tell it, and nothing that could be secret."""
+    pairs = (part.partition("=") for part in (config.connection_string or "").split(";"))
+    parts = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    endpoint = parts.get("tableendpoint") or config.resolved_table_endpoint
+    if not endpoint and "accountname" in parts:
+        suffix = parts.get("endpointsuffix", "core.windows.net")
+        endpoint = f"https://{parts['accountname']}.table.{suffix}"
+    return sanitize_url(endpoint) if endpoint else "the emulator (127.0.0.1:10002)"
