@@ -3,9 +3,11 @@
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 
+from infra_core.runtime import is_number
+
 from ._schedule import PollSchedule
 
-__all__ = ["PollingConfig"]
+__all__ = ["PollingConfig", "checked_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,7 @@ class PollingConfig:
 
     Raises:
         ValueError: A value is out of range.
-        TypeError: Statuses given as one string instead of a set.
+        TypeError: Statuses given as one string, or as anything else that is no set.
 
     Example:
         >>> config = PollingConfig(timeout=60, failure_statuses={"failed"}, backoff_multiplier=2)
@@ -58,19 +60,38 @@ class PollingConfig:
 
     def __post_init__(self) -> None:
         self.schedule()  # checks the times
-        if self.max_consecutive_errors < 0:
+        errors = self.max_consecutive_errors
+        if not (is_number(errors) and errors >= 0):
             raise ValueError(
-                f"max_consecutive_errors must be 0 or more, not {self.max_consecutive_errors}; "
-                "0 raises the first error"
+                f"max_consecutive_errors must be 0 or more, not {errors!r}; 0 raises the first "
+                "error"
             )
         for name in ("terminal_statuses", "failure_statuses"):
             statuses = getattr(self, name)
-            if isinstance(statuses, str):
+            if isinstance(statuses, (str, bytes)):
                 raise TypeError(f"{name} must be a set of statuses; write {{{statuses!r}}}")
             if statuses is not None:
-                object.__setattr__(self, name, frozenset(statuses))
+                try:
+                    object.__setattr__(self, name, frozenset(statuses))
+                except TypeError as error:
+                    raise TypeError(
+                        f"{name} must be a set of statuses, not {statuses!r}; write {{'failed'}}"
+                    ) from error
 
     def schedule(self) -> PollSchedule:
         """Return the times of this configuration."""
         names = [field.name for field in fields(PollSchedule)]
         return PollSchedule(**{name: getattr(self, name) for name in names})
+
+
+def checked_config(config: PollingConfig | None) -> PollingConfig:
+    """Return the configuration, or the default one.
+
+    Raises:
+        TypeError: It is something else, such as a dict.
+    """
+    if config is None:
+        return PollingConfig()
+    if not isinstance(config, PollingConfig):
+        raise TypeError(f"config={config!r} is no PollingConfig; pass PollingConfig(timeout=...)")
+    return config

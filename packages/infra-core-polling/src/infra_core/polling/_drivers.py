@@ -20,7 +20,7 @@ from ._fetch import (
     resolve_sync,
 )
 from ._log import logger
-from ._run import DONE, PollRun
+from ._run import DONE, PollRun, check_callable
 
 __all__ = ["drive_async", "drive_sync"]
 
@@ -39,6 +39,7 @@ def drive_sync(
     if isinstance(cancel, asyncio.Event):
         raise TypeError("cancel is an asyncio.Event, which a thread cannot wait for; "
                         "pass a threading.Event, or use the async form")  # fmt: skip
+    _check(fetch_fn, on_poll, cancel)
     with _helper(hard_timeout) as helper:
         wait = run.rules.schedule.first_wait()
         while True:
@@ -74,6 +75,7 @@ async def drive_async(
     hard_timeout: bool,
 ) -> T:
     """Poll in the calling task, or in a child of it that an `asyncio.Event` can end."""
+    _check(fetch_fn, on_poll, cancel)
     if not isinstance(cancel, asyncio.Event):
         return await _loop_async(run, fetch_fn, on_poll, cancel=cancel, hard_timeout=hard_timeout)
     if cancel.is_set():
@@ -132,6 +134,15 @@ async def _loop_async(
             _log_check(run, wait)
             if wait == DONE:
                 return response  # type: ignore[no-any-return]
+
+
+def _check(fetch_fn: object, on_poll: object, cancel: object) -> None:
+    check_callable("fetch_fn", fetch_fn)
+    if on_poll is not None:
+        check_callable("on_poll", on_poll)
+    if cancel is not None and not hasattr(cancel, "is_set"):
+        raise TypeError(f"cancel must be an event with is_set(), not of type "
+                        f"{type(cancel).__name__}; pass a threading.Event")  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any, TypeVar, overload
 
-from ._config import PollingConfig
+from ._config import PollingConfig, checked_config
 from ._outcome import PollOutcome
-from ._run import PollRules
+from ._run import PollRules, check_callable
 from ._scheduler import Scheduler
 from ._status import StatusExtractor, StatusRules
 
@@ -86,7 +86,8 @@ def poll_many_async(
         One `PollOutcome` for each job, in the order in which they end.
 
     Raises:
-        ValueError: `concurrency` or `max_active` is less than 1.
+        ValueError: `concurrency` or `max_active` is less than 1 or no whole number.
+        TypeError: `jobs` cannot be iterated over, or `cancel` is of another kind.
         Exception: What iterating over `jobs` raised.
 
     Example:
@@ -97,9 +98,22 @@ def poll_many_async(
                     print(outcome.job, outcome.response if outcome.ok else outcome.error)
     """
     for name, value in (("concurrency", concurrency), ("max_active", max_active)):
-        if value < 1:
-            raise ValueError(f"{name} must be 1 or more, not {value}")
-    config = config or PollingConfig()
+        if not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name} must be 1 or more, not {value!r}; give a whole number")
+    if not any(hasattr(jobs, method) for method in ("__iter__", "__aiter__", "__getitem__")):
+        raise TypeError(
+            f"jobs cannot be iterated over, being of type {type(jobs).__name__}; pass a list, a "
+            "generator or an asynchronous generator"
+        )
+    check_callable("fetch_fn", fetch_fn)
+    if on_poll is not None:
+        check_callable("on_poll", on_poll)
+    if cancel is not None and not isinstance(cancel, asyncio.Event):
+        raise TypeError(
+            f"cancel must be an asyncio.Event here, not of type {type(cancel).__name__}; set one "
+            "from another thread with loop.call_soon_threadsafe(event.set)"
+        )
+    config = checked_config(config)
     status = None
     if is_terminal is None:
         statuses = StatusRules(config, status_extractor)

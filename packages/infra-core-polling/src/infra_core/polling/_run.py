@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from infra_core.runtime import clock
+from infra_core.runtime import clock, is_number
 
 from ._config import PollingConfig
 from ._errors import PollingCancelledError, PollingError, PollingTimeoutError
@@ -18,12 +18,23 @@ from ._signals import (
     status_code,
 )
 
-__all__ = ["DONE", "PollRules", "PollRun"]
+__all__ = ["DONE", "PollRules", "PollRun", "check_callable"]
 
 T = TypeVar("T")
 
 DONE: Final = -1.0
 """What `PollRun.response` says in place of a wait when the response is the answer."""
+
+
+def check_callable(name: str, function: object) -> None:
+    """Refuse what cannot be called before the first check is made.
+
+    Raises:
+        TypeError: Such as the result of a function in the place of the function.
+    """
+    if not callable(function):
+        raise TypeError(f"{name} cannot be called, being of type {type(function).__name__}; pass "
+                        "a function")  # fmt: skip
 
 
 @dataclass(slots=True, kw_only=True)
@@ -53,7 +64,15 @@ class PollRules(Generic[T]):
         next_delay: Callable[[Any], float | None] | None,
         status: Callable[[Any], str | None] | None = None,
     ) -> "PollRules[T]":
-        """Combine a configuration with the callables of one call."""
+        """Combine a configuration with the callables of one call.
+
+        Raises:
+            TypeError: One of them cannot be called.
+        """
+        check_callable("is_terminal", is_terminal)
+        for name, function in (("is_transient", is_transient), ("next_delay", next_delay)):
+            if function is not None:
+                check_callable(name, function)
         schedule = config.schedule()
         steady = schedule.backoff_multiplier == 1 and schedule.jitter == 0
         return cls(
@@ -139,7 +158,7 @@ class PollRun(Generic[T]):
         if next_delay is None:  # the default, which finds nothing in a decoded body
             server_delay = None if type(response) in PLAIN_TYPES else retry_after(response)
         else:
-            server_delay = next_delay(response)
+            server_delay = self._asked(next_delay, response)
         steady = rules.steady
         # The usual case, far from the deadline, without the arithmetic of next_wait: a reserve is
         # never longer than an interval, so with two of them left nothing has to be shortened.
@@ -175,18 +194,27 @@ class PollRun(Generic[T]):
                 raise self._noted(error)
         self.last_error = error
         try:
-            wait = self._wait((rules.next_delay or retry_after)(error), now)
+            wait = self._wait(self._asked(rules.next_delay or retry_after, error), now)
         except PollingTimeoutError as timeout:
             raise timeout from error
         logger.log(
             logging.DEBUG if missing else logging.WARNING,
-            "check %d: %s, next check in %.3g s",
+            "%scheck %d: %s; next check in %.3g s",
+            "" if self.label is None else f"{self._what()}: ",
             self.attempts,
-            "not there yet (404)" if missing else type(error).__name__,
+            "not there yet (404)" if missing else _told(error),
             wait,
             extra=self.fields(wait=wait, error_type=type(error).__name__),
         )
         return wait
+
+    @staticmethod
+    def _asked(next_delay: Callable[[Any], float | None], answer: object) -> float | None:
+        """Ask the caller's function how long to wait, and refuse nonsense by name."""
+        seconds = next_delay(answer)
+        if seconds is None or type(seconds) is float or is_number(seconds):
+            return seconds
+        raise TypeError(f"next_delay returned {seconds!r}; return seconds as a number, or None")
 
     def _wait(self, server_delay: float | None, now: float) -> float:
         rules = self.rules
@@ -202,14 +230,21 @@ class PollRun(Generic[T]):
                 chance=clock.jitter(1.0) if schedule.jitter else 0.0,
             )
         if planned is None:
-            raise self.timed_out("raise timeout, or look at last_response and go on from there")
+            if self.last_response is None:
+                raise self.timed_out("allow a longer timeout, or look at last_error")
+            raise self.timed_out(
+                "allow a longer timeout, or look at last_response and go on from there"
+            )
         self.waits += 1
         wait, self.last = planned
         return wait
 
     def cut(self) -> PollingTimeoutError:
         """Return the error for a fetch that was still running at the deadline."""
-        return self.timed_out("the last check was still running and was cut")
+        return self.timed_out(
+            "the last check was still running and was cut; allow a longer timeout, or find out "
+            "why it hangs"
+        )
 
     def timed_out(self, remedy: str) -> PollingTimeoutError:
         """Return the timeout error, with everything known in it."""
@@ -282,3 +317,11 @@ class PollRun(Generic[T]):
         if self.rules.status is None or self.last_response is None:
             return None
         return self.rules.status(self.last_response)
+
+
+def _told(error: Exception) -> str:
+    """Return type and text of an error in one short line without secrets."""
+    from infra_core.runtime import redact_secrets
+
+    text = " ".join(redact_secrets(str(error)).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
+from infra_core.runtime import is_number
+
 __all__ = ["LAST_CHECK_GRACE", "PollSchedule"]
 
 LAST_CHECK_GRACE: Final = 0.05
@@ -35,23 +37,29 @@ class PollSchedule:
 
     def __post_init__(self) -> None:
         for name in ("timeout", "poll_interval", "max_backoff"):
-            # `not >` rather than `<=`: NaN is refused as well
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be more than 0 seconds, not {getattr(self, name)}")
-        if not self.backoff_multiplier >= 1:
+            value = getattr(self, name)
+            if not (is_number(value) and value > 0):
+                remedy = "; math.inf waits for ever" if name == "timeout" else ""
+                raise ValueError(f"{name} must be more than 0 seconds, not {value!r}{remedy}")
+        if not (is_number(self.backoff_multiplier) and 1 <= self.backoff_multiplier < math.inf):
             raise ValueError(
-                f"backoff_multiplier must be 1 or more, not {self.backoff_multiplier}; "
-                "1 keeps the interval, 2 doubles it each time"
+                f"backoff_multiplier must be 1 or more and finite, not "
+                f"{self.backoff_multiplier!r}; 1 keeps the interval, 2 doubles it each time"
             )
-        if not self.initial_delay >= 0:
-            raise ValueError(f"initial_delay must be 0 or more seconds, not {self.initial_delay}")
-        if not 0 <= self.jitter <= 1:
+        if not (is_number(self.initial_delay) and self.initial_delay >= 0):
             raise ValueError(
-                f"jitter must lie between 0 and 1, not {self.jitter}; 0.1 shortens waits by up "
+                f"initial_delay must be 0 or more seconds, not {self.initial_delay!r}; 0 checks at "
+                "once"
+            )
+        if not (is_number(self.jitter) and 0 <= self.jitter <= 1):
+            raise ValueError(
+                f"jitter must lie between 0 and 1, not {self.jitter!r}; 0.1 shortens waits by up "
                 "to a tenth"
             )
-        if math.isinf(self.poll_interval) or math.isinf(self.backoff_multiplier):
-            raise ValueError("poll_interval and backoff_multiplier must be finite")
+        if math.isinf(self.poll_interval):
+            raise ValueError(
+                "poll_interval must be finite, not inf; to wait once and check, use initial_delay"
+            )
 
     def interval(self, waits: int) -> float:
         """Return the wait after the check number `waits` (from 0), before jitter."""

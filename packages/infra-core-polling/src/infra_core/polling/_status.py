@@ -4,7 +4,7 @@ import enum
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
-from infra_core.runtime import trace_fields
+from infra_core.runtime import redact_secrets, trace_fields
 
 from ._config import PollingConfig
 from ._errors import PollingFailureError
@@ -68,9 +68,11 @@ def status_at(path: str) -> StatusExtractor[str | None]:
         >>> extract({"jobs": [{"state": "done"}]})
         'done'
     """
-    steps = path.split(".")
-    if not all(steps):
-        raise ValueError(f"the status path {path!r} has an empty step; write it as 'a.b.c'")
+    steps = path.split(".") if isinstance(path, str) else []
+    if not all(steps) or not steps:
+        raise ValueError(
+            f"the status path {path!r} is no text, or has an empty step; write it as 'a.b.c'"
+        )
 
     def extract(response: Any, /) -> str | None:
         value: object = response
@@ -94,7 +96,7 @@ class StatusRules:
         if extractor is None:
             self._extract: StatusExtractor[object] = extract_status
         else:
-            self._extract = status_at(extractor) if isinstance(extractor, str) else extractor
+            self._extract = extractor if callable(extractor) else status_at(extractor)
         self._terminal = _normalised(
             _TERMINAL if config.terminal_statuses is None else config.terminal_statuses
         )
@@ -133,7 +135,8 @@ class StatusRules:
         if key in self._failure:
             text = _message(response)
             raise PollingFailureError(
-                f"the job ended as {status!r}" + (f": {text}" if text else ""), response=response
+                f"the job ended as {status!r}" + (f": {redact_secrets(text)}" if text else ""),
+                response=response,
             )
         if key in self._terminal:
             return True
@@ -146,8 +149,8 @@ class StatusRules:
         if not self._warned:
             self._warned = True
             logger.warning(
-                "a response of type %s has no status; give a status_extractor if it has one "
-                "elsewhere",
+                "a response of type %s has no status, so it cannot end the poll; give a "
+                "status_extractor if it has one elsewhere",
                 type(response).__name__,
                 extra=trace_fields(),
             )

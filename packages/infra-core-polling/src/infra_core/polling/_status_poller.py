@@ -5,9 +5,9 @@ import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, TypeVar, overload
 
-from ._config import PollingConfig
+from ._config import PollingConfig, checked_config
 from ._drivers import drive_async, drive_sync
-from ._run import PollRules, PollRun
+from ._run import PollRules, PollRun, check_callable
 from ._status import StatusExtractor, StatusRules
 
 __all__ = ["StatusPoller"]
@@ -73,8 +73,9 @@ class StatusPoller(Generic[T]):
         next_delay: Callable[[Any], float | None] | None = None,
         label: str | None = None,
     ) -> None:
+        check_callable("fetch_fn", fetch_fn)
         self._fetch = fetch_fn
-        self._config = config or PollingConfig()
+        self._config = checked_config(config)
         self._label = label
         self._statuses = StatusRules(self._config, status_extractor)
         self._rules: PollRules[T] = PollRules.of(
