@@ -1,6 +1,9 @@
 """The generated parts of the documentation: made from their sources, and strict about them."""
 
 import importlib
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +102,55 @@ def test_every_public_module_stands_in_the_navigation(docs: Any) -> None:
         pages = [name for package in docs.PACKAGES for name in docs.reference(package, tree)]
     assert len(pages) > 30
     assert [name for name in pages if name not in navigation] == []
+
+
+PROOF = re.compile(r" <!-- proof: (.*) --> \|$")
+# Folder, file, classes, function, the id of the case.
+NODE = re.compile(r"(?:[^:\[]*/)?(test_\w+\.py)::(?:\w+::)*(\w+)(?:\[(.*)\])?$")
+PROVEN = {
+    "docs/pages/faults.md": [
+        "## A download",
+        "## An upload or a download of a blob",
+        "## A whole run",
+    ],
+    "packages/infra-core-http/README.md": ["### What is retried"],
+}
+
+
+def rows_of(page: str) -> list[str]:
+    """The rows of the tables below the headings of a page that promise what faults do."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    rows = []
+    for heading in PROVEN[page]:
+        assert text.count(f"\n{heading}\n") == 1, heading
+        part = text.split(f"\n{heading}\n")[1].split("\n## ")[0].split("\n### ")[0]
+        table = [line for line in part.splitlines() if line.startswith("|")]
+        assert len(table) > 2, heading
+        rows += table[2:]
+    return rows
+
+
+@pytest.mark.parametrize("page", PROVEN)
+def test_each_row_of_a_fault_table_names_tests_that_exist(page: str) -> None:
+    """`file::test`, or `file::test[words]` for the cases of it whose ids hold the words."""
+    proofs = {row: PROOF.search(row) for row in rows_of(page)}
+    assert [row for row, proof in proofs.items() if proof is None] == []
+    named = {name.strip() for proof in proofs.values() if proof for name in proof[1].split(";")}
+    paths = {
+        file: next(iter([*ROOT.glob(f"packages/*/tests/{file}"), *ROOT.glob(f"*/{file}")]), None)
+        for file in {name.partition("::")[0] for name in named}
+    }
+    assert [file for file, path in paths.items() if path is None] == []
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *map(str, paths.values())],
+        cwd=ROOT, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    nodes = [match.groups("") for line in done.stdout.splitlines() if (match := NODE.match(line))]
+
+    def exists(name: str) -> bool:
+        test, _, words = name.removesuffix("]").partition("[")
+        file, _, function = test.partition("::")
+        return any(node[:2] == (file, function) and words in node[2] for node in nodes)
+
+    assert sorted(name for name in named if not exists(name)) == []

@@ -252,7 +252,7 @@ class Batch:
         url, attempt, wait, cause = (
             getattr(record, name, None) for name in ("url", "attempt", "wait", "cause")
         )
-        cause = without_url(str(cause), str(url))
+        cause = " ".join(without_url(str(cause), str(url)).split())[:300]
         text = f"{url}: attempt {attempt} failed, next in {wait:.2f} s ({cause})"
         self._services.reporter.line("retry", text, "yellow")
         self._note("retry", url=url, attempt=attempt, wait=wait, cause=cause)
