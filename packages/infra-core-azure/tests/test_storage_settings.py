@@ -74,6 +74,46 @@ def test_every_option_has_a_variable_and_names_it_when_malformed(name: str) -> N
         AzureStorageSettings.from_env(env={f"AZURE_STORAGE_{name}": "-1"})
 
 
+@pytest.mark.parametrize(
+    ("variable", "text", "told"),
+    [
+        ("TIMEOUT", "nan", "=nan is out of range; set it to a number of seconds above 0, or unset"),
+        ("TIMEOUT", "inf", "=inf is out of range"),
+        ("BACKOFF", "inf", "=inf is out of range; set it to a number of seconds, 0 or more"),
+        ("DEADLINE", "soon", "='soon' is not a number; .* above 0, or unset it for no bound"),
+        ("BLOCK_SIZE", "8MiB", "='8MiB' is not a whole number; set it to a whole number of bytes"),
+        ("CONCURRENCY", "0", "=0 is out of range; set it to a whole number from 1 to 1024"),
+        ("MAX_RETRIES", "1.5", "='1.5' is not a whole number.* default of 4"),
+    ],
+)
+def test_numbers_of_the_environment(variable: str, text: str, told: str) -> None:
+    """The variable, what it holds, what it may hold, and what happens without it."""
+    with pytest.raises(ConfigurationError, match=f"^APP_AZURE_STORAGE_{variable}{told}"):
+        AzureStorageSettings.from_env_with_prefix(
+            "APP", env={f"APP_AZURE_STORAGE_{variable}": text}
+        )
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_retries": "5"}, {"max_retries": 1.5}, {"timeout": None}, {"concurrency": True},
+     {"deadline": "x"}, {"backoff": float("nan")}],
+)  # fmt: skip
+def test_options_of_another_kind(options: dict[str, Any]) -> None:
+    """Refused by name and value, as a configuration error and as a value error."""
+    (name,) = options
+    with pytest.raises(ConfigurationError, match=f"^{name}=.* is out of range; pass a") as raised:
+        TransferOptions(**options)
+    assert isinstance(raised.value, ValueError)
+
+
+def test_pair_in_the_place_of_settings() -> None:
+    """`from_env()` returns two values, which is easily forgotten."""
+    pair: Any = AzureStorageSettings.from_env(env={})
+    with pytest.raises(TypeError, match=r"settings is a tuple; .*settings, mode ="):
+        AzureStorageClient.from_settings(pair, "strict")
+
+
 def test_missing_settings_by_mode(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     """strict raises with the variables to set; best-effort says so once; dev-skip is quiet."""
     settings, _ = AzureStorageSettings.from_env_with_prefix("APP", env={})
@@ -117,9 +157,27 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"account_name": "acc", "sas_token": "sv=1"}, "no signature"),
     ({"account_name": "acc", "blob_endpoint": "http://1.2.3.4/acc"}, "not https"),
     ({"account_name": "acc", "blob_endpoint": "https://b.blob.core.windows.net"}, "account 'b'"),
-    ({"blob_endpoint": "https://acc.blob.core.windows.net/?sig=SECRET"}, "AZURE_STORAGE_SAS_TOKEN"),
+    (
+        {"blob_endpoint": "https://acc.blob.core.windows.net/?sig=SECRET"},
+        "setting .sas_token",
+    ),
     ({"blob_endpoint": "https://user:SECRET@acc.blob.core.windows.net"}, "user name or password"),
     ({"account_name": "acc", "prefix": "a/../b"}, "prefix='a/../b'"),
+    ({"account_name": "acc", "prefix": "p" * 2000}, "prefix='p{79} cannot start blob names"),
+    ({"connection_string": "AccountName=acc;AccountKey="}, "AccountKey in .* is empty"),
+    ({"connection_string": f"AccountName=A!;AccountKey={KEY}"}, "AccountName='A!' in connection"),
+    (
+        {"connection_string": f"{CONNECTION};BlobEndpoint=http://h:99999"},
+        "99999.*Port out of",
+    ),
+    ({"connection_string": "AccountName=acc;SharedAccessSignature=sv=1"}, "holds no signature"),
+    ({"connection_string": b"AccountKey=SECRET"}, "connection_string is a bytes; pass a str"),
+    ({"account_name": "acc", "sas_token": "https://acc.x/?sig=SECRET"}, "a whole URL; set it to"),
+    ({"account_name": "acc", "sas_token": "sv=1&\nsig=SECRET"}, "line breaks.*copy it again"),
+    ({"account_name": "acc", "container": 5}, "container is an int; pass a str"),
+    ({"account_name": "acc", "options": {"timeout": 1}}, "options is a dict; pass a TransferOp"),
+    ({"blob_endpoint": "acc"}, r"blob_endpoint \('acc'\) is no http"),
+    ({"blob_endpoint": "https://acc.blob.core.windows.net/box"}, "has a path; the container has"),
 ]
 
 

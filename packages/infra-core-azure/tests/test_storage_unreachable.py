@@ -333,7 +333,7 @@ def test_proxy_that_refuses_is_told(
     monkeypatch.setenv("HTTPS_PROXY", f"http://user:pass@127.0.0.1:{refusing}")
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
-    text = refusal(make("https://acc.blob.core.windows.net", max_retries=2))
+    text = refusal(make("https://blobs.example", max_retries=2))
     assert f"the proxy 127.0.0.1:{refusing} refused the connection (3 attempts)" in text
     assert text.endswith("check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
 

@@ -5,8 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
+from .._checks import a_kind
 from ..exceptions import ConfigurationError
-from ._connection_string import check_endpoint, parse_connection_string
+from ._connection_string import (
+    ACCOUNT,
+    AZURE_HOST,
+    check_endpoint,
+    check_sas,
+    parse_connection_string,
+)
 from ._options import TransferOptions
 from ._settings import AzureStorageSettings, StorageMode
 
@@ -14,8 +21,6 @@ __all__ = ["_AzureStorageConfig", "missing_settings", "resolve_config"]
 
 # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
 _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*|\$root|\$web|\$logs")
-_ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
-_AZURE_HOST = re.compile(r"([a-z0-9]+)(?:-secondary)?(?:\.z\d+)?\.blob\.(?:core|storage)\..+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,7 @@ class _AzureStorageConfig:
 
 def missing_settings(settings: AzureStorageSettings) -> str | None:
     """What is missing for a configuration to exist, as a sentence with the remedy, or `None`."""
+    _check_types(settings)
     call = settings.variable
     if not settings.container:
         return (
@@ -75,6 +81,25 @@ def missing_settings(settings: AzureStorageSettings) -> str | None:
             "DefaultAzureCredential"
         )
     return None
+
+
+def _check_types(settings: AzureStorageSettings) -> None:
+    """Refuse values of another type by their setting's name; secrets are not shown."""
+    if not isinstance(settings, AzureStorageSettings):
+        raise TypeError(
+            f"settings is {a_kind(settings)}; pass AzureStorageSettings "
+            "(from_env() returns a pair: settings, mode = AzureStorageSettings.from_env())"
+        )
+    kinds: dict[str, type] = dict.fromkeys(_TEXTS, str)
+    for name, kind in {**kinds, "options": TransferOptions}.items():
+        value = getattr(settings, name)
+        if not isinstance(value, kind) and (value is not None or kind is not str):
+            raise ConfigurationError(
+                f"{settings.variable(name)} is {a_kind(value)}; pass a {kind.__name__}"
+            )
+
+
+_TEXTS = ("container", "connection_string", "account_name", "blob_endpoint", "prefix", "sas_token")
 
 
 def resolve_config(settings: AzureStorageSettings, mode: StorageMode) -> _AzureStorageConfig | None:
@@ -99,7 +124,7 @@ def resolve_config(settings: AzureStorageSettings, mode: StorageMode) -> _AzureS
     container = settings.container or ""
     if not _CONTAINER.fullmatch(container):
         raise ConfigurationError(
-            f"{settings.variable('container')}={container!r} is no container name; use 3 to 63 "
+            f"{settings.variable('container')}={container!r:.80} is no container name; use 3 to 63 "
             "lower-case letters, digits and single hyphens, beginning and ending with a letter "
             "or digit"
         )
@@ -143,25 +168,21 @@ def _from_connection_string(settings: AzureStorageSettings, container: str) -> _
 def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStorageConfig:
     call = settings.variable
     account = settings.account_name
-    sas = (settings.sas_token or "").lstrip("?") or None
-    if sas is not None and "sig=" not in sas:
-        raise ConfigurationError(
-            f"{call('sas_token')} holds no signature (sig=...); copy the whole token"
-        )
+    sas = check_sas(settings.sas_token, call("sas_token")) if settings.sas_token else None
     if settings.blob_endpoint:
         endpoint = settings.blob_endpoint.rstrip("/")
-        check_endpoint(endpoint, call("blob_endpoint"))
-        host = _AZURE_HOST.fullmatch(urlsplit(endpoint).hostname or "")
+        check_endpoint(endpoint, call("blob_endpoint"), call("sas_token"))
+        host = AZURE_HOST.fullmatch(urlsplit(endpoint).hostname or "")
         if account and host and host[1] != account.removesuffix("-secondary"):
             raise ConfigurationError(
                 f"{call('account_name')}={account!r} contradicts {call('blob_endpoint')}, which "
                 f"is of account {host[1]!r}; unset one of them"
             )
     else:
-        if not _ACCOUNT.fullmatch(account or ""):
+        if not ACCOUNT.fullmatch(account or ""):
             raise ConfigurationError(
-                f"{call('account_name')}={account!r} is no account name; use 3 to 24 lower-case "
-                f"letters and digits, or set {call('blob_endpoint')} to the whole endpoint"
+                f"{call('account_name')}={account!r:.80} is no account name; use 3 to 24 "
+                f"lower-case letters and digits, or set {call('blob_endpoint')} to the endpoint"
             )
         endpoint = f"https://{account}.blob.core.windows.net"
     if sas is None and not endpoint.startswith("https:"):
@@ -191,7 +212,7 @@ def _clean_prefix(settings: AzureStorageSettings) -> str:
     reason = unsafe_reason(prefix) if prefix else None
     if reason:
         raise ConfigurationError(
-            f"{settings.variable('prefix')}={settings.prefix!r} cannot start blob names: "
+            f"{settings.variable('prefix')}={settings.prefix!r:.80} cannot start blob names: "
             f"{reason}; use plain names joined by single slashes"
         )
     return prefix

@@ -2,12 +2,14 @@
 
 import base64
 import binascii
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["ConnectionParts", "check_endpoint", "parse_connection_string"]
+__all__ = ["ConnectionParts", "check_endpoint", "check_sas", "parse_connection_string"]
 
 # The emulator's account and key, published by Microsoft:
 # https://learn.microsoft.com/azure/storage/common/storage-use-azurite
@@ -15,6 +17,8 @@ _DEVELOPMENT_ACCOUNT = "devstoreaccount1"
 _DEVELOPMENT_KEY = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
+ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
+AZURE_HOST = re.compile(r"([a-z0-9]+)(?:-secondary)?(?:\.z\d+)?\.blob\.(?:core|storage)\..+")
 _EXAMPLE = (
     "DefaultEndpointsProtocol=https;AccountName=...;AccountKey=...;EndpointSuffix=core.windows.net"
 )
@@ -51,12 +55,15 @@ def parse_connection_string(text: str, variable: str) -> ConnectionParts:
     sas = values.get("sharedaccesssignature")
     if key is not None:
         try:
-            base64.b64decode(key, validate=True)
+            whole = bool(base64.b64decode(key, validate=True))
         except (binascii.Error, ValueError):
+            whole = False
+        if not whole:
             raise ConfigurationError(
-                f"the AccountKey in {variable} is not base64; copy the whole connection string "
-                "again, quotes and line breaks are often lost or added on the way"
-            ) from None
+                f"the AccountKey in {variable} is {'not base64' if key else 'empty'}; copy the "
+                "whole connection string again, quotes and line breaks are often lost or added on "
+                "the way"
+            )
     if key is not None and sas is not None:
         raise ConfigurationError(
             f"{variable} holds both an AccountKey and a SharedAccessSignature; keep one of them"
@@ -68,25 +75,36 @@ def parse_connection_string(text: str, variable: str) -> ConnectionParts:
         )
     if key is not None and not account:
         raise ConfigurationError(f"{variable} holds an AccountKey but no AccountName; add it")
-    endpoint = values.get("blobendpoint")
+    endpoint = _endpoint(values, variable)
+    if sas is not None:
+        sas = check_sas(sas, f"the SharedAccessSignature in {variable}")
+    return ConnectionParts(endpoint.rstrip("/"), account or None, key, sas)
+
+
+def _endpoint(values: Mapping[str, str], variable: str) -> str:
+    """The blob service's endpoint, named as a whole or by its parts."""
+    endpoint, account = values.get("blobendpoint"), values.get("accountname")
     if endpoint:
-        check_endpoint(endpoint, f"the BlobEndpoint in {variable}")
+        check_endpoint(endpoint, f"BlobEndpoint in {variable}", "SharedAccessSignature beside it")
     elif account:
         protocol = values.get("defaultendpointsprotocol", "https").lower()
         if protocol not in ("http", "https"):
             raise ConfigurationError(
                 f"DefaultEndpointsProtocol={protocol} in {variable} is unknown; use https"
             )
+        if not ACCOUNT.fullmatch(account):
+            raise ConfigurationError(
+                f"AccountName={account!r:.80} in {variable} is no account name; use 3 to 24 "
+                "lower-case letters and digits, or add BlobEndpoint"
+            )
         suffix = values.get("endpointsuffix", "core.windows.net")
         endpoint = f"{protocol}://{account}.blob.{suffix}"
-        check_endpoint(endpoint, f"AccountName and EndpointSuffix in {variable}")
+        check_endpoint(endpoint, f"EndpointSuffix in {variable}", "SharedAccessSignature beside it")
     else:
         raise ConfigurationError(
             f"{variable} holds neither AccountName nor BlobEndpoint; add one of them"
         )
-    return ConnectionParts(
-        endpoint.rstrip("/"), account or None, key, sas.lstrip("?") if sas else None
-    )
+    return endpoint
 
 
 def _split(text: str, variable: str) -> dict[str, str]:
@@ -120,7 +138,7 @@ def _development(values: dict[str, str], variable: str) -> ConnectionParts:
             "it; keep one form"
         )
     host = values.get("developmentstorageproxyuri", "http://127.0.0.1")
-    check_endpoint(host, f"DevelopmentStorageProxyUri in {variable}")
+    check_endpoint(host, f"DevelopmentStorageProxyUri in {variable}", "no setting beside it")
     return ConnectionParts(
         f"{host.rstrip('/')}:10000/{_DEVELOPMENT_ACCOUNT}",
         _DEVELOPMENT_ACCOUNT,
@@ -129,24 +147,56 @@ def _development(values: dict[str, str], variable: str) -> ConnectionParts:
     )
 
 
-def check_endpoint(url: str, what: str) -> None:
-    """Refuse an endpoint that is no plain http(s) URL.
+def check_sas(token: str, what: str) -> str:
+    """A SAS token without what often stands around it.
 
     Raises:
-        ConfigurationError: Names `what` and the remedy, never a query, which could hold a SAS.
+        ConfigurationError: It is none; names `what` and the remedy, never the token.
+    """
+    token = token.strip().lstrip("?&")
+    if "://" in token.partition("=")[0]:
+        raise ConfigurationError(
+            f"{what} is a whole URL; set it to the part after the '?', and the endpoint by itself"
+        )
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError(
+            f"{what} holds blanks, line breaks or other characters that no token has; copy it again"
+        )
+    if "sig=" not in token:
+        raise ConfigurationError(f"{what} holds no signature (sig=...); copy the whole token")
+    return token
+
+
+def check_endpoint(url: str, what: str, sas_setting: str) -> None:
+    """Refuse an endpoint that is no plain http(s) URL.
+
+    Args:
+        url: The endpoint.
+        what: Where it came from.
+        sas_setting: Where a SAS token belongs instead.
+
+    Raises:
+        ConfigurationError: Names `what`, the value and the remedy, never a query or user name,
+            which could be secret.
     """
     remedy = "use https://ACCOUNT.blob.core.windows.net or http://127.0.0.1:10000/devstoreaccount1"
+    shown = "" if "@" in url else f" ({url.partition('?')[0]!r:.120})"
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ConfigurationError(f"{what} is no URL; {remedy}") from None
+    except ValueError as error:
+        raise ConfigurationError(f"{what}{shown} is no URL ({error}); {remedy}") from None
     if parts.scheme not in ("http", "https") or not host or any(c.isspace() for c in url):
-        raise ConfigurationError(f"{what} is no http(s) URL; {remedy}")
+        raise ConfigurationError(f"{what}{shown} is no http(s) URL; {remedy}")
     if parts.username or parts.password:
         raise ConfigurationError(f"{what} holds a user name or password; remove them; {remedy}")
     if parts.query or parts.fragment:
         raise ConfigurationError(
-            f"{what} has a query; put a SAS token in its own setting (AZURE_STORAGE_SAS_TOKEN) "
-            f"and keep the endpoint plain: {remedy}"
+            f"{what}{shown} has a query behind it; put a SAS token in its own setting "
+            f"({sas_setting}) and keep the endpoint plain: {remedy}"
+        )
+    if AZURE_HOST.fullmatch(host) and parts.path.strip("/"):
+        raise ConfigurationError(
+            f"{what}{shown} has a path; the container has a setting of its own, so end the "
+            "endpoint after the host"
         )

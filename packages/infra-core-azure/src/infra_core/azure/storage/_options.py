@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from infra_core.runtime import RetryPolicy
 
@@ -13,6 +14,37 @@ MIB = 1024 * 1024
 MAX_BLOCKS = 50_000  # https://learn.microsoft.com/rest/api/storageservices/put-block-list
 _MAX_BLOCK_SIZE = 4000 * MIB  # the same page: what one block may hold
 _SLOWEST = 32 * 1024  # bytes a second; a link slower than this counts as dead
+
+
+class _Rule(NamedTuple):
+    """What an option may be."""
+
+    least: float
+    most: float
+    allowed: str
+    whole: bool = False
+
+    def allows(self, value: float) -> bool:
+        """Whether a number is in range; NaN is not, nor what is infinite."""
+        return self.least <= value <= self.most and value < float("inf")
+
+
+_SOME_TIME = _Rule(5e-324, float("inf"), "a number of seconds above 0")  # any but 0
+_WAIT = _Rule(0, float("inf"), "a number of seconds, 0 or more")
+_MANY = _Rule(1, 1024, "a whole number from 1 to 1024", whole=True)
+_RULES = {
+    "max_retries": _Rule(0, float("inf"), "a whole number, 0 or more", whole=True),
+    "backoff": _WAIT,
+    "max_backoff": _WAIT,
+    "deadline": _SOME_TIME,
+    "connect_timeout": _SOME_TIME,
+    "timeout": _SOME_TIME,
+    "block_size": _Rule(
+        1024, _MAX_BLOCK_SIZE, f"a whole number of bytes from 1024 to {_MAX_BLOCK_SIZE}", whole=True
+    ),
+    "block_concurrency": _MANY,
+    "concurrency": _MANY,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,19 +81,13 @@ class TransferOptions:
     concurrency: int = 32
 
     def __post_init__(self) -> None:
-        for name in ("max_retries", "backoff", "max_backoff"):
-            if not getattr(self, name) >= 0:
-                raise _invalid(name, getattr(self, name), "0 or more")
-        for name in ("connect_timeout", "timeout"):
-            if not 0 < getattr(self, name) < float("inf"):
-                raise _invalid(name, getattr(self, name), "a number of seconds above 0")
-        if self.deadline is not None and not self.deadline > 0:
-            raise _invalid("deadline", self.deadline, "a number of seconds above 0, or nothing")
-        if not 1024 <= self.block_size <= _MAX_BLOCK_SIZE:
-            raise _invalid("block_size", self.block_size, f"1024 to {_MAX_BLOCK_SIZE} bytes")
-        for name in ("block_concurrency", "concurrency"):
-            if not 1 <= getattr(self, name) <= 1024:
-                raise _invalid(name, getattr(self, name), "1 to 1024")
+        for name, rule in _RULES.items():
+            value = getattr(self, name)
+            if value is None and name == "deadline":
+                continue
+            kinds = int if rule.whole else (int, float)
+            if isinstance(value, bool) or not isinstance(value, kinds) or not rule.allows(value):
+                raise _InvalidOptionError(name, value, rule.allowed)
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -94,29 +120,26 @@ class TransferOptions:
             text = env.get(variable, "").strip()
             if not text:
                 continue
-            kind = int if field.type in (int, "int") else float
+            rule = _RULES[field.name]
             try:
-                values[field.name] = kind(text)
+                values[field.name] = int(text) if rule.whole else float(text)
             except ValueError:
-                kind_name = "a whole number" if kind is int else "a number"
+                kind = "a whole number" if rule.whole else "a number"
+                usual = "no bound" if field.default is None else f"the default of {field.default}"
                 raise ConfigurationError(
-                    f"{variable}={text!r} is not {kind_name}; set it to {kind_name} or unset it "
-                    f"for the default of {field.default}"
+                    f"{variable}={text!r:.80} is not {kind}; set it to {rule.allowed}, or unset it "
+                    f"for {usual}"
                 ) from None
         try:
             return cls(**values)  # type: ignore[arg-type]
         except _InvalidOptionError as error:
             raise ConfigurationError(
-                f"{stem}{error.option.upper()}={error.value} is out of range; set it to "
-                f"{error.allowed}"
+                f"{stem}{error.option.upper()}={error.value!r:.80} is out of range; set it to "
+                f"{error.allowed}, or unset it"
             ) from None
 
 
 class _InvalidOptionError(ConfigurationError, ValueError):
     def __init__(self, option: str, value: object, allowed: str) -> None:
         self.option, self.value, self.allowed = option, value, allowed
-        super().__init__(f"{option}={value!r} is out of range; pass {allowed}")
-
-
-def _invalid(option: str, value: object, allowed: str) -> _InvalidOptionError:
-    return _InvalidOptionError(option, value, allowed)
+        super().__init__(f"{option}={value!r:.80} is out of range; pass {allowed}")

@@ -33,14 +33,14 @@ def parse_mode(text: str | None, variable: str = "mode") -> StorageMode:
     Raises:
         ValueError: It names no mode; lists those there are.
     """
-    name = (text or "").strip().lower().replace("_", "-")
+    name = str(text or "").strip().lower().replace("_", "-")
     if not name:
         return "strict"
     try:
         return _MODES[name]
     except KeyError:
         raise ValueError(
-            f"{variable}={text!r} is no storage mode; use strict, best-effort or dev-skip"
+            f"{variable}={text!r:.80} is no storage mode; use strict, best-effort or dev-skip"
         ) from None
 
 
@@ -167,11 +167,11 @@ class AzureStorageSettings:
             ValueError: The prefix cannot start a variable's name, or the mode is unknown.
             ConfigurationError: A number is malformed or out of range.
         """
-        stem = prefix.strip().rstrip("_")
+        stem = str(prefix or "").strip().rstrip("_")
         if not _PREFIX.fullmatch(stem):
             raise ValueError(
-                f"prefix={prefix!r} cannot start the name of a variable; use letters, digits and "
-                "underscores, such as 'CRAWLER'"
+                f"prefix={prefix!r:.80} cannot start the name of a variable; use letters, "
+                "digits and underscores, such as 'CRAWLER'"
             )
         stem += "_AZURE_STORAGE_"
         return cls.from_env(
