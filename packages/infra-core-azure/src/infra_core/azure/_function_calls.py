@@ -3,11 +3,13 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from infra_core.runtime import add_note, clock, sanitize_url
 
+from ._checks import require_number
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
     from infra_core.http import AsyncHttpClient
 
-__all__ = ["FunctionCaller", "RequestOptions", "read_environment"]
+__all__ = ["FunctionCaller", "RequestOptions", "checked_url", "read_environment"]
 
 BASE_URL_VAR = "AZURE_FUNCTION_BASE_URL"
 API_KEY_VAR = "AZURE_FUNCTION_API_KEY"
@@ -53,6 +55,18 @@ class RequestOptions:
     deadline: float | None = None
     max_bytes: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, (allowed, bounds) in _NUMBERS.items():
+            value = getattr(self, name)
+            # httpx.Timeout is the one that is no number; it has looked at its own.
+            if value is not None and not hasattr(value, "connect"):
+                require_number(name, value, f"{allowed}, or None for that of the client", **bounds)
+        if isinstance(self.retry_statuses, (str, int)):
+            raise TypeError(
+                f"retry_statuses={self.retry_statuses!r} is no collection: pass one of HTTP "
+                "statuses, such as {429, 503}"
+            )
+
     def over(self, base: "RequestOptions") -> "RequestOptions":
         """Return these options, completed by others where they say nothing."""
         names = self.__dataclass_fields__
@@ -62,6 +76,15 @@ class RequestOptions:
         )
 
 
+_NUMBERS: Mapping[str, tuple[str, dict[str, Any]]] = {
+    "timeout": ("seconds above 0", {"above": 0}),
+    "delay": ("seconds, 0 to a day", {"least": 0, "most": 86_400}),
+    "max_retries": ("a number of retries, 0 or more", {"least": 0, "whole": True}),
+    "backoff": ("seconds, 0 or more", {"least": 0}),
+    "max_backoff": ("seconds, 0 or more", {"least": 0}),
+    "deadline": ("seconds above 0", {"above": 0}),
+    "max_bytes": ("a number of bytes, 0 or more", {"least": 0, "whole": True}),
+}
 _DEFAULTS = RequestOptions(delay=0.0, max_retries=2, backoff=1.0, max_backoff=60.0)
 
 
@@ -72,6 +95,7 @@ def read_environment(
 
     Raises:
         ConfigurationError: The variable of the base URL is not set.
+        ValueError: It is set to no usable URL.
     """
     source = os.environ if env is None else env
     if api_key_env is None and base_url_env == BASE_URL_VAR:
@@ -83,7 +107,7 @@ def read_environment(
             "https://my-app.azurewebsites.net"
         )
     api_key = (source.get(api_key_env) or "").strip() if api_key_env else ""
-    return base_url, api_key or None
+    return checked_url(base_url, base_url_env), api_key or None
 
 
 class FunctionCaller:
@@ -100,14 +124,14 @@ class FunctionCaller:
         options: RequestOptions | None,
         cold_start_grace: float,
     ) -> None:
-        self.base_url = _checked_base_url(base_url)
-        if not cold_start_grace >= 0:
-            raise ValueError(f"cold_start_grace is {cold_start_grace}; give 0 seconds or more")
+        self.base_url = checked_url(base_url, "base_url")
+        require_number("cold_start_grace", cold_start_grace, "seconds, 0 or more", least=0)
+        _check_key(api_key)
         self._origin = _origin(urlsplit(self.base_url))
         self._api_key = api_key
         self._headers = dict(default_headers or {})
         base = RequestOptions(timeout=timeout).over(_DEFAULTS)
-        self._options = base if options is None else options.over(base)
+        self._options = _completed(options, base)
         self._given = http_client
         self._own: AsyncHttpClient | None = None
         self._grace = cold_start_grace
@@ -131,6 +155,8 @@ class FunctionCaller:
 
     def url(self, path: str) -> str:
         """Return the URL of a path below the base URL; an absolute URL is what it is."""
+        if not isinstance(path, str):
+            raise TypeError(f"path={path!r:.80} is no path: pass text, such as '/api/run'")
         if path.lower().startswith(("http://", "https://")):
             return path
         path = path.lstrip("/")  # never `//host`, which would name another one
@@ -151,7 +177,7 @@ class FunctionCaller:
         from infra_core.http import request_async
 
         url = self.url(path)
-        chosen = self._options if options is None else options.over(self._options)
+        chosen = _completed(options, self._options)
         own_headers = self._merged(url, headers)
 
         async def once(**changes: Any) -> httpx.Response:
@@ -183,7 +209,24 @@ class FunctionCaller:
                 from ._function_outcome import FunctionOutcomeUnknown
 
                 raise FunctionOutcomeUnknown(method.upper(), url, error) from error
+            self._advise(error, url, own_headers)
             raise
+
+    def _advise(self, error: "httpx.HTTPStatusError", url: str, headers: Mapping[str, str]) -> None:
+        """Add what to do about an answer of the app that has a likely cause."""
+        parts, status = urlsplit(url), error.response.status_code
+        if _origin(parts) != self._origin or "code=" in parts.query:
+            return
+        if status in (401, 403):
+            sent = any(name.lower() == KEY_HEADER for name in headers)
+            told = "refused the key that was sent" if sent else "wants a key, and none was sent"
+            add_note(error, f"the function app {told}: check api_key ({API_KEY_VAR})")
+        elif status == 404:
+            add_note(
+                error,
+                "no function answers at this path: check it (most begin with /api/) and the "
+                "app's log, or give cold_start_grace to an app that takes time to start",
+            )
 
     async def _through_cold_start(self, once: Any, chosen: RequestOptions) -> "httpx.Response":
         """Try again while the app is not there yet.
@@ -231,7 +274,11 @@ class FunctionCaller:
             self._warm = True  # the grace was used, or another answer came
             if is_cold(error):
                 waited = clock.monotonic() - started
-                add_note(error, f"the function app did not start within {waited:.0f} s of grace")
+                add_note(
+                    error,
+                    f"the function app did not start within {waited:.1f} s: check its log, or "
+                    f"raise cold_start_grace ({self._grace:g} s now)",
+                )
             raise
         self._warm = True
         return response
@@ -244,8 +291,13 @@ class FunctionCaller:
             return response.json()
         except ValueError as error:
             kind = response.headers.get("content-type", "no content type")
-            add_note(error, f"{sanitize_url(str(response.url))} answered {kind}, not JSON")
-            raise
+            raise JSONDecodeError(
+                f"{sanitize_url(str(response.url))} answered {response.status_code} with {kind}, "
+                f"which is no JSON ({getattr(error, 'msg', error)}): check the path, or take the "
+                "answer as it is with request()",
+                getattr(error, "doc", ""),
+                getattr(error, "pos", 0),
+            ) from None
 
     def _merged(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
         merged: dict[str, str] = {}
@@ -261,31 +313,67 @@ class FunctionCaller:
         return merged
 
 
-def _checked_base_url(base_url: str) -> str:
-    if not base_url or not base_url.strip():
+def _completed(options: RequestOptions | None, base: RequestOptions) -> RequestOptions:
+    if options is None:
+        return base
+    if not isinstance(options, RequestOptions):
+        raise TypeError(
+            f"options={options!r:.80} is no RequestOptions: pass RequestOptions(timeout=30) or such"
+        )
+    return options.over(base)
+
+
+def _check_key(api_key: str | None) -> None:
+    if api_key is None or (
+        isinstance(api_key, str) and api_key.isascii() and api_key.isprintable()
+    ):
+        return
+    raise ValueError(
+        "api_key is no key (its value is not shown): pass the text of a function, host or master "
+        "key, without line breaks or characters outside of ASCII"
+    )
+
+
+def checked_url(url: str, name: str) -> str:
+    """Return a URL without slash at its end.
+
+    Args:
+        url: The URL of an app, or below it.
+        name: The parameter or variable it comes from, for the error.
+
+    Raises:
+        ValueError: It is none, or holds a query, fragment, user name or password.
+    """
+    if not isinstance(url, str) or not url.strip():
+        given = "" if url is None or isinstance(url, str) else f" and {url!r:.80} is none"
         raise ValueError(
-            "base_url is required: give the URL of the function app, such as "
+            f"{name} is required{given}: give the URL of the function app, such as "
             "https://my-app.azurewebsites.net"
         )
-    base_url = base_url.strip()
-    shown = sanitize_url(base_url)
+    url = url.strip()
+    shown = sanitize_url(url)
     try:
-        parts = urlsplit(base_url)
+        parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port
-    except ValueError as error:
-        raise ValueError(f"base_url {shown!r} is no URL: {error}") from error
+        usable = usable and parts.port != 0 and not any(char.isspace() for char in url)
+    except ValueError:
+        usable = False
     if not usable:
         raise ValueError(
-            f"base_url {shown!r} is no URL of a function app: it must begin with https:// (or "
-            "http://) and name a host"
+            f"{name} {shown!r} is no URL of a function app: it must begin with https:// (or "
+            "http://) and name a host, such as https://my-app.azurewebsites.net"
         )
     if parts.query or parts.fragment:
         raise ValueError(
-            f"base_url {shown!r} has a query or fragment: give the URL without it, and a key that "
+            f"{name} {shown!r} has a query or fragment: give the URL without it, and a key that "
             "stood in it as api_key"
         )
-    return base_url.rstrip("/")
+    if parts.username or parts.password:
+        raise ValueError(
+            f"{name} {shown!r} holds a user name or password: give the URL without them, and a "
+            "key as api_key"
+        )
+    return url.rstrip("/")
 
 
 def _origin(parts: SplitResult) -> tuple[str, str, int | None]:

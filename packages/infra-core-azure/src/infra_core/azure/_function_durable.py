@@ -4,8 +4,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from infra_core.runtime import sanitize_url
+from infra_core.runtime import redact_secrets, sanitize_url
 
+from ._checks import a_kind, require_number
 from ._durable import (
     DurableInstance,
     DurableStatus,
@@ -14,7 +15,7 @@ from ._durable import (
     read_status,
     terminate_url,
 )
-from ._function_calls import FunctionCaller, RequestOptions
+from ._function_calls import FunctionCaller, RequestOptions, checked_url
 from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 
 __all__ = ["DurableCaller", "wait_for_completion", "wait_for_completion_async"]
@@ -25,6 +26,7 @@ OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
 
 # One question is one request: the poll itself decides about the next, by the body, not the status.
 _ASK_ONCE = RequestOptions(max_retries=0, retry_statuses=())
+_LONGEST = 86_400  # seconds between two questions; more is a mistake
 # Telling an instance to end twice does no harm.
 _TELL = RequestOptions(idempotent=True)
 
@@ -70,8 +72,11 @@ class DurableCaller:
 
         from infra_core.polling import PollingTimeoutError, poll_until_async
 
-        if isinstance(instance, str):
-            instance = DurableInstance(status_url=self._calls.url(instance))
+        require_number("timeout", timeout, "seconds above 0", above=0)
+        require_number(
+            "poll_interval", poll_interval, "seconds above 0, up to a day", above=0, most=_LONGEST
+        )
+        instance = self._instance(instance)
         url = instance.status_url
         if url is None:
             if instance.finished is None:
@@ -106,6 +111,17 @@ class DurableCaller:
             raise failure_of(status, url)
         return status
 
+    def _instance(self, instance: "DurableInstance | str") -> DurableInstance:
+        if isinstance(instance, str) and instance.strip():
+            return DurableInstance(status_url=self._calls.url(instance))
+        if isinstance(instance, DurableInstance):
+            return instance
+        what = "empty" if isinstance(instance, str) else a_kind(instance)
+        raise TypeError(
+            f"instance is {what}: pass the DurableInstance that start() returned, or its status "
+            "URL as text"
+        )
+
     async def _timed_out(
         self,
         instance: DurableInstance,
@@ -124,14 +140,21 @@ class DurableCaller:
         else:
             seen = "its state was never told" if last is None else f"it is {last.runtime_status}"
         terminated = False
-        remedy = "it goes on; wait again with wait_for_completion(error.status_url)"
+        again = "wait again with wait_for_completion(error.status_url)"
+        remedy = f"it goes on; {again}"
+        if last is None:
+            remedy = f"whether it runs is not known; check the status URL and the app, then {again}"
         if terminate:
             try:
                 terminated = await self.terminate(instance, f"not done within {timeout:g} s")
             except Exception as failure:  # noqa: BLE001 - the timeout is what the caller must see
                 remedy = f"telling it to end failed ({type(failure).__name__}), so it may go on"
                 _log.warning(
-                    "could not terminate %s", sanitize_url(url), extra={"url": sanitize_url(url)}
+                    "could not terminate %s: %s: %s; terminate it in the portal if it must end",
+                    sanitize_url(url),
+                    type(failure).__name__,
+                    redact_secrets(str(failure)),
+                    extra={"url": sanitize_url(url)},
                 )
             else:
                 remedy = "it was told to end" if terminated else "it had just ended"
@@ -147,8 +170,7 @@ class DurableCaller:
         """Tell an instance to end; see `AzureFunctionAsyncClient.terminate`."""
         import httpx
 
-        if isinstance(instance, str):
-            instance = DurableInstance(status_url=self._calls.url(instance))
+        instance = self._instance(instance)
         if instance.terminate_url is not None:
             url = terminate_url(instance.terminate_url, reason, is_status_url=False)
         elif instance.status_url is not None:
@@ -191,8 +213,9 @@ async def wait_for_completion_async(
         JobNotFoundError: As there.
         ValueError: `status_url` is no absolute URL.
     """
+    plain = status_url.partition("?")[0] if isinstance(status_url, str) else status_url
     calls = FunctionCaller(
-        status_url.partition("?")[0],
+        checked_url(plain, "status_url"),
         api_key=None,
         timeout=request_timeout,
         http_client=None,

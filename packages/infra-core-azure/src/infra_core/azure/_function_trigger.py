@@ -1,5 +1,6 @@
 """Trigger a batch: schedule it in a function app, follow it to its end, write what came of it."""
 
+import logging
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -22,6 +23,8 @@ __all__ = [
     "trigger_batch_async",
     "write_summary",
 ]
+
+_log = logging.getLogger("infra_core.azure.client")
 
 OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
 
@@ -141,12 +144,16 @@ async def trigger_batch_async(
         httpx.HTTPError: It could not be scheduled, or followed; the summary says so.
         AzureServiceError: As before.
     """
+    if payload is not None and not isinstance(payload, Mapping):
+        raise TypeError(f"payload={payload!r:.80} is no mapping: pass a dict of JSON types")
     run = _Run(client, args, terminate_on_timeout, on_started, on_poll)
     body = {"batchId": args.batch_id, "concurrency": args.concurrency, **(payload or {})}
+    failed = True
     try:
         await run.schedule(path, body)
         if args.poll:
             await run.follow()
+        failed = False
     finally:
         summary = run.summary()
         target: Path | None = getattr(args, "summary_file", None)
@@ -154,7 +161,20 @@ async def trigger_batch_async(
             import asyncio
 
             # in a thread: a storage client that blocks must not hold up this loop
-            await asyncio.to_thread(write_summary, target, summary, storage=storage)
+            try:
+                await asyncio.to_thread(write_summary, target, summary, storage=storage)
+            except Exception as error:
+                # Of two errors only one comes through: what came of the batch is worth more.
+                _log.error(
+                    "the summary %s was not written (%s); batch %r: %s, instance %r",
+                    target,
+                    sanitize_text(error),
+                    summary.batch_id,
+                    summary.status,
+                    summary.instance_id,
+                )
+                if not failed:
+                    raise
     return summary
 
 

@@ -43,7 +43,7 @@ def add_azure_service_arguments(
         include_summary: Whether to add `--summary-file`.
         summary_help: Help of `--summary-file`.
     """
-    parser.add_argument("batch_id", help="batch that the jobs belong to")
+    parser.add_argument("batch_id", type=_batch_id, help="batch that the jobs belong to")
     parser.add_argument(
         "--base-url",
         type=str,
@@ -88,14 +88,26 @@ def add_azure_service_arguments(
 
 
 def _positive_int(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more; give one")
     return number
 
 
 def _positive_float(text: str) -> float:
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
     if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0; give one")
     return number
+
+
+def _batch_id(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is no name; give the batch one")
+    return text

@@ -31,7 +31,14 @@ def bootstrap_logging(
     Args:
         level: Least severe level to show.
         logger_names: Loggers to set to that level as well.
+
+    Raises:
+        TypeError: `logger_names` is one text, whose letters would be taken for names.
     """
+    if isinstance(logger_names, str):
+        raise TypeError(
+            f"logger_names={logger_names!r} is one name: pass a list, [{logger_names!r}]"
+        )
     logging.basicConfig(
         level=level,
         format="%(asctime)s %(levelname)s [%(name)s] %(message)s",
@@ -60,11 +67,18 @@ def json_response(
         TypeError: The payload holds what JSON does not know.
     """
     functions = _azure_functions()
+    try:
+        body = json.dumps(payload, ensure_ascii=False, indent=2)
+    except TypeError as error:
+        raise TypeError(
+            f"the payload cannot be written as JSON ({error}): convert such values, with str() or "
+            "isoformat() for example"
+        ) from None
     given = dict(headers or {})
     if not any(name.lower() == "cache-control" for name in given):
         given["Cache-Control"] = "no-store"
     return functions.HttpResponse(
-        body=json.dumps(payload, ensure_ascii=False, indent=2),
+        body=body,
         status_code=int(status),
         mimetype="application/json",
         charset="utf-8",

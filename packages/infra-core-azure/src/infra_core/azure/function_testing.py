@@ -166,11 +166,18 @@ class FunctionsHost:
 
     def instances(self, path: str) -> list[str]:
         """Return the ids of the instances that were started at a path."""
-        return [instance.id for instance in self._starters[path].instances]
+        return [instance.id for instance in self._starter(path).instances]
 
     def termination_reason(self, path: str) -> str | None:
         """Return why the newest instance of a path was terminated, `None` if it was not."""
-        return self._starters[path].instances[-1].reason
+        started = self._starter(path).instances
+        return started[-1].reason if started else None
+
+    def _starter(self, path: str) -> _Starter:
+        if path not in self._starters:
+            known = ", ".join(map(repr, self._starters)) or "none"
+            raise LookupError(f"no orchestrator was added at {path!r}; added were: {known}")
+        return self._starters[path]
 
     def status_url(self, instance_id: str) -> str:
         """Return the status URL of an instance, key included."""
