@@ -25,6 +25,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from ._checks import require_number
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -78,12 +80,14 @@ class AzuriteServer:
         startup_timeout: float = 60.0,
         env: Mapping[str, str] | None = None,
     ) -> None:
+        allowed = "seconds above 0, at most a day"
+        require_number("startup_timeout", startup_timeout, allowed, above=0, most=86_400)
         self.account_name = _ACCOUNT
         self.account_key = _KEY
         self.blob_url = ""
         self.queue_url = ""
         self.table_url = ""
-        self._folder = folder
+        self._folder = None if folder is None else Path(folder)
         self._own_folder: str | None = None
         self._startup_timeout = startup_timeout
         self._env = dict(os.environ if env is None else env)
@@ -101,6 +105,10 @@ class AzuriteServer:
         self, *, blob_url: str | None = None, table_url: str | None = None
     ) -> str:
         """Connection string with other endpoints, such as those of a proxy in between."""
+        if not self.blob_url:
+            raise AzuriteUnavailable(
+                "Azurite has no endpoints before it is started; use it in a with block, or start()"
+            )
         return (
             f"DefaultEndpointsProtocol=http;AccountName={_ACCOUNT};AccountKey={_KEY};"
             f"BlobEndpoint={blob_url or self.blob_url};QueueEndpoint={self.queue_url};"
@@ -118,7 +126,7 @@ class AzuriteServer:
             self._own_folder = tempfile.mkdtemp(prefix="azurite-")
             location = Path(self._own_folder)
         else:
-            location.mkdir(parents=True, exist_ok=True)
+            _make_folder(location, "the folder for its data")
         arguments = [
             *command,
             *("--blobHost", "127.0.0.1", "--blobPort", "0"),
@@ -154,11 +162,14 @@ class AzuriteServer:
         self._reader = threading.Thread(target=self._read, name="azurite-output", daemon=True)
         self._reader.start()
         if not self._ready.wait(self._startup_timeout) or not self.blob_url:
+            what = f"did not answer within startup_timeout={self._startup_timeout:g} s"
+            if self._ready.is_set():  # its output has ended, so it has, or is about to
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    what = f"ended with exit code {self._process.wait(5)} before it answered"
             self.stop()
             said = "\n".join(self._output) or "(it said nothing)"
             raise AzuriteUnavailable(
-                f"Azurite did not answer within {self._startup_timeout:g} s; run "
-                f"{' '.join(command)!r} by hand to see why. Its output:\n{said}"
+                f"Azurite {what}; run {' '.join(command)!r} by hand to see why. Its output:\n{said}"
             )
         return self
 
@@ -238,11 +249,20 @@ def find_azurite(env: Mapping[str, str] | None = None) -> list[str]:
     folder = _cache_folder(settings) / f"azurite-{AZURITE_VERSION}"
     script = folder / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
     if not script.is_file():
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder.parent, "the cache folder (INFRA_CORE_CACHE)")
         with _locked(folder.with_name(folder.name + ".lock")):
             if not script.is_file():  # another process may have been faster
                 _install(folder, settings)
     return _with_node(script, settings)
+
+
+def _make_folder(folder: Path, what: str) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise AzuriteUnavailable(
+            f"{what}, {str(folder)!r}, cannot be made ({error.strerror}); choose another"
+        ) from error
 
 
 def _install(folder: Path, env: Mapping[str, str]) -> None:

@@ -27,7 +27,8 @@ def call_strictly(method: Callable[..., Any], *args: object) -> Any:
     if inspect.iscoroutine(result):
         result.close()
         raise TypeError(
-            f"{method!r} is asynchronous; uploads of monitoring run in a thread of their own, "
+            f"{getattr(method, '__qualname__', repr(method))}() is asynchronous; uploads of "
+            "monitoring run in a thread of their own, "
             "so pass a client with synchronous methods"
         )
     return result

@@ -6,12 +6,13 @@ import threading
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infra_core.fs import write_json_atomic
-from infra_core.runtime import clock
+from infra_core.runtime import clock, redact_secrets
 
+from .._checks import require_number
 from ._fork import reset_in_child
 from ._heartbeat_upload import BeatUploads, HeartbeatUploader
 from ._loop_lag import LoopLagProbe, running_loop
@@ -28,6 +29,7 @@ HEARTBEAT_FILE = Path("_state") / "heartbeat.json"
 """Where the heartbeat lies below the storage root."""
 
 _LAG_PROBE_SECONDS = 1.0
+_YEAR = 366 * 24 * 3600
 _log = logging.getLogger("infra_core.azure.monitoring")
 
 
@@ -73,7 +75,8 @@ class HeartbeatMonitor:
         stop_timeout: Seconds that `stop` waits for the last upload.
 
     Raises:
-        ValueError: When the interval or a timeout is not positive.
+        ValueError: The interval or a timeout is out of range.
+        TypeError: It is no number.
 
     Example:
         ::
@@ -112,8 +115,13 @@ class HeartbeatMonitor:
         loop: "asyncio.AbstractEventLoop | None" = None,
         stop_timeout: float = 10.0,
     ) -> None:
-        _require_positive("interval_seconds", interval_seconds)
-        _require_positive("slug_timeout_seconds", slug_timeout_seconds)
+        allowed = "seconds above 0, at most a year"
+        require_number("interval_seconds", interval_seconds, allowed, above=0, most=_YEAR)
+        if slug_timeout_seconds is not None:
+            allowed = "seconds above 0, or None for no limit"
+            require_number("slug_timeout_seconds", slug_timeout_seconds, allowed, above=0)
+        require_number("force_first_slug_delay", force_first_slug_delay, "seconds")
+        require_number("stop_timeout", stop_timeout, "seconds, 0 to a year", least=0, most=_YEAR)
         self.path = Path(storage_root) / HEARTBEAT_FILE
         self._interval = interval_seconds
         self._slug_timeout = slug_timeout_seconds
@@ -166,10 +174,15 @@ class HeartbeatMonitor:
             slug: The item at work; `None` between items.
 
         Raises:
+            TypeError: The slug is no text.
             RuntimeError: The storage client is not usable.
             Exception: The failure of an earlier upload, once.
             OSError: The beat cannot be written to the local disk.
         """
+        if not isinstance(slug, (str, int, NoneType)):  # numbers were never refused
+            raise TypeError(
+                f"slug={slug!r:.80} is no text: pass str() of it, or None between items"
+            )
         with self._wake:
             self._set_slug_now(slug)
             self._wake.notify_all()
@@ -283,8 +296,10 @@ class HeartbeatMonitor:
             if self._written["sequence"] > uploaded["sequence"]:
                 try:
                     write_json_atomic(self.path, self._written, durable=False)
-                except OSError:
-                    _log.warning("the heartbeat could not be written", exc_info=True)
+                except OSError as error:
+                    _log.warning(
+                        "the heartbeat could not be written: %s: %s", type(error).__name__, error
+                    )
 
     # The thread
 
@@ -354,7 +369,7 @@ class HeartbeatMonitor:
     def _keep_error(self, error: Exception) -> None:
         with self._wake:
             self._error = error
-        _log.error("the heartbeat failed: %s: %s", type(error).__name__, error)
+        _log.error("the heartbeat failed: %s: %s", type(error).__name__, redact_secrets(str(error)))
         self._tell(error)
 
     def _tell(self, error: Exception) -> None:
@@ -389,11 +404,6 @@ class HeartbeatMonitor:
     def _after_fork(self) -> None:
         self._make_locks()
         self._uploads.reset()
-
-
-def _require_positive(name: str, value: float | None) -> None:
-    if value is not None and not value > 0:
-        raise ValueError(f"{name}={value!r} must be a positive number of seconds")
 
 
 def _utc_now() -> datetime:

@@ -11,6 +11,7 @@ from typing import Any
 
 from infra_core.runtime import clock
 
+from .._checks import a_kind, require_number
 from ._heartbeat import HEARTBEAT_FILE
 from ._process import is_running
 
@@ -94,25 +95,35 @@ def read_heartbeat(
     Returns:
         The verdict. A missing or unreadable file is dead, and `reason` says so.
 
+    Raises:
+        ValueError: A limit is negative or NaN.
+        TypeError: A limit is no number.
+
     Example:
         >>> read_heartbeat("/nonexistent").state.value
         'dead'
     """
+    for name, limit in (("stale_after", stale_after), ("max_loop_lag", max_loop_lag)):
+        if limit is not None:
+            require_number(name, limit, "seconds, 0 or more, or None for the default", least=0)
     path = Path(path)
     if path.is_dir():
         path = path / HEARTBEAT_FILE
     try:
         beat = json.loads(path.read_bytes())
         if not isinstance(beat, dict):
-            raise ValueError(f"it holds {type(beat).__name__} instead of an object")
+            raise ValueError(f"it holds {a_kind(beat)} instead of an object")
         timestamp = _aware(datetime.fromisoformat(str(beat["timestamp"]).replace("Z", "+00:00")))
     except FileNotFoundError:
         return _dead(path, f"there is no heartbeat at {path}: the run never started, or elsewhere")
     except OSError as error:
-        return _dead(path, f"the heartbeat cannot be read: {error}")
+        why = error.strerror or type(error).__name__
+        return _dead(path, f"{path} cannot be read ({why}): check the path and its permissions")
     except KeyError:
         return _dead(path, f"{path} is no heartbeat: it has no timestamp")
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return _dead(path, f"{path} is no heartbeat: it holds no JSON")
+    except ValueError as error:
         return _dead(path, f"{path} is no heartbeat: {error}")
     now = utc_now() if utc_now else datetime.fromtimestamp(clock.time(), tz=timezone.utc)
     # A writer whose clock is ahead of ours has beaten just now.

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from infra_core.runtime import redact_secrets
+
 from ..exceptions import ConfigurationError
 from ._envelope import MAX_NAME, MAX_PROPERTIES, MAX_VALUE, Item, shorten
 from ._ingestion import Answer
@@ -76,7 +78,11 @@ class ExporterTransport:
         try:
             result = self._ready_exporter().export(items)
         except Exception as error:  # noqa: BLE001 - a foreign library in our thread
-            _log.warning("the exporter of Azure Monitor failed: %s", type(error).__name__)
+            _log.warning(
+                "the exporter of Azure Monitor failed: %s: %s",
+                type(error).__name__,
+                redact_secrets(str(error)),
+            )
             return Answer(-1, error=f"otel_{type(error).__name__}")
         if result is LogRecordExportResult.SUCCESS:
             return Answer(200)
@@ -93,13 +99,20 @@ class ExporterTransport:
         if self._exporter is None:
             from azure.monitor.opentelemetry.exporter import AzureMonitorLogExporter
 
-            self._exporter = AzureMonitorLogExporter.from_connection_string(
-                self._connection_string,
-                # In all, seconds instead of the minutes of azure-core's defaults: while it tries
-                # again the queue fills up. Then its offline storage takes over.
-                retry_total=3,
-                retry_backoff_max=5,
-            )
+            try:
+                self._exporter = AzureMonitorLogExporter.from_connection_string(
+                    self._connection_string,
+                    # In all, seconds instead of the minutes of azure-core's defaults: while it
+                    # tries again the queue fills up. Then its offline storage takes over.
+                    retry_total=3,
+                    retry_backoff_max=5,
+                )
+            except ValueError as error:
+                raise ConfigurationError(
+                    "the exporter of Azure Monitor refuses the Application Insights connection "
+                    f"string ({redact_secrets(str(error)).rstrip('.')}): copy the whole string "
+                    "from the resource's overview page into APPLICATIONINSIGHTS_CONNECTION_STRING"
+                ) from None
         return self._exporter
 
 

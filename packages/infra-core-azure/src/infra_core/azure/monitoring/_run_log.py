@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import clock, trace_fields
 
+from .._checks import require_number
 from ._log_file import LogFile
 from ._plain import Bounds, plain_mapping
 from ._run_log_mirror import RunLogMirror, RunLogUploader
@@ -57,7 +58,8 @@ class RunLogWriter:
         max_blocks: Blocks after which the mirror goes on with another blob; Azure allows 50,000.
 
     Raises:
-        ValueError: When a limit is not positive, or `max_blocks` above 50,000.
+        ValueError: A limit is out of range.
+        TypeError: A limit is no number, or `labels` is no mapping.
 
     Example:
         >>> log = RunLogWriter(Path(tempfile.mkdtemp()), azure_client=None)
@@ -80,6 +82,8 @@ class RunLogWriter:
         max_blocks: int = 49_000,
     ) -> None:
         _check_limits(max_bytes, keep, mirror_interval, max_blocks)
+        if labels is not None and not isinstance(labels, Mapping):
+            raise TypeError(f"labels={labels!r:.80} is no mapping: pass a dict, or None for none")
         root = Path(storage_root)
         self._utc_now = utc_now
         self._labels = {
@@ -211,12 +215,14 @@ def _shrink(entry: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
 def _check_limits(
     max_bytes: int | None, keep: int | None, mirror_interval: float, max_blocks: int
 ) -> None:
-    if max_bytes is not None and max_bytes < 1024:
-        raise ValueError(f"max_bytes={max_bytes!r} is below 1024: pass more, or None for no limit")
-    if keep is not None and keep < 1:
-        raise ValueError(f"keep={keep!r} must be at least 1: the newest rotated file gives the "
-                         "next its number; pass None to keep all")  # fmt: skip
-    if not 0 < mirror_interval <= 60:
-        raise ValueError(f"mirror_interval={mirror_interval!r} must be above 0 and at most 60 s")
-    if not 1 <= max_blocks <= 50_000:
-        raise ValueError(f"max_blocks={max_blocks!r} must be 1 to 50,000, the limit of Azure")
+    if max_bytes is not None:
+        allowed = "a number of bytes, 1024 or more, or None for no limit"
+        require_number("max_bytes", max_bytes, allowed, least=1024)
+    if keep is not None:
+        # The newest rotated file gives the next its number.
+        allowed = "how many rotated files to keep, 1 or more, or None for all"
+        require_number("keep", keep, allowed, least=1, whole=True)
+    allowed = "seconds above 0, at most 60"
+    require_number("mirror_interval", mirror_interval, allowed, above=0, most=60)
+    allowed = "1 to 50,000 blocks, the limit of Azure"
+    require_number("max_blocks", max_blocks, allowed, least=1, most=50_000, whole=True)

@@ -230,7 +230,7 @@ class RunLogMirror:
         # Every second failure of an outage is as good as the first: log at 1, 2, 4, 8...
         if failures & (failures + 1) == 0:
             _log.warning(
-                "run log mirror failed %d time(s), the lines wait in %s: %s: %s",
+                "run log mirror failed (try %d), the lines wait in %s until it works: %s: %s",
                 failures + 1,
                 self._log.path,
                 type(error).__name__,

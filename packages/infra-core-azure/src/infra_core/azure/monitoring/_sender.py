@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from infra_core.runtime import RetryPolicy, clock
 
+from .._checks import require_number
 from ._fork import reset_in_child
 from ._ingestion import Answer, Verdict, judge
 
@@ -63,6 +64,10 @@ class SenderLimits:
         idle_seconds: Time without items after which the thread ends, until the next one.
         exit_seconds: Time that delivery may take when the interpreter ends.
         retry: Retries of a batch. A `Retry-After` above `max_backoff` ends them.
+
+    Raises:
+        ValueError: A bound is out of range.
+        TypeError: It is no number.
     """
 
     queue_items: int = 8_192
@@ -73,6 +78,34 @@ class SenderLimits:
     idle_seconds: float = 60.0
     exit_seconds: float = 5.0
     retry: RetryPolicy = _RETRY
+
+    def __post_init__(self) -> None:
+        for name in ("queue_items", "queue_bytes", "batch_items", "batch_bytes"):
+            value = getattr(self, name)
+            require_number(name, value, "a whole number of 1 or more", least=1, whole=True)
+        for name in ("batch_seconds", "idle_seconds", "exit_seconds"):
+            allowed = "seconds, 0 to a day"
+            require_number(name, getattr(self, name), allowed, least=0, most=86_400)
+        if not isinstance(self.retry, RetryPolicy):
+            raise TypeError(f"retry={self.retry!r:.80} is no RetryPolicy: pass RetryPolicy(...)")
+
+
+# By the beginning of a reason.
+_REMEDIES = (
+    ("queue_full", "they come faster than they leave: raise SenderLimits.queue_items"),
+    ("quota", "the quota or daily cap of Application Insights is used up: raise it in the portal"),
+    ("retries_exhausted", "check the network and the IngestionEndpoint of the connection string"),
+    ("http_413", "make the events smaller"),
+    ("http_", "check the connection string: key and endpoint must be of one resource"),
+    ("item_", "check the connection string: key and endpoint must be of one resource"),
+    ("closed", "track no events after close()"),
+    ("unencodable", "the log has the error of each"),
+)  # fmt: skip
+
+
+def _remedy(reason: str) -> str:
+    found = (remedy for sign, remedy in _REMEDIES if reason.startswith(sign))
+    return next(found, "the log has the cause")
 
 
 class Transport(Protocol[E_contra]):
@@ -382,7 +415,14 @@ class Sender(Generic[T, E]):
         with self._changed:
             losses, self._unlogged = self._unlogged, {}
         for reason, count in losses.items():
-            _log.warning("telemetry: %d event(s) lost so far, reason %s", count, reason)
+            events = "event" if count == 1 else "events"
+            _log.warning(
+                "telemetry: %d %s lost so far, reason %s; %s",
+                count,
+                events,
+                reason,
+                _remedy(reason),
+            )
 
     def _pending(self) -> int:
         return len(self._queue) + self._in_flight
@@ -399,9 +439,12 @@ class Sender(Generic[T, E]):
         if pending and not self.flush(self._limits.exit_seconds):
             stats = self.stats()
             _log.warning(
-                "telemetry: %d event(s) undelivered at exit, dropped: %s",
+                "telemetry: %d %s undelivered at exit, dropped: %s; call close() before the end, "
+                "or raise SenderLimits.exit_seconds (%g s now)",
                 stats.pending,
+                "event" if stats.pending == 1 else "events",
                 dict(stats.dropped_by_reason) or "none",
+                self._limits.exit_seconds,
             )
 
     def _after_fork(self) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from infra_core.runtime import clock, trace_fields
 
+from .._checks import a_kind
 from ._envelope import MAX_VALUE, Item, encode_item
 from ._plain import Bounds, plain_mapping, plain_text, without_secrets
 from ._sender import Sender, SenderLimits, TelemetryStats
@@ -87,6 +88,8 @@ class TelemetryClient:
                 stacklevel=2,
             )
             config = TelemetryConfig.from_env()
+        if not isinstance(config, TelemetryConfig):  # its value may hold a key
+            raise TypeError(f"config is {a_kind(config)}: pass TelemetryConfig(connection_string)")
         self.config = config
         self.service_name = service_name
         self._logger = logging.getLogger(logger_name or "infra_core.azure.telemetry")
@@ -210,8 +213,13 @@ class TelemetryClient:
         line["level"] = logging.getLevelName(level)
         try:
             self._journal.write("telemetry", **line)
-        except OSError:
-            self._logger.warning("a telemetry event is missing from the journal", exc_info=True)
+        except OSError as error:
+            self._logger.warning(
+                "telemetry event %r is missing from the journal: %s: %s",
+                payload["event"],
+                type(error).__name__,
+                error,
+            )
 
 
 def _own_exporter(config: TelemetryConfig, limits: SenderLimits) -> _Exporter:

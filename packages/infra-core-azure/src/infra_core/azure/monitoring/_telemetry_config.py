@@ -3,9 +3,13 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import NoneType
 from typing import Literal
 from urllib.parse import urlsplit
 
+from infra_core.runtime import sanitize_url
+
+from .._checks import a_kind
 from ..exceptions import ConfigurationError
 
 __all__ = ["Backend", "Ingestion", "TelemetryConfig"]
@@ -46,7 +50,7 @@ class TelemetryConfig:
             with the own sender when there is a connection string and logs otherwise.
 
     Raises:
-        ConfigurationError: The backend is unknown.
+        ConfigurationError: The backend is unknown, or the connection string is no text.
     """
 
     connection_string: str | None = None
@@ -60,6 +64,10 @@ class TelemetryConfig:
             raise ConfigurationError(
                 f"telemetry backend {self.backend!r} is unknown: choose one of "
                 f"{', '.join(_BACKENDS)}"
+            )
+        if not isinstance(self.connection_string, (str, NoneType)):
+            raise ConfigurationError(
+                f"the connection string is {a_kind(self.connection_string)}: pass text, or None"
             )
 
     def __repr__(self) -> str:
@@ -147,11 +155,18 @@ class TelemetryConfig:
                 "whole string from the resource's overview page into " + _CONNECTION
             )
         endpoint = parts.get("ingestionendpoint") or _from_suffix(parts) or _DEFAULT_ENDPOINT
-        split = urlsplit(endpoint)
-        if split.scheme not in {"http", "https"} or not split.hostname:
+        try:
+            split = urlsplit(endpoint)
+            usable = split.scheme in {"http", "https"} and bool(split.hostname)
+            usable = usable and split.port != 0 and not (split.query or split.username)
+        except ValueError:
+            usable = False
+        if not usable:
             raise ConfigurationError(
-                f"IngestionEndpoint={endpoint!r} of the Application Insights connection string is "
-                "no URL: it looks like https://westeurope-1.in.applicationinsights.azure.com/"
+                f"IngestionEndpoint={sanitize_url(endpoint)!r} of the Application Insights "
+                "connection string is no plain URL: it looks like "
+                "https://westeurope-1.in.applicationinsights.azure.com/; copy the whole string "
+                f"from the resource's overview page into {_CONNECTION}"
             )
         return Ingestion(key=key, url=endpoint.rstrip("/") + _TRACK)
 

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from infra_core.runtime import redact_secrets
+
 __all__ = ["TELEMETRY_EVENTS", "TelemetryEvent", "check_identifier", "check_metadata", "to_event"]
 
 
@@ -57,7 +59,8 @@ def check_identifier(name: str, value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise ValueError(
-        f"{name} must be a string when provided, not {type(value).__name__}: pass str({name})"
+        f"{name} must be a string when provided, not {type(value).__name__} ({value!r:.80}): "
+        f"pass str({name})"
     )
 
 
@@ -70,8 +73,11 @@ def check_metadata(value: object) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise ValueError(f"metadata must be a mapping when provided, not {type(value).__name__}")
+        raise ValueError(
+            f"metadata must be a mapping when provided, not {type(value).__name__} "
+            f"({redact_secrets(f'{value!r:.80}')}): pass a dict"
+        )
     for key in value:
         if not isinstance(key, str):
-            raise ValueError(f"metadata keys must be strings, {key!r} is not")
+            raise ValueError(f"metadata keys must be strings, {key!r:.80} is not: pass str(key)")
     return value
