@@ -312,6 +312,41 @@ def test_cancelled_download_leaves_no_partial_file(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_folder_of_any_size_is_walked_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small folders by name, larger ones as they come; nothing is left out or told twice."""
+    from infra_core.azure.storage import _local_tree
+
+    monkeypatch.setattr(_local_tree, "_SORTED", 10)
+    expected = {}
+    for folder, count in (("small", 9), ("even", 10), ("large", 25), ("large/below", 3)):
+        for number in range(count):
+            expected[f"{folder}/{number:02}"] = b""
+    write(tmp_path, expected)
+    walked = [file.name for file, _ in _local_tree.walk_tree(tmp_path, lambda _: True)]
+    assert sorted(walked) == sorted(expected)
+    small = [name for name in walked if name.startswith("small/")]
+    assert small == sorted(small)
+    wire = MemoryWire()
+    wire.put("small/00", b"")
+    report, _ = run(wire, "down", tmp_path, delete=True)
+    assert report.deleted == len(expected) - 1
+    assert files_of(tmp_path) == {"small/00": b""}
+
+
+def test_many_unsafe_names_are_told_one_by_one(tmp_path: Path) -> None:
+    """All of them to the hook, the first hundred in the error, the first thousand in the report."""
+    wire = MemoryWire()
+    for number in range(1100):
+        wire.put(f"bad\\{number:04}", b"x")
+    with pytest.raises(UnsafeNamesError, match="and 1090 more") as raised:
+        run(wire, "down", tmp_path / "t")
+    assert len(raised.value.names) == 100
+    report, outcomes = run(wire, "down", tmp_path / "t", on_unsafe="skip")
+    assert (report.rejected, len(outcomes), len(report.problems)) == (1100, 1100, 1000)
+
+
 def test_memory_does_not_grow_with_the_names(tmp_path: Path) -> None:
     """A hundred thousand names of the other side take a bounded cache, not a dictionary."""
     code = (

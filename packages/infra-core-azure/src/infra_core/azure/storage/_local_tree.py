@@ -1,7 +1,8 @@
-"""Walking a local folder: file by file, in order, in bounded memory."""
+"""Walking a local folder: file by file, in bounded memory."""
 
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 
 from infra_core.fs import UnsafePathError, is_partial, safe_join
@@ -11,11 +12,16 @@ from ._tree_types import LocalFile
 
 __all__ = ["walk_tree"]
 
+_SORTED = 10_000  # entries of one folder that are held at a time
+
 
 def walk_tree(
     root: Path, wanted: Callable[[str], bool], *, prefix_length: int = 0
 ) -> Iterator[tuple[LocalFile, str | None]]:
     """Files below a folder with the reason why one must not be mirrored, if there is one.
+
+    By name within their folder, where that has at most 10,000 entries: of larger ones the entries
+    come as the file system tells them, so that no folder is too large for the memory.
 
     Links to files within the tree are followed; one that leads out of it is unsafe. Links to
     folders are not followed: what they show is elsewhere in the tree, or outside of it. Partial
@@ -31,12 +37,8 @@ def walk_tree(
     stack = [("", str(root))]
     while stack:
         below, folder = stack.pop()
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
-        except FileNotFoundError:  # removed meanwhile
-            continue
         folders = []
-        for entry in reversed(entries):
+        for entry in _entries(folder):
             name = below + entry.name
             if entry.is_dir(follow_symlinks=False):
                 folders.append((name + "/", entry.path))
@@ -47,6 +49,20 @@ def walk_tree(
             elif entry.is_symlink() and not entry.is_dir() and wanted(name):
                 yield LocalFile(name, Path(entry.path), 0, 0), "it is a link to nothing"
         stack.extend(reversed(folders))
+
+
+def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
+    """The entries of a folder; none when it was removed meanwhile."""
+    try:
+        listing = os.scandir(folder)
+    except FileNotFoundError:
+        return
+    with listing:
+        first = sorted(islice(listing, _SORTED), key=lambda entry: entry.name)
+        if len(first) == _SORTED:
+            yield from chain(first, listing)
+            return
+    yield from first  # with the folder closed
 
 
 def _look(

@@ -80,6 +80,11 @@ class TreeIndex:
             " where reason is null and folded in (select folded from folder)"
         )
 
+    def count_rejected(self) -> int:
+        """How many are unsafe."""
+        query = "select count(*) from entry where reason is not null"
+        return int(self._db.execute(query).fetchone()[0])
+
     def rejected(self) -> Iterator[tuple[str, int, str]]:
         """Names, sizes and reasons of what is unsafe."""
         yield from self._db.execute(
@@ -110,6 +115,11 @@ class TreeIndex:
     def mark(self, names: Iterable[str]) -> None:
         """Note names that the other side has."""
         self._db.executemany("insert or ignore into seen values (?)", ((name,) for name in names))
+
+    def marked(self) -> Iterator[str]:
+        """The names that were noted."""
+        for (name,) in self._db.execute("select name from seen order by name"):
+            yield name
 
     def unmarked(self) -> Iterator[list[BlobInfo]]:
         """Blobs that the other side does not have, in batches."""

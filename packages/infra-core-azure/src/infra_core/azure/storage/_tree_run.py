@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
 
@@ -139,7 +139,7 @@ class TreeRun:
 
     async def _run_up(self) -> None:
         rejected = await asyncio.to_thread(self._survey_local)
-        self._refuse(rejected, "upload")
+        await self._refuse(rejected, self._rejected_files, "upload")
         rules = self._rules
         if rules.delete or rules.compare != "nothing" or rules.overwrite != "always":
             await self._list_into_index(collisions=False)
@@ -152,16 +152,21 @@ class TreeRun:
         if rules.delete and self.report.files and self._may_delete():
             await for_each(self._index.unmarked(), self._delete_blob, self._width)
 
-    def _survey_local(self) -> list[PlannedTransfer]:
-        """Count the source and find unsafe names, before anything is touched."""
-        rejected = []
+    def _survey_local(self) -> int:
+        """Count the source and its unsafe names, before anything is touched."""
+        rejected = 0
         for file, reason in walk_tree(self._root, self._wanted, prefix_length=len(self._prefix)):
             self.report.files += 1
             if reason is None:
                 self._total_bytes += file.size
             else:
-                rejected.append(PlannedTransfer("reject", file.name, file.size, reason))
+                rejected += 1
         return rejected
+
+    def _rejected_files(self) -> Iterator[PlannedTransfer]:
+        for file, reason in walk_tree(self._root, self._wanted, prefix_length=len(self._prefix)):
+            if reason is not None:
+                yield PlannedTransfer("reject", file.name, file.size, reason)
 
     def _local_batches(self) -> Iterator[list[_ToUpload]]:
         """What to do with each local file, small ones already read; runs in a thread."""
@@ -215,7 +220,7 @@ class TreeRun:
     async def _run_down(self) -> None:
         await self._list_into_index(collisions=True)
         rejected = await asyncio.to_thread(self._survey_blobs)
-        self._refuse(rejected, "download")
+        await self._refuse(rejected, self._rejected_blobs, "download")
 
         async def one(item: _ToDownload) -> None:
             await self._outcome(item.blob.name, item.blob.size, lambda: self._down(item))
@@ -224,8 +229,8 @@ class TreeRun:
         if self._rules.delete and self.report.files and self._may_delete():
             await for_each(self._extra_files(), self._delete_file, self._width)
 
-    def _survey_blobs(self) -> list[PlannedTransfer]:
-        """Find names that must not become files here, links in the target included."""
+    def _survey_blobs(self) -> int:
+        """Count and find names that must not become files here, links in the target included."""
         self.report.files = self._index.count
         self._total_bytes = self._index.size
         self._index.find_collisions()
@@ -236,7 +241,11 @@ class TreeRun:
                 if reason:
                     found.append((blob.name, reason))
             self._index.reject(found)
-        return [PlannedTransfer("reject", *row) for row in self._index.rejected()]
+        return self._index.count_rejected()
+
+    def _rejected_blobs(self) -> Iterator[PlannedTransfer]:
+        for row in self._index.rejected():
+            yield PlannedTransfer("reject", *row)
 
     def _leads_out(self, name: str) -> str | None:
         """Why the path of a name would leave the target through a symbolic link, or `None`."""
@@ -299,11 +308,25 @@ class TreeRun:
             )
 
     def _extra_files(self) -> Iterator[list[LocalFile]]:
-        return growing_batches(
-            file
+        """Files that the container does not have, noted before the first of them is deleted.
+
+        What a file system lists of a folder that changes meanwhile is left open by POSIX.
+        """
+        extra = (
+            file.name
             for file, reason in walk_tree(self._root, self._wanted)
             if reason is None and self._index.get(file.name) is None
         )
+        for names in growing_batches(extra):
+            self._index.mark(names)
+        yield from growing_batches(self._extra_file(name) for name in self._index.marked())
+
+    def _extra_file(self, name: str) -> LocalFile:
+        path = self._root / name
+        try:
+            return LocalFile(name, path, path.stat().st_size, 0)
+        except OSError:
+            return LocalFile(name, path, 0, 0)
 
     async def _delete_file(self, file: LocalFile) -> None:
         async def delete() -> PlannedTransfer:
@@ -325,14 +348,20 @@ class TreeRun:
             ]
             await asyncio.to_thread(self._index.add, blobs, folded=collisions)
 
-    def _refuse(self, rejected: list[PlannedTransfer], operation: str) -> None:
-        if not rejected:
+    async def _refuse(
+        self, count: int, rejected: Callable[[], Iterator[PlannedTransfer]], operation: str
+    ) -> None:
+        if not count:
             return
         if self._rules.on_unsafe == "raise" and not self._dry:
-            names = {plan.name: plan.reason for plan in rejected[:_LISTED]}
-            raise UnsafeNamesError(names, operation=operation, more=len(rejected) - len(names))
-        for plan in rejected:
+            first = await asyncio.to_thread(lambda: list(islice(rejected(), _LISTED)))
+            names = {plan.name: plan.reason for plan in first}
+            raise UnsafeNamesError(names, operation=operation, more=count - len(names))
+
+        async def tell(plan: PlannedTransfer) -> None:
             self._tell(FileOutcome(plan.name, "reject", plan.size, plan.reason))
+
+        await for_each(growing_batches(rejected()), tell, 1)
 
     def _may_delete(self) -> bool:
         if self.report.ok:
