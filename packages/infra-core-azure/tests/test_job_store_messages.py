@@ -22,6 +22,8 @@ from azure.data.tables._authentication import AzureSigningError
 
 from infra_core.azure.exceptions import AzureTableError, JobRecordError
 from infra_core.azure.job_store import (
+    AsyncAzureTableJobStore,
+    AzureTableJobStore,
     JobRecord,
     SqliteJobStore,
     TableAccessError,
@@ -179,6 +181,14 @@ def test_a_setting_that_cannot_be_right_is_refused_at_once(
     with pytest.raises(AzureTableError) as caught:
         TableConfig(**setting)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize("store", [AzureTableJobStore, AsyncAzureTableJobStore])
+def test_a_connection_string_is_no_configuration(store: Callable[..., object]) -> None:
+    """And is not shown."""
+    with pytest.raises(TypeError, match="config is a str: pass TableConfig") as caught:
+        store(config="AccountName=a;AccountKey=c2VjcmV0")
+    assert "c2VjcmV0" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

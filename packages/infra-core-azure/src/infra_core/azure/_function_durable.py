@@ -171,6 +171,8 @@ class DurableCaller:
         import httpx
 
         instance = self._instance(instance)
+        if not isinstance(reason, str):
+            raise TypeError(f"reason={reason!r:.80} is no text: pass str() of it")
         if instance.terminate_url is not None:
             url = terminate_url(instance.terminate_url, reason, is_status_url=False)
         elif instance.status_url is not None:

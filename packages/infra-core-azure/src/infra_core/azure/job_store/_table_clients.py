@@ -10,6 +10,7 @@ from typing import Any
 from azure.core.exceptions import HttpResponseError, ResourceExistsError
 from azure.data.tables import TableClient
 
+from .._checks import a_kind
 from ..exceptions import AzureTableError
 from ._config import TableConfig
 from ._table_rows import CLIENT_OPTIONS
@@ -29,7 +30,10 @@ def table_client_options(config: TableConfig) -> dict[str, Any]:
 
     Raises:
         AzureTableError: There is neither a connection string nor an endpoint.
+        TypeError: It is no configuration.
     """
+    if not isinstance(config, TableConfig):  # its value may hold a key
+        raise TypeError(f"config is {a_kind(config)}: pass TableConfig(connection, table_name)")
     if config.connection_string or config.resolved_table_endpoint:
         return dict(CLIENT_OPTIONS)
     raise AzureTableError(
@@ -92,14 +96,15 @@ class SharedClient:
 
 def malformed(config: TableConfig, error: ValueError) -> AzureTableError:
     """Return the error for settings that the SDK refuses; without the connection string."""
+    said = str(error).rstrip(".")
     if not config.connection_string:
         return AzureTableError(
             f"the endpoint {config.resolved_table_endpoint!r} of the job table "
-            f"{config.table_name!r} cannot be used ({error}); DefaultAzureCredential needs an "
+            f"{config.table_name!r} cannot be used ({said}); DefaultAzureCredential needs an "
             "https:// endpoint, Azurite a connection string"
         )
     return AzureTableError(
-        f"the connection string of the job table {config.table_name!r} cannot be read ({error}); "
+        f"the connection string of the job table {config.table_name!r} cannot be read ({said}); "
         "copy it again from the portal, or use UseDevelopmentStorage=true for Azurite"
     )
 
