@@ -108,4 +108,4 @@ def test_people_get_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8
-    assert lines[0].startswith("     off  storage: not configured")
+    assert lines[0].startswith("     off storage: not configured")

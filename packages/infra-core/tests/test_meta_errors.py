@@ -338,3 +338,14 @@ def test_file_that_can_be_written_is_left_alone(place: Path) -> None:
 def test_one_is_no_plural() -> None:
     """`1 job`, `2 jobs`."""
     assert [plural(n, "job") for n in (0, 1, 2)] == ["0 jobs", "1 job", "2 jobs"]
+
+
+def test_what_a_killed_run_left_half_written_is_swept(origin: FaultyOrigin) -> None:
+    """Beside the manifest and the heartbeat; the lock says that nobody writes there now."""
+    Path("urls").write_text(origin.url("/a"))
+    Path("o/b/_state").mkdir(parents=True)
+    for name in ("o/b/.m.0123456789abcdef.part.json", "o/b/_state/.h.0123456789abcdef.part"):
+        assert fs.is_partial(name)
+        Path(name).touch()
+    assert main([*RUN]) == 0
+    assert [path for path in Path("o").rglob("*") if fs.is_partial(path)] == []

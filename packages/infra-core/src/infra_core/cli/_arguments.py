@@ -4,6 +4,7 @@ import argparse
 import difflib
 import os
 import re
+import textwrap
 from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
@@ -22,6 +23,9 @@ class Parser(argparse.ArgumentParser):
     argparse hands unknown arguments of a subcommand up to the topmost parser, whose usage line does
     not know the subcommand's options; this one refuses them where they are known.
     """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"formatter_class": HelpFormatter, **options})
 
     def parse_known_args(
         self, args: Iterable[str] | None = None, namespace: Any = None
@@ -42,6 +46,32 @@ class Parser(argparse.ArgumentParser):
         near = difflib.get_close_matches(name, known, n=1)
         meant = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
         self.error(f"there is no option {name}; {meant}")
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Keeps the lines of a description as long as they fit; narrow terminals get them wrapped."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n\n".join(wrapped(block, width) for block in text.strip("\n").split("\n\n"))
+
+
+def wrapped(block: str, width: int) -> str:
+    """A paragraph filled anew, or lines of a list each wrapped below their own text."""
+    lines = block.split("\n")
+    if all(len(line) <= width for line in lines):
+        return block
+    if not any(line.startswith(" ") for line in lines):
+        return textwrap.fill(" ".join(lines), width, break_on_hyphens=False)
+    hanging = [re.match(r" *(?:\S+ {2,}(?=\S))?", line) for line in lines]
+    return "\n".join(
+        textwrap.fill(
+            line,
+            width,
+            subsequent_indent=" " * (match.end() if match and match[0].strip() else 6),
+            break_on_hyphens=False,
+        )
+        for line, match in zip(lines, hanging, strict=True)
+    )
 
 
 def add_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:

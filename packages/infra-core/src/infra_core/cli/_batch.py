@@ -27,7 +27,7 @@ from infra_core.fs import (
 from infra_core.runtime import clock, sanitize_url
 
 from ._arguments import CommandError
-from ._errors import one_line
+from ._errors import one_line, without_url
 from ._report import Failure, Reporter, Summary, plural
 
 if TYPE_CHECKING:
@@ -358,8 +358,3 @@ def watch(name: str, field: str, told: Callable[[logging.LogRecord], None]) -> I
         yield
     finally:
         logger.removeHandler(handler)
-
-
-def without_url(cause: str, url: str) -> str:
-    """The cause without the URL that stands in front of it already."""
-    return cause.replace(f"{url} ", "").replace(url, "")

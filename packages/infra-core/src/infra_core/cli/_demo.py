@@ -14,6 +14,7 @@ from . import exit_codes
 from ._arguments import CommandError
 from ._demo_files import demo_files
 from ._folder import run_folder
+from ._report import make_console
 from ._run import RunSettings, exit_code, make_folder, run_batch
 from ._urls import read_urls
 
@@ -95,7 +96,9 @@ def execute(options: argparse.Namespace) -> int:
 
 def say(text: str) -> None:
     """Print a line of the story."""
-    print(f"\n{text}", flush=True)
+    print()
+    make_console().print(text, markup=False)
+    sys.stdout.flush()
 
 
 def serve(origin: "FaultyOrigin", files: dict[str, tuple[bytes, str]]) -> list[str]:

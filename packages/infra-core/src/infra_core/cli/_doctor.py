@@ -11,7 +11,7 @@ from pathlib import Path
 from . import exit_codes
 from ._arguments import seconds
 from ._errors import one_line
-from ._report import make_console, print_json
+from ._report import make_console, print_json, print_marked
 
 __all__ = ["DESCRIPTION", "Check", "add_arguments", "examine", "execute"]
 
@@ -76,10 +76,9 @@ def execute(options: argparse.Namespace) -> int:
         console = make_console()
         styles = {"ok": "green", "off": "dim", "problem": "bold red"}
         for check in checks:
-            console.print(f"{check.state:>8}  ", style=styles[check.state], end="")
-            console.print(f"{check.name}: {check.detail}", markup=False)
+            print_marked(console, check.state, f"{check.name}: {check.detail}", styles[check.state])
             if check.remedy:
-                console.print(f"{'':10}{check.remedy}", markup=False)
+                print_marked(console, "", check.remedy)
     problems = any(check.state == "problem" for check in checks)
     return exit_codes.FAILED if problems else exit_codes.OK
 

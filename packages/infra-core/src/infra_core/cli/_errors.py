@@ -2,7 +2,7 @@
 
 import traceback
 
-__all__ = ["one_line", "remedy_for", "traceback_of"]
+__all__ = ["one_line", "remedy_for", "traceback_of", "without_url"]
 
 
 def one_line(error: BaseException) -> str:
@@ -37,3 +37,8 @@ def traceback_of(error: BaseException) -> str:
 
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     return redact_secrets("".join(lines).rstrip())
+
+
+def without_url(cause: str, url: str) -> str:
+    """The cause without the URL that stands in front of it already."""
+    return cause.replace(f"{url} ", "").replace(url, "") if url else cause

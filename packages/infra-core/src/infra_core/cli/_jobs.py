@@ -9,16 +9,20 @@ from collections import Counter
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore
 from infra_core.runtime import clock
 
 from . import exit_codes
 from ._arguments import CommandError, add_verb, seconds
+from ._errors import without_url
 from ._folder import JOBS_FILE
-from ._report import make_console, plural, print_json, print_rows
+from ._report import is_capable, make_console, plural, print_json, print_rows
 from ._storage import open_jobs
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
@@ -114,9 +118,30 @@ def list_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
         print("no job fits --status and --since", file=sys.stderr)
         return exit_codes.OK
     console = make_console()
-    columns = ["job", "status", "attempts", "updated", "url", "error"]
-    print_rows(console, columns, ([*row(record)] for record in records))
+    if is_capable(console):
+        print_for_people(console, records)
+    else:
+        print_rows(console, [], (row(record) for record in records))
     return exit_codes.OK
+
+
+def print_for_people(console: "Console", records: list[JobRecord]) -> None:
+    """Print what fits a terminal: ids as short as `jobs show` takes them, errors below the URLs."""
+    ids = [record.job_id for record in records]
+    length = next(n for n in range(8, 1025) if len({i[:n] for i in ids}) == len(ids))
+    roomy = console.width >= 80  # else the time is left to `jobs show`
+    columns = ["job", "status", "tries", *(["updated (UTC)"] if roomy else []), "url and error"]
+
+    def short(record: JobRecord) -> Iterable[str]:
+        yield record.job_id[:length]
+        yield str(record.status)
+        yield str(record.attempts)
+        if roomy:
+            yield record.updated_at.strftime("%m-%d %H:%M:%S")
+        url = str(record.payload.get("url", ""))
+        yield "\n".join(filter(None, [url, without_url(record.error or "", url)]))
+
+    print_rows(console, columns, (short(record) for record in records))
 
 
 def row(record: JobRecord) -> Iterable[str]:

@@ -130,7 +130,6 @@ def build_parser(
         prog="infra-core",
         description="Fetch and download by the thousand, mirror, track and poll; lose nothing.",
         epilog=exit_codes.DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=VersionAction, help="print all versions and exit")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -143,7 +142,6 @@ def build_parser(
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             epilog=exit_codes.DESCRIPTION,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name == named or all_of_them:
             command: Command = import_module(module, __package__)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,14 +19,17 @@ __all__ = [
     "Failure",
     "Reporter",
     "Summary",
+    "is_capable",
     "make_console",
     "plural",
     "print_json",
+    "print_marked",
     "print_rows",
     "to_json",
 ]
 
 SHOWN_FAILURES = 20
+SHORT_CELL = 20  # characters; a cell up to this length is never broken
 
 
 @dataclass(frozen=True)
@@ -175,19 +179,47 @@ def make_console(*, to_stderr: bool = False, lasting: bool = False) -> "Console"
     return Console(file=stream, soft_wrap=not stream.isatty(), highlight=False, emoji=False)
 
 
+def is_capable(console: "Console") -> bool:
+    """Whether tables can be laid out: the width of a dumb terminal is not known."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
 def print_rows(console: "Console", columns: list[str], rows: Iterable[Iterable[str]]) -> None:
-    """Print a table: boxed on a terminal, tab-separated lines elsewhere."""
+    """Print a table: aligned on a terminal, tab-separated lines elsewhere.
+
+    On a terminal nothing is cut off: short cells stay in one line, long ones are folded.
+    """
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    if not console.is_terminal:
-        for row in rows:
-            console.print("\t".join(row), markup=False)
+    if not is_capable(console):
+        for row in rows:  # not by the console, which makes spaces of tabs
+            print("\t".join(re.sub(r"[\t\r\n]", " ", cell) for cell in row), file=console.file)
         return
-    table = Table(*columns)
-    for row in rows:
+    cells = [list(row) for row in rows]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        widest = max((len(row[number]) for row in cells), default=0)
+        table.add_column(name, overflow="fold", no_wrap=widest <= SHORT_CELL)
+    for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
+
+
+def print_marked(console: "Console", mark: str, text: str, style: str = "") -> None:
+    """Print a line with a mark in front; what does not fit on a terminal goes below the text."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not is_capable(console):
+        console.print(Text(f"{mark:>8}", style=style), Text(text), soft_wrap=True)
+        return
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    grid.add_column(width=8, justify="right", no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(Text(mark, style=style), Text(text))
+    console.print(grid)
 
 
 class Reporter:
@@ -240,9 +272,7 @@ class Reporter:
         """Print one event."""
         if self._silent:
             return
-        from rich.text import Text
-
-        self._progress.console.print(Text(f"{mark:>8}", style=style), Text(text), soft_wrap=True)
+        print_marked(self._progress.console, mark, text, style)
 
     def begin(self, total: int) -> None:
         """The number of URLs is known."""
@@ -273,7 +303,8 @@ def rows_of(summary: Summary) -> Iterable[tuple[str, str]]:
     """The rows of the summary table."""
     yield "batch", summary.batch_id
     yield "succeeded", str(summary.succeeded)
-    yield "skipped", f"{summary.skipped} (here already, checksum verified)"
+    why = " (here already, checksum verified)" if summary.skipped else ""
+    yield "skipped", f"{summary.skipped}{why}"
     yield "failed", str(summary.failed)
     if summary.pending:
         yield "pending", f"{summary.pending} (run again with --resume)"

@@ -200,12 +200,16 @@ def run_batch(found: UrlList, settings: RunSettings) -> Summary:
         CommandError: The batch cannot start.
         ConfigurationError: The storage settings are unusable.
     """
+    from infra_core.fs import remove_stale_partials
+
     folder = run_folder(settings.out, settings.options.batch_id)
     with ExitStack() as stack:
         storage = open_storage(settings.env, base_path=settings.out, mode=settings.mode)
         stack.callback(storage.close)
         make_folder(folder)
         stack.enter_context(exclusive(folder))
+        for place in (folder, folder / "_state"):  # of a run that was killed while it wrote
+            remove_stale_partials(place, older_than=0.0)
         jobs_file = settings.out / JOBS_FILE
         store = stack.enter_context(open_jobs(settings.env, sqlite_path=jobs_file))
         reporter = stack.enter_context(Reporter(as_json=settings.as_json))
