@@ -287,7 +287,7 @@ def test_json_stays_json_whatever_the_stream_can_encode(encoding: str) -> None:
     names = {item["path"] for item in json.loads(done.stdout.decode(encoding))["files"]}
     assert names == {"Übersicht ✓"}
     for text in ("é", "\udcff"):
-        assert json.loads(to_json(text, encoding).encode(encoding)) == text
+        assert json.loads(to_json(text, encoding).encode(encoding).decode(encoding)) == text
     assert to_json("é") == '"é"'
 
 
