@@ -9,6 +9,7 @@ import httpx
 from infra_core.runtime import parse_retry_after, sanitize_url
 
 from ._errors import ResponseTooLarge
+from ._messages import status_remedy
 
 __all__ = ["cheap_text", "read_capped", "status_error"]
 
@@ -78,8 +79,11 @@ def status_error(response: httpx.Response) -> httpx.HTTPStatusError:
     )
     reason = f"{status} {response.reason_phrase}".strip()
     message = f"{kind} '{reason}' for url '{sanitize_url(str(response.url))}'"
+    asked = parse_retry_after(response.headers)
     if response.has_redirect_location:
         message += f"; redirect location: '{sanitize_url(response.headers['location'])}'"
+    else:
+        message += f": {status_remedy(status, asked)}"
     error = httpx.HTTPStatusError(message, request=response.request, response=response)
-    error.retry_after = parse_retry_after(response.headers)  # type: ignore[attr-defined]
+    error.retry_after = asked  # type: ignore[attr-defined]
     return error

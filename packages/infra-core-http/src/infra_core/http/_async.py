@@ -10,6 +10,7 @@ from infra_core.runtime import add_note, clock, retry_async
 
 from ._async_client import AsyncHttpClient, get_shared_http_client
 from ._attempts import Call, foreign_headers
+from ._checks import check_async_client, check_call, check_delay, check_timeout
 from ._errors import DeadlineExceeded, OutcomeUnknown
 from ._headers import check_method, checked_headers
 from ._policy import build_policy
@@ -34,7 +35,8 @@ async def _run(
     deadline: float | None,
 ) -> "str | httpx.Response":
     policy = build_policy(max_retries, backoff, max_backoff, deadline)
-    if delay > 0:
+    if delay:
+        check_delay(delay)
         await clock.sleep_async(delay)
     try:
         return await retry_async(
@@ -46,7 +48,7 @@ async def _run(
         raise AsyncDeadlineExceeded(
             f"{call.method} {call.safe_url} was not done within deadline="
             f"{deadline:g} s, retries included: allow more time, or fewer or shorter attempts"
-        ) from error
+        ) from error.__cause__  # what the last attempt met; the error itself says the same
     except Exception as error:
         add_note(error, f"while requesting {call.safe_url}")
         raise
@@ -206,6 +208,10 @@ async def stream_async(
                     ...
     """
     method, own = check_method(method), checked_headers(headers)
+    check_timeout(timeout)
+    check_call(None, params)
+    if client is not None:
+        check_async_client(client)
     holder = client or get_shared_http_client()
     http = await holder.get_client()
     if type(holder).get_client is not AsyncHttpClient.get_client:

@@ -13,7 +13,14 @@ from infra_core.runtime import LoopLocal
 
 from ._intercept import interceptor
 from ._limits import AsyncHostGate, RateSchedule, check_limits
-from ._settings import DEFAULT_LIMITS, client_headers, env_proxies, plain_reason, ssl_context_of
+from ._settings import (
+    DEFAULT_LIMITS,
+    check_pool,
+    client_headers,
+    env_proxies,
+    plain_reason,
+    ssl_context_of,
+)
 from ._targets import Origin, Target
 from ._transport import Engine
 from ._transport_httpx import FastTransport, SafeClient, note_plain, redact_httpx_log
@@ -185,6 +192,7 @@ class AsyncHttpClient:
         **client_kwargs: object,
     ) -> None:
         check_limits(max_per_host, max_per_second_per_host)
+        check_pool(client_kwargs.get("limits", DEFAULT_LIMITS))
         self._max_per_host = max_per_host
         self._rate: RateSchedule[object] | None = (
             None if max_per_second_per_host is None else RateSchedule(max_per_second_per_host)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from infra_core.runtime import RetryDetails, sanitize_url, trace_fields
+from infra_core.runtime import RetryDetails, redact_secrets, sanitize_url, trace_fields
 
 from ._answers import cheap_text, read_capped, status_error
 from ._async_client import AsyncHttpClient, LoopClient, get_shared_http_client
+from ._checks import check_async_client, check_call, check_timeout
 from ._errors import OutcomeUnknown
 from ._headers import DEFAULT_HEADERS, check_method, checked_headers, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
@@ -74,7 +75,12 @@ class Call:
         self._headers = checked_headers(headers)
         self.idempotent = is_idempotent(self.method, self._headers, idempotent)
         self._fields = fields
+        check_timeout(timeout)
         bodies = fields or {}
+        if max_bytes is not None or bodies:
+            check_call(max_bytes, bodies.get("params"))
+        if client is not None:
+            check_async_client(client)
         self._replayable = is_replayable(bodies.get("data"), bodies.get("content"))
         self._timeout = timeout
         self._statuses = retry_statuses_of(retry_statuses)
@@ -239,13 +245,14 @@ class Call:
         self.sent = False
         status = getattr(getattr(details.error, "response", None), "status_code", None)
         kind = type(details.error).__name__
+        why = status or f"{kind}: {redact_secrets(str(details.error))}"
         url = self.safe_url
         _logger.warning(
             "%s %s: attempt %d failed (%s), the next in %.2f s",
             self.method,
             url,
             details.attempt,
-            status or kind,
+            why,
             details.wait,
             extra={
                 "method": self.method,

@@ -5,7 +5,7 @@
         ├── OutcomeUnknown              the request was sent, its answer was lost
         ├── ResponseTooLarge            the body is larger than `max_bytes`
         ├── DeadlineExceeded            (also TimeoutError) `deadline` passed
-    ├── InvalidRequestError         (also ValueError) bad method, header or option
+        ├── InvalidRequestError         (also ValueError) bad method, header or option
         └── DownloadError               a file could not be had as asked
             ├── IncompleteDownloadError     fewer or more bytes than the server announced
             ├── ChecksumMismatchError       right size perhaps, wrong content
@@ -55,9 +55,12 @@ class OutcomeUnknown(HttpError):  # noqa: N818 - the name says what is known: no
         self.method = method
         self.url = sanitize_url(url)
         self.cause = cause
+        # Without the remedy of the cause, which is for requests that may be sent again.
+        why = "the deadline passed" if isinstance(cause, TimeoutError) else str(cause)
         super().__init__(
             f"{method} {self.url} was sent but its answer was lost "
-            f"({type(cause).__name__}: {cause}): the server may have acted on it. Ask the server "
+            f"({type(cause).__name__}: {why.partition(': ')[0]}): the server may have acted on it. "
+            "Ask the server "
             "what happened, or make the request repeatable with an Idempotency-Key header or "
             "idempotent=True"
         )

@@ -62,7 +62,14 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     if not headers:
         return {}
     checked: dict[str, str] = {}
-    for name, value in headers.items():
+    try:
+        pairs = headers.items()
+    except AttributeError:
+        raise InvalidRequestError(
+            f"headers of type {type(headers).__name__} are no mapping: pass one of names to "
+            "values, such as {'Accept': '*/*'}"
+        ) from None
+    for name, value in pairs:
         text_name = _as_text(name)
         if text_name is None or not _TOKEN.fullmatch(text_name):
             raise InvalidRequestError(

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Generic, TypeVar
 
-from infra_core.runtime import clock
+from infra_core.runtime import clock, is_number
+
+from ._errors import InvalidRequestError
 
 __all__ = ["AsyncHostGate", "HostGate", "RateSchedule", "check_limits"]
 
@@ -17,16 +19,18 @@ def check_limits(max_per_host: int | None, max_per_second_per_host: float | None
     """Refuse limits that would let nothing through.
 
     Raises:
-        ValueError: Below one request at once, or not above zero per second.
+        InvalidRequestError: Below one request at once, or not above zero per second.
     """
-    if max_per_host is not None and max_per_host < 1:
-        raise ValueError(
-            f"max_per_host={max_per_host!r} lets no request through: pass 1 or more, or None"
+    if max_per_host is not None and not (isinstance(max_per_host, int) and max_per_host >= 1):
+        raise InvalidRequestError(
+            f"max_per_host={max_per_host!r} lets no request through: pass a whole number, 1 or "
+            "more, or None"
         )
-    if max_per_second_per_host is not None and not max_per_second_per_host > 0:
-        raise ValueError(
-            f"max_per_second_per_host={max_per_second_per_host!r} lets no request through: pass "
-            "a number above 0, or None"
+    rate = max_per_second_per_host
+    if rate is not None and not (is_number(rate) and rate > 0):
+        raise InvalidRequestError(
+            f"max_per_second_per_host={rate!r} lets no request through: pass a number above 0, or "
+            "None"
         )
 
 

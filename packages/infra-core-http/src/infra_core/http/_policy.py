@@ -5,6 +5,8 @@ from enum import Enum
 
 from infra_core.runtime import RetryPolicy
 
+from ._errors import InvalidRequestError
+
 __all__ = [
     "DEFAULT_RETRY_STATUSES",
     "Fate",
@@ -57,8 +59,23 @@ def is_replayable(*bodies: object) -> bool:
 
 
 def retry_statuses_of(statuses: Iterable[int] | None) -> frozenset[int]:
-    """Return the statuses to retry: the defaults for None, exactly those given otherwise."""
-    return frozenset(DEFAULT_RETRY_STATUSES if statuses is None else statuses)
+    """Return the statuses to retry: the defaults for None, exactly those given otherwise.
+
+    Raises:
+        InvalidRequestError: They are no numbers.
+    """
+    if statuses is None:
+        return frozenset(DEFAULT_RETRY_STATUSES)
+    given = None if isinstance(statuses, (str, bytes)) else statuses
+    try:
+        found = frozenset(given or ())
+        if given is not None and all(isinstance(status, int) for status in found):
+            return found
+    except TypeError:  # cannot be iterated over, or has what cannot be in a set
+        pass
+    raise InvalidRequestError(
+        f"retry_statuses={statuses!r} are no HTTP statuses: pass numbers, such as [429, 503]"
+    )
 
 
 def status_verdict(

@@ -4,6 +4,7 @@ import httpx
 
 from infra_core.runtime import sanitize_url
 
+from ._checks import host_problem
 from ._headers import survives_redirect
 from ._targets import origin_of
 
@@ -71,15 +72,19 @@ def _location(request: httpx.Request, response: httpx.Response) -> httpx.URL:
         url = request.url.join(httpx.URL(location))
         if url.port is not None and not 0 < url.port <= 65_535:
             raise httpx.InvalidURL(f"port {url.port} is not within 1 to 65535")
+        problem = host_problem(url.raw_host.decode("ascii")) if url.host else None
+        if problem:
+            raise httpx.InvalidURL(problem)
     except httpx.InvalidURL as error:
         raise httpx.RemoteProtocolError(
-            f"the redirect leads to {sanitize_url(location[:200])!r}, which is no URL: {error}",
+            f"{request.url.host} redirects to {sanitize_url(location[:200])!r}, which is no URL "
+            f"({error}): tell its owner",
             request=request,
         ) from None
     if url.scheme not in ("http", "https") or not url.host:
         raise httpx.UnsupportedProtocol(
-            f"the redirect leads to a URL of scheme {url.scheme!r}: only http and https are "
-            "followed",
+            f"{request.url.host} redirects to a URL of scheme {url.scheme!r}: only http and https "
+            "are followed",
             request=request,
         )
     if url.userinfo:  # a server must not decide which password we send

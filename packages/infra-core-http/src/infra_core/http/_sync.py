@@ -8,9 +8,10 @@ import requests
 
 from infra_core.runtime import add_note, clock, retry_sync
 
+from ._checks import check_call, check_delay, check_sync_client
 from ._headers import check_method, checked_headers
 from ._policy import build_policy
-from ._sync_attempts import Call, SyncDeadlineExceeded, Timeout, check_url
+from ._sync_attempts import Call, SyncDeadlineExceeded, Timeout, check_sync_timeout, check_url
 from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
 
 __all__ = ["SyncDeadlineExceeded", "fetch", "request", "stream"]
@@ -25,7 +26,8 @@ def _run(
     deadline: float | None,
 ) -> requests.Response:
     policy = build_policy(max_retries, backoff, max_backoff, deadline)
-    if delay > 0:
+    if delay:
+        check_delay(delay)
         clock.sleep(delay)
     call.start()
     try:
@@ -190,6 +192,10 @@ def stream(
     """
     method, own = check_method(method), checked_headers(headers)
     check_url(url)
+    check_sync_timeout(timeout)
+    check_call(None, params)
+    if client is not None:
+        check_sync_client(client)
     holder = client or get_shared_http_client()
     with holder.streamed(
         method,

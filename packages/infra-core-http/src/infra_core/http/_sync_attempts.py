@@ -6,6 +6,7 @@ from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import requests
 import urllib3
 
@@ -19,8 +20,10 @@ from infra_core.runtime import (
     trace_fields,
 )
 
-from ._errors import DeadlineExceeded, OutcomeUnknown, ResponseTooLarge
+from ._checks import check_call, check_sync_client, check_timeout, host_problem
+from ._errors import DeadlineExceeded, InvalidRequestError, OutcomeUnknown, ResponseTooLarge
 from ._headers import check_method, checked_headers
+from ._messages import status_remedy
 from ._policy import (
     Fate,
     is_idempotent,
@@ -29,6 +32,7 @@ from ._policy import (
     status_verdict,
 )
 from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
+from ._sync_messages import chain_of, retell
 from ._sync_watch import Watch
 
 __all__ = ["Call", "SyncDeadlineExceeded", "Timeout", "check_url"]
@@ -45,14 +49,33 @@ class SyncDeadlineExceeded(DeadlineExceeded, requests.Timeout):
     """The deadline as users of requests catch it."""
 
 
+def check_sync_timeout(timeout: Timeout) -> None:
+    """Refuse what is no number of seconds, nor a pair of them.
+
+    Raises:
+        InvalidRequestError: Zero and less, NaN, infinity, text.
+    """
+    for each in timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout,):
+        if isinstance(each, httpx.Timeout):
+            raise InvalidRequestError(
+                f"timeout={each!r} is for asynchronous requests: pass seconds, or a pair of them"
+            )
+        check_timeout(each)
+
+
 def check_url(url: str) -> None:
     if not isinstance(url, str):
         raise requests.exceptions.InvalidURL(
-            f"a URL is a string, not {type(url).__name__}: pass str(url)"
+            f"{sanitize_url(url)!r} of type {type(url).__name__} is no URL: pass it as text, in "
+            "the form https://host[:port]/path"
         )
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host, port = parts.hostname, parts.port
+        if port == 0:
+            raise ValueError("port 0 is not within 1 to 65535")
+        if host is not None and (problem := host_problem(host)):
+            raise ValueError(problem)
     except ValueError as error:
         raise requests.exceptions.InvalidURL(
             f"{sanitize_url(url)!r} is no URL ({error}): pass it in the form https://host[:port]/path"
@@ -89,6 +112,10 @@ class Call:
         own = checked_headers(headers)
         self.idempotent = is_idempotent(self.method, own, idempotent)
         check_url(url)
+        check_sync_timeout(timeout)
+        check_call(max_bytes, fields.get("params"))
+        if client is not None:
+            check_sync_client(client)
         self._client = client or get_shared_http_client()
         self._own = own
         self._fields = fields
@@ -187,7 +214,7 @@ class Call:
     def _judged(self, error: requests.RequestException, watch: Watch) -> Exception:
         """Return what to raise for a failure of the network."""
         fate = self._fate = _fate_of(error)
-        _scrub(error)
+        retell(error, self.url, self._timeout)
         remaining = self._remaining()
         if watch.expired or (remaining is not None and remaining <= 0):
             late = self._too_late()
@@ -222,11 +249,13 @@ class Call:
         reason: Any = response.reason
         if isinstance(reason, bytes):
             reason = reason.decode("latin-1")
+        asked = parse_retry_after(response.headers)
         error = requests.HTTPError(
-            f"{status} {kind} Error: {reason} for url: {sanitize_url(response.url or self.url)}",
+            f"{status} {kind} Error: {reason} for url: {sanitize_url(response.url or self.url)}: "
+            f"{status_remedy(status, asked)}",
             response=response,
         )
-        error.retry_after = parse_retry_after(response.headers)  # type: ignore[attr-defined]
+        error.retry_after = asked  # type: ignore[attr-defined]
         raise error
 
     def should_retry(self, error: Exception) -> bool | float:
@@ -252,12 +281,13 @@ class Call:
         """Log that an attempt failed and another follows."""
         status = getattr(getattr(details.error, "response", None), "status_code", None)
         kind = type(details.error).__name__
+        why = status or f"{kind}: {redact_secrets(str(details.error))}"
         _logger.warning(
             "%s %s: attempt %d failed (%s), the next in %.2f s",
             self.method,
             self.safe_url,
             details.attempt,
-            status or kind,
+            why,
             details.wait,
             extra={
                 "method": self.method,
@@ -271,25 +301,13 @@ class Call:
         )
 
 
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return an error with all that it wraps: causes, contexts, reasons, arguments."""
-    found: list[BaseException] = []
-    pending: list[object] = [error]
-    while pending:
-        link = pending.pop()
-        if isinstance(link, BaseException) and not any(link is known for known in found):
-            found.append(link)
-            pending += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
-    return found
-
-
 def _fate_of(error: requests.RequestException) -> Fate:
     """Return what an error of requests means for the request that met it."""
     if is_permanent_transport_error(error):
         return Fate.PERMANENT
     if isinstance(error, requests.ConnectTimeout):
         return Fate.NOT_SENT
-    if any(isinstance(link, urllib3.exceptions.NewConnectionError) for link in _chain(error)):
+    if any(isinstance(link, urllib3.exceptions.NewConnectionError) for link in chain_of(error)):
         return Fate.NOT_SENT
     lost = (
         requests.ConnectionError,
@@ -298,11 +316,3 @@ def _fate_of(error: requests.RequestException) -> Fate:
         requests.exceptions.ContentDecodingError,
     )
     return Fate.LOST if isinstance(error, lost) else Fate.PERMANENT
-
-
-def _scrub(error: BaseException) -> None:
-    """Take the secrets out of the messages: requests and urllib3 print whole URLs into them."""
-    for link in _chain(error):
-        texts = tuple(redact_secrets(arg) if isinstance(arg, str) else arg for arg in link.args)
-        if texts != link.args:
-            link.args = texts

@@ -8,10 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 
+from infra_core.runtime import sanitize_url
+
+from ._checks import host_problem
+from ._errors import InvalidRequestError
 from ._headers import DEFAULT_HEADERS, merge_headers, survives_redirect
 from ._limits import HostGate, RateSchedule, check_limits
 from ._sync_watch import WatchedAdapter
@@ -51,7 +55,33 @@ def _guard(session: Any) -> None:
                 del prepared.headers[name]
         original(prepared, response)
 
+    locate: Any = session.get_redirect_target
+
+    def get_redirect_target(response: requests.Response) -> Any:
+        location = locate(response)
+        if location:
+            _check_location(response, location)
+        return location
+
     session.rebuild_auth = rebuild_auth  # type: ignore[method-assign]
+    session.get_redirect_target = get_redirect_target  # type: ignore[assignment,method-assign]
+
+
+def _check_location(response: requests.Response, location: str) -> None:
+    """Refuse what is no URL, of which requests would raise the `ValueError` of a parser."""
+    try:
+        parts = urlsplit(urljoin(response.url, location))
+        zero = "port 0 is not within 1 to 65535" if parts.port == 0 else None
+        problem = zero or (host_problem(parts.hostname) if parts.hostname else None)
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        response.close()
+        raise requests.exceptions.InvalidURL(
+            f"{urlsplit(response.url).hostname} redirects to {sanitize_url(location[:200])!r}, "
+            f"which is no URL ({problem}): tell its owner",
+            response=response,
+        )
 
 
 def _new_session() -> requests.Session:
@@ -92,6 +122,11 @@ class RequestsHttpClient:
         max_per_second_per_host: float | None = None,
     ) -> None:
         check_limits(max_per_host, max_per_second_per_host)
+        if session_factory is not None and not callable(session_factory):
+            raise InvalidRequestError(
+                f"session_factory of type {type(session_factory).__name__} cannot be called: pass "
+                "a function that makes a requests.Session"
+            )
         self._factory = session_factory or _new_session
         self._gate: HostGate | None = None
         if max_per_host is not None or max_per_second_per_host is not None:

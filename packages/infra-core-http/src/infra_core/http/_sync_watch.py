@@ -33,7 +33,9 @@ class Watch:
         self.expired = False
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._timer = None if seconds is None else threading.Timer(max(seconds, 0.0), self._strike)
+        self._timer: threading.Timer | None = None
+        if seconds is not None and seconds < threading.TIMEOUT_MAX:
+            self._timer = threading.Timer(max(seconds, 0.0), self._strike)
 
     def __enter__(self) -> "Watch":
         if self._timer is not None:

@@ -9,6 +9,8 @@ import yarl
 
 from infra_core.runtime import sanitize_url
 
+from ._checks import host_problem
+
 __all__ = ["Origin", "Target", "origin_of", "target_of"]
 
 Origin = tuple[str, str, int]
@@ -65,17 +67,17 @@ def target_of(url: str | httpx.URL) -> Target:
         url = str(url)
     if not isinstance(url, str):
         raise httpx.InvalidURL(
-            f"a URL is a string or httpx.URL, not {type(url).__name__}: pass str(url)"
+            f"{sanitize_url(url)!r} of type {type(url).__name__} is no URL: pass it as text, in "
+            "the form https://host[:port]/path"
         )
     try:
         return _parsed(url)
-    except httpx.InvalidURL as error:
+    # yarl is stricter than httpx about a few hosts, and raises a ValueError
+    except (httpx.InvalidURL, ValueError) as error:
         raise httpx.InvalidURL(
-            f"{sanitize_url(url)!r} is no URL ({error}): pass it in the form "
+            f"{sanitize_url(url)!r} is no URL ({str(error).rstrip('.')}): pass it in the form "
             "https://host[:port]/path, with special characters percent-encoded"
         ) from error
-    except ValueError as error:  # yarl is stricter than httpx about a few hosts
-        raise httpx.InvalidURL(f"{sanitize_url(url)!r} is no URL: {error}") from error
 
 
 def _checked(text: str, url: httpx.URL) -> httpx.URL:
@@ -86,4 +88,7 @@ def _checked(text: str, url: httpx.URL) -> httpx.URL:
         )
     if url.port is not None and not 0 < url.port <= 65_535:
         raise httpx.InvalidURL(f"port {url.port} is not within 1 to 65535")
+    problem = host_problem(url.raw_host.decode("ascii"))
+    if problem:
+        raise httpx.InvalidURL(problem)
     return url

@@ -74,12 +74,18 @@ def _client_timeout(connect: float | None, read: float | None) -> aiohttp.Client
 class Wire:
     """An answer whose body is still on its way; holds a slot of the pool until it is closed."""
 
-    __slots__ = ("_engine", "_method", "_target", "response")
+    __slots__ = ("_engine", "_method", "_read_timeout", "_target", "response")
 
     def __init__(
-        self, engine: "Engine", response: aiohttp.ClientResponse, method: str, target: Target
+        self,
+        engine: "Engine",
+        response: aiohttp.ClientResponse,
+        method: str,
+        target: Target,
+        read_timeout: float | None,
     ) -> None:
         self._engine: Engine | None = engine
+        self._read_timeout = read_timeout
         self._method = method
         self._target = target
         self.response = response
@@ -133,7 +139,11 @@ class Wire:
             engine.give_slot()
 
     def _failure(self, error: Exception) -> httpx.RequestError:
-        return httpx_error(error, lambda: httpx.Request(self._method, self._target.url))
+        return httpx_error(
+            error,
+            lambda: httpx.Request(self._method, self._target.url),
+            read=self._read_timeout,
+        )
 
 
 class Engine:
@@ -222,7 +232,12 @@ class Engine:
             response = await (sending if pump is None else pump.watch(sending))
         except FAILURES as error:
             self.give_slot()
-            failure = httpx_error(error, lambda: _request(method, target, headers))
+            failure = httpx_error(
+                error,
+                lambda: _request(method, target, headers),
+                connect=timeouts.connect,
+                read=timeouts.read,
+            )
             raise failure from failure.__cause__
         except httpx.WriteTimeout as error:
             self.give_slot()
@@ -231,7 +246,7 @@ class Engine:
         except BaseException:
             self.give_slot()
             raise
-        return Wire(self, response, method, target)
+        return Wire(self, response, method, target, timeouts.read)
 
     async def _take_slot(self, timeout: float | None, method: str, target: Target) -> None:
         slots = self._slots
@@ -245,8 +260,9 @@ class Engine:
                 await slots.acquire()
         except TimeoutError:
             raise httpx.PoolTimeout(
-                f"all {self._limits.max_connections} connections were busy for {timeout:g} s: "
-                "send fewer requests at once, or raise httpx.Limits(max_connections=...)",
+                f"no connection of max_connections={self._limits.max_connections} got free within "
+                f"{timeout:g} s: send fewer requests at once, or allow more by "
+                "httpx.Limits(max_connections=...)",
                 request=httpx.Request(method, target.url),
             ) from None
 
@@ -288,7 +304,10 @@ class _Pump:
             await asyncio.wait({task, stalled}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return task.result()
-            raise httpx.WriteTimeout(f"the server took no more of the body for {self._timeout:g} s")
+            raise httpx.WriteTimeout(
+                f"the server took no more of the body for {self._timeout:g} s: allow a longer "
+                "timeout"
+            )
         finally:
             self._wind(None)
             stalled.cancel()

@@ -8,7 +8,9 @@ import httpx
 
 from infra_core.runtime import is_permanent_transport_error
 
+from ._messages import BROKEN_OFF, CUT_SHORT, connect_text, reason_of, silence_text
 from ._policy import Fate
+from ._targets import origin_of
 
 __all__ = ["FAILURES", "fate_of", "httpx_error"]
 
@@ -26,44 +28,64 @@ _CONNECT_TIMEOUT: type[Exception] = aiohttp.ConnectionTimeoutError
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
-def _describe(error: Exception) -> tuple[type[httpx.RequestError], str, bool]:
+def _describe(
+    error: Exception, url: httpx.URL, connect: float | None, read: float | None
+) -> tuple[type[httpx.RequestError], str, bool]:
     """Return the class of httpx, a text, and whether the cause may be shown.
 
     aiohttp prints whole URLs, secrets and all, into some of its errors; those are not chained.
     """
+    _, host, port = origin_of(url)
+    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if isinstance(error, _CONNECT_TIMEOUT):
-        return httpx.ConnectTimeout, "no connection within the connect timeout", False
+        span = "the connect timeout" if connect is None else f"{connect:g} s"
+        text = f"no connection to {where} within {span}: check host and port, or allow more time"
+        return httpx.ConnectTimeout, text, False
     if isinstance(error, (aiohttp.ServerTimeoutError, asyncio.TimeoutError, TimeoutError)):
-        return httpx.ReadTimeout, "the server sent nothing for the length of the timeout", True
-    if isinstance(error, (aiohttp.ClientConnectorError, aiohttp.ClientConnectorCertificateError)):
-        return httpx.ConnectError, str(error), True
+        return httpx.ReadTimeout, silence_text(where, read), True
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return httpx.ConnectError, connect_text(where, error.certificate_error), True
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return httpx.ConnectError, connect_text(where, error.os_error), True
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        return httpx.RemoteProtocolError, "the server disconnected without an answer", True
+        return httpx.RemoteProtocolError, f"{where} {BROKEN_OFF}", True
     if isinstance(error, aiohttp.ClientPayloadError):
-        text = "the connection was closed before the whole body had come"
-        return httpx.RemoteProtocolError, text, True
+        return httpx.RemoteProtocolError, f"{where} {CUT_SHORT}", True
     if isinstance(error, aiohttp.ClientResponseError):
-        text = f"the answer is not valid HTTP: {error.message}"
+        # What follows the first line, or a quote, is what the server sent.
+        reason = error.message.strip().partition("\n")[0].partition(": b'")[0].rstrip(":")
+        text = f"the answer of {where} is not valid HTTP ({reason}): check that this is its port"
         return httpx.RemoteProtocolError, text, False
     if isinstance(error, aiohttp.InvalidURL):
-        return httpx.UnsupportedProtocol, "the URL cannot be requested", False
+        text = f"{host!r} is no host name and no address: check the URL"
+        return httpx.UnsupportedProtocol, text, False
     if isinstance(error, OSError):
-        return httpx.ReadError, f"the connection broke: {error}", True
+        text = f"the connection to {where} broke ({reason_of(error)}): check the network"
+        return httpx.ReadError, text, True
     if isinstance(error, ValueError):
-        return httpx.LocalProtocolError, f"the request cannot be sent: {error}", True
-    return httpx.ReadError, str(error) or type(error).__name__, True
+        return httpx.LocalProtocolError, f"the request to {where} cannot be sent: {error}", True
+    return httpx.ReadError, f"the connection to {where} broke ({error!r}): check the network", True
 
 
-def httpx_error(error: Exception, request: Callable[[], httpx.Request]) -> httpx.RequestError:
+def httpx_error(
+    error: Exception,
+    request: Callable[[], httpx.Request],
+    *,
+    connect: float | None = None,
+    read: float | None = None,
+) -> httpx.RequestError:
     """Return what httpx would have raised, its cause set.
 
     Args:
         error: What aiohttp or the system raised.
         request: Makes the request that the error carries; called only here, where time does not
             matter any more.
+        connect: The timeout for connecting, in seconds, for the text.
+        read: The timeout for each read, likewise.
     """
-    kind, text, chained = _describe(error)
-    known = kind(text, request=request())
+    asked = request()
+    kind, text, chained = _describe(error, asked.url, connect, read)
+    known = kind(text, request=asked)
     known.__cause__ = error if chained else error.__cause__
     known.__suppress_context__ = True
     return known

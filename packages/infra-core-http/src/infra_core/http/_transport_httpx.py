@@ -158,8 +158,9 @@ def _body_of(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
     except httpx.RequestNotRead:
         stream = request.stream
         if not isinstance(stream, httpx.AsyncByteStream):
-            raise RuntimeError(
-                "the body of an asynchronous request must be bytes or an asynchronous iterable"
+            raise InvalidRequestError(
+                "the body of an asynchronous request cannot be a file or a plain iterator: pass "
+                "bytes, or an asynchronous iterable of bytes"
             ) from None
         return stream
 
@@ -187,7 +188,7 @@ async def follow_redirects(
             await response.aclose()
             raise httpx.TooManyRedirects(
                 f"more than {client.max_redirects} redirects, the last from "
-                f"{origin_of(request.url)[1]}: raise max_redirects if that is not a loop",
+                f"{origin_of(request.url)[1]}: they lead in a circle, or max_redirects is too low",
                 request=request,
             )
         try:
@@ -219,6 +220,8 @@ class SafeClient(httpx.AsyncClient):
             if follow_redirects is httpx.USE_CLIENT_DEFAULT
             else bool(follow_redirects)
         )
+        if not isinstance(request.stream, httpx.AsyncByteStream):
+            _body_of(request)  # says clearly what is wrong with it
         response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
         if follow and response.has_redirect_location:
             response = await self.follow(response.request, response)

@@ -1,5 +1,9 @@
 """Joining URLs."""
 
+from infra_core.runtime import sanitize_url
+
+from ._errors import InvalidRequestError
+
 __all__ = ["absolute_url"]
 
 
@@ -12,10 +16,19 @@ def absolute_url(base: str, *segments: str) -> str:
         base: A URL; slashes at its end do not count.
         *segments: Slashes at either end do not count; empty ones are left out.
 
+    Raises:
+        InvalidRequestError: A part is no text.
+
     Example:
         >>> absolute_url("https://example.com/api/", "runs", "7")
         'https://example.com/api/runs/7'
     """
+    for part in (base, *segments):
+        if not isinstance(part, str):
+            raise InvalidRequestError(
+                f"{sanitize_url(part)!r} of type {type(part).__name__} is no part of a URL: pass "
+                "text"
+            )
     head, mark, tail = base, "", ""
     for position, character in enumerate(base):
         if character in "?#":

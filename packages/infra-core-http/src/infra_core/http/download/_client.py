@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import warnings
 from collections.abc import Iterable, Mapping
@@ -9,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from infra_core.fs import parse_checksum
-from infra_core.runtime import run_sync
+from infra_core.runtime import is_number, run_sync
 
+from .._errors import InvalidRequestError
 from .._headers import DEFAULT_HEADERS, checked_headers, merge_headers
 from .._policy import build_policy, retry_statuses_of
+from .._targets import target_of
 from ._result import DownloadResult, DownloadSpec, ProgressCallback
 from ._transfer import transfer
 
@@ -65,7 +69,7 @@ class AssetDownloadClient:
         user_agent: str | None = None,
     ) -> None:
         build_policy(max_retries, backoff, max_backoff, None)
-        _check_positive("timeout", timeout)
+        _check("timeout", timeout, "seconds above 0", finite=True)
         self._timeout = timeout
         self._max_retries = max_retries
         self._backoff = backoff
@@ -102,19 +106,26 @@ class AssetDownloadClient:
         `timeout`, `max_retries`, `backoff`, `max_backoff` and `retry_statuses` are the client's
         own where they are None.
         """
-        _check_positive("timeout", timeout)
-        _check_positive("max_bytes", max_bytes, zero=True)
-        _check_positive("min_speed", min_speed, zero=True)
-        if not 1 <= connections <= _MAX_CONNECTIONS:
-            raise ValueError(
+        if timeout is not None:
+            _check("timeout", timeout, "seconds above 0, or None for the client's", finite=True)
+        if max_bytes is not None:
+            _check("max_bytes", max_bytes, "bytes, 0 or more, or None for no bound", zero=True)
+        _check("min_speed", min_speed, "bytes per second, 0 to wait for any server", zero=True)
+        if not (isinstance(connections, int) and 1 <= connections <= _MAX_CONNECTIONS):
+            raise InvalidRequestError(
                 f"connections={connections!r}: pass 1 to {_MAX_CONNECTIONS}; 4 is plenty for most "
                 "servers"
+            )
+        if progress is not None and not callable(progress):
+            raise InvalidRequestError(
+                f"progress of type {type(progress).__name__} cannot be called: pass a function of "
+                "the bytes so far and the size"
             )
         if expected_checksum is not None:
             parse_checksum(expected_checksum)
         spec = DownloadSpec(
-            url=url,
-            dest=Path(dest_path),
+            url=_text_of(url),
+            dest=_destination(dest_path),
             policy=build_policy(
                 self._max_retries if max_retries is None else max_retries,
                 self._backoff if backoff is None else backoff,
@@ -145,9 +156,28 @@ class AssetDownloadClient:
         """Does nothing since 1.0: a client holds no connections. Kept for callers of 0.7."""
 
 
-def _check_positive(name: str, value: float | None, *, zero: bool = False) -> None:
-    if value is not None and not (value > 0 or (zero and value == 0)):
-        raise ValueError(f"{name}={value!r} must be above 0, or None for the default")
+def _check(
+    name: str, value: float, remedy: str, *, zero: bool = False, finite: bool = False
+) -> None:
+    if (
+        not is_number(value)
+        or not (value > 0 or (zero and value == 0))
+        or (finite and value == math.inf)
+    ):
+        raise InvalidRequestError(f"{name}={value!r} makes no sense: pass {remedy}")
+
+
+def _text_of(url: Any) -> str:
+    """Return a URL as text; what is none is refused by `target_of`, the rest when it is asked."""
+    return url if isinstance(url, str) else str(target_of(url).url)
+
+
+def _destination(path: object) -> Path:
+    if isinstance(path, (str, os.PathLike)):
+        dest = Path(path)
+        if dest.name and "\0" not in str(dest):
+            return dest
+    raise InvalidRequestError(f"dest_path={path!r} names no file: pass the path of one to write")
 
 
 _lock = threading.Lock()

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Union
 
-from infra_core.runtime import ThreadBatcher, run_sync, sanitize_url
+from infra_core.runtime import ThreadBatcher, redact_secrets, run_sync, sanitize_url
 
-from .._errors import DownloadError
+from .._errors import DownloadError, InvalidRequestError
 from ._client import AssetDownloadClient, get_shared_client
 from ._result import DownloadItem, DownloadOutcome, DownloadResult, ProgressCallback
 from ._sink import end_together, ending_together
@@ -48,7 +49,8 @@ async def download_many_async(
         One outcome per item, in the order of the items.
 
     Raises:
-        ValueError: `concurrency` below 1.
+        InvalidRequestError: `concurrency` below 1, or what is no item (also a `ValueError`).
+        TypeError: An option that `download_asset_async` does not have.
 
     Example:
         ::
@@ -56,9 +58,19 @@ async def download_many_async(
             outcomes = await download_many_async([(url, Path("a.png")), ...], concurrency=8)
             failed = [outcome for outcome in outcomes if not outcome.ok]
     """
-    if concurrency < 1:
-        raise ValueError(f"concurrency={concurrency!r}: pass 1 or more downloads at once")
-    batch = _Batch(items, on_outcome, progress, client or await get_shared_client(), options)
+    if not (isinstance(concurrency, int) and concurrency >= 1):
+        raise InvalidRequestError(f"concurrency={concurrency!r}: pass 1 or more downloads at once")
+    if not hasattr(items, "__iter__"):
+        raise InvalidRequestError(
+            f"items of type {type(items).__name__} are no downloads: pass a list, or any iterable, "
+            "of DownloadItems or pairs of URL and path"
+        )
+    client = client or await get_shared_client()
+    try:
+        inspect.signature(client.download).bind("", Path(), **options)
+    except TypeError as error:
+        raise TypeError(f"download_many(): {error}; see those of download_asset") from None
+    batch = _Batch(items, on_outcome, progress, client, options)
     token = ending_together.set(ThreadBatcher(end_together, size=_BATCH))
     # the workers inherit the context that they are made in
     workers = [asyncio.ensure_future(batch.work()) for _ in range(concurrency)]
@@ -70,6 +82,17 @@ async def download_many_async(
             worker.cancel()
         await asyncio.gather(*workers, return_exceptions=True)
     return [batch.outcomes[index] for index in range(len(batch.outcomes))]
+
+
+def _item(given: object) -> DownloadItem:
+    if isinstance(given, DownloadItem):
+        return given
+    if isinstance(given, (tuple, list)) and 2 <= len(given) <= 4:
+        return DownloadItem(*given)
+    shown = redact_secrets(repr(given))[:200]
+    raise InvalidRequestError(
+        f"the item {shown} is no download: pass a DownloadItem, or a pair of URL and path"
+    )
 
 
 class _Batch:
@@ -91,7 +114,7 @@ class _Batch:
 
     async def work(self) -> None:
         for index, given in self.items:
-            item = given if isinstance(given, DownloadItem) else DownloadItem(*given)
+            item = _item(given)
             try:
                 outcome = DownloadOutcome(item, await self._one(item))
             except Exception as error:  # noqa: BLE001 - becomes the outcome of this item

@@ -9,6 +9,7 @@ import httpx
 from infra_core.runtime import parse_retry_after, sanitize_url
 
 from .._errors import ChecksumMismatchError, IncompleteDownloadError
+from .._messages import status_remedy
 from .._policy import Fate, status_verdict
 from .._transport_errors import fate_of
 
@@ -44,18 +45,16 @@ def status_error(
     `max_backoff`, which ends the retries: the caller may come back then.
     """
     name = sanitize_url(url)
-    phrase = httpx.codes.get_reason_phrase(status)
-    remedy = "check the URL and the credentials" if status < 500 else "try again later"
-    if status in {408, 429}:
-        remedy = "ask less often, or try again later"
+    answer = f"{status} {httpx.codes.get_reason_phrase(status)}".rstrip()
     asked = parse_retry_after(headers)
+    remedy = status_remedy(status, asked)
     if asked is not None and asked > max_backoff:
-        remedy = f"the server asks to wait {asked:g} s, more than max_backoff={max_backoff:g}"
+        remedy += f", more than max_backoff={max_backoff:g}"
     request = httpx.Request("GET", url)
     # The length of a body that is not here would make httpx complain.
     kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
     error = httpx.HTTPStatusError(
-        f"{name} answered {status} {phrase}: {remedy}",
+        f"{name} answered {answer}: {remedy}",
         request=request,
         response=httpx.Response(status, headers=kept, request=request),
     )

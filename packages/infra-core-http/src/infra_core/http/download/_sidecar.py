@@ -72,7 +72,7 @@ class Sidecar:
         """Find a partial file to continue; None when there is none, or its owner is alive."""
         try:
             note = _Note(**json.loads(self.path.read_bytes()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError, TypeError):
             self.path.unlink(missing_ok=True)

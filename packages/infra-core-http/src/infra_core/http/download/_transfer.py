@@ -75,12 +75,12 @@ class _Transfer:
             return await self._run()
         except TimeoutError as error:
             raise DownloadDeadlineError(
-                f"{self.url} was not downloaded within {spec.policy.deadline} s, retries "
+                f"{self.url} was not downloaded within {spec.policy.deadline:g} s, retries "
                 "included: allow a longer deadline",
                 url=self.url,
                 expected=spec.policy.deadline,
                 actual=None if self.sink is None else self.sink.size,
-            ) from error
+            ) from error.__cause__  # what the last attempt met; the error itself says the same
         except DownloadError:
             raise
         except OSError as error:
@@ -300,8 +300,8 @@ class _Transfer:
             return
         if received < self.spec.min_speed * (now - since):
             raise httpx.ReadTimeout(
-                f"{self.url} sent {received} bytes in {now - since:.0f} s, below "
-                f"min_speed={self.spec.min_speed:g} bytes per second: lower min_speed to wait "
+                f"{self.url} sent {received} bytes in {now - since:.3g} s, below "
+                f"min_speed={self.spec.min_speed:.12g} bytes per second: lower min_speed to wait "
                 "for such a server"
             )
         self.window = (now, 0)
@@ -376,10 +376,11 @@ class _Transfer:
         error = details.error
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
         add_note(error, f"while downloading {self.url}")
+        named = "" if str(error).startswith(self.url) else f"{self.url}: "
         _logger.warning(
-            "download of %s failed (%s: %s); attempt %d follows in %.2f s",
-            self.url,
+            "download failed (%s: %s%s); attempt %d follows in %.2f s",
             type(error).__name__,
+            named,
             error,
             details.attempt + 1,
             details.wait,

@@ -37,6 +37,12 @@ class _Route:
     always: Fault | None = None
 
 
+def _check_path(path: str) -> None:
+    if not path.startswith("/"):
+        msg = f"path is {path!r}, but must begin with a slash: write {'/' + path!r}"
+        raise ValueError(msg)
+
+
 class FaultyOrigin:
     """A misbehaving web server on a free loopback port, in its own thread and event loop.
 
@@ -138,9 +144,7 @@ class FaultyOrigin:
         Raises:
             ValueError: The path does not begin with a slash.
         """
-        if not path.startswith("/"):
-            msg = f"path is {path!r}, but must begin with a slash: write {'/' + path!r}"
-            raise ValueError(msg)
+        _check_path(path)
         resource = Resource(
             body=body,
             content_type=content_type,
@@ -157,6 +161,9 @@ class FaultyOrigin:
     def script(self, path: str, *faults: Fault) -> None:
         """Append faults to the script of a path that was added before."""
         with self._lock:
+            if path not in self._routes:
+                msg = f"there is nothing at {path!r}: call add() with that path first"
+                raise KeyError(msg)
             self._routes[path].faults.extend(faults)
 
     @property
@@ -165,7 +172,8 @@ class FaultyOrigin:
         return f"{'https' if self._ssl else 'http'}://{self._host}:{self._port}"
 
     def url(self, path: str = "/") -> str:
-        """The absolute URL of a path."""
+        """The absolute URL of a path, which begins with a slash."""
+        _check_path(path)
         return self.base_url + path
 
     @property

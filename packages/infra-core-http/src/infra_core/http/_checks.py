@@ -1,0 +1,111 @@
+"""Arguments that every call takes, refused at the call when they make no sense."""
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from infra_core.runtime import is_number
+
+from ._errors import InvalidRequestError
+
+__all__ = [
+    "check_async_client",
+    "check_call",
+    "check_delay",
+    "check_sync_client",
+    "check_timeout",
+    "host_problem",
+]
+
+_TEXT_OR_PAIRS = (Mapping, str, bytes, Sequence)
+
+
+def check_timeout(timeout: object) -> None:
+    """Refuse what is no number of seconds; costs next to nothing when all is well.
+
+    Raises:
+        InvalidRequestError: Zero and less, NaN, infinity, text.
+    """
+    kind = type(timeout)
+    if (kind is float or kind is int) and 0 < timeout < math.inf:  # type: ignore[operator]
+        return
+    if timeout is None or isinstance(timeout, httpx.Timeout):
+        return
+    if not (is_number(timeout) and 0 < timeout < math.inf):  # type: ignore[operator]
+        raise InvalidRequestError(
+            f"timeout={timeout!r} is no time to wait: pass seconds above 0, or None for no bound"
+        )
+
+
+def check_delay(delay: float) -> None:
+    """Refuse what is no number of seconds to wait.
+
+    Raises:
+        InvalidRequestError: Less than zero, NaN, infinity, text.
+    """
+    if not (is_number(delay) and 0 <= delay < math.inf):
+        raise InvalidRequestError(f"delay={delay!r} is no time to wait: pass seconds, 0 or more")
+
+
+def check_call(max_bytes: object, params: object) -> None:
+    """Refuse a bound and a query that make no sense; most calls have neither.
+
+    Raises:
+        InvalidRequestError: A bound below zero, or either of another type.
+    """
+    if max_bytes is not None and not (is_number(max_bytes) and max_bytes >= 0):  # type: ignore[operator]
+        raise InvalidRequestError(
+            f"max_bytes={max_bytes!r} is no size: pass bytes, 0 or more, or None for no bound"
+        )
+    if params is not None and not isinstance(params, _TEXT_OR_PAIRS):
+        raise InvalidRequestError(
+            f"params of type {type(params).__name__} are no query: pass a mapping such as "
+            "{'page': '2'}"
+        )
+
+
+def check_async_client(client: object) -> None:
+    """Refuse a client that is none of ours, nor made like them.
+
+    Raises:
+        InvalidRequestError: Such as an `httpx.AsyncClient`.
+    """
+    if not hasattr(client, "get_client"):
+        raise InvalidRequestError(
+            f"client of type {type(client).__name__} has no get_client(): pass an AsyncHttpClient"
+        )
+
+
+def check_sync_client(client: Any) -> None:
+    """Refuse a client that cannot be asked from synchronous code.
+
+    Raises:
+        InvalidRequestError: Such as an `AsyncHttpClient` or an `httpx.AsyncClient`.
+    """
+    get = getattr(client, "get", None)
+    if not callable(get) or inspect.iscoroutinefunction(get):
+        raise InvalidRequestError(
+            f"client of type {type(client).__name__} has no get() that blocks: pass a "
+            "RequestsHttpClient"
+        )
+
+
+def host_problem(host: str) -> str | None:
+    """Say why no host can have that name (RFC 1035, section 2.3.4); None when one can.
+
+    Args:
+        host: In ASCII, as it goes over the wire.
+    """
+    if ":" in host:  # an IPv6 address
+        return None
+    labels = host.removesuffix(".").split(".")
+    if not all(labels):
+        return "the host has an empty part between dots"
+    if len(host) > 253 or any(len(label) > 63 for label in labels):
+        return "the host is too long, which may have 253 characters, 63 between dots"
+    if "%" in host or " " in host:
+        return "the host has characters that no host name has"
+    return None

@@ -1,0 +1,93 @@
+"""What failures of the network mean to people, the same whichever library met them.
+
+Each text names the server and says what to do, after ": "; none says "try again", because not
+every request may be sent again.
+"""
+
+import os
+import re
+import socket
+import ssl
+
+__all__ = [
+    "BROKEN_OFF",
+    "CUT_SHORT",
+    "connect_text",
+    "reason_of",
+    "silence_text",
+    "status_remedy",
+]
+
+BROKEN_OFF = "closed the connection without an answer: its log may tell why"
+CUT_SHORT = "closed the connection before the whole body had come: its log may tell why"
+
+_CODES = re.compile(r"\[Errno (\d+)\]")
+_OF_OPENSSL = re.compile(r"\[[^\]]*\] *|\(_ssl\.c:\d+\)")  # its library and our line in it
+
+
+def connect_text(where: str, error: BaseException) -> str:
+    """Say why there is no connection.
+
+    Args:
+        where: Host and port.
+        error: What the system or the TLS library raised.
+    """
+    if isinstance(error, socket.gaierror):
+        host = where.rpartition(":")[0]
+        reason = reason_of(error)
+        return f"the host {host!r} has no address ({reason}): check its name, or the name server"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {where} is refused ({getattr(error, 'verify_message', error)}): "
+            "check the host, or pass verify= with the CA that signed it"
+        )
+    if isinstance(error, ssl.SSLError):
+        return f"no TLS with {where} ({reason_of(error)}): check that this port speaks https"
+    if isinstance(error, ConnectionRefusedError):
+        return f"{where} refused the connection: check host and port, and that the server runs"
+    return (
+        f"{where} cannot be reached ({reason_of(error)}): check host and port, and the network "
+        "between"
+    )
+
+
+def silence_text(where: str, seconds: float | None) -> str:
+    """Say that the server sent nothing."""
+    span = "the length of the timeout" if seconds is None else f"{seconds:g} s"
+    return f"{where} sent nothing for {span}: allow a longer timeout"
+
+
+def reason_of(error: BaseException) -> str:
+    """Return what the system says of an error, without numbers and addresses.
+
+    When a host has several addresses, the error of each of them is in the text alone.
+    """
+    if isinstance(error, ssl.SSLError):
+        text = _OF_OPENSSL.sub("", str(getattr(error, "reason", None) or error.strerror or error))
+        return text.replace("_", " ").strip().lower()
+    if isinstance(error, socket.gaierror):
+        return error.strerror or str(error)
+    number = getattr(error, "errno", None)
+    codes = [number] if number else [int(code) for code in _CODES.findall(str(error))]
+    reasons = dict.fromkeys(os.strerror(code) for code in codes)
+    return ", ".join(reasons) or str(error) or type(error).__name__
+
+
+def status_remedy(status: int, asked: float | None) -> str:
+    """Return what to do about an answer that is no success.
+
+    Args:
+        status: The status code.
+        asked: Seconds that the server asks to wait, or None.
+    """
+    if asked:
+        return f"the server asks to wait {asked:g} s"
+    if status in (401, 403, 407):
+        return "check the credentials"
+    if status in (404, 405, 410):
+        return "check the URL and the method"
+    if status in (408, 425, 429):
+        return "ask less often, or try again later"
+    if status >= 500:
+        return "see the server's log, or try again later"
+    return "check the request" if status >= 400 else "check the URL"
