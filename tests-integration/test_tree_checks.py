@@ -1,7 +1,10 @@
 """The checks of the tree fail when they should: each is shown a tree with one fault."""
 
 import importlib
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -219,3 +222,49 @@ def test_api_check_knows_a_break(
     """What a caller would trip over is named; what a caller would not notice is fine."""
     problems = tool("api").breaks(old, new, "f")
     assert message in "\n".join(problems) if message else not problems
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["pins.py", "--chek"], "--chek"),
+        (["check_layout.py", "nope"], "nope"),
+        (["check_exports.py", "nope"], "nope"),
+        (["rehearse_release.py", "--fast"], "--fast"),
+        (["check_wheels.py", "infra-core-ftp"], "infra-core-ftp"),
+        (["build.py"], "package"),
+        (["build.py", "infra-core-ftp", "dist"], "'infra-core-ftp'"),
+        (["docs.py", "serve", "--port", "99999"], "'99999'"),
+        (["dev.py", "test", "lnit"], "no stage lnit"),
+        (["release.py", "prepare", "infra-core-fs", "huge"], "'huge'"),
+        (["release.py", "notes", "infra-core-ftp"], "'infra-core-ftp'"),
+    ],
+    ids=" ".join,
+)
+def test_tool_refuses_what_it_does_not_know(arguments: list[str], part: str) -> None:
+    """In a line that names it; a slip must not do something else, as writing pins unasked."""
+    script, *rest = arguments
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / script), *rest],
+        capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert done.returncode in (1, 2)
+    assert part in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["build.py", "infra-core-fs", "dist"], ["check_wheels.py"], ["rehearse_release.py"]],
+    ids=" ".join,
+)
+def test_tool_that_lacks_a_program_names_it(arguments: list[str], tmp_path: Path) -> None:
+    """Outside of hatch there is no uv."""
+    script, *rest = arguments
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tools" / script), *rest],
+        env={**os.environ, "PATH": str(tmp_path)}, capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("uv is not on the PATH; ")
+    assert "Traceback" not in done.stderr

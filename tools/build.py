@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
 
-from tree import PACKAGES, Package
+from tree import PACKAGES, Package, need
 
 
 def main() -> int:
-    name, folder = sys.argv[1:]
-    if name not in {package.name for package in PACKAGES}:
-        print(f"{name!r} is no package of this repository", file=sys.stderr)
-        return 2
-    source = str(Package(name).folder)
-    built = subprocess.run(["uv", "build", "--out-dir", folder, source])
-    print(*sorted(path.name for path in Path(folder).iterdir()), sep="\n")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("package", choices=[package.name for package in PACKAGES])
+    parser.add_argument("folder", type=Path, help="where they go")
+    options = parser.parse_args()
+    need("uv")
+    source = str(Package(options.package).folder)
+    built = subprocess.run(["uv", "build", "--out-dir", str(options.folder), source])
+    if built.returncode == 0:
+        print(*sorted(path.name for path in options.folder.iterdir()), sep="\n")
     return built.returncode
 
 

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from check_wheels import import_all, uv, venv_python
-from tree import LAYERS, PACKAGES, Package
+from tree import LAYERS, PACKAGES, Package, need, one_of
 
 
 def main() -> int:
@@ -24,7 +24,9 @@ def main() -> int:
     parser.add_argument("--dist", type=Path, required=True, help="folder with the built wheel")
     parser.add_argument("--index", help="an index to ask first")
     options = parser.parse_args()
-    wheel = next(options.dist.glob(f"{options.package.replace('-', '_')}-*.whl"))
+    need("uv")
+    pattern = f"{options.package.replace('-', '_')}-*.whl"
+    wheel = one_of(options.dist.glob(pattern), pattern, options.dist)
     failed = False
     for name in [n for n, below in LAYERS.items() if options.package in below]:
         failed |= not works_with(name, options.package, wheel, options.index)

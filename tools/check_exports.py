@@ -15,7 +15,7 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
-from tree import PACKAGES
+from tree import PACKAGES, no_arguments
 
 
 def main() -> int:
@@ -84,4 +84,5 @@ def is_own(module: types.ModuleType, attribute: str, value: object) -> bool:
 
 
 if __name__ == "__main__":
+    no_arguments(__doc__)
     sys.exit(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tree import LAYERS, META, PACKAGES, SLICES, Package
+from tree import LAYERS, META, PACKAGES, SLICES, Package, no_arguments
 
 LAZY_FACADE = {"infra_core"}
 REQUIRED = ["README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "tests"]
@@ -116,4 +116,5 @@ def sliced(target: str) -> bool:
 
 
 if __name__ == "__main__":
+    no_arguments(__doc__)
     sys.exit(main())

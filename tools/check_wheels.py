@@ -19,7 +19,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tree import META, PACKAGES, ROOT, Package, test_requirements
+from tree import META, PACKAGES, ROOT, Package, need, one_of, test_requirements
 
 # Modules that need an extra, which a plain install of the slice does not bring.
 IMPORT_ALL = """
@@ -48,12 +48,15 @@ def main() -> int:
     parser.add_argument("packages", nargs="*", help="only these distributions")
     parser.add_argument("--dist", type=Path, help="take these wheels instead of building them")
     options = parser.parse_args()
+    if unknown := set(options.packages) - {package.name for package in PACKAGES}:
+        parser.error(f"no package {', '.join(sorted(unknown))}; see the folder packages/")
+    need("uv")
     chosen = [p for p in PACKAGES if not options.packages or p.name in options.packages]
     with tempfile.TemporaryDirectory() as folder:
         wheels = build(Path(folder) / "dist")
         for package in chosen if options.dist else []:
             name = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
-            wheels[package.name] = next(options.dist.glob(name)).resolve()
+            wheels[package.name] = one_of(options.dist.glob(name), name, options.dist).resolve()
         problems = check_contents(wheels)
         with ThreadPoolExecutor(max_workers=1 if options.floor else 2) as pool:
             problems += [

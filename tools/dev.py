@@ -51,12 +51,27 @@ def main() -> int:
     if sys.version_info < (3, 10):  # noqa: UP036 - whoever runs this has any Python
         print(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
-    bootstrap()
-    if options.command == "demo":
-        return hatch(["run", "demo:run", *options.arguments])
-    if options.command == "hatch":
-        return hatch(options.arguments)
-    return run_stages(options.arguments)
+    if options.command == "test" and (unknown := sorted(set(options.arguments) - set(STAGES))):
+        parser.error(f"no stage {', '.join(unknown)}; there are {', '.join(STAGES)}")
+    try:
+        bootstrap()
+        if options.command == "demo":
+            return hatch(["run", "demo:run", *options.arguments])
+        if options.command == "hatch":
+            return hatch(options.arguments)
+        return run_stages(options.arguments)
+    except subprocess.CalledProcessError as error:  # it has said why
+        print(
+            f"setting up .dev/ failed: {' '.join(map(str, error.cmd))} ended with "
+            f"{error.returncode}; can the package registry be reached (PIP_INDEX_URL, a proxy)?",
+            file=sys.stderr,
+        )
+        return 1
+    except OSError as error:
+        print(f"setting up .dev/ failed: {error}; check space and permissions", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
 
 
 def bootstrap() -> None:
@@ -145,10 +160,6 @@ def available_pythons() -> list[str]:
 
 
 def run_stages(names: list[str]) -> int:
-    unknown = set(names) - set(STAGES)
-    if unknown:
-        print(f"no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
-        return 2
     timings: list[tuple[str, float, int]] = []
     stages = dict(STAGES)
     stages["unit"] = [["run", f"+py={version}", "test:run"] for version in available_pythons()]

@@ -49,16 +49,24 @@ def main() -> int:
     )
     parser.add_argument("command", choices=["build", "serve"])
     parser.add_argument("--site-dir", type=Path, default=ROOT / "site", help="where it goes (site)")
-    parser.add_argument("--port", type=int, default=8000, help="port on 127.0.0.1 (8000)")
+    parser.add_argument("--port", type=port, default=8000, help="port on 127.0.0.1 (8000)")
     options = parser.parse_args()
     try:
+        options.site_dir.mkdir(parents=True, exist_ok=True)
         code = build(options.site_dir.resolve())
-    except DocsError as error:
+        if code == 0 and options.command == "serve":
+            serve(options.site_dir, options.port)
+    except (DocsError, OSError) as error:  # such as a folder that is a file, a port in use
         print(f"docs: {error}", file=sys.stderr)
         return 1
-    if code == 0 and options.command == "serve":
-        serve(options.site_dir, options.port)
     return code
+
+
+def port(text: str) -> int:
+    """An argparse type: a port, 0 for any that is free."""
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; give a number from 0 to 65535")
+    return int(text)
 
 
 def build(site: Path) -> int:
@@ -110,9 +118,9 @@ def fenced(match: re.Match[str]) -> str:
     return f"{before}{indent}```python\n{code}\n{indent}```{end}"
 
 
-def serve(site: Path, port: int) -> None:
+def serve(site: Path, number: int) -> None:
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", port), handler) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", number), handler) as server:
         print(f"docs: http://127.0.0.1:{server.server_address[1]}/ until Ctrl-C", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 
@@ -17,6 +18,10 @@ def pinned(text: str) -> str:
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="only say whether they are stale")
+    parser.add_argument("--write", action="store_true", help="write them (default)")
+    options = parser.parse_args()
     path = Package(META).folder / "pyproject.toml"
     before = path.read_text(encoding="utf-8")
     after = pinned(before)
@@ -27,7 +32,7 @@ def main() -> int:
     if after == before:
         print("the meta-package's pins are current")
         return 0
-    if "--check" in sys.argv[1:]:
+    if options.check:
         stale = [line for line in before.splitlines() if line not in after.splitlines()]
         print("stale pins in the meta-package:", *stale, sep="\n  ")
         print("write them with: python3 tools/dev.py hatch run checks:pins --write")

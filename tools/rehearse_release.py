@@ -20,12 +20,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tree import PACKAGES, ROOT
+from tree import PACKAGES, ROOT, need, no_arguments
 
 NAMES = [package.name for package in PACKAGES]
 
 
 def main() -> int:
+    need("uv")
+    need("git")
     with tempfile.TemporaryDirectory(prefix="infra-core-release-") as folder, index(folder) as url:
         rehearsal = Rehearsal(Path(folder), url)
         rehearsal.first_release()
@@ -66,7 +68,10 @@ def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
             time.sleep(0.1)
         else:
             return
-    raise SystemExit("the index server does not answer")
+    raise SystemExit(
+        f"the index server does not answer at {url} (exit code {server.poll()}); see what "
+        "`python -m pypiserver run` says"
+    )
 
 
 class Rehearsal:
@@ -171,7 +176,7 @@ class Rehearsal:
         for line in (self.package(name) / "pyproject.toml").read_text("utf-8").splitlines():
             if line.startswith("version = "):
                 return line.split('"')[1]
-        raise SystemExit(f"{name} has no version")
+        raise SystemExit(f"pyproject.toml of {name} has no line `version = ...`; add it")
 
     def note(self, name: str, text: str) -> None:
         """Write a line under Unreleased, as a contributor would."""
@@ -211,4 +216,5 @@ def expect(condition: bool, problem: str) -> None:
 
 
 if __name__ == "__main__":
+    no_arguments(__doc__)
     sys.exit(main())

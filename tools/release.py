@@ -122,7 +122,9 @@ def bumped(version: Version, bump: str) -> Version:
     try:
         return Version(bump)
     except InvalidVersion:
-        raise ReleaseError(f"{bump!r} is neither major, minor, patch nor a version") from None
+        raise ReleaseError(
+            f"{bump!r} is neither major, minor, patch nor a version such as 1.2.0"
+        ) from None
 
 
 def bump_kind(before: Version, after: Version) -> str:
@@ -191,7 +193,10 @@ def unreleased(package: Package) -> str:
 def notes(package: Package) -> str:
     found = section(changelog(package), package.version)
     if not found:
-        raise ReleaseError(f"{package.name}: CHANGELOG.md has no entry for {package.version}")
+        raise ReleaseError(
+            f"{package.name}: CHANGELOG.md has no entry for {package.version}; write one under "
+            f"`## [{package.version}] - DATE`"
+        )
     return found
 
 

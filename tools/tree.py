@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import shutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,3 +92,26 @@ def test_requirements() -> list[str]:
     hatch = tomllib.loads((ROOT / "hatch.toml").read_text(encoding="utf-8"))
     listed: list[str] = hatch["envs"]["default"]["dependencies"]
     return listed
+
+
+def no_arguments(description: str | None) -> None:
+    """Refuse arguments that would be passed over in silence; answer --help."""
+    argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    ).parse_args()
+
+
+def need(program: str) -> None:
+    """End with a remedy where a program is missing that a tool calls."""
+    if shutil.which(program) is None:
+        raise SystemExit(
+            f"{program} is not on the PATH; `python3 tools/dev.py hatch run checks:...` brings it"
+        )
+
+
+def one_of(found: Iterable[Path], what: str, folder: Path) -> Path:
+    """The first file found, or an end that says what was sought where."""
+    path = next(iter(found), None)
+    if path is None:
+        raise SystemExit(f"no {what} in {folder}; build it: hatch run checks:build NAME {folder}")
+    return path
