@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 FOLDER = 1000  # files in each folder, unless all are in one
 PAGE = 5000
+HEAD = b"HTTP/1.1 200 OK\r\nx-ms-request-id: 1\r\nContent-Length: %d\r\n\r\n"
 JOBS = {
     "list": "iter_tree, page by page",
     "up": "sync_tree up, dry run, against as many blobs",
@@ -66,7 +67,7 @@ async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
             prefix, marker = query["prefix"][0], int(query.get("marker", ["0"])[0])
             count, _, kind = prefix.rstrip("/").partition("-")
             body = page_of(marker, int(count), prefix, kind == "flat")
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body))
+            writer.write(HEAD % len(body))
             writer.write(body)
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):

@@ -2,7 +2,6 @@
 
 import base64
 import os
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ import pytest
 from infra_core.azure.storage import (
     AzureStorageClient,
     AzureStorageSettings,
+    JournalError,
     StorageConnectionError,
 )
 from infra_core.azure.storage._auth import BearerToken, SharedKey
@@ -250,12 +250,22 @@ def test_signature_is_that_of_the_sdk() -> None:
     assert f"SharedKey acc:{SharedKey('acc', key).sign('PUT', path, params, headers)}" == expected
 
 
-def test_broken_journal_file_is_an_error_of_sqlite(tmp_path: Path) -> None:
-    """A file that is no database is never overwritten."""
+def test_broken_journal_file_is_told_and_left_alone(tmp_path: Path) -> None:
+    """A file that is no database is never overwritten; the error names it and the setting."""
     path = tmp_path / "j.sqlite"
     path.write_bytes(b"not a database, but long enough to be looked at" * 50)
-    journal = Journal(path)
-    with pytest.raises(sqlite3.DatabaseError):
+    journal = Journal(path, "APP_AZURE_STORAGE_JOURNAL")
+    with pytest.raises(
+        JournalError, match=r"j\.sqlite cannot be used .*; set APP_AZURE_STORAGE_"
+    ):
         journal.pending()
     journal.close()
     assert path.read_bytes().startswith(b"not a database")
+
+
+def test_names_that_are_not_utf8_are_kept(journal: Journal, tmp_path: Path) -> None:
+    """Linux allows them in paths; SQLite holds no such text."""
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    number = journal.enter("file", "cafe", path=path)
+    journal.fail(number, OSError("down"))
+    assert [entry.path for entry in journal.pending()] == [path]

@@ -24,7 +24,7 @@ from infra_core.azure.storage import (
 )
 from infra_core.runtime.testing import fast_time
 
-CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
+CREATED = b"HTTP/1.1 201 Created\r\nx-ms-request-id: 1\r\nContent-Length: 0\r\n\r\n"
 
 
 class QuietServer:

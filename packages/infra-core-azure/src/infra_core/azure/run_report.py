@@ -38,24 +38,15 @@ def render_html(
     Returns:
         The page, UTF-8 once encoded.
 
+    Raises:
+        ValueError: It is no manifest; names the entry.
+
     Example:
         >>> page = render_html({"files": [], "storage": {}, "summary": {}})
         >>> page.startswith("<!doctype html>")
         True
     """
-    files = list(manifest.get("files", ()))
-    rows = [
-        [
-            str(file["path"]),
-            str(file.get("type", "other")),
-            str(file.get("content_type", "")),
-            int(file.get("size_bytes", 0)),
-            _safe_url(file.get("url")),
-            file.get("checksum"),
-            file.get("modified_at"),
-        ]
-        for file in files
-    ]
+    rows = _rows(manifest)
     _embed_images(rows, folder)
     storage = manifest.get("storage") or {}
     style = (_ASSETS / "report.css").read_text(encoding="utf-8")
@@ -81,6 +72,36 @@ def render_html(
         "</body></html>\n",
     ]
     return "\n".join(parts)
+
+
+def _rows(manifest: Mapping[str, Any]) -> list[list[Any]]:
+    """The entries of a manifest as rows of the table."""
+    files: Any = manifest.get("files", ()) if isinstance(manifest, Mapping) else None
+    if not isinstance(files, (list, tuple)):
+        raise ValueError(
+            "manifest has no list of files; pass what build_manifest returned, or the same read "
+            "from JSON"
+        )
+    rows = []
+    for number, file in enumerate(files):
+        try:
+            rows.append(
+                [
+                    str(file["path"]),
+                    str(file.get("type", "other")),
+                    str(file.get("content_type", "")),
+                    int(file.get("size_bytes", 0)),
+                    _safe_url(file.get("url")),
+                    file.get("checksum"),
+                    file.get("modified_at"),
+                ]
+            )
+        except (AttributeError, KeyError, TypeError, ValueError):
+            raise ValueError(
+                f"manifest['files'][{number}] is {file!r:.200}, which is no entry of a manifest; "
+                "it has path (text) and size_bytes (a whole number), see manifest_schema()"
+            ) from None
+    return rows
 
 
 def _embed_images(rows: list[list[Any]], folder: Path | None) -> None:

@@ -46,11 +46,20 @@ def resolve_base_path(env_var: str, *, fallback_envs: Iterable[str] | None = Non
     Returns:
         The folder that the first variable which is set names, else the system's temporary one.
         It need not exist.
+
+    Raises:
+        ConfigurationError: It begins with `~` and there is no such home folder.
     """
     fallbacks = _TEMPORARY if fallback_envs is None else tuple(fallback_envs)
     for variable in (env_var, *fallbacks):
         if value := os.environ.get(variable, "").strip():
-            return Path(value).expanduser()
+            try:
+                return Path(value).expanduser()
+            except RuntimeError:  # pathlib's, of its own insides
+                raise ConfigurationError(
+                    f"{variable}={value!r:.200} begins with the home folder of nobody; set it to "
+                    "an absolute path"
+                ) from None
     return Path(tempfile.gettempdir())
 
 
@@ -167,8 +176,11 @@ def build_manifest(
         `file_types`). URLs are encoded and hold no token.
 
     Raises:
+        ValueError: `source` is unknown.
         StorageError: The blobs could not be listed.
     """
+    if source not in ("both", "local", "blobs"):
+        raise ValueError(f"source={source!r:.80} is unknown; use both, local, blobs")
     if not str(storage_path).strip():
         return _manifest([], client, "")
     path = Path(storage_path)

@@ -15,9 +15,13 @@ written for 0.7, which let the SDK's errors through, goes on working)::
         LocalFileChangedError             the local file changed while it was read
         UnsafeNamesError               names that must not become files or blobs [ValueError]
         TreeTransferError              some files of a tree failed .report
+        JournalError                   the journal of pending uploads cannot be read or written
 """
 
+import errno
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from azure.core.exceptions import (
@@ -37,6 +41,7 @@ __all__ = [
     "BlobConflictError",
     "BlobNotFoundError",
     "IntegrityError",
+    "JournalError",
     "LocalFileChangedError",
     "StorageAccessError",
     "StorageConnectionError",
@@ -45,6 +50,8 @@ __all__ = [
     "StorageTimeoutError",
     "TreeTransferError",
     "UnsafeNamesError",
+    "describe",
+    "local_error",
     "request_error",
 ]
 
@@ -129,6 +136,11 @@ class BlobNotFoundError(StorageRequestError, ResourceNotFoundError):
 class BlobConflictError(StorageRequestError, ResourceExistsError):
     """The blob exists with other content, or somebody changed it since it was looked at."""
 
+    @property
+    def by_condition(self) -> bool:
+        """Whether `overwrite` forbids it; other conflicts, such as a lease, may pass."""
+        return self.code in _CONDITIONS
+
 
 class StorageAccessError(StorageRequestError, ClientAuthenticationError):
     """The service does not let us: wrong key, expired SAS, missing role."""
@@ -154,6 +166,10 @@ class StorageTimeoutError(StorageConnectionError, TimeoutError):
     """No answer came in time."""
 
 
+class JournalError(StorageError):
+    """The journal of pending uploads cannot be read or written."""
+
+
 class IntegrityError(StorageError):
     """What came is not what was stored: length, hash or range differ."""
 
@@ -169,16 +185,28 @@ class UnsafeNamesError(StorageError, ValueError):
         names: Each name with the reason against it.
     """
 
-    def __init__(self, names: Mapping[str, str], *, operation: str, more: int = 0) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        *,
+        operation: str,
+        more: int = 0,
+        remedy: str = "rename them at the source, exclude them, or pass on_unsafe='skip' to "
+        "transfer all others",
+    ) -> None:
         self.names = dict(names)
-        listed = "; ".join(f"{name!r} {reason}" for name, reason in list(names.items())[:10])
+        listed = "; ".join(f"{_short(name)}: {reason}" for name, reason in [*names.items()][:10])
         hidden = len(names) + more - 10
         rest = f"; and {hidden} more" if hidden > 0 else ""
+        many = "unsafe names" if len(names) + more > 1 else "an unsafe name"
         super().__init__(
-            f"refused to {operation} unsafe names: {listed}{rest}. Rename them at the source, "
-            "exclude them, or pass on_unsafe='skip' to transfer all others",
-            operation=operation,
+            f"refused to {operation} {many}: {listed}{rest}", operation=operation, remedy=remedy
         )
+
+
+def _short(name: str) -> str:
+    """A name for a message; names may have a thousand characters."""
+    return repr(name) if len(name) <= 120 else f"{name[:117]!r}..."
 
 
 class TreeTransferError(StorageError):
@@ -193,11 +221,16 @@ class TreeTransferError(StorageError):
         self.report = report
 
 
+# How the service says that a condition of ours was not met; nothing from a proxy without manners.
+_CONDITIONS = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet", ""})
 _REMEDIES = {
     "ContainerNotFound": "create the container or let this identity create it",
     "BlobNotFound": "check the name and the prefix",
     "ContainerBeingDeleted": "wait until it is gone, about 30 seconds, or use another name",
     "InvalidBlobType": "the name belongs to an append or page blob; delete it or use another name",
+    "LeaseIdMissing": "somebody holds a lease on it; release it, or wait until it ends",
+    "BlobImmutableDueToPolicy": "the container keeps its blobs unchanged; use another name",
+    "AccountIsDisabled": "enable the account, or use another",
 }
 
 
@@ -220,12 +253,19 @@ def request_error(
     remedy = _REMEDIES.get(code, "")
     if status == 404:
         kind = BlobNotFoundError
+        remedy = remedy or "check the account, the container and the name"
     elif status in (401, 403):
         kind = StorageAccessError
         remedy = remedy or access
     elif status in (409, 412):
         kind = BlobConflictError
-        remedy = remedy or "look at the blob and upload again, or pass overwrite='always'"
+        if code in _CONDITIONS:
+            remedy = "look at the blob and upload again, or pass overwrite='always'"
+    elif status < 400:
+        remedy = "check that the endpoint is a blob service: one answers by itself, this elsewhere"
+    elif status in (408, 429) or status >= 500:
+        asked = "" if retry_after is None else f" in {retry_after:g} s"
+        remedy = f"the service is busy or down: try again{asked or ' later'}, with more retries"
     said = f"{code or 'no error code'}{': ' + text if text else ''}"
     return kind(
         f"{operation} of {blob!r} failed with status {status} ({said})",
@@ -236,4 +276,29 @@ def request_error(
         request_id=request_id,
         retry_after=retry_after,
         remedy=remedy,
+    )
+
+
+def describe(error: BaseException, operation: str, name: str) -> str:
+    """An error for a log, with operation and name exactly once."""
+    if isinstance(error, StorageError) and error.operation:
+        return str(error)
+    return f"{operation} of {name!r} failed: {error}"
+
+
+_LOCAL = {
+    errno.ENOENT: "there is no such file; write it first, or correct the path",
+    errno.EISDIR: "it is a folder; upload_tree takes folders",
+    errno.ENOTDIR: "a part of its path is a file; correct the path",
+    errno.EACCES: "let this user read it",
+    errno.EPERM: "let this user read it",
+}
+
+
+def local_error(error: OSError, path: str | Path, what: str = "file to upload") -> OSError:
+    """The same error, of the same class, with what could not be read and what to do."""
+    reason = os.strerror(error.errno) if error.errno else str(error)
+    remedy = _LOCAL.get(error.errno or 0, "check the disk and try again")
+    return OSError(
+        error.errno or errno.EIO, f"cannot read the {what} ({reason}); {remedy}", os.fspath(path)
     )

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -11,17 +10,18 @@ from typing import Any, Literal, TypeVar
 from infra_core.fs import ensure_parent, write_json_atomic, write_text_atomic
 from infra_core.runtime import redact_secrets, trace_fields
 
+from .._checks import a_kind
 from ._blobs import BlobInfo, look_at
 from ._blocking import run_blocking
 from ._config import _AzureStorageConfig, missing_settings
 from ._download import download_blob
-from ._errors import BlobConflictError, StorageError, UnsafeNamesError
-from ._flush import FlushReport, flush_journal
+from ._errors import JournalError, UnsafeNamesError, describe
+from ._flush import FlushReport, flush_journal, may_pass
 from ._journal import Journal, PendingUpload, default_journal_path, open_journal
 from ._names import blob_name_for, encode_blob_name, upload_problem
 from ._sdk import SdkClients
 from ._settings import AzureStorageSettings, StorageMode, parse_mode
-from ._upload import Overwrite, upload_bytes, upload_path
+from ._upload import Overwrite, check_upload, upload_bytes, upload_path
 from ._wire import BlobWire
 
 __all__ = ["FileClient"]
@@ -58,7 +58,9 @@ class FileClient:
         self._sdk: SdkClients | None = None
         if config is not None:
             self._wire = BlobWire(config, credential=credential, log=self._log)
-            self._journal = open_journal(settings.journal or default_journal_path(config))
+            self._journal = open_journal(
+                settings.journal or default_journal_path(config), settings.variable("journal")
+            )
             self._sdk = SdkClients(self._wire, credential)
 
     # -- what it is ---------------------------------------------------------------------------
@@ -136,13 +138,15 @@ class FileClient:
             content_type: Media type; by default that of the blob's name.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            OSError: The file cannot be read: `FileNotFoundError`, `PermissionError`...
+            ValueError: `overwrite`, `etag` or `content_type` cannot be used (in any mode).
             UnsafeNamesError: The blob's name could never come back as a file.
             BlobConflictError: `overwrite` forbids it.
             StorageError: The service refuses or does not answer (mode strict).
         """
         path = Path(path)
-        name = blob_path.lstrip("/") if blob_path else self.blob_name_for_path(path)
+        check_upload(overwrite, etag, content_type)
+        name = str(blob_path).lstrip("/") if blob_path else self.blob_name_for_path(path)
 
         async def upload(wire: BlobWire) -> None:
             await upload_path(
@@ -161,6 +165,8 @@ class FileClient:
             StorageError: The service refuses or does not answer (mode strict).
         """
         name = self.blob_name_for_path(path)
+        if not isinstance(text, str):
+            raise TypeError(f"upload_text takes a str, not {a_kind(text)}; upload_file takes bytes")
         data = text.encode("utf-8")
 
         async def upload(wire: BlobWire) -> None:
@@ -235,7 +241,11 @@ class FileClient:
             return
         try:
             if problem is not None:
-                raise UnsafeNamesError({name: problem}, operation="upload")
+                raise UnsafeNamesError(
+                    {name: problem},
+                    operation="upload",
+                    remedy="rename the file, or pass another name as blob_path",
+                )
             await upload(wire)
         except Exception as error:  # noqa: BLE001 - raised again unless errors are swallowed
             await self._failed(error, name, number, raise_on_error)
@@ -253,9 +263,7 @@ class FileClient:
         self, error: Exception, name: str, number: int | None, raise_on_error: bool
     ) -> None:
         """Keep or drop the journal's entry, then log or raise."""
-        worth_keeping = isinstance(error, StorageError) and not isinstance(
-            error, (UnsafeNamesError, BlobConflictError)
-        )
+        worth_keeping = may_pass(error)
         kept = number is not None and worth_keeping
         if number is not None:
             await self._in_journal(
@@ -267,10 +275,9 @@ class FileClient:
         if raise_on_error or not self._swallow or lost:
             raise error
         self._log.error(
-            "upload of %r failed%s: %s",
-            name,
-            ", kept for flush_pending()" if kept else "",
-            redact_secrets(str(error)),
+            "%s%s",
+            "kept for flush_pending(): " if kept else "",
+            redact_secrets(describe(error, "upload", name)),
             extra={
                 "blob_name": name,
                 "error": type(error).__name__,
@@ -292,21 +299,14 @@ class FileClient:
             return None
         try:
             return await asyncio.to_thread(do, self._journal)
-        except (OSError, sqlite3.Error) as error:
-            self._log.error(
-                "the journal %s cannot be used (%s); set the journal setting (%s) to a writable "
-                "place",
-                self._journal.path,
-                error,
-                self._settings.variable("journal"),
-                extra={"journal": str(self._journal.path)},
-            )
+        except JournalError as error:
+            self._log.error("%s", error, extra={"journal": str(self._journal.path)})
             return None
 
     def _fail_now(self, number: int, error: BaseException) -> None:
         """Keep an entry from within a cancelled task, which can await nothing more."""
         if self._journal is not None:
-            with contextlib.suppress(OSError, sqlite3.Error):
+            with contextlib.suppress(JournalError):
                 self._journal.fail(number, error)
             self._flush_due = True
 
@@ -315,7 +315,8 @@ class FileClient:
         if not (self._swallow and self._flush_due):
             return
         self._flush_due = False
-        await self.flush_pending_async()
+        with contextlib.suppress(JournalError):  # told when the upload was entered
+            await self.flush_pending_async()
 
     async def flush_pending_async(self) -> FlushReport:
         """Upload what the journal holds.
@@ -324,6 +325,9 @@ class FileClient:
 
         Returns:
             How many arrived, failed again, or have no local file any more.
+
+        Raises:
+            JournalError: The journal cannot be read or written.
         """
         if self._wire is None or self._journal is None:
             return FlushReport()
@@ -334,7 +338,11 @@ class FileClient:
         return run_blocking(self.flush_pending_async, "flush_pending()")
 
     def pending_uploads(self) -> list[PendingUpload]:
-        """What the journal holds: uploads that failed, or that a killed process had begun."""
+        """What the journal holds: uploads that failed, or that a killed process had begun.
+
+        Raises:
+            JournalError: The journal cannot be read.
+        """
         return [] if self._journal is None else self._journal.pending()
 
     def _ready(self, name: str) -> BlobWire | None:
@@ -364,10 +372,11 @@ class FileClient:
             IntegrityError: What comes is not what was stored.
             StorageError: The service refuses or does not answer.
         """
-        if self._wire is None:
-            return False
         path = Path(path)
-        return await download_blob(self._wire, self.blob_name_for_path(path), path) is not None
+        name = self.blob_name_for_path(path)
+        if self._wire is None or not name:  # the base folder itself is no blob
+            return False
+        return await download_blob(self._wire, name, path) is not None
 
     async def stat_async(self, path: Path) -> BlobInfo | None:
         """Size, hash and ETag of the blob of `path`, `None` when there is none.
@@ -375,9 +384,10 @@ class FileClient:
         Raises:
             StorageError: The service refuses or does not answer.
         """
-        if self._wire is None:
+        name = self.blob_name_for_path(path)
+        if self._wire is None or not name:
             return None
-        return await look_at(self._wire, self.blob_name_for_path(path))
+        return await look_at(self._wire, name)
 
     # -- the same for synchronous callers -----------------------------------------------------
 

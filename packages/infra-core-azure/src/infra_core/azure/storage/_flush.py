@@ -3,17 +3,16 @@
 import asyncio
 import contextlib
 import logging
-import sqlite3
 from dataclasses import dataclass
 
 from infra_core.runtime import redact_secrets
 
-from ._errors import BlobConflictError, StorageError, UnsafeNamesError
+from ._errors import BlobConflictError, JournalError, StorageError, UnsafeNamesError, describe
 from ._journal import Journal, PendingUpload
 from ._upload import upload_bytes, upload_path
 from ._wire import BlobWire
 
-__all__ = ["FlushReport", "flush_journal"]
+__all__ = ["FlushReport", "flush_journal", "may_pass"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,32 +61,50 @@ async def _flush_entry(
         await _upload(wire, journal, entry)
     except FileNotFoundError:
         log.warning(
-            "%s is gone, so it cannot be uploaded as %r any more",
+            "%s is gone, so it cannot be uploaded as %r any more and leaves the journal",
             entry.path,
             entry.blob,
             extra={"blob_name": entry.blob},
         )
         await asyncio.to_thread(journal.settle, entry.id)
         return "missing"
-    except (BlobConflictError, UnsafeNamesError) as error:
-        log.warning("gave up %r: %s", entry.blob, error, extra={"blob_name": entry.blob})
-        await asyncio.to_thread(journal.settle, entry.id)
-        return "refused"
     except (OSError, StorageError) as error:
+        told = redact_secrets(describe(error, "upload", entry.blob))
+        if is_refusal(error):
+            log.warning(
+                "given up, %r leaves the journal: %s", entry.blob, told,
+                extra={"blob_name": entry.blob},
+            )  # fmt: skip
+            await asyncio.to_thread(journal.settle, entry.id)
+            return "refused"
         log.warning(
-            "upload of %r failed again: %s",
-            entry.blob,
-            redact_secrets(str(error)),
+            "kept for the next flush_pending(), failed %d times: %s",
+            entry.attempts + 1,
+            told,
             extra={"blob_name": entry.blob, "attempt": entry.attempts + 1},
         )
         await asyncio.to_thread(journal.fail, entry.id, error)
         return "failed"
     except BaseException as error:
-        with contextlib.suppress(OSError, sqlite3.Error):
+        with contextlib.suppress(JournalError):
             journal.fail(entry.id, error)
         raise
     await asyncio.to_thread(journal.settle, entry.id)
     return "uploaded"
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether an upload must not be made up for: `overwrite` or its name forbids it."""
+    if isinstance(error, BlobConflictError):
+        return error.by_condition
+    return isinstance(error, UnsafeNamesError)
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether an upload that failed of this is to be made up for."""
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+        return False
+    return isinstance(error, (StorageError, OSError)) and not is_refusal(error)
 
 
 async def _upload(wire: BlobWire, journal: Journal, entry: PendingUpload) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-__all__ = ["compile_globs"]
+__all__ = ["compile_globs", "listed_globs"]
 
 
 def compile_globs(include: Iterable[str], exclude: Iterable[str]) -> Callable[[str], bool]:
@@ -19,8 +19,8 @@ def compile_globs(include: Iterable[str], exclude: Iterable[str]) -> Callable[[s
         >>> [wanted(p) for p in ("a/b.png", "data/x/y.json", "data/tmp/z", "c.txt")]
         [True, True, False, False]
     """
-    wanted = [_translate(glob) for glob in _listed(include, "include")]
-    unwanted = [_translate(glob) for glob in _listed(exclude, "exclude")]
+    wanted = [_translate(glob) for glob in listed_globs(include, "include")]
+    unwanted = [_translate(glob) for glob in listed_globs(exclude, "exclude")]
 
     def matches(name: str) -> bool:
         if wanted and not any(pattern.match(name) for pattern in wanted):
@@ -30,10 +30,22 @@ def compile_globs(include: Iterable[str], exclude: Iterable[str]) -> Callable[[s
     return matches
 
 
-def _listed(globs: Iterable[str], what: str) -> list[str]:
+def listed_globs(globs: Iterable[str], what: str) -> list[str]:
+    """The globs, checked to be some.
+
+    Raises:
+        TypeError: They are no list of texts; names the parameter `what`.
+    """
     if isinstance(globs, str):
         raise TypeError(f"{what}={globs!r} is one string; pass a list of globs, [{globs!r}]")
-    return list(globs)
+    try:
+        listed = list(globs)
+    except TypeError:
+        raise TypeError(f"{what}={globs!r:.80} is no list of globs; pass one, or []") from None
+    for glob in listed:
+        if not isinstance(glob, str):
+            raise TypeError(f"{what} holds {glob!r:.80}; pass a list of globs, such as ['*.png']")
+    return listed
 
 
 @lru_cache(maxsize=256)
@@ -53,7 +65,7 @@ def _translate(glob: str) -> re.Pattern[str]:
         return re.compile(text + r"\Z", re.DOTALL)
     except re.error as error:  # a range the wrong way round, such as [z-a]
         raise ValueError(
-            f"{glob!r} is no valid glob: {error}; write [a-z] ranges in order"
+            f"{glob!r} is no valid glob: {error.msg}; write [a-z] ranges in order"
         ) from None
 
 

@@ -20,6 +20,7 @@ from typing import Literal
 from infra_core.runtime import clock, redact_secrets
 
 from ._config import _AzureStorageConfig
+from ._errors import JournalError
 from ._upload import Overwrite
 
 __all__ = ["Journal", "PendingUpload", "default_journal_path", "open_journal"]
@@ -76,12 +77,16 @@ class PendingUpload:
 class Journal:
     """A SQLite file of pending uploads, shared by threads and processes.
 
+    Each method raises `JournalError` when the file cannot be read or written.
+
     Args:
         path: The file; made, with its folder, on first use.
+        setting: What the user calls the setting of its path, for errors.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, setting: str = "journal") -> None:
+        self.path = Path(path)
+        self._setting = setting
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._pid = 0
@@ -105,7 +110,7 @@ class Journal:
             The number to `settle` it with.
         """
         with self._opened() as db:
-            where = None if path is None else os.path.abspath(path)  # noqa: PTH100 - keeps links
+            where = None if path is None else _storable(path)
             cursor = db.execute(
                 "insert or replace into pending (slot, kind, blob, path, data, content_type,"
                 " overwrite, etag, created, owner) values (?,?,?,?,?,?,?,?,?,?)",
@@ -153,7 +158,7 @@ class Journal:
                     (
                         _slot("file", blob),
                         blob,
-                        os.path.abspath(path),  # noqa: PTH100 - keeps links
+                        _storable(path),
                         clock.time(),
                         redact_secrets(f"{type(error).__name__}: {error}")[:1000],
                     )
@@ -177,7 +182,7 @@ class Journal:
         for number, kind, blob, path, *rest, owner in rows:
             if number in busy or (owner != self._owner and _is_alive(owner)):
                 continue
-            where = None if path is None else Path(path)
+            where = None if path is None else Path(os.fsdecode(path))
             found.append(PendingUpload(number, kind, blob, where, *rest))
         return found
 
@@ -218,6 +223,19 @@ class Journal:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         """The connection, within one transaction that is on disk at the end."""
+        try:
+            with self._transaction() as db:
+                yield db
+        except (OSError, sqlite3.Error) as error:
+            raise JournalError(
+                f"the journal {self.path} cannot be used ({error})",
+                operation="journal",
+                remedy=f"set {self._setting} to a file that this user may write, or move away "
+                "what is there",
+            ) from error
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
         if self._pid != os.getpid():  # also after a fork, where the parent's is not ours to use
             if self._connection is not None:
                 _inherited.append(self._connection)
@@ -251,10 +269,20 @@ _inherited: list[sqlite3.Connection] = []  # closing one would drop the parent's
 _shared: "weakref.WeakValueDictionary[str, Journal]" = weakref.WeakValueDictionary()
 
 
-def open_journal(path: Path) -> Journal:
+def open_journal(path: Path, setting: str = "journal") -> Journal:
     """The journal in a file: one object per process, since it knows which entries are busy."""
     key = os.path.abspath(path)  # noqa: PTH100 - need not exist
-    return _shared.setdefault(key, Journal(path))
+    return _shared.setdefault(key, Journal(path, setting))
+
+
+def _storable(path: Path) -> str | bytes:
+    """A path as SQLite can hold it: names need not be UTF-8."""
+    where = os.path.abspath(path)  # noqa: PTH100 - keeps links
+    try:
+        where.encode("utf-8")
+    except UnicodeEncodeError:
+        return os.fsencode(where)
+    return where
 
 
 def _slot(kind: _Kind, blob: str) -> str:

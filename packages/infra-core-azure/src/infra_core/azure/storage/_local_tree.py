@@ -7,6 +7,7 @@ from pathlib import Path
 
 from infra_core.fs import UnsafePathError, is_partial, safe_join
 
+from ._errors import local_error
 from ._names import reason_of, upload_problem
 from ._tree_types import LocalFile
 
@@ -29,6 +30,7 @@ def walk_tree(
 
     Raises:
         NotADirectoryError: There is no such folder.
+        OSError: A folder cannot be read.
     """
     if not root.is_dir():
         raise NotADirectoryError(
@@ -57,6 +59,8 @@ def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
         listing = os.scandir(folder)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise local_error(error, folder, "folder") from error
     with listing:
         first = sorted(islice(listing, _SORTED), key=lambda entry: entry.name)
         if len(first) == _SORTED:

@@ -28,6 +28,7 @@ MAX_NAME = 1024
 MAX_PARTS = 254
 _TEMPORARY = ("tmp/", "temp/", "var/tmp/")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Parts that begin with a word character, without colon or backslash: nothing to object to.
 _PLAIN = re.compile(r"(?:\w[\w .,+@=()~%#&!$'\[\]{}^-]*/)*\w[\w .,+@=()~%#&!$'\[\]{}^-]*", re.ASCII)
 _ANYWHERE = Path(os.sep)
@@ -114,6 +115,8 @@ def unsafe_reason(name: str) -> str | None:
         return "it is empty"
     if _CONTROL.search(name):
         return "it has a control character"
+    if _SURROGATE.search(name):
+        return "it is not valid UTF-8"
     try:
         safe_join(_ANYWHERE, name)
     except UnsafePathError as error:

@@ -16,7 +16,7 @@ from ._batch_writer import BatchWriter
 from ._blobs import BlobInfo, delete_blob, list_pages
 from ._bounded import ByteBudget, for_each, growing_batches
 from ._download import download_blob
-from ._errors import LocalFileChangedError, StorageConnectionError, UnsafeNamesError
+from ._errors import LocalFileChangedError, StorageConnectionError, UnsafeNamesError, describe
 from ._globs import compile_globs
 from ._local_tree import walk_tree
 from ._names import reason_of, unsafe_reason
@@ -366,7 +366,12 @@ class TreeRun:
     def _may_delete(self) -> bool:
         if self.report.ok:
             return True
-        self._log.warning("nothing is deleted, since not everything could be transferred")
+        self._log.warning(
+            "nothing is deleted at the destination, since %d of %d files failed or were rejected; "
+            "run it again when they pass",
+            self.report.failed + self.report.rejected,
+            self.report.files,
+        )
         return False
 
     async def _outcome(
@@ -401,10 +406,8 @@ class TreeRun:
                 self._done_bytes += outcome.size
         if outcome.error is not None and self.report.failed <= _LOGGED:
             self._log.error(
-                "%s of %r failed: %s",
-                outcome.action,
-                self._prefix + outcome.name,
-                outcome.error,
+                "%s",
+                describe(outcome.error, outcome.action, self._prefix + outcome.name),
                 extra={"blob_name": self._prefix + outcome.name},
             )
         if self._on_outcome is not None:

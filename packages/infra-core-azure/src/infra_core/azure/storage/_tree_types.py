@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from ._globs import compile_globs
 from ._upload import Overwrite
 
 __all__ = [
@@ -173,8 +174,9 @@ class TreeRules:
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r} is unknown; use {', '.join(allowed)}"
+                    f"{name}={getattr(self, name)!r:.80} is unknown; use {', '.join(allowed)}"
                 )
+        compile_globs(self.include, self.exclude)  # whoever plans nothing is told, too
 
 
 OnProgress: TypeAlias = Callable[[TreeProgress], None]

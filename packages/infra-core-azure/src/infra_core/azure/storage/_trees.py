@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from ._blobs import BlobInfo, list_relative
 from ._blocking import run_blocking
-from ._errors import StorageError, TreeTransferError, UnsafeNamesError
+from ._errors import StorageError, TreeTransferError, UnsafeNamesError, describe
 from ._files import FileClient
+from ._globs import listed_globs
 from ._names import tree_prefix
 from ._tree_run import TreeRun
 from ._tree_types import (
@@ -78,9 +79,11 @@ class TreeClient(FileClient):
             StorageError: The container could not be listed.
         """
         path = Path(path)
+        if direction not in ("up", "down"):
+            raise ValueError(f"direction={direction!r:.80} is unknown; use up, down")
         rules = TreeRules(
-            include=_globs(include),
-            exclude=_globs(exclude),
+            include=_globs(include, "include"),
+            exclude=_globs(exclude, "exclude"),
             overwrite=overwrite,
             compare=compare,
             delete=delete,
@@ -236,22 +239,22 @@ class TreeClient(FileClient):
             yield from page
 
 
-def _globs(globs: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(globs, str):
-        raise TypeError(f"{globs!r} is one string; pass a list of globs, [{globs!r}]")
-    return tuple(globs)
+def _globs(globs: Iterable[str], what: str) -> tuple[str, ...]:
+    return tuple(listed_globs(globs, what))
 
 
 def _tree_error(report: TreeReport, path: Path, name: str) -> TreeTransferError:
     failed = [outcome for outcome in report.problems if outcome.error is not None]
-    listed = "; ".join(f"{item.name!r}: {item.error}" for item in failed[:3])
     what = "upload" if report.direction == "up" else "download"
+    listed = "; ".join(
+        describe(item.error, what, item.name) for item in failed[:3] if item.error is not None
+    )
     error = TreeTransferError(
-        f"{report.failed} of {report.files} files of {path} failed to {what}: {listed}; the others "
-        "are done, so running it again does only the rest",
+        f"{report.failed} of {report.files} files of {path} failed to {what}: {listed}",
         report=report,
         operation=what,
     )
+    error.remedy = "the others are done, so running it again does only the rest"
     error.blob = name
     error.__cause__ = failed[0].error if failed else None
     return error

@@ -12,10 +12,15 @@ from typing import BinaryIO, Literal, TypeVar
 from infra_core.fs import media_type
 
 from ._blobs import create_container, look_at
-from ._errors import BlobConflictError, BlobNotFoundError, LocalFileChangedError
+from ._errors import (
+    BlobConflictError,
+    BlobNotFoundError,
+    LocalFileChangedError,
+    local_error,
+)
 from ._wire import BlobWire
 
-__all__ = ["Overwrite", "hash_file", "read_small", "upload_bytes", "upload_path"]
+__all__ = ["Overwrite", "check_upload", "hash_file", "read_small", "upload_bytes", "upload_path"]
 
 Overwrite = Literal["always", "never", "if-unchanged"]
 _CHUNK = 1 << 20
@@ -47,10 +52,37 @@ def new_md5() -> "hashlib._Hash":
 def hash_file(path: Path) -> bytes:
     """MD5 of a file's content."""
     digest = new_md5()
-    with path.open("rb", buffering=0) as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+    try:
+        with path.open("rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise local_error(error, path, "file to compare") from error
     return digest.digest()
+
+
+def check_upload(overwrite: str, etag: str | None, content_type: str | None) -> None:
+    """Refuse what could only fail on the way, or would silently not be heeded.
+
+    Raises:
+        ValueError: `overwrite` is unknown, `etag` is not for it, or one of the others is no text
+            for a header.
+    """
+    if overwrite not in ("always", "never", "if-unchanged"):
+        raise ValueError(f"overwrite={overwrite!r:.80} is unknown; use always, never, if-unchanged")
+    if etag is not None and overwrite != "if-unchanged":
+        raise ValueError(
+            f"etag={etag!r:.80} is not heeded with overwrite={overwrite!r}; pass "
+            "overwrite='if-unchanged' with it"
+        )
+    for name, text, example in (
+        ("etag", etag, "the etag of stat()"),
+        ("content_type", content_type, "a media type such as 'image/png'"),
+    ):
+        if text is not None and not (
+            isinstance(text, str) and text and text.isascii() and text.isprintable()
+        ):
+            raise ValueError(f"{name}={text!r:.80} cannot stand in a header; pass {example}")
 
 
 def conditions(overwrite: Overwrite, etag: str | None) -> dict[str, str]:
@@ -160,7 +192,10 @@ async def upload_path(
     """
     limit = wire.config.options.block_size
     if small is None:
-        small = await asyncio.to_thread(read_small, path, limit)
+        try:
+            small = await asyncio.to_thread(read_small, path, limit)
+        except OSError as error:
+            raise local_error(error, path) from error
     kind = content_type or media_type(name)
     if small is not None:
         data, md5 = small

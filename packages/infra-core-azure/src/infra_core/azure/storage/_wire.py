@@ -41,6 +41,7 @@ __all__ = ["BlobWire", "Reply", "should_retry"]
 
 API_VERSION = "2023-11-03"
 _RETRIED = frozenset({408, 429, 500, 502, 503, 504})
+_SIGNS = ("x-ms-request-id", "x-ms-version")  # headers of every answer of the service
 _PIECE = 256 * 1024  # bytes handed to the socket at a time; larger ones would block the loop
 _Buffer = bytes | bytearray | memoryview
 
@@ -234,6 +235,16 @@ class BlobWire:
             ) from error  # fmt: skip
         if response.status >= 300:
             raise self._refusal(response.status, response.headers, content, blob, operation)
+        if not any(sign in response.headers for sign in _SIGNS):
+            # A login page of some network, say: taken for the service, it would swallow uploads.
+            raise StorageRequestError(
+                f"{operation} of {blob!r} was answered, with status {response.status}, but not by "
+                "a blob service",
+                status=response.status,
+                blob=blob,
+                operation=operation,
+                remedy=f"check {self.config.endpoint_setting} and the proxies in between",
+            )
         return Reply(response.status, response.headers, content)
 
     def _refusal(
