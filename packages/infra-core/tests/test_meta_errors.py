@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from infra_core import fs
+from infra_core import find_capabilities, fs
 from infra_core.azure.job_store import JobRecord, SqliteJobStore
 from infra_core.azure.monitoring import RunLogWriter
 from infra_core.cli import _main, main
@@ -347,3 +347,39 @@ def test_what_a_killed_run_left_half_written_is_swept(origin: FaultyOrigin) -> N
         Path(name).touch()
     assert main([*RUN]) == 0
     assert [path for path in Path("o").rglob("*") if fs.is_partial(path)] == []
+
+
+MISSING = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("infra_core.http"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import infra_core
+try:
+    infra_core.fetch
+except ModuleNotFoundError as error:
+    print(error)
+from infra_core.cli import main
+sys.exit(main(["manifest", "folder", "--html", "x.html"]) + main(["demo", "--out", "d"]))
+"""
+
+
+def test_slice_that_is_missing_is_named_with_its_installation() -> None:
+    """The facade tells the distribution, and the command that it is incomplete."""
+    done = subprocess.run(
+        [sys.executable, "-c", MISSING], capture_output=True, text=True, timeout=50
+    )
+    assert "pip install infra-core-http" in done.stdout.splitlines()[0]
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "pip install --upgrade infra-core" in done.stderr
+
+
+def test_query_that_is_no_text_is_refused() -> None:
+    """With what a query looks like."""
+    with pytest.raises(TypeError, match="blob upload"):
+        find_capabilities(None)  # type: ignore[arg-type]

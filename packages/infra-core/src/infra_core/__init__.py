@@ -104,7 +104,7 @@ __all__ = [
     "reset_all_clients",
 ]
 
-__getattr__, __dir__ = lazy_exports(
+_resolve, __dir__ = lazy_exports(
     __name__,
     {
         "infra_core.azure": [
@@ -160,3 +160,19 @@ __getattr__, __dir__ = lazy_exports(
     },
     submodules=["capabilities", "polling"],
 )
+
+
+def __getattr__(name: str) -> object:
+    """Import a name when it is first used; of a slice that is missing say how to install it."""
+    try:
+        return _resolve(name)
+    except ModuleNotFoundError as error:
+        parts = (error.name or "").split(".")
+        if parts[0] != "infra_core" or len(parts) < 2:
+            raise
+        missing = f"infra-core-{parts[1]}"
+        raise ModuleNotFoundError(
+            f"infra_core.{name} needs {missing}, which is not installed; pip install {missing}, "
+            "or infra-core, which brings all slices",
+            name=error.name,
+        ) from error

@@ -154,10 +154,15 @@ def find_capabilities(query: str) -> tuple[Capability, ...]:
         The capabilities that match, those that match by name or keyword first; all of them for
         an empty query.
 
+    Raises:
+        TypeError: The query is no text.
+
     Example:
         >>> [found.package for found in find_capabilities("blob upload")]
         ['infra-core-azure']
     """
+    if not isinstance(query, str):
+        raise TypeError(f"a query is text such as 'blob upload', not {query!r}")
     words = query.lower().split()
 
     def text(capability: Capability) -> str:

@@ -18,6 +18,8 @@ def remedy_for(error: Exception) -> str:
     """What to do about an error that does not say so itself, by its kind; empty if unknown."""
     if type(error).__module__.startswith("infra_core."):
         return ""  # by the rule of the house it says so itself
+    if isinstance(error, ImportError):
+        return "the installation is incomplete: pip install --upgrade infra-core"
     kinds = {kind.__name__ for kind in type(error).__mro__}
     status = getattr(getattr(error, "response", None), "status_code", None)
     if "ClientAuthenticationError" in kinds or status in {401, 403}:

@@ -117,8 +117,10 @@ def discard_output() -> None:
 
 def configuration_errors() -> tuple[type[Exception], ...]:
     """Errors of the slices that mean "your settings", not "our bug"."""
-    from infra_core.azure.exceptions import AzureTableError, ConfigurationError
-
+    try:
+        from infra_core.azure.exceptions import AzureTableError, ConfigurationError
+    except ImportError:  # a broken installation, which is the error that is being told
+        return (CommandError,)
     return (CommandError, ConfigurationError, AzureTableError)
 
 
