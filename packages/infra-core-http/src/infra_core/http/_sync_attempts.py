@@ -1,6 +1,7 @@
 """One blocking call and its attempts: how it is sent, and what a failure means."""
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -39,6 +40,7 @@ __all__ = ["Call", "SyncDeadlineExceeded", "Timeout", "check_url"]
 
 _logger = logging.getLogger("infra_core.http")
 _PIECE = 16_384
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 # urllib3 before 2.0 took a short body for a whole one.
 _COUNTS_BYTES = not version("urllib3").startswith("1.")
 
@@ -70,6 +72,8 @@ def check_url(url: str) -> None:
             "the form https://host[:port]/path"
         )
     try:
+        if _CONTROL.search(url):  # the parser would drop some of them
+            raise ValueError("it has control characters, such as the line break of a file's line")
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
         if port == 0:
