@@ -16,6 +16,7 @@ from infra_core.azure.storage import (
     AzureStorageSettings,
     JournalError,
     StorageConnectionError,
+    TransferOptions,
 )
 from infra_core.azure.storage._auth import BearerToken, SharedKey
 from infra_core.azure.storage._journal import Journal, open_journal
@@ -255,9 +256,7 @@ def test_broken_journal_file_is_told_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "j.sqlite"
     path.write_bytes(b"not a database, but long enough to be looked at" * 50)
     journal = Journal(path, "APP_AZURE_STORAGE_JOURNAL")
-    with pytest.raises(
-        JournalError, match=r"j\.sqlite cannot be used .*; set APP_AZURE_STORAGE_"
-    ):
+    with pytest.raises(JournalError, match=r"j\.sqlite cannot be used .*; set APP_AZURE_STORAGE_"):
         journal.pending()
     journal.close()
     assert path.read_bytes().startswith(b"not a database")
@@ -269,3 +268,31 @@ def test_names_that_are_not_utf8_are_kept(journal: Journal, tmp_path: Path) -> N
     number = journal.enter("file", "cafe", path=path)
     journal.fail(number, OSError("down"))
     assert [entry.path for entry in journal.pending()] == [path]
+
+
+def test_long_journal_is_flushed_by_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much waits, only a page of it is in memory; what meets no service ends the try."""
+    from infra_core.azure.storage import _journal
+
+    monkeypatch.setattr(_journal, "_PAGE", 10)
+    journal = open_journal(tmp_path / "j.sqlite")
+    for number in range(35):
+        entry = journal.enter("bytes" if number % 7 else "tree", f"b{number}", data=b"x")
+        journal.fail(entry, OSError("down"))
+    pages = [len(page) for page in journal.pages(trees=False)]
+    assert pages == [10, 10, 10]
+    assert [len(page) for page in journal.pages(trees=True)] == [5]
+    assert [entry.blob for entry in journal.pending()] == [f"b{n}" for n in range(35)]
+    settings = AzureStorageSettings(
+        "box",
+        "AccountName=acc;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/acc",
+        options=TransferOptions(max_retries=0, concurrency=2),
+        journal=tmp_path / "j.sqlite",
+    )
+    with AzureStorageClient.from_settings(settings, "best-effort") as client:
+        report = client.flush_pending()
+        assert report.failed == 35
+        tried = [entry for entry in client.pending_uploads() if entry.attempts > 1]
+    assert 2 <= len(tried) <= 4

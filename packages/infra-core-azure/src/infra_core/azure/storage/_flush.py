@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 from infra_core.runtime import redact_secrets
 
-from ._errors import BlobConflictError, JournalError, StorageError, UnsafeNamesError, describe
+from ._bounded import for_each
+from ._errors import (
+    BlobConflictError,
+    JournalError,
+    StorageConnectionError,
+    StorageError,
+    UnsafeNamesError,
+    describe,
+)
 from ._journal import Journal, PendingUpload
 from ._upload import upload_bytes, upload_path
 from ._wire import BlobWire
@@ -33,33 +41,37 @@ class FlushReport:
 
 
 async def flush_journal(wire: BlobWire, journal: Journal, log: logging.Logger) -> FlushReport:
-    """Upload every entry that no live process is at work on, several at a time, oldest first."""
-    entries = await asyncio.to_thread(journal.pending)
+    """Upload every entry that no live process is at work on, several at a time, oldest first.
+
+    When as many in a row as there are requests in flight met no service, the rest is left for the
+    next time.
+    """
     counts = dict.fromkeys(("uploaded", "failed", "missing", "refused"), 0)
-    gate = asyncio.Semaphore(wire.config.options.concurrency)
+    cut_off = 0
 
     async def one(entry: PendingUpload) -> None:
-        async with gate:
-            if not await asyncio.to_thread(journal.claim, entry.id):
-                return
-            counts[await _flush_entry(wire, journal, entry, log)] += 1
+        nonlocal cut_off
+        if cut_off >= wire.config.options.concurrency:
+            counts["failed"] += 1
+        elif await asyncio.to_thread(journal.claim, entry.id):
+            outcome, error = await _flush_entry(wire, journal, entry, log)
+            counts[outcome] += 1
+            cut_off = cut_off + 1 if isinstance(error, StorageConnectionError) else 0
 
-    # Trees come last and alone: they bring their own concurrency.
-    await asyncio.gather(*(one(entry) for entry in entries if entry.kind != "tree"))
-    for entry in entries:
-        if entry.kind == "tree":
-            await one(entry)
-    if entries:
+    await for_each(journal.pages(trees=False), one, wire.config.options.concurrency)
+    await for_each(journal.pages(trees=True), one, 1)  # they bring their own concurrency
+    report = FlushReport(**counts)
+    if report != FlushReport():
         log.info("flushed %s: %s", journal.path, counts, extra={"journal": str(journal.path)})
-    return FlushReport(**counts)
+    return report
 
 
 async def _flush_entry(
     wire: BlobWire, journal: Journal, entry: PendingUpload, log: logging.Logger
-) -> str:
+) -> tuple[str, Exception | None]:
     try:
         await _upload(wire, journal, entry)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         log.warning(
             "%s is gone, so it cannot be uploaded as %r any more and leaves the journal",
             entry.path,
@@ -67,7 +79,7 @@ async def _flush_entry(
             extra={"blob_name": entry.blob},
         )
         await asyncio.to_thread(journal.settle, entry.id)
-        return "missing"
+        return "missing", error
     except (OSError, StorageError) as error:
         told = redact_secrets(describe(error, "upload", entry.blob))
         if is_refusal(error):
@@ -76,7 +88,7 @@ async def _flush_entry(
                 extra={"blob_name": entry.blob},
             )  # fmt: skip
             await asyncio.to_thread(journal.settle, entry.id)
-            return "refused"
+            return "refused", error
         log.warning(
             "kept for the next flush_pending(), failed %d times: %s",
             entry.attempts + 1,
@@ -84,13 +96,13 @@ async def _flush_entry(
             extra={"blob_name": entry.blob, "attempt": entry.attempts + 1},
         )
         await asyncio.to_thread(journal.fail, entry.id, error)
-        return "failed"
+        return "failed", error
     except BaseException as error:
         with contextlib.suppress(JournalError):
             journal.fail(entry.id, error)
         raise
     await asyncio.to_thread(journal.settle, entry.id)
-    return "uploaded"
+    return "uploaded", None
 
 
 def is_refusal(error: BaseException) -> bool:

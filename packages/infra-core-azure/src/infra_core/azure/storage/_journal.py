@@ -42,6 +42,7 @@ create table if not exists pending (
     owner text not null
 )
 """
+_PAGE = 1000  # entries in memory at a time
 _Kind = Literal["file", "bytes", "tree"]
 
 
@@ -170,21 +171,30 @@ class Journal:
 
     def pending(self) -> list[PendingUpload]:
         """All entries that no upload of a live process is at work on, oldest first."""
-        if not self.path.exists():
-            return []
-        with self._opened() as db:
-            rows = db.execute(
-                "select id, kind, blob, path, content_type, overwrite, etag, created, attempts,"
-                " error, owner from pending order by id"
-            ).fetchall()
-            busy = set(self._busy)
-        found = []
-        for number, kind, blob, path, *rest, owner in rows:
-            if number in busy or (owner != self._owner and _is_alive(owner)):
-                continue
-            where = None if path is None else Path(os.fsdecode(path))
-            found.append(PendingUpload(number, kind, blob, where, *rest))
-        return found
+        return [entry for page in self.pages() for entry in page]
+
+    def pages(self, *, trees: bool | None = None) -> Iterator[list[PendingUpload]]:
+        """The same by the page, with only trees, or no trees, on request."""
+        last = 0
+        while self.path.exists():
+            with self._opened() as db:
+                rows = db.execute(
+                    "select id, kind, blob, path, content_type, overwrite, etag, created, attempts,"
+                    " error, owner from pending where id > ? and (? is null or ? = (kind = 'tree'))"
+                    " order by id limit ?",
+                    (last, trees, trees, _PAGE),
+                ).fetchall()
+                busy = self._busy & {row[0] for row in rows}
+            if not rows:
+                return
+            last = rows[-1][0]
+            found = []
+            for number, kind, blob, path, *rest, owner in rows:
+                if number in busy or (owner != self._owner and _is_alive(owner)):
+                    continue
+                where = None if path is None else Path(os.fsdecode(path))
+                found.append(PendingUpload(number, kind, blob, where, *rest))
+            yield found
 
     def claim(self, number: int) -> bool:
         """Take an entry over for an upload of our own; False when it is gone or taken."""
