@@ -3,6 +3,7 @@
 import errno
 import io
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -383,3 +384,15 @@ def test_query_that_is_no_text_is_refused() -> None:
     """With what a query looks like."""
     with pytest.raises(TypeError, match="blob upload"):
         find_capabilities(None)  # type: ignore[arg-type]
+
+
+def test_error_that_is_logged_again_and_again_is_shown_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A heartbeat that fails every few seconds does not bury everything else."""
+    logger = logging.getLogger("infra_core.azure.monitoring")
+    with _main.logging_to_stderr(0):
+        for cause in ("down", "down", "gone", "down"):
+            logger.error("the heartbeat failed: %s", cause)
+    shown = capsys.readouterr().err.splitlines()
+    assert [line.rpartition(" ")[2] for line in shown] == ["down", "gone"]

@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Protocol
@@ -190,6 +190,22 @@ class VersionAction(argparse.Action):
         parser.exit()
 
 
+def once() -> Callable[[logging.LogRecord], bool]:
+    """A filter that passes each text once: what fails with every beat is told with the first."""
+    told: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if record.levelno < logging.ERROR:
+            return True
+        new = text not in told
+        if len(told) < 1000:  # a run may last for days
+            told.add(text)
+        return new
+
+    return is_new
+
+
 @contextmanager
 def logging_to_stderr(verbosity: int) -> Iterator[None]:
     """Send log records to standard error while a command runs; errors only unless asked."""
@@ -197,6 +213,7 @@ def logging_to_stderr(verbosity: int) -> Iterator[None]:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     handler.setLevel(level)
+    handler.addFilter(once())
     logger = logging.getLogger("infra_core")
     before = logger.level
     logger.addHandler(handler)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -134,6 +135,8 @@ def plan(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     if options.json:
         print_json([dataclasses.asdict(step) for step in steps])
         return exit_codes.OK
+    if not steps:
+        print("no file here and no blob there", file=sys.stderr)
     rows = ([step.action, human_size(step.size), step.name, step.reason] for step in steps)
     print_rows(make_console(), ["action", "size", "name", "why"], rows)
     return exit_codes.OK
@@ -146,9 +149,13 @@ def transfer(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     from infra_core.azure.storage import TreeTransferError
 
     console = make_console(to_stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
     with Progress(
-        *columns, TransferSpeedColumn(), console=console, disable=not console.is_terminal
+        *columns,
+        TransferSpeedColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,  # the report says it all
     ) as bar:
         task = bar.add_task(options.verb, total=None)
 

@@ -197,11 +197,18 @@ def print_rows(console: "Console", columns: list[str], rows: Iterable[Iterable[s
         for row in rows:  # not by the console, which makes spaces of tabs
             print("\t".join(re.sub(r"[\t\r\n]", " ", cell) for cell in row), file=console.file)
         return
-    cells = [list(row) for row in rows]
+    if not (cells := [list(row) for row in rows]):
+        return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(columns):
         widest = max((len(row[number]) for row in cells), default=0)
-        table.add_column(name, overflow="fold", no_wrap=widest <= SHORT_CELL)
+        number_like = name in {"size", "tries"}
+        table.add_column(
+            name,
+            overflow="fold",
+            no_wrap=widest <= SHORT_CELL,
+            justify="right" if number_like else "left",
+        )
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
