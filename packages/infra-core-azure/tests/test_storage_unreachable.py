@@ -18,7 +18,9 @@ from azure.core.exceptions import AzureError
 from infra_core.azure.storage import (
     AzureStorageClient,
     AzureStorageSettings,
+    StorageAccessError,
     StorageConnectionError,
+    StorageError,
     StorageTimeoutError,
     TransferOptions,
 )
@@ -376,3 +378,39 @@ def test_download_keeps_the_deadline(make: Make, quiet: Quiet, tmp_path: Path) -
     client = make(f"http://127.0.0.1:{quiet().port}", deadline=0.1)
     with pytest.raises(StorageTimeoutError, match=r"download of 'a' was not done.*raise deadline"):
         client.download_to_path(tmp_path / "a")
+
+
+class Penniless:
+    """A credential that has no token to give."""
+
+    def get_token(self, *scopes: str) -> None:
+        raise RuntimeError("no identity found: client_secret=hunter2\nAttempted credentials: many")
+
+
+def test_credential_without_token_is_told_and_loses_nothing(tmp_path: Path) -> None:
+    """In one line and without secrets; what was to be uploaded waits in the journal."""
+    settings = AzureStorageSettings("box", account_name="acc", journal=tmp_path / "j.sqlite")
+    for mode in ("strict", "best-effort"):
+        client = AzureStorageClient.from_settings(
+            settings, "strict" if mode == "strict" else "best-effort", credential=Penniless()
+        )
+        with client:
+            if mode == "strict":
+                with pytest.raises(StorageAccessError) as raised:
+                    client.stat(tmp_path / "a")
+                text = str(raised.value)
+                assert "there is no token to send (RuntimeError: no identity found" in text
+                assert "az login" in text
+                assert "hunter2" not in text
+                assert "Attempted" not in text
+            else:
+                client.upload_text(tmp_path / "a", "kept")
+                assert len(client.pending_uploads()) == 1
+
+
+def test_xml_that_is_no_listing_is_told() -> None:
+    """An empty answer would have meant an empty container."""
+    from infra_core.azure.storage._blobs import parse_page
+
+    with pytest.raises(StorageError, match="the listing is <html>; check that the endpoint is a"):
+        parse_page(b"<html><body/></html>")

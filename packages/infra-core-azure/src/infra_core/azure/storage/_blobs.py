@@ -189,6 +189,11 @@ def parse_page(content: bytes) -> tuple[list[BlobInfo], str]:
                 f"the listing is not XML ({error}); check that the endpoint is a blob service",
                 operation="listing",
             ) from error
+    if tree.tag != "EnumerationResults":
+        raise StorageError(
+            f"the listing is <{tree.tag:.80}>; check that the endpoint is a blob service",
+            operation="listing",
+        )
     blobs = []
     for item in tree.iterfind("Blobs/Blob"):
         # plain loops: searching by path costs more than all the rest of a page

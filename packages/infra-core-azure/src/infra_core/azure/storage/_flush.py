@@ -12,7 +12,6 @@ from ._errors import (
     BlobConflictError,
     JournalError,
     StorageConnectionError,
-    StorageError,
     UnsafeNamesError,
     describe,
 )
@@ -80,7 +79,7 @@ async def _flush_entry(
         )
         await asyncio.to_thread(journal.settle, entry.id)
         return "missing", error
-    except (OSError, StorageError) as error:
+    except Exception as error:  # noqa: BLE001 - one entry does not stop the others
         told = redact_secrets(describe(error, "upload", entry.blob))
         if is_refusal(error):
             log.warning(
@@ -113,10 +112,9 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether an upload that failed of this is to be made up for."""
-    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
-        return False
-    return isinstance(error, (StorageError, OSError)) and not is_refusal(error)
+    """Whether an upload that failed of this is to be made up for: all but what never can."""
+    hopeless = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+    return not isinstance(error, hopeless) and not is_refusal(error)
 
 
 async def _upload(wire: BlobWire, journal: Journal, entry: PendingUpload) -> None:

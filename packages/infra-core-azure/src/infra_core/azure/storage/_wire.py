@@ -28,6 +28,7 @@ from ._auth import make_authenticator
 from ._config import _AzureStorageConfig
 from ._errors import (
     IntegrityError,
+    StorageAccessError,
     StorageConnectionError,
     StorageRequestError,
     request_error,
@@ -187,6 +188,7 @@ class BlobWire:
         import aiohttp
         from yarl import URL
 
+        blob = name or self.config.container
         params = params or {}
         path = self._base_path
         if name is not None:
@@ -201,12 +203,14 @@ class BlobWire:
         if body is not None or method == "PUT":
             sent["Content-Length"] = str(size)
             sent["Content-Type"] = "application/octet-stream"
-        await self._auth.authorize(method, path, params, sent)
+        try:
+            await self._auth.authorize(method, path, params, sent)
+        except Exception as error:  # what credentials raise is of no one kind
+            raise self._unproven(error, blob, operation) from error
         query = "&".join(f"{key}={quote(value, safe='')}" for key, value in params.items())
         if self._auth.query:
             query = f"{query}&{self._auth.query}" if query else self._auth.query
         url = f"{self._origin}{path}?{query}" if query else f"{self._origin}{path}"
-        blob = name or self.config.container
         data: Any = body
         if size > _PIECE and body is not None:
             data = _pieces(body)
@@ -246,6 +250,21 @@ class BlobWire:
                 remedy=f"check {self.config.endpoint_setting} and the proxies in between",
             )
         return Reply(response.status, response.headers, content)
+
+    def _unproven(self, error: Exception, blob: str, operation: str) -> StorageAccessError:
+        """The error for a credential that gives no token."""
+        lines = str(error).strip().splitlines()
+        said = redact_secrets(lines[0]) if lines else ""
+        return StorageAccessError(
+            f"{operation} of {blob!r} failed, for there is no token to send "
+            f"({type(error).__name__}: {said})",
+            status=401,
+            blob=blob,
+            operation=operation,
+            remedy="sign in (az login), give this machine an identity, set AZURE_TENANT_ID, "
+            "AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or use "
+            f"{self.config.variable('connection_string')} or {self.config.variable('sas_token')}",
+        )
 
     def _refusal(
         self, status: int, headers: Mapping[str, str], content: bytes, blob: str, operation: str
