@@ -80,6 +80,14 @@ def test_files_that_cannot_be_read(
     assert gentle.pending_uploads() == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in this system's folders")
+def test_pipe_is_refused(make: Make, tmp_path: Path) -> None:
+    """To open it would wait for ever."""
+    os.mkfifo(tmp_path / "base" / "pipe")
+    with pytest.raises(OSError, match=r"it is no regular file.*write what it gives to a file"):
+        make().upload_file(tmp_path / "base" / "pipe")
+
+
 def test_unreadable_files_are_kept_for_later(make: Make, tmp_path: Path) -> None:
     """Somebody may give the permission: in best-effort the journal has it."""
     path = tmp_path / "base" / "file"

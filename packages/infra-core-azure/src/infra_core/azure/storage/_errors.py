@@ -292,12 +292,13 @@ _LOCAL = {
     errno.ENOTDIR: "a part of its path is a file; correct the path",
     errno.EACCES: "let this user read it",
     errno.EPERM: "let this user read it",
+    errno.EINVAL: "a pipe or a device has no end: write what it gives to a file, and upload that",
 }
 
 
 def local_error(error: OSError, path: str | Path, what: str = "file to upload") -> OSError:
     """The same error, of the same class, with what could not be read and what to do."""
-    reason = os.strerror(error.errno) if error.errno else str(error)
+    reason = error.strerror or str(error)
     remedy = _LOCAL.get(error.errno or 0, "check the disk and try again")
     return OSError(
         error.errno or errno.EIO, f"cannot read the {what} ({reason}); {remedy}", os.fspath(path)

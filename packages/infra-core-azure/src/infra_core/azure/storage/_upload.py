@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,7 +195,7 @@ async def upload_path(
     limit = wire.config.options.block_size
     if small is None:
         try:
-            small = await asyncio.to_thread(read_small, path, limit)
+            small = await asyncio.to_thread(_read_regular, path, limit)
         except OSError as error:
             raise local_error(error, path) from error
     kind = content_type or media_type(name)
@@ -212,6 +214,14 @@ async def upload_path(
         )
     finally:
         await asyncio.to_thread(file.close)
+
+
+def _read_regular(path: Path, limit: int) -> tuple[bytes, bytes] | None:
+    """`read_small` of what has an end: opening a pipe would wait for somebody to write to it."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return read_small(path, limit)
 
 
 def read_small(path: Path, limit: int) -> tuple[bytes, bytes] | None:
