@@ -151,7 +151,7 @@ class TelemetryConfig:
         key = parts.get("instrumentationkey", "")
         if not key:
             raise ConfigurationError(
-                "the Application Insights connection string has no InstrumentationKey: copy the "
+                "the Application Insights connection string has no InstrumentationKey; copy the "
                 "whole string from the resource's overview page into " + _CONNECTION
             )
         endpoint = parts.get("ingestionendpoint") or _from_suffix(parts) or _DEFAULT_ENDPOINT
