@@ -236,3 +236,17 @@ def test_mixin_builds_the_manifest_of_a_record(tmp_path: Path) -> None:
         assert service.build_result_manifest(record)["summary"]["total_files"] == 1
     for record in (SimpleNamespace(), {}, SimpleNamespace(storage_path=None)):
         assert service.build_result_manifest(record)["files"] == []
+
+
+def test_files_that_cannot_be_mirrored_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are missing from the manifest, and not silently."""
+    (tmp_path / "good.txt").write_text("x")
+    for number in range(11):
+        (tmp_path / f"dangling-{number:02}").symlink_to("nowhere")
+    assert [entry["path"] for entry in collect_local_files(tmp_path)] == ["good.txt"]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "'dangling-00' (it is a link to nothing)" in record.message
+    assert record.message.endswith(", and others; rename or remove them")

@@ -10,6 +10,7 @@ Example:
 """
 
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -32,6 +33,9 @@ __all__ = [
     "manifest_schema",
     "resolve_base_path",
 ]
+
+_logger = logging.getLogger("infra_core.azure.run_storage")
+_NAMED = 10  # files that the warning names
 
 _TEMPORARY = ("TMP", "TEMP", "TMPDIR")
 
@@ -85,6 +89,9 @@ def collect_local_files(
 ) -> list[dict[str, int | str]]:
     """The files below a folder, sorted by path; none when there is no such folder.
 
+    What could not be mirrored (a link to nothing, a name that is not Unicode) is left out and named
+    in a warning.
+
     Args:
         storage_path: The folder.
         checksum: Algorithm to hash each file with, such as `sha256`; none by default.
@@ -100,8 +107,10 @@ def collect_local_files(
     if not root.is_dir():
         return []
     files = []
+    left_out: list[str] = []
     for file, reason in walk_tree(root, lambda name: True):
         if reason is not None:
+            left_out.append(f"{file.name!r} ({reason})")
             continue
         entry = _entry(file.name, file.size)
         if checksum is not None:
@@ -110,6 +119,15 @@ def collect_local_files(
             when = datetime.fromtimestamp(file.mtime_ns / 1e9, timezone.utc)
             entry["modified_at"] = when.isoformat()
         files.append(entry)
+    if left_out:
+        names = ", ".join(left_out[:_NAMED]) + (", and others" if len(left_out) > _NAMED else "")
+        _logger.warning(
+            "left out of the list of files in %s, since they cannot be mirrored: %s; rename or "
+            "remove them",
+            root,
+            names,
+            extra={"left_out": len(left_out)},
+        )
     return sorted(files, key=_path)
 
 
