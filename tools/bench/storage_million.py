@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -157,6 +158,7 @@ def main() -> None:
         job, endpoint, base, name = arguments.one
         measure(job, endpoint, Path(base), name)
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # a million files are not left behind
     context = multiprocessing.get_context("spawn")
     port = context.SimpleQueue()
     server = context.Process(target=serve, args=(port,), daemon=True)
