@@ -233,10 +233,13 @@ class BlobWire:
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             from ._connection_errors import connection_error
 
+            # An answer that is no HTTP carries its whole request, URL and signature included,
+            # and cannot be pickled: it stays here.
+            cause = None if isinstance(error, aiohttp.ClientResponseError) else error
             raise connection_error(
                 error, config=self.config, proxy=pool.proxy, limit=limit, blob=blob,
                 operation=operation,
-            ) from error  # fmt: skip
+            ) from cause  # fmt: skip
         if response.status >= 300:
             raise self._refusal(response.status, response.headers, content, blob, operation)
         if not any(sign in response.headers for sign in _SIGNS):
