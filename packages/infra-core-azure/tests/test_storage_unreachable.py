@@ -246,7 +246,8 @@ def refusal(client: AzureStorageClient) -> str:
     text = str(raised.value)
     assert not any(word in text for word in INSIDES), text
     assert str(pickle.loads(pickle.dumps(raised.value))) == text
-    pickle.dumps(raised.value.__cause__)  # which some who send errors to others send as well
+    # who sends errors to other processes may send these as well
+    pickle.dumps((raised.value.__cause__, raised.value.__context__))
     assert raised.value.attempts == (1 if raised.value.permanent else 3)
     return text
 

@@ -216,6 +216,7 @@ class BlobWire:
             data = _pieces(body)
         limit = self.config.options.time_limit(size + expect)
         pool = self._pools.get()
+        failure: StorageConnectionError | None = None
         try:
             async with (
                 pool.slots,  # before the clock starts: waiting for others is no silence
@@ -233,13 +234,16 @@ class BlobWire:
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             from ._connection_errors import connection_error
 
-            # An answer that is no HTTP carries its whole request, URL and signature included,
-            # and cannot be pickled: it stays here.
-            cause = None if isinstance(error, aiohttp.ClientResponseError) else error
-            raise connection_error(
+            failure = connection_error(
                 error, config=self.config, proxy=pool.proxy, limit=limit, blob=blob,
                 operation=operation,
-            ) from cause  # fmt: skip
+            )  # fmt: skip
+            if not isinstance(error, aiohttp.ClientResponseError):
+                raise failure from error
+        # What aiohttp raises for an answer that is no HTTP carries the whole request, URL and
+        # signature included, and cannot be pickled: it stays here.
+        if failure is not None:
+            raise failure
         if response.status >= 300:
             raise self._refusal(response.status, response.headers, content, blob, operation)
         if not any(sign in response.headers for sign in _SIGNS):
