@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -150,13 +151,14 @@ def transfer(client: "AzureStorageClient", options: argparse.Namespace) -> int:
 
     console = make_console(to_stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
-    with Progress(
+    bar = Progress(
         *columns,
         TransferSpeedColumn(),
         console=console,
         disable=not console.is_terminal,
         transient=True,  # the report says it all
-    ) as bar:
+    )
+    with nullcontext() if bar.disable else bar:  # rich before 15 ends a line that was never begun
         task = bar.add_task(options.verb, total=None)
 
         def show(progress: "TreeProgress") -> None:

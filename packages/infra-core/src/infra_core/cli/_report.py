@@ -273,7 +273,8 @@ class Reporter:
         trace: TracebackType | None,
     ) -> None:
         """End the progress display."""
-        self._progress.stop()
+        if not self._progress.disable:  # rich before 15 ends a line that was never begun
+            self._progress.stop()
 
     def line(self, mark: str, text: str, style: str = "") -> None:
         """Print one event."""
