@@ -230,8 +230,9 @@ async def small_files(
         for turn in range(rounds + 1):  # the first round warms everything up and does not count
             for contender in contenders:
                 name = type(contender).__name__
-                target = folder / "down" / name / "files"
-                shutil.rmtree(target, ignore_errors=True)
+                # Fresh in each round, removed at the end: ext4 does not use an inode again for some
+                # seconds after a file was deleted, and whoever creates files then has to search.
+                target = folder / "down" / f"{name}-{turn}" / "files"
                 for what in ("up", "down"):
                     # Ours alone flushes: it must not pay for what others left in the cache.
                     os.sync()
