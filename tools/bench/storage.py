@@ -68,9 +68,13 @@ class Sdk:
     ) -> None:
         from azure.storage.blob.aio import ContainerClient
 
-        sizes: Any = ("max_block_size", "max_single_put_size", "max_chunk_get_size",
-                      "max_single_get_size")  # fmt: skip
-        options: Any = dict.fromkeys(sizes, block << 20) if block else {}
+        options: Any = {}
+        if block:
+            fetched = min(block, 4) if checked else block
+            options = {
+                **dict.fromkeys(("max_block_size", "max_single_put_size"), block << 20),
+                **dict.fromkeys(("max_chunk_get_size", "max_single_get_size"), fetched << 20),
+            }
         self.container = ContainerClient.from_connection_string(
             azurite.connection_string, "bench-sdk", **options
         )
