@@ -185,8 +185,9 @@ def test_a_coroutine_that_ignores_its_cancellation_is_told_of(
     async def free() -> None:
         release.set()
 
+    run_sync(asyncio.sleep(0))  # the loop is up: what it is given now begins in time
     with pytest.raises(TimeoutError, match="cancelled, which it ignores"):
-        run_sync(stubborn(), timeout=0.001)
+        run_sync(stubborn(), timeout=0.25)
     run_sync(free())
 
 
@@ -200,7 +201,8 @@ def test_a_result_that_races_with_the_timeout_is_not_lost() -> None:
             return "saved"
         return "never"
 
-    assert run_sync(finish(), timeout=0.001) == "saved"
+    run_sync(asyncio.sleep(0))  # as above
+    assert run_sync(finish(), timeout=0.25) == "saved"
 
 
 def test_a_timeout_error_of_the_coroutine_is_its_own() -> None:
