@@ -78,8 +78,8 @@ def dead_port() -> int:
 # -- failures of the network ---------------------------------------------------------------------
 
 FAULTS: list[tuple[str, Fault, str]] = [
-    ("silent", stall(None), "{} sent nothing for 0.05 s: allow a longer timeout"),
-    ("stalled", stall(10), "{} sent nothing for 0.05 s: allow a longer timeout"),
+    ("silent", stall(None), "{} sent nothing for 0.25 s: allow a longer timeout"),
+    ("stalled", stall(10), "{} sent nothing for 0.25 s: allow a longer timeout"),
     ("cut", truncate(10), "{} closed the connection before the whole body had come: its log may"),
     ("hung up", hang_up(), "{}"),  # broken or closed: that depends on the version of aiohttp
     ("headers", oversized_headers(), "the answer of {} is not valid HTTP ("),
@@ -103,9 +103,9 @@ async def test_both_halves_say_the_same_of_a_server(
     url = origin.url("/x?sig=abc123")
     where = origin.base_url.removeprefix("http://")
     with pytest.raises(httpx.HTTPError) as awaited:
-        await fetch_async(url, timeout=0.05, max_retries=0)
+        await fetch_async(url, timeout=httpx.Timeout(10, read=0.25), max_retries=0)
     with pytest.raises(requests.RequestException) as blocking:
-        fetch(url, timeout=0.05, max_retries=0)
+        fetch(url, timeout=(10, 0.25), max_retries=0)
     for text in (str(awaited.value), str(blocking.value)):
         assert words.format(where) in text
         assert [inside for inside in (*INSIDES, "abc123") if inside in text] == []
@@ -158,17 +158,17 @@ def test_texts_of_failed_connections() -> None:
 async def test_a_lost_answer_gives_no_advice_to_send_again(origin: FaultyOrigin) -> None:
     """The remedy of the cause is for requests that may be repeated; the cause keeps it."""
     origin.add("/x", b"x", always=stall(None))
-    lost = r"sent nothing for 0\.05 s\): the server may have acted on it\. Ask"
+    lost = r"sent nothing for 0\.25 s\): the server may have acted on it\. Ask"
     with pytest.raises(OutcomeUnknown, match=lost) as awaited:
-        await request_async("POST", origin.url("/x"), json={}, timeout=0.05)
+        await request_async("POST", origin.url("/x"), json={}, timeout=httpx.Timeout(10, read=0.25))
     with pytest.raises(OutcomeUnknown, match=lost):
-        request("POST", origin.url("/x"), json={}, timeout=0.05)
+        request("POST", origin.url("/x"), json={}, timeout=(10, 0.25))
     assert str(awaited.value.cause).endswith(": allow a longer timeout")
     origin.add("/y", b"x", always=stall(None))
     with pytest.raises(OutcomeUnknown, match=r"\(\w+: the deadline passed\): the server may"):
-        await request_async("POST", origin.url("/y"), deadline=0.05)
+        await request_async("POST", origin.url("/y"), deadline=0.25)
     with pytest.raises(OutcomeUnknown, match=r"\(\w+: the deadline passed\): the server may"):
-        request("POST", origin.url("/y"), deadline=0.05)
+        request("POST", origin.url("/y"), deadline=0.25)
 
 
 async def test_retries_say_why(origin: FaultyOrigin, caplog: pytest.LogCaptureFixture) -> None:
