@@ -310,7 +310,7 @@ def commit_together(
 
     All are flushed to the disk first, several at once, then all take their names in the given
     order, then each folder is flushed once. One commit of a journalling file system serves many
-    files, so that most flushes find little left to do (for files of 16 KiB on ext4 a fifth of the
+    files, so that most flushes find little left to do (for files of 16 KiB on ext4 a third of the
     time, less on a busy disk). A file's name appears only when its bytes are on the disk, and
     on return the names are on the disk as well. Files are independent: when one fails, or the
     process is killed, each of the others is there whole or not at all.
