@@ -79,17 +79,8 @@ def test_a_writer_killed_at_random_points(tmp_path: Path, durable: bool) -> None
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("new", [False, True], ids=["replacing", "new"])
-@pytest.mark.parametrize("step", ["open", "fchmod", "fsync", "replace"])
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("call", [1, 2])
-def test_a_writer_killed_at_each_step(
-    tmp_path: Path, step: str, when: str, call: int, new: bool
-) -> None:
-    """Around each system call that matters: the old content, or the new, or (new file) none."""
-    target = tmp_path / "state.bin"
-    if not new:
-        fs.write_bytes_atomic(target, version(1))
+def kill_around(step: str, when: str, call: int) -> None:
+    """From now on this process dies before or after the given call of a function of `os`."""
     real = getattr(os, step)
     calls = 0
 
@@ -103,8 +94,23 @@ def test_a_writer_killed_at_each_step(
             os.kill(os.getpid(), signal.SIGKILL)
         return result
 
+    setattr(os, step, lethal)
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["replacing", "new"])
+@pytest.mark.parametrize("step", ["open", "fchmod", "fsync", "replace"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_writer_killed_at_each_step(
+    tmp_path: Path, step: str, when: str, call: int, new: bool
+) -> None:
+    """Around each system call that matters: the old content, or the new, or (new file) none."""
+    target = tmp_path / "state.bin"
+    if not new:
+        fs.write_bytes_atomic(target, version(1))
+
     def write() -> None:
-        setattr(os, step, lethal)
+        kill_around(step, when, call)
         fs.write_bytes_atomic(target, version(3))
 
     os.waitpid(fork(write), 0)
@@ -158,21 +164,9 @@ def test_a_batch_killed_at_each_step(
     """Each file of a batch is old or new (or none), whole, wherever the kill falls."""
     if not new:
         write_round(tmp_path, 1)
-    real = getattr(os, step)
-    calls = 0
-
-    def lethal(*args: object, **options: object) -> object:
-        nonlocal calls
-        calls += 1
-        if calls == call and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = real(*args, **options)
-        if calls == call and when == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
 
     def write() -> None:
-        setattr(os, step, lethal)
+        kill_around(step, when, call)
         write_round(tmp_path, 3)
 
     os.waitpid(fork(write), 0)

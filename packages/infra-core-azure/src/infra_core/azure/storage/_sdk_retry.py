@@ -16,11 +16,21 @@ __all__ = ["AsyncSdkRetry", "SdkRetry"]
 
 
 class _Policy:
-    """What the synchronous and the asynchronous policy share: all but sleeping."""
+    """What the synchronous and the asynchronous policy share: all but sleeping.
 
-    options: TransferOptions
+    The SDK's two classes, of which one comes next in the order of bases, have these methods in
+    common, and no base that says so.
+    """
 
-    def _begin(self, settings: dict[str, Any], request: Any) -> dict[str, Any]:
+    def __init__(self, options: TransferOptions) -> None:
+        self.options = options
+        names = ("retry_total", "retry_connect", "retry_read", "retry_status")
+        super().__init__(**dict.fromkeys(names, options.max_retries))
+
+    def configure_retries(self, request: Any) -> dict[str, Any]:
+        """Begin to count."""
+        sdk: Any = super()
+        settings: dict[str, Any] = sdk.configure_retries(request)
         settings["started"] = clock.monotonic()
         settings["transport"] = request.context.options
         self._limit(settings)
@@ -39,7 +49,12 @@ class _Policy:
         ):
             transport[name] = max(0.001, min(left, transport.get(name) or usual))
 
-    def _next(self, settings: dict[str, Any], error: BaseException | None) -> bool:
+    def increment(self, settings: dict[str, Any], request: Any, response: Any = None,
+                  error: Any = None) -> bool:  # fmt: skip
+        """Whether there is another try."""
+        sdk: Any = super()
+        if not sdk.increment(settings, request, response, error):
+            return False
         if error is not None and is_permanent_transport_error(error):
             return False
         wait = self.options.retry_policy.next_wait(
@@ -51,27 +66,9 @@ class _Policy:
         self._limit(settings, wait)
         return True
 
-    def _counts(self) -> dict[str, Any]:
-        names = ("retry_total", "retry_connect", "retry_read", "retry_status")
-        return dict.fromkeys(names, self.options.max_retries)
-
 
 class SdkRetry(_Policy, ExponentialRetry):
     """The policy of synchronous clients."""
-
-    def __init__(self, options: TransferOptions) -> None:
-        self.options = options
-        super().__init__(**self._counts())
-
-    def configure_retries(self, request: Any) -> dict[str, Any]:
-        """Begin to count."""
-        return self._begin(super().configure_retries(request), request)
-
-    def increment(self, settings: dict[str, Any], request: Any, response: Any = None,
-                  error: Any = None) -> bool:  # fmt: skip
-        """Whether there is another try."""
-        more = super().increment(settings, request, response, error)
-        return more and self._next(settings, error)
 
     def sleep(self, settings: dict[str, Any], transport: Any) -> None:
         """Wait for it."""
@@ -80,20 +77,6 @@ class SdkRetry(_Policy, ExponentialRetry):
 
 class AsyncSdkRetry(_Policy, AsyncExponentialRetry):
     """The policy of asynchronous clients."""
-
-    def __init__(self, options: TransferOptions) -> None:
-        self.options = options
-        super().__init__(**self._counts())
-
-    def configure_retries(self, request: Any) -> dict[str, Any]:
-        """Begin to count."""
-        return self._begin(super().configure_retries(request), request)
-
-    def increment(self, settings: dict[str, Any], request: Any, response: Any = None,
-                  error: Any = None) -> bool:  # fmt: skip
-        """Whether there is another try."""
-        more = super().increment(settings, request, response, error)
-        return more and self._next(settings, error)
 
     async def sleep(self, settings: dict[str, Any], transport: Any) -> None:
         """Wait for it."""
