@@ -12,7 +12,11 @@ import ssl
 __all__ = [
     "BROKEN_OFF",
     "CUT_SHORT",
+    "broken_text",
     "connect_text",
+    "connect_timeout_text",
+    "invalid_text",
+    "peer",
     "reason_of",
     "silence_text",
     "status_remedy",
@@ -23,6 +27,11 @@ CUT_SHORT = "closed the connection before the whole body had come: its log may t
 
 _CODES = re.compile(r"\[Errno (\d+)\]")
 _OF_OPENSSL = re.compile(r"\[[^\]]*\] *|\(_ssl\.c:\d+\)")  # its library and our line in it
+
+
+def peer(host: str, port: int) -> str:
+    """Return host and port as they stand in a URL."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def connect_text(where: str, error: BaseException) -> str:
@@ -49,6 +58,22 @@ def connect_text(where: str, error: BaseException) -> str:
         f"{where} cannot be reached ({reason_of(error)}): check host and port, and the network "
         "between"
     )
+
+
+def connect_timeout_text(where: str, seconds: float | None) -> str:
+    """Say that no connection came about in time."""
+    span = "the connect timeout" if seconds is None else f"{seconds:g} s"
+    return f"no connection to {where} within {span}: check host and port, or allow more time"
+
+
+def broken_text(where: str, reason: str) -> str:
+    """Say that a connection ended in the middle."""
+    return f"the connection to {where} broke ({reason}): check the network"
+
+
+def invalid_text(where: str, reason: object) -> str:
+    """Say that an answer is no HTTP."""
+    return f"the answer of {where} is not valid HTTP ({reason}): check that this is its port"
 
 
 def silence_text(where: str, seconds: float | None) -> str:

@@ -13,7 +13,17 @@ import urllib3
 
 from infra_core.runtime import redact_secrets, sanitize_url
 
-from ._messages import BROKEN_OFF, CUT_SHORT, connect_text, reason_of, silence_text
+from ._messages import (
+    BROKEN_OFF,
+    CUT_SHORT,
+    broken_text,
+    connect_text,
+    connect_timeout_text,
+    invalid_text,
+    peer,
+    reason_of,
+    silence_text,
+)
 
 __all__ = ["chain_of", "retell"]
 
@@ -78,8 +88,7 @@ def _text(
         reason = reason_of(_first(chain, OSError, but=requests.RequestException) or error)
         return f"the proxy did not let the request to {where} through ({reason}): check the proxy"
     if isinstance(error, requests.ConnectTimeout):
-        span = "the connect timeout" if connect is None else f"{connect:g} s"
-        return f"no connection to {where} within {span}: check host and port, or allow more time"
+        return connect_timeout_text(where, connect)
     if isinstance(error, requests.Timeout) or _first(chain, urllib3.exceptions.ReadTimeoutError):
         return silence_text(where, read)
     if isinstance(error, requests.exceptions.ContentDecodingError):
@@ -93,13 +102,13 @@ def _connection_text(chain: list[BaseException], where: str) -> str | None:
     if _first(chain, http.client.RemoteDisconnected):
         return f"{where} {BROKEN_OFF}"
     if broken := _first(chain, http.client.HTTPException):
-        return f"the answer of {where} is not valid HTTP ({broken}): check that this is its port"
+        return invalid_text(where, broken)
     cause = _first(chain, OSError, but=requests.RequestException)
     if cause is None:
         return None
     if _first(chain, urllib3.exceptions.NewConnectionError, urllib3.exceptions.SSLError):
         return connect_text(where, cause)
-    return f"the connection to {where} broke ({reason_of(cause)}): check the network"
+    return broken_text(where, reason_of(cause))
 
 
 def _first(
@@ -119,6 +128,4 @@ def _where(url: str) -> str:
         port = parts.port
     except ValueError:
         port = None
-    host = parts.hostname or ""
-    shown = f"[{host}]" if ":" in host else host
-    return f"{shown}:{port or (443 if parts.scheme == 'https' else 80)}"
+    return peer(parts.hostname or "", port or (443 if parts.scheme == "https" else 80))

@@ -8,7 +8,17 @@ import httpx
 
 from infra_core.runtime import is_permanent_transport_error
 
-from ._messages import BROKEN_OFF, CUT_SHORT, connect_text, reason_of, silence_text
+from ._messages import (
+    BROKEN_OFF,
+    CUT_SHORT,
+    broken_text,
+    connect_text,
+    connect_timeout_text,
+    invalid_text,
+    peer,
+    reason_of,
+    silence_text,
+)
 from ._policy import Fate
 from ._targets import origin_of
 
@@ -36,11 +46,9 @@ def _describe(
     aiohttp prints whole URLs, secrets and all, into some of its errors; those are not chained.
     """
     _, host, port = origin_of(url)
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = peer(host, port)
     if isinstance(error, _CONNECT_TIMEOUT):
-        span = "the connect timeout" if connect is None else f"{connect:g} s"
-        text = f"no connection to {where} within {span}: check host and port, or allow more time"
-        return httpx.ConnectTimeout, text, False
+        return httpx.ConnectTimeout, connect_timeout_text(where, connect), False
     if isinstance(error, (aiohttp.ServerTimeoutError, asyncio.TimeoutError, TimeoutError)):
         return httpx.ReadTimeout, silence_text(where, read), True
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -54,17 +62,15 @@ def _describe(
     if isinstance(error, aiohttp.ClientResponseError):
         # What follows the first line, or a quote, is what the server sent.
         reason = error.message.strip().partition("\n")[0].partition(": b'")[0].rstrip(":")
-        text = f"the answer of {where} is not valid HTTP ({reason}): check that this is its port"
-        return httpx.RemoteProtocolError, text, False
+        return httpx.RemoteProtocolError, invalid_text(where, reason), False
     if isinstance(error, aiohttp.InvalidURL):
         text = f"{host!r} is no host name and no address: check the URL"
         return httpx.UnsupportedProtocol, text, False
     if isinstance(error, OSError):
-        text = f"the connection to {where} broke ({reason_of(error)}): check the network"
-        return httpx.ReadError, text, True
+        return httpx.ReadError, broken_text(where, reason_of(error)), True
     if isinstance(error, ValueError):
         return httpx.LocalProtocolError, f"the request to {where} cannot be sent: {error}", True
-    return httpx.ReadError, f"the connection to {where} broke ({error!r}): check the network", True
+    return httpx.ReadError, broken_text(where, repr(error)), True
 
 
 def httpx_error(

@@ -15,6 +15,7 @@ from infra_core.runtime import RetryPolicy, clock
 from .._checks import require_number
 from ._fork import reset_in_child
 from ._ingestion import Answer, Verdict, judge
+from ._loss_remedies import loss_remedy
 
 __all__ = ["Sender", "SenderLimits", "TelemetryStats", "Transport"]
 
@@ -88,24 +89,6 @@ class SenderLimits:
             require_number(name, getattr(self, name), allowed, least=0, most=86_400)
         if not isinstance(self.retry, RetryPolicy):
             raise TypeError(f"retry={self.retry!r:.80} is no RetryPolicy: pass RetryPolicy(...)")
-
-
-# By the beginning of a reason.
-_REMEDIES = (
-    ("queue_full", "they come faster than they leave: raise SenderLimits.queue_items"),
-    ("quota", "the quota or daily cap of Application Insights is used up: raise it in the portal"),
-    ("retries_exhausted", "check the network and the IngestionEndpoint of the connection string"),
-    ("http_413", "make the events smaller"),
-    ("http_", "check the connection string: key and endpoint must be of one resource"),
-    ("item_", "check the connection string: key and endpoint must be of one resource"),
-    ("closed", "track no events after close()"),
-    ("unencodable", "the log has the error of each"),
-)  # fmt: skip
-
-
-def _remedy(reason: str) -> str:
-    found = (remedy for sign, remedy in _REMEDIES if reason.startswith(sign))
-    return next(found, "the log has the cause")
 
 
 class Transport(Protocol[E_contra]):
@@ -421,7 +404,7 @@ class Sender(Generic[T, E]):
                 count,
                 events,
                 reason,
-                _remedy(reason),
+                loss_remedy(reason),
             )
 
     def _pending(self) -> int:

@@ -152,10 +152,13 @@ class TreeRun:
         if rules.delete and self.report.files and self._may_delete():
             await for_each(self._index.unmarked(), self._delete_blob, self._width)
 
+    def _source_files(self) -> Iterator[tuple[LocalFile, str | None]]:
+        return walk_tree(self._root, self._wanted, prefix_length=len(self._prefix))
+
     def _survey_local(self) -> int:
         """Count the source and its unsafe names, before anything is touched."""
         rejected = 0
-        for file, reason in walk_tree(self._root, self._wanted, prefix_length=len(self._prefix)):
+        for file, reason in self._source_files():
             self.report.files += 1
             if reason is None:
                 self._total_bytes += file.size
@@ -164,17 +167,13 @@ class TreeRun:
         return rejected
 
     def _rejected_files(self) -> Iterator[PlannedTransfer]:
-        for file, reason in walk_tree(self._root, self._wanted, prefix_length=len(self._prefix)):
+        for file, reason in self._source_files():
             if reason is not None:
                 yield PlannedTransfer("reject", file.name, file.size, reason)
 
     def _local_batches(self) -> Iterator[list[_ToUpload]]:
         """What to do with each local file, small ones already read; runs in a thread."""
-        files = (
-            file
-            for file, reason in walk_tree(self._root, self._wanted, prefix_length=len(self._prefix))
-            if reason is None
-        )
+        files = (file for file, reason in self._source_files() if reason is None)
         for batch in growing_batches(files):
             if self._rules.delete:
                 self._index.mark(file.name for file in batch)
