@@ -43,35 +43,65 @@ def fork(child: Callable[[], object]) -> int:
     return pid
 
 
-@pytest.mark.parametrize("durable", [False, True])
-def test_a_writer_killed_at_random_points(tmp_path: Path, durable: bool) -> None:
-    """After each of hundreds of kills the file is a whole version, and never an older one."""
-    chance = random.Random(7)
-    target = fs.write_bytes_atomic(tmp_path / "state.bin", version(0))
-    newest = 0
-    for _ in range(KILLS // 2):
-        begun, begins = os.pipe()
+class RandomKills:
+    """Kills writers of numbered versions at random points of their work.
 
-        def write(begun: int = begins, first: int = newest + 1) -> None:
-            os.write(begun, b"x")
+    The points are spread over the time that a version takes here, so that a slow disk and a busy
+    machine are met as well as a fast one: some writers die in their first version, the others in
+    one that follows.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._seconds = 0.001  # what a version takes: learned from those that are seen to end
+
+    def kill_one(self, write: Callable[[int], object], first: int) -> int:
+        """Kill a writer of the versions from `first` on, and count those that it ended."""
+        told, tells = os.pipe()
+
+        def write_on() -> None:
+            os.write(tells, b"x")
             for number in range(first, first + 10_000):
-                with fs.AtomicFile(target, algorithms=["sha256"], durable=durable) as file:
-                    data = version(number)
-                    for start in range(0, len(data), 100_000):
-                        file.write(data[start : start + 100_000])
+                write(number)
+                os.write(tells, b"x")
 
-        writer = fork(write)
-        os.read(begun, 1)
-        until = time.perf_counter() + chance.uniform(0, 0.004)
+        writer = fork(write_on)
+        os.close(tells)
+        seen = self._chance.choice([1, 1, 2, 3])  # begun, and up to two versions ended
+        os.read(told, 1)
+        start = time.perf_counter()
+        for _ in range(seen - 1):
+            os.read(told, 1)
+        if seen > 1:
+            self._seconds = (time.perf_counter() - start) / (seen - 1)
+        until = time.perf_counter() + self._chance.uniform(0, 1.5 * self._seconds)
         while time.perf_counter() < until:
             pass
         os.kill(writer, signal.SIGKILL)
         assert os.WTERMSIG(os.waitpid(writer, 0)[1]) == signal.SIGKILL
-        os.close(begun)
-        os.close(begins)
-        found = number_of(target.read_bytes())
-        assert found >= newest
-        newest = found
+        while os.read(told, 1):  # to the end: the writer's side is closed by its death
+            seen += 1
+        os.close(told)
+        return seen - 1
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_writer_killed_at_random_points(tmp_path: Path, durable: bool) -> None:
+    """After each of hundreds of kills the file is a whole version, none older than was ended."""
+    kills = RandomKills(7)
+    target = fs.write_bytes_atomic(tmp_path / "state.bin", version(0))
+
+    def write(number: int) -> None:
+        with fs.AtomicFile(target, algorithms=["sha256"], durable=durable) as file:
+            data = version(number)
+            for start in range(0, len(data), 100_000):
+                file.write(data[start : start + 100_000])
+
+    newest = 0
+    for _ in range(KILLS // 2):
+        ended = newest + kills.kill_one(write, newest + 1)
+        newest = number_of(target.read_bytes())
+        assert newest >= ended
     assert newest > 0
     left = [path for path in tmp_path.iterdir() if path != target]
     assert all(fs.is_partial(path) for path in left)
@@ -174,31 +204,16 @@ def test_a_batch_killed_at_each_step(
 
 
 def test_a_batch_killed_at_random_points(tmp_path: Path) -> None:
-    """Kill after kill: no file is torn, none goes back to an older version."""
-    chance = random.Random(11)
+    """Kill after kill: no file is torn, none is older than the last round that was ended."""
+    kills = RandomKills(11)
     write_round(tmp_path, 0)
     targets = [tmp_path / name for name in ("a.bin", "sub/b.bin", "c.bin")]
     newest = [0, 0, 0]
     for _ in range(30):
-        begun, begins = os.pipe()
-
-        def write(begun: int = begins, first: int = max(newest) + 1) -> None:
-            os.write(begun, b"x")
-            for number in range(first, first + 10_000):
-                write_round(tmp_path, number)
-                os.write(begun, b"x")
-
-        writer = fork(write)
-        for _ in range(chance.choice([1, 1, 2])):  # begun, or a whole round is done
-            os.read(begun, 1)
-        until = time.perf_counter() + chance.uniform(0, 0.005)
-        while time.perf_counter() < until:
-            pass
-        os.kill(writer, signal.SIGKILL)
-        assert os.WTERMSIG(os.waitpid(writer, 0)[1]) == signal.SIGKILL
-        os.close(begun)
-        os.close(begins)
+        first = max(newest) + 1
+        ended = kills.kill_one(lambda number: write_round(tmp_path, number), first)
         found = [number_of(path.read_bytes()) for path in targets]
         assert all(now >= before for now, before in zip(found, newest, strict=True))
+        assert not ended or min(found) >= first + ended - 1
         newest = found
     assert max(newest) > 0
