@@ -128,6 +128,9 @@ def test_every_fault_ends_well_or_is_told(
     if error is None:
         assert body == BODY
     if method == "POST":
+        if hangs and not origin.count("/x"):
+            assert error is not None  # on a very busy machine the deadline strikes before it is sent
+            return
         if name not in TURNED_AWAY and "redirect" not in name:
             assert origin.count("/x") == 1
         if name in LOST:
