@@ -424,7 +424,7 @@ async def test_a_slow_server_is_told_in_plain_numbers(origin: FaultyOrigin, tmp_
     origin.add("/s", b"x" * 5000, always=slow(5000))
     with pytest.raises(httpx.ReadTimeout, match=r"in 0\.\d+ s, below min_speed=10000000 bytes"):
         await download_asset_async(
-            origin.url("/s"), tmp_path / "s", timeout=0.1, min_speed=1e7, max_retries=0
+            origin.url("/s"), tmp_path / "s", timeout=0.6, min_speed=1e7, max_retries=0
         )
 
 
