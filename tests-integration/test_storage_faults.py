@@ -21,6 +21,7 @@ import pytest
 from infra_core.azure.storage import (
     AzureStorageClient,
     AzureStorageSettings,
+    BlobConflictError,
     IntegrityError,
     StorageConnectionError,
     StorageRequestError,
@@ -251,11 +252,12 @@ def test_download_survives(make: Make, proxy: FaultProxy, tmp_path: Path, fault:
 
 @pytest.mark.parametrize("fault", PASSING)
 @pytest.mark.parametrize("hit", ["comp=blocklist", "comp=block&"])
+@pytest.mark.parametrize("hashed", [True, False])
 def test_upload_in_blocks_survives(
-    make: Make, proxy: FaultProxy, tmp_path: Path, fault: str, hit: str
+    make: Make, proxy: FaultProxy, tmp_path: Path, fault: str, hit: str, hashed: bool
 ) -> None:
     """In any block, and in the request that joins them."""
-    client, path = make(block_size=4096), tmp_path / "base" / "big"
+    client, path = make(block_size=4096, block_md5=hashed), tmp_path / "base" / "big"
     path.parent.mkdir()
     data = os.urandom(30_000)
     path.write_bytes(data)
@@ -270,6 +272,45 @@ def test_upload_in_blocks_survives(
     path.unlink()
     make(direct=True).download_to_path(path)
     assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_without_hashes_another_upload_is_not_taken_for_ours(
+    make: Make, tmp_path: Path, same: bool
+) -> None:
+    """Of the same size, and even of the same content: only the blocks tell whose it is."""
+    client, path = make(block_size=4096, block_md5=False), tmp_path / "base" / "big"
+    path.parent.mkdir()
+    data = os.urandom(30_000)
+    path.write_bytes(data)
+    client.upload_file(path, overwrite="never")
+    path.write_bytes(data if same else os.urandom(30_000))
+    with pytest.raises(BlobConflictError):
+        client.upload_file(path, overwrite="never")
+    assert client.download_to_path(path)
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("fault", [*PASSING, "short"])
+def test_download_in_ranges_survives_without_hashes(
+    make: Make, proxy: FaultProxy, tmp_path: Path, fault: str
+) -> None:
+    """Length, range and ETag are checked still, and no range is fetched for its hash."""
+    client = make(block_size=4096, block_md5=False)
+    path = tmp_path / "base" / "big"
+    path.parent.mkdir()
+    data = os.urandom(30_000)
+    path.write_bytes(data)
+    client.upload_file(path)
+    found = client.stat(path)
+    assert found is not None
+    assert found.md5 is None
+    path.unlink()
+    proxy.faults, proxy.match = ["", "", fault], is_get
+    assert client.download_to_path(path)
+    assert proxy.broken == 1
+    assert path.read_bytes() == data
+    assert len([line for line in proxy.seen if is_get(line)]) == 9  # 8 ranges, one of them twice
 
 
 @pytest.mark.parametrize("fault", [*PASSING, "short", "corrupt"])

@@ -65,7 +65,10 @@ def test_prefix_reads_its_own_variables_only() -> None:
     assert settings.journal == Path("/state/j.sqlite")
 
 
-@pytest.mark.parametrize("name", [f.upper() for f in TransferOptions.__dataclass_fields__])
+NUMBERS = [field for field in TransferOptions.__dataclass_fields__ if field != "block_md5"]
+
+
+@pytest.mark.parametrize("name", [field.upper() for field in NUMBERS])
 def test_every_option_has_a_variable_and_names_it_when_malformed(name: str) -> None:
     """A value that is no number is refused with the variable's name."""
     with pytest.raises(ConfigurationError, match=f"AZURE_STORAGE_{name}='x'"):
@@ -92,6 +95,23 @@ def test_numbers_of_the_environment(variable: str, text: str, told: str) -> None
         AzureStorageSettings.from_env_with_prefix(
             "APP", env={f"APP_AZURE_STORAGE_{variable}": text}
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("1", True), ("False", False), (" 0 ", False), ("", True)]
+)
+def test_switch_of_the_environment(text: str, value: bool) -> None:
+    """Hashing of blocks is on unless it is switched off."""
+    assert TransferOptions.from_env("S_", {"S_BLOCK_MD5": text}).block_md5 is value
+
+
+def test_switch_that_is_none() -> None:
+    """The variable, what it holds, what it may hold."""
+    told = "^AZURE_STORAGE_BLOCK_MD5='maybe' is no switch; set it to true or false, or unset it"
+    with pytest.raises(ConfigurationError, match=told):
+        AzureStorageSettings.from_env(env={"AZURE_STORAGE_BLOCK_MD5": "maybe"})
+    with pytest.raises(ConfigurationError, match="block_md5='no' is out of range; pass True or"):
+        TransferOptions(block_md5="no")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from infra_core.fs import AtomicFile
@@ -17,7 +17,7 @@ from ._errors import (
     StorageRequestError,
     StorageTimeoutError,
 )
-from ._upload import new_md5_of
+from ._upload import new_md5, new_md5_of
 from ._wire import BlobWire, Reply
 
 __all__ = ["download_blob"]
@@ -121,16 +121,22 @@ async def _download_once(
         if on_bytes is not None:
             on_bytes(info.size)
         return info
-    file = await asyncio.to_thread(AtomicFile, path, algorithms=["md5"])
-    try:
-        await asyncio.to_thread(file.write, first)
+    file = await asyncio.to_thread(AtomicFile, path)
+    md5 = new_md5() if wire.config.options.block_md5 else None
+
+    async def take(part: bytes) -> None:
+        work: list[Awaitable[object]] = [asyncio.to_thread(file.write, part)]
+        if md5 is not None:  # takes as long as writing, or longer: side by side
+            work.append(asyncio.to_thread(md5.update, part))
+        await asyncio.gather(*work)
         if on_bytes is not None:
-            on_bytes(len(first))
+            on_bytes(len(part))
+
+    try:
+        await take(first)
         async for part in _ranges(wire, info, len(first)):
-            await asyncio.to_thread(file.write, part)
-            if on_bytes is not None:
-                on_bytes(len(part))
-        _check(info, file.size, bytes.fromhex(file.hexdigest("md5")))
+            await take(part)
+        _check(info, file.size, md5.digest() if md5 is not None else None)
         if before_commit is not None:
             await asyncio.to_thread(before_commit)
         await asyncio.to_thread(file.commit)
@@ -178,7 +184,8 @@ def _step(wire: BlobWire, info: BlobInfo) -> tuple[int, dict[str, str]]:
     Of a blob that is stored without MD5 the service hashes each range by itself.
     """
     step = wire.config.options.block_size
-    if info.md5 is not None or not info.size or not wire.hashes_ranges:
+    hashed = wire.hashes_ranges and (info.size <= step or wire.config.options.block_md5)
+    if info.md5 is not None or not info.size or not hashed:
         return step, {}
     return min(step, _MAX_HASHED), {_HASHED: "true"}
 
@@ -242,11 +249,11 @@ async def _check_range(
         )
 
 
-def _check(info: BlobInfo, size: int, md5: bytes) -> None:
-    if size != info.size or (info.md5 is not None and md5 != info.md5):
-        stored = info.md5.hex() if info.md5 else "none"
+def _check(info: BlobInfo, size: int, md5: bytes | None) -> None:
+    if size != info.size or (None not in (md5, info.md5) and md5 != info.md5):
+        came, stored = (value.hex() if value else "unknown" for value in (md5, info.md5))
         raise IntegrityError(
-            f"download of {info.name!r} brought {size} bytes with MD5 {md5.hex()}, where "
+            f"download of {info.name!r} brought {size} bytes with MD5 {came}, where "
             f"{info.size} bytes with MD5 {stored} are stored",
             blob=info.name,
             operation="download",

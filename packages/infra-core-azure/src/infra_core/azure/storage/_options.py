@@ -32,6 +32,7 @@ class _Rule(NamedTuple):
 _SOME_TIME = _Rule(5e-324, float("inf"), "a number of seconds above 0")  # any but 0
 _WAIT = _Rule(0, float("inf"), "a number of seconds, 0 or more")
 _MANY = _Rule(1, 1024, "a whole number from 1 to 1024", whole=True)
+_SWITCH = {"true": True, "1": True, "false": False, "0": False}
 _RULES = {
     "max_retries": _Rule(0, float("inf"), "a whole number, 0 or more", whole=True),
     "backoff": _WAIT,
@@ -67,6 +68,12 @@ class TransferOptions:
             this size.
         block_concurrency: Blocks of one file in flight; memory for one large file is at most
             `block_size * (block_concurrency + 1)`.
+        block_md5: Whether a file that travels in blocks is hashed: each block, so that the service
+            refuses one that was altered on the way, and the whole, stored with the blob and
+            compared when it comes down. Without, such files are checked by length, range and ETag
+            alone, as the SDK does by default, for half the processor time: where TLS guards the
+            way. `compare="hash"` then has nothing to compare and transfers them again. Files that
+            fit one request are hashed in any case.
         concurrency: Requests in flight.
     """
 
@@ -77,7 +84,8 @@ class TransferOptions:
     connect_timeout: float = 10.0
     timeout: float = 60.0
     block_size: int = 8 * MIB
-    block_concurrency: int = 4
+    block_concurrency: int = 8
+    block_md5: bool = True
     concurrency: int = 32
 
     def __post_init__(self) -> None:
@@ -88,6 +96,8 @@ class TransferOptions:
             kinds = int if rule.whole else (int, float)
             if isinstance(value, bool) or not isinstance(value, kinds) or not rule.allows(value):
                 raise _InvalidOptionError(name, value, rule.allowed)
+        if not isinstance(self.block_md5, bool):
+            raise _InvalidOptionError("block_md5", self.block_md5, "True or False")
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -114,13 +124,21 @@ class TransferOptions:
         Raises:
             ConfigurationError: A value is no number or out of range; names the variable.
         """
-        values: dict[str, float | int | None] = {}
+        values: dict[str, float | int | bool] = {}
         for field in fields(cls):
             variable = stem + field.name.upper()
             text = env.get(variable, "").strip()
             if not text:
                 continue
-            rule = _RULES[field.name]
+            rule = _RULES.get(field.name)
+            if rule is None:
+                if text.lower() not in _SWITCH:
+                    raise ConfigurationError(
+                        f"{variable}={text!r:.80} is no switch; set it to true or false, or unset "
+                        f"it for the default of {str(field.default).lower()}"
+                    )
+                values[field.name] = _SWITCH[text.lower()]
+                continue
             try:
                 values[field.name] = int(text) if rule.whole else float(text)
             except ValueError:

@@ -8,12 +8,13 @@ import os
 import stat
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from infra_core.fs import media_type
 
-from ._blobs import create_container, look_at
+from ._blobs import create_container, list_blocks, look_at
 from ._errors import (
     BlobConflictError,
     BlobNotFoundError,
@@ -26,6 +27,7 @@ __all__ = ["Overwrite", "check_upload", "hash_file", "read_small", "upload_bytes
 
 Overwrite = Literal["always", "never", "if-unchanged"]
 _CHUNK = 1 << 20
+_PIECE = 1 << 18  # bytes; fits the cache of a core
 T = TypeVar("T")
 
 
@@ -36,13 +38,13 @@ class Uploaded:
     Attributes:
         size: Bytes.
         etag: The blob's ETag now.
-        md5: Its hash.
+        md5: Its hash, `None` where blocks are not hashed.
         written: False when the content was there already (a lost response, or a twin).
     """
 
     size: int
     etag: str
-    md5: bytes
+    md5: bytes | None
     written: bool = True
 
 
@@ -124,7 +126,7 @@ async def upload_bytes(
         reply = await wire.send("PUT", name, "upload", headers=headers, body=data)
         return Uploaded(len(data), reply.headers.get("ETag", ""), digest)
 
-    return await _settled(wire, name, put, len(data), digest)
+    return await _settled(wire, name, put, len(data), digest, [])
 
 
 def new_md5_of(data: bytes) -> bytes:
@@ -137,17 +139,21 @@ async def _settled(
     name: str,
     write: Callable[[], Awaitable[Uploaded]],
     size: int,
-    md5: bytes,
+    md5: bytes | None,
+    block_ids: list[str],
 ) -> Uploaded:
     """Write; after a conflict look whether the content is ours.
 
     A conflict is what a retry meets when the first answer was lost: the service has the bytes.
+    Without a hash, the blocks that a blob is made of tell whose it is: their names are random.
     """
     try:
         return await _with_container(wire, write)
     except BlobConflictError:
         there = await look_at(wire, name)
         if there is None or there.size != size or there.md5 != md5:
+            raise
+        if md5 is None and await list_blocks(wire, name) != block_ids:
             raise
         return Uploaded(size, there.etag, md5, written=False)
 
@@ -240,7 +246,7 @@ def read_small(path: Path, limit: int) -> tuple[bytes, bytes] | None:
 
 async def _upload_blocks(
     wire: BlobWire,
-    file: BinaryIO,
+    file: FileIO,
     path: Path,
     name: str,
     content_type: str,
@@ -250,17 +256,15 @@ async def _upload_blocks(
     before = os.fstat(file.fileno())
     block_size = wire.config.options.block_size_for(before.st_size)
     count = -(-before.st_size // block_size)
-    whole = new_md5()
+    whole = new_md5() if wire.config.options.block_md5 else None
     # Ids of one length; fresh for each upload, so that two writers of one blob never mix blocks.
     stem = os.urandom(8).hex()
     ids = [base64.b64encode(f"{stem}-{i:05d}".encode()).decode("ascii") for i in range(count)]
     gate = asyncio.Semaphore(wire.config.options.block_concurrency)
     tasks: set[asyncio.Task[None]] = set()
 
-    async def send(block_id: str, data: bytes) -> None:
+    async def send(block_id: str, data: memoryview, headers: dict[str, str]) -> None:
         try:
-            # While the file's own hash goes on with the next block: hashing is what costs most.
-            md5 = await asyncio.to_thread(new_md5_of, data)
             await _with_container(
                 wire,
                 lambda: wire.send(
@@ -268,7 +272,7 @@ async def _upload_blocks(
                     name,
                     "upload of a block",
                     params={"blockid": block_id, "comp": "block"},
-                    headers={"Content-MD5": base64.b64encode(md5).decode("ascii")},
+                    headers=headers,
                     body=data,
                 ),
             )
@@ -283,8 +287,8 @@ async def _upload_blocks(
             for done in [task for task in tasks if task.done()]:
                 tasks.discard(done)
                 done.result()
-            data = await asyncio.to_thread(_read_block, file, block_size, whole)
-            tasks.add(asyncio.create_task(send(block_id, data)))
+            data, headers = await asyncio.to_thread(_read_block, file, block_size, whole)
+            tasks.add(asyncio.create_task(send(block_id, data, headers)))
             del data
         await asyncio.gather(*tasks)
     except BaseException:
@@ -300,14 +304,12 @@ async def _upload_blocks(
             blob=name,
             operation="upload",
         )
-    digest = whole.digest()
+    digest = whole.digest() if whole is not None else None
     listed = "".join(f"<Latest>{block_id}</Latest>" for block_id in ids)
     body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
-    headers = {
-        "x-ms-blob-content-type": content_type,
-        "x-ms-blob-content-md5": base64.b64encode(digest).decode("ascii"),
-        **condition,
-    }
+    headers = {"x-ms-blob-content-type": content_type, **condition}
+    if digest is not None:
+        headers["x-ms-blob-content-md5"] = base64.b64encode(digest).decode("ascii")
 
     async def commit() -> Uploaded:
         reply = await wire.send(
@@ -315,15 +317,26 @@ async def _upload_blocks(
         )
         return Uploaded(before.st_size, reply.headers.get("ETag", ""), digest)
 
-    return await _settled(wire, name, commit, before.st_size, digest)
+    return await _settled(wire, name, commit, before.st_size, digest, ids)
 
 
-def _read_block(file: BinaryIO, size: int, whole: "hashlib._Hash") -> bytes:
-    parts = []
-    left = size
-    while left and (part := file.read(left)):
-        parts.append(part)
-        left -= len(part)
-    data = parts[0] if len(parts) == 1 else b"".join(parts)
-    whole.update(data)
-    return data
+def _read_block(
+    file: FileIO, size: int, whole: "hashlib._Hash | None"
+) -> tuple[memoryview, dict[str, str]]:
+    """The next block, and the header by which the service checks it; feeds the whole file's hash.
+
+    Hashing costs more than all else. Both hashes take each piece while the processor's cache has
+    it, in one thread: with more, they would take turns with whoever needs the other cores.
+    """
+    block = memoryview(bytearray(size))
+    own = new_md5()
+    end = 0
+    while end < size and (count := file.readinto(block[end : end + _PIECE])):
+        if whole is not None:
+            piece = block[end : end + count]
+            whole.update(piece)
+            own.update(piece)
+        end += count
+    if whole is None:
+        return block[:end], {}
+    return block[:end], {"Content-MD5": base64.b64encode(own.digest()).decode("ascii")}
