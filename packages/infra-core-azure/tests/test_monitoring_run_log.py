@@ -707,7 +707,23 @@ def test_a_log_that_was_removed_altogether_is_no_endless_work(
     for path in (tmp_path / "_logs").iterdir():
         path.unlink()
     log.write("new")
-    log.flush(0.5)
+    assert log.flush(SOON)
+    assert container.events()[-1]["event"] == "new"
+
+
+@pytest.mark.parametrize("max_bytes", [None, 1024])
+@pytest.mark.parametrize("closed", [False, True])
+def test_what_follows_a_mirrored_log_that_was_removed_is_waited_for(
+    make: Make, container: Container, tmp_path: Path, max_bytes: int | None, closed: bool
+) -> None:
+    """Its positions begin anew, below those that the mirror has reached."""
+    log = make(Client(container), max_bytes=max_bytes, mirror_interval=60)
+    for number in range(50):
+        log.write("removed", number=number)
+    assert log.close(SOON) if closed else log.flush(SOON)
+    for path in (tmp_path / "_logs").iterdir():
+        path.unlink()
+    log.write("new")
     assert log.flush(SOON)
     assert container.events()[-1]["event"] == "new"
 

@@ -11,10 +11,12 @@ from infra_core.fs import ensure_parent, fsync_directory
 from ._file_lock import lock, unlock
 from ._fork import reset_in_child
 
-__all__ = ["LogFile", "Position"]
+__all__ = ["LogFile", "Mark", "Position"]
 
 Position = tuple[int, int]
 """Number of the segment (from 1) and offset in bytes within it; ordered as the lines are."""
+Mark = tuple[int, Position]
+"""A position, and before it how often the log was found removed: positions begin anew then."""
 
 
 class LogFile:
@@ -46,9 +48,10 @@ class LogFile:
         self._lock = threading.Lock()
         self._segment = 0
         self._end = -1  # where our own last line ended; anything else was written by others
+        self._removed = 0  # times
         reset_in_child(self)
 
-    def append(self, line: bytes) -> Position:
+    def append(self, line: bytes) -> Mark:
         """Write one line.
 
         Args:
@@ -70,14 +73,14 @@ class LogFile:
                     # Its writer was killed in the middle: keep what it wrote, and our line whole.
                     line = b"\n" + line
                 self._end = size + _write_all(fd, line, size, locked=locked)
-                position = (self._segment, self._end)
+                mark = self._removed, (self._segment, self._end)
             finally:
                 if locked:
                     with contextlib.suppress(OSError):  # closed already, by a rotation that failed
                         unlock(fd)
             if self._fsync:
                 os.fsync(fd)
-            return position
+            return mark
 
     def sync(self) -> None:
         """Flush everything written so far to the disk."""
@@ -166,8 +169,10 @@ class LogFile:
         except FileNotFoundError:
             ensure_parent(self.path)
             self._fd = os.open(self.path, flags, 0o644)
-        self._segment = self._active_segment()
-        self._end = -1
+        segment = self._active_segment()
+        if (segment, os.fstat(self._fd).st_size) < (self._segment, self._end):
+            self._removed += 1
+        self._segment, self._end = segment, -1
 
     def _rotate(self, fd: int) -> tuple[int, int]:
         """Move the active file away and open the next one, which comes locked."""

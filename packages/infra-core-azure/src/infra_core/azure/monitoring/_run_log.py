@@ -133,12 +133,13 @@ class RunLogWriter:
         line = _encode(entry)
         if len(line) > _MAX_LINE:
             entry, line = _shrink(entry)
-        position = self._file.append(line)
+        mark = self._file.append(line)
+        segment = mark[1][0]
         if self._mirror is not None:
-            self._mirror.wake(position)
-        elif self._keep is not None and position[0] != self._segment:
-            self._segment = position[0]
-            self._file.remove_before(position[0], keep=self._keep)
+            self._mirror.wake(mark)
+        elif self._keep is not None and segment != self._segment:
+            self._segment = segment
+            self._file.remove_before(segment, keep=self._keep)
         return entry
 
     def flush(self, timeout: float = 10.0) -> bool:

@@ -12,7 +12,7 @@ from infra_core.runtime import RetryPolicy, clock, redact_secrets
 
 from ._client_calls import is_configured
 from ._fork import reset_in_child
-from ._log_file import LogFile, Position
+from ._log_file import LogFile, Mark
 from ._run_log_state import MirrorState, sole_mirror
 from ._run_log_targets import AppendBlobTarget, MirrorTarget, UploadFileTarget
 
@@ -52,8 +52,8 @@ class RunLogMirror:
         keep: Rotated segments to keep once they are mirrored, `None` for all.
     """
 
-    _wanted: Position
-    _reached: Position
+    _wanted: Mark
+    _reached: Mark
     _nowhere: bool
     _thread: threading.Thread | None
     _starting: threading.Lock
@@ -83,8 +83,8 @@ class RunLogMirror:
         self._after_fork()
         reset_in_child(self)
 
-    def wake(self, wanted: Position) -> None:
-        """Have everything up to a position mirrored; never waits."""
+    def wake(self, wanted: Mark) -> None:
+        """Have everything up to a mark mirrored; never waits."""
         with self._changed:
             self._wanted = max(self._wanted, wanted)
         if self._thread is None:
@@ -108,7 +108,11 @@ class RunLogMirror:
         self._hurry.set()
         self.wake(wanted)
         with self._changed:
-            return self._changed.wait_for(lambda: self._reached >= wanted or self._nowhere, timeout)
+            return self._changed.wait_for(
+                # What is wanted shrinks when somebody removes lines that were not mirrored yet.
+                lambda: self._reached >= min(wanted, self._wanted) or self._nowhere,
+                timeout,
+            )
 
     def close(self, timeout: float) -> bool:
         """Flush, then end the thread."""
@@ -180,15 +184,16 @@ class RunLogMirror:
         wanted = self._wanted
         with sole_mirror(self._lock_path) as ours:
             state = MirrorState.load(self._state_path)
+            removed = wanted[0]
+            state.settle(self._log)
             if ours:
-                state.settle(self._log)
                 try:
-                    target.push(self._log, state, lambda: self._save(state))
+                    target.push(self._log, state, lambda: self._save(state, removed))
                 finally:
-                    self._save(state)
+                    self._save(state, removed)
                 if self._keep is not None:
                     self._log.remove_before(state.segment, keep=self._keep)
-        self._note(state.reached)
+        self._note((removed, state.reached))
         if ours:
             with self._changed:
                 if self._wanted == wanted > self._reached:
@@ -196,11 +201,11 @@ class RunLogMirror:
                     self._wanted = self._reached
         return ours
 
-    def _save(self, state: MirrorState) -> None:
+    def _save(self, state: MirrorState, removed: int) -> None:
         state.save(self._state_path)
-        self._note(state.reached)
+        self._note((removed, state.reached))
 
-    def _note(self, reached: Position) -> None:
+    def _note(self, reached: Mark) -> None:
         with self._changed:
             self._reached = reached
             self._changed.notify_all()
@@ -238,8 +243,8 @@ class RunLogMirror:
             )
 
     def _after_fork(self) -> None:
-        self._wanted = (0, 0)
-        self._reached = (0, 0)
+        self._wanted = (0, (0, 0))
+        self._reached = (0, (0, 0))
         self._nowhere = False
         self._thread = None
         self._starting = threading.Lock()
