@@ -380,3 +380,15 @@ async def test_the_backport_of_the_timeout_needs_a_task() -> None:
 
     asyncio.get_running_loop().call_soon(outside)
     assert "asyncio.run()" in await done
+
+
+def test_fake_sleeps_add_up_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check that is due with the deadline is so in each form, whatever the clock shows."""
+    monkeypatch.setattr("time.monotonic", lambda: 32694.677636578246)  # about to lose a place
+    with fast_time():
+        began = clock.monotonic()
+        for _ in range(12):
+            clock.sleep(8)
+        assert clock.monotonic() - began == 96
+        clock.sleep(0.25)
+        assert clock.monotonic() - began == 96.25

@@ -23,6 +23,7 @@ Example:
 import asyncio
 import heapq
 import itertools
+import math
 import random
 import threading
 import time as _time
@@ -55,7 +56,8 @@ class FastTime:
             )
         self.slept: list[float] = []
         self._jitter = jitter
-        self._monotonic = _time.monotonic()
+        # Whole, so that sums of whole seconds are exact, whatever the machine's clock shows.
+        self._monotonic = float(math.ceil(_time.monotonic()))
         self._wall_offset = _time.time() - self._monotonic
         self._lock = threading.Lock()
         self._order = itertools.count()
