@@ -182,9 +182,9 @@ class RunLogMirror:
     def _pass(self, target: MirrorTarget) -> bool:
         """Mirror what is there; False when another process is at it."""
         wanted = self._wanted
+        removed, _ = wanted
         with sole_mirror(self._lock_path) as ours:
             state = MirrorState.load(self._state_path)
-            removed = wanted[0]
             state.settle(self._log)
             if ours:
                 try:

@@ -122,7 +122,8 @@ async def _download_once(
             on_bytes(info.size)
         return info
     file = await asyncio.to_thread(AtomicFile, path)
-    md5 = new_md5() if wire.config.options.block_md5 else None
+    # Of a blob without MD5 each range has been hashed already.
+    md5 = new_md5() if info.md5 is not None and wire.config.options.block_md5 else None
 
     async def take(part: bytes) -> None:
         work: list[Awaitable[object]] = [asyncio.to_thread(file.write, part)]
@@ -251,7 +252,7 @@ async def _check_range(
 
 def _check(info: BlobInfo, size: int, md5: bytes | None) -> None:
     if size != info.size or (None not in (md5, info.md5) and md5 != info.md5):
-        came, stored = (value.hex() if value else "unknown" for value in (md5, info.md5))
+        came, stored = (value.hex() if value else "none" for value in (md5, info.md5))
         raise IntegrityError(
             f"download of {info.name!r} brought {size} bytes with MD5 {came}, where "
             f"{info.size} bytes with MD5 {stored} are stored",
