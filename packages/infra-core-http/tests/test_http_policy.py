@@ -28,9 +28,10 @@ from infra_core.http._policy import (
     retry_statuses_of,
     status_verdict,
 )
-from infra_core.http._redirects import redirected_method, redirected_request
+from infra_core.http._redirects import redirected_request
+from infra_core.http._response.redirect import redirected_method
 from infra_core.http._sync import SyncDeadlineExceeded
-from infra_core.http._targets import target_of
+from infra_core.http.engine._target import target_of
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -268,7 +269,7 @@ def test_user_info_becomes_basic_authentication_and_leaves_the_url() -> None:
     """As httpx does it, percent-encoding undone."""
     target = target_of("https://us%40er:p%3Aw@host/x#f")
     assert target.authorization == "Basic dXNAZXI6cDp3"
-    assert str(target.wire_url) == "https://host/x"
+    assert str(target.request_url) == "https://host/x"
 
 
 def test_errors_survive_a_trip_between_processes() -> None:

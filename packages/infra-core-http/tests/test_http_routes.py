@@ -17,7 +17,7 @@ import trustme
 
 from infra_core.http import AsyncHttpClient, RequestsHttpClient, fetch, fetch_async, request_async
 from infra_core.http._stream import open_stream
-from infra_core.http._targets import Target, target_of
+from infra_core.http.engine._target import Target, target_of
 from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime.testing import fast_time
 
@@ -71,7 +71,7 @@ async def test_custom_certificates_are_trusted(
         assert response.text == "safe"
         async with open_stream("GET", secure.url(PAGE), client=client) as streamed:
             assert streamed.status == 200
-        assert (await client._here()).lean(_target(secure.url(PAGE))) is not None
+        assert (await client._here()).direct_engine(_target(secure.url(PAGE))) is not None
 
 
 @pytest.mark.parametrize("how", ["unread", "closing", "idle"])
@@ -201,11 +201,11 @@ async def test_proxies_of_the_environment_are_used(
                         assert await fetch_async(there, client=client) == "proxy"
                         assert await fetch_async(origin.url("/page"), client=client) == "direct"
                     here = await client._here()
-                    assert here.lean(_target(origin.url())) is not None
-                    assert here.lean(_target("http://somewhere.example/")) is None
+                    assert here.direct_engine(_target(origin.url())) is not None
+                    assert here.direct_engine(_target("http://somewhere.example/")) is None
             assert asked == ["GET http://somewhere.example/page HTTP/1.1"] * 2
             async with AsyncHttpClient(trust_env=False) as client:
-                assert (await client._here()).lean(_target("http://somewhere.example/"))
+                assert (await client._here()).direct_engine(_target("http://somewhere.example/"))
     assert [r.message.count("proxy") for r in caplog.records if "plain" in r.message] == [1]
 
 

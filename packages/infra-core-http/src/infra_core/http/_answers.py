@@ -3,13 +3,13 @@
 from collections.abc import AsyncIterator
 from typing import cast
 
-import aiohttp
 import httpx
 
 from infra_core.runtime import parse_retry_after, sanitize_url
 
 from ._errors import ResponseTooLarge
 from ._messages import status_remedy
+from .engine import EngineResponse
 
 __all__ = ["cheap_text", "read_capped", "status_error"]
 
@@ -18,7 +18,7 @@ _UTF8 = ("utf-8", "utf8")
 _PIECE = 16_384
 
 
-def cheap_text(reply: aiohttp.ClientResponse, body: bytes) -> str | None:
+def cheap_text(reply: EngineResponse, body: bytes) -> str | None:
     """Return the text of a body that is neither compressed nor in a charset other than UTF-8."""
     headers = reply.headers
     if "Content-Encoding" in headers:

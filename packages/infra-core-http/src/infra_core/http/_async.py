@@ -14,7 +14,7 @@ from ._checks import check_async_client, check_call, check_delay, check_timeout
 from ._errors import DeadlineExceeded, OutcomeUnknown
 from ._headers import check_method, checked_headers
 from ._policy import build_policy
-from ._targets import origin_of, target_of
+from .engine._target import origin_of, target_of
 
 __all__ = ["AsyncDeadlineExceeded", "fetch_async", "request_async", "stream_async"]
 

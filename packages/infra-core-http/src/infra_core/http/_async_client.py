@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import httpx
-from aiohttp import ClientResponse
 from multidict import CIMultiDict
 
 from infra_core.runtime import LoopLocal
@@ -21,9 +20,9 @@ from ._settings import (
     plain_reason,
     ssl_context_of,
 )
-from ._targets import Origin, Target
-from ._transport import Engine
 from ._transport_httpx import FastTransport, SafeClient, note_plain, redact_httpx_log
+from .engine._session import Engine, EngineResponse
+from .engine._target import Origin, Target
 
 __all__ = [
     "AsyncHttpClient",
@@ -58,7 +57,7 @@ class LoopClient:
         self.default_encoding: Any = options.get("default_encoding", "utf-8")
         base = options.get("base_url")
         self.base_url = httpx.URL(base) if base else None
-        self._lean = False
+        self._send_direct = False
         self._direct: dict[Origin, bool] | None = None
         self._headers: tuple[Any, CIMultiDict[str]] | None = None
         redact_httpx_log()
@@ -99,11 +98,11 @@ class LoopClient:
             self._direct = {}
         self.engine = engine
         self._transport = transport
-        self._lean = not any(options.get(name) for name in _NEEDS_HTTPX)
+        self._send_direct = not any(options.get(name) for name in _NEEDS_HTTPX)
 
-    def lean(self, target: Target) -> Engine | None:
+    def direct_engine(self, target: Target) -> Engine | None:
         """Return the engine when a request without body may skip httpx altogether."""
-        if not self._lean or self.client.cookies or interceptor() is not None:
+        if not self._send_direct or self.client.cookies or interceptor() is not None:
             return None
         if self._direct is not None and not self._goes_direct(target):
             return None
@@ -140,10 +139,10 @@ class LoopClient:
                 headers[name] = value
         return headers
 
-    def keep_cookies(self, method: str, target: Target, reply: ClientResponse) -> None:
+    def keep_cookies(self, method: str, target: Target, reply: EngineResponse) -> None:
         """Put the cookies of an answer into the client's jar."""
         request = httpx.Request(method, target.url)
-        headers = list(reply.raw_headers)
+        headers = reply.raw_headers
         self.client.cookies.extract_cookies(
             httpx.Response(reply.status, headers=headers, request=request)
         )

@@ -16,11 +16,12 @@ from ._checks import check_async_client, check_call, check_timeout
 from ._errors import OutcomeUnknown
 from ._headers import DEFAULT_HEADERS, check_method, checked_headers, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
-from ._policy import Fate, is_idempotent, is_replayable, retry_statuses_of, status_verdict
-from ._targets import Target, origin_of, target_of
-from ._transport import Engine, timeouts_of
-from ._transport_errors import fate_of
-from ._transport_httpx import note_plain, wire_response
+from ._policy import Failure, is_idempotent, is_replayable, retry_statuses_of, status_verdict
+from ._response.redirect import REDIRECT_STATUSES
+from ._transport_httpx import as_httpx_response, extensions_of, note_plain
+from .engine._errors import failure_of
+from .engine._session import Engine, timeouts_of
+from .engine._target import Target, origin_of, target_of
 
 if TYPE_CHECKING:
     from multidict import CIMultiDict
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Call", "foreign_headers"]
 
 _logger = logging.getLogger("infra_core.http_async")
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _FIELDS = ("params", "json", "data", "content")
 
 
@@ -113,7 +113,8 @@ class Call:
             async with here.gate.slot(self._origin(here)):
                 return await self._here(here)
         except httpx.TransportError as error:
-            if not self.idempotent and (fate_of(error) is Fate.LOST or self._moved_on(error)):
+            lost = failure_of(error) is Failure.OUTCOME_UNKNOWN or self._moved_on(error)
+            if lost and not self.idempotent:
                 raise OutcomeUnknown(self.method, self.url, error) from error
             raise
 
@@ -134,40 +135,41 @@ class Call:
             target = self._target
             if target is None:
                 target = self._target = target_of(self.url)
-            engine = here.lean(target)
+            engine = here.direct_engine(target)
             if engine is not None:
-                return await self._lean(here, engine, target)
+                return await self._send_direct(here, engine, target)
         return await self._through(here.client, own=True)
 
-    async def _lean(
+    async def _send_direct(
         self, here: LoopClient, engine: Engine, target: Target
     ) -> "str | httpx.Response":
         """Send without building a request of httpx, nor an answer when only text is wanted."""
         headers = here.headers_with(self._headers, target)
         started = perf_counter()
         self.sent = True
-        wire = await engine.open(self.method, target, headers, timeouts_of(self._timeout))
-        reply = wire.response
+        reply = await engine.send(
+            self.method, target, headers=headers, timeout=timeouts_of(self._timeout)
+        )
         if "Set-Cookie" in reply.headers:
             here.keep_cookies(self.method, target, reply)
-        redirected = reply.status in _REDIRECTS and here.client.follow_redirects
+        redirected = reply.status in REDIRECT_STATUSES and here.client.follow_redirects
         if redirected or self._max_bytes is not None:
             request = self._request(target, headers)
-            response = wire_response(wire, request, here.default_encoding)
+            response = as_httpx_response(reply, request, here.default_encoding)
             if redirected:
                 response = await here.client.follow(request, response)
             return await self._finish(response, started)
-        body = await wire.read()
+        body = await reply.read()
         if self._want_text and 200 <= reply.status < 300 and here.default_encoding == "utf-8":
             text = cheap_text(reply, body)
             if text is not None:
                 return text
         response = httpx.Response(
             reply.status,
-            headers=list(reply.raw_headers),
+            headers=reply.raw_headers,
             stream=httpx.ByteStream(body),
             request=self._request(target, headers),
-            extensions=wire.extensions,
+            extensions=extensions_of(reply),
             default_encoding=here.default_encoding,
         )
         return await self._finish(response, started)
@@ -237,7 +239,7 @@ class Call:
         if isinstance(error, httpx.DecodingError):
             return self.idempotent
         if isinstance(error, httpx.TransportError):
-            return fate_of(error) is not Fate.PERMANENT
+            return failure_of(error) is not Failure.PERMANENT
         return False
 
     def note_retry(self, details: RetryDetails) -> None:

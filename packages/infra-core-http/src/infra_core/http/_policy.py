@@ -9,7 +9,7 @@ from ._errors import InvalidRequestError
 
 __all__ = [
     "DEFAULT_RETRY_STATUSES",
-    "Fate",
+    "Failure",
     "build_policy",
     "is_idempotent",
     "is_replayable",
@@ -27,12 +27,12 @@ _SURELY_NOT_RUN = frozenset({429, 503})
 _IDEMPOTENCY_HEADERS = ("idempotency-key", "x-idempotency-key")
 
 
-class Fate(Enum):
+class Failure(Enum):
     """What a failure of the network means for the request."""
 
     PERMANENT = "another try would fail alike: malformed URL, unknown host, refused certificate"
     NOT_SENT = "the server never saw it: no connection, no free slot"
-    LOST = "it went out, and its answer did not come back whole"
+    OUTCOME_UNKNOWN = "it went out, and its answer did not come back whole"
 
 
 def is_idempotent(

@@ -1,39 +1,37 @@
-"""The next request after a redirect: pure, one rule for every way a request can travel."""
+"""Redirects as `httpx.Request` and `httpx.Response` know them; the rule is `_response.redirect`."""
+
+from typing import Any
 
 import httpx
 
-from infra_core.runtime import sanitize_url
+from ._response.redirect import BadRedirect, is_redirect, next_request
 
-from ._checks import host_problem
-from ._headers import survives_redirect
-from ._targets import origin_of
-
-__all__ = ["redirected_method", "redirected_request"]
-
-_BODY_HEADERS = frozenset({"content-length", "content-type", "transfer-encoding"})
-# Made anew for the next hop: the host, and cookies from the jar.
-_HOP_HEADERS = frozenset({"host", "cookie"})
+__all__ = ["leads_elsewhere", "location_of", "redirect_error", "redirected_request"]
 
 
-def redirected_method(method: str, status: int) -> str:
-    """Return the method of the next request (RFC 9110, section 15.4, as browsers do it)."""
-    if status == 303 and method != "HEAD":
-        return "GET"
-    if status == 302 and method != "HEAD":
-        return "GET"
-    if status == 301 and method == "POST":
-        return "GET"
-    return method
+def location_of(response: httpx.Response) -> bytes | None:
+    """Return the first `Location` header, byte for byte; None without one."""
+    for name, value in response.headers.raw:
+        if name.lower() == b"location":
+            return value
+    return None
+
+
+def leads_elsewhere(response: httpx.Response) -> bool:
+    """Whether an answer is a redirect that can be followed."""
+    return is_redirect(response.status_code, location_of(response))
+
+
+def redirect_error(error: BadRedirect, request: httpx.Request) -> httpx.TransportError:
+    """Return the error of httpx for a `Location` that cannot be followed."""
+    kind = httpx.UnsupportedProtocol if error.reason == "scheme" else httpx.RemoteProtocolError
+    return kind(str(error), request=request)
 
 
 def redirected_request(
     request: httpx.Request, response: httpx.Response, cookies: httpx.Cookies
 ) -> httpx.Request:
     """Build the request that a redirect asks for.
-
-    Headers that may carry credentials are left behind when scheme, host or port change: a
-    token that follows a redirect to another server is a leaked token. A function key follows none.
-    Body headers go with the body.
 
     Args:
         request: The one that was answered.
@@ -43,52 +41,51 @@ def redirected_request(
     Raises:
         httpx.RemoteProtocolError: The Location cannot be followed.
         httpx.UnsupportedProtocol: It leads away from HTTP.
+        httpx.LocalProtocolError: The body should be sent again and cannot be.
     """
-    method = redirected_method(request.method, response.status_code)
-    url = _location(request, response)
-    same_origin = origin_of(url) == origin_of(request.url)
-    headers = [("Host", url.netloc.decode("ascii"))]
-    headers += [
-        (name, value)
-        for name, value in request.headers.multi_items()
-        if name not in _HOP_HEADERS
-        and survives_redirect(name, same_origin=same_origin)
-        and (method == request.method or name not in _BODY_HEADERS)
-    ]
-    stream = None if method != request.method else request.stream
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in _raw(request)]
+    try:
+        following = next_request(
+            request.method,
+            request.url,
+            headers,
+            status=response.status_code,
+            location=location_of(response) or b"",
+        )
+    except BadRedirect as error:
+        raise redirect_error(error, request) from None
+    sent = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in following.headers]
+    content: Any = None
+    if following.keeps_body:
+        content, length = _body_again(request)
+        if length is not None:
+            sent.append((b"Content-Length", length))
     return httpx.Request(
-        method,
-        url,
-        headers=headers,
+        following.method,
+        following.url,
+        headers=sent,
         cookies=httpx.Cookies(cookies),
-        stream=stream,
+        content=content,
         extensions=request.extensions,
     )
 
 
-def _location(request: httpx.Request, response: httpx.Response) -> httpx.URL:
-    location = response.headers["location"]
+def _raw(request: httpx.Request) -> list[tuple[bytes, bytes]]:
+    return [(name, value) for name, value in request.headers.raw if name.lower() != b"cookie"]
+
+
+def _body_again(request: httpx.Request) -> tuple[Any, bytes | None]:
+    """Return the body to send once more, and its length where that cannot be seen from it."""
     try:
-        url = request.url.join(httpx.URL(location))
-        if url.port is not None and not 0 < url.port <= 65_535:
-            raise httpx.InvalidURL(f"port {url.port} is not within 1 to 65535")
-        problem = host_problem(url.raw_host.decode("ascii")) if url.host else None
-        if problem:
-            raise httpx.InvalidURL(problem)
-    except httpx.InvalidURL as error:
-        raise httpx.RemoteProtocolError(
-            f"{request.url.host} redirects to {sanitize_url(location[:200])!r}, which is no URL "
-            f"({error}): tell its owner",
-            request=request,
-        ) from None
-    if url.scheme not in ("http", "https") or not url.host:
-        raise httpx.UnsupportedProtocol(
-            f"{request.url.host} redirects to a URL of scheme {url.scheme!r}: only http and https "
-            "are followed",
+        return request.content or None, None
+    except httpx.RequestNotRead:
+        pass
+    stream = request.stream
+    if getattr(stream, "_is_stream_consumed", False) and getattr(stream, "_is_generator", False):
+        raise httpx.LocalProtocolError(
+            f"{request.url.host} redirects a {request.method} whose body was streamed and cannot "
+            "be read again: pass the body as bytes, or request the final URL",
             request=request,
         )
-    if url.userinfo:  # a server must not decide which password we send
-        url = url.copy_with(userinfo=b"")
-    if request.url.fragment and not url.fragment:
-        url = url.copy_with(fragment=request.url.fragment)
-    return url
+    length = request.headers.get("content-length")
+    return stream, None if length is None else length.encode("ascii")

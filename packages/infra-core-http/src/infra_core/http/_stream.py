@@ -8,9 +8,10 @@ import httpx
 
 from ._async_client import AsyncHttpClient, LoopClient, get_shared_http_client
 from ._headers import check_method, checked_headers
-from ._targets import Target, target_of
-from ._transport import Wire, timeouts_of
-from ._transport_httpx import wire_response
+from ._response.redirect import REDIRECT_STATUSES
+from ._transport_httpx import as_httpx_response
+from .engine._session import EngineResponse, timeouts_of
+from .engine._target import Target, target_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -31,13 +32,13 @@ class StreamedResponse:
         http_version: "HTTP/1.1", "HTTP/2" and the like.
     """
 
-    def __init__(self, source: "Wire | httpx.Response", url: str) -> None:
+    def __init__(self, source: "EngineResponse | httpx.Response", url: str) -> None:
         self.url = url
         self._source = source
-        if isinstance(source, Wire):
-            self.status: int = source.response.status
-            self.headers: Mapping[str, str] = source.response.headers
-            self.http_version = str(source.extensions["http_version"], "ascii")  # type: ignore[call-overload]
+        if isinstance(source, EngineResponse):
+            self.status: int = source.status
+            self.headers: Mapping[str, str] = source.headers
+            self.http_version = source.http_version
         else:
             self.status = source.status_code
             self.headers = source.headers
@@ -49,8 +50,8 @@ class StreamedResponse:
         Raises:
             httpx.TransportError: It did not come whole, as far as the protocol can tell.
         """
-        if isinstance(self._source, Wire):
-            return self._source.chunks()
+        if isinstance(self._source, EngineResponse):
+            return self._source.aiter_raw()
         if self._source.is_stream_consumed:  # an answer that a mock was given whole
             return aiter(cast("httpx.AsyncByteStream", self._source.stream))
         return self._source.aiter_raw()
@@ -99,19 +100,21 @@ async def _open(
     target: Target,
     headers: Mapping[str, str],
     timeout: float | httpx.Timeout | None,
-) -> "tuple[Wire | httpx.Response, str]":
-    engine = here.lean(target)
+) -> "tuple[EngineResponse | httpx.Response, str]":
+    engine = here.direct_engine(target)
     if engine is None:
         response = await _send(here, method, target, headers, timeout)
         return response, str(response.url)
     merged = here.headers_with(headers, target)
-    wire = await engine.open(method, target, merged, timeouts_of(timeout), buffer=_BUFFER)
-    if "Set-Cookie" in wire.response.headers:
-        here.keep_cookies(method, target, wire.response)
-    if wire.response.status not in (301, 302, 303, 307, 308) or not here.client.follow_redirects:
-        return wire, str(target.url)
+    answer = await engine.send(
+        method, target, headers=merged, timeout=timeouts_of(timeout), buffer=_BUFFER
+    )
+    if "Set-Cookie" in answer.headers:
+        here.keep_cookies(method, target, answer)
+    if answer.status not in REDIRECT_STATUSES or not here.client.follow_redirects:
+        return answer, str(target.url)
     request = here.client.build_request(method, target.url, headers=dict(headers), timeout=timeout)
-    response = await here.client.follow(request, wire_response(wire, request))
+    response = await here.client.follow(request, as_httpx_response(answer, request))
     return response, str(response.url)
 
 
@@ -127,11 +130,11 @@ async def _send(
 
 
 @asynccontextmanager
-async def _closing(source: "Wire | httpx.Response") -> AsyncIterator[None]:
+async def _closing(source: "EngineResponse | httpx.Response") -> AsyncIterator[None]:
     try:
         yield
     finally:
-        if isinstance(source, Wire):
+        if isinstance(source, EngineResponse):
             source.close()
         else:
             await source.aclose()

@@ -26,7 +26,7 @@ from ._errors import DeadlineExceeded, InvalidRequestError, OutcomeUnknown, Resp
 from ._headers import check_method, checked_headers
 from ._messages import status_remedy
 from ._policy import (
-    Fate,
+    Failure,
     is_idempotent,
     is_replayable,
     retry_statuses_of,
@@ -129,7 +129,7 @@ class Call:
         self._deadline = deadline
         self._max_bytes = max_bytes
         self._started = clock.monotonic()
-        self._fate = Fate.LOST
+        self._failure = Failure.OUTCOME_UNKNOWN
 
     @property
     def safe_url(self) -> str:
@@ -217,14 +217,14 @@ class Call:
 
     def _judged(self, error: requests.RequestException, watch: Watch) -> Exception:
         """Return what to raise for a failure of the network."""
-        fate = self._fate = _fate_of(error)
+        failure = self._failure = _failure_of(error)
         retell(error, self.url, self._timeout)
         remaining = self._remaining()
         if watch.expired or (remaining is not None and remaining <= 0):
             late = self._too_late()
             late.__cause__ = error
-            return late if fate is Fate.NOT_SENT else self._lost(late)
-        if fate is Fate.LOST or self._moved_on(error):
+            return late if failure is Failure.NOT_SENT else self._lost(late)
+        if failure is Failure.OUTCOME_UNKNOWN or self._moved_on(error):
             return self._lost(error)
         return error
 
@@ -279,7 +279,8 @@ class Call:
                 idempotent=self.idempotent,
                 retry_after=getattr(error, "retry_after", None),
             )
-        return isinstance(error, requests.RequestException) and self._fate is not Fate.PERMANENT
+        sent = isinstance(error, requests.RequestException)
+        return sent and self._failure is not Failure.PERMANENT
 
     def note_retry(self, details: RetryDetails) -> None:
         """Log that an attempt failed and another follows."""
@@ -305,18 +306,18 @@ class Call:
         )
 
 
-def _fate_of(error: requests.RequestException) -> Fate:
+def _failure_of(error: requests.RequestException) -> Failure:
     """Return what an error of requests means for the request that met it."""
     if is_permanent_transport_error(error):
-        return Fate.PERMANENT
+        return Failure.PERMANENT
     if isinstance(error, requests.ConnectTimeout):
-        return Fate.NOT_SENT
+        return Failure.NOT_SENT
     if any(isinstance(link, urllib3.exceptions.NewConnectionError) for link in chain_of(error)):
-        return Fate.NOT_SENT
+        return Failure.NOT_SENT
     lost = (
         requests.ConnectionError,
         requests.Timeout,
         requests.exceptions.ChunkedEncodingError,
         requests.exceptions.ContentDecodingError,
     )
-    return Fate.LOST if isinstance(error, lost) else Fate.PERMANENT
+    return Failure.OUTCOME_UNKNOWN if isinstance(error, lost) else Failure.PERMANENT

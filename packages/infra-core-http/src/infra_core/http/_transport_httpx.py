@@ -11,17 +11,18 @@ from infra_core.runtime import sanitize_url
 from ._errors import InvalidRequestError
 from ._headers import checked_headers
 from ._intercept import interceptor
-from ._redirects import redirected_request
-from ._targets import origin_of, target_of
-from ._transport import Engine, Timeouts, Wire
+from ._redirects import leads_elsewhere, redirected_request
+from .engine._session import Engine, EngineResponse, Timeouts
+from .engine._target import origin_of, target_of
 
 __all__ = [
     "FastTransport",
     "SafeClient",
+    "as_httpx_response",
+    "extensions_of",
     "follow_redirects",
     "note_plain",
     "redact_httpx_log",
-    "wire_response",
 ]
 
 _logger = logging.getLogger("infra_core.http_async")
@@ -58,31 +59,39 @@ def redact_httpx_log() -> None:
     logging.getLogger("httpx").addFilter(_redact_urls)
 
 
-class _WireStream(httpx.AsyncByteStream):
+class _BodyStream(httpx.AsyncByteStream):
     """The body of an answer as httpx reads it."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(self, response: EngineResponse) -> None:
+        self._response = response
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._wire.chunks()
+        return self._response.aiter_raw()
 
     async def aclose(self) -> None:
-        self._wire.close()
+        self._response.close()
 
 
-def wire_response(
-    wire: Wire, request: httpx.Request | None = None, default_encoding: Any = "utf-8"
+def as_httpx_response(
+    response: EngineResponse, request: httpx.Request | None = None, default_encoding: Any = "utf-8"
 ) -> httpx.Response:
     """Return an answer as httpx knows it, its body unread."""
     return httpx.Response(
-        wire.response.status,
-        headers=list(wire.response.raw_headers),
-        stream=_WireStream(wire),
-        extensions=wire.extensions,
+        response.status,
+        headers=response.raw_headers,
+        stream=_BodyStream(response),
+        extensions=extensions_of(response),
         request=request,
         default_encoding=default_encoding,
     )
+
+
+def extensions_of(response: EngineResponse) -> dict[str, object]:
+    """Return what `httpx.Response.extensions` has: version and reason as they came."""
+    return {
+        "http_version": response.http_version.encode("ascii"),
+        "reason_phrase": response.reason.encode("ascii", "replace"),
+    }
 
 
 class FastTransport(httpx.AsyncBaseTransport):
@@ -108,14 +117,14 @@ class FastTransport(httpx.AsyncBaseTransport):
             return await self._plain.handle_async_request(request)
         given = request.extensions.get("timeout") or {}
         timeouts = Timeouts(*(given.get(name) for name in Timeouts._fields))
-        wire = await self.engine.open(
+        response = await self.engine.send(
             request.method,
             target_of(request.url),
-            _wire_headers(request),
-            timeouts,
-            _body_of(request),
+            headers=_header_map(request),
+            timeout=timeouts,
+            body=_body_of(request),
         )
-        return wire_response(wire)
+        return as_httpx_response(response)
 
     async def aclose(self) -> None:
         await self.engine.aclose()
@@ -142,7 +151,7 @@ def _plain_reason(request: httpx.Request) -> str | None:
     return None
 
 
-def _wire_headers(request: httpx.Request) -> Any:
+def _header_map(request: httpx.Request) -> Any:
     from multidict import CIMultiDict
 
     return CIMultiDict(
@@ -183,7 +192,7 @@ async def follow_redirects(
         httpx.TooManyRedirects: More than the client's `max_redirects`.
     """
     history: list[httpx.Response] = []
-    while response.has_redirect_location:
+    while leads_elsewhere(response):
         if len(history) >= client.max_redirects:
             await response.aclose()
             raise httpx.TooManyRedirects(
@@ -223,7 +232,7 @@ class SafeClient(httpx.AsyncClient):
         if not isinstance(request.stream, httpx.AsyncByteStream):
             _body_of(request)  # says clearly what is wrong with it
         response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
-        if follow and response.has_redirect_location:
+        if follow and leads_elsewhere(response):
             response = await self.follow(response.request, response)
         if not stream:
             try:

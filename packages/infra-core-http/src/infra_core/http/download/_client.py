@@ -16,7 +16,7 @@ from infra_core.runtime import is_number, run_sync
 from .._errors import InvalidRequestError
 from .._headers import DEFAULT_HEADERS, checked_headers, merge_headers
 from .._policy import build_policy, retry_statuses_of
-from .._targets import target_of
+from ..engine._target import target_of
 from ._result import DownloadResult, DownloadSpec, ProgressCallback
 from ._transfer import transfer
 

@@ -10,8 +10,8 @@ from infra_core.runtime import parse_retry_after, sanitize_url
 
 from .._errors import ChecksumMismatchError, IncompleteDownloadError
 from .._messages import status_remedy
-from .._policy import Fate, status_verdict
-from .._transport_errors import fate_of
+from .._policy import Failure, status_verdict
+from ..engine._errors import failure_of
 
 __all__ = ["should_retry", "status_error"]
 
@@ -32,7 +32,7 @@ def should_retry(error: Exception, statuses: frozenset[int]) -> bool | float:
             retry_after=parse_retry_after(error.response.headers),
         )
     if isinstance(error, httpx.TransportError):
-        return fate_of(error) is not Fate.PERMANENT
+        return failure_of(error) is not Failure.PERMANENT
     return False
 
 

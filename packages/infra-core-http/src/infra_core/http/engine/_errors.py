@@ -8,7 +8,7 @@ import httpx
 
 from infra_core.runtime import is_permanent_transport_error
 
-from ._messages import (
+from .._messages import (
     BROKEN_OFF,
     CUT_SHORT,
     broken_text,
@@ -19,10 +19,10 @@ from ._messages import (
     reason_of,
     silence_text,
 )
-from ._policy import Fate
-from ._targets import origin_of
+from .._policy import Failure
+from ._target import origin_of
 
-__all__ = ["FAILURES", "fate_of", "httpx_error"]
+__all__ = ["FAILURES", "failure_of", "httpx_error"]
 
 # Everything that sending and reading can raise, apart from cancellation.
 FAILURES: tuple[type[Exception], ...] = (
@@ -97,12 +97,12 @@ def httpx_error(
     return known
 
 
-def fate_of(error: BaseException) -> Fate:
+def failure_of(error: BaseException) -> Failure:
     """Return what an error of httpx means for the request that met it."""
     if is_permanent_transport_error(error):
-        return Fate.PERMANENT
+        return Failure.PERMANENT
     if isinstance(error, _NOT_SENT):
-        return Fate.NOT_SENT
+        return Failure.NOT_SENT
     if isinstance(error, (httpx.TransportError, httpx.DecodingError)):
-        return Fate.LOST
-    return Fate.PERMANENT
+        return Failure.OUTCOME_UNKNOWN
+    return Failure.PERMANENT

@@ -9,12 +9,12 @@ import yarl
 
 from infra_core.runtime import sanitize_url
 
-from ._checks import host_problem
+from .._checks import host_problem
+from .._response.redirect import Origin, origin_of
 
 __all__ = ["Origin", "Target", "origin_of", "target_of"]
 
-Origin = tuple[str, str, int]
-_PORTS = {"http": 80, "https": 443}
+_SCHEMES = ("http", "https")
 
 
 class Target:
@@ -22,12 +22,12 @@ class Target:
 
     Attributes:
         url: As httpx knows it.
-        wire_url: As aiohttp wants it: encoded, without user info and fragment.
+        request_url: As aiohttp wants it: encoded, without user info and fragment.
         origin: Scheme, host and port (RFC 6454).
         authorization: Header value from user info in the URL, or None.
     """
 
-    __slots__ = ("authorization", "origin", "secure", "url", "wire_url")
+    __slots__ = ("authorization", "origin", "request_url", "secure", "url")
 
     def __init__(self, url: httpx.URL) -> None:
         self.url = url
@@ -35,12 +35,7 @@ class Target:
         self.secure = url.scheme == "https"
         self.authorization = _basic(url)
         bare = url.copy_with(userinfo=b"", fragment=None) if url.userinfo or url.fragment else url
-        self.wire_url = yarl.URL(str(bare), encoded=True)
-
-
-def origin_of(url: httpx.URL) -> Origin:
-    """Return scheme, host and port, the default port filled in."""
-    return url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0)
+        self.request_url = yarl.URL(str(bare), encoded=True)
 
 
 def _basic(url: httpx.URL) -> str | None:
@@ -81,7 +76,7 @@ def target_of(url: str | httpx.URL) -> Target:
 
 
 def _checked(text: str, url: httpx.URL) -> httpx.URL:
-    if url.scheme not in _PORTS or not url.host:
+    if url.scheme not in _SCHEMES or not url.host:
         raise httpx.UnsupportedProtocol(
             f"{sanitize_url(text)!r} cannot be requested: a URL begins with http:// or https:// "
             "and names a host"

@@ -1,8 +1,4 @@
-"""The fast transport: requests that travel over aiohttp, without a type of httpx on the way.
-
-Three callers share it: `fetch_async` and `request_async` read whole bodies, downloads stream wire
-bytes, and `FastTransport` puts it below `httpx.AsyncClient`.
-"""
+"""Requests over aiohttp: the connections of one client, and answers not read yet."""
 
 import asyncio
 import ssl
@@ -17,10 +13,10 @@ import httpx
 from infra_core.runtime import clock
 
 from ._connector import Connector
-from ._targets import Target
-from ._transport_errors import FAILURES, httpx_error
+from ._errors import FAILURES, httpx_error
+from ._target import Target, target_of
 
-__all__ = ["Engine", "Timeouts", "Wire", "timeouts_of"]
+__all__ = ["Engine", "EngineResponse", "Timeouts", "timeouts_of"]
 
 # Bodies up to this size are handed to the socket at once; larger ones in such pieces.
 _PIECE = 65_536
@@ -59,8 +55,10 @@ class Timeouts(NamedTuple):
     pool: float | None
 
 
-def timeouts_of(timeout: "float | httpx.Timeout | None") -> Timeouts:
+def timeouts_of(timeout: "float | httpx.Timeout | Timeouts | None") -> Timeouts:
     """Return the four timeouts for what callers pass."""
+    if isinstance(timeout, Timeouts):
+        return timeout
     if isinstance(timeout, httpx.Timeout):
         return Timeouts(timeout.connect, timeout.read, timeout.write, timeout.pool)
     return Timeouts(timeout, timeout, timeout, timeout)
@@ -71,10 +69,17 @@ def _client_timeout(connect: float | None, read: float | None) -> aiohttp.Client
     return aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=read)
 
 
-class Wire:
-    """An answer whose body is still on its way; holds a slot of the pool until it is closed."""
+class EngineResponse:
+    """An answer whose body is still on its way; holds a slot of the pool until it is closed.
 
-    __slots__ = ("_engine", "_method", "_read_timeout", "_target", "response")
+    Attributes:
+        method: Of the request.
+        target: Where the answer came from.
+        status: The status code.
+        headers: Looked up in any letter case; `getall` for headers that came several times.
+    """
+
+    __slots__ = ("_engine", "_read_timeout", "_response", "headers", "method", "status", "target")
 
     def __init__(
         self,
@@ -86,17 +91,27 @@ class Wire:
     ) -> None:
         self._engine: Engine | None = engine
         self._read_timeout = read_timeout
-        self._method = method
-        self._target = target
-        self.response = response
+        self._response = response
+        self.method = method
+        self.target = target
+        self.status = response.status
+        self.headers = response.headers
 
     @property
-    def extensions(self) -> dict[str, object]:
-        """What `httpx.Response.extensions` tells: version and reason as they came."""
-        version = self.response.version
-        text = b"HTTP/1.0" if version is not None and version.minor == 0 else b"HTTP/1.1"
-        reason = (self.response.reason or "").encode("ascii", "replace")
-        return {"http_version": text, "reason_phrase": reason}
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """Names and values byte for byte, in the order in which they came."""
+        return list(self._response.raw_headers)
+
+    @property
+    def http_version(self) -> str:
+        """The version of the answer, as in `HTTP/1.1`."""
+        version = self._response.version
+        return "HTTP/1.0" if version is not None and version.minor == 0 else "HTTP/1.1"
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase as it came."""
+        return self._response.reason or ""
 
     async def read(self) -> bytes:
         """Return the whole body as it came over the wire, and close.
@@ -105,20 +120,20 @@ class Wire:
             httpx.TransportError: The body did not come whole.
         """
         try:
-            return await self.response.read()
+            return await self._response.read()
         except FAILURES as error:
             failure = self._failure(error)
             raise failure from failure.__cause__
         finally:
             self.close()
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
         """Yield the body as it came over the wire, in pieces as large as have arrived.
 
         Raises:
             httpx.TransportError: The body did not come whole.
         """
-        content = self.response.content
+        content = self._response.content
         try:
             while True:
                 chunk = await content.readany()
@@ -135,13 +150,13 @@ class Wire:
         """Give the connection back if the body was read to its end, close it otherwise."""
         engine, self._engine = self._engine, None
         if engine is not None:
-            self.response.release() if self.response.content.at_eof() else self.response.close()
+            self._response.release() if self._response.content.at_eof() else self._response.close()
             engine.give_slot()
 
     def _failure(self, error: Exception) -> httpx.RequestError:
         return httpx_error(
             error,
-            lambda: httpx.Request(self._method, self._target.url),
+            lambda: httpx.Request(self.method, self.target.url),
             read=self._read_timeout,
         )
 
@@ -151,11 +166,18 @@ class Engine:
 
     Args:
         limits: As for httpx; the number of idle connections is bounded by time alone.
-        ssl_context: Makes the context for https, when the first such request comes.
+        ssl_context: Makes the context for https, when the first such request comes; that of
+            httpx when None.
     """
 
-    def __init__(self, *, limits: httpx.Limits, ssl_context: Callable[[], ssl.SSLContext]) -> None:
-        self._make_ssl_context = ssl_context
+    def __init__(
+        self,
+        *,
+        limits: httpx.Limits | None = None,
+        ssl_context: Callable[[], ssl.SSLContext] | None = None,
+    ) -> None:
+        limits = limits or httpx.Limits()
+        self._make_ssl_context = ssl_context or httpx.create_ssl_context
         self._ssl_context: ssl.SSLContext | None = None
         self._limits = limits
         self._session: aiohttp.ClientSession | None = None
@@ -183,28 +205,33 @@ class Engine:
         self._session._retry_connection = False
         return self._session
 
-    async def open(
+    async def send(
         self,
         method: str,
-        target: Target,
-        headers: Mapping[str, str],
-        timeouts: Timeouts,
+        url: "str | httpx.URL | Target",
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: "float | httpx.Timeout | Timeouts | None" = 30.0,
         body: bytes | AsyncIterable[bytes] | None = None,
         buffer: int = 65_536,
-    ) -> Wire:
-        """Send a request and return its answer as soon as the headers are here.
+    ) -> EngineResponse:
+        """Send a request once and return its answer as soon as the headers are here.
 
         Args:
             method: In upper case.
-            target: Where to.
-            headers: All of them, but for Host and Content-Length.
-            timeouts: Per step.
+            url: Where to.
+            headers: All of them, but for Host. Without Content-Length an iterable body is sent
+                in chunks.
+            timeout: Seconds for each step, or one for each.
             body: Bytes, or an asynchronous iterable of them, which can be sent once.
             buffer: Bytes that may wait unread before the server is slowed down.
 
         Raises:
             httpx.TransportError: As httpx would raise it.
+            httpx.InvalidURL: A malformed URL.
         """
+        target = url if isinstance(url, Target) else target_of(url)
+        timeouts = timeouts_of(timeout)
         secure: ssl.SSLContext | bool = True
         if target.secure:
             # Outside of the block below: a missing bundle is the caller's to hear of.
@@ -219,8 +246,8 @@ class Engine:
                 pump = _Pump(body, timeouts.write)
             sending = session.request(
                 method,
-                target.wire_url,
-                headers=headers,
+                target.request_url,
+                headers=headers or {},
                 data=pump or body or None,
                 allow_redirects=False,
                 timeout=_client_timeout(timeouts.connect, timeouts.read),
@@ -246,7 +273,7 @@ class Engine:
         except BaseException:
             self.give_slot()
             raise
-        return Wire(self, response, method, target, timeouts.read)
+        return EngineResponse(self, response, method, target, timeouts.read)
 
     async def _take_slot(self, timeout: float | None, method: str, target: Target) -> None:
         slots = self._slots
@@ -340,8 +367,8 @@ class _Pump:
             self._alarm = loop.call_later(seconds, _finish, stalled)
 
 
-def _request(method: str, target: Target, headers: Mapping[str, str]) -> httpx.Request:
-    return httpx.Request(method, target.url, headers=dict(headers))
+def _request(method: str, target: Target, headers: Mapping[str, str] | None) -> httpx.Request:
+    return httpx.Request(method, target.url, headers=dict(headers or {}))
 
 
 def _finish(future: "asyncio.Future[None]") -> None:

@@ -1,0 +1,1 @@
+"""What an answer means: pure functions that the sync half, the async half and downloads share."""

@@ -1,0 +1,201 @@
+"""The next request after a redirect (RFC 9110, section 15.4): pure, one rule for every way.
+
+Whoever sends requests asks `next_request` with what was sent and what was answered, and gets the
+request to send next. Cookies and `TooManyRedirects` are the sender's part.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import quote, urljoin
+
+import httpx
+
+from infra_core.runtime import sanitize_url
+
+from .._checks import host_problem
+from .._headers import survives_redirect
+
+__all__ = [
+    "MAX_REDIRECTS",
+    "REDIRECT_STATUSES",
+    "BadRedirect",
+    "NextRequest",
+    "Origin",
+    "is_redirect",
+    "next_request",
+    "origin_of",
+    "redirected_method",
+]
+
+MAX_REDIRECTS = 20
+"""Redirects that one call follows unless its client says otherwise; one more is an error."""
+
+REDIRECT_STATUSES = frozenset({301, 302, 303, 307, 308})
+"""Statuses whose `Location` is followed. 300, 304, 305 and 306 are answers like any other."""
+
+Origin = tuple[str, str, int]
+"""Scheme, host and port (RFC 6454)."""
+
+_PORTS = {"http": 80, "https": 443}
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
+# Says what the body is, so it goes when the body goes. RFC 9110, section 15.4, step 4.
+_OF_THE_BODY = re.compile(
+    r"content-.*|transfer-encoding|trailer|expect|digest|repr-digest|want-.*digest", re.IGNORECASE
+)
+# Made anew by the sender: where to, and how long the body is.
+_OF_THE_MESSAGE = frozenset({"host", "content-length", "transfer-encoding"})
+# Characters that a URL may have as they are; `%` since what is encoded stays as it is.
+_AS_THEY_ARE = "%:/?#[]@!$&'()*+,;=-._~"
+
+
+class BadRedirect(ValueError):  # noqa: N818 - what it is
+    """A `Location` that cannot be followed.
+
+    Attributes:
+        reason: "scheme" when it leads away from http and https, "host" when it names no host,
+            "url" when it is not a URL.
+    """
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+class NextRequest(NamedTuple):
+    """The request that a redirect asks for.
+
+    Attributes:
+        method: In upper case.
+        url: Without user info: a server must not decide which password is sent.
+        headers: Those of the answered request that go along, in their order and letter case;
+            never Host, Content-Length and Transfer-Encoding, which belong to the new message.
+        keeps_body: Whether the body is sent again. A body that can be read only once has then
+            been used up, and the redirect cannot be followed.
+        same_origin: Whether scheme, host and port stayed the same.
+    """
+
+    method: str
+    url: httpx.URL
+    headers: list[tuple[str, str]]
+    keeps_body: bool
+    same_origin: bool
+
+
+def origin_of(url: httpx.URL) -> Origin:
+    """Return scheme, host and port, the default port filled in."""
+    return url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0)
+
+
+def is_redirect(status: int, location: bytes | None) -> bool:
+    """Whether an answer leads elsewhere: one of five statuses, and a `Location` that is not blank.
+
+    Any other 3xx is no success, and no redirect either.
+    """
+    return status in REDIRECT_STATUSES and location is not None and bool(location.strip(b" \t"))
+
+
+def redirected_method(method: str, status: int) -> str:
+    """Return the method of the next request, in upper case as the given one.
+
+    303 asks for a GET (a HEAD stays one). 301 and 302 turn a POST into a GET, as every browser
+    does and RFC 9110 allows; all other methods stay, so that a PUT does not become a GET that
+    stores nothing. 307 and 308 change nothing.
+    """
+    if status == 303:
+        return method if method == "HEAD" else "GET"
+    return "GET" if status in (301, 302) and method == "POST" else method
+
+
+def next_request(
+    method: str,
+    url: httpx.URL,
+    headers: Iterable[tuple[str, str]],
+    *,
+    status: int,
+    location: bytes,
+) -> NextRequest:
+    """Return the request that a redirect asks for.
+
+    Headers that may carry credentials, Cookie among them, stay with their origin; the key of an
+    Azure function follows no redirect. Headers of the body go when the body does.
+
+    Args:
+        method: Of the answered request, in upper case.
+        url: Of the answered request.
+        headers: Of the answered request, without cookies of a jar.
+        status: One of `REDIRECT_STATUSES`.
+        location: The first `Location` header, byte for byte.
+
+    Raises:
+        BadRedirect: The `Location` cannot be followed.
+    """
+    target = _resolve(url, location)
+    following = redirected_method(method, status)
+    keeps_body = following == method and status != 303
+    same_origin = origin_of(target) == origin_of(url)
+    kept = [
+        (name, value)
+        for name, value in headers
+        if name.lower() not in _OF_THE_MESSAGE
+        and survives_redirect(name, same_origin=same_origin)
+        and (keeps_body or not _OF_THE_BODY.fullmatch(name))
+    ]
+    return NextRequest(following, target, kept, keeps_body, same_origin)
+
+
+def _resolve(base: httpx.URL, location: bytes) -> httpx.URL:
+    """Return the URL that a `Location` means (RFC 3986, section 5).
+
+    Bytes beyond ASCII are requested as they came, percent-encoded (as curl and browsers do it);
+    only in a host, where no such bytes can be, they are read as UTF-8.
+    """
+    raw = location.strip(b" \t")
+    shown = sanitize_url(raw[:200].decode("latin-1"))
+    prefix = f"{base.host} redirects to {shown!r}, "
+    head, slashes, rest = raw.partition(b"//")
+    if slashes and (not head or head.endswith(b":")):
+        end = next((at for at, byte in enumerate(rest) if byte in b"/?#\\"), len(rest))
+        authority, tail = rest[:end], rest[end:]
+    else:
+        slashes, authority, tail = b"", b"", raw
+        head = b""
+    try:
+        text = head.decode("ascii") + slashes.decode() + authority.decode() + _quoted(tail)
+    except UnicodeDecodeError:
+        raise BadRedirect("url", f"{prefix}which is no URL: tell its owner") from None
+    scheme = _SCHEME.match(text)
+    if scheme is not None and scheme[1].lower() not in _PORTS:
+        raise BadRedirect(
+            "scheme",
+            f"{prefix}a URL of scheme {scheme[1].lower()!r}: only http and https are followed",
+        )
+    hostless = f"{prefix}a URL without a host: tell its owner"
+    if (scheme is not None or slashes) and not authority.rpartition(b"@")[2].partition(b":")[0]:
+        raise BadRedirect("host", hostless)
+    try:
+        bare = base.copy_with(userinfo=b"") if base.userinfo else base
+        url = httpx.URL(urljoin(str(bare), text))
+        if url.port is not None and not 0 < url.port <= 65_535:
+            raise httpx.InvalidURL(f"port {url.port} is not within 1 to 65535")
+        problem = host_problem(url.raw_host.decode("ascii"))
+        if problem:
+            raise httpx.InvalidURL(problem)
+    except (httpx.InvalidURL, ValueError) as error:
+        raise BadRedirect(
+            "url", f"{prefix}which is no URL ({str(error).rstrip('.')}): tell its owner"
+        ) from None
+    if not url.host:
+        raise BadRedirect("host", hostless)
+    if url.userinfo:
+        url = url.copy_with(userinfo=b"")
+    if base.fragment and not url.fragment:  # RFC 9110, section 10.2.2
+        url = url.copy_with(fragment=base.fragment)
+    return url
+
+
+def _quoted(path: bytes) -> str:
+    return path.decode("ascii") if _PLAIN.fullmatch(path) else quote(path, safe=_AS_THEY_ARE)
+
+
+_PLAIN = re.compile(rb"[%:/?#\[\]@!$&'()*+,;=\-._~0-9A-Za-z]*")
