@@ -1,0 +1,186 @@
+"""Proxies, CA certificates and netrc as the environment names them, read once for everybody.
+
+Everything of this project that opens a connection asks here: the engine, requests, plain httpx
+and, in the azure slice, the SDK's clients and telemetry.
+
+| variable | meaning |
+|---|---|
+| `http_proxy`, `HTTP_PROXY` | proxy for `http://` URLs; the upper-case form is ignored where `REQUEST_METHOD` is set, since a CGI server fills it from a request's `Proxy` header |
+| `https_proxy`, `HTTPS_PROXY` | proxy for `https://` URLs |
+| `all_proxy`, `ALL_PROXY` | proxy for both, where the two above are not set |
+| `no_proxy`, `NO_PROXY` | hosts that are asked directly |
+| `SSL_CERT_FILE`, `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` | CA certificates; the first of them that is set counts, `certifi` without any |
+| `NETRC` | path of the netrc file, `~/.netrc` or `~/_netrc` without |
+
+The lower-case form of a name wins over the upper-case one, and switches it off when it is empty.
+"""  # noqa: E501 - a table
+
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ._netrc import find_netrc, netrc_logins
+from ._proxies import NoProxy, Proxy, UnusableProxy, basic_authorization, parse_proxy
+
+__all__ = ["NetworkSettings", "NoProxy", "Proxy", "UnusableProxy"]
+
+_PORTS = {"http": 80, "https": 443}
+_CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """What the environment says about the network.
+
+    Attributes:
+        http_proxy: Proxy for `http://` URLs, None for none.
+        https_proxy: Proxy for `https://` URLs.
+        all_proxy: Proxy for those of the two that are None.
+        no_proxy: What is asked directly in spite of them.
+        ca_path: File or folder of CA certificates, None for those of `certifi`.
+        ca_variable: Which variable named it.
+        netrc_path: File with logins, None when there is none.
+        system: Whether the proxies are those of Windows or macOS, whose own list of exceptions
+            counts then.
+    """
+
+    http_proxy: Proxy | UnusableProxy | None = None
+    https_proxy: Proxy | UnusableProxy | None = None
+    all_proxy: Proxy | UnusableProxy | None = None
+    no_proxy: tuple[NoProxy, ...] = ()
+    ca_path: str | None = None
+    ca_variable: str | None = None
+    netrc_path: str | None = None
+    system: bool = False
+
+    @classmethod
+    def read(cls, env: Mapping[str, str] | None = None) -> "NetworkSettings":
+        """Return what the environment says now; equal answers are the same object.
+
+        Args:
+            env: `os.environ` when None; only then the system's own settings are looked at where
+                no variable names a proxy (Windows, macOS), and `~` for a netrc file.
+        """
+        source = os.environ if env is None else env
+        values = tuple(source.get(name) for name in _VARIABLES)
+        return _read(values, find_netrc(source, at_home=env is None), env is None)
+
+    def proxy_for(self, url: str) -> Proxy | None:
+        """Return the proxy that a URL is asked through, None when it is asked directly.
+
+        Raises:
+            InvalidRequestError: The variable that counts for it holds no proxy URL.
+        """
+        parts = urlsplit(url)
+        port = parts.port or _PORTS.get(parts.scheme, 0)
+        return self.proxy_for_origin(parts.scheme, parts.hostname or "", port)
+
+    def proxy_for_origin(self, scheme: str, host: str, port: int) -> Proxy | None:
+        """As `proxy_for`, for a URL taken apart.
+
+        Raises:
+            InvalidRequestError: The variable that counts for it holds no proxy URL.
+        """
+        proxy = {"http": self.http_proxy, "https": self.https_proxy}.get(scheme) or self.all_proxy
+        if proxy is None or self._is_direct(scheme, host, port):
+            return None
+        if isinstance(proxy, UnusableProxy):
+            raise proxy.error()
+        return proxy
+
+    @property
+    def has_proxies(self) -> bool:
+        """Whether any request may go through a proxy."""
+        return bool(self.http_proxy or self.https_proxy or self.all_proxy)
+
+    def _is_direct(self, scheme: str, host: str, port: int) -> bool:
+        if any(entry.covers(scheme, host, port) for entry in self.no_proxy):
+            return True
+        if self.system:
+            from urllib.request import proxy_bypass
+
+            return bool(proxy_bypass(host))
+        return False
+
+    def netrc_authorization(self, host: str) -> str | None:
+        """Return the `Authorization` header that the netrc file holds for a host, or None.
+
+        It is for requests that bring no credentials of their own: neither by a header of the
+        call or the client, nor by `auth=`, nor in the URL.
+        """
+        if self.netrc_path is None:
+            return None
+        logins = netrc_logins(self.netrc_path)
+        found = logins.get(host) or logins.get("default")
+        return found and basic_authorization(*found)
+
+    def describe(self) -> Iterator[tuple[str, str, str]]:
+        """Yield name, value and problem of each setting in force, without credentials."""
+        for proxy in (self.http_proxy, self.https_proxy, self.all_proxy):
+            if isinstance(proxy, UnusableProxy):
+                yield proxy.variable, "", proxy.problem
+            elif proxy is not None:
+                login = "***@" if proxy.username is not None else ""
+                yield proxy.variable, f"{proxy.scheme}://{login}{proxy.where}", ""
+        if self.no_proxy:
+            yield "NO_PROXY", ",".join(map(str, self.no_proxy)), ""
+        if self.ca_path is not None:
+            found = all(Path(part).exists() for part in ca_parts(self.ca_path))
+            yield self.ca_variable or "", self.ca_path, "" if found else "does not exist"
+        if self.netrc_path is not None:
+            yield "NETRC", self.netrc_path, ""
+
+
+def ca_parts(path: str) -> list[str]:
+    """Return the files or folders that a CA setting names: OpenSSL takes several folders."""
+    return [path] if Path(path).exists() else [part for part in path.split(os.pathsep) if part]
+
+
+_PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
+_VARIABLES = (
+    *_PROXY_VARIABLES,
+    *(name.upper() for name in _PROXY_VARIABLES),
+    *_CA_VARIABLES,
+    "REQUEST_METHOD",
+)
+
+
+@lru_cache(maxsize=64)
+def _read(
+    values: tuple[str | None, ...], netrc_path: str | None, use_system: bool
+) -> NetworkSettings:
+    env = {name: value for name, value in zip(_VARIABLES, values, strict=True) if value is not None}
+    if "REQUEST_METHOD" in env:
+        env.pop("HTTP_PROXY", None)
+        if os.name == "nt":  # where names have no case
+            env.pop("http_proxy", None)
+    proxies = {name: _proxy_of(env, name) for name in _PROXY_VARIABLES[:3]}
+    system = False
+    if use_system and not any(proxies.values()) and sys.platform in ("win32", "darwin"):
+        from urllib.request import getproxies
+
+        for name in _PROXY_VARIABLES[:3]:
+            text = getproxies().get(name.removesuffix("_proxy"))
+            if text:
+                proxies[name], system = parse_proxy(text, f"the system's {name}"), True
+    exceptions = env.get("no_proxy") or env.get("NO_PROXY") or ""
+    ca_variable = next((name for name in _CA_VARIABLES if env.get(name, "").strip()), None)
+    return NetworkSettings(
+        **proxies,
+        no_proxy=tuple(NoProxy.parse(entry) for entry in re.split(r"[\s,]+", exceptions) if entry),
+        ca_path=env[ca_variable].strip() if ca_variable else None,
+        ca_variable=ca_variable,
+        netrc_path=netrc_path,
+        system=system,
+    )
+
+
+def _proxy_of(env: Mapping[str, str], name: str) -> Proxy | UnusableProxy | None:
+    name = name if name in env else name.upper()
+    text = env.get(name, "").strip()
+    return parse_proxy(text, name) if text else None
