@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from infra_core.runtime import RuntimeCancellationError, RuntimeConfig, TaskOutcome, TaskRuntime
-from infra_core.runtime._rate import Pacer
+from infra_core.runtime import (
+    RateLimit,
+    RuntimeCancellationError,
+    RuntimeConfig,
+    TaskOutcome,
+    TaskRuntime,
+)
 from infra_core.runtime._stats import DurationHistogram
 
 BEHAVIOUR = st.sampled_from(["return", "wait", "raise", "swallow", "cleanup"])
@@ -160,9 +165,9 @@ def test_histograms_add_up(left: list[float], right: list[float]) -> None:
     rate=st.floats(0.1, 1000.0),
     delays=st.lists(st.floats(0.0, 0.5), min_size=2, max_size=60),
 )
-def test_a_pacer_never_allows_more_than_its_bound(rate: float, delays: list[float]) -> None:
+def test_a_rate_limit_never_allows_more_than_its_bound(rate: float, delays: list[float]) -> None:
     """Over any stretch of time, however late each start is asked for."""
-    pacer = Pacer(rate)
+    pacer = RateLimit(rate)
     now = 100.0
     starts = []
     for delay in delays:

@@ -1,6 +1,6 @@
 """Atomic, fsynced file writes, checksums, safe joins and media types for Python services.
 
-Standard library only. Everything that infra-core writes to a disk goes through `AtomicFile`.
+Everything that infra-core writes to a disk goes through `AtomicFile`.
 """
 
 from ._atomic import AtomicFile, commit_together
@@ -11,11 +11,13 @@ from ._errors import (
     ChecksumFileError,
     ChecksumFileMissing,
     ChecksumFormatError,
+    FileLockUnsupported,
     FileWriteDenied,
     FileWriteError,
     FsError,
     UnsafePathError,
 )
+from ._locks import FileLock, lock_descriptor, unlock_descriptor
 from ._media_types import media_category, media_type
 from ._paths import ensure_parent, hashed_asset_path, safe_join, unique_asset_path
 from ._replace import fsync_directory
@@ -35,6 +37,8 @@ __all__ = [
     "ChecksumFileError",
     "ChecksumFileMissing",
     "ChecksumFormatError",
+    "FileLock",
+    "FileLockUnsupported",
     "FileWriteDenied",
     "FileWriteError",
     "FsError",
@@ -45,12 +49,14 @@ __all__ = [
     "fsync_directory",
     "hashed_asset_path",
     "is_partial",
+    "lock_descriptor",
     "media_category",
     "media_type",
     "parse_checksum",
     "remove_stale_partials",
     "safe_join",
     "unique_asset_path",
+    "unlock_descriptor",
     "write_bytes_atomic",
     "write_json_atomic",
     "write_stream_atomic",

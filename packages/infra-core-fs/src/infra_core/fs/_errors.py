@@ -10,6 +10,7 @@ The tree::
     │   └── ChecksumFileMissing    (FileNotFoundError)
     ├── FileWriteError             (OSError)          an atomic write failed, the old file stands
     │   └── FileWriteDenied        (PermissionError)
+    ├── FileLockUnsupported        (OSError)          the file system has no locks
     └── AtomicFileClosed           (ValueError)       written to after commit or abort
 
 Each one is also the built-in error in brackets, so that code which catches `OSError`,
@@ -24,6 +25,7 @@ __all__ = [
     "ChecksumFileError",
     "ChecksumFileMissing",
     "ChecksumFormatError",
+    "FileLockUnsupported",
     "FileWriteDenied",
     "FileWriteError",
     "FsError",
@@ -83,6 +85,23 @@ class FileWriteError(FsError, OSError):
 
 class FileWriteDenied(FileWriteError, PermissionError):  # noqa: N818 - reads as the fact
     """An atomic write failed for want of permission."""
+
+
+class FileLockUnsupported(FsError, OSError):  # noqa: N818 - reads as the fact
+    """The file system has no locks, as some network shares."""
+
+    def __init__(self, path: "str | os.PathLike[str]") -> None:
+        import errno
+
+        super().__init__(
+            errno.ENOLCK,
+            "the file system supports no file locks; choose a folder on one that does",
+            os.fspath(path),
+        )
+        self.path = path
+
+    def __reduce__(self) -> "tuple[object, ...]":
+        return type(self), (self.path,)
 
 
 class AtomicFileClosed(FsError, ValueError):  # noqa: N818 - reads as the fact

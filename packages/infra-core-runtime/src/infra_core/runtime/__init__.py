@@ -23,9 +23,12 @@ if TYPE_CHECKING:
         run_with_retries_sync as run_with_retries_sync,
     )
     from ._dask import DaskTaskRuntime as DaskTaskRuntime
+    from ._error_chain import error_chain as error_chain
+    from ._forks import ForkGuard as ForkGuard, after_fork_in_child as after_fork_in_child
     from ._loop_local import LoopBoundAsyncLock as LoopBoundAsyncLock, LoopLocal as LoopLocal
     from ._notes import add_note as add_note
     from ._outcomes import TaskOutcome as TaskOutcome, TaskStatus as TaskStatus
+    from ._rate import RateLimit as RateLimit
     from ._redaction import (
         REDACTED as REDACTED,
         is_secret_name as is_secret_name,
@@ -49,6 +52,12 @@ if TYPE_CHECKING:
     from ._task_runtime import TaskRuntime as TaskRuntime
     from ._task_stream import TaskStream as TaskStream
     from ._thread_batcher import ThreadBatcher as ThreadBatcher
+    from ._threads import (
+        ThreadPool as ThreadPool,
+        in_lookup_thread as in_lookup_thread,
+        in_thread as in_thread,
+        until_done as until_done,
+    )
     from ._trace import trace_fields as trace_fields
     from ._transport_errors import (
         is_permanent_transport_error as is_permanent_transport_error,
@@ -62,8 +71,10 @@ __all__ = [
     "REDACTED",
     "AsyncRetryConfig",
     "DaskTaskRuntime",
+    "ForkGuard",
     "LoopBoundAsyncLock",
     "LoopLocal",
+    "RateLimit",
     "RetryCallState",
     "RetryDetails",
     "RetryPolicy",
@@ -79,10 +90,15 @@ __all__ = [
     "TaskStream",
     "TaskTimeoutError",
     "ThreadBatcher",
+    "ThreadPool",
     "add_note",
+    "after_fork_in_child",
     "clock",
+    "error_chain",
     "handle_signals",
     "in_background_loop",
+    "in_lookup_thread",
+    "in_thread",
     "is_number",
     "is_permanent_transport_error",
     "is_secret_name",
@@ -104,6 +120,7 @@ __all__ = [
     "testing",
     "timeout",
     "trace_fields",
+    "until_done",
 ]
 
 __getattr__, __dir__ = lazy_exports(
@@ -117,8 +134,11 @@ __getattr__, __dir__ = lazy_exports(
             "run_with_retries",
             "run_with_retries_sync",
         ],
+        "._error_chain": ["error_chain"],
+        "._forks": ["ForkGuard", "after_fork_in_child"],
         "._loop_local": ["LoopBoundAsyncLock", "LoopLocal"],
         "._notes": ["add_note"],
+        "._rate": ["RateLimit"],
         "._redaction": [
             "REDACTED",
             "is_secret_name",
@@ -132,6 +152,7 @@ __getattr__, __dir__ = lazy_exports(
         "._retry_policy": ["RetryDetails", "RetryPolicy"],
         "._secret_filter": ["SecretFilter"],
         "._thread_batcher": ["ThreadBatcher"],
+        "._threads": ["ThreadPool", "in_lookup_thread", "in_thread", "until_done"],
         "._trace": ["trace_fields"],
         "._values": ["is_number"],
         "._transport_errors": [

@@ -5,12 +5,12 @@ import atexit
 import concurrent.futures
 import contextvars
 import logging
-import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 from . import clock
+from ._forks import ForkGuard, after_fork_in_child
 from ._redaction import redact_secrets
 from ._values import is_number, shown
 
@@ -26,7 +26,7 @@ class _BackgroundLoop:
     """One daemon thread with one event loop, until the process ends."""
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.fork = ForkGuard()
         self.loop = asyncio.new_event_loop()
         self.thread = threading.Thread(
             target=self._run, name="infra-core-background-loop", daemon=True
@@ -43,7 +43,7 @@ class _BackgroundLoop:
 
     def close(self) -> None:
         """Run the close callbacks, end what still runs, stop the thread, close the loop."""
-        if self.pid != os.getpid() or self.loop.is_closed():
+        if self.fork.forked or self.loop.is_closed():
             return
         winding_down = _Call(self.loop, self._wind_down())
         winding_down.begin()
@@ -141,8 +141,7 @@ def _hook() -> None:
         if not _hooked:
             _hooked = True
             atexit.register(_at_exit)
-            if hasattr(os, "register_at_fork"):
-                os.register_at_fork(after_in_child=_after_fork)
+            after_fork_in_child(_after_fork)
 
 
 def _background() -> _BackgroundLoop:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import os
 import threading
 import warnings
 import weakref
@@ -10,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Generic, TypeVar
 
+from ._forks import ForkGuard, after_fork_in_child
 from ._redaction import redact_secrets
 
 __all__ = ["LoopBoundAsyncLock", "LoopLocal"]
@@ -31,7 +31,7 @@ class _Entry(Generic[T]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, local: "LoopLocal[T]") -> None:
         self.loop = weakref.ref(loop)
-        self.pid = os.getpid()
+        self.fork = ForkGuard()
         self.value = local._factory()
         self.closing: asyncio.Task[None] | None = None
         self.lifetime = self._live(weakref.ref(local, self._forgotten), local._close)
@@ -51,7 +51,7 @@ class _Entry(Generic[T]):
         finally:
             if (loop := self.loop()) is not None:
                 _alive.get(loop, set()).discard(self)
-            if self.pid == os.getpid():
+            if not self.fork.forked:
                 owner = local()
                 if owner is not None:
                     owner._forget(self)
@@ -60,7 +60,7 @@ class _Entry(Generic[T]):
     def _forgotten(self, _: object) -> None:
         """Close the value on its loop, now that nobody can ask for it any more."""
         loop = self.loop()
-        if loop is not None and self.pid == os.getpid():
+        if loop is not None and not self.fork.forked:
             with suppress(RuntimeError):  # the loop is closed
                 loop.call_soon_threadsafe(self._close_soon, loop)
 
@@ -112,6 +112,7 @@ class LoopLocal(Generic[T]):
         self._lock = threading.Lock()
         self._entries: dict[int, _Entry[T]] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        after_fork_in_child(self._after_fork)
 
     def get(self) -> T:
         """Return the value of the running loop, made now if need be.
@@ -128,7 +129,6 @@ class LoopLocal(Generic[T]):
         entry = self._entries.get(id(loop))
         if entry is not None and entry.loop() is loop:
             return entry.value
-        _watch_forks(self)
         entry = _Entry(loop, self)
         ended = self._replace(loop, entry)
         for old in ended:
@@ -175,29 +175,10 @@ class LoopLocal(Generic[T]):
             self._entries = {key: old for key, old in self._entries.items() if old is not entry}
 
     def _after_fork(self) -> None:
-        _inherited.append((self._entries, self._closing))
+        _inherited.append((self._entries, self._closing, list(_alive.values())))
+        _alive.clear()
         self._lock = threading.Lock()  # may be held by a thread that does not exist here
         self._entries, self._closing = {}, set()
-
-
-_watched: "weakref.WeakSet[LoopLocal[Any]]" = weakref.WeakSet()
-_watching = False
-
-
-def _watch_forks(local: LoopLocal[Any]) -> None:
-    """Let a forked child begin without this object's values."""
-    global _watching
-    _watched.add(local)
-    if not _watching and hasattr(os, "register_at_fork"):
-        _watching = True
-        os.register_at_fork(after_in_child=_reset_after_fork)
-
-
-def _reset_after_fork() -> None:
-    _inherited.append(list(_alive.values()))
-    _alive.clear()
-    for local in list(_watched):
-        local._after_fork()
 
 
 @contextmanager

@@ -1,38 +1,48 @@
 """Even spacing of starts: pure arithmetic on a monotonic clock."""
 
-__all__ = ["Pacer"]
+import threading
+from collections.abc import Hashable
+
+__all__ = ["RateLimit"]
+
+_MOST_KEYS = 4096  # before those that are not waited for are forgotten
 
 
-class Pacer:
-    """Says how long to wait before the next start, so that a rate is kept.
+class RateLimit:
+    """Says how long to wait before the next start, so that a rate is kept for each key.
 
     Starts are spread evenly, without an opening burst. A start that a timer delivered late is
     made up for, up to `catch_up` seconds' worth, or rates near the timer's resolution would
     never be reached; over any `t` seconds there are at most `1 + (t + catch_up) * per_second`.
+    May be shared between threads.
+
+    Args:
+        per_second: Starts per second of each key.
+        catch_up: Seconds.
 
     Example:
-        >>> pacer = Pacer(2.0)
-        >>> [pacer.reserve(100.0), pacer.reserve(100.0), pacer.reserve(100.2)]
+        >>> limit = RateLimit(2.0)
+        >>> [limit.reserve(100.0), limit.reserve(100.0), limit.reserve(100.2)]
         [0.0, 0.5, 0.8]
+        >>> limit.reserve(100.2, "another host")
+        0.0
     """
-
-    __slots__ = ("_interval", "_next", "_slack")
 
     def __init__(self, per_second: float, *, catch_up: float = 0.01) -> None:
         self._interval = 1.0 / per_second
-        self._slack = catch_up
-        self._next: float | None = None
+        self._catch_up = catch_up
+        self._next: dict[Hashable, float] = {}
+        self._lock = threading.Lock()
 
-    def wait(self, now: float) -> float:
-        """Return the seconds until the next start is due; 0.0 when it is."""
-        if self._next is None or self._next <= now:
-            return 0.0
-        return self._next - now
+    def wait(self, now: float, key: Hashable = None) -> float:
+        """Return the seconds until the next start is due, without claiming it."""
+        return max(0.0, self._next.get(key, now) - now)
 
-    def reserve(self, now: float) -> float:
+    def reserve(self, now: float, key: Hashable = None) -> float:
         """Claim the next start and return the seconds until it is due."""
-        if self._next is None:
-            self._next = now
-        due = max(self._next, now - self._slack)
-        self._next = due + self._interval
+        with self._lock:
+            if len(self._next) > _MOST_KEYS:
+                self._next = {k: at for k, at in self._next.items() if at > now}
+            due = max(self._next.get(key, now), now - self._catch_up)
+            self._next[key] = due + self._interval
         return round(max(0.0, due - now), 9)

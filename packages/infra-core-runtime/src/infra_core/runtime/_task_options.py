@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ._outcomes import TaskOutcome
-from ._rate import Pacer
+from ._rate import RateLimit
 from ._retry_policy import RetryPolicy, check_policy
 from ._stats import RuntimeStats
 from ._values import is_number, shown
@@ -87,7 +87,7 @@ class RunOptions:
 
     config: RuntimeConfig
     timed: bool = True  # False: whoever runs the tasks elsewhere keeps config.task_timeout
-    pacer: Pacer | None = None
+    pacer: RateLimit | None = None
     retry: RetryPolicy | None = None
     should_retry: Callable[[Exception], bool | float] | None = None
     on_timeout: Callable[[str], Awaitable[None] | None] | None = None

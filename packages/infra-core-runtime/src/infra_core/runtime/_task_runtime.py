@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, overload
 
 from ._cancel_event import CancelEvent, EventWatch
 from ._outcomes import TaskOutcome
-from ._rate import Pacer
+from ._rate import RateLimit
 from ._retry_policy import RetryPolicy
 from ._stats import RuntimeStats, StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError
@@ -82,7 +82,7 @@ class TaskRuntime:
         self._active_tasks: set[asyncio.Task[None]] = set()
         self._runs: set[TaskRun] = set()
         self._past = StatsRecorder()
-        self._pacer: Pacer | None = None
+        self._pacer: RateLimit | None = None
         self._pace: float | None = None
 
     async def run(
@@ -401,7 +401,7 @@ class TaskRuntime:
         rate = self.config.max_per_second
         if rate != self._pace:
             self._pace = rate
-            self._pacer = None if rate is None else Pacer(rate)
+            self._pacer = None if rate is None else RateLimit(rate)
         options.pacer = self._pacer
         run = TaskRun(tasks, options, self._active_tasks, self._ended)
         self._runs.add(run)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Generic, TypeVar
 
+from ._threads import file_threads
 from ._values import shown
 
 __all__ = ["ThreadBatcher"]
@@ -26,9 +27,9 @@ class ThreadBatcher(Generic[T]):
     what the thread used. One batcher may serve several event loops, each with its own batches.
 
     Args:
-        function: Called in a thread of the loop's default executor with 1 to `size` items;
-            returns one entry per item: None, or the error that its await raises. What it raises
-            itself, all of the batch raise.
+        function: Called in a thread (see `in_thread`) with 1 to `size` items; returns one entry
+            per item: None, or the error that its await raises. What it raises itself, all of the
+            batch raise.
         size: Items in a batch at most.
         workers: Batches of one event loop at the same time at most.
 
@@ -144,14 +145,9 @@ class _Lane(Generic[T]):
         if not batch:
             return
         self._running += 1
-        loop = asyncio.get_running_loop()
         items = [waiter.item for waiter in batch]
-        try:
-            call = loop.run_in_executor(None, self._call, items)
-        except BaseException as error:  # noqa: BLE001 - the executor is shut down
-            self._end(batch, [error] * len(batch))
-        else:
-            call.add_done_callback(partial(self._done, batch))
+        call = file_threads.start(self._call, items)
+        call.add_done_callback(partial(self._done, batch))
         if self._waiting and self._running < self._workers:
             self._begin()
 
@@ -180,15 +176,8 @@ class _Lane(Generic[T]):
         batch: list[_Waiter[T]],
         call: "asyncio.Future[Sequence[BaseException | None]]",
     ) -> None:
-        if call.cancelled():
-            error = asyncio.CancelledError("the executor was shut down")
-            self._end(batch, [error] * len(batch))
-        else:
-            self._end(batch, call.result())
-
-    def _end(self, batch: list[_Waiter[T]], errors: Sequence[BaseException | None]) -> None:
         self._running -= 1
-        for waiter, error in zip(batch, errors, strict=True):
+        for waiter, error in zip(batch, call.result(), strict=True):
             waiter.finished, waiter.error = True, error
             if not waiter.woken.done():
                 waiter.woken.set_result(None)

@@ -1,0 +1,36 @@
+"""The walk through everything that an exception wraps."""
+
+from collections.abc import Iterator
+
+__all__ = ["error_chain"]
+
+# Where libraries keep what they met: urllib3.MaxRetryError, aiohttp.ClientConnectorError and
+# ClientConnectorCertificateError, azure.core.exceptions.AzureError.
+_WRAPPED = ("reason", "os_error", "certificate_error", "inner_exception")
+
+
+def error_chain(error: BaseException, *, suppressed: bool = False) -> Iterator[BaseException]:
+    """Yield an exception and all that it wraps, the nearest first, each once.
+
+    Causes, contexts, exceptions among the arguments, members of exception groups, and the
+    attributes in which urllib3, aiohttp and the Azure SDK keep what they met.
+
+    Args:
+        error: Where to begin; yielded first.
+        suppressed: Follow contexts as well that `raise ... from` hides from tracebacks.
+    """
+    seen: set[int] = set()
+    pending: list[object] = [error]
+    for link in pending:  # grows meanwhile
+        if not isinstance(link, BaseException) or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        pending.append(link.__cause__)
+        if suppressed or not link.__suppress_context__:
+            pending.append(link.__context__)
+        pending += [getattr(link, name, None) for name in _WRAPPED]
+        pending += link.args
+        members = getattr(link, "exceptions", ())  # ExceptionGroup
+        if isinstance(members, tuple):
+            pending += members

@@ -1,0 +1,72 @@
+"""What a forked child must know: a child inherits locks as they were, and no threads at all."""
+
+import logging
+import os
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["ForkGuard", "after_fork_in_child"]
+
+_logger = logging.getLogger("infra_core.runtime")
+_callbacks: dict[int, Callable[[], Callable[[], object] | None]] = {}
+_registered = False
+
+
+class ForkGuard:
+    """Tells the process that made it from a child that was forked later.
+
+    For sockets, database connections and file descriptors, which a child shares with its parent
+    and must neither use nor close.
+
+    Example:
+        >>> ForkGuard().forked
+        False
+    """
+
+    __slots__ = ("_pid",)
+
+    def __init__(self) -> None:
+        self._pid = os.getpid()
+
+    @property
+    def forked(self) -> bool:
+        """Whether this process is another one than that which made the guard."""
+        return self._pid != os.getpid()
+
+
+def after_fork_in_child(callback: Callable[[], object]) -> None:
+    """Call something in every child that is forked from now on, as one of its first acts.
+
+    Callbacks run in the order of their registration; one that raises is logged. The object of a
+    bound method is held weakly, and its callback goes with it. Nothing happens on Windows, which
+    has no fork.
+
+    Args:
+        callback: Makes locks, threads and queues new. Must not wait for anything.
+    """
+    global _registered
+    if not hasattr(os, "register_at_fork"):
+        return
+    if not _registered:
+        _registered = True
+        os.register_at_fork(after_in_child=_run_callbacks)
+    if hasattr(callback, "__self__") and hasattr(callback, "__func__"):
+        method: weakref.WeakMethod[Any] = weakref.WeakMethod(callback, _forget)
+        _callbacks[id(method)] = method
+    else:
+        _callbacks[id(callback)] = lambda: callback
+
+
+def _forget(method: object) -> None:
+    _callbacks.pop(id(method), None)
+
+
+def _run_callbacks() -> None:
+    for get in list(_callbacks.values()):
+        callback = get()
+        if callback is not None:
+            try:
+                callback()
+            except Exception:
+                _logger.exception("making an object usable in a forked child failed")

@@ -1,0 +1,221 @@
+"""Threads for blocking work: bounded, daemons, usable until the very end of the interpreter."""
+
+import asyncio
+import concurrent.futures
+import contextvars
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from ._forks import after_fork_in_child
+
+__all__ = ["ThreadPool", "file_threads", "in_lookup_thread", "in_thread", "until_done"]
+
+T = TypeVar("T")
+_Call = Callable[[], None]
+
+
+class ThreadPool:
+    """At most `size` daemon threads, made when they are needed and kept.
+
+    Unlike `concurrent.futures.ThreadPoolExecutor`, which the event loop's default executor is,
+
+    - it takes work after the main thread has ended and in `atexit` handlers. Python 3.12 and
+      newer refuse to start threads then: work goes to threads that are there, and runs in the
+      caller's own where none is free;
+    - a thread that hangs does not keep the process from ending;
+    - a forked child begins with an empty pool of its own.
+
+    Work is begun in the order in which it comes, so that work which waits for other work of the
+    same pool may wait for ever: give such work another pool.
+
+    Args:
+        name: The beginning of the names of its threads.
+        size: The most threads.
+
+    Raises:
+        ValueError: `size` is below 1.
+    """
+
+    def __init__(self, name: str, size: int) -> None:
+        if not (isinstance(size, int) and size >= 1):
+            raise ValueError(f"size={size!r}: pass 1 or more threads, a whole number")
+        self._name = name
+        self._size = size
+        self._reset()
+        after_fork_in_child(self._reset)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._queue: deque[_Call] = deque()
+        self._idle: list[threading.Lock] = []  # what free threads wait for, the last one first
+        self._threads = 0
+
+    async def run(self, work: Callable[..., T], *args: object) -> T:
+        """Run blocking work in a thread; on cancellation wait for it, then be cancelled.
+
+        A thread cannot be stopped, and one that still writes to a file which its owner has closed
+        and removed is how stray files come about. The work sees the caller's context variables.
+
+        Raises:
+            BaseException: What the work raised.
+        """
+        return await until_done(self.start(work, *args))
+
+    async def run_abandoning(self, work: Callable[..., T], *args: object) -> T:
+        """Run blocking work in a thread; on cancellation be cancelled at once.
+
+        For work that changes nothing, such as looking up a name: what has begun goes on in its
+        thread and its result is dropped, what has not begun never will.
+
+        Raises:
+            BaseException: What the work raised.
+        """
+        return await self.start(work, *args)
+
+    def start(self, work: Callable[..., T], *args: object) -> "asyncio.Future[T]":
+        """Have work run in a thread; returns a future of the running loop.
+
+        Cancelling the future drops the result, and the work itself if it has not begun.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._submit(partial(_run_for_loop, future, loop, _in_context(work, args)))
+        return future
+
+    def submit(self, work: Callable[..., T], *args: object) -> "concurrent.futures.Future[T]":
+        """Have work run in a thread; returns a future for callers without an event loop."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._submit(partial(_run_for_thread, future, _in_context(work, args)))
+        return future
+
+    def _submit(self, call: _Call) -> None:
+        with self._lock:
+            if self._idle:
+                self._queue.append(call)
+                self._idle.pop().release()
+                return
+            if self._threads >= self._size:
+                self._queue.append(call)
+                return
+            self._threads += 1
+            number = self._threads
+        thread = threading.Thread(
+            target=self._work, args=(call,), name=f"{self._name}-{number}", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter ends, or the system has no more threads to give
+            with self._lock:
+                self._threads -= 1
+            call()
+
+    def _work(self, call: _Call) -> None:
+        wake = threading.Lock()
+        wake.acquire()
+        while True:
+            call()
+            del call  # and with it what the work holds, while this thread waits
+            while True:
+                with self._lock:
+                    if self._queue:
+                        call = self._queue.popleft()
+                        break
+                    self._idle.append(wake)
+                wake.acquire()
+
+
+def _in_context(work: Callable[..., T], args: tuple[object, ...]) -> Callable[[], T]:
+    return partial(contextvars.copy_context().run, work, *args)
+
+
+def _outcome(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+    try:
+        return work(), None
+    except StopIteration as error:  # which no future can hold
+        told = RuntimeError("work in a thread raised StopIteration")
+        told.__cause__ = error
+        return None, told
+    except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
+        return None, error
+
+
+def _run_for_loop(
+    future: "asyncio.Future[Any]", loop: asyncio.AbstractEventLoop, work: Callable[[], Any]
+) -> None:
+    if future.cancelled():
+        return
+    outcome = _outcome(work)
+    try:
+        loop.call_soon_threadsafe(_settle, future, *outcome)
+    except RuntimeError:  # the loop is closed: nobody waits any more
+        return
+
+
+def _settle(future: "asyncio.Future[Any]", value: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
+
+
+def _run_for_thread(future: "concurrent.futures.Future[Any]", work: Callable[[], Any]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    value, error = _outcome(work)
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)
+
+
+async def until_done(future: "asyncio.Future[T]") -> T:
+    """Wait until a future of a thread is done, however often the waiting is cancelled.
+
+    Raises:
+        asyncio.CancelledError: The waiting was cancelled; the future is done nevertheless.
+        BaseException: What the future holds.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait([future])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not future.cancelled():
+            future.exception()  # looked at, so that asyncio does not complain
+        raise cancelled
+    return future.result()
+
+
+file_threads = ThreadPool("infra-core-files", min(32, (os.cpu_count() or 1) + 4))
+_lookups = ThreadPool("infra-core-lookup", 32)
+
+
+async def in_thread(work: Callable[..., T], *args: object) -> T:
+    """Run blocking work on files in a thread; on cancellation wait for it, then be cancelled.
+
+    All packages share its `ThreadPool`. For work that lasts, such as a wait for another process,
+    make a pool of your own.
+
+    Raises:
+        BaseException: What the work raised.
+    """
+    return await file_threads.run(work, *args)
+
+
+async def in_lookup_thread(work: Callable[..., T], *args: object) -> T:
+    """Run a blocking look-up (DNS) in a thread; on cancellation be cancelled at once.
+
+    Look-ups have threads of their own: a name server that does not answer holds up no file.
+
+    Raises:
+        BaseException: What the work raised.
+    """
+    return await _lookups.run_abandoning(work, *args)
