@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from infra_core.azure.exceptions import ConfigurationError
+from infra_core.azure.exceptions import ConfigurationError, JobNotFoundError, OrchestrationError
 from infra_core.azure.function_cli import (
     add_azure_service_arguments,
     build_function_client,
@@ -166,8 +166,51 @@ class TestTrigger:
                 on_started=started.append,
             )
             assert len(host.origin.requests) == 1
-        assert (summary.status, summary.succeeded) == ("Scheduled", True)
+        assert (summary.status, summary.scheduled) == ("Scheduled", True)
+        assert summary.succeeded is False
         assert len(started) == 1
+
+    @pytest.mark.parametrize("poll", ["--poll", "--no-poll"])
+    def test_a_sign_in_page_has_scheduled_nothing(self, poll: str) -> None:
+        """Whether it would have been followed or not."""
+        with FunctionsHost() as host:
+            host.origin.add("/api/run", body=b"<html>Sign in</html>", content_type="text/html")
+            with pytest.raises(OrchestrationError, match="Sign in"):
+                trigger_batch(_parse("b", "--base-url", host.base_url, poll), env={})
+
+    def test_a_batch_that_had_ended_when_it_was_started_is_not_called_scheduled(self) -> None:
+        """The starter's own answer tells the end."""
+        with FunctionsHost() as host:
+            host.function("/api/run", {"runtimeStatus": 3, "output": "boom"})
+            summary = trigger_batch(_parse("b", "--base-url", host.base_url, "--no-poll"), env={})
+        assert (summary.status, summary.scheduled, summary.succeeded) == ("Failed", False, False)
+
+    def test_a_scheduled_batch_is_waited_for_from_what_was_stored(self, tmp_path: Path) -> None:
+        """By another process; only this user can read the key."""
+        folder = tmp_path / "state" / "triggers"
+        with FunctionsHost() as host, fast_time():
+            host.orchestrator("/api/run", ["Running", "Completed"], output=7)
+            args = _parse("b", "--base-url", host.base_url, "--no-poll")
+            trigger_batch(args, env={}, state_folder=folder)
+            (stored,) = folder.iterdir()
+            assert (stored.stat().st_mode & 0o777, folder.stat().st_mode & 0o777) == (0o600, 0o700)
+            summary = trigger_batch(args, env={}, state_folder=folder, resume=True)
+            assert (summary.status, summary.output) == ("Completed", 7)
+            assert len(host.instances("/api/run")) == 1
+            other = _parse("other", "--base-url", host.base_url)
+            with pytest.raises(JobNotFoundError, match="no triggered batch 'other'"):
+                trigger_batch(other, env={}, state_folder=folder, resume=True)
+
+    def test_a_folder_that_cannot_be_written_does_not_stop_the_batch(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is scheduled all the same, and the log says what does not work."""
+        (tmp_path / "file").write_text("")
+        with FunctionsHost() as host:
+            host.orchestrator("/api/run", ["Running"])
+            args = _parse("b", "--base-url", host.base_url, "--no-poll")
+            assert trigger_batch(args, env={}, state_folder=tmp_path / "file" / "x").scheduled
+        assert "cannot be waited for again" in caplog.text
 
     def test_an_unknown_outcome_is_written_down(self, tmp_path: Path) -> None:
         """The batch may run: the summary says so, and the error comes through."""

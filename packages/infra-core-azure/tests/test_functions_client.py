@@ -15,6 +15,7 @@ from infra_core.azure.client import (
     AzureFunctionAsyncClient,
     AzureFunctionSyncClient,
     RequestOptions,
+    wait_for_completion,
 )
 from infra_core.azure.exceptions import ConfigurationError
 from infra_core.azure.function_testing import FunctionsHost
@@ -406,13 +407,18 @@ class TestSync:
             assert client.request("GET", "/api/x").status_code == 200
             assert client.request_json("GET", "/api/x") == {"a": 1}
             assert client.get_json("/api/x") == {"a": 1}
-            assert client.delete("/api/x") is None  # type: ignore[func-returns-value]
+            assert client.delete("/api/x") is None
 
-    async def test_inside_a_running_loop_it_fails_at_once(self) -> None:
-        """With the remedy, and without a coroutine left behind."""
-        client = AzureFunctionSyncClient("https://app.example")
-        with pytest.raises(RuntimeError, match="AzureFunctionSyncClient"):
-            client.get_json("/api/x")
+    async def test_inside_a_running_loop_it_works_and_blocks(self) -> None:
+        """As in 0.7: a notebook, an asynchronous view."""
+        with FunctionsHost(api_key="k") as host:
+            host.function("/api/x", {"n": 1})
+            host.orchestrator("/api/run", ["Completed"], output=2)
+            with AzureFunctionSyncClient(host.base_url, api_key="k") as client:
+                assert client.get_json("/api/x") == {"n": 1}
+                url = client.start("/api/run").status_url
+                assert url is not None
+                assert wait_for_completion(url).output == 2
 
     def test_one_async_client_serves_several_loops(self) -> None:
         """Each `asyncio.run` opens connections of its own."""

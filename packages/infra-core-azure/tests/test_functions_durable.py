@@ -1,13 +1,21 @@
 """Durable functions, against a local server that speaks the protocol as it is documented."""
 
+import json
 import logging
+import sys
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import given, strategies as st
 
-from infra_core.azure._durable import DurableStatus, read_start, read_status, terminate_url
+from infra_core.azure._durable import (
+    DurableStatus,
+    read_start,
+    read_status,
+    secure_url,
+    terminate_url,
+)
 from infra_core.azure.client import (
     AzureFunctionAsyncClient,
     AzureFunctionSyncClient,
@@ -23,10 +31,21 @@ from infra_core.azure.exceptions import (
     OrchestrationTimeoutError,
 )
 from infra_core.azure.function_testing import FunctionsHost
-from infra_core.http.testing import hang_up, status
+from infra_core.http.testing import Exchange, Fault, hang_up, status
 from infra_core.runtime.testing import fast_time
 
 _PATH = "/api/run"
+
+
+def _reply(code: int, body: bytes) -> Fault:
+    def run(exchange: Exchange) -> None:
+        exchange.reply.status, exchange.reply.body = code, body
+        exchange.reply.headers["Content-Type"] = "text/html" if body[:1] == b"<" else "text/json"
+
+    return Fault(f"answer {code}", run)
+
+
+_RUNNING = _reply(202, b'{"runtimeStatus": "Running"}')
 
 
 def _client(host: FunctionsHost) -> AzureFunctionAsyncClient:
@@ -119,6 +138,31 @@ class TestFollowing:
                 with pytest.raises(httpx.HTTPStatusError):
                     await client.wait_for_completion(wrong)
         assert not any(time.slept)
+
+    async def test_an_instance_that_was_purged_is_reported_at_once(self) -> None:
+        """404 after it was seen, or of a URL that was stored: no waiting."""
+        with FunctionsHost() as host, fast_time() as time:
+            faults = [_RUNNING, status(404), status(404)]
+            host.orchestrator(_PATH, ["Running"], status_faults=faults)
+            async with _client(host) as client:
+                instance = await client.start(_PATH)
+                with pytest.raises(JobNotFoundError, match="purged"):
+                    await client.wait_for_completion(instance)
+                with pytest.raises(JobNotFoundError, match="purged"):
+                    await client.wait_for_completion(host.status_url(str(instance.id)))
+        assert [wait for wait in time.slept if wait] == [5.0]
+
+    async def test_a_page_of_a_proxy_between_two_answers_is_waited_out(self) -> None:
+        """Once the state could be read; before, it is an error at once."""
+        page = _reply(200, b"<html>one moment</html>")
+        with FunctionsHost() as host, fast_time():
+            faults = [_RUNNING, page, page]
+            host.orchestrator(_PATH, ["Running", "Completed"], status_faults=faults)
+            host.origin.add("/page", body=b"<html>Sign in to your account")
+            async with _client(host) as client:
+                assert (await client.start_and_wait(_PATH)).succeeded
+                with pytest.raises(OrchestrationError, match="Sign in to your account"):
+                    await client.wait_for_completion("/page?code=x")
 
     async def test_an_instance_that_the_host_does_not_know_is_reported(self) -> None:
         """410, and 404 that stays, are JobNotFoundError; the key is not in the message."""
@@ -271,13 +315,37 @@ class TestStart:
         assert instance.retry_after == 10.0
         assert host.system_key not in repr(instance)
 
-    async def test_a_starter_that_waited_gives_the_result(self) -> None:
-        """200 with the output, when the instance was quick enough."""
+    async def test_a_starter_that_waited_gives_the_result_where_that_was_said(self) -> None:
+        """200 with the output, when the instance was quick enough; else it is no success."""
         with FunctionsHost() as host:
             host.function(_PATH, {"answer": 42})
             async with _client(host) as client:
-                done = await client.start_and_wait(_PATH)
+                done = await client.start_and_wait(_PATH, accept_result=True)
+                with pytest.raises(OrchestrationError, match=r"answer.*42.*accept_result=True"):
+                    await client.start_and_wait(_PATH)
         assert (done.runtime_status, done.output) == ("Completed", {"answer": 42})
+
+    @pytest.mark.parametrize("body", [b"", b"<html>Sign in</html>", b"null", b"\xef\xbb\xbf"])
+    async def test_no_json_is_no_result(self, body: bytes) -> None:
+        """A sign-in page is not the output of an orchestration."""
+        with FunctionsHost() as host:
+            host.origin.add(_PATH, body=body, content_type="text/html")
+            async with _client(host) as client:
+                with pytest.raises(OrchestrationError, match="check that it is the starter"):
+                    await client.start_and_wait(_PATH, accept_result=True)
+
+    async def test_a_name_that_is_taken_says_what_the_app_said(self) -> None:
+        """409: the body's reason, without secrets."""
+        with FunctionsHost() as host:
+            body = b'{"message": "instance nightly is running, see ?code=s3cretkey99"}'
+            host.origin.add(_PATH, always=_reply(409, body))
+            async with _client(host) as client:
+                with pytest.raises(httpx.HTTPStatusError) as caught:
+                    await client.start(_PATH)
+        if sys.version_info >= (3, 11):
+            notes = "\n".join(caught.value.__notes__)
+            assert "instance nightly is running" in notes
+            assert "s3cretkey99" not in notes
 
     async def test_an_answer_that_cannot_be_followed_is_an_error(self) -> None:
         """202 without any URL."""
@@ -316,9 +384,23 @@ class TestProtocol:
             (202, None, "Running"),
             (200, {"status": "running"}, "running"),
             (200, {"status": "succeeded"}, "succeeded"),
-            (200, {"rows": 3}, "Completed"),
-            (200, {"status": "ok, more or less"}, "Completed"),
+            (200, {"runtimeStatus": 3}, "Failed"),
+            (200, {"runtimeStatus": 0}, "Running"),
+            (200, {"runtimeStatus": 1.0}, "Completed"),
+            (200, {"runtimeStatus": "5"}, "Terminated"),
+            (200, {"runtimeStatus": 6}, "Pending"),
+            (200, {"RuntimeStatus": "Failed"}, "Failed"),
+            (200, {"runtime_status": "failed"}, "Failed"),
+            (200, {"runtimeStatus": "OrchestrationRuntimeStatus.Failed"}, "Failed"),
+            (200, {"runtimeStatus": "ORCHESTRATION_STATUS_CONTINUED_AS_NEW"}, "ContinuedAsNew"),
+            (200, {"data": {"runtimeStatus": "Failed"}}, "Failed"),
+            (200, {"status": {"runtimeStatus": "Running"}}, "Running"),
+            (200, {"result": {"value": {"RuntimeStatus": 3}}}, "Failed"),
+            (200, [{"runtimeStatus": "Failed"}], "Failed"),
+            (200, '{"runtimeStatus": "Failed"}', "Failed"),
+            (200, {"data": {"status": "failed"}}, "failed"),
             (500, {"error": "x"}, None),
+            (503, {"status": "error"}, None),
             (404, None, None),
         ],
     )
@@ -326,6 +408,77 @@ class TestProtocol:
         """The HTTP status counts only where the body says nothing."""
         told = read_status(_response(code, body))
         assert (None if told is None else told.runtime_status) == state
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            b"", b"null", b"\xef\xbb\xbf", b"<html><title>Sign in</title>", b"{}", b"[]", b"true",
+            b'{"rows": 3}', b'{"status": "ok, more or less"}', b'{"runtimeStatus": null}',
+            b'{"runtimeStatus": true}', b'{"runtimeStatus": 8}', b'{"runtimeStatus": -1}',
+            b'{"runtimeStatus": "Unknown"}', b'{"runtimeStatus": ["Completed"]}',
+            b'[{"runtimeStatus": "Completed"}, {"runtimeStatus": "Failed"}]',
+            b'{"output": {"runtimeStatus": "Completed"}}', b"[" * 100_000,
+        ],
+    )  # fmt: skip
+    @pytest.mark.parametrize("code", [200, 204])
+    def test_what_tells_no_state_is_an_error(self, code: int, body: bytes) -> None:
+        """Never a success; the error shows how the answer begins."""
+        request = httpx.Request("GET", "https://app.example/x?code=s3cretkey99")
+        response = httpx.Response(code, content=body, request=request)
+        with pytest.raises(OrchestrationError, match="no runtimeStatus can be read") as caught:
+            read_status(response)
+        assert "s3cretkey99" not in str(caught.value)
+        assert body.decode("utf-8-sig", "replace")[:10] in str(caught.value)
+
+    def test_a_byte_order_mark_is_no_part_of_the_status(self) -> None:
+        """Some servers write one in front of JSON."""
+        request = httpx.Request("GET", "https://app.example/x")
+        body = b'\xef\xbb\xbf{"runtimeStatus": "Failed"}'
+        told = read_status(httpx.Response(200, content=body, request=request))
+        assert told is not None
+        assert told.failed
+
+    @given(st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=8) | st.integers(),
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(
+            st.sampled_from(["runtimeStatus", "RuntimeStatus", "status", "data", "output", "x"]),
+            inner, max_size=3,
+        ),
+        max_leaves=6,
+    ))  # fmt: skip
+    def test_no_json_is_a_success_unless_it_says_so(self, body: Any) -> None:
+        """Whatever it is; and nothing but our error is raised."""
+        request = httpx.Request("GET", "https://app.example/x")
+        response = httpx.Response(200, content=json.dumps(body).encode(), request=request)
+        try:
+            told = read_status(response)
+        except OrchestrationError:
+            return
+        assert told is not None
+        if told.succeeded:
+            said = ("completed", "succeeded", "success", "done", "1")
+            assert any(word in json.dumps(body).lower() for word in said)
+
+    @pytest.mark.parametrize(
+        ("url", "asked"),
+        [
+            ("http://app.example/s/1?code=k", "https://app.example/s/1?code=k"),
+            ("http://app.example:80/s/1?code=k", "https://app.example/s/1?code=k"),
+            ("https://other.example/s/1?code=k", "https://other.example/s/1?code=k"),
+            ("http://other.example/s/1?code=k", None),
+            ("http://app.example:8080/s/1?code=k", None),
+        ],
+    )
+    def test_the_key_of_an_app_on_https_never_travels_in_the_clear(
+        self, url: str, asked: str | None
+    ) -> None:
+        """A proxy that ends TLS in front of the app makes it write http://."""
+        if asked is not None:
+            assert secure_url(url, "https://app.example") == asked
+            return
+        with pytest.raises(OrchestrationError, match="must not travel in the clear") as caught:
+            secure_url(url, "https://app.example")
+        assert "code=k" not in str(caught.value)
 
     @given(st.text(max_size=40))
     def test_any_reason_fits_into_the_terminate_url(self, reason: str) -> None:

@@ -24,6 +24,7 @@ from infra_core.azure.function_cli import (
 )
 from infra_core.azure.function_http import bootstrap_logging, json_response
 from infra_core.azure.function_testing import FunctionsHost
+from infra_core.http.testing import status
 
 URL = "https://my-app.azurewebsites.net"
 
@@ -178,8 +179,9 @@ def test_an_instance_that_was_never_seen_is_not_said_to_go_on(
     host: FunctionsHost, app: AzureFunctionSyncClient
 ) -> None:
     """Nobody knows whether it runs."""
+    host.origin.add("/broken", always=status(503))
     with pytest.raises(OrchestrationTimeoutError, match="whether it runs is not known") as caught:
-        app.wait_for_completion(host.status_url("nobody"), timeout=0.05, poll_interval=0.01)
+        app.wait_for_completion("/broken?code=x", timeout=0.05, poll_interval=0.02)
     assert "it goes on" not in str(caught.value)
 
 

@@ -11,7 +11,8 @@ from infra_core.cli import main
 
 
 @pytest.fixture
-def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[FunctionsHost]:
+def host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FunctionsHost]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("AZURE_FUNCTION_API_KEY", "key-1")
     with FunctionsHost(api_key="key-1") as server:
         yield server
@@ -41,6 +42,46 @@ def test_failed_batch_gives_exit_code_1(
     arguments = ["trigger", "b1", "--base-url", host.base_url, "--poll-interval", "0.01"]
     assert main(arguments) == 1
     assert "boom" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"null", b"<html>Sign in</html>", b'{"rows": 3}', b'{"runtimeStatus": 3}', b'{"ok": 1}'],
+)
+def test_only_a_status_that_says_so_is_a_success(
+    host: FunctionsHost, capsys: pytest.CaptureFixture[str], body: bytes
+) -> None:
+    """Neither of the starter nor of the status URL."""
+    host.origin.add("/status", body=body)
+    host.function("/api/run", {"statusQueryGetUri": "/status?code=s3cretkey99"}, status=202)
+    host.origin.add("/api/direct", body=body)
+    arguments = ["trigger", "b1", "--base-url", host.base_url, "--poll-interval", "0.01"]
+    assert main(arguments) == 1
+    assert main([*arguments, "--path", "/api/direct"]) == 1
+    shown = capsys.readouterr()
+    assert "s3cretkey99" not in shown.out + shown.err
+
+
+def test_a_scheduled_batch_is_waited_for_and_its_code_stands_nowhere(
+    host: FunctionsHost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--no-poll` says scheduled, `--wait` follows what was stored."""
+    host.orchestrator("/api/run", ["Running", "Completed"], output=7)
+    path = tmp_path / "summary.json"
+    arguments = ["trigger", "b1", "--base-url", host.base_url, "--summary-file", str(path)]
+    assert main([*arguments, "--no-poll", "--json"]) == 0
+    shown = capsys.readouterr()
+    told = json.loads(shown.out)
+    assert (told["status"], told["scheduled"], told["succeeded"]) == ("Scheduled", True, False)
+    assert "--wait" in shown.err
+    texts = [shown.out, shown.err, path.read_text()]
+    assert main([*arguments, "--wait", "--poll-interval", "0.01"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(path.read_text())["output"] == 7
+    assert len(host.instances("/api/run")) == 1
+    assert not any(host.system_key in t for t in [*texts, shown.out, shown.err, path.read_text()])
+    assert main(["trigger", "b2", "--base-url", host.base_url, "--wait"]) == 1
+    assert "no triggered batch 'b2'" in capsys.readouterr().err
 
 
 def test_missing_base_url_and_bad_payload_are_usage_errors(

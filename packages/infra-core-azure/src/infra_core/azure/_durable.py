@@ -3,12 +3,14 @@
 Source: Microsoft, "HTTP API reference" of Durable Functions. A starter answers 202 with a JSON body
 (`statusQueryGetUri`, `terminatePostUri`) and `Location`; the status URL answers 202 while the
 instance runs and 200 when it has ended. A failed instance answers 200 as well, or 500 when asked
-so: the body decides, never the HTTP status alone. The URLs carry a key (`code`) that opens every
+so: the body decides, never the HTTP status alone. An end is told by a state that says so and by
+nothing else: what cannot be read is an error. The URLs carry a key (`code`) that opens every
 instance of the app, so nothing here prints them.
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
@@ -21,20 +23,32 @@ __all__ = [
     "DurableInstance",
     "DurableStatus",
     "Response",
+    "beginning_of",
     "failure_of",
+    "is_page",
     "read_start",
     "read_status",
+    "secure_url",
     "terminate_url",
 ]
 
-# What runs is everything else: Pending, Running, ContinuedAsNew, Suspended. The second half of
-# each set is what status endpoints written by hand say.
+# `OrchestrationRuntimeStatus` of the Durable extension: the number is the position. -1 is Unknown.
+# https://learn.microsoft.com/dotnet/api/microsoft.azure.webjobs.extensions.durabletask.orchestrationruntimestatus
+_STATUSES = (
+    "Running", "Completed", "ContinuedAsNew", "Failed", "Canceled", "Terminated", "Pending",
+    "Suspended",
+)  # fmt: skip
+_BY_NAME = {name.lower(): name for name in _STATUSES} | {"cancelled": "Canceled"}
+# The second half of each set is what status endpoints written by hand say.
 _SUCCEEDED = frozenset({"completed", "succeeded", "success", "done"})
 _FAILED = frozenset({"failed", "terminated", "canceled", "cancelled", "error", "timed_out"})
 _UNDER_WAY = frozenset(
     {"pending", "running", "continuedasnew", "suspended", "queued", "scheduled", "started"}
     | {"in_progress", "inprogress", "accepted"}
 )
+# Members in which gateways and functions written by hand wrap a status.
+_WRAPPERS = ("data", "status", "result", "response", "value", "body", "instance", "state")
+_SHOWN = 200  # characters of an answer that stand in an error
 
 
 class Response(Protocol):
@@ -117,18 +131,21 @@ class DurableInstance:
         return f"DurableInstance(id={self.id!r}, status_url={url!r})"
 
 
-def read_start(response: Response, *, what: str) -> DurableInstance:
+def read_start(response: Response, *, what: str, accept_result: bool = False) -> DurableInstance:
     """Read the answer of a starter.
 
     Args:
         response: The answer, a success.
         what: What was called, for the error message; without secrets.
+        accept_result: Take any JSON of a 200 for the output of an orchestration that has ended.
 
     Raises:
-        OrchestrationError: It names no status URL and is not the result either.
+        OrchestrationError: It names no status URL, and no end of an instance either.
     """
     body = _json(response)
-    fields = body if isinstance(body, Mapping) else {}
+    fields = _unwrap(body, lambda found: _text(found, "statusQueryGetUri") is not None) or (
+        body if isinstance(body, Mapping) else {}
+    )
     instance_id = _text(fields, "id", "instanceId")
     # The body's URL is the protocol's own; Location may be what a proxy in between made of it.
     status_url = _text(fields, "statusQueryGetUri") or response.headers.get("location")
@@ -145,43 +162,111 @@ def read_start(response: Response, *, what: str) -> DurableInstance:
             f"{what} answered 202 with neither statusQueryGetUri nor Location, so its end cannot "
             "be followed; return create_check_status_response() from the starter"
         )
-    status = read_status(response)
-    if status is None or not status.is_terminal:
-        raise OrchestrationError(
-            f"{what} answered {response.status_code} with neither a status URL nor a result; is "
-            "it the starter of a durable function?"
-        )
-    return DurableInstance(id=instance_id or status.instance_id, finished=status)
+    status = _told(response, body)
+    if status is not None and status.is_terminal:
+        return DurableInstance(id=status.instance_id, finished=status)
+    if accept_result and status is None and response.status_code == 200 and _is_result(body):
+        done = DurableStatus(runtime_status="Completed", output=body, body=body)
+        return DurableInstance(id=instance_id, finished=done)
+    raise OrchestrationError(
+        f"{what} answered {beginning_of(response)}, with neither a status URL nor the end of an "
+        "instance; check that it is the starter of a durable function (pass accept_result=True "
+        "where it answers with the orchestrator's output itself)"
+    )
 
 
 def read_status(response: Response) -> DurableStatus | None:
     """Read the answer of a status URL, whatever its HTTP status.
 
+    The state is a text (`Failed`), a text of an enum (`OrchestrationRuntimeStatus.Failed`) or
+    the number of one (3), in a member `runtimeStatus` of any letter case, also where the status
+    is wrapped (`{"data": {...}}`) or the only item of a list. Only such a state tells an end.
+
     Returns:
         The state; `None` when the answer tells none and is no success.
+
+    Raises:
+        OrchestrationError: It is a success and no state can be read from it; the message shows
+            how it begins.
     """
     body = _json(response)
-    fields = body if isinstance(body, Mapping) else {}
-    told = _text(fields, "runtimeStatus")
-    by_hand = _text(fields, "status")
-    if told is None and by_hand and by_hand.lower() in _SUCCEEDED | _FAILED | _UNDER_WAY:
-        told = by_hand
-    if told is None:
-        if response.status_code == 202:
-            told = "Running"
-        elif 200 <= response.status_code < 300:
-            # The general asynchronous pattern: the result itself stands at the status URL.
-            return DurableStatus(runtime_status="Completed", output=body, body=body)
-        else:
-            return None
+    status = _told(response, body)
+    if status is not None:
+        return status
+    if response.status_code == 202 and (body is None or isinstance(body, Mapping)):
+        return DurableStatus(
+            runtime_status="Running", body=body, retry_after=_retry_after(response)
+        )
+    if 200 <= response.status_code < 300:
+        raise OrchestrationError(
+            f"{sanitize_url(str(response.url))} answered {beginning_of(response)}, in which no "
+            "runtimeStatus can be read; check that it is the status URL of a durable function, "
+            "and that no proxy or sign-in page answers in its place",
+            status_url=str(response.url),
+        )
+    return None
+
+
+def _told(response: Response, body: Any) -> DurableStatus | None:
+    """The state that a body tells, `None` when it tells none."""
+    fields = _unwrap(body, lambda found: _state(found) is not None)
+    state = _state(fields) if fields is not None else None
+    # A status by hand says something about the request itself where that failed.
+    if state is None and 200 <= response.status_code < 300:
+        fields = _unwrap(body, lambda found: _state_by_hand(found) is not None)
+        state = _state_by_hand(fields) if fields is not None else None
+    if fields is None or state is None:
+        return None
     return DurableStatus(
-        runtime_status=told,
+        runtime_status=state,
         instance_id=_text(fields, "instanceId", "id"),
-        output=fields.get("output"),
-        custom_status=fields.get("customStatus"),
+        output=_member(fields, "output"),
+        custom_status=_member(fields, "customStatus"),
         body=body,
         retry_after=_retry_after(response),
     )
+
+
+def _state(fields: Mapping[str, Any]) -> str | None:
+    value = _member(fields, "runtimeStatus")
+    if isinstance(value, str):
+        text = value.strip().rpartition(".")[2].strip()
+        if text.lstrip("-").isdigit():
+            value = int(text)
+        else:
+            plain = re.sub(r"[\s_-]", "", text).lower().removeprefix("orchestrationstatus")
+            if plain in _BY_NAME:
+                return _BY_NAME[plain]
+            return text if text.lower() in _SUCCEEDED | _FAILED | _UNDER_WAY else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value in range(8):
+        return _STATUSES[int(value)]
+    return None
+
+
+def _state_by_hand(fields: Mapping[str, Any]) -> str | None:
+    text = _text(fields, "status")
+    return text if text and text.lower() in _SUCCEEDED | _FAILED | _UNDER_WAY else None
+
+
+def _unwrap(
+    body: Any, found: Callable[[Mapping[str, Any]], bool], depth: int = 3
+) -> Mapping[str, Any] | None:
+    """The first mapping with what is looked for: the body, or what it wraps."""
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    if not isinstance(body, Mapping) or found(body):
+        return body if isinstance(body, Mapping) else None
+    if depth:
+        for name in _WRAPPERS:
+            inner = _unwrap(_member(body, name), found, depth - 1)
+            if inner is not None:
+                return inner
+    return None
+
+
+def _is_result(body: Any) -> bool:
+    """Whether a body can be an orchestrator's output: JSON, and more than nothing."""
+    return body is not None and not isinstance(body, _NoJson)
 
 
 def failure_of(status: DurableStatus, status_url: str | None) -> OrchestrationFailedError:
@@ -194,6 +279,31 @@ def failure_of(status: DurableStatus, status_url: str | None) -> OrchestrationFa
         "for the cause, then start it again",
         status_url=status_url,
         last_status=status,
+    )
+
+
+def secure_url(url: str, base_url: str) -> str:
+    """Return a management URL that may be asked: never in the clear for an app on https.
+
+    An app behind a proxy that ends TLS writes `http://` into its own URLs.
+
+    Args:
+        url: A status or terminate URL; its key opens every instance of the app.
+        base_url: Of the app.
+
+    Raises:
+        OrchestrationError: It is `http://` and not of the app's own host and default port.
+    """
+    parts, home = urlsplit(url), urlsplit(base_url)
+    if parts.scheme != "http" or home.scheme != "https":
+        return url
+    if parts.hostname == home.hostname and parts.port in (None, 80, home.port):
+        return urlunsplit(parts._replace(scheme="https", netloc=home.netloc))
+    raise OrchestrationError(
+        f"{sanitize_url(url)} is http:// while the function app is on https://, and its key must "
+        "not travel in the clear; have the app answer with https:// URLs (a proxy in front of it "
+        "should send X-Forwarded-Proto: https)",
+        status_url=url,
     )
 
 
@@ -216,18 +326,55 @@ def terminate_url(url: str, reason: str, *, is_status_url: bool) -> str:
     )
 
 
+class _NoJson(str):
+    """A body that is no JSON."""
+
+    __slots__ = ()
+
+
 def _json(response: Response) -> Any:
-    if not response.content:
+    """The body: of JSON, text of another kind, or `None` where it is empty."""
+    if not response.content.strip():
         return None
     try:
-        return json.loads(response.content)
-    except ValueError:
-        return response.content.decode("utf-8", "replace")
+        value = json.loads(response.content)
+        if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+            value = json.loads(value)  # JSON that was serialized twice
+    except (ValueError, RecursionError):
+        return _NoJson(response.content.decode("utf-8", "replace"))
+    return value
+
+
+def beginning_of(response: Response) -> str:
+    """How an answer begins, for an error: status, kind and first characters, without secrets."""
+    kind = response.headers.get("content-type", "").partition(";")[0] or "no content type"
+    text = response.content[: 8 * _SHOWN].decode("utf-8", "replace").lstrip("\ufeff")
+    shown = " ".join(re.sub(r"[^\x20-\x7e\u00a0-\U0010ffff]", " ", text).split())
+    shown = redact_secrets(shown)[:_SHOWN] if shown else ""
+    status = response.status_code
+    return f"{status} ({kind}): {shown!r}" if shown else f"{status} (empty)"
+
+
+def is_page(response: Response) -> bool:
+    """Whether an answer is a page for people, which no function app sends."""
+    kind = response.headers.get("content-type", "").lower()
+    return "html" in kind or response.content.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<"
+
+
+def _member(fields: Mapping[str, Any], name: str) -> Any:
+    """A member by its name; by its name in another letter case where there is none."""
+    if name in fields:
+        return fields[name]
+    wanted = name.lower()
+    for key, value in fields.items():
+        if isinstance(key, str) and key.replace("_", "").lower() == wanted:
+            return value
+    return None
 
 
 def _text(fields: Mapping[str, Any], *names: str) -> str | None:
     for name in names:
-        value = fields.get(name)
+        value = _member(fields, name)
         if isinstance(value, str) and value:
             return value
     return None

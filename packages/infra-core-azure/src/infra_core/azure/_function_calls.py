@@ -117,12 +117,12 @@ class FunctionCaller:
         self,
         base_url: str,
         *,
-        api_key: str | None,
-        timeout: float,
-        http_client: "AsyncHttpClient | None",
-        default_headers: Mapping[str, str] | None,
-        options: RequestOptions | None,
-        cold_start_grace: float,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        http_client: "AsyncHttpClient | None" = None,
+        default_headers: Mapping[str, str] | None = None,
+        options: RequestOptions | None = None,
+        cold_start_grace: float = 0.0,
     ) -> None:
         self.base_url = checked_url(base_url, "base_url")
         require_number("cold_start_grace", cold_start_grace, "seconds, 0 or more", least=0)
@@ -168,6 +168,7 @@ class FunctionCaller:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
+        params: Mapping[str, Any] | None = None,
         options: RequestOptions | None = None,
         **fields: Any,
     ) -> "httpx.Response":
@@ -177,6 +178,8 @@ class FunctionCaller:
         from infra_core.http import request_async
 
         url = self.url(path)
+        if params and "?" in url:
+            url, params = _with_params(url, params), None
         chosen = _completed(options, self._options)
         own_headers = self._merged(url, headers)
 
@@ -192,6 +195,7 @@ class FunctionCaller:
                 "idempotent": chosen.idempotent,
                 "deadline": chosen.deadline,
                 "max_bytes": chosen.max_bytes,
+                "params": params,
                 "client": self.http_client,
             }
             return await request_async(method, url, **{**arguments, **fields, **changes})
@@ -213,8 +217,12 @@ class FunctionCaller:
             raise
 
     def _advise(self, error: "httpx.HTTPStatusError", url: str, headers: Mapping[str, str]) -> None:
-        """Add what to do about an answer of the app that has a likely cause."""
+        """Add what the app says, and what to do about an answer that has a likely cause."""
+        from ._durable import beginning_of
+
         parts, status = urlsplit(url), error.response.status_code
+        if status in (400, 409, 422) and error.response.content:
+            add_note(error, f"the function app answered {beginning_of(error.response)}")
         if _origin(parts) != self._origin or "code=" in parts.query:
             return
         if status in (401, 403):
@@ -311,6 +319,14 @@ class FunctionCaller:
         if self._api_key and at_home and not given:
             merged[KEY_HEADER] = self._api_key
         return merged
+
+
+def _with_params(url: str, params: Any) -> str:
+    """Add parameters to the query that a URL has, perhaps a key, which httpx would drop."""
+    import httpx
+
+    plain, hash_, fragment = url.partition("#")
+    return f"{plain}&{httpx.QueryParams(params)}{hash_}{fragment}"
 
 
 def _completed(options: RequestOptions | None, base: RequestOptions) -> RequestOptions:

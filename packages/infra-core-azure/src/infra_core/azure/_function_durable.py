@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from infra_core.runtime import redact_secrets, sanitize_url
 
@@ -13,12 +14,22 @@ from ._durable import (
     failure_of,
     read_start,
     read_status,
+    secure_url,
     terminate_url,
 )
 from ._function_calls import FunctionCaller, RequestOptions, checked_url
 from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 
-__all__ = ["DurableCaller", "wait_for_completion", "wait_for_completion_async"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = [
+    "DurableCaller",
+    "Wait",
+    "WaitOptions",
+    "wait_for_completion",
+    "wait_for_completion_async",
+]
 
 _log = logging.getLogger("infra_core.azure.client")
 
@@ -29,6 +40,44 @@ _ASK_ONCE = RequestOptions(max_retries=0, retry_statuses=())
 _LONGEST = 86_400  # seconds between two questions; more is a mistake
 # Telling an instance to end twice does no harm.
 _TELL = RequestOptions(idempotent=True)
+_GONE = (404, 410)
+
+
+class WaitOptions(TypedDict, total=False):
+    """How to wait for the end of a durable instance: the keyword arguments of every wait.
+
+    Attributes:
+        timeout: Seconds until `OrchestrationTimeoutError` (600).
+        poll_interval: Seconds between two questions, unless the host's `Retry-After` says
+            otherwise (5).
+        on_poll: Called with every state.
+        terminate_on_timeout: Tell the instance to end when the time is up. Without it the
+            instance goes on, and can be waited for again.
+        raise_on_failure: Raise when it ended without success (default); otherwise its state is
+            returned.
+    """
+
+    timeout: float
+    poll_interval: float
+    on_poll: OnPoll | None
+    terminate_on_timeout: bool
+    raise_on_failure: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """`WaitOptions` with their defaults, checked."""
+
+    timeout: float = 600.0
+    poll_interval: float = 5.0
+    on_poll: OnPoll | None = None
+    terminate_on_timeout: bool = False
+    raise_on_failure: bool = True
+
+    def __post_init__(self) -> None:
+        require_number("timeout", self.timeout, "seconds above 0", above=0)
+        allowed = "seconds above 0, up to a day"
+        require_number("poll_interval", self.poll_interval, allowed, above=0, most=_LONGEST)
 
 
 class DurableCaller:
@@ -37,10 +86,13 @@ class DurableCaller:
     def __init__(self, calls: FunctionCaller) -> None:
         self._calls = calls
 
-    async def start(self, path: str, *, method: str, **kwargs: Any) -> DurableInstance:
+    async def start(
+        self, path: str, *, method: str, accept_result: bool, **kwargs: Any
+    ) -> DurableInstance:
         """Start an instance; see `AzureFunctionAsyncClient.start`."""
         response = await self._calls.send(method, path, **kwargs)
-        return read_start(response, what=f"{method} {sanitize_url(self._calls.url(path))}")
+        what = f"{method} {sanitize_url(self._calls.url(path))}"
+        return read_start(response, what=what, accept_result=accept_result)
 
     async def ask(self, url: str) -> DurableStatus:
         """Ask for the state of an instance, once."""
@@ -54,28 +106,13 @@ class DurableCaller:
                 raise
             return status
         status = read_status(response)
-        assert status is not None  # noqa: S101 - a success always tells a state
+        assert status is not None  # noqa: S101 - a success tells a state, or raised
         return status
 
-    async def wait(
-        self,
-        instance: "DurableInstance | str",
-        *,
-        timeout: float,
-        poll_interval: float,
-        on_poll: OnPoll | None,
-        terminate_on_timeout: bool,
-        raise_on_failure: bool,
-    ) -> DurableStatus:
+    async def wait(self, instance: "DurableInstance | str", options: Wait) -> DurableStatus:
         """Wait for the end of an instance; see `AzureFunctionAsyncClient.wait_for_completion`."""
-        import httpx
-
-        from infra_core.polling import PollingTimeoutError, poll_until_async
-
-        require_number("timeout", timeout, "seconds above 0", above=0)
-        require_number(
-            "poll_interval", poll_interval, "seconds above 0, up to a day", above=0, most=_LONGEST
-        )
+        # What start() gave may not be known to its host yet; what was stored must be.
+        new = isinstance(instance, DurableInstance)
         instance = self._instance(instance)
         url = instance.status_url
         if url is None:
@@ -83,33 +120,58 @@ class DurableCaller:
                 raise OrchestrationError("the instance has no status URL; pass what start() gave")
             status = instance.finished
         else:
-            # The starter's own Retry-After is for the first question.
-            first = instance.retry_after or 0.0
-            try:
-                status = await poll_until_async(
-                    lambda: self.ask(url),
-                    lambda state: state.is_terminal,
-                    timeout=timeout,
-                    poll_interval=poll_interval,
-                    initial_delay=first if first < timeout else 0.0,
-                    on_poll=on_poll,
-                    label=sanitize_url(url),
-                )
-            except PollingTimeoutError as error:
-                raise await self._timed_out(
-                    instance, url, timeout, error, terminate=terminate_on_timeout
-                ) from error
-            except httpx.HTTPStatusError as error:
-                if error.response.status_code not in (404, 410):
-                    raise
-                raise JobNotFoundError(
-                    f"{sanitize_url(url)} answered {error.response.status_code}: the host does "
-                    "not know the instance; its history may have been purged, or the URL is that "
-                    "of another app or task hub"
-                ) from error
-        if raise_on_failure and status.failed:
+            url = secure_url(url, self._calls.base_url)
+            status = await self._follow(instance, url, options, new=new)
+        if options.raise_on_failure and status.failed:
             raise failure_of(status, url)
         return status
+
+    async def _follow(
+        self, instance: DurableInstance, url: str, options: Wait, *, new: bool
+    ) -> DurableStatus:
+        import httpx
+
+        from infra_core.polling import PollingTimeoutError, is_transient, poll_until_async
+
+        seen = False
+
+        async def ask() -> DurableStatus:
+            nonlocal seen
+            status = await self.ask(url)
+            seen = True
+            return status
+
+        def passes(error: Exception) -> bool:
+            if isinstance(error, OrchestrationError):  # not readable: a page of some proxy
+                return seen
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
+                return new and not seen
+            return is_transient(error)
+
+        # The starter's own Retry-After is for the first question.
+        first = instance.retry_after or 0.0
+        try:
+            return await poll_until_async(
+                ask,
+                lambda state: state.is_terminal,
+                timeout=options.timeout,
+                poll_interval=options.poll_interval,
+                initial_delay=first if first < options.timeout else 0.0,
+                on_poll=options.on_poll,
+                is_transient=passes,
+                handle_404=False,
+                label=sanitize_url(url),
+            )
+        except PollingTimeoutError as error:
+            raise await self._timed_out(instance, url, options, error) from error
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in _GONE:
+                raise
+            raise JobNotFoundError(
+                f"{sanitize_url(url)} answered {error.response.status_code}: the host does "
+                "not know the instance; its history may have been purged, or the URL is that "
+                "of another app or task hub"
+            ) from error
 
     def _instance(self, instance: "DurableInstance | str") -> DurableInstance:
         if isinstance(instance, str) and instance.strip():
@@ -126,14 +188,12 @@ class DurableCaller:
         self,
         instance: DurableInstance,
         url: str,
-        timeout: float,
+        options: Wait,
         error: Any,
-        *,
-        terminate: bool,
     ) -> BaseException:
         import httpx
 
-        last = error.last_response
+        last, timeout = error.last_response, options.timeout
         if last is None and isinstance(error.last_error, httpx.HTTPStatusError):
             cause = error.last_error.response.status_code
             seen = f"its state was never told (last answer: {cause})"
@@ -144,7 +204,7 @@ class DurableCaller:
         remedy = f"it goes on; {again}"
         if last is None:
             remedy = f"whether it runs is not known; check the status URL and the app, then {again}"
-        if terminate:
+        if options.terminate_on_timeout:
             try:
                 terminated = await self.terminate(instance, f"not done within {timeout:g} s")
             except Exception as failure:  # noqa: BLE001 - the timeout is what the caller must see
@@ -180,60 +240,35 @@ class DurableCaller:
         else:
             return False
         try:
+            url = secure_url(url, self._calls.base_url)
             await self._calls.send("POST", url, options=_TELL)
         except httpx.HTTPStatusError as error:
-            if error.response.status_code in (404, 410):  # not known, or over already
+            if error.response.status_code in _GONE:  # not known, or over already
                 return False
             raise
         return True
 
 
 async def wait_for_completion_async(
-    status_url: str,
-    *,
-    timeout: float = 600.0,
-    poll_interval: float = 5.0,
-    on_poll: OnPoll | None = None,
-    terminate_on_timeout: bool = False,
-    raise_on_failure: bool = True,
-    request_timeout: float = 30.0,
+    status_url: str, *, request_timeout: float = 30.0, **options: "Unpack[WaitOptions]"
 ) -> DurableStatus:
     """Wait for a durable instance from its stored status URL, without a client of its app.
 
     Args:
         status_url: `statusQueryGetUri`, with its key.
-        timeout: As for `AzureFunctionAsyncClient.wait_for_completion`, and so are the others.
-        poll_interval: As there.
-        on_poll: As there.
-        terminate_on_timeout: As there.
-        raise_on_failure: As there.
         request_timeout: Seconds for each step of one request.
+        **options: See `WaitOptions`.
 
     Raises:
-        OrchestrationFailedError: As there, and so are the others.
-        OrchestrationTimeoutError: As there.
-        JobNotFoundError: As there.
+        OrchestrationFailedError: It ended without success.
+        OrchestrationTimeoutError: It did not end in time.
+        JobNotFoundError: The host does not know it.
         ValueError: `status_url` is no absolute URL.
     """
     plain = status_url.partition("?")[0] if isinstance(status_url, str) else status_url
-    calls = FunctionCaller(
-        checked_url(plain, "status_url"),
-        api_key=None,
-        timeout=request_timeout,
-        http_client=None,
-        default_headers=None,
-        options=None,
-        cold_start_grace=0.0,
-    )
+    calls = FunctionCaller(checked_url(plain, "status_url"), timeout=request_timeout)
     try:
-        return await DurableCaller(calls).wait(
-            status_url,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            on_poll=on_poll,
-            terminate_on_timeout=terminate_on_timeout,
-            raise_on_failure=raise_on_failure,
-        )
+        return await DurableCaller(calls).wait(status_url, Wait(**options))
     finally:
         await calls.close()
 
@@ -245,10 +280,8 @@ def wait_for_completion(status_url: str, **kwargs: Any) -> DurableStatus:
         status_url: As there.
         **kwargs: As there.
     """
-    from infra_core.runtime import run_sync
+    from .storage._blocking import run_blocking
 
-    return run_sync(
-        wait_for_completion_async(status_url, **kwargs),
-        what="wait_for_completion()",
-        instead="wait_for_completion_async()",
+    return run_blocking(
+        lambda: wait_for_completion_async(status_url, **kwargs), "wait_for_completion()"
     )

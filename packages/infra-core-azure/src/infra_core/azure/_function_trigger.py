@@ -12,6 +12,7 @@ from infra_core.runtime import clock, sanitize_url
 
 from ._durable import DurableInstance, DurableStatus
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR
+from ._function_state import recall, remember
 from .client import AzureFunctionAsyncClient
 from .exceptions import OrchestrationError, OrchestrationTimeoutError
 
@@ -71,15 +72,20 @@ class TriggerSummary:
     resume_url: str | None = field(default=None, repr=False)
 
     @property
+    def scheduled(self) -> bool:
+        """Whether the batch was scheduled and not followed: nobody knows yet what comes of it."""
+        return self.status == "Scheduled"
+
+    @property
     def succeeded(self) -> bool:
-        """Whether the batch was scheduled and, if it was followed, ended with success."""
-        return self.status == "Scheduled" or DurableStatus(runtime_status=self.status).succeeded
+        """Whether the batch ended with success."""
+        return DurableStatus(runtime_status=self.status).succeeded
 
     def to_dict(self) -> dict[str, Any]:
         """Return what is written to the summary file; no secrets in it."""
         fields = asdict(self)
         del fields["resume_url"]
-        return {**fields, "succeeded": self.succeeded}
+        return {**fields, "scheduled": self.scheduled, "succeeded": self.succeeded}
 
 
 def build_function_client(
@@ -124,6 +130,8 @@ async def trigger_batch_async(
     on_poll: OnPoll | None = None,
     terminate_on_timeout: bool = False,
     storage: SummaryWriter | None = None,
+    state_folder: Path | None = None,
+    resume: bool = False,
 ) -> TriggerSummary:
     """Schedule a batch, follow it to its end (`--poll`) and write the summary (`--summary-file`).
 
@@ -138,20 +146,32 @@ async def trigger_batch_async(
         on_poll: Called with every state.
         terminate_on_timeout: Tell the batch to end when the time is up.
         storage: Writes and mirrors the summary; without it the file is only written.
+        state_folder: Where to keep, readable by this user only, what is needed to wait for the
+            batch again: its status URL with the key. Files older than 90 days are removed.
+        resume: Do not schedule the batch: wait for the one that `state_folder` knows.
 
     Raises:
+        JobNotFoundError: With `resume`, no batch of this name is known there.
         OutcomeUnknown: The batch may have been scheduled or not; the summary says so.
         httpx.HTTPError: It could not be scheduled, or followed; the summary says so.
         AzureServiceError: As before.
     """
     if payload is not None and not isinstance(payload, Mapping):
         raise TypeError(f"payload={payload!r:.80} is no mapping: pass a dict of JSON types")
-    run = _Run(client, args, terminate_on_timeout, on_started, on_poll)
+    stored = None
+    if resume:
+        if state_folder is None:
+            raise ValueError("resume=True needs the state_folder in which the batch was stored")
+        stored = recall(state_folder, client.base_url, args.batch_id)
+    run = _Run(client, args, terminate_on_timeout, on_started, on_poll, state_folder)
     body = {"batchId": args.batch_id, "concurrency": args.concurrency, **(payload or {})}
     failed = True
     try:
-        await run.schedule(path, body)
-        if args.poll:
+        if stored is None:
+            await run.schedule(path, body)
+        else:
+            run.adopt(stored)
+        if args.poll or resume:
             await run.follow()
         failed = False
     finally:
@@ -209,9 +229,9 @@ def trigger_batch(
         async with client:
             return await trigger_batch_async(client, args, **kwargs)
 
-    from infra_core.runtime import run_sync
+    from .storage._blocking import run_blocking
 
-    return run_sync(run(), what="trigger_batch()", instead="trigger_batch_async()")
+    return run_blocking(run, "trigger_batch()")
 
 
 def write_summary(
@@ -244,7 +264,9 @@ class _Run:
         terminate: bool,
         on_started: Callable[[DurableInstance], None] | None,
         on_poll: OnPoll | None,
+        state_folder: Path | None,
     ) -> None:
+        self._state_folder = state_folder
         self._client = client
         self._args = args
         self._terminate = terminate
@@ -272,18 +294,27 @@ class _Run:
         except Exception as error:
             self._error = sanitize_text(error)
             raise
-        self._status = "Scheduled"
+        if self._state_folder is not None and self._instance.status_url is not None:
+            remember(self._state_folder, self._client.base_url, self._args.batch_id, self._instance)
+        self.adopt(self._instance)
         if self._on_started is not None:
             self._on_started(self._instance)
 
+    def adopt(self, instance: DurableInstance) -> None:
+        """Take over a batch that was scheduled."""
+        self._instance, self._state = instance, instance.finished
+        self._status = "Scheduled" if self._state is None else self._state.runtime_status
+
     async def _start_unwatched(self, path: str, body: Mapping[str, Any]) -> DurableInstance:
-        from ._durable import read_start
+        from ._durable import is_page, read_start
 
         response = await self._client.request("POST", path, json=body)
         try:
             return read_start(response, what=f"POST {path}")
-        except OrchestrationError:  # no durable function; nobody will follow it
-            return DurableInstance()
+        except OrchestrationError:
+            if is_page(response):  # a sign-in page has scheduled nothing
+                raise
+            return DurableInstance()  # no durable function; nobody will follow it
 
     async def follow(self) -> None:
         async def seen(state: DurableStatus) -> None:

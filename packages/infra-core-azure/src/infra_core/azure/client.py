@@ -1,16 +1,23 @@
 """Clients of HTTP-triggered Azure Functions, plain and durable, asynchronous and synchronous."""
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial, update_wrapper
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from ._durable import DurableInstance, DurableStatus
 from ._function_calls import BASE_URL_VAR, FunctionCaller, RequestOptions, read_environment
-from ._function_durable import DurableCaller, wait_for_completion, wait_for_completion_async
+from ._function_durable import (
+    DurableCaller,
+    Wait,
+    WaitOptions,
+    wait_for_completion,
+    wait_for_completion_async,
+)
 
 if TYPE_CHECKING:
     import httpx
-    from typing_extensions import Self
+    from typing_extensions import Self, Unpack
 
     from infra_core.http import AsyncHttpClient
 
@@ -20,11 +27,13 @@ __all__ = [
     "DurableInstance",
     "DurableStatus",
     "RequestOptions",
+    "WaitOptions",
     "wait_for_completion",
     "wait_for_completion_async",
 ]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 class AzureFunctionAsyncClient:
@@ -150,7 +159,7 @@ class AzureFunctionAsyncClient:
             options=options,
         )
 
-    async def request_json(self, method: str, path: str, **kwargs: Any) -> Any:
+    async def request_json(self, /, method: str, path: str, **kwargs: Any) -> Any:
         """Send a request and return the JSON of the answer, `{}` when the body is empty.
 
         Args:
@@ -163,20 +172,27 @@ class AzureFunctionAsyncClient:
         """
         return self._calls.json_of(await self.request(method, path, **kwargs))
 
-    async def get_json(self, path: str, **kwargs: Any) -> Any:
+    async def get_json(self, /, path: str, **kwargs: Any) -> Any:
         """GET, and return the JSON of the answer."""
         return await self.request_json("GET", path, **kwargs)
 
-    async def post_json(self, path: str, *, json: Any, **kwargs: Any) -> Any:
+    async def post_json(self, /, path: str, *, json: Any, **kwargs: Any) -> Any:
         """POST JSON, and return the JSON of the answer."""
         return await self.request_json("POST", path, json=json, **kwargs)
 
-    async def delete(self, path: str, **kwargs: Any) -> None:
+    async def delete(self, /, path: str, **kwargs: Any) -> None:
         """DELETE; the answer's body is dropped."""
         await self.request("DELETE", path, **kwargs)
 
     async def start(
-        self, path: str, *, json: Any = None, method: str = "POST", **kwargs: Any
+        self,
+        /,
+        path: str,
+        *,
+        json: Any = None,
+        method: str = "POST",
+        accept_result: bool = False,
+        **kwargs: Any,
     ) -> DurableInstance:
         """Start a durable function and return what is needed to follow it.
 
@@ -184,73 +200,48 @@ class AzureFunctionAsyncClient:
             path: Of the starter.
             json: Body, as JSON.
             method: Method of the starter.
+            accept_result: Take any JSON of a 200 for the output of an orchestration that has
+                ended: what `wait_for_completion_or_create_check_status_response` answers when it
+                was quick. Without it only a status says that something has ended.
             **kwargs: As for `request`.
 
         Raises:
             OrchestrationError: The answer is not one of a durable function's starter.
         """
-        return await self._durable.start(path, method=method, json=json, **kwargs)
+        return await self._durable.start(
+            path, method=method, accept_result=accept_result, json=json, **kwargs
+        )
 
     async def wait_for_completion(
-        self,
-        instance: "DurableInstance | str",
-        *,
-        timeout: float = 600.0,
-        poll_interval: float = 5.0,
-        on_poll: Callable[[DurableStatus], Awaitable[None] | None] | None = None,
-        terminate_on_timeout: bool = False,
-        raise_on_failure: bool = True,
+        self, /, instance: "DurableInstance | str", **options: "Unpack[WaitOptions]"
     ) -> DurableStatus:
         """Wait until a durable instance has ended, and return its last state.
 
         Args:
             instance: The instance, or its status URL as it was stored (absolute or below
-                `base_url`).
-            timeout: Seconds until `OrchestrationTimeoutError`.
-            poll_interval: Seconds between two questions, unless the host's `Retry-After` says
-                otherwise.
-            on_poll: Called with every state.
-            terminate_on_timeout: Tell the instance to end when the time is up. Without it the
-                instance goes on, and can be waited for again.
-            raise_on_failure: Raise when it ended without success; otherwise its state is returned.
+                `base_url`). An `http://` URL of an app on https is asked over https.
+            **options: See `WaitOptions`: `timeout`, `poll_interval`, `on_poll`,
+                `terminate_on_timeout`, `raise_on_failure`.
 
         Raises:
             OrchestrationFailedError: It ended as failed, terminated or cancelled.
             OrchestrationTimeoutError: It did not end in time; `.status_url` to go on.
-            JobNotFoundError: The host does not know it.
+            OrchestrationError: What its status URL answers cannot be read.
+            JobNotFoundError: The host does not know it, or no longer.
             httpx.HTTPError: Its state could not be had, several times in a row.
         """
-        return await self._durable.wait(
-            instance,
-            timeout=timeout,
-            poll_interval=poll_interval,
-            on_poll=on_poll,
-            terminate_on_timeout=terminate_on_timeout,
-            raise_on_failure=raise_on_failure,
-        )
+        return await self._durable.wait(instance, Wait(**options))
 
-    async def start_and_wait(
-        self,
-        path: str,
-        *,
-        json: Any = None,
-        method: str = "POST",
-        timeout: float = 600.0,
-        poll_interval: float = 5.0,
-        on_poll: Callable[[DurableStatus], Awaitable[None] | None] | None = None,
-        terminate_on_timeout: bool = False,
-        raise_on_failure: bool = True,
-        **kwargs: Any,
-    ) -> DurableStatus:
-        """Start a durable function and wait until it has ended: `start`, `wait_for_completion`."""
-        return await self.wait_for_completion(
-            await self.start(path, json=json, method=method, **kwargs),
-            timeout=timeout,
-            poll_interval=poll_interval,
-            on_poll=on_poll,
-            terminate_on_timeout=terminate_on_timeout,
-            raise_on_failure=raise_on_failure,
-        )
+    async def start_and_wait(self, /, path: str, **kwargs: Any) -> DurableStatus:
+        """Start a durable function and wait until it has ended: `start`, `wait_for_completion`.
+
+        Args:
+            path: Of the starter.
+            **kwargs: What `start` takes, and `WaitOptions`.
+        """
+        names = WaitOptions.__annotations__.keys() & kwargs.keys()
+        wait = Wait(**{name: kwargs.pop(name) for name in names})
+        return await self._durable.wait(await self.start(path, **kwargs), wait)
 
     async def terminate(
         self, instance: "DurableInstance | str", *, reason: str = "terminated by the client"
@@ -277,12 +268,27 @@ class AzureFunctionAsyncClient:
         return f"{type(self).__name__}({self._calls.base_url!r})"
 
 
+def _blocking(
+    method: "Callable[Concatenate[AzureFunctionAsyncClient, P], Coroutine[Any, Any, T]]",
+) -> "Callable[Concatenate[AzureFunctionSyncClient, P], T]":
+    """Make a synchronous method of an asynchronous one."""
+
+    def call(self: "AzureFunctionSyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        from .storage._blocking import run_blocking
+
+        make = partial(method, self._async_client, *args, **kwargs)
+        return run_blocking(make, f"AzureFunctionSyncClient.{call.__name__}()")
+
+    update_wrapper(call, method)
+    return call
+
+
 class AzureFunctionSyncClient:
     """`AzureFunctionAsyncClient` for synchronous code: the same settings, methods and errors.
 
     All clients of a process run on the one background event loop, which ends with the process;
-    connections are kept between calls. Within a running event loop its methods raise
-    `RuntimeError`: use the asynchronous client there.
+    connections are kept between calls. Within a running event loop (a notebook, an async view)
+    its methods work as well, and block that loop meanwhile.
 
     Args:
         *args: What `AzureFunctionAsyncClient` takes.
@@ -311,49 +317,16 @@ class AzureFunctionSyncClient:
         base_url, api_key = read_environment(base_url_env, api_key_env, env)
         return cls(base_url, api_key=api_key, **kwargs)
 
-    def request(self, method: str, path: str, **kwargs: Any) -> "httpx.Response":
-        """As `AzureFunctionAsyncClient.request`."""
-        return self._run(self._async_client.request(method, path, **kwargs), "request()")
-
-    def request_json(self, method: str, path: str, **kwargs: Any) -> Any:
-        """As `AzureFunctionAsyncClient.request_json`."""
-        return self._run(self._async_client.request_json(method, path, **kwargs), "request_json()")
-
-    def get_json(self, path: str, **kwargs: Any) -> Any:
-        """As `AzureFunctionAsyncClient.get_json`."""
-        return self.request_json("GET", path, **kwargs)
-
-    def post_json(self, path: str, *, json: Any, **kwargs: Any) -> Any:
-        """As `AzureFunctionAsyncClient.post_json`."""
-        return self.request_json("POST", path, json=json, **kwargs)
-
-    def delete(self, path: str, **kwargs: Any) -> None:
-        """As `AzureFunctionAsyncClient.delete`."""
-        self._run(self._async_client.delete(path, **kwargs), "delete()")
-
-    def start(self, path: str, **kwargs: Any) -> DurableInstance:
-        """As `AzureFunctionAsyncClient.start`."""
-        return self._run(self._async_client.start(path, **kwargs), "start()")
-
-    def wait_for_completion(
-        self, instance: "DurableInstance | str", **kwargs: Any
-    ) -> DurableStatus:
-        """As `AzureFunctionAsyncClient.wait_for_completion`."""
-        waiting = self._async_client.wait_for_completion(instance, **kwargs)
-        return self._run(waiting, "wait_for_completion()")
-
-    def start_and_wait(self, path: str, **kwargs: Any) -> DurableStatus:
-        """As `AzureFunctionAsyncClient.start_and_wait`."""
-        waiting = self._async_client.start_and_wait(path, **kwargs)
-        return self._run(waiting, "start_and_wait()")
-
-    def terminate(self, instance: "DurableInstance | str", **kwargs: Any) -> bool:
-        """As `AzureFunctionAsyncClient.terminate`."""
-        return self._run(self._async_client.terminate(instance, **kwargs), "terminate()")
-
-    def close(self) -> None:
-        """Close the HTTP client, if it is this one's own. Closing twice is fine."""
-        self._run(self._async_client.close(), "close()")
+    request = _blocking(AzureFunctionAsyncClient.request)
+    request_json = _blocking(AzureFunctionAsyncClient.request_json)
+    get_json = _blocking(AzureFunctionAsyncClient.get_json)
+    post_json = _blocking(AzureFunctionAsyncClient.post_json)
+    delete = _blocking(AzureFunctionAsyncClient.delete)
+    start = _blocking(AzureFunctionAsyncClient.start)
+    wait_for_completion = _blocking(AzureFunctionAsyncClient.wait_for_completion)
+    start_and_wait = _blocking(AzureFunctionAsyncClient.start_and_wait)
+    terminate = _blocking(AzureFunctionAsyncClient.terminate)
+    close = _blocking(AzureFunctionAsyncClient.close)
 
     def __enter__(self) -> "Self":
         return self
@@ -367,9 +340,4 @@ class AzureFunctionSyncClient:
         self.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._async_client._calls.base_url!r})"
-
-    def _run(self, coroutine: Coroutine[Any, Any, T], what: str) -> T:
-        from infra_core.runtime import run_sync
-
-        return run_sync(coroutine, what=f"AzureFunctionSyncClient.{what}")
+        return f"{type(self).__name__}({self._async_client.base_url!r})"

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from ._function_state import state_folder
 from ._function_trigger import (
     TriggerSummary,
     build_function_client,
@@ -15,6 +16,7 @@ __all__ = [
     "TriggerSummary",
     "add_azure_service_arguments",
     "build_function_client",
+    "state_folder",
     "trigger_batch",
     "trigger_batch_async",
     "write_summary",

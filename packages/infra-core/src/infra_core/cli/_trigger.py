@@ -7,7 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra_core.azure.function_cli import add_azure_service_arguments, trigger_batch
+from infra_core.azure.function_cli import (
+    add_azure_service_arguments,
+    state_folder,
+    trigger_batch,
+)
 from infra_core.runtime import redact_secrets, sanitize_url
 
 from . import exit_codes
@@ -31,9 +35,13 @@ sent once: when the answer is lost, the command says that the outcome is unknown
 
   infra-core trigger nightly-42 --base-url https://my-app.azurewebsites.net
   infra-core trigger nightly-42 --no-poll --summary-file summary.json
+  infra-core trigger nightly-42 --wait
   infra-core trigger nightly-42 --path /api/crawl --payload '{"depth": 2}' --terminate-on-timeout
 
-The summary is written to --summary-file and mirrored when AZURE_STORAGE_* is set.
+The summary is written to --summary-file and mirrored when AZURE_STORAGE_* is set. Exit code 0
+means that the batch ended with success; with --no-poll, that it was scheduled. --wait waits for a
+batch that was scheduled earlier, after --no-poll, a timeout or Ctrl-C: its status URL is kept in
+$XDG_STATE_HOME/infra-core/triggers (~/.local/state), readable by this user only.
 """
 
 
@@ -51,6 +59,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--terminate-on-timeout", action="store_true", help="end the batch when the time is up"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for the batch as it was scheduled earlier"
     )
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
@@ -133,6 +144,8 @@ def execute(options: argparse.Namespace) -> int:
             on_poll=show,
             terminate_on_timeout=options.terminate_on_timeout,
             storage=storage,
+            state_folder=state_folder(),
+            resume=options.wait,
         )
     except ValueError as error:
         raise CommandError(str(error)) from None
@@ -144,6 +157,13 @@ def execute(options: argparse.Namespace) -> int:
         if storage is not None:
             storage.close()
     report(summary, as_json=options.json)
+    if summary.scheduled and not options.poll:
+        if summary.status_url is not None:
+            console.print(
+                f"scheduled, not done: infra-core trigger {options.batch_id} --wait follows it",
+                markup=False,
+            )
+        return exit_codes.OK
     return exit_codes.OK if summary.succeeded else exit_codes.FAILED
 
 
