@@ -170,7 +170,7 @@ def test_missing_marker_in_a_wheel_is_found(tmp_path: Path, tool: Callable[[str]
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('__all__ = ["missing"]\n', "names missing, which does not exist"),
+        ('__all__ = ["missing"]\n', "exports missing, which does not exist"),
         ("def hello() -> None: ...\n__all__: list[str] = []\n", "defines hello"),
         ("x = 1\n", "no literal __all__"),
     ],

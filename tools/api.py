@@ -23,7 +23,7 @@ from typing import Any
 import griffe
 from packaging.version import Version
 
-from tree import PACKAGES, Package
+from tree import PACKAGES, Package, declared_names
 
 WRITE = "python3 tools/dev.py hatch run checks:api write"
 
@@ -70,7 +70,8 @@ def public(package: Package, tree: griffe.ModulesCollection) -> dict[str, Any]:
 
 
 def exports(module: griffe.Object | griffe.Alias) -> list[str]:
-    return [str(name) for name in module.exports or []]
+    literal, reexported = declared_names(Path(str(module.filepath)))
+    return sorted(literal if literal is not None else reexported)
 
 
 def describe(item: griffe.Object | griffe.Alias) -> Any:

@@ -1,13 +1,12 @@
 """Check that every module's `__all__` tells the truth; runs where the packages are installed.
 
-Every module has a literal `__all__`, sorted as the linter sorts it; each name in it resolves;
-each public class and function that a public module defines is in it; what a package exports
-lazily at run time is what its type-checking block promises.
+Every module has a literal `__all__`, sorted as the linter sorts it, or writes its names once: as
+imports of the form `X as X`, in the module or in the stub beside it. Each name resolves, at run
+time and in a stub alike; each public class and function that a public module defines is in it.
 """
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
 import sys
@@ -15,7 +14,7 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 
-from tree import PACKAGES, no_arguments
+from tree import PACKAGES, declared_names, no_arguments
 
 
 def main() -> int:
@@ -33,40 +32,23 @@ def main() -> int:
 
 
 def check(name: str, path: Path) -> Iterator[str]:
-    literal, promised = declared(ast.parse(path.read_text(encoding="utf-8")))
+    literal, promised = declared_names(path)
     module = importlib.import_module(name)
-    if literal is None:
+    if literal is None and not promised:
         yield f"{name}: no literal __all__"
         return
-    for export in literal:
+    exported = set(module.__all__)
+    for export in sorted(exported | promised):
         if not hasattr(module, export):
-            yield f"{name}: __all__ names {export}, which does not exist"
-    for export in sorted(promised - set(literal)):
-        yield f"{name}: {export} is promised to type checkers but not in __all__"
+            yield f"{name}: exports {export}, which does not exist"
+    for export in sorted(exported - promised - set(literal or ())):
+        yield f"{name}: {export} is exported at run time but not promised to type checkers"
+    if literal is not None:
+        for export in sorted(promised - exported):
+            yield f"{name}: {export} is promised to type checkers but not in __all__"
     for attribute, value in vars(module).items():
-        if is_public(name) and is_own(module, attribute, value) and attribute not in literal:
+        if is_public(name) and is_own(module, attribute, value) and attribute not in exported:
             yield f"{name}: defines {attribute}, which is not in __all__"
-
-
-def declared(tree: ast.Module) -> tuple[list[str] | None, set[str]]:
-    """The literal `__all__`, and the names re-exported as `X as X`."""
-    literal: list[str] | None = None
-    promised: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom):
-            promised |= {alias.name for alias in node.names if alias.asname == alias.name}
-    for node in tree.body:
-        value: ast.expr | None = None
-        if isinstance(node, (ast.Assign, ast.AnnAssign)):
-            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
-            value = node.value if names_all(target) else None
-        if value is not None:
-            literal = [str(item) for item in ast.literal_eval(value)]
-    return literal, promised
-
-
-def names_all(target: ast.expr) -> bool:
-    return isinstance(target, ast.Name) and target.id == "__all__"
 
 
 def is_public(name: str) -> bool:

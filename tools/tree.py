@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import shutil
 import sys
 from collections.abc import Iterable
@@ -115,3 +116,28 @@ def one_of(found: Iterable[Path], what: str, folder: Path) -> Path:
     if path is None:
         raise SystemExit(f"no {what} in {folder}; build it: hatch run checks:build NAME {folder}")
     return path
+
+
+def declared_names(path: Path) -> tuple[list[str] | None, set[str]]:
+    """What a module exports by its source, read without importing it.
+
+    Returns:
+        Its literal `__all__`, if it has one, and the names that it, or the stub beside it,
+        re-exports as `X as X` or only declares (in a stub).
+    """
+    stub = path.with_suffix(".pyi")
+    source = stub if stub.exists() else path
+    literal: list[str] | None = None
+    promised: set[str] = set()
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            promised |= {alias.name for alias in node.names if alias.asname == alias.name}
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and source == stub:
+            promised.add(ast.unparse(node.target))
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.List):
+            target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            if isinstance(target, ast.Name) and target.id == "__all__":
+                literal = [str(item) for item in ast.literal_eval(node.value)]
+    return literal, promised

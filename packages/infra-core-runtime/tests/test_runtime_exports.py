@@ -3,7 +3,10 @@
 import doctest
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +18,7 @@ def run(code: str) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-@pytest.mark.parametrize("name", runtime.__all__)
+@pytest.mark.parametrize("name", vars(runtime)["__all__"])
 def test_every_exported_name_is_there(name: str) -> None:
     """And dir() knows it."""
     assert getattr(runtime, name) is not None
@@ -42,7 +45,7 @@ def test_the_examples_of_the_docstrings_hold(module: str) -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     """As for any module."""
     with pytest.raises(AttributeError, match=r"'infra_core\.runtime' has no attribute 'nope'"):
-        _ = runtime.nope
+        _ = runtime.nope  # type: ignore[attr-defined]
 
 
 def test_the_import_loads_nothing_that_costs() -> None:
@@ -84,3 +87,60 @@ def test_lazy_exports_lists_what_is_not_imported_yet() -> None:
             find("letters")
     finally:
         del sys.modules["test_lazy_package"]
+
+
+@pytest.fixture
+def stubbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A package on the path whose names stand in a stub, and that package's folder."""
+    folder = tmp_path / "stubbed_package"
+    folder.mkdir()
+    (folder / "__init__.py").write_text(
+        "from infra_core.runtime.lazy import stub_exports\n"
+        "__getattr__, __dir__, __all__ = stub_exports(\n"
+        "    __name__, unlisted=['punctuation'], renamed={'LETTERS': ('string', 'ascii_letters')}\n"
+        ")\n"
+    )
+    (folder / "__init__.pyi").write_text(
+        "import os\n"
+        "from . import deep as deep\n"
+        "from .deep import deepest as deepest\n"
+        "from string import digits as digits, hexdigits, punctuation as punctuation\n"
+        "LETTERS: str\n"
+    )
+    (folder / "deep.py").write_text("deepest = 'bottom'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("stubbed_package")]:
+        del sys.modules[name]
+
+
+def test_a_stub_is_where_a_package_writes_its_names(stubbed: Path) -> None:
+    """What the stub re-exports is there, and nothing that it only uses."""
+    package = import_module("stubbed_package")
+    assert vars(package)["__all__"] == ["LETTERS", "deep", "deepest", "digits"]
+    assert package.digits == "0123456789"
+    assert package.deepest == package.deep.deepest == "bottom"
+    assert package.LETTERS.startswith("abc")
+    assert package.punctuation  # unlisted: there, but not for `import *`
+    for name in ("hexdigits", "os"):
+        with pytest.raises(AttributeError, match="no attribute"):
+            getattr(package, name)
+
+
+def test_a_stub_that_was_left_out_is_named(stubbed: Path) -> None:
+    """A program packed without its *.pyi files says which option packs them."""
+    (stubbed / "__init__.pyi").unlink()
+    with pytest.raises(ImportError, match=r"__init__\.pyi.*PyInstaller: --collect-all"):
+        import_module("stubbed_package")
+
+
+def test_a_stub_in_a_zip_file_is_read(stubbed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Zip applications work."""
+    archive = stubbed.parent / "packed.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in stubbed.iterdir():
+            packed.write(path, f"stubbed_package/{path.name}")
+            path.unlink()
+    stubbed.rmdir()
+    monkeypatch.syspath_prepend(archive)
+    assert import_module("stubbed_package").digits == "0123456789"

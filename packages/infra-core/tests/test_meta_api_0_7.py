@@ -7,6 +7,8 @@ import enum
 import importlib
 import inspect
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,24 @@ def test_name_of_0_7_resolves_with_its_parameters(
         assert {n: value[n].value for n in entry["members"]} == entry["members"]
     elif kind == "constant" and name not in ELSEWHERE:
         assert str(value) == entry["value"]
+
+
+@pytest.mark.parametrize("top", ["infra_core", "infra_core.azure"])
+def test_importing_the_package_is_enough_for_its_modules(top: str) -> None:
+    """`import infra_core; infra_core.http.fetch` works in a fresh interpreter, as in 0.7."""
+    modules = [name for name in TABLE if name.rpartition(".")[0] == top]
+    assert modules
+    script = f"import {top}\n" + "\n".join(modules)
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_a_star_import_does_not_shadow_the_request_of_a_web_framework() -> None:
+    """0.7 had no `request`; `infra_core.request` is there for those who name it."""
+    names: dict[str, Any] = {}
+    exec("from infra_core import *", names)
+    assert "fetch" in names
+    assert not {"request", "http", "azure"} & set(names)
+    assert importlib.import_module("infra_core").request
 
 
 def test_constants_keep_their_values() -> None:

@@ -6,159 +6,24 @@ costs next to nothing.
 """
 
 from pkgutil import extend_path
-from typing import TYPE_CHECKING
 
 __path__ = extend_path(__path__, __name__)  # slices installed elsewhere still join
 
-from infra_core.runtime.lazy import lazy_exports
+from infra_core.runtime.lazy import stub_exports
 
-if TYPE_CHECKING:
-    from infra_core import capabilities as capabilities, polling as polling
-    from infra_core.azure import (
-        AzureStorageClient as AzureStorageClient,
-        AzureStorageSettings as AzureStorageSettings,
-        ConfigurationError as ConfigurationError,
-        StorageMode as StorageMode,
-        get_client as get_client,
-        get_shared_client as get_shared_client,
-        is_configured as is_configured,
-        reset_all_clients as reset_all_clients,
-    )
-    from infra_core.capabilities import (
-        CAPABILITIES as CAPABILITIES,
-        Capability as Capability,
-        find_capabilities as find_capabilities,
-    )
-    from infra_core.fs import (
-        compute_checksum as compute_checksum,
-        ensure_parent as ensure_parent,
-        hashed_asset_path as hashed_asset_path,
-    )
-    from infra_core.http import (
-        DEFAULT_HEADERS as http_default_headers,  # noqa: N811 - the name of 0.7
-        fetch as fetch,
-        fetch_async as fetch_async,
-        request as request,
-        request_async as request_async,
-    )
-    from infra_core.http.aio import (
-        DEFAULT_HEADERS as http_async_default_headers,  # noqa: N811 - the name of 0.7
-    )
-    from infra_core.http.assets import (
-        AssetDownloadClient as AssetDownloadClient,
-        DownloadResult as DownloadResult,
-        download_asset as download_asset,
-        download_asset_async as download_asset_async,
-    )
-    from infra_core.polling import (
-        PollingConfig as PollingConfig,
-        PollingError as PollingError,
-        PollingFailureError as PollingFailureError,
-        PollingTimeoutError as PollingTimeoutError,
-        StatusPoller as StatusPoller,
-        poll_until as poll_until,
-        poll_until_async as poll_until_async,
-    )
-    from infra_core.runtime import (
-        RuntimeCancellationError as RuntimeCancellationError,
-        RuntimeConfig as RuntimeConfig,
-        TaskRuntime as TaskRuntime,
-    )
+# `import infra_core` was enough for each of these modules in 0.7.
+_MODULES_OF_0_7 = (
+    *("asset_client", "asyncio_utils", "azure", "fs_utils", "http", "http_async", "http_utils"),
+    *("logging_utils", "retry", "task_runtime"),
+)
 
-__all__ = [
-    "CAPABILITIES",
-    "AssetDownloadClient",
-    "AzureStorageClient",
-    "AzureStorageSettings",
-    "Capability",
-    "ConfigurationError",
-    "DownloadResult",
-    "PollingConfig",
-    "PollingError",
-    "PollingFailureError",
-    "PollingTimeoutError",
-    "RuntimeCancellationError",
-    "RuntimeConfig",
-    "StatusPoller",
-    "StorageMode",
-    "TaskRuntime",
-    "capabilities",
-    "compute_checksum",
-    "download_asset",
-    "download_asset_async",
-    "ensure_parent",
-    "fetch",
-    "fetch_async",
-    "find_capabilities",
-    "get_client",
-    "get_shared_client",
-    "hashed_asset_path",
-    "http_async_default_headers",
-    "http_default_headers",
-    "is_configured",
-    "poll_until",
-    "poll_until_async",
-    "polling",
-    "request",
-    "request_async",
-    "reset_all_clients",
-]
-
-_resolve, __dir__ = lazy_exports(
+_resolve, __dir__, __all__ = stub_exports(
     __name__,
-    {
-        "infra_core.azure": [
-            "AzureStorageClient",
-            "AzureStorageSettings",
-            "ConfigurationError",
-            "StorageMode",
-            "get_client",
-            "get_shared_client",
-            "is_configured",
-            "reset_all_clients",
-        ],
-        "infra_core.capabilities": [
-            "CAPABILITIES",
-            "Capability",
-            "find_capabilities",
-        ],
-        "infra_core.fs": [
-            "compute_checksum",
-            "ensure_parent",
-            "hashed_asset_path",
-        ],
-        "infra_core.http": [
-            "DEFAULT_HEADERS as http_default_headers",
-            "fetch",
-            "fetch_async",
-            "request",
-            "request_async",
-        ],
-        "infra_core.http.aio": [
-            "DEFAULT_HEADERS as http_async_default_headers",
-        ],
-        "infra_core.http.assets": [
-            "AssetDownloadClient",
-            "DownloadResult",
-            "download_asset",
-            "download_asset_async",
-        ],
-        "infra_core.polling": [
-            "PollingConfig",
-            "PollingError",
-            "PollingFailureError",
-            "PollingTimeoutError",
-            "StatusPoller",
-            "poll_until",
-            "poll_until_async",
-        ],
-        "infra_core.runtime": [
-            "RuntimeCancellationError",
-            "RuntimeConfig",
-            "TaskRuntime",
-        ],
+    unlisted=(*_MODULES_OF_0_7, "request"),  # `import *` would shadow flask's `request`
+    renamed={
+        "http_async_default_headers": ("infra_core.http.aio", "DEFAULT_HEADERS"),
+        "http_default_headers": ("infra_core.http", "DEFAULT_HEADERS"),
     },
-    submodules=["capabilities", "polling"],
 )
 
 

@@ -4,16 +4,16 @@ Every package of this project uses this one helper, so that importing a package 
 nothing and the cost of httpx, aiohttp or an SDK is paid by those who call it.
 
 Example:
-    A package `__init__` lists its exports twice: once for type checkers, once for run time::
+    A package writes its public names once, as imports in a stub beside its `__init__.py`, where
+    type checkers and editors look first::
 
-        from typing import TYPE_CHECKING
-        from infra_core.runtime.lazy import lazy_exports
+        # __init__.pyi
+        from ._paths import ensure_parent as ensure_parent
 
-        if TYPE_CHECKING:
-            from ._paths import ensure_parent as ensure_parent
+        # __init__.py
+        from infra_core.runtime.lazy import stub_exports
 
-        __all__ = ["ensure_parent"]
-        __getattr__, __dir__ = lazy_exports(__name__, {"._paths": ["ensure_parent"]})
+        __getattr__, __dir__, __all__ = stub_exports(__name__)
 """
 
 import sys
@@ -23,11 +23,67 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # the typing module itself would cost more than everything here
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["lazy_exports"]
+__all__ = ["lazy_exports", "stub_exports"]
+
+_ONLY_AST = 0x400  # ast.PyCF_ONLY_AST; the ast module itself would cost some milliseconds
+
+
+def stub_exports(
+    module: str,
+    *,
+    unlisted: "Iterable[str]" = (),
+    renamed: "Mapping[str, tuple[str, str]] | None" = None,
+) -> "tuple[Callable[[str], object], Callable[[], list[str]], list[str]]":
+    """Build `__getattr__`, `__dir__` and `__all__` of a module from the stub beside it.
+
+    What the stub imports as `from module import name as name`, the form by which stubs re-export
+    (PEP 484), is imported at run time when it is first used.
+
+    Args:
+        module: The `__name__` of the module or package that exports the names.
+        unlisted: Names that can be used but that `import *` does not bind.
+        renamed: Public name to the module that has it and its name there. A stub cannot re-export
+            under another name, and declares the type of such a name instead.
+
+    Raises:
+        ImportError: The stub is not there: a tool that freezes or repackages Python left it out.
+    """
+    here = sys.modules[module]
+    spec = here.__spec__
+    stub = f"{here.__file__}".rpartition(".")[0] + ".pyi"
+    try:
+        source = spec.loader.get_data(stub)  # type: ignore[union-attr] # of files and of zip files
+    except OSError as error:
+        raise ImportError(
+            f"{module} reads its names from {stub}, which is missing; a tool that packs Python "
+            "programs must take *.pyi files along (PyInstaller: --collect-all infra_core)",
+            name=module,
+        ) from error
+    parent = str(spec.parent)  # type: ignore[union-attr] # where relative imports start
+    exports: dict[str, list[str]] = {}
+    submodules: list[str] = []
+    for node in compile(source, stub, "exec", _ONLY_AST).body:
+        if not hasattr(node, "level"):  # only `from ... import ...` has one
+            continue
+        origin = "." * node.level + (node.module or "")
+        names = [alias.name for alias in node.names if alias.name == alias.asname]
+        if origin in (".", parent):
+            submodules += names
+        elif names:
+            exports.setdefault(origin, []).extend(names)
+    for name, (origin, original) in (renamed or {}).items():
+        exports.setdefault(origin, []).append(f"{original} as {name}")
+    find, names_of = lazy_exports(module, exports, submodules=submodules, relative_to=parent)
+    listed = {*sum(exports.values(), submodules), *(renamed or ())} - set(unlisted)
+    return find, names_of, sorted(name for name in listed if " " not in name)
 
 
 def lazy_exports(
-    package: str, exports: "Mapping[str, Iterable[str]]", *, submodules: "Iterable[str]" = ()
+    package: str,
+    exports: "Mapping[str, Iterable[str]]",
+    *,
+    submodules: "Iterable[str]" = (),
+    relative_to: "str | None" = None,
 ) -> "tuple[Callable[[str], object], Callable[[], list[str]]]":
     """Build the `__getattr__` and `__dir__` of a package whose names are imported on first use.
 
@@ -36,10 +92,12 @@ def lazy_exports(
         exports: Module name (relative with a leading dot, or absolute) to the names it provides;
             `"x as y"` exports the module's `x` under the name `y`.
         submodules: Names of submodules that are attributes of the package as well.
+        relative_to: The package that relative module names start from; `package` by default.
 
     Returns:
         The pair `(__getattr__, __dir__)`, to be bound at the package's top level.
     """
+    base = relative_to or package
     origin = {
         (renamed or name): (module, name)
         for module, names in exports.items()
@@ -49,12 +107,12 @@ def lazy_exports(
 
     def __getattr__(name: str) -> object:  # noqa: N807
         if name in modules:
-            return import_module(f"{package}.{name}")
+            return import_module(f"{base}.{name}")
         try:
             module, original = origin[name]
         except KeyError:
             raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
-        value = getattr(import_module(module, package), original)
+        value = getattr(import_module(module, base), original)
         setattr(sys.modules[package], name, value)  # the next look-up is a plain one
         return value
 

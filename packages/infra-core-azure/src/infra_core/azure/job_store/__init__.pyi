@@ -1,0 +1,21 @@
+from ..exceptions import (
+    AzureTableError as AzureTableError,
+    JobConflictError as JobConflictError,
+    JobExistsError as JobExistsError,
+    JobRecordError as JobRecordError,
+    JobStateError as JobStateError,
+)
+from ._config import TableConfig as TableConfig
+from ._open import open_job_store as open_job_store
+from ._protocol import AsyncJobStore as AsyncJobStore, JobStore as JobStore
+from ._records import JobRecord as JobRecord, JobStatus as JobStatus
+from ._sqlite import SqliteJobStore as SqliteJobStore
+from ._table import AzureTableJobStore as AzureTableJobStore
+from ._table_async import AsyncAzureTableJobStore as AsyncAzureTableJobStore
+from ._table_clients import reset_table_client_cache as reset_table_client_cache
+from ._table_errors import (
+    TableAccessError as TableAccessError,
+    TableConnectionError as TableConnectionError,
+    TableNotFoundError as TableNotFoundError,
+    TableRequestError as TableRequestError,
+)

@@ -1,0 +1,57 @@
+from . import clock as clock, lazy as lazy, testing as testing
+from ._background_loop import (
+    in_background_loop as in_background_loop,
+    on_background_close as on_background_close,
+    run_sync as run_sync,
+)
+from ._compat_retry import (
+    AsyncRetryConfig as AsyncRetryConfig,
+    RetryCallState as RetryCallState,
+    retry_state_summary as retry_state_summary,
+    run_with_retries as run_with_retries,
+    run_with_retries_sync as run_with_retries_sync,
+)
+from ._dask import DaskTaskRuntime as DaskTaskRuntime
+from ._error_chain import error_chain as error_chain
+from ._forks import ForkGuard as ForkGuard, after_fork_in_child as after_fork_in_child
+from ._loop_local import LoopBoundAsyncLock as LoopBoundAsyncLock, LoopLocal as LoopLocal
+from ._notes import add_note as add_note
+from ._outcomes import TaskOutcome as TaskOutcome, TaskStatus as TaskStatus
+from ._rate import RateLimit as RateLimit
+from ._redaction import (
+    REDACTED as REDACTED,
+    is_secret_name as is_secret_name,
+    redact_headers as redact_headers,
+    redact_sas_tokens as redact_sas_tokens,
+    redact_secrets as redact_secrets,
+    sanitize_url as sanitize_url,
+)
+from ._retry import retry_async as retry_async, retry_sync as retry_sync
+from ._retry_after import parse_retry_after as parse_retry_after
+from ._retry_policy import RetryDetails as RetryDetails, RetryPolicy as RetryPolicy
+from ._secret_filter import SecretFilter as SecretFilter
+from ._signals import SignalState as SignalState, handle_signals as handle_signals
+from ._stats import RuntimeStats as RuntimeStats
+from ._task_errors import (
+    RuntimeCancellationError as RuntimeCancellationError,
+    RuntimeDrainedError as RuntimeDrainedError,
+    TaskTimeoutError as TaskTimeoutError,
+)
+from ._task_options import RuntimeConfig as RuntimeConfig
+from ._task_runtime import TaskRuntime as TaskRuntime
+from ._task_stream import TaskStream as TaskStream
+from ._thread_batcher import ThreadBatcher as ThreadBatcher
+from ._threads import (
+    ThreadPool as ThreadPool,
+    in_lookup_thread as in_lookup_thread,
+    in_thread as in_thread,
+    until_done as until_done,
+)
+from ._trace import trace_fields as trace_fields
+from ._transport_errors import (
+    is_permanent_transport_error as is_permanent_transport_error,
+    should_retry_http_exception as should_retry_http_exception,
+    should_retry_requests_exception as should_retry_requests_exception,
+)
+from ._values import is_number as is_number
+from .clock import timeout as timeout
