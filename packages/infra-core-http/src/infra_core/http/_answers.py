@@ -7,6 +7,7 @@ import httpx
 
 from infra_core.runtime import parse_retry_after, sanitize_url
 
+from ._async_errors import HTTPStatusError
 from ._errors import ResponseTooLarge
 from ._messages import status_remedy
 from .engine import EngineResponse
@@ -84,6 +85,6 @@ def status_error(response: httpx.Response) -> httpx.HTTPStatusError:
         message += f"; redirect location: '{sanitize_url(response.headers['location'])}'"
     else:
         message += f": {status_remedy(status, asked)}"
-    error = httpx.HTTPStatusError(message, request=response.request, response=response)
-    error.retry_after = asked  # type: ignore[attr-defined]
+    error = HTTPStatusError(message, request=response.request, response=response)
+    error.retry_after = asked
     return error

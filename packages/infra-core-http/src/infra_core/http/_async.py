@@ -6,51 +6,43 @@ from typing import Any
 
 import httpx
 
-from infra_core.runtime import add_note, clock, retry_async
+from infra_core.runtime import clock, retry_async
 
 from ._async_client import AsyncHttpClient, get_shared_http_client
+from ._async_errors import AsyncDeadlineExceeded, fit_to_travel
 from ._attempts import Call, foreign_headers
-from ._checks import check_async_client, check_call, check_delay, check_timeout
-from ._errors import DeadlineExceeded, OutcomeUnknown
+from ._call import OnRetry
+from ._checks import check_async_client, check_call, check_timeout
 from ._headers import check_method, checked_headers
-from ._policy import build_policy
 from .engine._target import origin_of, target_of
 
 __all__ = ["AsyncDeadlineExceeded", "fetch_async", "request_async", "stream_async"]
 
 
-class AsyncDeadlineExceeded(DeadlineExceeded, httpx.TimeoutException):
-    """The deadline as users of httpx catch it."""
-
-    def __init__(self, message: str) -> None:
-        httpx.TimeoutException.__init__(self, message)
-
-
-async def _run(
-    call: Call,
-    delay: float,
-    max_retries: int,
-    backoff: float,
-    max_backoff: float,
-    deadline: float | None,
-) -> "str | httpx.Response":
-    policy = build_policy(max_retries, backoff, max_backoff, deadline)
-    if delay:
-        check_delay(delay)
-        await clock.sleep_async(delay)
+async def _run(call: Call) -> "str | httpx.Response":
+    if call.delay:
+        await clock.sleep_async(call.delay)
     try:
         return await retry_async(
-            call.attempt, policy=policy, should_retry=call.should_retry, on_retry=call.note_retry
+            call.attempt,
+            policy=call.policy,
+            should_retry=call.should_retry,
+            on_retry=call.note_retry,
         )
     except TimeoutError as error:
+        if isinstance(error, httpx.HTTPError):
+            call.note_failure(error)
+            raise
+        cause = error.__cause__  # what the last attempt met; the error itself says the same
         if call.sent and not call.idempotent:
-            raise OutcomeUnknown(call.method, call.url, error) from error
-        raise AsyncDeadlineExceeded(
-            f"{call.method} {call.safe_url} was not done within deadline="
-            f"{deadline:g} s, retries included: allow more time, or fewer or shorter attempts"
-        ) from error.__cause__  # what the last attempt met; the error itself says the same
+            late: Exception = call.lost(error)
+            cause = error
+        else:
+            late = call.too_late()
+        call.note_failure(late)
+        raise late from cause
     except Exception as error:
-        add_note(error, f"while requesting {call.safe_url}")
+        call.note_failure(fit_to_travel(error))
         raise
 
 
@@ -73,6 +65,7 @@ async def request_async(
     idempotent: bool | None = None,
     deadline: float | None = None,
     max_bytes: int | None = None,
+    on_retry: OnRetry | None = None,
 ) -> httpx.Response:
     """Send a request, retry what may be retried, and return a success, read to its end.
 
@@ -101,6 +94,8 @@ async def request_async(
             method and by an `Idempotency-Key` header.
         deadline: Seconds in total, retries and waits included, after `delay`.
         max_bytes: Largest body to accept, decoded.
+        on_retry: Called with `RetryDetails` (attempt, wait, elapsed, error) before each wait; may
+            be a coroutine function; what it raises ends the retries.
 
     Raises:
         httpx.HTTPStatusError: The last answer is no success; `.retry_after` has the seconds that
@@ -119,12 +114,18 @@ async def request_async(
         headers=headers,
         fields={name: value for name, value in given if value is not None},
         timeout=timeout,
-        retry_statuses=retry_statuses,
         client=client,
+        delay=delay,
+        max_retries=max_retries,
+        backoff=backoff,
+        max_backoff=max_backoff,
+        retry_statuses=retry_statuses,
         idempotent=idempotent,
+        deadline=deadline,
         max_bytes=max_bytes,
+        on_retry=on_retry,
     )
-    answer = await _run(call, delay, max_retries, backoff, max_backoff, deadline)
+    answer = await _run(call)
     assert not isinstance(answer, str)  # noqa: S101 - text comes only to those who want it
     return answer
 
@@ -142,6 +143,7 @@ async def fetch_async(
     client: AsyncHttpClient | None = None,
     deadline: float | None = None,
     max_bytes: int | None = None,
+    on_retry: OnRetry | None = None,
 ) -> str:
     """GET a URL and return the text of the answer.
 
@@ -157,12 +159,18 @@ async def fetch_async(
         url,
         headers=headers,
         timeout=timeout,
-        retry_statuses=retry_statuses,
         client=client,
+        delay=delay,
+        max_retries=max_retries,
+        backoff=backoff,
+        max_backoff=max_backoff,
+        retry_statuses=retry_statuses,
+        deadline=deadline,
         max_bytes=max_bytes,
+        on_retry=on_retry,
         want_text=True,
     )
-    answer = await _run(call, delay, max_retries, backoff, max_backoff, deadline)
+    answer = await _run(call)
     return answer if isinstance(answer, str) else answer.text
 
 

@@ -2,20 +2,27 @@
 
     Exception
     └── HttpError
-        ├── OutcomeUnknown              the request was sent, its answer was lost
+        ├── OutcomeUnknown              the request was sent, its answer was lost; what is raised
+        │                               is also an httpx.TransportError (async) or a
+        │                               requests.RequestException (sync)
         ├── ResponseTooLarge            the body is larger than `max_bytes`
         ├── DeadlineExceeded            (also TimeoutError) `deadline` passed
         ├── InvalidRequestError         (also ValueError) bad method, header or option
         └── DownloadError               a file could not be had as asked
-            ├── IncompleteDownloadError     fewer or more bytes than the server announced
-            ├── ChecksumMismatchError       right size perhaps, wrong content
+            ├── IncompleteDownloadError     (also httpx.TransportError) fewer or more bytes than
+            │                               the server announced
+            ├── ChecksumMismatchError       (also httpx.TransportError) right size perhaps, wrong
+            │                               content
             ├── DownloadTooLargeError       (also ResponseTooLarge) above `max_bytes`
-            ├── DownloadDeadlineError       (also TimeoutError) the total deadline passed
+            ├── DownloadDeadlineError       (also TimeoutError, httpx.TimeoutException) the total
+            │                               deadline passed
             └── DownloadDiskError           (also OSError) disk full, folder not writable
 
 Failures of the network and error statuses come through as what httpx and requests raise. URLs are
 kept and printed without their secrets.
 """
+
+import httpx
 
 from infra_core.runtime import sanitize_url
 
@@ -36,6 +43,11 @@ __all__ = [
 
 class HttpError(Exception):
     """Root of the errors of this package."""
+
+
+def _notes_of(error: BaseException) -> dict[str, object] | None:
+    notes = getattr(error, "__notes__", None)
+    return None if notes is None else {"__notes__": list(notes)}
 
 
 class OutcomeUnknown(HttpError):  # noqa: N818 - the name says what is known: nothing
@@ -67,7 +79,7 @@ class OutcomeUnknown(HttpError):  # noqa: N818 - the name says what is known: no
         self.__cause__ = cause
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.method, self.url, self.cause)
+        return type(self), (self.method, self.url, self.cause), _notes_of(self)
 
 
 class ResponseTooLarge(HttpError):  # noqa: N818 - reads as what happened
@@ -89,7 +101,7 @@ class ResponseTooLarge(HttpError):  # noqa: N818 - reads as what happened
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.url, self.limit, self.received)
+        return type(self), (self.url, self.limit, self.received), _notes_of(self)
 
 
 class DeadlineExceeded(HttpError, TimeoutError):  # noqa: N818 - reads as what happened
@@ -119,7 +131,10 @@ class DownloadError(HttpError):
         self.expected = expected
         self.actual = actual
         # not super(): the other bases of some of the classes below take other arguments
-        Exception.__init__(self, message)
+        if isinstance(self, httpx.RequestError):
+            httpx.RequestError.__init__(self, message)
+        else:
+            Exception.__init__(self, message)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild_download_error, (type(self), self.args, vars(self))
@@ -135,11 +150,11 @@ def _rebuild_download_error(
     return error
 
 
-class IncompleteDownloadError(DownloadError):
+class IncompleteDownloadError(DownloadError, httpx.TransportError):
     """The body has another length than the server announced."""
 
 
-class ChecksumMismatchError(DownloadError):
+class ChecksumMismatchError(DownloadError, httpx.TransportError):
     """The content is not what `expected_checksum` or the server's digest says."""
 
 
@@ -152,7 +167,7 @@ class DownloadTooLargeError(DownloadError, ResponseTooLarge):
         self.received = actual
 
 
-class DownloadDeadlineError(DownloadError, TimeoutError):
+class DownloadDeadlineError(DownloadError, TimeoutError, httpx.TimeoutException):
     """The download did not finish before its deadline."""
 
 

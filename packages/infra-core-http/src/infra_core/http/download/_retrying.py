@@ -8,6 +8,7 @@ import httpx
 
 from infra_core.runtime import parse_retry_after, sanitize_url
 
+from .._async_errors import HTTPStatusError
 from .._errors import ChecksumMismatchError, IncompleteDownloadError
 from .._messages import status_remedy
 from .._policy import Failure, status_verdict
@@ -53,10 +54,10 @@ def status_error(
     request = httpx.Request("GET", url)
     # The length of a body that is not here would make httpx complain.
     kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
-    error = httpx.HTTPStatusError(
+    error = HTTPStatusError(
         f"{name} answered {answer}: {remedy}",
         request=request,
         response=httpx.Response(status, headers=kept, request=request),
     )
-    error.retry_after = asked if asked is not None and asked > max_backoff else None  # type: ignore[attr-defined]
+    error.retry_after = asked if asked is not None and asked > max_backoff else None
     return error

@@ -99,7 +99,7 @@ def httpx_error(
 
 def failure_of(error: BaseException) -> Failure:
     """Return what an error of httpx means for the request that met it."""
-    if is_permanent_transport_error(error):
+    if is_permanent_transport_error(error) or isinstance(error, httpx.LocalProtocolError):
         return Failure.PERMANENT
     if isinstance(error, _NOT_SENT):
         return Failure.NOT_SENT

@@ -1,0 +1,110 @@
+"""The errors of the asynchronous half: also those of httpx, and fit to travel between processes.
+
+`ProcessPoolExecutor`, Dask and the like pickle what a task raises. httpx's own status error cannot
+be unpickled, and the requests and answers that errors carry hold credentials; those stay behind.
+"""
+
+from contextlib import suppress
+from typing import Any
+
+import httpx
+
+from infra_core.runtime import sanitize_url
+
+from ._errors import DeadlineExceeded, OutcomeUnknown
+from ._headers import is_credential_header
+
+__all__ = ["AsyncDeadlineExceeded", "AsyncOutcomeUnknown", "HTTPStatusError", "fit_to_travel"]
+
+
+class _SentRequest(httpx.Request):
+    """A request that leaves its credentials and its body behind when it is pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (
+            httpx.Request,
+            (
+                self.method,
+                sanitize_url(str(self.url)),
+            ),
+            {"headers": _kept(self.headers), "extensions": {}},
+        )
+
+
+def _kept(headers: httpx.Headers) -> httpx.Headers:
+    return httpx.Headers(
+        [
+            (name, value)
+            for name, value in headers.raw
+            if not is_credential_header(name.decode("latin-1"))
+        ]
+    )
+
+
+def fit_to_travel(error: Any) -> Any:
+    """Let an error of httpx be pickled without credentials, and return it."""
+    try:
+        request = error.request
+    except (RuntimeError, AttributeError):  # nobody said which request it was
+        return error
+    if type(request) is httpx.Request:
+        error.request = _sent(request)
+    return error
+
+
+def _sent(request: httpx.Request) -> httpx.Request:
+    sent = _SentRequest.__new__(_SentRequest)
+    vars(sent).update(vars(request))
+    return sent
+
+
+class HTTPStatusError(httpx.HTTPStatusError):
+    """An answer that is no success; an `httpx.HTTPStatusError` that can be pickled.
+
+    Attributes:
+        retry_after: Seconds that the server asked to wait, or None.
+    """
+
+    retry_after: float | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        fields = {name: value for name, value in vars(self).items() if name not in _CARRIED}
+        return _rebuild_status_error, (self.args, _travelling(self.response), fields)
+
+
+_CARRIED = ("_request", "response")
+
+
+def _travelling(response: httpx.Response) -> httpx.Response:
+    """Return a copy without credentials, and without the answers before it."""
+    copy = httpx.Response.__new__(type(response))
+    state = response.__getstate__()
+    state["headers"] = _kept(response.headers)
+    copy.__setstate__(state)
+    copy.history = []
+    copy.request = _sent(response.request)
+    return copy
+
+
+def _rebuild_status_error(
+    args: tuple[str], response: httpx.Response, fields: dict[str, object]
+) -> HTTPStatusError:
+    error = HTTPStatusError(*args, request=response.request, response=response)
+    vars(error).update(fields)
+    return error
+
+
+class AsyncDeadlineExceeded(DeadlineExceeded, httpx.TimeoutException):
+    """The deadline as users of httpx catch it."""
+
+    def __init__(self, message: str) -> None:
+        httpx.TimeoutException.__init__(self, message)
+
+
+class AsyncOutcomeUnknown(OutcomeUnknown, httpx.TransportError):
+    """The lost answer as users of httpx catch it."""
+
+    def __init__(self, method: str, url: str, cause: BaseException) -> None:
+        super().__init__(method, url, fit_to_travel(cause))
+        with suppress(RuntimeError, AttributeError):  # such as a deadline that passed
+            self.request = cause.request  # type: ignore[attr-defined]

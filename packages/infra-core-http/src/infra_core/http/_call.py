@@ -1,0 +1,237 @@
+"""One call and its attempts: what the blocking and the asynchronous half have in common.
+
+Each half derives its own `Call`, which knows how to send once. Here is all the rest: checking the
+arguments, judging a failed attempt, logging it, and the words of the errors that are ours.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import httpx
+
+from infra_core.runtime import (
+    RetryDetails,
+    add_note,
+    redact_secrets,
+    sanitize_url,
+    trace_fields,
+)
+
+from ._checks import check_call, check_delay
+from ._errors import DeadlineExceeded, HttpError, InvalidRequestError, OutcomeUnknown
+from ._headers import check_method, checked_headers
+from ._policy import (
+    Failure,
+    build_policy,
+    is_idempotent,
+    is_replayable,
+    retry_statuses_of,
+    status_verdict,
+)
+
+__all__ = ["BaseCall", "OnRetry"]
+
+OnRetry = Callable[[RetryDetails], Any]
+"""Called before each wait; what it raises ends the retries. The asynchronous half awaits it."""
+
+
+class BaseCall:
+    """The arguments of one call, checked, and the judgement of its attempts.
+
+    The parameters are those of `request_async` and `request`, and mean what is said here.
+
+    Args:
+        method: Any letter case.
+        url: Absolute, or relative to the client's `base_url`.
+        headers: Win over those of the client, in any letter case.
+        fields: Those of `params`, `json`, `data` and `content` that were given. `params` is added
+            to the query of the URL.
+        delay: Seconds to wait before the first attempt.
+        max_retries: Retries after the first attempt.
+        backoff: The wait before retry n is random, at most `min(backoff * 2**n, max_backoff)`.
+        max_backoff: No wait is longer, one that the server asks for included: if it wants more,
+            the error is raised at once with the seconds in `.retry_after`.
+        retry_statuses: Answers worth another try; 429, 500, 502, 503, 504 when None, none at all
+            when empty.
+        idempotent: True when the request may run twice, False when it may not; None judges by
+            method and by an `Idempotency-Key` header.
+        deadline: Seconds in total, retries and waits included, after `delay`.
+        max_bytes: Largest body to accept, decoded.
+        on_retry: Called with `RetryDetails` (attempt, wait, elapsed, error) before each wait.
+
+    Attributes:
+        attempts: Attempts begun so far.
+    """
+
+    __slots__ = (
+        "attempts",
+        "deadline",
+        "delay",
+        "fields",
+        "headers",
+        "idempotent",
+        "max_bytes",
+        "method",
+        "on_retry",
+        "policy",
+        "replayable",
+        "statuses",
+        "url",
+    )
+
+    logger: ClassVar[logging.Logger]
+    outcome_unknown: ClassVar[type[OutcomeUnknown]]
+    deadline_exceeded: ClassVar[type[DeadlineExceeded]]
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None,
+        fields: dict[str, Any] | None,
+        delay: float,
+        max_retries: int,
+        backoff: float,
+        max_backoff: float,
+        retry_statuses: Iterable[int] | None,
+        idempotent: bool | None,
+        deadline: float | None,
+        max_bytes: int | None,
+        on_retry: OnRetry | None,
+    ) -> None:
+        self.method = check_method(method)
+        self.url = url
+        self.headers = checked_headers(headers)
+        self.idempotent = is_idempotent(self.method, self.headers, idempotent)
+        self.statuses = retry_statuses_of(retry_statuses)
+        self.policy = build_policy(max_retries, backoff, max_backoff, deadline)
+        self.replayable = True
+        if fields:
+            self.replayable = is_replayable(fields.get("data"), fields.get("content"))
+        if fields or max_bytes is not None:
+            check_call(max_bytes, (fields or {}).get("params"))
+        if delay:
+            check_delay(delay)
+        if on_retry is not None and not callable(on_retry):
+            raise InvalidRequestError(
+                f"on_retry of type {type(on_retry).__name__} cannot be called: pass a function of "
+                "one RetryDetails"
+            )
+        self.fields = fields
+        self.delay = delay
+        self.deadline = deadline
+        self.max_bytes = max_bytes
+        self.on_retry = on_retry
+        self.attempts = 1
+
+    @property
+    def safe_url(self) -> str:
+        """The URL without its secrets."""
+        return sanitize_url(str(self.url))
+
+    def failure_of(self, error: Exception) -> Failure:
+        """Return what a failure of the network means; each half knows its library's errors."""
+        raise NotImplementedError
+
+    def lost(self, error: Exception) -> Exception:
+        """Return what to raise when the answer was lost after the request may have been sent."""
+        if self.idempotent:
+            return error
+        return self.outcome_unknown(self.method, self.url, error)
+
+    def judged(self, error: Exception) -> Exception:
+        """Return what to raise for a failure of the network."""
+        if self.idempotent:
+            return error
+        if self.failure_of(error) is Failure.OUTCOME_UNKNOWN or self._moved_on(error):
+            return self.outcome_unknown(self.method, self.url, error)
+        return error
+
+    def too_late(self) -> DeadlineExceeded:
+        """Return the error for a deadline that passed."""
+        return self.deadline_exceeded(
+            f"{self.method} {self.safe_url} was not done within deadline={self.deadline:g} s, "
+            "retries included: allow more time, or fewer or shorter attempts"
+        )
+
+    def should_retry(self, error: Exception) -> bool | float:
+        """Judge a failed attempt for the retry loop."""
+        if not self.replayable or isinstance(error, HttpError):
+            return False
+        status = _status_of(error)
+        if status is not None:
+            if not self.idempotent and self._moved_on(error):
+                return False  # it ran, and was answered by a redirect
+            return status_verdict(
+                status,
+                statuses=self.statuses,
+                idempotent=self.idempotent,
+                retry_after=getattr(error, "retry_after", None),
+            )
+        failure = self.failure_of(error)
+        return failure is Failure.NOT_SENT or (
+            failure is Failure.OUTCOME_UNKNOWN and self.idempotent
+        )
+
+    def _moved_on(self, error: Exception) -> bool:
+        """Whether the request was answered by a redirect, and what failed is the next one."""
+        try:
+            request = getattr(error, "request", None)
+        except RuntimeError:  # httpx, when nobody said which request it was
+            return False
+        response = getattr(error, "response", None)
+        request = request or getattr(response, "request", None)
+        method = getattr(request, "method", None)
+        return method is not None and method != self.method
+
+    def note_retry(self, details: RetryDetails) -> Any:
+        """Log that an attempt failed and another follows; return what `on_retry` returned."""
+        self.attempts += 1
+        error = details.error
+        status = _status_of(error)
+        kind = type(error).__name__
+        why = status or f"{kind}: {redact_secrets(str(error))}"
+        url = self.safe_url
+        self.logger.warning(
+            "%s %s: attempt %d failed (%s), the next in %.2f s",
+            self.method,
+            url,
+            details.attempt,
+            why,
+            details.wait,
+            extra={
+                "method": self.method,
+                "url": url,
+                "attempt": details.attempt,
+                "status": status,
+                "wait": details.wait,
+                "error": kind,
+                **trace_fields(),
+            },
+        )
+        return None if self.on_retry is None else self.on_retry(details)
+
+    def note_failure(self, error: Exception) -> None:
+        """Log, once, that the call failed for good, as 0.7 did; note the URL on the error."""
+        url = self.safe_url
+        add_note(error, f"while requesting {url}")
+        if isinstance(error, (ValueError, httpx.InvalidURL)):
+            return  # an argument that cannot be sent; nothing was
+        self.logger.error(
+            "Fetch failed",
+            extra={
+                "method": self.method,
+                "url": url,
+                "attempts": self.attempts,
+                "status": _status_of(error),
+                "error": type(error).__name__,
+                **trace_fields(),
+            },
+            exc_info=error,
+        )
+
+
+def _status_of(error: BaseException) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
