@@ -1,0 +1,398 @@
+"""The table of odd answers: what a server sends, what is made of it, and why others differ.
+
+`want` is what every way of `infra_core.http` makes of an answer: `ok(body)`, `ok(body, text)`
+where the text is not the body in UTF-8, a status, or an error. Where curl, requests or httpx end
+elsewhere, `curl=`, `requests=` and `httpx=` hold the reason.
+"""
+
+from __future__ import annotations
+
+import gzip as _gzip
+import zlib
+from dataclasses import dataclass, field
+
+import backports.zstd
+import brotli
+
+FAILS = "error"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One answer.
+
+    Attributes:
+        name: Unique.
+        raw: What is sent, byte for byte; the connection stays open when `closes` is False.
+        want: See the module.
+        closes: Whether the server closes the connection after it.
+        more: Answers to other paths below this one's, for redirects.
+        why: Reasons by program.
+    """
+
+    name: str
+    raw: bytes
+    want: tuple[object, ...]
+    closes: bool = False
+    more: dict[str, bytes] = field(default_factory=dict)
+    why: dict[str, str] = field(default_factory=dict)
+
+
+CASES: list[Case] = []
+BODY = b"whole text"
+
+
+def ok(body: bytes = BODY, text: str | None = None) -> tuple[object, ...]:
+    """A success with this body, and this text."""
+    return ("ok", body, body.decode("utf-8") if text is None else text)
+
+
+def failed() -> tuple[object, ...]:
+    """An error other than that of a status."""
+    return (FAILS,)
+
+
+def status(code: int) -> tuple[object, ...]:
+    """The error of a status."""
+    return ("status", code)
+
+
+def answer(
+    body: bytes = BODY, *lines: bytes, first: bytes = b"HTTP/1.1 200 OK", length: bool = True
+) -> bytes:
+    """A message with these header lines, and its length unless told otherwise."""
+    rest = [b"Content-Length: %d" % len(body)] if length else []
+    return b"\r\n".join([first, *lines, *rest, b"", body])
+
+
+def add(
+    name: str,
+    raw: bytes,
+    want: tuple[object, ...],
+    *,
+    closes: bool = False,
+    more: dict[str, bytes] | None = None,
+    **why: str,
+) -> None:
+    """Put a case into the table."""
+    CASES.append(Case(name, raw, want, closes, more or {}, why))
+
+
+def coded(body: bytes, *names: bytes) -> bytes:
+    """A message whose body has these content codings, each on a line."""
+    return answer(body, *(b"Content-Encoding: " + name for name in names))
+
+
+def chunked(body: bytes, *lines: bytes) -> bytes:
+    """A message with this body after `Transfer-Encoding: chunked`."""
+    return answer(body, b"Transfer-Encoding: chunked", *lines, length=False)
+
+
+def page(body: bytes, kind: bytes | None) -> bytes:
+    """A message of this Content-Type."""
+    return answer(body, *([] if kind is None else [b"Content-Type: " + kind]))
+
+
+def redirect(location: bytes | None, code: int = 302, body: bytes = b"") -> bytes:
+    """A redirect."""
+    lines = [] if location is None else [b"Location: " + location]
+    return answer(body, *lines, first=b"HTTP/1.1 %d X" % code)
+
+
+# --- statuses ---------------------------------------------------------------------------------
+
+LENIENT = "takes an answer below 400 for a success"
+for code in (200, 201, 203, 206, 226, 299):
+    add(f"status {code}", answer(first=b"HTTP/1.1 %d X" % code), ok())
+add("status 204", b"HTTP/1.1 204 No Content\r\n\r\n", ok(b""))
+add("status 204 with length 0", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", ok(b""))
+add("status 205", answer(b"", first=b"HTTP/1.1 205 X"), ok(b""))
+add(
+    "206 of the whole file",
+    answer(BODY, b"Content-Range: bytes 0-9/10", first=b"HTTP/1.1 206 Partial Content"),
+    ok(),
+)
+for code in (300, 304, 305, 306, 399):
+    raw = answer(b"" if code == 304 else BODY, first=b"HTTP/1.1 %d X" % code)
+    add(f"status {code}", raw, status(code))
+for code in (301, 302, 303, 307, 308):
+    add(f"status {code} without Location", redirect(None, code), status(code))
+add("status 302 with a blank Location", redirect(b"  "), status(302))
+for code in (300, 304):
+    add(
+        f"status {code} with a Location",
+        redirect(b"/next", code),
+        status(code),
+        more={"/next": answer()},
+        curl="follows a Location of any 3xx",
+    )
+for code in (400, 401, 404, 407, 410, 418, 451, 499, 500, 503, 511, 599, 600, 999):
+    add(f"status {code}", answer(b"no", first=b"HTTP/1.1 %d X" % code), status(code))
+add("status without reason", answer(first=b"HTTP/1.1 200"), ok())
+add("status with blank reason", answer(first=b"HTTP/1.1 200 "), ok())
+add("reason beyond ASCII", answer(first=b"HTTP/1.1 200 \xc3\x9cber \xfc"), ok())
+add("status of two digits", answer(first=b"HTTP/1.1 20 OK"), failed())
+add("status of four digits", answer(first=b"HTTP/1.1 2000 OK"), failed())
+add("status that is no number", answer(first=b"HTTP/1.1 abc OK"), failed())
+add("HTTP/1.0", answer(first=b"HTTP/1.0 200 OK"), ok(), closes=True)
+add("HTTP/1.0 without length", answer(first=b"HTTP/1.0 200 OK", length=False), ok(), closes=True)
+add("other protocol", answer(first=b"ICY 200 OK"), failed(), closes=True)
+add("HTTP/0.9", b"whole text\n", failed(), closes=True)
+add("nothing", b"", failed(), closes=True)
+add("half a head", b"HTTP/1.1 200 OK\r\nContent-Le", failed(), closes=True)
+
+# --- interim answers ----------------------------------------------------------------------------
+
+for code in (100, 102, 103, 199):
+    interim = b"HTTP/1.1 %d X\r\nLink: </a.css>; rel=preload\r\n\r\n" % code
+    add(f"interim {code}", interim + answer(), ok())
+add("interim five times", b"HTTP/1.1 103 X\r\n\r\n" * 5 + answer(), ok())
+add("interim with a length", b"HTTP/1.1 102 X\r\nContent-Length: 0\r\n\r\n" + answer(), ok())
+add("interim and no answer", b"HTTP/1.1 100 Continue\r\n\r\n", failed(), closes=True)
+add(
+    "switching protocols",
+    b"HTTP/1.1 101 X\r\nUpgrade: x\r\n\r\n" + answer(),
+    status(101),
+    closes=True,
+)
+
+# --- framing --------------------------------------------------------------------------------------
+
+two = b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\nContent-Length: %b\r\n\r\n" + BODY
+one = b"HTTP/1.1 200 OK\r\nContent-Length: %b\r\n\r\n" + BODY
+add("length twice, equal", two % (b"10", b"10"), ok())
+add("length as a list", one % b"10, 10", ok())
+add("length twice, different", two % (b"10", b"5"), failed(), closes=True)
+add("length negative", one % b"-1", failed(), closes=True)
+add("length with sign", one % b"+10", failed(), closes=True)
+add("length of no digit", one % "²".encode("latin-1"), failed(), closes=True)
+add("length of letters", one % b"abc", failed(), closes=True)
+add("length of 5,000 digits", one % (b"9" * 5000), failed(), closes=True)
+add("length with spaces", one % b" 10 ", ok())
+add("length with zeros", one % b"00010", ok())
+add("length above the body", one % b"11", failed(), closes=True)
+add("length below the body", one % b"5", ok(b"whole"))
+add("no length, closed", answer(length=False), ok(), closes=True)
+add("chunked", chunked(b"5\r\nwhole\r\n5\r\n text\r\n0\r\n\r\n"), ok())
+add("chunked, capitals and zeros", chunked(b"000A\r\nwhole text\r\n0000\r\n\r\n"), ok())
+add("chunk extensions", chunked(b'A;a=b;c="d"\r\nwhole text\r\n0;x\r\n\r\n'), ok())
+add("chunked with trailers", chunked(b"A\r\nwhole text\r\n0\r\nX-Sum: 1\r\nY: 2\r\n\r\n"), ok())
+add("chunked, cut in a chunk", chunked(b"A\r\nwhole"), failed(), closes=True)
+add("chunked, cut after a chunk", chunked(b"A\r\nwhole text\r\n"), failed(), closes=True)
+add("chunk size of no number", chunked(b"xyz\r\nwhole text\r\n0\r\n\r\n"), failed(), closes=True)
+add("chunk size negative", chunked(b"-1\r\nwhole text\r\n0\r\n\r\n"), failed(), closes=True)
+add("chunk size of 5,000 digits", chunked(b"f" * 5000 + b"\r\nwhole"), failed(), closes=True)
+add("chunk size empty", chunked(b"\r\nwhole text\r\n0\r\n\r\n"), failed(), closes=True)
+add("chunk longer than its size", chunked(b"5\r\nwhole text\r\n0\r\n\r\n"), failed(), closes=True)
+add(
+    "chunked beside a length",
+    chunked(b"A\r\nwhole text\r\n0\r\n\r\n", b"Content-Length: 3"),
+    ok(),
+    closes=True,
+)
+add(
+    "Chunked in capitals",
+    answer(b"A\r\nwhole text\r\n0\r\n\r\n", b"Transfer-Encoding: Chunked", length=False),
+    ok(),
+)
+
+# --- content codings ------------------------------------------------------------------------------
+
+GZ = _gzip.compress(BODY)
+
+
+def _bare(data: bytes) -> bytes:
+    maker = zlib.compressobj(wbits=-15)
+    return maker.compress(data) + maker.flush()
+
+
+WHOLE = "gives out what it has, or what it cannot decode, as if it were the text"
+for name in (b"gzip", b"x-gzip", b"GZIP", b'"gzip"'):
+    add(f"coding {name.decode()}", coded(GZ, name), ok())
+add("coding deflate", coded(zlib.compress(BODY), b"deflate"), ok())
+add("coding deflate, bare", coded(_bare(BODY), b"deflate"), ok())
+add("coding br", coded(brotli.compress(BODY), b"br"), ok())
+add("coding zstd", coded(backports.zstd.compress(BODY), b"zstd"), ok())
+add("codings in one line", coded(_gzip.compress(zlib.compress(BODY)), b"deflate, gzip"), ok())
+add("codings in two lines", coded(_gzip.compress(zlib.compress(BODY)), b"deflate", b"gzip"), ok())
+members = _gzip.compress(BODY[:3]) + _gzip.compress(b"") + _gzip.compress(BODY[3:])
+add("gzip in members", coded(members, b"gzip"), ok())
+add("gzip with zeros after it", coded(GZ + bytes(700), b"gzip"), ok())
+add("gzip with text after it", coded(GZ + b"more", b"gzip"), failed())
+add("gzip cut short", coded(GZ[:-12], b"gzip"), failed())
+add("gzip without its trailer", coded(GZ[:-8], b"gzip"), failed())
+add("gzip with a wrong trailer", coded(GZ[:-1] + b"x", b"gzip"), failed())
+add("gzip that is plain text", coded(BODY, b"gzip"), failed())
+add("gzip of nothing", coded(b"", b"gzip"), ok(b""))
+add("deflate cut short", coded(zlib.compress(BODY)[:-3], b"deflate"), failed())
+add("br cut short", coded(brotli.compress(BODY)[:-2], b"br"), failed())
+add("zstd cut short", coded(backports.zstd.compress(BODY)[:-2], b"zstd"), failed())
+add(
+    "gzip in chunks",
+    chunked(b"%x\r\n" % len(GZ) + GZ + b"\r\n0\r\n\r\n", b"Content-Encoding: gzip"),
+    ok(),
+)
+add("gzip without length", answer(GZ, b"Content-Encoding: gzip", length=False), ok(), closes=True)
+for name in (b"identity", b"utf-8", b"none", b"binary", b"aws-chunked", b"x-unheard-of", b""):
+    add(f"coding {name.decode() or 'blank'}", coded(BODY, name), ok())
+add("coding utf-8 beside gzip", coded(GZ, b"utf-8, gzip"), ok())
+add("coding compress", coded(b"\x1f\x9d\x90whole", b"compress"), failed())
+
+# --- redirects ------------------------------------------------------------------------------------
+
+TARGET = {"/next": answer()}
+for code in (301, 302, 303, 307, 308):
+    add(f"redirect {code}", redirect(b"/next", code), ok(), more=TARGET)
+add("redirect with a body", redirect(b"/next", body=b"gone" * 1000), ok(), more=TARGET)
+add("redirect, relative", redirect(b"next"), ok(), more=TARGET)
+add("redirect with dots", redirect(b"./x/../next"), ok(), more=TARGET)
+add("redirect to a query", redirect(b"?a=1"), ok(), more={"/here?a=1": answer()})
+add("redirect with a fragment", redirect(b"/next#top"), ok(), more=TARGET)
+add("redirect in Latin-1", redirect(b"/caf\xe9"), ok(), more={"/caf%E9": answer()})
+add("redirect in UTF-8", redirect("/龍".encode()), ok(), more={"/%E9%BE%8D": answer()})
+add("redirect to a query in Latin-1", redirect(b"/a?q=\xfc"), ok(), more={"/a?q=%FC": answer()})
+add("redirect, encoded already", redirect(b"/caf%E9"), ok(), more={"/caf%E9": answer()})
+add("redirect with a space", redirect(b"/a b"), ok(), more={"/a%20b": answer()})
+add("redirect with a percent sign", redirect(b"/100%"), ok(), more={"/100%": answer()})
+add("redirect with brackets", redirect(b"/a[1]|{b}"), ok(), more={"/a[1]%7C%7Bb%7D": answer()})
+add("redirect to itself", redirect(b"/here"), failed())
+add("redirect to no host", redirect(b"http:///x"), failed())
+add("redirect to another scheme", redirect(b"ftp://127.0.0.1/x"), failed())
+add("redirect to a file", redirect(b"file:///etc/hostname"), failed())
+add("redirect to a bad port", redirect(b"http://127.0.0.1:99999/"), failed())
+add("redirect to a bad host", redirect(b"http://a..b/"), failed())
+add(
+    "redirect twice named",
+    answer(b"", b"Location: /next", b"Location: /next", first=b"HTTP/1.1 302 X"),
+    ok(),
+    more=TARGET,
+)
+add(
+    "redirect to an error",
+    redirect(b"/next"),
+    status(404),
+    more={"/next": answer(b"no", first=b"HTTP/1.1 404 X")},
+)
+add(
+    "redirect with a damaged body",
+    answer(b"xx", b"Location: /next", b"Content-Encoding: gzip", first=b"HTTP/1.1 302 X"),
+    ok(),
+    more=TARGET,
+)
+add(
+    "redirect, then interim",
+    redirect(b"/next"),
+    ok(),
+    more={"/next": b"HTTP/1.1 103 X\r\n\r\n" + answer()},
+)
+
+# --- text -----------------------------------------------------------------------------------------
+
+TEXT = "<p>grüße</p>"
+META = "<meta charset='%s'>" + TEXT
+UTF8 = (META % "utf-8").encode()
+add("text in UTF-8", page(TEXT.encode(), b"text/html; charset=utf-8"), ok(TEXT.encode()))
+add("text without charset", page(TEXT.encode(), b"text/html"), ok(TEXT.encode()))
+add("text without type", page(TEXT.encode(), None), ok(TEXT.encode()))
+add(
+    "text in windows-1252",
+    page(TEXT.encode("cp1252"), b"text/html"),
+    ok(TEXT.encode("cp1252"), TEXT),
+)
+add(
+    "text that is called Latin-1", page(b"\x80", b"text/html; charset=iso-8859-1"), ok(b"\x80", "€")
+)
+add(
+    "text with a mark",
+    page(b"\xef\xbb\xbf" + TEXT.encode(), b"text/html"),
+    ok(b"\xef\xbb\xbf" + TEXT.encode(), TEXT),
+)
+add(
+    "text in UTF-16 with a mark",
+    page(TEXT.encode("utf-16"), b"text/plain"),
+    ok(TEXT.encode("utf-16"), TEXT),
+)
+add(
+    "text in UTF-16BE",
+    page(TEXT.encode("utf-16-be"), b"text/html; charset=utf-16be"),
+    ok(TEXT.encode("utf-16-be"), TEXT),
+)
+latin2 = META % "iso-8859-2"
+add(
+    "text with meta",
+    page(latin2.encode("iso-8859-2"), b"text/html"),
+    ok(latin2.encode("iso-8859-2"), latin2),
+)
+xml = "<?xml version='1.0' encoding='iso-8859-5'?><a>Ж</a>"
+add(
+    "text with an XML declaration",
+    page(xml.encode("iso-8859-5"), b"application/xml"),
+    ok(xml.encode("iso-8859-5"), xml),
+)
+add(
+    "text with charset before meta",
+    page(latin2.encode(), b"text/html; charset=utf-8"),
+    ok(latin2.encode()),
+)
+for label in (b"undefined", b"hex", b"idna", b"base64", b"rot13", b"nonsense", b"", b"\xff"):
+    kind = b"text/html; charset=" + label
+    add(f"charset {label.decode('latin-1') or 'blank'}", page(UTF8, kind), ok(UTF8))
+add(
+    "charset in quotes",
+    page("Ж".encode("koi8-r"), b'text/html; charset="koi8-r"'),
+    ok("Ж".encode("koi8-r"), "Ж"),
+)
+add(
+    "charset gb2312",
+    page("①".encode("gb18030"), b"text/html; charset=gb2312"),
+    ok("①".encode("gb18030"), "①"),
+)
+add(
+    "charset shift_jis",
+    page("①".encode("cp932"), b"text/html; charset=Shift_JIS"),
+    ok("①".encode("cp932"), "①"),
+)
+add(
+    "UTF-8 with damaged bytes",
+    page(b"a\xffb", b"text/plain; charset=utf-8"),
+    ok(b"a\xffb", "a\ufffdb"),
+)
+
+# --- headers --------------------------------------------------------------------------------------
+
+add("150 header lines", answer(BODY, *(b"X-%d: v" % i for i in range(150))), ok())
+add("header of 30,000 bytes", answer(BODY, b"X-Long: " + b"a" * 30_000), ok())
+add("header beyond ASCII", answer(BODY, b"X-A: \xfc\xe9\xff", b'ETag: "\xfc"'), ok())
+add("header with ESC", answer(BODY, b"X-A: \x1b[2J", b'ETag: "\x1b"'), ok())
+add("header without value", answer(BODY, b"X-A:", b"X-B: "), ok())
+add(
+    "header twice",
+    answer(BODY, b"X-A: 1", b"x-a: 2", b"Content-Type: text/a", b"Content-Type: text/b"),
+    ok(),
+)
+add("header without colon", answer(BODY, b"nonsense"), failed(), closes=True)
+add("header with a space in its name", answer(BODY, b"X A: 1"), failed(), closes=True)
+add("header with a space before the colon", answer(BODY, b"X-A : 1"), failed(), closes=True)
+add("header without name", answer(BODY, b": 1"), failed(), closes=True)
+add("header folded", answer(BODY, b"X-A: 1\r\n 2"), ok())
+add("header with NUL", answer(BODY, b"X-A: a\0b"), failed(), closes=True)
+add("header with a bare CR", answer(BODY, b"X-A: a\rb"), failed(), closes=True)
+add("line ends without CR", answer().replace(b"\r\n", b"\n"), ok(), closes=True)
+add(
+    "100 cookies",
+    answer(BODY, *(b"Set-Cookie: c%d=v; Path=/nowhere" % i for i in range(100))),
+    ok(),
+)
+add("cookie beyond ASCII", answer(BODY, b"Set-Cookie: \xfc=\xe9; Path=/nowhere"), ok())
+add(
+    "Retry-After of 5,000 digits",
+    answer(b"no", b"Retry-After: " + b"9" * 5000, first=b"HTTP/1.1 503 X"),
+    status(503),
+)
+add(
+    "digest of nonsense",
+    answer(BODY, b"Digest: md5=???, \xfc", b"Content-MD5: \xff", b"Repr-Digest: x"),
+    ok(),
+)
+add("bytes before the answer", b"\r\n\r\n" + answer(), failed(), closes=True)
+add("bytes after the answer", answer() + b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother", ok())
