@@ -339,8 +339,8 @@ def test_large_listing_is_streamed(make: Make, tmp_path: Path) -> None:
     pages: list[int] = []
 
     async def read() -> None:
-        assert client._wire is not None
-        listed = _blobs.list_pages(client._wire, "", page_size=10)
+        assert client._service is not None
+        listed = _blobs.list_pages(client._service, "", page_size=10)
         pages.extend([len(page) async for page in listed])
         await client.aclose()
 
@@ -368,9 +368,9 @@ def put_hostile(client: AzureStorageClient, names: list[str]) -> None:
     from infra_core.azure.storage._upload import upload_bytes
 
     async def put() -> None:
-        assert client._wire is not None
+        assert client._service is not None
         for name in names:
-            await upload_bytes(client._wire, b"x", f"p/{name}")
+            await upload_bytes(client._service, b"x", f"p/{name}")
         await client.aclose()
 
     asyncio.run(put())

@@ -108,7 +108,7 @@ def test_journal_is_its_owners_alone(journal: Journal) -> None:
 def test_tree_is_replaced_by_its_failures(journal: Journal, tmp_path: Path) -> None:
     """In one transaction, so that a crash leaves the one or the others."""
     number = journal.enter("tree", "run", path=tmp_path)
-    journal.replace_tree(number, [("run/a", tmp_path / "a", OSError("full"))])
+    journal.replace_tree(number, [("run/a", tmp_path / "a", OSError("full"), False)])
     (entry,) = journal.pending()
     assert (entry.kind, entry.blob, entry.path) == ("file", "run/a", tmp_path / "a")
     journal.close()

@@ -26,15 +26,15 @@ from infra_core.azure.storage._config import resolve_config
 from infra_core.azure.storage._download import download_blob
 from infra_core.azure.storage._errors import request_error
 from infra_core.azure.storage._names import unsafe_reason
+from infra_core.azure.storage._service import BlobService, Response
 from infra_core.azure.storage._tree_run import TreeRun
 from infra_core.azure.storage._tree_types import FileOutcome, TreeRules
 from infra_core.azure.storage._upload import upload_path
-from infra_core.azure.storage._wire import BlobWire, Reply
 
 CONNECTION = "AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a"
 
 
-class MemoryWire(BlobWire):
+class MemoryService(BlobService):
     """A container in memory behind the one method through which all requests go."""
 
     def __init__(self, **options: Any) -> None:
@@ -63,26 +63,26 @@ class MemoryWire(BlobWire):
         headers: Mapping[str, str] | None = None,
         body: bytes | bytearray | memoryview | None = None,
         expect: int = 0,
-    ) -> Reply:
+    ) -> Response:
         await asyncio.sleep(0)
         self.requests.append((method, name))
         params, headers = params or {}, headers or {}
         if name is None:
-            return Reply(200, {}, self.listing(params.get("prefix", "")))
+            return Response(200, {}, self.listing(params.get("prefix", "")))
         if params.get("comp") == "block":
             self.blocks[params["blockid"]] = bytes(body or b"")
-            return Reply(201, {}, b"")
+            return Response(201, {}, b"")
         self.check(name, headers, method, operation)
         if method == "DELETE":
             del self.blobs[name]
-            return Reply(202, {}, b"")
+            return Response(202, {}, b"")
         if method == "PUT":
             data = bytes(body or b"")
             if params.get("comp") == "blocklist":
                 ids = data.decode().split("<Latest>")[1:]
                 data = b"".join(self.blocks[part.partition("<")[0]] for part in ids)
             self.put(name, data)
-            return Reply(201, {"ETag": self.etags[name]}, b"")
+            return Response(201, {"ETag": self.etags[name]}, b"")
         return self.get(method, name, headers, operation)
 
     def check(self, name: str, headers: Mapping[str, str], method: str, operation: str) -> None:
@@ -94,19 +94,19 @@ class MemoryWire(BlobWire):
         if method != "PUT" and name not in self.blobs:
             raise request_error(404, "BlobNotFound", "", blob=name, operation=operation)
 
-    def get(self, method: str, name: str, headers: Mapping[str, str], operation: str) -> Reply:
+    def get(self, method: str, name: str, headers: Mapping[str, str], operation: str) -> Response:
         data = self.blobs[name]
         md5 = base64.b64encode(hashlib.md5(data).digest()).decode()
         found = {"ETag": self.etags[name], "Content-Length": str(len(data)), "Content-MD5": md5}
         if method == "HEAD" or "x-ms-range" not in headers:
-            return Reply(200, found, b"" if method == "HEAD" else data)
+            return Response(200, found, b"" if method == "HEAD" else data)
         if not data:
             raise request_error(416, "InvalidRange", "", blob=name, operation=operation)
         start, end = map(int, headers["x-ms-range"].removeprefix("bytes=").split("-"))
         part = data[start : end + 1]
         found["Content-Range"] = f"bytes {start}-{start + len(part) - 1}/{len(data)}"
         found["x-ms-blob-content-md5"] = md5
-        return Reply(206, found, part)
+        return Response(206, found, part)
 
     def listing(self, prefix: str) -> bytes:
         items = "".join(
@@ -121,12 +121,18 @@ class MemoryWire(BlobWire):
 
 
 def run(
-    wire: MemoryWire, direction: Any, root: Path, prefix: str = "", **rules: Any
+    service: MemoryService, direction: Any, root: Path, prefix: str = "", **rules: Any
 ) -> tuple[TreeReport, list[FileOutcome]]:
     outcomes: list[FileOutcome] = []
     dry = rules.pop("dry_run", False)
     tree = TreeRun(
-        wire, direction, root, prefix, TreeRules(**rules), dry_run=dry, on_outcome=outcomes.append
+        service,
+        direction,
+        root,
+        prefix,
+        TreeRules(**rules),
+        dry_run=dry,
+        on_outcome=outcomes.append,
     )
     return asyncio.run(tree.run()), sorted(outcomes, key=lambda o: (o.name, o.action))
 
@@ -163,12 +169,12 @@ def test_what_went_up_comes_down_the_same(tree: dict[str, bytes]) -> None:
         root, target = Path(folder, "a"), Path(folder, "b")
         root.mkdir()
         files = write(root, tree)
-        wire = MemoryWire(block_size=1024)
-        report, _ = run(wire, "up", root, "p/")
+        service = MemoryService(block_size=1024)
+        report, _ = run(service, "up", root, "p/")
         assert report.transferred == len(files)
-        assert run(wire, "up", root, "p/")[0].skipped == len(files)
+        assert run(service, "up", root, "p/")[0].skipped == len(files)
         try:
-            run(wire, "down", target, "p/")
+            run(service, "down", target, "p/")
         except UnsafeNamesError as error:  # names that differ only in case
             assert error.names
             assert not target.exists()
@@ -193,18 +199,18 @@ def test_plan_and_run_are_one(
         root = Path(folder, "a")
         root.mkdir()
         write(root, here)
-        wire = MemoryWire(block_size=1024)
+        service = MemoryService(block_size=1024)
         for name, content in there.items():
-            wire.put(name, content)
-        before, blobs = files_of(root), dict(wire.blobs)
-        _, planned = run(wire, way, root, dry_run=True, **rules)
-        assert (files_of(root), wire.blobs) == (before, blobs)
-        report, done = run(wire, way, root, **rules)
+            service.put(name, content)
+        before, blobs = files_of(root), dict(service.blobs)
+        _, planned = run(service, way, root, dry_run=True, **rules)
+        assert (files_of(root), service.blobs) == (before, blobs)
+        report, done = run(service, way, root, **rules)
         if report.failed:  # a folder stands where a file shall be, or the other way round
             return
         assert done == planned
         if delete and way == "up" and report.files and report.ok:
-            wanted = {name for name in wire.blobs if not (rules["exclude"] and unplain(name))}
+            wanted = {name for name in service.blobs if not (rules["exclude"] and unplain(name))}
             assert wanted <= files_of(root).keys() | {""}
 
 
@@ -221,90 +227,91 @@ def test_no_container_writes_outside_the_target(blobs: dict[str, bytes]) -> None
     """Hostile names are rejected one by one; what is written lies in the target."""
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder, "deep", "target")
-        wire = MemoryWire()
+        service = MemoryService()
         for name, content in blobs.items():
-            wire.put("p/" + name, content)
-        report, _ = run(wire, "down", target, "p/", on_unsafe="skip")
+            service.put("p/" + name, content)
+        report, _ = run(service, "down", target, "p/", on_unsafe="skip")
         everything = {p for p in Path(folder).rglob("*") if p.is_file()}
         assert all(p.is_relative_to(target) for p in everything)
         for path in everything:
             assert unsafe_reason(path.relative_to(target).as_posix()) is None
         if report.rejected:
             with pytest.raises(UnsafeNamesError):
-                run(wire, "down", Path(folder, "other"), "p/")
+                run(service, "down", Path(folder, "other"), "p/")
             assert not Path(folder, "other").exists()
 
 
 def test_backslash_in_a_blob_name_is_refused(tmp_path: Path) -> None:
     """Azurite never holds one, Azure may."""
-    wire = MemoryWire()
-    wire.put("a\\..\\b", b"x")
+    service = MemoryService()
+    service.put("a\\..\\b", b"x")
     with pytest.raises(UnsafeNamesError, match="backslash"):
-        run(wire, "down", tmp_path / "t")
+        run(service, "down", tmp_path / "t")
 
 
 def test_file_that_changes_while_blocks_are_read_is_not_stored(tmp_path: Path) -> None:
     """Half of the old and half of the new file would be neither."""
     path = tmp_path / "big"
     path.write_bytes(b"a" * 5000)
-    wire = MemoryWire(block_size=1024)
+    service = MemoryService(block_size=1024)
 
     async def go() -> None:
-        await upload_path(wire, path, "big", on_bytes=lambda _: os.utime(path, (1, 1)))
+        await upload_path(service, path, "big", on_bytes=lambda _: os.utime(path, (1, 1)))
 
     with pytest.raises(LocalFileChangedError, match="upload it again"):
         asyncio.run(go())
-    assert "big" not in wire.blobs
+    assert "big" not in service.blobs
 
 
 def test_local_change_during_a_download_is_kept(tmp_path: Path) -> None:
     """With if-unchanged, what somebody wrote meanwhile is not overwritten."""
     (tmp_path / "a").write_bytes(b"old")
-    wire = MemoryWire()
-    wire.put("a", b"longer")
-    whole = wire.get
+    service = MemoryService()
+    service.put("a", b"longer")
+    whole = service.get
 
-    def meddle(*args: Any) -> Reply:
+    def meddle(*args: Any) -> Response:
         (tmp_path / "a").write_bytes(b"somebody's")
         return whole(*args)
 
-    setattr(wire, "get", meddle)  # noqa: B010 - a method, replaced for once
-    report, outcomes = run(wire, "down", tmp_path, overwrite="if-unchanged")
+    setattr(service, "get", meddle)  # noqa: B010 - a method, replaced for once
+    report, outcomes = run(service, "down", tmp_path, overwrite="if-unchanged")
     assert report.failed == 1
     assert isinstance(outcomes[0].error, LocalFileChangedError)
     assert (tmp_path / "a").read_bytes() == b"somebody's"
 
 
-class Forgetful(MemoryWire):
+class Forgetful(MemoryService):
     """A service that stores no hash, and may not know how to hash a range either."""
 
-    def get(self, method: str, name: str, headers: Mapping[str, str], operation: str) -> Reply:
-        reply = super().get(method, name, headers, operation)
+    def get(self, method: str, name: str, headers: Mapping[str, str], operation: str) -> Response:
+        response = super().get(method, name, headers, operation)
         stored = ("Content-MD5", "x-ms-blob-content-md5")
-        return reply._replace(headers={k: v for k, v in reply.headers.items() if k not in stored})
+        left = {k: v for k, v in response.headers.items() if k not in stored}
+        return response._replace(headers=left)
 
 
 def test_service_that_hashes_no_ranges_is_asked_once_only(tmp_path: Path) -> None:
     """Then the length is all that there is to check, and nothing is fetched twice for it."""
-    wire = Forgetful(block_size=1024)
-    wire.put("a", os.urandom(3000))
-    wire.put("b", os.urandom(3000))
+    service = Forgetful(block_size=1024)
+    service.put("a", os.urandom(3000))
+    service.put("b", os.urandom(3000))
     for name in "ab":
-        asyncio.run(download_blob(wire, name, tmp_path / name))
-        assert (tmp_path / name).read_bytes() == wire.blobs[name]
-    assert [name for _, name in wire.requests] == ["a"] * 4 + ["b"] * 3
+        asyncio.run(download_blob(service, name, tmp_path / name))
+        assert (tmp_path / name).read_bytes() == service.blobs[name]
+    assert [name for _, name in service.requests] == ["a"] * 4 + ["b"] * 3
 
 
 def test_cancelled_download_leaves_no_partial_file(tmp_path: Path) -> None:
     """0.7 left its temporary files behind."""
-    wire = MemoryWire(block_size=1024)
-    wire.put("big", os.urandom(100_000))
+    service = MemoryService(block_size=1024)
+    service.put("big", os.urandom(100_000))
 
     async def go() -> None:
         def stop(count: int) -> None:
             task.cancel()
 
-        task = asyncio.create_task(download_blob(wire, "big", tmp_path / "big", on_bytes=stop))
+        task = asyncio.create_task(download_blob(service, "big", tmp_path / "big", on_bytes=stop))
         with pytest.raises(asyncio.CancelledError):
             await task
 
@@ -328,22 +335,22 @@ def test_folder_of_any_size_is_walked_whole(
     assert sorted(walked) == sorted(expected)
     small = [name for name in walked if name.startswith("small/")]
     assert small == sorted(small)
-    wire = MemoryWire()
-    wire.put("small/00", b"")
-    report, _ = run(wire, "down", tmp_path, delete=True)
+    service = MemoryService()
+    service.put("small/00", b"")
+    report, _ = run(service, "down", tmp_path, delete=True)
     assert report.deleted == len(expected) - 1
     assert files_of(tmp_path) == {"small/00": b""}
 
 
 def test_many_unsafe_names_are_told_one_by_one(tmp_path: Path) -> None:
     """All of them to the hook, the first hundred in the error, the first thousand in the report."""
-    wire = MemoryWire()
+    service = MemoryService()
     for number in range(1100):
-        wire.put(f"bad\\{number:04}", b"x")
+        service.put(f"bad\\{number:04}", b"x")
     with pytest.raises(UnsafeNamesError, match="and 1090 more") as raised:
-        run(wire, "down", tmp_path / "t")
+        run(service, "down", tmp_path / "t")
     assert len(raised.value.names) == 100
-    report, outcomes = run(wire, "down", tmp_path / "t", on_unsafe="skip")
+    report, outcomes = run(service, "down", tmp_path / "t", on_unsafe="skip")
     assert (report.rejected, len(outcomes), len(report.problems)) == (1100, 1100, 1000)
 
 

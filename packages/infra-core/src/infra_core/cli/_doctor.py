@@ -105,7 +105,11 @@ def examine(env: Mapping[str, str], prefix: str | None, *, timeout: float) -> It
 
 def look_at_storage(env: Mapping[str, str], prefix: str | None) -> Check:
     """The container that files are mirrored to."""
-    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
+    from infra_core.azure.storage import (
+        AzureStorageClient,
+        AzureStorageSettings,
+        StorageAccessError,
+    )
 
     stem = f"{prefix}_" if prefix else ""
     if not any(env.get(f"{stem}AZURE_STORAGE_{name}", "").strip() for name in STORAGE_VARIABLES):
@@ -119,6 +123,11 @@ def look_at_storage(env: Mapping[str, str], prefix: str | None) -> Check:
     client = AzureStorageClient.from_settings(settings, "strict", base_path=Path())
     try:
         first = next(iter(client.iter_tree(Path())), None)
+    except StorageAccessError as error:
+        if not error.by_permission:
+            raise
+        found = "accepts this token, which may not list it: blobs could not be looked at"
+        return Check("storage", "ok", f"container {settings.container!r}, mode {mode}: {found}")
     finally:
         client.close()
     found = "answers" if first else "no blobs yet (a missing container is made on first upload)"

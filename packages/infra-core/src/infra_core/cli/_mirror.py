@@ -35,6 +35,8 @@ AZURE_STORAGE_BLOB_PREFIX; `--base` names another folder that names are relative
   infra-core mirror list runs/nightly-42             the blobs of a folder
   infra-core mirror pending                          uploads that failed and wait in the journal
   infra-core mirror pending --flush                  try them again now
+  infra-core mirror pending --flush --refused        and what the service refused for good
+  infra-core mirror pending --forget                 drop from the journal what it refused
 
 Files of equal size and MD5 are skipped. Names that would leave the folder (`..`, absolute, with
 backslashes, through symbolic links, equal but for case) are refused before anything is touched;
@@ -53,6 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_mirror_verb(verbs, "list", "the blobs of a folder")
     pending = add_mirror_verb(verbs, "pending", "uploads that wait in the journal", folder=False)
     pending.add_argument("--flush", action="store_true", help="upload them now")
+    pending.add_argument(
+        "--refused", action="store_true", help="with --flush: also what was refused for good"
+    )
+    pending.add_argument(
+        "--forget", action="store_true", help="drop what was refused for good; the files stay"
+    )
 
 
 def add_mirror_verb(
@@ -88,7 +96,9 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
         help="what makes two files equal, so that they are skipped (hash)",
     )
     parser.add_argument(
-        "--delete", action="store_true", help="delete at the destination what the source lacks"
+        "--delete",
+        action="store_true",
+        help="delete at the destination what the source lacks (blobs with their snapshots)",
     )
     parser.add_argument(
         "--skip-unsafe", action="store_true", help="leave unsafe names out instead of stopping"
@@ -212,12 +222,14 @@ def print_report(report: "TreeReport", *, as_json: bool) -> None:
     ]
     if as_json:
         size = {"bytes_transferred": report.bytes_transferred, "seconds": report.seconds}
-        print_json(counts | size | {"problems": problems})
+        print_json(counts | size | {"problems": problems, "notes": report.notes})
         return
     for name, count in counts.items():
         if count or name in {"files", "transferred", "failed"}:
             print(f"{name:>12}  {count}")
     print(f"{'bytes':>12}  {human_size(report.bytes_transferred)} in {report.seconds:.2f} s")
+    for note in report.notes:
+        print(f"{'note':>12}  {note}")
     for item in problems[:SHOWN_PROBLEMS]:
         print(f"{item['action']:>12}  {item['name']}: {item['problem']}")
     if (more := len(problems) - SHOWN_PROBLEMS) > 0:
@@ -241,24 +253,48 @@ def iterate(client: "AzureStorageClient", options: argparse.Namespace) -> Any:
 
 
 def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
-    """Print the uploads that wait in the journal, or try them again."""
+    """Print the uploads that wait in the journal, try them again, or forget what was refused."""
+    if options.refused and not options.flush:
+        raise CommandError("--refused says what --flush sends; give --flush as well")
+    if options.forget:
+        count = checked(client.forget_refused)
+        print_json({"forgotten": count}) if options.json else print(f"forgotten {count}")
+        return exit_codes.OK
     if options.flush:
-        report = checked(client.flush_pending)
+        report = checked(lambda: client.flush_pending(refused=options.refused))
         counts = dataclasses.asdict(report)
         if options.json:
             print_json(counts)
         else:
             print("  ".join(f"{name} {count}" for name, count in counts.items()))
-        return exit_codes.FAILED if report.failed else exit_codes.OK
+        left = report.failed or any(entry.refused for entry in client.pending_uploads())
+        return exit_codes.FAILED if left else exit_codes.OK
     entries = client.pending_uploads()
     if options.json:
         shown = [
-            {"blob": entry.blob, "kind": entry.kind, "path": str(entry.path), "error": entry.error}
+            {
+                "blob": entry.blob,
+                "kind": entry.kind,
+                "path": str(entry.path),
+                "refused": entry.refused,
+                "error": entry.error,
+            }
             for entry in entries
         ]
         print_json(shown)
         return exit_codes.OK
-    rows = ([entry.kind, entry.blob, str(entry.path or ""), entry.error or ""] for entry in entries)
-    print_rows(make_console(), ["kind", "blob", "path", "last error"], rows)
-    print(f"{plural(len(entries), 'pending upload')}")
+    rows = (
+        [
+            "refused" if entry.refused else "pending",
+            entry.kind,
+            entry.blob,
+            str(entry.path or ""),
+            entry.error or "",
+        ]
+        for entry in entries
+    )
+    print_rows(make_console(), ["state", "kind", "blob", "path", "last error"], rows)
+    refused = sum(entry.refused for entry in entries)
+    more = f", {refused} refused for good" if refused else ""
+    print(f"{plural(len(entries) - refused, 'pending upload')}{more}")
     return exit_codes.OK

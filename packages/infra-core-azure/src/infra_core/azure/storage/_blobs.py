@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -12,10 +12,21 @@ from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
 from ._errors import BlobConflictError, BlobNotFoundError, StorageError, StorageRequestError
-from ._wire import BlobWire
+from ._service import BlobService
 
-__all__ = ["BlobInfo", "create_container", "delete_blob", "list_pages", "list_relative", "look_at"]
+__all__ = [
+    "BlobInfo",
+    "create_container",
+    "delete_blob",
+    "get_properties",
+    "is_folder",
+    "list_pages",
+    "list_relative",
+]
 
+RESOURCE_TYPE = "x-ms-resource-type"
+_META = "x-ms-meta-"
+_FOLDER_MARKS = ("hdi_isfolder", "asv_isfolder")
 PAGE = 5000  # most that the service gives at a time
 # Characters that XML cannot hold. The service encodes them; Azurite sends them as they are.
 _ILLEGAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|&#(x[0-9a-fA-F]{1,6}|[0-9]{1,7});")
@@ -32,6 +43,12 @@ class BlobInfo:
         etag: Changes with each write.
         content_type: Media type stored with it.
         last_modified: When it was written, UTC.
+        blob_type: `BlockBlob`, `AppendBlob` or `PageBlob`.
+        cache_control: `Cache-Control` that it is served with.
+        content_encoding: `Content-Encoding` that it is served with.
+        content_language: `Content-Language` that it is served with.
+        content_disposition: `Content-Disposition` that it is served with.
+        metadata: Names, in lower case, and values.
     """
 
     name: str
@@ -40,6 +57,12 @@ class BlobInfo:
     etag: str = ""
     content_type: str = ""
     last_modified: datetime | None = None
+    blob_type: str = ""
+    cache_control: str = ""
+    content_encoding: str = ""
+    content_language: str = ""
+    content_disposition: str = ""
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def info_from_headers(name: str, headers: Mapping[str, str], *, with_time: bool = True) -> BlobInfo:
@@ -57,6 +80,31 @@ def info_from_headers(name: str, headers: Mapping[str, str], *, with_time: bool 
         headers.get("ETag", ""),
         headers.get("Content-Type", ""),
         _parse_time(headers.get("Last-Modified")) if with_time else None,
+        headers.get("x-ms-blob-type", ""),
+        headers.get("Cache-Control", ""),
+        headers.get("Content-Encoding", ""),
+        headers.get("Content-Language", ""),
+        headers.get("Content-Disposition", ""),
+        {
+            key[len(_META) :].lower(): value
+            for key, value in headers.items()
+            if key[: len(_META)].lower() == _META
+        },
+    )
+
+
+def is_folder(metadata: Mapping[str, str], resource_type: str) -> bool:
+    """Whether a blob stands for a folder and not for a file.
+
+    Accounts with a hierarchical namespace say so by a property; Hadoop's drivers (`wasb`, `abfs`)
+    and the tools that learned from them by metadata, in any case.
+
+    Args:
+        metadata: Names in lower case.
+        resource_type: `x-ms-resource-type`, or `ResourceType` of a listing.
+    """
+    return resource_type.lower() == "directory" or any(
+        metadata.get(name, "").lower() == "true" for name in _FOLDER_MARKS
     )
 
 
@@ -81,36 +129,37 @@ def _parse_time(text: str | None) -> datetime | None:
         return None
 
 
-async def look_at(wire: BlobWire, name: str) -> BlobInfo | None:
-    """The properties of a blob, `None` when there is none.
+async def get_properties(service: BlobService, name: str) -> BlobInfo | None:
+    """The properties of a blob, `None` when there is none, or it stands for a folder.
 
     Raises:
         StorageError: The service refuses or does not answer.
     """
     try:
-        reply = await wire.send("HEAD", name, "look-up")
+        response = await service.send("HEAD", name, "look-up")
     except BlobNotFoundError:
         return None
-    return info_from_headers(name, reply.headers)
+    info = info_from_headers(name, response.headers)
+    return None if is_folder(info.metadata, response.headers.get(RESOURCE_TYPE, "")) else info
 
 
-async def list_blocks(wire: BlobWire, name: str) -> list[str]:
+async def list_blocks(service: BlobService, name: str) -> list[str]:
     """The ids of the blocks that a blob is made of, in order.
 
     Raises:
         StorageError: The service refuses or does not answer.
     """
     params = {"blocklisttype": "committed", "comp": "blocklist"}
-    reply = await wire.send("GET", name, "look-up", params=params)
-    tree = ET.fromstring(reply.body)  # noqa: S314 - expat resolves no entities
+    response = await service.send("GET", name, "look-up", params=params)
+    tree = ET.fromstring(response.body)  # noqa: S314 - expat resolves no entities
     return [block.text or "" for block in tree.iterfind("CommittedBlocks/Block/Name")]
 
 
-async def delete_blob(wire: BlobWire, name: str, *, etag: str | None = None) -> bool:
+async def delete_blob(service: BlobService, name: str, *, etag: str | None = None) -> bool:
     """Delete a blob; a blob that is gone already is no error.
 
     Args:
-        wire: Where.
+        service: Where.
         name: Which.
         etag: Only if it still has this ETag.
 
@@ -124,20 +173,20 @@ async def delete_blob(wire: BlobWire, name: str, *, etag: str | None = None) -> 
     if etag:
         headers["If-Match"] = etag
     try:
-        await wire.send("DELETE", name, "deletion", headers=headers)
+        await service.send("DELETE", name, "deletion", headers=headers)
     except BlobNotFoundError:
         return False
     return True
 
 
-async def create_container(wire: BlobWire) -> bool:
+async def create_container(service: BlobService) -> bool:
     """Make the container, unless somebody else was faster or we may not.
 
     Returns:
         Whether there is one now; False when we are refused.
     """
     try:
-        await wire.send("PUT", None, "creation", params={"restype": "container"})
+        await service.send("PUT", None, "creation", params={"restype": "container"})
     except BlobConflictError as error:
         if error.code == "ContainerBeingDeleted":
             raise
@@ -149,12 +198,12 @@ async def create_container(wire: BlobWire) -> bool:
 
 
 async def list_pages(
-    wire: BlobWire, prefix: str, *, page_size: int = PAGE
+    service: BlobService, prefix: str, *, page_size: int = PAGE
 ) -> AsyncIterator[list[BlobInfo]]:
     """Blobs whose names begin with `prefix`, page by page, names in full.
 
-    Markers of directories (empty blobs whose name ends in a slash, or that carry the metadata of
-    the hierarchical namespace) are left out. A container that does not exist lists nothing.
+    What stands for a folder (see `is_folder`, and empty blobs whose name ends in a slash) is left
+    out. A container that does not exist lists nothing.
     """
     marker = ""
     while True:
@@ -169,19 +218,19 @@ async def list_pages(
         if marker:
             params["marker"] = marker
         try:
-            reply = await wire.send("GET", None, "listing", params=params, expect=4 << 20)
+            response = await service.send("GET", None, "listing", params=params, expect=4 << 20)
         except BlobNotFoundError:
             return
-        blobs, marker = parse_page(reply.body)
+        blobs, marker = parse_page(response.body)
         if blobs:
             yield blobs
         if not marker:
             return
 
 
-async def list_relative(wire: BlobWire, prefix: str) -> AsyncIterator[list[BlobInfo]]:
+async def list_relative(service: BlobService, prefix: str) -> AsyncIterator[list[BlobInfo]]:
     """Pages of a tree, names relative to its prefix."""
-    async for page in list_pages(wire, prefix):
+    async for page in list_pages(service, prefix):
         yield [replace(blob, name=blob.name[len(prefix) :]) for blob in page]
 
 
@@ -216,9 +265,8 @@ def parse_page(content: bytes) -> tuple[list[BlobInfo], str]:
         name = unquote(named.text) if named.get("Encoded") == "true" else named.text
         found = {child.tag: child.text or "" for child in parts.get("Properties", ())}
         size = int(found.get("Content-Length", "0"))
-        marks = {child.tag: child.text or "" for child in parts.get("Metadata", ())}
-        folder = marks.get("hdi_isfolder", "").lower() == "true"
-        if folder or (name.endswith("/") and size == 0):
+        metadata = {child.tag.lower(): child.text or "" for child in parts.get("Metadata", ())}
+        if is_folder(metadata, found.get("ResourceType", "")) or (name[-1] == "/" and not size):
             continue
         etag = found.get("Etag") or found.get("ETag") or ""
         blobs.append(
@@ -229,6 +277,12 @@ def parse_page(content: bytes) -> tuple[list[BlobInfo], str]:
                 etag if etag.startswith(('"', "W/")) or not etag else f'"{etag}"',
                 found.get("Content-Type", ""),
                 _parse_time(found.get("Last-Modified")),
+                found.get("BlobType", ""),
+                found.get("Cache-Control", ""),
+                found.get("Content-Encoding", ""),
+                found.get("Content-Language", ""),
+                found.get("Content-Disposition", ""),
+                metadata,
             )
         )
     return blobs, tree.findtext("NextMarker") or ""

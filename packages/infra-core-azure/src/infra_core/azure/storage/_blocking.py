@@ -1,15 +1,17 @@
 """Synchronous methods over asynchronous ones, on the one background loop."""
 
 import asyncio
+import functools
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from infra_core.runtime import in_background_loop, run_sync
 
-__all__ = ["run_blocking"]
+__all__ = ["blocking", "run_blocking"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -26,3 +28,22 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
     run = asyncio.run if in_background_loop() else partial(run_sync, what=what)
     with ThreadPoolExecutor(1, thread_name_prefix="infra-core-blocking") as pool:
         return pool.submit(lambda: run(make())).result()
+
+
+def blocking(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """The synchronous twin of a method whose name ends in `_async`, with the same parameters.
+
+    A subclass that overrides the asynchronous method has changed both.
+    """
+    name = method.__name__
+    own = name.removesuffix("_async")
+
+    @functools.wraps(method)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        bound: Callable[..., Coroutine[Any, Any, T]] = getattr(args[0], name)
+        return run_blocking(lambda: bound(*args[1:], **kwargs), f"{own}()")
+
+    call.__name__ = own
+    call.__qualname__ = method.__qualname__.removesuffix("_async")
+    call.__doc__ = f"See `{name}`."
+    return call

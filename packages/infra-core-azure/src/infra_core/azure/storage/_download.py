@@ -9,16 +9,17 @@ from infra_core.fs import AtomicFile
 from infra_core.runtime import RetryDetails, retry_async
 
 from ._batch_writer import BatchWriter
-from ._blobs import BlobInfo, decode_md5, info_from_headers
+from ._blobs import RESOURCE_TYPE, BlobInfo, decode_md5, info_from_headers, is_folder
 from ._errors import (
     BlobConflictError,
     BlobNotFoundError,
     IntegrityError,
     StorageRequestError,
     StorageTimeoutError,
+    request_error,
 )
+from ._service import BlobService, Response
 from ._upload import new_md5, new_md5_of
-from ._wire import BlobWire, Reply
 
 __all__ = ["download_blob"]
 
@@ -30,7 +31,7 @@ _MAX_HASHED = 4 << 20
 
 
 async def download_blob(
-    wire: BlobWire,
+    service: BlobService,
     name: str,
     path: Path,
     *,
@@ -46,7 +47,7 @@ async def download_blob(
     start.
 
     Args:
-        wire: Where from.
+        service: Where from.
         name: Name of the blob.
         path: The file; see `AtomicFile` for temporary names, permissions and durability.
         known: What a listing said, which saves asking for the size.
@@ -65,7 +66,7 @@ async def download_blob(
 
     async def attempt() -> BlobInfo | None:
         return await _download_once(
-            wire,
+            service,
             name,
             path,
             known if tries == 1 else None,
@@ -79,12 +80,12 @@ async def download_blob(
     def told(details: RetryDetails) -> None:
         nonlocal tries
         tries += 1
-        wire.log_retry(details, name, "download")
+        service.log_retry(details, name, "download")
 
     try:
         return await retry_async(
             attempt,
-            policy=wire.config.options.retry_policy,
+            policy=service.config.options.retry_policy,
             should_retry=_starts_over,
             on_retry=told,
         )
@@ -93,16 +94,18 @@ async def download_blob(
     except StorageTimeoutError:  # the deadline of a single request
         raise
     except TimeoutError as error:
-        raise wire.late(error, name, "download") from error
+        raise service.late(error, name, "download") from error
 
 
 def _starts_over(error: Exception) -> bool:
     """Single requests are retried below; here only what makes the whole file worthless."""
-    return isinstance(error, (IntegrityError, BlobConflictError))
+    if isinstance(error, BlobConflictError):  # replaced since its first range: If-Match says so
+        return error.status == 412 and error.code in ("ConditionNotMet", "")
+    return isinstance(error, IntegrityError)
 
 
 async def _download_once(
-    wire: BlobWire,
+    service: BlobService,
     name: str,
     path: Path,
     known: BlobInfo | None,
@@ -110,7 +113,7 @@ async def _download_once(
     before_commit: Callable[[], None] | None,
     on_bytes: Callable[[int], None] | None,
 ) -> BlobInfo | None:
-    first, info = await _first_part(wire, name, known)
+    first, info = await _first_part(service, name, known)
     if len(first) == info.size:
         await writer.write(
             path,
@@ -123,7 +126,7 @@ async def _download_once(
         return info
     file = await asyncio.to_thread(AtomicFile, path)
     # Of a blob without MD5 each range has been hashed already.
-    md5 = new_md5() if info.md5 is not None and wire.config.options.block_md5 else None
+    md5 = new_md5() if info.md5 is not None and service.config.options.block_md5 else None
 
     async def take(part: bytes) -> None:
         work: list[Awaitable[object]] = [asyncio.to_thread(file.write, part)]
@@ -135,7 +138,7 @@ async def _download_once(
 
     try:
         await take(first)
-        async for part in _ranges(wire, info, len(first)):
+        async for part in _ranges(service, info, len(first)):
             await take(part)
         _check(info, file.size, md5.digest() if md5 is not None else None)
         if before_commit is not None:
@@ -146,62 +149,66 @@ async def _download_once(
     return info
 
 
-async def _first_part(wire: BlobWire, name: str, known: BlobInfo | None) -> tuple[bytes, BlobInfo]:
+async def _first_part(
+    service: BlobService, name: str, known: BlobInfo | None
+) -> tuple[bytes, BlobInfo]:
     """The whole blob if it fits a block, else its first block."""
-    step = wire.config.options.block_size
+    step = service.config.options.block_size
     headers: dict[str, str] = {}
     if known is not None:
-        step, headers = _step(wire, known)
+        step, headers = _step(service, known)
         if known.etag:
             headers["If-Match"] = known.etag
     if known is None or known.size > step or _HASHED in headers:
         headers["x-ms-range"] = f"bytes=0-{step - 1}"
     try:
-        reply = await wire.send(
+        response = await service.send(
             "GET", name, "download", headers=headers, expect=step if known is None else known.size
         )
     except StorageRequestError as error:
         if error.status != 416:  # an empty blob has no ranges
             raise
-        reply = await wire.send("GET", name, "download")
-    info = info_from_headers(name, reply.headers, with_time=False)
-    if reply.status == 206:
-        if known is None and _HASHED in _step(wire, info)[1]:
-            return await _first_part(wire, name, info)  # again, now with what verifies it
-        await _check_range(wire, reply, info, 0, min(step, info.size), _HASHED in headers)
-    elif len(reply.body) != info.size:
+        response = await service.send("GET", name, "download")
+    info = info_from_headers(name, response.headers, with_time=False)
+    if is_folder(info.metadata, response.headers.get(RESOURCE_TYPE, "")):
+        raise request_error(404, "BlobNotFound", "it is a folder", blob=name, operation="download")
+    if response.status == 206:
+        if known is None and _HASHED in _step(service, info)[1]:
+            return await _first_part(service, name, info)  # again, now with what verifies it
+        await _check_range(service, response, info, 0, min(step, info.size), _HASHED in headers)
+    elif len(response.body) != info.size:
         raise IntegrityError(
-            f"download of {name!r} brought {len(reply.body)} bytes of {info.size}",
+            f"download of {name!r} brought {len(response.body)} bytes of {info.size}",
             blob=name,
             operation="download",
             remedy="run it again; if it happens every time, look at the proxies in between",
         )
-    return reply.body, info
+    return response.body, info
 
 
-def _step(wire: BlobWire, info: BlobInfo) -> tuple[int, dict[str, str]]:
+def _step(service: BlobService, info: BlobInfo) -> tuple[int, dict[str, str]]:
     """How much of a blob to fetch at a time, and the headers for that.
 
     Of a blob that is stored without MD5 the service hashes each range by itself.
     """
-    step = wire.config.options.block_size
-    hashed = wire.hashes_ranges and (info.size <= step or wire.config.options.block_md5)
+    step = service.config.options.block_size
+    hashed = service.hashes_ranges and (info.size <= step or service.config.options.block_md5)
     if info.md5 is not None or not info.size or not hashed:
         return step, {}
     return min(step, _MAX_HASHED), {_HASHED: "true"}
 
 
-async def _ranges(wire: BlobWire, info: BlobInfo, start: int) -> AsyncIterator[bytes]:
+async def _ranges(service: BlobService, info: BlobInfo, start: int) -> AsyncIterator[bytes]:
     """The rest of a blob in order, several ranges under way, all of the version of `info`."""
-    step, headers = _step(wire, info)
+    step, headers = _step(service, info)
     if info.etag:
         headers["If-Match"] = info.etag
     under_way: deque[asyncio.Task[bytes]] = deque()
     try:
         while start < info.size or under_way:
-            while start < info.size and len(under_way) < wire.config.options.block_concurrency:
+            while start < info.size and len(under_way) < service.config.options.block_concurrency:
                 end = min(start + step, info.size)
-                under_way.append(asyncio.create_task(_range(wire, info, start, end, headers)))
+                under_way.append(asyncio.create_task(_range(service, info, start, end, headers)))
                 start = end
             yield await under_way[0]
             under_way.popleft()
@@ -212,34 +219,34 @@ async def _ranges(wire: BlobWire, info: BlobInfo, start: int) -> AsyncIterator[b
 
 
 async def _range(
-    wire: BlobWire, info: BlobInfo, start: int, end: int, headers: dict[str, str]
+    service: BlobService, info: BlobInfo, start: int, end: int, headers: dict[str, str]
 ) -> bytes:
     headers = {**headers, "x-ms-range": f"bytes={start}-{end - 1}"}
-    reply = await wire.send("GET", info.name, "download", headers=headers, expect=end - start)
-    await _check_range(wire, reply, info, start, end, _HASHED in headers)
-    return reply.body
+    response = await service.send("GET", info.name, "download", headers=headers, expect=end - start)
+    await _check_range(service, response, info, start, end, _HASHED in headers)
+    return response.body
 
 
 async def _check_range(
-    wire: BlobWire, reply: Reply, info: BlobInfo, start: int, end: int, hashed: bool
+    service: BlobService, response: Response, info: BlobInfo, start: int, end: int, hashed: bool
 ) -> None:
     expected = f"bytes {start}-{end - 1}/{info.size}"
-    actual = reply.headers.get("Content-Range", "no range")
-    if reply.status != 206 or actual != expected or len(reply.body) != end - start:
+    actual = response.headers.get("Content-Range", "no range")
+    if response.status != 206 or actual != expected or len(response.body) != end - start:
         raise IntegrityError(
             f"download of {info.name!r} asked for {expected} and got {actual} with "
-            f"{len(reply.body)} bytes",
+            f"{len(response.body)} bytes",
             blob=info.name,
             operation="download",
             remedy="a proxy in between may be at fault: try without it (NO_PROXY)",
         )
     if not hashed:
         return
-    told = decode_md5(reply.headers.get("Content-MD5"))
+    told = decode_md5(response.headers.get("Content-MD5"))
     if told is None:
-        wire.hashes_ranges = False  # a service that does not know the header: length must do
+        service.hashes_ranges = False  # a service that does not know the header: length must do
         return
-    md5 = await asyncio.to_thread(new_md5_of, reply.body)
+    md5 = await asyncio.to_thread(new_md5_of, response.body)
     if md5 != told:
         raise IntegrityError(
             f"download of {info.name!r} brought {expected} with MD5 {md5.hex()}, where the service "

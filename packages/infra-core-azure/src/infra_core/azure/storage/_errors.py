@@ -33,6 +33,7 @@ from azure.core.exceptions import (
 )
 
 from ..exceptions import AzureServiceError
+from ._refusals import CONDITIONS, LIMITS_OF_A_TOKEN, REMEDIES, is_permanent
 
 if TYPE_CHECKING:
     from ._tree_types import TreeReport
@@ -105,7 +106,10 @@ class StorageRequestError(StorageError, HttpResponseError):
         code: The service's error code, such as `ContainerNotFound`.
         request_id: What the service calls the request, for support.
         retry_after: Seconds that the service asked to wait, if it did.
+        permanent: Whether the same request will be refused for ever, as far as the answer tells.
     """
+
+    permanent = False
 
     def __init__(
         self,
@@ -138,12 +142,17 @@ class BlobConflictError(StorageRequestError, ResourceExistsError):
 
     @property
     def by_condition(self) -> bool:
-        """Whether `overwrite` forbids it; other conflicts, such as a lease, may pass."""
-        return self.code in _CONDITIONS
+        """Whether `overwrite` forbids it; other conflicts have other reasons, such as a lease."""
+        return self.code in CONDITIONS
 
 
 class StorageAccessError(StorageRequestError, ClientAuthenticationError):
-    """The service does not let us: wrong key, expired SAS, missing role."""
+    """The service does not allow it: wrong key, expired SAS token, missing role or permission."""
+
+    @property
+    def by_permission(self) -> bool:
+        """Whether the credential is accepted, and only this operation is beyond it."""
+        return self.code in LIMITS_OF_A_TOKEN
 
 
 class StorageConnectionError(StorageError, ServiceRequestError):
@@ -221,19 +230,6 @@ class TreeTransferError(StorageError):
         self.report = report
 
 
-# How the service says that a condition of ours was not met; nothing from a proxy without manners.
-_CONDITIONS = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet", ""})
-_REMEDIES = {
-    "ContainerNotFound": "create the container or let this identity create it",
-    "BlobNotFound": "check the name and the prefix",
-    "ContainerBeingDeleted": "wait until it is gone, about 30 seconds, or use another name",
-    "InvalidBlobType": "the name belongs to an append or page blob; delete it or use another name",
-    "LeaseIdMissing": "somebody holds a lease on it; release it, or wait until it ends",
-    "BlobImmutableDueToPolicy": "the container keeps its blobs unchanged; use another name",
-    "AccountIsDisabled": "enable the account, or use another",
-}
-
-
 def request_error(
     status: int,
     code: str,
@@ -244,13 +240,14 @@ def request_error(
     request_id: str = "",
     retry_after: float | None = None,
     access: str = "check key, SAS token or role, and whether they have expired",
+    by_role: bool = False,
 ) -> StorageRequestError:
     """The error of the class that fits a status, with the remedy where there is one.
 
-    `access` is the remedy for what we are not let do.
+    `access` is the remedy for what is not allowed; for `by_role` see `is_permanent`.
     """
     kind = StorageRequestError
-    remedy = _REMEDIES.get(code, "")
+    remedy = REMEDIES.get(code, "")
     if status == 404:
         kind = BlobNotFoundError
         remedy = remedy or "check the account, the container and the name"
@@ -259,15 +256,18 @@ def request_error(
         remedy = remedy or access
     elif status in (409, 412):
         kind = BlobConflictError
-        if code in _CONDITIONS:
+        if code in CONDITIONS:
             remedy = "look at the blob and upload again, or pass overwrite='always'"
+        remedy = remedy or "look the code up in Azure's documentation; waiting does not help"
     elif status < 400:
         remedy = "check that the endpoint is a blob service: one answers by itself, this elsewhere"
     elif status in (408, 429) or status >= 500:
         asked = "" if retry_after is None else f" in {retry_after:g} s"
         remedy = f"the service is busy or down: try again{asked or ' later'}, with more retries"
+    elif not remedy:
+        remedy = "this request will be refused again: look the code up in Azure's documentation"
     said = f"{code or 'no error code'}{': ' + text if text else ''}"
-    return kind(
+    error = kind(
         f"{operation} of {blob!r} failed with status {status} ({said})",
         status=status,
         code=code,
@@ -277,6 +277,8 @@ def request_error(
         retry_after=retry_after,
         remedy=remedy,
     )
+    error.permanent = is_permanent(status, code, by_role=by_role)
+    return error
 
 
 def describe(error: BaseException, operation: str, name: str) -> str:

@@ -3,7 +3,11 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
 
 from infra_core.runtime import redact_secrets
 
@@ -12,14 +16,19 @@ from ._errors import (
     BlobConflictError,
     JournalError,
     StorageConnectionError,
+    StorageRequestError,
     UnsafeNamesError,
     describe,
 )
 from ._journal import Journal, PendingUpload
+from ._names import tree_prefix
+from ._properties import StoredProperties
+from ._service import BlobService
+from ._tree_run import replay_tree
+from ._tree_types import TreeReport
 from ._upload import upload_bytes, upload_path
-from ._wire import BlobWire
 
-__all__ = ["FlushReport", "flush_journal", "may_pass"]
+__all__ = ["FlushReport", "fail_files_of_tree", "fate_of", "flush_journal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +39,9 @@ class FlushReport:
         uploaded: Entries whose bytes are in the container now.
         failed: Entries that stay for the next time.
         missing: Entries dropped since their local file is gone.
-        refused: Entries dropped since they must not overwrite what is in the container.
+        refused: Entries that can never pass: those that must not overwrite what is in the
+            container leave the journal, those that the service refuses for good stay in it, and
+            are not sent again.
     """
 
     uploaded: int = 0
@@ -39,26 +50,31 @@ class FlushReport:
     refused: int = 0
 
 
-async def flush_journal(wire: BlobWire, journal: Journal, log: logging.Logger) -> FlushReport:
+async def flush_journal(
+    service: BlobService, journal: Journal, log: logging.Logger, *, refused: bool = False
+) -> FlushReport:
     """Upload every entry that no live process is at work on, several at a time, oldest first.
 
     When as many in a row as there are requests in flight met no service, the rest is left for the
-    next time.
+    next time. What was refused for good is sent again only with `refused`.
     """
     counts = dict.fromkeys(("uploaded", "failed", "missing", "refused"), 0)
     cut_off = 0
 
     async def one(entry: PendingUpload) -> None:
         nonlocal cut_off
-        if cut_off >= wire.config.options.concurrency:
+        if cut_off >= service.config.options.concurrency:
             counts["failed"] += 1
         elif await asyncio.to_thread(journal.claim, entry.id):
-            outcome, error = await _flush_entry(wire, journal, entry, log)
+            outcome, error = await _flush_entry(service, journal, entry, log)
             counts[outcome] += 1
             cut_off = cut_off + 1 if isinstance(error, StorageConnectionError) else 0
 
-    await for_each(journal.pages(trees=False), one, wire.config.options.concurrency)
-    await for_each(journal.pages(trees=True), one, 1)  # they bring their own concurrency
+    which = None if refused else False
+    width = service.config.options.concurrency
+    await for_each(journal.pages(trees=False, refused=which), one, width)
+    # trees bring their own concurrency
+    await for_each(journal.pages(trees=True, refused=which), one, 1)
     report = FlushReport(**counts)
     if report != FlushReport():
         log.info("flushed %s: %s", journal.path, counts, extra={"journal": str(journal.path)})
@@ -66,10 +82,12 @@ async def flush_journal(wire: BlobWire, journal: Journal, log: logging.Logger) -
 
 
 async def _flush_entry(
-    wire: BlobWire, journal: Journal, entry: PendingUpload, log: logging.Logger
+    service: BlobService, journal: Journal, entry: PendingUpload, log: logging.Logger
 ) -> tuple[str, Exception | None]:
     try:
-        await _upload(wire, journal, entry)
+        if entry.kind == "tree" and entry.path is not None:
+            return await _flush_tree(service, journal, entry, entry.path)
+        await _upload(service, journal, entry)
     except FileNotFoundError as error:
         log.warning(
             "%s is gone, so it cannot be uploaded as %r any more and leaves the journal",
@@ -81,20 +99,23 @@ async def _flush_entry(
         return "missing", error
     except Exception as error:  # noqa: BLE001 - one entry does not stop the others
         told = redact_secrets(describe(error, "upload", entry.blob))
-        if is_refusal(error):
-            log.warning(
-                "given up, %r leaves the journal: %s", entry.blob, told,
-                extra={"blob_name": entry.blob},
-            )  # fmt: skip
+        extra = {"blob_name": entry.blob, "attempt": entry.attempts + 1}
+        fate = fate_of(error)
+        if fate == "dropped":
+            log.warning("given up, %r leaves the journal: %s", entry.blob, told, extra=extra)
             await asyncio.to_thread(journal.settle, entry.id)
+            return "refused", error
+        refused = fate == "refused"
+        await asyncio.to_thread(partial(journal.fail, entry.id, error, refused=refused))
+        if refused:
+            log.error("refused for good, and not sent again: %s", told, extra=extra)
             return "refused", error
         log.warning(
             "kept for the next flush_pending(), failed %d times: %s",
             entry.attempts + 1,
             told,
-            extra={"blob_name": entry.blob, "attempt": entry.attempts + 1},
+            extra=extra,
         )
-        await asyncio.to_thread(journal.fail, entry.id, error)
         return "failed", error
     except BaseException as error:
         with contextlib.suppress(JournalError):
@@ -104,35 +125,87 @@ async def _flush_entry(
     return "uploaded", None
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether an upload must not be made up for: `overwrite` or its name forbids it."""
-    if isinstance(error, BlobConflictError):
-        return error.by_condition
-    return isinstance(error, UnsafeNamesError)
+async def _flush_tree(
+    service: BlobService, journal: Journal, entry: PendingUpload, root: Path
+) -> tuple[str, Exception | None]:
+    report = await replay_tree(service, root, entry.blob, entry.details)
+    pending = await asyncio.to_thread(
+        fail_files_of_tree, journal, entry.id, report, root, entry.blob, entry.details
+    )
+    errors = [outcome.error for outcome in report.problems if outcome.error is not None]
+    outcome = "failed" if pending else "refused" if errors else "uploaded"
+    return outcome, errors[0] if errors else None
 
 
-def may_pass(error: BaseException) -> bool:
-    """Whether an upload that failed of this is to be made up for: all but what never can."""
-    hopeless = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-    return not isinstance(error, hopeless) and not is_refusal(error)
+def fate_of(error: BaseException) -> Literal["pending", "refused", "dropped"]:
+    """What becomes of an upload that failed of this.
+
+    Returns:
+        `pending`: it may pass, and is made up for. `refused`: the service will never take it, and
+        it stays listed. `dropped`: `overwrite` or its name forbids it, or there is no such file.
+    """
+    if isinstance(error, BlobConflictError) and error.by_condition:
+        return "dropped"
+    hopeless = (FileNotFoundError, IsADirectoryError, NotADirectoryError, UnsafeNamesError)
+    if isinstance(error, hopeless):
+        return "dropped"
+    if isinstance(error, StorageRequestError) and error.permanent:
+        return "refused"
+    return "pending"
 
 
-async def _upload(wire: BlobWire, journal: Journal, entry: PendingUpload) -> None:
+def fail_files_of_tree(
+    journal: Journal,
+    number: int,
+    report: TreeReport,
+    root: Path,
+    name: str,
+    details: Mapping[str, Any],
+) -> int:
+    """Put what failed of a tree into the place of its entry, or drop that when nothing did.
+
+    Returns:
+        How many uploads stay pending.
+    """
+    failed = [
+        (outcome.name, outcome.error, fate_of(outcome.error))
+        for outcome in report.problems
+        if outcome.error is not None
+    ]
+    pending = [error for _, error, fate in failed if fate == "pending"]
+    if len(failed) < report.failed:  # too many to list: keep the tree
+        journal.fail(number, (pending or [failed[0][1]])[0], refused=not pending)
+        return len(pending)
+    prefix = tree_prefix(name)
+    journal.replace_tree(
+        number,
+        [
+            (prefix + path, root / path, error, fate == "refused")
+            for path, error, fate in failed
+            if fate != "dropped"
+        ],
+        overwrite=details.get("overwrite", "always"),
+        details=StoredProperties.load(details).dump(),
+    )
+    return len(pending)
+
+
+async def _upload(service: BlobService, journal: Journal, entry: PendingUpload) -> None:
+    properties = StoredProperties.load(entry.details)
     if entry.kind == "bytes":
         data = await asyncio.to_thread(journal.data, entry.id)
-        await upload_bytes(wire, data, entry.blob, content_type=entry.content_type)
+        await upload_bytes(
+            service, data, entry.blob, content_type=entry.content_type, properties=properties
+        )
     elif entry.path is None:
         raise FileNotFoundError(entry.blob)
-    elif entry.kind == "tree":
-        from ._tree_run import replay_tree
-
-        await replay_tree(wire, entry.path, entry.blob)
     else:
         await upload_path(
-            wire,
+            service,
             entry.path,
             entry.blob,
             content_type=entry.content_type,
             overwrite=entry.overwrite,
             etag=entry.etag,
+            properties=properties,
         )

@@ -1,27 +1,30 @@
 """What could not be uploaded yet, on disk: written before the upload, removed after it.
 
 Whatever ends the process in between, each artifact is in the container or in here. Entries hold
-where a file lies (or, for text that has no file, its bytes) and which blob it shall become.
+where a file lies (or, for text that has no file, its bytes) and which blob it shall become. What
+the service refuses for good stays as `refused`, with the cause: listed, and not sent again unless
+that is asked for.
 """
 
 import contextlib
 import hashlib
+import json
 import os
 import sqlite3
 import sys
 import tempfile
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from infra_core.runtime import clock, redact_secrets
 
 from ._config import _AzureStorageConfig
 from ._errors import JournalError
-from ._upload import Overwrite
+from ._options import Overwrite
 
 __all__ = ["Journal", "PendingUpload", "default_journal_path", "open_journal"]
 
@@ -39,9 +42,12 @@ create table if not exists pending (
     created real not null,
     attempts integer not null default 0,
     error text,
-    owner text not null
+    owner text not null,
+    refused integer not null default 0,
+    details text
 )
 """
+_LATER = {"refused": "integer not null default 0", "details": "text"}  # than the first release
 _PAGE = 1000  # entries in memory at a time
 _Kind = Literal["file", "bytes", "tree"]
 
@@ -61,6 +67,9 @@ class PendingUpload:
         created: When it was entered, seconds since the epoch.
         attempts: Uploads that failed so far.
         error: What the last one failed of.
+        refused: The service refuses it for good: it is listed here, and sent again only by
+            `flush_pending(refused=True)`.
+        details: Further arguments of the upload: properties of the blob, rules of a tree.
     """
 
     id: int
@@ -73,6 +82,8 @@ class PendingUpload:
     created: float
     attempts: int
     error: str | None
+    refused: bool = False
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Journal:
@@ -104,6 +115,7 @@ class Journal:
         content_type: str | None = None,
         overwrite: Overwrite = "always",
         etag: str | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> int:
         """Note an upload that is about to begin; the newest entry of a blob replaces others.
 
@@ -114,7 +126,7 @@ class Journal:
             where = None if path is None else _storable(path)
             cursor = db.execute(
                 "insert or replace into pending (slot, kind, blob, path, data, content_type,"
-                " overwrite, etag, created, owner) values (?,?,?,?,?,?,?,?,?,?)",
+                " overwrite, etag, created, owner, details) values (?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     _slot(kind, blob),
                     kind,
@@ -126,6 +138,7 @@ class Journal:
                     etag,
                     clock.time(),
                     self._owner,
+                    json.dumps(details) if details else None,
                 ),
             )
             number = int(cursor.lastrowid or 0)
@@ -138,32 +151,49 @@ class Journal:
             db.execute("delete from pending where id = ?", (number,))
             self._busy.discard(number)
 
-    def fail(self, number: int, error: BaseException) -> None:
-        """The upload failed: keep it for `flush_pending()`."""
+    def fail(self, number: int, error: BaseException, *, refused: bool = False) -> None:
+        """The upload failed: keep it for `flush_pending()`, or as refused for good."""
         with self._opened() as db:
             db.execute(
-                "update pending set attempts = attempts + 1, error = ?, owner = '' where id = ?",
-                (redact_secrets(f"{type(error).__name__}: {error}")[:1000], number),
+                "update pending set attempts = attempts + 1, error = ?, owner = '', refused = ?"
+                " where id = ?",
+                (_text_of(error), refused, number),
             )
             self._busy.discard(number)
 
     def replace_tree(
-        self, number: int, failed: Iterable[tuple[str, Path, BaseException | None]]
+        self,
+        number: int,
+        failed: Iterable[tuple[str, Path, BaseException, bool]],
+        *,
+        overwrite: Overwrite = "always",
+        details: Mapping[str, Any] | None = None,
     ) -> None:
-        """Put the files of a tree that failed in the place of the tree, in one transaction."""
+        """Put the files of a tree that failed in the place of the tree, in one transaction.
+
+        Args:
+            number: The tree's entry.
+            failed: Blob, file, error, and whether it is refused for good.
+            overwrite: When the blobs may be replaced.
+            details: Properties of the blobs.
+        """
         with self._opened() as db:
             db.executemany(
-                "insert or replace into pending (slot, kind, blob, path, created, attempts, error,"
-                " owner) values (?, 'file', ?, ?, ?, 1, ?, '')",
+                "insert or replace into pending (slot, kind, blob, path, overwrite, created,"
+                " attempts, error, owner, refused, details)"
+                " values (?, 'file', ?, ?, ?, ?, 1, ?, '', ?, ?)",
                 [
                     (
                         _slot("file", blob),
                         blob,
                         _storable(path),
+                        overwrite,
                         clock.time(),
-                        redact_secrets(f"{type(error).__name__}: {error}")[:1000],
+                        _text_of(error),
+                        refused,
+                        json.dumps(details) if details else None,
                     )
-                    for blob, path, error in failed
+                    for blob, path, error, refused in failed
                 ],
             )
             db.execute("delete from pending where id = ?", (number,))
@@ -173,27 +203,32 @@ class Journal:
         """All entries that no upload of a live process is at work on, oldest first."""
         return [entry for page in self.pages() for entry in page]
 
-    def pages(self, *, trees: bool | None = None) -> Iterator[list[PendingUpload]]:
-        """The same by the page, with only trees, or no trees, on request."""
+    def pages(
+        self, *, trees: bool | None = None, refused: bool | None = None
+    ) -> Iterator[list[PendingUpload]]:
+        """The same by the page; on request only trees, or none, only what is refused, or none."""
         last = 0
         while self.path.exists():
             with self._opened() as db:
                 rows = db.execute(
                     "select id, kind, blob, path, content_type, overwrite, etag, created, attempts,"
-                    " error, owner from pending where id > ? and (? is null or ? = (kind = 'tree'))"
+                    " error, refused, details, owner from pending where id > ?"
+                    " and (? is null or ? = (kind = 'tree')) and (? is null or ? = refused)"
                     " order by id limit ?",
-                    (last, trees, trees, _PAGE),
+                    (last, trees, trees, refused, refused, _PAGE),
                 ).fetchall()
                 busy = self._busy & {row[0] for row in rows}
             if not rows:
                 return
             last = rows[-1][0]
             found = []
-            for number, kind, blob, path, *rest, owner in rows:
+            for number, kind, blob, path, *rest, refusal, details, owner in rows:
                 if number in busy or (owner != self._owner and _is_alive(owner)):
                     continue
                 where = None if path is None else Path(os.fsdecode(path))
-                found.append(PendingUpload(number, kind, blob, where, *rest))
+                extra = json.loads(details) if details else {}
+                values = (number, kind, blob, where, *rest, bool(refusal), extra)
+                found.append(PendingUpload(*values))
             yield found
 
     def claim(self, number: int) -> bool:
@@ -207,6 +242,11 @@ class Journal:
             db.execute("update pending set owner = ? where id = ?", (self._owner, number))
             self._busy.add(number)
             return True
+
+    def forget_refused(self) -> int:
+        """Drop all entries that are refused for good; returns how many there were."""
+        with self._opened() as db:
+            return db.execute("delete from pending where refused").rowcount
 
     def data(self, number: int) -> bytes:
         """The bytes of an entry of kind `bytes`."""
@@ -263,6 +303,7 @@ class Journal:
                 self._connection.execute("pragma journal_mode = wal")
                 self._connection.execute("pragma synchronous = full")
                 self._connection.execute(_SCHEMA)
+                _add_columns(self._connection)
             db = self._connection
             db.execute("begin immediate")
             try:
@@ -271,6 +312,19 @@ class Journal:
                 db.execute("rollback")
                 raise
             db.execute("commit")
+
+
+def _add_columns(db: sqlite3.Connection) -> None:
+    """Add the columns that a journal of an earlier release lacks."""
+    there = {row[1] for row in db.execute("pragma table_info(pending)")}
+    for name, kind in _LATER.items():
+        if name not in there:
+            with contextlib.suppress(sqlite3.OperationalError):  # another process was faster
+                db.execute(f"alter table pending add column {name} {kind}")
+
+
+def _text_of(error: BaseException) -> str:
+    return redact_secrets(f"{type(error).__name__}: {error}")[:1000]
 
 
 _inherited: list[sqlite3.Connection] = []  # closing one would drop the parent's file locks

@@ -2,13 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from infra_core.runtime import RetryPolicy
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["MAX_BLOCKS", "TransferOptions"]
+__all__ = ["MAX_BLOCKS", "Overwrite", "TransferOptions"]
+
+Overwrite = Literal["always", "never", "if-unchanged"]
+"""When a blob or file that exists may be replaced."""
 
 MIB = 1024 * 1024
 MAX_BLOCKS = 50_000  # https://learn.microsoft.com/rest/api/storageservices/put-block-list

@@ -8,7 +8,7 @@ from infra_core.runtime import LoopLocal
 
 from ._blobs import create_container
 from ._blocking import run_blocking
-from ._wire import BlobWire
+from ._service import BlobService
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
@@ -23,9 +23,9 @@ class SdkClients:
     The SDK's retries are the only ones on these clients, and they follow our policy.
     """
 
-    def __init__(self, wire: BlobWire, credential: Any = None) -> None:
-        self._wire = wire
-        self._config = wire.config
+    def __init__(self, service: BlobService, credential: Any = None) -> None:
+        self._service = service
+        self._config = service.config
         self._given = credential
         self._lock = threading.Lock()
         self._pid = 0
@@ -37,7 +37,7 @@ class SdkClients:
     def sync(self) -> "ContainerClient":
         """The synchronous client; the container is made first, where we may."""
         if not self._made:  # never under the lock, which `close` takes
-            run_blocking(lambda: create_container(self._wire), "container()")
+            run_blocking(lambda: create_container(self._service), "container()")
             self._made = True
         return self._open()
 
@@ -65,7 +65,7 @@ class SdkClients:
     async def asynchronous(self) -> "AsyncContainerClient":
         """The running loop's client; the container is made first, where we may."""
         if not self._made:
-            await create_container(self._wire)
+            await create_container(self._service)
             self._made = True
         return self._async.get().client
 

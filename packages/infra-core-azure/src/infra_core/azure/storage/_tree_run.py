@@ -3,23 +3,32 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from infra_core.fs import UnsafePathError, safe_join
+from infra_core.fs import UnsafePathError, media_type, safe_join
 from infra_core.runtime import clock
 
 from ._batch_writer import BatchWriter
 from ._blobs import BlobInfo, delete_blob, list_pages
 from ._bounded import ByteBudget, for_each, growing_batches
 from ._download import download_blob
-from ._errors import LocalFileChangedError, StorageConnectionError, UnsafeNamesError, describe
+from ._errors import (
+    BlobConflictError,
+    LocalFileChangedError,
+    StorageAccessError,
+    StorageConnectionError,
+    UnsafeNamesError,
+    describe,
+)
 from ._globs import compile_globs
 from ._local_tree import walk_tree
-from ._names import reason_of, unsafe_reason
+from ._names import reason_of, tree_prefix, unsafe_reason
+from ._properties import check_header
+from ._service import BlobService
 from ._tree_index import TreeIndex
 from ._tree_plan import decide, decide_by_hash, local_state
 from ._tree_types import (
@@ -34,10 +43,10 @@ from ._tree_types import (
     TreeRules,
 )
 from ._upload import hash_file, read_small, upload_path
-from ._wire import BlobWire
 
 __all__ = ["TreeRun", "replay_tree"]
 
+UNKNOWN_TYPE = "application/octet-stream"
 _READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
 _LOGGED = 20  # failures that are logged one by one; all of them are counted and told
 _LISTED = 100  # unsafe names that an error lists
@@ -63,7 +72,7 @@ class TreeRun:
     """One tree, one way, once.
 
     Args:
-        wire: The container.
+        service: The container.
         direction: `up` or `down`.
         root: The local folder.
         prefix: Prefix of the blobs, with a slash at its end or empty.
@@ -71,11 +80,13 @@ class TreeRun:
         dry_run: Decide and tell everything, touch nothing.
         on_progress: Told after each file, and while large ones travel.
         on_outcome: Told what became of each file.
+        log: The logger.
+        journal: The journal of pending uploads, which is no artifact wherever it lies.
     """
 
     def __init__(
         self,
-        wire: BlobWire,
+        service: BlobService,
         direction: Literal["up", "down"],
         root: Path,
         prefix: str,
@@ -85,9 +96,10 @@ class TreeRun:
         on_progress: OnProgress | None = None,
         on_outcome: OnOutcome | None = None,
         log: logging.Logger | None = None,
+        journal: Path | None = None,
     ) -> None:
         self.report = TreeReport(direction)
-        self._wire = wire
+        self._service = service
         self._direction = direction
         self._root = root
         self._prefix = prefix
@@ -99,13 +111,14 @@ class TreeRun:
         self._wanted = compile_globs(rules.include, rules.exclude)
         self._index = TreeIndex()
         self._writer = BatchWriter()
-        options = wire.config.options
+        options = service.config.options
         # One large file at full speed and small ones beside it.
         self._per_file = options.block_size * (options.block_concurrency + 1)
         self._budget = ByteBudget(self._per_file + options.block_size * 4)
-        # Requests are limited on the wire; more files than those are under way, since some wait
+        # Requests are limited on the service; more files than those are under way, since some wait
         # for the disk.
         self._width = min(options.concurrency * 4, 256)
+        self._unlisted = False  # the destination, for want of permission
         self._safe_folders: set[str] = set()
         self._total_bytes = 0
         self._done_bytes = 0
@@ -142,7 +155,7 @@ class TreeRun:
         await self._refuse(rejected, self._rejected_files, "upload")
         rules = self._rules
         if rules.delete or rules.compare != "nothing" or rules.overwrite != "always":
-            await self._list_into_index(collisions=False)
+            await self._list_blobs_there()
 
         async def one(item: _ToUpload) -> None:
             file = item.file
@@ -151,6 +164,21 @@ class TreeRun:
         await for_each(self._local_batches(), one, self._width)
         if rules.delete and self.report.files and self._may_delete():
             await for_each(self._index.unmarked(), self._delete_blob, self._width)
+
+    async def _list_blobs_there(self) -> None:
+        """List the destination; a token that may only write goes without, unless it deletes."""
+        try:
+            await self._list_into_index(collisions=False)
+        except StorageAccessError as error:
+            if self._rules.delete or not error.by_permission:
+                raise
+            self._unlisted = True
+            note = (
+                f"the container could not be listed ({error.code}): nothing was compared, and "
+                "overwrite was left to the service"
+            )
+            self.report.notes.append(note)
+            self._log.warning("%s", note, extra={"prefix": self._prefix})
 
     def _source_files(self) -> Iterator[tuple[LocalFile, str | None]]:
         return walk_tree(self._root, self._wanted, prefix_length=len(self._prefix))
@@ -195,22 +223,40 @@ class TreeRun:
             stored = (there.md5 if there else None) or b""
             plan = decide_by_hash("up", file.name, file.size, ours, stored)
         if plan.action == "upload" and not self._dry:
-            await upload_path(
-                self._wire,
-                file.path,
-                self._prefix + file.name,
-                overwrite=self._rules.overwrite,
-                etag=there.etag if there else None,
-                on_bytes=lambda count: self._moved(count, file.name),
-                small=item.small,
-            )
+            try:
+                await upload_path(
+                    self._service,
+                    file.path,
+                    self._prefix + file.name,
+                    overwrite=self._rules.overwrite,
+                    etag=there.etag if there and self._rules.overwrite == "if-unchanged" else None,
+                    content_type=self._content_type(file.name, there),
+                    properties=self._rules.properties,
+                    on_bytes=lambda count: self._moved(count, file.name),
+                    small=item.small,
+                )
+            except BlobConflictError as error:
+                if not (self._unlisted and error.by_condition):
+                    raise
+                why = f"exists, and overwrite is {self._rules.overwrite!r}"
+                return PlannedTransfer("keep", file.name, file.size, why)
         return plan
+
+    def _content_type(self, name: str, there: BlobInfo | None) -> str | None:
+        """The type to store: what the caller says, else what a nameless type was stored as."""
+        chosen = self._rules.content_type(name) if self._rules.content_type else None
+        if chosen is not None:
+            check_header(f"content_type of {name!r}", chosen, "such as 'image/png'")
+        elif there is not None and media_type(name) == UNKNOWN_TYPE:
+            chosen = there.content_type
+        return chosen or None
 
     async def _delete_blob(self, blob: BlobInfo) -> None:
         async def delete() -> PlannedTransfer:
             if not self._dry:  # one that was written again meanwhile stays
-                await delete_blob(self._wire, self._prefix + blob.name, etag=blob.etag or None)
-            return PlannedTransfer("delete", blob.name, blob.size, "not in the local folder")
+                await delete_blob(self._service, self._prefix + blob.name, etag=blob.etag or None)
+            why = "not in the local folder; its snapshots go with it"
+            return PlannedTransfer("delete", blob.name, blob.size, why)
 
         await self._outcome(blob.name, blob.size, delete)
 
@@ -280,7 +326,7 @@ class TreeRun:
         if plan.action == "download" and not self._dry:
             known = BlobInfo(self._prefix + blob.name, blob.size, blob.md5, blob.etag)
             got = await download_blob(
-                self._wire,
+                self._service,
                 known.name,
                 path,
                 known=known,
@@ -339,7 +385,7 @@ class TreeRun:
 
     async def _list_into_index(self, *, collisions: bool) -> None:
         start = len(self._prefix)
-        async for page in list_pages(self._wire, self._prefix):
+        async for page in list_pages(self._service, self._prefix):
             blobs = [
                 BlobInfo(blob.name[start:], blob.size, blob.md5, blob.etag, blob.content_type)
                 for blob in page
@@ -385,7 +431,7 @@ class TreeRun:
         except Exception as error:  # noqa: BLE001 - one file does not stop the others
             if isinstance(error, StorageConnectionError):
                 self._cut_off += 1
-                if self._cut_off >= self._wire.config.options.concurrency:
+                if self._cut_off >= self._service.config.options.concurrency:
                     self._no_service = error  # so many in a row: the others need not wait for it
             move: Action = "upload" if self._direction == "up" else "download"
             self._tell(FileOutcome(name, move, size, "failed", error))
@@ -430,17 +476,15 @@ class TreeRun:
             )
 
 
-async def replay_tree(wire: BlobWire, root: Path, name: str) -> None:
+async def replay_tree(
+    service: BlobService, root: Path, name: str, details: Mapping[str, Any]
+) -> TreeReport:
     """Upload a tree that an earlier process had begun: what arrived then is skipped by its hash.
 
     Raises:
         FileNotFoundError: The folder is gone.
-        StorageError: The first failure, if any.
+        StorageError: The listing failed.
     """
     if not await asyncio.to_thread(root.is_dir):
         raise FileNotFoundError(str(root))
-    prefix = f"{name}/" if name else ""
-    report = await TreeRun(wire, "up", root, prefix, TreeRules(on_unsafe="skip")).run()
-    for outcome in report.problems:
-        if outcome.error is not None:
-            raise outcome.error
+    return await TreeRun(service, "up", root, tree_prefix(name), TreeRules.load(details)).run()

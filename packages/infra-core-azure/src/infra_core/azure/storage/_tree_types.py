@@ -1,12 +1,13 @@
 """Values that trees are planned and reported with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ._globs import compile_globs
-from ._upload import Overwrite
+from ._options import Overwrite
+from ._properties import NO_PROPERTIES, StoredProperties
 
 __all__ = [
     "Action",
@@ -105,6 +106,7 @@ class TreeReport:
         bytes_transferred: Bytes uploaded or downloaded.
         problems: Outcomes that failed or were rejected, the first 1,000 of them.
         seconds: How long it took.
+        notes: What could not be looked at, and what that means.
     """
 
     direction: Direction
@@ -118,6 +120,7 @@ class TreeReport:
     bytes_transferred: int = 0
     problems: list[FileOutcome] = field(default_factory=list)
     seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -157,6 +160,8 @@ class TreeRules:
         delete: Delete at the destination what the source does not have. Never when the source is
             empty, nor after a failure.
         on_unsafe: `raise` before anything is touched, or `skip` unsafe names.
+        content_type: Gives the media type of a file that goes up, `None` for that of its name.
+        properties: What else is stored with blobs that go up.
     """
 
     include: tuple[str, ...] = ()
@@ -165,6 +170,8 @@ class TreeRules:
     compare: Compare = "hash"
     delete: bool = False
     on_unsafe: OnUnsafe = "raise"
+    content_type: Callable[[str], str | None] | None = None
+    properties: StoredProperties = NO_PROPERTIES
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -177,6 +184,24 @@ class TreeRules:
                     f"{name}={getattr(self, name)!r:.80} is unknown; use {', '.join(allowed)}"
                 )
         compile_globs(self.include, self.exclude)  # whoever plans nothing is told, too
+
+    def dump(self) -> dict[str, Any]:
+        """What the journal keeps of it; a replay deletes nothing and knows no callables."""
+        rules = {"overwrite": self.overwrite, "compare": self.compare}
+        globs = {"include": list(self.include), "exclude": list(self.exclude)}
+        return {**rules, **globs, **self.properties.dump()}
+
+    @classmethod
+    def load(cls, details: Mapping[str, Any]) -> "TreeRules":
+        """The rules of a replay; those of nothing for the entries of an earlier release."""
+        return cls(
+            include=tuple(details.get("include", ())),
+            exclude=tuple(details.get("exclude", ())),
+            overwrite=details.get("overwrite", "always"),
+            compare=details.get("compare", "hash"),
+            on_unsafe="skip",
+            properties=StoredProperties.load(details),
+        )
 
 
 OnProgress: TypeAlias = Callable[[TreeProgress], None]

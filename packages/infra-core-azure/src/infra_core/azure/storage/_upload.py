@@ -10,22 +10,26 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 from infra_core.fs import media_type
 
-from ._blobs import create_container, list_blocks, look_at
+from ._blobs import create_container, get_properties, list_blocks
 from ._errors import (
     BlobConflictError,
     BlobNotFoundError,
     LocalFileChangedError,
+    StorageAccessError,
+    StorageRequestError,
     local_error,
+    request_error,
 )
-from ._wire import BlobWire
+from ._options import Overwrite
+from ._properties import NO_PROPERTIES, StoredProperties, check_header
+from ._service import BlobService
 
-__all__ = ["Overwrite", "check_upload", "hash_file", "read_small", "upload_bytes", "upload_path"]
+__all__ = ["check_upload", "hash_file", "read_small", "upload_bytes", "upload_path"]
 
-Overwrite = Literal["always", "never", "if-unchanged"]
 _CHUNK = 1 << 20
 _PIECE = 1 << 18  # bytes; fits the cache of a core
 T = TypeVar("T")
@@ -79,14 +83,10 @@ def check_upload(overwrite: str, etag: str | None, content_type: str | None) -> 
             f"etag={etag!r:.80} is not heeded with overwrite={overwrite!r}; pass "
             "overwrite='if-unchanged' with it"
         )
-    for name, text, example in (
-        ("etag", etag, "the etag of stat()"),
-        ("content_type", content_type, "a media type such as 'image/png'"),
-    ):
-        if text is not None and not (
-            isinstance(text, str) and text and text.isascii() and text.isprintable()
-        ):
-            raise ValueError(f"{name}={text!r:.80} cannot stand in a header; pass {example}")
+    if etag is not None:
+        check_header("etag", etag, "the etag of stat()")
+    if content_type is not None:
+        check_header("content_type", content_type, "a media type such as 'image/png'")
 
 
 def conditions(overwrite: Overwrite, etag: str | None) -> dict[str, str]:
@@ -99,7 +99,7 @@ def conditions(overwrite: Overwrite, etag: str | None) -> dict[str, str]:
 
 
 async def upload_bytes(
-    wire: BlobWire,
+    service: BlobService,
     data: bytes,
     name: str,
     *,
@@ -107,6 +107,7 @@ async def upload_bytes(
     overwrite: Overwrite = "always",
     etag: str | None = None,
     md5: bytes | None = None,
+    properties: StoredProperties = NO_PROPERTIES,
 ) -> Uploaded:
     """Store bytes that fit one request; the service checks their MD5 and keeps it.
 
@@ -117,16 +118,27 @@ async def upload_bytes(
     digest = md5 or new_md5_of(data)
     headers = {
         "x-ms-blob-type": "BlockBlob",
-        "x-ms-blob-content-type": content_type or media_type(name),
         "Content-MD5": base64.b64encode(digest).decode("ascii"),
+        **await _content_headers(service, name, content_type, properties),
         **conditions(overwrite, etag),
     }
 
     async def put() -> Uploaded:
-        reply = await wire.send("PUT", name, "upload", headers=headers, body=data)
-        return Uploaded(len(data), reply.headers.get("ETag", ""), digest)
+        response = await service.send("PUT", name, "upload", headers=headers, body=data)
+        return Uploaded(len(data), response.headers.get("ETag", ""), digest)
 
-    return await _settled(wire, name, put, len(data), digest, [])
+    return await _settled(
+        service, name, put, len(data), digest, [], conditional=overwrite != "always"
+    )
+
+
+async def _content_headers(
+    service: BlobService, name: str, content_type: str | None, properties: StoredProperties
+) -> dict[str, str]:
+    kept = await get_properties(service, name) if properties.keep else None
+    headers = properties.headers(content_type, kept)
+    headers.setdefault("x-ms-blob-content-type", media_type(name))
+    return headers
 
 
 def new_md5_of(data: bytes) -> bytes:
@@ -135,41 +147,72 @@ def new_md5_of(data: bytes) -> bytes:
 
 
 async def _settled(
-    wire: BlobWire,
+    service: BlobService,
     name: str,
     write: Callable[[], Awaitable[Uploaded]],
     size: int,
     md5: bytes | None,
     block_ids: list[str],
+    *,
+    conditional: bool,
 ) -> Uploaded:
     """Write; after a conflict look whether the content is ours.
 
-    A conflict is what a retry meets when the first answer was lost: the service has the bytes.
-    Without a hash, the blocks that a blob is made of tell whose it is: their names are random.
+    A conflict is what a retry meets when the first answer was lost: the service has the bytes, and
+    an immutable container lets nobody write them again. Without a hash, the blocks that a blob is
+    made of tell whose it is: their names are random.
     """
     try:
-        return await _with_container(wire, write)
-    except BlobConflictError:
-        there = await look_at(wire, name)
-        if there is None or there.size != size or there.md5 != md5:
+        return await _with_container(service, write)
+    except StorageRequestError as error:
+        if not _may_be_ours(error):
             raise
-        if md5 is None and await list_blocks(wire, name) != block_ids:
-            raise
-        return Uploaded(size, there.etag, md5, written=False)
+        conflict = _conflict_of(error, name, conditional)
+    unseen = None
+    try:
+        there = await get_properties(service, name)
+        ours = there is not None and (there.size, there.md5) == (size, md5)
+        if ours and md5 is None:
+            ours = await list_blocks(service, name) == block_ids
+    except StorageAccessError as error:  # a token that may only write
+        there, ours, unseen = None, False, error
+        conflict.remedy += (
+            f" (whether its content is the same could not be looked at: status {error.status}, "
+            f"{error.code or 'no error code'})"
+        )
+    if there is None or not ours:
+        raise conflict from unseen
+    return Uploaded(size, there.etag, md5, written=False)
 
 
-async def _with_container(wire: BlobWire, write: Callable[[], Awaitable[T]]) -> T:
+def _may_be_ours(error: StorageRequestError) -> bool:
+    """Whether what stands in the way of a write may be the same bytes, written before."""
+    if error.code in ("BlobImmutableDueToPolicy", "UnauthorizedBlobOverwrite"):
+        return True
+    return isinstance(error, BlobConflictError) and (error.by_condition or error.attempts > 1)
+
+
+def _conflict_of(error: StorageRequestError, name: str, conditional: bool) -> StorageRequestError:
+    """What to raise: a token that may only create says "not authorized" where a blob exists."""
+    if not (conditional and error.code == "UnauthorizedBlobOverwrite"):
+        return error
+    return request_error(
+        409, "BlobAlreadyExists", "", blob=name, operation="upload", request_id=error.request_id
+    )
+
+
+async def _with_container(service: BlobService, write: Callable[[], Awaitable[T]]) -> T:
     """Write; where the container is missing, make it and write again."""
     try:
         return await write()
     except BlobNotFoundError as error:
-        if error.code != "ContainerNotFound" or not await create_container(wire):
+        if error.code != "ContainerNotFound" or not await create_container(service):
             raise
         return await write()
 
 
 async def upload_path(
-    wire: BlobWire,
+    service: BlobService,
     path: Path,
     name: str,
     *,
@@ -178,11 +221,12 @@ async def upload_path(
     etag: str | None = None,
     on_bytes: Callable[[int], None] | None = None,
     small: tuple[bytes, bytes] | None = None,
+    properties: StoredProperties = NO_PROPERTIES,
 ) -> Uploaded:
     """Store a file, in one request or in blocks; never more than a few blocks in memory.
 
     Args:
-        wire: Where to.
+        service: Where to.
         path: The file.
         name: Name of the blob.
         content_type: Media type; by default that of the name.
@@ -191,6 +235,7 @@ async def upload_path(
         etag: See `overwrite`.
         on_bytes: Told the number of bytes whenever some have arrived.
         small: Content and MD5 of the file, if somebody read them already; see `read_small`.
+        properties: What else is stored with the blob.
 
     Raises:
         OSError: The file cannot be read.
@@ -198,25 +243,32 @@ async def upload_path(
         BlobConflictError: See `upload_bytes`.
         StorageError: The service refuses or does not answer.
     """
-    limit = wire.config.options.block_size
+    limit = service.config.options.block_size
     if small is None:
         try:
             small = await asyncio.to_thread(_read_regular, path, limit)
         except OSError as error:
             raise local_error(error, path) from error
-    kind = content_type or media_type(name)
     if small is not None:
         data, md5 = small
         done = await upload_bytes(
-            wire, data, name, content_type=kind, overwrite=overwrite, etag=etag, md5=md5
+            service,
+            data,
+            name,
+            content_type=content_type,
+            overwrite=overwrite,
+            etag=etag,
+            md5=md5,
+            properties=properties,
         )
         if on_bytes is not None:
             on_bytes(done.size)
         return done
     file = await asyncio.to_thread(path.open, "rb", 0)
     try:
+        content = await _content_headers(service, name, content_type, properties)
         return await _upload_blocks(
-            wire, file, path, name, kind, conditions(overwrite, etag), on_bytes
+            service, file, path, name, content, conditions(overwrite, etag), on_bytes
         )
     finally:
         await asyncio.to_thread(file.close)
@@ -245,29 +297,29 @@ def read_small(path: Path, limit: int) -> tuple[bytes, bytes] | None:
 
 
 async def _upload_blocks(
-    wire: BlobWire,
+    service: BlobService,
     file: FileIO,
     path: Path,
     name: str,
-    content_type: str,
+    content: dict[str, str],
     condition: dict[str, str],
     on_bytes: Callable[[int], None] | None,
 ) -> Uploaded:
     before = os.fstat(file.fileno())
-    block_size = wire.config.options.block_size_for(before.st_size)
+    block_size = service.config.options.block_size_for(before.st_size)
     count = -(-before.st_size // block_size)
-    whole = new_md5() if wire.config.options.block_md5 else None
+    whole = new_md5() if service.config.options.block_md5 else None
     # Ids of one length; fresh for each upload, so that two writers of one blob never mix blocks.
     stem = os.urandom(8).hex()
     ids = [base64.b64encode(f"{stem}-{i:05d}".encode()).decode("ascii") for i in range(count)]
-    gate = asyncio.Semaphore(wire.config.options.block_concurrency)
+    gate = asyncio.Semaphore(service.config.options.block_concurrency)
     tasks: set[asyncio.Task[None]] = set()
 
     async def send(block_id: str, data: memoryview, headers: dict[str, str]) -> None:
         try:
             await _with_container(
-                wire,
-                lambda: wire.send(
+                service,
+                lambda: service.send(
                     "PUT",
                     name,
                     "upload of a block",
@@ -307,17 +359,19 @@ async def _upload_blocks(
     digest = whole.digest() if whole is not None else None
     listed = "".join(f"<Latest>{block_id}</Latest>" for block_id in ids)
     body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
-    headers = {"x-ms-blob-content-type": content_type, **condition}
+    headers = {**content, **condition}
     if digest is not None:
         headers["x-ms-blob-content-md5"] = base64.b64encode(digest).decode("ascii")
 
     async def commit() -> Uploaded:
-        reply = await wire.send(
+        response = await service.send(
             "PUT", name, "upload", params={"comp": "blocklist"}, headers=headers, body=body
         )
-        return Uploaded(before.st_size, reply.headers.get("ETag", ""), digest)
+        return Uploaded(before.st_size, response.headers.get("ETag", ""), digest)
 
-    return await _settled(wire, name, commit, before.st_size, digest, ids)
+    return await _settled(
+        service, name, commit, before.st_size, digest, ids, conditional=bool(condition)
+    )
 
 
 def _read_block(

@@ -34,20 +34,20 @@ from ._errors import (
     request_error,
 )
 from ._names import encode_blob_name
+from ._refusals import is_worth_a_retry
 
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["BlobWire", "Reply", "should_retry"]
+__all__ = ["BlobService", "Response", "should_retry"]
 
 API_VERSION = "2023-11-03"
-_RETRIED = frozenset({408, 429, 500, 502, 503, 504})
 _SIGNS = ("x-ms-request-id", "x-ms-version")  # headers of every answer of the service
 _PIECE = 256 * 1024  # bytes handed to the socket at a time; larger ones would block the loop
 _Buffer = bytes | bytearray | memoryview
 
 
-class Reply(NamedTuple):
+class Response(NamedTuple):
     """A whole answer."""
 
     status: int
@@ -63,7 +63,7 @@ def should_retry(error: Exception) -> bool | float:
         False
     """
     if isinstance(error, StorageRequestError):
-        if error.status not in _RETRIED:
+        if not is_worth_a_retry(error.status, error.code):
             return False
         return True if error.retry_after is None else error.retry_after
     if isinstance(error, StorageConnectionError):
@@ -71,7 +71,7 @@ def should_retry(error: Exception) -> bool | float:
     return isinstance(error, IntegrityError)
 
 
-class BlobWire:
+class BlobService:
     """Connections to one container, one pool per event loop.
 
     Args:
@@ -108,7 +108,7 @@ class BlobWire:
         headers: Mapping[str, str] | None = None,
         body: _Buffer | None = None,
         expect: int = 0,
-    ) -> Reply:
+    ) -> Response:
         """Make a request and retry it by the policy until the service answers.
 
         Args:
@@ -125,7 +125,7 @@ class BlobWire:
             StorageConnectionError: It did not answer.
         """
 
-        async def attempt() -> Reply:
+        async def attempt() -> Response:
             return await self.send_once(
                 method, name, operation, params=params, headers=headers, body=body, expect=expect
             )
@@ -183,7 +183,7 @@ class BlobWire:
         headers: Mapping[str, str] | None = None,
         body: _Buffer | None = None,
         expect: int = 0,
-    ) -> Reply:
+    ) -> Response:
         """Make a request once; see `send`."""
         import aiohttp
         from yarl import URL
@@ -256,7 +256,7 @@ class BlobWire:
                 operation=operation,
                 remedy=f"check {self.config.endpoint_setting} and the proxies in between",
             )
-        return Reply(response.status, response.headers, content)
+        return Response(response.status, response.headers, content)
 
     def _unproven(self, error: Exception, blob: str, operation: str) -> StorageAccessError:
         """The error for a credential that gives no token."""
@@ -293,6 +293,7 @@ class BlobWire:
             request_id=headers.get("x-ms-request-id", ""),
             retry_after=parse_retry_after(headers),
             access=self.config.access_remedy,
+            by_role=self.config.uses_credential,
         )
 
     def _make_pool(self) -> "_Pool":

@@ -1,0 +1,101 @@
+"""What is stored with a blob beside its bytes: how it is cached, how it is encoded, metadata."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._blobs import BlobInfo
+
+__all__ = ["NO_PROPERTIES", "StoredProperties", "check_header"]
+
+# "metadata names must adhere to the naming rules for C# identifiers"
+# https://learn.microsoft.com/rest/api/storageservices/setting-and-retrieving-properties-and-metadata-for-blob-resources
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def check_header(name: str, text: object, example: str) -> None:
+    """Refuse what cannot stand in a header.
+
+    Raises:
+        ValueError: It is no text, empty, or not printable ASCII.
+    """
+    if not (isinstance(text, str) and text and text.isascii() and text.isprintable()):
+        raise ValueError(f"{name}={text!r:.80} cannot stand in a header; pass {example}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredProperties:
+    """Properties that an upload gives to its blob, or lets it keep.
+
+    Attributes:
+        cache_control: `Cache-Control` that the blob is served with.
+        content_encoding: `Content-Encoding` that it is served with; the bytes are stored as given.
+        metadata: Names and values; names are case-insensitive, and stored in lower case.
+        keep: A blob that is replaced keeps what is not given here: media type, cache control,
+            encoding, language, disposition and metadata. Costs a request.
+
+    Raises:
+        ValueError: A name or value cannot be sent; names it.
+    """
+
+    cache_control: str | None = None
+    content_encoding: str | None = None
+    metadata: Mapping[str, str] | None = None
+    keep: bool = False
+
+    def __post_init__(self) -> None:
+        if self.cache_control is not None:
+            check_header("cache_control", self.cache_control, "such as 'max-age=3600'")
+        if self.content_encoding is not None:
+            check_header("content_encoding", self.content_encoding, "such as 'gzip'")
+        if self.metadata is None:
+            return
+        if not isinstance(self.metadata, Mapping):
+            raise ValueError(f"metadata={self.metadata!r:.80} is no mapping; pass a dict of texts")
+        for name, value in self.metadata.items():
+            if not (isinstance(name, str) and _NAME.fullmatch(name)):
+                raise ValueError(
+                    f"metadata has the name {name!r:.80}; use letters, digits and underscores, "
+                    "beginning with a letter or an underscore"
+                )
+            check_header(f"metadata[{name!r}]", value, "printable ASCII text")
+
+    @classmethod
+    def load(cls, details: Mapping[str, Any]) -> "StoredProperties":
+        """What `dump` made; an empty mapping is no properties."""
+        return cls(**{name: details[name] for name in cls.__dataclass_fields__ if name in details})
+
+    def dump(self) -> dict[str, Any]:
+        """What differs from the default, as JSON takes it."""
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in values.items()
+            if value is not None and value is not False
+        }
+
+    def headers(self, content_type: str | None, kept: "BlobInfo | None") -> dict[str, str]:
+        """The headers of an upload.
+
+        Args:
+            content_type: Media type; `None` leaves it to the caller.
+            kept: The blob that is replaced and whose properties stay, if there is one.
+        """
+        values = {
+            "x-ms-blob-content-type": content_type or (kept.content_type if kept else ""),
+            "x-ms-blob-cache-control": self.cache_control or (kept.cache_control if kept else ""),
+            "x-ms-blob-content-encoding": self.content_encoding
+            or (kept.content_encoding if kept else ""),
+        }
+        if kept is not None:
+            values["x-ms-blob-content-language"] = kept.content_language
+            values["x-ms-blob-content-disposition"] = kept.content_disposition
+        metadata = self.metadata if self.metadata is not None or kept is None else kept.metadata
+        for name, value in (metadata or {}).items():
+            values[f"x-ms-meta-{name.lower()}"] = value
+        return {name: value for name, value in values.items() if value}
+
+
+NO_PROPERTIES = StoredProperties()

@@ -1,0 +1,120 @@
+"""Which refusals of the blob service pass by themselves, and what to do about the others.
+
+Pure. The codes are those of
+https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes and
+https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes.
+"""
+
+__all__ = ["CONDITIONS", "LIMITS_OF_A_TOKEN", "REMEDIES", "is_permanent", "is_worth_a_retry"]
+
+CONDITIONS = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet"})
+"""How the service says that a condition of the request (If-Match, If-None-Match) was not met."""
+
+_RETRIED = frozenset({408, 425, 429, 449, 500, 502, 503, 504})
+# The bytes were altered on the way, which the next try may be spared.
+_ALTERED = frozenset({"Md5Mismatch", "Crc64Mismatch"})
+
+# Statuses that say nothing final: credentials are renewed, containers are made, servers recover.
+_PASSING_STATUSES = frozenset({401, 403, 404, 408, 425, 429, 449})
+_UNKNOWN_TO_SERVER = frozenset({501, 505})
+_PASSING = frozenset(
+    {
+        *_ALTERED,
+        "AccountBeingCreated",
+        "AccountIsDisabled",
+        "BlobBeingRehydrated",
+        "ContainerBeingDeleted",
+        "ContainerDisabled",
+        "InvalidAuthenticationInfo",
+        "LeaseAlreadyBroken",
+        "LeaseAlreadyPresent",
+        "LeaseIdMismatchWithBlobOperation",
+        "LeaseIdMismatchWithContainerOperation",
+        "LeaseIdMissing",
+        "LeaseIsBreakingAndCannotBeAcquired",
+        "LeaseLost",
+        "OperationTimedOut",
+        "PendingCopyOperation",
+        "ServerBusy",
+        "SnapshotOperationRateExceeded",
+        "SystemInUse",
+    }
+)
+# What a shared access signature does not allow it never will; a role may be assigned at any time.
+LIMITS_OF_A_TOKEN = frozenset(
+    {
+        "AuthorizationPermissionMismatch",
+        "AuthorizationProtocolMismatch",
+        "AuthorizationResourceTypeMismatch",
+        "AuthorizationServiceMismatch",
+    }
+)
+
+_ENCRYPTED = (
+    "its key was provided by a customer with the request (or its encryption scope differs), which "
+    "this client does not do: use container() and pass cpk= or encryption_scope= to the SDK"
+)
+REMEDIES = {
+    "AccountIsDisabled": "enable the account, or use another",
+    "BlobArchived": "rehydrate it first (set its tier to Hot, Cool or Cold and wait some hours), "
+    "or use another name",
+    "BlobBeingRehydrated": "wait until it is rehydrated, which takes up to 15 hours",
+    "BlobCustomerSpecifiedEncryptionMismatch": _ENCRYPTED,
+    "BlobDoesNotUseCustomerSpecifiedEncryption": _ENCRYPTED,
+    "BlobImmutableDueToPolicy": "an immutability policy or a legal hold keeps the blob unchanged: "
+    "use another name, or wait until the policy ends",
+    "BlobNotFound": "check the name and the prefix",
+    "BlobUsesCustomerSpecifiedEncryption": _ENCRYPTED,
+    "ContainerBeingDeleted": "wait until it is gone, about 30 seconds, or use another name",
+    "ContainerNotFound": "create the container or let this identity create it",
+    "DirectoryIsNotEmpty": "a folder of this name exists; use another name",
+    "InvalidBlobTier": "the tier does not fit this blob or account; check the account's default",
+    "InvalidBlobType": "the name belongs to an append or page blob; delete it or use another name",
+    "LeaseIdMismatchWithBlobOperation": "somebody else holds a lease on it; break the lease, or "
+    "wait until it ends",
+    "LeaseIdMissing": "somebody holds a lease on it; release or break it, or wait until it ends",
+    "LeaseLost": "the lease has ended; try again",
+    "Md5Mismatch": "bytes were altered on the way: use https, and look at the proxies",
+    "PathConflict": "a folder of this name exists; use another name",
+    "PendingCopyOperation": "a copy onto this blob is under way: wait until it ends, or abort it",
+    "RequestBodyTooLarge": "lower block_size, so that the file travels in smaller requests",
+    "ResourceTypeMismatch": "a folder of this name exists; use another name",
+    "SnapshotsPresent": "it has snapshots; delete them with it (container().delete_blob(..., "
+    "delete_snapshots='include')), or leave it",
+    "UnauthorizedBlobOverwrite": "the token may create blobs but not replace them: use another "
+    "name, or a token with the permission to write (w)",
+}
+
+
+def is_worth_a_retry(status: int, code: str) -> bool:
+    """Whether the same request may succeed within seconds.
+
+    Example:
+        >>> is_worth_a_retry(503, "ServerBusy"), is_worth_a_retry(409, "BlobArchived")
+        (True, False)
+    """
+    return status in _RETRIED or code in _ALTERED
+
+
+def is_permanent(status: int, code: str, *, by_role: bool = False) -> bool:
+    """Whether the service will refuse the same request for ever, as far as its answer tells.
+
+    Args:
+        status: HTTP status.
+        code: The service's error code; empty where an answer has none.
+        by_role: Access is granted by a role, not by a key or a signature: what is not allowed now
+            may be a minute later.
+
+    Example:
+        >>> is_permanent(409, "BlobImmutableDueToPolicy"), is_permanent(409, "LeaseAlreadyPresent")
+        (True, False)
+    """
+    if status < 400 or code in _PASSING:
+        return False
+    if code == "UnauthorizedBlobOverwrite":
+        return True
+    if status == 403 and code in LIMITS_OF_A_TOKEN:
+        return not by_role
+    if status >= 500:
+        return status in _UNKNOWN_TO_SERVER
+    return status not in _PASSING_STATUSES

@@ -1,0 +1,221 @@
+"""Uploads by mode: noted in the journal, written to the disk, sent, and settled."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from infra_core.runtime import clock, redact_secrets, trace_fields
+
+from ._errors import JournalError, UnsafeNamesError, describe
+from ._flush import FlushReport, fate_of, flush_journal
+from ._journal import Journal
+from ._names import upload_problem
+from ._options import Overwrite
+from ._properties import NO_PROPERTIES, StoredProperties
+from ._service import BlobService
+from ._upload import upload_bytes, upload_path
+
+__all__ = ["Uploader"]
+
+T = TypeVar("T")
+# Seconds between automatic flushes while entries go on failing: doubled each time. Requests grow
+# with time then, not with the number of files.
+_FIRST_PAUSE, _LAST_PAUSE = 30.0, 900.0
+
+
+class Uploader:
+    """Uploads files and bytes so that each is in the container, in the journal, or raised.
+
+    Args:
+        service: The container.
+        journal: Where uploads are noted while errors are swallowed.
+        swallow: Log and keep failures instead of raising them.
+        must_keep: Raise a failure after all where the journal cannot keep it.
+        log: The logger.
+    """
+
+    def __init__(
+        self,
+        service: BlobService,
+        journal: Journal,
+        *,
+        swallow: bool,
+        must_keep: bool,
+        log: logging.Logger,
+    ) -> None:
+        self.service = service
+        self.journal = journal
+        self.swallow = swallow
+        self._must_keep = must_keep
+        self._log = log
+        self._flush_due = True  # what an earlier run left behind
+        self._flush_after = 0.0
+        self._pause = 0.0
+
+    async def upload_file(
+        self,
+        path: Path,
+        name: str,
+        *,
+        raise_on_error: bool = False,
+        before: Callable[[], object] | None = None,
+        overwrite: Overwrite = "always",
+        etag: str | None = None,
+        content_type: str | None = None,
+        properties: StoredProperties = NO_PROPERTIES,
+    ) -> None:
+        """Upload a file; `before` writes it, in a thread, after it was noted in the journal."""
+
+        async def send() -> None:
+            await upload_path(
+                self.service,
+                path,
+                name,
+                overwrite=overwrite,
+                etag=etag,
+                content_type=content_type,
+                properties=properties,
+            )
+
+        entry = {
+            "path": path,
+            "content_type": content_type,
+            "overwrite": overwrite,
+            "etag": etag,
+            "details": properties.dump(),
+        }
+        await self._upload("file", name, send, raise_on_error, entry, before)
+
+    async def upload_bytes(self, data: bytes, name: str, *, raise_on_error: bool = False) -> None:
+        """Upload bytes that have no file."""
+
+        async def send() -> None:
+            await upload_bytes(self.service, data, name)
+
+        await self._upload("bytes", name, send, raise_on_error, {"data": data}, None)
+
+    async def _upload(
+        self,
+        kind: Literal["file", "bytes"],
+        name: str,
+        send: Callable[[], Awaitable[None]],
+        raise_on_error: bool,
+        entry: Mapping[str, Any],
+        before: Callable[[], object] | None,
+    ) -> None:
+        """Note in the journal, write, upload, settle: in this order nothing can get lost.
+
+        The entry comes before the local file, so that from the moment the file stands it is
+        accounted for.
+        """
+        problem = upload_problem(name)
+        number = await self.enter(kind, name, entry) if problem is None else None
+        try:
+            if before is not None:
+                await asyncio.to_thread(before)
+        except BaseException:
+            await self.settle(number)
+            raise
+        try:
+            if problem is not None:
+                raise UnsafeNamesError(
+                    {name: problem},
+                    operation="upload",
+                    remedy="rename the file, or pass another name as blob_path",
+                )
+            await send()
+        except Exception as error:  # noqa: BLE001 - raised again unless errors are swallowed
+            await self.failed(error, name, number, raise_on_error)
+        except BaseException as error:
+            self.fail_now(number, error)  # cancelled: the next flush does it
+            raise
+        else:
+            await self.settle(number)
+            self._log.debug("uploaded %r", name, extra={"blob_name": name, **trace_fields()})
+            await self.flush_leftovers()
+
+    # -- the journal --------------------------------------------------------------------------
+
+    async def enter(
+        self, kind: Literal["file", "bytes", "tree"], name: str, entry: Mapping[str, Any]
+    ) -> int | None:
+        """Note an upload while errors are swallowed; its number, `None` when it is not noted."""
+        if not self.swallow:
+            return None
+        return await self.in_journal(lambda journal: journal.enter(kind, name, **entry))
+
+    async def settle(self, number: int | None) -> None:
+        """Forget an entry: its upload arrived, or is not to be made up for."""
+        if number is not None:
+            await self.in_journal(lambda journal: journal.settle(number))
+
+    async def failed(
+        self, error: Exception, name: str, number: int | None, raise_on_error: bool
+    ) -> None:
+        """Keep or drop the journal's entry, then log or raise."""
+        fate = fate_of(error)
+        if fate == "dropped":
+            await self.settle(number)
+        elif number is not None:
+            refused = fate == "refused"
+            await self.in_journal(lambda journal: journal.fail(number, error, refused=refused))
+            self._flush_due = self._flush_due or not refused
+        lost = fate != "dropped" and number is None
+        if raise_on_error or not self.swallow or (lost and self._must_keep):
+            raise error
+        what = {
+            "dropped": "",
+            "refused": "refused for good, and not sent again: ",
+            "pending": "kept for flush_pending(): ",
+        }[fate]
+        self._log.error(
+            "%s%s",
+            "neither uploaded nor kept in the journal: " if lost else what,
+            redact_secrets(describe(error, "upload", name)),
+            extra={
+                "blob_name": name,
+                "error": type(error).__name__,
+                "journal": None if lost or fate == "dropped" else str(self.journal.path),
+                **trace_fields(),
+            },
+        )
+
+    def fail_now(self, number: int | None, error: BaseException) -> None:
+        """Keep an entry from within a cancelled task, which can await nothing more."""
+        if number is None:
+            return
+        with contextlib.suppress(JournalError):
+            self.journal.fail(number, error)
+        self._flush_due = True
+
+    def want_flush(self) -> None:
+        """Let the next success flush the journal."""
+        self._flush_due = True
+
+    async def in_journal(self, do: Callable[[Journal], T]) -> T | None:
+        """Do something with the journal in a thread; one that cannot be written stops nothing."""
+        try:
+            return await asyncio.to_thread(do, self.journal)
+        except JournalError as error:
+            self._log.error("%s", error, extra={"journal": str(self.journal.path)})
+            return None
+
+    async def flush_leftovers(self) -> None:
+        """After a success: what failed before, in this run or an earlier one, may pass now."""
+        if not (self.swallow and self._flush_due) or clock.monotonic() < self._flush_after:
+            return
+        self._flush_due = False
+        with contextlib.suppress(JournalError):  # logged when the upload was entered
+            report = await self.flush()
+            self._pause = min(max(_FIRST_PAUSE, 2 * self._pause), _LAST_PAUSE)
+            if not report.failed:
+                self._pause = 0.0
+            self._flush_due = self._flush_due or bool(report.failed)
+            self._flush_after = clock.monotonic() + self._pause
+
+    async def flush(self, *, refused: bool = False) -> FlushReport:
+        """Upload what the journal holds; see `AzureStorageClient.flush_pending_async`."""
+        return await flush_journal(self.service, self.journal, self._log, refused=refused)

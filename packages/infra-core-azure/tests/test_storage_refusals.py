@@ -1,0 +1,385 @@
+"""What the blob service refuses for good: raised at once, listed once, never sent again."""
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra_core.azure.exceptions import ConfigurationError
+from infra_core.azure.storage import (
+    AzureStorageClient,
+    AzureStorageSettings,
+    BlobConflictError,
+    StorageAccessError,
+    StorageConnectionError,
+    StorageRequestError,
+    TransferOptions,
+)
+from infra_core.azure.storage._journal import Journal
+from infra_core.azure.storage._refusals import is_permanent
+from infra_core.runtime.testing import fast_time
+
+Answer = tuple[int, dict[str, str], bytes]
+FOR_GOOD = [
+    (400, "InvalidHeaderValue"),
+    (403, "UnauthorizedBlobOverwrite"),
+    (403, "AuthorizationPermissionMismatch"),
+    (405, "UnsupportedHttpVerb"),
+    (409, "BlobImmutableDueToPolicy"),
+    (409, "InvalidBlobType"),
+    (409, "SnapshotsPresent"),
+    (409, "BlobUsesCustomerSpecifiedEncryption"),
+    (412, "SomethingNew"),
+    (413, "RequestBodyTooLarge"),
+]
+IN_TIME = [
+    (403, "AuthenticationFailed"),
+    (404, "ContainerNotFound"),
+    (409, "ContainerBeingDeleted"),
+    (412, "LeaseIdMissing"),
+    (503, "ServerBusy"),
+]
+
+
+def refusal(status: int, code: str) -> Answer:
+    return status, {"x-ms-error-code": code}, b""
+
+
+def refuse(part: str, status: int, code: str) -> Callable[..., Answer]:
+    """Uploads of names with `part` in them are refused, all others arrive."""
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "HEAD":
+            return refusal(404, "BlobNotFound")
+        if part in path or ("restype" in path and status == 404):
+            return refusal(status, code)
+        return 201, {"ETag": '"1"'}, b""
+
+    return answer
+
+
+@pytest.mark.parametrize(("status", "code"), FOR_GOOD)
+def test_refused_uploads_are_sent_once_and_listed(
+    status: int, code: str, blob_server: Any, client_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Requests stay linear in files; the journal and the log name the cause."""
+    server = blob_server(refuse("old", status, code))
+    client = client_of(server, "best-effort")
+    for number in range(10):
+        client.write_text(client.base_path / f"old{number}", "x")
+        client.write_text(client.base_path / f"new{number}", "x")
+    assert server.count("PUT", "old") == 10
+    entries = client.pending_uploads()
+    assert [(entry.blob, entry.refused) for entry in entries] == [
+        (f"old{number}", True) for number in range(10)
+    ]
+    assert all(code in (entry.error or "") for entry in entries)
+    assert caplog.text.count("refused for good") == 10
+
+
+@pytest.mark.parametrize(("status", "code"), IN_TIME)
+def test_what_may_pass_stays_pending_and_is_not_hammered(
+    status: int, code: str, blob_server: Any, client_of: Any
+) -> None:
+    """While entries go on failing, flushes after a success keep growing pauses."""
+    server = blob_server(refuse("old", status, code))
+    client = client_of(server, "best-effort", max_retries=0)
+    for number in range(20):
+        client.write_text(client.base_path / f"old{number}", "x")
+        client.write_text(client.base_path / f"new{number}", "x")
+    assert server.count("PUT", "old") <= 40
+    assert [entry.refused for entry in client.pending_uploads()] == [False] * 20
+
+
+def test_pending_uploads_are_tried_again_after_the_pause(blob_server: Any, client_of: Any) -> None:
+    """A lease ends, a role is assigned: the next success after the pause makes up for it."""
+    leased = [True]
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if leased[0] and "old" in path:
+            return refusal(412, "LeaseIdMissing")
+        return 201, {"ETag": '"1"'}, b""
+
+    client = client_of(blob_server(answer), "best-effort")
+    with fast_time() as time:
+        client.write_text(client.base_path / "old", "x")
+        client.write_text(client.base_path / "new", "x")  # flushes: it fails again
+        leased[0] = False
+        client.write_text(client.base_path / "new", "x")
+        assert len(client.pending_uploads()) == 1
+        time.advance(31)
+        client.write_text(client.base_path / "new", "x")
+    assert client.pending_uploads() == []
+
+
+def test_refused_uploads_are_sent_again_or_forgotten_on_request(
+    blob_server: Any, client_of: Any
+) -> None:
+    """After a policy was changed; by themselves they are not, not even by an explicit flush."""
+    policy = [True]
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if policy[0] and method == "PUT":
+            return refusal(409, "BlobImmutableDueToPolicy")
+        return refusal(404, "BlobNotFound") if method == "HEAD" else (201, {"ETag": '"1"'}, b"")
+
+    server = blob_server(answer)
+    client = client_of(server, "best-effort")
+    client.write_text(client.base_path / "a", "x")
+    client.upload_text(client.base_path / "b", "y")
+    sent = server.count("PUT")
+    assert client.flush_pending().refused == 0
+    assert server.count("PUT") == sent
+    assert client.flush_pending(refused=True).refused == 2
+    policy[0] = False
+    assert client.flush_pending(refused=True).uploaded == 2
+    assert client.pending_uploads() == []
+    policy[0] = True
+    client.write_text(client.base_path / "a", "x")
+    assert client.forget_refused() == 1
+    assert client.pending_uploads() == []
+
+
+def test_refused_files_of_a_tree_are_listed_and_the_others_pending(
+    blob_server: Any, client_of: Any
+) -> None:
+    """The tree's own rules go with its failures."""
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "GET":
+            return 200, {}, b"<EnumerationResults><Blobs/></EnumerationResults>"
+        if "bad" in path:
+            return refusal(409, "InvalidBlobType")
+        if "busy" in path:
+            return refusal(412, "LeaseIdMissing")
+        return 201, {"ETag": '"1"'}, b""
+
+    client = client_of(blob_server(answer), "best-effort")
+    for name in ("bad", "busy", "good"):
+        (client.base_path / name).write_text(name)
+    report = client.upload_tree(client.base_path, overwrite="never", cache_control="no-store")
+    assert (report.failed, report.transferred) == (2, 1)
+    entries = {entry.blob: entry for entry in client.pending_uploads()}
+    assert {name: entry.refused for name, entry in entries.items()} == {"bad": True, "busy": False}
+    assert entries["busy"].overwrite == "never"
+    assert entries["busy"].details == {"cache_control": "no-store"}
+
+
+def test_replay_of_a_tree_keeps_its_rules(blob_server: Any, client_of: Any, tmp_path: Path) -> None:
+    """A killed process had excluded files: the next one excludes them, too."""
+    listing = b"<EnumerationResults><Blobs/></EnumerationResults>"
+    server = blob_server(
+        lambda method, *_: (200, {}, listing) if method == "GET" else (201, {"ETag": '"1"'}, b"")
+    )
+    client = client_of(server, "best-effort")
+    for name in ("a.txt", "a.tmp"):
+        (client.base_path / name).write_text(name)
+    journal = Journal(tmp_path / "state" / "journal.sqlite")
+    details = {"exclude": ["*.tmp"], "overwrite": "never"}
+    journal.fail(journal.enter("tree", "", path=client.base_path, details=details), OSError())
+    journal.close()
+    assert client.flush_pending().uploaded == 1
+    (put,) = [headers for method, _, headers in server.requests if method == "PUT"]
+    assert put["If-None-Match"] == "*"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "BlobArchived",
+        "BlobBeingRehydrated",
+        "InvalidBlobType",
+        "BlobUsesCustomerSpecifiedEncryption",
+        "SomethingNew",
+    ],
+)
+@pytest.mark.parametrize("status", [409, 412])
+@pytest.mark.parametrize("call", ["download_to_path", "upload_file", "stat"])
+def test_conflicts_that_do_not_pass_are_raised_at_once(
+    call: str, status: int, code: str, blob_server: Any, client_of: Any
+) -> None:
+    """One request, and what to do."""
+    server = blob_server(lambda *_: refusal(status, code))
+    client = client_of(server)
+    (client.base_path / "a").write_text("x")
+    with pytest.raises(BlobConflictError) as raised:
+        getattr(client, call)(client.base_path / "a")
+    assert len(server.requests) == 1
+    assert raised.value.remedy
+    assert code in str(raised.value)
+
+
+def test_bytes_that_were_altered_on_the_way_are_sent_again(
+    blob_server: Any, client_of: Any
+) -> None:
+    """400 Md5Mismatch is no fault of the request."""
+    answers = [refusal(400, "Md5Mismatch"), (201, {"ETag": '"1"'}, b"")]
+    client = client_of(blob_server(lambda *_: answers.pop(0)))
+    (client.base_path / "a").write_text("x")
+    with fast_time():
+        client.upload_file(client.base_path / "a")
+    assert answers == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code"), [(409, "BlobAlreadyExists"), (403, "UnauthorizedBlobOverwrite")]
+)
+def test_write_only_token_meets_a_blob_that_exists(
+    status: int, code: str, blob_server: Any, client_of: Any
+) -> None:
+    """With overwrite="never" that is a conflict, which says what it could not look at."""
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method != "PUT":
+            return refusal(403, "AuthorizationPermissionMismatch")
+        return refusal(status, code)
+
+    client = client_of(blob_server(answer))
+    path = client.base_path / "a"
+    path.write_text("x")
+    with pytest.raises(BlobConflictError, match="could not be looked at") as raised:
+        client.upload_file(path, overwrite="never")
+    assert raised.value.by_condition
+    kind = BlobConflictError if status == 409 else StorageAccessError
+    with pytest.raises(kind):
+        client.upload_file(path)
+
+
+@pytest.mark.parametrize("overwrite", ["always", "never", "if-unchanged"])
+def test_tree_goes_up_with_a_token_that_may_only_write(
+    overwrite: str, blob_server: Any, client_of: Any
+) -> None:
+    """Nothing is compared, and the report says so; what exists is kept where it must be."""
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method != "PUT":
+            return refusal(403, "AuthorizationPermissionMismatch")
+        if "there" in path and headers.get("If-None-Match"):
+            return refusal(409, "BlobAlreadyExists")
+        return 201, {"ETag": '"1"'}, b""
+
+    client = client_of(blob_server(answer))
+    for name in ("there", "new"):
+        (client.base_path / name).write_text(name)
+    report = client.upload_tree(client.base_path, overwrite=overwrite)
+    assert report.ok
+    assert (report.transferred, report.kept) == ((2, 0) if overwrite == "always" else (1, 1))
+    assert "could not be listed" in report.notes[0]
+    with pytest.raises(StorageAccessError):
+        client.upload_tree(client.base_path, delete=True)  # needs to know what is there
+
+
+def test_doctor_accepts_a_token_that_may_only_write(blob_server: Any) -> None:
+    """It says what it could not look at."""
+    pytest.importorskip("rich")
+    from infra_core.cli._doctor import look_at_storage
+
+    server = blob_server(lambda *_: refusal(403, "AuthorizationPermissionMismatch"))
+    env = {
+        "AZURE_STORAGE_CONTAINER": "box",
+        "AZURE_STORAGE_CONNECTION_STRING": server.connection_string,
+    }
+    check = look_at_storage(env, None)
+    assert check.state == "ok"
+    assert "could not be looked at" in check.detail
+
+
+def test_immutable_container_that_has_the_content_is_no_failure(
+    blob_server: Any, client_of: Any
+) -> None:
+    """The answer to the first request was lost: what it wrote cannot be written again."""
+    stored = {"ETag": '"1"'}
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "HEAD":
+            return 200, stored, b"x"
+        stored["Content-MD5"] = headers["Content-MD5"]
+        return refusal(409, "BlobImmutableDueToPolicy")
+
+    client = client_of(blob_server(answer))
+    (client.base_path / "a").write_text("x")
+    client.upload_file(client.base_path / "a")
+
+
+def test_roles_may_be_assigned_and_tokens_never_change() -> None:
+    """The same code is final for a signature, and not for an identity."""
+    code = "AuthorizationPermissionMismatch"
+    assert is_permanent(403, code)
+    assert not is_permanent(403, code, by_role=True)
+    assert not any(is_permanent(status, "") for status in (0, 302, 401, 403, 404, 429, 500, 503))
+    assert all(is_permanent(status, "") for status in (400, 405, 409, 411, 412, 413, 501))
+
+
+def test_journal_of_an_earlier_release_is_read(tmp_path: Path) -> None:
+    """It has no columns for what is refused."""
+    path = tmp_path / "j.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute(
+            "create table pending (id integer primary key autoincrement, slot text not null unique,"
+            " kind text not null, blob text not null, path text, data blob, content_type text,"
+            " overwrite text not null default 'always', etag text, created real not null,"
+            " attempts integer not null default 0, error text, owner text not null)"
+        )
+        db.execute(
+            "insert into pending (slot, kind, blob, path, created, owner)"
+            " values ('blob a', 'file', 'a', '/x/a', 1.0, '')"
+        )
+    db.close()
+    journal = Journal(path)
+    (entry,) = journal.pending()
+    assert (entry.blob, entry.refused, entry.details) == ("a", False, {})
+    journal.fail(entry.id, OSError("no"), refused=True)
+    assert [entry.refused for entry in journal.pending()] == [True]
+    journal.close()
+
+
+def test_strict_client_without_configuration_refuses_to_upload(tmp_path: Path) -> None:
+    """0.7 did: a service that forgot its settings must not go on with local files alone."""
+    client = AzureStorageClient(None, settings=AzureStorageSettings(None), mode="strict")
+    (tmp_path / "a").write_text("x")
+    for call in (
+        lambda: client.upload_file(tmp_path / "a"),
+        lambda: client.upload_text(tmp_path / "a", "x"),
+        lambda: client.write_text(tmp_path / "b", "kept"),
+        lambda: client.write_json(tmp_path / "c", {}),
+        lambda: client.upload_tree(tmp_path),
+    ):
+        with pytest.raises(ConfigurationError, match="no container is named"):
+            call()
+    assert (tmp_path / "b").read_text() == "kept"
+
+
+def test_unwritable_state_folder_is_logged_where_errors_are_swallowed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As in 0.7: swallow_errors=True logs and goes on; best-effort, which promises more, raises."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    settings = AzureStorageSettings(
+        "box",
+        "AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a",
+        journal=blocked / "journal.sqlite",
+        options=TransferOptions(max_retries=0),
+    )
+    with AzureStorageClient.from_settings(settings, "strict", swallow_errors=True) as client:
+        client.write_text(tmp_path / "a", "x")
+    assert "neither uploaded nor kept" in caplog.text
+    with (
+        AzureStorageClient.from_settings(settings, "best-effort") as client,
+        pytest.raises(StorageConnectionError),
+    ):
+        client.write_text(tmp_path / "a", "x")
+
+
+def test_errors_keep_what_they_know_when_pickled() -> None:
+    """They cross process borders with Dask and multiprocessing."""
+    import pickle
+
+    from infra_core.azure.storage._errors import request_error
+
+    error = request_error(409, "BlobArchived", "", blob="a", operation="upload")
+    again = pickle.loads(pickle.dumps(error))
+    assert isinstance(again, StorageRequestError)
+    assert (again.permanent, again.remedy, str(again)) == (True, error.remedy, str(error))
