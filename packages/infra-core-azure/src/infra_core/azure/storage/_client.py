@@ -68,7 +68,16 @@ class StorageBackend(Protocol):
         ...
 
 
-class AzureStorageClient:
+if TYPE_CHECKING:
+    # It satisfies the protocol by its methods; named as a base, mypy would take their types from
+    # there, without the further parameters.
+    class _Base: ...
+
+else:
+    _Base = StorageBackend
+
+
+class AzureStorageClient(_Base):
     """Mirrors local files and folders to a container, and back.
 
     Every method exists twice, `upload_file` and `upload_file_async`, and so on. A client may be
