@@ -72,8 +72,10 @@ REMEDIES = {
     "InvalidBlobType": "the name belongs to an append or page blob; delete it or use another name",
     "LeaseIdMismatchWithBlobOperation": "somebody else holds a lease on it; break the lease, or "
     "wait until it ends",
-    "LeaseIdMissing": "somebody holds a lease on it; release it, or wait until it ends (one without "
-    "end must be broken)",
+    "LeaseIdMissing": (
+        "somebody holds a lease on it; release it, or wait until it ends (one without end must be "
+        "broken)"
+    ),
     "LeaseLost": "the lease has ended; try again",
     "Md5Mismatch": "bytes were altered on the way: use https, and look at the proxies",
     "PathConflict": "a folder of this name exists; use another name",
