@@ -32,7 +32,8 @@ class BlobServer:
             def handle_any(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 server.requests.append((self.command, self.path, dict(self.headers)))
-                status, headers, content = answer(self.command, self.path, self.headers, body)
+                given = dict(self.headers)
+                status, headers, content = answer(self.command, self.path, given, body)
                 self.send_response(status)
                 length = {"Content-Length": str(len(content)), "x-ms-request-id": "r"}
                 for name, value in {**length, **headers}.items():
