@@ -9,7 +9,9 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
 from azure.core.exceptions import (
     AzureError,
     ClientAuthenticationError,
@@ -355,12 +357,23 @@ def test_a_refusal_of_the_service_is_told_in_one_line(
     assert told.__cause__ is error
 
 
+_KEY = ConnectionKey("acc", 443, True, True, None, None, None)
+
+
+def _untrusted() -> OSError:
+    """aiohttp's own class of error, which lacks what OpenSSL's has."""
+    inner = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    inner.verify_message = "self-signed certificate"
+    return aiohttp.ClientConnectorCertificateError(_KEY, inner)
+
+
 @pytest.mark.parametrize(
     ("cause", "told"),
     [
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "the connection was refused"),
         (socket.gaierror(-2, "Name or service not known"), "the host name has no address"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"), "the TLS handshake failed"),
+        (_untrusted(), "its certificate is not trusted (self-signed certificate)"),
         (TimeoutError(), "no answer in time"),
         (OSError(errno.ENETUNREACH, "unreachable"), "there is no route to it"),
         (ConnectionResetError(errno.ECONNRESET, "reset"), "the connection broke"),

@@ -3,6 +3,9 @@
 import json
 import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -109,3 +112,33 @@ def test_people_get_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 8
     assert lines[0].startswith("     off storage: not configured")
+
+
+def test_the_timeout_holds_for_the_command_as_a_whole(tmp_path: Path) -> None:
+    """Services that take a connection and say nothing: the process ends all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        # The SDK itself would wait for 300 s, several times.
+        connection = (
+            "DefaultEndpointsProtocol=http;AccountName=acc;AccountKey=a2V5;"
+            f"BlobEndpoint=http://127.0.0.1:{port}/acc;TableEndpoint=http://127.0.0.1:{port}/acc"
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", "infra_core.cli", "doctor", "--timeout", "2", "--json"],
+            env={
+                **os.environ,
+                "AZURE_STORAGE_CONTAINER": "box",
+                "AZURE_STORAGE_CONNECTION_STRING": connection,
+                "AZURE_JOB_TABLE": "jobs",
+                "AZURE_FUNCTION_BASE_URL": f"http://127.0.0.1:{port}",
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=tmp_path,
+        )
+    checks = {check["name"]: check for check in json.loads(done.stdout)}
+    assert done.returncode == 1
+    for name in ("storage", "jobs", "functions"):
+        assert "no answer within 2 s" in checks[name]["detail"], checks[name]

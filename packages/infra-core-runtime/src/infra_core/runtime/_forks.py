@@ -4,12 +4,11 @@ import logging
 import os
 import weakref
 from collections.abc import Callable
-from typing import Any
 
 __all__ = ["ForkGuard", "after_fork_in_child"]
 
 _logger = logging.getLogger("infra_core.runtime")
-_callbacks: dict[int, Callable[[], Callable[[], object] | None]] = {}
+_callbacks: dict[object, Callable[[], Callable[[], object] | None]] = {}
 _registered = False
 
 
@@ -51,15 +50,24 @@ def after_fork_in_child(callback: Callable[[], object]) -> None:
     if not _registered:
         _registered = True
         os.register_at_fork(after_in_child=_run_callbacks)
-    if hasattr(callback, "__self__") and hasattr(callback, "__func__"):
-        method: weakref.WeakMethod[Any] = weakref.WeakMethod(callback, _forget)
-        _callbacks[id(method)] = method
-    else:
+    owner, function = getattr(callback, "__self__", None), getattr(callback, "__func__", None)
+    if owner is None or function is None:
         _callbacks[id(callback)] = lambda: callback
+        return
+    # No WeakMethod: its own callback prints errors where it runs as the interpreter ends.
+    key = id(owner), id(function)
+    known = _callbacks  # the global may be gone by then
 
+    def forget(_: object) -> None:
+        known.pop(key, None)
 
-def _forget(method: object) -> None:
-    _callbacks.pop(id(method), None)
+    held = weakref.ref(owner, forget)
+
+    def method() -> Callable[[], object] | None:
+        alive = held()
+        return None if alive is None else function.__get__(alive)
+
+    _callbacks[key] = method
 
 
 def _run_callbacks() -> None:

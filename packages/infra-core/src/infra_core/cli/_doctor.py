@@ -4,9 +4,11 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor, TimeoutError as FutureTimeoutError
+from concurrent.futures import TimeoutError as FutureTimeoutError, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from infra_core.runtime import ThreadPool, clock
 
 from . import exit_codes
 from ._arguments import seconds
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--prefix", type=prefix_name, metavar="NAME", help="look at NAME_AZURE_STORAGE_* and so on"
     )
     parser.add_argument(
-        "--timeout", type=seconds, default=10.0, metavar="S", help="seconds for each check (10)"
+        "--timeout", type=seconds, default=10.0, metavar="S", help="seconds to wait for all (10)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -89,14 +91,16 @@ def examine(env: Mapping[str, str], prefix: str | None, *, timeout: float) -> It
     Args:
         env: Environment variables.
         prefix: Prefix of the service's variables.
-        timeout: Seconds for each check; one that takes longer is a problem.
+        timeout: Seconds for all of them; one that takes longer is a problem.
     """
-    pool = ThreadPoolExecutor(max_workers=len(EXAMINERS), thread_name_prefix="doctor")
+    # Of threads that the end of the process does not wait for: one may hang for minutes.
+    pool = ThreadPool("doctor", len(EXAMINERS))
     waiting = [(name, pool.submit(look, env, prefix)) for name, look in EXAMINERS.items()]
-    pool.shutdown(wait=False)
+    end = clock.monotonic() + timeout
     for name, future in waiting:
+        wait([future], max(0.0, end - clock.monotonic()))
         try:
-            yield future.result(timeout)
+            yield future.result(0)
         except FutureTimeoutError:
             yield Check(name, "problem", f"no answer within {timeout:g} s", REMEDIES[name])
         except Exception as error:  # noqa: BLE001 - whatever an SDK raises is the finding

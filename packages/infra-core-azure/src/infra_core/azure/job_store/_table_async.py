@@ -207,7 +207,9 @@ class _AsyncTableRows:
             else:
                 from azure.identity.aio import DefaultAzureCredential
 
-                self._credential = DefaultAzureCredential()
+                from .._tokens import AsyncSdkCredential, TokenSource
+
+                self._credential = AsyncSdkCredential(TokenSource(make=DefaultAzureCredential))
                 endpoint = str(config.resolved_table_endpoint)
                 self._table = TableClient(
                     endpoint, config.table_name, credential=self._credential, **options

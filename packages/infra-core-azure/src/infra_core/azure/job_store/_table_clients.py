@@ -83,9 +83,9 @@ class SharedClient:
                 return TableClient.from_connection_string(
                     config.connection_string, config.table_name, **self._options
                 )
-            from azure.identity import DefaultAzureCredential
+            from .._tokens import SdkCredential, TokenSource
 
-            self._credential = self._credential or DefaultAzureCredential()
+            self._credential = self._credential or SdkCredential(TokenSource())
             endpoint = str(config.resolved_table_endpoint)
             return TableClient(
                 endpoint, config.table_name, credential=self._credential, **self._options

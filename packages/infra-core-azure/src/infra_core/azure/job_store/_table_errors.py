@@ -21,6 +21,8 @@ from azure.core.exceptions import (
 )
 from infra_core.runtime import redact_secrets, sanitize_url
 
+from .._access import access_remedy
+from .._tokens import TokenTimeoutError
 from ..exceptions import AzureTableError
 from ._config import CONNECTION_VAR, TableConfig
 
@@ -115,7 +117,7 @@ def _refusal(error: HttpResponseError, place: str) -> TableRequestError:
     if code == "TableNotFound":
         kind = TableNotFoundError
     elif status in (401, 403):
-        kind, remedy = TableAccessError, remedy or _ACCESS
+        kind, remedy = TableAccessError, remedy or access_remedy(code) or _ACCESS
     elif status == 404:
         remedy = remedy or "check the account name and the endpoint"
     elif status >= 500 or status in (408, 429):
@@ -147,6 +149,8 @@ def _credential_problem(error: ClientAuthenticationError) -> str:
             "again from the portal, quotes and line breaks are often lost or added on the way"
         )
     said = redact_secrets(error.message.partition("\n")[0].rstrip("."))
+    if isinstance(error, TokenTimeoutError):
+        return said
     return (
         f"no credential ({said}); log in with `az login`, give this machine a managed identity, "
         "set AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET, or set "
@@ -161,9 +165,12 @@ def _connection_problem(error: AzureError) -> str:
         if isinstance(cause, socket.gaierror) or type(cause).__name__ == "NameResolutionError":
             return f"the host name has no address; {check}"
         if isinstance(cause, ssl.SSLCertVerificationError):
+            # aiohttp's own class of this kind has the text in the error that it wraps
+            inner = getattr(cause, "certificate_error", cause)
+            why = str(getattr(inner, "verify_message", "") or "it cannot be verified").rstrip(".")
             return (
-                f"its certificate is not trusted ({cause.verify_message.rstrip('.')}); {check}, "
-                "this machine's clock, and its certificate authorities"
+                f"its certificate is not trusted ({why}); {check}, this machine's clock, and name "
+                "the file of its authority in SSL_CERT_FILE"
             )
         if isinstance(cause, ssl.SSLError):
             # aiohttp's own class of this kind has no `reason`

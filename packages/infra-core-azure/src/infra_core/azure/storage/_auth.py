@@ -1,15 +1,12 @@
-"""Proving who we are: shared key, SAS token, or tokens of a credential.
+"""Authentication: shared key, SAS token, or tokens of a credential.
 
 Signing follows "Authorize with Shared Key", version 2015-02-21 and later:
 https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key
 """
 
-import asyncio
 import base64
 import hashlib
 import hmac
-import inspect
-import threading
 from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
@@ -17,12 +14,11 @@ from typing import Any, Protocol
 
 from infra_core.runtime import clock
 
+from .._tokens import STORAGE_SCOPE, TokenSource
 from ._config import _AzureStorageConfig
 
 __all__ = ["Authenticator", "make_authenticator"]
 
-_SCOPE = "https://storage.azure.com/.default"
-_RENEW_BEFORE = 300.0  # seconds; a token this close to its end is renewed first
 _SIGNED = (
     "Content-Encoding",
     "Content-Language",
@@ -44,7 +40,7 @@ def _date(second: int) -> str:
 
 
 class Authenticator(Protocol):
-    """Adds the proof to a request; `query` is what a SAS token adds to every URL."""
+    """Authenticates requests; `query` is what a SAS token adds to every URL."""
 
     query: str
 
@@ -52,6 +48,9 @@ class Authenticator(Protocol):
         self, method: str, path: str, params: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         """Add headers; `path` is the encoded path of the URL."""
+
+    def renews(self, sent: Mapping[str, str]) -> bool:
+        """Whether another try with new headers may succeed where the service refused these."""
 
     async def aclose(self) -> None:
         """Let go of what it owns."""
@@ -91,6 +90,10 @@ class SharedKey:
         digest = hmac.digest(self._key, "\n".join(lines).encode("utf-8"), hashlib.sha256)
         return base64.b64encode(digest).decode("ascii")
 
+    def renews(self, sent: Mapping[str, str]) -> bool:
+        """No other can be had."""
+        return False
+
     async def aclose(self) -> None:
         """Nothing to let go."""
 
@@ -106,62 +109,44 @@ class SasToken:
     ) -> None:
         """The URL holds all there is."""
 
+    def renews(self, sent: Mapping[str, str]) -> bool:
+        """No other can be had."""
+        return False
+
     async def aclose(self) -> None:
         """Nothing to let go."""
 
 
 class BearerToken:
-    """Sends tokens of an Azure credential, kept until shortly before they expire.
-
-    One credential serves every event loop and thread: a synchronous one is asked in a thread.
-    """
+    """Sends tokens of an Azure credential; see `TokenSource`."""
 
     query = ""
 
-    def __init__(self, credential: Any = None) -> None:
-        self._credential = credential
-        self._owned = credential is None
-        self._guard = threading.Lock()
-        self._token = ""
-        self._expires = 0.0
+    def __init__(self, credential: Any = None, *, wait: float = 60.0) -> None:
+        self._source = TokenSource(credential, wait=wait)
 
     async def authorize(
         self, method: str, path: str, params: Mapping[str, str], headers: dict[str, str]
     ) -> None:
-        """Add the token, fetched first when there is none or it is about to expire."""
-        if clock.time() >= self._expires - _RENEW_BEFORE:
-            if inspect.iscoroutinefunction(getattr(self._credential, "get_token", None)):
-                token = await self._credential.get_token(_SCOPE)
-                self._token, self._expires = token.token, float(token.expires_on)
-            else:
-                await asyncio.to_thread(self._renew)
+        """Add the token, fetched first when there is none."""
+        token = await self._source.get(STORAGE_SCOPE)
         headers["x-ms-date"] = _date(int(clock.time()))
-        headers["Authorization"] = f"Bearer {self._token}"
+        headers["Authorization"] = f"Bearer {token.token}"
 
-    def _renew(self) -> None:
-        with self._guard:  # many requests at once fetch one token
-            if clock.time() < self._expires - _RENEW_BEFORE:
-                return
-            if self._credential is None:
-                from azure.identity import DefaultAzureCredential
-
-                self._credential = DefaultAzureCredential()
-            token = self._credential.get_token(_SCOPE)
-            self._token, self._expires = token.token, float(token.expires_on)
+    def renews(self, sent: Mapping[str, str]) -> bool:
+        """Have the next request fetch a new token in place of the one that was sent."""
+        self._source.reject(sent.get("Authorization", "").removeprefix("Bearer "))
+        return True
 
     async def aclose(self) -> None:
         """Close the credential, if it is our own."""
-        if self._owned:
-            credential, self._credential = self._credential, None
-            self._token, self._expires = "", 0.0
-            if credential is not None:
-                await asyncio.to_thread(credential.close)
+        await self._source.aclose()
 
 
 def make_authenticator(config: _AzureStorageConfig, credential: Any = None) -> Authenticator:
-    """The proof that a configuration names."""
+    """The credential that a configuration names."""
     if config.account_key is not None:
         return SharedKey(config.account_name or "", config.account_key)
     if config.sas_token is not None:
         return SasToken(config.sas_token)
-    return BearerToken(credential)
+    return BearerToken(credential, wait=config.options.timeout)

@@ -24,13 +24,17 @@ from infra_core.runtime import (
     trace_fields,
 )
 
+from .._access import access_remedy, is_stale_token
+from .._tokens import TokenTimeoutError
 from ._auth import make_authenticator
 from ._config import _AzureStorageConfig
 from ._errors import (
     IntegrityError,
     StorageAccessError,
     StorageConnectionError,
+    StorageError,
     StorageRequestError,
+    StorageTimeoutError,
     request_error,
 )
 from ._names import encode_blob_name
@@ -184,7 +188,32 @@ class BlobService:
         body: _Buffer | None = None,
         expect: int = 0,
     ) -> Response:
-        """Make a request once; see `send`."""
+        """Make a request once; see `send`. A token that the service refuses is replaced once."""
+        for renewed in (False, True):
+            sent: dict[str, str] = {}
+            try:
+                return await self._request(
+                    method, name, operation, sent, params=params, headers=headers, body=body,
+                    expect=expect,
+                )  # fmt: skip
+            except StorageAccessError as error:
+                if renewed or not is_stale_token(error) or not self._auth.renews(sent):
+                    raise
+        raise AssertionError  # the second try returns or raises
+
+    async def _request(
+        self,
+        method: str,
+        name: str | None,
+        operation: str,
+        sent: dict[str, str],
+        *,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        body: _Buffer | None,
+        expect: int,
+    ) -> Response:
+        """Make a request; `sent` is empty, and afterwards holds the headers that went out."""
         import aiohttp
         from yarl import URL
 
@@ -193,10 +222,8 @@ class BlobService:
         path = self._base_path
         if name is not None:
             path = f"{path}/{encode_blob_name(name)}"
-        sent = {
-            "x-ms-version": API_VERSION,
-            "x-ms-client-request-id": f"{self._id}-{next(self._count)}",
-        }
+        sent["x-ms-version"] = API_VERSION
+        sent["x-ms-client-request-id"] = f"{self._id}-{next(self._count)}"
         if headers:
             sent.update(headers)
         size = 0 if body is None else _size(body)
@@ -258,8 +285,16 @@ class BlobService:
             )
         return Response(response.status, response.headers, content)
 
-    def _unproven(self, error: Exception, blob: str, operation: str) -> StorageAccessError:
+    def _unproven(self, error: Exception, blob: str, operation: str) -> StorageError:
         """The error for a credential that gives no token."""
+        if isinstance(error, TokenTimeoutError):
+            told, _, remedy = error.message.partition("; ")
+            return StorageTimeoutError(
+                f"{operation} of {blob!r} failed: {told}",
+                blob=blob,
+                operation=operation,
+                remedy=remedy,
+            )
         lines = str(error).strip().splitlines()
         said = redact_secrets(lines[0]) if lines else ""
         return StorageAccessError(
@@ -292,8 +327,7 @@ class BlobService:
             operation=operation,
             request_id=headers.get("x-ms-request-id", ""),
             retry_after=parse_retry_after(headers),
-            access=self.config.access_remedy,
-            by_role=self.config.uses_credential,
+            access=access_remedy(code) or self.config.access_remedy,
         )
 
     def _make_pool(self) -> "_Pool":

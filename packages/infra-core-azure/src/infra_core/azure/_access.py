@@ -1,0 +1,43 @@
+"""What to do where a storage service refuses access, by the error code that it gives.
+
+Sources: Azure, "Common REST API error codes" and "Blob service error codes".
+"""
+
+from typing import Any
+
+__all__ = ["access_remedy", "is_stale_token"]
+
+_STALE = (
+    "the service does not accept the token: check this machine's clock, that the identity is of "
+    "the tenant of the account, and sign in again (az login)"
+)
+_REMEDIES = {
+    "InvalidAuthenticationInfo": _STALE,
+    "AuthorizationPermissionMismatch": "give this identity the role Storage Blob Data Contributor "
+    "(blobs) or Storage Table Data Contributor (tables), or the SAS token the permission; a new "
+    "role takes some minutes",
+    "AuthorizationFailure": "check the network rules of the account (firewall, private endpoint), "
+    "and the role of this identity or the permissions of the SAS token",
+    "AuthorizationSourceIPMismatch": "the SAS token is for other IP addresses: use one for this",
+    "AuthorizationProtocolMismatch": "the SAS token is for https:// only: use an https endpoint",
+    "AuthorizationServiceMismatch": "the SAS token is for another service: make one for this (ss=)",
+    "AuthorizationResourceTypeMismatch": "the SAS token is for other resource types: make one for "
+    "service, containers and objects (srt=sco)",
+    "InsufficientAccountPermissions": "the SAS token or key lacks this permission: use another",
+    "KeyBasedAuthenticationNotPermitted": "the account allows no shared keys: use "
+    "DefaultAzureCredential, by the account's name without connection string",
+    "PublicAccessNotPermitted": "the account allows no anonymous access: give a credential",
+    "NoAuthenticationInformation": "the request had no credential: give a connection string, a SAS "
+    "token or an account name",
+    "AccountIsDisabled": "enable the account, or use another",
+}
+
+
+def access_remedy(code: str) -> str:
+    """Return what to do about a refusal of access, empty where the code does not say."""
+    return _REMEDIES.get(code, "")
+
+
+def is_stale_token(error: Any) -> bool:
+    """Whether a refusal (`.status`, `.code`) is about the token that was sent, not about who."""
+    return error.status == 401 and error.code == "InvalidAuthenticationInfo"

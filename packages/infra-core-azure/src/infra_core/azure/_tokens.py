@@ -1,0 +1,306 @@
+"""Tokens of an Azure credential: fetched once for many requests, by a thread that holds up nobody.
+
+azure-identity may wait for minutes for a token endpoint that does not answer (its timeouts are
+300 s each). So a synchronous credential is asked in a daemon thread, and whoever needs the token
+waits for it no longer than its own request may take: no thread that files need is occupied, a
+deadline cuts the wait off, Ctrl-C and the end of the process do not wait for it.
+"""
+
+import asyncio
+import concurrent.futures
+import inspect
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
+from infra_core.runtime import ThreadPool, after_fork_in_child, clock, redact_secrets
+
+__all__ = [
+    "STORAGE_SCOPE",
+    "AsyncSdkCredential",
+    "SdkCredential",
+    "TokenSource",
+    "TokenTimeoutError",
+    "default_credential",
+]
+
+STORAGE_SCOPE = "https://storage.azure.com/.default"
+"""Scope of blobs and tables, in every cloud."""
+
+_log = logging.getLogger("infra_core.azure")
+_threads = ThreadPool("infra-core-credential", 8)
+_RENEW_BEFORE = 300.0  # seconds; a token this close to its end is renewed
+_LAST_USE = 60.0  # seconds before its end at which a token is not used any more
+_PAUSE = 30.0  # seconds between two tries to renew a token that can still be used
+_TIMEOUTS = {"connection_timeout": 10, "read_timeout": 20}  # of azure-identity; 300 s by default
+
+
+class TokenTimeoutError(ClientAuthenticationError, TimeoutError):
+    """A credential gave no token in time."""
+
+
+def default_credential() -> Any:
+    """A `DefaultAzureCredential` whose requests end within seconds."""
+    from azure.identity import DefaultAzureCredential
+
+    taken = inspect.signature(DefaultAzureCredential).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
+        return DefaultAzureCredential(**_TIMEOUTS)
+    return DefaultAzureCredential()  # a stand-in of a test
+
+
+class _Wanted(NamedTuple):
+    """What a token is asked for: the key under which it is kept."""
+
+    scopes: tuple[str, ...]
+    options: tuple[tuple[str, str], ...] = ()
+
+
+class _Asking(NamedTuple):
+    future: "concurrent.futures.Future[AccessToken]"
+    since: float
+
+
+class TokenSource:
+    """The tokens of one credential, for any number of threads and event loops.
+
+    A token is renewed five minutes before it expires, in the background: whoever needs one goes
+    on with the old one meanwhile.
+
+    Args:
+        credential: An Azure credential, synchronous or asynchronous; `close` leaves it open.
+        make: Makes one on first use, where none is given; `close` closes it.
+        wait: Seconds to wait for a token at most.
+    """
+
+    def __init__(
+        self,
+        credential: Any = None,
+        *,
+        make: Callable[[], Any] | None = None,
+        wait: float = 60.0,
+    ) -> None:
+        self._given = credential
+        self._make = make or default_credential
+        self._made: list[Any] = []
+        self._wait = wait
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reset()
+        after_fork_in_child(self._reset)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[_Wanted, AccessToken] = {}
+        self._asking: dict[_Wanted, _Asking] = {}
+        self._own: Any = None  # connections are not shared with a forked child
+        self._paused_until = 0.0
+
+    async def get(self, *scopes: str, **options: str) -> AccessToken:
+        """Return a token, from an event loop.
+
+        Args:
+            *scopes: What it is for.
+            **options: `claims` and `tenant_id`, as the credential takes them.
+
+        Raises:
+            TokenTimeoutError: There is none after `wait` seconds.
+            Exception: What the credential raised.
+        """
+        wanted = _Wanted(scopes, tuple(sorted(options.items())))
+        held = self._usable(wanted)
+        if held is not None:
+            return held
+        future = self._ask(wanted)
+        try:
+            async with clock.timeout(self._wait):
+                return await asyncio.shield(asyncio.wrap_future(future))
+        except TimeoutError:
+            if future.done():
+                raise
+            raise self._late() from None
+
+    def get_blocking(self, *scopes: str, **options: str) -> AccessToken:
+        """Return a token of a synchronous credential; see `get`."""
+        wanted = _Wanted(scopes, tuple(sorted(options.items())))
+        held = self._usable(wanted)
+        if held is not None:
+            return held
+        future = self._ask(wanted)
+        if not concurrent.futures.wait([future], self._wait).done:
+            raise self._late()
+        return future.result()
+
+    def reject(self, token: str) -> None:
+        """Forget a token that the service has refused, and what the credential itself keeps."""
+        with self._lock:
+            refused = [wanted for wanted, held in self._held.items() if held.token == token]
+            for wanted in refused:
+                del self._held[wanted]
+            again = bool(refused) and self._own is not None
+            if again:
+                self._own = None
+        if again:
+            self.prepare()  # a new one has an empty cache
+
+    def close(self) -> None:
+        """Forget the tokens, and close a credential of its own if that is synchronous."""
+        for credential in self._forget():
+            if not inspect.iscoroutinefunction(getattr(credential, "close", None)):
+                credential.close()
+
+    async def aclose(self) -> None:
+        """Forget the tokens, and close a credential of its own."""
+        for credential in self._forget():
+            closing = credential.close()
+            if inspect.isawaitable(closing):
+                await closing
+
+    def _forget(self) -> list[Any]:
+        with self._lock:
+            made, self._made, self._own = self._made, [], None
+            self._held.clear()
+            self._asking.clear()
+        return made
+
+    def _usable(self, wanted: _Wanted) -> AccessToken | None:
+        held = self._held.get(wanted)
+        if held is None:
+            return None
+        now = clock.time()
+        if now >= held.expires_on - _LAST_USE:
+            return None
+        if now >= held.expires_on - _RENEW_BEFORE and now >= self._paused_until:
+            self._ask(wanted)
+        return held
+
+    def _ask(self, wanted: _Wanted) -> "concurrent.futures.Future[AccessToken]":
+        """Have the credential asked, unless it is being asked already."""
+        with self._lock:
+            asking, now = self._asking.get(wanted), clock.monotonic()
+            # A question that nobody waits for any more may be lost: it is asked anew.
+            if asking is not None and now - asking.since < self._wait and not asking.future.done():
+                return asking.future
+            credential = self._given if self._given is not None else self._own
+            if inspect.iscoroutinefunction(getattr(credential, "get_token", None)):
+                future: concurrent.futures.Future[AccessToken] = concurrent.futures.Future()
+                self._start(self._fetch_async(wanted, future))
+            else:
+                future = _threads.submit(self._fetch, wanted)
+            self._asking[wanted] = _Asking(future, now)
+            return future
+
+    def _start(self, fetching: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(fetching)
+        self._tasks.add(task)  # the loop itself keeps no hold of it
+        task.add_done_callback(self._tasks.discard)
+
+    def _fetch(self, wanted: _Wanted) -> AccessToken:
+        try:
+            credential = self.prepare()
+            return self._keep(wanted, credential.get_token(*wanted.scopes, **dict(wanted.options)))
+        except BaseException as error:
+            self._failed(wanted, error)
+            raise
+
+    async def _fetch_async(
+        self, wanted: _Wanted, future: "concurrent.futures.Future[AccessToken]"
+    ) -> None:
+        try:
+            credential = self.prepare()
+            token = await credential.get_token(*wanted.scopes, **dict(wanted.options))
+            future.set_result(self._keep(wanted, token))
+        except BaseException as error:
+            self._failed(wanted, error)
+            future.set_exception(error)
+            if not isinstance(error, Exception):  # cancelled with its loop
+                raise
+
+    def prepare(self) -> Any:
+        """Return the credential, made now if need be; an asynchronous one must be made at once."""
+        if self._given is not None:
+            return self._given
+        with self._lock:
+            own = self._own
+        if own is None:
+            own = self._make()
+            with self._lock:
+                self._own = own
+                self._made.append(own)
+        return own
+
+    def _keep(self, wanted: _Wanted, given: Any) -> AccessToken:
+        token = AccessToken(given.token, int(given.expires_on))
+        with self._lock:
+            self._held[wanted] = token
+        return token
+
+    def _failed(self, wanted: _Wanted, error: BaseException) -> None:
+        self._paused_until = clock.time() + _PAUSE
+        held = self._held.get(wanted)
+        if held is not None:
+            _log.warning(
+                "the Azure credential gave no new token (%s: %s); the present one is good for "
+                "%.0f s more",
+                type(error).__name__,
+                redact_secrets(str(error).partition("\n")[0]),
+                held.expires_on - clock.time(),
+            )
+
+    def _late(self) -> TokenTimeoutError:
+        return TokenTimeoutError(
+            f"the Azure credential gave no token within {self._wait:g} s; check the network to its "
+            "token endpoint (login.microsoftonline.com, AZURE_AUTHORITY_HOST or the managed "
+            "identity's 169.254.169.254) and the proxies in between"
+        )
+
+
+class SdkCredential:
+    """A synchronous credential for clients of the SDK, over a `TokenSource`."""
+
+    def __init__(self, source: TokenSource) -> None:
+        source.prepare()
+        self._source = source
+        self._given = ""
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        """Return a token; a new one after the service has refused that which was given last."""
+        asked = _asked(self._source, self._given, options)
+        token = self._source.get_blocking(*scopes, **asked)
+        self._given = token.token
+        return token
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+class AsyncSdkCredential:
+    """As `SdkCredential`, for the SDK's asynchronous clients."""
+
+    def __init__(self, source: TokenSource) -> None:
+        source.prepare()
+        self._source = source
+        self._given = ""
+
+    async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        """Return a token; a new one after the service has refused that which was given last."""
+        asked = _asked(self._source, self._given, options)
+        token = await self._source.get(*scopes, **asked)
+        self._given = token.token
+        return token
+
+    async def close(self) -> None:
+        """Close the source."""
+        await self._source.aclose()
+
+
+def _asked(source: TokenSource, given: str, options: dict[str, Any]) -> dict[str, str]:
+    """What the SDK asks for; it names tenant or claims after a 401 only (a challenge)."""
+    named = {name: options.get(name) for name in ("claims", "tenant_id")}
+    asked = {name: str(value) for name, value in named.items() if value is not None}
+    if asked and given:
+        source.reject(given)
+    return asked

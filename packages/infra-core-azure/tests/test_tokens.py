@@ -1,0 +1,323 @@
+"""Tokens of credentials: fetched once for many, renewed in time, and never in anyone's way."""
+
+import asyncio
+import os
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+import trustme
+
+from infra_core.azure._access import access_remedy, is_stale_token
+from infra_core.azure._tokens import (
+    AsyncSdkCredential,
+    SdkCredential,
+    TokenSource,
+    TokenTimeoutError,
+    _Wanted,
+)
+from infra_core.azure.storage import (
+    AzureStorageClient,
+    AzureStorageSettings,
+    StorageTimeoutError,
+    TransferOptions,
+)
+from infra_core.runtime import clock
+from infra_core.runtime.testing import fast_time
+
+_SCOPE = "https://storage.azure.com/.default"
+
+
+async def _until(done: Callable[[], bool]) -> None:
+    """Let others go on until something is so; a test that hangs here has failed."""
+    while not done():  # noqa: ASYNC110 - threads are waited for as well
+        await asyncio.sleep(0)
+
+
+class _Credential:
+    """Gives T1, T2, ...; waits for `go` before each."""
+
+    def __init__(self, lifetime: float = 3600) -> None:
+        self.asked = 0
+        self.options: list[Any] = []
+        self.lifetime = lifetime
+        self.go = threading.Event()
+        self.go.set()
+        self.fails = False
+
+    def get_token(self, *scopes: str, **options: Any) -> Any:
+        self.asked += 1
+        self.options.append(options)
+        self.go.wait(60)
+        if self.fails:
+            raise RuntimeError("no identity found")
+        return SimpleNamespace(token=f"T{self.asked}", expires_on=clock.time() + self.lifetime)
+
+
+class _AsyncCredential(_Credential):
+    async def get_token(self, *scopes: str, **options: Any) -> Any:
+        self.asked += 1
+        await _until(self.go.is_set)
+        return SimpleNamespace(token=f"T{self.asked}", expires_on=clock.time() + self.lifetime)
+
+
+@pytest.mark.parametrize("kind", [_Credential, _AsyncCredential])
+async def test_many_requests_at_a_time_ask_once(kind: type[_Credential]) -> None:
+    """One of them cancelled, too, does not leave the others without."""
+    credential = kind()
+    credential.go.clear()
+    source = TokenSource(credential)
+    waiting = [asyncio.ensure_future(source.get(_SCOPE)) for _ in range(50)]
+    await _until(lambda: credential.asked > 0)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    credential.go.set()
+    tokens = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(tokens[0], asyncio.CancelledError)
+    assert {token.token for token in tokens[1:]} == {"T1"}  # type: ignore[union-attr]
+    assert credential.asked == 1
+
+
+def test_many_threads_at_a_time_ask_once() -> None:
+    """The SDK's synchronous clients come from many threads."""
+    credential = _Credential()
+    source = TokenSource(credential)
+    with ThreadPoolExecutor(16) as pool:
+        tokens = list(pool.map(lambda _: source.get_blocking(_SCOPE).token, range(64)))
+    assert set(tokens) == {"T1"}
+    assert credential.asked == 1
+
+
+async def test_a_token_is_renewed_in_the_background_before_it_expires() -> None:
+    """Nobody waits for that; a failure leaves the present one in use."""
+    with fast_time() as time:
+        credential = _Credential(lifetime=3600)
+        source = TokenSource(credential)
+        assert (await source.get(_SCOPE)).token == "T1"
+        time.advance(3400)
+        credential.go.clear()
+        assert (await source.get(_SCOPE)).token == "T1"  # while the new one is on its way
+        credential.fails = True
+        credential.go.set()
+        await _until(lambda: source._paused_until > 0)
+        assert (await source.get(_SCOPE)).token == "T1"
+        assert credential.asked == 2
+        time.advance(31)
+        credential.fails = False
+        await source.get(_SCOPE)
+        await _until(lambda: source._held[_Wanted((_SCOPE,))].token == "T3")
+        assert (await source.get(_SCOPE)).token == "T3"
+
+
+async def test_a_refused_token_is_fetched_anew_once_for_all_who_sent_it() -> None:
+    """Ten requests with T1 that are refused fetch T2 once."""
+    credential = _Credential()
+    source = TokenSource(credential)
+    await source.get(_SCOPE)
+    for _ in range(10):
+        source.reject("T1")
+        assert (await source.get(_SCOPE)).token == "T2"
+
+
+async def test_a_silent_credential_ends_no_wait_late_and_is_asked_anew() -> None:
+    """With what to look at; the thread that waits for it is nobody's."""
+    credential = _Credential()
+    credential.go.clear()
+    source = TokenSource(credential, wait=0.05)
+    with pytest.raises(TokenTimeoutError, match=r"no token within 0\.05 s; check the network"):
+        await source.get(_SCOPE)
+    with pytest.raises(TokenTimeoutError, match="no token within"):
+        source.get_blocking(_SCOPE)
+    credential.go.set()
+    assert (await TokenSource(credential, wait=60).get(_SCOPE)).token
+    assert credential.asked >= 3
+
+
+async def test_a_silent_credential_leaves_the_threads_for_files_alone(tmp_path: Path) -> None:
+    """Local writes go on while many uploads wait for a token."""
+    credential = _Credential()
+    credential.go.clear()
+    client = AzureStorageClient.from_settings(
+        AzureStorageSettings("box", account_name="acc", options=TransferOptions(max_retries=0)),
+        "strict",
+        credential=credential,
+        base_path=tmp_path,
+    )
+    names = [tmp_path / f"{i}.txt" for i in range(64)]
+    uploads = [asyncio.ensure_future(client.write_text_async(name, "x")) for name in names]
+    await _until(lambda: all(name.exists() for name in names))
+    assert await asyncio.to_thread(lambda: 1) == 1
+    assert credential.asked == 1
+    for upload in uploads:
+        upload.cancel()
+    await asyncio.gather(*uploads, return_exceptions=True)
+    credential.go.set()
+    await client.aclose()
+
+
+def test_the_deadline_holds_and_the_error_speaks_of_the_credential(tmp_path: Path) -> None:
+    """It may pass, so it is kept in best-effort; it is no missing role."""
+    credential = _Credential()
+    credential.go.clear()
+    options = TransferOptions(max_retries=0, timeout=0.1, connect_timeout=0.1)
+    client = AzureStorageClient.from_settings(
+        AzureStorageSettings("box", account_name="acc", options=options),
+        "strict",
+        credential=credential,
+    )
+    with pytest.raises(StorageTimeoutError, match=r"gave no token within 0\.1 s; check the netw"):
+        client.upload_text(tmp_path / "a", "x")
+    credential.go.set()
+    client.close()
+
+
+_SCRIPT = """
+import sys, threading, time
+from infra_core.azure._tokens import TokenSource, TokenTimeoutError
+class Silent:
+    def get_token(self, *scopes):
+        threading.Event().wait()
+try:
+    TokenSource(Silent(), wait=0.05).get_blocking("s")
+except TokenTimeoutError:
+    print("late")
+"""
+
+
+def test_the_process_ends_while_the_credential_is_silent() -> None:
+    """No thread of it is waited for."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("late\n", "")
+
+
+def test_a_challenge_of_the_sdk_fetches_a_new_token() -> None:
+    """The SDK names the tenant after a 401 only; until then the token is shared."""
+    credential = _Credential()
+    sdk = SdkCredential(TokenSource(credential))
+    assert [sdk.get_token(_SCOPE, enable_cae=True).token for _ in range(3)] == ["T1"] * 3
+    assert sdk.get_token(_SCOPE, tenant_id="t").token == "T2"
+    assert credential.options == [{}, {"tenant_id": "t"}]
+    assert sdk.get_token(_SCOPE).token == "T3"
+
+
+async def test_the_asynchronous_client_of_the_sdk_does_the_same() -> None:
+    """And closes what was made for it."""
+
+    class Own(_AsyncCredential):
+        closed = False
+
+        async def close(self) -> None:
+            self.closed = True
+
+    made: list[Own] = []
+
+    def make() -> Own:
+        made.append(Own())
+        return made[-1]
+
+    sdk = AsyncSdkCredential(TokenSource(make=make))
+    assert (await sdk.get_token(_SCOPE)).token == "T1"
+    await sdk.get_token(_SCOPE, tenant_id="t")
+    assert len(made) == 2  # the first one has the refused token in its cache
+    await sdk.close()
+    assert all(own.closed for own in made)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("InvalidAuthenticationInfo", "does not accept the token"),
+        ("AuthorizationPermissionMismatch", "role"),
+        ("AuthorizationFailure", "network rules"),
+        ("KeyBasedAuthenticationNotPermitted", "no shared keys"),
+    ],
+)
+def test_the_remedy_is_for_what_the_service_said(code: str, told: str) -> None:
+    """A stale token is no missing role."""
+    assert told in access_remedy(code)
+    assert is_stale_token(SimpleNamespace(status=401, code=code)) is (
+        code == "InvalidAuthenticationInfo"
+    )
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Takes T2 and no other token."""
+
+    protocol_version = "HTTP/1.1"
+    seen: ClassVar[list[str]] = []
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.seen.append(self.headers["Authorization"])
+        good = self.headers["Authorization"] in self.server.good  # type: ignore[attr-defined]
+        self.send_response(201 if good else 401)
+        self.send_header("Content-Length", "0")
+        self.send_header("x-ms-request-id", "r")
+        if not good:
+            self.send_header("x-ms-error-code", "InvalidAuthenticationInfo")
+            self.send_header("WWW-Authenticate", "Bearer error=invalid_token")
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+_UPLOAD = """
+import sys, time
+from pathlib import Path
+from types import SimpleNamespace
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, StorageAccessError
+class Credential:
+    asked = 0
+    def get_token(self, *scopes):
+        self.asked += 1
+        return SimpleNamespace(token=f"T{self.asked}", expires_on=time.time() + 3600)
+settings = AzureStorageSettings("box", account_name="acc", blob_endpoint=sys.argv[1])
+with AzureStorageClient.from_settings(settings, "strict", credential=Credential()) as client:
+    try:
+        client.upload_text(Path("a"), "x")
+        print("uploaded")
+    except StorageAccessError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("good", ["Bearer T2", "none"])
+def test_a_token_that_the_service_refuses_is_renewed_once(tmp_path: Path, good: str) -> None:
+    """The local clock says that it is good; then the error is about the token, not about roles."""
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    _Handler.seen.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
+        server.good = {good}  # type: ignore[attr-defined]
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        done = subprocess.run(
+            [sys.executable, "-c", _UPLOAD, f"https://127.0.0.1:{server.server_address[1]}/acc"],
+            env={**os.environ, "SSL_CERT_FILE": str(tmp_path / "ca.pem")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+            cwd=tmp_path,
+        )
+        server.shutdown()
+    assert _Handler.seen[:2] == ["Bearer T1", "Bearer T2"]
+    if good == "none":
+        assert "InvalidAuthenticationInfo" in done.stdout
+        assert "does not accept the token: check this machine's clock" in done.stdout
+    else:
+        assert done.stdout == "uploaded\n"
+        assert set(_Handler.seen[1:]) == {"Bearer T2"}
