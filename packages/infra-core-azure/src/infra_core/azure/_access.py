@@ -40,4 +40,4 @@ def access_remedy(code: str) -> str:
 
 def is_stale_token(error: Any) -> bool:
     """Whether a refusal (`.status`, `.code`) is about the token that was sent, not about who."""
-    return error.status == 401 and error.code == "InvalidAuthenticationInfo"
+    return bool(error.status == 401 and error.code == "InvalidAuthenticationInfo")
