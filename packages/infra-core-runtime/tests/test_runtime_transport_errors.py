@@ -138,9 +138,6 @@ def test_httpx_failures_that_would_fail_alike_are_not_retried(error: Exception) 
         requests.ConnectionError(
             max_retries_error(urllib3.exceptions.NameResolutionError("h", None, DNS))  # type: ignore[arg-type]
         ),
-        requests.ConnectionError(
-            "Failed to establish: [Errno -3] Temporary failure in name resolution"
-        ),
         requests.exceptions.SSLError(max_retries_error(urllib3.exceptions.SSLError(TLS))),
         requests.exceptions.SSLError("handshake"),
         requests.exceptions.InvalidURL("x"),
@@ -154,6 +151,30 @@ def test_requests_failures_that_would_fail_alike_are_not_retried(error: Exceptio
     """The same, through the layers of urllib3."""
     assert not plain(error, never)
     assert is_permanent_transport_error(error)
+
+
+BUSY = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        caused(httpx.ConnectError("x"), BUSY),
+        caused(httpx.ConnectError("x"), caused(OSError("wrapped"), BUSY)),
+        caused(httpx.ConnectError("x"), socket.gaierror(socket.EAI_AGAIN, "Try again")),
+        caused(httpx.ConnectError("x"), socket.gaierror(socket.EAI_MEMORY, "Out of memory")),
+        httpx.ConnectError("[Errno -3] Temporary failure in name resolution"),
+        requests.ConnectionError(
+            max_retries_error(urllib3.exceptions.NameResolutionError("h", None, BUSY))  # type: ignore[arg-type]
+        ),
+        requests.ConnectionError(
+            "Failed to establish: [Errno -3] Temporary failure in name resolution"
+        ),
+    ],
+)
+def test_a_name_server_that_cannot_answer_now_is_asked_again(error: Exception) -> None:
+    """Unlike one that knows no such name."""
+    assert not is_permanent_transport_error(error)
 
 
 def test_a_tls_stream_that_the_peer_dropped_is_a_lost_connection() -> None:

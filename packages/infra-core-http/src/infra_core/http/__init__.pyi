@@ -15,6 +15,7 @@ from ._errors import (
     IncompleteDownloadError as IncompleteDownloadError,
     InvalidRequestError as InvalidRequestError,
     OutcomeUnknown as OutcomeUnknown,
+    PrivateAddressError as PrivateAddressError,
     ResponseTooLarge as ResponseTooLarge,
 )
 from ._headers import DEFAULT_HEADERS as DEFAULT_HEADERS

@@ -12,17 +12,19 @@ from infra_core.runtime import LoopLocal
 
 from ._intercept import interceptor
 from ._limits import AsyncHostGate, RateSchedule, check_limits
+from ._plain import PlainTransport
 from ._settings import (
     DEFAULT_LIMITS,
     check_pool,
+    check_public_only,
     client_headers,
-    env_proxies,
+    network_of,
     plain_reason,
-    ssl_context_of,
 )
 from ._transport_httpx import FastTransport, SafeClient, note_plain, redact_httpx_log
 from .engine._session import Engine, EngineResponse
-from .engine._target import Origin, Target
+from .engine._target import Target
+from .engine._tls import tls_context
 
 __all__ = [
     "AsyncHttpClient",
@@ -36,6 +38,8 @@ __all__ = [
 
 # What the lean path, which builds no httpx request, does not look at.
 _NEEDS_HTTPX = ("auth", "base_url", "event_hooks", "params")
+# What takes the place of the transport that we would make.
+_OWN_TRANSPORT = ("transport", "app", "proxy", "proxies")
 
 
 class LoopClient:
@@ -49,7 +53,9 @@ class LoopClient:
         default_encoding: Of text whose charset the answer does not tell.
     """
 
-    def __init__(self, options: dict[str, Any], gate: AsyncHostGate | None) -> None:
+    def __init__(
+        self, options: dict[str, Any], gate: AsyncHostGate | None, *, public_only: bool = False
+    ) -> None:
         self.gate = gate
         self.made_by = httpx.AsyncClient
         self.client: SafeClient
@@ -58,68 +64,53 @@ class LoopClient:
         base = options.get("base_url")
         self.base_url = httpx.URL(base) if base else None
         self._send_direct = False
-        self._direct: dict[Origin, bool] | None = None
         self._headers: tuple[Any, CIMultiDict[str]] | None = None
         redact_httpx_log()
         options = {"follow_redirects": True, "limits": DEFAULT_LIMITS, **options}
-        reason = plain_reason(options)
         if interceptor() == "httpx.AsyncClient":
             self.client = cast("SafeClient", httpx.AsyncClient(**options))  # whatever it is
             return
         options["headers"] = client_headers(options.get("headers"))
-        if reason is not None:
-            note_plain(reason)
-            if options.get("verify") not in (None, True, False) or options.get("cert") is not None:
-                options["verify"] = ssl_context_of(options)
-                options.pop("cert", None)
-            self.client = SafeClient(**options)
-            return
-        self._build_fast(options)
-
-    def _build_fast(self, options: dict[str, Any]) -> None:
+        reason = plain_reason(options)
+        network = network_of(options)
+        verify, cert = options.pop("verify", None), options.pop("cert", None)
         limits: httpx.Limits = options["limits"]
-        tls: dict[str, Any] = {
-            key: options.pop(key) for key in ("verify", "cert") if key in options
-        }
-        for route in ("transport", "mounts", "app", "proxy", "proxies", "http1", "http2"):
-            options.pop(route, None)
-        tls["trust_env"] = options.get("trust_env", True)
-        engine = Engine(limits=limits, ssl_context=lambda: ssl_context_of(tls))
 
-        def plain() -> httpx.AsyncHTTPTransport:
-            return httpx.AsyncHTTPTransport(verify=ssl_context_of(tls), limits=limits)
+        def plain(**more: Any) -> PlainTransport:
+            context = tls_context(verify, cert, network)
+            return PlainTransport(
+                network, public_only=public_only, verify=context, limits=limits, **more
+            )
 
-        transport = FastTransport(engine, plain)
-        self.client = SafeClient(transport=transport, **options)
-        if env_proxies(options):
-            # httpx decides which hosts the environment sends through a proxy.
-            proxied = httpx.AsyncClient(verify=ssl_context_of(tls), limits=limits)
-            self.client._mounts = proxied._mounts
-            self._direct = {}
-        self.engine = engine
-        self._transport = transport
-        self._send_direct = not any(options.get(name) for name in _NEEDS_HTTPX)
+        if reason is None:
+            for route in ("transport", "mounts", "app", "proxy", "proxies", "http1", "http2"):
+                options.pop(route, None)
+            own_tls = verify not in (None, True) or cert is not None
+            self.engine = Engine(
+                limits=limits,
+                ssl_context=(lambda: tls_context(verify, cert, network)) if own_tls else None,
+                settings=network,
+                public_only=public_only,
+            )
+            transport: httpx.AsyncBaseTransport = FastTransport(self.engine, plain)
+            self.client = SafeClient(transport=transport, **options)
+            self._send_direct = not any(options.get(name) for name in _NEEDS_HTTPX)
+        else:
+            note_plain(reason)
+            if not any(options.get(name) for name in _OWN_TRANSPORT):
+                options["transport"] = plain(
+                    **{name: options.pop(name) for name in ("http1", "http2") if name in options}
+                )
+            elif not options.get("transport"):
+                options["verify"] = tls_context(verify, cert, network)
+            self.client = SafeClient(**options)
+        self.client.network = network
 
-    def direct_engine(self, target: Target) -> Engine | None:
+    def direct_engine(self) -> Engine | None:
         """Return the engine when a request without body may skip httpx altogether."""
         if not self._send_direct or self.client.cookies or interceptor() is not None:
             return None
-        if self._direct is not None and not self._goes_direct(target):
-            return None
         return self.engine
-
-    def _goes_direct(self, target: Target) -> bool:
-        known = self._direct
-        assert known is not None  # noqa: S101 - the caller looked
-        direct = known.get(target.origin)
-        if direct is None:
-            direct = self.client._transport_for_url(target.url) is self._transport
-            if not direct:
-                note_plain("the environment names a proxy")
-            if len(known) > 1024:
-                known.clear()
-            known[target.origin] = direct
-        return direct
 
     def headers(self) -> "CIMultiDict[str]":
         """Return the client's own headers, as they are now; not to be changed."""
@@ -131,10 +122,13 @@ class LoopClient:
     def headers_with(self, own: Mapping[str, str], target: Target) -> "CIMultiDict[str]":
         """Return the client's headers with those of one request over them; not to be changed."""
         headers = self.headers()
-        if own or target.authorization is not None:
+        login = target.authorization
+        if login is None and self.client.network.netrc_path and "Authorization" not in headers:
+            login = self.client.network.netrc_authorization(target.url.host)
+        if own or login is not None:
             headers = headers.copy()
-            if target.authorization is not None:
-                headers["Authorization"] = target.authorization
+            if login is not None:
+                headers["Authorization"] = login
             for name, value in own.items():
                 headers[name] = value
         return headers
@@ -167,6 +161,9 @@ class AsyncHttpClient:
         max_per_host: Requests under way at once to one scheme, host and port.
         max_per_second_per_host: Requests begun per second to one scheme, host and port, evenly
             spaced; counted over all loops and threads.
+        public_only: Refuse hosts whose address is private, loopback, link-local or otherwise not
+            public, also after redirects; checked on the address that is connected to. Requests
+            that would go through a proxy are refused as well, since it is the proxy that connects.
         **client_kwargs: What `httpx.AsyncClient` takes. `follow_redirects` is True unless said
             otherwise.
 
@@ -188,10 +185,14 @@ class AsyncHttpClient:
         *,
         max_per_host: int | None = None,
         max_per_second_per_host: float | None = None,
+        public_only: bool = False,
         **client_kwargs: object,
     ) -> None:
         check_limits(max_per_host, max_per_second_per_host)
         check_pool(client_kwargs.get("limits", DEFAULT_LIMITS))
+        if public_only:
+            check_public_only(client_kwargs)
+        self._public_only = public_only
         self._max_per_host = max_per_host
         self._rate: RateSchedule[object] | None = (
             None if max_per_second_per_host is None else RateSchedule(max_per_second_per_host)
@@ -201,9 +202,11 @@ class AsyncHttpClient:
     def _per_loop(self, options: dict[str, Any]) -> "LoopLocal[LoopClient]":
         size, rate = self._max_per_host, self._rate
         limited = size is not None or rate is not None
+        public_only = self._public_only
 
         def make() -> LoopClient:
-            return LoopClient(dict(options), AsyncHostGate(size, rate) if limited else None)
+            gate = AsyncHostGate(size, rate) if limited else None
+            return LoopClient(dict(options), gate, public_only=public_only)
 
         return LoopLocal(make, LoopClient.aclose)
 
@@ -227,6 +230,7 @@ class AsyncHttpClient:
         *,
         max_per_host: int | None = None,
         max_per_second_per_host: float | None = None,
+        public_only: bool = False,
         **client_kwargs: object,
     ) -> None:
         """Replace all settings; connections of the running loop are closed.
@@ -234,6 +238,7 @@ class AsyncHttpClient:
         Args:
             max_per_host: As for the constructor.
             max_per_second_per_host: As for the constructor.
+            public_only: As for the constructor.
             **client_kwargs: As for the constructor; settings not named return to their defaults.
 
         Raises:
@@ -244,6 +249,7 @@ class AsyncHttpClient:
             self,
             max_per_host=max_per_host,
             max_per_second_per_host=max_per_second_per_host,
+            public_only=public_only,
             **client_kwargs,
         )
         await old.aclose()

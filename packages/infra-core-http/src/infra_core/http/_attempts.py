@@ -112,7 +112,7 @@ class Call(BaseCall):
             target = self._target
             if target is None:
                 target = self._target = target_of(self.url)
-            engine = here.direct_engine(target)
+            engine = here.direct_engine()
             if engine is not None:
                 return await self._send_direct(here, engine, target)
         return await self._through(here.client, own=True)

@@ -8,6 +8,7 @@
         ├── ResponseTooLarge            the body is larger than `max_bytes`
         ├── DeadlineExceeded            (also TimeoutError) `deadline` passed
         ├── InvalidRequestError         (also ValueError) bad method, header or option
+        ├── PrivateAddressError         `public_only` refused the address of a host
         └── DownloadError               a file could not be had as asked
             ├── IncompleteDownloadError     (also httpx.TransportError) fewer or more bytes than
             │                               the server announced
@@ -37,6 +38,7 @@ __all__ = [
     "IncompleteDownloadError",
     "InvalidRequestError",
     "OutcomeUnknown",
+    "PrivateAddressError",
     "ResponseTooLarge",
 ]
 
@@ -113,6 +115,51 @@ class DeadlineExceeded(HttpError, TimeoutError):  # noqa: N818 - reads as what h
 
 class InvalidRequestError(HttpError, ValueError):
     """A method, header or option that cannot be sent; nothing was."""
+
+
+class PrivateAddressError(HttpError):
+    """`public_only` is set, and the host has no address that is public; nothing was sent.
+
+    What is raised is also an `httpx.ConnectError` (async) or a `requests.ConnectionError` (sync).
+    It is not retried.
+
+    Attributes:
+        host: As the URL names it.
+        address: What would have been connected to; None where it is not known.
+        reason: Why that is refused.
+    """
+
+    def __init__(
+        self, host: str, address: str | None, reason: str, remedy: str | None = None
+    ) -> None:
+        self.host = host
+        self.address = address
+        self.reason = reason
+        self.remedy = (
+            remedy or "check the URL, or set public_only=False for hosts of your own network"
+        )
+        at = "" if address in (None, host) else f" at {address}"
+        super().__init__(f"public_only refuses the host {host!r}{at} ({reason}): {self.remedy}")
+
+    @classmethod
+    def behind_proxy(cls, host: str, where: str, variable: str) -> "PrivateAddressError":
+        """Return the error for a request that would go through a proxy.
+
+        Args:
+            host: Of the request.
+            where: Host and port of the proxy.
+            variable: What names it.
+        """
+        return cls(
+            host,
+            None,
+            f"the proxy {where} of {variable} would look it up and connect to it, and its address "
+            "cannot be checked here",
+            "name the host in NO_PROXY, or set public_only=False and let the proxy refuse",
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.host, self.address, self.reason, self.remedy)
 
 
 class DownloadError(HttpError):

@@ -17,6 +17,8 @@ __all__ = [
     "connect_timeout_text",
     "invalid_text",
     "peer",
+    "proxy_connect_text",
+    "proxy_refused_text",
     "reason_of",
     "silence_text",
     "status_remedy",
@@ -25,6 +27,14 @@ __all__ = [
 BROKEN_OFF = "closed the connection without an answer: its log may tell why"
 CUT_SHORT = "closed the connection before the whole body had come: its log may tell why"
 
+# By OpenSSL's X509_V_ERR_* numbers; all others lack a CA.
+_CERTIFICATE_REMEDIES = {
+    9: "check the clock of this machine",  # not yet valid
+    10: "its owner must renew it; check the clock of this machine",  # expired
+    23: "its owner must replace it",  # revoked
+    62: "check the host name in the URL",  # for another name
+    64: "check the address in the URL",  # for another address
+}
 _CODES = re.compile(r"\[Errno (\d+)\]")
 _OF_OPENSSL = re.compile(r"\[[^\]]*\] *|\(_ssl\.c:\d+\)")  # its library and our line in it
 
@@ -44,12 +54,9 @@ def connect_text(where: str, error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         host = where.rpartition(":")[0]
         reason = reason_of(error)
-        return f"the host {host!r} has no address ({reason}): check its name, or the name server"
+        return f"cannot resolve host {host!r} (DNS: {reason}): check its name, or the name server"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"the certificate of {where} is refused ({getattr(error, 'verify_message', error)}): "
-            "check the host, or pass verify= with the CA that signed it"
-        )
+        return _certificate_text(where, error)
     if isinstance(error, ssl.SSLError):
         return f"no TLS with {where} ({reason_of(error)}): check that this port speaks https"
     if isinstance(error, ConnectionRefusedError):
@@ -57,6 +64,44 @@ def connect_text(where: str, error: BaseException) -> str:
     return (
         f"{where} cannot be reached ({reason_of(error)}): check host and port, and the network "
         "between"
+    )
+
+
+def _certificate_text(where: str, error: ssl.SSLCertVerificationError) -> str:
+    reason = getattr(error, "verify_message", "") or reason_of(error)
+    remedy = _CERTIFICATE_REMEDIES.get(getattr(error, "verify_code", 0))
+    if remedy is None:
+        remedy = "set SSL_CERT_FILE to the CA that signed it, or pass verify= with it"
+    return f"the certificate of {where} is not trusted ({reason}): {remedy}"
+
+
+def proxy_connect_text(variable: str, reason: str) -> str:
+    """Say why there is no connection to a proxy.
+
+    Args:
+        variable: The setting that names it.
+        reason: What `connect_text` says of it.
+    """
+    return f"no connection to the proxy of {variable}: {reason}"
+
+
+def proxy_refused_text(proxy: str, variable: str, answer: object, where: str) -> str:
+    """Say that a proxy does not let a request through.
+
+    Args:
+        proxy: Its host and port.
+        variable: The setting that names it.
+        answer: Its status, or what it said.
+        where: Host and port that were asked for.
+    """
+    if answer == 407:
+        return (
+            f"the proxy {proxy} requires authentication (407) for {where}: put the credentials "
+            f"into {variable} as http://user:password@host:port, percent-encoded"
+        )
+    return (
+        f"the proxy {proxy} of {variable} refused a connection to {where} ({answer}): see its log, "
+        "or name the host in NO_PROXY"
     )
 
 

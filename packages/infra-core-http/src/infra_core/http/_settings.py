@@ -1,26 +1,22 @@
 """What the keyword arguments of `AsyncHttpClient` ask for, and which way requests can travel."""
 
-import os
-import ssl
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
-from urllib.request import getproxies
 
 import httpx
 
 from ._errors import InvalidRequestError
 from ._headers import DEFAULT_HEADERS
-from ._messages import reason_of
+from .engine.network_settings import NetworkSettings, Proxy
 
 __all__ = [
     "DEFAULT_LIMITS",
     "check_pool",
+    "check_public_only",
     "client_headers",
-    "env_proxies",
+    "network_of",
     "plain_reason",
-    "ssl_context_of",
 ]
 
 DEFAULT_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
@@ -61,6 +57,8 @@ def plain_reason(options: Mapping[str, Any]) -> str | None:
     for name, value in options.items():
         if name not in _KNOWN:
             return f"{name}="  # of a newer httpx, or an error that httpx will report
+        if name == "proxy" and isinstance(value, (str, httpx.URL)):
+            continue
         if name in _ROUTES and value not in _ROUTES[name]:
             return f"{name}="
     return None
@@ -95,66 +93,30 @@ def client_headers(given: Any) -> list[tuple[str, str]]:
     return defaults + own.multi_items()
 
 
-def env_proxies(options: Mapping[str, Any]) -> bool:
-    """Whether the environment names proxies that this client is to use, as httpx would."""
-    if not options.get("trust_env", True):
-        return False
-    proxies = getproxies()
-    return any(proxies.get(scheme) for scheme in ("http", "https", "all"))
-
-
-def ssl_context_of(options: Mapping[str, Any]) -> ssl.SSLContext:
-    """Return the TLS context for `verify=` and `cert=`, in all forms that httpx ever took.
-
-    Without `verify` the certificates are those of `SSL_CERT_FILE` or `SSL_CERT_DIR` when set (and
-    `trust_env` is on), of certifi otherwise.
+def network_of(options: Mapping[str, Any]) -> NetworkSettings:
+    """Return proxies and certificates for the arguments of a client.
 
     Raises:
-        OSError: A file or folder of certificates is missing or unreadable, or holds none.
-        InvalidRequestError: `verify` is of another type.
+        InvalidRequestError: `proxy=` is no URL of a proxy.
     """
-    verify = True if options.get("verify") is None else options["verify"]
-    cert = options.get("cert")
-    trust_env = options.get("trust_env", True)
-    if isinstance(verify, ssl.SSLContext):
-        context = verify
-    elif isinstance(verify, (str, os.PathLike)):
-        path = Path(verify)
-        if not path.exists():
-            raise FileNotFoundError(
-                f"verify={str(path)!r} does not exist: pass the path of a file or folder of CA "
-                "certificates in PEM form"
+    found = NetworkSettings.read() if options.get("trust_env", True) else NetworkSettings()
+    proxy = options.get("proxy")
+    if isinstance(proxy, (str, httpx.URL)) and proxy:
+        given = Proxy.parse(str(proxy), "proxy=")
+        # As httpx has it: the argument is for all hosts, whatever the environment says.
+        return replace(found, http_proxy=given, https_proxy=given, all_proxy=given, no_proxy=())
+    return found
+
+
+def check_public_only(options: Mapping[str, Any]) -> None:
+    """Refuse `public_only` together with what connects without asking us.
+
+    Raises:
+        InvalidRequestError: A transport of the caller's own.
+    """
+    for name in ("transport", "mounts", "app", "proxy", "proxies"):
+        if options.get(name):
+            raise InvalidRequestError(
+                f"public_only cannot be checked over {name}=, which connects by itself: pass one "
+                "of the two"
             )
-        if path.is_dir():
-            context = ssl.create_default_context(capath=str(path))
-        else:
-            with _naming(f"verify={str(path)!r}"):
-                context = ssl.create_default_context(cafile=str(path))
-    elif not isinstance(verify, bool):
-        raise InvalidRequestError(
-            f"verify={verify!r} says nothing about certificates: pass True, False, a path or an "
-            "ssl.SSLContext"
-        )
-    else:
-        context = httpx.create_ssl_context(verify=verify, trust_env=trust_env)
-    if cert is not None:
-        files = (cert,) if isinstance(cert, (str, os.PathLike)) else cert
-        with _naming(f"cert={', '.join(str(file) for file in files[:2])!r}"):
-            context.load_cert_chain(*files)
-    return context
-
-
-@contextmanager
-def _naming(what: str) -> Iterator[None]:
-    """Say which argument it was: OpenSSL names neither the file nor what is wrong with it."""
-    try:
-        yield
-    except ssl.SSLError as error:
-        raise ssl.SSLError(
-            error.errno,
-            f"{what} cannot be read as PEM ({reason_of(error)}): pass a file in that form",
-        ) from error
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{what} does not exist: pass the path of a file in PEM form"
-        ) from error

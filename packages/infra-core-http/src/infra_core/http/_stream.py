@@ -101,7 +101,7 @@ async def _open(
     headers: Mapping[str, str],
     timeout: float | httpx.Timeout | None,
 ) -> "tuple[EngineResponse | httpx.Response, str]":
-    engine = here.direct_engine(target)
+    engine = here.direct_engine()
     if engine is None:
         response = await _send(here, method, target, headers, timeout)
         return response, str(response.url)

@@ -14,6 +14,7 @@ from ._intercept import interceptor
 from ._redirects import leads_elsewhere, redirected_request
 from .engine._session import Engine, EngineResponse, Timeouts
 from .engine._target import origin_of, target_of
+from .engine.network_settings import NetworkSettings
 
 __all__ = [
     "FastTransport",
@@ -103,10 +104,10 @@ class FastTransport(httpx.AsyncBaseTransport):
             cannot carry.
     """
 
-    def __init__(self, engine: Engine, plain: Callable[[], httpx.AsyncHTTPTransport]) -> None:
+    def __init__(self, engine: Engine, plain: Callable[[], httpx.AsyncBaseTransport]) -> None:
         self.engine = engine
         self._make_plain = plain
-        self._plain: httpx.AsyncHTTPTransport | None = None
+        self._plain: httpx.AsyncBaseTransport | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         reason = _plain_reason(request)
@@ -213,7 +214,13 @@ async def follow_redirects(
 
 
 class SafeClient(httpx.AsyncClient):
-    """An `httpx.AsyncClient` whose redirects carry no credentials to another origin."""
+    """An `httpx.AsyncClient` whose redirects carry no credentials to another origin.
+
+    Attributes:
+        network: Has the logins of netrc.
+    """
+
+    network = NetworkSettings()
 
     async def send(
         self,
@@ -231,6 +238,8 @@ class SafeClient(httpx.AsyncClient):
         )
         if not isinstance(request.stream, httpx.AsyncByteStream):
             _body_of(request)  # says clearly what is wrong with it
+        if auth is httpx.USE_CLIENT_DEFAULT and self.auth is None:
+            self._log_in(request)
         response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
         if follow and leads_elsewhere(response):
             response = await self.follow(response.request, response)
@@ -246,7 +255,17 @@ class SafeClient(httpx.AsyncClient):
         """Follow from an answer that is a redirect to the last one, its body unread."""
         return await _follow(self._send_hop, self, request, response)
 
+    def _log_in(self, request: httpx.Request) -> None:
+        """Add the login of netrc to a request that brings no credentials of its own."""
+        if self.network.netrc_path and "Authorization" not in request.headers:
+            login = (
+                None if request.url.userinfo else self.network.netrc_authorization(request.url.host)
+            )
+            if login is not None:
+                request.headers["Authorization"] = login
+
     async def _send_hop(self, request: httpx.Request) -> httpx.Response:
+        self._log_in(request)
         return await super().send(request, stream=True, auth=None, follow_redirects=False)
 
 

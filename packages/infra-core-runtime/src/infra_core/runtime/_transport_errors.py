@@ -13,6 +13,10 @@ __all__ = [
     "should_retry_requests_exception",
 ]
 
+# What getaddrinfo may answer otherwise a moment later: the name server was too slow or failed
+# (EAI_AGAIN), and this machine was out of memory, file descriptors and the like.
+_TEMPORARY_LOOKUPS = ("EAI_AGAIN", "EAI_MEMORY", "EAI_SYSTEM")
+_TEMPORARY_TEXT = "temporary failure in name resolution"
 # Class names of urllib3, aiohttp and httpx for a host that has no address, or is no host.
 _PERMANENT_NAMES = frozenset(
     {
@@ -75,7 +79,8 @@ def is_permanent_transport_error(error: BaseException) -> bool:
     """Whether another try would fail alike: malformed URL, unknown host, failed TLS handshake.
 
     The whole chain of causes is looked at, since HTTP libraries wrap what the socket raised. A
-    TLS connection that the peer dropped in mid-stream is not permanent.
+    TLS connection that the peer dropped in mid-stream is not permanent, and neither is a name
+    server that could not answer now (`EAI_AGAIN`).
 
     Args:
         error: What a request raised.
@@ -84,7 +89,7 @@ def is_permanent_transport_error(error: BaseException) -> bool:
     tls_error = _loaded("ssl", "SSLError")
     lost = _loaded("ssl", *_CONNECTION_LOST)
     chain = list(_chain(error))
-    if any(isinstance(link, lost) for link in chain):
+    if any(isinstance(link, lost) or _is_temporary_lookup(link) for link in chain):
         return False
     for link in chain:
         if isinstance(link, (*lookup_error, *tls_error)):
@@ -95,6 +100,16 @@ def is_permanent_transport_error(error: BaseException) -> bool:
         if any(sign in text for sign in _PERMANENT_TEXTS):
             return True
     return isinstance(error, _loaded("requests.exceptions", "SSLError"))
+
+
+def _is_temporary_lookup(link: BaseException) -> bool:
+    """Whether a look-up of a name failed for a reason that may pass."""
+    if _TEMPORARY_TEXT in str(link).lower():
+        return True
+    module = sys.modules.get("socket")
+    return isinstance(link, _loaded("socket", "gaierror")) and getattr(link, "errno", 0) in (
+        getattr(module, name) for name in _TEMPORARY_LOOKUPS if hasattr(module, name)
+    )
 
 
 def should_retry_http_exception(

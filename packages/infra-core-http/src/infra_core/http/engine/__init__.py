@@ -18,39 +18,7 @@ Example:
         await engine.aclose()
 """
 
-from typing import TYPE_CHECKING
-
-from infra_core.runtime.lazy import lazy_exports
-
-if TYPE_CHECKING:
-    from ._errors import failure_of as failure_of
-    from ._session import (
-        Engine as Engine,
-        EngineResponse as EngineResponse,
-        Timeouts as Timeouts,
-        timeouts_of as timeouts_of,
-    )
-    from ._target import Target as Target, target_of as target_of
-    from .network_settings import NetworkSettings as NetworkSettings
-
-__all__ = [
-    "Engine",
-    "EngineResponse",
-    "NetworkSettings",
-    "Target",
-    "Timeouts",
-    "failure_of",
-    "target_of",
-    "timeouts_of",
-]
+from infra_core.runtime.lazy import stub_exports
 
 # Lazily: whoever asks for the settings of the network alone pays for no HTTP library.
-__getattr__, __dir__ = lazy_exports(
-    __name__,
-    {
-        "._errors": ["failure_of"],
-        "._session": ["Engine", "EngineResponse", "Timeouts", "timeouts_of"],
-        "._target": ["Target", "target_of"],
-        ".network_settings": ["NetworkSettings"],
-    },
-)
+__getattr__, __dir__, __all__ = stub_exports(__name__)

@@ -8,6 +8,7 @@ import httpx
 
 from infra_core.runtime import is_permanent_transport_error
 
+from .._errors import PrivateAddressError
 from .._messages import (
     BROKEN_OFF,
     CUT_SHORT,
@@ -16,13 +17,16 @@ from .._messages import (
     connect_timeout_text,
     invalid_text,
     peer,
+    proxy_connect_text,
+    proxy_refused_text,
     reason_of,
     silence_text,
 )
 from .._policy import Failure
 from ._target import origin_of
+from .network_settings import Proxy
 
-__all__ = ["FAILURES", "failure_of", "httpx_error"]
+__all__ = ["FAILURES", "AsyncPrivateAddressError", "failure_of", "httpx_error"]
 
 # Everything that sending and reading can raise, apart from cancellation.
 FAILURES: tuple[type[Exception], ...] = (
@@ -38,8 +42,29 @@ _CONNECT_TIMEOUT: type[Exception] = aiohttp.ConnectionTimeoutError
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
+class AsyncPrivateAddressError(PrivateAddressError, httpx.ConnectError):
+    """The refusal of `public_only` as users of httpx catch it."""
+
+    @classmethod
+    def of(
+        cls, error: PrivateAddressError, method: str, url: httpx.URL
+    ) -> "AsyncPrivateAddressError":
+        """Return it for the refusal of a request."""
+        known = cls(error.host, error.address, error.reason, error.remedy)
+        known.request = httpx.Request(method, url)
+        return known
+
+
+class RefusedByProxyError(httpx.ProxyError):
+    """The proxy answered that it will never let this request through."""
+
+
 def _describe(
-    error: Exception, url: httpx.URL, connect: float | None, read: float | None
+    error: Exception,
+    url: httpx.URL,
+    connect: float | None,
+    read: float | None,
+    proxy: Proxy | None,
 ) -> tuple[type[httpx.RequestError], str, bool]:
     """Return the class of httpx, a text, and whether the cause may be shown.
 
@@ -47,14 +72,17 @@ def _describe(
     """
     _, host, port = origin_of(url)
     where = peer(host, port)
+    if proxy is not None:
+        met = _of_proxy(error, proxy, where)
+        if met is not None:
+            return met
+        where = f"{where} (through the proxy {proxy.where})"
     if isinstance(error, _CONNECT_TIMEOUT):
         return httpx.ConnectTimeout, connect_timeout_text(where, connect), False
     if isinstance(error, (aiohttp.ServerTimeoutError, asyncio.TimeoutError, TimeoutError)):
         return httpx.ReadTimeout, silence_text(where, read), True
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return httpx.ConnectError, connect_text(where, error.certificate_error), True
     if isinstance(error, aiohttp.ClientConnectorError):
-        return httpx.ConnectError, connect_text(where, error.os_error), True
+        return httpx.ConnectError, connect_text(where, _cause(error)), True
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return httpx.RemoteProtocolError, f"{where} {BROKEN_OFF}", True
     if isinstance(error, aiohttp.ClientPayloadError):
@@ -73,12 +101,42 @@ def _describe(
     return httpx.ReadError, broken_text(where, repr(error)), True
 
 
+def _cause(error: aiohttp.ClientConnectorError) -> Exception:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return error.certificate_error
+    return error.os_error
+
+
+def _of_proxy(
+    error: Exception, proxy: Proxy, where: str
+) -> tuple[type[httpx.RequestError], str, bool] | None:
+    """Return the same for what the proxy itself did, None for what lies behind it."""
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        kind = RefusedByProxyError if 400 <= error.status < 500 else httpx.ProxyError
+        return kind, proxy_refused_text(proxy.where, proxy.variable, error.status, where), False
+    if isinstance(error, aiohttp.ClientConnectorError) and (
+        isinstance(error, aiohttp.ClientProxyConnectionError)
+        or (error.host, error.port) == (proxy.host, proxy.port)
+    ):
+        reason = connect_text(proxy.where, _cause(error))
+        return httpx.ConnectError, proxy_connect_text(proxy.variable, reason), True
+    if type(error).__module__.startswith("aiohttp_socks"):
+        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+            reason = f"{proxy.where} cannot be reached ({reason_of(error)}): check host and port"
+            return httpx.ConnectError, proxy_connect_text(proxy.variable, reason), True
+        if not isinstance(error, TimeoutError):
+            text = proxy_refused_text(proxy.where, proxy.variable, str(error), where)
+            return httpx.ProxyError, text, True
+    return None
+
+
 def httpx_error(
     error: Exception,
     request: Callable[[], httpx.Request],
     *,
     connect: float | None = None,
     read: float | None = None,
+    proxy: Proxy | None = None,
 ) -> httpx.RequestError:
     """Return what httpx would have raised, its cause set.
 
@@ -88,9 +146,10 @@ def httpx_error(
             matter any more.
         connect: The timeout for connecting, in seconds, for the text.
         read: The timeout for each read, likewise.
+        proxy: What the request went through.
     """
     asked = request()
-    kind, text, chained = _describe(error, asked.url, connect, read)
+    kind, text, chained = _describe(error, asked.url, connect, read, proxy)
     known = kind(text, request=asked)
     known.__cause__ = error if chained else error.__cause__
     known.__suppress_context__ = True
@@ -99,7 +158,9 @@ def httpx_error(
 
 def failure_of(error: BaseException) -> Failure:
     """Return what an error of httpx means for the request that met it."""
-    if is_permanent_transport_error(error) or isinstance(error, httpx.LocalProtocolError):
+    if isinstance(error, (PrivateAddressError, RefusedByProxyError, httpx.LocalProtocolError)):
+        return Failure.PERMANENT
+    if is_permanent_transport_error(error):
         return Failure.PERMANENT
     if isinstance(error, _NOT_SENT):
         return Failure.NOT_SENT

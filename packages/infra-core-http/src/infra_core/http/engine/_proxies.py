@@ -4,9 +4,11 @@ import ipaddress
 import re
 from base64 import b64encode
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
-from .._errors import InvalidRequestError
+if TYPE_CHECKING:
+    from .._errors import InvalidRequestError
 
 __all__ = ["NoProxy", "Proxy", "UnusableProxy", "basic_authorization", "parse_proxy"]
 
@@ -104,8 +106,10 @@ class UnusableProxy:
     variable: str
     problem: str
 
-    def error(self) -> InvalidRequestError:
+    def error(self) -> "InvalidRequestError":
         """Return what to raise when a request would need this proxy."""
+        from .._errors import InvalidRequestError  # which stands on httpx
+
         return InvalidRequestError(
             f"{self.variable} is no proxy URL ({self.problem}): set it to "
             "http://[user:password@]host:port, or unset it"

@@ -9,12 +9,20 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import httpx
+import yarl
+from multidict import CIMultiDict
 
 from infra_core.runtime import clock
 
+from .._errors import PrivateAddressError
+from ._addresses import literal_address, reason_not_public
 from ._connector import Connector
-from ._errors import FAILURES, httpx_error
-from ._target import Target, target_of
+from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
+from ._socks import socks_connector, socks_failures
+from ._target import Origin, Target, target_of
+from ._tls import shared_context
+from .network_settings import NetworkSettings, Proxy
+from .resolver import Resolver
 
 __all__ = ["Engine", "EngineResponse", "Timeouts", "timeouts_of"]
 
@@ -77,9 +85,19 @@ class EngineResponse:
         target: Where the answer came from.
         status: The status code.
         headers: Looked up in any letter case; `getall` for headers that came several times.
+        proxy: What the request went through, None when nothing.
     """
 
-    __slots__ = ("_engine", "_read_timeout", "_response", "headers", "method", "status", "target")
+    __slots__ = (
+        "_engine",
+        "_read_timeout",
+        "_response",
+        "headers",
+        "method",
+        "proxy",
+        "status",
+        "target",
+    )
 
     def __init__(
         self,
@@ -88,8 +106,10 @@ class EngineResponse:
         method: str,
         target: Target,
         read_timeout: float | None,
+        proxy: Proxy | None = None,
     ) -> None:
         self._engine: Engine | None = engine
+        self.proxy = proxy
         self._read_timeout = read_timeout
         self._response = response
         self.method = method
@@ -158,6 +178,7 @@ class EngineResponse:
             error,
             lambda: httpx.Request(self.method, self.target.url),
             read=self._read_timeout,
+            proxy=self.proxy,
         )
 
 
@@ -166,8 +187,10 @@ class Engine:
 
     Args:
         limits: As for httpx; the number of idle connections is bounded by time alone.
-        ssl_context: Makes the context for https, when the first such request comes; that of
-            httpx when None.
+        ssl_context: Makes the context for https, when the first such request comes; when None,
+            the one that trusts the certificates of the settings.
+        settings: Proxies and certificates; those of the environment, as it is now, when None.
+        public_only: Whether hosts without a public address are refused.
     """
 
     def __init__(
@@ -175,24 +198,38 @@ class Engine:
         *,
         limits: httpx.Limits | None = None,
         ssl_context: Callable[[], ssl.SSLContext] | None = None,
+        settings: NetworkSettings | None = None,
+        public_only: bool = False,
     ) -> None:
         limits = limits or httpx.Limits()
-        self._make_ssl_context = ssl_context or httpx.create_ssl_context
+        self._settings = NetworkSettings.read() if settings is None else settings
+        self._make_ssl_context = ssl_context or (lambda: shared_context(self._settings))
         self._ssl_context: ssl.SSLContext | None = None
         self._limits = limits
+        self._public_only = public_only
         self._session: aiohttp.ClientSession | None = None
+        self._proxies: dict[Origin, Proxy | None] | None = (
+            {} if self._settings.has_proxies else None
+        )
+        # A proxy of HTTP is an argument of each request, one of SOCKS a matter of the connector.
+        self._socks: dict[Proxy, aiohttp.ClientSession] = {}
+        self._failures = FAILURES
         # Requests in flight are bounded here and not in the connector: a request that is
         # cancelled while it waits must not take a connection's place with it.
         size = limits.max_connections
         self._slots = None if size is None else asyncio.Semaphore(size)
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        idle = self._limits.keepalive_expiry
-        if self._limits.max_keepalive_connections == 0:
-            connector = Connector(limit=0, force_close=True)
+    def _open_session(self, proxy: Proxy | None = None) -> aiohttp.ClientSession:
+        options: dict[str, Any] = {"limit": 0, "force_close": True}
+        if self._limits.max_keepalive_connections != 0:
+            idle = self._limits.keepalive_expiry
+            options = {"limit": 0, "keepalive_timeout": 86_400.0 if idle is None else idle}
+        if proxy is not None:
+            connector = socks_connector(proxy, **options)
+            self._failures = (*FAILURES, *socks_failures())
         else:
-            connector = Connector(limit=0, keepalive_timeout=86_400.0 if idle is None else idle)
-        self._session = aiohttp.ClientSession(
+            connector = Connector(resolver=Resolver(public_only=self._public_only), **options)
+        session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -202,8 +239,68 @@ class Engine:
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )
-        self._session._retry_connection = False
-        return self._session
+        session._retry_connection = False
+        if proxy is not None:
+            self._socks[proxy] = session
+        else:
+            self._session = session
+        return session
+
+    def _proxy_of(self, target: Target) -> Proxy | None:
+        known = self._proxies
+        if known is None:
+            return None
+        origin = target.origin
+        if origin not in known:
+            if len(known) >= 1024:
+                known.clear()
+            known[origin] = self._settings.proxy_for_origin(*origin)
+        return known[origin]
+
+    def _check_public(self, method: str, target: Target, proxy: Proxy | None) -> None:
+        """Refuse what the resolver does not see: addresses in URLs, and what goes to a proxy."""
+        host = target.url.host
+        refused: PrivateAddressError | None = None
+        if proxy is not None:
+            refused = PrivateAddressError.behind_proxy(host, proxy.where, proxy.variable)
+        else:
+            try:
+                address = literal_address(host)
+                reason = None if address is None else reason_not_public(address)
+            except ValueError as error:
+                address, reason = None, str(error)
+            if reason is not None:
+                refused = PrivateAddressError(host, address, reason)
+        if refused is not None:
+            raise AsyncPrivateAddressError.of(refused, method, target.url)
+
+    def _tls_for(self, target: Target, proxy: Proxy | None) -> ssl.SSLContext | bool:
+        """Return what aiohttp takes: a context, or True where there is no TLS."""
+        if not target.secure and (proxy is None or proxy.scheme != "https"):
+            return True
+        if self._ssl_context is None:
+            self._ssl_context = self._make_ssl_context()
+        return self._ssl_context
+
+    def _way(
+        self, proxy: Proxy | None, target: Target, headers: Mapping[str, str] | None
+    ) -> tuple[aiohttp.ClientSession, dict[str, Any], Mapping[str, str]]:
+        """Return the session, further arguments and headers for a request."""
+        if proxy is None:
+            return self._session or self._open_session(), {}, headers or {}
+        if proxy.is_socks:
+            return self._socks.get(proxy) or self._open_session(proxy), {}, headers or {}
+        session = self._session or self._open_session()
+        options: dict[str, Any] = {"proxy": yarl.URL(proxy.bare_url)}
+        login = proxy.authorization
+        if login is None:
+            return session, options, headers or {}
+        if target.secure:  # with CONNECT, and not with the request in the tunnel
+            options["proxy_headers"] = {"Proxy-Authorization": login}
+            return session, options, headers or {}
+        own = CIMultiDict(headers or {})
+        own.setdefault("Proxy-Authorization", login)
+        return session, options, own
 
     async def send(
         self,
@@ -229,43 +326,50 @@ class Engine:
         Raises:
             httpx.TransportError: As httpx would raise it.
             httpx.InvalidURL: A malformed URL.
+            PrivateAddressError: `public_only` is set, and the host is not public.
+            InvalidRequestError: The variable of the proxy holds no proxy URL, or one of SOCKS
+                without the packages for it.
         """
         target = url if isinstance(url, Target) else target_of(url)
         timeouts = timeouts_of(timeout)
-        secure: ssl.SSLContext | bool = True
-        if target.secure:
-            # Outside of the block below: a missing bundle is the caller's to hear of.
-            if self._ssl_context is None:
-                self._ssl_context = self._make_ssl_context()
-            secure = self._ssl_context
+        proxy = self._proxy_of(target)
+        if self._public_only:
+            self._check_public(method, target, proxy)
+        # Outside of the block below: a missing bundle is the caller's to hear of.
+        secure = self._tls_for(target, proxy)
         await self._take_slot(timeouts.pool, method, target)
         try:
-            session = self._session or self._open_session()
+            session, options, headers = self._way(proxy, target, headers)
             pump = None
             if body is not None and not (isinstance(body, bytes) and len(body) <= _PIECE):
                 pump = _Pump(body, timeouts.write)
             sending = session.request(
                 method,
                 target.request_url,
-                headers=headers or {},
+                headers=headers,
                 data=pump or body or None,
                 allow_redirects=False,
                 timeout=_client_timeout(timeouts.connect, timeouts.read),
                 ssl=secure,
                 read_bufsize=buffer,
+                **options,
             )
             if not _CAN_SEND_ONCE:
                 _made.set([])
             response = await (sending if pump is None else pump.watch(sending))
-        except FAILURES as error:
+        except self._failures as error:
             self.give_slot()
             failure = httpx_error(
                 error,
                 lambda: _request(method, target, headers),
                 connect=timeouts.connect,
                 read=timeouts.read,
+                proxy=proxy,
             )
             raise failure from failure.__cause__
+        except PrivateAddressError as error:  # of the resolver
+            self.give_slot()
+            raise AsyncPrivateAddressError.of(error, method, target.url) from None
         except httpx.WriteTimeout as error:
             self.give_slot()
             error.request = _request(method, target, headers)
@@ -273,7 +377,7 @@ class Engine:
         except BaseException:
             self.give_slot()
             raise
-        return EngineResponse(self, response, method, target, timeouts.read)
+        return EngineResponse(self, response, method, target, timeouts.read, proxy)
 
     async def _take_slot(self, timeout: float | None, method: str, target: Target) -> None:
         slots = self._slots
@@ -300,12 +404,14 @@ class Engine:
 
     async def aclose(self) -> None:
         """Close all connections; a request that comes later opens new ones."""
-        session, self._session = self._session, None
-        if session is None:
-            return
-        connector = session.connector
-        transports = connector.transports() if isinstance(connector, Connector) else []
-        await session.close()
+        sessions = [*self._socks.values(), *([self._session] if self._session else [])]
+        self._session = None
+        self._socks.clear()
+        transports: list[asyncio.Transport] = []
+        for session in sessions:
+            if isinstance(session.connector, Connector):
+                transports += session.connector.transports()
+            await session.close()
         for transport in transports:
             transport.abort()
         if transports:

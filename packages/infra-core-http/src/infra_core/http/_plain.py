@@ -1,0 +1,92 @@
+"""httpx's own transport, with the proxies, certificates and checks of all others."""
+
+import asyncio
+import socket
+from typing import Any
+
+import httpx
+
+from ._errors import PrivateAddressError
+from ._messages import connect_text, connect_timeout_text, peer
+from .engine._errors import AsyncPrivateAddressError
+from .engine._socks import missing_socks
+from .engine._target import origin_of
+from .engine.network_settings import NetworkSettings, Proxy
+from .engine.resolver import lookup_async, public_only_of
+
+__all__ = ["PlainTransport"]
+
+
+class PlainTransport(httpx.AsyncBaseTransport):
+    """Carries requests over `httpx.AsyncHTTPTransport`, one for each proxy.
+
+    With `public_only` the host is looked up and checked here, and httpx is given the address
+    instead, so that it looks nothing up again; TLS still checks the name.
+
+    Args:
+        settings: Proxies.
+        public_only: Whether hosts without a public address are refused.
+        **options: Of `httpx.AsyncHTTPTransport`, without `proxy`.
+    """
+
+    def __init__(
+        self, settings: NetworkSettings, *, public_only: bool = False, **options: Any
+    ) -> None:
+        self._settings = settings
+        self._public_only = public_only
+        self._options = options
+        self._transports: dict[Proxy | None, httpx.AsyncHTTPTransport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        proxy = self._settings.proxy_for_origin(*origin_of(request.url))
+        if self._public_only:
+            request = await self._pinned(request, proxy)
+        transport = self._transports.get(proxy)
+        if transport is None:
+            transport = self._transports[proxy] = self._make(proxy)
+        return await transport.handle_async_request(request)
+
+    def _make(self, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
+        if proxy is None:
+            return httpx.AsyncHTTPTransport(**self._options)
+        login = None if proxy.username is None else (proxy.username, proxy.password or "")
+        # httpx knows SOCKS 5 alone, whose names it always has looked up by the proxy.
+        scheme = "socks5" if proxy.is_socks else proxy.scheme
+        url = f"{scheme}://{proxy.where}"
+        try:
+            return httpx.AsyncHTTPTransport(proxy=httpx.Proxy(url, auth=login), **self._options)
+        except ImportError:
+            raise missing_socks(proxy) from None
+
+    async def _pinned(self, request: httpx.Request, proxy: Proxy | None) -> httpx.Request:
+        scheme, host, port = origin_of(request.url)
+        try:
+            if proxy is not None:
+                raise PrivateAddressError.behind_proxy(host, proxy.where, proxy.variable)
+            seconds = (request.extensions.get("timeout") or {}).get("connect")
+            try:
+                infos = await asyncio.wait_for(lookup_async(host, port), seconds)
+            except socket.gaierror as error:
+                text = connect_text(peer(host, port), error)
+                raise httpx.ConnectError(text, request=request) from error
+            except (TimeoutError, asyncio.TimeoutError):
+                text = connect_timeout_text(peer(host, port), seconds)
+                raise httpx.ConnectTimeout(text, request=request) from None
+            address = str(public_only_of(host, infos)[0][4][0])
+        except PrivateAddressError as error:
+            raise AsyncPrivateAddressError.of(error, request.method, request.url) from None
+        pinned = httpx.Request(
+            request.method,
+            request.url.copy_with(host=address),
+            headers=request.headers,  # Host among them
+            stream=request.stream,
+            extensions=request.extensions,
+        )
+        if scheme == "https":
+            pinned.extensions = {**request.extensions, "sni_hostname": host}
+        return pinned
+
+    async def aclose(self) -> None:
+        transports, self._transports = self._transports, {}
+        for transport in transports.values():
+            await transport.aclose()

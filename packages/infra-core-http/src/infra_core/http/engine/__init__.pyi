@@ -1,0 +1,9 @@
+from ._errors import failure_of as failure_of
+from ._session import (
+    Engine as Engine,
+    EngineResponse as EngineResponse,
+    Timeouts as Timeouts,
+    timeouts_of as timeouts_of,
+)
+from ._target import Target as Target, target_of as target_of
+from .network_settings import NetworkSettings as NetworkSettings, Proxy as Proxy

@@ -1,0 +1,103 @@
+"""Which addresses are public, judged without asking anybody."""
+
+import ipaddress
+import re
+import socket
+
+__all__ = ["literal_address", "reason_not_public"]
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_SHARED = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598
+_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # RFC 3879, once private
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
+_NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215
+_COMPATIBLE = ipaddress.ip_network("::/96")  # RFC 4291, 2.5.5.1
+# Looks public and is answered by the host of a virtual machine: it hands out its certificates.
+_AZURE_PLATFORM = ipaddress.ip_address("168.63.129.16")
+_LOW_32 = 0xFFFF_FFFF
+_NUMBERS = re.compile(r"[0-9a-fA-FxX.]+")
+_UNNAMED = re.compile(r"[0-9.]+")
+
+
+def literal_address(host: str) -> str | None:
+    """Return the address that a host of a URL is without any look-up, None for a name.
+
+    Decimal, octal, hexadecimal and shortened spellings of IPv4 (`2130706433`, `0177.0.0.1`,
+    `0x7f.1`) are what the system's resolver takes them for.
+
+    Raises:
+        ValueError: It can be neither a name nor an address.
+    """
+    bare = host.partition("%")[0]
+    try:
+        return str(ipaddress.ip_address(bare))
+    except ValueError:
+        if ":" in host:
+            raise
+    if _NUMBERS.fullmatch(host):
+        try:
+            return socket.inet_ntoa(socket.inet_aton(host))
+        except OSError:
+            if _UNNAMED.fullmatch(host):
+                raise ValueError(f"{host!r} is neither a host name nor an address") from None
+    return None
+
+
+def reason_not_public(address: str) -> str | None:
+    """Return what kind of address that is not public this is, None for a public one.
+
+    Addresses of IPv6 that carry one of IPv4 (mapped, compatible, 6to4, Teredo, NAT64) are as
+    public as that one.
+
+    Args:
+        address: As the resolver or the socket tells it, with or without a zone (`fe80::1%eth0`).
+    """
+    found = ipaddress.ip_address(address.partition("%")[0])
+    for inner, way in _carried(found):
+        reason = _reason(inner)
+        if reason is not None:
+            return f"{reason} {inner} in the form of {way}"
+    return _reason(found)
+
+
+def _carried(address: _Address) -> list[tuple[ipaddress.IPv4Address, str]]:
+    if isinstance(address, ipaddress.IPv4Address):
+        return []
+    low = ipaddress.IPv4Address(int(address) & _LOW_32)
+    if address.ipv4_mapped is not None:
+        return [(low, "an IPv4-mapped address")]
+    if address.sixtofour is not None:
+        return [(address.sixtofour, "a 6to4 address")]
+    if address.teredo is not None:
+        return [(inner, "a Teredo address") for inner in address.teredo]
+    if address in _NAT64:
+        return [(low, "a NAT64 address")]
+    if address in _COMPATIBLE and int(address) > 1:
+        return [(low, "an IPv4-compatible address")]
+    return []
+
+
+def _reason(address: _Address) -> str | None:
+    if address.is_unspecified:
+        return "the unspecified address"
+    if address.is_loopback:
+        return "the loopback address"
+    if address.is_link_local:
+        return "the link-local address"
+    if address.is_multicast:
+        return "the multicast address"
+    if address == _AZURE_PLATFORM:
+        return "the address of Azure's own platform"
+    if address in _SHARED:
+        return "the carrier-grade NAT address"
+    if isinstance(address, ipaddress.IPv6Address):
+        if address in _NAT64_LOCAL or address in _SITE_LOCAL:
+            return "the private address"
+        if _carried(address):
+            return None  # judged by what it carries
+    if address.is_reserved:
+        return "the reserved address"
+    if address.is_private or not address.is_global:
+        return "the private address"
+    return None

@@ -1,0 +1,237 @@
+"""Look-ups of host names: in threads of their own, each name asked once at a time.
+
+The system's resolver blocks, for half a minute and more where a name server does not answer. In
+the event loop's default executor a dozen such names would hold up every other look-up and all
+work on files, and the end of the process. Here nobody waits longer than he wants to: a waiter
+that gives up leaves the thread behind, and a hung look-up does not keep the process from ending.
+"""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from infra_core.runtime import ThreadPool, after_fork_in_child
+
+from .._errors import PrivateAddressError
+from ._addresses import reason_not_public
+
+__all__ = ["Resolver", "lookup", "lookup_async", "public_only_of"]
+
+AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
+"""What `socket.getaddrinfo` returns: family, type, protocol, canonical name, socket address."""
+
+_Key = tuple[str, int, int, int]
+# Threads are made when they are needed; names whose server hangs take up one each.
+_pool = ThreadPool("infra-core-dns", 128)
+# As aiohttp's own resolver asks: addresses of a family that this machine has none of are no use.
+_FLAGS = int(getattr(socket, "AI_ADDRCONFIG", 0))
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+
+
+class _Shared:
+    """A look-up under way, and how many wait for it."""
+
+    def __init__(self) -> None:
+        self.future: Future[list[AddressInfo]]
+        self.waiters = 0
+
+
+class _Lookups:
+    """All that are under way."""
+
+    def __init__(self) -> None:
+        self._reset()
+        after_fork_in_child(self._reset)  # the threads stay behind, and so would the answers
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._shared: dict[_Key, _Shared] = {}
+
+    def join(self, key: _Key) -> _Shared:
+        """Wait with the others for a name, or have it looked up."""
+        with self._lock:
+            shared = self._shared.get(key)
+            if shared is None:
+                shared = self._shared[key] = _Shared()
+                begin = True
+            else:
+                begin = False
+            shared.waiters += 1
+            if begin:
+                shared.future = _pool.submit(_ask, *key)
+        return shared
+
+    def leave(self, key: _Key, shared: _Shared) -> None:
+        """Wait no longer; what nobody waits for is not begun, and not joined any more."""
+        with self._lock:
+            shared.waiters -= 1
+            if shared.waiters == 0:
+                if self._shared.get(key) is shared:
+                    del self._shared[key]
+                shared.future.cancel()
+
+    def forget(self, key: _Key, shared: _Shared) -> None:
+        """Its answer is here: whoever comes later asks anew."""
+        with self._lock:
+            if self._shared.get(key) is shared:
+                del self._shared[key]
+
+
+_lookups = _Lookups()
+
+
+def _ask(host: str, port: int, family: int, flags: int) -> list[AddressInfo]:
+    # Looked up in the module at each call: tests put functions of their own there.
+    infos: list[Any] = socket.getaddrinfo(
+        host, port, family=family, type=socket.SOCK_STREAM, flags=flags
+    )
+    found = [info for info in infos if info[0] in _FAMILIES]
+    if not found:
+        raise socket.gaierror(socket.EAI_NONAME, "no address of IPv4 or IPv6")
+    return found
+
+
+def _result(future: "Future[list[AddressInfo]]") -> list[AddressInfo]:
+    error = future.exception()
+    if isinstance(error, OSError):
+        # One each: an exception that is raised in several places gathers their tracebacks.
+        raise type(error)(*error.args)
+    return future.result()
+
+
+def lookup(
+    host: str, port: int, *, timeout: float | None, family: int = 0, flags: int = 0
+) -> list[AddressInfo]:
+    """Return the addresses of a host, waiting for them in this thread.
+
+    Args:
+        host: A name, or an address.
+        port: Stands in the answer.
+        timeout: Seconds to wait; None for no bound.
+        family: `socket.AF_INET` or `AF_INET6` for addresses of that alone.
+        flags: As for `socket.getaddrinfo`.
+
+    Raises:
+        socket.gaierror: There are none, or the name server cannot tell now.
+        TimeoutError: No answer within `timeout`; the look-up goes on without a waiter.
+    """
+    key = (host, port, family, flags)
+    shared = _lookups.join(key)
+    arrived = threading.Event()
+    shared.future.add_done_callback(lambda _: arrived.set())
+    try:
+        if not arrived.wait(timeout):
+            raise TimeoutError(f"no answer about {host!r} from the name server")
+        _lookups.forget(key, shared)
+        return _result(shared.future)
+    finally:
+        _lookups.leave(key, shared)
+
+
+async def lookup_async(
+    host: str, port: int, *, family: int = 0, flags: int = _FLAGS
+) -> list[AddressInfo]:
+    """Return the addresses of a host; cancelled at once when the caller is.
+
+    Args:
+        host: As for `lookup`.
+        port: As for `lookup`.
+        family: As for `lookup`.
+        flags: As for `lookup`.
+
+    Raises:
+        socket.gaierror: As for `lookup`.
+    """
+    key = (host, port, family, flags)
+    loop = asyncio.get_running_loop()
+    shared = _lookups.join(key)
+    arrived: asyncio.Future[None] = loop.create_future()
+    shared.future.add_done_callback(_waker(loop, arrived))
+    try:
+        await arrived
+        _lookups.forget(key, shared)
+        return _result(shared.future)
+    finally:
+        _lookups.leave(key, shared)
+
+
+def _waker(
+    loop: asyncio.AbstractEventLoop, arrived: "asyncio.Future[None]"
+) -> Callable[[object], None]:
+    def settle() -> None:
+        if not arrived.done():
+            arrived.set_result(None)
+
+    def wake(_: object) -> None:
+        try:
+            loop.call_soon_threadsafe(settle)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            return
+
+    return wake
+
+
+def public_only_of(host: str, infos: list[AddressInfo]) -> list[AddressInfo]:
+    """Return those addresses that are public.
+
+    Whoever connects to one of these, and to none that is looked up again, is safe from a name
+    whose address changes between the check and the connection (DNS rebinding).
+
+    Raises:
+        PrivateAddressError: None of them is.
+    """
+    found: list[AddressInfo] = []
+    refused: tuple[str, str] | None = None
+    for info in infos:
+        address = str(info[4][0])
+        reason = reason_not_public(address)
+        if reason is None:
+            found.append(info)
+        else:
+            refused = refused or (address, reason)
+    if not found and refused is not None:
+        raise PrivateAddressError(host, *refused)
+    return found
+
+
+class Resolver(AbstractResolver):
+    """Looks names up for aiohttp.
+
+    Args:
+        public_only: Whether addresses that are not public are refused.
+    """
+
+    def __init__(self, *, public_only: bool = False) -> None:
+        self._public_only = public_only
+
+    async def resolve(
+        self, host: str, port: int = 0, family: int = socket.AF_INET
+    ) -> list[ResolveResult]:
+        """Return the addresses of a host in the form that aiohttp wants."""
+        infos = await lookup_async(host, port, family=family)
+        if self._public_only:
+            infos = public_only_of(host, infos)
+        return [
+            {
+                "hostname": host,
+                "host": _with_zone(address),
+                "port": address[1],
+                "family": kind,
+                "proto": protocol,
+                "flags": socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            }
+            for kind, _, protocol, _, address in infos
+        ]
+
+    async def close(self) -> None:
+        """Nothing is kept."""
+
+
+def _with_zone(address: tuple[Any, ...]) -> str:
+    zoned = len(address) > 3 and address[3] and "%" not in address[0]
+    return f"{address[0]}%{address[3]}" if zoned else str(address[0])
