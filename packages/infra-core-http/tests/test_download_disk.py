@@ -17,7 +17,7 @@ import pytest
 from infra_core.fs import AtomicFile, FileWriteError
 from infra_core.http import DownloadDiskError, DownloadTooLargeError, ResponseTooLarge
 from infra_core.http.assets import download_asset, download_asset_async
-from infra_core.http.download import _sink, _threads
+from infra_core.http.download import _sink, _transfer
 from infra_core.http.testing import (
     Exchange,
     Fault,
@@ -27,6 +27,7 @@ from infra_core.http.testing import (
     stall,
     truncate,
 )
+from infra_core.runtime import in_thread
 
 BODY = os.urandom(3_000_000)
 
@@ -177,45 +178,19 @@ async def test_cancellation_waits_for_the_writing_thread(
     assert names(tmp_path) == []
 
 
-async def test_a_thread_is_never_abandoned() -> None:
-    """However often the waiting is cancelled, it ends after the thread; the error is dropped."""
-    import threading
-
-    begun, go = threading.Event(), threading.Event()
-    ended = []
-
-    def work() -> None:
-        begun.set()
-        go.wait()
-        ended.append(True)
-        raise OSError("nobody asks any more")
-
-    task = asyncio.ensure_future(_threads.in_thread(work))
-    await asyncio.to_thread(begun.wait)
-    task.cancel()
-    for _ in range(3):
-        await asyncio.sleep(0)
-    task.cancel()
-    assert not task.done()
-    go.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert ended == [True]
-
-
 async def test_few_hops_to_threads(
     origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One hop per megabyte and one for the end; 0.7 made 641 for 10 MiB."""
     hops = []
-    loop = asyncio.get_running_loop()
-    original = loop.run_in_executor
+    original = in_thread
 
-    def counting(executor: Any, work: Any, *args: Any) -> Any:
+    async def counting(work: Any, *args: Any) -> Any:
         hops.append(work)
-        return original(executor, work, *args)
+        return await original(work, *args)
 
-    monkeypatch.setattr(loop, "run_in_executor", counting)
+    monkeypatch.setattr(_sink, "in_thread", counting)
+    monkeypatch.setattr(_transfer, "in_thread", counting)
     await download_asset_async(origin.url("/f"), tmp_path / "f")
     assert len(hops) <= len(BODY) // _sink.HANDOVER + 1
     hops.clear()

@@ -118,11 +118,11 @@ def test_a_dripping_download_is_cut_off_and_tried_again(
 def test_an_answer_that_nobody_asked_for_leaves_no_file(
     origin: FaultyOrigin, tmp_path: Path, kind: str
 ) -> None:
-    """A part without a Range, a body in Brotli: neither is the file."""
+    """A part without a Range, a body that cannot be decoded: neither is the file."""
     if kind == "part":
         origin.add("/x", b"abc", always=status(206, body=b"abc"))
     else:
-        origin.add("/x", b"abc", headers={"Content-Encoding": "br"})
+        origin.add("/x", b"abc", headers={"Content-Encoding": "compress"})
     with pytest.raises(Exception, match=r"206|identity"):
         download_asset(origin.url("/x"), tmp_path / "f", max_retries=1, backoff=0.001)
     assert list(tmp_path.iterdir()) == []

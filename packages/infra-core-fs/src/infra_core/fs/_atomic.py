@@ -145,6 +145,18 @@ class AtomicFile:
             self._start_writing()
         return count
 
+    def flush(self) -> None:
+        """Hand all bytes so far to the system, so that `temp_path` can be read; no `fsync`.
+
+        Raises:
+            FileWriteError: The disk refuses.
+        """
+        file = self._open_file()
+        try:
+            file.flush()
+        except OSError as error:
+            raise write_error(error, self.path) from error
+
     def truncate(self) -> None:
         """Drop all bytes and hashes so far, to start over from zero."""
         file = self._open_file()

@@ -9,19 +9,19 @@
         ├── DeadlineExceeded            (also TimeoutError) `deadline` passed
         ├── InvalidRequestError         (also ValueError) bad method, header or option
         ├── PrivateAddressError         `public_only` refused the address of a host
-        └── DownloadError               a file could not be had as asked
-            ├── IncompleteDownloadError     (also httpx.TransportError) fewer or more bytes than
-            │                               the server announced
-            ├── ChecksumMismatchError       (also httpx.TransportError) right size perhaps, wrong
-            │                               content
+        └── DownloadError               a file could not be downloaded as asked
+            ├── IncompleteDownloadError     (also httpx.TransportError) cut, or damaged on its way
+            ├── ChecksumMismatchError       (also httpx.TransportError) other content
             ├── DownloadTooLargeError       (also ResponseTooLarge) above `max_bytes`
-            ├── DownloadDeadlineError       (also TimeoutError, httpx.TimeoutException) the total
-            │                               deadline passed
+            ├── DownloadDeadlineError       (also httpx.TimeoutException and TimeoutError)
             └── DownloadDiskError           (also OSError) disk full, folder not writable
 
 Failures of the network and error statuses come through as what httpx and requests raise. URLs are
 kept and printed without their secrets.
 """
+
+from contextlib import suppress
+from typing import Any
 
 import httpx
 
@@ -178,27 +178,28 @@ class DownloadError(HttpError):
         self.expected = expected
         self.actual = actual
         # not super(): the other bases of some of the classes below take other arguments
-        if isinstance(self, httpx.RequestError):
-            httpx.RequestError.__init__(self, message)
+        error: Any = self
+        if isinstance(error, httpx.RequestError):
+            httpx.RequestError.__init__(error, message)
+            with suppress(httpx.InvalidURL):  # what replaced a secret is no part of a URL
+                error.request = httpx.Request("GET", self.url)
         else:
             Exception.__init__(self, message)
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_download_error, (type(self), self.args, vars(self))
+        # keyword-only arguments do not survive the default pickling of exceptions
+        return _rebuilt, (type(self), str(self), self._arguments()), _notes_of(self)
+
+    def _arguments(self) -> dict[str, object]:
+        return {"url": self.url, "expected": self.expected, "actual": self.actual}
 
 
-def _rebuild_download_error(
-    kind: type[DownloadError], args: tuple[object, ...], fields: dict[str, object]
-) -> DownloadError:
-    # keyword-only arguments do not survive the default pickling of exceptions
-    error = kind.__new__(kind)
-    error.args = args
-    vars(error).update(fields)
-    return error
+def _rebuilt(kind: type[DownloadError], message: str, arguments: dict[str, Any]) -> DownloadError:
+    return kind(message, **arguments)
 
 
 class IncompleteDownloadError(DownloadError, httpx.TransportError):
-    """The body has another length than the server announced."""
+    """The body is shorter or longer than the server announced, or its coding is damaged."""
 
 
 class ChecksumMismatchError(DownloadError, httpx.TransportError):
@@ -214,12 +215,15 @@ class DownloadTooLargeError(DownloadError, ResponseTooLarge):
         self.received = actual
 
 
-class DownloadDeadlineError(DownloadError, TimeoutError, httpx.TimeoutException):
+class DownloadDeadlineError(DownloadError, httpx.TimeoutException, TimeoutError):
     """The download did not finish before its deadline."""
 
 
 class DownloadDiskError(DownloadError, OSError):
-    """The file could not be written: disk full, read-only folder.
+    """The file could not be written: disk full, read-only folder, too many open files.
+
+    The classes of the system's errors, such as `PermissionError`, do not match it: look at
+    `errno`.
 
     Attributes:
         errno: Of the system's error (`errno.ENOSPC` and the like), or None.
@@ -236,11 +240,5 @@ class DownloadDiskError(DownloadError, OSError):
     def __str__(self) -> str:
         return str(self.args[0])  # an OSError with an errno would print that alone
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_disk_error, (self.args[0], self.url, self.errno, self.filename)
-
-
-def _rebuild_disk_error(
-    message: str, url: str, errno: int | None, filename: str
-) -> DownloadDiskError:
-    return DownloadDiskError(message, url=url, errno=errno, filename=filename)
+    def _arguments(self) -> dict[str, object]:
+        return {"url": self.url, "errno": self.errno, "filename": self.filename}

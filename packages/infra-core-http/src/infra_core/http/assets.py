@@ -1,7 +1,8 @@
 """Download files: whole, verified and flushed to the disk, or not there at all.
 
 The names of 0.7's `infra_core.asset_client`, and those that are new in 1.0: `download_many` and
-`download_many_async` with `DownloadItem` and `DownloadOutcome`, and `DownloadProgress`.
+`download_many_async` with `DownloadItem` and `DownloadOutcome`, `CommitGroup` for programs that run
+many downloads by themselves, and `DownloadProgress`.
 
 Example:
     ::

@@ -9,6 +9,7 @@ from .download._client import (
     reset_shared_client as reset_shared_client,
     set_shared_client as set_shared_client,
 )
+from .download._commit import CommitGroup as CommitGroup
 from .download._many import (
     download_many as download_many,
     download_many_async as download_many_async,

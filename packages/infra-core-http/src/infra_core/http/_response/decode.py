@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any, Final, Protocol
 
-__all__ = ["DamagedBody", "Decoder", "codings_of", "decoder_for"]
+__all__ = ["DamagedBody", "Decoder", "UnsupportedCoding", "codings_of", "decoder_for"]
 
 _PIECE: Final = 1 << 18  # the most that one step inflates to: a bomb stays small
 _MAX_CODINGS: Final = 5  # a hundred nested codings would multiply the work of each byte
@@ -26,6 +26,10 @@ _KNOWN: Final = _UNDECODABLE | {"gzip", "deflate", "br", "zstd"}
 
 class DamagedBody(Exception):  # noqa: N818 - what it is
     """The encoded bytes are damaged, cut or cannot be decoded here; never leaves the package."""
+
+
+class UnsupportedCoding(DamagedBody):
+    """Nothing here decodes it: asking again would bring the same."""
 
 
 class _Stream(Protocol):
@@ -75,7 +79,7 @@ class Decoder:
 
     def _build(self) -> "list[_Layer]":
         if len(self.codings) > _MAX_CODINGS:
-            raise DamagedBody(
+            raise UnsupportedCoding(
                 f"it has {len(self.codings)} content codings, above the {_MAX_CODINGS} that are "
                 "undone"
             )
@@ -243,7 +247,7 @@ def _opener(coding: str) -> Callable[[], _Stream]:
     if coding == "zstd":
         module = _module_of(coding, "compression.zstd", "backports.zstd")
         return lambda: _Zstd(module)
-    raise DamagedBody(
+    raise UnsupportedCoding(
         f"its Content-Encoding {coding!r} cannot be undone here: send Accept-Encoding: identity"
     )
 
@@ -255,7 +259,7 @@ def _module_of(coding: str, *names: str) -> Any:
         except ImportError:
             continue
     extra = "brotli" if coding == "br" else coding
-    raise DamagedBody(
+    raise UnsupportedCoding(
         f"its Content-Encoding is {coding!r}, which needs a package: install "
         f"infra-core-http[{extra}], or do not ask for it in Accept-Encoding"
     )

@@ -1,48 +1,87 @@
-"""Digests of a file that servers announce in headers, all in the form algorithm to hex."""
+"""Digests that servers announce in headers, as pairs of algorithm and hex digits.
+
+Sources: RFC 9530 (`Repr-Digest`, `Content-Digest`, in the syntax of RFC 9651), RFC 3230 and 5843
+(`Digest`), RFC 1864 (`Content-MD5`), and the documentation of Google Cloud Storage
+(`x-goog-hash`) and Azure Blob Storage (`x-ms-blob-content-md5`).
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final
 
-__all__ = ["announced_digests"]
+__all__ = ["Digest", "announced_digests"]
 
-# The names of RFC 9530 (and of the older Digest header, RFC 3230) and their sizes in bytes.
-_KNOWN: Final = {"sha-256": ("sha256", 32), "sha-512": ("sha512", 64), "md5": ("md5", 16)}
-_STRUCTURED: Final = re.compile(r"([A-Za-z0-9-]+)=:([A-Za-z0-9+/=]*):")
-_PLAIN: Final = re.compile(r"([A-Za-z0-9-]+)=([A-Za-z0-9+/]+=*)")
+Digest = tuple[str, str]
+"""Algorithm as `hashlib` names it, and hex digits."""
+
+_KNOWN: Final = {
+    "sha-512": ("sha512", 64),
+    "sha-256": ("sha256", 32),
+    "sha": ("sha1", 20),
+    "md5": ("md5", 16),
+}
+# One member of a dictionary of byte sequences; parameters may follow it.
+_STRUCTURED: Final = re.compile(
+    r"(?:^|,)[ \t]*([A-Za-z0-9*_.-]+)=:([A-Za-z0-9+/=]*):(?=[ \t]*(?:[;,]|$))"
+)
+_PLAIN: Final = re.compile(r"(?:^|,)[ \t]*([A-Za-z0-9-]+)=([^,;]*)")
+# A proxy has changed the body: RFC 7234 section 5.5.6.
+_TRANSFORMED: Final = re.compile(r"(?:^|,)[ \t]*214\b")
 
 
-def announced_digests(headers: Mapping[str, str], *, whole: bool) -> dict[str, str]:
-    """Read the digests of the whole file from the headers of an answer.
+def announced_digests(fields: Mapping[str, str], *, whole: bool) -> frozenset[Digest]:
+    """Read the digests of the whole file, in the form in which the server holds it.
 
-    Known are `Repr-Digest` (RFC 9530), `Digest` (RFC 3230), `x-goog-hash` (Google Cloud Storage),
-    `x-ms-blob-content-md5` and, for a whole body, `Content-MD5` (Azure Blob Storage). What cannot
-    be read is left out: a digest in a form of its own is no reason to refuse a file.
+    What cannot be read is left out: a digest in a form of its own is no reason to refuse a file.
+    Left out as well are digests of a stored object that was decoded or changed on its way.
 
     Args:
-        headers: Header fields by lower-case name.
-        whole: Whether the body is the whole file; the `Content-MD5` of a part is of that part.
+        fields: Header fields by lower-case name, lines of one name joined by a comma.
+        whole: Whether the body is the whole file: `Content-MD5` and `Content-Digest` of a part
+            are those of that part.
 
     Example:
         >>> announced_digests({"content-md5": "kAFQmDzST7DWlj99KOF/cg=="}, whole=True)
-        {'md5': '900150983cd24fb0d6963f7d28e17f72'}
+        frozenset({('md5', '900150983cd24fb0d6963f7d28e17f72')})
     """
-    md5 = headers.get("x-ms-blob-content-md5") or (headers.get("content-md5") if whole else None)
-    candidates = [("md5", md5 or "")]
-    candidates += _PLAIN.findall(headers.get("x-goog-hash", ""))
-    candidates += _PLAIN.findall(headers.get("digest", ""))
-    candidates += _STRUCTURED.findall(headers.get("repr-digest", ""))
-    found: dict[str, str] = {}
-    for name, text in candidates:
+    found: set[Digest] = set()
+    for name, text in _candidates(fields, whole=whole):
         algorithm, size = _KNOWN.get(name.lower(), ("", 0))
+        value = text.strip(" \t'\"")
         try:
-            raw = base64.b64decode(text.strip(), validate=True)
+            raw = base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
         except (binascii.Error, ValueError):
             continue
         if algorithm and len(raw) == size:
-            found[algorithm] = raw.hex()
-    return found
+            found.add((algorithm, raw.hex()))
+    return frozenset(found)
+
+
+def _candidates(fields: Mapping[str, str], *, whole: bool) -> Iterator[Digest]:
+    if whole:
+        yield from _STRUCTURED.findall(fields.get("content-digest", ""))
+    if _was_changed(fields):
+        return
+    yield from _STRUCTURED.findall(fields.get("repr-digest", ""))
+    for name in ("digest", "x-goog-hash"):
+        yield from _PLAIN.findall(fields.get(name, ""))
+    for name in ("x-ms-blob-content-md5", "content-md5") if whole else ("x-ms-blob-content-md5",):
+        for text in fields.get(name, "").split(","):
+            yield "md5", text
+
+
+def _was_changed(fields: Mapping[str, str]) -> bool:
+    """Whether the body is not what was stored, such as an object that GCS has decompressed.
+
+    https://cloud.google.com/storage/docs/transcoding: the digests stay those of the stored object.
+    """
+    sent = fields.get("content-encoding", "identity").lower()
+    return (
+        fields.get("x-goog-stored-content-encoding", sent).lower() != sent
+        or "x-guploader-response-body-transformations" in fields
+        or _TRANSFORMED.search(fields.get("warning", "")) is not None
+    )

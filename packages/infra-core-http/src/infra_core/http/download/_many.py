@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import count
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Final, Union
 
-from infra_core.runtime import ThreadBatcher, redact_secrets, run_sync, sanitize_url
+from infra_core.runtime import RetryDetails, redact_secrets, run_sync, sanitize_url
 
 from .._errors import DownloadError, InvalidRequestError
 from ._client import AssetDownloadClient, get_shared_client
+from ._commit import CommitGroup
 from ._result import DownloadItem, DownloadOutcome, DownloadResult, ProgressCallback
-from ._sink import end_together, ending_together
+from ._sink import HANDOVER
 
 __all__ = ["download_many", "download_many_async"]
 
-_BATCH = 32  # files that are flushed together; of more the first would wait too long
+_logger = logging.getLogger("infra_core.asset_client")
+_TOGETHER: Final = 128  # files that are flushed together; of more the first would wait too long
+_FILES: Final = 512  # files that may wait for the disk beside the downloads under way
+_BYTES: Final = 16 << 20  # and their bytes, which are in memory
+_RESERVED: Final = 16  # open files for the rest of the program
 Item = Union[DownloadItem, "tuple[str, Path]"]
 
 
@@ -28,6 +36,7 @@ async def download_many_async(
     concurrency: int = 16,
     on_outcome: Callable[[DownloadOutcome], object] | None = None,
     progress: Callable[[str], ProgressCallback] | None = None,
+    on_retry: Callable[[DownloadItem, RetryDetails], object] | None = None,
     client: AssetDownloadClient | None = None,
     **options: Any,
 ) -> list[DownloadOutcome]:
@@ -37,10 +46,12 @@ async def download_many_async(
 
     Args:
         items: `DownloadItem`s, or pairs of URL and path.
-        concurrency: Downloads under way at the same time.
+        concurrency: Downloads under way at the same time; fewer where the limit of open files
+            (`ulimit -n`) does not allow so many.
         on_outcome: Called with each outcome as it comes; what it raises ends the batch.
         progress: Called with the URL (without secrets) of each download that begins; returns the
             progress callback of that one. `DownloadProgress.track` is made for it.
+        on_retry: Called with the item and a `RetryDetails` before each wait of a retry.
         client: Whose settings to use; the shared client's by default.
         **options: As for `download_asset_async`, the same for all items. `deadline` counts for
             each item by itself.
@@ -70,18 +81,8 @@ async def download_many_async(
         inspect.signature(client.download).bind("", Path(), **options)
     except TypeError as error:
         raise TypeError(f"download_many(): {error}; see those of download_asset") from None
-    batch = _Batch(items, on_outcome, progress, client, options)
-    token = ending_together.set(ThreadBatcher(end_together, size=_BATCH))
-    # the workers inherit the context that they are made in
-    workers = [asyncio.ensure_future(batch.work()) for _ in range(concurrency)]
-    ending_together.reset(token)
-    try:
-        await asyncio.gather(*workers)
-    finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-    return [batch.outcomes[index] for index in range(len(batch.outcomes))]
+    batch = _Batch(client, concurrency, on_outcome, progress, on_retry, options)
+    return await batch.run(items)
 
 
 def _item(given: object) -> DownloadItem:
@@ -98,32 +99,76 @@ def _item(given: object) -> DownloadItem:
 class _Batch:
     def __init__(
         self,
-        items: Iterable[Item],
+        client: AssetDownloadClient,
+        concurrency: int,
         on_outcome: Callable[[DownloadOutcome], object] | None,
         progress: Callable[[str], ProgressCallback] | None,
-        client: AssetDownloadClient,
+        on_retry: Callable[[DownloadItem, RetryDetails], object] | None,
         options: dict[str, Any],
     ) -> None:
-        self.items: Iterator[tuple[int, Item]] = iter(enumerate(items))
-        self.outcomes: dict[int, DownloadOutcome] = {}
+        self.client = client
         self.on_outcome = on_outcome
         self.progress = progress
-        self.client = client
+        self.on_retry = on_retry
+        concurrency, together = _within_limit(concurrency)
         self.options = options
+        # A subclass written for 0.7 knows nothing of these.
+        known = inspect.signature(client.download).parameters
+        self.shares = {"group", "on_received"} <= known.keys()
+        self.group = CommitGroup(size=together)
+        self.slots = asyncio.Semaphore(concurrency)
+        self.waiting = [0, 0]  # files without a slot that are not on the disk yet, their bytes
+        self.outcomes: dict[int, DownloadOutcome] = {}
         self.owners: dict[str, tuple[str, asyncio.Future[DownloadResult | Exception]]] = {}
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.failure: BaseException | None = None
 
-    async def work(self) -> None:
-        for index, given in self.items:
-            item = _item(given)
-            try:
-                outcome = DownloadOutcome(item, await self._one(item))
-            except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
-                outcome = DownloadOutcome(item, error=error)
-            self.outcomes[index] = outcome
-            if self.on_outcome is not None:
-                self.on_outcome(outcome)
+    async def run(self, items: Iterable[Item]) -> list[DownloadOutcome]:
+        """Start a task for each item as a slot gets free, and wait for all of them."""
+        try:
+            rest = iter(items)
+            for index in count():
+                await self.slots.acquire()  # an item is taken when its slot is there
+                given = next(rest, None) if self.failure is None else None
+                if given is None:
+                    break
+                task = asyncio.ensure_future(self._one(index, _item(given)))
+                self.tasks.add(task)
+                task.add_done_callback(self._ended)
+            await self._all_ended()
+        finally:
+            for task in self.tasks:
+                task.cancel()
+            await self._all_ended()
+        if self.failure is not None:
+            raise self.failure
+        return [self.outcomes[index] for index in range(len(self.outcomes))]
 
-    async def _one(self, item: DownloadItem) -> DownloadResult:
+    async def _all_ended(self) -> None:
+        while self.tasks:
+            await asyncio.wait(self.tasks)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if self.failure is None and not task.cancelled():
+            self.failure = task.exception()
+            if self.failure is not None:
+                for other in self.tasks:
+                    other.cancel()
+
+    async def _one(self, index: int, item: DownloadItem) -> None:
+        slot = _Slot(self)
+        try:
+            outcome = DownloadOutcome(item, await self._download_once(item, slot))
+        except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
+            outcome = DownloadOutcome(item, error=error)
+        finally:
+            slot.close()
+        self.outcomes[index] = outcome
+        if self.on_outcome is not None:
+            self.on_outcome(outcome)
+
+    async def _download_once(self, item: DownloadItem, slot: _Slot) -> DownloadResult:
         """Download an item, unless its path is taken: no two URLs may share one silently."""
         dest = os.path.abspath(item.dest_path)  # noqa: ASYNC240, PTH100 - cheap, and asks no disk
         owner = self.owners.get(dest)
@@ -134,7 +179,7 @@ class _Batch:
         )
         self.owners[dest] = (item.url, done)
         try:
-            result = await self._download(item)
+            result = await self._download(item, slot)
         except Exception as error:
             done.set_result(error)
             raise
@@ -160,15 +205,74 @@ class _Batch:
             raise result
         return result
 
-    async def _download(self, item: DownloadItem) -> DownloadResult:
+    async def _download(self, item: DownloadItem, slot: _Slot) -> DownloadResult:
         options = dict(self.options)
+        if self.shares:
+            options = {"group": self.group, "on_received": slot.leave, **options}
         if item.expected_checksum is not None:
             options["expected_checksum"] = item.expected_checksum
         if item.headers is not None:
             options["headers"] = {**(options.get("headers") or {}), **item.headers}
         if self.progress is not None:
             options["progress"] = self.progress(sanitize_url(item.url))
+        if self.on_retry is not None:
+            options["on_retry"] = partial(self.on_retry, item)
         return await self.client.download(item.url, item.dest_path, **options)
+
+
+class _Slot:
+    """The right to use the network, given back as soon as a small file has come.
+
+    What waits for the disk is bounded, so that a slow one slows the network down.
+    """
+
+    def __init__(self, batch: _Batch) -> None:
+        self._batch = batch
+        self._size: int | None = None
+
+    def leave(self, size: int) -> None:
+        """Let another download begin while this file is flushed to the disk."""
+        files, waiting = self._batch.waiting
+        if self._size is None and size < HANDOVER and files < _FILES and waiting + size <= _BYTES:
+            self._size = size
+            self._batch.waiting = [files + 1, waiting + size]
+            self._batch.slots.release()
+
+    def close(self) -> None:
+        """The download has ended."""
+        if self._size is None:
+            self._batch.slots.release()
+        else:
+            files, waiting = self._batch.waiting
+            self._batch.waiting = [files - 1, waiting - self._size]
+
+
+def _within_limit(concurrency: int) -> tuple[int, int]:
+    """Return how many downloads, and how many files of a batch, the open files allow.
+
+    A download needs a socket and a file, a batch a file for each of its own.
+    """
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit == resource.RLIM_INFINITY:
+            return concurrency, _TOGETHER
+        used = len(os.listdir("/dev/fd"))  # noqa: PTH208 - names alone are wanted
+    except (ImportError, OSError):  # Windows has no such limit, some containers no /dev
+        return concurrency, _TOGETHER
+    free = max(1, limit - used - _RESERVED)
+    together = max(1, min(_TOGETHER, free // 4))
+    allowed = max(1, (free - together) // 2)
+    if allowed < concurrency:
+        _logger.info(
+            "concurrency=%d lowered to %d: %d files may be open (ulimit -n) and %d are",
+            concurrency,
+            allowed,
+            limit,
+            used,
+        )
+    return min(concurrency, allowed), together
 
 
 def download_many(
@@ -177,6 +281,7 @@ def download_many(
     concurrency: int = 16,
     on_outcome: Callable[[DownloadOutcome], object] | None = None,
     progress: Callable[[str], ProgressCallback] | None = None,
+    on_retry: Callable[[DownloadItem, RetryDetails], object] | None = None,
     client: AssetDownloadClient | None = None,
     **options: Any,
 ) -> list[DownloadOutcome]:
@@ -193,6 +298,7 @@ def download_many(
             concurrency=concurrency,
             on_outcome=on_outcome,
             progress=progress,
+            on_retry=on_retry,
             client=client,
             **options,
         ),

@@ -11,9 +11,8 @@ Sources of the rules: RFC 9110 sections 8.6 (Content-Length), 13.1 (conditions),
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -26,19 +25,26 @@ from .._errors import (
     DownloadTooLargeError,
     IncompleteDownloadError,
 )
-from ._announced import announced_digests
+from .._response.decode import codings_of
+from ._announced import Digest, announced_digests
+from ._fields import (
+    content_length,
+    content_range,
+    sendable_date,
+    sendable_etag,
+    strong_etag,
+)
 
-__all__ = ["Body", "DownloadPlan", "Judgement", "Resume", "StartOver", "Validators", "strong_etag"]
+__all__ = ["Body", "DownloadPlan", "ResponseAction", "Restart", "Resume", "Validators"]
 
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)\s*$", re.IGNORECASE)
-_DECODABLE: Final = frozenset({"gzip", "x-gzip", "deflate"})
-
-
-class StartOver(Exception):  # noqa: N818 - an order, not an error; never leaves the package
-    """The server will not continue the file that we hold a part of: ask for all of it."""
+_OURS: Final = frozenset({"accept-encoding", "if-range"})  # headers that are part of the protocol
 
 
-class Judgement(Enum):
+class Restart(Exception):  # noqa: N818 - an instruction, not an error; never leaves the package
+    """The server does not continue the file that we hold a part of: ask for all of it."""
+
+
+class ResponseAction(Enum):
     """What an answer means."""
 
     READ = "read"
@@ -52,6 +58,13 @@ class Validators:
 
     etag: str | None = None
     last_modified: str | None = None
+
+    def conditions(self) -> dict[str, str]:
+        """The headers that ask for another version only; empty where none can be sent."""
+        etag, date = sendable_etag(self.etag), sendable_date(self.last_modified)
+        if etag is not None:
+            return {"If-None-Match": etag}
+        return {} if date is None else {"If-Modified-Since": date}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +88,8 @@ class Body:
         etag_as_sent: The tag, weak or strong.
         last_modified: As the server wrote it.
         content_type: As the server wrote it.
-        encoding: `gzip` or `deflate` when the server encoded the body though asked not to.
-        digests: Digests of the whole file that the server announces, algorithm to hex.
+        codings: Content codings that the server applied though asked not to, in their order.
+        digests: Digests of the whole file that the server announces.
     """
 
     start: int
@@ -86,13 +99,13 @@ class Body:
     etag_as_sent: str | None = None
     last_modified: str | None = None
     content_type: str | None = None
-    encoding: str | None = None
-    digests: Mapping[str, str] = field(default_factory=dict)
+    codings: tuple[str, ...] = ()
+    digests: frozenset[Digest] = frozenset()
 
     @property
     def resumable(self) -> bool:
         """Whether a part of it can be continued without mixing two versions of the file."""
-        return self.etag is not None and self.total is not None and self.encoding is None
+        return self.etag is not None and self.total is not None and not self.codings
 
 
 class DownloadPlan:
@@ -151,20 +164,23 @@ class DownloadPlan:
     @property
     def digest_algorithms(self) -> set[str]:
         """The algorithms that the end of this body will be judged by."""
-        announced = set() if self.body is None else set(self.body.digests)
-        return announced if self.expected is None else {*announced, self.expected[0]}
+        if self.expected is not None:
+            return {self.expected[0]}
+        return set() if self.body is None else {algorithm for algorithm, _ in self.body.digests}
+
+    @property
+    def keeps_encoded(self) -> bool:
+        """Whether an encoded body is stored as sent: only its end tells which form is expected."""
+        return self.expected is not None and self.body is not None and bool(self.body.codings)
 
     def request_headers(self) -> dict[str, str]:
         """The headers of the next request.
 
         Always `Accept-Encoding: identity`: an encoded body has another length than the file, and
-        ranges of it are of no use. The caller's own headers come last, except where they would
-        break the protocol: a `Range` of the caller's would make every body look truncated.
+        ranges of it are of no use.
         """
         headers = {
-            name: value
-            for name, value in self._headers.items()
-            if name.lower() not in {"accept-encoding", "range", "if-range"}
+            name: value for name, value in self._headers.items() if name.lower() not in _OURS
         }
         headers["Accept-Encoding"] = "identity"
         self._asked = None
@@ -172,10 +188,7 @@ class DownloadPlan:
             headers["If-Range"] = self._resume.etag
             self._asked = (self._resume.offset, None)
         elif self._held is not None:
-            if self._held.etag is not None:
-                headers["If-None-Match"] = self._held.etag
-            elif self._held.last_modified is not None:
-                headers["If-Modified-Since"] = self._held.last_modified
+            headers.update(self._held.conditions())
             return headers
         if self.piece is not None:
             self._asked = (self.offset, self.offset + self.piece - 1)
@@ -186,7 +199,7 @@ class DownloadPlan:
 
     # -- judging ---------------------------------------------------------------------------------
 
-    def judge(self, status: int, headers: Mapping[str, str]) -> Judgement:
+    def judge(self, status: int, headers: Mapping[str, str]) -> ResponseAction:
         """Say what to do with an answer.
 
         Args:
@@ -197,17 +210,17 @@ class DownloadPlan:
             Read the body (then `body` is set), keep the copy that we hold, or fail by status.
 
         Raises:
-            StartOver: Forget the part that we hold, ask again for everything.
+            Restart: Forget the part that we hold, ask again for everything.
             DownloadError: The answer is a success, but not one that carries the file.
             DownloadTooLargeError: It is longer than `max_bytes`, by its own account.
         """
         self.body, self._wire, self._size = None, 0, 0
         if status == 304 and self._held is not None:
-            return Judgement.UNCHANGED
+            return ResponseAction.UNCHANGED
         if status == 416 and self._asked is not None:
-            raise StartOver("416: the range does not exist (any more)")
+            raise Restart("416: the range does not exist (any more)")
         if not 200 <= status <= 299:
-            return Judgement.FAILED
+            return ResponseAction.FAILED
         if status == 206:
             body = self._judge_part(headers)
         elif status in {200, 203}:
@@ -219,31 +232,35 @@ class DownloadPlan:
                 expected=200,
                 actual=status,
             )
-        if body.total is not None and body.encoding is None:
-            self._check_size(body.total)
+        if body.total is not None:
+            self.check_size(body.total)
         self.resumed = body.start > 0
         self._size = body.start
         self.body = body
-        return Judgement.READ
+        return ResponseAction.READ
 
-    def _judge_whole(self, headers: Mapping[str, str]) -> Body:
-        length = _length(headers)
-        encoding = self._encoding(headers)
+    def _judge_whole(self, headers: Mapping[str, str], *, length: int | None = None) -> Body:
+        announced = content_length(headers)
+        length = length if announced is None else announced
+        codings = codings_of([headers.get("content-encoding", "")])
         return Body(
             start=0,
             length=length,
-            total=length if encoding is None else None,
+            total=None if codings else length,
             etag=strong_etag(headers.get("etag")),
             etag_as_sent=headers.get("etag"),
             last_modified=headers.get("last-modified"),
             content_type=headers.get("content-type"),
-            encoding=encoding,
-            digests={} if encoding else announced_digests(headers, whole=True),
+            codings=codings,
+            digests=announced_digests(headers, whole=True),
         )
 
     def _judge_part(self, headers: Mapping[str, str]) -> Body:
         """Accept a 206 that begins exactly where it was asked to, in exactly the same file."""
+        part = content_range(headers)
         if self._asked is None:
+            if part is not None and part[0] == 0 and part[1] == part[2]:
+                return self._judge_whole(headers, length=part[1])
             raise DownloadError(
                 f"{self.url} answered 206 with a part of the file to a request for all of it: "
                 "the server is broken, ask its owner",
@@ -251,23 +268,21 @@ class DownloadPlan:
                 expected=200,
                 actual=206,
             )
-        match = _CONTENT_RANGE.match(headers.get("content-range", ""))
-        if match is None or self._encoding(headers) is not None:
-            raise StartOver("206 without a plain Content-Range")
-        start, stop = int(match.group(1)), int(match.group(2)) + 1
-        total = None if match.group(3) == "*" else int(match.group(3))
+        if part is None or codings_of([headers.get("content-encoding", "")]):
+            raise Restart("206 without a plain Content-Range")
+        start, stop, total = part
         etag = strong_etag(headers.get("etag"))
         first, last = self._asked
-        length = _length(headers)
+        length = content_length(headers)
         wanted_stop = total if last is None or total is None else min(last + 1, total)
         if start != first or stop != (wanted_stop or stop) or length not in {None, stop - start}:
-            raise StartOver(f"206 with another range than {first}-{'' if last is None else last}")
+            raise Restart(f"206 with another range than {first}-{'' if last is None else last}")
         held = self._resume
         # RFC 9110 13.1.5: a 206 to If-Range is of the same version; it may leave the tag out.
         if held is not None and (total != held.total or etag not in {None, held.etag}):
-            raise StartOver("206 of another version of the file")
+            raise Restart("206 of another version of the file")
         if held is None and stop != total and (etag is None or total is None):
-            raise StartOver("206 of a file whose version cannot be pinned")
+            raise Restart("206 of a file whose version cannot be pinned")
         return Body(
             start=start,
             length=stop - start,
@@ -276,22 +291,8 @@ class DownloadPlan:
             etag_as_sent=headers.get("etag") or (None if held is None else held.etag),
             last_modified=headers.get("last-modified"),
             content_type=headers.get("content-type"),
-            digests=announced_digests(headers, whole=False),
+            digests=announced_digests(headers, whole=start == 0 and stop == total),
         )
-
-    def _encoding(self, headers: Mapping[str, str]) -> str | None:
-        encoding = headers.get("content-encoding", "").strip().lower()
-        if encoding in {"", "identity"}:
-            return None
-        if encoding not in _DECODABLE:
-            raise DownloadError(
-                f"{self.url} came with Content-Encoding {encoding!r} though identity was asked "
-                "for: the server must send the file as it is, or as gzip or deflate",
-                url=self.url,
-                expected="identity",
-                actual=encoding,
-            )
-        return "deflate" if encoding == "deflate" else "gzip"
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -307,7 +308,7 @@ class DownloadPlan:
         """
         self._wire += wire
         self._size += wire if size is None else size
-        self._check_size(self._size)
+        self.check_size(self._size)
 
     @property
     def size(self) -> int:
@@ -319,7 +320,8 @@ class DownloadPlan:
         """Bytes of this message body so far."""
         return self._wire
 
-    def _check_size(self, size: int) -> None:
+    def check_size(self, size: int) -> None:
+        """Raise `DownloadTooLargeError` for a file of that many bytes, if that is too many."""
         if self.max_bytes is not None and size > self.max_bytes:
             raise DownloadTooLargeError(
                 f"{self.url} has {size} bytes or more, above max_bytes={self.max_bytes}: raise "
@@ -342,7 +344,9 @@ class DownloadPlan:
             actual=self._wire,
         )
 
-    def check_content(self, digests: Mapping[str, str]) -> None:
+    def check_content(
+        self, digests: Mapping[str, str], as_sent: Mapping[str, str] | None = None
+    ) -> None:
         """Judge the whole file by its digests.
 
         The caller's checksum outranks the server's: whoever knows the right content need not
@@ -351,26 +355,27 @@ class DownloadPlan:
         Args:
             digests: Algorithm to hex digest, at least for `expected_checksum`. What the server
                 announces only with the rest of a resumed file can no longer be computed.
+            as_sent: The same of an encoded body. Servers announce the one or the other: RFC 9530
+                means the encoded form, what compresses on the way leaves the header as it was.
 
         Raises:
             ChecksumMismatchError: The file must not be kept.
         """
         if self.expected is not None:
-            algorithm, wanted = self.expected
-            self._compare(algorithm, wanted, digests[algorithm], "expected_checksum")
-            return
-        for algorithm, wanted in ({} if self.body is None else self.body.digests).items():
-            if algorithm in digests:
-                self._compare(algorithm, wanted, digests[algorithm], "the server's own digest")
-
-    def _compare(self, algorithm: str, wanted: str, actual: str, source: str) -> None:
-        if wanted != actual:
+            wanted, source = [self.expected], "expected_checksum"
+        else:
+            announced = frozenset() if self.body is None else self.body.digests
+            wanted, source = sorted(announced), "the server's own digest"
+        for algorithm, digest in wanted:
+            actual = digests.get(algorithm)
+            if actual in {None, digest} or digest == (as_sent or {}).get(algorithm):
+                continue
             raise ChecksumMismatchError(
                 f"{self.url} has the checksum {algorithm}:{actual}, but {source} is "
-                f"{algorithm}:{wanted}: altered on its way, or changed on purpose; in that case "
+                f"{algorithm}:{digest}: altered on its way, or changed on purpose; in that case "
                 "update the checksum",
                 url=self.url,
-                expected=f"{algorithm}:{wanted}",
+                expected=f"{algorithm}:{digest}",
                 actual=f"{algorithm}:{actual}",
             )
 
@@ -401,18 +406,3 @@ class DownloadPlan:
         else:
             self._resume = None
         return self._resume is not None
-
-
-def strong_etag(etag: str | None) -> str | None:
-    """The tag if it is a strong one: only those pin bytes (RFC 9110 section 8.8.1)."""
-    if etag is None or not etag.startswith('"') or not etag.endswith('"') or len(etag) < 2:
-        return None
-    return etag
-
-
-def _length(headers: Mapping[str, str]) -> int | None:
-    """The Content-Length, when there is a usable one; chunked transfer overrides it."""
-    text = headers.get("content-length", "").strip()
-    if not (text.isascii() and text.isdigit()) or "transfer-encoding" in headers:
-        return None
-    return int(text)

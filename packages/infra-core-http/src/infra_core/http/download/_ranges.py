@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 from .._stream import open_stream
-from ._plan import Body, DownloadPlan, Judgement, Resume, StartOver
+from ._fields import fields_of
+from ._plan import Body, DownloadPlan, ResponseAction, Restart, Resume
 from ._retrying import status_error
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ async def pieces_in_order(
         piece: Bytes of one range.
 
     Raises:
-        StartOver: A piece is of another version, or the server stopped serving ranges.
+        Restart: A piece is of another version, or the server stopped serving ranges.
         IncompleteDownloadError: A piece was cut.
         httpx.HTTPError: A request failed; the bytes yielded before it are good.
     """
     if body.etag is None or body.total is None:
-        raise StartOver("without a strong ETag and a size, ranges cannot be put together")
+        raise Restart("without a strong ETag and a size, ranges cannot be put together")
     etag, total = body.etag, body.total
     starts = iter(range(first, total, piece))
     under_way: deque[asyncio.Task[list[bytes]]] = deque()
@@ -69,14 +70,18 @@ async def _fetch(spec: DownloadSpec, part: Resume, size: int) -> list[bytes]:
     plan = DownloadPlan(spec.url, headers=spec.headers, resume=part, piece=size)
     chunks: list[bytes] = []
     async with open_stream(
-        "GET", spec.url, headers=plan.request_headers(), timeout=spec.timeout
+        "GET",
+        spec.url,
+        headers=plan.request_headers(),
+        timeout=spec.timeout,
+        client=spec.client,
     ) as response:
-        fields = {name.lower(): value for name, value in response.headers.items()}
-        judgement = plan.judge(response.status, fields)
-        if judgement is not Judgement.READ:
+        fields = fields_of(response.headers)
+        action = plan.judge(response.status, fields)
+        if action is not ResponseAction.READ:
             raise status_error(spec.url, response.status, fields, spec.policy.max_backoff)
         if not plan.resumed:
-            raise StartOver("the server answered a range with the whole file")
+            raise Restart("the server answered a range with the whole file")
         async for chunk in response.aiter_raw():
             plan.received(len(chunk))
             chunks.append(chunk)

@@ -8,12 +8,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from infra_core.runtime import RetryPolicy
+    from collections.abc import Awaitable
 
-__all__ = ["DownloadItem", "DownloadOutcome", "DownloadResult", "DownloadSpec", "ProgressCallback"]
+    from infra_core.runtime import RetryDetails, RetryPolicy
+
+    from .._async_client import AsyncHttpClient
+    from ._commit import CommitGroup
+
+__all__ = [
+    "DownloadItem",
+    "DownloadOutcome",
+    "DownloadResult",
+    "DownloadSpec",
+    "ProgressCallback",
+    "RetryCallback",
+]
 
 ProgressCallback = Callable[[int, int | None], object]
 """Called with the bytes of the file so far and its size, None while that is not known."""
+
+
+RetryCallback = Callable[["RetryDetails"], "Awaitable[None] | None"]
+"""Called before each wait, with the attempt that failed, its error and the seconds to wait."""
 
 
 @dataclass
@@ -106,3 +122,7 @@ class DownloadSpec:
     connections: int = 1
     durable: bool = True
     min_speed: float = 1024.0
+    client: AsyncHttpClient | None = None
+    group: CommitGroup | None = None
+    on_retry: RetryCallback | None = None
+    on_received: Callable[[int], object] | None = None

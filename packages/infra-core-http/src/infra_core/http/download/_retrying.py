@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 
 import httpx
 
-from infra_core.runtime import parse_retry_after, sanitize_url
+from infra_core.runtime import error_chain, parse_retry_after
 
 from .._async_errors import HTTPStatusError
 from .._errors import ChecksumMismatchError, IncompleteDownloadError
-from .._messages import status_remedy
 from .._policy import Failure, status_verdict
+from .._response.status import status_text
 from ..engine._errors import failure_of
 
-__all__ = ["should_retry", "status_error"]
+__all__ = ["is_load", "should_retry", "status_error"]
+
+_LOAD = frozenset({errno.EMFILE, errno.ENFILE})
+
+
+def is_load(error: BaseException) -> bool:
+    """Whether the process or the system was out of file descriptors, which passes."""
+    return any(isinstance(link, OSError) and link.errno in _LOAD for link in error_chain(error))
 
 
 def should_retry(error: Exception, statuses: frozenset[int]) -> bool | float:
     """Judge a failed attempt of a GET: repeat it, perhaps after so many seconds, or give up.
 
-    Cut and altered bodies are worth another try; a full disk, a file that is too large and what
-    `infra_core.http` calls permanent (unknown host, refused certificate, malformed URL) are not.
+    Cut and altered bodies are worth another try, and so is a lack of file descriptors. A full
+    disk, a file that is too large and what `infra_core.http` calls permanent (unknown host,
+    refused certificate, malformed URL) are not.
     """
-    if isinstance(error, (IncompleteDownloadError, ChecksumMismatchError)):
+    if isinstance(error, (IncompleteDownloadError, ChecksumMismatchError)) or is_load(error):
         return True
     if isinstance(error, httpx.HTTPStatusError):
         return status_verdict(
@@ -45,17 +54,16 @@ def status_error(
     `retry_after` holds the seconds that the server asked to wait when that is more than
     `max_backoff`, which ends the retries: the caller may come back then.
     """
-    name = sanitize_url(url)
-    answer = f"{status} {httpx.codes.get_reason_phrase(status)}".rstrip()
     asked = parse_retry_after(headers)
-    remedy = status_remedy(status, asked)
-    if asked is not None and asked > max_backoff:
-        remedy += f", more than max_backoff={max_backoff:g}"
     request = httpx.Request("GET", url)
     # The length of a body that is not here would make httpx complain.
-    kept = {name: value for name, value in headers.items() if not name.startswith("content-")}
+    kept = [
+        (name.encode(), value.encode("utf-8", "surrogateescape"))
+        for name, value in headers.items()
+        if not name.startswith("content-")
+    ]
     error = HTTPStatusError(
-        f"{name} answered {answer}: {remedy}",
+        status_text("GET", url, status, None, headers, max_backoff=max_backoff),
         request=request,
         response=httpx.Response(status, headers=kept, request=request),
     )

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ._result import DownloadSpec
 
-__all__ = ["Existing", "look_at"]
+__all__ = ["Existing", "inspect_existing"]
 
 _logger = logging.getLogger("infra_core.asset_client")
 
@@ -40,7 +40,7 @@ class Existing:
     label: SourceLabel | None
 
 
-def look_at(spec: DownloadSpec, status: os.stat_result) -> Existing | None:
+def inspect_existing(spec: DownloadSpec, status: os.stat_result) -> Existing | None:
     """Judge what is at the destination; blocking, it may hash the whole file.
 
     - An empty file, or no regular file: None.

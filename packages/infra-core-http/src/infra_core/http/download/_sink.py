@@ -2,8 +2,7 @@
 
 A hop to a thread costs as much as hashing 100 KiB, so it is made once per megabyte: the thread
 hashes and writes (both release the interpreter lock) while the loop receives the next megabyte.
-A file below that makes one hop in all, in which it is written, flushed and named; within
-`download_many` those that end at the same time share the hop and the flushes.
+A file below that makes one hop in all, in which it is written, flushed and named.
 """
 
 from __future__ import annotations
@@ -11,27 +10,20 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from infra_core.fs import AtomicFile, commit_together
-
-from ._threads import finished, in_thread
+from infra_core.fs import AtomicFile
+from infra_core.runtime import in_thread, until_done
 
 if TYPE_CHECKING:
-    from infra_core.runtime import ThreadBatcher
+    from .._response.decode import Decoder
 
-__all__ = ["Ending", "Sink", "end_together", "ending_together"]
+__all__ = ["HANDOVER", "Sink"]
 
 HANDOVER: Final = 1 << 20  # bytes gathered before a thread takes them
 _WRITEBACK: Final = 8 << 20  # bytes after which the kernel is asked to begin with the disk
-
-ending_together: ContextVar[ThreadBatcher[Ending] | None] = ContextVar(
-    "ending_together", default=None
-)
-"""Within `download_many`, what ends small files in batches; each alone otherwise."""
+_READ: Final = 1 << 18
 
 
 class Sink:
@@ -60,7 +52,6 @@ class Sink:
         self._path = path
         self._durable = durable
         self._on_written = on_written
-        self._together = ending_together.get()
         self._file: AtomicFile | None = None
         self._parts: list[bytes] = []
         self._held = 0
@@ -87,14 +78,14 @@ class Sink:
         if self._held >= HANDOVER:
             await self._settle()
             parts = self._take()
-            self._writing = asyncio.get_running_loop().run_in_executor(None, self._write, parts)
+            self._writing = asyncio.ensure_future(in_thread(self._write, parts))
 
     async def drain(self) -> None:
         """Bring everything taken so far into the file and its hashes."""
         await self._settle()
         if self._parts:
             parts = self._take()
-            await in_thread(lambda: self._write(parts))
+            await in_thread(self._write, parts)
 
     async def truncate(self) -> None:
         """Drop everything, to begin again from zero."""
@@ -104,20 +95,44 @@ class Sink:
         if self._file is not None:
             self._file.truncate()
 
-    async def finish(self, before: Callable[[AtomicFile], None]) -> None:
-        """Write the rest, flush the file to the disk and give it its name.
+    async def take_rest(self) -> list[bytes]:
+        """Wait for the writing thread and return the bytes that are yet to be written."""
+        await self._settle()
+        return self._take()
+
+    def write_rest(self, parts: list[bytes]) -> AtomicFile:
+        """Write the last bytes and return the file with all of them; blocking."""
+        file = self.file
+        for part in parts:
+            file.write(part)
+        return file
+
+    def decode(self, decoder: Decoder, received: Callable[[int], None]) -> AtomicFile:
+        """Replace the file, which holds an encoded body, by what it decodes to; blocking.
 
         Args:
-            before: Called in the same thread just before the end: it may judge the file, and
-                raise to stop here, or label it.
+            decoder: For the codings of the body.
+            received: Called with the size of each piece; what it raises ends the decoding.
+
+        Raises:
+            DamagedBody: It cannot be decoded.
         """
-        await self._settle()
-        ending = Ending(self, self._take(), before)
-        # The flush of a large file takes long, and would hold up the small ones in its batch.
-        if self._together is not None and self.size < HANDOVER:
-            await self._together(ending)
-        else:
-            await in_thread(lambda: ending.written().commit())
+        encoded = self.file
+        encoded.flush()
+        plain = AtomicFile(self._path, algorithms=self.algorithms, durable=self._durable)
+        try:
+            with encoded.temp_path.open("rb", buffering=0) as source:
+                while chunk := source.read(_READ):
+                    for piece in decoder.feed(chunk):
+                        received(len(piece))
+                        plain.write(piece)
+            decoder.finish()
+        except BaseException:
+            plain.abort()
+            raise
+        encoded.abort()
+        self._file, self.size = plain, plain.size
+        return plain
 
     async def abort(self) -> None:
         """Remove the partial file once no thread writes to it any more; never raises."""
@@ -137,7 +152,7 @@ class Sink:
     async def _settle(self) -> None:
         writing, self._writing = self._writing, None
         if writing is not None:
-            await finished(writing)
+            await until_done(writing)
 
     def _write(self, parts: list[bytes]) -> None:
         file = self.file
@@ -148,37 +163,6 @@ class Sink:
         if self._durable and file.size - self._flushed >= _WRITEBACK:
             _begin_writeback(file.temp_path, self._flushed, file.size - self._flushed)
             self._flushed = file.size
-
-
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The last step of one file, to be done in a thread."""
-
-    sink: Sink
-    parts: list[bytes]
-    before: Callable[[AtomicFile], None]
-
-    def written(self) -> AtomicFile:
-        """The file with all of its bytes, judged and labelled: ready to be committed."""
-        file = self.sink.file
-        for part in self.parts:
-            file.write(part)
-        self.before(file)
-        return file
-
-
-def end_together(endings: list[Ending]) -> list[Exception | None]:
-    """Commit many files in one thread; the work of the batcher in `ending_together`."""
-    errors: list[Exception | None] = [None] * len(endings)
-    ready: dict[int, AtomicFile] = {}
-    for index, ending in enumerate(endings):
-        try:
-            ready[index] = ending.written()
-        except Exception as error:  # noqa: BLE001 - raised by the download it belongs to
-            errors[index] = error
-    for index, outcome in zip(ready, commit_together(list(ready.values())), strict=True):
-        errors[index] = outcome
-    return errors
 
 
 def _begin_writeback(path: Path, offset: int, length: int) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import stat
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +16,13 @@ from infra_core.runtime import (
     RetryDetails,
     add_note,
     clock,
+    in_thread,
     retry_async,
     sanitize_url,
     trace_fields,
 )
 
+from .._async_errors import fit_to_travel
 from .._errors import (
     ChecksumMismatchError,
     DownloadDeadlineError,
@@ -27,17 +30,19 @@ from .._errors import (
     DownloadError,
     IncompleteDownloadError,
 )
+from .._response.decode import DamagedBody, Decoder, UnsupportedCoding
 from .._stream import open_stream
-from ._decode import DamagedBody, Decoder
+from ._commit import ReceivedFile, commit
+from ._deadline import within
+from ._fields import fields_of, media_type_of
 from ._identity import SourceLabel, url_identity, write_label
-from ._plan import Body, DownloadPlan, Judgement, StartOver, Validators
+from ._plan import Body, DownloadPlan, ResponseAction, Restart, Validators
 from ._ranges import pieces_in_order
 from ._result import DownloadResult, DownloadSpec
-from ._retrying import should_retry, status_error
-from ._reuse import Existing, look_at
+from ._retrying import is_load, should_retry, status_error
+from ._reuse import Existing, inspect_existing
 from ._sidecar import Sidecar
-from ._sink import Sink
-from ._threads import in_thread
+from ._sink import HANDOVER, Sink
 
 __all__ = ["transfer"]
 
@@ -45,6 +50,8 @@ _logger = logging.getLogger("infra_core.asset_client")
 _OCTETS: Final = "application/octet-stream"
 _HASHED_INLINE: Final = 1 << 18  # files below this are looked at without a hop to a thread
 PIECE: Final = 4 << 20  # bytes of one range when several are fetched side by side
+_LENIENCE: Final = 0.05  # seconds after the deadline until work in a thread is left to itself
+_LOAD_REMEDY: Final = ": raise the limit of open files (ulimit -n), or download fewer at once"
 
 
 async def transfer(spec: DownloadSpec) -> DownloadResult:
@@ -61,7 +68,9 @@ class _Transfer:
         self.existing: Existing | None = None
         self.sidecar = Sidecar(spec.dest, self.source)
         self.sink: Sink | None = None
-        self.plan: DownloadPlan
+        self.plan: DownloadPlan | None = None
+        self.received: ReceivedFile | None = None
+        self.failed: BaseException | None = None
         self.window = (0.0, 0)
 
     @property
@@ -70,40 +79,69 @@ class _Transfer:
         return sanitize_url(self.spec.url)
 
     async def run(self) -> DownloadResult:
-        spec = self.spec
         try:
-            return await self._run()
+            result = await self._run()
+        except (DownloadError, httpx.HTTPError) as error:
+            self._log_failure(error)
+            fit_to_travel(error)
+            raise
+        finally:
+            self.failed = None  # its traceback holds this frame
+        if self.received is not None and self.received.after_error is not None:
+            raise self.received.after_error
+        return result
+
+    async def _run(self) -> DownloadResult:
+        spec = self.spec
+        deadline = spec.policy.deadline
+        try:
+            if deadline is None:
+                return await self._with_retries()
+            # The retries keep the deadline by themselves, but where a thread hangs in the disk.
+            return await within(deadline + _LENIENCE, self._with_retries(), abandon=self._abandon)
         except TimeoutError as error:
             raise DownloadDeadlineError(
-                f"{self.url} was not downloaded within {spec.policy.deadline:g} s, retries "
-                "included: allow a longer deadline",
+                f"{self.url} was not downloaded within {deadline:g} s, retries included: allow a "
+                "longer deadline",
                 url=self.url,
-                expected=spec.policy.deadline,
+                expected=deadline,
                 actual=None if self.sink is None else self.sink.size,
-            ) from error.__cause__  # what the last attempt met; the error itself says the same
+            ) from self.failed or error  # what the last attempt met; the error says the same
         except DownloadError:
             raise
         except OSError as error:
             raise DownloadDiskError(
-                f"{self.url} could not be stored: {error}",
+                f"{self.url} could not be stored: {error}{_LOAD_REMEDY if is_load(error) else ''}",
                 url=self.url,
                 errno=error.errno,
                 filename=str(spec.dest),
             ) from error
+
+    def _abandon(self) -> None:
+        if self.received is not None:
+            self.received.abandoned = True
+
+    async def _with_retries(self) -> DownloadResult:
+        spec = self.spec
+        try:
+            return await retry_async(
+                self._attempt,
+                policy=spec.policy,
+                should_retry=lambda error: should_retry(error, spec.retry_statuses),
+                on_retry=self._on_retry,
+            )
         finally:
             await self._clean_up()
 
-    async def _run(self) -> DownloadResult:
+    async def _prepare(self) -> DownloadPlan:
+        """See what is there already, whole or in part."""
         spec = self.spec
-        self.existing = await self._look()
-        if self.existing is not None and self.existing.reusable:
-            return self._reused(self.existing)
         held = None
         if self.existing is not None and self.existing.label is not None:
             label = self.existing.label
             held = Validators(label.etag, label.last_modified)
         resume = self.sidecar.load() if held is None else None
-        self.plan = DownloadPlan(
+        plan = DownloadPlan(
             spec.url,
             headers=spec.headers,
             expected_checksum=spec.expected_checksum,
@@ -113,13 +151,8 @@ class _Transfer:
             piece=PIECE if spec.connections > 1 else None,
         )
         if resume is not None:
-            await self._take_up()
-        return await retry_async(
-            self._attempt,
-            policy=spec.policy,
-            should_retry=lambda error: should_retry(error, spec.retry_statuses),
-            on_retry=self._log_retry,
-        )
+            await self._take_up(plan)
+        return plan
 
     async def _look(self) -> Existing | None:
         spec = self.spec
@@ -137,53 +170,68 @@ class _Transfer:
         if not wanted:
             return None
         if status.st_size < _HASHED_INLINE:
-            return look_at(spec, status)
-        return await in_thread(lambda: look_at(spec, status))
+            return inspect_existing(spec, status)
+        return await in_thread(inspect_existing, spec, status)
 
     # -- one attempt -------------------------------------------------------------------------------
 
     async def _attempt(self) -> DownloadResult:
+        if self.plan is None:
+            self.existing = await self._look()
+            if self.existing is not None and self.existing.reusable:
+                return self._reused(self.existing)
+            self.plan = await self._prepare()
+        plan = self.plan
         self.attempts += 1
         try:
             while True:
                 try:
-                    return await self._ask()
-                except StartOver as order:
+                    return await self._request(plan)
+                except Restart as reason:
                     # The next request has neither Range nor If-Range, so this ends here.
-                    _logger.debug("%s: starting over, %s", self.url, order)
-                    self.plan.start_over()
+                    _logger.debug("%s: restarting, %s", self.url, reason)
+                    plan.start_over()
+        except (IncompleteDownloadError, ChecksumMismatchError):
+            plan.start_over()
+            raise
         except (httpx.ReadError, httpx.TimeoutException):
             # The bytes so far are good: with a strong tag the next attempt asks for the rest.
             if self.sink is not None:
                 await self.sink.drain()
-                self.plan.continue_from(self.sink.size)
+                plan.continue_from(self.sink.size)
             raise
-        except (IncompleteDownloadError, ChecksumMismatchError):
-            self.plan.start_over()
+        except OSError as error:
+            if is_load(error):  # the next attempt begins anew
+                plan.start_over()
+                await self._drop_sink()
             raise
 
-    async def _ask(self) -> DownloadResult:
-        spec, plan = self.spec, self.plan
+    async def _request(self, plan: DownloadPlan) -> DownloadResult:
+        spec = self.spec
         async with open_stream(
-            "GET", spec.url, headers=plan.request_headers(), timeout=spec.timeout
+            "GET",
+            spec.url,
+            headers=plan.request_headers(),
+            timeout=spec.timeout,
+            client=spec.client,
         ) as response:
-            fields = {name.lower(): value for name, value in response.headers.items()}
-            judgement = plan.judge(response.status, fields)
-            if judgement is Judgement.FAILED:
+            fields = fields_of(response.headers)
+            action = plan.judge(response.status, fields)
+            if action is ResponseAction.FAILED:
                 raise status_error(spec.url, response.status, fields, spec.policy.max_backoff)
-            if judgement is Judgement.UNCHANGED and self.existing is not None:
+            if action is ResponseAction.UNCHANGED and self.existing is not None:
                 return self._reused(self.existing)
             body = plan.body
             assert body is not None  # noqa: S101 - judge() says READ only with a body
-            sink = await self._ready(body)
-            await self._receive(response.aiter_raw(), sink, body)
+            sink = await self._ready(plan, body)
+            as_sent = await self._receive(response.aiter_raw(), sink, plan, body)
         if plan.piece is not None and body.total is not None and plan.size < body.total:
-            await self._receive_rest(sink, body)
-        return await self._finish(sink, body)
+            await self._receive_rest(sink, plan, body)
+        return await self._finish(sink, plan, body, as_sent)
 
-    async def _ready(self, body: Body) -> Sink:
+    async def _ready(self, plan: DownloadPlan, body: Body) -> Sink:
         """A sink that holds exactly the bytes before the body."""
-        algorithms = set(self.plan.digest_algorithms)
+        algorithms = plan.digest_algorithms
         if self.spec.compute_checksum or body.resumable:
             algorithms.add("sha256")
         sink = self.sink
@@ -191,13 +239,12 @@ class _Transfer:
             if algorithms <= sink.algorithms:
                 await sink.truncate()
             else:
-                self.sink = None
-                await sink.abort()
+                await self._drop_sink()
                 sink = None
         if sink is None:
             sink = self._open(frozenset(algorithms))
         if sink.size != body.start:
-            raise StartOver("what is held is not what was asked to be continued")
+            raise Restart("what is held is not what was asked to be continued")
         self.resumed = body.start > 0
         if self.sidecar.wants(body, small=self.spec.keep_partial):
             self.sidecar.begin(sink.file, body)
@@ -212,12 +259,14 @@ class _Transfer:
         )
         return self.sink
 
-    async def _take_up(self) -> None:
+    async def _drop_sink(self) -> None:
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            await sink.abort()
+
+    async def _take_up(self, plan: DownloadPlan) -> None:
         """Copy what a killed download left into this one's file, if its digest agrees."""
-        algorithms = {"sha256"}
-        if self.plan.expected is not None:
-            algorithms.add(self.plan.expected[0])
-        sink = self._open(frozenset(algorithms))
+        sink = self._open(frozenset({"sha256", *plan.digest_algorithms}))
 
         def copy() -> bool:
             for chunk in self.sidecar.chunks():
@@ -228,66 +277,82 @@ class _Transfer:
             sink.size = sink.file.size
         else:
             await sink.truncate()
-            self.plan.forget_resume()
+            plan.forget_resume()
 
-    async def _receive(self, chunks: AsyncIterator[bytes], sink: Sink, body: Body) -> None:
-        plan, progress = self.plan, self.spec.progress
-        decoder = None if body.encoding is None else Decoder(body.encoding)
+    async def _receive(
+        self, chunks: AsyncIterator[bytes], sink: Sink, plan: DownloadPlan, body: Body
+    ) -> dict[str, str]:
+        """Read the body to its end; returns the digests of an encoded one as it was sent."""
+        progress = self.spec.progress
+        decoder = Decoder(body.codings) if body.codings and not plan.keeps_encoded else None
+        as_sent = [hashlib.new(name) for name in plan.digest_algorithms] if decoder else []
         self.window = (clock.monotonic(), 0)
         try:
             if progress is not None:
                 progress(plan.size, body.total)
             async for chunk in chunks:
+                for hasher in as_sent:
+                    hasher.update(chunk)
                 if decoder is None:
                     plan.received(len(chunk))
                     await sink.write(chunk)
                 else:
-                    plan.received(len(chunk), 0)
-                    for piece in decoder.feed(chunk):
-                        plan.received(0, len(piece))
-                        await sink.write(piece)
+                    await _decode(chunk, decoder, sink, plan)
                 self._check_speed(len(chunk))
                 if progress is not None:
                     progress(plan.size, body.total)
         except httpx.RemoteProtocolError as error:
             if _was_reset(error):
                 raise httpx.ReadError(str(error)) from error
-            raise self._cut() from error
+            raise self._cut(plan) from error
         except DamagedBody as error:
-            raise self._damaged(error) from error
+            raise self._damaged(plan, error) from error
         incomplete = plan.incomplete()
         if incomplete is not None:
             raise incomplete
-        if decoder is not None:
-            try:
-                decoder.finish()
-            except DamagedBody as error:
-                raise self._damaged(error) from error
+        self._end_decoding(decoder, plan)
+        return {hasher.name: hasher.hexdigest() for hasher in as_sent}
 
-    async def _receive_rest(self, sink: Sink, body: Body) -> None:
+    def _end_decoding(self, decoder: Decoder | None, plan: DownloadPlan) -> None:
+        try:
+            if decoder is not None:
+                decoder.finish()
+        except DamagedBody as error:
+            raise self._damaged(plan, error) from error
+
+    async def _receive_rest(self, sink: Sink, plan: DownloadPlan, body: Body) -> None:
         """The file goes on in ranges, several at a time, written in their order."""
         spec, progress = self.spec, self.spec.progress
-        async for chunk in pieces_in_order(spec, body, first=self.plan.size, piece=PIECE):
-            self.plan.received(len(chunk))
+        async for chunk in pieces_in_order(spec, body, first=plan.size, piece=PIECE):
+            plan.received(len(chunk))
             await sink.write(chunk)
             if progress is not None:
-                progress(self.plan.size, body.total)
+                progress(plan.size, body.total)
 
-    def _cut(self) -> IncompleteDownloadError:
-        return self.plan.incomplete() or IncompleteDownloadError(
-            f"{self.url} broke off after {self.plan.wire} bytes, before the end of its body; "
-            "try again later",
+    def _cut(self, plan: DownloadPlan) -> IncompleteDownloadError:
+        return plan.incomplete() or IncompleteDownloadError(
+            f"{self.url} broke off after {plan.wire} bytes, before the end of its body; try again "
+            "later",
             url=self.url,
             expected="the end of the body",
-            actual=self.plan.wire,
+            actual=plan.wire,
         )
 
-    def _damaged(self, error: DamagedBody) -> IncompleteDownloadError:
+    def _damaged(self, plan: DownloadPlan, error: DamagedBody) -> DownloadError:
+        name = ", ".join(plan.body.codings) if plan.body else ""
+        if isinstance(error, UnsupportedCoding):
+            return DownloadError(
+                f"{self.url} came with Content-Encoding {name!r} though identity was asked for, "
+                f"and cannot be decoded: {error}",
+                url=self.url,
+                expected="identity",
+                actual=name,
+            )
         return IncompleteDownloadError(
-            f"{self.url} sent a compressed body that is damaged ({error}); try again later",
+            f"{self.url} sent a body that is not whole or not {name} ({error}): try again later",
             url=self.url,
-            expected="a whole compressed body",
-            actual=f"{self.plan.wire} bytes",
+            expected=f"a whole {name} body",
+            actual=f"{plan.wire} bytes",
         )
 
     def _check_speed(self, count: int) -> None:
@@ -308,35 +373,65 @@ class _Transfer:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    async def _finish(self, sink: Sink, body: Body) -> DownloadResult:
-        spec = self.spec
-        sha256: str | None = None
+    async def _finish(
+        self, sink: Sink, plan: DownloadPlan, body: Body, as_sent: dict[str, str]
+    ) -> DownloadResult:
+        spec, group = self.spec, self.spec.group
+        if spec.on_received is not None:
+            spec.on_received(sink.size)
+        parts = await sink.take_rest()
 
-        def judge_and_label(file: AtomicFile) -> None:
-            nonlocal sha256
+        def complete(received: ReceivedFile) -> AtomicFile:
+            file = self._decoded(sink, plan, body, sink.write_rest(parts))
             digests = file.digests
-            self.plan.check_content(digests)
-            sha256 = digests.get("sha256")
-            label = SourceLabel(
-                self.source, file.size, sha256, body.etag_as_sent, body.last_modified
-            )
-            write_label(file.temp_path, label)
+            plan.check_content(digests, as_sent)
+            received.result = self._stored(file, plan, body, digests.get("sha256"))
+            return file
 
-        await sink.finish(judge_and_label)
+        received = self.received = ReceivedFile(complete)
+        # The flush of a large file takes long, and would hold up the small ones in its batch.
+        if group is not None and sink.size < HANDOVER:
+            await group.add(received)
+        else:
+            commit_files = commit if group is None else group.commit
+            (error,) = await in_thread(commit_files, [received])
+            if error is not None:
+                raise error
         if _logger.isEnabledFor(logging.DEBUG):
             url = self.url
             extra = {"url": url, "size": sink.size, "attempt": self.attempts, **trace_fields()}
             _logger.debug("downloaded %s", url, extra=extra)
+        assert received.result is not None  # noqa: S101 - set where there was no error
+        return received.result
+
+    def _decoded(self, sink: Sink, plan: DownloadPlan, body: Body, file: AtomicFile) -> AtomicFile:
+        """The file to keep of an encoded body: as it was sent, if that is what is expected."""
+        if not plan.keeps_encoded or plan.expected is None:
+            return file
+        algorithm, wanted = plan.expected
+        if file.hexdigest(algorithm) == wanted:
+            return file
+        try:
+            return sink.decode(Decoder(body.codings), plan.check_size)
+        except DamagedBody as error:
+            raise self._damaged(plan, error) from error
+
+    def _stored(
+        self, file: AtomicFile, plan: DownloadPlan, body: Body, sha256: str | None
+    ) -> DownloadResult:
+        spec = self.spec
+        label = SourceLabel(self.source, file.size, sha256, body.etag_as_sent, body.last_modified)
+        write_label(file.temp_path, label)
         checksum = None
         if spec.compute_checksum:
             checksum = f"sha256:{sha256}"
-        elif self.plan.expected is not None:
-            checksum = ":".join(self.plan.expected)
+        elif plan.expected is not None:
+            checksum = ":".join(plan.expected)
         return DownloadResult(
             path=spec.dest,
             checksum=checksum,
             mime=_mime(spec.dest, body.content_type),
-            size=sink.size,
+            size=file.size,
             attempts=self.attempts,
             resumed=self.resumed,
             etag=body.etag_as_sent,
@@ -372,9 +467,8 @@ class _Transfer:
         except OSError:
             return False  # a full disk; the error under way tells more
 
-    def _log_retry(self, details: RetryDetails) -> None:
-        error = details.error
-        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+    def _on_retry(self, details: RetryDetails) -> Awaitable[None] | None:
+        error = self.failed = details.error
         add_note(error, f"while downloading {self.url}")
         named = "" if str(error).startswith(self.url) else f"{self.url}: "
         _logger.warning(
@@ -385,14 +479,36 @@ class _Transfer:
             details.attempt + 1,
             details.wait,
             extra={
-                "url": self.url,
                 "attempt": details.attempt,
-                "status": status,
                 "wait": details.wait,
                 "cause": f"{type(error).__name__}: {error}",
-                **trace_fields(),
+                **self._facts(error),
             },
         )
+        return None if self.spec.on_retry is None else self.spec.on_retry(details)
+
+    def _log_failure(self, error: Exception) -> None:
+        _logger.error(
+            "Async download failed",
+            extra={
+                "attempts": self.attempts,
+                "error": type(error).__name__,
+                **self._facts(error),
+            },
+            exc_info=error,
+        )
+
+    def _facts(self, error: BaseException) -> dict[str, object]:
+        status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
+        dest = str(self.spec.dest)
+        return {"url": self.url, "destination": dest, "status": status, **trace_fields()}
+
+
+async def _decode(chunk: bytes, decoder: Decoder, sink: Sink, plan: DownloadPlan) -> None:
+    plan.received(len(chunk), 0)
+    for piece in decoder.feed(chunk):
+        plan.received(0, len(piece))
+        await sink.write(piece)
 
 
 def _was_reset(error: BaseException | None) -> bool:
@@ -411,6 +527,4 @@ def _was_reset(error: BaseException | None) -> bool:
 def _mime(dest: Path, content_type: str | None) -> str | None:
     """By the name; where that tells nothing, what the server said."""
     named = media_type(dest.name)
-    if named != _OCTETS or not content_type:
-        return named
-    return content_type.split(";")[0].strip().lower() or named
+    return named if named != _OCTETS else media_type_of(content_type) or named

@@ -1,0 +1,119 @@
+"""The last step of a download: the file is judged, made durable and named, alone or with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from infra_core.fs import AtomicFile, commit_together
+from infra_core.runtime import ThreadBatcher
+
+if TYPE_CHECKING:
+    from ._result import DownloadResult
+
+__all__ = ["CommitGroup", "ReceivedFile", "commit"]
+
+AfterCommit = Callable[[list["DownloadResult"]], "Sequence[Exception | None] | None"]
+
+
+@dataclass(slots=True, eq=False)
+class ReceivedFile:
+    """A file whose bytes have all come.
+
+    Attributes:
+        complete: Writes the last bytes, checks and labels the file; raises where it is not the
+            right one. Called in a thread, once.
+        result: What the download returns; set by `complete`.
+        abandoned: Set when nobody waits any more: the file takes no name.
+        after_error: What `CommitGroup(after=...)` says of it.
+    """
+
+    complete: Callable[[ReceivedFile], AtomicFile]
+    result: DownloadResult | None = None
+    abandoned: bool = False
+    after_error: Exception | None = None
+
+    def check_wanted(self) -> None:
+        """Raise when the deadline of the download passed while its bytes were flushed."""
+        if self.abandoned:
+            raise TimeoutError("the deadline passed before the file took its name")
+
+
+class CommitGroup:
+    """Downloads whose files are made durable and named together, for far less than each alone.
+
+    Pass one as `group=` to `AssetDownloadClient.download` of any number of concurrent downloads.
+    Each call returns when its own file is durable under its name (and `after` has returned), as
+    without a group; files below 1 MiB that are ready at the same time share their flushes.
+
+    Args:
+        after: Called in the committing thread with the results of the files that are durable now,
+            before their downloads return: to record them, say, in one transaction. Returns None,
+            or an entry for each result: None, or an error for its download to raise. What it
+            raises itself, all of them raise; the files stay. It may be called from two threads
+            at the same time.
+        size: Files of a batch at most.
+
+    Example:
+        ::
+
+            def record(results: list[DownloadResult]) -> None:
+                with database:  # one transaction
+                    database.executemany(INSERT, [(str(r.path), r.checksum) for r in results])
+
+            group = CommitGroup(after=record)
+            await asyncio.gather(*(client.download(url, path, group=group) for ...))
+    """
+
+    def __init__(self, *, after: AfterCommit | None = None, size: int = 128) -> None:
+        self._after = after
+        self._batcher = ThreadBatcher(self.commit, size=size, workers=1)
+
+    def commit(self, files: Sequence[ReceivedFile]) -> list[Exception | None]:
+        """Make files durable and named, then call `after`; blocking.
+
+        Returns:
+            An entry for each file: None, or the error that its download raises.
+        """
+        errors = commit(files)
+        if self._after is None:
+            return errors
+        done = [
+            (file, file.result)
+            for file, error in zip(files, errors, strict=True)
+            if error is None and file.result is not None
+        ]
+        if not done:
+            return errors
+        try:
+            told = self._after([result for _, result in done]) or [None] * len(done)
+            for (file, _), error in zip(done, told, strict=True):
+                file.after_error = error
+        except Exception as error:  # noqa: BLE001 - raised by the downloads that it was called for
+            for file, _ in done:
+                file.after_error = error
+        return errors
+
+    async def add(self, file: ReceivedFile) -> None:
+        """Commit a small file with those that are ready at the same time."""
+        await self._batcher(file)
+
+
+def commit(files: Sequence[ReceivedFile]) -> list[Exception | None]:
+    """Make files durable and named; blocking.
+
+    Returns:
+        An entry for each file: None, or the error that its download raises.
+    """
+    errors: list[Exception | None] = [None] * len(files)
+    ready: dict[AtomicFile, int] = {}
+    for index, file in enumerate(files):
+        try:
+            ready[file.complete(file)] = index
+        except Exception as error:  # noqa: BLE001 - raised by the download it belongs to
+            errors[index] = error
+    outcomes = commit_together(list(ready), before=lambda file: files[ready[file]].check_wanted())
+    for index, outcome in zip(ready.values(), outcomes, strict=True):
+        errors[index] = outcome
+    return errors

@@ -1,0 +1,113 @@
+"""Header fields of an answer as the download protocol reads them.
+
+Servers send what no grammar allows: bytes outside of ASCII, numbers of 5,000 digits, tags without
+quotes. What cannot be read or sent back is treated as absent; it never ends a download.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+__all__ = [
+    "content_length",
+    "content_range",
+    "fields_of",
+    "media_type_of",
+    "sendable_date",
+    "sendable_etag",
+    "strong_etag",
+]
+
+# RFC 9110 section 8.8.3, without obs-text: those bytes cannot be sent back as they came.
+_ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
+# RFC 9110 section 5.6.7: letters, digits and the separators of its three date formats.
+_DATE: Final = re.compile(r"[A-Za-z]{3,9},? [A-Za-z0-9 :+-]{8,40}")
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")  # bytes: more digits than any file has
+_CONTENT_RANGE: Final = re.compile(
+    r"bytes[ \t=]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE
+)
+_MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
+
+
+def fields_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the fields by lower-case name, lines of the same name joined by a comma.
+
+    RFC 9110 section 5.3; equal lines count once, as a proxy may repeat them. Bytes that are not
+    UTF-8 are read as Latin-1, so that the text can be stored anywhere.
+
+    Args:
+        headers: Any mapping of names to values, those with several values for a name included.
+
+    Example:
+        >>> fields_of({"ETag": '"v1"'})
+        {'etag': '"v1"'}
+    """
+    lines: dict[str, list[str]] = {}
+    # httpx.Headers.items() joins lines by itself
+    pairs: Iterable[tuple[str, str]] = getattr(headers, "multi_items", headers.items)()
+    for name, value in pairs:
+        if not value.isascii():
+            raw = value.encode("utf-8", "surrogateescape")
+            value = value if raw.isascii() or _is_utf8(raw) else raw.decode("latin-1")  # noqa: PLW2901
+        known = lines.setdefault(name.lower(), [])
+        if value not in known:
+            known.append(value)
+    return {name: ", ".join(values) for name, values in lines.items()}
+
+
+def _is_utf8(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def sendable_etag(etag: object) -> str | None:
+    """Return an entity tag, weak or strong, that may be sent in `If-None-Match`."""
+    return etag if isinstance(etag, str) and _ETAG.fullmatch(etag) else None
+
+
+def strong_etag(etag: object) -> str | None:
+    """Return the tag if it is a strong one: only those pin bytes (RFC 9110 section 8.8.1)."""
+    tag = sendable_etag(etag)
+    return None if tag is None or tag.startswith("W/") else tag
+
+
+def sendable_date(date: object) -> str | None:
+    """Return a date that may be sent in `If-Modified-Since`."""
+    return date if isinstance(date, str) and _DATE.fullmatch(date) else None
+
+
+def content_length(fields: Mapping[str, str]) -> int | None:
+    """Return the Content-Length where it says something; chunked transfer overrides it.
+
+    A number that is repeated counts once (RFC 9112 section 6.3).
+    """
+    first, *others = fields.get("content-length", "").split(",")
+    text = first.strip(" \t")
+    if any(other.strip(" \t") != text for other in others):
+        return None
+    if "transfer-encoding" in fields or not _NUMBER.fullmatch(text):
+        return None
+    return int(text)
+
+
+def content_range(fields: Mapping[str, str]) -> tuple[int, int, int | None] | None:
+    """Return first byte, byte after the last, and size or None (RFC 9110 section 14.4)."""
+    match = _CONTENT_RANGE.fullmatch(fields.get("content-range", "").strip(" \t"))
+    if match is None:
+        return None
+    first, stop = int(match[1]), int(match[2]) + 1
+    total = None if match[3] == "*" else int(match[3])
+    if first >= stop or (total is not None and stop > total):
+        return None
+    return first, stop, total
+
+
+def media_type_of(content_type: str | None) -> str | None:
+    """Return the media type without its parameters; None where it is none."""
+    name = (content_type or "").partition(";")[0].strip().lower()
+    return name if _MEDIA_TYPE.fullmatch(name) else None
