@@ -228,11 +228,101 @@ def test_run_path_stays_below_its_base(tmp_path: Path, monkeypatch: pytest.Monke
         build_run_storage_path("RUNS", "..", "etc")
 
 
+@pytest.mark.parametrize(
+    "segments", [("runs", None, "job"), ("runs/", "./job"), (".", "runs", "job")]
+)
+def test_empty_segments_are_left_out(
+    segments: tuple[str | None, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None made no folder of its own in 0.7, a slash at the end and a dot no error."""
+    monkeypatch.setenv("RUNS", str(tmp_path))
+    assert build_run_storage_path("RUNS", *segments) == tmp_path / "runs" / "job"
+
+
+def test_size_of_0_7_is_told_as_well(tmp_path: Path) -> None:
+    """`entry["size"]` of 0.7 and `entry["size_bytes"]` are the same."""
+    (tmp_path / "a.txt").write_bytes(b"abc")
+    (local,) = collect_local_files(tmp_path)
+    (blob,) = collect_blob_files(client(blobs=[("b.txt", 4)]), tmp_path)
+    assert (local["size"], local["size_bytes"], blob["size"]) == (3, 3, 4)
+
+
+def test_locks_and_states_of_our_own_are_no_artifacts(tmp_path: Path) -> None:
+    """The log and the heartbeat are; a lock file of somebody else's is."""
+    names = [
+        "_logs/run.log",
+        "_state/heartbeat.json",
+        "poetry.lock",
+        "deep/_state/other.json",
+    ]
+    own = [
+        "_state/run_log_mirror.json",
+        "_state/run_log_mirror.lock",
+        "_state/run.lock",
+        "deep/_state/run_log_mirror.json",
+        ".infra-core-state/x",
+        "deep/.infra-core.json",
+        ".logo.0123456789abcdef.part.png",
+    ]
+    for name in names + own:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert [entry["path"] for entry in collect_local_files(tmp_path)] == sorted(names)
+    made = client(tmp_path, blobs=[(name, 1) for name in names + own[:-1]])
+    listed = [entry["path"] for entry in collect_blob_files(made, tmp_path)]
+    assert listed == sorted(names)
+
+
+def test_stand_in_of_0_7_has_settings_and_no_config(tmp_path: Path) -> None:
+    """Tests of users made such clients."""
+    stand_in: Any = SimpleNamespace(
+        settings=SimpleNamespace(container="box"),
+        is_configured=lambda: True,
+        list_tree=lambda path: [("a.txt", 1)],
+        blob_name_for_path=lambda path: "run",
+        blob_url_for_name=lambda name: f"https://a/box/{name}",
+    )
+    manifest = check(build_manifest(tmp_path, client=stand_in))
+    assert manifest["storage"] == {"provider": "azure_blob", "container": "box", "prefix": "run"}
+    assert manifest["files"][0]["url"] == "https://a/box/run/a.txt"
+
+
+LISTING = b"""<EnumerationResults><Blobs>
+<Blob><Name>shot</Name><Properties><Content-Length>3</Content-Length>
+<Content-Type>image/webp</Content-Type></Properties></Blob>
+<Blob><Name>page</Name><Properties><Content-Length>1</Content-Length>
+<Content-Type>text/html; charset=utf-8</Content-Type></Properties></Blob>
+<Blob><Name>old.png</Name><Properties><Content-Length>1</Content-Length>
+<Content-Type>application/octet-stream</Content-Type></Properties></Blob>
+</Blobs></EnumerationResults>"""
+
+
+def test_stored_types_are_those_of_manifest_and_report(
+    tmp_path: Path, blob_server: Any, client_of: Any
+) -> None:
+    """A file that was stored with the type it was served with keeps it, here and in the blob."""
+    made = client_of(blob_server(lambda *_: (200, {}, LISTING)))
+    folder = made.base_path
+    (folder / "shot").write_bytes(b"RIF")
+    (folder / "data").write_bytes(b"1,2")
+    manifest = check(build_manifest(folder, client=made, content_types={"data": "text/csv"}))
+    told = {file["path"]: (file["type"], file["content_type"]) for file in manifest["files"]}
+    assert told["data"] == ("data", "text/csv")
+    assert told["shot"] == ("image", "image/webp")
+    assert told["page"] == ("document", "text/html; charset=utf-8")
+    assert told["old.png"] == ("image", "image/png")
+
+
 def test_mixin_builds_the_manifest_of_a_record(tmp_path: Path) -> None:
     """The record says where its files lie; one without a path gives an empty manifest."""
     (tmp_path / "a.txt").write_bytes(b"x")
     service = RunStorageMixin(azure_client=local_client())
-    for record in (SimpleNamespace(storage_path=str(tmp_path)), {"storage_path": tmp_path}):
+    for record in (
+        SimpleNamespace(storage_path=str(tmp_path)),
+        {"storage_path": tmp_path},
+        SimpleNamespace(run_storage_path=str(tmp_path), storage_path=None),  # 0.7's name
+        {"run_storage_path": tmp_path},
+    ):
         assert service.build_result_manifest(record)["summary"]["total_files"] == 1
     for record in (SimpleNamespace(), {}, SimpleNamespace(storage_path=None)):
         assert service.build_result_manifest(record)["files"] == []

@@ -102,9 +102,38 @@ def test_names_longer_than_azure_allows() -> None:
     assert upload_problem("a" * 200, prefix_length=800) is None
 
 
-def test_folding_finds_names_that_are_one_file_elsewhere() -> None:
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("README", "readme"),
+        ("Straße/Ä.TXT", "STRAẞE/A\u0308.txt"),
+        ("\u03a3\u0391\u03a3", "\u03c3\u03b1\u03c2"),
+        ("Ǆ", "ǆ"),
+        ("ŸÉ", "ÿe\u0301"),
+    ],
+)
+def test_folding_finds_names_that_are_one_file_elsewhere(one: str, other: str) -> None:
     """Case, and composed against decomposed accents."""
-    assert fold_name("Straße/Ä.TXT") == fold_name("STRASSE/A\u0308.txt")
+    assert fold_name(one) == fold_name(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Straße", "Strasse"),
+        ("m²", "m2"),
+        ("\ufb01le", "file"),
+        ("\uff41", "a"),
+        ("\u2163", "IV"),
+        ("½", "1/2"),
+        ("\u0149", "\u02bcn"),
+        ("é", "e"),
+        ("a\u200db", "ab"),
+    ],
+)
+def test_folding_keeps_apart_what_file_systems_keep_apart(one: str, other: str) -> None:
+    """Full case folding and compatibility forms make one of names that are two files anywhere."""
+    assert fold_name(one) != fold_name(other)
 
 
 GLOBS = [
@@ -207,7 +236,10 @@ def test_listing_page_is_read() -> None:
         b'<Blob><Name Encoded="true">x%01y</Name><Properties/></Blob>'
         b"<Blob><Name>dir/</Name><Properties><Content-Length>0</Content-Length></Properties></Blob>"
         b"<Blob><Name>hns</Name><Properties/><Metadata><hdi_isfolder>true</hdi_isfolder></Metadata>"
-        b"</Blob></Blobs><NextMarker>more</NextMarker></EnumerationResults>"
+        b"</Blob><Blob><Name>h2</Name><Properties/><Metadata><Hdi_isfolder>True</Hdi_isfolder>"
+        b"</Metadata></Blob><Blob><Name>wasb</Name><Properties/><Metadata><ASV_IsFolder>true"
+        b"</ASV_IsFolder></Metadata></Blob><Blob><Name>gen2</Name><Properties><ResourceType>"
+        b"directory</ResourceType></Properties></Blob></Blobs><NextMarker>more</NextMarker></EnumerationResults>"
     )
     blobs, marker = parse_page(page)
     assert [blob.name for blob in blobs] == ["a&b", "x\x01y"]

@@ -373,6 +373,75 @@ def test_unwritable_state_folder_is_logged_where_errors_are_swallowed(
         client.write_text(tmp_path / "a", "x")
 
 
+def test_leading_slash_of_a_prefix_stays_as_in_0_7(
+    blob_server: Any, tmp_path: Path, client_of: Any
+) -> None:
+    """AZURE_STORAGE_BLOB_PREFIX=/shots/ made blobs called /shots/..., which are found again."""
+    server = blob_server(lambda *_: (201, {"ETag": '"1"'}, b""))
+    settings = AzureStorageSettings("box", server.connection_string, prefix="/shots/")
+    with AzureStorageClient.from_settings(settings, "strict", base_path=tmp_path) as client:
+        client.write_text(tmp_path / "run" / "a.txt", "x")
+        name = client.blob_name_for_path(tmp_path / "run" / "a.txt")
+        assert name == "/shots/run/a.txt"
+        assert (client.blob_url_for_name(name) or "").endswith("/a/box//shots/run/a.txt")
+    assert server.requests[0][1] == "/a/box//shots/run/a.txt"
+
+
+def test_properties_are_stored_and_kept_on_request(blob_server: Any, client_of: Any) -> None:
+    """Cache control, encoding and metadata; what is not given survives with keep_properties."""
+    there = {
+        "Content-Length": "1",
+        "Content-Type": "image/webp",
+        "Cache-Control": "max-age=60",
+        "Content-Language": "de",
+        "x-ms-meta-Origin": "crawl",
+    }
+    server = blob_server(
+        lambda method, *_: (200, there, b"x") if method == "HEAD" else (201, {"ETag": '"1"'}, b"")
+    )
+    client = client_of(server, block_size=1024)
+    path = client.base_path / "a"
+    for size in (1, 3000):
+        path.write_text("x" * size)
+        client.upload_file(
+            path, cache_control="no-store", content_encoding="gzip", metadata={"Run": "42"}
+        )
+        sent = server.requests[-1][2]
+        assert sent["x-ms-blob-cache-control"] == "no-store"
+        assert sent["x-ms-blob-content-encoding"] == "gzip"
+        assert sent["x-ms-meta-run"] == "42"
+        client.upload_file(path, cache_control="no-store", keep_properties=True)
+        sent = server.requests[-1][2]
+        assert sent["x-ms-blob-cache-control"] == "no-store"
+        assert sent["x-ms-blob-content-type"] == "image/webp"
+        assert sent["x-ms-blob-content-language"] == "de"
+        assert sent["x-ms-meta-origin"] == "crawl"
+    info = client.stat(path)
+    assert (info.cache_control, info.metadata) == ("max-age=60", {"origin": "crawl"})
+    refused = ({"cache_control": "a\nb"}, {"metadata": {"a-b": "c"}}, {"metadata": {"a": ""}})
+    for wrong in refused:
+        with pytest.raises(ValueError, match=r"cache_control|metadata"):
+            client.upload_file(path, **wrong)
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {"x-ms-meta-Hdi_isfolder": "true"},
+        {"x-ms-meta-asv_isfolder": "TRUE"},
+        {"x-ms-resource-type": "directory"},
+    ],
+)
+def test_folder_is_no_blob_of_a_file(
+    marks: dict[str, str], blob_server: Any, client_of: Any
+) -> None:
+    """Single downloads and looks see none."""
+    client = client_of(blob_server(lambda *_: (200, {**marks, "ETag": '"1"'}, b"")))
+    assert client.stat(client.base_path / "dir") is None
+    assert not client.download_to_path(client.base_path / "dir")
+    assert not (client.base_path / "dir").exists()
+
+
 def test_errors_keep_what_they_know_when_pickled() -> None:
     """They cross process borders with Dask and multiprocessing."""
     import pickle

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings as hypothesis_settings, stra
 
 from infra_core.azure.storage import (
     AzureStorageSettings,
+    IntegrityError,
     LocalFileChangedError,
     TransferOptions,
     TreeReport,
@@ -48,6 +49,7 @@ class MemoryService(BlobService):
         self.etags: dict[str, str] = {}
         self.blocks: dict[str, bytes] = {}
         self.requests: list[tuple[str, str | None]] = []
+        self.types: dict[str, str] = {}
 
     def put(self, name: str, data: bytes) -> None:
         self.blobs[name] = data
@@ -82,6 +84,7 @@ class MemoryService(BlobService):
                 ids = data.decode().split("<Latest>")[1:]
                 data = b"".join(self.blocks[part.partition("<")[0]] for part in ids)
             self.put(name, data)
+            self.types[name] = headers["x-ms-blob-content-type"]
             return Response(201, {"ETag": self.etags[name]}, b"")
         return self.get(method, name, headers, operation)
 
@@ -113,7 +116,7 @@ class MemoryService(BlobService):
             f"<Blob><Name>{escape(name)}</Name><Properties><Content-Length>{len(data)}"
             f"</Content-Length><Etag>{escape(self.etags[name])}</Etag><Content-MD5>"
             f"{base64.b64encode(hashlib.md5(data).digest()).decode()}</Content-MD5>"
-            "</Properties></Blob>"
+            f"<Content-Type>{self.types.get(name, '')}</Content-Type></Properties></Blob>"
             for name, data in self.blobs.items()
             if name.startswith(prefix)
         )
@@ -291,6 +294,125 @@ class Forgetful(MemoryService):
         return response._replace(headers=left)
 
 
+class Wrong(MemoryService):
+    """A service whose blobs were stored with an MD5 that is not theirs."""
+
+    lies = 99
+
+    def get(self, method: str, name: str, headers: Mapping[str, str], operation: str) -> Response:
+        response = super().get(method, name, headers, operation)
+        self.lies -= 1
+        if self.lies < 0:
+            return response
+        found = {
+            key: base64.b64encode(bytes(16)).decode() if key.lower().endswith("md5") else value
+            for key, value in response.headers.items()
+        }
+        return response._replace(headers=found)
+
+
+@pytest.mark.parametrize("size", [10, 3000])
+def test_wrong_stored_md5_is_told_as_such(size: int, tmp_path: Path) -> None:
+    """The same bytes came twice: fetched no third time, and the option that accepts it is named."""
+    service = Wrong(block_size=1024, max_retries=5)
+    service.put("a", os.urandom(size))
+    with pytest.raises(IntegrityError, match="wrong from the start") as raised:
+        asyncio.run(download_blob(service, "a", tmp_path / "a"))
+    assert "accept_wrong_md5" in raised.value.remedy
+    assert len(service.requests) == 2 * -(-size // 1024)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("size", [10, 3000])
+def test_wrong_stored_md5_can_be_accepted(
+    size: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a warning, and after a second look."""
+    service = Wrong(block_size=1024, accept_wrong_md5=True)
+    service.put("a", os.urandom(size))
+    assert asyncio.run(download_blob(service, "a", tmp_path / "a")) is not None
+    assert (tmp_path / "a").read_bytes() == service.blobs["a"]
+    assert "is accepted although" in caplog.text
+    assert len(service.requests) == 2 * -(-size // 1024)
+
+
+def test_bytes_that_were_altered_once_are_fetched_again(tmp_path: Path) -> None:
+    """One wrong look, by a proxy say, is not taken for a wrong MD5."""
+    service = Wrong()
+    service.lies = 1
+    service.put("a", b"content")
+    assert asyncio.run(download_blob(service, "a", tmp_path / "a")) is not None
+    assert len(service.requests) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="they are one file there")
+def test_one_of_a_pair_that_collides_elsewhere_is_kept(tmp_path: Path) -> None:
+    """With on_unsafe="skip"; the whole tree is refused without."""
+    service = MemoryService()
+    for name in ("README", "readme", "Straße", "Strasse", "m²", "m2", "a/b", "A"):
+        service.put(name, name.encode())
+    with pytest.raises(UnsafeNamesError, match="only in case"):
+        run(service, "down", tmp_path / "t")
+    report, outcomes = run(service, "down", tmp_path / "t", on_unsafe="skip")
+    assert {o.name for o in outcomes if o.action == "reject"} == {"readme", "A"}
+    assert (report.rejected, report.transferred) == (2, 6)
+    assert (tmp_path / "t" / "README").exists()
+
+
+FOLDERS = (
+    "<Blob><Name>empty</Name><Properties><ResourceType>directory</ResourceType></Properties></Blob>"
+    "<Blob><Name>old</Name><Properties/><Metadata><Hdi_isfolder>TRUE</Hdi_isfolder></Metadata>"
+    "</Blob><Blob><Name>older</Name><Properties/><Metadata><asv_isfolder>true</asv_isfolder>"
+    "</Metadata></Blob>"
+)
+
+
+class WithFolders(MemoryService):
+    """A service with blobs that stand for folders, and have no children."""
+
+    def listing(self, prefix: str) -> bytes:
+        return super().listing(prefix).replace(b"<Blobs>", b"<Blobs>" + FOLDERS.encode())
+
+
+def test_folders_become_no_files_and_are_not_deleted(tmp_path: Path) -> None:
+    """Neither way, whatever the rules."""
+    service = WithFolders()
+    service.put("a", b"x")
+    run(service, "down", tmp_path)
+    assert set(files_of(tmp_path)) == {"a"}
+    report, _ = run(service, "up", tmp_path, delete=True)
+    assert (report.deleted, report.failed, report.skipped) == (0, 0, 1)
+
+
+def test_trees_take_no_locks_and_states_of_our_own(tmp_path: Path) -> None:
+    """Nor the journal, wherever it lies; what an earlier release mirrored stays where it is."""
+    names = ["_state/run_log_mirror.json", "_state/run.lock", "j.sqlite", "j.sqlite-wal"]
+    write(tmp_path, dict.fromkeys([*names, "a", "_state/heartbeat.json", "yarn.lock"], b"x"))
+    service = MemoryService()
+    tree = TreeRun(
+        service, "up", tmp_path, "", TreeRules(delete=True), journal=tmp_path / "j.sqlite"
+    )
+    service.put("_state/run_log_mirror.json", b"old")
+    asyncio.run(tree.run())
+    assert set(service.blobs) == {
+        "_state/run_log_mirror.json", "a", "_state/heartbeat.json", "yarn.lock"
+    }  # fmt: skip
+    assert service.blobs["_state/run_log_mirror.json"] == b"old"
+    run(service, "down", tmp_path, delete=True)
+    assert (tmp_path / "_state" / "run_log_mirror.json").read_bytes() == b"x"
+    assert (tmp_path / "_state" / "run.lock").exists()
+
+
+def test_type_that_no_name_tells_survives_a_tree(tmp_path: Path) -> None:
+    """A file without an ending keeps the type that its blob was stored with."""
+    write(tmp_path, {"shot": b"new", "page.html": b"new", "data": b"new"})
+    service = MemoryService()
+    service.put("shot", b"old!")
+    service.types["shot"] = "image/webp"
+    run(service, "up", tmp_path, content_type={"data": "text/csv"}.get)
+    assert service.types == {"shot": "image/webp", "page.html": "text/html", "data": "text/csv"}
+
+
 def test_service_that_hashes_no_ranges_is_asked_once_only(tmp_path: Path) -> None:
     """Then the length is all that there is to check, and nothing is fetched twice for it."""
     service = Forgetful(block_size=1024)
@@ -365,7 +487,7 @@ def test_memory_does_not_grow_with_the_names(tmp_path: Path) -> None:
         "for start in range(0, 100_000, 5000):\n"
         "    index.add([BlobInfo(f'run/{n // 999:05}/file-{n:09}' + 'x' * 200, n, b'0' * 16)\n"
         "               for n in range(start, start + 5000)], folded=True)\n"
-        "index.find_collisions()\n"
+        "index.find_collisions(keep_one=False)\n"
         "assert sum(len(batch) for batch in index.accepted()) == 100_000\n"
         "print(peak() - before)\n"
     )

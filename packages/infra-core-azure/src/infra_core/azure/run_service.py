@@ -44,14 +44,14 @@ class RunStorageMixin:
         """The manifest of the files that a run left.
 
         Args:
-            record: What describes the run; its `storage_path` (attribute or key) is the run's
-                folder. Without one the manifest is empty.
+            record: What describes the run; its `run_storage_path` or `storage_path` (attribute or
+                key) is the run's folder. Without one the manifest is empty.
 
         Raises:
             StorageError: The blobs could not be listed.
         """
-        if isinstance(record, Mapping):
-            storage_path = record.get("storage_path")
-        else:
-            storage_path = getattr(record, "storage_path", None)
-        return build_manifest(storage_path or "", client=self._azure_client)
+        found: Any = None
+        for name in ("run_storage_path", "storage_path"):  # 0.7's name first
+            is_mapping = isinstance(record, Mapping)
+            found = found or (record.get(name) if is_mapping else getattr(record, name, None))
+        return build_manifest(found or "", client=self._azure_client)

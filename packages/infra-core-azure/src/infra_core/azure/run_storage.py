@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from infra_core.fs import compute_checksum, media_category, media_type, safe_join
 
+from ._artifacts import is_own_state
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 _logger = logging.getLogger("infra_core.azure.run_storage")
+_NO_TYPE = "application/octet-stream"
 _NAMED = 10  # files that the warning names
 
 _TEMPORARY = ("TMP", "TEMP", "TMPDIR")
@@ -68,20 +70,26 @@ def resolve_base_path(env_var: str, *, fallback_envs: Iterable[str] | None = Non
 
 
 def build_run_storage_path(
-    env_var: str, *segments: str, fallback_envs: Iterable[str] | None = None
+    env_var: str, *segments: str | None, fallback_envs: Iterable[str] | None = None
 ) -> Path:
     """The folder of one run: the base path and below it a folder for each segment.
 
     Args:
         env_var: See `resolve_base_path`.
-        segments: Names such as batch and job; empty ones are left out.
+        segments: Names such as batch and job; `None`, empty ones and `.` are left out.
         fallback_envs: See `resolve_base_path`.
 
     Raises:
         UnsafePathError: A segment would leave the base path (`..`, absolute, and so on).
     """
     base = resolve_base_path(env_var, fallback_envs=fallback_envs)
-    return safe_join(base, *(str(segment) for segment in segments if str(segment)))
+    parts: list[str] = []
+    for segment in segments:
+        text = "" if segment is None else str(segment)
+        inner = text.rstrip("/").removeprefix("./")
+        if inner not in ("", ".") or text.startswith("/"):
+            parts.append(inner or text)
+    return safe_join(base, *parts)
 
 
 def collect_local_files(
@@ -90,7 +98,7 @@ def collect_local_files(
     """The files below a folder, sorted by path; none when there is no such folder.
 
     What could not be mirrored (a link to nothing, a name that is not Unicode) is left out and named
-    in a warning.
+    in a warning. Locks and states of this library are no artifacts, and left out.
 
     Args:
         storage_path: The folder.
@@ -98,7 +106,8 @@ def collect_local_files(
         timestamps: Tell when each was last written.
 
     Returns:
-        For each `path`, `type`, `content_type`, `size_bytes` and, as asked, `checksum`
+        For each `path`, `type`, `content_type`, `size_bytes` (also as `size`, 0.7's name) and, as
+        asked, `checksum`
         (`algorithm:hexdigest`) and `modified_at` (RFC 3339, UTC).
     """
     from .storage._local_tree import walk_tree
@@ -108,7 +117,7 @@ def collect_local_files(
         return []
     files = []
     left_out: list[str] = []
-    for file, reason in walk_tree(root, lambda name: True):
+    for file, reason in walk_tree(root, lambda name: not is_own_state(name)):
         if reason is not None:
             left_out.append(f"{file.name!r} ({reason})")
             continue
@@ -157,11 +166,14 @@ def collect_blob_files(
             "AZURE_STORAGE_ACCOUNT), or collect local files"
         )
     path = Path(storage_path)
-    if not (checksum or timestamps):
-        return sorted((_entry(name, size) for name, size in client.list_tree(path)), key=_path)
+    if not (checksum or timestamps) and not _lists_itself(client):
+        listed = client.list_tree(path)
+        return sorted(
+            (_entry(name, size) for name, size in listed if not is_own_state(name)), key=_path
+        )
     files = []
     for blob in client.iter_tree(path):
-        entry = _entry(blob.name, blob.size)
+        entry = _entry(blob.name, blob.size, blob.content_type)
         if checksum and blob.md5 is not None:
             entry["checksum"] = f"md5:{blob.md5.hex()}"
         if timestamps and blob.last_modified is not None:
@@ -177,6 +189,7 @@ def build_manifest(
     source: Literal["both", "local", "blobs"] = "both",
     checksum: str | None = None,
     timestamps: bool = False,
+    content_types: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Describe the files of a run; the result fits `manifest_schema()`.
 
@@ -187,6 +200,8 @@ def build_manifest(
             soon as there was one local file); or one of them.
         checksum: Algorithm to hash local files with; blobs tell their stored MD5.
         timestamps: Tell when each file was last written.
+        content_types: Media types that files were served with, by their path: better than what
+            their names tell. What blobs are stored with comes next.
 
     Returns:
         `files` (each with `path`, `type`, `content_type`, `size_bytes`, `url`), `storage`
@@ -210,11 +225,17 @@ def build_manifest(
             found[str(entry["path"])] = entry
     if source != "blobs":
         for entry in collect_local_files(path, **_set(extras)):
+            stored = found.get(str(entry["path"]))
+            if stored is not None:  # as it was served, say, where the name does not tell
+                entry["type"], entry["content_type"] = stored["type"], stored["content_type"]
             found[str(entry["path"])] = entry
     prefix = client.blob_name_for_path(path)
     files: list[dict[str, Any]] = []
     for name in sorted(found):
         entry = found[name]
+        if served := (content_types or {}).get(name):
+            known = _entry(name, 0, served)
+            entry["type"], entry["content_type"] = known["type"], known["content_type"]
         blob = f"{prefix}/{name}" if prefix else name
         url = client.blob_url_for_name(blob) if configured else None
         described: dict[str, Any] = {
@@ -240,12 +261,15 @@ def _manifest(
     kinds: dict[str, int] = {}
     for file in files:
         kinds[file["type"]] = kinds.get(file["type"], 0) + 1
-    config = client.config
+    config = getattr(client, "config", None)
+    container = None if config is None else config.container
+    if config is None and client.is_configured():  # a stand-in that was written for 0.7
+        container = getattr(getattr(client, "settings", None), "container", None)
     return {
         "files": files,
         "storage": {
-            "provider": "local" if config is None else "azure_blob",
-            "container": None if config is None else config.container,
+            "provider": "azure_blob" if client.is_configured() else "local",
+            "container": container,
             "prefix": prefix,
         },
         "summary": {
@@ -256,14 +280,27 @@ def _manifest(
     }
 
 
-def _entry(name: str, size: int) -> dict[str, int | str]:
-    kind = media_type(name)
+def _entry(name: str, size: int, stored_type: str = "") -> dict[str, int | str]:
+    """Describe a file; the type that a blob is stored with wins over that of its name."""
+    content_type, category = media_type(name), media_category(name.rpartition("/")[2])
+    stored = stored_type.partition(";")[0].strip().lower()
+    if stored not in ("", _NO_TYPE, content_type):
+        content_type, category = stored_type, media_category(stored)
     return {
         "path": name,
-        "type": media_category(name.rpartition("/")[2]),
-        "content_type": kind,
+        "type": category,
+        "content_type": content_type,
         "size_bytes": size,
+        "size": size,
     }
+
+
+def _lists_itself(client: "AzureStorageClient") -> bool:
+    """Whether the client's listing is our own, which tells types, and not one of a stand-in."""
+    from .storage import AzureStorageClient
+
+    listing = getattr(client, "list_tree", None)
+    return getattr(listing, "__func__", None) is AzureStorageClient.list_tree
 
 
 def _path(entry: Mapping[str, int | str]) -> str:

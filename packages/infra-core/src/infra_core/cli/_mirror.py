@@ -47,8 +47,14 @@ with --skip-unsafe they are left out and the rest is transferred.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core mirror`."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, summary in (("up", "folder to container"), ("down", "container to folder")):
-        add_rules(add_mirror_verb(verbs, name, summary))
+    add_rules(add_mirror_verb(verbs, "up", "folder to container"))
+    down = add_mirror_verb(verbs, "down", "container to folder")
+    add_rules(down)
+    down.add_argument(
+        "--accept-wrong-md5",
+        action="store_true",
+        help="take blobs that were stored with an MD5 which is not theirs",
+    )
     plan = add_mirror_verb(verbs, "plan", "what `up` (or with --down, `down`) would do")
     plan.add_argument("--down", action="store_true", help="plan a download")
     add_rules(plan)
@@ -109,7 +115,12 @@ def execute(options: argparse.Namespace) -> int:
     """Run the verb."""
     folder = getattr(options, "folder", Path())
     base = options.base or folder.resolve().parent
-    client = open_storage(os.environ, base_path=base.resolve(), mode=options.mode)
+    client = open_storage(
+        os.environ,
+        base_path=base.resolve(),
+        mode=options.mode,
+        accept_wrong_md5=getattr(options, "accept_wrong_md5", False),
+    )
     try:
         if not client.is_configured():
             raise CommandError(

@@ -1,6 +1,7 @@
 """The storage client that the environment asks for, the same for every command."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,11 @@ __all__ = ["open_jobs", "open_storage"]
 
 
 def open_storage(
-    env: Mapping[str, str], *, base_path: Path, mode: str | None = None
+    env: Mapping[str, str],
+    *,
+    base_path: Path,
+    mode: str | None = None,
+    accept_wrong_md5: bool = False,
 ) -> "AzureStorageClient":
     """Open the storage client; without AZURE_STORAGE_* and `mode`, one that keeps files local.
 
@@ -22,6 +27,7 @@ def open_storage(
         env: Environment variables.
         base_path: Folder that blob names are relative to.
         mode: Storage mode in place of what the environment says.
+        accept_wrong_md5: Switch that option on, whatever the environment says.
 
     Raises:
         ConfigurationError: The settings are incomplete, malformed or contradictory.
@@ -37,6 +43,8 @@ def open_storage(
         settings, storage_mode = AzureStorageSettings.from_env(env=chosen)
     except ValueError as error:  # an unknown mode
         raise CommandError(str(error)) from None
+    if accept_wrong_md5:
+        settings = replace(settings, options=replace(settings.options, accept_wrong_md5=True))
     return AzureStorageClient.from_settings(settings, storage_mode, base_path=base_path)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from infra_core.fs import ensure_parent, write_json_atomic, write_text_atomic
 
+from .._artifacts import is_own_state
 from .._checks import a_kind
 from ..exceptions import ConfigurationError
 from ._blobs import BlobInfo, get_properties, list_relative
@@ -203,7 +204,9 @@ class AzureStorageClient(_Base):
         goes, and one leading `tmp/`, `temp/` or `var/tmp/`.
         """
         prefix = self._config.prefix if self._config else (self._settings.prefix or "")
-        return blob_name_for(Path(path), base=self._base_path, prefix=prefix)
+        name = blob_name_for(Path(path), base=self._base_path, prefix=prefix)
+        # 0.7 kept a slash before the prefix, and stored blobs by it.
+        return f"/{name}" if prefix.startswith("/") and name else name
 
     def blob_url_for_name(self, blob_name: str) -> str | None:
         """The URL of a blob, encoded and without any token; `None` when not configured."""
@@ -547,7 +550,8 @@ class AzureStorageClient(_Base):
         prefix = tree_prefix(self.blob_name_for_path(Path(path)))
         async for page in list_relative(self._service, prefix):
             for blob in page:
-                yield blob
+                if not is_own_state(blob.name):
+                    yield blob
 
     async def list_tree_async(self, path: Path) -> list[tuple[str, int]]:
         """Relative name and size of every blob below a path, sorted by name.
@@ -586,7 +590,7 @@ class AzureStorageClient(_Base):
             return await anext(pages, None)
 
         while (page := run_blocking(following, "iter_tree()")) is not None:
-            yield from page
+            yield from (blob for blob in page if not is_own_state(blob.name))
 
     # -- the SDK, and the end ------------------------------------------------------------------
 

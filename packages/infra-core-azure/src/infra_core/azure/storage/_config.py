@@ -208,8 +208,9 @@ def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStora
 def _clean_prefix(settings: AzureStorageSettings) -> str:
     from ._names import unsafe_reason
 
-    prefix = (settings.prefix or "").strip("/")
-    reason = unsafe_reason(prefix) if prefix else None
+    prefix = (settings.prefix or "").rstrip("/")
+    plain = prefix.removeprefix("/")  # which 0.7 kept in the names of blobs
+    reason = unsafe_reason(plain) if plain else None
     if reason:
         raise ConfigurationError(
             f"{settings.variable('prefix')}={settings.prefix!r:.80} cannot start blob names: "

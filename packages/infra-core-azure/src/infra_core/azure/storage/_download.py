@@ -63,17 +63,30 @@ async def download_blob(
         FileWriteError: The disk refuses.
         StorageError: The service refuses or does not answer.
     """
+    options = service.config.options
+    came: bytes | None = None  # the MD5 of content that did not fit the stored one
 
     async def attempt() -> BlobInfo | None:
-        return await _download_once(
-            service,
-            name,
-            path,
-            known if tries == 1 else None,
-            writer or BatchWriter(),
-            before_commit,
-            on_bytes,
-        )
+        nonlocal came
+        while True:
+            try:
+                return await _download_once(
+                    service,
+                    name,
+                    path,
+                    known if tries == 1 else None,
+                    writer or BatchWriter(),
+                    before_commit,
+                    on_bytes,
+                    came if options.accept_wrong_md5 else None,
+                )
+            except _MismatchError as error:
+                before, came = came, error.md5
+                if before is None:
+                    continue  # again, at once: was it altered on the way, or stored so?
+                if before == came:
+                    raise _wrong_from_the_start(service, error) from None
+                raise
 
     tries = 1
 
@@ -101,7 +114,7 @@ def _starts_over(error: Exception) -> bool:
     """Single requests are retried below; here only what makes the whole file worthless."""
     if isinstance(error, BlobConflictError):  # replaced since its first range: If-Match says so
         return error.status == 412 and error.code in ("ConditionNotMet", "")
-    return isinstance(error, IntegrityError)
+    return isinstance(error, IntegrityError) and not error.permanent
 
 
 async def _download_once(
@@ -112,13 +125,26 @@ async def _download_once(
     writer: BatchWriter,
     before_commit: Callable[[], None] | None,
     on_bytes: Callable[[int], None] | None,
+    accepted: bytes | None,
 ) -> BlobInfo | None:
+    def check(size: int, md5: bytes | None) -> None:
+        if accepted is None or md5 != accepted or size != info.size:
+            _check(info, size, md5)
+            return
+        service.log.warning(
+            "download of %r came twice with MD5 %s, and is accepted although %s is stored",
+            name,
+            accepted.hex(),
+            info.md5.hex() if info.md5 else "none",
+            extra={"blob_name": name},
+        )
+
     first, info = await _first_part(service, name, known)
     if len(first) == info.size:
         await writer.write(
             path,
             first,
-            verify=lambda: _check(info, len(first), new_md5_of(first)),
+            verify=lambda: check(len(first), new_md5_of(first)),
             before_commit=before_commit,
         )
         if on_bytes is not None:
@@ -140,7 +166,7 @@ async def _download_once(
         await take(first)
         async for part in _ranges(service, info, len(first)):
             await take(part)
-        _check(info, file.size, md5.digest() if md5 is not None else None)
+        check(file.size, md5.digest() if md5 is not None else None)
         if before_commit is not None:
             await asyncio.to_thread(before_commit)
         await asyncio.to_thread(file.commit)
@@ -257,13 +283,43 @@ async def _check_range(
         )
 
 
+class _MismatchError(IntegrityError):
+    """The content does not fit the MD5 that is stored with it.
+
+    Attributes:
+        md5: That of the content.
+        stored: What is stored.
+    """
+
+    md5 = stored = b""
+
+
 def _check(info: BlobInfo, size: int, md5: bytes | None) -> None:
-    if size != info.size or (None not in (md5, info.md5) and md5 != info.md5):
-        came, stored = (value.hex() if value else "none" for value in (md5, info.md5))
-        raise IntegrityError(
-            f"download of {info.name!r} brought {size} bytes with MD5 {came}, where "
-            f"{info.size} bytes with MD5 {stored} are stored",
-            blob=info.name,
-            operation="download",
-            remedy="if it happens every time, the blob is damaged: upload it again",
-        )
+    if size == info.size and (md5 is None or info.md5 is None or md5 == info.md5):
+        return
+    came, stored = (value.hex() if value else "none" for value in (md5, info.md5))
+    kind = IntegrityError if size != info.size else _MismatchError
+    error = kind(
+        f"download of {info.name!r} brought {size} bytes with MD5 {came}, where "
+        f"{info.size} bytes with MD5 {stored} are stored",
+        blob=info.name,
+        operation="download",
+        remedy="if it happens every time, the blob is damaged: upload it again",
+    )
+    if isinstance(error, _MismatchError):
+        error.md5, error.stored = md5 or b"", info.md5 or b""
+    raise error
+
+
+def _wrong_from_the_start(service: BlobService, error: _MismatchError) -> IntegrityError:
+    variable = service.config.variable("accept_wrong_md5")
+    told = IntegrityError(
+        f"download of {error.blob!r} brought the same bytes twice, with MD5 {error.md5.hex()}: the "
+        f"MD5 that is stored, {error.stored.hex()}, was wrong from the start",
+        blob=error.blob,
+        operation="download",
+        remedy=f"upload it again, or accept it with {variable}=true (`infra-core mirror down "
+        "--accept-wrong-md5`)",
+    )
+    told.permanent = True
+    return told

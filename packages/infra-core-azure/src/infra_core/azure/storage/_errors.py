@@ -180,7 +180,13 @@ class JournalError(StorageError):
 
 
 class IntegrityError(StorageError):
-    """What came is not what was stored: length, hash or range differ."""
+    """What came is not what was stored: length, hash or range differ.
+
+    Attributes:
+        permanent: Whether it will be so every time: the same bytes came twice.
+    """
+
+    permanent = False
 
 
 class LocalFileChangedError(StorageError):

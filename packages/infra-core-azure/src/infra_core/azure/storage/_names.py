@@ -93,9 +93,36 @@ def encode_blob_name(name: str) -> str:
     return quote(name, safe="/~")
 
 
+class _SimpleFold(dict[int, str]):
+    """Simple case folding, character by character, as file systems do it.
+
+    `str.casefold` is the full one, which makes `ss` of `ß`: no file system takes Straße and Strasse
+    for one file. https://www.unicode.org/reports/tr44/#CaseFolding.txt
+    """
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        for folded in (character.casefold(), character.lower()):
+            if len(folded) == 1:
+                break
+        else:
+            folded = character
+        self[code] = folded
+        return folded
+
+
+_FOLD = _SimpleFold()
+
+
 def fold_name(name: str) -> str:
-    """The form in which two names are one file on a file system that ignores case and forms."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFKD", name).casefold())
+    """The form in which two names are one file on a file system that ignores case.
+
+    Composed and decomposed accents are one name as well (APFS, HFS+). Compatibility forms are not:
+    `m²` and `m2` are two names everywhere.
+    """
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).translate(_FOLD))
 
 
 def unsafe_reason(name: str) -> str | None:

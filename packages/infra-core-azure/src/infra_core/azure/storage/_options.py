@@ -1,5 +1,6 @@
 """How transfers behave: retries, time limits, block size, concurrency. Pure values, no I/O."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
@@ -77,6 +78,9 @@ class TransferOptions:
             alone, as the SDK does by default, for half the processor time: where TLS guards the
             way. `compare="hash"` then has nothing to compare and transfers them again. Files that
             fit one request are hashed in any case.
+        accept_wrong_md5: Whether a blob whose stored MD5 does not fit its content is downloaded
+            all the same, with a warning, when the same bytes came twice: whoever stored it told
+            the service a wrong one.
         concurrency: Requests in flight.
     """
 
@@ -90,6 +94,7 @@ class TransferOptions:
     block_concurrency: int = 8
     block_md5: bool = True
     concurrency: int = 32
+    accept_wrong_md5: bool = False
 
     def __post_init__(self) -> None:
         for name, rule in _RULES.items():
@@ -99,8 +104,9 @@ class TransferOptions:
             kinds = int if rule.whole else (int, float)
             if isinstance(value, bool) or not isinstance(value, kinds) or not rule.allows(value):
                 raise _InvalidOptionError(name, value, rule.allowed)
-        if not isinstance(self.block_md5, bool):
-            raise _InvalidOptionError("block_md5", self.block_md5, "True or False")
+        for name in ("block_md5", "accept_wrong_md5"):
+            if not isinstance(getattr(self, name), bool):
+                raise _InvalidOptionError(name, getattr(self, name), "True or False")
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -137,7 +143,7 @@ class TransferOptions:
             if rule is None:
                 if text.lower() not in _SWITCH:
                     raise ConfigurationError(
-                        f"{variable}={text!r:.80} is no switch; set it to true or false, or unset "
+                        f"{variable}={_shown(text)} is no switch; set it to true or false, or unset "
                         f"it for the default of {str(field.default).lower()}"
                     )
                 values[field.name] = _SWITCH[text.lower()]
@@ -158,6 +164,11 @@ class TransferOptions:
                 f"{stem}{error.option.upper()}={error.value!r:.80} is out of range; set it to "
                 f"{error.allowed}, or unset it"
             ) from None
+
+
+def _shown(text: str) -> str:
+    """A value as errors show it: numbers as they are, all else in quotes."""
+    return text[:80] if re.fullmatch(r"[-+.\d]+", text) else f"{text!r:.80}"
 
 
 class _InvalidOptionError(ConfigurationError, ValueError):

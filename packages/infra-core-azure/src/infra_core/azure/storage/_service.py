@@ -72,7 +72,7 @@ def should_retry(error: Exception) -> bool | float:
         return True if error.retry_after is None else error.retry_after
     if isinstance(error, StorageConnectionError):
         return not error.permanent
-    return isinstance(error, IntegrityError)
+    return isinstance(error, IntegrityError) and not error.permanent
 
 
 class BlobService:
@@ -94,7 +94,7 @@ class BlobService:
         self.config = config
         self.hashes_ranges = True  # until an answer shows that this service does not
         self._auth = make_authenticator(config, credential)
-        self._log = log or logging.getLogger("infra_core.azure.storage")
+        self.log = log or logging.getLogger("infra_core.azure.storage")
         self._pools: LoopLocal[_Pool] = LoopLocal(self._make_pool, _Pool.aclose)
         self._base_path = urlsplit(config.container_url).path
         self._policy = config.options.retry_policy
@@ -160,7 +160,7 @@ class BlobService:
 
     def log_retry(self, details: RetryDetails, name: str | None, operation: str) -> None:
         """Log a failed attempt that will be repeated."""
-        self._log.warning(
+        self.log.warning(
             "retrying in %.2f s (try %d of %d failed): %s",
             details.wait,
             details.attempt,

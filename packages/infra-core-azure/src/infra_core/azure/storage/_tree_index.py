@@ -7,6 +7,7 @@ matter (UTF-8, UTF-16 and locale orders differ), which a merge of two sorted lis
 
 import sqlite3
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ._blobs import BlobInfo
 from ._names import fold_name
@@ -26,7 +27,7 @@ class TreeIndex:
         self._db.execute("pragma journal_mode = off")
         self._db.execute(
             "create table entry (name text primary key, folded text, size integer, md5 blob,"
-            " etag text, type text, reason text) without rowid"
+            " etag text, type text, written text, reason text) without rowid"
         )
         self._db.execute("create table folder (folded text, name text, primary key (folded, name))"
                          " without rowid")  # fmt: skip
@@ -42,7 +43,8 @@ class TreeIndex:
             self.count += 1
             self.size += blob.size
             key = fold_name(blob.name) if folded else None
-            rows.append((blob.name, key, blob.size, blob.md5, blob.etag, blob.content_type))
+            properties = blob.etag, blob.content_type, blob.blob_type
+            rows.append((blob.name, key, blob.size, blob.md5, *properties))
             if folded:
                 folder = blob.name.rpartition("/")[0]
                 while folder and folder not in folders:
@@ -50,8 +52,8 @@ class TreeIndex:
                     folder = folder.rpartition("/")[0]
         self._db.execute("begin")
         self._db.executemany(
-            "insert or replace into entry (name, folded, size, md5, etag, type)"
-            " values (?,?,?,?,?,?)",
+            "insert or replace into entry (name, folded, size, md5, etag, type, written)"
+            " values (?,?,?,?,?,?,?)",
             rows,
         )
         if folders:
@@ -67,13 +69,23 @@ class TreeIndex:
             "update entry set reason = ? where name = ?", ((why, name) for name, why in reasons)
         )
 
-    def find_collisions(self) -> None:
-        """Reject names that would be one file, or file and folder at once, somewhere."""
+    def find_collisions(self, *, keep_one: bool) -> None:
+        """Reject names that would be one file, or file and folder at once, somewhere.
+
+        Args:
+            keep_one: Of names that differ only in case or accents keep the first.
+        """
         self._db.execute("create index by_fold on entry (folded)")
         self._db.execute(
+            "create temp table twice as select folded, min(name) as first from entry"
+            " group by folded having count(*) > 1"
+        )
+        self._db.execute(
             "update entry set reason = 'it differs from another name only in case or accents'"
-            " where reason is null and folded in"
-            " (select folded from entry group by folded having count(*) > 1)"
+            " || case when ? then ', which is kept' else '' end"
+            " where reason is null and folded in (select folded from twice)"
+            " and not (? and name in (select first from twice))",
+            (keep_one, keep_one),
         )
         self._db.execute(
             "update entry set reason = 'it is a folder of other names as well'"
@@ -96,21 +108,21 @@ class TreeIndex:
         last = ""
         while True:
             rows = self._db.execute(
-                "select name, size, md5, etag, type from entry where name > ? and reason is null"
-                " order by name limit ?",
+                "select name, size, md5, etag, type, written from entry"
+                " where name > ? and reason is null order by name limit ?",
                 (last, _BATCH),
             ).fetchall()
             if not rows:
                 return
             last = rows[-1][0]
-            yield [BlobInfo(*row) for row in rows]
+            yield [_blob(row) for row in rows]
 
     def get(self, name: str) -> BlobInfo | None:
         """The blob of a name."""
         row = self._db.execute(
-            "select name, size, md5, etag, type from entry where name = ?", (name,)
+            "select name, size, md5, etag, type, written from entry where name = ?", (name,)
         ).fetchone()
-        return None if row is None else BlobInfo(*row)
+        return None if row is None else _blob(row)
 
     def mark(self, names: Iterable[str]) -> None:
         """Note names that the other side has."""
@@ -126,15 +138,20 @@ class TreeIndex:
         last = ""
         while True:
             rows = self._db.execute(
-                "select name, size, md5, etag, type from entry where name > ?"
-                " and name not in (select name from seen) order by name limit ?",
+                "select name, size, md5, etag, type, written from entry"
+                " where name > ? and name not in (select name from seen) order by name limit ?",
                 (last, _BATCH),
             ).fetchall()
             if not rows:
                 return
             last = rows[-1][0]
-            yield [BlobInfo(*row) for row in rows]
+            yield [_blob(row) for row in rows]
 
     def close(self) -> None:
         """Forget everything."""
         self._db.close()
+
+
+def _blob(row: tuple[Any, ...]) -> BlobInfo:
+    name, size, md5, etag, content_type, blob_type = row
+    return BlobInfo(name, size, md5, etag, content_type, blob_type=blob_type)

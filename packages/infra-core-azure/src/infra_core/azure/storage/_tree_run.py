@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +12,7 @@ from typing import Any, Literal
 from infra_core.fs import UnsafePathError, media_type, safe_join
 from infra_core.runtime import clock
 
+from .._artifacts import is_own_state, is_run_log, run_log_is_mirrored
 from ._batch_writer import BatchWriter
 from ._blobs import BlobInfo, delete_blob, list_pages
 from ._bounded import ByteBudget, for_each, growing_batches
@@ -108,7 +109,8 @@ class TreeRun:
         self._on_progress = on_progress
         self._on_outcome = on_outcome
         self._log = log or logging.getLogger("infra_core.azure.storage")
-        self._wanted = compile_globs(rules.include, rules.exclude)
+        self._chosen = compile_globs(rules.include, rules.exclude)
+        self._journal = _names_of_journal(root, journal)
         self._index = TreeIndex()
         self._writer = BatchWriter()
         options = service.config.options
@@ -147,6 +149,10 @@ class TreeRun:
             await asyncio.to_thread(self._index.close)
         self.report.seconds = clock.monotonic() - started
         return self.report
+
+    def _wanted(self, name: str) -> bool:
+        """Whether a name is chosen, and an artifact at all."""
+        return self._chosen(name) and not is_own_state(name) and name not in self._journal
 
     # -- up -----------------------------------------------------------------------------------
 
@@ -209,7 +215,9 @@ class TreeRun:
 
     def _prepare(self, file: LocalFile) -> _ToUpload:
         there = self._index.get(file.name) if self._index.count else None
-        plan = decide("up", self._rules, file.name, file.size, there, there.md5 if there else None)
+        plan = self._keep_log(file.name, file.size, there) or decide(
+            "up", self._rules, file.name, file.size, there, there.md5 if there else None
+        )
         small = None
         if file.size <= _READ_AHEAD and not self._dry and plan and plan.action == "upload":
             with contextlib.suppress(OSError):  # met again, and told, when it is uploaded
@@ -242,6 +250,16 @@ class TreeRun:
                 return PlannedTransfer("keep", file.name, file.size, why)
         return plan
 
+    def _keep_log(self, name: str, size: int, there: BlobInfo | None) -> PlannedTransfer | None:
+        """The decision for a run log that mirrors itself, `None` for everything else."""
+        if not is_run_log(name):
+            return None
+        if (there is not None and there.blob_type == "AppendBlob") or run_log_is_mirrored(
+            self._root, name
+        ):
+            return PlannedTransfer("keep", name, size, "the run log mirrors itself")
+        return None
+
     def _content_type(self, name: str, there: BlobInfo | None) -> str | None:
         """The type to store: what the caller says, else what a nameless type was stored as."""
         chosen = self._rules.content_type(name) if self._rules.content_type else None
@@ -253,6 +271,8 @@ class TreeRun:
 
     async def _delete_blob(self, blob: BlobInfo) -> None:
         async def delete() -> PlannedTransfer:
+            if (kept := self._keep_log(blob.name, blob.size, blob)) is not None:
+                return kept
             if not self._dry:  # one that was written again meanwhile stays
                 await delete_blob(self._service, self._prefix + blob.name, etag=blob.etag or None)
             why = "not in the local folder; its snapshots go with it"
@@ -278,7 +298,7 @@ class TreeRun:
         """Count and find names that must not become files here, links in the target included."""
         self.report.files = self._index.count
         self._total_bytes = self._index.size
-        self._index.find_collisions()
+        self._index.find_collisions(keep_one=self._rules.on_unsafe == "skip")
         for batch in self._index.accepted():
             found = []
             for blob in batch:
@@ -314,7 +334,13 @@ class TreeRun:
             for blob in batch:
                 path = self._root / blob.name
                 there, _ = local_state(path, blob.name)
-                plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
+                if there is not None and run_log_is_mirrored(self._root, blob.name):
+                    why = "a run log that mirrors itself lives here"
+                    plan: PlannedTransfer | None = PlannedTransfer(
+                        "keep", blob.name, blob.size, why
+                    )
+                else:
+                    plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
                 found.append(_ToDownload(blob, path, there, plan))
             yield found
 
@@ -360,7 +386,9 @@ class TreeRun:
         extra = (
             file.name
             for file, reason in walk_tree(self._root, self._wanted)
-            if reason is None and self._index.get(file.name) is None
+            if reason is None
+            and self._index.get(file.name) is None
+            and not run_log_is_mirrored(self._root, file.name)
         )
         for names in growing_batches(extra):
             self._index.mark(names)
@@ -387,7 +415,7 @@ class TreeRun:
         start = len(self._prefix)
         async for page in list_pages(self._service, self._prefix):
             blobs = [
-                BlobInfo(blob.name[start:], blob.size, blob.md5, blob.etag, blob.content_type)
+                replace(blob, name=blob.name[start:])
                 for blob in page
                 if self._wanted(blob.name[start:])
             ]
@@ -474,6 +502,17 @@ class TreeRun:
                     name,
                 )
             )
+
+
+def _names_of_journal(root: Path, journal: Path | None) -> frozenset[str]:
+    """The journal of pending uploads and SQLite's files beside it, if they lie in the tree."""
+    if journal is None:
+        return frozenset()
+    try:
+        name = journal.absolute().relative_to(root.absolute()).as_posix()
+    except ValueError:
+        return frozenset()
+    return frozenset(name + suffix for suffix in ("", "-wal", "-shm", "-journal"))
 
 
 async def replay_tree(

@@ -111,7 +111,7 @@ class Uploader:
         The entry comes before the local file, so that from the moment the file stands it is
         accounted for.
         """
-        problem = upload_problem(name)
+        problem = upload_problem(name.removeprefix("/"))  # of the prefix; no part of the path
         number = await self.enter(kind, name, entry) if problem is None else None
         try:
             if before is not None:
