@@ -393,9 +393,10 @@ def test_unsafe_names_are_skipped_on_request(make: Make, tmp_path: Path) -> None
     put_hostile(client, [*HOSTILE, "good.txt", "file", "file/below"])
     target = tmp_path / "base"
     report = client.sync_tree(target, "down", on_unsafe="skip")
-    assert files_of(target).keys() == {"good.txt", "file/below"}
-    assert report.rejected == len(HOSTILE) + 1
-    assert {problem.name for problem in report.problems} == {*HOSTILE, "file"}
+    # of the two that differ only in case, which fit side by side here, the first is kept
+    assert files_of(target).keys() == {"good.txt", "file/below", "CASE"}
+    assert report.rejected == len(HOSTILE)
+    assert {problem.name for problem in report.problems} == {*HOSTILE, "file"} - {"CASE"}
     assert not report.ok
     assert {path.name for path in tmp_path.iterdir()} <= {"base", "journal.sqlite"}
 

@@ -143,8 +143,8 @@ class TransferOptions:
             if rule is None:
                 if text.lower() not in _SWITCH:
                     raise ConfigurationError(
-                        f"{variable}={_shown(text)} is no switch; set it to true or false, or unset "
-                        f"it for the default of {str(field.default).lower()}"
+                        f"{variable}={_shown(text)} is no switch; set it to true or false, or "
+                        f"unset it for the default of {str(field.default).lower()}"
                     )
                 values[field.name] = _SWITCH[text.lower()]
                 continue
