@@ -5,7 +5,8 @@ import gc
 import logging
 import threading
 import warnings
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -66,6 +67,14 @@ class Stubborn:
         self.leave.set()
         await self.gone.wait()
         await turns()
+
+
+@pytest.fixture
+async def stubborn(orderly_loop: object) -> AsyncIterator[Stubborn]:
+    """Let go however the test ends: the end of the loop would wait for it for ever."""
+    subject = Stubborn()
+    yield subject
+    subject.leave.set()
 
 
 @orderly
@@ -264,9 +273,10 @@ async def test_a_timeout_around_a_run_is_told_from_a_cancel() -> None:
 
 
 @orderly
-async def test_a_second_cancellation_from_outside_does_not_wait_any_longer() -> None:
+async def test_a_second_cancellation_from_outside_does_not_wait_any_longer(
+    stubborn: Stubborn,
+) -> None:
     """Whoever cancels the caller twice gets it at once."""
-    stubborn = Stubborn()
     subject = runtime(1, cancel_grace=0.05)
     run = asyncio.create_task(subject.run([("a", stubborn)]))
     await stubborn.begun.wait()
@@ -281,10 +291,9 @@ async def test_a_second_cancellation_from_outside_does_not_wait_any_longer() -> 
 
 @orderly
 async def test_a_task_that_suppresses_cancellation_is_reported_and_left_behind(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, stubborn: Stubborn
 ) -> None:
     """After the grace `run` raises; the id is on the error, in the statistics and in the log."""
-    stubborn = Stubborn()
     subject = runtime(2, cancel_grace=0.01)
     run = asyncio.create_task(subject.run([("mule", stubborn), ("b", forever)]))
     await stubborn.begun.wait()
@@ -304,9 +313,10 @@ async def test_a_task_that_suppresses_cancellation_is_reported_and_left_behind(
 
 
 @orderly
-async def test_a_late_task_that_suppresses_cancellation_does_not_hold_up_the_run() -> None:
+async def test_a_late_task_that_suppresses_cancellation_does_not_hold_up_the_run(
+    stubborn: Stubborn,
+) -> None:
     """After timeout and grace its slot goes to the next task; it counts as timed out."""
-    stubborn = Stubborn()
     subject = runtime(1, task_timeout=0.01, cancel_grace=0.01)
     late: list[str] = []
     ran: list[int] = []
@@ -324,9 +334,10 @@ async def test_a_late_task_that_suppresses_cancellation_does_not_hold_up_the_run
 
 
 @orderly
-async def test_a_late_task_that_suppresses_cancellation_raises_without_callback() -> None:
+async def test_a_late_task_that_suppresses_cancellation_raises_without_callback(
+    stubborn: Stubborn,
+) -> None:
     """Without `on_timeout` the error says that the task was left behind."""
-    stubborn = Stubborn()
     with pytest.raises(TaskTimeoutError, match="ignores cancellation") as caught:
         await runtime(1, task_timeout=0.01, cancel_grace=0.01).run([("mule", stubborn)])
     assert caught.value.unresponsive
@@ -334,9 +345,10 @@ async def test_a_late_task_that_suppresses_cancellation_raises_without_callback(
 
 
 @orderly
-async def test_a_sibling_that_suppresses_cancellation_does_not_hide_the_error() -> None:
+async def test_a_sibling_that_suppresses_cancellation_does_not_hide_the_error(
+    stubborn: Stubborn,
+) -> None:
     """The first error is raised after the grace, whatever a sibling does."""
-    stubborn = Stubborn()
 
     async def failing() -> None:
         await stubborn.begun.wait()
@@ -477,9 +489,8 @@ async def test_aclose_waits_for_cleanup() -> None:
 
 
 @orderly
-async def test_the_end_of_the_context_cancels_what_is_under_way() -> None:
+async def test_the_end_of_the_context_cancels_what_is_under_way(stubborn: Stubborn) -> None:
     """`async with` ends with `aclose()`, within the grace also for stubborn tasks."""
-    stubborn = Stubborn()
     async with runtime(1, cancel_grace=0.01) as subject:
         run = asyncio.create_task(subject.run([("a", stubborn)]))
         await stubborn.begun.wait()
@@ -522,9 +533,8 @@ async def test_cancel_ends_a_run_that_waits_for_its_source() -> None:
 
 
 @orderly
-async def test_a_source_that_suppresses_cancellation_is_reported() -> None:
+async def test_a_source_that_suppresses_cancellation_is_reported(stubborn: Stubborn) -> None:
     """It is left behind after the grace, under the name `<source>`."""
-    stubborn = Stubborn()
 
     async def source() -> AsyncIterator[Task]:
         await stubborn()
@@ -755,11 +765,52 @@ async def test_a_cancel_event_set_by_a_task_that_ends_takes_nothing(asynchronous
             taken.append(name)
             yield name, task
 
-    async def source_async() -> AsyncIterator[Task]:
+    async def source_async() -> AsyncGenerator[Task, None]:
         for item in source():
             yield item
 
-    with pytest.raises(RuntimeCancellationError):
-        await subject.run(source_async() if asynchronous else source())
+    async with aclosing(source_async()) as pairs:
+        with pytest.raises(RuntimeCancellationError):
+            await subject.run(pairs if asynchronous else source())
     assert taken == ["a"]
     assert subject.stats.succeeded == 1
+
+
+@orderly
+@pytest.mark.parametrize("setter", ["task", "callback"])
+@pytest.mark.parametrize("lazy", [False, True])
+async def test_a_cancel_event_set_by_the_last_task_cancels_nothing(setter: str, lazy: bool) -> None:
+    """Nothing was left to cancel, so the run is a success, as in 0.7."""
+    event = asyncio.Event()
+    subject = TaskRuntime(config=RuntimeConfig(concurrency=4), cancel_event=event)
+
+    async def last() -> None:
+        if setter == "task":
+            event.set()
+
+    def told(outcome: TaskOutcome[Any]) -> None:
+        if setter == "callback" and outcome.id == "last":
+            event.set()
+
+    tasks: list[Task] = [("first", succeed), ("last", last)]
+    await subject.run(iter(tasks) if lazy else tasks, on_outcome=told)
+    assert subject.stats.succeeded == 2
+    with pytest.raises(RuntimeCancellationError):
+        await subject.run(tasks)  # it is set all the same
+
+
+@orderly
+async def test_a_task_that_raises_the_cancellation_error_ends_the_run() -> None:
+    """Also with `on_error`, which is not told of it: the task says that all is to end."""
+    errors: list[str] = []
+    own = RuntimeCancellationError("the database is gone")
+
+    async def task() -> None:
+        raise own
+
+    with pytest.raises(RuntimeCancellationError, match="database") as caught:
+        await runtime(1).run(
+            [("a", task), ("b", forever)], on_error=lambda name, _: errors.append(name)
+        )
+    assert caught.value is own
+    assert errors == []

@@ -402,7 +402,7 @@ async def test_retries_are_logged_without_secrets(caplog: pytest.LogCaptureFixtu
 
     with fast_time(), caplog.at_level(logging.INFO, logger="infra_core.task_runtime"):
         await runtime(1).run(
-            [("a", task)], retry=RetryPolicy(max_retries=1), on_error=lambda *_: None
+            [("a", task)], retry=RetryPolicy(max_retries=1), on_outcome=lambda _: None
         )
     (record,) = caplog.records
     assert record.__dict__["task_id"] == "a"

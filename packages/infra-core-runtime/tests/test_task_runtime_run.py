@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import itertools
 import logging
+import time
 import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
@@ -218,7 +219,8 @@ async def test_a_callback_that_raises_is_logged_and_changes_nothing(
             [("bad", partial(fail, ValueError())), ("good", task)], on_error=on_error
         )
     assert ran == [1]
-    (record,) = (r for r in caplog.records if r.name == "infra_core.task_runtime")
+    failure, record = (r for r in caplog.records if r.name == "infra_core.task_runtime")
+    assert failure.getMessage() == "Unexpected error processing bad"
     assert record.exc_info is not None
     assert "callback broken" in str(record.exc_info[1])
     assert record.__dict__["task_id"] == "bad"
@@ -498,15 +500,64 @@ async def test_changes_of_the_configuration_hold_from_the_next_run_on() -> None:
     assert subject.stats.done == 1
 
 
-async def test_each_task_can_have_an_asyncio_task_of_its_own() -> None:
-    """With `own_task=True` no two tasks see the same `asyncio.current_task()`."""
+async def test_each_task_has_an_asyncio_task_of_its_own() -> None:
+    """Named by its id; SQLAlchemy's `async_scoped_session(scopefunc=current_task)` relies on it."""
     seen: list[asyncio.Task[Any] | None] = []
 
     async def task() -> None:
         seen.append(asyncio.current_task())
 
-    await runtime(3, own_task=True).run((str(n), task) for n in range(40))
+    await runtime(3).run((f"item {n}", task) for n in range(40))
     assert len(seen) == len(set(seen)) == 40
+    assert {one.get_name() for one in seen if one} == {f"item {n}" for n in range(40)}
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 100])
+async def test_tasks_begin_in_the_order_of_the_source(concurrency: int) -> None:
+    """Also those that never suspend."""
+    order: list[int] = []
+
+    async def task(number: int) -> None:
+        order.append(number)
+
+    await runtime(concurrency).run([(str(n), partial(task, n)) for n in range(50)])
+    assert order == list(range(50))
+
+
+async def test_a_failure_is_logged_as_0_7_did(caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever watches the log at night finds each final failure, with or without `on_error`."""
+    error = ValueError("broken")
+    with caplog.at_level(logging.ERROR, logger="infra_core.task_runtime"):
+        await runtime(1).run([("a", partial(fail, error))], on_error=lambda *_: None)
+        with pytest.raises(ValueError, match="broken"):
+            await runtime(1).run([("b", partial(fail, error))])
+        await runtime(1).run([("c", partial(fail, error))], on_outcome=lambda _: None)
+    assert [r.getMessage() for r in caplog.records] == [
+        "Unexpected error processing a",
+        "Unexpected error processing b",
+    ]
+    assert all(r.exc_info and r.exc_info[1] is error for r in caplog.records)
+
+
+async def test_a_source_that_takes_its_time_does_not_keep_the_loop() -> None:
+    """Tasks that were taken begin before everything that may be alive has been taken."""
+    begun = 0
+    seen: list[int] = []
+
+    async def task() -> None:
+        nonlocal begun
+        begun += 1
+
+    def source() -> Iterator[Task]:
+        for number in range(100):
+            seen.append(begun)
+            if number in (20, 40):
+                time.sleep(0.01)  # such as a query for the next page
+            yield str(number), task
+
+    await runtime(100).run(source())
+    assert begun == 100
+    assert seen[60] > 0
 
 
 async def test_a_long_source_takes_flat_memory() -> None:

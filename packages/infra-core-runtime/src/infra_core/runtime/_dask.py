@@ -24,8 +24,8 @@ from ._values import shown
 if TYPE_CHECKING:
     from ._dask_worker import Report
     from ._outcomes import TaskOutcome
-    from ._task_intake import TaskSource
     from ._task_run import TaskRun
+    from ._task_source import TaskSource
     from ._task_stream import TaskStream
 
     RemoteTask = tuple[str, Callable[[], object]]

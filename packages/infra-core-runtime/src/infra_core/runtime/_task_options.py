@@ -28,9 +28,7 @@ class RuntimeConfig:
         max_per_second: At most this many tasks (and retries) begin per second, evenly spaced,
             over all `run()` calls of one runtime; `None` for no bound.
         retry: When and how often a task that raised is tried again; `None` for a single try.
-        own_task: Give each task an `asyncio.Task` of its own, for libraries that key state by
-            `asyncio.current_task()`, such as scoped database sessions. Costs some microseconds
-            a task; without it tasks that follow one another may share one.
+        own_task: Has no effect: each task has an `asyncio.Task` of its own.
 
     Raises:
         ValueError: A number is out of range; the message names it.
@@ -87,7 +85,7 @@ class RunOptions:
 
     config: RuntimeConfig
     timed: bool = True  # False: whoever runs the tasks elsewhere keeps config.task_timeout
-    pacer: RateLimit | None = None
+    rate: RateLimit | None = None
     retry: RetryPolicy | None = None
     should_retry: Callable[[Exception], bool | float] | None = None
     on_timeout: Callable[[str], Awaitable[None] | None] | None = None

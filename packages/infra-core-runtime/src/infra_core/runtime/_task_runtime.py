@@ -11,10 +11,10 @@ from ._rate import RateLimit
 from ._retry_policy import RetryPolicy
 from ._stats import RuntimeStats, StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError
-from ._task_intake import TaskSource
 from ._task_options import RunOptions, RuntimeConfig
 from ._task_run import TaskRun
-from ._task_stream import Mapped, MappedAsync, ResultBuffer, TaskStream
+from ._task_source import Mapped, MappedAsync, TaskSource
+from ._task_stream import ResultBuffer, TaskStream
 from ._values import is_number
 
 __all__ = ["TaskRuntime"]
@@ -79,11 +79,11 @@ class TaskRuntime:
         self._cancel_event = cancel_event
         self._cancelled = False
         self._draining = False
-        self._active_tasks: set[asyncio.Task[None]] = set()
+        self._left_behind: set[asyncio.Task[None]] = set()  # until they end
         self._runs: set[TaskRun] = set()
         self._past = StatsRecorder()
-        self._pacer: RateLimit | None = None
-        self._pace: float | None = None
+        self._rate: RateLimit | None = None
+        self._per_second: float | None = None
 
     async def run(
         self,
@@ -307,6 +307,11 @@ class TaskRuntime:
         return TaskStream(begin, buffer, present)
 
     @property
+    def _active_tasks(self) -> set[asyncio.Task[None]]:
+        """All tasks that are alive, those that were left behind included."""
+        return self._left_behind.union(*(run.tasks for run in list(self._runs)))
+
+    @property
     def stats(self) -> RuntimeStats:
         """What this runtime has done and is doing, over all of its runs."""
         total = StatsRecorder()
@@ -399,11 +404,11 @@ class TaskRuntime:
                 "TaskRuntime for further tasks"
             )
         rate = self.config.max_per_second
-        if rate != self._pace:
-            self._pace = rate
-            self._pacer = None if rate is None else RateLimit(rate)
-        options.pacer = self._pacer
-        run = TaskRun(tasks, options, self._active_tasks, self._ended)
+        if rate != self._per_second:
+            self._per_second = rate
+            self._rate = None if rate is None else RateLimit(rate)
+        options.rate = self._rate
+        run = TaskRun(tasks, options, self._left_behind, self._ended)
         self._runs.add(run)
         if self._cancel_event is not None:
             run.watch = EventWatch(self._cancel_event, self.cancel)

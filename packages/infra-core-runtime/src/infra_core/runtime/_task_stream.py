@@ -3,19 +3,16 @@
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ._outcomes import TaskOutcome
-from ._task_intake import check_source
 from ._task_run import TaskRun
 
-__all__ = ["Mapped", "MappedAsync", "ResultBuffer", "TaskStream"]
+__all__ = ["ResultBuffer", "TaskStream"]
 
 T = TypeVar("T")
-Item = TypeVar("Item")
 
 
 class ResultBuffer:
@@ -90,7 +87,7 @@ class TaskStream(AsyncIterator[T], Generic[T]):
         while run is not None:
             outcome = self._buffer.get()
             if outcome is not None:
-                run.intake.delivered += 1
+                run.delivered += 1
                 run.pump()
                 return self._present(outcome)
             if run.ended:
@@ -131,52 +128,3 @@ class TaskStream(AsyncIterator[T], Generic[T]):
         if run is not None and not run.ended:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and all tasks with it
                 run.loop.call_soon_threadsafe(run.halt)
-
-
-def _named(
-    function: Callable[[Item], Awaitable[Any]],
-    key: Callable[[Item], str] | None,
-    index: int,
-    item: Item,
-) -> tuple[str, Callable[[], Awaitable[Any]]]:
-    return str(index) if key is None else key(item), partial(function, item)
-
-
-class Mapped(Generic[Item]):
-    """Items of `map` as tasks, made one by one."""
-
-    def __init__(
-        self,
-        function: Callable[[Item], Awaitable[Any]],
-        items: Iterable[Item],
-        key: Callable[[Item], str] | None,
-    ) -> None:
-        check_source("items", items)
-        self._task = partial(_named, function, key)
-        self._items = items
-
-    def __iter__(self) -> Iterator[tuple[str, Callable[[], Awaitable[Any]]]]:
-        return (self._task(index, item) for index, item in enumerate(self._items))
-
-
-class MappedAsync(Generic[Item]):
-    """The same of asynchronous items; no generator, which would need closing."""
-
-    def __init__(
-        self,
-        function: Callable[[Item], Awaitable[Any]],
-        items: AsyncIterable[Item],
-        key: Callable[[Item], str] | None,
-    ) -> None:
-        self._task = partial(_named, function, key)
-        self._iterator = aiter(items)
-        self._index = 0
-
-    def __aiter__(self) -> "MappedAsync[Item]":
-        return self
-
-    async def __anext__(self) -> tuple[str, Callable[[], Awaitable[Any]]]:
-        item = await anext(self._iterator)
-        task = self._task(self._index, item)
-        self._index += 1
-        return task
