@@ -8,7 +8,7 @@ from typing import Any, cast
 import httpx
 from multidict import CIMultiDict
 
-from infra_core.runtime import LoopLocal
+from infra_core.runtime import LoopLocal, redact_library_logs
 
 from ._intercept import interceptor
 from ._limits import AsyncHostGate, RateSchedule, check_limits
@@ -21,7 +21,7 @@ from ._settings import (
     network_of,
     plain_reason,
 )
-from ._transport_httpx import FastTransport, SafeClient, note_plain, redact_httpx_log
+from ._transport_httpx import FastTransport, SafeClient, note_plain
 from .engine._session import Engine, EngineResponse
 from .engine._target import Target
 from .engine._tls import tls_context
@@ -65,7 +65,7 @@ class LoopClient:
         self.base_url = httpx.URL(base) if base else None
         self._send_direct = False
         self._headers: tuple[Any, CIMultiDict[str]] | None = None
-        redact_httpx_log()
+        redact_library_logs()
         options = {"follow_redirects": True, "limits": DEFAULT_LIMITS, **options}
         if interceptor() == "httpx.AsyncClient":
             self.client = cast("SafeClient", httpx.AsyncClient(**options))  # whatever it is

@@ -9,10 +9,9 @@ from typing import Any
 
 import httpx
 
-from infra_core.runtime import sanitize_url
+from infra_core.runtime import is_secret_name, sanitize_url
 
 from ._errors import DeadlineExceeded, OutcomeUnknown
-from ._headers import is_credential_header
 
 __all__ = ["AsyncDeadlineExceeded", "AsyncOutcomeUnknown", "HTTPStatusError", "fit_to_travel"]
 
@@ -33,11 +32,7 @@ class _SentRequest(httpx.Request):
 
 def _kept(headers: httpx.Headers) -> httpx.Headers:
     return httpx.Headers(
-        [
-            (name, value)
-            for name, value in headers.raw
-            if not is_credential_header(name.decode("latin-1"))
-        ]
+        [(name, value) for name, value in headers.raw if not is_secret_name(name.decode("latin-1"))]
     )
 
 

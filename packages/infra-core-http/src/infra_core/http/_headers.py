@@ -3,13 +3,14 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from infra_core.runtime import is_secret_name
+
 from ._errors import InvalidRequestError
 
 __all__ = [
     "DEFAULT_HEADERS",
     "check_method",
     "checked_headers",
-    "is_credential_header",
     "merge_headers",
     "survives_redirect",
 ]
@@ -29,13 +30,6 @@ DEFAULT_HEADERS: dict[str, str] = {
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 # RFC 9110, section 5.5: no control character but the tab; others than ASCII have no agreed meaning.
 _FORBIDDEN = re.compile(r"[^\t\x20-\x7e]")
-_CREDENTIAL = re.compile(
-    r"auth|token|secret|passw|credential|cookie|session|signature|api-?key|sas-key|"
-    r"functions-key|subscription-key|access-key|account-key|^key$",
-    re.IGNORECASE,
-)
-# Match the pattern above and tell a server nothing about who is asking.
-_HARMLESS = frozenset({"idempotency-key", "x-idempotency-key", "sec-websocket-key"})
 
 
 def check_method(method: str) -> str:
@@ -120,18 +114,10 @@ def merge_headers(
 def survives_redirect(name: str, *, same_origin: bool) -> bool:
     """Whether a header goes along when a redirect is followed.
 
-    Credentials stay with their origin. The key of an Azure function stays with the function: a
-    redirect leads to another resource, which has not been asked for with that key.
+    Credentials, by the names that `is_secret_name` knows, stay with their origin. The key of an
+    Azure function stays with the function: a redirect leads to another resource, which has not
+    been asked for with that key.
     """
     if name.lower() == "x-functions-key":
         return False
-    return same_origin or not is_credential_header(name)
-
-
-def is_credential_header(name: str) -> bool:
-    """Whether a header may carry a secret, and so must not cross an origin on a redirect.
-
-    Judged by name: Authorization, Cookie, x-functions-key, api-key, x-api-key,
-    Ocp-Apim-Subscription-Key, and whatever speaks of tokens, secrets, signatures or passwords.
-    """
-    return _CREDENTIAL.search(name) is not None and name.lower() not in _HARMLESS
+    return same_origin or not is_secret_name(name)

@@ -12,7 +12,7 @@ from urllib.parse import urljoin, urlsplit
 
 import requests
 
-from infra_core.runtime import sanitize_url
+from infra_core.runtime import redact_library_logs, sanitize_url
 
 from ._checks import host_problem
 from ._errors import InvalidRequestError
@@ -148,6 +148,7 @@ class RequestsHttpClient:
             self._reset()
         session = getattr(self._local, "session", None)
         if session is None:
+            redact_library_logs()
             session = self._factory()
             _guard(session)
             with self._lock:

@@ -6,8 +6,6 @@ from typing import Any
 
 import httpx
 
-from infra_core.runtime import sanitize_url
-
 from ._errors import InvalidRequestError
 from ._headers import checked_headers
 from ._intercept import interceptor
@@ -23,7 +21,6 @@ __all__ = [
     "extensions_of",
     "follow_redirects",
     "note_plain",
-    "redact_httpx_log",
 ]
 
 _logger = logging.getLogger("infra_core.http_async")
@@ -39,25 +36,6 @@ def note_plain(reason: str) -> None:
             reason,
             extra={"reason": reason},
         )
-
-
-class _RedactUrls(logging.Filter):
-    """Takes the secrets out of the URL that httpx logs for every request, at INFO."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(
-                sanitize_url(str(arg)) if isinstance(arg, httpx.URL) else arg for arg in record.args
-            )
-        return True
-
-
-_redact_urls = _RedactUrls()
-
-
-def redact_httpx_log() -> None:
-    """Let httpx log no secrets; harmless when called again."""
-    logging.getLogger("httpx").addFilter(_redact_urls)
 
 
 class _BodyStream(httpx.AsyncByteStream):

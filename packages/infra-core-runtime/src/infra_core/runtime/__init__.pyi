@@ -17,6 +17,7 @@ from ._forks import ForkGuard as ForkGuard, after_fork_in_child as after_fork_in
 from ._loop_local import LoopBoundAsyncLock as LoopBoundAsyncLock, LoopLocal as LoopLocal
 from ._notes import add_note as add_note
 from ._outcomes import TaskOutcome as TaskOutcome, TaskStatus as TaskStatus
+from ._printable import printable as printable
 from ._rate import RateLimit as RateLimit
 from ._redaction import (
     REDACTED as REDACTED,
@@ -29,7 +30,10 @@ from ._redaction import (
 from ._retry import retry_async as retry_async, retry_sync as retry_sync
 from ._retry_after import parse_retry_after as parse_retry_after
 from ._retry_policy import RetryDetails as RetryDetails, RetryPolicy as RetryPolicy
-from ._secret_filter import SecretFilter as SecretFilter
+from ._secret_filter import (
+    SecretFilter as SecretFilter,
+    redact_library_logs as redact_library_logs,
+)
 from ._signals import SignalState as SignalState, handle_signals as handle_signals
 from ._stats import RuntimeStats as RuntimeStats
 from ._task_errors import (

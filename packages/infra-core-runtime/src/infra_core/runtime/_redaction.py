@@ -5,9 +5,23 @@ logged must be rotated.
 """
 
 import re
+import string
 from collections.abc import Mapping
 from functools import cache
-from urllib.parse import unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
+
+from ._printable import as_text, printable
+from ._secret_names import (
+    AFTER,
+    AMBIGUOUS_WORDS,
+    ENDINGS,
+    HEADERS,
+    HINTS,
+    WEAK_NAMES,
+    WEAK_WORDS,
+    WORDS,
+    is_secret_name,
+)
 
 __all__ = [
     "REDACTED",
@@ -20,50 +34,67 @@ __all__ = [
 
 REDACTED = "<redacted>"
 
-# Secrets only as the whole name: `status_code`, `partition_key` and `bypass` are none. Of these
-# the weak ones mean something else in a mapping: {"code": "NotFound"}, {"key": "a.txt"}.
-_WEAK = ("code", "key", "pass", "auth")
-_WHOLE = ("sig", "pwd")
-# Secrets whatever stands before them: `client_secret`, `x-functions-key`, `AccountKey`.
-_KEYS = (
-    *("api", "access", "account", "client", "encryption", "functions?", "host", "instrumentation"),
-    *("master", "private", "secret", "shared", "signing", "storage", "subscription"),
-)
-_ENDINGS = (
-    *("signature", "token", "secret", "password", "passwd", "passphrase", "credentials?"),
-    *(f"{kind}[-_. ]?key[12]?" for kind in _KEYS),
-)
-# Headers whose value is the rest of the line.
-_HEADERS = ("authorization", "cookie")
-
-# One of these is in every name above: a text without any is passed over quickly.
-_HINTS = ("sig", "code", "key", "pwd", "pass", "auth", "token", "secret", "credential", "cookie")
-
-_ANY_WHOLE = "|".join((*_WHOLE, *_WEAK))
-_ANY_ENDING = "|".join((*_ENDINGS, *_HEADERS))
 _QUOTE = r"\\*[\"']"  # escaped in JSON within JSON
 _QUOTED = rf"b?(?P<q>{_QUOTE})(?:(?!(?P=q))(?:\\.|[^\n\\]))+"
+# As long as a key and with digits: no error code, file name or other word.
+_LIKE_A_KEY = r"(?=[\w+/=~-]{0,256}\d)[\w+/=~-]{16,}(?![\w+/=~.-])"
 
 
-def _words(*words: str, whole: bool = False) -> str:
-    """Return a pattern of those words, for after their first letter.
+# What stands in front of a word is part of it, unless it is a percent-encoded character or an
+# escape that a repr or JSON left in the text (`\\n`, `\\u0026`).
+_NO_LETTER = r"[^\W_]"
+_NO_NAME = r"[\w-]"
 
-    The search skips quickly to a letter that begins a word, so the whole pattern begins with one
-    class of letters, and the words are then tried by the letter that was found.
+
+def _standing_alone(first: str, left: str) -> str:
+    """Return the condition that a word begins with the letter that was just matched."""
+    return (
+        rf"(?:(?<!{left}{first})|(?<=%[0-9a-f]{{2}}{first})|(?<=%25[0-9a-f]{{2}}{first})"
+        rf"|(?<=\\[nrt]{first})|(?<=\\u0026{first}))"
+    )
+
+
+def _heads() -> str:
+    """Return the pattern, for text in lower case, of a secret's name and what follows it.
+
+    The search skips quickly to a letter that begins a name, and tries the names of that letter
+    only. The group that matched last says what the value looks like.
     """
-    branches = []
-    for first in dict.fromkeys(word[0] for word in words):
-        rests = "|".join(word[1:] for word in words if word[0] == first)
-        left = rf"(?<={first})"
-        if whole:
-            # Begins after something that is no part of a name, after a percent-encoded character,
-            # or after an escape that a repr or JSON left in the text (`\n`, `\u0026`).
-            left += (
-                rf"(?:(?<![\w-]{first})|(?<=%[0-9a-f]{{2}}{first})|(?<=%25[0-9a-f]{{2}}{first})"
-                rf"|(?<=\\[nrt]{first})|(?<=\\u0026{first}))"
-            )
-        branches.append(f"{left}(?:{rests})")
-    return f"(?:{'|'.join(branches)})"
+    # `user[password]=`, `password[]=`, encoded or not
+    brackets = (
+        rf"(?:(?:{_QUOTE})?\]|\[\w{{0,32}}\]|%(?:25)*5b\w{{0,32}}%(?:25)*5d|%(?:25)*5d){{0,4}}"
+    )
+    equals = r"%(?:25)*3d"
+    strong = (
+        rf"{AFTER}(?:{brackets}(?:(?P<assigned>\s*=\s*)|(?P<encoded>{equals}))"
+        rf"|(?P<mapped>(?:{_QUOTE}\s*[:,]|\s*:)\s*)|(?P<element>>))"
+    )
+    ambiguous = (
+        rf"{brackets}(?:(?P<assigned>=)|(?P<encoded>{equals}))"
+        rf"|(?P<mapped>{_QUOTE}\s*:\s*)|(?P<odd>(?:{_QUOTE})?\s*[:,]\s*)"
+    )
+    weak = (
+        rf"{brackets}(?:(?P<assigned>=)|(?P<encoded>{equals}))"
+        rf"|(?P<weak>(?:{_QUOTE})?\s*[:,]\s*)"
+    )
+    # names, what must not stand before them, what follows them
+    kinds = (
+        (("sharedaccesssignature",), "", r"(?P<part>\s*=\s*)"),
+        (HEADERS, "", rf"(?P<line>(?:{_QUOTE})?\s*[:=,]\s*)"),
+        (ENDINGS, "", strong),
+        (WORDS, _NO_LETTER, strong),
+        (AMBIGUOUS_WORDS, _NO_LETTER, ambiguous),
+        (WEAK_WORDS, _NO_LETTER, weak),
+        (WEAK_NAMES, _NO_NAME, weak),
+    )
+    branches: dict[str, list[str]] = {}
+    for number, (words, left, tail) in enumerate(kinds):
+        for first in dict.fromkeys(word[0] for word in words):
+            alone = _standing_alone(first, left) if left else ""
+            rests = "|".join(word[1:] for word in words if word[0] == first)
+            unique = re.sub(r"\(\?P<(\w+)>", rf"(?P<\1_{first}{number}>", tail)
+            branches.setdefault(first, []).append(f"{alone}(?:{rests})(?:{unique})")
+    return "|".join(f"{first}(?:{'|'.join(rests)})" for first, rests in branches.items())
 
 
 @cache
@@ -74,88 +105,99 @@ def _named() -> tuple[re.Pattern[str], dict[str, re.Pattern[str]]]:
         What finds a secret's name with what separates it from its value, and the patterns of
         values by kind of separator.
     """
-    letters = sorted({word[0] for word in (*_WEAK, *_WHOLE, *_ENDINGS, *_HEADERS)})
-    strong = f"(?:{_words(*_ENDINGS)}|{_words(*_WHOLE, whole=True)})"
-    heads = (
-        rf"[{''.join(letters)}{''.join(letters).upper()}](?i:"
-        rf"(?<=s)haredaccesssignature(?P<part>\s*=\s*)"
-        rf"|{_words(*_HEADERS)}(?P<line>(?:{_QUOTE})?\s*[:=,]\s*)"
-        rf"|{strong}(?:(?P<assigned>\s*=\s*)|(?P<encoded>%(?:25)*3d)"
-        rf"|(?P<mapped>(?:{_QUOTE}\s*[:,]|\s*:)\s*))"
-        rf"|{_words(*_WEAK, whole=True)}(?:(?P<weak_assigned>=)|(?P<weak_encoded>%(?:25)*3d)"
-        rf"|(?P<weak_mapped>(?:{_QUOTE})?\s*[:,]\s*)))"
-    )
     # Unquoted values end where URLs and connection strings end them. Closing punctuation belongs
     # to the sentence around it; an `&` that begins no parameter and an inner quote to the value.
+    # So does a bracket that only looks like the beginning of a tag.
     bare = (
-        r"(?:[^\s&;\"'<>,.)\]}\\]|[,.)\]}](?=[^\s\"'<>&;])|'(?=[\w%+/=.~-])"
-        r"|&(?!(?:amp;)?[\w.%~-]+=)|\\(?![nrt\"'u]))+"
+        rf"(?:{REDACTED}(?![\w%+=~<-])|(?:{REDACTED}|<(?![/a-z!]))*"
+        r"(?:<(?!redacted>)[^\s&;\"'<>]+>)?(?:[^\s&;\"'<>,.)\]}\\]|[,.)\]}](?=[^\s\"'<>&;])|'(?=[\w%+/=.~-])"
+        r"|&(?!(?:amp;)?[\w.%~-]+=)|\\(?![nrt\"'u]))*)"
     )
-    assigned = rf"{_QUOTED}|{bare}"
-    encoded = r"(?:(?!%(?:25)*(?:26|3b))[^\s&;\"'<>])+"
     values = {
         "part": rf"{_QUOTED}|[^\s;\"'<>]+",
         "line": (
             rf"{_QUOTED}|(?:bearer|basic|token|apikey|negotiate|sharedkey(?:lite)?)[ ]+[^\s\"',;]+"
             r"|[^\s\"'<][^\n\"']*"  # of a scheme that is not known the whole line
         ),
-        "assigned": assigned,
-        "encoded": encoded,
+        "assigned": rf"{_QUOTED}|{bare}",
+        "encoded": r"(?:(?!%(?:25)*(?:26|3b))[^\s&;\"'<>])+",
         "mapped": rf"{_QUOTED}|[^\s,;&\"'<>\[\]{{}}()\\]+",
-        "weak_assigned": assigned,
-        "weak_encoded": encoded,
-        # An error code or a file name, unless it looks like a key: long and with digits.
-        "weak_mapped": rf"(?P<q>{_QUOTE})?(?=[\w+/=~-]{{0,256}}\d)[\w+/=~-]{{16,}}(?![\w+/=~.-])",
+        "odd": rf"(?P<q>{_QUOTE})?(?:{_LIKE_A_KEY}|\d{{4,10}}(?![\w.-]))",  # a PIN is short
+        "weak": rf"(?P<q>{_QUOTE})?{_LIKE_A_KEY}",
+        "element": r"[^<\s][^<]{0,8192}(?=</)",
     }
-    return re.compile(heads), {
+    return re.compile(_heads()), {
         kind: re.compile(value, re.IGNORECASE) for kind, value in values.items()
     }
 
 
+_MAPPED = frozenset({"mapped", "odd", "weak", "element"})
+_ASCII_LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase}
+
+
+def _lowered(text: str) -> str:
+    """Return the text in lower case, every character at its place."""
+    lowered = text.lower()
+    return lowered if len(lowered) == len(text) else text.translate(_ASCII_LOWER)
+
+
+def _kind(head: re.Match[str]) -> str:
+    return str(head.lastgroup).partition("_")[0]
+
+
 # user:password@ before a host, also where the password holds a slash, `?` or `#`, and also where
-# JSON has escaped the slashes.
+# JSON has escaped the slashes or browsers would mend them.
 _USER_INFO = re.compile(
-    r"(:\\?/\\?/)(?:[^\s/?#\"<>\\]+|[^\s/?#@:\"<>\\\[]{0,256}:(?!\d*[/?#])[^\s@\"<>]{0,256})@"
+    r"((?:https?|wss?|ftps?):[/\\]{1,16}|:\\?/\\?/)(?:[^\s/?#\"<>\\]+|[^\s/?#@:\"<>\\\[]{0,256}:(?!\d*[/?#])[^\s@\"<>]{0,256})@"
 )
 _BEARER = r"([Bb](?:earer|asic)[ ]+)(?=\S{0,256}[\d=+/_.-]\S)[\w.~+/=-]{8,}"
 _JSON_WEB_TOKEN = r"(eyJ(?<![\w-]eyJ))[\w-]{8,}\.[\w-]+(?:\.[\w-]*)?"  # noqa: S105 - a pattern
 _PRIVATE_KEY = r"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----)[^-]+"
+# Tokens that services make recognizable, so that scanners find them.
+_MARKS = (
+    *("ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox", "sk_live_"),
+    *("rk_live_", "AIza", "npm_", "hf_", "sk-"),
+)
+_MARKED = (
+    r"(?<![\w-])(?:gh[opsur]_|github_pat_|glpat-|xox[abeoprs]-|[rs]k_live_|AIza|npm_|hf_"
+    r"|sk-(?:proj-|ant-)?)(?=[\w-]{0,64}\d)[\w-]{16,}"
+)
 
 
 @cache
-def _nameless() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Compile what finds secrets that have no name."""
+def _nameless() -> tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]:
+    """Compile what finds secrets that no name and equals sign stand before.
+
+    Returns:
+        Texts of which one must be there, for a quick look; what finds the secret; what replaces
+        it.
+    """
+    options = "|".join((*ENDINGS, *WORDS, *AMBIGUOUS_WORDS, *WEAK_WORDS))
+    option = rf"(?i)(--(?:\w{{1,32}}-){{0,4}}(?:{options})[ ]+)[^\s<-]\S*"
     return (
-        (_USER_INFO, rf"\1{REDACTED}@"),
-        (re.compile(_BEARER), rf"\1{REDACTED}"),
-        (re.compile(_JSON_WEB_TOKEN), REDACTED),
-        (re.compile(_PRIVATE_KEY), rf"\1{REDACTED}"),
+        (("@",), _USER_INFO, rf"\1{REDACTED}@"),
+        (("earer", "asic"), re.compile(_BEARER), rf"\1{REDACTED}"),
+        (("eyJ",), re.compile(_JSON_WEB_TOKEN), REDACTED),
+        (("PRIVATE KEY",), re.compile(_PRIVATE_KEY), rf"\1{REDACTED}"),
+        (_MARKS, re.compile(_MARKED), REDACTED),
+        (("--",), re.compile(option), rf"\1{REDACTED}"),  # of a command line
     )
 
 
-_NAME = re.compile(rf"(?:{_ANY_WHOLE}|[\w-]*(?:{_ANY_ENDING}))", re.IGNORECASE)
 _URL = re.compile(r"([a-z][a-z0-9+.-]*:)?(//[^/?#]*)?([^?#]*)(\?[^#]*)?", re.IGNORECASE)
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-
-
-def is_secret_name(name: str) -> bool:
-    """Whether a query parameter, header or setting of that name holds a secret.
-
-    Example:
-        >>> is_secret_name("x-functions-key"), is_secret_name("status_code")
-        (True, False)
-    """
-    return _NAME.fullmatch(name.strip()) is not None
+_TOO_MANY_SLASHES = re.compile(r"\s*((?:https?|wss?|ftps?):)[/\\]*(?=[^/\\])", re.IGNORECASE)
 
 
 def redact_secrets(text: str) -> str:
     """Replace every secret in a text by `<redacted>`, wherever it stands.
 
-    Knows tokens and keys in URLs (`sig`, `code`, `key`, `api_key`, `token`..., percent-encoded
-    ones within parameters as well), user info, header lines and mappings (`Authorization`,
+    Knows tokens, keys and sessions in URLs (`sig`, `code`, `api_key`, `token`, `sid`, `jwt`...,
+    in parameters of the query and of the path, also where names, values or both are
+    percent-encoded, several times over), user info, header lines and mappings (`Authorization`,
     `x-functions-key`, cookies), connection strings (`AccountKey`, `SharedAccessSignature`,
-    `InstrumentationKey`, `Password`), JSON, bearer credentials and JSON Web Tokens. What is
-    redacted already stays as it is.
+    `InstrumentationKey`, `Password`), JSON, XML, options of command lines, bearer credentials,
+    JSON Web Tokens and tokens that a service marks (`ghp_...`). What is redacted already stays as
+    it is.
 
     Args:
         text: Any text: a message, a traceback, a JSON document. Bytes are decoded, other objects
@@ -165,29 +207,53 @@ def redact_secrets(text: str) -> str:
         >>> redact_secrets("GET https://a.example/f?code=abc&id=7 failed")
         'GET https://a.example/f?code=<redacted>&id=7 failed'
     """
-    text = _text(text)
-    lowered = text.lower()
-    if any(hint in lowered for hint in _HINTS):
-        text = _redact_named(text)
-    for pattern, replacement in _nameless():
-        text = pattern.sub(replacement, text)
+    text = _redact_plain(as_text(text))
+    if "%" in text:
+        text = _RUN.sub(_redact_encoded, text)
     return text
 
 
-def _redact_named(text: str) -> str:
+def _redact_plain(text: str) -> str:
+    """Hide what can be seen without decoding."""
+    lowered = _lowered(text)
+    if any(hint in lowered for hint in HINTS):
+        text = _redact_named(text, lowered)
+    for hints, pattern, replacement in _nameless():
+        if any(hint in text for hint in hints):
+            text = pattern.sub(replacement, text)
+    return text
+
+
+def _redact_named(text: str, lowered: str) -> str:
     """Hide every value that follows a secret's name."""
     heads, values = _named()
     done: list[str] = []
     start = 0
-    while (head := heads.search(text, start)) is not None:
-        value = values[str(head.lastgroup)].match(text, head.end())
+    while (head := heads.search(lowered, start)) is not None:
+        value = values[_kind(head)].match(text, head.end())
         done.append(text[start : head.end()])
         start = head.end()
-        if value is not None:
+        if value is not None and value.end() > start:
             done.append((value.groupdict().get("q") or "") + REDACTED)
             start = value.end()
     done.append(text[start:])
     return "".join(done)
+
+
+# What may be one URL, or a part of one; and what separates its parameters.
+_RUN = re.compile(r"[^\s\"'<>]+")
+_DELIMITER = re.compile(r"([&;?#,])")
+_ENCODED = re.compile(r"%(?:[0-9a-f]{2}|u[0-9a-f]{4})", re.IGNORECASE)
+
+
+def _redact_encoded(run: re.Match[str]) -> str:
+    """Hide what only shows when names or values are percent-decoded."""
+    text = run[0]
+    if _ENCODED.search(text) is None:
+        return text
+    return "".join(
+        _sanitize_parameter(part) if "%" in part else part for part in _DELIMITER.split(text)
+    )
 
 
 def redact_sas_tokens(value: str) -> str:
@@ -208,7 +274,7 @@ def redact_headers(headers: Mapping[str, str]) -> dict[str, str]:
         {'x-functions-key': '<redacted>', 'Accept': '*/*'}
     """
     return {
-        name: REDACTED if is_secret_name(_text(name)) else redact_secrets(value)
+        name: REDACTED if is_secret_name(as_text(name)) else redact_secrets(value)
         for name, value in headers.items()
     }
 
@@ -217,7 +283,7 @@ def sanitize_url(url: str) -> str:
     """Return a URL that may be logged: without user info, fragment and secret values.
 
     Never raises, whatever it is given: not for a bad port, not for text that is no URL, not for
-    bytes. Control characters, which could forge log lines, are percent-encoded.
+    bytes. Characters that could forge log lines or steer a terminal are percent-encoded.
 
     Args:
         url: Absolute or relative.
@@ -226,8 +292,12 @@ def sanitize_url(url: str) -> str:
         >>> sanitize_url("https://user:pw@a.example:8443/f?code=abc&id=7#top")
         'https://a.example:8443/f?code=<redacted>&id=7'
     """
-    text = _CONTROL.sub(lambda match: f"%{ord(match[0]):02X}", _text(url))
-    text = _USER_INFO.sub(r"\1", text, count=1)
+    text = as_text(url)
+    if not text.isprintable():
+        text = "".join(_encoded_unless_printable(character) for character in text)
+    if "@" in text:
+        text = _TOO_MANY_SLASHES.sub(r"\1//", text, count=1)  # as browsers read `https:/u:p@h`
+        text = _USER_INFO.sub(r"\1", text, count=1)
     match = _URL.match(text)
     if match is None:  # cannot be: every part is optional
         return REDACTED
@@ -236,6 +306,8 @@ def sanitize_url(url: str) -> str:
         authority = "//" + authority[2:].rpartition("@")[2]
     elif scheme and "@" in path and scheme.lower() != "mailto:":
         scheme, path = "", path.rpartition("@")[2]  # user:password@host, written without scheme
+    if ";" in path:  # parameters of the path, RFC 3986 section 3.3
+        path = "".join(_sanitize_parameter(part) for part in re.split("([/;])", path))
     clean = redact_secrets(f"{scheme}{authority}{path}")
     if not query:
         return clean
@@ -243,39 +315,61 @@ def sanitize_url(url: str) -> str:
     return f"{clean}?" + "".join(_sanitize_parameter(part) for part in parts)
 
 
+def _encoded_unless_printable(character: str) -> str:
+    if printable(character) == character:
+        return character
+    return quote(character, safe="", errors="surrogatepass")
+
+
 def _sanitize_parameter(parameter: str) -> str:
     """Hide the value of one `name=value`, also when the secret hides in a URL inside of it."""
     name, equals, value = parameter.partition("=")
-    if equals and is_secret_name(_decodings(name)[-1]):
+    if equals and is_secret_name(name):
         return f"{name}={REDACTED}" if value else parameter
-    if not any(_betrays(level) for level in _decodings(parameter)):
+    if "%" not in parameter and "+" not in parameter:
+        return _hidden(name, equals) if _betrays(parameter) else parameter
+    names = _decodings(name)
+    if equals and (names is None or any(is_secret_name(level) for level in names)):
+        return f"{name}={REDACTED}" if value else parameter
+    levels = _decodings(parameter)
+    if levels is not None and not any(_betrays(level) for level in levels):
         return parameter
-    if any(_betrays(level) for level in _decodings(name)):
+    return _hidden(name, equals)
+
+
+def _hidden(name: str, equals: str) -> str:
+    """Return a parameter without its value, or without anything if the name is not harmless."""
+    levels = _decodings(name)
+    if not equals or levels is None or any(_betrays(level) for level in levels):
         return REDACTED
     return f"{name}={REDACTED}"
 
 
 def _betrays(text: str) -> bool:
     """Whether a secret stands in a text, or a secret's name with an equals sign."""
-    heads, _ = _named()
-    named = any("mapped" not in str(head.lastgroup) for head in heads.finditer(text))
-    return named or redact_secrets(text) != text
+    lowered = _lowered(text)
+    if any(hint in lowered for hint in HINTS):
+        heads, _ = _named()
+        if any(_kind(head) not in _MAPPED for head in heads.finditer(lowered)):
+            return True
+    return _redact_plain(text) != text
 
 
-def _decodings(text: str) -> list[str]:
-    """Return a text and what percent-decoding makes of it, once, twice and three times."""
+_UNICODE_ESCAPE = re.compile("%u([0-9a-f]{4})", re.IGNORECASE)
+
+
+def _decodings(text: str) -> list[str] | None:
+    """Return a text and what percent-decoding makes of it, again and again.
+
+    Returns:
+        None for a text that is still encoded after eight times: nobody does that by accident.
+    """
     levels = [text]
-    while len(levels) < 4 and (plain := unquote_plus(levels[-1])) != levels[-1]:
+    for _ in range(8):
+        # servers of Microsoft decode %u0073 as well
+        plain = _UNICODE_ESCAPE.sub(lambda match: chr(int(match[1], 16)), levels[-1])
+        plain = unquote_plus(plain)
+        if plain == levels[-1]:
+            return levels
         levels.append(plain)
-    return levels
-
-
-def _text(value: object) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return bytes(value).decode("utf-8", "replace")
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - what is logged must not end the work that logs it
-        return f"<{type(value).__name__}>"
+    return levels if unquote(levels[-1]) == levels[-1] else None

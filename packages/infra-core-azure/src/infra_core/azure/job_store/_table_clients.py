@@ -9,6 +9,7 @@ from typing import Any
 
 from azure.core.exceptions import HttpResponseError, ResourceExistsError
 from azure.data.tables import TableClient
+from infra_core.runtime import redact_library_logs
 
 from .._checks import a_kind
 from ..exceptions import AzureTableError
@@ -77,6 +78,7 @@ class SharedClient:
                 resource.close()
 
     def _connect(self) -> TableClient:
+        redact_library_logs()
         config = self.config
         try:
             if config.connection_string:

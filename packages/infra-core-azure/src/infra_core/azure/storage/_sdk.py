@@ -4,7 +4,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from infra_core.runtime import LoopLocal
+from infra_core.runtime import LoopLocal, redact_library_logs
 
 from ._blobs import create_container
 from ._blocking import run_blocking
@@ -54,6 +54,7 @@ class SdkClients:
                     from azure.identity import DefaultAzureCredential
 
                     self._credential = DefaultAzureCredential()
+                redact_library_logs()
                 self._client = ContainerClient(
                     self._config.endpoint,
                     self._config.container,

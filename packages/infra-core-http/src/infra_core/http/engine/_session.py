@@ -12,7 +12,7 @@ import httpx
 import yarl
 from multidict import CIMultiDict
 
-from infra_core.runtime import clock
+from infra_core.runtime import clock, redact_library_logs
 
 from .._errors import PrivateAddressError
 from ._addresses import literal_address, reason_not_public
@@ -220,6 +220,7 @@ class Engine:
         self._slots = None if size is None else asyncio.Semaphore(size)
 
     def _open_session(self, proxy: Proxy | None = None) -> aiohttp.ClientSession:
+        redact_library_logs()
         options: dict[str, Any] = {"limit": 0, "force_close": True}
         if self._limits.max_keepalive_connections != 0:
             idle = self._limits.keepalive_expiry
