@@ -277,17 +277,17 @@ async def test_headers_are_a_mapping(origin: FaultyOrigin, headers: object) -> N
 
 async def test_clients_of_other_libraries_are_refused(origin: FaultyOrigin) -> None:
     """With the class to pass."""
+    words = "is not an asynchronous HTTP client: pass an AsyncHttpClient or an httpx.AsyncClient"
     async with httpx.AsyncClient() as client:
-        with pytest.raises(
-            InvalidRequestError, match=r"no get_client\(\): pass an AsyncHttpClient"
-        ):
-            await fetch_async(origin.url("/f"), client=wrong(client))
-        with pytest.raises(InvalidRequestError, match="pass an AsyncHttpClient"):
-            async with stream_async("GET", origin.url("/f"), client=wrong(client)):
-                pass
-        for other in (client, AsyncHttpClient(), 5):
+        for other in (5, requests.Session(), httpx.Client):
+            with pytest.raises(InvalidRequestError, match=words):
+                await fetch_async(origin.url("/f"), client=wrong(other))
+            with pytest.raises(InvalidRequestError, match=words):
+                async with stream_async("GET", origin.url("/f"), client=wrong(other)):
+                    pass
+        for foreign in (client, AsyncHttpClient(), 5):
             with pytest.raises(InvalidRequestError, match="pass a RequestsHttpClient"):
-                fetch(origin.url("/f"), client=wrong(other))
+                fetch(origin.url("/f"), client=wrong(foreign))
         with (
             pytest.raises(InvalidRequestError, match="pass a RequestsHttpClient"),
             stream("GET", origin.url("/f"), client=wrong(client)),
@@ -347,10 +347,11 @@ async def test_other_settings_of_a_client_are_named(dead_port: int, tmp_path: Pa
         ({"headers": {"A": "ü"}}, ValueError, "headers= of the client cannot be sent ("),
     ]
     for options, kind, words in cases:
-        async with AsyncHttpClient(**options) as client:
-            with pytest.raises(kind) as caught:
-                await fetch_async(url, client=client, max_retries=0)
-            assert words in str(caught.value)
+        client = AsyncHttpClient(**options)
+        with pytest.raises(kind) as caught:
+            await fetch_async(url, client=client, max_retries=0)
+        assert words in str(caught.value)
+        await client.close()
     with pytest.raises(InvalidRequestError, match="session_factory of type int cannot be called"):
         RequestsHttpClient(session_factory=wrong(5))
 

@@ -15,6 +15,7 @@ import requests
 import trustme
 
 from infra_core.http import AsyncHttpClient, RequestsHttpClient, fetch, fetch_async, request_async
+from infra_core.http._async_client import manager_of
 from infra_core.http._stream import open_stream
 from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime.testing import fast_time
@@ -69,7 +70,7 @@ async def test_custom_certificates_are_trusted(
         assert response.text == "safe"
         async with open_stream("GET", secure.url(PAGE), client=client) as streamed:
             assert streamed.status == 200
-        assert (await client._here()).direct_engine() is not None
+        assert (await manager_of(client)._here()).direct_engine() is not None
 
 
 @pytest.mark.parametrize("how", ["unread", "closing", "idle"])
@@ -188,7 +189,7 @@ async def test_proxies_of_the_environment_are_used(monkeypatch: pytest.MonkeyPat
                     there = "http://somewhere.example/page"
                     assert await fetch_async(there, client=client) == "proxy"
                     assert await fetch_async(origin.url("/page"), client=client) == "direct"
-                assert (await client._here()).direct_engine() is not None
+                assert (await manager_of(client)._here()).direct_engine() is not None
             assert asked == ["GET http://somewhere.example/page HTTP/1.1"] * 2
             async with AsyncHttpClient(trust_env=False) as client:
                 with pytest.raises(httpx.ConnectError, match="cannot resolve host"):

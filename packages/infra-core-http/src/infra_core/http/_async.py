@@ -8,11 +8,11 @@ import httpx
 
 from infra_core.runtime import clock, retry_async
 
-from ._async_client import AsyncHttpClient, get_shared_http_client
+from ._async_client import AsyncHttpClient, get_shared_http_client, manager_of
 from ._async_errors import AsyncDeadlineExceeded, fit_to_travel
-from ._attempts import Call, foreign_headers
+from ._attempts import Call, foreign_headers, request_of, send_through
 from ._call import OnRetry
-from ._checks import check_async_client, check_call, check_timeout
+from ._checks import DEFAULT_TIMEOUT, check_async_client, check_call, check_timeout
 from ._headers import check_method, checked_headers
 from .engine._target import origin_of, target_of
 
@@ -55,13 +55,13 @@ async def request_async(
     json: Any = None,
     data: Any = None,
     content: Any = None,
-    timeout: float | httpx.Timeout | None = 30.0,
+    timeout: float | httpx.Timeout | None = DEFAULT_TIMEOUT,
     delay: float = 0.0,
     max_retries: int = 2,
     backoff: float = 1.0,
     max_backoff: float = 60.0,
     retry_statuses: Iterable[int] | None = None,
-    client: AsyncHttpClient | None = None,
+    client: AsyncHttpClient | httpx.AsyncClient | None = None,
     idempotent: bool | None = None,
     deadline: float | None = None,
     max_bytes: int | None = None,
@@ -81,7 +81,8 @@ async def request_async(
         json: Body, as JSON.
         data: Body, as a form.
         content: Body, as bytes, text or an asynchronous iterable, which is sent only once.
-        timeout: Seconds for each step, or an `httpx.Timeout`; None for no bound.
+        timeout: Seconds for each step, or an `httpx.Timeout`; None for no bound. Where it is not
+            given, that of the client, else 30 s.
         delay: Seconds to wait before the first attempt.
         max_retries: Retries after the first attempt.
         backoff: The wait before retry n is random, at most `min(backoff * 2**n, max_backoff)`.
@@ -89,7 +90,7 @@ async def request_async(
             the error is raised at once with the seconds in `.retry_after`.
         retry_statuses: Answers worth another try; 429, 500, 502, 503, 504 when None, none at all
             when empty.
-        client: The shared one when None.
+        client: An `AsyncHttpClient` or an `httpx.AsyncClient`; the shared one when None.
         idempotent: True when the request may run twice, False when it may not; None judges by
             method and by an `Idempotency-Key` header.
         deadline: Seconds in total, retries and waits included, after `delay`.
@@ -134,13 +135,13 @@ async def fetch_async(
     url: str,
     *,
     headers: dict[str, str] | None = None,
-    timeout: float | httpx.Timeout | None = 30.0,
+    timeout: float | httpx.Timeout | None = DEFAULT_TIMEOUT,
     delay: float = 0.0,
     max_retries: int = 2,
     backoff: float = 1.0,
     max_backoff: float = 60.0,
     retry_statuses: Iterable[int] | None = None,
-    client: AsyncHttpClient | None = None,
+    client: AsyncHttpClient | httpx.AsyncClient | None = None,
     deadline: float | None = None,
     max_bytes: int | None = None,
     on_retry: OnRetry | None = None,
@@ -184,8 +185,8 @@ async def stream_async(
     json: Any = None,
     data: Any = None,
     content: Any = None,
-    timeout: float | httpx.Timeout | None = 30.0,
-    client: AsyncHttpClient | None = None,
+    timeout: float | httpx.Timeout | None = DEFAULT_TIMEOUT,
+    client: AsyncHttpClient | httpx.AsyncClient | None = None,
 ) -> AsyncIterator[httpx.Response]:
     """Send a request once and give out the answer, whatever its status, its body unread.
 
@@ -220,19 +221,25 @@ async def stream_async(
     check_call(None, params)
     if client is not None:
         check_async_client(client)
-    holder = client or get_shared_http_client()
-    http = await holder.get_client()
-    if type(holder).get_client is not AsyncHttpClient.get_client:
+    holder = manager_of(client or get_shared_http_client())
+    here = await holder._here() if isinstance(holder, AsyncHttpClient) else None
+    http = holder if here is None else here.client
+    if here is not None:
+        timeout = here.timeout_of(timeout).as_httpx()
+    elif hasattr(holder, "get_client"):
+        http = await holder.get_client()
+    elif timeout is DEFAULT_TIMEOUT:
+        timeout = http.timeout
+    if here is None:
         own = foreign_headers(http, own)
     if not http.base_url.host:
         target_of(url)
     given = (("params", params), ("json", json), ("data", data), ("content", content))
     fields: dict[str, Any] = {name: value for name, value in given if value is not None}
-    request = http.build_request(method, url, headers=own, timeout=timeout, **fields)
+    request = request_of(http, method, url, own, timeout, fields)
     async with AsyncExitStack() as stack:
-        gate = await holder._gate() if isinstance(holder, AsyncHttpClient) else None
-        if gate is not None:
-            await stack.enter_async_context(gate.slot(origin_of(request.url)))
-        response = await http.send(request, stream=True)
+        if here is not None and here.gate is not None:
+            await stack.enter_async_context(here.gate.slot(origin_of(request.url)))
+        response = await send_through(http, request)
         stack.push_async_callback(response.aclose)
         yield response

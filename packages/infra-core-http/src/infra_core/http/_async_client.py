@@ -2,7 +2,9 @@
 
 import inspect
 import threading
+import weakref
 from collections.abc import Mapping
+from http.cookiejar import CookieJar
 from typing import Any, cast
 
 import httpx
@@ -10,6 +12,7 @@ from multidict import CIMultiDict
 
 from infra_core.runtime import LoopLocal, redact_library_logs
 
+from ._checks import DEFAULT_TIMEOUT
 from ._intercept import interceptor
 from ._limits import AsyncHostGate, RateSchedule, check_limits
 from ._plain import PlainTransport
@@ -21,8 +24,9 @@ from ._settings import (
     network_of,
     plain_reason,
 )
-from ._transport_httpx import FastTransport, SafeClient, note_plain
-from .engine._session import Engine, EngineResponse
+from ._transport_httpx import FastTransport, SafeClient, bounded, note_plain
+from .engine._private_names import mounts_of
+from .engine._session import Engine, Timeouts, timeouts_of
 from .engine._target import Target
 from .engine._tls import tls_context
 
@@ -31,13 +35,12 @@ __all__ = [
     "LoopClient",
     "close_async_http_client",
     "get_shared_http_client",
+    "manager_of",
     "reconfigure_shared_http_client",
     "reset_shared_http_client",
     "set_shared_http_client",
 ]
 
-# What the lean path, which builds no httpx request, does not look at.
-_NEEDS_HTTPX = ("auth", "base_url", "event_hooks", "params")
 # What takes the place of the transport that we would make.
 _OWN_TRANSPORT = ("transport", "app", "proxy", "proxies")
 
@@ -49,28 +52,31 @@ class LoopClient:
         client: The httpx client, which `get_client` gives out.
         engine: The fast transport, None when requests must go through plain httpx.
         gate: Limits per host, None without any.
-        base_url: What relative URLs are joined to, None without.
         default_encoding: Of text whose charset the answer does not tell.
     """
 
     def __init__(
-        self, options: dict[str, Any], gate: AsyncHostGate | None, *, public_only: bool = False
+        self,
+        manager: "AsyncHttpClient",
+        options: dict[str, Any],
+        gate: AsyncHostGate | None,
+        *,
+        public_only: bool = False,
     ) -> None:
         self.gate = gate
         self.made_by = httpx.AsyncClient
         self.client: SafeClient
         self.engine: Engine | None = None
         self.default_encoding: Any = options.get("default_encoding", "utf-8")
-        base = options.get("base_url")
-        self.base_url = httpx.URL(base) if base else None
-        self._send_direct = False
         self._headers: tuple[Any, CIMultiDict[str]] | None = None
         redact_library_logs()
+        self._timeout: Any = None
         options = {"follow_redirects": True, "limits": DEFAULT_LIMITS, **options}
         if interceptor() == "httpx.AsyncClient":
             self.client = cast("SafeClient", httpx.AsyncClient(**options))  # whatever it is
             return
         options["headers"] = client_headers(options.get("headers"))
+        options["cookies"] = bounded(options.get("cookies"))
         reason = plain_reason(options)
         network = network_of(options)
         verify, cert = options.pop("verify", None), options.pop("cert", None)
@@ -94,7 +100,6 @@ class LoopClient:
             )
             transport: httpx.AsyncBaseTransport = FastTransport(self.engine, plain)
             self.client = SafeClient(transport=transport, **options)
-            self._send_direct = not any(options.get(name) for name in _NEEDS_HTTPX)
         else:
             note_plain(reason)
             if not any(options.get(name) for name in _OWN_TRANSPORT):
@@ -105,26 +110,61 @@ class LoopClient:
                 options["verify"] = tls_context(verify, cert, network)
             self.client = SafeClient(**options)
         self.client.network = network
+        self.client.manager = weakref.ref(manager)
+        self._timeout = None if "timeout" in options else self.client.timeout
+        self._mounts = dict(mounts_of(self.client))
 
     def direct_engine(self) -> Engine | None:
-        """Return the engine when a request without body may skip httpx altogether."""
-        if not self._send_direct or self.client.cookies or interceptor() is not None:
+        """Return the engine when a request without body may skip httpx altogether.
+
+        What is set on the client counts also when it is set later, so it is looked at each time.
+        """
+        client, engine = self.client, self.engine
+        if engine is None or interceptor() is not None:
             return None
-        return self.engine
+        hooks = client.event_hooks
+        if (
+            client.auth is not None
+            or hooks["request"]
+            or hooks["response"]
+            or client.base_url.host
+            or client.params
+            or mounts_of(client) != self._mounts
+        ):
+            return None
+        return engine
+
+    def timeout_of(self, timeout: Any) -> Timeouts:
+        """Return the timeouts of a call: its own, else the client's, else 30 s for each step."""
+        client = self.client
+        if timeout is DEFAULT_TIMEOUT and isinstance(client, SafeClient):
+            own = client.timeout
+            timeout = timeout if own is self._timeout else own
+        return timeouts_of(timeout)
+
+    @property
+    def jar(self) -> CookieJar:
+        """Where the client keeps its cookies."""
+        return self.client.cookies.jar
 
     def headers(self) -> "CIMultiDict[str]":
         """Return the client's own headers, as they are now; not to be changed."""
         current = self.client.headers
         if self._headers is None or self._headers[0] != current.raw:
-            self._headers = (current.raw, CIMultiDict(current.multi_items()))
+            self._headers = (current.raw, _decoded(current.raw))
         return self._headers[1]
+
+    def login(self, target: Target, headers: Mapping[str, str]) -> str | None:
+        """Return the login of netrc for a request that brings no credentials of its own."""
+        network = self.client.network
+        if not network.netrc_path or "Authorization" in headers:
+            return None
+        return network.netrc_authorization(target.url.host)
 
     def headers_with(self, own: Mapping[str, str], target: Target) -> "CIMultiDict[str]":
         """Return the client's headers with those of one request over them; not to be changed."""
         headers = self.headers()
-        login = target.authorization
-        if login is None and self.client.network.netrc_path and "Authorization" not in headers:
-            login = self.client.network.netrc_authorization(target.url.host)
+        login = target.authorization or self.login(target, headers)
         if own or login is not None:
             headers = headers.copy()
             if login is not None:
@@ -133,19 +173,16 @@ class LoopClient:
                 headers[name] = value
         return headers
 
-    def keep_cookies(self, method: str, target: Target, reply: EngineResponse) -> None:
-        """Put the cookies of an answer into the client's jar."""
-        request = httpx.Request(method, target.url)
-        headers = reply.raw_headers
-        self.client.cookies.extract_cookies(
-            httpx.Response(reply.status, headers=headers, request=request)
-        )
-
     async def aclose(self) -> None:
         """Close the connections; a mock in the place of the client is taken as it is."""
         closing = self.client.aclose()
         if inspect.isawaitable(closing):
             await closing
+
+
+def _decoded(raw: list[tuple[bytes, bytes]]) -> "CIMultiDict[str]":
+    """Return headers in the letter case in which they were given."""
+    return CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
 
 
 class AsyncHttpClient:
@@ -206,7 +243,7 @@ class AsyncHttpClient:
 
         def make() -> LoopClient:
             gate = AsyncHostGate(size, rate) if limited else None
-            return LoopClient(dict(options), gate, public_only=public_only)
+            return LoopClient(self, dict(options), gate, public_only=public_only)
 
         return LoopLocal(make, LoopClient.aclose)
 
@@ -261,11 +298,19 @@ class AsyncHttpClient:
         """
         await self._clients.aclose()
 
-    async def __aenter__(self) -> "AsyncHttpClient":
-        return self
+    async def __aenter__(self) -> SafeClient:
+        """Give out the httpx client of the running loop, as 0.7 did; calls take it as `client=`."""
+        return (await self._here()).client
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def manager_of(client: Any) -> Any:
+    """Return the `AsyncHttpClient` behind a client, or a client that has none."""
+    if isinstance(client, SafeClient):
+        return client.manager() or client
+    return client
 
 
 _lock = threading.Lock()

@@ -4,30 +4,31 @@ import logging
 from collections.abc import Mapping
 from datetime import timedelta
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 
 from infra_core.runtime import RetryDetails
 
-from ._answers import cheap_text, read_capped, status_error
-from ._async_client import AsyncHttpClient, LoopClient, get_shared_http_client
+from ._async_client import AsyncHttpClient, LoopClient, get_shared_http_client, manager_of
 from ._async_errors import AsyncDeadlineExceeded, AsyncOutcomeUnknown
+from ._async_response import Response, check_status, ours
 from ._call import BaseCall
-from ._checks import check_async_client, check_timeout
+from ._checks import DEFAULT_TIMEOUT, check_async_client, check_timeout
+from ._direct import as_response, send_direct
+from ._errors import ResponseTooLarge
 from ._headers import DEFAULT_HEADERS, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
 from ._policy import Failure
-from ._response.redirect import REDIRECT_STATUSES
-from ._transport_httpx import as_httpx_response, extensions_of, note_plain
+from ._redirects import follow_redirects, leads_elsewhere
+from ._response.status import is_success
+from ._response.text import decode_text
+from ._transport_httpx import SafeClient, note_plain, with_query
 from .engine._errors import failure_of
-from .engine._session import Engine, timeouts_of
+from .engine._session import Engine, Timeouts
 from .engine._target import Target, origin_of, target_of
 
-if TYPE_CHECKING:
-    from multidict import CIMultiDict
-
-__all__ = ["Call", "foreign_headers"]
+__all__ = ["Call", "foreign_headers", "request_of", "send_through"]
 
 _FIELDS = ("params", "json", "data", "content")
 
@@ -57,7 +58,7 @@ class Call(BaseCall):
         *,
         headers: Mapping[str, str] | None,
         timeout: "float | httpx.Timeout | None",
-        client: AsyncHttpClient | None,
+        client: AsyncHttpClient | httpx.AsyncClient | None,
         fields: dict[str, Any] | None = None,
         idempotent: bool | None = None,
         want_text: bool = False,
@@ -71,7 +72,7 @@ class Call(BaseCall):
             check_async_client(client)
         self.sent = False
         self._timeout = timeout
-        self._client = client or get_shared_http_client()
+        self._client = manager_of(client or get_shared_http_client())
         self._want_text = want_text
         self._target: Target | None = None
 
@@ -90,7 +91,7 @@ class Call(BaseCall):
         client = self._client
         try:
             if getattr(type(client), "get_client", None) is not AsyncHttpClient.get_client:
-                return await self._through(await client.get_client(), own=False)
+                return await self._through_foreign(client)
             here = await client._here()
             if here.gate is None:
                 return await self._here(here)
@@ -103,67 +104,56 @@ class Call(BaseCall):
             raise judged from error
 
     def _origin(self, here: LoopClient) -> object:
-        if here.base_url is None:
-            return target_of(self.url).origin
-        return origin_of(here.base_url.join(self.url))
+        base = here.client.base_url
+        return origin_of(base.join(self.url)) if base.host else target_of(self.url).origin
 
     async def _here(self, here: LoopClient) -> "str | httpx.Response":
-        if not self.fields and here.base_url is None:
-            target = self._target
-            if target is None:
-                target = self._target = target_of(self.url)
+        if not self.fields:
             engine = here.direct_engine()
             if engine is not None:
+                target = self._target
+                if target is None:
+                    target = self._target = target_of(self.url)
                 return await self._send_direct(here, engine, target)
-        return await self._through(here.client, own=True)
+        return await self._through(here.client, self.headers, here.timeout_of(self._timeout))
 
     async def _send_direct(
         self, here: LoopClient, engine: Engine, target: Target
     ) -> "str | httpx.Response":
         """Send without building a request of httpx, nor an answer when only text is wanted."""
-        headers = here.headers_with(self.headers, target)
         started = perf_counter()
         self.sent = True
-        reply = await engine.send(
-            self.method, target, headers=headers, timeout=timeouts_of(self._timeout)
-        )
-        if "Set-Cookie" in reply.headers:
-            here.keep_cookies(self.method, target, reply)
-        redirected = reply.status in REDIRECT_STATUSES and here.client.follow_redirects
-        if redirected or self.max_bytes is not None:
-            request = self._request(target, headers)
-            response = as_httpx_response(reply, request, here.default_encoding)
-            if redirected:
-                response = await here.client.follow(request, response)
-            return await self._finish(response, started)
-        body = await reply.read()
-        if self._want_text and 200 <= reply.status < 300 and here.default_encoding == "utf-8":
-            text = cheap_text(reply, body)
-            if text is not None:
-                return text
-        response = httpx.Response(
-            reply.status,
-            headers=reply.raw_headers,
-            stream=httpx.ByteStream(body),
-            request=self._request(target, headers),
-            extensions=extensions_of(reply),
-            default_encoding=here.default_encoding,
-        )
+        timeouts = here.timeout_of(self._timeout)
+        headers = here.headers_with(self.headers, target)
+        done = await send_direct(here, engine, self.method, target, headers, timeouts, jar=here.jar)
+        answer = done[-1].answer
+        if self._want_text and self.max_bytes is None and is_success(answer.status):
+            body = await answer.read()
+            if "Content-Encoding" not in answer.headers:
+                default = here.default_encoding
+                return decode_text(
+                    body,
+                    answer.headers.get("Content-Type"),
+                    None if default == "utf-8" else default,
+                )
+            done[-1] = done[-1]._replace(body=body)
+        response = await as_response(done, timeouts, here.default_encoding)
         return await self._finish(response, started)
 
-    def _request(self, target: Target, headers: "CIMultiDict[str]") -> httpx.Request:
-        return httpx.Request(
-            self.method,
-            target.url,
-            headers=list(headers.items()),
-            extensions={"timeout": timeouts_of(self._timeout)._asdict()},
-        )
+    async def _through_foreign(self, client: Any) -> httpx.Response:
+        """Send through a client that somebody else made, or a stand-in for one."""
+        timeout: Any = self._timeout
+        if hasattr(client, "get_client"):
+            client = await client.get_client()
+        elif timeout is DEFAULT_TIMEOUT:
+            timeout = client.timeout
+        headers = foreign_headers(client, self.headers)
+        return await self._through(client, headers, timeout)
 
-    async def _through(self, client: Any, *, own: bool) -> httpx.Response:
-        """Send through an httpx client, ours or one that somebody else gave."""
-        headers = self.headers if own else foreign_headers(client, self.headers)
+    async def _through(self, client: Any, headers: dict[str, str], timeout: Any) -> httpx.Response:
         fields = self.fields or {}
         patched = interceptor()
+        timeout = timeout.as_httpx() if isinstance(timeout, Timeouts) else timeout
         if not getattr(client, "base_url", None):
             target_of(self.url)  # says clearly what is wrong with it
         started = perf_counter()
@@ -173,36 +163,76 @@ class Call(BaseCall):
                 self.method,
                 self.url,
                 headers=headers,
-                timeout=self._timeout,
+                timeout=timeout,
                 **{name: fields.get(name) for name in _FIELDS},
             )
             return await self._finish(response, started)
         if patched is not None:
             note_plain(f"{patched} is patched")
-        request = client.build_request(
-            self.method, self.url, headers=headers, timeout=self._timeout, **fields
-        )
+        request = request_of(client, self.method, self.url, headers, timeout, fields)
         self.sent = True
-        return await self._finish(await client.send(request, stream=True), started)
+        return await self._finish(await send_through(client, request), started)
 
     async def _finish(self, response: httpx.Response, started: float) -> httpx.Response:
         try:
-            if self.max_bytes is None:
-                await response.aread()
-            else:
-                await read_capped(response, self.max_bytes)
+            if isinstance(response, Response):
+                response.max_bytes = self.max_bytes
+            await response.aread()
         except BaseException:
             await response.aclose()
             raise
+        if self.max_bytes is not None and len(response.content) > self.max_bytes:
+            # a mock's, or one that was read elsewhere
+            raise ResponseTooLarge(str(response.url), self.max_bytes, len(response.content))
         if not hasattr(response, "_elapsed"):
             response.elapsed = timedelta(seconds=perf_counter() - started)
-        if not response.is_success:
-            raise status_error(response)
+        check_status(response)
         return response
 
     def note_retry(self, details: RetryDetails) -> Any:
         self.sent = False
         return super().note_retry(details)
+
+
+def request_of(
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    timeout: Any,
+    fields: dict[str, Any],
+) -> httpx.Request:
+    """Build a request; `params` adds to the query of the URL, whosever client it is."""
+    fields = dict(fields)
+    params = fields.pop("params", None)
+    if isinstance(client, SafeClient):
+        return client.build_request(
+            method, url, headers=headers, timeout=timeout, params=params, **fields
+        )
+    if params or client.params:
+        url = str(with_query(httpx.URL(url), client.params.merge(params or {})))
+        request = client.build_request(method, url, headers=headers, timeout=timeout, **fields)
+        return _with_query_of(request, url)
+    return client.build_request(method, url, headers=headers, timeout=timeout, **fields)
+
+
+def _with_query_of(request: httpx.Request, url: str) -> httpx.Request:
+    request.url = request.url.copy_with(query=httpx.URL(url).query or None)
+    return request
+
+
+async def send_through(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send a request through an httpx client, redirects by our rules, the body unread."""
+    if isinstance(client, SafeClient):
+        return await client.send(request, stream=True)
+    response = ours(await client.send(request, stream=True, follow_redirects=False))
+    if not client.follow_redirects or not leads_elsewhere(response):
+        return response
+
+    async def hop(request: httpx.Request) -> httpx.Response:
+        return ours(await client.send(request, stream=True, auth=None, follow_redirects=False))
+
+    return await follow_redirects(hop, client, response.request, response)
 
 
 def foreign_headers(client: Any, own: dict[str, str]) -> dict[str, str]:

@@ -10,8 +10,10 @@ import httpx
 from infra_core.runtime import is_number
 
 from ._errors import InvalidRequestError
+from ._intercept import TRUE_CLIENT
 
 __all__ = [
+    "DEFAULT_TIMEOUT",
     "check_async_client",
     "check_call",
     "check_delay",
@@ -19,6 +21,14 @@ __all__ = [
     "check_timeout",
     "host_problem",
 ]
+
+
+class _Default(float):
+    """A number that can be told from the same number given by a caller."""
+
+
+DEFAULT_TIMEOUT = _Default(30.0)
+"""Seconds for each step where neither the call nor its client says otherwise."""
 
 _TEXT_OR_PAIRS = (Mapping, str, bytes, Sequence)
 
@@ -30,6 +40,8 @@ def check_timeout(timeout: object) -> None:
         InvalidRequestError: Zero and less, NaN, infinity, text.
     """
     kind = type(timeout)
+    if timeout is DEFAULT_TIMEOUT:
+        return
     if (kind is float or kind is int) and 0 < timeout < math.inf:  # type: ignore[operator]
         return
     if timeout is None or isinstance(timeout, httpx.Timeout):
@@ -68,14 +80,15 @@ def check_call(max_bytes: object, params: object) -> None:
 
 
 def check_async_client(client: object) -> None:
-    """Refuse a client that is none of ours, nor made like them.
+    """Refuse what is no asynchronous client.
 
     Raises:
-        InvalidRequestError: Such as an `httpx.AsyncClient`.
+        InvalidRequestError: Such as a `requests.Session`.
     """
-    if not hasattr(client, "get_client"):
+    if not hasattr(client, "get_client") and not isinstance(client, TRUE_CLIENT):
         raise InvalidRequestError(
-            f"client of type {type(client).__name__} has no get_client(): pass an AsyncHttpClient"
+            f"client of type {type(client).__name__} is not an asynchronous HTTP client: pass an "
+            "AsyncHttpClient or an httpx.AsyncClient"
         )
 
 

@@ -1,12 +1,25 @@
 """Redirects as `httpx.Request` and `httpx.Response` know them; the rule is `_response.redirect`."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
 
+from infra_core.runtime import sanitize_url
+
+from ._cookies import cookie_header_after
 from ._response.redirect import BadRedirect, is_redirect, next_request
 
-__all__ = ["leads_elsewhere", "location_of", "redirect_error", "redirected_request"]
+__all__ = [
+    "follow_redirects",
+    "leads_elsewhere",
+    "location_of",
+    "redirect_error",
+    "redirected_request",
+    "too_many_redirects",
+]
+
+Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
 def location_of(response: httpx.Response) -> bytes | None:
@@ -28,6 +41,45 @@ def redirect_error(error: BadRedirect, request: httpx.Request) -> httpx.Transpor
     return kind(str(error), request=request)
 
 
+def too_many_redirects(request: httpx.Request, limit: int) -> httpx.TooManyRedirects:
+    """Return the error for a redirect above the limit."""
+    return httpx.TooManyRedirects(
+        f"more than {limit} redirects, the last from {sanitize_url(str(request.url))}: they lead "
+        "in a circle, or max_redirects is too low",
+        request=request,
+    )
+
+
+async def follow_redirects(
+    send: Send, client: httpx.AsyncClient, request: httpx.Request, response: httpx.Response
+) -> httpx.Response:
+    """Follow from an answer to the last one, its body unread, its `history` set.
+
+    Args:
+        send: Sends one request, follows nothing, applies no authentication.
+        client: Knows cookies and `max_redirects`.
+        request: The one that was answered.
+        response: Its answer, unread.
+
+    Raises:
+        httpx.TooManyRedirects: More than the client's `max_redirects`.
+    """
+    history: list[httpx.Response] = []
+    while leads_elsewhere(response):
+        try:
+            if len(history) >= client.max_redirects:
+                raise too_many_redirects(request, client.max_redirects)
+            await response.aread()
+            request = redirected_request(request, response, client.cookies)
+        except BaseException:
+            await response.aclose()
+            raise
+        history.append(response)
+        response = await send(request)
+        response.history = list(history)
+    return response
+
+
 def redirected_request(
     request: httpx.Request, response: httpx.Response, cookies: httpx.Cookies
 ) -> httpx.Request:
@@ -43,7 +95,8 @@ def redirected_request(
         httpx.UnsupportedProtocol: It leads away from HTTP.
         httpx.LocalProtocolError: The body should be sent again and cannot be.
     """
-    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in _raw(request)]
+    raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
+    headers = [(name, value) for name, value in raw if name.lower() != "cookie"]
     try:
         following = next_request(
             request.method,
@@ -54,27 +107,30 @@ def redirected_request(
         )
     except BadRedirect as error:
         raise redirect_error(error, request) from None
-    sent = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in following.headers]
+    sent = following.headers
     content: Any = None
     if following.keeps_body:
         content, length = _body_again(request)
         if length is not None:
-            sent.append((b"Content-Length", length))
+            sent.append(("Content-Length", length))
+    cookie = cookie_header_after(
+        request.headers.get("cookie"),
+        cookies.jar,
+        following.url,
+        same_origin=following.same_origin,
+    )
+    if cookie is not None:
+        sent.append(("Cookie", cookie))
     return httpx.Request(
         following.method,
         following.url,
-        headers=sent,
-        cookies=httpx.Cookies(cookies),
+        headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent],
         content=content,
         extensions=request.extensions,
     )
 
 
-def _raw(request: httpx.Request) -> list[tuple[bytes, bytes]]:
-    return [(name, value) for name, value in request.headers.raw if name.lower() != b"cookie"]
-
-
-def _body_again(request: httpx.Request) -> tuple[Any, bytes | None]:
+def _body_again(request: httpx.Request) -> tuple[Any, str | None]:
     """Return the body to send once more, and its length where that cannot be seen from it."""
     try:
         return request.content or None, None
@@ -87,5 +143,4 @@ def _body_again(request: httpx.Request) -> tuple[Any, bytes | None]:
             "be read again: pass the body as bytes, or request the final URL",
             request=request,
         )
-    length = request.headers.get("content-length")
-    return stream, None if length is None else length.encode("ascii")
+    return stream, request.headers.get("content-length")

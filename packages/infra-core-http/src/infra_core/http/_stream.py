@@ -1,17 +1,18 @@
 """One request whose body is read as it comes, byte for byte as the wire carries it."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, cast
 
 import httpx
 
-from ._async_client import AsyncHttpClient, LoopClient, get_shared_http_client
+from ._async_client import AsyncHttpClient, get_shared_http_client, manager_of
+from ._direct import send_direct
 from ._headers import check_method, checked_headers
-from ._response.redirect import REDIRECT_STATUSES
-from ._transport_httpx import as_httpx_response
-from .engine._session import EngineResponse, timeouts_of
-from .engine._target import Target, target_of
+from ._transport_httpx import SafeClient
+from .engine._session import EngineResponse
+from .engine._target import target_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -64,7 +65,8 @@ async def open_stream(
     *,
     headers: Mapping[str, str] | None = None,
     timeout: float | httpx.Timeout | None = 30.0,
-    client: AsyncHttpClient | None = None,
+    client: AsyncHttpClient | SafeClient | None = None,
+    cookies: CookieJar | None = None,
 ) -> "AsyncGenerator[StreamedResponse, None]":
     """Send one request, follow redirects, give out the answer whatever its status; no retries.
 
@@ -74,6 +76,8 @@ async def open_stream(
         headers: Win over those of the client.
         timeout: For each step, as in `httpx.Timeout`.
         client: The shared one when None.
+        cookies: A jar to take cookies from and to keep them in. Without one those of the client
+            count, and without a client they are kept within one chain of redirects only.
 
     Raises:
         httpx.TransportError: As httpx would raise it.
@@ -81,60 +85,26 @@ async def open_stream(
         InvalidRequestError: A malformed header or method.
     """
     method, sent = check_method(method), checked_headers(headers)
-    here = await (client or get_shared_http_client())._here()
+    here = await manager_of(client or get_shared_http_client())._here()
+    jar = cookies if cookies is not None or client is None else here.jar
     target = target_of(url)
-    if here.gate is None:
-        source, final = await _open(here, method, target, sent, timeout)
-        async with _closing(source):
-            yield StreamedResponse(source, final)
-    else:
-        async with here.gate.slot(target.origin):
-            source, final = await _open(here, method, target, sent, timeout)
-            async with _closing(source):
-                yield StreamedResponse(source, final)
-
-
-async def _open(
-    here: LoopClient,
-    method: str,
-    target: Target,
-    headers: Mapping[str, str],
-    timeout: float | httpx.Timeout | None,
-) -> "tuple[EngineResponse | httpx.Response, str]":
-    engine = here.direct_engine()
-    if engine is None:
-        response = await _send(here, method, target, headers, timeout)
-        return response, str(response.url)
-    merged = here.headers_with(headers, target)
-    answer = await engine.send(
-        method, target, headers=merged, timeout=timeouts_of(timeout), buffer=_BUFFER
-    )
-    if "Set-Cookie" in answer.headers:
-        here.keep_cookies(method, target, answer)
-    if answer.status not in REDIRECT_STATUSES or not here.client.follow_redirects:
-        return answer, str(target.url)
-    request = here.client.build_request(method, target.url, headers=dict(headers), timeout=timeout)
-    response = await here.client.follow(request, as_httpx_response(answer, request))
-    return response, str(response.url)
-
-
-async def _send(
-    here: LoopClient,
-    method: str,
-    target: Target,
-    headers: Mapping[str, str],
-    timeout: float | httpx.Timeout | None,
-) -> httpx.Response:
-    request = here.client.build_request(method, target.url, headers=dict(headers), timeout=timeout)
-    return await here.client.send(request, stream=True)
-
-
-@asynccontextmanager
-async def _closing(source: "EngineResponse | httpx.Response") -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        if isinstance(source, EngineResponse):
-            source.close()
+    async with AsyncExitStack() as stack:
+        if here.gate is not None:
+            await stack.enter_async_context(here.gate.slot(target.origin))
+        timeouts = here.timeout_of(timeout)
+        engine = here.direct_engine()
+        if engine is not None:
+            merged = here.headers_with(sent, target)
+            done = await send_direct(
+                here, engine, method, target, merged, timeouts, jar=jar, buffer=_BUFFER
+            )
+            answer = done[-1].answer
+            stack.callback(answer.close)
+            yield StreamedResponse(answer, str(done[-1].target.url))
         else:
-            await source.aclose()
+            request = here.client.build_request(
+                method, target.url, headers=sent, timeout=timeouts.as_httpx()
+            )
+            response = await here.client.send(request, stream=True)
+            stack.push_async_callback(response.aclose)
+            yield StreamedResponse(response, str(response.url))

@@ -1,26 +1,31 @@
 """The fast transport below httpx's own client, and a client that follows redirects safely."""
 
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterable, Callable
+from http.cookiejar import CookieJar
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
+from ._async_response import ours, response_of
+from ._cookies import BoundedCookieJar, trimmed
 from ._errors import InvalidRequestError
 from ._headers import checked_headers
 from ._intercept import interceptor
-from ._redirects import leads_elsewhere, redirected_request
-from .engine._session import Engine, EngineResponse, Timeouts
-from .engine._target import origin_of, target_of
+from ._redirects import follow_redirects, leads_elsewhere
+from .engine._session import Engine, Timeouts
+from .engine._target import target_of
 from .engine.network_settings import NetworkSettings
+
+if TYPE_CHECKING:
+    from ._async_client import AsyncHttpClient
 
 __all__ = [
     "FastTransport",
     "SafeClient",
-    "as_httpx_response",
-    "extensions_of",
-    "follow_redirects",
+    "bounded",
     "note_plain",
+    "with_query",
 ]
 
 _logger = logging.getLogger("infra_core.http_async")
@@ -36,41 +41,6 @@ def note_plain(reason: str) -> None:
             reason,
             extra={"reason": reason},
         )
-
-
-class _BodyStream(httpx.AsyncByteStream):
-    """The body of an answer as httpx reads it."""
-
-    def __init__(self, response: EngineResponse) -> None:
-        self._response = response
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self._response.aiter_raw()
-
-    async def aclose(self) -> None:
-        self._response.close()
-
-
-def as_httpx_response(
-    response: EngineResponse, request: httpx.Request | None = None, default_encoding: Any = "utf-8"
-) -> httpx.Response:
-    """Return an answer as httpx knows it, its body unread."""
-    return httpx.Response(
-        response.status,
-        headers=response.raw_headers,
-        stream=_BodyStream(response),
-        extensions=extensions_of(response),
-        request=request,
-        default_encoding=default_encoding,
-    )
-
-
-def extensions_of(response: EngineResponse) -> dict[str, object]:
-    """Return what `httpx.Response.extensions` has: version and reason as they came."""
-    return {
-        "http_version": response.http_version.encode("ascii"),
-        "reason_phrase": response.reason.encode("ascii", "replace"),
-    }
 
 
 class FastTransport(httpx.AsyncBaseTransport):
@@ -103,7 +73,7 @@ class FastTransport(httpx.AsyncBaseTransport):
             timeout=timeouts,
             body=_body_of(request),
         )
-        return as_httpx_response(response)
+        return response_of(response)
 
     async def aclose(self) -> None:
         await self.engine.aclose()
@@ -145,6 +115,8 @@ def _body_of(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
         return request.content or None
     except httpx.RequestNotRead:
         stream = request.stream
+        if isinstance(stream, httpx.ByteStream):
+            return b"".join(stream) or None
         if not isinstance(stream, httpx.AsyncByteStream):
             raise InvalidRequestError(
                 "the body of an asynchronous request cannot be a file or a plain iterator: pass "
@@ -153,52 +125,60 @@ def _body_of(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
         return stream
 
 
-Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
-
-
-async def follow_redirects(
-    send: Send, client: httpx.AsyncClient, request: httpx.Request, response: httpx.Response
-) -> httpx.Response:
-    """Follow from a redirect to the last answer, its body unread, its `history` set.
-
-    Args:
-        send: Sends one request, follows nothing, applies no authentication.
-        client: Knows cookies and `max_redirects`.
-        request: The one that was answered.
-        response: Its answer, unread.
-
-    Raises:
-        httpx.TooManyRedirects: More than the client's `max_redirects`.
-    """
-    history: list[httpx.Response] = []
-    while leads_elsewhere(response):
-        if len(history) >= client.max_redirects:
-            await response.aclose()
-            raise httpx.TooManyRedirects(
-                f"more than {client.max_redirects} redirects, the last from "
-                f"{origin_of(request.url)[1]}: they lead in a circle, or max_redirects is too low",
-                request=request,
-            )
-        try:
-            await response.aread()
-            request = redirected_request(request, response, client.cookies)
-        except BaseException:
-            await response.aclose()
-            raise
-        history.append(response)
-        response = await send(request)
-        response.history = list(history)
-    return response
-
-
 class SafeClient(httpx.AsyncClient):
-    """An `httpx.AsyncClient` whose redirects carry no credentials to another origin.
+    """An `httpx.AsyncClient` with the redirects, cookies, texts and queries of this package.
 
     Attributes:
         network: Has the logins of netrc.
     """
 
     network = NetworkSettings()
+    manager: "Callable[[], AsyncHttpClient | None]" = staticmethod(lambda: None)
+    """Returns the `AsyncHttpClient` that made this client, while there is one."""
+
+    async def get_client(self) -> httpx.AsyncClient:
+        """Return the client in use: `async with AsyncHttpClient()` gives out one with all names."""
+        manager = self.manager()
+        return self if manager is None else await manager.get_client()
+
+    async def close(self) -> None:
+        """Close the connections; the next call with `client=` opens new ones."""
+        manager = self.manager()
+        await (self.aclose() if manager is None else manager.close())
+
+    async def reconfigure(self, **settings: Any) -> None:
+        """Replace all settings, as `AsyncHttpClient.reconfigure` does."""
+        manager = self.manager()
+        if manager is not None:
+            await manager.reconfigure(**settings)
+
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """The cookies of this client, bounded as in browsers."""
+        return super().cookies
+
+    @cookies.setter
+    def cookies(self, cookies: Any) -> None:
+        httpx.AsyncClient.cookies.__set__(self, bounded(cookies))  # type: ignore[attr-defined]
+
+    def build_request(
+        self, method: str, url: Any, *, params: Any = None, **options: Any
+    ) -> httpx.Request:
+        """Build a request as `httpx.AsyncClient.build_request` does; `params` adds to the query."""
+        request = super().build_request(method, url, **options)
+        more = self.params.merge(params or {})
+        if more:
+            own = request.url.copy_with(query=httpx.URL(url).query or None)
+            request.url = with_query(own, more)
+        cookie = request.headers.get("cookie")
+        by_hand = "cookie" in self.headers or "cookie" in httpx.Headers(options.get("headers"))
+        if cookie is not None and not by_hand:
+            kept = trimmed(self.cookies.jar, cookie)
+            if kept is None:
+                del request.headers["cookie"]
+            elif kept != cookie:
+                request.headers["cookie"] = kept
+        return request
 
     async def send(
         self,
@@ -219,8 +199,9 @@ class SafeClient(httpx.AsyncClient):
         if auth is httpx.USE_CLIENT_DEFAULT and self.auth is None:
             self._log_in(request)
         response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
+        response = ours(response)
         if follow and leads_elsewhere(response):
-            response = await self.follow(response.request, response)
+            response = await _follow(self._send_hop, self, response.request, response)
         if not stream:
             try:
                 await response.aread()
@@ -228,10 +209,6 @@ class SafeClient(httpx.AsyncClient):
                 await response.aclose()
                 raise
         return response
-
-    async def follow(self, request: httpx.Request, response: httpx.Response) -> httpx.Response:
-        """Follow from an answer that is a redirect to the last one, its body unread."""
-        return await _follow(self._send_hop, self, request, response)
 
     def _log_in(self, request: httpx.Request) -> None:
         """Add the login of netrc to a request that brings no credentials of its own."""
@@ -244,7 +221,20 @@ class SafeClient(httpx.AsyncClient):
 
     async def _send_hop(self, request: httpx.Request) -> httpx.Response:
         self._log_in(request)
-        return await super().send(request, stream=True, auth=None, follow_redirects=False)
+        return ours(await super().send(request, stream=True, auth=None, follow_redirects=False))
 
 
 _follow = follow_redirects  # the method above has a parameter of that name
+
+
+def bounded(cookies: Any) -> Any:
+    """Return cookies in a jar with bounds; a jar that the caller made stays the caller's."""
+    if isinstance(cookies, CookieJar):
+        return cookies
+    return BoundedCookieJar(httpx.Cookies(cookies).jar)
+
+
+def with_query(url: httpx.URL, params: Any) -> httpx.URL:
+    """Return a URL with parameters added to its query, which stays as it is."""
+    more = str(httpx.QueryParams(params)).encode("ascii")
+    return url.copy_with(query=b"&".join(part for part in (url.query, more) if part) or None)

@@ -1,39 +1,54 @@
-"""Connections that end with their client: none says goodbye on a loop that is gone."""
+"""Connections that are used again only while they are in step, and that end with their client."""
 
 import asyncio
-from collections import deque
-from collections.abc import Mapping
+from functools import partial
 from typing import Any
-from weakref import WeakSet
 
 import aiohttp
 
-__all__ = ["Connector"]
+from . import _private_names as private
+from ._protocol import Protocol, has_unread_bytes
+
+__all__ = ["ConnectionCare", "Connector"]
 
 
-class Connector(aiohttp.TCPConnector):
-    """Knows of the TLS connections that aiohttp has closed and that are not closed yet.
+class ConnectionCare(aiohttp.BaseConnector):
+    """What every connector of the engine does beyond aiohttp's own.
 
-    TLS ends with a message each way. A connection that is not kept (its body was left unread, the
-    server asked to close it) waits for the peer's while nobody owns it any more: when the loop
-    ends first, its socket is left to the garbage collector. The names that begin with an
-    underscore are aiohttp's; should a release rename them, connections end as aiohttp ends them.
+    A connection whose last answer left something behind (bytes after it, a body not read, a
+    request not sent to its end) is ended at once: asking for a clean end would wait for a peer
+    that nobody listens to any more. One that waits is looked at again before it is used.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._leaving: WeakSet[asyncio.Transport] = WeakSet()
+        private.use_protocol(self, partial(Protocol, loop=asyncio.get_running_loop()))
+
+    async def _get(self, key: Any, traces: Any) -> Any:
+        while True:
+            connection = await super()._get(key, traces)
+            if connection is None:
+                return None
+            protocol: Any = connection.protocol
+            transport = connection.transport
+            if not protocol.should_close and not has_unread_bytes(transport):
+                return connection
+            connection.close()
 
     def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
         transport = protocol.transport
-        if key.is_ssl and transport is not None and (should_close or protocol.should_close):
-            self._leaving.add(transport)
+        if transport is not None and (
+            should_close or protocol.should_close or transport.get_write_buffer_size()
+        ):
+            transport.abort()
+            should_close = True
         super()._release(key, protocol, should_close=should_close)
 
     def transports(self) -> list[asyncio.Transport]:
-        """All that are open: idle, in use and leaving."""
-        kept: Mapping[object, deque[Any]] = getattr(self, "_conns", {})
-        idle = [entry[0] for entries in kept.values() for entry in entries]
-        protocols = [*idle, *getattr(self, "_acquired", ())]
-        found = [protocol.transport for protocol in protocols if protocol.transport is not None]
-        return [*found, *self._leaving]
+        """All connections that are open, idle and in use."""
+        found = [protocol.transport for protocol in private.protocols_of(self)]
+        return [transport for transport in found if transport is not None]
+
+
+class Connector(ConnectionCare, aiohttp.TCPConnector):
+    """Direct connections, and those to HTTP proxies."""

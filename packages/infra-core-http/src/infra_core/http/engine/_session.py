@@ -62,6 +62,10 @@ class Timeouts(NamedTuple):
     write: float | None
     pool: float | None
 
+    def as_httpx(self) -> httpx.Timeout:
+        """Return them as httpx takes them."""
+        return httpx.Timeout(**self._asdict())
+
 
 def timeouts_of(timeout: "float | httpx.Timeout | Timeouts | None") -> Timeouts:
     """Return the four timeouts for what callers pass."""
@@ -123,6 +127,16 @@ class EngineResponse:
         return list(self._response.raw_headers)
 
     @property
+    def location(self) -> bytes | None:
+        """The first `Location` header, byte for byte; None without one."""
+        if "Location" not in self.headers:
+            return None
+        for name, value in self._response.raw_headers:
+            if name.lower() == b"location":
+                return value
+        return None
+
+    @property
     def http_version(self) -> str:
         """The version of the answer, as in `HTTP/1.1`."""
         version = self._response.version
@@ -165,6 +179,22 @@ class EngineResponse:
             raise failure from failure.__cause__
         finally:
             self.close()
+
+    async def drain(self, limit: int) -> bytes:
+        """Read a body that nobody wants, so that its connection can be used again, and close.
+
+        Args:
+            limit: Bytes to read at most; a longer body ends the connection instead.
+        """
+        parts: list[bytes] = []
+        left = limit
+        async for chunk in self.aiter_raw():
+            left -= len(chunk)
+            if left < 0:
+                break
+            parts.append(chunk)
+        self.close()
+        return b"".join(parts) if left >= 0 else b""
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, close it otherwise."""

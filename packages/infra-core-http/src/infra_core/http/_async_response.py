@@ -1,0 +1,167 @@
+"""`httpx.Response` as this package hands it out: decoded and read by one set of rules."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+
+from infra_core.runtime import parse_retry_after, sanitize_url
+
+from ._async_errors import HTTPStatusError
+from ._response.body import BodyReader, length_of
+from ._response.decode import DamagedBody
+from ._response.status import clean_reason, is_success, status_text
+from ._response.text import DefaultEncoding, encoding_of
+from .engine._session import EngineResponse
+
+__all__ = ["Response", "check_status", "ours", "response_of"]
+
+
+class Response(httpx.Response):
+    """An answer whose content coding, size limit and text are those of `infra_core.http`."""
+
+    max_bytes: int | None = None
+    _named: str | None = None
+
+    async def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        """Yield the decoded body.
+
+        Raises:
+            httpx.DecodingError: It is damaged, cut, or in a coding that cannot be undone here.
+            ResponseTooLarge: It is above `max_bytes`.
+        """
+        if hasattr(self, "_content"):  # read before, or made by a mock
+            async for piece in super().aiter_bytes(chunk_size):
+                yield piece
+            return
+        reader = self._reader()
+        held = bytearray()
+        try:
+            async for raw in self.aiter_raw():
+                for piece in reader.feed(raw):
+                    if chunk_size is None:
+                        yield piece
+                        continue
+                    held += piece
+                    while len(held) >= chunk_size:
+                        yield bytes(held[:chunk_size])
+                        del held[:chunk_size]
+            reader.finish()
+        except DamagedBody as error:
+            raise decoding_error(self.request, error) from error
+        if held:
+            yield bytes(held)
+
+    async def aread_or_nothing(self) -> None:
+        """Read the body of a redirect, which nobody asked for: a damaged one counts as empty."""
+        try:
+            await self.aread()
+        except httpx.DecodingError:
+            self.stream = httpx.ByteStream(b"")
+            self._content = b""
+
+    def _reader(self) -> BodyReader:
+        headers = self.headers
+        coded = headers.get_list("content-encoding") if "content-encoding" in headers else ()
+        reader = BodyReader(str(self.url), coded, self.max_bytes)
+        if self.max_bytes is not None and self.request.method != "HEAD":
+            reader.check_length(length_of(headers.get_list("content-length")))
+        return reader
+
+    @property
+    def encoding(self) -> str | None:
+        """The encoding of the text; see `infra_core.http._response.text` for the order."""
+        if self._named is not None:
+            return self._named
+        default: DefaultEncoding = self.default_encoding
+        read = getattr(self, "_content", b"")
+        return encoding_of(
+            read, self.headers.get("content-type"), None if default == "utf-8" else default
+        )
+
+    @encoding.setter
+    def encoding(self, value: str) -> None:
+        httpx.Response.encoding.__set__(self, value)  # type: ignore[attr-defined]
+        self._named = value
+
+
+def decoding_error(request: httpx.Request, error: DamagedBody) -> httpx.DecodingError:
+    """Return the error of httpx for a body that cannot be decoded."""
+    return httpx.DecodingError(
+        f"the body of {sanitize_url(str(request.url))} cannot be decoded ({error}): tell its "
+        "owner, or read it undecoded with stream_async() and aiter_raw()",
+        request=request,
+    )
+
+
+class _BodyStream(httpx.AsyncByteStream):
+    """The body of an answer as httpx reads it."""
+
+    def __init__(self, response: EngineResponse) -> None:
+        self._response = response
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._response.aiter_raw()
+
+    async def aclose(self) -> None:
+        self._response.close()
+
+
+def response_of(
+    answer: EngineResponse,
+    request: httpx.Request | None = None,
+    *,
+    body: bytes | None = None,
+    default_encoding: Any = "utf-8",
+) -> Response:
+    """Return an answer of the engine as httpx knows it.
+
+    Args:
+        answer: Of the engine.
+        request: The one that was answered.
+        body: What was read of it already, still encoded; None to read it from the connection.
+        default_encoding: Of text that does not name its own.
+    """
+    return Response(
+        answer.status,
+        headers=answer.raw_headers,
+        stream=_BodyStream(answer) if body is None else _ReadBody(body),
+        extensions={
+            "http_version": answer.http_version.encode("ascii"),
+            "reason_phrase": clean_reason(answer.status, answer.reason).encode("ascii", "replace"),
+        },
+        request=request,
+        default_encoding=default_encoding,
+    )
+
+
+class _ReadBody(httpx.AsyncByteStream):
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
+def ours(response: httpx.Response) -> httpx.Response:
+    """Let an answer of plain httpx be decoded and read like all others; a mock stays a mock."""
+    if type(response) is httpx.Response:
+        response.__class__ = Response
+    return response
+
+
+def check_status(response: httpx.Response) -> None:
+    """Raise the error for an answer that is no success, its `retry_after` set.
+
+    Raises:
+        httpx.HTTPStatusError: Any status but 2xx.
+    """
+    status = response.status_code
+    if is_success(status):
+        return
+    request = response.request
+    reason = response.extensions.get("reason_phrase")
+    text = status_text(request.method, str(request.url), status, reason, response.headers)
+    error = HTTPStatusError(text, request=request, response=response)
+    error.retry_after = parse_retry_after(response.headers)
+    raise error

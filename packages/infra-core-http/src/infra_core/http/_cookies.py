@@ -1,0 +1,153 @@
+"""A cookie jar with bounds, and the Cookie header of a request.
+
+A crawl of one site may be handed a new cookie with every page. Browsers bound what they keep
+(RFC 6265, section 6.1) and let the oldest of a host go; so does this jar. A header that grew above
+what servers take would be answered 400 for ever.
+"""
+
+import re
+from collections.abc import Iterable
+from http.cookiejar import Cookie, CookieJar
+from typing import Any
+from urllib.request import Request
+
+import httpx
+
+__all__ = ["BoundedCookieJar", "cookie_header", "cookie_header_after", "keep_cookies", "trimmed"]
+
+PER_DOMAIN = 50
+IN_ALL = 3000
+MAX_HEADER = 4095
+"""Bytes of the Cookie header of one request: below the 4 KiB that browsers and servers keep."""
+
+_Key = tuple[str, str, str]
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+class BoundedCookieJar(CookieJar):
+    """A cookie jar that keeps the newest `PER_DOMAIN` cookies of a domain, and `IN_ALL`."""
+
+    def __init__(self, cookies: Iterable[Cookie] = ()) -> None:
+        super().__init__()
+        self._ages: dict[_Key, None] = {}
+        self._domains: dict[str, dict[_Key, None]] = {}
+        for cookie in cookies:
+            self.set_cookie(cookie)
+
+    def set_cookie(self, cookie: Cookie) -> None:
+        """Keep a cookie; the oldest one goes where there are too many."""
+        if len(cookie.name) + len(cookie.value or "") > MAX_HEADER:
+            return  # no browser keeps it (RFC 6265bis, section 5.6), and no header has room for it
+        super().set_cookie(cookie)
+        key = cookie.domain, cookie.path, cookie.name
+        of_domain = self._domains.setdefault(cookie.domain, {})
+        for order in (of_domain, self._ages):
+            order.pop(key, None)
+            order[key] = None
+        if len(of_domain) > PER_DOMAIN:
+            self.clear(*next(iter(of_domain)))
+        elif len(self._ages) > IN_ALL:
+            self.clear_expired_cookies()
+            if len(self._ages) > IN_ALL:
+                self.clear(*next(iter(self._ages)))
+
+    def clear(
+        self, domain: str | None = None, path: str | None = None, name: str | None = None
+    ) -> None:
+        """Forget all cookies, or those of a domain, of a path of it, or one."""
+        super().clear(domain, path, name)
+        given = tuple(part for part in (domain, path, name) if part is not None)
+        for key in list(self._domains.get(domain or "", self._ages)):
+            if key[: len(given)] == given:
+                self._ages.pop(key, None)
+                of_domain = self._domains.get(key[0], {})
+                of_domain.pop(key, None)
+                if not of_domain:
+                    self._domains.pop(key[0], None)
+
+    def may_have(self, host: str) -> bool:
+        """Whether there may be cookies for a host; costs next to nothing when there are none."""
+        domains = self._domains
+        if not domains:
+            return False
+        host = host if "." in host or ":" in host else f"{host}.local"  # as CookieJar names it
+        if "" in domains or host in domains or f".{host}" in domains:
+            return True
+        at = host.find(".")
+        while at >= 0:
+            if host[at:] in domains:
+                return True
+            at = host.find(".", at + 1)
+        return False
+
+    def age_of(self, names: Iterable[str]) -> dict[str, int]:
+        """Return when cookies of these names were set last: higher is newer."""
+        wanted = set(names)
+        return {key[2]: age for age, key in enumerate(self._ages) if key[2] in wanted}
+
+
+def cookie_header(jar: CookieJar, url: httpx.URL) -> str | None:
+    """Return the Cookie header for a URL; None when the jar has nothing for it."""
+    if isinstance(jar, BoundedCookieJar) and not jar.may_have(url.host):
+        return None
+    request = Request(str(url))  # noqa: S310 - only asked what belongs to it
+    jar.add_cookie_header(request)
+    header = request.get_header("Cookie")
+    return None if header is None else trimmed(jar, header)
+
+
+def trimmed(jar: CookieJar, header: str) -> str | None:
+    """Return a header without its oldest cookies, where it is too long, and without unsendable."""
+    if len(header) <= MAX_HEADER and not _CONTROL.search(header):
+        return header
+    pairs = [pair for pair in header.split("; ") if not _CONTROL.search(pair)]
+    ages = jar.age_of(map(_name_of, pairs)) if isinstance(jar, BoundedCookieJar) else {}
+    room, kept = MAX_HEADER, set[str]()
+    for pair in sorted(pairs, key=lambda pair: -ages.get(_name_of(pair), 0)):
+        room -= len(pair.encode()) + 2
+        if room < 0:
+            break
+        kept.add(pair)
+    return "; ".join(pair for pair in pairs if pair in kept) or None
+
+
+def _name_of(pair: str) -> str:
+    return pair.partition("=")[0]
+
+
+def cookie_header_after(
+    previous: str | None, jar: CookieJar, url: httpx.URL, *, same_origin: bool
+) -> str | None:
+    """Return the Cookie header after a redirect.
+
+    That of the jar; and within one origin what the caller gave by hand, which the jar knows
+    nothing of.
+
+    Args:
+        previous: The header of the answered request.
+        jar: Knows what belongs to the new URL.
+        url: The new URL.
+        same_origin: Whether scheme, host and port stayed the same.
+    """
+    stored = cookie_header(jar, url)
+    if previous is None or not same_origin:
+        return stored
+    known = {cookie.name for cookie in jar}
+    given = [pair for pair in previous.split("; ") if _name_of(pair) not in known]
+    return "; ".join([*given, *([stored] if stored else [])]) or None
+
+
+def keep_cookies(jar: CookieJar, request: httpx.Request, status: int, headers: Any) -> None:
+    """Put the cookies of an answer into a jar.
+
+    Args:
+        jar: Where to.
+        request: The one that was answered.
+        status: Of the answer.
+        headers: Its raw headers.
+    """
+    kept = [(name, value) for name, value in headers if name.lower() in _OF_COOKIES]
+    httpx.Cookies(jar).extract_cookies(httpx.Response(status, headers=kept, request=request))
+
+
+_OF_COOKIES = (b"set-cookie", b"set-cookie2")

@@ -1,0 +1,104 @@
+"""A connection that takes the answers curl takes, and knows whether it is in step."""
+
+import select
+from typing import Any
+
+from aiohttp.client_proto import ResponseHandler
+
+from ._framing import after_interim, mended
+
+__all__ = ["Protocol", "has_unread_bytes"]
+
+# Above this a head is not waited for any more; the session refuses far smaller ones.
+_MAX_HEAD = 1 << 20
+_BEGINNING = b"HTTP/1."
+
+
+class Protocol(ResponseHandler):
+    """aiohttp's connection with a parser that mends what `_framing` can mend."""
+
+    def set_response_params(self, **params: Any) -> None:
+        """Prepare for the answer to a request that is about to be sent."""
+        super().set_response_params(**params)
+        parser: Any = _MendingParser(self, self._parser, params)
+        self._parser = parser
+
+    def fresh_parser(self, params: dict[str, Any]) -> Any:
+        """Return a parser that has read nothing."""
+        kept = self._parser
+        super().set_response_params(**params)
+        fresh, self._parser = self._parser, kept
+        return fresh
+
+
+class _MendingParser:
+    """Stands before aiohttp's parser until the head of an answer is here."""
+
+    def __init__(self, protocol: Protocol, parser: Any, params: dict[str, Any]) -> None:
+        self._protocol = protocol
+        self._true = parser
+        self._params = params
+        self._seen: list[bytes] | None = []
+        self._error: Exception | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._true, name)
+
+    def feed_data(self, data: bytes) -> Any:
+        seen = self._seen
+        if seen is None:  # the answer is here, its body is coming
+            return self._true.feed_data(data)
+        seen.append(data)
+        if self._error is None:
+            try:
+                fed = self._true.feed_data(data)
+            except Exception as error:  # noqa: BLE001 - whatever it refuses is looked at again
+                self._error = error
+            else:
+                if fed[0]:
+                    self._note(fed[0])
+                return fed
+        return self._mend(self._error)
+
+    def _note(self, messages: Any) -> None:
+        """Stop looking once the answer is here; interim answers (1xx) are none."""
+        code = messages[-1][0].code
+        if code >= 200 or code == 101:
+            self._seen = None
+        else:
+            self._seen = [after_interim(b"".join(self._seen or ()))]
+
+    def _mend(self, error: Exception) -> Any:
+        data = b"".join(self._seen or ())
+        better = mended(data, head_only=bool(self._params.get("skip_payload")))
+        if better is None:
+            if len(data) > _MAX_HEAD or not _BEGINNING.startswith(data[: len(_BEGINNING)]):
+                raise error
+            return (), False, b""
+        if better.data == data:
+            raise error
+        self._true = self._protocol.fresh_parser(self._params)
+        self._seen = None
+        if not better.clean:
+            self._protocol.force_close()
+        return self._true.feed_data(better.data)
+
+
+def has_unread_bytes(transport: Any) -> bool:
+    """Whether the system holds bytes of a connection that nobody has read.
+
+    On an idle connection that is an answer nobody asked for, or its end: either way the
+    connection cannot be used again.
+    """
+    socket = transport.get_extra_info("socket")
+    if socket is None:
+        return False
+    try:
+        number = socket.fileno()
+        if hasattr(select, "poll"):
+            poll = select.poll()
+            poll.register(number, select.POLLIN)
+            return bool(poll.poll(0))
+        return bool(select.select([number], [], [], 0)[0])
+    except (OSError, ValueError):
+        return True
