@@ -309,7 +309,10 @@ async def test_a_client_of_ones_own(origin: FaultyOrigin, tmp_path: Path) -> Non
         assert request.headers["Accept-Encoding"] == "identity"
     assert [r.headers["User-Agent"] for r in origin.requests] == ["crawler"] * 3 + ["other"]
     with pytest.raises(ValueError, match="AsyncHttpClient"):
-        AssetDownloadClient(client=httpx.AsyncClient())  # type: ignore[arg-type]
+        AssetDownloadClient(client=httpx.Client())  # type: ignore[arg-type]
+    async with httpx.AsyncClient(headers={"X-Mine": "2"}) as plain:
+        await AssetDownloadClient(client=plain).download(origin.url("/f"), tmp_path / "j")
+    assert origin.requests[-1].headers["X-Mine"] == "2"
 
 
 async def test_a_subclass_written_for_0_7_still_works(origin: FaultyOrigin, tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ import httpx
 
 from infra_core.runtime import clock, retry_async
 
-from ._async_client import AsyncHttpClient, get_shared_http_client, manager_of
+from ._async_client import AnyClient, AsyncHttpClient, get_shared_http_client, manager_of
 from ._async_errors import AsyncDeadlineExceeded, fit_to_travel
-from ._attempts import Call, foreign_headers, request_of, send_through
+from ._attempts import Call, foreign_client, foreign_headers, request_of, send_through
 from ._call import OnRetry
 from ._checks import DEFAULT_TIMEOUT, check_async_client, check_call, check_timeout
 from ._headers import check_method, checked_headers
@@ -61,7 +61,7 @@ async def request_async(
     backoff: float = 1.0,
     max_backoff: float = 60.0,
     retry_statuses: Iterable[int] | None = None,
-    client: AsyncHttpClient | httpx.AsyncClient | None = None,
+    client: AnyClient | None = None,
     idempotent: bool | None = None,
     deadline: float | None = None,
     max_bytes: int | None = None,
@@ -141,7 +141,7 @@ async def fetch_async(
     backoff: float = 1.0,
     max_backoff: float = 60.0,
     retry_statuses: Iterable[int] | None = None,
-    client: AsyncHttpClient | httpx.AsyncClient | None = None,
+    client: AnyClient | None = None,
     deadline: float | None = None,
     max_bytes: int | None = None,
     on_retry: OnRetry | None = None,
@@ -186,7 +186,7 @@ async def stream_async(
     data: Any = None,
     content: Any = None,
     timeout: float | httpx.Timeout | None = DEFAULT_TIMEOUT,
-    client: AsyncHttpClient | httpx.AsyncClient | None = None,
+    client: AnyClient | None = None,
 ) -> AsyncIterator[httpx.Response]:
     """Send a request once and give out the answer, whatever its status, its body unread.
 
@@ -223,14 +223,11 @@ async def stream_async(
         check_async_client(client)
     holder = manager_of(client or get_shared_http_client())
     here = await holder._here() if isinstance(holder, AsyncHttpClient) else None
-    http = holder if here is None else here.client
+    http: Any
     if here is not None:
-        timeout = here.timeout_of(timeout).as_httpx()
-    elif hasattr(holder, "get_client"):
-        http = await holder.get_client()
-    elif timeout is DEFAULT_TIMEOUT:
-        timeout = http.timeout
-    if here is None:
+        http, timeout = here.client, here.timeout_of(timeout).as_httpx()
+    else:
+        http, timeout = await foreign_client(holder, timeout)
         own = foreign_headers(http, own)
     if not http.base_url.host:
         target_of(url)

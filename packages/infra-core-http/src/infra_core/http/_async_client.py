@@ -31,6 +31,7 @@ from .engine._target import Target
 from .engine._tls import tls_context
 
 __all__ = [
+    "AnyClient",
     "AsyncHttpClient",
     "LoopClient",
     "close_async_http_client",
@@ -304,6 +305,10 @@ class AsyncHttpClient:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+AnyClient = AsyncHttpClient | httpx.AsyncClient
+"""What calls take as `client=`."""
 
 
 def manager_of(client: Any) -> Any:

@@ -10,7 +10,13 @@ import httpx
 
 from infra_core.runtime import RetryDetails
 
-from ._async_client import AsyncHttpClient, LoopClient, get_shared_http_client, manager_of
+from ._async_client import (
+    AnyClient,
+    AsyncHttpClient,
+    LoopClient,
+    get_shared_http_client,
+    manager_of,
+)
 from ._async_errors import AsyncDeadlineExceeded, AsyncOutcomeUnknown
 from ._async_response import Response, check_status, ours
 from ._call import BaseCall
@@ -28,7 +34,7 @@ from .engine._errors import failure_of
 from .engine._session import Engine, Timeouts
 from .engine._target import Target, origin_of, target_of
 
-__all__ = ["Call", "foreign_headers", "request_of", "send_through"]
+__all__ = ["Call", "foreign_client", "foreign_headers", "request_of", "send_through"]
 
 _FIELDS = ("params", "json", "data", "content")
 
@@ -58,7 +64,7 @@ class Call(BaseCall):
         *,
         headers: Mapping[str, str] | None,
         timeout: "float | httpx.Timeout | None",
-        client: AsyncHttpClient | httpx.AsyncClient | None,
+        client: AnyClient | None,
         fields: dict[str, Any] | None = None,
         idempotent: bool | None = None,
         want_text: bool = False,
@@ -142,11 +148,7 @@ class Call(BaseCall):
 
     async def _through_foreign(self, client: Any) -> httpx.Response:
         """Send through a client that somebody else made, or a stand-in for one."""
-        timeout: Any = self._timeout
-        if hasattr(client, "get_client"):
-            client = await client.get_client()
-        elif timeout is DEFAULT_TIMEOUT:
-            timeout = client.timeout
+        client, timeout = await foreign_client(client, self._timeout)
         headers = foreign_headers(client, self.headers)
         return await self._through(client, headers, timeout)
 
@@ -192,6 +194,18 @@ class Call(BaseCall):
     def note_retry(self, details: RetryDetails) -> Any:
         self.sent = False
         return super().note_retry(details)
+
+
+async def foreign_client(client: Any, timeout: Any) -> tuple[Any, Any]:
+    """Return the httpx client to send through, and the timeout of a call.
+
+    Args:
+        client: An `httpx.AsyncClient`, or something with `get_client()`.
+        timeout: Of the call.
+    """
+    if hasattr(client, "get_client"):
+        return await client.get_client(), timeout
+    return client, client.timeout if timeout is DEFAULT_TIMEOUT else timeout
 
 
 def request_of(

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, cast
 
 import httpx
 
-from ._async_client import AsyncHttpClient, get_shared_http_client, manager_of
+from ._async_client import AnyClient, AsyncHttpClient, get_shared_http_client, manager_of
+from ._attempts import foreign_client, foreign_headers, request_of, send_through
 from ._direct import send_direct
 from ._headers import check_method, checked_headers
-from ._transport_httpx import SafeClient
 from .engine._session import EngineResponse
 from .engine._target import target_of
 
@@ -65,7 +65,7 @@ async def open_stream(
     *,
     headers: Mapping[str, str] | None = None,
     timeout: float | httpx.Timeout | None = 30.0,
-    client: AsyncHttpClient | SafeClient | None = None,
+    client: AnyClient | None = None,
     cookies: CookieJar | None = None,
 ) -> "AsyncGenerator[StreamedResponse, None]":
     """Send one request, follow redirects, give out the answer whatever its status; no retries.
@@ -85,7 +85,17 @@ async def open_stream(
         InvalidRequestError: A malformed header or method.
     """
     method, sent = check_method(method), checked_headers(headers)
-    here = await manager_of(client or get_shared_http_client())._here()
+    holder = manager_of(client or get_shared_http_client())
+    if not isinstance(holder, AsyncHttpClient):
+        http, timeout = await foreign_client(holder, timeout)
+        request = request_of(http, method, url, foreign_headers(http, sent), timeout, {})
+        response = await send_through(http, request)
+        try:
+            yield StreamedResponse(response, str(response.url))
+        finally:
+            await response.aclose()
+        return
+    here = await holder._here()
     jar = cookies if cookies is not None or client is None else here.jar
     target = target_of(url)
     async with AsyncExitStack() as stack:

@@ -24,7 +24,7 @@ from ._transfer import transfer
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .._async_client import AsyncHttpClient
+    from .._async_client import AnyClient
     from ._commit import CommitGroup
 
 __all__ = [
@@ -60,9 +60,10 @@ class AssetDownloadClient:
         retry_statuses: Statuses to retry; None for 429, 500, 502, 503, 504; `[]` for none.
         user_agent: The User-Agent header, unless a call brings its own; with `client=` that
             client's.
-        client: Sends the requests, with its headers, auth, cookies, proxies, certificates and
-            limits; it stays open. Without one they go through the shared client of
-            `infra_core.http.aio`, and cookies are kept within one chain of redirects.
+        client: An `AsyncHttpClient` or an `httpx.AsyncClient`. It sends the requests, with its
+            headers, auth, cookies, proxies, certificates and limits, and stays open. Without one
+            they go through the shared client of `infra_core.http.aio`, and cookies are kept within
+            one chain of redirects.
 
     Raises:
         ValueError: A setting that makes no sense.
@@ -84,7 +85,7 @@ class AssetDownloadClient:
         max_backoff: float = 60.0,
         retry_statuses: Iterable[int] | None = None,
         user_agent: str | None = None,
-        client: AsyncHttpClient | None = None,
+        client: AnyClient | None = None,
     ) -> None:
         if client is not None:
             check_async_client(client)

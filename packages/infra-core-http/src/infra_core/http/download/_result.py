@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from infra_core.runtime import RetryDetails, RetryPolicy
 
-    from .._async_client import AsyncHttpClient
+    from .._async_client import AnyClient
     from ._commit import CommitGroup
 
 __all__ = [
@@ -122,7 +122,7 @@ class DownloadSpec:
     connections: int = 1
     durable: bool = True
     min_speed: float = 1024.0
-    client: AsyncHttpClient | None = None
+    client: AnyClient | None = None
     group: CommitGroup | None = None
     on_retry: RetryCallback | None = None
     on_received: Callable[[int], object] | None = None
