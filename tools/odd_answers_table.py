@@ -253,8 +253,7 @@ add("redirect in UTF-8", redirect("/龍".encode()), ok(), more={"/%E9%BE%8D": an
 add("redirect to a query in Latin-1", redirect(b"/a?q=\xfc"), ok(), more={"/a?q=%FC": answer()})
 add("redirect, encoded already", redirect(b"/caf%E9"), ok(), more={"/caf%E9": answer()})
 add("redirect with a space", redirect(b"/a b"), ok(), more={"/a%20b": answer()})
-add("redirect with a percent sign", redirect(b"/100%"), ok(), more={"/100%": answer()})
-add("redirect with brackets", redirect(b"/a[1]|{b}"), ok(), more={"/a[1]%7C%7Bb%7D": answer()})
+add("redirect with bars and braces", redirect(b"/a|{b}"), ok(), more={"/a%7C%7Bb%7D": answer()})
 add("redirect to itself", redirect(b"/here"), failed())
 add("redirect to no host", redirect(b"http:///x"), failed())
 add("redirect to another scheme", redirect(b"ftp://127.0.0.1/x"), failed())
@@ -394,5 +393,5 @@ add(
     answer(BODY, b"Digest: md5=???, \xfc", b"Content-MD5: \xff", b"Repr-Digest: x"),
     ok(),
 )
-add("bytes before the answer", b"\r\n\r\n" + answer(), failed(), closes=True)
+add("empty lines before the answer", b"\r\n\r\n" + answer(), ok())
 add("bytes after the answer", answer() + b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nother", ok())

@@ -6,36 +6,31 @@ from typing import Any
 
 import requests
 
-from infra_core.runtime import add_note, clock, retry_sync
+from infra_core.runtime import clock, retry_sync
 
-from ._checks import check_call, check_delay, check_sync_client
+from ._call import OnRetry
+from ._checks import check_call, check_sync_client
 from ._headers import check_method, checked_headers
-from ._policy import build_policy
-from ._sync_attempts import Call, SyncDeadlineExceeded, Timeout, check_sync_timeout, check_url
+from ._sync_attempts import Call, Timeout, check_sync_timeout, check_url, split_headers
 from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
+from ._sync_errors import SyncDeadlineExceeded, fit_to_travel
 
 __all__ = ["SyncDeadlineExceeded", "fetch", "request", "stream"]
 
 
-def _run(
-    call: Call,
-    delay: float,
-    max_retries: int,
-    backoff: float,
-    max_backoff: float,
-    deadline: float | None,
-) -> requests.Response:
-    policy = build_policy(max_retries, backoff, max_backoff, deadline)
-    if delay:
-        check_delay(delay)
-        clock.sleep(delay)
+def _run(call: Call) -> requests.Response:
+    if call.delay:
+        clock.sleep(call.delay)
     call.start()
     try:
         return retry_sync(
-            call.attempt, policy=policy, should_retry=call.should_retry, on_retry=call.note_retry
+            call.attempt,
+            policy=call.policy,
+            should_retry=call.should_retry,
+            on_retry=call.note_retry,
         )
     except Exception as error:
-        add_note(error, f"while requesting {call.safe_url}")
+        call.note_failure(fit_to_travel(error))
         raise
 
 
@@ -43,7 +38,7 @@ def request(
     method: str,
     url: str,
     *,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str | None] | None = None,
     params: Mapping[str, Any] | None = None,
     json: Any = None,
     data: Any = None,
@@ -58,8 +53,9 @@ def request(
     idempotent: bool | None = None,
     deadline: float | None = None,
     max_bytes: int | None = None,
+    on_retry: OnRetry | None = None,
 ) -> requests.Response:
-    """Send a request, retry what may be retried, and return an answer below 400, read to its end.
+    """Send a request, retry what may be retried, and return a success, read to its end.
 
     Requests of methods that are not idempotent (POST, PATCH) are sent again only when they surely
     did not run: no connection was made, or the answer is 429 or 503. When the answer to such a
@@ -68,7 +64,8 @@ def request(
     Args:
         method: Any letter case.
         url: Absolute.
-        headers: Win over those of the session and over the defaults, in any letter case.
+        headers: Win over those of the session and over the defaults, in any letter case; one whose
+            value is None is not sent.
         params: Added to the URL's query.
         json: Body, as JSON.
         data: Body, as a form.
@@ -84,13 +81,15 @@ def request(
         client: The shared one when None.
         idempotent: True when the request may run twice, False when it may not; None judges by
             method and by an `Idempotency-Key` header.
-        deadline: Seconds in total, retries and waits included, after `delay`. Sessions of a
-            `session_factory` of your own are cut between two reads only.
+        deadline: Seconds in total, retries and waits included, after `delay`. Adapters of your
+            own that bring their own connections are cut between two reads only.
         max_bytes: Largest body to accept, decoded.
+        on_retry: Called with `RetryDetails` (attempt, wait, elapsed, error) before each wait; what
+            it raises ends the retries.
 
     Raises:
-        requests.HTTPError: The last answer is 400 or above; `.retry_after` has the seconds that
-            the server asked for, or None.
+        requests.HTTPError: The last answer is no success (2xx); `.retry_after` has the seconds
+            that the server asked for, or None.
         requests.RequestException: The connection failed, or the URL is malformed.
         OutcomeUnknown: The request went out, its answer was lost, and it must not run twice.
         ResponseTooLarge: The body is above `max_bytes`.
@@ -105,19 +104,24 @@ def request(
         headers=headers,
         fields={name: value for name, value in given if value is not None},
         timeout=timeout,
-        retry_statuses=retry_statuses,
         client=client,
+        delay=delay,
+        max_retries=max_retries,
+        backoff=backoff,
+        max_backoff=max_backoff,
+        retry_statuses=retry_statuses,
         idempotent=idempotent,
         deadline=deadline,
         max_bytes=max_bytes,
+        on_retry=on_retry,
     )
-    return _run(call, delay, max_retries, backoff, max_backoff, deadline)
+    return _run(call)
 
 
 def fetch(
     url: str,
     *,
-    headers: dict[str, str] | None = None,
+    headers: Mapping[str, str | None] | None = None,
     timeout: Timeout = 30,
     delay: float = 0.0,
     max_retries: int = 2,
@@ -127,6 +131,7 @@ def fetch(
     client: RequestsHttpClient | None = None,
     deadline: float | None = None,
     max_bytes: int | None = None,
+    on_retry: OnRetry | None = None,
 ) -> str:
     """GET a URL and return the text of the answer.
 
@@ -141,15 +146,18 @@ def fetch(
         "GET",
         url,
         headers=headers,
-        fields={},
         timeout=timeout,
-        retry_statuses=retry_statuses,
         client=client,
-        idempotent=None,
+        delay=delay,
+        max_retries=max_retries,
+        backoff=backoff,
+        max_backoff=max_backoff,
+        retry_statuses=retry_statuses,
         deadline=deadline,
         max_bytes=max_bytes,
+        on_retry=on_retry,
     )
-    return _run(call, delay, max_retries, backoff, max_backoff, deadline).text
+    return _run(call).text
 
 
 @contextmanager
@@ -157,7 +165,7 @@ def stream(
     method: str,
     url: str,
     *,
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str | None] | None = None,
     params: Mapping[str, Any] | None = None,
     json: Any = None,
     data: Any = None,
@@ -190,7 +198,9 @@ def stream(
                 for chunk in response.iter_content(65536):
                     ...
     """
-    method, own = check_method(method), checked_headers(headers)
+    method = check_method(method)
+    given, removed = split_headers(headers)
+    own = checked_headers(given)
     check_url(url)
     check_sync_timeout(timeout)
     check_call(None, params)
@@ -200,7 +210,7 @@ def stream(
     with holder.streamed(
         method,
         url,
-        headers=sent_headers(holder, own),
+        headers=sent_headers(holder, {**own, **removed}),
         timeout=timeout,
         params=params,
         json=json,

@@ -2,8 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterable, Mapping
-from importlib.metadata import version
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,43 +11,28 @@ import requests
 import urllib3
 
 from infra_core.runtime import (
-    RetryDetails,
     clock,
     is_permanent_transport_error,
     parse_retry_after,
-    redact_secrets,
     sanitize_url,
-    trace_fields,
 )
 
-from ._checks import check_call, check_sync_client, check_timeout, host_problem
-from ._errors import DeadlineExceeded, InvalidRequestError, OutcomeUnknown, ResponseTooLarge
-from ._headers import check_method, checked_headers
-from ._messages import status_remedy
-from ._policy import (
-    Failure,
-    is_idempotent,
-    is_replayable,
-    retry_statuses_of,
-    status_verdict,
-)
+from ._call import BaseCall
+from ._checks import check_sync_client, check_timeout, host_problem
+from ._errors import InvalidRequestError
+from ._policy import Failure
+from ._response.status import is_success, status_text
+from ._sync_body import attach_decoder, settle_encoding
 from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
+from ._sync_errors import HTTPError, SyncDeadlineExceeded, SyncOutcomeUnknown
 from ._sync_messages import chain_of, retell
 from ._sync_watch import Watch
 
-__all__ = ["Call", "SyncDeadlineExceeded", "Timeout", "check_url"]
+__all__ = ["Call", "Timeout", "check_sync_timeout", "check_url"]
 
-_logger = logging.getLogger("infra_core.http")
-_PIECE = 16_384
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-# urllib3 before 2.0 took a short body for a whole one.
-_COUNTS_BYTES = not version("urllib3").startswith("1.")
 
 Timeout = float | tuple[float, float] | None
-
-
-class SyncDeadlineExceeded(DeadlineExceeded, requests.Timeout):
-    """The deadline as users of requests catch it."""
 
 
 def check_sync_timeout(timeout: Timeout) -> None:
@@ -94,219 +78,156 @@ def check_url(url: str) -> None:
         )
 
 
-class Call:
-    """One call and all its attempts."""
+class Call(BaseCall):
+    """One blocking call.
+
+    Args:
+        headers: As for every call; one whose value is None is not sent.
+        timeout: Seconds for connecting and for each wait for bytes, or a pair of both.
+        client: The shared one when None.
+    """
+
+    __slots__ = ("_client", "_removed", "_started", "_timeout")
+
+    logger = logging.getLogger("infra_core.http")
+    outcome_unknown = SyncOutcomeUnknown
+    deadline_exceeded = SyncDeadlineExceeded
 
     def __init__(
         self,
         method: str,
         url: str,
         *,
-        headers: Mapping[str, str] | None,
-        fields: dict[str, Any],
+        headers: Mapping[str, str | None] | None,
         timeout: Timeout,
-        retry_statuses: Iterable[int] | None,
         client: RequestsHttpClient | None,
-        idempotent: bool | None,
-        deadline: float | None,
-        max_bytes: int | None,
+        fields: dict[str, Any] | None = None,
+        idempotent: bool | None = None,
+        **options: Any,
     ) -> None:
-        self.method = check_method(method)
-        self.url = url
-        own = checked_headers(headers)
-        self.idempotent = is_idempotent(self.method, own, idempotent)
+        own, self._removed = split_headers(headers)
+        super().__init__(method, url, headers=own, fields=fields, idempotent=idempotent, **options)
         check_url(url)
         check_sync_timeout(timeout)
-        check_call(max_bytes, fields.get("params"))
         if client is not None:
             check_sync_client(client)
         self._client = client or get_shared_http_client()
-        self._own = own
-        self._fields = fields
-        self._replayable = is_replayable(fields.get("data"))
         self._timeout = timeout
-        self._statuses = retry_statuses_of(retry_statuses)
-        self._deadline = deadline
-        self._max_bytes = max_bytes
         self._started = clock.monotonic()
-        self._failure = Failure.OUTCOME_UNKNOWN
-
-    @property
-    def safe_url(self) -> str:
-        """The URL without its secrets."""
-        return sanitize_url(str(self.url))
 
     def start(self) -> None:
         """Begin to count towards the deadline."""
         self._started = clock.monotonic()
 
+    def failure_of(self, error: Exception) -> Failure:
+        """Return what an error of requests means for the request that met it."""
+        return failure_of(error)
+
     def _remaining(self) -> float | None:
-        if self._deadline is None:
+        if self.deadline is None:
             return None
-        return self._deadline - (clock.monotonic() - self._started)
+        return self.deadline - (clock.monotonic() - self._started)
 
     def _step_timeout(self, remaining: float | None) -> Timeout:
         if remaining is None:
             return self._timeout
         if isinstance(self._timeout, tuple):
             connect, read = self._timeout
-            return min(connect, remaining), min(read, remaining)
+            return (
+                remaining if connect is None else min(connect, remaining),
+                remaining if read is None else min(read, remaining),
+            )
         return remaining if self._timeout is None else min(self._timeout, remaining)
 
     def attempt(self) -> requests.Response:
-        """Send once and return an answer below 400, read to its end.
+        """Send once and return a success, read to its end.
 
         Raises:
-            requests.HTTPError: A status of 400 or more.
+            requests.HTTPError: Any other status.
             requests.RequestException: No answer, when another try is harmless.
             OutcomeUnknown: No answer, when it is not.
         """
         remaining = self._remaining()
         if remaining is not None and remaining <= 0:
-            raise self._too_late()
+            raise self.too_late()
         with Watch(remaining) as watch:
             try:
-                response = self._send(self._step_timeout(remaining))
-                self._read(response)
+                response: requests.Response = self._send(self._step_timeout(remaining))
             except requests.RequestException as error:
-                judged = self._judged(error, watch)
+                judged = self._judged_in_time(error, watch)
                 if judged is error:
                     raise
                 raise judged from judged.__cause__
             if watch.expired:  # a body without a length may look whole after the cut
-                raise self._lost(self._too_late())
+                raise self.lost(self.too_late())
         self._check_status(response)
         return response
 
-    def _send(self, timeout: Timeout) -> requests.Response:
-        headers = sent_headers(self._client, self._own)
-        capped = self._max_bytes is not None
-        client = self._client
-        if self.method == "GET" and not self._fields and not capped:
-            # The call that 0.7 made, which stand-ins for the client know.
-            return client.get(self.url, headers=headers, timeout=timeout)
-        fields = {**self._fields, "stream": True} if capped else self._fields
-        return client.request(self.method, self.url, headers=headers, timeout=timeout, **fields)
+    def _send(self, timeout: Timeout) -> Any:
+        headers = sent_headers(self._client, {**self.headers, **self._removed})
+        client: Any = self._client
+        fields = self.fields or {}
+        if self.max_bytes is None:
+            if self.method == "GET" and not fields:
+                # The call that 0.7 made, which stand-ins for the client know.
+                return client.get(self.url, headers=headers, timeout=timeout)
+            return client.request(self.method, self.url, headers=headers, timeout=timeout, **fields)
+        if isinstance(client, RequestsHttpClient):
+            fields = {**fields, "max_bytes": self.max_bytes}
+            return client.request(self.method, self.url, headers=headers, timeout=timeout, **fields)
+        fields = {**fields, "stream": True}
+        response: Any = client.request(
+            self.method, self.url, headers=headers, timeout=timeout, **fields
+        )
+        if isinstance(response, requests.Response):
+            try:
+                attach_decoder(response, self.max_bytes)
+                settle_encoding(response, read=True)
+            finally:
+                response.close()
+        return response
 
-    def _read(self, response: Any) -> None:
-        if not isinstance(response, requests.Response):
-            return  # of somebody's stand-in
-        try:
-            if self._max_bytes is not None:
-                self._read_capped(response, self._max_bytes)
-            if not _COUNTS_BYTES and getattr(response.raw, "length_remaining", None):
-                raise requests.exceptions.ChunkedEncodingError(
-                    "the connection was closed before the whole body had come"
-                )
-        except BaseException:
-            response.close()
-            raise
-
-    def _read_capped(self, response: requests.Response, limit: int) -> None:
-        length = response.headers.get("Content-Length", "")
-        if length.isdigit() and int(length) > limit and self.method != "HEAD":
-            raise ResponseTooLarge(self.url, limit, int(length))
-        parts: list[bytes] = []
-        received = 0
-        for chunk in response.iter_content(_PIECE):
-            received += len(chunk)
-            if received > limit:
-                raise ResponseTooLarge(self.url, limit, received)
-            parts.append(chunk)
-        response._content = b"".join(parts)
-
-    def _judged(self, error: requests.RequestException, watch: Watch) -> Exception:
-        """Return what to raise for a failure of the network."""
-        failure = self._failure = _failure_of(error)
+    def _judged_in_time(self, error: requests.RequestException, watch: Watch) -> Exception:
+        """Return what to raise for a failure of the network, or for the deadline behind it."""
         retell(error, self.url, self._timeout)
         remaining = self._remaining()
         if watch.expired or (remaining is not None and remaining <= 0):
-            late = self._too_late()
+            late = self.too_late()
             late.__cause__ = error
-            return late if failure is Failure.NOT_SENT else self._lost(late)
-        if failure is Failure.OUTCOME_UNKNOWN or self._moved_on(error):
-            return self._lost(error)
-        return error
-
-    def _lost(self, error: Exception) -> Exception:
-        return error if self.idempotent else OutcomeUnknown(self.method, self.url, error)
-
-    def _moved_on(self, error: requests.RequestException) -> bool:
-        """Whether the request was answered by a redirect, and what failed is the next one."""
-        method = getattr(error.request, "method", None)
-        return method is not None and method != self.method
-
-    def _too_late(self) -> SyncDeadlineExceeded:
-        return SyncDeadlineExceeded(
-            f"{self.method} {self.safe_url} was not done within deadline={self._deadline:g} s, "
-            "retries included: allow more time, or fewer or shorter attempts"
-        )
+            return late if self.failure_of(error) is Failure.NOT_SENT else self.lost(late)
+        return self.judged(error)
 
     def _check_status(self, response: Any) -> None:
         if not isinstance(response, requests.Response):
             response.raise_for_status()
             return
-        status = response.status_code
-        if status < 400:
+        if is_success(response.status_code):
             return
-        kind = "Client" if status < 500 else "Server"
-        reason: Any = response.reason
-        if isinstance(reason, bytes):
-            reason = reason.decode("latin-1")
-        asked = parse_retry_after(response.headers)
-        error = requests.HTTPError(
-            f"{status} {kind} Error: {reason} for url: {sanitize_url(response.url or self.url)}: "
-            f"{status_remedy(status, asked)}",
-            response=response,
+        sent = response.request
+        text = status_text(
+            getattr(sent, "method", None) or self.method,
+            response.url or self.url,
+            response.status_code,
+            response.reason,
+            response.headers,
+            max_backoff=self.policy.max_backoff,
         )
-        error.retry_after = asked  # type: ignore[attr-defined]
+        error = HTTPError(text, response=response)
+        error.retry_after = parse_retry_after(response.headers)
         raise error
 
-    def should_retry(self, error: Exception) -> bool | float:
-        """Judge a failed attempt for the retry loop."""
-        if not self._replayable or isinstance(error, (DeadlineExceeded, OutcomeUnknown)):
-            return False
-        if isinstance(error, requests.HTTPError):
-            response = error.response
-            if response is None:
-                return False
-            sent = getattr(getattr(response, "request", None), "method", None)
-            if not self.idempotent and sent not in (None, self.method):
-                return False  # it ran, and was answered by a redirect
-            return status_verdict(
-                response.status_code,
-                statuses=self._statuses,
-                idempotent=self.idempotent,
-                retry_after=getattr(error, "retry_after", None),
-            )
-        sent = isinstance(error, requests.RequestException)
-        return sent and self._failure is not Failure.PERMANENT
 
-    def note_retry(self, details: RetryDetails) -> None:
-        """Log that an attempt failed and another follows."""
-        status = getattr(getattr(details.error, "response", None), "status_code", None)
-        kind = type(details.error).__name__
-        why = status or f"{kind}: {redact_secrets(str(details.error))}"
-        _logger.warning(
-            "%s %s: attempt %d failed (%s), the next in %.2f s",
-            self.method,
-            self.safe_url,
-            details.attempt,
-            why,
-            details.wait,
-            extra={
-                "method": self.method,
-                "url": self.safe_url,
-                "attempt": details.attempt,
-                "status": status,
-                "wait": details.wait,
-                "error": kind,
-                **trace_fields(),
-            },
-        )
+def split_headers(
+    headers: Mapping[str, str | None] | None,
+) -> tuple[Mapping[str, str] | None, dict[str, None]]:
+    """Return the headers to send, and those that are not to be sent: their value is None."""
+    if not isinstance(headers, Mapping) or None not in headers.values():
+        return headers, {}  # type: ignore[return-value]
+    sent = {name: value for name, value in headers.items() if value is not None}
+    return sent, {name: None for name, value in headers.items() if value is None}
 
 
-def _failure_of(error: requests.RequestException) -> Failure:
+def failure_of(error: Exception) -> Failure:
     """Return what an error of requests means for the request that met it."""
     if is_permanent_transport_error(error):
         return Failure.PERMANENT

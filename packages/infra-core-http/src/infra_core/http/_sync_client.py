@@ -4,21 +4,21 @@ import atexit
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
-from urllib.parse import urljoin, urlsplit
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 
-from infra_core.runtime import redact_library_logs, sanitize_url
+from infra_core.runtime import redact_library_logs
 
-from ._checks import host_problem
 from ._errors import InvalidRequestError
-from ._headers import DEFAULT_HEADERS, merge_headers, survives_redirect
+from ._headers import DEFAULT_HEADERS, merge_headers
 from ._limits import HostGate, RateSchedule, check_limits
-from ._sync_watch import WatchedAdapter
+from ._sync_adapter import Adapter
+from ._sync_exchange import exchange, guard
 
 __all__ = [
     "RequestsHttpClient",
@@ -29,8 +29,6 @@ __all__ = [
 ]
 
 _PORTS = {"http": 80, "https": 443}
-# Set anew by requests for each hop, from the cookie jar and the proxy's URL.
-_OWN_OF_HOP = frozenset({"cookie", "proxy-authorization"})
 # What a forked child inherits and must neither use nor close: the sockets are the parent's.
 _inherited: list[object] = []
 
@@ -40,53 +38,9 @@ def _origin(url: str | None) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
-def _guard(session: Any) -> None:
-    """Make a session leave credential headers behind when a redirect changes the origin."""
-    if not isinstance(session, requests.Session):
-        return  # somebody's stand-in
-    original: Any = session.rebuild_auth
-
-    def rebuild_auth(prepared: requests.PreparedRequest, response: requests.Response) -> None:
-        same_origin = _origin(prepared.url) == _origin(response.request.url)
-        for name in list(prepared.headers):
-            if not survives_redirect(name, same_origin=same_origin) and (
-                name.lower() not in _OWN_OF_HOP
-            ):
-                del prepared.headers[name]
-        original(prepared, response)
-
-    locate: Any = session.get_redirect_target
-
-    def get_redirect_target(response: requests.Response) -> Any:
-        location = locate(response)
-        if location:
-            _check_location(response, location)
-        return location
-
-    session.rebuild_auth = rebuild_auth  # type: ignore[method-assign]
-    session.get_redirect_target = get_redirect_target  # type: ignore[assignment,method-assign]
-
-
-def _check_location(response: requests.Response, location: str) -> None:
-    """Refuse what is no URL, of which requests would raise the `ValueError` of a parser."""
-    try:
-        parts = urlsplit(urljoin(response.url, location))
-        zero = "port 0 is not within 1 to 65535" if parts.port == 0 else None
-        problem = zero or (host_problem(parts.hostname) if parts.hostname else None)
-    except ValueError as error:
-        problem = str(error)
-    if problem:
-        response.close()
-        raise requests.exceptions.InvalidURL(
-            f"{urlsplit(response.url).hostname} redirects to {sanitize_url(location[:200])!r}, "
-            f"which is no URL ({problem}): tell its owner",
-            response=response,
-        )
-
-
 def _new_session() -> requests.Session:
     session = requests.Session()
-    adapter = WatchedAdapter()
+    adapter = Adapter()
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     return session
@@ -150,7 +104,7 @@ class RequestsHttpClient:
         if session is None:
             redact_library_logs()
             session = self._factory()
-            _guard(session)
+            guard(session)
             with self._lock:
                 ended = [s for thread, s in self._sessions if not _alive(thread)]
                 self._sessions = [pair for pair in self._sessions if _alive(pair[0])]
@@ -182,8 +136,7 @@ class RequestsHttpClient:
             requests.RequestException: The request failed.
         """
         with self._slot(url):
-            response: requests.Response = self._session().get(url, headers=headers, timeout=timeout)
-            return response
+            return exchange(self._session(), "GET", url, headers=headers, timeout=timeout)
 
     def request(
         self,
@@ -201,16 +154,16 @@ class RequestsHttpClient:
             url: Absolute.
             headers: Sent with those of the session; they win.
             timeout: Seconds for connecting and for each wait for bytes, or a pair of both.
-            **options: What `requests.Session.request` takes.
+            **options: What `requests.Session.request` takes, and `max_bytes`.
 
         Raises:
             requests.RequestException: The request failed.
+            ResponseTooLarge: The body is above `max_bytes`.
         """
         with self._slot(url):
-            response: requests.Response = self._session().request(
-                method, url, headers=headers, timeout=timeout, **options
+            return exchange(
+                self._session(), method, url, headers=headers or {}, timeout=timeout, **options
             )
-            return response
 
     @contextmanager
     def streamed(self, method: str, url: str, **options: Any) -> Iterator[requests.Response]:
@@ -225,7 +178,7 @@ class RequestsHttpClient:
             requests.RequestException: The request failed.
         """
         with self._slot(url):
-            response = self._session().request(method, url, stream=True, **options)
+            response = exchange(self._session(), method, url, stream=True, **options)
             try:
                 yield response
             finally:
@@ -240,8 +193,8 @@ class RequestsHttpClient:
                 yield
 
     def reconfigure(self, *, session_factory: Callable[[], requests.Session] | None = None) -> None:
-        """Close all sessions; new ones come from this factory, or from the default one."""
-        self._factory = session_factory or _new_session
+        """Close all sessions; new ones come from this factory, or from the one as before."""
+        self._factory = session_factory or self._factory
         self.close()
 
     def close(self) -> None:
@@ -319,9 +272,12 @@ def reset_shared_http_client(
         old.close()
 
 
-def sent_headers(client: Any, own: dict[str, str]) -> dict[str, str]:
-    """Return what to send with one request: the defaults where neither it nor the client speaks."""
+def sent_headers(client: Any, own: Mapping[str, str | None]) -> dict[str, str]:
+    """Return what to send with one request: the defaults where neither it nor the client speaks.
+
+    A value of None takes the header out, as requests has it.
+    """
     defaults = DEFAULT_HEADERS
     if isinstance(client, RequestsHttpClient):
         defaults = client.default_headers()
-    return merge_headers(defaults, own)
+    return merge_headers(defaults, cast("Mapping[str, str]", own))

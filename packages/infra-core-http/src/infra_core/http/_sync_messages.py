@@ -24,6 +24,7 @@ from ._messages import (
     reason_of,
     silence_text,
 )
+from ._sync_errors import HTTPError, InvalidRedirect, TooManyRedirects, UnsupportedRedirect
 
 __all__ = ["chain_of", "retell"]
 
@@ -69,21 +70,16 @@ def _text(
 ) -> str | None:
     where = _where(url)
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
+    if isinstance(error, (HTTPError, InvalidRedirect, TooManyRedirects, UnsupportedRedirect)):
+        return None  # our own text
     if isinstance(error, requests.exceptions.InvalidSchema):
         _, _, target = str(error).partition(" for ")  # it may be that of a redirect
         target = sanitize_url(target.strip("'\"") or url)
         return f"{target!r} cannot be requested: a URL begins with http:// or https://"
     if isinstance(error, requests.exceptions.InvalidURL):
-        if error.response is not None:  # our own text, about the target of a redirect
-            return None
         reason = redact_secrets(str(error).removeprefix("Failed to parse: "))
         form = "https://host[:port]/path"
         return f"{sanitize_url(url)!r} is no URL ({reason}): pass it in the form {form}"
-    if isinstance(error, requests.TooManyRedirects):
-        return (
-            f"more redirects than max_redirects of the session, the last from {where}: they lead "
-            "in a circle, or it is too low"
-        )
     if isinstance(error, requests.exceptions.ProxyError):
         reason = reason_of(_first(chain, OSError, but=requests.RequestException) or error)
         return f"the proxy did not let the request to {where} through ({reason}): check the proxy"

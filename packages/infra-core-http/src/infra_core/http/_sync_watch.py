@@ -10,11 +10,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-
-__all__ = ["Watch", "WatchedAdapter"]
+__all__ = ["Watch", "shut", "waiting_on"]
 
 _local = threading.local()
 
@@ -70,55 +66,21 @@ class Watch:
 
     def _shut(self) -> None:
         if self._socket is not None:
+            shut(self._socket)
+
+
+def shut(sock: Any) -> None:
+    """End a connection under whoever reads from it."""
+    with contextlib.suppress(OSError):
+        if isinstance(sock, socket.socket):
             # Of the plain socket: the TLS layer's own would wait for the reader.
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        else:
+            sock.shutdown(socket.SHUT_RDWR)
 
 
-def _waiting_on(connection: Any) -> None:
+def waiting_on(connection: Any) -> None:
+    """Tell the watch of this thread, if there is one, which connection it waits on."""
     watch: Watch | None = getattr(_local, "watch", None)
     if watch is not None:
         watch.follow(connection)
-
-
-class WatchedHTTPConnection(HTTPConnection):
-    def getresponse(self) -> Any:
-        _waiting_on(self)
-        return super().getresponse()
-
-
-class WatchedHTTPSConnection(HTTPSConnection):
-    def getresponse(self) -> Any:
-        _waiting_on(self)
-        return super().getresponse()
-
-
-class WatchedHTTPConnectionPool(HTTPConnectionPool):
-    ConnectionCls = WatchedHTTPConnection
-
-
-class WatchedHTTPSConnectionPool(HTTPSConnectionPool):
-    ConnectionCls = WatchedHTTPSConnection
-
-
-_POOLS = {"http": WatchedHTTPConnectionPool, "https": WatchedHTTPSConnectionPool}
-
-
-class WatchedAdapter(HTTPAdapter):
-    """The adapter of requests whose connections tell the thread's watch that they are waited on."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools, as requests does, of connections that can be watched."""
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = dict(_POOLS)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        """Make the pools to a proxy likewise."""
-        manager = super().proxy_manager_for(*args, **kwargs)
-        if set(manager.pool_classes_by_scheme) == set(_POOLS) and not _is_socks(manager):
-            manager.pool_classes_by_scheme = dict(_POOLS)
-        return manager
-
-
-def _is_socks(manager: Any) -> bool:
-    return "socks" in type(manager).__name__.lower()

@@ -31,6 +31,11 @@ class BodyReader:
         self._encoded = 0
         self._size = 0
 
+    @property
+    def decodes(self) -> bool:
+        """Whether the body has a content coding."""
+        return self._decoder is not None
+
     def check_length(self, length: int | None) -> None:
         """Refuse a body by the length that the server announced.
 

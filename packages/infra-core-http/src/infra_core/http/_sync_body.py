@@ -1,0 +1,119 @@
+"""The body of an answer of requests, decoded by us, whoever reads it and however."""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import requests
+import urllib3
+from requests.utils import get_encoding_from_headers
+
+from ._response.body import BodyReader, length_of
+from ._response.decode import DamagedBody
+from ._response.text import encoding_of
+
+__all__ = ["attach_decoder", "settle_encoding"]
+
+
+class _DecodedBody:
+    """Stands before the body that urllib3 gives, with our decoder and our bound.
+
+    `Response.content`, `iter_content` and `raw.read` all come here, and go on where the one
+    before stopped.
+    """
+
+    def __init__(self, raw: Any, reader: BodyReader) -> None:
+        self._raw = raw
+        self._reader = reader
+        self._pieces: Iterator[bytes] | None = None
+        self._piece = b""
+        self._at = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._raw, name)
+
+    def stream(
+        self, amt: int | None = 65_536, decode_content: bool | None = None
+    ) -> Iterator[bytes]:
+        """Yield the body in pieces of at most `amt` bytes."""
+        if not decode_content:
+            yield from self._raw.stream(amt, decode_content=False)
+            return
+        while piece := self._next(amt or 65_536):
+            yield piece
+
+    def read(self, amt: int | None = None, decode_content: bool | None = None, **_: Any) -> bytes:
+        """Read like a file: `amt` bytes, or all."""
+        if not decode_content:
+            data: bytes = self._raw.read(amt, decode_content=False)
+            return data
+        parts: list[bytes] = []
+        left = sys.maxsize if amt is None else amt
+        while left > 0 and (piece := self._next(left)):
+            parts.append(piece)
+            left -= len(piece)
+        return b"".join(parts)
+
+    def _next(self, limit: int) -> bytes:
+        """Return the next bytes, at most so many; none at the end."""
+        while self._at == len(self._piece):
+            if self._pieces is None:
+                self._pieces = self._decoded(limit)
+            found = next(self._pieces, None)
+            if found is None:
+                return b""
+            self._piece, self._at = found, 0
+        piece = self._piece[self._at : self._at + limit]
+        self._at += len(piece)
+        return piece
+
+    def _decoded(self, step: int) -> Iterator[bytes]:
+        step = min(step, 65_536)
+        if self._reader.decodes:
+            step = max(step, 4096)
+        try:
+            for data in self._raw.stream(step, decode_content=False):
+                yield from self._reader.feed(data)
+            self._reader.finish()
+        except DamagedBody as error:
+            self._raw.close()
+            raise urllib3.exceptions.DecodeError(str(error)) from error
+        except Exception:
+            self._raw.close()
+            raise
+
+
+def attach_decoder(response: requests.Response, max_bytes: int | None = None) -> None:
+    """Put our decoder before a body that nobody has read.
+
+    Args:
+        response: Of any adapter; one whose body is read or is no stream stays as it is.
+        max_bytes: Largest body to accept, decoded; None for any.
+
+    Raises:
+        ResponseTooLarge: The server announces a larger one.
+    """
+    raw: Any = response.raw
+    encodings = [response.headers.get("Content-Encoding", "")]
+    reader = BodyReader(response.url, encodings, max_bytes)
+    if max_bytes is not None and response.request.method != "HEAD":
+        lengths = response.headers.get("Content-Length")
+        reader.check_length(None if lengths is None else length_of([lengths]))
+    if hasattr(raw, "stream") and not isinstance(raw, _DecodedBody):
+        response.raw = _DecodedBody(raw, reader)
+
+
+def settle_encoding(response: requests.Response, *, read: bool) -> None:
+    """Set the encoding with which `response.text` says the same as the asynchronous half.
+
+    Args:
+        response: Its encoding stays where a hook or the like has set one.
+        read: Whether to read the body first; without it only the charset parameter can tell.
+
+    Raises:
+        requests.RequestException: The body did not come whole.
+        ResponseTooLarge: It is above the bound.
+    """
+    body = response.content if read else b""
+    if response.encoding == get_encoding_from_headers(response.headers):  # what requests says
+        response.encoding = encoding_of(body, response.headers.get("Content-Type"))

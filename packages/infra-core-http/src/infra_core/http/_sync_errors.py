@@ -1,0 +1,129 @@
+"""The errors of the blocking half: also those of requests, and fit to travel between processes.
+
+`ProcessPoolExecutor`, Dask and the like pickle what a task raises. requests' own errors lose their
+answer there, and the requests and answers that errors carry hold credentials; those stay behind.
+"""
+
+from typing import Any, cast
+
+import requests
+from requests.structures import CaseInsensitiveDict
+
+from infra_core.runtime import is_secret_name, sanitize_url
+
+from ._errors import DeadlineExceeded, OutcomeUnknown
+
+__all__ = [
+    "HTTPError",
+    "InvalidRedirect",
+    "SyncDeadlineExceeded",
+    "SyncOutcomeUnknown",
+    "TooManyRedirects",
+    "UnsupportedRedirect",
+    "fit_to_travel",
+]
+
+
+class _SentRequest(requests.PreparedRequest):
+    """A request that leaves its credentials and its body behind when it is pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        state = {
+            "method": self.method,
+            "url": sanitize_url(self.url or ""),
+            "headers": _kept(self.headers),
+        }
+        return requests.PreparedRequest, (), state
+
+
+def _kept(headers: Any) -> CaseInsensitiveDict[str]:
+    pairs = (headers or {}).items()
+    return CaseInsensitiveDict({k: v for k, v in pairs if not is_secret_name(k)})
+
+
+def _sent(request: Any) -> Any:
+    if type(request) is not requests.PreparedRequest:
+        return request
+    sent = _SentRequest()
+    vars(sent).update(vars(request))
+    return sent
+
+
+def fit_to_travel(error: Any) -> Any:
+    """Let an error of requests be pickled without credentials, and return it."""
+    if isinstance(error, requests.RequestException):
+        error.request = _sent(error.request)
+    return error
+
+
+class _WithAnswer(requests.RequestException):
+    """An error about an answer that came, whose answer is still there after it was pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        carried = ("response", "request")
+        fields = {name: value for name, value in vars(self).items() if name not in carried}
+        answer = None if self.response is None else _travelling(self.response)
+        return _rebuilt, (type(self), self.args, answer, fields)
+
+
+def _travelling(response: requests.Response) -> requests.Response:
+    """Return a copy without credentials, and without the answers before it."""
+    copy = requests.Response()
+    state = cast("Any", response).__getstate__()
+    state.update(
+        url=sanitize_url(response.url or ""),
+        headers=_kept(response.headers),
+        history=[],
+        cookies=requests.cookies.RequestsCookieJar(),
+        request=_sent(response.request),
+    )
+    cast("Any", copy).__setstate__(state)
+    return copy
+
+
+def _rebuilt(
+    kind: type[_WithAnswer],
+    args: tuple[str],
+    response: requests.Response | None,
+    fields: dict[str, object],
+) -> _WithAnswer:
+    error = kind(*args, response=response)
+    vars(error).update(fields)
+    return error
+
+
+class HTTPError(_WithAnswer, requests.HTTPError):
+    """An answer that is no success; a `requests.HTTPError` that can be pickled.
+
+    Attributes:
+        retry_after: Seconds that the server asked to wait, or None.
+    """
+
+    retry_after: float | None = None
+
+
+class TooManyRedirects(_WithAnswer, requests.TooManyRedirects):
+    """More redirects than the session follows."""
+
+
+class InvalidRedirect(_WithAnswer, requests.exceptions.InvalidURL):
+    """A redirect to what is no URL."""
+
+
+class UnsupportedRedirect(_WithAnswer, requests.exceptions.InvalidSchema):
+    """A redirect that leads away from http and https."""
+
+
+class SyncDeadlineExceeded(DeadlineExceeded, requests.Timeout):
+    """The deadline as users of requests catch it."""
+
+    def __init__(self, message: str) -> None:
+        requests.Timeout.__init__(self, message)
+
+
+class SyncOutcomeUnknown(OutcomeUnknown, requests.RequestException):
+    """The lost answer as users of requests catch it."""
+
+    def __init__(self, method: str, url: str, cause: BaseException) -> None:
+        super().__init__(method, url, fit_to_travel(cause))
+        self.request = getattr(cause, "request", None)

@@ -1,0 +1,351 @@
+"""Send one request through a session of requests and follow its redirects by our own rule.
+
+The session's adapters, cookies, authentication and hooks take part, and so does whoever mocks
+them; where a redirect leads, what it carries and what a body says is decided as in the
+asynchronous half.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from time import perf_counter
+from typing import Any, cast
+
+import httpx
+import requests
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_auth_from_url, rewind_body
+
+from infra_core.runtime import sanitize_url
+
+from ._errors import ResponseTooLarge
+from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
+from ._sync_adapter import read_answers
+from ._sync_body import attach_decoder, settle_encoding
+from ._sync_errors import InvalidRedirect, TooManyRedirects, UnsupportedRedirect
+from .engine.network_settings import NetworkSettings, ca_parts
+
+__all__ = ["exchange", "guard"]
+
+Timeout = float | tuple[float, float] | None
+
+# Without types of their own.
+_dispatch_hook: Any = requests.hooks.dispatch_hook
+_extract_cookies: Any = requests.cookies.extract_cookies_to_jar
+_merge_cookies: Any = requests.cookies.merge_cookies
+
+_local = threading.local()
+# A redirect's body is read so that its connection can be used again, up to this size.
+_MAX_REDIRECT_BODY = 65_536
+# A request's cookies stay below it, as browsers keep them: servers refuse more than 8 KiB.
+_MAX_COOKIES = 4096
+_OWN = {name: getattr(requests.Session, name) for name in ("get", "request", "send")}
+
+
+def guard(session: Any) -> None:
+    """Make a session ready: it follows no redirect itself while a request of ours is under way."""
+    if not isinstance(session, requests.Session):
+        return  # somebody's stand-in
+    for adapter in session.adapters.values():
+        read_answers(adapter)
+    original = session.get_redirect_target
+
+    def get_redirect_target(resp: requests.Response) -> str | None:
+        return None if getattr(_local, "busy", False) else original(resp)
+
+    session.get_redirect_target = get_redirect_target  # type: ignore[method-assign]
+
+
+@contextmanager
+def _busy() -> Iterator[None]:
+    before = getattr(_local, "busy", False)
+    _local.busy = True
+    try:
+        yield
+    finally:
+        _local.busy = before
+
+
+def exchange(
+    session: Any,
+    method: str,
+    url: str,
+    *,
+    headers: dict[str, str],
+    timeout: Timeout,
+    stream: bool = False,
+    max_bytes: int | None = None,
+    allow_redirects: bool = True,
+    **options: Any,
+) -> requests.Response:
+    """Send a request, and those that redirects ask for, whatever the last status.
+
+    Args:
+        session: Of requests, or somebody's stand-in for one.
+        method: Of HTTP.
+        url: Absolute.
+        headers: Win over those of the session.
+        timeout: Seconds for connecting and for each wait for bytes, or a pair of both.
+        stream: Whether to leave the body unread.
+        max_bytes: Largest body to accept, decoded.
+        allow_redirects: Whether to follow redirects.
+        **options: Others that `requests.Session.request` takes.
+
+    Raises:
+        requests.RequestException: The connection failed, or a redirect cannot be followed.
+        ResponseTooLarge: The body is above `max_bytes`.
+    """
+    if not isinstance(session, requests.Session):
+        answer: requests.Response = _as_in_0_7(
+            session, method, url, headers, timeout, stream, options
+        )
+        return answer
+    sent = _Exchange(session, timeout, options)
+    with _busy():
+        response: Any = sent.first(method, url, headers)
+        if not isinstance(response, requests.Response):
+            return cast("requests.Response", response)  # of a mock
+        history: list[requests.Response] = []
+        while allow_redirects and (location := _location(response)) is not None:
+            history.append(response)
+            response = sent.follow(response, location, headers, len(history))
+            response.history = list(history)
+    try:
+        attach_decoder(response, max_bytes)
+        settle_encoding(response, read=not stream)
+    except BaseException:
+        response.close()
+        raise
+    return cast("requests.Response", response)
+
+
+def _as_in_0_7(
+    session: Any,
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    timeout: Timeout,
+    stream: bool,
+    options: dict[str, Any],
+) -> Any:
+    """Make the call that 0.7 made, which stand-ins and mocks know."""
+    if method == "GET" and not options and not stream:
+        return session.get(url, headers=headers, timeout=timeout)
+    if stream:
+        options = {**options, "stream": True}
+    return session.request(method, url, headers=headers, timeout=timeout, **options)
+
+
+def _location(response: requests.Response) -> bytes | None:
+    """Return where a redirect leads, byte for byte, None when an answer is no redirect."""
+    raw: Any = getattr(response.raw, "headers", None)
+    values = raw.getlist("Location") if hasattr(raw, "getlist") else []
+    value = values[0] if values else response.headers.get("Location")
+    location = None if value is None else _bytes_of(value)
+    return location if is_redirect(response.status_code, location) else None
+
+
+def _bytes_of(value: str) -> bytes:
+    try:
+        return value.encode("latin-1")  # as http.client and we read it
+    except UnicodeEncodeError:  # of a mock
+        return value.encode()
+
+
+class _Exchange:
+    """What the requests of one exchange have in common."""
+
+    def __init__(
+        self, session: requests.Session, timeout: Timeout, options: dict[str, Any]
+    ) -> None:
+        self._session = session
+        self._timeout = timeout
+        self._options = options
+        self._settings = NetworkSettings.read() if session.trust_env else NetworkSettings()
+
+    def first(self, method: str, url: str, headers: dict[str, str]) -> requests.Response:
+        """Send the request that was asked for."""
+        session, kind = self._session, type(self._session)
+        own = vars(session)
+        if any(
+            name in own or getattr(requests.Session, name) is not _OWN[name]
+            for name in ("get", "request")
+        ):  # a mock stands in the way
+            return cast(
+                "requests.Response",
+                _as_in_0_7(session, method, url, headers, self._timeout, False, self._options),
+            )
+        if kind.request is not _OWN["request"] or kind.get is not _OWN["get"]:
+            # A class of the user's own, which does more.
+            return session.request(
+                method, url, headers=headers, timeout=self._timeout, stream=True, **self._options
+            )
+        options = self._options
+        request = requests.Request(
+            method,
+            url,
+            headers=headers,
+            auth=options.get("auth") or self._login(url, headers),
+            **{
+                name: options[name]
+                for name in ("params", "data", "json", "files", "cookies", "hooks")
+                if options.get(name) is not None
+            },
+        )
+        return self._send(session.prepare_request(request))
+
+    def _login(self, url: str, headers: dict[str, str]) -> Any:
+        """Return what to authenticate with where neither call nor session says it."""
+        session = self._session
+        if session.auth is not None or not session.trust_env:
+            return None
+        if any(name.lower() == "authorization" for name in headers):
+            return _leave_alone
+        own = get_auth_from_url(url)
+        if any(own):
+            return own
+        if "Authorization" in session.headers:
+            return _leave_alone
+        found = self._settings.netrc_authorization(httpx.URL(url).host)
+        return _leave_alone if found is None else _WithHeader(found)
+
+    def _send(self, request: requests.PreparedRequest) -> requests.Response:
+        session, options = self._session, self._options
+        self._bound_cookies(request)
+        how: dict[str, Any] = {
+            "stream": True,
+            "timeout": self._timeout,
+            "verify": self._verify(),
+            "cert": options.get("cert") or session.cert,
+            "proxies": self._proxies(request.url or ""),
+        }
+        if "send" in vars(session) or type(session).send is not _OWN["send"]:
+            return session.send(request, allow_redirects=False, **how)
+        started = perf_counter()
+        response: requests.Response = session.get_adapter(request.url or "").send(request, **how)
+        response.elapsed = timedelta(seconds=perf_counter() - started)
+        response = _dispatch_hook("response", request.hooks, response, **how)
+        for answer in (*response.history, response):
+            if "Set-Cookie" in answer.headers:
+                _extract_cookies(session.cookies, answer.request, answer.raw)
+        return response
+
+    def _verify(self) -> Any:
+        verify = self._options.get("verify")
+        verify = self._session.verify if verify is None else verify
+        path = self._settings.ca_path
+        return ca_parts(path)[0] if verify is True and path else verify
+
+    def _proxies(self, url: str) -> dict[str, str]:
+        proxies = dict(self._session.proxies)
+        if self._settings.has_proxies:
+            proxy = self._settings.proxy_for(url)
+            if proxy is not None:
+                proxies[url.partition(":")[0].lower()] = proxy.url
+        given = self._options.get("proxies")
+        return {**proxies, **given} if given else proxies
+
+    def follow(
+        self, response: requests.Response, location: bytes, headers: dict[str, str], count: int
+    ) -> requests.Response:
+        """Send the request that a redirect asks for."""
+        request = response.request
+        _read_redirect(response)
+        if count > self._session.max_redirects:
+            raise TooManyRedirects(
+                f"more than {self._session.max_redirects} redirects, the last from "
+                f"{sanitize_url(response.url)}: they lead in a circle, or max_redirects of the "
+                "session is too low",
+                request=request,
+                response=response,
+            )
+        explicit = any(name.lower() == "cookie" for name in headers)
+        try:
+            following = next_request(
+                request.method or "GET",
+                httpx.URL(request.url or ""),
+                [
+                    (_text(name), _text(value))
+                    for name, value in request.headers.items()
+                    if explicit or name.lower() != "cookie"
+                ],
+                status=response.status_code,
+                location=location,
+            )
+        except BadRedirect as error:
+            kind = UnsupportedRedirect if error.reason == "scheme" else InvalidRedirect
+            raise kind(str(error), request=request, response=response) from None
+        return self._send(self._prepared(request, following))
+
+    def _prepared(
+        self, request: requests.PreparedRequest, following: NextRequest
+    ) -> requests.PreparedRequest:
+        prepared = request.copy()
+        prepared.method = following.method
+        prepared.url = str(following.url)
+        prepared.headers = CaseInsensitiveDict(following.headers)
+        if not following.keeps_body:
+            prepared.body = None
+        else:
+            body: Any = prepared.body
+            if not isinstance(body, (bytes, str, type(None))):
+                rewind_body(prepared)
+            prepared.prepare_content_length(prepared.body)
+        jar = _merge_cookies(requests.cookies.RequestsCookieJar(), self._session.cookies)
+        given = self._options.get("cookies")
+        if given and following.same_origin:
+            _merge_cookies(jar, given)
+        prepared.prepare_cookies(jar)
+        if not following.same_origin and "Authorization" not in prepared.headers:
+            login = self._settings.netrc_authorization(following.url.host)
+            if login is not None:
+                prepared.headers["Authorization"] = login
+        return prepared
+
+    def _bound_cookies(self, request: requests.PreparedRequest) -> None:
+        """Leave out, and forget, the oldest cookies of a jar that has grown too large."""
+        value = request.headers.get("Cookie")
+        if value is None or len(value) <= _MAX_COOKIES:
+            return
+        host = httpx.URL(request.url or "").host
+        jar = self._session.cookies
+        ours = [c for c in jar if f".{host}".endswith(f".{c.domain.lstrip('.')}")]
+        size = len(value)
+        for cookie in ours:
+            if size <= _MAX_COOKIES:
+                break
+            jar.clear(cookie.domain, cookie.path, cookie.name)
+            size -= len(cookie.name) + len(cookie.value or "") + 3
+        del request.headers["Cookie"]
+        request.prepare_cookies(jar)
+
+
+class _WithHeader(requests.auth.AuthBase):
+    """Sends one value of Authorization."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
+        r.headers["Authorization"] = self._value
+        return r
+
+
+def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Keep requests from asking netrc on its own, which it does whatever a header says."""
+    return request
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def _read_redirect(response: requests.Response) -> None:
+    """Read what a redirect says beside its Location, so that the connection can be used again."""
+    try:
+        attach_decoder(response, _MAX_REDIRECT_BODY)
+        _ = response.content
+    except (requests.RequestException, ResponseTooLarge):
+        pass  # nobody wants that body
+    response.close()

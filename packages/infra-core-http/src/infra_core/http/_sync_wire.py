@@ -1,0 +1,254 @@
+"""Read answers from the socket for requests, to the letter of RFC 9112 and as forgiving as curl.
+
+`http.client` takes an interim answer for the answer, refuses more than 100 header lines, reads a
+negative or malformed length as none, and cannot say whether bytes are left over. An `Answer` here
+takes its place below urllib3. A connection that may be out of step is closed and not used again.
+"""
+
+import re
+from http.client import HTTPException, HTTPMessage, IncompleteRead, RemoteDisconnected
+from typing import Any, Final
+
+from ._response.body import length_of
+from ._response.status import is_interim
+from ._sync_watch import shut
+
+__all__ = ["Answer", "BadAnswer"]
+
+_READ: Final = 65_536
+_MAX_HEAD: Final = 1 << 20
+_MAX_LINE: Final = 65_536
+_MAX_INTERIM: Final = 100
+_END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\0\r]*))?")
+# RFC 9110, sections 5.1 and 5.5. Spaces around a name, which some readers drop and others do not,
+# are how answers are smuggled (RFC 9112, section 5.1).
+_FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\0\r]*)")
+_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r]*)?")
+_NO_BODY: Final = frozenset({101, 204, 304})
+
+
+class BadAnswer(HTTPException):
+    """What came is no answer of HTTP/1."""
+
+
+class Answer:
+    """One answer, as `http.client.HTTPConnection` and urllib3 want it.
+
+    It has no attribute `fp`, so that urllib3 leaves reading chunks to it.
+
+    Args:
+        sock: Where it comes from.
+        method: Of the request.
+    """
+
+    def __init__(
+        self, sock: Any, debuglevel: int = 0, method: str | None = None, url: str | None = None
+    ) -> None:
+        self._sock = sock
+        self._source: Any = sock.makefile("rb", buffering=0)
+        self._method = method
+        self._buffer = b""
+        self._at = 0
+        self._left: int | None = None  # bytes to come of the body, or of the chunk
+        self._ended = False
+        self.chunked = False
+        self.will_close = False
+        self.headers = self.msg = HTTPMessage()
+        self.status = self.version = 0
+        self.reason = ""
+
+    def begin(self) -> None:
+        """Read up to the body.
+
+        Raises:
+            RemoteDisconnected: The connection was closed before the first byte.
+            BadAnswer: It is no answer of HTTP/1.
+        """
+        for _ in range(_MAX_INTERIM):
+            first, *lines = self._head()
+            line = _STATUS_LINE.fullmatch(first)
+            if line is None:
+                raise BadAnswer(f"its first line is {first[:60].decode('latin-1')!r}")
+            self.status = int(line[2])
+            if not is_interim(self.status):
+                break
+        else:
+            raise BadAnswer(f"{_MAX_INTERIM} interim answers came, and no other")
+        self.version = 10 if line[1] == b"0" else 11
+        self.reason = (line[3] or b"").decode("latin-1").strip()
+        for name, value in _fields(lines):
+            self.msg[name] = value
+        self._frame()
+
+    def _frame(self) -> None:
+        """Find out where the body ends (RFC 9112, section 6.3)."""
+        values = self.msg.get_all
+        tokens = _tokens(values("Connection", []))
+        keep = self.version == 11 or "keep-alive" in tokens
+        self.will_close = "close" in tokens or not keep or self.status == 101
+        codings = [name for name in _tokens(values("Transfer-Encoding", [])) if name != "identity"]
+        lengths = values("Content-Length", [])
+        if self._method == "HEAD" or self.status in _NO_BODY:
+            self._left = 0
+        elif codings:
+            if codings != ["chunked"]:
+                raise BadAnswer(f"its Transfer-Encoding {', '.join(codings)!r} is not known")
+            self.chunked = True
+            if lengths:  # one of the two lies, and somebody between may believe the other
+                del self.msg["Content-Length"]
+                self.will_close = True
+        elif lengths:
+            self._left = length_of(lengths)
+            if self._left is None:
+                raise BadAnswer(f"its Content-Length is {', '.join(lengths)[:60]!r}")
+        else:
+            self.will_close = True
+
+    def read(self, amt: int | None = None) -> bytes:
+        """Return some bytes of the body, all of it without `amt`, none at its end.
+
+        Raises:
+            IncompleteRead: The connection was closed before the end.
+            BadAnswer: The chunks are malformed.
+        """
+        if amt is not None:
+            return self._read(amt)
+        parts = []
+        while part := self._read(_READ):
+            parts.append(part)
+        return b"".join(parts)
+
+    read1 = read
+
+    def _read(self, limit: int) -> bytes:
+        if self._source is None or limit <= 0:
+            return b""
+        if self._left == 0 and not self.chunked:
+            self._end()  # not before somebody reads: urllib3 takes the connection back then
+            return b""
+        if self.chunked and not self._left:
+            size = self._chunk_size()
+            if size == 0:
+                self._end()
+                return b""
+            self._left = size
+        data = self._take(limit if self._left is None else min(limit, self._left))
+        if not data:
+            if self._left is not None:
+                raise IncompleteRead(b"", self._left)
+            self._end()
+        elif self._left is not None:
+            self._left -= len(data)
+            if not self._left:
+                if not self.chunked:
+                    self._end()
+                elif self._line():
+                    raise BadAnswer("a chunk is longer than its size")
+        return data
+
+    def _chunk_size(self) -> int:
+        line = self._line()
+        found = _CHUNK.fullmatch(line)
+        if found is None:
+            raise BadAnswer(f"the size of a chunk is {line[:60].decode('latin-1')!r}")
+        size = int(found[1], 16)
+        if size == 0:
+            read = 0
+            while trailer := self._line():
+                read += len(trailer)
+                if read > _MAX_LINE:
+                    raise BadAnswer("its trailer fields are longer than 64 KiB")
+        return size
+
+    def _head(self) -> list[bytes]:
+        """Return the lines of a head, the folded ones joined."""
+        while True:
+            start = self._buffer[self._at :].lstrip(b"\r\n")
+            end = _END_OF_HEAD.search(start)
+            if end is not None:
+                break
+            if len(start) > _MAX_HEAD:
+                raise BadAnswer("its header is larger than 1 MiB")
+            if not self._fill():
+                if start:
+                    raise BadAnswer("the connection was closed in the middle of its header")
+                raise RemoteDisconnected("the connection was closed without an answer")
+        self._buffer, self._at = start, end.end()
+        lines: list[bytes] = []
+        for ended in start[: end.start()].split(b"\n"):
+            line = ended.removesuffix(b"\r")
+            if line[:1] in (b" ", b"\t") and lines:  # RFC 9112, section 5.2
+                lines[-1] += b" " + line.strip(b" \t")
+            else:
+                lines.append(line)
+        return lines
+
+    def _line(self) -> bytes:
+        while True:
+            end = self._buffer.find(b"\n", self._at)
+            if end >= 0:
+                line = self._buffer[self._at : end]
+                self._at = end + 1
+                return line.removesuffix(b"\r")
+            if len(self._buffer) - self._at > _MAX_LINE:
+                raise BadAnswer("a line between its chunks is longer than 64 KiB")
+            if not self._fill():
+                raise IncompleteRead(b"")
+
+    def _take(self, limit: int) -> bytes:
+        if self._at < len(self._buffer):
+            data = self._buffer[self._at : self._at + limit]
+            self._at += len(data)
+            return data
+        # Line ends and chunk sizes come with the bytes before them where that is possible.
+        if self.chunked:
+            return self._take(limit) if self._fill() else b""
+        found: bytes = self._source.read(limit)
+        return found
+
+    def _fill(self) -> bool:
+        data = self._source.read(_READ)
+        self._buffer = self._buffer[self._at :] + data
+        self._at = 0
+        return bool(data)
+
+    def _end(self) -> None:
+        self._ended = self._at == len(self._buffer)
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the socket, which is of no use any more if something is left to read.
+
+        Whoever asks next on that connection must not get it.
+        """
+        source, self._source = self._source, None
+        if source is not None:
+            if not self._ended and not self.will_close:
+                shut(self._sock)
+            source.close()
+
+    def isclosed(self) -> bool:
+        """Whether the body was read to its end, or given up."""
+        return self._source is None
+
+    @property
+    def closed(self) -> bool:
+        """As `isclosed`."""
+        return self._source is None
+
+
+def _fields(lines: list[bytes]) -> list[tuple[str, str]]:
+    found = []
+    for line in lines:
+        if len(line) > _MAX_LINE:
+            raise BadAnswer("a line of its header is longer than 64 KiB")
+        field = _FIELD.fullmatch(line)
+        if field is None:
+            raise BadAnswer(f"a line of its header is {line[:60].decode('latin-1')!r}")
+        found.append((field[1].decode("ascii"), field[2].decode("latin-1").rstrip(" \t")))
+    return found
+
+
+def _tokens(values: list[str]) -> list[str]:
+    return [part.strip(" \t").lower() for value in values for part in value.split(",") if part]
