@@ -14,21 +14,13 @@ from collections.abc import Awaitable, Callable
 import stamina
 import tenacity
 
-from infra_core.runtime import (
-    AsyncRetryConfig,
-    RetryPolicy,
-    retry_async,
-    retry_sync,
-    run_with_retries,
-    run_with_retries_sync,
-)
+from infra_core.runtime import RetryPolicy, retry_async, retry_sync
 
 BUDGET_US = 5.0
 CALLS = 2_000
 ROUNDS = 25
 POLICY = RetryPolicy(max_retries=3)
 BOUNDED = RetryPolicy(max_retries=3, deadline=60.0)
-CONFIG = AsyncRetryConfig(max_retries=3)
 
 
 def work() -> int:
@@ -58,7 +50,6 @@ stamina_async = stamina.AsyncRetryingCaller(attempts=4).on(Exception)
 SYNC: dict[str, Callable[[], object]] = {
     "bare call": work,
     "retry_sync": lambda: retry_sync(work, policy=POLICY, should_retry=yes),
-    "run_with_retries_sync": lambda: run_with_retries_sync(work, config=CONFIG, should_retry=yes),
     "tenacity": lambda: tenacity_sync(work),
     "stamina": lambda: stamina_sync(work),
 }
@@ -66,7 +57,6 @@ ASYNC: dict[str, Callable[[], Awaitable[object]]] = {
     "bare call": work_async,
     "retry_async": lambda: retry_async(work_async, policy=POLICY, should_retry=yes),
     "retry_async, deadline": lambda: retry_async(work_async, policy=BOUNDED, should_retry=yes),
-    "run_with_retries": lambda: run_with_retries(work_async, config=CONFIG, should_retry=yes),
     "tenacity": lambda: tenacity_async(work_async),
     "stamina": lambda: stamina_async(work_async),
 }

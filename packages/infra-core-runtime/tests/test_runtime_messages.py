@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from infra_core.runtime import (
-    AsyncRetryConfig,
     LoopBoundAsyncLock,
     RetryPolicy,
     RuntimeCancellationError,
@@ -58,8 +57,6 @@ NO_NUMBERS = ["5", "", None, math.nan, [5]]
         (lambda value: RetryPolicy(max_retries=value), "pass 0 for a single try"),
         (lambda value: RetryPolicy(backoff=value), "pass seconds, 0 or more"),
         (lambda value: RetryPolicy(max_backoff=value), "pass seconds, 0 or more"),
-        (lambda value: AsyncRetryConfig.create(max_retries=value), "pass 0 for a single try"),
-        (lambda value: AsyncRetryConfig.create(backoff=value), "pass seconds above 0"),
         (lambda value: RuntimeConfig(concurrency=value), "how many tasks may run at a time"),
         (lambda value: RuntimeConfig(cancel_grace=value), "pass the seconds that"),
         (lambda value: ThreadBatcher(list, size=value), "pass 1 or more"),

@@ -4,13 +4,6 @@ from ._background_loop import (
     on_background_close as on_background_close,
     run_sync as run_sync,
 )
-from ._compat_retry import (
-    AsyncRetryConfig as AsyncRetryConfig,
-    RetryCallState as RetryCallState,
-    retry_state_summary as retry_state_summary,
-    run_with_retries as run_with_retries,
-    run_with_retries_sync as run_with_retries_sync,
-)
 from ._dask import DaskTaskRuntime as DaskTaskRuntime
 from ._error_chain import error_chain as error_chain
 from ._forks import ForkGuard as ForkGuard, after_fork_in_child as after_fork_in_child

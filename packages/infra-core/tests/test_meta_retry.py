@@ -1,18 +1,15 @@
 """The retry surface of 0.7: the same names, parameters and meaning."""
 
 import asyncio
-import concurrent.futures
-import subprocess
-import sys
 from typing import Any
 
 import pytest
+import tenacity
 from hypothesis import given, settings, strategies as st
 
-from infra_core.runtime import (
+from infra_core.retry import (
     AsyncRetryConfig,
     RetryCallState,
-    clock,
     retry_state_summary,
     run_with_retries,
     run_with_retries_sync,
@@ -47,9 +44,29 @@ def test_create_refuses_senseless_values(values: dict[str, Any], message: str) -
         AsyncRetryConfig.create(**values)
 
 
-def test_a_cap_below_the_backoff_is_accepted() -> None:
-    """It just makes every wait the cap."""
-    assert AsyncRetryConfig.create(backoff=5, max_backoff=1).policy().ceiling(0) == 1
+@pytest.mark.parametrize(
+    ("backoff", "cap", "waits"), [(1, 60, [1, 2, 4]), (5, 1, [1, 1, 1]), (0.5, 1.5, [0.5, 1, 1.5])]
+)
+async def test_waits_double_up_to_the_cap_without_jitter(
+    backoff: float, cap: float, waits: list[float]
+) -> None:
+    """As tenacity's wait_exponential does, in both forms."""
+    config = AsyncRetryConfig.create(max_retries=3, backoff=backoff, max_backoff=cap)
+
+    async def operation() -> float:
+        return 1 / 0
+
+    with fast_time() as fake, pytest.raises(ZeroDivisionError):
+        run_with_retries_sync(lambda: 1 / 0, config=config, should_retry=always)
+    assert fake.slept == waits
+    with fast_time() as fake, pytest.raises(ZeroDivisionError):
+        await run_with_retries(operation, config=config, should_retry=always)
+    assert fake.slept == waits
+
+
+def test_the_state_of_a_call_is_that_of_tenacity() -> None:
+    """Hooks annotated with it, and those that drive tenacity themselves, go on working."""
+    assert RetryCallState is tenacity.RetryCallState
 
 
 def test_values_that_only_create_refuses_still_run() -> None:
@@ -100,38 +117,37 @@ def test_the_hook_of_the_sync_form_sees_one_state_that_moves_on() -> None:
                 state.next_action.sleep,
                 state.upcoming_sleep,
                 state.idle_for,
-                state.fn is operation,
             )
         )
 
     def operation() -> None:
         raise ValueError("no")
 
-    with fast_time(jitter=1.0), pytest.raises(ValueError, match="no"):
+    with fast_time(), pytest.raises(ValueError, match="no"):
         run_with_retries_sync(
             operation,
             config=AsyncRetryConfig(),
             should_retry=always,
             before_sleep=before_sleep,
         )
-    assert seen == [(1, True, "no", 1, 1, 1, True), (2, True, "no", 2, 2, 3, True)]
+    assert seen == [(1, True, "no", 1, 1, 1), (2, True, "no", 2, 2, 3)]
     assert len(states) == 1
 
 
 async def test_the_hook_of_the_async_form_is_awaited() -> None:
     """Before each wait, with the same state."""
-    seen: list[tuple[int, float | None]] = []
+    seen: list[tuple[int, float]] = []
 
     async def before_sleep(state: RetryCallState) -> None:
         await asyncio.sleep(0)
-        seen.append((state.attempt_number, state.seconds_since_start))
+        seen.append((state.attempt_number, state.idle_for))
 
     async def operation() -> str:
         if len(seen) < 2:
             raise ConnectionError
         return "done"
 
-    with fast_time(jitter=1.0):
+    with fast_time():
         result = await run_with_retries(
             operation,
             config=AsyncRetryConfig(),
@@ -140,7 +156,7 @@ async def test_the_hook_of_the_async_form_is_awaited() -> None:
         )
     assert result == "done"
     assert [attempt for attempt, _ in seen] == [1, 2]
-    assert [elapsed for _, elapsed in seen] == pytest.approx([0, 1], abs=0.05)
+    assert [idle for _, idle in seen] == [1, 3]
 
 
 async def test_cancellation_is_never_retried_even_when_the_predicate_would() -> None:
@@ -170,59 +186,6 @@ def state_of(kind: Any) -> Any:
     return kind(None, lambda: None, (1,), {"a": 2})
 
 
-def test_a_call_state_has_every_attribute_of_tenacitys() -> None:
-    """Hooks written for 0.7, which handed tenacity's own class on, find what they look for."""
-    tenacity = pytest.importorskip("tenacity")
-    ours, theirs = state_of(RetryCallState), state_of(tenacity.RetryCallState)
-    public = {name for name in dir(theirs) if not name.startswith("_")}
-    assert public <= set(dir(ours))
-    for name in ("attempt_number", "outcome", "outcome_timestamp", "idle_for", "next_action"):
-        assert getattr(ours, name) == getattr(theirs, name)
-    assert (ours.args, ours.kwargs) == ((1,), {"a": 2})
-
-
-def test_a_call_state_records_and_prepares_as_tenacitys() -> None:
-    """set_exception, set_result and prepare_for_next_attempt, one after the other."""
-    tenacity = pytest.importorskip("tenacity")
-    for kind in (RetryCallState, tenacity.RetryCallState):
-        state: Any = state_of(kind)
-        assert (state.seconds_since_start, state.outcome) == (None, None)
-        error = ValueError("x")
-        state.set_exception((ValueError, error, None))
-        assert state.outcome.failed
-        assert state.outcome.exception() is error
-        assert issubclass(type(state.outcome), concurrent.futures.Future)
-        assert state.outcome.attempt_number == 1
-        assert state.seconds_since_start >= 0
-        state.prepare_for_next_attempt()
-        assert (state.outcome, state.next_action, state.attempt_number) == (None, None, 2)
-        state.set_result(7)
-        assert not state.outcome.failed
-        assert state.outcome.result() == 7
-
-
-def test_a_call_state_tells_what_it_is_about() -> None:
-    """Its repr names attempt, time slept and last result."""
-    state = RetryCallState(None, None, (), {})
-    assert "attempt #1; slept for 0.0; last result: none yet" in repr(state)
-    state.set_exception((ValueError, ValueError("x"), None))
-    assert "failed (ValueError x)" in repr(state)
-    state.set_result(7)
-    assert "returned 7" in repr(state)
-    assert state.get_fn_name() == "<unknown>"
-    assert RetryCallState(None, asyncio.sleep, (), {}).get_fn_name() == "sleep"
-
-
-def test_the_call_state_reads_the_injected_clock() -> None:
-    """Under fast_time its times are those of the fake clock."""
-    with fast_time() as fake:
-        state = RetryCallState(None, None, (), {})
-        fake.advance(100)
-        state.set_result(None)
-        assert state.seconds_since_start == pytest.approx(100)
-        assert state.start_time == pytest.approx(clock.monotonic() - 100)
-
-
 class Response:
     status_code = 503
 
@@ -239,7 +202,7 @@ def test_the_summary_is_exception_wait_and_status() -> None:
     def operation() -> None:
         raise error
 
-    with fast_time(jitter=1.0), pytest.raises(StatusError):
+    with fast_time(), pytest.raises(StatusError):
         run_with_retries_sync(
             operation,
             config=AsyncRetryConfig(max_retries=1),
@@ -251,7 +214,7 @@ def test_the_summary_is_exception_wait_and_status() -> None:
 
 def test_the_summary_of_a_call_that_has_not_failed_is_empty() -> None:
     """Nothing to tell yet, or a success."""
-    state = RetryCallState(None, None, (), {})
+    state = RetryCallState(tenacity.Retrying(), None, (), {})
     assert retry_state_summary(state) == (None, None, None)
     state.set_result(1)
     assert retry_state_summary(state) == (None, None, None)
@@ -259,19 +222,8 @@ def test_the_summary_of_a_call_that_has_not_failed_is_empty() -> None:
 
 def test_the_summary_takes_tenacitys_own_state_too() -> None:
     """Users who drive tenacity themselves can go on calling it."""
-    tenacity = pytest.importorskip("tenacity")
     state: Any = tenacity.RetryCallState(tenacity.Retrying(), None, (), {})
     state.set_exception((StatusError, StatusError(), None))
     state.next_action = tenacity.RetryAction(1.5)
     error, wait, status = retry_state_summary(state)
     assert (type(error), wait, status) == (StatusError, 1.5, 503)
-
-
-def test_tenacity_is_not_needed() -> None:
-    """Nothing of the surface imports it."""
-    code = (
-        "import sys; from infra_core.runtime import run_with_retries_sync, AsyncRetryConfig;"
-        "run_with_retries_sync(lambda: 1, config=AsyncRetryConfig(), should_retry=bool);"
-        "assert 'tenacity' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
