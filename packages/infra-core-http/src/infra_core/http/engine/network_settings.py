@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 from ._netrc import find_netrc, netrc_logins
 from ._proxies import NoProxy, Proxy, UnusableProxy, basic_authorization, parse_proxy
 
-__all__ = ["NetworkSettings", "NoProxy", "Proxy", "UnusableProxy"]
+__all__ = ["NetworkSettings", "NoProxy", "Proxy", "UnusableProxy", "ca_parts"]
 
 _PORTS = {"http": 80, "https": 443}
 _CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
