@@ -14,7 +14,7 @@ import pytest
 
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
 from infra_core.azure.testing import AzuriteServer
-from infra_core.fs import is_partial, unique_asset_path
+from infra_core.fs import is_partial
 from infra_core.http.testing import FaultyOrigin, reset_after, slow, status, truncate
 
 COMMAND = [sys.executable, "-m", "infra_core.cli"]
@@ -51,6 +51,13 @@ def run(
         text=True,
         timeout=50,
     )
+
+
+def paths_of(out: Path, urls: list[str], batch: str = "b1") -> list[Path]:
+    """Where the file of each URL is, as the manifest says."""
+    manifest = json.loads((out / batch / "manifest.json").read_text())
+    found = {file["source_url"]: file["path"] for file in manifest["files"]}
+    return [out / batch / "assets" / found[url] for url in urls]
 
 
 def summary_of(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
@@ -90,8 +97,7 @@ def test_batch_survives_faults_and_every_byte_is_right(
     summary = summary_of(done)
     assert (summary["succeeded"], summary["failed"], summary["retries"]) == (8, 0, 6)
     assert summary["complete"] is True
-    for number, url in enumerate(urls):
-        path = unique_asset_path(tmp_path / "b1" / "assets", url)
+    for number, path in enumerate(paths_of(tmp_path, urls)):
         assert path.read_bytes() == body_of(number)
     manifest = json.loads((tmp_path / "b1" / "manifest.json").read_text())
     assert manifest["summary"]["total_files"] == 8
@@ -122,7 +128,7 @@ def test_resume_downloads_only_what_is_missing_or_damaged(
         origin.add(f"/{number}", body_of(number))
     urls = [origin.url(f"/{number}") for number in range(5)]
     assert run("\n".join(urls), tmp_path).returncode == 0
-    paths = [unique_asset_path(tmp_path / "b1" / "assets", url) for url in urls]
+    paths = paths_of(tmp_path, urls)
     paths[0].unlink()
     damaged = bytearray(paths[1].read_bytes())
     damaged[100] ^= 1
@@ -158,6 +164,9 @@ def test_malformed_lines_are_reported_by_number_and_strict_refuses_them(
     assert "line 4:" in done.stderr
     assert "line 6:" in done.stderr
     done = run(text, tmp_path, "--json")
+    assert done.returncode == 1, done.stderr
+    assert (summary_of(done)["succeeded"], summary_of(done)["complete"]) == (1, False)
+    done = run(text, tmp_path, "--json", "--resume", "--skip-malformed")
     assert done.returncode == 0, done.stderr
     assert summary_of(done)["rejected_lines"] == 2
     assert summary_of(done)["duplicates"] == 1
@@ -176,9 +185,8 @@ def test_batch_through_azurite_lands_every_byte(
     assert summary_of(done)["mirrored"] == 6
     assert not (tmp_path / "out" / "jobs.sqlite3").exists()
     blobs = blobs_of(env, tmp_path / "back")
-    for number, url in enumerate(urls):
-        name = unique_asset_path(Path("b1") / "assets", url).as_posix()
-        assert blobs[name] == body_of(number)
+    for number, path in enumerate(paths_of(tmp_path / "out", urls)):
+        assert blobs[path.relative_to(tmp_path / "out").as_posix()] == body_of(number)
     manifest = json.loads(blobs["b1/manifest.json"])
     assert manifest["summary"]["total_files"] == 6
     assert "b1/_logs/run.log" in blobs
@@ -201,7 +209,8 @@ def test_killed_run_resumes_and_ends_with_every_byte(
         origin.add(f"/{number}", body_of(number), always=slow(100_000))
     urls = [origin.url(f"/{number}") for number in range(30)]
     with subprocess.Popen(
-        [*COMMAND, "run", "-", "--batch-id", "b1", "--out", str(out), "--concurrency", "3"],
+        [*COMMAND, "run", "-", "--batch-id", "b1", "--out", str(out), "--concurrency", "3",
+         "--show-files"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=environment(env), text=True,
     ) as process:  # fmt: skip
@@ -225,7 +234,7 @@ def test_killed_run_resumes_and_ends_with_every_byte(
     assert summary["skipped"] >= 8
     again = sum(origin.count(f"/{number}") > before[number] for number in range(30))
     assert again == summary["succeeded"] <= 22
-    names = [unique_asset_path(Path("b1") / "assets", url).as_posix() for url in urls]
+    names = [path.relative_to(out).as_posix() for path in paths_of(out, urls)]
     assert [(out / name).read_bytes() for name in names] == [body_of(n) for n in range(30)]
     assert not [path for path in out.rglob("*") if is_partial(path)]
     if backend == "azurite":
@@ -243,7 +252,8 @@ def test_signal_drains_records_and_leaves(
         origin.add(f"/{index}", body_of(index), always=slow(100_000))
     urls = [origin.url(f"/{index}") for index in range(20)]
     with subprocess.Popen(
-        [*COMMAND, "run", "-", "--batch-id", "b1", "--out", str(tmp_path), "--concurrency", "2"],
+        [*COMMAND, "run", "-", "--batch-id", "b1", "--out", str(tmp_path), "--concurrency", "2",
+         "--show-files"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=environment(), text=True,
     ) as process:  # fmt: skip
@@ -286,7 +296,7 @@ def test_two_runs_of_one_batch_at_once_are_refused(origin: FaultyOrigin, tmp_pat
     origin.add("/a", body_of(1, 200_000), always=slow(50_000))
     origin.add("/b", b"b")
     with subprocess.Popen(
-        [*COMMAND, "run", "-", "--batch-id", "b1", "--out", str(tmp_path)],
+        [*COMMAND, "run", "-", "--batch-id", "b1", "--out", str(tmp_path), "--show-files"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment(), text=True,
     ) as process:  # fmt: skip
         assert process.stdin is not None
@@ -328,6 +338,6 @@ def test_storage_that_is_down_loses_nothing_and_a_resume_sends_it(
     assert done.returncode == 0, done.stderr
     assert (summary_of(done)["skipped"], summary_of(done)["mirrored"]) == (3, 3)
     blobs = blobs_of(env, tmp_path / "back")
-    for number, url in enumerate(urls):
-        assert blobs[unique_asset_path(Path("b1") / "assets", url).as_posix()] == body_of(number)
+    for number, path in enumerate(paths_of(tmp_path / "out", urls)):
+        assert blobs[path.relative_to(tmp_path / "out").as_posix()] == body_of(number)
     assert [origin.count(f"/{number}") for number in range(3)] == [1, 1, 1]

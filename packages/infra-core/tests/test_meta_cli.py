@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
+from infra_core.batch import BatchError
+from infra_core.batch._folder import exclusive, run_folder
 from infra_core.cli import main
-from infra_core.cli._arguments import CommandError
-from infra_core.cli._folder import exclusive, run_folder
 from infra_core.cli._main import COMMANDS
 
 
@@ -131,13 +131,13 @@ def test_incomplete_storage_settings_are_one_line(
 @pytest.mark.parametrize("batch_id", ["", "../x", "a/b", ".hidden", "x" * 200, "a\0b", "end."])
 def test_batch_id_that_is_no_folder_name_is_refused(batch_id: str, tmp_path: Path) -> None:
     """The output folder is never left."""
-    with pytest.raises(CommandError, match="--batch-id"):
+    with pytest.raises(BatchError, match="--batch-id"):
         run_folder(tmp_path, batch_id)
 
 
 def test_batch_can_be_held_once_only(tmp_path: Path) -> None:
     """A second holder is told so; the lock ends with its holder."""
-    with exclusive(tmp_path), pytest.raises(CommandError, match="another process"):
+    with exclusive(tmp_path), pytest.raises(BatchError, match="another process"):
         exclusive(tmp_path).__enter__()
     with exclusive(tmp_path):
         pass

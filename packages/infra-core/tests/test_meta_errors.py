@@ -16,6 +16,7 @@ import pytest
 from infra_core import find_capabilities, fs
 from infra_core.azure.job_store import JobRecord, SqliteJobStore
 from infra_core.azure.monitoring import RunLogWriter
+from infra_core.batch import _manifest
 from infra_core.cli import _main, main
 from infra_core.cli._arguments import CommandError, check_writable
 from infra_core.cli._report import Lasting, plural, to_json
@@ -78,7 +79,7 @@ RUN = ("run", "urls", "--batch-id", "b", "--out", "o")
         pytest.param([*RUN, "--concurrency", "0"], ["'0'", "at least 1"], id="zero"),
         pytest.param([*RUN, "--concurrency", "abc"], ["'abc'", "whole number"], id="word"),
         pytest.param([*RUN, "--retries", "-1"], ["'-1'", "at least 0"], id="negative"),
-        pytest.param([*RUN, "--max-bytes", "1.5"], ["'1.5'", "whole number"], id="fraction"),
+        pytest.param([*RUN, "--max-bytes", "1.5x"], ["'1.5x'", "10M"], id="size"),
         pytest.param([*RUN, "--task-timeout", "nan"], ["'nan'", "seconds above 0"], id="nan"),
         pytest.param([*RUN, "--backoff", "inf"], ["'inf'", "seconds above 0"], id="infinite"),
         pytest.param(["jobs", "watch", "b1", "--interval", "0"], ["'0'", "above 0"], id="interval"),
@@ -109,7 +110,7 @@ RUN = ("run", "urls", "--batch-id", "b", "--out", "o")
         ),
         pytest.param(
             ["run", "urls", "--batch-id", "b", "--out", "file"],
-            ["'file/b'", "choose another --out"],
+            ["'file/b'", "choose another output folder (--out)"],
             id="out-is-a-file",
         ),
         pytest.param(
@@ -125,7 +126,7 @@ RUN = ("run", "urls", "--batch-id", "b", "--out", "o")
             id="unknown-batch",
         ),
         pytest.param(["jobs", "retry", "typo"], ["'typo'", "--out"], id="retry-unknown-batch"),
-        pytest.param(["demo", "--out", "file/x"], ["'file/x'", "another --out"], id="demo-out"),
+        pytest.param(["demo", "--out", "file/x"], ["'file/x'", "output folder"], id="demo-out"),
         pytest.param(["trigger", " ", "--base-url", "http://x.invalid"], ["batch_id"], id="no-id"),
         pytest.param(
             ["trigger", "b", "--path", "http://evil.invalid/?code=hunter2"],
@@ -273,7 +274,7 @@ def test_batch_goes_on_when_its_reader_leaves(
     done = subprocess.run([*COMMAND, *RUN], stdout=gone, stderr=subprocess.PIPE, timeout=50)
     os.close(gone)
     assert done.returncode == 0
-    assert len(list(Path("o/b/assets").rglob("a"))) == 1
+    assert len(list(Path("o/b/assets").rglob("*-a"))) == 1
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
@@ -305,10 +306,13 @@ def test_what_cannot_be_stored_is_a_problem_of_the_batch(
 
         return wrapped
 
-    stored = failing_for(fs.write_json_atomic, "manifest", "s.json")
+    stored = failing_for(fs.write_json_atomic, "s.json")
     monkeypatch.setattr(fs, "write_json_atomic", stored)
+    manifest = failing_for(_manifest.write_manifest, "manifest")
+    monkeypatch.setattr(_manifest, "write_manifest", manifest)
     monkeypatch.setattr(RunLogWriter, "write", failing_for(RunLogWriter.write, "job_"))
-    monkeypatch.setattr(SqliteJobStore, "save", failing_for(SqliteJobStore.save, "HTTPStatus"))
+    rows = failing_for(SqliteJobStore.save_many, "HTTPStatus")
+    monkeypatch.setattr(SqliteJobStore, "save_many", rows)
     Path("urls").write_text(f"{origin.url('/a')}\n{origin.url('/none')}")
     assert main([*RUN, "--json", "--summary-file", "s.json"]) == 1
     summary = json.loads(capsys.readouterr().out)

@@ -7,11 +7,12 @@ import pytest
 from rich.console import Console
 
 from infra_core.azure.job_store import JobRecord
+from infra_core.batch import Summary
 from infra_core.cli import main
 from infra_core.cli._arguments import wrapped
 from infra_core.cli._jobs import print_for_people
 from infra_core.cli._main import COMMANDS
-from infra_core.cli._report import Summary, print_marked, print_rows, rows_of
+from infra_core.cli._report import print_marked, print_rows, rows_of
 
 URL = "https://host.example/a/path/that/does/not/fit/into/one/cell/logo.png?version=2"
 

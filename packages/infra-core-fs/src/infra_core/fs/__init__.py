@@ -30,6 +30,7 @@ from ._media_types import media_category as media_category, media_type as media_
 from ._paths import (
     ensure_parent as ensure_parent,
     hashed_asset_path as hashed_asset_path,
+    safe_file_name as safe_file_name,
     safe_join as safe_join,
     unique_asset_path as unique_asset_path,
 )

@@ -9,7 +9,13 @@ from typing import Final
 from ._errors import UnsafePathError
 from ._names import NAME_MAX, is_device_name, safe_name
 
-__all__ = ["ensure_parent", "hashed_asset_path", "safe_join", "unique_asset_path"]
+__all__ = [
+    "ensure_parent",
+    "hashed_asset_path",
+    "safe_file_name",
+    "safe_join",
+    "unique_asset_path",
+]
 
 _FALLBACK: Final = "asset"
 _UNIQUE_NAME_MAX: Final = 120  # bytes; the folders take 66 more, and old Windows stops at 260
@@ -75,6 +81,21 @@ def unique_asset_path(base_dir: "Path | str", key: str, filename_hint: str | Non
     digest = _key_digest(key)
     name = _asset_name(key, filename_hint, limit=_UNIQUE_NAME_MAX, portable=True)
     return Path(base_dir) / digest[:2] / digest[2:4] / digest[4:] / name
+
+
+def safe_file_name(text: str, *, fallback: str = _FALLBACK, limit: int = NAME_MAX) -> str:
+    """Make one file name of any text: never empty, never a path, good on every system.
+
+    Args:
+        text: Anything: the end of a URL, a header, hostile input. Of a path the last part counts.
+        fallback: The name where nothing usable is left.
+        limit: Longest result in bytes; the extension stays.
+
+    Example:
+        >>> safe_file_name("../../etc/pass:wd")
+        'pass_wd'
+    """
+    return safe_name(text, fallback=fallback, limit=limit, portable=True)
 
 
 def _key_digest(key: str) -> str:

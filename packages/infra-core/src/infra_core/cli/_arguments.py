@@ -10,7 +10,17 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["CommandError", "Parser", "add_verb", "check_writable", "count", "natural", "seconds"]
+__all__ = [
+    "CommandError",
+    "Parser",
+    "add_verb",
+    "byte_count",
+    "check_writable",
+    "count",
+    "natural",
+    "number",
+    "seconds",
+]
 
 
 class CommandError(Exception):
@@ -107,15 +117,45 @@ def _whole(text: str, *, least: int) -> int:
     return value
 
 
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "ms": 0.001}
+_SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+
 def seconds(text: str) -> float:
-    """An argparse type: a time above zero."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
+    """An argparse type: a time above zero, in seconds or with a unit: 90, 90s, 1.5m, 2h."""
+    found = re.fullmatch(r"([0-9.eE+-]+) *(ms|s|m|h|d)?", text.strip())
+    value = _positive(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
     if value <= 0 or not isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds above 0; units are s, m, h, d, such as 5m"
+        )
     return value
+
+
+def number(text: str) -> float:
+    """An argparse type: a number above zero."""
+    value = _positive(text)
+    if value <= 0 or not isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def byte_count(text: str) -> int:
+    """An argparse type: a size in bytes, or with a unit of 1024: 500k, 10M, 2GiB."""
+    found = re.fullmatch(r"([0-9.]+) *([kmgt]?)(?:i?b)?", text.strip().lower())
+    value = _positive(found[1]) * _SIZES[found[2]] if found else 0.0
+    if value < 1 or not isfinite(value):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a size of at least 1 byte; units are k, M, G, such as 10M"
+        )
+    return int(value)
+
+
+def _positive(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
 
 
 def check_writable(path: Path | None, option: str) -> None:

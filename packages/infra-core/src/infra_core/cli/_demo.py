@@ -8,21 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from infra_core.fs import unique_asset_path
+from infra_core.batch import BatchResult, Summary, read_items, run_batch
+from infra_core.batch._folder import make_folder, run_folder
 
 from . import exit_codes
 from ._arguments import CommandError
 from ._demo_files import demo_files
-from ._folder import run_folder
-from ._report import make_console
-from ._run import RunSettings, exit_code, make_folder, run_batch
-from ._urls import read_urls
+from ._report import Reporter, make_console
+from ._run import exit_code
 
 if TYPE_CHECKING:
     from infra_core.http.testing import FaultyOrigin
-
-    from ._report import Summary
-
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
 DESCRIPTION = """\
@@ -67,16 +63,17 @@ def execute(options: argparse.Namespace) -> int:
         url_file.write_text("# the demo's URLs\n" + "\n".join(urls) + "\n", encoding="utf-8")
         say(f"A server that misbehaves listens at {origin.base_url}; {len(urls)} URLs to have.")
         say("Run 1: the faults.")
-        first = run(url_file, out, env, resume=False)
+        first, paths = run(url_file, out, env, resume=False)
         if first.interrupted:
             return exit_code(first)
         folder = run_folder(out, BATCH)
         say("Run 2: one file deleted, one damaged by a byte; --resume mends both.")
-        damage(folder, urls)
-        second = run(url_file, out, env, resume=True)
+        damage([folder / paths[url] for url in urls[:2]])
+        second, _ = run(url_file, out, env, resume=True)
         if second.interrupted:
             return exit_code(second)
-        problems = check(first, second, folder, files, urls)
+        stored = [folder / paths[url] for url in urls if url in paths]
+        problems = check(first, second, files, stored)
         if env:
             problems += check_storage(env, folder, len(files))
     if problems:
@@ -120,21 +117,41 @@ def serve(origin: "FaultyOrigin", files: dict[str, tuple[bytes, str]]) -> list[s
     return [*urls, origin.url(MISSING)]
 
 
-def run(url_file: Path, out: Path, env: dict[str, str], *, resume: bool) -> "Summary":
-    """One run of the main job over the list."""
-    from ._batch import BatchOptions
+def run(
+    url_file: Path, out: Path, env: dict[str, str], *, resume: bool
+) -> tuple[Summary, dict[str, str]]:
+    """One run of the main job over the list; returns also the path of each URL's file."""
+    paths: dict[str, str] = {}
+    reporter = Reporter(files=True)
 
-    with url_file.open("rb") as lines:
-        found = read_urls(lines)
-    options = BatchOptions(
-        batch_id=BATCH, concurrency=4, task_timeout=60.0, resume=resume, grace=5.0
-    )
-    return run_batch(found, RunSettings(options=options, out=out, backoff=0.5, env=env))
+    def on_result(result: BatchResult) -> None:
+        if result.path is not None:
+            paths[result.url] = result.path
+        reporter.on_result(result)
+
+    with url_file.open("rb") as lines, reporter:
+        summary = run_batch(
+            read_items(lines),
+            batch_id=BATCH,
+            out=out,
+            resume=resume,
+            concurrency=4,
+            task_timeout=60.0,
+            grace=5.0,
+            backoff=0.5,
+            env=env,
+            on_result=on_result,
+            on_retry=reporter.on_retry,
+            on_progress=reporter.on_progress,
+            on_event=reporter.on_event,
+        )
+    reporter.finish(summary)
+    return summary, paths
 
 
-def damage(folder: Path, urls: list[str]) -> None:
+def damage(paths: list[Path]) -> None:
     """Delete the first file and change a byte of the second."""
-    first, second = (unique_asset_path(folder / "assets", url) for url in urls[:2])
+    first, second = paths
     first.unlink()
     body = bytearray(second.read_bytes())
     body[0] ^= 0xFF
@@ -142,18 +159,15 @@ def damage(folder: Path, urls: list[str]) -> None:
 
 
 def check(
-    first: "Summary",
-    second: "Summary",
-    folder: Path,
-    files: dict[str, tuple[bytes, str]],
-    urls: list[str],
+    first: Summary, second: Summary, files: dict[str, tuple[bytes, str]], stored: list[Path]
 ) -> list[str]:
     """What is not as promised, one line each."""
     problems = []
-    for (path, (body, _)), url in zip(files.items(), urls, strict=False):
-        stored = unique_asset_path(folder / "assets", url)
-        if not stored.is_file() or stored.read_bytes() != body:
-            problems.append(f"{path}: {stored} does not equal its source")
+    if len(stored) != len(files):
+        problems.append(f"{len(stored)} of {len(files)} files are here")
+    for (path, (body, _)), file in zip(files.items(), stored, strict=False):
+        if not file.is_file() or file.read_bytes() != body:
+            problems.append(f"{path}: {file} does not equal its source")
     expected = [
         ("succeeded in run 1", first.succeeded, len(files)),
         ("failed in run 1", first.failed, 1),

@@ -2,16 +2,9 @@
 
 import traceback
 
+from infra_core.batch._errors import one_line, without_url
+
 __all__ = ["one_line", "remedy_for", "traceback_of", "without_url"]
-
-
-def one_line(error: BaseException) -> str:
-    """The error's type and message in one line, without secrets."""
-    from infra_core.runtime import redact_secrets
-
-    text = " ".join(str(error).split())
-    name = type(error).__name__
-    return redact_secrets(f"{name}: {text}" if text else name)[:500]
 
 
 def remedy_for(error: Exception) -> str:
@@ -39,8 +32,3 @@ def traceback_of(error: BaseException) -> str:
 
     lines = traceback.format_exception(type(error), error, error.__traceback__)
     return redact_secrets("".join(lines).rstrip())
-
-
-def without_url(cause: str, url: str) -> str:
-    """The cause without the URL that stands in front of it already."""
-    return cause.replace(f"{url} ", "").replace(url, "") if url else cause

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore
+from infra_core.batch._folder import JOBS_FILE
+from infra_core.batch._services import open_jobs
 from infra_core.runtime import clock
 
 from . import exit_codes
 from ._arguments import CommandError, add_verb, seconds
 from ._errors import without_url
-from ._folder import JOBS_FILE
 from ._report import is_capable, make_console, plural, print_json, print_rows
-from ._storage import open_jobs
 
 if TYPE_CHECKING:
     from rich.console import Console

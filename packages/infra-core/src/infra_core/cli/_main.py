@@ -119,9 +119,10 @@ def configuration_errors() -> tuple[type[Exception], ...]:
     """Errors of the slices that mean "your settings", not "our bug"."""
     try:
         from infra_core.azure.exceptions import AzureTableError, ConfigurationError
+        from infra_core.batch import BatchError
     except ImportError:  # a broken installation, which is the error that is being told
         return (CommandError,)
-    return (CommandError, ConfigurationError, AzureTableError)
+    return (CommandError, BatchError, ConfigurationError, AzureTableError)
 
 
 def build_parser(

@@ -4,12 +4,12 @@ import argparse
 import os
 from pathlib import Path
 
+from infra_core.batch._services import open_storage
 from infra_core.fs import write_text_atomic
 
 from . import exit_codes
 from ._arguments import CommandError, check_writable
 from ._report import print_json, to_json
-from ._storage import open_storage
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 

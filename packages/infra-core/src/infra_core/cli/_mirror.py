@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from infra_core.azure.run_report import human_size
+from infra_core.batch._services import open_storage
 
 from . import exit_codes
 from ._arguments import CommandError, add_verb
 from ._report import make_console, plural, print_json, print_rows
-from ._storage import open_storage
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient, TreeProgress, TreeReport

@@ -6,19 +6,17 @@ import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from infra_core.azure.run_report import human_size
+from infra_core.batch import BatchProgress, BatchResult, BatchRetry, Summary
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
-    "Failure",
     "Reporter",
-    "Summary",
     "is_capable",
     "make_console",
     "plural",
@@ -32,75 +30,9 @@ SHOWN_FAILURES = 20
 SHORT_CELL = 20  # characters; a cell up to this length is never broken
 
 
-@dataclass(frozen=True)
-class Failure:
-    """One URL that could not be had.
-
-    Attributes:
-        url: The URL, secrets redacted.
-        status: `failed` or `timed_out`.
-        cause: The last error in one line.
-    """
-
-    url: str
-    status: str
-    cause: str
-
-
-@dataclass
-class Summary:
-    """What a batch came to; `--json` prints it and `--summary-file` stores it.
-
-    Attributes:
-        batch_id: The batch.
-        total: URLs in the list, each counted once.
-        succeeded: Downloaded and verified in this run.
-        skipped: Kept from an earlier run after their checksum was verified.
-        failed: Gave up, timeouts included.
-        pending: Not tried or not finished when the run was interrupted.
-        rejected_lines: Lines of the list that are no URL.
-        duplicates: Lines that repeat a URL.
-        bytes_downloaded: Sum of the sizes of files downloaded in this run.
-        retries: Downloads tried again, over all URLs.
-        duration_seconds: Wall time.
-        failures: One entry for each failed URL.
-        mirrored: Files uploaded in this run, `None` when no storage is configured.
-        mirror_failed: Files that could not be uploaded in this run.
-        problems: What else went wrong, such as a manifest that could not be written; a line each.
-        interrupted: Name of the signal that ended the run early.
-        manifest: Path of the manifest.
-        jobs: Where the jobs are recorded.
-        folder: The run's folder.
-    """
-
-    batch_id: str
-    total: int = 0
-    succeeded: int = 0
-    skipped: int = 0
-    failed: int = 0
-    pending: int = 0
-    rejected_lines: int = 0
-    duplicates: int = 0
-    bytes_downloaded: int = 0
-    retries: int = 0
-    duration_seconds: float = 0.0
-    failures: list[Failure] = field(default_factory=list)
-    mirrored: int | None = None
-    mirror_failed: int = 0
-    problems: list[str] = field(default_factory=list)
-    interrupted: str | None = None
-    manifest: str | None = None
-    jobs: str | None = None
-    folder: str | None = None
-
-    @property
-    def complete(self) -> bool:
-        """Whether every URL is here, every upload arrived and nothing else went wrong."""
-        return not (self.failed or self.pending or self.mirror_failed or self.problems)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The summary for JSON."""
-        return {**asdict(self), "complete": self.complete}
+def printable(text: str) -> str:
+    """Text that a terminal prints and does not obey: control characters are escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def plural(count: int, noun: str) -> str:
@@ -233,37 +165,29 @@ class Reporter:
     """Shows a batch at work: a progress bar on a terminal, a line an event elsewhere.
 
     Use it as a context manager around the run; then hand the summary to `finish`.
+
+    Args:
+        as_json: Standard output is for the summary alone; events go to a terminal's standard error.
+        quiet: Show nothing but the summary.
+        files: Show a line for each file.
     """
 
-    def __init__(self, *, as_json: bool = False) -> None:
+    def __init__(self, *, as_json: bool = False, quiet: bool = False, files: bool = False) -> None:
         self._as_json = as_json
-        self._console = make_console(to_stderr=as_json, lasting=True)
+        stream = sys.stderr if as_json else sys.stdout
         # Machines read standard output; a person may still watch standard error.
-        self._silent = as_json and not self._console.is_terminal
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeElapsedColumn,
-        )
-
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=self._console,
-            disable=not self._console.is_terminal,
-            transient=True,
-        )
-        self._task = self._progress.add_task("downloading", total=None, note="")
-        self._bytes = 0
+        self._silent = quiet or (as_json and not stream.isatty())
+        self._files = files
+        self._failures = 0
+        self._plain = cast("IO[str]", Lasting(stream))
+        self._bar: _Bar | None = None
+        if stream.isatty() and not self._silent:
+            self._bar = _Bar(make_console(to_stderr=as_json, lasting=True))
 
     def __enter__(self) -> "Reporter":
         """Start the progress display."""
-        self._progress.start()
+        if self._bar is not None:
+            self._bar.start()
         return self
 
     def __exit__(
@@ -273,38 +197,106 @@ class Reporter:
         trace: TracebackType | None,
     ) -> None:
         """End the progress display."""
-        if not self._progress.disable:  # rich before 15 ends a line that was never begun
-            self._progress.stop()
+        if self._bar is not None:
+            self._bar.stop()
 
     def line(self, mark: str, text: str, style: str = "") -> None:
         """Print one event."""
         if self._silent:
             return
-        print_marked(self._progress.console, mark, text, style)
+        if self._bar is not None:
+            print_marked(self._bar.console, mark, text, style)
+        else:
+            self._plain.write(f"{mark:>8} {text}\n")
 
-    def begin(self, total: int) -> None:
-        """The number of URLs is known."""
-        self._progress.update(self._task, total=total)
+    def on_result(self, result: BatchResult) -> None:
+        """Show a failure, and a file where that was asked for."""
+        if result.error is not None:
+            self._failures += 1
+            if self._failures <= SHOWN_FAILURES:
+                self.line(result.status.replace("_", " "), f"{result.url}: {result.error}", "red")
+            elif self._failures == SHOWN_FAILURES + 1:
+                self.line("...", "further failures are not shown, the job store has them")
+        elif self._files:
+            if result.status == "completed":
+                self.line("ok", f"{result.url} ({human_size(result.size or 0)})")
+            else:
+                self.line(result.status, result.url, "dim")
 
-    def advance(self, size: int = 0) -> None:
-        """One URL is settled."""
-        self._bytes += size
-        self._progress.update(self._task, advance=1, note=human_size(self._bytes))
+    def on_retry(self, retry: BatchRetry) -> None:
+        """Show a retry."""
+        text = f"{retry.url}: attempt {retry.attempt} failed, next in {retry.wait:.2f} s"
+        self.line("retry", f"{text} ({retry.error[:300]})", "yellow")
 
-    def finish(self, summary: Summary) -> None:
-        """Print the summary: JSON for machines, a table for people."""
+    def on_event(self, word: str, text: str) -> None:
+        """Show what else happens."""
+        self.line(word, text, "yellow")
+
+    def on_progress(self, progress: BatchProgress) -> None:
+        """Move the bar."""
+        if self._bar is not None:
+            self._bar.update(progress)
+
+    def finish(self, summary: Summary, *, next_command: str = "") -> None:
+        """Print the summary: JSON for machines, a table for people.
+
+        Args:
+            summary: What the batch came to.
+            next_command: What to type for the rest.
+        """
         if self._as_json:
             print_json(summary.as_dict())
             return
-        self._console.print()
-        for name, value in rows_of(summary):
-            self._console.print(f"{name:>16}  {value}", markup=False)
-        for failure in summary.failures[:SHOWN_FAILURES]:
-            self.line(failure.status, f"{failure.url}: {failure.cause}", "red")
-        for problem in summary.problems:
-            self.line("problem", problem, "red")
-        if (more := len(summary.failures) - SHOWN_FAILURES) > 0:
-            self.line("...", f"and {plural(more, 'more failure')}: infra-core jobs list")
+        problems = [("problem", problem) for problem in summary.problems]
+        rows = [("", ""), *rows_of(summary), *problems]
+        if next_command and not summary.complete:
+            rows.append(("next", next_command))
+        for name, value in rows:
+            self._plain.write(f"{name:>16}  {printable(value)}\n" if name else "\n")
+        self._plain.flush()
+
+
+class _Bar:
+    """The progress bar of a terminal, with rate and time left."""
+
+    def __init__(self, console: "Console") -> None:
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
+        self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("downloading", total=None, note="")
+
+    def start(self) -> None:
+        self._progress.start()
+
+    def stop(self) -> None:
+        self._progress.stop()
+
+    def update(self, progress: BatchProgress) -> None:
+        rate = progress.settled / progress.seconds if progress.seconds > 0 else 0.0
+        self._progress.update(
+            self._task,
+            completed=progress.settled,
+            total=progress.read if progress.list_ended else None,
+            note=f"{rate:.0f}/s {human_size(progress.bytes_downloaded)}",
+        )
 
 
 def rows_of(summary: Summary) -> Iterable[tuple[str, str]]:
@@ -315,9 +307,12 @@ def rows_of(summary: Summary) -> Iterable[tuple[str, str]]:
     yield "skipped", f"{summary.skipped}{why}"
     yield "failed", str(summary.failed)
     if summary.pending:
-        yield "pending", f"{summary.pending} (run again with --resume)"
+        rest = "" if summary.list_ended else ", and the list was not read to its end"
+        yield "pending", f"{summary.pending}{rest} (run again with --resume)"
+    if summary.elsewhere:
+        yield "elsewhere", f"{summary.elsewhere} (taken by another run of this batch)"
     if summary.rejected_lines:
-        yield "rejected lines", str(summary.rejected_lines)
+        yield "rejected lines", f"{summary.rejected_lines} (--skip-malformed passes them over)"
     yield "downloaded", human_size(summary.bytes_downloaded)
     yield "retries", str(summary.retries)
     yield "duration", f"{summary.duration_seconds:.2f} s"

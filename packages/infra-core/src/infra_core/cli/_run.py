@@ -1,31 +1,36 @@
-"""`infra-core run`: one batch of downloads, from a list of URLs to a manifest."""
+"""`infra-core run`: the command line of `infra_core.batch`."""
 
 import argparse
-import asyncio
-import os
+import csv
+import json
+import shlex
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+
+from infra_core.batch import (
+    BatchItem,
+    BatchOptions,
+    BatchResult,
+    ListError,
+    Rejected,
+    Summary,
+    read_items,
+    run_batch,
+)
+from infra_core.batch._readers import FORMATS, format_of
 
 from . import exit_codes
-from ._arguments import CommandError, check_writable, count, natural, seconds
-from ._errors import one_line
-from ._folder import JOBS_FILE, MANIFEST_FILE, exclusive, run_folder
-from ._report import Reporter, Summary, plural
-from ._storage import open_jobs, open_storage
-from ._urls import UrlList, read_urls
+from ._arguments import CommandError, byte_count, check_writable, count, natural, number, seconds
+from ._report import Reporter, plural
 
 if TYPE_CHECKING:
-    from infra_core.azure.job_store import JobRecord, JobStore
-    from infra_core.azure.storage import AzureStorageClient
+    from http.cookiejar import CookieJar
 
-    from ._batch import BatchOptions
-
-__all__ = ["DESCRIPTION", "RunSettings", "add_arguments", "execute", "run_batch"]
+__all__ = ["DESCRIPTION", "add_arguments", "execute", "exit_code"]
 
 DESCRIPTION = """\
 Download a list of URLs as one batch that survives faults, and resumes.
@@ -35,6 +40,8 @@ store, mirrored to Blob Storage when that is configured. At the end a manifest l
 
   infra-core run urls.txt --batch-id nightly-42 --out runs
   infra-core run urls.txt --batch-id nightly-42 --out runs --resume
+  infra-core run items.csv --batch-id shop --out runs --results results.jsonl
+  infra-core run urls.txt --batch-id polite --out runs --max-per-host 2 --rate-per-host 1
   sort -u *.txt | infra-core run - --batch-id all --out runs --json
 
 Below OUT lies jobs.sqlite3 and a folder for each batch: assets/ (no two URLs share a path),
@@ -47,35 +54,12 @@ AZURE_STORAGE_CONNECTION_STRING=UseDevelopmentStorage=true is Azurite.
 Ctrl-C and SIGTERM let the downloads in flight end, record the rest as pending and leave; a second
 signal cuts them off. A run that was killed goes on with --resume: what is here and passes its
 checksum is kept, the rest is downloaded.
+
+Sizes may be written 500k, 10M, 2G; times 90, 90s, 5m, 2h.
 """
 
-
 SHOWN_LINES = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunSettings:
-    """Everything a run needs to know, apart from the URLs.
-
-    Attributes:
-        options: How the batch is run.
-        out: Output folder.
-        retries: Tries after the first one for each URL.
-        backoff: Seconds that the wait before the first retry is at most.
-        mode: Storage mode, `None` for what the environment says.
-        summary_file: Where the summary is stored as JSON.
-        as_json: Print the summary as JSON.
-        env: Environment variables to read settings from.
-    """
-
-    options: "BatchOptions"
-    out: Path
-    retries: int = 4
-    backoff: float = 1.0
-    mode: str | None = None
-    summary_file: Path | None = None
-    as_json: bool = False
-    env: Mapping[str, str]
+SOUGHT_LINES = 10_000  # among which there must be a URL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,261 +67,401 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("urls", metavar="URLS", help="file with a URL a line, - for standard input")
     parser.add_argument("--batch-id", required=True, metavar="ID", help="name of the batch")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
-    parser.add_argument(
+    _add_list(parser.add_argument_group("the list"))
+    _add_resume(parser.add_argument_group("going on with a batch"))
+    _add_downloads(parser.add_argument_group("downloads"))
+    _add_requests(parser.add_argument_group("requests (values are never printed nor recorded)"))
+    _add_output(parser.add_argument_group("files, storage and what is printed"))
+
+
+def _add_list(group: Any) -> None:
+    group.add_argument(
+        "--input-format",
+        choices=FORMATS,
+        help="text: a URL a line, perhaps behind a digest as sha256sum writes it; csv: columns "
+        "url, name, checksum, headers; jsonl: the same as objects (by the file's extension)",
+    )
+    group.add_argument(
+        "--strict", action="store_true", help="refuse the list if any line is malformed"
+    )
+    group.add_argument(
+        "--skip-malformed", action="store_true", help="malformed lines do not make the exit code 1"
+    )
+
+
+def _add_resume(group: Any) -> None:
+    group.add_argument(
         "--resume", action="store_true", help="continue a batch: keep what passes its checksum"
     )
-    parser.add_argument(
-        "--concurrency", type=count, default=8, metavar="N", help="downloads at a time (8)"
+    group.add_argument(
+        "--only", choices=["failed"], help="with --resume: try only what failed before"
     )
-    parser.add_argument(
-        "--task-timeout",
-        type=seconds,
-        default=300.0,
-        metavar="S",
-        help="seconds for one URL, retries included (300)",
+    group.add_argument(
+        "--verify-mirror",
+        action="store_true",
+        help="with --resume: ask the container for each file that counts as mirrored",
     )
-    parser.add_argument(
-        "--retries", type=natural, default=4, metavar="N", help="tries after the first (4)"
+
+
+def _add_downloads(group: Any) -> None:
+    def add(name: str, kind: Callable[[str], object], metavar: str, text: str, **more: Any) -> None:
+        group.add_argument(name, type=kind, metavar=metavar, help=text, **more)
+
+    add("--concurrency", count, "N", "downloads at a time (8)", default=8)
+    add("--processes", count, "N", "processes that download (1)", default=1)
+    add("--max-per-host", count, "N", "downloads at a time from one host")
+    add("--rate-per-host", number, "R", "requests begun a second at one host")
+    add("--task-timeout", seconds, "S", "time for one URL, retries included (300)", default=300.0)
+    add("--timeout", seconds, "S", "time to wait for a connection or for bytes (60)", default=60.0)
+    add("--deadline", seconds, "S", "time for the whole run; then it ends as after a signal")
+    add("--retries", natural, "N", "tries after the first (4)", default=4)
+    add("--backoff", seconds, "S", "longest wait before the first retry (1); doubled for each more",
+        default=1.0)  # fmt: skip
+    add("--min-speed", byte_count, "B", "bytes a second below which a server counts as stalled "
+        "(1024)", default=1024)  # fmt: skip
+    add("--max-bytes", byte_count, "B", "refuse files larger than this")
+    add("--max-failures", natural, "N", "end the run early when more URLs than this have failed")
+    add("--grace", seconds, "S", "time for downloads in flight to end after a signal (10)",
+        default=10.0)  # fmt: skip
+
+
+def _add_requests(group: Any) -> None:
+    group.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        metavar="[HOST:]NAME=VALUE",
+        help="request header, for one host where HOST: stands in front; may be repeated",
     )
-    parser.add_argument(
-        "--backoff",
-        type=seconds,
-        default=1.0,
-        metavar="S",
-        help="longest wait before the first retry, doubled for each further one (1)",
+    group.add_argument("--user-agent", metavar="TEXT", help="User-Agent (infra-core/VERSION)")
+    group.add_argument(
+        "--bearer-file",
+        action="append",
+        default=[],
+        metavar="[HOST:]F",
+        help="file with a token for Authorization: Bearer, for one host where HOST: is in front",
     )
-    parser.add_argument(
-        "--max-bytes", type=count, metavar="N", help="refuse files larger than N bytes"
+    group.add_argument(
+        "--cookies", type=Path, metavar="F", help="cookies of a browser, in Netscape's format"
     )
-    parser.add_argument(
-        "--grace",
-        type=seconds,
-        default=10.0,
-        metavar="S",
-        help="seconds for downloads in flight to end after a signal (10)",
+    group.add_argument(
+        "--proxy", metavar="URL", help="proxy for all requests, in place of what *_PROXY says"
     )
-    parser.add_argument(
+    group.add_argument(
+        "--public-only",
+        action="store_true",
+        help="refuse private, loopback and link-local addresses, also after redirects",
+    )
+
+
+def _add_output(group: Any) -> None:
+    group.add_argument(
+        "--layout",
+        default="hashed",
+        metavar="L",
+        help="names below assets/: hashed, url (HOST/PATH), flat, or a template of {host} {path} "
+        "{name} {stem} {ext} {digest} {index}",
+    )
+    group.add_argument(
         "--mode",
         choices=["strict", "best-effort", "dev-skip"],
         help="storage mode; default: AZURE_STORAGE_MODE, or local files only without AZURE_*",
     )
-    parser.add_argument(
-        "--strict", action="store_true", help="refuse the list if any line is malformed"
+    group.add_argument(
+        "--prefix", metavar="P", help="read P_AZURE_* in place of AZURE_*, such as CRAWLER"
     )
-    parser.add_argument(
+    group.add_argument(
+        "--results",
+        type=Path,
+        metavar="F",
+        help="write what became of each URL here, as JSON lines, or as CSV to F.csv",
+    )
+    group.add_argument(
         "--summary-file", type=Path, metavar="F", help="store the summary as JSON here as well"
     )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    group.add_argument("--json", action="store_true", help="print the summary as JSON")
+    group.add_argument("--quiet", "-q", action="store_true", help="print the summary alone")
+    group.add_argument("--show-files", action="store_true", help="print a line for each file")
 
 
 def execute(options: argparse.Namespace) -> int:
     """Run the command."""
-    from ._batch import BatchOptions
+    for path, name in ((options.summary_file, "--summary-file"), (options.results, "--results")):
+        check_writable(path, name)
+    chosen = batch_options(options)
+    with ExitStack() as stack:
+        items = stack.enter_context(open_list(options))
+        reporter = Reporter(as_json=options.json, quiet=options.quiet, files=options.show_files)
+        record = stack.enter_context(results_file(options.results))
 
-    check_writable(options.summary_file, "--summary-file")
-    found = load_urls(options.urls, strict=options.strict)
-    settings = RunSettings(
-        options=BatchOptions(
-            batch_id=options.batch_id,
-            concurrency=options.concurrency,
-            task_timeout=options.task_timeout,
-            resume=options.resume,
-            grace=options.grace,
-            max_bytes=options.max_bytes,
-        ),
+        def on_result(result: BatchResult) -> None:
+            record(result)
+            reporter.on_result(result)
+
+        lines = ListLines()
+        with reporter:
+            summary = run_batch(
+                items,
+                chosen,
+                on_result=on_result,
+                on_retry=reporter.on_retry,
+                on_progress=reporter.on_progress,
+                on_rejected=lines.rejected,
+                on_duplicate=lines.duplicate,
+                on_event=reporter.on_event,
+            )
+    lines.finish()
+    store_summary(summary, options.summary_file)
+    reporter.finish(summary, next_command=next_command(options, summary))
+    return exit_code(summary)
+
+
+def batch_options(options: argparse.Namespace) -> BatchOptions:
+    """The options of the library that the arguments ask for."""
+    headers, by_host = headers_of(options.header, options.bearer_file)
+    return BatchOptions(
+        batch_id=options.batch_id,
         out=options.out,
+        resume=options.resume,
+        only_failed=options.only == "failed",
+        verify_mirror=options.verify_mirror,
+        skip_malformed=options.skip_malformed,
+        concurrency=options.concurrency,
+        processes=options.processes,
+        max_per_host=options.max_per_host,
+        rate_per_host=options.rate_per_host,
+        task_timeout=options.task_timeout,
+        timeout=options.timeout,
+        deadline=options.deadline,
         retries=options.retries,
         backoff=options.backoff,
+        min_speed=options.min_speed,
+        max_bytes=options.max_bytes,
+        max_failures=options.max_failures,
+        grace=options.grace,
+        headers=headers,
+        host_headers=by_host,
+        user_agent=options.user_agent,
+        cookies=None if options.cookies is None else cookie_jar(options.cookies),
+        proxy=options.proxy,
+        public_only=options.public_only,
+        layout=options.layout,
         mode=options.mode,
-        summary_file=options.summary_file,
-        as_json=options.json,
-        env=os.environ,
+        prefix=options.prefix,
     )
-    return exit_code(run_batch(found, settings))
 
 
-def load_urls(source: str, *, strict: bool) -> UrlList:
-    """Read the list from a file or standard input and report what is wrong with it."""
-    try:
-        if source == "-":
-            found = read_urls(sys.stdin.buffer)
-        else:
-            with Path(source).open("rb") as lines:
-                found = read_urls(lines)
-    except OSError as error:
-        cause = error.strerror or str(error)
-        raise CommandError(f"cannot read {source!r}: {cause}; give a file or -") from None
-    report_lines(found)
-    if found.rejected and strict:
-        raise CommandError(
-            f"{plural(len(found.rejected), 'malformed line')} and --strict: nothing was "
-            "downloaded; mend what is named above, or leave --strict out to skip it"
-        )
-    if not found.urls:
-        name = "standard input" if source == "-" else repr(source)
-        raise CommandError(f"no URL in {name}; write one http(s) URL a line")
-    return found
-
-
-def report_lines(found: UrlList) -> None:
-    """Say which lines are passed over, but no more of them than somebody reads."""
-    for item in found.rejected[:SHOWN_LINES]:
-        # repr(): a list may hold control characters, and a terminal obeys them
-        print(f"line {item.line}: {item.reason}: {item.text!r}", file=sys.stderr)
-    if (more := len(found.rejected) - SHOWN_LINES) > 0:
-        print(f"... and {plural(more, 'more malformed line')}", file=sys.stderr)
-    if found.duplicates:
-        lines = ", ".join(map(str, found.duplicates[:10]))
-        etc = ", ..." if len(found.duplicates) > 10 else ""
-        repeated = plural(len(found.duplicates), "duplicate URL")
-        print(f"{repeated} passed over (line {lines}{etc})", file=sys.stderr)
-
-
-def run_batch(found: UrlList, settings: RunSettings) -> Summary:
-    """Run a batch from its URLs to its summary, with everything opened and closed around it.
+def headers_of(
+    given: list[str], bearer_files: list[str]
+) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Request headers for every host, and those for one.
 
     Raises:
-        CommandError: The batch cannot start.
-        ConfigurationError: The storage settings are unusable.
+        CommandError: One is not of the form NAME=VALUE, or a file cannot be read.
     """
-    from infra_core.fs import remove_stale_partials
+    for_all: dict[str, str] = {}
+    by_host: dict[str, dict[str, str]] = {}
 
-    folder = run_folder(settings.out, settings.options.batch_id)
-    with ExitStack() as stack:
-        storage = open_storage(settings.env, base_path=settings.out, mode=settings.mode)
-        stack.callback(storage.close)
-        make_folder(folder)
-        stack.enter_context(exclusive(folder))
-        for place in (folder, folder / "_state"):  # of a run that was killed while it wrote
-            remove_stale_partials(place, older_than=0.0)
-        jobs_file = settings.out / JOBS_FILE
-        store = stack.enter_context(open_jobs(settings.env, sqlite_path=jobs_file))
-        reporter = stack.enter_context(Reporter(as_json=settings.as_json))
-        summary = asyncio.run(run_with_services(found, settings, folder, store, storage, reporter))
-        summary.rejected_lines = len(found.rejected)
-        summary.duplicates = len(found.duplicates)
-        summary.jobs = str(jobs_file) if jobs_file.exists() else "Table Storage"
-        conclude(summary, settings, folder, storage)
-    reporter.finish(summary)
-    return summary
+    def put(host: str, name: str, value: str) -> None:
+        (by_host.setdefault(host.lower(), {}) if host else for_all)[name] = value
+
+    for text in given:
+        head, equals, value = text.partition("=")
+        host, _, name = head.rpartition(":")
+        if not equals or not name.strip():
+            raise CommandError(
+                f"--header {head!r} is not of the form NAME=VALUE (or HOST:NAME=VALUE)"
+            )
+        put(host.strip(), name.strip(), value.strip())
+    for text in bearer_files:
+        host, colon, path = text.rpartition(":")
+        if colon and Path(text).exists():  # a path with a colon in it, such as C:\token
+            host, path = "", text
+        try:
+            token = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            cause = getattr(error, "strerror", None) or "it is no text"
+            raise CommandError(f"--bearer-file {path!r} cannot be read: {cause}") from None
+        if not token or len(token.split()) != 1:
+            raise CommandError(f"--bearer-file {path!r} must hold one token and nothing else")
+        put(host, "Authorization", f"Bearer {token}")
+    return for_all, by_host
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder, or say why not."""
+def cookie_jar(path: Path) -> "CookieJar":
+    """Read the cookies of a browser.
+
+    Raises:
+        CommandError: The file cannot be read or has another format.
+    """
+    from http.cookiejar import LoadError, MozillaCookieJar
+
+    jar = MozillaCookieJar(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        cause = getattr(error, "strerror", None) or error
+        jar.load(ignore_discard=True, ignore_expires=False)
+    except LoadError:
         raise CommandError(
-            f"cannot create {str(folder)!r}: {cause}; choose another --out"
+            f"--cookies {str(path)!r} is not in Netscape's format, whose first line is "
+            "'# Netscape HTTP Cookie File': export it as cookies.txt"
         ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "it is no text"
+        raise CommandError(f"--cookies {str(path)!r} cannot be read: {cause}") from None
+    return jar
 
 
-async def run_with_services(
-    found: UrlList,
-    settings: RunSettings,
-    folder: Path,
-    store: "JobStore[JobRecord]",
-    storage: "AzureStorageClient",
-    reporter: Reporter,
-) -> Summary:
-    """Open what lives in the event loop, run the batch, close it."""
-    from infra_core.azure.monitoring import (
-        HeartbeatMonitor,
-        RunLogWriter,
-        TelemetryClient,
-        TelemetryConfig,
-        TelemetryEvent,
-    )
-    from infra_core.http.assets import AssetDownloadClient
+@contextmanager
+def open_list(options: argparse.Namespace) -> Iterator[Iterator[BatchItem | Rejected]]:
+    """Open the list; with --strict it is read to its end before anything is downloaded.
 
-    from ._batch import Batch, Services
+    Raises:
+        CommandError: It cannot be read, holds no URL, or has a malformed line and --strict.
+    """
+    source: str = options.urls
+    kind = options.input_format or format_of(source)
+    name = "standard input" if source == "-" else repr(source)
+    with ExitStack() as stack:
+        try:
+            if source == "-":
+                stream: IO[bytes] = sys.stdin.buffer
+            else:
+                stream = stack.enter_context(Path(source).open("rb"))
+            entries = read_items(stream, format=kind)
+            if options.strict:
+                entries = iter(check_strictly(list(entries)))
+            head = first_entries(entries)
+        except OSError as error:
+            cause = error.strerror or str(error)
+            raise CommandError(f"cannot read {source!r}: {cause}; give a file or -") from None
+        except ListError as error:
+            raise CommandError(f"{name}: {error}") from None
+        if not head or isinstance(head[-1], Rejected):
+            say_rejected(head)
+            raise CommandError(
+                f"no URL in {name}; write one http(s) URL a line"
+                if len(head) < SOUGHT_LINES
+                else f"no URL in the first {SOUGHT_LINES} lines of {name}: it is no list of URLs"
+            )
+        yield chained(head, entries, name)
 
-    mirror = storage if storage.is_configured() else None
-    downloads = AssetDownloadClient(max_retries=settings.retries, backoff=settings.backoff)
-    log = RunLogWriter(folder, azure_client=mirror)
-    telemetry = TelemetryClient(
-        config=TelemetryConfig.from_env(env=settings.env),
-        service_name="infra-core run",
-        journal=log,  # events survive a killed process
-    )
-    troubles: list[str] = []
 
-    def trouble(error: Exception) -> None:
-        if not troubles:
-            troubles.append(one_line(error))
-            reporter.line("unsent", f"heartbeat: {troubles[0]}", "yellow")
+def first_entries(entries: Iterator[BatchItem | Rejected]) -> list[BatchItem | Rejected]:
+    """What stands before the first URL, and that: a list without any starts nothing."""
+    head: list[BatchItem | Rejected] = []
+    for entry in entries:
+        head.append(entry)
+        if isinstance(entry, BatchItem) or len(head) == SOUGHT_LINES:
+            break
+    return head
 
-    heartbeat = HeartbeatMonitor(
-        folder, interval_seconds=5.0, azure_client=mirror, log_writer=log, on_error=trouble
-    )
-    batch_id = settings.options.batch_id
-    batch = Batch(
-        settings.options,
-        folder,
-        Services(
-            downloads=downloads,
-            store=store,
-            storage=storage,
-            log=log,
-            heartbeat=heartbeat,
-            reporter=reporter,
-        ),
-    )
+
+def say_rejected(entries: list[BatchItem | Rejected]) -> int:
+    """Print what is wrong with a list; returns the number of malformed lines."""
+    lines = ListLines()
+    for entry in entries:
+        if isinstance(entry, Rejected):
+            lines.rejected(entry)
+    lines.finish()
+    return lines.count
+
+
+def chained(
+    head: list[BatchItem | Rejected], rest: Iterator[BatchItem | Rejected], name: str
+) -> Iterator[BatchItem | Rejected]:
+    """The entries that were read to see whether there is a URL, and the others."""
+    yield from head
     try:
-        heartbeat.start()
-        telemetry.track_event(TelemetryEvent.STARTED, batch_id=batch_id)
-        summary = await batch.run(found.urls)
-        event = TelemetryEvent.COMPLETED if summary.complete else TelemetryEvent.FAILED
-        telemetry.track_event(event, batch_id=batch_id, metadata={"failed": summary.failed})
-        return summary
-    finally:
-        await downloads.close()
-        with suppress(Exception):  # told by on_error as it happened
-            await asyncio.to_thread(heartbeat.stop)
-        await asyncio.to_thread(log.close)
-        await asyncio.to_thread(telemetry.flush, 5.0)
+        yield from rest
+    except ListError as error:
+        raise CommandError(f"{name}: {error}") from None
 
 
-def conclude(
-    summary: Summary, settings: RunSettings, folder: Path, storage: "AzureStorageClient"
-) -> None:
-    """Write manifest and summary, locally first, then mirrored."""
-    from infra_core.azure.run_storage import build_manifest
+def check_strictly(entries: list[BatchItem | Rejected]) -> list[BatchItem | Rejected]:
+    """Refuse a list with a malformed line.
+
+    Raises:
+        CommandError: It has one; each is printed before.
+    """
+    if malformed := say_rejected(entries):
+        raise CommandError(
+            f"{plural(malformed, 'malformed line')} and --strict: nothing was downloaded; mend "
+            "what is named above, or leave --strict out"
+        )
+    return entries
+
+
+class ListLines:
+    """Says which lines are passed over, but no more of them than somebody reads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._duplicates: list[int] = []
+        self._repeated = 0
+
+    def rejected(self, entry: Rejected) -> None:
+        """A line that is no URL."""
+        self.count += 1
+        if self.count <= SHOWN_LINES:
+            # repr(): a list may hold control characters, and a terminal obeys them
+            print(f"line {entry.line}: {entry.reason}: {entry.text!r}", file=sys.stderr)
+
+    def duplicate(self, item: BatchItem) -> None:
+        """A line whose URL stood there before."""
+        self._repeated += 1
+        if len(self._duplicates) < 10:
+            self._duplicates.append(item.line)
+
+    def finish(self) -> None:
+        """Say how many there were."""
+        if (more := self.count - SHOWN_LINES) > 0:
+            print(f"... and {plural(more, 'more malformed line')}", file=sys.stderr)
+        if self._repeated:
+            lines = ", ".join(map(str, self._duplicates))
+            etc = ", ..." if self._repeated > len(self._duplicates) else ""
+            repeated = plural(self._repeated, "duplicate URL")
+            print(f"{repeated} passed over (line {lines}{etc})", file=sys.stderr)
+
+
+@contextmanager
+def results_file(path: Path | None) -> Iterator[Callable[[BatchResult], None]]:
+    """A file that takes each result as it comes: CSV where its name says so, else JSON lines."""
+    if path is None:
+        yield lambda result: None
+        return
+    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
+        if path.suffix.lower() == ".csv":
+            names = [name for name in BatchResult.__slots__ if name != "metadata"]
+            rows = csv.DictWriter(file, names, extrasaction="ignore")
+            rows.writeheader()
+            yield lambda result: rows.writerow(result.as_dict())
+        else:
+            yield lambda result: _write_line(file, result)
+
+
+def _write_line(file: IO[str], result: BatchResult) -> None:
+    file.write(json.dumps(result.as_dict(), ensure_ascii=False, default=str) + "\n")
+
+
+def store_summary(summary: Summary, path: Path | None) -> None:
+    """Write the summary's JSON; what prevents it is told in the summary that is printed."""
     from infra_core.fs import write_json_atomic
 
-    def failed(what: str, error: Exception) -> None:
-        summary.problems.append(f"{what}: {one_line(error)}")
-
-    def listed() -> dict[str, Any]:
-        assets.mkdir(exist_ok=True)
-        if storage.is_configured():
-            try:
-                return build_manifest(assets, client=storage)
-            except Exception as error:  # noqa: BLE001 - local files can be listed all the same
-                failed("the container was not listed, the manifest has local files only", error)
-        with open_storage({}, base_path=settings.out) as local:
-            return build_manifest(assets, client=local)
-
-    assets = folder / "assets"
-    written: list[Path] = []
-    try:
-        written.append(write_json_atomic(folder / MANIFEST_FILE, listed()))
-        summary.manifest = str(written[0])
-    except OSError as error:
-        failed("there is no manifest", error)
-    if settings.summary_file is not None:
+    if path is not None:
         try:
-            written.append(write_json_atomic(settings.summary_file, summary.as_dict()))
+            write_json_atomic(path, summary.as_dict())
         except OSError as error:
-            failed("the summary was not stored", error)
-    if not storage.is_configured():
-        return
-    for path in written:
-        try:
-            storage.upload_file(path, raise_on_error=True)
-        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
-            failed(f"{str(path)!r} was not mirrored", error)
+            summary.trouble("the summary was not stored", error)
+
+
+def next_command(options: argparse.Namespace, summary: Summary) -> str:
+    """What to type for what is left, whole."""
+    if options.urls == "-":
+        return ""
+    arguments = ["infra-core", "run", options.urls, "--batch-id", options.batch_id]
+    arguments += ["--out", str(options.out), "--resume"]
+    if summary.failed and not summary.pending and summary.list_ended:
+        arguments += ["--only", "failed"]
+    return shlex.join(arguments)
 
 
 def exit_code(summary: Summary) -> int:

@@ -12,13 +12,13 @@ from infra_core.azure.function_cli import (
     state_folder,
     trigger_batch,
 )
+from infra_core.batch._services import open_storage
 from infra_core.runtime import redact_secrets, sanitize_url
 
 from . import exit_codes
 from ._arguments import CommandError, check_writable
 from ._errors import one_line
 from ._report import make_console, print_json
-from ._storage import open_storage
 
 if TYPE_CHECKING:
     from infra_core.azure.function_cli import TriggerSummary

@@ -1,0 +1,198 @@
+"""`run_batch` and `run_batch_async`: a source of items, options, hooks; the summary comes back."""
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ._errors import BatchError, one_line
+from ._folder import ASSETS, MANIFEST_FILE
+from ._items import BatchItem, Rejected
+from ._options import BatchOptions
+from ._results import BatchProgress, BatchResult, BatchRetry, Summary
+
+if TYPE_CHECKING:
+    from infra_core.azure.job_store import JobRecord, JobStore
+    from infra_core.azure.storage import AzureStorageClient
+    from infra_core.http.assets import DownloadResult
+
+    from ._services import Services
+
+__all__ = ["run_batch", "run_batch_async"]
+
+
+async def run_batch_async(
+    items: Iterable[object] | AsyncIterable[object],
+    options: BatchOptions | None = None,
+    *,
+    on_result: Callable[[BatchResult], object] | None = None,
+    on_retry: Callable[[BatchRetry], object] | None = None,
+    on_progress: Callable[[BatchProgress], object] | None = None,
+    on_rejected: Callable[[Rejected], object] | None = None,
+    on_duplicate: Callable[[BatchItem], object] | None = None,
+    on_event: Callable[[str, str], object] | None = None,
+    storage: "AzureStorageClient | None" = None,
+    store: "JobStore[JobRecord] | None" = None,
+    env: Mapping[str, str] | None = None,
+    **settings: Any,
+) -> Summary:
+    """Download many URLs as one batch: each verified, recorded, mirrored, and resumable.
+
+    The items are read lazily, beside the downloads, so a million of them cost no memory. Every
+    URL is a job in a store: `jobs.sqlite3` in the output folder, or Table Storage where
+    `AZURE_JOB_TABLE` says so. Files are mirrored where `AZURE_STORAGE_*` is set. A run log, a
+    heartbeat and a manifest lie in the batch's folder.
+
+    SIGINT and SIGTERM, where this runs in the main thread, let the downloads in flight end, record
+    the rest as pending and return the summary, `interrupted` set; a second signal cuts them off.
+    A batch that was killed goes on with `resume=True`.
+
+    Args:
+        items: URLs, `BatchItem`s, mappings with `url`, `name`, `checksum`, `headers`, `metadata`;
+            any iterable, asynchronous ones too. `read_items` reads them from a file.
+        options: How; or give its fields as keyword arguments.
+        on_result: Called with each `BatchResult`, once it is recorded.
+        on_retry: Called with each `BatchRetry`.
+        on_progress: Called with a `BatchProgress` about twice a second, and at the end.
+        on_rejected: Called with each entry that is no URL.
+        on_duplicate: Called with each item whose URL stood in the list before.
+        on_event: Called with a word and a text for what else happens, such as an upload that
+            failed.
+        storage: A storage client to mirror to, in place of what the environment says; not closed.
+        store: A job store, in place of what the environment says; not closed.
+        env: Environment variables to read settings from; those of the process when None.
+        **settings: Fields of `BatchOptions`.
+
+    Returns:
+        What the batch came to; `summary.complete` says whether everything is here.
+
+    Raises:
+        BatchError: The batch cannot start: a bad option, it exists and `resume` is not set,
+            another process runs it.
+        ConfigurationError: The storage settings are unusable.
+
+    Example:
+        ::
+
+            summary = await run_batch_async(urls, batch_id="nightly", out="runs", concurrency=32)
+            if not summary.complete:
+                alert(summary.failures)
+    """
+    from ._download import Downloads
+    from ._hooks import Hooks
+    from ._run import BatchRun
+    from ._services import open_services
+
+    chosen = _options_of(options, settings)
+    hooks = Hooks(
+        on_result=on_result,
+        on_retry=on_retry,
+        on_progress=on_progress,
+        on_rejected=on_rejected,
+        on_duplicate=on_duplicate,
+        on_event=on_event,
+    )
+    run: BatchRun | None = None
+
+    def retried(retry: BatchRetry) -> None:
+        if run is not None:
+            run.retried(retry)
+
+    def committed(results: "list[DownloadResult]") -> None:
+        if run is not None:
+            run.committed(results)
+
+    async with AsyncExitStack() as stack:
+        services = await open_services(
+            chosen,
+            stack,
+            env=env,
+            storage=storage,
+            store=store,
+            on_trouble=lambda text: None if on_event is None else _void(on_event("unsent", text)),
+            make_downloads=lambda folder: Downloads(chosen, folder, retried, committed),
+        )
+        run = BatchRun(chosen, services, hooks)
+        await run.run(items)
+        await asyncio.to_thread(partial(_write_manifest, services))
+    return services.summary
+
+
+def _void(_: object) -> None:
+    return None
+
+
+def run_batch(
+    items: Iterable[object] | AsyncIterable[object],
+    options: BatchOptions | None = None,
+    **settings: Any,
+) -> Summary:
+    """Run a batch from synchronous code; see `run_batch_async`.
+
+    Hooks are called in the thread that calls this.
+
+    Raises:
+        RuntimeError: Inside a running event loop: await `run_batch_async`.
+
+    Example:
+        ::
+
+            from infra_core.batch import run_batch
+
+            summary = run_batch(open("urls.txt"), batch_id="nightly", out="runs", concurrency=8)
+            print(summary.succeeded, summary.failed)
+    """
+    if _in_running_loop():
+        raise RuntimeError(
+            "run_batch() cannot be called inside a running event loop, which it would block: "
+            "await run_batch_async()"
+        )
+    return asyncio.run(run_batch_async(items, options, **settings))
+
+
+def _options_of(options: BatchOptions | None, settings: Mapping[str, Any]) -> BatchOptions:
+    if options is not None:
+        if settings:
+            raise BatchError(
+                f"give either BatchOptions or its fields, not both (got {', '.join(settings)}); "
+                "dataclasses.replace() changes a field"
+            )
+        return options
+    try:
+        return BatchOptions(**settings)
+    except TypeError as error:
+        raise TypeError(str(error).replace("BatchOptions.__init__()", "run_batch()")) from None
+
+
+def _write_manifest(services: "Services") -> None:
+    """Write the manifest, locally first, then mirrored; what fails is told in the summary."""
+    from ._manifest import write_manifest
+
+    summary, storage = services.summary, services.storage
+    path = services.folder / MANIFEST_FILE
+    prefix = "" if storage is None else storage.blob_name_for_path(services.folder / ASSETS)
+    where = {
+        "provider": "local" if storage is None else "azure_blob",
+        "container": None if storage is None else storage.config.container,  # type: ignore[union-attr]
+        "prefix": prefix or f"{services.folder.name}/{ASSETS}",
+    }
+    try:
+        write_manifest(path, services.index.files(), where)
+        summary.manifest = str(path)
+    except OSError as error:
+        summary.trouble("there is no manifest", one_line(error))
+        return
+    if storage is not None:
+        try:
+            storage.upload_file(path, raise_on_error=True)
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
+            summary.trouble(f"{str(path)!r} was not mirrored", one_line(error))
+
+
+def _in_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

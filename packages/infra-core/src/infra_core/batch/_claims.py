@@ -1,0 +1,176 @@
+"""Runs of one batch on several machines share its jobs: each takes what no other has.
+
+A job is taken by a compare-and-set of its row (the table's ETag), for as long as its download may
+last; so no renewal is needed, and what a dead machine held is free when that time has passed.
+"""
+
+import hashlib
+import os
+import pickle
+import secrets
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from infra_core.runtime import clock
+
+from ._index import JobIndex
+from ._jobs import Job
+
+if TYPE_CHECKING:
+    from infra_core.azure.job_store import JobRecord, JobStore
+
+__all__ = ["Claimed", "Claims"]
+
+_THREADS = 16  # a table answers in milliseconds, one request after the other would crawl
+_RACES = 3  # tries at a row that others change at the same time
+_MARGIN = 60.0  # seconds that a lease outlasts the longest download
+
+
+class Claimed(NamedTuple):
+    """What became of an attempt to take some jobs.
+
+    Attributes:
+        ours: Taken; recorded as running under our lease.
+        done: Completed already, by whichever run; with the record of the table.
+        elsewhere: Held by another run.
+        passed_over: Not to be tried by this run.
+    """
+
+    ours: list[Job]
+    done: list[Job]
+    elsewhere: list[Job]
+    passed_over: list[Job]
+
+
+class Claims:
+    """Takes jobs of a store that several runs share. Every method blocks.
+
+    Args:
+        store: A table.
+        batch_id: The batch.
+        folder: The run's folder, which this run has locked.
+        seconds: The longest that a download may last.
+        index: Where jobs wait that others hold, on disk.
+        only_failed: Take only what has failed.
+    """
+
+    def __init__(
+        self,
+        store: "JobStore[JobRecord]",
+        batch_id: str,
+        *,
+        folder: Path,
+        seconds: float,
+        index: JobIndex,
+        only_failed: bool,
+    ) -> None:
+        self.host = socket.gethostname()
+        self._store = store
+        self._batch_id = batch_id
+        place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
+        self._place = f"{self.host}/{place}/"
+        self._owner = self._place + secrets.token_hex(4)
+        self._lease = timedelta(seconds=seconds + _MARGIN)
+        self._index = index
+        self._only_failed = only_failed
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="infra-core-claim")
+
+    def take(self, jobs: Sequence[Job]) -> Claimed:
+        """Take each job that is pending, failed, or under a lease that has ended."""
+        found = Claimed([], [], [], [])
+        for job, (record, place) in zip(jobs, self._threads.map(self._one, jobs), strict=True):
+            getattr(found, place).append(job._replace(record=record))
+        return found
+
+    def _one(self, job: Job) -> "tuple[JobRecord, str]":
+        from infra_core.azure.exceptions import JobConflictError, JobExistsError
+        from infra_core.azure.job_store import JobStatus
+
+        for _ in range(_RACES):
+            current = self._store.fetch(self._batch_id, job.record.job_id)
+            failed = current is not None and current.status in (
+                JobStatus.FAILED,
+                JobStatus.TIMED_OUT,
+            )
+            if self._only_failed and not failed:
+                return current or job.record, "passed_over"
+            try:
+                if current is None:
+                    return self._store.create(self._leased(job.record)), "ours"
+                if current.status is JobStatus.COMPLETED:
+                    return current, "done"
+                if current.status is JobStatus.RUNNING:
+                    if self._is_held(current):
+                        return current, "elsewhere"
+                    current = current.requeue()
+                return self._store.update(self._leased(current)), "ours"
+            except (JobExistsError, JobConflictError):
+                continue
+        return job.record, "elsewhere"  # a row that changes each time is in good hands
+
+    def _is_held(self, record: "JobRecord") -> bool:
+        until, owner = record.lease_until, record.lease_owner or ""
+        if owner.startswith(self._place):  # an earlier run in this folder, whose lock is ours now
+            return False
+        return until is not None and until > _now()
+
+    def reopen(self, job: Job) -> Job | None:
+        """Take a completed job whose file is not here; None where another run did."""
+        from infra_core.azure.exceptions import JobConflictError
+
+        try:
+            record = self._store.update(self._leased(job.record.requeue(force=True)))
+        except JobConflictError:
+            return None
+        return job._replace(record=record)
+
+    def _leased(self, record: "JobRecord") -> "JobRecord":
+        return replace(
+            record.start(),
+            lease_owner=self._owner,
+            lease_until=_now() + self._lease,
+            payload={**record.payload, "host": self.host},
+        )
+
+    def store(self, records: Sequence["JobRecord"]) -> None:
+        """Store records of jobs that we hold; one that another run has taken over stays its own.
+
+        Raises:
+            Exception: The first error of the store, after every record was tried.
+        """
+        for error in list(self._threads.map(self._put, records)):
+            if error is not None:
+                raise error
+
+    def _put(self, record: "JobRecord") -> Exception | None:
+        from infra_core.azure.exceptions import JobConflictError
+
+        try:
+            stored = self._store.update(record)
+        except JobConflictError:
+            return None
+        except Exception as error:  # noqa: BLE001 - raised by store()
+            return error
+        record.etag = stored.etag
+        return None
+
+    def defer(self, jobs: Sequence[Job]) -> None:
+        """Keep jobs that others hold, to look at them again."""
+        self._index.defer([pickle.dumps(tuple(job)) for job in jobs])
+
+    def deferred(self, limit: int) -> list[Job]:
+        """Take back some of the jobs that were deferred first."""
+        return [Job(*pickle.loads(raw)) for raw in self._index.take_deferred(limit)]  # noqa: S301 - of this process
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _now() -> datetime:
+    return datetime.fromtimestamp(clock.time(), tz=timezone.utc)

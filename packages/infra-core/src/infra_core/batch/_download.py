@@ -1,0 +1,169 @@
+"""One URL to one verified file, and what came of it: the part that runs wherever a shard does."""
+
+import errno
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from infra_core.runtime import sanitize_url
+
+from ._errors import one_line, without_url
+from ._items import BatchItem
+from ._results import BatchRetry, Outcome
+
+if TYPE_CHECKING:
+    from infra_core.http.assets import DownloadResult
+    from infra_core.runtime import RetryDetails
+
+    from ._options import BatchOptions
+
+__all__ = ["Downloads", "outcome_of", "user_agent"]
+
+# What this machine has too little of: the URL is not at fault, and a later try may do.
+_LOAD = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+
+
+def user_agent() -> str:
+    """What a batch calls itself where the caller says nothing: its name and version."""
+    from importlib.metadata import version
+
+    return f"infra-core/{version('infra-core')}"
+
+
+class Downloads:
+    """Downloads the items of a batch into its folder.
+
+    Args:
+        options: How.
+        folder: The run's folder.
+        on_retry: Called with each failed attempt that is followed by another.
+        after: Called in a thread with the files that have become durable together, before their
+            downloads end.
+    """
+
+    def __init__(
+        self,
+        options: "BatchOptions",
+        folder: Path,
+        on_retry: Callable[[BatchRetry], None],
+        after: "Callable[[list[DownloadResult]], None] | None" = None,
+    ) -> None:
+        from infra_core.http import AsyncHttpClient
+        from infra_core.http.assets import AssetDownloadClient, CommitGroup
+
+        self._options = options
+        self._folder = folder
+        self._on_retry = on_retry
+        settings: dict[str, Any] = {}
+        if options.public_only:
+            settings["public_only"] = True
+        for name in ("proxy", "cookies"):
+            if getattr(options, name) is not None:
+                settings[name] = getattr(options, name)
+        self._group = CommitGroup(after=after)
+        self._http = AsyncHttpClient(
+            max_per_host=options.max_per_host,
+            max_per_second_per_host=options.rate_per_host,
+            **settings,
+        )
+        self._client = AssetDownloadClient(
+            timeout=options.timeout,
+            max_retries=options.retries,
+            backoff=options.backoff,
+            user_agent=options.user_agent or user_agent(),
+            client=self._http,
+        )
+
+    async def fetch(
+        self,
+        job_id: str,
+        item: BatchItem,
+        path: str,
+        on_received: Callable[[int], object] | None = None,
+    ) -> Outcome:
+        """Download an item to a path below the run's folder; never raises for the item's sake.
+
+        Args:
+            job_id: Its job.
+            item: The item.
+            path: Relative to the run's folder.
+            on_received: Called with the size when all bytes have come, before they are flushed
+                to the disk: another download may use the network now.
+        """
+        url = sanitize_url(item.url)
+        attempts = 1
+
+        def retried(details: "RetryDetails") -> None:
+            nonlocal attempts
+            attempts = details.attempt + 1
+            cause = without_url(one_line(details.error), url)
+            self._on_retry(BatchRetry(url, details.attempt, details.wait, cause))
+
+        try:
+            result = await self._client.download(
+                item.url,
+                self._folder / path,
+                headers=self._headers(item),
+                expected_checksum=item.checksum,
+                skip_if_exists=False,
+                max_bytes=self._options.max_bytes,
+                min_speed=self._options.min_speed,
+                deadline=self._options.task_timeout,
+                on_retry=retried,
+                on_received=on_received,
+                group=self._group,
+            )
+        except TimeoutError as error:
+            return self._failed(job_id, url, error, attempts, status="timed_out")
+        except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
+            return self._failed(job_id, url, error, attempts)
+        return outcome_of(job_id, path, result)
+
+    def _headers(self, item: BatchItem) -> dict[str, str] | None:
+        options = self._options
+        if not (options.headers or options.host_headers or item.headers):
+            return None
+        of_host = _of_host(options.host_headers, item.url)
+        return {**options.headers, **of_host, **(item.headers or {})}
+
+    def _failed(
+        self, job_id: str, url: str, error: Exception, attempts: int, *, status: Any = "failed"
+    ) -> Outcome:
+        response = getattr(error, "response", None)
+        number = getattr(error, "errno", None)
+        return Outcome(
+            job_id=job_id,
+            status=status,
+            attempts=attempts,
+            error=without_url(one_line(error), url),
+            http_status=getattr(response, "status_code", None),
+            by_load=number in _LOAD,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+        await self._http.close()
+
+
+def _of_host(headers: Mapping[str, Mapping[str, str]], url: str) -> Mapping[str, str]:
+    if not headers:
+        return {}
+    parts = urlsplit(url)
+    host = (parts.hostname or "").lower()
+    return headers.get(f"{host}:{parts.port}") or headers.get(host) or {}
+
+
+def outcome_of(job_id: str, path: str, result: "DownloadResult") -> Outcome:
+    return Outcome(
+        job_id=job_id,
+        status="completed",
+        path=path,
+        size=result.size,
+        checksum=result.checksum,
+        content_type=result.mime,
+        etag=result.etag,
+        last_modified=result.last_modified,
+        attempts=result.attempts,
+    )

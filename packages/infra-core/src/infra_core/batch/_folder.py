@@ -1,0 +1,81 @@
+"""The folder of a run, and the lock that keeps two runs of one batch on one machine apart."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from infra_core.fs import lock_descriptor
+
+from ._errors import BatchError
+
+__all__ = ["ASSETS", "JOBS_FILE", "MANIFEST_FILE", "exclusive", "make_folder", "run_folder"]
+
+ASSETS = "assets"
+JOBS_FILE = "jobs.sqlite3"
+MANIFEST_FILE = "manifest.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def run_folder(out: Path, batch_id: str) -> Path:
+    """The folder of a batch below the output folder.
+
+    Raises:
+        BatchError: The batch id cannot be a folder's name.
+    """
+    if not isinstance(batch_id, str) or not _NAME.fullmatch(batch_id) or batch_id.endswith("."):
+        raise BatchError(
+            f"batch id {batch_id!r} names a folder: use up to 128 letters, digits, '.', '_' and "
+            "'-', the first a letter or digit (--batch-id)"
+        )
+    return out / batch_id
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder.
+
+    Raises:
+        BatchError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise BatchError(
+            f"cannot create {str(folder)!r}: {cause}; choose another output folder (--out)"
+        ) from None
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold the batch: a second run of it at the same time is refused.
+
+    The lock is the operating system's, so a killed run leaves none behind.
+
+    Raises:
+        BatchError: Another process runs this batch.
+    """
+    path = folder / "_state" / "run.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("a+b")
+    except OSError as error:
+        raise _unusable(path, error) from None
+    with handle:
+        try:
+            taken = lock_descriptor(handle.fileno(), wait=False)
+        except OSError as error:
+            raise _unusable(path, error) from None
+        if not taken:
+            raise BatchError(
+                f"another process is running this batch ({path} is locked); wait for it, or "
+                "choose another batch id"
+            )
+        yield
+
+
+def _unusable(path: Path, error: OSError) -> BatchError:
+    return BatchError(
+        f"cannot lock {str(path)!r}: {error.strerror or error}; choose another output folder "
+        "(--out) on a file system that knows locks, or move what is in the way"
+    )

@@ -1,0 +1,180 @@
+"""Which jobs a run has seen and what the store knew of them: on disk, so that memory stays flat."""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from infra_core.azure.job_store import JobRecord
+
+__all__ = ["JobIndex", "Known"]
+
+_SCHEMA = """
+CREATE TABLE jobs (job BLOB PRIMARY KEY, seen INTEGER, row TEXT) WITHOUT ROWID;
+CREATE TABLE paths (path TEXT PRIMARY KEY, job BLOB) WITHOUT ROWID;
+CREATE TABLE deferred (number INTEGER PRIMARY KEY, job BLOB);
+CREATE TABLE files (path TEXT PRIMARY KEY, entry TEXT) WITHOUT ROWID;
+"""
+_CACHE_KIB = 8192
+
+
+class Known(NamedTuple):
+    """A job that an earlier run recorded.
+
+    Attributes:
+        status: Its state.
+        attempts: How often it was started.
+        created_at: When it was recorded, as text.
+        payload: What was recorded with it.
+    """
+
+    status: str
+    attempts: int
+    created_at: str
+    payload: dict[str, Any]
+
+
+class JobIndex:
+    """A private SQLite database without a name: it vanishes with the process.
+
+    One thread at a time uses it; every method may be called from any.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        # An empty name is a file that SQLite removes by itself, held in memory while it is small.
+        self._db = sqlite3.connect("", check_same_thread=False, isolation_level=None)
+        # Nothing of it outlives the process: no journal, no flush.
+        self._db.executescript(
+            f"PRAGMA cache_size = -{_CACHE_KIB}; PRAGMA journal_mode = OFF; "
+            f"PRAGMA synchronous = OFF; {_SCHEMA}"
+        )
+
+    def load(
+        self,
+        records: Iterable["JobRecord"],
+        entries: Callable[["JobRecord"], Iterable[tuple[str, str | None]]],
+    ) -> int:
+        """Remember the jobs that the store has, and their files; returns how many."""
+        count = 0
+        with self._lock:
+            self._db.execute("BEGIN")
+            for record in records:
+                row = Known(
+                    str(record.status),
+                    record.attempts,
+                    record.created_at.isoformat(),
+                    record.payload,
+                )
+                self._db.execute(
+                    "INSERT OR REPLACE INTO jobs VALUES (?, 0, ?)",
+                    (_key(record.job_id), json.dumps(row, default=str)),
+                )
+                if path := record.payload.get("path"):
+                    self._claim(str(path), _key(record.job_id))
+                self._put(entries(record))
+                count += 1
+            self._db.execute("COMMIT")
+        return count
+
+    def see(self, job_ids: Sequence[str]) -> list[Known | bool]:
+        """Mark jobs as seen.
+
+        Returns:
+            For each what the store knew of it, True for a new one, False for one that was seen
+            before in this run.
+        """
+        found: list[Known | bool] = []
+        with self._lock:
+            self._db.execute("BEGIN")
+            for job_id in job_ids:
+                key = _key(job_id)
+                cursor = self._db.execute("INSERT OR IGNORE INTO jobs VALUES (?, 1, NULL)", (key,))
+                if cursor.rowcount == 1:
+                    found.append(True)
+                    continue
+                seen, row = self._db.execute(
+                    "SELECT seen, row FROM jobs WHERE job = ?", (key,)
+                ).fetchone()
+                if seen:
+                    found.append(False)
+                    continue
+                self._db.execute("UPDATE jobs SET seen = 1 WHERE job = ?", (key,))
+                found.append(Known(*json.loads(row)))
+            self._db.execute("COMMIT")
+        return found
+
+    def claim_path(self, path: str, job_id: str) -> bool:
+        """Take a path for a job; False where another job or a folder has it.
+
+        Paths that differ in the case of their letters alone are one path: some file systems keep
+        them as one file.
+        """
+        with self._lock:
+            return self._claim(path, _key(job_id))
+
+    def _claim(self, path: str, key: bytes) -> bool:
+        folded = path.casefold()
+        owner = self._db.execute("SELECT job FROM paths WHERE path = ?", (folded,)).fetchone()
+        if owner is not None:
+            return bool(owner[0] == key)
+        parts = folded.split("/")
+        for depth in range(1, len(parts)):
+            parent = "/".join(parts[:depth])
+            held = self._db.execute("SELECT job FROM paths WHERE path = ?", (parent,)).fetchone()
+            if held is not None and held[0] != b"/":
+                return False  # a file stands where a folder is needed
+        for depth in range(1, len(parts)):
+            parent = "/".join(parts[:depth])
+            self._db.execute("INSERT OR IGNORE INTO paths VALUES (?, ?)", (parent, b"/"))
+        self._db.execute("INSERT INTO paths VALUES (?, ?)", (folded, key))
+        return True
+
+    def defer(self, jobs: Iterable[bytes]) -> None:
+        """Keep jobs for later."""
+        with self._lock:
+            self._db.execute("BEGIN")
+            self._db.executemany("INSERT INTO deferred (job) VALUES (?)", ((job,) for job in jobs))
+            self._db.execute("COMMIT")
+
+    def take_deferred(self, limit: int) -> list[bytes]:
+        """Take the jobs that were kept first."""
+        with self._lock:
+            found = self._db.execute(
+                "SELECT number, job FROM deferred ORDER BY number LIMIT ?", (limit,)
+            ).fetchall()
+            if found:
+                self._db.execute("DELETE FROM deferred WHERE number <= ?", (found[-1][0],))
+        return [job for _, job in found]
+
+    def put_files(self, entries: Iterable[tuple[str, str | None]]) -> None:
+        """Keep entries of the manifest by path; None forgets one, whose file is not what it was."""
+        with self._lock:
+            self._db.execute("BEGIN")
+            self._put(entries)
+            self._db.execute("COMMIT")
+
+    def _put(self, entries: Iterable[tuple[str, str | None]]) -> None:
+        for path, entry in entries:
+            if entry is None:
+                self._db.execute("DELETE FROM files WHERE path = ?", (path,))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO files VALUES (?, ?)", (path, entry))
+
+    def files(self) -> Iterator[str]:
+        """The entries of the manifest, sorted by path."""
+        for (entry,) in self._db.execute("SELECT entry FROM files ORDER BY path"):
+            yield entry
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._db.close()
+
+
+def _key(job_id: str) -> bytes:
+    try:
+        return bytes.fromhex(job_id)
+    except ValueError:  # of a record that somebody else wrote
+        return job_id.encode("utf-8", "surrogatepass")

@@ -1,0 +1,134 @@
+"""The list is read beside the downloads: no further ahead than a bound, and never in its way."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from contextlib import suppress
+
+from ._items import BatchItem, Rejected, item_of
+
+__all__ = ["Intake"]
+
+_AHEAD = 2_048  # items that may wait; the list is read on when half of them are gone
+_CHUNK = 256
+_FIRST = 32  # the first chunk is small, so that downloads begin at once
+
+
+class Intake:
+    """Reads a source in a thread of its own, or in the loop where it is asynchronous.
+
+    The thread is a daemon: one that waits for a pipe must not keep a process alive that was told
+    to end.
+
+    Args:
+        source: URLs, mappings, `BatchItem`s, `Rejected`s.
+
+    Attributes:
+        ended: Whether the source was read to its end.
+        error: What the source raised, which ends the run once what came before is done.
+    """
+
+    def __init__(self, source: Iterable[object] | AsyncIterable[object]) -> None:
+        self.ended = False
+        self.error: BaseException | None = None
+        self._source = source
+        self._items: deque[BatchItem | Rejected] = deque()
+        self._room = threading.Condition()
+        self._stopped = False
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._space = asyncio.Event()  # of an asynchronous source
+        self._waiting = False
+        self._task: asyncio.Task[None] | None = None
+        self._number = 0
+
+    def start(self) -> None:
+        """Begin to read."""
+        if isinstance(self._source, AsyncIterable):
+            self._task = self._loop.create_task(self._read_async(self._source))
+        else:
+            reader = threading.Thread(
+                target=self._read, args=(self._source,), name="infra-core-list", daemon=True
+            )
+            reader.start()
+
+    def stop(self) -> None:
+        """Hand out nothing more; call it from the loop."""
+        with self._room:
+            self._stopped = True
+            self._room.notify()
+        self._news.set()
+        if self._task is not None:
+            self._task.cancel()
+
+    async def chunks(self) -> AsyncIterator[list[BatchItem | Rejected]]:
+        """Yield what has been read, a few hundred entries at a time, until the end or `stop`."""
+        size = _FIRST
+        while not self._stopped:
+            chunk: list[BatchItem | Rejected] = []
+            with self._room:
+                while self._items and len(chunk) < size:
+                    chunk.append(self._items.popleft())
+                if len(self._items) <= _AHEAD // 2:
+                    self._room.notify()
+                    self._space.set()
+                done = self.ended or self.error is not None
+                self._waiting = not chunk and not done
+                self._news.clear()
+            if chunk:
+                size = _CHUNK
+                yield chunk
+            elif done:
+                return
+            elif not self._stopped:
+                await self._news.wait()
+
+    def _read(self, source: Iterable[object]) -> None:
+        error: BaseException | None = None
+        try:
+            for given in source:
+                if not self._put(given):
+                    return
+        except BaseException as raised:  # noqa: BLE001 - handed to the run
+            error = raised
+        self._finish(error)
+
+    def _put(self, given: object) -> bool:
+        self._number += 1
+        entry = given if isinstance(given, Rejected) else item_of(given, self._number)
+        with self._room:
+            while len(self._items) >= _AHEAD and not self._stopped:
+                self._room.wait()
+            if self._stopped:
+                return False
+            self._items.append(entry)
+            tell, self._waiting = self._waiting, False
+        if tell:
+            self._tell()
+        return True
+
+    async def _read_async(self, source: AsyncIterable[object]) -> None:
+        error: BaseException | None = None
+        try:
+            async for given in source:
+                if len(self._items) >= _AHEAD:
+                    self._space.clear()
+                    await self._space.wait()
+                if not self._put(given):
+                    return
+        except asyncio.CancelledError:
+            raise
+        except BaseException as raised:  # noqa: BLE001 - handed to the run
+            error = raised
+        self._finish(error)
+
+    def _finish(self, error: BaseException | None) -> None:
+        with self._room:
+            self.error = error
+            self.ended = error is None
+        self._tell()
+
+    def _tell(self) -> None:
+        with suppress(RuntimeError):  # the loop is gone, and with it whoever would read
+            self._loop.call_soon_threadsafe(self._news.set)

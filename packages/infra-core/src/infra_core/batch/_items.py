@@ -1,0 +1,150 @@
+"""One URL of a batch: what is asked for, under which job it is recorded, and why a line is none."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from infra_core.runtime import redact_secrets
+
+__all__ = ["BatchItem", "Rejected", "item_of", "job_id_of", "why_not"]
+
+SHOWN = 80  # characters of a line that is no URL
+LONGEST = 65_536  # no server takes a longer one; common limits are 8 to 16 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class BatchItem:
+    """One file to download.
+
+    Attributes:
+        url: An http or https URL; a fragment is dropped, it is not sent to a server.
+        name: File name to use in place of the URL's last segment.
+        checksum: What the file must have, as `algorithm:hexdigest`.
+        headers: Request headers for this URL alone; never recorded.
+        metadata: JSON values that travel to the job record and to the result.
+        line: Its number in the list, for messages.
+    """
+
+    url: str
+    name: str | None = None
+    checksum: str | None = None
+    headers: Mapping[str, str] | None = None
+    metadata: Mapping[str, Any] | None = None
+    line: int = field(default=0, compare=False, repr=False)
+
+    @property
+    def job_id(self) -> str:
+        """The id of the item's job."""
+        return job_id_of(self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """An entry of a list that cannot be downloaded.
+
+    Attributes:
+        line: Its number, counted from 1.
+        text: The entry, shortened, without secrets.
+        reason: What is wrong and how to mend it.
+    """
+
+    line: int
+    text: str
+    reason: str
+
+
+_NAMES = frozenset(each.name for each in fields(BatchItem)) - {"line"}
+
+
+def job_id_of(url: str) -> str:
+    """The job's id: 128 bits of the URL's SHA-256, the same in every run."""
+    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def item_of(given: object, number: int) -> BatchItem | Rejected:
+    """Make an item of what a list holds: a URL, a mapping of the fields, or an item.
+
+    Args:
+        given: The entry.
+        number: Its number, counted from 1, for the message.
+    """
+    if isinstance(given, str):
+        item = BatchItem(given, line=number)
+    elif isinstance(given, Mapping):
+        item_or_reason = _from_mapping(given, number)
+        if isinstance(item_or_reason, str):
+            return Rejected(number, _shown(given.get("url", given)), item_or_reason)
+        item = item_or_reason
+    elif isinstance(given, BatchItem):
+        item = given
+    else:
+        reason = f"of type {type(given).__name__}; pass a URL, a mapping with 'url' or a BatchItem"
+        return Rejected(number, _shown(given), reason)
+    if reason := why_not(item.url) or _why_not_rest(item):
+        return Rejected(number, _shown(item.url), reason)
+    return replace(item, url=item.url.partition("#")[0]) if "#" in item.url else item
+
+
+def _from_mapping(given: Mapping[Any, Any], number: int) -> BatchItem | str:
+    """An item of a mapping; names that are none of its fields are metadata."""
+    url = given.get("url")
+    if not isinstance(url, str):
+        return "no 'url'; give each entry a url of text"
+    own = {name: given[name] for name in _NAMES & given.keys() if given[name] not in (None, "")}
+    extra = {str(name): value for name, value in given.items() if name not in _NAMES}
+    metadata = own.pop("metadata", None)
+    if metadata is not None and not isinstance(metadata, Mapping):
+        return "'metadata' is no mapping; write an object of names and values"
+    merged = {**extra, **(metadata or {})}
+    return BatchItem(**own, metadata=merged or None, line=number)
+
+
+def _why_not_rest(item: Any) -> str:
+    if item.name is not None and not isinstance(item.name, str):
+        return "'name' is no text; write a file name"
+    if item.headers is not None and not (
+        isinstance(item.headers, Mapping)
+        and all(isinstance(part, str) for pair in item.headers.items() for part in pair)
+    ):
+        return "'headers' is no mapping of names to texts; write an object of header names"
+    if item.checksum is not None:
+        from infra_core.fs import parse_checksum
+
+        try:
+            parse_checksum(item.checksum)
+        except (ValueError, TypeError, AttributeError):
+            return "the checksum is not of the form algorithm:hexdigest, such as sha256:9f86..."
+    return ""
+
+
+def _shown(given: object) -> str:
+    return redact_secrets(str(given)[:SHOWN])
+
+
+def why_not(url: str) -> str:
+    """The reason why this is no URL to download; empty when it is one."""
+    if "\0" in url:
+        return "a NUL byte; the list is no text in UTF-8, perhaps UTF-16: save it as UTF-8"
+    if len(url) > LONGEST:
+        return f"{len(url)} characters; a URL has at most {LONGEST}, is a line break missing?"
+    # isprintable() is true of most URLs and costs one call; a space is printable
+    if (" " in url or not url.isprintable()) and any(
+        char.isspace() or ord(char) < 32 or 127 <= ord(char) < 160 for char in url
+    ):
+        return "white space inside the URL; write a space as %20, and one URL a line"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its text may hold a password
+        return "malformed host or port; a port is at most 65535, an IPv6 address stands in []"
+    if not parts.scheme or "://" not in url:
+        return "no scheme; write https:// in front of the host name"
+    if parts.scheme not in {"http", "https"}:
+        return f"scheme {parts.scheme!r} is not http or https; only these are downloaded"
+    if not parts.hostname:
+        return "no host name after ://; write https://HOST/PATH"
+    if port == 0:
+        return "port 0 cannot be connected to; leave it out or give the right one"
+    return ""

@@ -1,0 +1,228 @@
+"""The jobs of a batch in its store: recorded in bulk, ended in bulk, never left running."""
+
+import json
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from infra_core.fs import media_category, media_type
+from infra_core.runtime import clock, sanitize_url
+
+from ._errors import one_line
+from ._folder import ASSETS
+from ._index import JobIndex, Known
+from ._items import BatchItem
+from ._results import Outcome, Summary
+
+if TYPE_CHECKING:
+    from infra_core.azure.job_store import JobRecord, JobStore
+    from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter
+
+    from ._claims import Claims
+
+__all__ = ["Ended", "Job", "JobBook", "completed", "mirrored"]
+
+_BEAT = 1.0  # seconds between two beats that name a job
+
+
+class Job(NamedTuple):
+    """An item and the record of its job, while it is at work.
+
+    Attributes:
+        item: What is asked for.
+        record: As it was stored last.
+        path: Where its file goes, relative to the run's folder.
+    """
+
+    item: BatchItem
+    record: "JobRecord"
+    path: str
+
+    @property
+    def url(self) -> str:
+        """The URL without secrets."""
+        return sanitize_url(self.item.url)
+
+
+class Ended(NamedTuple):
+    """What is to be recorded of a job.
+
+    Attributes:
+        record: Its record.
+        event: Name of the run log's line, empty for none.
+        properties: Of that line.
+        changed: Whether the record differs from what is stored.
+        ok: Whether its file is here.
+    """
+
+    record: "JobRecord"
+    event: str = ""
+    properties: Mapping[str, Any] = {}
+    changed: bool = True
+    ok: bool = True
+
+
+class JobBook:
+    """Records jobs, and writes the run log's lines about them.
+
+    Every method blocks and is called in a thread. The order of writes is what makes a killed run
+    resumable: a file is durable, then its line is in the run log, then its row is committed. A
+    kill in between repeats work and a line; it loses nothing.
+    """
+
+    def __init__(
+        self,
+        store: "JobStore[JobRecord]",
+        log: "RunLogWriter",
+        heartbeat: "HeartbeatMonitor",
+        index: JobIndex,
+        summary: Summary,
+        url_of: Callable[[str], str | None],
+        claims: "Claims | None" = None,
+    ) -> None:
+        self._claims = claims
+        self._url_of = url_of
+        self._store = store
+        self._log = log
+        self._heartbeat = heartbeat
+        self._index = index
+        self._summary = summary
+        self._beaten = -_BEAT
+        self._lock = threading.Lock()
+
+    @property
+    def batch_id(self) -> str:
+        """The batch."""
+        return self._summary.batch_id
+
+    def new(self, item: BatchItem) -> "JobRecord":
+        """A record for an item that no run has seen."""
+        from infra_core.azure.job_store import JobRecord
+
+        payload: dict[str, Any] = {"url": sanitize_url(item.url)}
+        if item.metadata:
+            payload["metadata"] = dict(item.metadata)
+        return JobRecord(self.batch_id, item.job_id, payload=payload)
+
+    def known(self, item: BatchItem, known: Known) -> "JobRecord":
+        """The record that an earlier run stored."""
+        from infra_core.azure.job_store import JobRecord, JobStatus
+
+        return JobRecord(
+            self.batch_id,
+            item.job_id,
+            status=JobStatus(known.status),
+            attempts=known.attempts,
+            created_at=datetime.fromisoformat(known.created_at),
+            payload=known.payload,
+        )
+
+    def store(self, records: Sequence["JobRecord"]) -> None:
+        """Store records; an error is raised."""
+        if records and self._claims is not None:
+            self._claims.store(records)
+        elif records:
+            self._store.save_many(records)
+
+    def settle(self, ended: Sequence[Ended]) -> list[None]:
+        """Store the records of jobs that have ended, with the lines that tell it.
+
+        What cannot be recorded is told in the summary and stops nothing: the file is here.
+        """
+        for each in ended:
+            if each.event:
+                self.note(each.event, job=each.record, **each.properties)
+        try:
+            self.store([each.record for each in ended if each.changed])
+        except Exception as error:  # noqa: BLE001 - a full disk, a table out of reach
+            self._summary.trouble("jobs were not recorded", one_line(error))
+        self._index.put_files(
+            entry for each in ended for entry in self.entries(each.record, ok=each.ok)
+        )
+        self.beat(ended[-1].record.job_id)
+        return [None] * len(ended)
+
+    def entries(
+        self, record: "JobRecord", *, ok: bool | None = None
+    ) -> Iterable[tuple[str, str | None]]:
+        """What a record means for the manifest: its entry by path, or None to forget one.
+
+        Args:
+            record: Of a job.
+            ok: Whether its file is here; None to go by its status.
+        """
+        stored = record.payload
+        if "path" not in stored:
+            return
+        path = str(stored["path"]).removeprefix(f"{ASSETS}/")
+        if not (record.status.value == "completed" if ok is None else ok):
+            yield path, None
+            return
+        entry = {
+            "path": path,
+            "type": media_category(path.rpartition("/")[2]),
+            "content_type": stored.get("content_type") or media_type(path),
+            "size_bytes": stored.get("size"),
+            "url": self._url_of(str(stored["path"])) if stored.get("mirrored") else None,
+            "source_url": stored.get("url"),
+            "checksum": stored.get("checksum"),
+        }
+        yield path, json.dumps(entry, ensure_ascii=False)
+
+    def requeue_running(self, mine: Iterable["JobRecord"]) -> None:
+        """Put back what was cut off, so that the store never calls a dead job running.
+
+        Args:
+            mine: Records that this run had at work.
+        """
+        from infra_core.azure.job_store import JobStatus
+
+        try:
+            self.store([record.requeue() for record in mine])
+            stale = self._store.iter_runs(self.batch_id, status=JobStatus.RUNNING)
+            left: list[JobRecord] = [r for r in stale if r.lease_owner is None]
+            if left:
+                self._store.save_many([record.requeue() for record in left])
+        except Exception as error:  # noqa: BLE001 - told; a resume puts them back as well
+            self._summary.trouble("jobs were not recorded", one_line(error))
+
+    def beat(self, job_id: str | None) -> None:
+        """Tell the heartbeat what is under way, now and then; a failure stops nothing."""
+        now = clock.monotonic()
+        with self._lock:
+            if job_id is not None and now - self._beaten < _BEAT:
+                return
+            self._beaten = now
+        with suppress(Exception):  # told by the heartbeat's on_error as it happened
+            self._heartbeat.set_slug(job_id)
+
+    def note(self, event: str, *, job: "JobRecord | None" = None, **properties: Any) -> None:
+        """Write an event to the run log."""
+        if job is not None:
+            properties |= {"job_id": job.job_id, "url": job.payload.get("url")}
+        try:
+            self._log.write(event, batch_id=self.batch_id, **properties)
+        except OSError as error:
+            self._summary.trouble("the run log has gaps", one_line(error))
+
+
+def completed(record: "JobRecord", outcome: Outcome) -> "JobRecord":
+    """The record of a job whose file is durable."""
+    facts = {
+        "path": outcome.path,
+        "checksum": outcome.checksum,
+        "size": outcome.size,
+        "content_type": outcome.content_type,
+        "etag": outcome.etag,
+        "last_modified": outcome.last_modified,
+    }
+    known = {name: value for name, value in facts.items() if value is not None}
+    return record.complete(**known, mirrored=bool(outcome.mirrored))
+
+
+def mirrored(record: "JobRecord") -> "JobRecord":
+    """The record of a job whose file is in the container as well."""
+    return replace(record, payload={**record.payload, "mirrored": True})

@@ -1,0 +1,133 @@
+"""Where the file of a URL stands: by digest, by URL, flat, or by a template; never two on one."""
+
+import hashlib
+import string
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from infra_core.fs import safe_file_name
+
+from ._errors import BatchError
+from ._index import JobIndex
+from ._items import BatchItem
+
+__all__ = ["LAYOUTS", "FileNames", "check_layout"]
+
+LAYOUTS = {
+    "hashed": "{shard}/{digest}-{name}",
+    "url": "{host}/{path}",
+    "flat": "{name}",
+}
+_FIELDS = ("host", "path", "name", "stem", "ext", "digest", "shard", "index")
+_DEPTH = 32  # folders; a URL may have thousands, a path may not
+_SEGMENT = 120  # bytes; leaves room for what a partial file's name adds
+
+
+def check_layout(layout: str) -> None:
+    """Refuse a layout that names no file.
+
+    Raises:
+        BatchError: An unknown field, or none that tells one URL from another.
+    """
+    template = LAYOUTS.get(layout, layout)
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise BatchError(
+            f"layout {layout!r} is no template ({error}); double a plain brace"
+        ) from None
+    found = {field for _, field, _, _ in parsed if field is not None}
+    unknown = sorted(found - set(_FIELDS))
+    if unknown:
+        known = ", ".join(f"{{{name}}}" for name in _FIELDS)
+        raise BatchError(
+            f"layout {layout!r} has an unknown field {{{unknown[0]}}}; use {', '.join(LAYOUTS)} "
+            f"or a template of {known}"
+        )
+    if not found - {"host", "ext", "shard"}:
+        raise BatchError(
+            f"layout {layout!r} gives many URLs one name; add {{digest}}, {{path}} or {{name}}"
+        )
+
+
+class FileNames:
+    """Chooses the path of each item's file, relative to the run's folder.
+
+    Args:
+        layout: See `BatchOptions.layout`.
+        index: Knows which paths are taken.
+    """
+
+    def __init__(self, layout: str, index: JobIndex) -> None:
+        self._template = LAYOUTS.get(layout, layout)
+        self._unique = "{digest}" in self._template
+        self._index = index
+        self._count = 0
+
+    def path_of(self, item: BatchItem, job_id: str) -> str:
+        """Return a path that no other URL has.
+
+        Where another URL has the name already, part of the job's id is added to it.
+        """
+        self._count += 1
+        if self._template == LAYOUTS["hashed"]:  # which cannot collide: the id is in it
+            return f"assets/{job_id[:2]}/{job_id}-{_name_of(item)}"
+        path = "assets/" + self._fill(item, job_id)
+        if self._unique or self._index.claim_path(path, job_id):
+            return path
+        for digits in (8, 16, 32):
+            head = PurePosixPath(path)
+            stem, suffix = (head.name, "") if "." not in head.name[1:] else _split(head.name)
+            named = str(head.with_name(f"{stem}-{job_id[:digits]}{suffix}"))
+            if self._index.claim_path(named, job_id):
+                return named
+        return f"assets/{job_id[:2]}/{job_id}-{_name_of(item)}"
+
+    def _fill(self, item: BatchItem, job_id: str) -> str:
+        parts = urlsplit(item.url)
+        name = _name_of(item)
+        stem, suffix = _split(name)
+        host = parts.hostname or "host"
+        values = {
+            "host": _safe(host if parts.port is None else f"{host}_{parts.port}", "host"),
+            "path": _path_of(parts.path, parts.query, name, item.name),
+            "name": name,
+            "stem": stem,
+            "ext": suffix,
+            "digest": job_id,
+            "shard": job_id[:2],
+            "index": str(self._count),
+        }
+        filled = self._template.format_map(values)
+        segments = [_safe(part, "_") for part in filled.split("/") if part]
+        return "/".join(segments[-_DEPTH:]) or name
+
+
+def _name_of(item: BatchItem) -> str:
+    if item.name:
+        return _safe(item.name, "file")
+    path = urlsplit(item.url).path.rstrip("/")
+    return _safe(unquote(path.rpartition("/")[2]), "file" if path else "index.html")
+
+
+def _path_of(path: str, query: str, name: str, given: str | None) -> str:
+    """The URL's path as folders; a query, which makes another file, is a digest in the name."""
+    folders = [_safe(unquote(part), "_") for part in path.split("/")[:-1] if part]
+    last = name
+    if path.endswith("/") and given is None:
+        last = "index.html"
+        if len(path) > 1:
+            folders = [_safe(unquote(part), "_") for part in path.split("/") if part]
+    if query:
+        stem, suffix = _split(last)
+        last = f"{stem}~{hashlib.sha256(query.encode()).hexdigest()[:8]}{suffix}"
+    return "/".join([*folders, last])
+
+
+def _split(name: str) -> tuple[str, str]:
+    stem, dot, extension = name.rpartition(".")
+    return (stem, dot + extension) if stem and len(extension) <= 16 else (name, "")
+
+
+def _safe(text: str, fallback: str) -> str:
+    return safe_file_name(text, fallback=fallback, limit=_SEGMENT)

@@ -1,0 +1,127 @@
+"""How a batch is run: every setting once, with its meaning, unit and bounds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from math import inf, isfinite
+from pathlib import Path
+from typing import Any
+
+from ._errors import BatchError
+from ._names import check_layout
+
+__all__ = ["BatchOptions"]
+
+_NUMBERS: dict[str, tuple[float, float, bool]] = {
+    # least, most, whole
+    "concurrency": (1, 10_000, True),
+    "processes": (1, 1_024, True),
+    "task_timeout": (0.001, inf, False),
+    "grace": (0.0, inf, False),
+    "timeout": (0.001, inf, False),
+    "retries": (0, inf, True),
+    "backoff": (0.001, inf, False),
+    "min_speed": (0.0, inf, False),
+    "max_bytes": (0, inf, True),
+    "max_failures": (0, inf, True),
+    "max_per_host": (1, inf, True),
+    "rate_per_host": (0.000_001, inf, False),
+    "deadline": (0.001, inf, False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """How a batch is run.
+
+    Attributes:
+        batch_id: Name of the batch and of its folder: letters, digits, '.', '_' and '-'.
+        out: Output folder; the batch's own lies in it.
+        resume: Continue a batch that exists: keep what passes its checksum.
+        concurrency: Downloads at a time, in each process.
+        processes: Processes that download.
+        task_timeout: Seconds for one URL, retries included.
+        deadline: Seconds for the whole run; then it ends as after a signal.
+        grace: Seconds that downloads in flight get to end after a signal.
+        timeout: Seconds to wait for a connection, and for each next piece of a body.
+        retries: Tries after the first one for each URL.
+        backoff: Seconds that the wait before the first retry is at most; doubled for each more.
+        min_speed: Bytes a second below which a server counts as stalled.
+        max_bytes: Largest file accepted, None for any.
+        max_failures: Failed URLs after which the run ends early, None for any number.
+        max_per_host: Downloads at a time from one host, None for `concurrency`.
+        rate_per_host: Requests begun a second at one host, None for any number.
+        headers: Request headers for every URL; never recorded.
+        host_headers: Request headers by host name (`example.com`, or `example.com:8443`).
+        user_agent: The User-Agent header.
+        proxy: URL of the proxy for all requests, in place of what the environment says.
+        public_only: Refuse private, loopback and link-local addresses.
+        layout: How files are named below `assets`: `hashed`, `url` or `flat`, or a template with
+            `{host}`, `{path}`, `{name}`, `{stem}`, `{ext}`, `{digest}`, `{index}`.
+        only_failed: With `resume`, try only what failed before.
+        verify_mirror: With `resume`, ask the container for each file that counts as mirrored.
+        skip_malformed: Entries of the list that are no URL do not make the batch incomplete.
+        cookies: A cookie jar (`http.cookiejar.CookieJar`) that all requests share.
+        mirror: Upload files where storage is configured.
+        mode: Storage mode (`strict`, `best-effort`, `dev-skip`); None for what the environment
+            says.
+        prefix: Read `PREFIX_AZURE_*` in place of `AZURE_*`.
+
+    Raises:
+        BatchError: A setting is out of its bounds; the message names it.
+    """
+
+    batch_id: str
+    out: Path
+    resume: bool = False
+    concurrency: int = 8
+    processes: int = 1
+    task_timeout: float = 300.0
+    deadline: float | None = None
+    grace: float = 10.0
+    timeout: float = 60.0
+    retries: int = 4
+    backoff: float = 1.0
+    min_speed: float = 1024.0
+    max_bytes: int | None = None
+    max_failures: int | None = None
+    max_per_host: int | None = None
+    rate_per_host: float | None = None
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    host_headers: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    user_agent: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+    public_only: bool = False
+    layout: str = "hashed"
+    only_failed: bool = False
+    verify_mirror: bool = False
+    skip_malformed: bool = False
+    cookies: Any = field(default=None, repr=False)
+    mirror: bool = True
+    mode: str | None = None
+    prefix: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "out", Path(self.out))
+        for name, (least, most, whole) in _NUMBERS.items():
+            value: Any = getattr(self, name)
+            optional = _DEFAULTS[name] is None
+            if value is None and optional:
+                continue
+            if not _is_within(value, least, most, whole=whole):
+                kind = "a whole number" if whole else "a number"
+                least_text = "above 0" if least == 0.001 else f"of at least {least:g}"
+                or_none = ", or None" if optional else ""
+                raise BatchError(f"{name} must be {kind} {least_text}{or_none}, got {value!r}")
+        if (self.only_failed or self.verify_mirror) and not self.resume:
+            name = "only_failed" if self.only_failed else "verify_mirror"
+            raise BatchError(f"{name} looks at what an earlier run left: it needs resume as well")
+        check_layout(self.layout)
+
+
+def _is_within(value: object, least: float, most: float, *, whole: bool) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+        return False
+    return isfinite(value) and least <= value <= most
+
+
+_DEFAULTS = {option.name: option.default for option in fields(BatchOptions)}

@@ -1,0 +1,175 @@
+"""Read a list as people keep it: text, CSV or JSON lines, a line at a time."""
+
+import csv
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import IO, Any, Literal
+
+from ._items import LONGEST, BatchItem, Rejected, item_of
+
+__all__ = ["FORMATS", "ListError", "format_of", "read_items"]
+
+Format = Literal["text", "csv", "jsonl"]
+FORMATS: tuple[Format, ...] = ("text", "csv", "jsonl")
+
+_ENDLESS = 16 << 20  # bytes without a line end: no list has such a line
+_LINE_LIMIT = {"text": 2 * LONGEST, "csv": 1 << 20, "jsonl": 1 << 20}
+# What sha256sum and its siblings print: digest, blank, blank or asterisk, name.
+_SUM_LINE = re.compile(r"(?:\\)?([0-9a-fA-F]{32,128})[ \t]+\*?(\S.*)")
+_ALGORITHMS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
+
+
+class ListError(ValueError):
+    """The list as a whole cannot be read; the message names the rule and the remedy."""
+
+
+def format_of(name: str) -> Format:
+    """The format that a file's extension speaks of; text for any other."""
+    extension = name.rpartition(".")[2].lower()
+    if extension == "csv":
+        return "csv"
+    return "jsonl" if extension in {"jsonl", "ndjson"} else "text"
+
+
+def read_items(lines: IO[bytes], *, format: Format = "text") -> Iterator[BatchItem | Rejected]:  # noqa: A002 - the field's word
+    r"""Yield the items of a list, and what is wrong with each line that is none.
+
+    The list is UTF-8, a byte order mark and CRLF are fine, and no more than a line of it is in
+    memory.
+
+    - `text`: a URL a line, perhaps behind a digest as `sha256sum` prints it; blank lines and lines
+      that start with `#` are passed over, and so is a comment behind white space (` # why`).
+    - `csv`: a header line that names `url` and perhaps `name`, `checksum`, `headers` (JSON); other
+      columns are metadata.
+    - `jsonl`: a URL in quotes, or an object with `url`, `name`, `checksum`, `headers`, `metadata`;
+      other members are metadata.
+
+    Args:
+        lines: A file opened in binary mode.
+        format: How it is written.
+
+    Raises:
+        ListError: A line without an end, or a CSV without a column `url`.
+
+    Example:
+        >>> import io
+        >>> [item.url for item in read_items(io.BytesIO(b"https://example.com/a\r\n# note\n"))]
+        ['https://example.com/a']
+    """
+    texts = _texts(lines, _LINE_LIMIT[format])
+    if format == "csv":
+        return _read_csv(texts)
+    return _read_lines(texts, _from_json if format == "jsonl" else _from_text)
+
+
+def _texts(lines: IO[bytes], limit: int) -> Iterator[tuple[int, str | Rejected]]:
+    """Yield each line with its number; never holds more of one than `limit` bytes."""
+    number = 0
+    while raw := lines.readline(limit + 1):
+        number += 1
+        if len(raw) > limit and not raw.endswith(b"\n"):
+            shown = raw[:80].decode("utf-8", "replace")
+            _skip_line(lines, number)
+            reason = f"more than {limit} bytes in one line; is a line break missing?"
+            yield number, Rejected(number, shown, reason)
+            continue
+        try:
+            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            shown = raw[:80].decode("utf-8", "replace").strip()
+            reason = f"byte {error.start + 1} is not UTF-8; save the list as UTF-8"
+            yield number, Rejected(number, shown, reason)
+
+
+def _skip_line(lines: IO[bytes], number: int) -> None:
+    passed = 0
+    while rest := lines.readline(1 << 16):
+        if rest.endswith(b"\n"):
+            return
+        passed += len(rest)
+        if passed > _ENDLESS:
+            raise ListError(
+                f"line {number} has no end within {_ENDLESS >> 20} MiB: this is no list of URLs; "
+                "write one URL a line"
+            )
+
+
+def _read_lines(
+    texts: Iterator[tuple[int, str | Rejected]],
+    parse: Callable[[str], Any],
+) -> Iterator[BatchItem | Rejected]:
+    for number, text in texts:
+        if isinstance(text, Rejected):
+            yield text
+            continue
+        text = text.strip()  # noqa: PLW2901 - the line without its end
+        if not text or text.startswith("#"):
+            continue
+        try:
+            yield item_of(parse(text), number)
+        except ValueError as error:
+            yield Rejected(number, text[:80], f"not JSON ({error}); write an object a line")
+
+
+def _from_text(text: str) -> Any:
+    url = text.split(" #", 1)[0].split("\t#", 1)[0].rstrip()
+    found = _SUM_LINE.fullmatch(url)
+    if found and (algorithm := _ALGORITHMS.get(len(found[1]))):
+        return {"url": found[2], "checksum": f"{algorithm}:{found[1].lower()}"}
+    return url
+
+
+def _from_json(text: str) -> Any:
+    return json.loads(text)
+
+
+def _read_csv(texts: Iterator[tuple[int, str | Rejected]]) -> Iterator[BatchItem | Rejected]:
+    rejected: list[Rejected] = []
+    at = 0
+
+    def plain() -> Iterator[str]:
+        nonlocal at
+        for number, text in texts:
+            at = number
+            if isinstance(text, Rejected):
+                rejected.append(text)
+            else:
+                yield text
+
+    rows = csv.reader(plain(), strict=True)
+    try:
+        names = [name.strip() for name in next(rows, [])]
+    except csv.Error as error:
+        raise ListError(f"line 1 is no CSV ({error}); quote fields that hold commas") from None
+    if "url" not in (lowered := [name.lower() for name in names]):
+        raise ListError(
+            f"the first line of the CSV names no column 'url' (it has {', '.join(names) or 'none'}"
+            "); write a header line such as url,name,checksum"
+        )
+    while True:
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            yield Rejected(at, "", f"not CSV ({error}); quote fields that hold commas or quotes")
+            continue
+        yield from rejected
+        rejected.clear()
+        if row is None:
+            return
+        if not any(cell.strip() for cell in row):
+            continue
+        if len(row) > len(names):
+            yield Rejected(at, row[0][:80], f"{len(row)} fields under {len(names)} columns")
+            continue
+        yield _from_row(dict(zip(lowered, (cell.strip() for cell in row), strict=False)), at)
+
+
+def _from_row(row: dict[str, Any], number: int) -> BatchItem | Rejected:
+    for name in ("headers", "metadata"):
+        if row.get(name):
+            try:
+                row[name] = json.loads(row[name])
+            except ValueError as error:
+                return Rejected(number, row["url"][:80], f"{name!r} is not JSON ({error})")
+    return item_of({name: value for name, value in row.items() if value != ""}, number)

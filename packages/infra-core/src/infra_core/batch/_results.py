@@ -1,0 +1,211 @@
+"""What a batch tells: of each URL, of each retry, of its progress, and in the end of all."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+__all__ = ["BatchProgress", "BatchResult", "BatchRetry", "Failure", "Outcome", "Summary"]
+
+Status = Literal["completed", "kept", "failed", "timed_out", "elsewhere"]
+KEPT_FAILURES = 1_000  # of which the summary keeps the cause; the job store has them all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one attempt at a job came to; made where it was downloaded, which may be far away.
+
+    Attributes:
+        job_id: The job.
+        status: What became of it.
+        path: Of the file, relative to the run's folder.
+        size: Bytes.
+        checksum: `algorithm:hexdigest`.
+        content_type: Media type that the file was served with or is known by.
+        etag: Entity tag of the answer.
+        last_modified: Date that the server gave.
+        attempts: Requests made.
+        error: Why it failed, in one line without secrets.
+        http_status: Status of the answer that made it fail.
+        mirrored: Whether the file was uploaded; None where nothing is mirrored.
+        mirror_error: Why it was not.
+        by_load: Whether it failed for want of something this machine has too little of (file
+            descriptors, disk space): then it is not failed for good.
+    """
+
+    job_id: str
+    status: Status
+    path: str | None = None
+    size: int | None = None
+    checksum: str | None = None
+    content_type: str | None = None
+    etag: str | None = None
+    last_modified: str | None = None
+    attempts: int = 0
+    error: str | None = None
+    http_status: int | None = None
+    mirrored: bool | None = None
+    mirror_error: str | None = None
+    by_load: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchResult:
+    """What became of one URL.
+
+    Attributes:
+        job_id: Its job in the store.
+        url: The URL, secrets redacted.
+        status: `completed` (downloaded in this run), `kept` (here from an earlier run, verified),
+            `failed`, `timed_out`, or `elsewhere` (another run of the batch has it).
+        path: Of the file, relative to the run's folder.
+        size: Bytes.
+        checksum: `algorithm:hexdigest`.
+        content_type: Its media type.
+        http_status: Status of the answer where that is why it failed.
+        attempts: Requests made in this run.
+        error: Why it failed, in one line.
+        mirrored: Whether it was uploaded; None where nothing is mirrored.
+        metadata: What the item brought along.
+    """
+
+    job_id: str
+    url: str
+    status: Status
+    path: str | None = None
+    size: int | None = None
+    checksum: str | None = None
+    content_type: str | None = None
+    http_status: int | None = None
+    attempts: int = 0
+    error: str | None = None
+    mirrored: bool | None = None
+    metadata: Mapping[str, Any] | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the file is here."""
+        return self.status in ("completed", "kept")
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRetry:
+    """A download that failed and is tried again.
+
+    Attributes:
+        url: The URL, secrets redacted.
+        attempt: Number of the attempt that failed, from 1.
+        wait: Seconds until the next.
+        error: Why it failed, in one line.
+    """
+
+    url: str
+    attempt: int
+    wait: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchProgress:
+    """How far a batch is.
+
+    Attributes:
+        settled: URLs that have come to their end in this run.
+        read: URLs read from the list so far; all of them once `list_ended`.
+        list_ended: Whether the list has been read to its end.
+        bytes_downloaded: Sum of the sizes.
+        seconds: Since the beginning.
+    """
+
+    settled: int
+    read: int
+    list_ended: bool
+    bytes_downloaded: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One URL that could not be had.
+
+    Attributes:
+        url: The URL, secrets redacted.
+        status: `failed` or `timed_out`.
+        cause: The last error in one line.
+    """
+
+    url: str
+    status: str
+    cause: str
+
+
+@dataclass
+class Summary:
+    """What a batch came to; `--json` prints it and `--summary-file` stores it.
+
+    Attributes:
+        batch_id: The batch.
+        total: URLs read from the list, each counted once.
+        succeeded: Downloaded and verified in this run.
+        skipped: Kept from an earlier run after their checksum was verified.
+        failed: Gave up, timeouts included.
+        pending: Not tried or not finished when the run ended early; of what was read of the list.
+        elsewhere: Taken by another run of the batch that shares the job table.
+        rejected_lines: Lines of the list that are no URL.
+        skip_malformed: Whether such lines were to be passed over.
+        duplicates: Lines that repeat a URL.
+        bytes_downloaded: Sum of the sizes of files downloaded in this run.
+        retries: Downloads tried again, over all URLs.
+        duration_seconds: Wall time.
+        failures: The first 1,000 failed URLs; the job store has all.
+        mirrored: Files uploaded in this run, `None` when no storage is configured.
+        mirror_failed: Files that could not be uploaded in this run.
+        problems: What else went wrong, such as a manifest that could not be written; a line each.
+        interrupted: Name of the signal that ended the run early.
+        list_ended: Whether the list was read to its end.
+        manifest: Path of the manifest.
+        jobs: Where the jobs are recorded.
+        folder: The run's folder.
+    """
+
+    batch_id: str
+    total: int = 0
+    succeeded: int = 0
+    skipped: int = 0
+    failed: int = 0
+    pending: int = 0
+    elsewhere: int = 0
+    rejected_lines: int = 0
+    skip_malformed: bool = False
+    duplicates: int = 0
+    bytes_downloaded: int = 0
+    retries: int = 0
+    duration_seconds: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+    mirrored: int | None = None
+    mirror_failed: int = 0
+    problems: list[str] = field(default_factory=list)
+    interrupted: str | None = None
+    list_ended: bool = False
+    manifest: str | None = None
+    jobs: str | None = None
+    folder: str | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every URL is here, every upload arrived and nothing else went wrong."""
+        unfinished = self.failed or self.pending or self.elsewhere or self.mirror_failed
+        malformed = self.rejected_lines and not self.skip_malformed
+        return self.list_ended and not (unfinished or malformed or self.problems)
+
+    def trouble(self, what: str, error: object) -> None:
+        """Keep what went wrong beside the downloads, each kind once."""
+        if not any(problem.startswith(what) for problem in self.problems):
+            self.problems.append(f"{what}: {error}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """The summary for JSON."""
+        return {**asdict(self), "complete": self.complete}

@@ -1,0 +1,320 @@
+"""What a batch works with: opened from settings or handed in, closed in the right order."""
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._errors import BatchError, one_line
+from ._folder import JOBS_FILE, exclusive, make_folder, run_folder
+from ._index import JobIndex
+from ._results import Summary
+
+if TYPE_CHECKING:
+    from infra_core.azure.job_store import JobRecord, JobStore
+    from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, TelemetryClient
+    from infra_core.azure.storage import AzureStorageClient
+
+    from ._claims import Claims
+    from ._download import Downloads
+    from ._options import BatchOptions
+    from ._workers import ProcessWorkers
+
+__all__ = [
+    "Services",
+    "environment_of",
+    "open_jobs",
+    "open_mirror",
+    "open_services",
+    "open_storage",
+]
+
+_FLUSH_SECONDS = 5.0
+_BEAT_SECONDS = 5.0
+
+
+@dataclass(kw_only=True)
+class Services:
+    """What a batch works with.
+
+    Attributes:
+        folder: The run's folder.
+        store: Where jobs are recorded.
+        fresh: Whether the store was made by this run, so that it holds nothing.
+        storage: Where files are mirrored, None where nothing is configured.
+        log: The run log.
+        heartbeat: The heartbeat.
+        telemetry: Where the batch's events go; None without a connection string.
+        index: What this run has seen.
+        summary: What becomes of it.
+        downloads: What downloads in this process.
+        workers: What does shards elsewhere; None to download in this process.
+        claims: Takes jobs of a store that several runs share; None where the store is ours alone.
+    """
+
+    folder: Path
+    store: "JobStore[JobRecord]"
+    fresh: bool
+    storage: "AzureStorageClient | None"
+    log: "RunLogWriter"
+    heartbeat: "HeartbeatMonitor"
+    telemetry: "TelemetryClient | None"
+    index: JobIndex
+    summary: Summary
+    downloads: "Downloads"
+    workers: "ProcessWorkers | None" = None
+    claims: "Claims | None" = None
+
+    async def upload(self, path: Path, content_type: str | None) -> None:
+        """Mirror a file.
+
+        Raises:
+            Exception: It was not stored.
+        """
+        assert self.storage is not None  # noqa: S101 - the caller looked
+        await self.storage.upload_file_async(path, raise_on_error=True)
+
+    async def is_mirrored(self, path: Path, stored: Mapping[str, Any]) -> bool:
+        """Whether the container holds a blob of the file's size."""
+        assert self.storage is not None  # noqa: S101 - the caller looked
+        found = await self.storage.stat_async(path)
+        return found is not None and found.size == stored.get("size")
+
+    def url_of(self, name: str) -> str | None:
+        """The URL of a mirrored file."""
+        if self.storage is None:
+            return None
+        return self.storage.blob_url_for_name(self.storage.blob_name_for_path(self.folder / name))
+
+
+def environment_of(env: Mapping[str, str], prefix: str | None) -> dict[str, str]:
+    """The variables that a batch reads; with a prefix, those of one service in place of all.
+
+    `prefix="CRAWLER"` reads `CRAWLER_AZURE_STORAGE_CONTAINER` and so on. A variable that has no
+    prefixed form keeps its plain one only where it is not about Azure.
+    """
+    if not prefix:
+        return dict(env)
+    mark = prefix.rstrip("_") + "_"
+    own = {name[len(mark) :]: value for name, value in env.items() if name.startswith(mark)}
+    families = ("AZURE_STORAGE_", "AZURE_JOB_", "AZURE_FUNCTION_")
+    plain = {name: value for name, value in env.items() if not name.startswith(families)}
+    return {**plain, **own}
+
+
+def open_storage(
+    env: Mapping[str, str],
+    *,
+    base_path: Path,
+    mode: str | None = None,
+    accept_wrong_md5: bool = False,
+) -> "AzureStorageClient":
+    """Open the storage client; without AZURE_STORAGE_* and `mode`, one that keeps files local.
+
+    Args:
+        env: Environment variables.
+        base_path: Folder that blob names are relative to.
+        mode: Storage mode in place of what the environment says.
+        accept_wrong_md5: Switch that option on, whatever the environment says.
+
+    Raises:
+        ConfigurationError: The settings are incomplete, malformed or contradictory.
+        BatchError: The mode is unknown.
+    """
+    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
+
+    chosen = _storage_variables(env)
+    if mode is not None:
+        chosen["AZURE_STORAGE_MODE"] = mode
+    elif not chosen:
+        chosen["AZURE_STORAGE_MODE"] = "dev-skip"
+    try:
+        settings, storage_mode = AzureStorageSettings.from_env(env=chosen)
+    except ValueError as error:  # an unknown mode
+        raise BatchError(str(error)) from None
+    if accept_wrong_md5:
+        settings = replace(settings, options=replace(settings.options, accept_wrong_md5=True))
+    return AzureStorageClient.from_settings(settings, storage_mode, base_path=base_path)
+
+
+def open_mirror(options: "BatchOptions", env: Mapping[str, str]) -> "AzureStorageClient | None":
+    """The storage client of a batch; None where nothing is to be mirrored.
+
+    The SDKs of Azure are not even imported then.
+
+    Raises:
+        ConfigurationError: The settings are incomplete, malformed or contradictory.
+    """
+    if not options.mirror or not (_storage_variables(env) or options.mode):
+        return None
+    storage = open_storage(env, base_path=options.out, mode=options.mode)
+    return storage if storage.is_configured() else None
+
+
+def _storage_variables(env: Mapping[str, str]) -> dict[str, str]:
+    return {k: v for k, v in env.items() if k.startswith("AZURE_STORAGE_") and v.strip()}
+
+
+def open_jobs(env: Mapping[str, str], *, sqlite_path: Path) -> "JobStore[JobRecord]":
+    """Open the job store that the environment asks for.
+
+    Raises:
+        AzureTableError: AZURE_JOB_TABLE names a table and no variable says where it is; jobs that
+            were quietly kept in a file would be sought in the table.
+    """
+    from infra_core.azure.job_store import JobRecord, TableConfig, open_job_store
+
+    if env.get("AZURE_JOB_TABLE", "").strip():
+        TableConfig.from_env(env=env)
+    return open_job_store(env, sqlite_path=sqlite_path, record_type=JobRecord)
+
+
+async def open_services(
+    options: "BatchOptions",
+    stack: AsyncExitStack,
+    *,
+    env: Mapping[str, str] | None = None,
+    storage: "AzureStorageClient | None" = None,
+    store: "JobStore[JobRecord] | None" = None,
+    on_trouble: Callable[[str], None],
+    make_downloads: Callable[[Path], "Downloads"],
+) -> Services:
+    """Open what the options and the environment ask for; the stack closes it.
+
+    Args:
+        options: Of the batch.
+        stack: Closes everything that is opened here, in the reverse order.
+        env: Environment variables; those of the process when None.
+        storage: A client of the caller's, which stays open.
+        store: A store of the caller's, which stays open.
+        on_trouble: Told the first failure of the heartbeat.
+        make_downloads: Makes what downloads into the folder.
+
+    Raises:
+        BatchError: The folder cannot be used.
+        ConfigurationError: The storage settings are unusable.
+    """
+    from infra_core.azure.monitoring import RunLogWriter
+    from infra_core.fs import remove_stale_partials
+
+    variables = environment_of(os.environ if env is None else env, options.prefix)
+    folder = run_folder(options.out, options.batch_id)
+    summary = Summary(
+        batch_id=options.batch_id, folder=str(folder), skip_malformed=options.skip_malformed
+    )
+    mine = storage is None
+    if storage is None:
+        storage = open_mirror(options, variables)
+    elif not storage.is_configured():
+        storage = None
+    if storage is not None and mine:
+        stack.push_async_callback(storage.aclose)
+    make_folder(folder)
+    stack.enter_context(exclusive(folder))
+    for place in (folder, folder / "_state"):  # of a run that was killed while it wrote
+        remove_stale_partials(place, older_than=0.0)
+    if options.resume and (folder / "assets").exists():
+        await asyncio.to_thread(_sweep, folder / "assets")
+    jobs_file = options.out / JOBS_FILE
+    fresh = False
+    if store is None:
+        in_table = bool(variables.get("AZURE_JOB_TABLE", "").strip())
+        fresh = not in_table and not jobs_file.exists()
+        store = open_jobs(variables, sqlite_path=jobs_file)
+        stack.callback(store.close)
+        summary.jobs = "Table Storage" if in_table else str(jobs_file)
+    index = JobIndex()
+    stack.callback(index.close)
+    claims = None
+    if not hasattr(store, "path"):  # no file of this machine, but a table
+        from ._claims import Claims
+
+        claims = Claims(
+            store,
+            options.batch_id,
+            folder=folder,
+            seconds=options.task_timeout,
+            index=index,
+            only_failed=options.only_failed,
+        )
+        stack.callback(claims.close)
+    log = RunLogWriter(folder, azure_client=storage)
+    stack.push_async_callback(asyncio.to_thread, log.close)
+    telemetry = _open_telemetry(variables, log)
+    if telemetry is not None:
+        stack.push_async_callback(asyncio.to_thread, telemetry.flush, _FLUSH_SECONDS)
+    heartbeat = _open_heartbeat(folder, storage, log, on_trouble)
+    stack.push_async_callback(_stop, heartbeat)
+    downloads = make_downloads(folder)
+    stack.push_async_callback(downloads.close)
+    workers = None
+    if options.processes > 1:
+        from ._workers import ProcessWorkers
+
+        workers = ProcessWorkers(options, folder, variables)
+    heartbeat.start()
+    return Services(
+        folder=folder,
+        store=store,
+        fresh=fresh,
+        storage=storage,
+        log=log,
+        heartbeat=heartbeat,
+        telemetry=telemetry,
+        index=index,
+        summary=summary,
+        downloads=downloads,
+        workers=workers,
+        claims=claims,
+    )
+
+
+def _sweep(assets: Path) -> None:
+    """Remove what killed downloads left; the folders of a batch are this run's alone."""
+    from infra_core.fs import remove_stale_partials
+
+    for folder, _, _ in os.walk(assets):
+        remove_stale_partials(Path(folder), older_than=0.0)
+
+
+def _open_telemetry(env: Mapping[str, str], log: "RunLogWriter") -> "TelemetryClient | None":
+    from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
+
+    config = TelemetryConfig.from_env(env=env)
+    return TelemetryClient(
+        config=config,
+        service_name="infra-core run",
+        journal=log,  # events survive a killed process
+    )
+
+
+def _open_heartbeat(
+    folder: Path,
+    storage: "AzureStorageClient | None",
+    log: "RunLogWriter",
+    on_trouble: Callable[[str], None],
+) -> "HeartbeatMonitor":
+    from infra_core.azure.monitoring import HeartbeatMonitor
+
+    troubles: list[str] = []
+
+    def trouble(error: Exception) -> None:
+        if not troubles:
+            troubles.append(one_line(error))
+            on_trouble(f"heartbeat: {troubles[0]}")
+
+    return HeartbeatMonitor(
+        folder,
+        interval_seconds=_BEAT_SECONDS,
+        azure_client=storage,
+        log_writer=log,
+        on_error=trouble,
+    )
+
+
+async def _stop(heartbeat: "HeartbeatMonitor") -> None:
+    with suppress(Exception):  # told by on_error as it happened
+        await asyncio.to_thread(heartbeat.stop)

@@ -1,0 +1,98 @@
+"""Some dozens of items in one event loop: what a process or a machine is handed at a time."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ._download import Downloads
+from ._errors import one_line
+from ._items import BatchItem
+from ._results import BatchRetry, Outcome
+
+if TYPE_CHECKING:
+    from infra_core.azure.storage import AzureStorageClient
+
+    from ._options import BatchOptions
+
+__all__ = ["Shard", "ShardItem", "ShardResult", "ShardRunner"]
+
+
+class ShardItem(NamedTuple):
+    """An item with its job and the path of its file, relative to the run's folder."""
+
+    job_id: str
+    item: BatchItem
+    path: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one worker is handed; it can be pickled, and done again when the worker dies."""
+
+    items: Sequence[ShardItem]
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What became of a shard.
+
+    Attributes:
+        outcomes: One for each item, in their order.
+        retries: Downloads that were tried again.
+    """
+
+    outcomes: Sequence[Outcome]
+    retries: Sequence[BatchRetry]
+
+
+class ShardRunner:
+    """Does shards in the running event loop, any number at once, within one bound on downloads.
+
+    Args:
+        options: Of the batch.
+        folder: The run's folder; files land below it.
+        env: Variables that say where files are mirrored.
+    """
+
+    def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
+        self._options = options
+        self._folder = folder
+        self._env = env
+        self._slots = asyncio.Semaphore(options.concurrency)
+        self._stack = AsyncExitStack()
+        self._storage: AzureStorageClient | None = None
+        self._retries: list[BatchRetry] = []
+        self._downloads = Downloads(options, folder, self._retries.append)
+
+    async def open(self) -> None:
+        """Open what the environment asks for."""
+        from ._services import open_mirror
+
+        self._storage = open_mirror(self._options, self._env)
+        if self._storage is not None:
+            self._stack.push_async_callback(self._storage.aclose)
+        self._stack.push_async_callback(self._downloads.close)
+
+    async def run(self, shard: Shard) -> ShardResult:
+        """Download, and mirror, every item of a shard; nothing of an item raises."""
+        outcomes = await asyncio.gather(*(self._one(item) for item in shard.items))
+        retries, self._retries[:] = list(self._retries), []
+        return ShardResult(outcomes, retries)
+
+    async def _one(self, item: ShardItem) -> Outcome:
+        async with self._slots:
+            outcome = await self._downloads.fetch(*item)
+            if self._storage is None or outcome.status != "completed":
+                return outcome
+            try:
+                await self._storage.upload_file_async(self._folder / item.path, raise_on_error=True)
+            except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
+                return replace(outcome, mirrored=False, mirror_error=one_line(error))
+            return replace(outcome, mirrored=True)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._stack.aclose()

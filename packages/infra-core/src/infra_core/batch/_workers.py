@@ -1,0 +1,201 @@
+"""Processes of this machine that do shards; one that dies is replaced, its shards done again."""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from itertools import count
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._errors import BatchError
+from ._shard import Shard, ShardResult, ShardRunner
+
+if TYPE_CHECKING:
+    from ._options import BatchOptions
+
+__all__ = ["ProcessWorkers"]
+
+logger = logging.getLogger("infra_core.batch")
+_TRIES = 3  # of a shard whose worker dies: what kills three workers would kill the fourth
+_END_SECONDS = 10.0
+
+
+class ProcessWorkers:
+    """A fixed number of processes, each with an event loop and connections of its own.
+
+    Args:
+        options: Of the batch.
+        folder: The run's folder.
+        env: Variables that say where files are mirrored.
+    """
+
+    def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
+        self._settings = (options, folder, dict(env))
+        self._workers = [_Worker(*self._settings) for _ in range(options.processes)]
+        self._closed = False
+
+    async def run(self, shard: Shard) -> ShardResult:
+        """Have a shard done by the worker that has the fewest.
+
+        Raises:
+            BatchError: Three workers died over it.
+        """
+        for _ in range(_TRIES):
+            worker = min(self._workers, key=lambda each: each.load)
+            try:
+                return await worker.run(shard)
+            except _WorkerDied as error:
+                if self._closed:
+                    raise asyncio.CancelledError from None
+                logger.warning("a worker process ended (%s): its shard is done again", error)
+                if worker in self._workers:  # not yet replaced by another shard of its
+                    self._workers[self._workers.index(worker)] = _Worker(*self._settings)
+        raise BatchError(
+            f"{_TRIES} worker processes died over the same {len(shard.items)} URLs: is the memory "
+            "enough? Try fewer processes, a smaller concurrency, or max_bytes"
+        )
+
+    async def close(self, *, kill: bool = False) -> None:
+        """End all workers.
+
+        Args:
+            kill: Do not wait for the shards they are at.
+        """
+        self._closed = True
+        await asyncio.gather(*(worker.close(kill=kill) for worker in self._workers))
+
+
+class _WorkerDied(Exception):  # noqa: N818 - what happened
+    """The process ended with shards at work."""
+
+
+class _Worker:
+    """One process: shards go in, results come out, in any order."""
+
+    def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_main, args=(theirs, options, folder, dict(env)), daemon=True
+        )
+        self._process.start()
+        theirs.close()
+        self._loop = asyncio.get_running_loop()
+        self._numbers = count()
+        self._waiting: dict[int, asyncio.Future[ShardResult]] = {}
+        self._sending = threading.Lock()
+        self._dead: str | None = None
+        self._reader = threading.Thread(target=self._read, name="infra-core-worker", daemon=True)
+        self._reader.start()
+
+    @property
+    def load(self) -> int:
+        """Shards that it has."""
+        return len(self._waiting)
+
+    async def run(self, shard: Shard) -> ShardResult:
+        number = next(self._numbers)
+        done: asyncio.Future[ShardResult] = self._loop.create_future()
+        if self._dead is not None:
+            raise _WorkerDied(self._dead)
+        self._waiting[number] = done
+        with suppress(OSError), self._sending:  # the reader says that it has died
+            self._pipe.send((number, shard))
+        try:
+            return await done
+        finally:
+            self._waiting.pop(number, None)
+
+    def _read(self) -> None:
+        while True:
+            try:
+                number, result = self._pipe.recv()
+            except (EOFError, OSError):
+                break
+            self._call(self._finish, number, result)
+        self._process.join()
+        self._call(self._die, f"exit code {self._process.exitcode}")
+
+    def _call(self, function: Any, *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _finish(self, number: int, result: "ShardResult | BaseException") -> None:
+        done = self._waiting.get(number)
+        if done is None or done.done():
+            return
+        if isinstance(result, BaseException):
+            done.set_exception(result)
+        else:
+            done.set_result(result)
+
+    def _die(self, how: str) -> None:
+        self._dead = how
+        for done in list(self._waiting.values()):
+            if not done.done():
+                done.set_exception(_WorkerDied(how))
+
+    async def close(self, *, kill: bool) -> None:
+        if kill:
+            self._process.kill()
+        else:
+            with suppress(OSError), self._sending:
+                self._pipe.send(None)
+        await asyncio.to_thread(self._process.join, _END_SECONDS)
+        if self._process.exitcode is None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.join)
+        self._reader.join()
+        self._pipe.close()
+
+
+def _main(pipe: Connection, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
+    """The life of a worker process: until it is told to end, or its parent is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the coordinator decides
+        signal.signal(number, signal.SIG_IGN)
+    asyncio.run(_serve(pipe, options, folder, env))
+
+
+async def _serve(
+    pipe: Connection, options: "BatchOptions", folder: Path, env: Mapping[str, str]
+) -> None:
+    runner = ShardRunner(options, folder, env)
+    await runner.open()
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def do(number: int, shard: Shard) -> None:
+        result: ShardResult | BaseException
+        try:
+            result = await runner.run(shard)
+        except Exception as error:  # noqa: BLE001 - raised by the coordinator
+            result = error
+        pipe.send((number, result))
+
+    def begin(number: int, shard: Shard) -> None:
+        task = loop.create_task(do(number, shard))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+    def read() -> None:
+        while True:
+            try:
+                message = pipe.recv()
+            except (EOFError, OSError):  # the coordinator was killed: so is what nobody waits for
+                os._exit(1)
+            if message is None:
+                loop.call_soon_threadsafe(ended.set)
+                return
+            loop.call_soon_threadsafe(begin, *message)
+
+    threading.Thread(target=read, daemon=True).start()
+    await ended.wait()
+    await asyncio.gather(*tasks)
+    await runner.close()

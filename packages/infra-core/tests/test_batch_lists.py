@@ -1,0 +1,189 @@
+"""Lists are read as people write them, a line at a time; what is no URL says why."""
+
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, strategies as st
+
+from infra_core.batch import BatchItem, ListError, Rejected, read_items
+from infra_core.batch._readers import format_of
+
+
+def read(text: str | bytes, **options: Any) -> tuple[list[BatchItem], list[Rejected]]:
+    raw = text.encode() if isinstance(text, str) else text
+    found = list(read_items(io.BytesIO(raw), **options))
+    items = [entry for entry in found if isinstance(entry, BatchItem)]
+    return items, [entry for entry in found if isinstance(entry, Rejected)]
+
+
+def urls_of(text: str | bytes, **options: Any) -> list[str]:
+    items, rejected = read(text, **options)
+    assert rejected == []
+    return [item.url for item in items]
+
+
+def test_blank_lines_comments_crlf_and_bom_are_passed_over() -> None:
+    """Only URLs come out, in their order."""
+    text = b"\xef\xbb\xbfhttps://a.example/1\r\n\r\n# note\n  https://a.example/2  "
+    assert urls_of(text) == ["https://a.example/1", "https://a.example/2"]
+
+
+def test_a_fragment_is_dropped_and_a_comment_is_none() -> None:
+    """White space and # start a comment; # alone starts a fragment, which no server sees."""
+    text = "https://a.example/x # why\nhttps://a.example/#top\n"
+    assert urls_of(text) == ["https://a.example/x", "https://a.example/"]
+
+
+def test_malformed_lines_are_rejected_with_number_and_reason() -> None:
+    """Each rejected line says what is wrong."""
+    lines = [
+        b"example.com/x",
+        b"ftp://example.com/x",
+        b"https://",
+        b"https://exa mple.com/",
+        b"https://example.com:99999/",
+        b"https://example.com:0/",
+        b"https://[::1/",
+        b"https://example.com/\xff",
+        "https://example.com/\u2028x".encode(),
+        "https://example.com/\x9bx".encode(),
+    ]
+    items, rejected = read(b"\n".join(lines))
+    assert items == []
+    assert [entry.line for entry in rejected] == list(range(1, 11))
+    reasons = " | ".join(entry.reason for entry in rejected)
+    for part in ("no scheme", "'ftp'", "no host", "white space", "ort", "UTF-8"):
+        assert part in reasons
+
+
+@pytest.mark.parametrize("scheme", ["HTTPS", "Http"])
+def test_schemes_are_taken_in_any_case(scheme: str) -> None:
+    """RFC 3986, section 3.1."""
+    assert urls_of(f"{scheme}://a.example/") == [f"{scheme}://a.example/"]
+
+
+@pytest.mark.parametrize(
+    ("digits", "algorithm"), [(32, "md5"), (40, "sha1"), (64, "sha256"), (128, "sha512")]
+)
+def test_lines_of_sha256sum_and_its_siblings_bring_their_checksum(
+    digits: int, algorithm: str
+) -> None:
+    """Digest, two characters, URL."""
+    for mark in (" ", "*"):
+        items, _ = read(f"{'aB' * (digits // 2)} {mark}https://a.example/x\n")
+        assert [(i.url, i.checksum) for i in items] == [
+            ("https://a.example/x", f"{algorithm}:{'ab' * (digits // 2)}")
+        ]
+
+
+def test_csv_names_its_columns_and_keeps_the_others_as_metadata() -> None:
+    """Columns in any order, quotes, a headers column of JSON, empty cells."""
+    text = (
+        'shop,URL,name,checksum,headers\n"A, B",https://a.example/1,one.png,,"{""X-A"": ""1""}"\n'
+        ",https://a.example/2,,,\n\n"
+    )
+    items, rejected = read(text, format="csv")
+    assert rejected == []
+    assert items[0] == BatchItem(
+        "https://a.example/1", "one.png", headers={"X-A": "1"}, metadata={"shop": "A, B"}
+    )
+    assert items[1] == BatchItem("https://a.example/2")
+    assert [item.line for item in items] == [2, 3]
+
+
+def test_rows_of_a_csv_that_are_none_are_named() -> None:
+    """Too many fields, no URL, bad JSON, bad digest: each by its line; the others go on."""
+    text = (
+        "url,checksum,headers\nhttps://a.example/1,,,,\n,,\nhttps://a.example/3,,{\n"
+        "https://a.example/4,sha256:zz,\nhttps://a.example/5,,\n"
+    )
+    items, rejected = read(text, format="csv")
+    assert [item.url for item in items] == ["https://a.example/5"]
+    assert [entry.line for entry in rejected] == [2, 4, 5]
+    reasons = [entry.reason for entry in rejected]
+    assert "5 fields" in reasons[0]
+    assert "not JSON" in reasons[1]
+    assert "algorithm:hexdigest" in reasons[2]
+
+
+def test_csv_without_a_url_column_is_refused() -> None:
+    """With what a header line looks like."""
+    with pytest.raises(ListError, match="url,name,checksum"):
+        read("a,b\n1,2\n", format="csv")
+    with pytest.raises(ListError, match="none"):
+        read("", format="csv")
+
+
+def test_json_lines_hold_texts_or_objects() -> None:
+    """Other members are metadata, an object of metadata is merged."""
+    lines = [
+        json.dumps("https://a.example/1"),
+        json.dumps({"url": "https://a.example/2", "name": "b", "metadata": {"x": 1}, "y": [2]}),
+        "{",
+        json.dumps({"name": "no url"}),
+        json.dumps(["list"]),
+        json.dumps({"url": "https://a.example/6", "headers": {"A": 1}}),
+        json.dumps({"url": "https://a.example/7", "metadata": 1}),
+    ]
+    items, rejected = read("\n".join(lines), format="jsonl")
+    assert items == [
+        BatchItem("https://a.example/1"),
+        BatchItem("https://a.example/2", "b", metadata={"x": 1, "y": [2]}),
+    ]
+    assert [entry.line for entry in rejected] == [3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("a.csv", "csv"), ("a.CSV", "csv"), ("a.jsonl", "jsonl"), ("a.ndjson", "jsonl"),
+     ("a.txt", "text"), ("-", "text"), ("csv", "csv")],
+)  # fmt: skip
+def test_format_follows_the_extension(name: str, kind: str) -> None:
+    """Text for whatever is unknown."""
+    assert format_of(name) == kind or name == "csv"
+
+
+class Endless(io.RawIOBase):
+    """What /dev/zero gives: bytes without a line end; counts what was asked for."""
+
+    largest = 0
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        assert size is not None
+        assert size > 0
+        self.largest = max(self.largest, size)
+        return b"\0" * size
+
+
+def test_a_line_without_an_end_is_refused_before_it_is_in_memory() -> None:
+    """/dev/zero given for a list."""
+    source = Endless()
+    with pytest.raises(ListError, match="no end within 16 MiB"):
+        list(read_items(source))  # type: ignore[arg-type]
+    assert source.largest <= 1 << 18
+
+
+def test_a_line_that_is_too_long_is_passed_over() -> None:
+    """The next one is read as usual."""
+    items, rejected = read(b"x" * 300_000 + b"\nhttps://a.example/\n")
+    assert [item.url for item in items] == ["https://a.example/"]
+    assert [(entry.line, len(entry.text)) for entry in rejected] == [(1, 80)]
+
+
+@given(st.binary(max_size=300), st.sampled_from(["text", "jsonl"]))
+def test_whatever_the_bytes_no_line_raises(raw: bytes, kind: str) -> None:
+    """Each is an item, a reason, or nothing."""
+    items, rejected = read(raw, format=kind)
+    assert len(items) + len(rejected) <= raw.count(b"\n") + 1
+
+
+@given(st.binary(max_size=300))
+def test_whatever_the_bytes_a_csv_is_read_or_refused_as_a_list(raw: bytes) -> None:
+    """No error but ours."""
+    try:
+        read(b"url,x\n" + raw, format="csv")
+        read(raw, format="csv")
+    except ListError:
+        pass

@@ -1,0 +1,324 @@
+"""The main job as a library: what is asked for comes back, recorded, whatever goes wrong."""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
+from infra_core.batch import (
+    BatchError,
+    BatchItem,
+    BatchOptions,
+    BatchProgress,
+    BatchResult,
+    BatchRetry,
+    Rejected,
+    job_id_of,
+    run_batch,
+    run_batch_async,
+)
+from infra_core.http.testing import FaultyOrigin, reset_after, status
+
+
+@pytest.fixture(autouse=True)
+def no_azure(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("AZURE_", "APPLICATIONINSIGHTS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def origin() -> Iterator[FaultyOrigin]:
+    with FaultyOrigin() as server:
+        for number in range(20):
+            server.add(f"/{number}.txt", body_of(number), content_type="text/plain")
+        yield server
+
+
+def body_of(number: int) -> bytes:
+    return f"file {number}".encode() * 50
+
+
+def records_of(out: Path) -> dict[str, JobRecord]:
+    with SqliteJobStore(out / "jobs.sqlite3") as store:
+        return {record.job_id: record for record in store.iter_runs("b")}
+
+
+def manifest_of(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "b" / "manifest.json").read_text())
+    return found
+
+
+def test_a_batch_brings_files_records_manifest_and_results(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """All four tell the same."""
+    urls = [origin.url(f"/{number}.txt") for number in range(20)]
+    results: list[BatchResult] = []
+    progress: list[BatchProgress] = []
+    summary = run_batch(
+        urls, batch_id="b", out=tmp_path, on_result=results.append, on_progress=progress.append
+    )
+    assert summary.complete
+    assert (summary.total, summary.succeeded, summary.failed) == (20, 20, 0)
+    assert {result.url for result in results} == set(urls)
+    assert all(result.ok and result.status == "completed" for result in results)
+    for result in results:
+        number = int(result.url.rpartition("/")[2].removesuffix(".txt"))
+        assert result.path is not None
+        assert (tmp_path / "b" / result.path).read_bytes() == body_of(number)
+        assert result.size == len(body_of(number))
+    records = records_of(tmp_path)
+    assert {record.status for record in records.values()} == {JobStatus.COMPLETED}
+    assert {r.payload["path"] for r in records.values()} == {result.path for result in results}
+    manifest = manifest_of(tmp_path)
+    assert manifest["summary"]["total_files"] == 20
+    assert [file["path"] for file in manifest["files"]] == sorted(
+        str(result.path).removeprefix("assets/") for result in results
+    )
+    assert {file["source_url"]: file["checksum"] for file in manifest["files"]} == {
+        result.url: result.checksum for result in results
+    }
+    assert progress[-1].settled == progress[-1].read == 20
+    assert progress[-1].list_ended
+
+
+def test_items_bring_names_checksums_headers_and_metadata(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Mappings and BatchItems are taken beside URLs; metadata travels to record and result."""
+    good = {"url": origin.url("/1.txt"), "name": "one.txt", "metadata": {"shop": 7}}
+    bad = BatchItem(origin.url("/2.txt"), checksum="sha256:" + "0" * 64)
+    headed = BatchItem(origin.url("/3.txt"), headers={"X-Key": "hunter2"})
+    results: dict[str, BatchResult] = {}
+    summary = run_batch(
+        [good, bad, headed], batch_id="b", out=tmp_path, retries=0,
+        headers={"X-All": "yes"}, host_headers={"127.0.0.1": {"X-Host": "here"}},
+        on_result=lambda result: results.update({result.url: result}),
+    )  # fmt: skip
+    assert (summary.succeeded, summary.failed) == (2, 1)
+    one = results[origin.url("/1.txt")]
+    assert str(one.path).endswith("-one.txt")
+    assert one.metadata == {"shop": 7}
+    assert records_of(tmp_path)[one.job_id].payload["metadata"] == {"shop": 7}
+    assert "ChecksumMismatch" in str(results[origin.url("/2.txt")].error)
+    request = next(request for request in origin.requests if request.path == "/3.txt")
+    sent = {name.lower(): value for name, value in request.headers.items()}
+    assert (sent["x-key"], sent["x-all"], sent["x-host"]) == ("hunter2", "yes", "here")
+    assert sent["user-agent"].startswith("infra-core/")
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or b"hunter2" not in file.read_bytes()
+
+
+def test_retries_failures_and_rejected_entries_are_told(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Each through its hook, each in the summary; a hook that raises ends nothing."""
+    origin.add("/flaky", b"x", faults=[status(503, retry_after="0"), reset_after(0)])
+    retries: list[BatchRetry] = []
+    rejected: list[Rejected] = []
+    duplicates: list[BatchItem] = []
+
+    def broken(result: BatchResult) -> None:
+        raise RuntimeError("a hook of the caller's")
+
+    summary = run_batch(
+        [origin.url("/flaky"), origin.url("/none"), "no url", 7, origin.url("/none")],
+        batch_id="b", out=tmp_path, backoff=0.01, on_retry=retries.append, on_result=broken,
+        on_rejected=rejected.append, on_duplicate=duplicates.append,
+    )  # fmt: skip
+    assert (summary.succeeded, summary.failed, summary.retries) == (1, 1, 2)
+    assert [retry.attempt for retry in retries] == [1, 2]
+    assert [entry.line for entry in rejected] == [3, 4]
+    assert [item.line for item in duplicates] == [5]
+    assert (summary.rejected_lines, summary.duplicates) == (2, 1)
+    assert not summary.complete
+    failed = records_of(tmp_path)[job_id_of(origin.url("/none"))]
+    assert failed.status is JobStatus.FAILED
+    assert "404" in str(failed.error)
+
+
+def test_an_asynchronous_source_is_read_beside_the_downloads(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """The first download does not wait for the end of the list."""
+    first_done = asyncio.Event()
+
+    async def main() -> None:
+        async def source() -> AsyncIterator[str]:
+            yield origin.url("/1.txt")
+            await first_done.wait()
+            yield origin.url("/2.txt")
+
+        summary = await run_batch_async(
+            source(), batch_id="b", out=tmp_path, on_result=lambda _: first_done.set()
+        )
+        assert (summary.succeeded, summary.complete) == (2, True)
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_what_the_source_raises_comes_through_after_what_came_before(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Nothing that was read is lost, and nothing stays running."""
+
+    def source() -> Iterator[str]:
+        yield origin.url("/1.txt")
+        raise LookupError("the list broke")
+
+    with pytest.raises(LookupError, match="the list broke"):
+        run_batch(source(), batch_id="b", out=tmp_path)
+    assert {r.status for r in records_of(tmp_path).values()} == {JobStatus.COMPLETED}
+
+
+def test_a_resume_keeps_what_is_intact_and_puts_back_what_was_cut_off(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Also jobs of the batch that are in another list than the one that is resumed."""
+    urls = [origin.url(f"/{number}.txt") for number in range(4)]
+    run_batch(urls[:3], batch_id="b", out=tmp_path)
+    records = records_of(tmp_path)
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        killed = records[job_id_of(urls[0])].requeue(force=True).start()
+        store.save(killed)
+    path = tmp_path / "b" / str(records[job_id_of(urls[1])].payload["path"])
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    results: dict[str, str] = {}
+    summary = run_batch(
+        urls[1:], batch_id="b", out=tmp_path, resume=True,
+        on_result=lambda result: results.update({result.url: result.status}),
+    )  # fmt: skip
+    assert results == {urls[1]: "completed", urls[2]: "kept", urls[3]: "completed"}
+    assert summary.complete
+    statuses = {job: record.status for job, record in records_of(tmp_path).items()}
+    assert statuses.pop(job_id_of(urls[0])) is JobStatus.PENDING
+    assert set(statuses.values()) == {JobStatus.COMPLETED}
+
+
+def test_only_what_failed_is_tried_again_when_asked_for(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """The others are neither requested nor verified, and stay in the manifest."""
+    urls = [origin.url("/1.txt"), origin.url("/late")]
+    assert run_batch(urls, batch_id="b", out=tmp_path).failed == 1
+    origin.add("/late", b"here now")
+    new = origin.url("/2.txt")
+    summary = run_batch([*urls, new], batch_id="b", out=tmp_path, resume=True, only_failed=True)
+    assert (summary.total, summary.succeeded) == (1, 1)
+    assert origin.count("/1.txt") == 1
+    assert origin.count("/2.txt") == 0
+    assert manifest_of(tmp_path)["summary"]["total_files"] == 2
+
+
+def test_a_batch_that_exists_is_refused_without_resume(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """With both spellings of the remedy."""
+    run_batch([origin.url("/1.txt")], batch_id="b", out=tmp_path)
+    with pytest.raises(BatchError, match="resume=True"):
+        run_batch([origin.url("/1.txt")], batch_id="b", out=tmp_path)
+
+
+def test_a_bound_on_failures_ends_the_run_early(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """What was not tried is pending, and the summary says why."""
+    urls = [origin.url(f"/none{number}") for number in range(200)]
+    summary = run_batch(urls, batch_id="b", out=tmp_path, max_failures=3, concurrency=1, retries=0)
+    assert 3 < summary.failed < 200
+    assert summary.pending == summary.total - summary.failed
+    assert "max_failures=3" in summary.problems[0]
+    statuses = {record.status for record in records_of(tmp_path).values()}
+    assert JobStatus.RUNNING not in statuses
+
+
+@pytest.mark.parametrize("layout", ["hashed", "url", "flat", "{host}/{digest}{ext}", "{stem}{ext}"])
+def test_no_two_urls_share_a_path_whatever_the_layout(
+    layout: str, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Names that collide, folders that are files, queries, letter case, names that climb."""
+    paths = ["/a", "/a/b", "/A", "/x.png?v=1", "/x.png?v=2", "/x.png", "/d/", "/%2e%2e/etc", "/q/a"]
+    for path in paths:
+        origin.add(path, path.encode())
+    urls = [origin.url(path) for path in paths]
+    results: dict[str, str] = {}
+    summary = run_batch(
+        urls, batch_id="b", out=tmp_path, layout=layout, concurrency=1,
+        on_result=lambda result: results.update({result.url: str(result.path)}),
+    )  # fmt: skip
+    assert summary.failures == []
+    assert summary.complete
+    assert len({path.casefold() for path in results.values()}) == len(paths)
+    root = (tmp_path / "b" / "assets").resolve()
+    for path, url in zip(paths, urls, strict=True):
+        stored = (tmp_path / "b" / results[url]).resolve()
+        assert stored.is_relative_to(root)
+        assert stored.read_bytes() == path.encode()
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        ({"concurrency": 0}, "concurrency must be a whole number of at least 1, got 0"),
+        ({"concurrency": True}, "got True"),
+        ({"task_timeout": float("nan")}, "task_timeout"),
+        ({"retries": -1}, "retries"),
+        ({"max_bytes": "10M"}, "max_bytes must be a whole number of at least 0, or None"),
+        ({"layout": "{nope}"}, "{nope}"),
+        ({"layout": "{"}, "template"),
+        ({"layout": "same"}, "gives many URLs one name"),
+        ({"only_failed": True}, "resume"),
+        ({"batch_id": "../x"}, "names a folder"),
+    ],
+)
+def test_bad_options_are_refused_with_their_rule(
+    options: dict[str, Any], part: str, tmp_path: Path
+) -> None:
+    """Before anything is made."""
+    settings: dict[str, Any] = {"batch_id": "b", "out": tmp_path / "o", **options}
+    with pytest.raises(BatchError) as caught:
+        run_batch([], **settings)
+    assert part in str(caught.value)
+    assert not (tmp_path / "o").exists()
+
+
+def test_options_come_whole_or_by_field(tmp_path: Path) -> None:
+    """An unknown field is a TypeError that names the function; both forms at once are refused."""
+    options = BatchOptions(batch_id="b", out=tmp_path)
+    assert run_batch([], options).complete
+    with pytest.raises(BatchError, match="not both"):
+        run_batch([], options, concurrency=3)
+    with pytest.raises(TypeError, match=r"run_batch\(\).*concurency"):
+        run_batch([], batch_id="b", out=tmp_path, concurency=3)
+
+
+async def test_the_blocking_form_is_refused_inside_a_running_loop(tmp_path: Path) -> None:
+    """With the name of the other."""
+    with pytest.raises(RuntimeError, match="run_batch_async"):
+        run_batch([], batch_id="b", out=tmp_path)
+
+
+def test_a_store_of_the_callers_is_used_and_stays_open(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """In place of what the environment says."""
+    with SqliteJobStore(tmp_path / "mine.sqlite3") as store:
+        run_batch([origin.url("/1.txt")], batch_id="b", out=tmp_path, store=store)
+        assert [record.status for record in store.iter_runs("b")] == [JobStatus.COMPLETED]
+    assert not (tmp_path / "jobs.sqlite3").exists()
+
+
+def test_assets_may_be_a_link_that_its_owner_made(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """To another disk, say; a resume follows it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "assets").symlink_to(disk)
+    urls = [origin.url("/1.txt")]
+    run_batch(urls, batch_id="b", out=tmp_path)
+    summary = run_batch(urls, batch_id="b", out=tmp_path, resume=True)
+    assert (summary.skipped, summary.succeeded) == (1, 0)
