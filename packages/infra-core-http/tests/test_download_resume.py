@@ -295,3 +295,43 @@ def test_a_torn_note_is_swept(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert is_partial(torn)
     assert download_asset(origin.url("/f"), tmp_path / "g[1].bin").resumed
     assert not torn.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"etag": '"caf\xe9"'},
+        {"etag": '"a\x1bb"'},
+        {"etag": 'W/"v1"'},
+        {"etag": 7},
+        {"offset": "1"},
+        {"offset": -1},
+        {"total": None},
+        {"partial": 5},
+        {"partial": "../f"},
+        {"partial": ""},
+        {"sha256": None},
+        {"version": "1"},
+    ],
+    ids=repr,
+)
+def test_a_note_that_makes_no_sense_is_not_believed(
+    origin: FaultyOrigin, tmp_path: Path, change: dict[str, object]
+) -> None:
+    """Whatever stands in it: the file is downloaded, and nothing else is left in the end."""
+    interrupt(origin, tmp_path / "f")
+    (note,) = [path for path in tmp_path.iterdir() if path.suffix == ".json"]
+    note.write_text(json.dumps({**json.loads(note.read_text()), **change}))
+    result = download_asset(origin.url("/f"), tmp_path / "f", expected_checksum=CHECKSUM)
+    assert not result.resumed
+    assert (tmp_path / "f").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "7", '{"a": 1}', "\xff"])
+def test_a_note_that_is_none_is_removed(origin: FaultyOrigin, tmp_path: Path, text: str) -> None:
+    """Cut by a crash, or of somebody else."""
+    interrupt(origin, tmp_path / "f")
+    (note,) = [path for path in tmp_path.iterdir() if path.suffix == ".json"]
+    note.write_bytes(text.encode("latin-1"))
+    download_asset(origin.url("/f"), tmp_path / "f", expected_checksum=CHECKSUM)
+    assert not note.exists()

@@ -18,6 +18,7 @@ from infra_core.fs import AtomicFile, commit_together
 from infra_core.http import ChecksumMismatchError, DownloadDiskError
 from infra_core.http.assets import download_asset_async, download_many_async
 from infra_core.http.download import _commit
+from infra_core.http.download._sidecar import Sidecar
 from infra_core.http.testing import FaultyOrigin, corrupt
 
 BODIES = [os.urandom(3_000 + number) for number in range(24)]
@@ -210,3 +211,25 @@ async def test_a_callback_that_raises_ends_the_batch_cleanly(
     with pytest.raises(LookupError, match="stop"):
         await download_many_async(items(origin, tmp_path), concurrency=8, on_outcome=broken)
     assert whole(tmp_path)
+
+
+async def test_nothing_is_looked_for_in_a_folder_that_was_not_there(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a file to reuse nor a part to resume; in a folder that was there, both are."""
+    looked: list[Path] = []
+    real = Sidecar.load
+
+    def load(self: Sidecar) -> Any:
+        looked.append(self.path.parent)
+        return real(self)
+
+    monkeypatch.setattr(Sidecar, "load", load)
+    fresh, known = tmp_path / "fresh", tmp_path / "known"
+    known.mkdir()
+    (known / "0").write_bytes(BODIES[0])
+    outcomes = await download_many_async([*items(origin, fresh, 4), *items(origin, known, 4)])
+    assert [outcome.unwrap().reused for outcome in outcomes] == [False] * 4 + [True] + [False] * 3
+    assert looked == [known] * 3
+    again = await download_many_async(items(origin, fresh, 4))
+    assert all(outcome.unwrap().reused for outcome in again)

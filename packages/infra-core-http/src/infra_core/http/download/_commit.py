@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from infra_core.fs import AtomicFile, commit_together
 from infra_core.runtime import ThreadBatcher
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ._result import DownloadResult
 
 __all__ = ["CommitGroup", "ReceivedFile", "commit"]
+
+_FOLDERS: Final = 10_000  # that a group remembers
 
 AfterCommit = Callable[[list["DownloadResult"]], "Sequence[Exception | None] | None"]
 
@@ -47,6 +52,9 @@ class CommitGroup:
     Each call returns when its own file is durable under its name (and `after` has returned), as
     without a group; files below 1 MiB that are ready at the same time share their flushes.
 
+    A folder that does not exist when the group first meets it is fresh: its files are not looked
+    for before they are written, neither to reuse nor to resume them.
+
     Args:
         after: Called in the committing thread with the results of the files that are durable now,
             before their downloads return: to record them, say, in one transaction. Returns None,
@@ -66,9 +74,20 @@ class CommitGroup:
             await asyncio.gather(*(client.download(url, path, group=group) for ...))
     """
 
-    def __init__(self, *, after: AfterCommit | None = None, size: int = 128) -> None:
+    def __init__(self, *, after: AfterCommit | None = None, size: int = 64) -> None:
         self._after = after
-        self._batcher = ThreadBatcher(self.commit, size=size, workers=1)
+        self._batcher = ThreadBatcher(self.commit, size=size, workers=2)
+        self._fresh: dict[str, bool] = {}
+
+    def is_fresh(self, folder: Path) -> bool:
+        """Whether a folder did not exist when the group first met it."""
+        name = str(folder)
+        fresh = self._fresh.get(name)
+        if fresh is None:
+            if len(self._fresh) >= _FOLDERS:
+                return False
+            fresh = self._fresh[name] = not os.path.lexists(name)
+        return fresh
 
     def commit(self, files: Sequence[ReceivedFile]) -> list[Exception | None]:
         """Make files durable and named, then call `after`; blocking.

@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass, fields as fields_of
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ __all__ = ["SourceLabel", "read_label", "url_identity", "write_label"]
 
 _ATTRIBUTE: Final = "user.infra_core.source"
 _LARGEST: Final = 2048  # bytes; ext4 keeps all attributes of a file in one block
+_PLAIN: Final = re.compile(r"https?://[!\"$->@-~]+")  # splitting and joining would not change it
 # Query parameters that sign a request and change with every signature, by the one that proves
 # that they do: Azure SAS, AWS and Google presigned URLs, CloudFront.
 _SIGNED: Final = {
@@ -62,6 +64,8 @@ def url_identity(url: str) -> str:
     The fragment does not count, nor do the parameters of a signature: a new SAS token names the
     same blob. It is a digest so that no secret of a URL is ever stored.
     """
+    if _PLAIN.fullmatch(url):
+        return hashlib.sha256(url.encode()).hexdigest()
     try:
         parts = urlsplit(url)
     except ValueError:  # the request will say what is wrong with it

@@ -23,7 +23,7 @@ from ._sink import HANDOVER
 __all__ = ["download_many", "download_many_async"]
 
 _logger = logging.getLogger("infra_core.asset_client")
-_TOGETHER: Final = 128  # files that are flushed together; of more the first would wait too long
+_TOGETHER: Final = 64  # files that are flushed together; of more the first would wait too long
 _FILES: Final = 512  # files that may wait for the disk beside the downloads under way
 _BYTES: Final = 16 << 20  # and their bytes, which are in memory
 _RESERVED: Final = 16  # open files for the rest of the program

@@ -18,11 +18,13 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from infra_core.fs import AtomicFile, write_json_atomic
+from infra_core.fs import AtomicFile, lock_descriptor, write_json_atomic
 
+from ._fields import strong_etag
 from ._plan import Body, Resume
 
 __all__ = ["Sidecar"]
@@ -54,11 +56,6 @@ class Sidecar:
     def __init__(self, dest: Path, source: str) -> None:
         self._dest = dest
         self._source = source
-        key = hashlib.sha256(f"{self._source}\0{dest.name}".encode("utf-8", "surrogateescape"))
-        # Short, so that the names of AtomicFile's own partial files still begin with all of it.
-        start = os.fsencode(dest.name)[:24].decode("utf-8", "ignore")
-        self._stem = f".{start}.{key.hexdigest()[:16]}.part"
-        self.path = dest.with_name(self._stem + ".json")
         self._lock = -1
         self._left: Path | None = None
         self._body: Body | None = None
@@ -66,24 +63,40 @@ class Sidecar:
         self._pending: tuple[int, str] | None = None
         self.found: _Note | None = None
 
+    @cached_property
+    def _stem(self) -> str:
+        name = self._dest.name
+        key = hashlib.sha256(f"{self._source}\0{name}".encode("utf-8", "surrogateescape"))
+        # Short, so that the names of AtomicFile's own partial files still begin with all of it.
+        start = os.fsencode(name)[:24].decode("utf-8", "ignore")
+        return f".{start}.{key.hexdigest()[:16]}.part"
+
+    @cached_property
+    def path(self) -> Path:
+        """Where the note is kept."""
+        return self._dest.with_name(self._stem + ".json")
+
     # -- a new call looks for what an earlier one left -------------------------------------------
 
     def load(self) -> Resume | None:
         """Find a partial file to continue; None when there is none, or its owner is alive."""
         try:
             note = _Note(**json.loads(self.path.read_bytes()))
+            partial = self._dest.with_name(note.partial)
+            usable = (
+                note.version == _VERSION
+                and note.source == self._source
+                and partial.name == note.partial
+                and strong_etag(note.etag) is not None
+                and 0 < note.offset < note.total
+            )
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError, TypeError):
-            self.path.unlink(missing_ok=True)
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            with contextlib.suppress(OSError):  # a folder, or not ours to remove
+                self.path.unlink()
             return None
-        partial = self._dest.with_name(note.partial)
-        if (
-            note.version != _VERSION
-            or note.source != self._source
-            or Path(note.partial).name != note.partial
-            or not 0 < note.offset < note.total
-        ):
+        if not usable:
             return None
         lock = _lock(partial)
         if lock is None:
@@ -120,7 +133,7 @@ class Sidecar:
 
     def begin(self, file: AtomicFile, body: Body) -> None:
         """Mark the partial file as alive, and start to take notes."""
-        self._release()
+        self.release_lock()
         self._noted, self._pending = file.size, None
         lock = _lock(file.temp_path)
         if lock is not None:
@@ -151,7 +164,7 @@ class Sidecar:
         os.replace(file.temp_path, kept)  # noqa: PTH105 - the two are named alike everywhere here
         file.abort()  # writes its last buffer into what is called `kept` now
         self._write(kept, size, digest)
-        self._release()
+        self.release_lock()
         return True
 
     def remove(self) -> None:
@@ -163,7 +176,7 @@ class Sidecar:
                 # What a process left that was killed while it wrote a note.
                 for torn in self.path.parent.glob(f".{glob.escape(self._stem)}.*.part.json"):
                     torn.unlink(missing_ok=True)
-        self._release()
+        self.release_lock()
 
     def _write(self, partial: Path, offset: int, digest: str) -> None:
         body = self._body
@@ -181,7 +194,8 @@ class Sidecar:
             with contextlib.suppress(OSError):
                 left.unlink(missing_ok=True)
 
-    def _release(self) -> None:
+    def release_lock(self) -> None:
+        """Let others take the partial file; Windows renames none that is open."""
         lock, self._lock = self._lock, -1
         if lock != -1:
             os.close(lock)
@@ -190,20 +204,16 @@ class Sidecar:
 def _lock(path: Path) -> int | None:
     """Take the lock that says "its writer is alive"; None when somebody has it or it is gone.
 
-    The kernel drops it when the writer dies, however that happens. Where there is no `flock`
-    (Windows), a file that is open for writing cannot be removed, which protects it as well.
+    The system drops it when the writer dies, however that happens.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
     except OSError:
         return None
     try:
-        import fcntl
-    except ImportError:
-        return descriptor
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock_descriptor(descriptor, wait=False):
+            return descriptor
     except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+        pass  # a file system without locks: what cannot be locked is not continued
+    os.close(descriptor)
+    return None

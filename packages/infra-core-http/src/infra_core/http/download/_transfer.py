@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import stat
 from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
@@ -140,7 +141,7 @@ class _Transfer:
         if self.existing is not None and self.existing.label is not None:
             label = self.existing.label
             held = Validators(label.etag, label.last_modified)
-        resume = self.sidecar.load() if held is None else None
+        resume = self.sidecar.load() if held is None and not self._is_fresh() else None
         plan = DownloadPlan(
             spec.url,
             headers=spec.headers,
@@ -153,6 +154,15 @@ class _Transfer:
         if resume is not None:
             await self._take_up(plan)
         return plan
+
+    def _is_fresh(self) -> bool:
+        """Whether nothing can be there already."""
+        spec = self.spec
+        return (
+            spec.group is not None
+            and not spec.keep_partial
+            and spec.group.is_fresh(spec.dest.parent)
+        )
 
     async def _look(self) -> Existing | None:
         spec = self.spec
@@ -177,7 +187,7 @@ class _Transfer:
 
     async def _attempt(self) -> DownloadResult:
         if self.plan is None:
-            self.existing = await self._look()
+            self.existing = None if self._is_fresh() else await self._look()
             if self.existing is not None and self.existing.reusable:
                 return self._reused(self.existing)
             self.plan = await self._prepare()
@@ -386,6 +396,8 @@ class _Transfer:
             digests = file.digests
             plan.check_content(digests, as_sent)
             received.result = self._stored(file, plan, body, digests.get("sha256"))
+            if os.name == "nt":
+                self.sidecar.release_lock()
             return file
 
         received = self.received = ReceivedFile(complete)
