@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import lru_cache
 from time import perf_counter
 from typing import Any, cast
 
@@ -19,6 +20,7 @@ from requests.utils import get_auth_from_url, rewind_body
 
 from infra_core.runtime import sanitize_url
 
+from ._cookies import MAX_HEADER
 from ._errors import ResponseTooLarge
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
 from ._sync_adapter import read_answers
@@ -38,9 +40,9 @@ _merge_cookies: Any = requests.cookies.merge_cookies
 _local = threading.local()
 # A redirect's body is read so that its connection can be used again, up to this size.
 _MAX_REDIRECT_BODY = 65_536
-# A request's cookies stay below it, as browsers keep them: servers refuse more than 8 KiB.
-_MAX_COOKIES = 4096
-_OWN = {name: getattr(requests.Session, name) for name in ("get", "request", "send")}
+_OWN = {
+    name: getattr(requests.Session, name) for name in ("get", "request", "send", "prepare_request")
+}
 
 
 def guard(session: Any) -> None:
@@ -182,11 +184,14 @@ class _Exchange:
                 method, url, headers=headers, timeout=self._timeout, stream=True, **self._options
             )
         options = self._options
+        login = options.get("auth") or self._login(url, headers)
+        if not options and kind.prepare_request is _OWN["prepare_request"] and not session.params:
+            return self._send(_prepared_directly(session, method, url, headers, login))
         request = requests.Request(
             method,
             url,
             headers=headers,
-            auth=options.get("auth") or self._login(url, headers),
+            auth=login,
             **{
                 name: options[name]
                 for name in ("params", "data", "json", "files", "cookies", "hooks")
@@ -202,10 +207,9 @@ class _Exchange:
             return None
         if any(name.lower() == "authorization" for name in headers):
             return _leave_alone
-        own = get_auth_from_url(url)
-        if any(own):
+        if "@" in url and any(own := get_auth_from_url(url)):
             return own
-        if "Authorization" in session.headers:
+        if self._settings.netrc_path is None or "Authorization" in session.headers:
             return _leave_alone
         found = self._settings.netrc_authorization(httpx.URL(url).host)
         return _leave_alone if found is None else _WithHeader(found)
@@ -235,7 +239,7 @@ class _Exchange:
         verify = self._options.get("verify")
         verify = self._session.verify if verify is None else verify
         path = self._settings.ca_path
-        return ca_parts(path)[0] if verify is True and path else verify
+        return _first_of(path) if verify is True and path else verify
 
     def _proxies(self, url: str) -> dict[str, str]:
         proxies = dict(self._session.proxies)
@@ -306,19 +310,52 @@ class _Exchange:
     def _bound_cookies(self, request: requests.PreparedRequest) -> None:
         """Leave out, and forget, the oldest cookies of a jar that has grown too large."""
         value = request.headers.get("Cookie")
-        if value is None or len(value) <= _MAX_COOKIES:
+        if value is None or len(value) <= MAX_HEADER:
             return
         host = httpx.URL(request.url or "").host
         jar = self._session.cookies
         ours = [c for c in jar if f".{host}".endswith(f".{c.domain.lstrip('.')}")]
         size = len(value)
         for cookie in ours:
-            if size <= _MAX_COOKIES:
+            if size <= MAX_HEADER:
                 break
             jar.clear(cookie.domain, cookie.path, cookie.name)
             size -= len(cookie.name) + len(cookie.value or "") + 3
         del request.headers["Cookie"]
         request.prepare_cookies(jar)
+
+
+def _prepared_directly(
+    session: requests.Session, method: str, url: str, headers: dict[str, str], login: Any
+) -> requests.PreparedRequest:
+    """Do what `Session.prepare_request` does for a request without body, in a third of the time."""
+    prepared = requests.PreparedRequest()
+    prepared.method = method
+    prepared.url = _normal_url(url)
+    merged = CaseInsensitiveDict(session.headers)
+    merged.update(headers)
+    for name in [name for name, value in merged.items() if value is None]:
+        del merged[name]
+    prepared.prepare_headers(merged)
+    if session.cookies or session.auth is not None:
+        jar = requests.cookies.RequestsCookieJar()
+        prepared.prepare_cookies(_merge_cookies(jar, session.cookies))
+    prepared.prepare_content_length(None)
+    prepared.prepare_auth(login or session.auth)
+    prepared.prepare_hooks(session.hooks)
+    return prepared
+
+
+@lru_cache(maxsize=1024)
+def _normal_url(url: str) -> str:
+    prepared = requests.PreparedRequest()
+    prepared.prepare_url(url, None)
+    return prepared.url or url
+
+
+@lru_cache(maxsize=16)
+def _first_of(path: str) -> str:
+    return ca_parts(path)[0]
 
 
 class _WithHeader(requests.auth.AuthBase):
