@@ -9,11 +9,11 @@ import aiohttp
 from . import _private_names as private
 from ._protocol import Protocol, has_unread_bytes
 
-__all__ = ["ConnectionCare", "Connector"]
+__all__ = ["Connector"]
 
 
-class ConnectionCare(aiohttp.BaseConnector):
-    """What every connector of the engine does beyond aiohttp's own.
+class Connector(aiohttp.TCPConnector):
+    """Direct connections, and those to HTTP proxies.
 
     A connection whose last answer left something behind (bytes after it, a body not read, a
     request not sent to its end) is ended at once: asking for a clean end would wait for a peer
@@ -48,7 +48,3 @@ class ConnectionCare(aiohttp.BaseConnector):
         """All connections that are open, idle and in use."""
         found = [protocol.transport for protocol in private.protocols_of(self)]
         return [transport for transport in found if transport is not None]
-
-
-class Connector(ConnectionCare, aiohttp.TCPConnector):
-    """Direct connections, and those to HTTP proxies."""

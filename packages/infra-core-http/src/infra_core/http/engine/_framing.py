@@ -23,10 +23,12 @@ class Mended(NamedTuple):
     Attributes:
         data: Its bytes, as far as they have come.
         clean: Whether the connection is in step after it, so that it may be used again.
+        sound: Whether its length is said once, or always in the same way.
     """
 
     data: bytes
     clean: bool
+    sound: bool
 
 
 def after_interim(data: bytes) -> bytes:
@@ -76,7 +78,7 @@ def mended(data: bytes, *, head_only: bool) -> Mended | None:
         stop = _end_of_chunks(body)
     if stop is not None and len(body) > stop:
         body, clean = body[:stop], False
-    return Mended(b"".join(lines) + body, clean)
+    return Mended(b"".join(lines) + body, clean, len(set(lengths)) < 2 or not clean)
 
 
 def _head_of(data: bytes) -> tuple[int | None, int | None]:

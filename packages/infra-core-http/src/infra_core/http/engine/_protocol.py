@@ -4,6 +4,8 @@ import select
 from typing import Any
 
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import BadHttpMessage
+from aiohttp.http_parser import HttpParser, HttpResponseParser
 
 from ._framing import after_interim, mended
 
@@ -12,6 +14,8 @@ __all__ = ["Protocol", "has_unread_bytes"]
 # Above this a head is not waited for any more; the session refuses far smaller ones.
 _MAX_HEAD = 1 << 20
 _BEGINNING = b"HTTP/1."
+_IN_PYTHON = issubclass(HttpResponseParser, HttpParser)
+_LOOK_FIRST = BadHttpMessage("its lengths differ")
 
 
 class Protocol(ResponseHandler):
@@ -39,7 +43,8 @@ class _MendingParser:
         self._true = parser
         self._params = params
         self._seen: list[bytes] | None = []
-        self._error: Exception | None = None
+        # aiohttp's parser in Python, for machines that have none in C, takes too much by itself.
+        self._error: Exception | None = _LOOK_FIRST if _IN_PYTHON else None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._true, name)
@@ -75,9 +80,10 @@ class _MendingParser:
             if len(data) > _MAX_HEAD or not _BEGINNING.startswith(data[: len(_BEGINNING)]):
                 raise error
             return (), False, b""
-        if better.data == data:
+        if (better.data == data and error is not _LOOK_FIRST) or not better.sound:
             raise error
-        self._true = self._protocol.fresh_parser(self._params)
+        if error is not _LOOK_FIRST:
+            self._true = self._protocol.fresh_parser(self._params)
         self._seen = None
         if not better.clean:
             self._protocol.force_close()

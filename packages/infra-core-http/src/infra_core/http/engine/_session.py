@@ -3,8 +3,8 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
-from contextvars import ContextVar
 from functools import lru_cache
+from inspect import signature
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -18,6 +18,7 @@ from .._errors import PrivateAddressError
 from ._addresses import literal_address, reason_not_public
 from ._connector import Connector
 from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
+from ._private_names import send_once
 from ._socks import socks_connector, socks_failures
 from ._target import Origin, Target, target_of
 from ._tls import shared_context
@@ -33,22 +34,13 @@ _MAX_HEADER = 65_536
 # aiohttp would add these by itself; whether they are sent is for our callers to say.
 _NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
 
-# When a connection breaks, aiohttp sends GET, PUT and the like once more by itself: a second
-# request that no retry policy knows of. Since 3.11 that can be switched off.
-_SWITCH = "_retry_connection"
-_CAN_SEND_ONCE = _SWITCH in getattr(aiohttp.ClientSession, "ATTRS", {_SWITCH})
-_made: ContextVar[list[object]] = ContextVar("requests that one call has made")
-
-
-class _OnceRequest(aiohttp.ClientRequest):
-    """For aiohttp 3.10: refuses to be made a second time within one call."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        made = _made.get()
-        if made:
-            raise aiohttp.ServerDisconnectedError
-        made.append(self)
-        super().__init__(*args, **kwargs)
+# Servers send more header lines than the 128 that aiohttp takes by itself, and curl takes them.
+# Releases before 3.14 count none, and know no such argument.
+_HEADER_LINES: dict[str, Any] = (
+    {"max_headers": 10_000}
+    if "max_headers" in signature(aiohttp.ClientSession.__init__).parameters
+    else {}
+)
 
 
 class Timeouts(NamedTuple):
@@ -94,6 +86,7 @@ class EngineResponse:
 
     __slots__ = (
         "_engine",
+        "_pump",
         "_read_timeout",
         "_response",
         "headers",
@@ -111,8 +104,10 @@ class EngineResponse:
         target: Target,
         read_timeout: float | None,
         proxy: Proxy | None = None,
+        pump: "_Pump | None" = None,
     ) -> None:
         self._engine: Engine | None = engine
+        self._pump = pump
         self.proxy = proxy
         self._read_timeout = read_timeout
         self._response = response
@@ -197,11 +192,19 @@ class EngineResponse:
         return b"".join(parts) if left >= 0 else b""
 
     def close(self) -> None:
-        """Give the connection back if the body was read to its end, close it otherwise."""
+        """Give the connection back if the body was read to its end, close it otherwise.
+
+        A refusal may come before the request was sent to its end; the rest is not sent then.
+        """
         engine, self._engine = self._engine, None
-        if engine is not None:
-            self._response.release() if self._response.content.at_eof() else self._response.close()
-            engine.give_slot()
+        if engine is None:
+            return
+        refused = self._pump is not None and not self._pump.done and self.status >= 300
+        if self._response.content.at_eof() and not refused:
+            self._response.release()
+        else:
+            self._response.close()
+        engine.give_slot()
 
     def _failure(self, error: Exception) -> httpx.RequestError:
         return httpx_error(
@@ -265,12 +268,12 @@ class Engine:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_NO_AUTO_HEADERS,
-            request_class=aiohttp.ClientRequest if _CAN_SEND_ONCE else _OnceRequest,
             trust_env=False,
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
+            **_HEADER_LINES,
         )
-        session._retry_connection = False
+        send_once(session)
         if proxy is not None:
             self._socks[proxy] = session
         else:
@@ -385,8 +388,6 @@ class Engine:
                 read_bufsize=buffer,
                 **options,
             )
-            if not _CAN_SEND_ONCE:
-                _made.set([])
             response = await (sending if pump is None else pump.watch(sending))
         except self._failures as error:
             self.give_slot()
@@ -408,7 +409,7 @@ class Engine:
         except BaseException:
             self.give_slot()
             raise
-        return EngineResponse(self, response, method, target, timeouts.read, proxy)
+        return EngineResponse(self, response, method, target, timeouts.read, proxy, pump)
 
     async def _take_slot(self, timeout: float | None, method: str, target: Target) -> None:
         slots = self._slots
@@ -455,7 +456,7 @@ class _Pump:
     def __init__(self, body: bytes | AsyncIterable[bytes], timeout: float | None) -> None:
         self._body = body
         self._timeout = timeout
-        self._begun = False
+        self.done = False
         self._stalled: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -486,12 +487,10 @@ class _Pump:
                 self._wind(self._timeout)
                 yield bytes(view[start : start + _PIECE])
         else:
-            if self._begun:
-                raise aiohttp.ClientPayloadError("a streamed body can be sent only once")
-            self._begun = True
             async for piece in self._body:
                 self._wind(self._timeout)
                 yield piece
+        self.done = True
         self._wind(None)
 
     def _wind(self, seconds: float | None) -> None:

@@ -1,0 +1,219 @@
+"""Answers that curl takes and aiohttp's parser does not, and connections that are out of step."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import httpx
+import pytest
+from hypothesis import given, strategies as st
+
+from infra_core.http import AsyncHttpClient, fetch_async, request_async
+from infra_core.http.engine._framing import after_interim, mended
+
+BODY = b"x" * 60
+CHUNKED = b"3c\r\n" + BODY + b"\r\n0\r\n\r\n"
+
+
+def _answer(*lines: bytes, body: bytes = BODY, status: bytes = b"200 OK") -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 " + status, *lines, b"", body])
+
+
+@contextmanager
+def serving(
+    answer: bytes | list[bytes], sent: threading.Event | None = None
+) -> Iterator[tuple[str, list[int]]]:
+    """Serve these bytes for each request, in as many writes, and count connections."""
+    pieces = [answer] if isinstance(answer, bytes) else answer
+    listener = socket.create_server(("127.0.0.1", 0))
+    connections: list[int] = []
+    open_ones: list[socket.socket] = []
+
+    def talk(peer: socket.socket) -> None:
+        with peer:
+            while True:
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    try:
+                        data = peer.recv(65_536)
+                    except OSError:
+                        return
+                    if not data:
+                        return
+                    head += data
+                for piece in pieces:
+                    try:
+                        peer.sendall(piece)
+                    except OSError:
+                        return
+                if sent is not None:
+                    sent.set()
+
+    def accept() -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connections.append(1)
+            open_ones.append(peer)
+            threading.Thread(target=talk, args=(peer,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/", connections
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        for peer in open_ones:
+            peer.close()
+
+
+TAKEN = {
+    "equal lengths": (_answer(b"Content-Length: 60", b"Content-Length: 60"), True),
+    "equal lengths in a line": (_answer(b"Content-Length: 60, 60"), True),
+    "length, then chunked": (
+        _answer(b"Content-Length: 5", b"Transfer-Encoding: chunked", body=CHUNKED),
+        False,
+    ),
+    "chunked, then length": (
+        _answer(b"Transfer-Encoding: chunked", b"Content-Length: 5", body=CHUNKED),
+        False,
+    ),
+    "identity": (_answer(b"Transfer-Encoding: identity", b"Content-Length: 60"), True),
+    "bytes after the body": (_answer(b"Content-Length: 60", body=BODY + b"garbage"), False),
+    "an answer after the answer": (_answer(b"Content-Length: 60") * 2, False),
+    "bytes after the chunks": (
+        _answer(b"Transfer-Encoding: chunked", body=CHUNKED + b"garbage"),
+        False,
+    ),
+    "150 header lines": (
+        _answer(*(b"X-%d: v" % n for n in range(150)), b"Content-Length: 60"),
+        True,
+    ),
+    "bytes beyond ASCII and ESC": (
+        _answer(b'ETag: "caf\xe9"', b"X-A: \x1b[0m", b"Content-Length: 60"),
+        True,
+    ),
+    "a 206 of everything": (
+        _answer(b"Content-Range: bytes 0-59/60", b"Content-Length: 60", status=b"206 Partial"),
+        True,
+    ),
+    "interim answers": (
+        b"HTTP/1.1 100 Continue\r\n\r\n" * 2
+        + b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        + _answer(b"Content-Length: 60"),
+        True,
+    ),
+    "an interim answer, then equal lengths": (
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+        + _answer(b"Content-Length: 60", b"Content-Length: 60"),
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TAKEN)
+@pytest.mark.parametrize("pieces", [1, 2, 200])
+async def test_harmless_oddities_are_taken(name: str, pieces: int) -> None:
+    """However the bytes arrive; the connection is kept only when it is in step."""
+    answer, clean = TAKEN[name]
+    step = -(-len(answer) // pieces)
+    parts = [answer[at : at + step] for at in range(0, len(answer), step)]
+    with serving(parts) as (url, connections):
+        async with AsyncHttpClient() as client:
+            for _ in range(3):
+                assert (await request_async("GET", url, client=client)).content == BODY
+    assert len(connections) == (1 if clean else 3)
+
+
+REFUSED = {
+    "different lengths": _answer(b"Content-Length: 60", b"Content-Length: 61"),
+    "a length of 5,000 digits": _answer(b"Content-Length: " + b"9" * 5000),
+    "a length that is a digit to Python": _answer("Content-Length: ²".encode()),
+    "a negative length": _answer(b"Content-Length: -60"),
+    "a negative chunk": _answer(b"Transfer-Encoding: chunked", body=b"-3\r\nabc\r\n0\r\n\r\n"),
+    "a chunk size of 5,000 digits": _answer(
+        b"Transfer-Encoding: chunked", body=b"f" * 5000 + b"\r\nabc\r\n0\r\n\r\n"
+    ),
+    "no HTTP": b"SSH-2.0-OpenSSH_9.6\r\n",
+    "a status of four digits": _answer(b"Content-Length: 60", status=b"2000 X"),
+    "a header line without a colon": _answer(b"nonsense", b"Content-Length: 60"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_what_cannot_be_read_is_an_error_of_httpx(name: str, pieces: int) -> None:
+    """That names the server; never a ValueError of a parser."""
+    answer = REFUSED[name]
+    step = -(-len(answer) // pieces)
+    parts = [answer[at : at + step] for at in range(0, len(answer), step)]
+    with serving(parts) as (url, _), pytest.raises(httpx.TransportError, match=r"127\.0\.0\.1"):
+        await fetch_async(url, max_retries=0, timeout=20)
+
+
+async def test_an_answer_nobody_asked_for_is_not_given_to_the_next_caller() -> None:
+    """It came while the connection was idle: the connection is not used again."""
+    normal, evil = _answer(b"Content-Length: 60"), _answer(b"Content-Length: 4", body=b"EVIL")
+    answers, sent = [normal], threading.Event()
+    with serving(answers, sent) as (url, connections):
+        async with AsyncHttpClient() as client:
+            answers[:] = [normal, evil]
+            await fetch_async(url, client=client)
+            assert await asyncio.to_thread(sent.wait, 30)
+            answers[:] = [normal]
+            assert await fetch_async(url, client=client) == BODY.decode()
+        assert len(connections) == 2
+
+
+@pytest.mark.parametrize("status", [b"413 Content Too Large", b"401 Unauthorized", b"200 OK"])
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_an_early_answer_leaves_nothing_behind(status: bytes, *, streamed: bool) -> None:
+    """The answer came before a large body was read; closing the client raises nothing."""
+
+    async def body() -> AsyncIterator[bytes]:
+        for _ in range(200):
+            yield b"x" * 100_000
+
+    content = body() if streamed else b"x" * 20_000_000
+    with serving(_answer(b"Content-Length: 60", status=status)) as (url, _):
+        async with AsyncHttpClient() as client:
+            try:
+                response = await request_async(
+                    "PUT", url, content=content, client=client, max_retries=0
+                )
+            except httpx.HTTPStatusError as error:
+                response = error.response
+        assert response.status_code == int(status[:3])
+
+
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_without_a_body_has_none(status: int) -> None:
+    """Whatever the server sends after it."""
+    answer = _answer(b"Content-Length: 60", status=b"%d X" % status)
+    fixed = mended(answer, head_only=False)
+    assert fixed is not None
+    assert not fixed.data.endswith(BODY)
+    assert not fixed.clean
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_mending_never_fails(data: bytes, head_only: bool) -> None:
+    """It returns what it cannot mend as it is, and never more than it was given."""
+    fixed = mended(data, head_only=head_only)
+    assert fixed is None or len(fixed.data) <= len(data) + 20
+    assert data.endswith(after_interim(data))
+
+
+@given(st.integers(0, 3), st.binary(max_size=40))
+def test_interim_answers_are_cut_off(count: int, rest: bytes) -> None:
+    """All of them, and nothing of the answer."""
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    final = b"HTTP/1.1 200 OK\r\n\r\n" + rest
+    assert after_interim(interim * count + final) == final

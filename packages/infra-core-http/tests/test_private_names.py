@@ -1,0 +1,74 @@
+"""The private names of aiohttp and httpx that are used: each still means what it meant."""
+
+import asyncio
+import inspect
+import re
+from pathlib import Path
+
+import aiohttp
+import httpx
+import pytest
+
+import infra_core.http
+from infra_core.http.engine import _private_names as private
+from infra_core.http.engine._connector import Connector
+from infra_core.http.engine._protocol import Protocol
+from infra_core.http.testing import FaultyOrigin
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(owner, name) for owner, name, _ in private.NAMES], ids=str
+)
+async def test_each_name_is_there(owner: type, name: str) -> None:
+    """A release that renames one is noticed here, and not by users."""
+    if owner is aiohttp.BaseConnector:
+        connector = aiohttp.TCPConnector()
+        assert hasattr(connector, name)
+        await connector.close()
+    elif owner is aiohttp.ClientSession:
+        async with aiohttp.ClientSession() as session:
+            assert hasattr(session, name)
+    else:
+        async with httpx.AsyncClient() as client:
+            assert hasattr(client, name)
+
+
+def test_overridden_methods_take_what_they_took() -> None:
+    """Their signatures are part of what is relied on."""
+    get = inspect.signature(aiohttp.BaseConnector._get)
+    assert list(get.parameters) == ["self", "key", "traces"]
+    assert inspect.iscoroutinefunction(aiohttp.BaseConnector._get)
+    release = inspect.signature(aiohttp.BaseConnector._release)
+    assert list(release.parameters) == ["self", "key", "protocol", "should_close"]
+
+
+async def test_connections_are_made_with_our_protocol_and_can_be_listed() -> None:
+    """In use and idle, until the connector is closed."""
+    with FaultyOrigin() as origin:
+        origin.add("/f", b"text")
+        connector = Connector()
+        async with aiohttp.ClientSession(connector=connector) as session:
+            async with session.get(origin.url("/f")) as response:
+                assert len(connector.transports()) == 1
+                await response.read()
+            await asyncio.sleep(0)
+            [protocol] = private.protocols_of(connector)
+            assert isinstance(protocol, Protocol)
+        assert connector.transports() == []
+
+
+def test_no_other_module_uses_a_private_name_of_theirs() -> None:
+    """They stand in one place; `httpx` modules with an underscore are private as well."""
+    home = Path(infra_core.http.__path__[0])
+    pattern = re.compile(
+        r"\b(?:session|connector|client|transport|httpx|aiohttp)\._(?!name__|_)[a-z]\w*"
+    )
+    ours = {"client._here", "client._clients"}
+    found = {
+        f"{path.relative_to(home)}: {name}"
+        for path in home.rglob("*.py")
+        if path.name not in ("_private_names.py", "_intercept.py")
+        for name in pattern.findall(path.read_text(encoding="utf-8"))
+        if name not in ours
+    }
+    assert found == set()
