@@ -91,20 +91,6 @@ def test_blobs_roll_at_their_limit_of_blocks(
     assert b"".join(found[name] for name in names) == log.path.read_bytes()
 
 
-def test_a_block_blob_of_0_7_is_left_alone(
-    storage: AzureStorageClient, container: ContainerClient, tmp_path: Path
-) -> None:
-    """An upgrade in the middle of a log loses neither the old part nor the new one."""
-    container.upload_blob("_logs/run.log", b'{"event": "old"}\n')
-    with RunLogWriter(tmp_path, azure_client=storage) as log:
-        log.write("new")
-        assert log.flush(SOON)
-        assert blobs(container) == {
-            "_logs/run.log": b'{"event": "old"}\n',
-            "_logs/run.000001.log": log.path.read_bytes(),
-        }
-
-
 def test_a_removed_blob_is_made_again(
     storage: AzureStorageClient, container: ContainerClient, tmp_path: Path
 ) -> None:
@@ -212,3 +198,87 @@ def test_an_outage_of_the_mirror_costs_no_line(container: ContainerClient, tmp_p
         assert again.flush(SOON)
         assert blobs(container) == {"_logs/run.log": again.path.read_bytes()}
     assert len(again.path.read_text().splitlines()) == 2
+
+
+def numbers(text: bytes) -> list[int]:
+    return [json.loads(line)["number"] for line in text.splitlines()]
+
+
+def kind_of(container: ContainerClient, name: str) -> str:
+    kind = container.get_blob_client(name).get_blob_properties().blob_type
+    return str(getattr(kind, "value", kind))
+
+
+@pytest.mark.parametrize("rules", [{}, {"compare": "nothing", "delete": True}])
+def test_trees_leave_a_run_log_that_mirrors_itself_alone(
+    storage: AzureStorageClient, container: ContainerClient, tmp_path: Path, rules: dict[str, Any]
+) -> None:
+    """Up and down of the folder it lives in, while it is written: every line once, in order."""
+    (tmp_path / "artifact.txt").write_text("1")
+    with RunLogWriter(tmp_path, azure_client=storage) as log:
+        for number in range(20):
+            log.write("e", number=number)
+            if number % 5 == 0:
+                report = storage.upload_tree(tmp_path, **rules)
+                assert report.ok
+            if number % 7 == 0:
+                assert log.flush(SOON)
+                storage.download_tree(tmp_path, **rules)
+        assert log.flush(SOON)
+    assert numbers(log.path.read_bytes()) == list(range(20))
+    assert blobs(container) == {"_logs/run.log": log.path.read_bytes()}
+    assert kind_of(container, "_logs/run.log") == "AppendBlob"
+    assert {blob.name for blob in container.list_blobs()} == {"_logs/run.log", "artifact.txt"}
+    plan = {step.name: step.action for step in storage.plan_tree(tmp_path, "up")}
+    assert plan == {"_logs/run.log": "keep", "artifact.txt": "skip"}
+
+
+def test_a_folder_that_was_downloaded_goes_on_with_its_log(
+    storage: AzureStorageClient, container: ContainerClient, tmp_path: Path, azurite: AzuriteServer
+) -> None:
+    """On another machine: the log comes along, its lines are not sent again."""
+    with RunLogWriter(tmp_path / "run", azure_client=storage) as log:
+        for number in range(5):
+            log.write("e", number=number)
+    settings = AzureStorageSettings(container.container_name, azurite.connection_string)
+    other = tmp_path / "other machine"
+    with AzureStorageClient.from_settings(settings, "strict", base_path=other) as client:
+        client.download_tree(other / "run")
+        with RunLogWriter(other / "run", azure_client=client) as log:
+            for number in range(5, 8):
+                log.write("e", number=number)
+            assert log.flush(SOON)
+        assert not client.upload_tree(other / "run").transferred
+    text = container.download_blob("run/_logs/run.log").readall()
+    assert numbers(text) == list(range(8))
+    assert text == log.path.read_bytes()
+
+
+@pytest.mark.parametrize("same_folder", [True, False])
+def test_the_block_blob_of_0_7_goes_on_under_its_name(
+    storage: AzureStorageClient, container: ContainerClient, tmp_path: Path, same_folder: bool
+) -> None:
+    """Its readers find old and new lines in run.log."""
+    old = b"".join(b'{"number": %d}\n' % number for number in range(3))
+    container.upload_blob("_logs/run.log", old)
+    if same_folder:
+        (tmp_path / "_logs").mkdir()
+        (tmp_path / "_logs" / "run.log").write_bytes(old)
+    with RunLogWriter(tmp_path, azure_client=storage) as log:
+        log.write("e", number=3)
+        assert log.flush(SOON)
+    assert numbers(blobs(container)["_logs/run.log"]) == [0, 1, 2, 3]
+    assert kind_of(container, "_logs/run.log") == "AppendBlob"
+    assert list(blobs(container)) == ["_logs/run.log"]
+
+
+def test_a_missing_container_is_made_for_the_log(azurite: AzuriteServer, tmp_path: Path) -> None:
+    """The mirror asks the service for nothing before it has lines to append."""
+    settings = AzureStorageSettings(f"made-{uuid.uuid4().hex[:8]}", azurite.connection_string)
+    with (
+        AzureStorageClient.from_settings(settings, "strict", base_path=tmp_path) as client,
+        RunLogWriter(tmp_path, azure_client=client) as log,
+    ):
+        log.write("e", number=1)
+        assert log.flush(SOON)
+        assert client.list_tree(tmp_path) == [("_logs/run.log", log.path.stat().st_size)]

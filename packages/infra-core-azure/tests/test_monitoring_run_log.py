@@ -5,10 +5,12 @@ import logging
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -22,7 +24,7 @@ import pytest
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from hypothesis import given, settings, strategies as st
 
-from infra_core.azure.monitoring import RunLogWriter
+from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, read_heartbeat
 from infra_core.azure.monitoring._plain import plain_value, without_secrets
 from infra_core.azure.monitoring.run_log_writer import RunLogHandler
 from infra_core.runtime import redact_secrets
@@ -40,6 +42,7 @@ class Properties:
         self.blob_type = blob.kind
         self.append_blob_committed_block_count = blob.blocks
         self.is_append_blob_sealed = False
+        self.etag = "1"
 
 
 @dataclass
@@ -123,6 +126,14 @@ class BlobClient:
             "blob_append_offset": str(appendpos_condition),
             "blob_committed_block_count": blob.blocks,
         }
+
+    def upload_blob(self, data: bytes, *, overwrite: bool, **_: object) -> None:
+        assert not overwrite
+        self.container.blobs[self.name] = Blob("BlockBlob", data)
+
+    def delete_blob(self, *, etag: str = "1", **_: object) -> None:
+        assert etag == "1"
+        del self.container.blobs[self.name]
 
     def get_blob_properties(self, **_: object) -> Properties:
         return Properties(self._blob())
@@ -635,15 +646,190 @@ def test_a_409_rolls_as_well(make: Make, container: Container) -> None:
     assert len(container.blobs) == 3
 
 
-def test_a_log_that_0_7_left_as_a_block_blob_is_left_alone(
+def test_a_log_that_0_7_left_as_a_block_blob_goes_on_under_its_name(
     make: Make, container: Container
 ) -> None:
-    """What 0.7 uploaded stays as it is, and the lines go to the next name."""
+    """In a fresh folder: its lines stand before the new ones."""
     container.blobs["runs/run.log"] = Blob("BlockBlob", b'{"event": "old"}\n', 0)
     log = make(Client(container))
     log.write("new")
     assert log.flush(SOON)
-    assert [event["event"] for event in container.events()] == ["old", "new"]
+    assert set(container.blobs) == {"runs/run.log"}
+    blob = container.blobs["runs/run.log"]
+    assert blob.kind == "AppendBlob"
+    events = [json.loads(line)["event"] for line in blob.data.splitlines()]
+    assert events == ["old", "new"]
+
+
+def test_a_log_of_0_7_in_its_own_folder_is_not_copied(
+    make: Make, container: Container, tmp_path: Path
+) -> None:
+    """The local file begins with all that 0.7 had uploaded."""
+    old = b'{"event": "old"}\n'
+    container.blobs["runs/run.log"] = Blob("BlockBlob", old, 0)
+    (tmp_path / "_logs").mkdir()
+    (tmp_path / "_logs" / "run.log").write_bytes(old)
+    log = make(Client(container))
+    log.write("new")
+    assert log.flush(SOON)
+    assert list(container.blobs) == ["runs/run.log"]
+    assert container.text() == log.path.read_text()
+
+
+def test_a_block_blob_that_cannot_be_replaced_is_left_alone(
+    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An immutable one, say: the lines go to the next name."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise failure(409, "BlobImmutableDueToPolicy", ResourceExistsError)
+
+    monkeypatch.setattr(BlobClient, "delete_blob", refuse)
+    container.blobs["runs/run.log"] = Blob("BlockBlob", b'{"event": "old"}\n', 0)
+    log = make(Client(container))
+    log.write("new")
+    assert log.flush(SOON)
+    assert json.loads(container.blobs["runs/run.000001.log"].data)["event"] == "new"
+    assert container.blobs["runs/run.log"].kind == "BlockBlob"
+
+
+def shorten(container: Container, *, to_blocks: int, of: int) -> None:
+    """What a failover to a secondary, or a restore, does to an append blob."""
+    blob = container.blobs["runs/run.log"]
+    pieces = blob.data.splitlines(keepends=True)
+    assert len(pieces) == of
+    blob.data, blob.blocks = b"".join(pieces[:to_blocks]), to_blocks
+
+
+@pytest.mark.parametrize("left", [0, 1, 3])
+@pytest.mark.parametrize("more", [False, True])
+def test_a_blob_that_became_shorter_is_filled_again(
+    left: int, more: bool, make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What is missing is still on the disk: sent again, also when nothing new is written."""
+    log = make(Client(container))
+    for number in range(5):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    shorten(container, to_blocks=left, of=5)
+    if more:
+        log.write("e", number=5)
+    assert log.flush(SOON)
+    assert container.text() == log.path.read_text()
+    assert "are sent again" in caplog.text
+
+
+def test_a_blob_that_became_shorter_is_noticed_by_the_next_run(
+    make: Make, container: Container
+) -> None:
+    """Through rotations, and with another machine's lines in between."""
+    log = make(Client(container), max_bytes=1024)
+    for number in range(40):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+        if number == 20:
+            container.blobs["runs/run.log"].data += b'{"number": "theirs"}\n'
+    assert log.close(SOON)
+    shorten(container, to_blocks=10, of=41)
+    again = make(Client(container), max_bytes=1024)
+    again.write("e", number=40)
+    assert again.flush(SOON)
+    assert [event["number"] for event in container.events()] == list(range(41))
+
+
+def test_lines_that_are_nowhere_any_more_are_told(
+    make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The rest is sent again, and flush does not claim that the mirror has everything."""
+    log = make(Client(container), max_bytes=1024, keep=1)
+    for number in range(60):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    shorten(container, to_blocks=2, of=60)
+    log.write("e", number=60)
+    assert not log.flush(SOON)
+    numbers = [event["number"] for event in container.events()]
+    assert numbers[:2] == [0, 1]
+    assert numbers[2:] == list(range(numbers[2], 61))
+    assert 2 < numbers[2] < 60
+    assert "are lost: they are on this disk no more" in caplog.text
+    assert not log.flush(SOON)
+
+
+def test_a_lost_state_doubles_no_line(make: Make, container: Container, tmp_path: Path) -> None:
+    """What the blob begins with is compared with the log first."""
+    log = make(Client(container))
+    for number in range(5):
+        log.write("e", number=number)
+    assert log.close(SOON)
+    (tmp_path / "_state" / "run_log_mirror.json").unlink()
+    again = make(Client(container))
+    again.write("e", number=5)
+    assert again.flush(SOON)
+    assert container.text() == again.path.read_text()
+
+
+def test_the_state_of_the_first_release_is_read(
+    make: Make, container: Container, tmp_path: Path
+) -> None:
+    """It knew where in the log the blob begins."""
+    log = make(Client(container))
+    for number in range(5):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    assert log.close(SOON)
+    state = tmp_path / "_state" / "run_log_mirror.json"
+    data = json.loads(state.read_text())
+    del data["sent"]
+    state.write_text(json.dumps({**data, "blob_start": [1, 0]}))
+    shorten(container, to_blocks=2, of=5)
+    again = make(Client(container))
+    again.write("e", number=5)
+    assert again.flush(SOON)
+    assert container.text() == again.path.read_text()
+
+
+EXIT = """
+import logging, pathlib, sys
+from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
+settings = AzureStorageSettings("box", sys.argv[2], journal=pathlib.Path(sys.argv[1], "j.sqlite"))
+client = AzureStorageClient.from_settings(settings, "best-effort", base_path=sys.argv[1])
+log = RunLogWriter(pathlib.Path(sys.argv[1]), azure_client=client)
+for number in range(10):
+    log.write("e", number=number)
+HeartbeatMonitor(pathlib.Path(sys.argv[1]), azure_client=client).start()
+"""
+
+
+@pytest.mark.parametrize("place", ["refused", "silent"])
+def test_exit_is_prompt_where_storage_is_down_and_nothing_was_closed(
+    place: str, tmp_path: Path
+) -> None:
+    """No traceback of a thread, whatever it was at; the lines wait on the disk."""
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, says nothing
+        port = server.getsockname()[1] if place == "silent" else 1
+        endpoint = f"AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:{port}/a"
+        started = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", EXIT, str(tmp_path), endpoint],
+            capture_output=True, text=True, timeout=50, check=False,
+        )  # fmt: skip
+    assert time.monotonic() - started < 25  # a few seconds; the machine may be busy
+    assert done.returncode == 0
+    assert "Traceback" not in done.stderr
+    assert "Exception in thread" not in done.stderr
+    assert len(lines(tmp_path / "_logs" / "run.log")) >= 10
+
+
+def test_timestamps_may_be_texts(make: Make, tmp_path: Path) -> None:
+    """As 0.7's `utc_now` returned them."""
+    log = make(utc_now=lambda: "2026-01-02T03:04:05Z")
+    assert log.write("e")["timestamp"] == "2026-01-02T03:04:05Z"
+    monitor = HeartbeatMonitor(tmp_path, azure_client=None, utc_now=lambda: "2026-01-02T03:04:05Z")
+    monitor.pulse()
+    beat = read_heartbeat(tmp_path, utc_now=lambda: "2026-01-02T03:04:06+00:00")
+    assert beat.age_seconds == 1.0
 
 
 def test_another_machine_s_lines_stay(make: Make, container: Container) -> None:

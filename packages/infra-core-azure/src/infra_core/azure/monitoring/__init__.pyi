@@ -5,6 +5,15 @@ from ._heartbeat_reader import (
     HeartbeatStatus as HeartbeatStatus,
     read_heartbeat as read_heartbeat,
 )
+from ._protocols import (
+    HeartbeatEventWriter as HeartbeatEventWriter,
+    HeartbeatFileUploader as HeartbeatFileUploader,
+    HeartbeatJsonWriter as HeartbeatJsonWriter,
+    HeartbeatUploader as HeartbeatUploader,
+    LockLike as LockLike,
+    RunLogUploader as RunLogUploader,
+    UtcNowFunc as UtcNowFunc,
+)
 from ._run_log import RunLogWriter as RunLogWriter
 from ._telemetry import TelemetryClient as TelemetryClient
 from ._telemetry_config import TelemetryConfig as TelemetryConfig

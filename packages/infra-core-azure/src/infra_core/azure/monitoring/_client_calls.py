@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["call_strictly", "is_configured"]
+__all__ = ["call_strictly", "is_configured", "knows_parameter"]
 
 
 def call_strictly(method: Callable[..., Any], *args: object) -> Any:
@@ -23,7 +23,8 @@ def call_strictly(method: Callable[..., Any], *args: object) -> Any:
     """
     import inspect
 
-    result = method(*args, raise_on_error=True) if _knows_raise_on_error(method) else method(*args)
+    strictly = {"raise_on_error": True} if knows_parameter(method, "raise_on_error") else {}
+    result = method(*args, **strictly)
     if inspect.iscoroutine(result):
         result.close()
         raise TypeError(
@@ -40,7 +41,8 @@ def is_configured(client: object) -> bool:
     return bool(ask()) if callable(ask) else True
 
 
-def _knows_raise_on_error(method: Callable[..., Any]) -> bool:
+def knows_parameter(method: Callable[..., Any], name: str) -> bool:
+    """Tell whether a method takes a keyword argument, as far as its signature says."""
     import inspect
 
     try:
@@ -48,6 +50,6 @@ def _knows_raise_on_error(method: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):  # written in C, or with a signature that lies
         return False
     return any(
-        parameter.kind is parameter.VAR_KEYWORD or parameter.name == "raise_on_error"
+        parameter.kind is parameter.VAR_KEYWORD or parameter.name == name
         for parameter in parameters
     )

@@ -7,23 +7,23 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import NoneType, TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from infra_core.fs import write_json_atomic
-from infra_core.runtime import clock, redact_secrets
+from infra_core.runtime import after_fork_in_child, clock, redact_secrets
 
 from .._checks import require_number
-from ._fork import reset_in_child
-from ._heartbeat_upload import BeatUploads, HeartbeatUploader
+from ._heartbeat_upload import BeatUploads
 from ._loop_lag import LoopLagProbe, running_loop
 from ._process import host_name, interrupt_main, process_identity
+from ._protocols import HeartbeatEventWriter, HeartbeatUploader, UtcNowFunc
 
 if TYPE_CHECKING:
     import asyncio
 
     from typing_extensions import Self
 
-__all__ = ["HEARTBEAT_FILE", "HeartbeatEventWriter", "HeartbeatMonitor"]
+__all__ = ["HEARTBEAT_FILE", "HeartbeatMonitor"]
 
 HEARTBEAT_FILE = Path("_state") / "heartbeat.json"
 """Where the heartbeat lies below the storage root."""
@@ -31,12 +31,6 @@ HEARTBEAT_FILE = Path("_state") / "heartbeat.json"
 _LAG_PROBE_SECONDS = 1.0
 _YEAR = 366 * 24 * 3600
 _log = logging.getLogger("infra_core.azure.monitoring")
-
-
-class HeartbeatEventWriter(Protocol):
-    """Where beats and timeouts are logged, such as a `RunLogWriter`."""
-
-    def write(self, event: str, **properties: Any) -> object: ...
 
 
 class HeartbeatMonitor:
@@ -68,7 +62,7 @@ class HeartbeatMonitor:
         force_first_slug_delay: Seconds before that drill.
         azure_client: Storage client to upload with (see `HeartbeatUploader`), or `None` to keep
             the heartbeat on this machine.
-        utc_now: Source of timestamps, for tests.
+        utc_now: Source of timestamps, for tests; texts are taken as they are.
         on_error: Told of each failed upload, in the monitor's thread.
         interrupt_main_on_error: Raise `KeyboardInterrupt` in the main thread on a failure.
         loop: Event loop whose lag is measured; by default the one in which `start` is called.
@@ -109,7 +103,7 @@ class HeartbeatMonitor:
         force_first_slug_timeout: bool = False,
         force_first_slug_delay: float = 0.0,
         azure_client: HeartbeatUploader | None,
-        utc_now: Callable[[], datetime] | None = None,
+        utc_now: UtcNowFunc | None = None,
         on_error: Callable[[Exception], None] | None = None,
         interrupt_main_on_error: bool = False,
         loop: "asyncio.AbstractEventLoop | None" = None,
@@ -144,7 +138,7 @@ class HeartbeatMonitor:
         self._make_locks()
         self._error: Exception | None = None
         self._set_slug_now(None)
-        reset_in_child(self)
+        after_fork_in_child(self._after_fork)
 
     def start(self) -> None:
         """Write the first beat and start beating; a second call does nothing.
@@ -269,7 +263,7 @@ class HeartbeatMonitor:
         on_slug = clock.monotonic() - self._slug_since if self._slug is not None else None
         lag = self._probe.take() if self._probe is not None else None
         return {
-            "timestamp": self._utc_now().isoformat(),
+            "timestamp": now if isinstance(now := self._utc_now(), str) else now.isoformat(),
             "slug": self._slug,
             "slug_seconds": None if on_slug is None else round(on_slug, 3),
             "stalled": self._slug is not None and self._fired,

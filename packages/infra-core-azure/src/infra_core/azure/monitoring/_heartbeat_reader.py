@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
@@ -14,6 +14,7 @@ from infra_core.runtime import clock
 from .._checks import a_kind, require_number
 from ._heartbeat import HEARTBEAT_FILE
 from ._process import is_running
+from ._protocols import UtcNowFunc
 
 __all__ = ["HeartbeatState", "HeartbeatStatus", "read_heartbeat"]
 
@@ -74,7 +75,7 @@ def read_heartbeat(
     *,
     stale_after: float | None = None,
     max_loop_lag: float | None = None,
-    utc_now: Callable[[], datetime] | None = None,
+    utc_now: UtcNowFunc | None = None,
 ) -> HeartbeatStatus:
     """Read a heartbeat file and judge it. Never raises for what the file holds.
 
@@ -127,6 +128,8 @@ def read_heartbeat(
         return _dead(path, f"{path} is no heartbeat: {error}")
     now = utc_now() if utc_now else datetime.fromtimestamp(clock.time(), tz=timezone.utc)
     # A writer whose clock is ahead of ours has beaten just now.
+    if isinstance(now, str):
+        now = datetime.fromisoformat(now.replace("Z", "+00:00"))
     age = max(0.0, (_aware(now) - timestamp).total_seconds())
     state, reason = _judge(beat, age, stale_after, max_loop_lag)
     return HeartbeatStatus(

@@ -3,22 +3,14 @@
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ._client_calls import call_strictly, is_configured
+from ._protocols import HeartbeatUploader
 
-__all__ = ["BeatUploads", "HeartbeatUploader"]
+__all__ = ["BeatUploads"]
 
 Beat = Mapping[str, Any]
-
-
-class HeartbeatUploader(Protocol):
-    """What a heartbeat needs of a storage client.
-
-    `write_json(path, data)` is used where the client has it, else `upload_file(path)`.
-    """
-
-    def is_configured(self) -> bool: ...
 
 
 class BeatUploads:

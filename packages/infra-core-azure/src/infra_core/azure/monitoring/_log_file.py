@@ -6,10 +6,14 @@ import re
 import threading
 from pathlib import Path
 
-from infra_core.fs import ensure_parent, fsync_directory
-
-from ._file_lock import lock, unlock
-from ._fork import reset_in_child
+from infra_core.fs import (
+    FileLockUnsupported,
+    ensure_parent,
+    fsync_directory,
+    lock_descriptor,
+    unlock_descriptor,
+)
+from infra_core.runtime import after_fork_in_child
 
 __all__ = ["LogFile", "Mark", "Position"]
 
@@ -17,6 +21,7 @@ Position = tuple[int, int]
 """Number of the segment (from 1) and offset in bytes within it; ordered as the lines are."""
 Mark = tuple[int, Position]
 """A position, and before it how often the log was found removed: positions begin anew then."""
+_BINARY = getattr(os, "O_BINARY", 0)
 
 
 class LogFile:
@@ -49,7 +54,7 @@ class LogFile:
         self._segment = 0
         self._end = -1  # where our own last line ended; anything else was written by others
         self._removed = 0  # times
-        reset_in_child(self)
+        after_fork_in_child(self._after_fork)
 
     def append(self, line: bytes) -> Mark:
         """Write one line.
@@ -77,7 +82,7 @@ class LogFile:
             finally:
                 if locked:
                     with contextlib.suppress(OSError):  # closed already, by a rotation that failed
-                        unlock(fd)
+                        unlock_descriptor(fd)
             if self._fsync:
                 os.fsync(fd)
             return mark
@@ -95,17 +100,6 @@ class LogFile:
                 os.close(self._fd)
                 self._fd = None
 
-    def end(self) -> Position:
-        """Return the position behind the last line of all writers."""
-        while True:
-            segment = self._active_segment()
-            try:
-                size = self.path.stat().st_size
-            except FileNotFoundError:
-                size = 0
-            if segment == self._active_segment():
-                return segment, size
-
     def segment_path(self, segment: int) -> Path:
         """Return where a segment lies that is no longer the active one."""
         return self.path.with_name(f"{self.path.stem}.{segment:06d}{self.path.suffix}")
@@ -119,22 +113,47 @@ class LogFile:
         matches = (self._name.fullmatch(name) for name in names)
         return sorted(int(match[1]) for match in matches if match)
 
+    def active(self) -> int:
+        """Return the number of the segment that lines are appended to."""
+        rotated = self.rotated()
+        return rotated[-1] + 1 if rotated else 1
+
     def open_segment(self, segment: int) -> int | None:
         """Open a segment to read, wherever it lies now; `None` when there is no such file."""
         rotated = self.segment_path(segment)
         for _ in range(3):
             with contextlib.suppress(FileNotFoundError):
                 return os.open(rotated, os.O_RDONLY | _BINARY)
-            if self._active_segment() != segment:
+            if self.active() != segment:
                 continue  # it has just been rotated, or does not exist
             try:
                 fd = os.open(self.path, os.O_RDONLY | _BINARY)
             except FileNotFoundError:
                 return None
-            if self._active_segment() == segment:
+            if self.active() == segment:
                 return fd
             os.close(fd)
         return None
+
+    def read(self, position: Position, count: int) -> bytes:
+        """Return up to `count` bytes of a segment; nothing where there is no such file."""
+        segment, offset = position
+        fd = self.open_segment(segment)
+        if fd is None:
+            return b""
+        with open(fd, "rb", buffering=0) as file:  # noqa: PTH123 - closes the descriptor
+            file.seek(offset)
+            return file.read(count) or b""
+
+    def size(self, segment: int) -> int | None:
+        """Return the size of a segment, `None` when there is no such file."""
+        fd = self.open_segment(segment)
+        if fd is None:
+            return None
+        try:
+            return os.fstat(fd).st_size
+        finally:
+            os.close(fd)
 
     def remove_before(self, segment: int, *, keep: int) -> None:
         """Remove rotated segments below `segment`, except for the `keep` newest of all."""
@@ -150,7 +169,10 @@ class LogFile:
                 self._open()
             fd = self._fd
             assert fd is not None  # noqa: S101 - _open sets it or raises
-            locked = lock(fd)
+            try:
+                locked = lock_descriptor(fd)
+            except FileLockUnsupported:
+                locked = False
             mine = os.fstat(fd)
             try:
                 now = os.stat(self.path)  # noqa: PTH116 - hot
@@ -169,14 +191,14 @@ class LogFile:
         except FileNotFoundError:
             ensure_parent(self.path)
             self._fd = os.open(self.path, flags, 0o644)
-        segment = self._active_segment()
+        segment = self.active()
         if (segment, os.fstat(self._fd).st_size) < (self._segment, self._end):
             self._removed += 1
         self._segment, self._end = segment, -1
 
     def _rotate(self, fd: int) -> tuple[int, int]:
         """Move the active file away and open the next one, which comes locked."""
-        segment = self._active_segment()
+        segment = self.active()
         size = os.fstat(fd).st_size
         if not _ends_line(fd, size):
             os.write(fd, b"\n")  # or its torn end would run into the next segment's first line
@@ -186,7 +208,7 @@ class LogFile:
             return fd, os.fstat(fd).st_size
         if self._fsync:
             os.fsync(fd)
-        unlock(fd)
+        unlock_descriptor(fd)
         os.close(fd)
         self._fd = None
         fd, _ = self._open_locked()
@@ -194,19 +216,12 @@ class LogFile:
             fsync_directory(self.path.parent)
         return fd, os.fstat(fd).st_size
 
-    def _active_segment(self) -> int:
-        rotated = self.rotated()
-        return rotated[-1] + 1 if rotated else 1
-
     def _after_fork(self) -> None:
         # The descriptor is shared with the parent, and so would be its lock.
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
         self._lock = threading.Lock()
-
-
-_BINARY = getattr(os, "O_BINARY", 0)
 
 
 def _ends_line(fd: int, size: int) -> bool:

@@ -1,7 +1,7 @@
 """The run log: JSON lines on the local disk at once, in an append blob a moment later."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import clock, trace_fields
 
+from .._artifacts import MIRROR_STATE
 from .._checks import require_number
 from ._log_file import LogFile
 from ._plain import Bounds, plain_mapping
-from ._run_log_mirror import RunLogMirror, RunLogUploader
+from ._protocols import RunLogUploader, UtcNowFunc
+from ._run_log_mirror import RunLogMirror
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -22,7 +24,6 @@ __all__ = ["RUN_LOG_FILE", "RunLogWriter"]
 RUN_LOG_FILE = Path("_logs") / "run.log"
 """Where the run log lies below the storage root."""
 
-_STATE_FILE = Path("_state") / "run_log_mirror.json"
 _MAX_LINE = 1024 * 1024
 _SMALL: Bounds = (2_048, 100, 6)
 
@@ -48,7 +49,7 @@ class RunLogWriter:
         storage_root: Folder of the run.
         azure_client: Storage client to mirror with (see `RunLogUploader`), or `None` to keep the
             log on this machine. One that is not configured does the same.
-        utc_now: Source of timestamps, for tests.
+        utc_now: Source of timestamps, for tests; texts are taken as they are.
         labels: Properties of every line, such as `{"service": "crawler"}`.
         fsync: Flush every line to the disk before `write` returns.
         max_bytes: Size at which the local file is rotated; `None` for never.
@@ -73,7 +74,7 @@ class RunLogWriter:
         storage_root: Path,
         *,
         azure_client: RunLogUploader | None,
-        utc_now: Callable[[], datetime] | None = None,
+        utc_now: UtcNowFunc | None = None,
         labels: Mapping[str, Any] | None = None,
         fsync: bool = False,
         max_bytes: int | None = 64 * 1024 * 1024,
@@ -97,7 +98,7 @@ class RunLogWriter:
             RunLogMirror(
                 azure_client,
                 self._file,
-                root / _STATE_FILE,
+                root / MIRROR_STATE,
                 interval=mirror_interval,
                 max_blocks=max_blocks,
                 keep=keep,
@@ -181,7 +182,8 @@ class RunLogWriter:
 
     def _now(self) -> str:
         if self._utc_now is not None:
-            return self._utc_now().isoformat()
+            now = self._utc_now()
+            return now if isinstance(now, str) else now.isoformat()
         return datetime.fromtimestamp(clock.time(), tz=timezone.utc).isoformat()
 
 

@@ -6,17 +6,18 @@ import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from infra_core.runtime import RetryPolicy, clock, redact_secrets
+from infra_core.fs import FileLock, FileLockUnsupported, ensure_parent
+from infra_core.runtime import RetryPolicy, after_fork_in_child, clock, redact_secrets
 
-from ._client_calls import is_configured
-from ._fork import reset_in_child
+from ._client_calls import is_configured, knows_parameter
 from ._log_file import LogFile, Mark
-from ._run_log_state import MirrorState, sole_mirror
+from ._protocols import RunLogUploader
+from ._run_log_state import MirrorState
 from ._run_log_targets import AppendBlobTarget, MirrorTarget, UploadFileTarget
 
-__all__ = ["MIRROR_THREAD", "RunLogMirror", "RunLogUploader"]
+__all__ = ["MIRROR_THREAD", "RunLogMirror"]
 
 MIRROR_THREAD = "infra-core-run-log"
 
@@ -24,17 +25,8 @@ _log = logging.getLogger("infra_core.azure.monitoring")
 
 _BACKOFF = RetryPolicy(backoff=0.5, max_backoff=15.0)
 _FOREIGN_PASS = 0.05  # seconds until we look again whether another process has finished its pass
-_EXIT_SECONDS = 5.0
-
-
-class RunLogUploader(Protocol):
-    """What the mirror needs of a storage client.
-
-    A client with `container()` (an `azure.storage.blob.ContainerClient` or `None`) and
-    `blob_name_for_path(path)` gets an append blob; any other must have `upload_file(path)`.
-    """
-
-    def is_configured(self) -> bool: ...
+# Seconds that the end of the process waits for the mirror: less where it never answered.
+_EXIT_SECONDS, _EXIT_SECONDS_UNPROVEN = 5.0, 2.0
 
 
 class RunLogMirror:
@@ -55,6 +47,10 @@ class RunLogMirror:
     _wanted: Mark
     _reached: Mark
     _nowhere: bool
+    _lost: bool
+    _answered: bool
+    _failures: int
+    _checks: tuple[int, int]
     _thread: threading.Thread | None
     _starting: threading.Lock
     _changed: threading.Condition
@@ -81,7 +77,7 @@ class RunLogMirror:
         self._keep = keep
         self._atexit: Callable[[], None] | None = None
         self._after_fork()
-        reset_in_child(self)
+        after_fork_in_child(self._after_fork)
 
     def wake(self, wanted: Mark) -> None:
         """Have everything up to a mark mirrored; never waits."""
@@ -93,26 +89,53 @@ class RunLogMirror:
             self._news.set()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything that `wake` was told of is mirrored.
+        """Wait until everything that `wake` was told of is mirrored, and look whether it still is.
 
         Args:
             timeout: Seconds to wait at most.
 
         Returns:
-            Whether it is. True as well when the client has no account to mirror to.
+            Whether it is. True as well when the client has no account to mirror to; false for ever
+            once lines that were mirrored were lost there and are on this disk no more.
         """
+        wanted = self._wanted
+        with self._changed:
+            if self._nowhere or (self._thread is None and self._reached >= wanted):
+                return not self._lost
+            asked = self._checks[0] + 1
+            self._checks = asked, self._checks[1]
+        self._hurry.set()
+        self.wake(wanted)
+        with self._changed:
+            done = self._changed.wait_for(
+                # What is wanted shrinks when somebody removes lines that were not mirrored yet.
+                lambda: (
+                    self._nowhere
+                    or (self._reached >= min(wanted, self._wanted) and self._checks[1] >= asked)
+                ),
+                timeout,
+            )
+            return done and not self._lost
+
+    def flush_at_exit(self) -> bool:
+        """Give what is written a last chance, which ends with the first failure."""
         wanted = self._wanted
         with self._changed:
             if self._reached >= wanted or self._nowhere:
                 return True
+            failures = self._failures
         self._hurry.set()
         self.wake(wanted)
         with self._changed:
-            return self._changed.wait_for(
-                # What is wanted shrinks when somebody removes lines that were not mirrored yet.
-                lambda: self._reached >= min(wanted, self._wanted) or self._nowhere,
-                timeout,
+            self._changed.wait_for(
+                lambda: (
+                    self._reached >= min(wanted, self._wanted)
+                    or self._nowhere
+                    or self._failures > failures
+                ),
+                _EXIT_SECONDS if self._answered else _EXIT_SECONDS_UNPROVEN,
             )
+            return self._nowhere or self._reached >= min(wanted, self._wanted)
 
     def close(self, timeout: float) -> bool:
         """Flush, then end the thread."""
@@ -130,7 +153,7 @@ class RunLogMirror:
 
     def _start(self) -> None:
         with self._starting:
-            if self._running():
+            if self._thread is not None:
                 return
             # The stop signal is each thread's own: one that hangs in an upload stays stopped.
             self._closing = threading.Event()
@@ -144,9 +167,6 @@ class RunLogMirror:
             self._thread = thread
             if self._atexit is None:
                 self._atexit = _flush_at_exit(weakref.ref(self))
-
-    def _running(self) -> bool:
-        return self._thread is not None
 
     def _run(self, closing: threading.Event) -> None:
         target: MirrorTarget | None = None
@@ -170,10 +190,15 @@ class RunLogMirror:
                 if self._reached > before:  # a flaw in the connection, no outage
                     failures = 0
                 self._report(error, failures)
+                with self._changed:
+                    self._failures += 1
+                    self._changed.notify_all()
+                if self._is_missing_container(error):
+                    self._make_container()
                 target = None  # the client may have come to its senses
                 pause = self._interval if self._reached > before else _BACKOFF.ceiling(failures)
                 failures += 1
-            if self._reached < self._wanted:
+            if self._reached < self._wanted or self._checks[1] < self._checks[0]:
                 self._news.set()
             if not closing.is_set():
                 self._hurry.wait(pause)
@@ -183,16 +208,19 @@ class RunLogMirror:
         """Mirror what is there; False when another process is at it."""
         wanted = self._wanted
         removed, _ = wanted
-        with sole_mirror(self._lock_path) as ours:
+        lock = FileLock(self._lock_path)
+        ensure_parent(self._lock_path)
+        try:
+            ours = lock.acquire(timeout=0)
+        except FileLockUnsupported:
+            ours = True
+        try:
             state = MirrorState.load(self._state_path)
-            state.settle(self._log)
+            state.fit(self._log)
             if ours:
-                try:
-                    target.push(self._log, state, lambda: self._save(state, removed))
-                finally:
-                    self._save(state, removed)
-                if self._keep is not None:
-                    self._log.remove_before(state.segment, keep=self._keep)
+                self._push(target, state, removed)
+        finally:
+            lock.release()
         self._note((removed, state.reached))
         if ours:
             with self._changed:
@@ -200,6 +228,27 @@ class RunLogMirror:
                     # All that exists is mirrored: what is missing was removed by somebody.
                     self._wanted = self._reached
         return ours
+
+    def _push(self, target: MirrorTarget, state: MirrorState, removed: int) -> None:
+        asked = self._checks[0]
+        try:
+            target.push(self._log, state, lambda: self._save(state, removed))
+            self._answered = True
+            if self._checks[1] < asked:
+                try:
+                    there = target.check(self._log, state)
+                except Exception as error:  # noqa: BLE001 - it was confirmed, and cannot be asked
+                    _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
+                    there = True
+                if not there:
+                    target.push(self._log, state, lambda: self._save(state, removed))
+        finally:
+            self._lost = self._lost or target.lost > 0
+            self._save(state, removed)
+        with self._changed:
+            self._checks = self._checks[0], max(asked, self._checks[1])
+        if self._keep is not None:
+            self._log.remove_before(state.segment, keep=self._keep)
 
     def _save(self, state: MirrorState, removed: int) -> None:
         state.save(self._state_path)
@@ -214,7 +263,10 @@ class RunLogMirror:
         client: Any = self._client
         if not is_configured(client):
             return None
-        container = client.container() if callable(getattr(client, "container", None)) else None
+        container = None
+        if callable(method := getattr(client, "container", None)):
+            # Ours asks nothing of the service yet: a service that is down would hold us up here.
+            container = method(create=False) if knows_parameter(method, "create") else method()
         name_of = getattr(client, "blob_name_for_path", None)
         if container is not None and callable(name_of):
             return AppendBlobTarget(
@@ -231,6 +283,19 @@ class RunLogMirror:
             "upload_file(): pass an AzureStorageClient, or azure_client=None for no mirror"
         )
 
+    @staticmethod
+    def _is_missing_container(error: Exception) -> bool:
+        code = getattr(error, "error_code", None)
+        return str(getattr(code, "value", code)) == "ContainerNotFound"
+
+    def _make_container(self) -> None:
+        try:
+            method = getattr(self._client, "container", None)
+            if callable(method):
+                method()
+        except Exception as error:  # noqa: BLE001 - the next try tells
+            _log.debug("the run log's container cannot be made: %s", type(error).__name__)
+
     def _report(self, error: Exception, failures: int) -> None:
         # Every second failure of an outage is as good as the first: log at 1, 2, 4, 8...
         if failures & (failures + 1) == 0:
@@ -246,6 +311,10 @@ class RunLogMirror:
         self._wanted = (0, (0, 0))
         self._reached = (0, (0, 0))
         self._nowhere = False
+        self._lost = False
+        self._answered = False
+        self._failures = 0
+        self._checks = (0, 0)  # flushes that asked for a look at the mirror, and that got one
         self._thread = None
         self._starting = threading.Lock()
         self._changed = threading.Condition()
@@ -259,7 +328,7 @@ def _flush_at_exit(mirror: "weakref.ref[RunLogMirror]") -> Callable[[], None]:
         alive = mirror()
         if alive is not None:
             started = clock.monotonic()
-            if not alive.flush(_EXIT_SECONDS):
+            if not alive.flush_at_exit():
                 _log.warning(
                     "the run log is not mirrored after %.1f s; the next run goes on from there",
                     clock.monotonic() - started,

@@ -594,13 +594,18 @@ class AzureStorageClient(_Base):
 
     # -- the SDK, and the end ------------------------------------------------------------------
 
-    def container(self) -> "ContainerClient | None":
+    def container(self, *, create: bool = True) -> "ContainerClient | None":
         """The SDK's client of the container, for what is not wrapped here; `None` if unconfigured.
 
-        The container is made first, if it is missing and we may. Close nothing of it: `close()`
-        does.
+        Close nothing of it: `close()` does.
+
+        Args:
+            create: Make the container first, if it is missing and that is allowed.
+
+        Raises:
+            StorageError: The service refuses or does not answer; only with `create`.
         """
-        return None if self._uploader is None else self._sdk.sync()
+        return None if self._uploader is None else self._sdk.sync(create=create)
 
     async def container_async(self) -> "AsyncContainerClient | None":
         """The SDK's asynchronous client, that of the running event loop; see `container`."""

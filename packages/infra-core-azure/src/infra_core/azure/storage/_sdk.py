@@ -34,9 +34,9 @@ class SdkClients:
         self._made = False
         self._async: LoopLocal[_AsyncPair] = LoopLocal(self._make_async, _AsyncPair.aclose)
 
-    def sync(self) -> "ContainerClient":
-        """The synchronous client; the container is made first, where we may."""
-        if not self._made:  # never under the lock, which `close` takes
+    def sync(self, *, create: bool = True) -> "ContainerClient":
+        """The synchronous client; with `create` the container is made first, where we may."""
+        if create and not self._made:  # never under the lock, which `close` takes
             run_blocking(lambda: create_container(self._service), "container()")
             self._made = True
         return self._open()
