@@ -54,8 +54,9 @@ class MirrorState:
         numbers = ("segment", "offset", "blob", "position", "blocks")
         try:
             data = json.loads(path.read_bytes())
-            state = cls(*(int(data[name]) for name in numbers[:2]))
-            state.blob, state.position, state.blocks = (int(data[name]) for name in numbers[2:])
+            state = cls()
+            for name in numbers:
+                setattr(state, name, int(data[name]))
             state.head = (str(data["head"][0]), int(data["head"][1]))
             if "sent" in data:
                 state.sent = [(int(a), int(b), int(c), int(d)) for a, b, c, d in data["sent"]]
