@@ -220,6 +220,55 @@ def test_many_downloads_with_few_descriptors(
     assert len(list(tmp_path.iterdir())) == 150
 
 
+BUSY = """
+import asyncio, os, resource, sys
+from infra_core.http import fetch, fetch_async, request, request_async
+from infra_core.runtime import RetryDetails
+url = sys.argv[1]
+fetch(url)
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+taken = []
+def take():
+    try:
+        while True:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+def give(details: RetryDetails) -> None:
+    if details.attempt == 2:
+        print(details.error)
+        while taken:
+            os.close(taken.pop())
+named = url.replace("127.0.0.1", "localhost")
+options = {"backoff": 0.01, "max_retries": 2, "on_retry": give}
+async def busy(coroutine):
+    take()
+    await coroutine
+    give(RetryDetails(2, 0.0, 0.0, OSError()))
+asyncio.run(busy(fetch_async(named, **options)))
+asyncio.run(busy(request_async("POST", url, **options)))
+for method in ("GET", "POST"):
+    take()
+    request(method, named, **options)
+    give(RetryDetails(2, 0.0, 0.0, OSError()))
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+def test_requests_wait_for_descriptors(origin: FaultyOrigin) -> None:
+    """Look-ups of names included, which the C library then says it does not know."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUSY, origin.url("/f")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1:] == ["done"], (done.stdout, done.stderr[-2000:])
+    assert done.stdout.count("ulimit -n") >= 3
+
+
 def test_concurrency_within_the_limit_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,8 +21,10 @@ from infra_core.http import (
     HttpError,
     IncompleteDownloadError,
     InvalidRequestError,
+    fetch_async,
+    request_async,
 )
-from infra_core.http.assets import DownloadResult, download_asset
+from infra_core.http.assets import DownloadResult, download_asset, download_asset_async
 from infra_core.http.download._announced import announced_digests
 from infra_core.http.download._fields import content_length, content_range, fields_of
 from infra_core.http.testing import FaultyOrigin, reset_after
@@ -453,3 +455,17 @@ def test_fields() -> None:
     assert content_range({"content-range": "bytes 0-1/*"}) == (0, 2, None)
     for text in ("bytes 1-0/2", "bytes 0-5/5", "bytes 0-/5", f"bytes 0-{LONG}/*", "bytes 0-9/²"):
         assert content_range({"content-range": text}) is None
+
+
+@pytest.mark.parametrize("cookie", [b"a=\x80", "a=ü".encode(), b"a=\x1b", b"\xff", b"a=\xe9; a=b"])
+async def test_a_cookie_outside_of_ascii_ends_no_redirect(
+    serve: Serve, tmp_path: Path, cookie: bytes
+) -> None:
+    """It goes along in the chain; the loop is what is told, by every way."""
+    server = serve(b"Set-Cookie: " + cookie, "Location: /f", status="302 Found", body=b"")
+    with pytest.raises(httpx.TooManyRedirects):
+        await download_asset_async(server.url, tmp_path / "f", max_retries=0)
+    with pytest.raises(httpx.TooManyRedirects):
+        await fetch_async(server.url, max_retries=0)
+    with pytest.raises(httpx.TooManyRedirects):
+        await request_async("GET", server.url, max_retries=0)

@@ -48,7 +48,8 @@ class Exchange(NamedTuple):
         return httpx.Request(
             self.method,
             self.target.url,
-            headers=list(self.headers.items()),
+            # Bytes, since a cookie may have what is not ASCII.
+            headers=[(name.encode(), value.encode()) for name, value in self.headers.items()],
             extensions={"timeout": timeouts._asdict()},
         )
 

@@ -4,6 +4,7 @@ Each text names the server and says what to do, after ": "; none says "try again
 every request may be sent again.
 """
 
+import errno
 import os
 import re
 import socket
@@ -38,6 +39,9 @@ _CERTIFICATE_REMEDIES = {
 _CODES = re.compile(r"\[Errno (\d+)\]")
 _OF_OPENSSL = re.compile(r"\[[^\]]*\] *|\(_ssl\.c:\d+\)")  # its library and our line in it
 
+_TOO_MANY = (os.strerror(errno.EMFILE), os.strerror(errno.ENFILE))
+_FEWER_FILES = "raise the limit of open files (ulimit -n), or send fewer requests at once"
+
 
 def peer(host: str, port: int) -> str:
     """Return host and port as they stand in a URL."""
@@ -54,17 +58,17 @@ def connect_text(where: str, error: BaseException) -> str:
     if isinstance(error, socket.gaierror):
         host = where.rpartition(":")[0]
         reason = reason_of(error)
-        return f"cannot resolve host {host!r} (DNS: {reason}): check its name, or the name server"
+        remedy = _FEWER_FILES if reason in _TOO_MANY else "check its name, or the name server"
+        return f"cannot resolve host {host!r} (DNS: {reason}): {remedy}"
     if isinstance(error, ssl.SSLCertVerificationError):
         return _certificate_text(where, error)
     if isinstance(error, ssl.SSLError):
         return f"no TLS with {where} ({reason_of(error)}): check that this port speaks https"
     if isinstance(error, ConnectionRefusedError):
         return f"{where} refused the connection: check host and port, and that the server runs"
-    return (
-        f"{where} cannot be reached ({reason_of(error)}): check host and port, and the network "
-        "between"
-    )
+    reason = reason_of(error)
+    remedy = _FEWER_FILES if reason in _TOO_MANY else "check host and port, and the network between"
+    return f"{where} cannot be reached ({reason}): {remedy}"
 
 
 def _certificate_text(where: str, error: ssl.SSLCertVerificationError) -> str:

@@ -7,6 +7,8 @@ that gives up leaves the thread behind, and a hung look-up does not keep the pro
 """
 
 import asyncio
+import errno
+import os
 import socket
 import threading
 from collections.abc import Callable
@@ -87,13 +89,27 @@ _lookups = _Lookups()
 
 def _ask(host: str, port: int, family: int, flags: int) -> list[AddressInfo]:
     # Looked up in the module at each call: tests put functions of their own there.
-    infos: list[Any] = socket.getaddrinfo(
-        host, port, family=family, type=socket.SOCK_STREAM, flags=flags
-    )
+    try:
+        infos: list[Any] = socket.getaddrinfo(
+            host, port, family=family, type=socket.SOCK_STREAM, flags=flags
+        )
+    except socket.gaierror as error:
+        _check_descriptors(error)
+        raise
     found = [info for info in infos if info[0] in _FAMILIES]
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, "no address of IPv4 or IPv6")
     return found
+
+
+def _check_descriptors(error: socket.gaierror) -> None:
+    """Say so when there are too many open files: the C library then knows no name at all."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as full:
+        if full.errno in (errno.EMFILE, errno.ENFILE):
+            number = getattr(socket, "EAI_SYSTEM", socket.EAI_AGAIN)
+            raise socket.gaierror(number, os.strerror(full.errno)) from error
 
 
 def _result(future: "Future[list[AddressInfo]]") -> list[AddressInfo]:
