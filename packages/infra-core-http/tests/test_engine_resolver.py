@@ -12,8 +12,16 @@ from typing import Any
 
 import httpx
 import pytest
+import requests
 
-from infra_core.http import OutcomeUnknown, download_asset, fetch_async, request_async
+from infra_core.http import (
+    OutcomeUnknown,
+    download_asset,
+    fetch,
+    fetch_async,
+    request,
+    request_async,
+)
 from infra_core.http.engine.resolver import lookup, lookup_async
 from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime.testing import fast_time
@@ -105,7 +113,12 @@ async def test_a_temporary_failure_is_retried(
         names.fail("file.test", number)
         work = asyncio.to_thread(download_asset, url(origin, "file.test"), tmp_path / "file")
         assert (await work).size == 2
+        names.fail("sync.test", number)
+        assert fetch(url(origin, "sync.test"), max_retries=1) == "ok"
+        names.fail("post.test", number)
+        assert request("POST", url(origin, "post.test"), json={}, max_retries=1).text == "ok"
     assert names.asked.count("flaky.test") == 2
+    assert names.asked.count("post.test") == 2
 
 
 @pytest.mark.parametrize("number", [socket.EAI_NONAME, socket.EAI_FAIL])
@@ -116,8 +129,11 @@ async def test_an_unknown_name_is_not_retried(
     names.fail("unknown.test", number, times=9)
     with fast_time() as clock, pytest.raises(httpx.ConnectError) as caught:
         await fetch_async(url(origin, "unknown.test"))
-    assert clock.slept == []
-    assert "cannot resolve host 'unknown.test' (DNS: so says the test)" in str(caught.value)
+    with fast_time() as blocking, pytest.raises(requests.ConnectionError) as raised:
+        fetch(url(origin, "unknown.test"))
+    assert clock.slept == blocking.slept == []
+    for error in (caught.value, raised.value):
+        assert "cannot resolve host 'unknown.test' (DNS: so says the test)" in str(error)
 
 
 async def test_a_post_whose_name_never_resolves_was_not_sent(
@@ -200,6 +216,20 @@ async def test_each_waiter_gets_an_exception_of_its_own(names: NameServer) -> No
     assert isinstance(two, socket.gaierror)
     assert one is not two
     assert one.args == two.args
+
+
+def test_timeout_and_deadline_hold_in_the_blocking_half_too(
+    names: NameServer, origin: FaultyOrigin
+) -> None:
+    """Though `getaddrinfo` itself would block for as long as it likes."""
+    names.hang("hung.test")
+    started = time.monotonic()
+    with pytest.raises(requests.ConnectTimeout, match=r"hung\.test"):
+        fetch(url(origin, "hung.test"), timeout=0.1, max_retries=0)
+    with pytest.raises(requests.Timeout, match=r"hung\.test"):
+        fetch(url(origin, "hung.test"), deadline=0.1)
+    assert fetch(url(origin, "fine.test")) == "ok"
+    assert time.monotonic() - started < 20
 
 
 def test_a_blocking_look_up_ends_in_time(names: NameServer) -> None:

@@ -9,13 +9,17 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, strategies as st
+import requests
+from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from infra_core.http import (
     AsyncHttpClient,
     InvalidRequestError,
     PrivateAddressError,
+    RequestsHttpClient,
+    fetch,
     fetch_async,
+    request,
     request_async,
     stream_async,
 )
@@ -84,6 +88,7 @@ def test_public_addresses_are_let_through(address: str) -> None:
     assert reason_not_public(address) is None
 
 
+@hypothesis_settings(deadline=None)
 @given(st.ip_addresses())
 def test_what_is_let_through_is_global_for_python_too(address: Any) -> None:
     """An address that no standard calls global never passes, whatever carries it."""
@@ -267,3 +272,87 @@ async def test_it_is_off_unless_asked_for(origin: FaultyOrigin) -> None:
         with pytest.raises(PrivateAddressError):
             await fetch_async(origin.url("/page"), client=client)
     assert NetworkSettings().has_proxies is False
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """One that connects in a way of its own."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("own", [False, True])
+def test_the_blocking_half_never_asks_a_host_that_is_not_public(
+    origin: FaultyOrigin, host: str, own: bool
+) -> None:
+    """Over our sessions, and over those of a factory."""
+    url = origin.url("/page").replace("127.0.0.1", host)
+    options: dict[str, Any] = {"session_factory": requests.Session if own else None}
+    with fast_time() as clock, RequestsHttpClient(public_only=True, **options) as client:
+        for method in ("GET", "POST"):
+            with pytest.raises(requests.RequestException) as caught:
+                request(method, url, client=client)
+            assert isinstance(caught.value, PrivateAddressError) or host in NO_HOSTS
+    assert origin.requests == []
+    assert clock.slept == []
+    if host == "localhost":
+        assert isinstance(caught.value, requests.ConnectionError)
+        assert "public_only refuses the host 'localhost' at" in str(caught.value)
+        again = pickle.loads(pickle.dumps(caught.value))
+        assert (type(again), str(again)) == (type(caught.value), str(caught.value).split("\n")[0])
+
+
+def test_the_blocking_half_connects_to_what_it_checked(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding, as above."""
+    url = origin.url("/page").replace("127.0.0.1", "rebind.test")
+    names = Rebinding(monkeypatch, ["127.0.0.1", "10.0.0.1"])
+    with RequestsHttpClient(public_only=True) as client, pytest.raises(PrivateAddressError):
+        fetch(url, client=client)
+    names = Rebinding(monkeypatch, ["192.0.0.9"], ["127.0.0.1"])
+    with (
+        RequestsHttpClient(public_only=True) as client,
+        pytest.raises(requests.RequestException),
+    ):
+        fetch(url, client=client, timeout=0.3, max_retries=0)
+    assert names.asked == 1
+    assert origin.requests == []
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_blocking_half_refuses_proxies_and_foreign_adapters(
+    monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
+    """Whether the environment names them, or the session."""
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://user:secret@proxy.example:3128")
+
+    def factory() -> requests.Session:
+        session = requests.Session()
+        session.trust_env = False
+        session.proxies = {"http": "http://user:secret@proxy.example:3128"}
+        return session
+
+    options: dict[str, Any] = {"session_factory": factory} if own else {}
+    with (
+        RequestsHttpClient(public_only=True, **options) as client,
+        pytest.raises(PrivateAddressError) as caught,
+    ):
+        fetch("http://example.com/", client=client)
+    assert "'example.com'" in str(caught.value)
+    assert "the proxy proxy.example:3128 of" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+    def strange() -> requests.Session:
+        session = requests.Session()
+        session.mount("http://", _Adapter())
+        return session
+
+    with (
+        RequestsHttpClient(public_only=True, session_factory=strange) as client,
+        pytest.raises(InvalidRequestError, match="_Adapter that is mounted for http://"),
+    ):
+        fetch("http://example.com/", client=client)

@@ -18,9 +18,15 @@ KEY = "c2VjcmV0LWtleS0xMjM0NTY3ODkwYWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXo="
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = ("_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "_CA_BUNDLE", "NETRC")
     for name in list(os.environ):
-        if "AZURE_" in name or name.startswith(("APPLICATIONINSIGHTS_", "APPINSIGHTS_")):
+        if (
+            "AZURE_" in name
+            or name.startswith(("APPLICATIONINSIGHTS_", "APPINSIGHTS_"))
+            or name.upper().endswith(network)
+        ):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", "/no/such/home")  # where a netrc file would lie
 
 
 @pytest.fixture
@@ -91,6 +97,7 @@ def test_services_out_of_reach_are_problems_and_keys_stay_secret(
     )
     found = looked(capsys, "--timeout", "3")
     assert found.pop("code") == {"state": "1"}
+    assert found.pop("network")["state"] == "off"
     assert {item["state"] for item in found.values()} == {"problem"}
 
 
@@ -110,7 +117,7 @@ def test_people_get_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
     """State, name, finding; the remedy below."""
     assert main(["doctor"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert lines[0].startswith("     off storage: not configured")
 
 
@@ -142,3 +149,27 @@ def test_the_timeout_holds_for_the_command_as_a_whole(tmp_path: Path) -> None:
     assert done.returncode == 1
     for name in ("storage", "jobs", "functions"):
         assert "no answer within 2 s" in checks[name]["detail"], checks[name]
+
+
+def test_the_network_settings_in_force_are_shown_without_credentials(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Proxies, exceptions and certificates as all packages read them."""
+    bundle = tmp_path / "ca.pem"
+    bundle.touch()
+    monkeypatch.setenv("HTTPS_PROXY", "user:hunter2@proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "localhost, 10.0.0.0/8")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    found = looked(capsys)["network"]
+    assert found["state"] == "ok"
+    assert found["detail"] == (
+        "HTTPS_PROXY=http://***@proxy.example:3128, NO_PROXY=localhost,10.0.0.0/8, "
+        f"REQUESTS_CA_BUNDLE={bundle}"
+    )
+    monkeypatch.setenv("HTTP_PROXY", "http://user:hunter2@proxy:port")
+    bundle.unlink()
+    found = looked(capsys)["network"]
+    assert found["state"] == "problem"
+    assert "HTTP_PROXY=*** is no proxy URL (its port" in found["detail"]
+    assert f"{bundle} does not exist" in found["detail"]
+    assert "hunter2" not in str(found)

@@ -22,7 +22,6 @@ __all__ = [
     "proxy_refused_text",
     "reason_of",
     "silence_text",
-    "status_remedy",
 ]
 
 BROKEN_OFF = "closed the connection without an answer: its log may tell why"
@@ -89,7 +88,7 @@ def proxy_connect_text(variable: str, reason: str) -> str:
     return f"no connection to the proxy of {variable}: {reason}"
 
 
-def proxy_refused_text(proxy: str, variable: str, answer: object, where: str) -> str:
+def proxy_refused_text(proxy: str, variable: str, answer: str, where: str) -> str:
     """Say that a proxy does not let a request through.
 
     Args:
@@ -98,7 +97,7 @@ def proxy_refused_text(proxy: str, variable: str, answer: object, where: str) ->
         answer: Its status, or what it said.
         where: Host and port that were asked for.
     """
-    if answer == 407:
+    if answer.startswith("407"):
         return (
             f"the proxy {proxy} requires authentication (407) for {where}: put the credentials "
             f"into {variable} as http://user:password@host:port, percent-encoded"
@@ -145,23 +144,3 @@ def reason_of(error: BaseException) -> str:
     codes = [number] if number else [int(code) for code in _CODES.findall(str(error))]
     reasons = dict.fromkeys(os.strerror(code) for code in codes)
     return ", ".join(reasons) or str(error) or type(error).__name__
-
-
-def status_remedy(status: int, asked: float | None) -> str:
-    """Return what to do about an answer that is no success.
-
-    Args:
-        status: The status code.
-        asked: Seconds that the server asks to wait, or None.
-    """
-    if asked:
-        return f"the server asks to wait {asked:g} s"
-    if status in (401, 403, 407):
-        return "check the credentials"
-    if status in (404, 405, 410):
-        return "check the URL and the method"
-    if status in (408, 425, 429):
-        return "ask less often, or try again later"
-    if status >= 500:
-        return "see the server's log, or try again later"
-    return "check the request" if status >= 400 else "check the URL"

@@ -1,15 +1,21 @@
 """The adapter of requests below our own sessions: answers read by us, waits that can be cut."""
 
-from typing import Any
+import ssl
+from typing import Any, cast
 
+import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from ._errors import InvalidRequestError, PrivateAddressError
+from ._sync_connect import Connecting
 from ._sync_watch import waiting_on
 from ._sync_wire import Answer
+from .engine._tls import shared_context
+from .engine.network_settings import NetworkSettings, Proxy
 
-__all__ = ["Adapter", "read_answers"]
+__all__ = ["Adapter", "keep_public", "read_answers"]
 
 
 def _read_answer(connection: Any, getresponse: Any) -> Any:
@@ -22,14 +28,22 @@ def _read_answer(connection: Any, getresponse: Any) -> Any:
         del connection.response_class
 
 
-class _Connection(HTTPConnection):
+class _Connection(Connecting, HTTPConnection):
     def getresponse(self) -> Any:
         return _read_answer(self, super().getresponse)
 
 
-class _TlsConnection(HTTPSConnection):
+class _TlsConnection(Connecting, HTTPSConnection):
     def getresponse(self) -> Any:
         return _read_answer(self, super().getresponse)
+
+
+class _PublicConnection(_Connection):
+    public_only = True
+
+
+class _PublicTlsConnection(_TlsConnection):
+    public_only = True
 
 
 class _Pool(HTTPConnectionPool):
@@ -40,8 +54,17 @@ class _TlsPool(HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
+class _PublicPool(HTTPConnectionPool):
+    ConnectionCls = _PublicConnection
+
+
+class _PublicTlsPool(HTTPSConnectionPool):
+    ConnectionCls = _PublicTlsConnection
+
+
 _THEIRS = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
 _OURS = {"http": _Pool, "https": _TlsPool}
+_PUBLIC = {"http": _PublicPool, "https": _PublicTlsPool}
 
 
 def read_answers(adapter: Any) -> None:
@@ -55,17 +78,62 @@ def read_answers(adapter: Any) -> None:
         manager.pool_classes_by_scheme = dict(_OURS)
 
 
+def keep_public(session: requests.Session) -> None:
+    """Let a session connect to public addresses alone, and to no proxy.
+
+    Raises:
+        InvalidRequestError: One of its adapters connects in a way of its own.
+    """
+    for prefix, adapter in session.adapters.items():
+        manager: Any = getattr(adapter, "poolmanager", None)
+        if getattr(manager, "pool_classes_by_scheme", None) not in (_THEIRS, _OURS, _PUBLIC):
+            raise InvalidRequestError(
+                f"public_only cannot be checked over the adapter {type(adapter).__name__} that is "
+                f"mounted for {prefix}, which connects by itself: pass one of the two"
+            )
+        manager.pool_classes_by_scheme = dict(_PUBLIC)
+        manager.clear()
+        cast("Any", adapter).proxy_manager_for = _refuse_proxy
+
+
+def _refuse_proxy(proxy: str, **_: object) -> Any:
+    found = Proxy.parse(proxy, "the session")
+    raise PrivateAddressError.behind_proxy("", found.where, found.variable)
+
+
 class Adapter(HTTPAdapter):
-    """The adapter of requests with our connections, to proxies too; SOCKS has its own."""
+    """The adapter of requests with our connections, to proxies too; SOCKS has its own.
+
+    `verify` may be a context besides what requests takes.
+    """
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools, as requests does, of our connections."""
         super().init_poolmanager(*args, **kwargs)
         read_answers(self)
 
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Make the pools to a proxy likewise."""
-        manager = super().proxy_manager_for(*args, **kwargs)
+        if proxy.lower().startswith("https:"):
+            settings = NetworkSettings.read()
+            kwargs.setdefault("proxy_ssl_context", shared_context(settings, "requests"))
+        manager = super().proxy_manager_for(proxy, **kwargs)
         if manager.pool_classes_by_scheme == _THEIRS:
             manager.pool_classes_by_scheme = dict(_OURS)
         return manager
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        """Return the credentials for a proxy, in UTF-8 as everywhere."""
+        login = Proxy.parse(proxy).authorization
+        return {} if login is None else {"Proxy-Authorization": login}
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Set up a pool as requests does; a context is handed on as it is."""
+        theirs: Any = super().cert_verify
+        if not isinstance(verify, ssl.SSLContext):
+            theirs(conn, url, verify, cert)
+            return
+        theirs(conn, url, False, cert)
+        if conn.scheme == "https":  # to a proxy perhaps, for a URL without TLS
+            conn.cert_reqs = "CERT_REQUIRED"
+            conn.conn_kw["ssl_context"] = verify

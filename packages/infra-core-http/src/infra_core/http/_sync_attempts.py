@@ -19,13 +19,13 @@ from infra_core.runtime import (
 
 from ._call import BaseCall
 from ._checks import check_sync_client, check_timeout, host_problem
-from ._errors import InvalidRequestError
+from ._errors import InvalidRequestError, PrivateAddressError
 from ._policy import Failure
 from ._response.status import is_success, status_text
 from ._sync_body import attach_decoder, settle_encoding
 from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
 from ._sync_errors import HTTPError, SyncDeadlineExceeded, SyncOutcomeUnknown
-from ._sync_messages import chain_of, retell
+from ._sync_messages import chain_of, retell, tunnel_answer
 from ._sync_watch import Watch
 
 __all__ = ["Call", "Timeout", "check_sync_timeout", "check_url"]
@@ -229,6 +229,11 @@ def split_headers(
 
 def failure_of(error: Exception) -> Failure:
     """Return what an error of requests means for the request that met it."""
+    if isinstance(error, PrivateAddressError):
+        return Failure.PERMANENT
+    if isinstance(error, requests.exceptions.ProxyError):
+        answer = tunnel_answer(chain_of(error)) or ""
+        return Failure.PERMANENT if answer.startswith("4") else Failure.NOT_SENT
     if is_permanent_transport_error(error):
         return Failure.PERMANENT
     if isinstance(error, requests.ConnectTimeout):

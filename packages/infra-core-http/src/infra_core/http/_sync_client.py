@@ -17,7 +17,7 @@ from infra_core.runtime import redact_library_logs
 from ._errors import InvalidRequestError
 from ._headers import DEFAULT_HEADERS, merge_headers
 from ._limits import HostGate, RateSchedule, check_limits
-from ._sync_adapter import Adapter
+from ._sync_adapter import Adapter, keep_public
 from ._sync_exchange import exchange, guard
 
 __all__ = [
@@ -57,6 +57,9 @@ class RequestsHttpClient:
             cut when None.
         max_per_host: Requests under way at once to one scheme, host and port.
         max_per_second_per_host: Requests begun per second to one scheme, host and port.
+        public_only: Refuse hosts whose address is private, loopback, link-local or otherwise not
+            public, also after redirects; checked on the address that is connected to. Requests
+            that would go through a proxy are refused as well, since it is the proxy that connects.
 
     Raises:
         ValueError: For limits that would let nothing through.
@@ -74,8 +77,10 @@ class RequestsHttpClient:
         session_factory: Callable[[], requests.Session] | None = None,
         max_per_host: int | None = None,
         max_per_second_per_host: float | None = None,
+        public_only: bool = False,
     ) -> None:
         check_limits(max_per_host, max_per_second_per_host)
+        self._public_only = public_only
         if session_factory is not None and not callable(session_factory):
             raise InvalidRequestError(
                 f"session_factory of type {type(session_factory).__name__} cannot be called: pass "
@@ -105,6 +110,8 @@ class RequestsHttpClient:
             redact_library_logs()
             session = self._factory()
             guard(session)
+            if self._public_only:
+                keep_public(session)
             with self._lock:
                 ended = [s for thread, s in self._sessions if not _alive(thread)]
                 self._sessions = [pair for pair in self._sessions if _alive(pair[0])]

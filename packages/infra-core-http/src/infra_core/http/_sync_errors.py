@@ -5,19 +5,21 @@ answer there, and the requests and answers that errors carry hold credentials; t
 """
 
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 from requests.structures import CaseInsensitiveDict
 
 from infra_core.runtime import is_secret_name, sanitize_url
 
-from ._errors import DeadlineExceeded, OutcomeUnknown
+from ._errors import DeadlineExceeded, OutcomeUnknown, PrivateAddressError
 
 __all__ = [
     "HTTPError",
     "InvalidRedirect",
     "SyncDeadlineExceeded",
     "SyncOutcomeUnknown",
+    "SyncPrivateAddressError",
     "TooManyRedirects",
     "UnsupportedRedirect",
     "fit_to_travel",
@@ -112,6 +114,16 @@ class InvalidRedirect(_WithAnswer, requests.exceptions.InvalidURL):
 
 class UnsupportedRedirect(_WithAnswer, requests.exceptions.InvalidSchema):
     """A redirect that leads away from http and https."""
+
+
+class SyncPrivateAddressError(PrivateAddressError, requests.ConnectionError):
+    """The refusal of `public_only` as users of requests catch it."""
+
+    @classmethod
+    def of(cls, error: PrivateAddressError, url: str) -> "SyncPrivateAddressError":
+        """Return it for the refusal of a request."""
+        host = error.host or urlsplit(url).hostname or ""
+        return cls(host, error.address, error.reason, error.remedy)
 
 
 class SyncDeadlineExceeded(DeadlineExceeded, requests.Timeout):

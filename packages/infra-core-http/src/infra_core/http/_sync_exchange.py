@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import lru_cache
+from importlib.util import find_spec
 from time import perf_counter
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httpx
 import requests
@@ -21,12 +23,19 @@ from requests.utils import get_auth_from_url, rewind_body
 from infra_core.runtime import sanitize_url
 
 from ._cookies import MAX_HEADER
-from ._errors import ResponseTooLarge
+from ._errors import PrivateAddressError, ResponseTooLarge
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
-from ._sync_adapter import read_answers
+from ._sync_adapter import Adapter, read_answers
 from ._sync_body import attach_decoder, settle_encoding
-from ._sync_errors import InvalidRedirect, TooManyRedirects, UnsupportedRedirect
-from .engine.network_settings import NetworkSettings, ca_parts
+from ._sync_errors import (
+    InvalidRedirect,
+    SyncPrivateAddressError,
+    TooManyRedirects,
+    UnsupportedRedirect,
+)
+from .engine._socks import missing_socks
+from .engine._tls import shared_context
+from .engine.network_settings import NetworkSettings
 
 __all__ = ["exchange", "guard"]
 
@@ -105,14 +114,17 @@ def exchange(
         return answer
     sent = _Exchange(session, timeout, options)
     with _busy():
-        response: Any = sent.first(method, url, headers)
-        if not isinstance(response, requests.Response):
-            return cast("requests.Response", response)  # of a mock
-        history: list[requests.Response] = []
-        while allow_redirects and (location := _location(response)) is not None:
-            history.append(response)
-            response = sent.follow(response, location, headers, len(history))
-            response.history = list(history)
+        try:
+            response: Any = sent.first(method, url, headers)
+            if not isinstance(response, requests.Response):
+                return cast("requests.Response", response)  # of a mock
+            history: list[requests.Response] = []
+            while allow_redirects and (location := _location(response)) is not None:
+                history.append(response)
+                response = sent.follow(response, location, headers, len(history))
+                response.history = list(history)
+        except PrivateAddressError as error:
+            raise SyncPrivateAddressError.of(error, sent.url or url) from None
     try:
         attach_decoder(response, max_bytes)
         settle_encoding(response, read=not stream)
@@ -165,6 +177,7 @@ class _Exchange:
         self._timeout = timeout
         self._options = options
         self._settings = NetworkSettings.read() if session.trust_env else NetworkSettings()
+        self.url = ""  # of the request under way
 
     def first(self, method: str, url: str, headers: dict[str, str]) -> requests.Response:
         """Send the request that was asked for."""
@@ -211,23 +224,24 @@ class _Exchange:
             return own
         if self._settings.netrc_path is None or "Authorization" in session.headers:
             return _leave_alone
-        found = self._settings.netrc_authorization(httpx.URL(url).host)
+        found = self._settings.netrc_authorization(urlsplit(url).hostname or "")
         return _leave_alone if found is None else _WithHeader(found)
 
     def _send(self, request: requests.PreparedRequest) -> requests.Response:
         session, options = self._session, self._options
         self._bound_cookies(request)
+        self.url = request.url or ""
         how: dict[str, Any] = {
             "stream": True,
             "timeout": self._timeout,
-            "verify": self._verify(),
+            "verify": self._verify(self.url),
             "cert": options.get("cert") or session.cert,
-            "proxies": self._proxies(request.url or ""),
+            "proxies": self._proxies(self.url),
         }
         if "send" in vars(session) or type(session).send is not _OWN["send"]:
             return session.send(request, allow_redirects=False, **how)
         started = perf_counter()
-        response: requests.Response = session.get_adapter(request.url or "").send(request, **how)
+        response: requests.Response = session.get_adapter(self.url).send(request, **how)
         response.elapsed = timedelta(seconds=perf_counter() - started)
         response = _dispatch_hook("response", request.hooks, response, **how)
         for answer in (*response.history, response):
@@ -235,17 +249,27 @@ class _Exchange:
                 _extract_cookies(session.cookies, answer.request, answer.raw)
         return response
 
-    def _verify(self) -> Any:
-        verify = self._options.get("verify")
-        verify = self._session.verify if verify is None else verify
-        path = self._settings.ca_path
-        return _first_of(path) if verify is True and path else verify
+    def _verify(self, url: str) -> Any:
+        session, options = self._session, self._options
+        verify = options.get("verify")
+        verify = session.verify if verify is None else verify
+        if verify is not True or not session.trust_env:
+            return verify
+        cert = options.get("cert") or session.cert
+        if cert is None and isinstance(session.get_adapter(url), Adapter):
+            # Also for URLs without TLS, whose proxy may want it; the context is made once.
+            if url[:5].lower() == "https" or self._settings.has_proxies:
+                return shared_context(self._settings, "requests")
+            return True
+        return self._settings.ca_path or True
 
     def _proxies(self, url: str) -> dict[str, str]:
         proxies = dict(self._session.proxies)
         if self._settings.has_proxies:
             proxy = self._settings.proxy_for(url)
             if proxy is not None:
+                if proxy.is_socks and find_spec("socks") is None:
+                    raise missing_socks(proxy)
                 proxies[url.partition(":")[0].lower()] = proxy.url
         given = self._options.get("proxies")
         return {**proxies, **given} if given else proxies
@@ -312,7 +336,7 @@ class _Exchange:
         value = request.headers.get("Cookie")
         if value is None or len(value) <= MAX_HEADER:
             return
-        host = httpx.URL(request.url or "").host
+        host = urlsplit(request.url or "").hostname or ""
         jar = self._session.cookies
         ours = [c for c in jar if f".{host}".endswith(f".{c.domain.lstrip('.')}")]
         size = len(value)
@@ -351,11 +375,6 @@ def _normal_url(url: str) -> str:
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)
     return prepared.url or url
-
-
-@lru_cache(maxsize=16)
-def _first_of(path: str) -> str:
-    return ca_parts(path)[0]
 
 
 class _WithHeader(requests.auth.AuthBase):

@@ -5,7 +5,10 @@ connection pool of those libraries, and is replaced.
 """
 
 import http.client
+import re
+import socket
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -13,6 +16,7 @@ import urllib3
 
 from infra_core.runtime import redact_secrets, sanitize_url
 
+from ._errors import PrivateAddressError
 from ._messages import (
     BROKEN_OFF,
     CUT_SHORT,
@@ -21,12 +25,19 @@ from ._messages import (
     connect_timeout_text,
     invalid_text,
     peer,
+    proxy_connect_text,
+    proxy_refused_text,
     reason_of,
     silence_text,
 )
 from ._sync_errors import HTTPError, InvalidRedirect, TooManyRedirects, UnsupportedRedirect
+from .engine.network_settings import NetworkSettings, Proxy
 
-__all__ = ["chain_of", "retell"]
+__all__ = ["chain_of", "retell", "tunnel_answer"]
+
+_TUNNEL = re.compile(r"Tunnel connection failed: (\d{3}[^\r\n]{0,60})")
+# What connecting itself raises, below the errors of PySocks.
+_CONNECTING = (ConnectionRefusedError, socket.gaierror, OSError)
 
 Timeout = float | tuple[float, float] | None
 
@@ -69,6 +80,14 @@ def _text(
     timeout: Timeout,
 ) -> str | None:
     where = _where(url)
+    if isinstance(error, PrivateAddressError):
+        return None
+    proxy = _proxy_of(chain, url)
+    if proxy is not None:
+        met = _text_of_proxy(error, chain, proxy, where)
+        if met is not None:
+            return met
+        where = f"{where} (through the proxy {proxy.where})"
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     if isinstance(error, (HTTPError, InvalidRedirect, TooManyRedirects, UnsupportedRedirect)):
         return None  # our own text
@@ -80,9 +99,6 @@ def _text(
         reason = redact_secrets(str(error).removeprefix("Failed to parse: "))
         form = "https://host[:port]/path"
         return f"{sanitize_url(url)!r} is no URL ({reason}): pass it in the form {form}"
-    if isinstance(error, requests.exceptions.ProxyError):
-        reason = reason_of(_first(chain, OSError, but=requests.RequestException) or error)
-        return f"the proxy did not let the request to {where} through ({reason}): check the proxy"
     if isinstance(error, requests.ConnectTimeout):
         return connect_timeout_text(where, connect)
     if isinstance(error, requests.Timeout) or _first(chain, urllib3.exceptions.ReadTimeoutError):
@@ -92,6 +108,49 @@ def _text(
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return f"{where} {CUT_SHORT}"
     return _connection_text(chain, where) if isinstance(error, requests.ConnectionError) else None
+
+
+def _proxy_of(chain: list[BaseException], url: str) -> Proxy | None:
+    """Return the proxy that a failed request went through."""
+    try:
+        named = NetworkSettings.read().proxy_for(url)
+    except ValueError:
+        named = None
+    for link in chain:
+        pool: Any = link.pool if isinstance(link, urllib3.exceptions.PoolError) else None
+        used = getattr(pool, "proxy", None)
+        if used is not None:  # it may be that of the session or the call
+            found = Proxy(used.scheme, used.host, used.port or 0, variable="proxies=")
+            return named if named is not None and named.where == found.where else found
+    socks = any(type(link).__module__ == "socks" for link in chain)
+    return named if named is not None and named.is_socks and socks else None
+
+
+def tunnel_answer(chain: list[BaseException]) -> str | None:
+    """Return what a proxy answered to CONNECT, such as `403 Forbidden`."""
+    for link in chain:
+        if isinstance(link, OSError) and (found := _TUNNEL.search(str(link))):
+            return found[1]
+    return None
+
+
+def _text_of_proxy(
+    error: requests.RequestException, chain: list[BaseException], proxy: Proxy, where: str
+) -> str | None:
+    """Return the text for what the proxy itself did, None for what lies behind it."""
+    answer = tunnel_answer(chain)
+    if answer is not None:
+        return proxy_refused_text(proxy.where, proxy.variable, answer, where)
+    cause = _first(chain, OSError, but=requests.RequestException)
+    if proxy.is_socks:
+        told = [link for link in chain if type(link).__module__ == "socks"]
+        if told and type(told[0]).__name__ != "ProxyConnectionError":
+            return proxy_refused_text(proxy.where, proxy.variable, str(told[0]), where)
+        inner = next((link for link in chain if type(link) in _CONNECTING), cause)
+        return proxy_connect_text(proxy.variable, connect_text(proxy.where, inner or error))
+    if not isinstance(error, requests.exceptions.ProxyError):
+        return None
+    return proxy_connect_text(proxy.variable, connect_text(proxy.where, cause or error))
 
 
 def _connection_text(chain: list[BaseException], where: str) -> str | None:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError, wait
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from infra_core.runtime import ThreadPool, clock
@@ -18,7 +19,8 @@ from ._report import make_console, print_json, print_marked
 __all__ = ["DESCRIPTION", "Check", "add_arguments", "examine", "execute"]
 
 DESCRIPTION = """\
-Check settings and reach: container, job table, Functions base URL, telemetry endpoint.
+Check settings and reach: container, job table, Functions base URL, telemetry endpoint. Proxies and
+certificates that the environment names are shown.
 
 Nothing is created or changed, and no secret is printed. What is not configured is no problem; the
 line says which variable would turn it on. Exit code 1 when something configured does not work.
@@ -105,6 +107,24 @@ def examine(env: Mapping[str, str], prefix: str | None, *, timeout: float) -> It
             yield Check(name, "problem", f"no answer within {timeout:g} s", REMEDIES[name])
         except Exception as error:  # noqa: BLE001 - whatever an SDK raises is the finding
             yield Check(name, "problem", one_line(error), remedy(name, error))
+
+
+def look_at_network(env: Mapping[str, str], prefix: str | None) -> Check:
+    """Proxies, certificates and logins that the environment names."""
+    from infra_core.http.engine import NetworkSettings
+
+    settings = NetworkSettings.read(None if env is os.environ else env)
+    lines = list(settings.describe())
+    if not lines:
+        return Check("network", "off", "no proxy is set, and the CA certificates are certifi's")
+    detail = ", ".join(f"{name}={value} {problem}".strip() for name, value, problem in lines)
+    if any(problem for _, _, problem in lines):
+        remedy = "correct or unset it: see the table of variables in the README of infra-core-http"
+        return Check("network", "problem", detail, remedy)
+    if settings.needs_socks and not find_spec("aiohttp_socks"):
+        remedy = "pip install 'infra-core-http[socks]'"
+        return Check("network", "problem", f"{detail}: no package for SOCKS is installed", remedy)
+    return Check("network", "ok", detail)
 
 
 def look_at_storage(env: Mapping[str, str], prefix: str | None) -> Check:
@@ -224,6 +244,7 @@ def root_of(error: BaseException) -> BaseException:
 
 # What to do when a service does not answer as it should.
 REMEDIES = {
+    "network": "",
     "storage": "check AZURE_STORAGE_CONNECTION_STRING and the network; is Azurite running?",
     "jobs": "check AZURE_JOB_CONNECTION and the network; is Azurite running?",
     "functions": "check AZURE_FUNCTION_BASE_URL and the network",
@@ -235,4 +256,5 @@ EXAMINERS: dict[str, Examiner] = {
     "jobs": look_at_jobs,
     "functions": look_at_functions,
     "telemetry": look_at_telemetry,
+    "network": look_at_network,
 }

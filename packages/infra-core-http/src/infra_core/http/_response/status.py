@@ -6,6 +6,7 @@ from http import HTTPStatus
 
 from infra_core.runtime import parse_retry_after, redact_secrets, sanitize_url
 
+from ..engine.network_settings import NetworkSettings
 from .redirect import REDIRECT_STATUSES
 
 __all__ = ["clean_reason", "is_interim", "is_success", "status_text"]
@@ -69,8 +70,21 @@ def status_text(
         max_backoff: The longest wait of the call; None where it is not known.
     """
     answer = f"{status} {clean_reason(status, reason)}".rstrip()
-    remedy = _remedy(status, headers, max_backoff)
+    remedy = _proxy_remedy(url) if status == 407 else _remedy(status, headers, max_backoff)
     return f"{method} {sanitize_url(url)} answered {answer}: {remedy}"
+
+
+def _proxy_remedy(url: str) -> str:
+    try:
+        proxy = NetworkSettings.read().proxy_for(url)
+    except ValueError:
+        proxy = None
+    if proxy is None:
+        return "check the credentials for the proxy"
+    return (
+        f"the proxy {proxy.where} requires authentication; put the credentials into "
+        f"{proxy.variable} as http://user:password@host:port, percent-encoded"
+    )
 
 
 def _remedy(status: int, headers: Mapping[str, str], max_backoff: float | None) -> str:
@@ -79,7 +93,7 @@ def _remedy(status: int, headers: Mapping[str, str], max_backoff: float | None) 
         above = max_backoff is not None and asked > max_backoff
         more = f", more than max_backoff={max_backoff:g}" if above else ""
         return f"the server asks to wait {asked:g} s{more}"
-    if status in (401, 403, 407):
+    if status in (401, 403):
         return "check the credentials"
     if status in (404, 405, 410):
         return "check the URL and the method"

@@ -26,7 +26,7 @@ from .._policy import Failure
 from ._target import origin_of
 from .network_settings import Proxy
 
-__all__ = ["FAILURES", "AsyncPrivateAddressError", "failure_of", "httpx_error"]
+__all__ = ["FAILURES", "AsyncPrivateAddressError", "failure_of", "httpx_error", "proxy_error"]
 
 # Everything that sending and reading can raise, apart from cancellation.
 FAILURES: tuple[type[Exception], ...] = (
@@ -101,6 +101,22 @@ def _describe(
     return httpx.ReadError, broken_text(where, repr(error)), True
 
 
+def proxy_error(
+    proxy: Proxy, answer: str, where: str, request: httpx.Request | None = None
+) -> httpx.ProxyError:
+    """Return the error for what a proxy answered in place of a connection.
+
+    Args:
+        proxy: Which one.
+        answer: Its status, or what it said.
+        where: Host and port that were asked for.
+        request: What failed.
+    """
+    for_good = answer[:1] == "4" and answer[:3].isdigit()
+    text = proxy_refused_text(proxy.where, proxy.variable, answer, where)
+    return (RefusedByProxyError if for_good else httpx.ProxyError)(text, request=request)
+
+
 def _cause(error: aiohttp.ClientConnectorError) -> Exception:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return error.certificate_error
@@ -112,8 +128,8 @@ def _of_proxy(
 ) -> tuple[type[httpx.RequestError], str, bool] | None:
     """Return the same for what the proxy itself did, None for what lies behind it."""
     if isinstance(error, aiohttp.ClientHttpProxyError):
-        kind = RefusedByProxyError if 400 <= error.status < 500 else httpx.ProxyError
-        return kind, proxy_refused_text(proxy.where, proxy.variable, error.status, where), False
+        known = proxy_error(proxy, str(error.status), where)
+        return type(known), str(known), False
     if isinstance(error, aiohttp.ClientConnectorError) and (
         isinstance(error, aiohttp.ClientProxyConnectionError)
         or (error.host, error.port) == (proxy.host, proxy.port)

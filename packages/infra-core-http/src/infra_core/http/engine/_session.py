@@ -371,9 +371,9 @@ class Engine:
             self._check_public(method, target, proxy)
         # Outside of the block below: a missing bundle is the caller's to hear of.
         secure = self._tls_for(target, proxy)
+        session, options, headers = self._way(proxy, target, headers)
         await self._take_slot(timeouts.pool, method, target)
         try:
-            session, options, headers = self._way(proxy, target, headers)
             pump = None
             if body is not None and not (isinstance(body, bytes) and len(body) <= _PIECE):
                 pump = _Pump(body, timeouts.write)

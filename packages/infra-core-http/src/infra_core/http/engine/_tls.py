@@ -1,5 +1,6 @@
 """TLS contexts: which certificates are trusted, and which is shown."""
 
+import logging
 import os
 import ssl
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from .._messages import reason_of
 from .network_settings import NetworkSettings, ca_parts
 
 __all__ = ["shared_context", "tls_context"]
+
+_logger = logging.getLogger("infra_core.http")
 
 
 def tls_context(
@@ -35,7 +38,7 @@ def tls_context(
     if isinstance(verify, ssl.SSLContext):
         context = verify
     elif isinstance(verify, (str, os.PathLike)):
-        context = _context_of(f"verify={os.fspath(verify)!r}", os.fspath(verify))
+        context = _context_of(f"verify={os.fspath(verify)!r}", [os.fspath(verify)])
     elif not isinstance(verify, bool | None):
         raise InvalidRequestError(
             f"verify={verify!r} says nothing about certificates: pass True, False, a path or an "
@@ -43,10 +46,10 @@ def tls_context(
         )
     else:
         settings = NetworkSettings.read() if settings is None else settings
-        if settings.ca_path is None or verify is False:
+        if verify is False or not settings.ca_settings:
             context = httpx.create_ssl_context(verify=verify is not False, trust_env=False)
         else:
-            context = _context_of(f"{settings.ca_variable}={settings.ca_path!r}", settings.ca_path)
+            context = _environment_context(settings)
     if cert is not None:
         files = (cert,) if isinstance(cert, (str, os.PathLike)) else cert
         with _naming(f"cert={', '.join(str(file) for file in files[:2])!r}"):
@@ -54,46 +57,77 @@ def tls_context(
     return context
 
 
-def shared_context(settings: NetworkSettings) -> ssl.SSLContext:
-    """Return the context for the certificates of the environment, read once for all event loops.
+def shared_context(settings: NetworkSettings, library: str = "aiohttp") -> ssl.SSLContext:
+    """Return the context for the certificates of the environment, read once for all clients.
 
-    Not for those who would change it: httpcore names HTTP/2 in the contexts that it is given.
+    Args:
+        settings: Which certificates.
+        library: Whose connections use it. Each has its own: urllib3 and httpcore change settings
+            of the contexts that they are given.
 
     Raises:
         OSError: As for `tls_context`.
     """
-    seen = []
-    for path in ca_parts(settings.ca_path) if settings.ca_path else ():
-        try:
-            status = Path(path).stat()
-        except OSError:
-            break
-        seen.append((path, status.st_mtime_ns, status.st_size))
-    else:
-        return _shared(settings.ca_path, settings.ca_variable, tuple(seen))
-    return tls_context(settings=settings)  # which says what is missing
+    seen: list[object] = []
+    for _, path in settings.ca_settings:
+        for part in ca_parts(path):
+            try:
+                status = Path(part).stat()
+            except OSError:
+                seen.append(part)
+            else:
+                seen.append((part, status.st_mtime_ns, status.st_size))
+    return _shared(settings.ca_settings, tuple(seen), library)
 
 
 @lru_cache(maxsize=8)
-def _shared(path: str | None, variable: str | None, _seen: tuple[object, ...]) -> ssl.SSLContext:
-    return tls_context(settings=NetworkSettings(ca_path=path, ca_variable=variable))
+def _shared(
+    ca: tuple[tuple[str, str], ...], _seen: tuple[object, ...], _library: str
+) -> ssl.SSLContext:
+    return tls_context(settings=NetworkSettings(ca_settings=ca))
 
 
-def _context_of(what: str, path: str) -> ssl.SSLContext:
-    parts = ca_parts(path) or [path]
+def _environment_context(settings: NetworkSettings) -> ssl.SSLContext:
+    """Return a context that trusts all certificates that the environment names.
+
+    A variable that names nothing is an error only when no other does: one that other programs
+    need is often left behind.
+    """
+    named = [(f"{name}={path!r}", ca_parts(path) or [path]) for name, path in settings.ca_settings]
+    there = [(what, parts) for what, parts in named if all(Path(part).exists() for part in parts)]
+    for what, parts in named:
+        if (what, parts) not in there and there:
+            _logger.warning("%s does not exist, and other CA certificates are used", what)
+    what, parts = (there or named)[0]
+    context = _context_of(what, parts)
+    for what, parts in there[1:]:
+        _load(context, what, parts)
+    return context
+
+
+def _context_of(what: str, parts: list[str]) -> ssl.SSLContext:
     for part in parts:
         if not Path(part).exists():
             raise FileNotFoundError(
                 f"{what} does not exist: name a file or folder of CA certificates in PEM form"
             )
     with _naming(what):
+        first = Path(parts[0])
         context = ssl.create_default_context(
-            cafile=parts[0] if Path(parts[0]).is_file() else None,
-            capath=parts[0] if Path(parts[0]).is_dir() else None,
+            cafile=parts[0] if first.is_file() else None,
+            capath=parts[0] if first.is_dir() else None,
         )
-        for part in parts[1:]:
-            context.load_verify_locations(capath=part)
+    _load(context, what, parts[1:])
     return context
+
+
+def _load(context: ssl.SSLContext, what: str, parts: list[str]) -> None:
+    for part in parts:
+        with _naming(what):
+            if Path(part).is_dir():
+                context.load_verify_locations(capath=part)
+            else:
+                context.load_verify_locations(cafile=part)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ and, in the azure slice, the SDK's clients and telemetry.
 | `https_proxy`, `HTTPS_PROXY` | proxy for `https://` URLs |
 | `all_proxy`, `ALL_PROXY` | proxy for both, where the two above are not set |
 | `no_proxy`, `NO_PROXY` | hosts that are asked directly |
-| `SSL_CERT_FILE`, `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` | CA certificates; the first of them that is set counts, `certifi` without any |
+| `SSL_CERT_FILE`, `SSL_CERT_DIR`, `REQUESTS_CA_BUNDLE`, `CURL_CA_BUNDLE` | CA certificates in PEM form, instead of those of `certifi`; those of all that are set are trusted |
 | `NETRC` | path of the netrc file, `~/.netrc` or `~/_netrc` without |
 
 The lower-case form of a name wins over the upper-case one, and switches it off when it is empty.
@@ -31,6 +31,7 @@ __all__ = ["NetworkSettings", "NoProxy", "Proxy", "UnusableProxy", "ca_parts"]
 
 _PORTS = {"http": 80, "https": 443}
 _CA_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_ONE_CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class NetworkSettings:
         https_proxy: Proxy for `https://` URLs.
         all_proxy: Proxy for those of the two that are None.
         no_proxy: What is asked directly in spite of them.
-        ca_path: File or folder of CA certificates, None for those of `certifi`.
-        ca_variable: Which variable named it.
+        ca_settings: Variable and path of each file or folder of CA certificates to trust, in the
+            order of the table above; those of `certifi` are meant when there is none.
         netrc_path: File with logins, None when there is none.
         system: Whether the proxies are those of Windows or macOS, whose own list of exceptions
             counts then.
@@ -53,8 +54,7 @@ class NetworkSettings:
     https_proxy: Proxy | UnusableProxy | None = None
     all_proxy: Proxy | UnusableProxy | None = None
     no_proxy: tuple[NoProxy, ...] = ()
-    ca_path: str | None = None
-    ca_variable: str | None = None
+    ca_settings: tuple[tuple[str, str], ...] = ()
     netrc_path: str | None = None
     system: bool = False
 
@@ -98,6 +98,12 @@ class NetworkSettings:
         """Whether any request may go through a proxy."""
         return bool(self.http_proxy or self.https_proxy or self.all_proxy)
 
+    @property
+    def needs_socks(self) -> bool:
+        """Whether one of the proxies speaks SOCKS, for which the extra `socks` is needed."""
+        every = (self.http_proxy, self.https_proxy, self.all_proxy)
+        return any(isinstance(proxy, Proxy) and proxy.is_socks for proxy in every)
+
     def _is_direct(self, scheme: str, host: str, port: int) -> bool:
         if any(entry.covers(scheme, host, port) for entry in self.no_proxy):
             return True
@@ -106,6 +112,19 @@ class NetworkSettings:
 
             return bool(proxy_bypass(host))
         return False
+
+    @property
+    def ca_path(self) -> str | None:
+        """The file or folder for libraries that take a single one, None for `certifi`'s.
+
+        The one that requests and the SDKs on it always read, where it is set.
+        """
+        named = dict(self.ca_settings)
+        for variable in _ONE_CA_VARIABLES:
+            for part in ca_parts(named.get(variable, "")):
+                if Path(part).exists():
+                    return part
+        return next(iter(named.values()), None)
 
     def netrc_authorization(self, host: str) -> str | None:
         """Return the `Authorization` header that the netrc file holds for a host, or None.
@@ -123,22 +142,24 @@ class NetworkSettings:
         """Yield name, value and problem of each setting in force, without credentials."""
         for proxy in (self.http_proxy, self.https_proxy, self.all_proxy):
             if isinstance(proxy, UnusableProxy):
-                yield proxy.variable, "", proxy.problem
+                yield proxy.variable, "***", f"is no proxy URL ({proxy.problem})"
             elif proxy is not None:
                 login = "***@" if proxy.username is not None else ""
                 yield proxy.variable, f"{proxy.scheme}://{login}{proxy.where}", ""
         if self.no_proxy:
             yield "NO_PROXY", ",".join(map(str, self.no_proxy)), ""
-        if self.ca_path is not None:
-            found = all(Path(part).exists() for part in ca_parts(self.ca_path))
-            yield self.ca_variable or "", self.ca_path, "" if found else "does not exist"
+        for variable, path in self.ca_settings:
+            found = all(Path(part).exists() for part in ca_parts(path))
+            yield variable, path, "" if found else "does not exist"
         if self.netrc_path is not None:
             yield "NETRC", self.netrc_path, ""
 
 
 def ca_parts(path: str) -> list[str]:
     """Return the files or folders that a CA setting names: OpenSSL takes several folders."""
-    return [path] if Path(path).exists() else [part for part in path.split(os.pathsep) if part]
+    if path and Path(path).exists():
+        return [path]
+    return [part for part in path.split(os.pathsep) if part]
 
 
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -169,12 +190,10 @@ def _read(
             if text:
                 proxies[name], system = parse_proxy(text, f"the system's {name}"), True
     exceptions = env.get("no_proxy") or env.get("NO_PROXY") or ""
-    ca_variable = next((name for name in _CA_VARIABLES if env.get(name, "").strip()), None)
     return NetworkSettings(
         **proxies,
         no_proxy=tuple(NoProxy.parse(entry) for entry in re.split(r"[\s,]+", exceptions) if entry),
-        ca_path=env[ca_variable].strip() if ca_variable else None,
-        ca_variable=ca_variable,
+        ca_settings=tuple((name, env[name].strip()) for name in _CA_VARIABLES if env.get(name)),
         netrc_path=netrc_path,
         system=system,
     )

@@ -22,7 +22,7 @@ from infra_core.runtime import ThreadPool, after_fork_in_child
 from .._errors import PrivateAddressError
 from ._addresses import reason_not_public
 
-__all__ = ["Resolver", "lookup", "lookup_async", "public_only_of"]
+__all__ = ["AddressInfo", "Resolver", "address_text", "lookup", "lookup_async", "public_only_of"]
 
 AddressInfo = tuple[int, int, int, str, tuple[Any, ...]]
 """What `socket.getaddrinfo` returns: family, type, protocol, canonical name, socket address."""
@@ -235,7 +235,7 @@ class Resolver(AbstractResolver):
         return [
             {
                 "hostname": host,
-                "host": _with_zone(address),
+                "host": address_text(address),
                 "port": address[1],
                 "family": kind,
                 "proto": protocol,
@@ -248,6 +248,7 @@ class Resolver(AbstractResolver):
         """Nothing is kept."""
 
 
-def _with_zone(address: tuple[Any, ...]) -> str:
+def address_text(address: tuple[Any, ...]) -> str:
+    """Return the address of a socket address, with its zone if it has one."""
     zoned = len(address) > 3 and address[3] and "%" not in address[0]
     return f"{address[0]}%{address[3]}" if zoned else str(address[0])
