@@ -34,6 +34,7 @@ async def run_batch_async(
     on_event: Callable[[str, str], object] | None = None,
     storage: "AzureStorageClient | None" = None,
     store: "JobStore[JobRecord] | None" = None,
+    client: Any = None,
     env: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> Summary:
@@ -61,6 +62,7 @@ async def run_batch_async(
             failed.
         storage: A storage client to mirror to, in place of what the environment says; not closed.
         store: A job store, in place of what the environment says; not closed.
+        client: A `distributed.Client`, or a cluster, whose workers download.
         env: Environment variables to read settings from; those of the process when None.
         **settings: Fields of `BatchOptions`.
 
@@ -110,6 +112,7 @@ async def run_batch_async(
             env=env,
             storage=storage,
             store=store,
+            client=client,
             on_trouble=lambda text: None if on_event is None else _void(on_event("unsent", text)),
             make_downloads=lambda folder: Downloads(chosen, folder, retried, committed),
         )

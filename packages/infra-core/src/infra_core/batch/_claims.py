@@ -57,6 +57,9 @@ class Claims:
         seconds: The longest that a download may last.
         index: Where jobs wait that others hold, on disk.
         only_failed: Take only what has failed.
+
+    Attributes:
+        place: This machine and folder, by which a later run knows whose disk holds a file.
     """
 
     def __init__(
@@ -69,12 +72,11 @@ class Claims:
         index: JobIndex,
         only_failed: bool,
     ) -> None:
-        self.host = socket.gethostname()
         self._store = store
         self._batch_id = batch_id
         place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
-        self._place = f"{self.host}/{place}/"
-        self._owner = self._place + secrets.token_hex(4)
+        self.place = f"{socket.gethostname()}/{place}"
+        self._owner = f"{self.place}/{secrets.token_hex(4)}"
         self._lease = timedelta(seconds=seconds + _MARGIN)
         self._index = index
         self._only_failed = only_failed
@@ -115,7 +117,7 @@ class Claims:
 
     def _is_held(self, record: "JobRecord") -> bool:
         until, owner = record.lease_until, record.lease_owner or ""
-        if owner.startswith(self._place):  # an earlier run in this folder, whose lock is ours now
+        if owner.startswith(f"{self.place}/"):  # of an earlier run in this folder
             return False
         return until is not None and until > _now()
 
@@ -134,7 +136,7 @@ class Claims:
             record.start(),
             lease_owner=self._owner,
             lease_until=_now() + self._lease,
-            payload={**record.payload, "host": self.host},
+            payload={**record.payload, "place": self.place},
         )
 
     def store(self, records: Sequence["JobRecord"]) -> None:

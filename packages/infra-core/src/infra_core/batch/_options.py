@@ -55,6 +55,9 @@ class BatchOptions:
         user_agent: The User-Agent header.
         proxy: URL of the proxy for all requests, in place of what the environment says.
         public_only: Refuse private, loopback and link-local addresses.
+        dask: Address of a Dask scheduler whose workers download, such as `tcp://scheduler:8786`.
+        scratch: Folder of each worker's own for files that are mirrored and then removed; without
+            it, `out` must be shared by all workers. Needs storage to be configured.
         layout: How files are named below `assets`: `hashed`, `url` or `flat`, or a template with
             `{host}`, `{path}`, `{name}`, `{stem}`, `{ext}`, `{digest}`, `{index}`.
         only_failed: With `resume`, try only what failed before.
@@ -91,6 +94,8 @@ class BatchOptions:
     user_agent: str | None = None
     proxy: str | None = field(default=None, repr=False)
     public_only: bool = False
+    dask: str | None = None
+    scratch: Path | None = None
     layout: str = "hashed"
     only_failed: bool = False
     verify_mirror: bool = False
@@ -102,6 +107,10 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
+        if self.scratch is not None:
+            object.__setattr__(self, "scratch", Path(self.scratch))
+        if self.dask is not None and self.processes > 1:
+            raise BatchError("give either dask or processes: a cluster has processes of its own")
         for name, (least, most, whole) in _NUMBERS.items():
             value: Any = getattr(self, name)
             optional = _DEFAULTS[name] is None

@@ -153,7 +153,7 @@ class Summary:
         skipped: Kept from an earlier run after their checksum was verified.
         failed: Gave up, timeouts included.
         pending: Not tried or not finished when the run ended early; of what was read of the list.
-        elsewhere: Taken by another run of the batch that shares the job table.
+        elsewhere: Done by another run of the batch that shares the job table.
         rejected_lines: Lines of the list that are no URL.
         skip_malformed: Whether such lines were to be passed over.
         duplicates: Lines that repeat a URL.
@@ -197,7 +197,7 @@ class Summary:
     @property
     def complete(self) -> bool:
         """Whether every URL is here, every upload arrived and nothing else went wrong."""
-        unfinished = self.failed or self.pending or self.elsewhere or self.mirror_failed
+        unfinished = self.failed or self.pending or self.mirror_failed
         malformed = self.rejected_lines and not self.skip_malformed
         return self.list_ended and not (unfinished or malformed or self.problems)
 

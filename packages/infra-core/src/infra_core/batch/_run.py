@@ -13,6 +13,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Mapping,
 )
 from contextlib import suppress
 from functools import partial
@@ -124,10 +125,14 @@ class BatchRun:
         # In this process a task is an item: it waits for its turn on the network, and when its
         # bytes are here lets the next have it. Elsewhere it is a shard, two for each worker, so
         # that none waits for the next.
-        elsewhere = services.workers is not None
+        workers = services.workers
+        elsewhere = workers is not None
+        shared = self._claims is not None and not elsewhere
+        # Of a shared table no run takes more than it can begin with.
+        self._group = min(_GROUP, options.concurrency) if shared else _GROUP
         self._slots = asyncio.Semaphore(options.concurrency)
         ahead = min(_AHEAD * options.concurrency, _MOST_AHEAD)
-        width = 2 * options.processes if elsewhere else options.concurrency + ahead
+        width = options.concurrency + ahead if workers is None else workers.width
         self._settled = 0
         self._started = clock.monotonic()
         self._told = 0.0
@@ -237,8 +242,8 @@ class BatchRun:
         try:
             while (chunk := await upcoming) is not None:
                 upcoming = asyncio.ensure_future(anext(chunks, None))
-                for start in range(0, len(chunk), _GROUP):
-                    jobs = await self._begin(chunk[start : start + _GROUP])
+                for start in range(0, len(chunk), self._group):
+                    jobs = await self._begin(chunk[start : start + self._group])
                     if self._services.workers is not None and jobs:
                         yield jobs[0].record.job_id, partial(self._shard, jobs)
                         continue
@@ -342,7 +347,7 @@ class BatchRun:
                 continue
             stored = job.record.payload
             again = None
-            if stored.get("host") in (None, claims.host):  # not another machine's disk
+            if stored.get("place") in (None, claims.place):  # not another machine's disk
                 again = await asyncio.to_thread(claims.reopen, job)
             if again is None:
                 self.summary.elsewhere += 1
@@ -371,10 +376,15 @@ class BatchRun:
 
     def _verified(self, jobs: list[Job]) -> set[str]:
         """Which of these jobs' files are here with the bytes that were verified; in a thread."""
-        kept = [job.record for job in jobs if is_intact(self._services.folder, job.record.payload)]
+        kept = [job.record for job in jobs if self._is_here(job.record.payload)]
         if kept:
             self._book.settle([Ended(record, "job_kept", changed=False) for record in kept])
         return {record.job_id for record in kept}
+
+    def _is_here(self, stored: Mapping[str, Any]) -> bool:
+        if self._options.scratch is not None:  # files are in the container alone
+            return bool(stored.get("mirrored"))
+        return is_intact(self._services.folder, stored)
 
     # -- one job -----------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ._claims import Claims
     from ._download import Downloads
     from ._options import BatchOptions
-    from ._workers import ProcessWorkers
+    from ._shard import Workers
 
 __all__ = [
     "Services",
@@ -65,7 +65,7 @@ class Services:
     index: JobIndex
     summary: Summary
     downloads: "Downloads"
-    workers: "ProcessWorkers | None" = None
+    workers: "Workers | None" = None
     claims: "Claims | None" = None
 
     async def upload(self, path: Path, content_type: str | None) -> None:
@@ -140,7 +140,9 @@ def open_storage(
     return AzureStorageClient.from_settings(settings, storage_mode, base_path=base_path)
 
 
-def open_mirror(options: "BatchOptions", env: Mapping[str, str]) -> "AzureStorageClient | None":
+def open_mirror(
+    options: "BatchOptions", env: Mapping[str, str], *, base_path: Path
+) -> "AzureStorageClient | None":
     """The storage client of a batch; None where nothing is to be mirrored.
 
     The SDKs of Azure are not even imported then.
@@ -150,7 +152,7 @@ def open_mirror(options: "BatchOptions", env: Mapping[str, str]) -> "AzureStorag
     """
     if not options.mirror or not (_storage_variables(env) or options.mode):
         return None
-    storage = open_storage(env, base_path=options.out, mode=options.mode)
+    storage = open_storage(env, base_path=base_path, mode=options.mode)
     return storage if storage.is_configured() else None
 
 
@@ -179,6 +181,7 @@ async def open_services(
     env: Mapping[str, str] | None = None,
     storage: "AzureStorageClient | None" = None,
     store: "JobStore[JobRecord] | None" = None,
+    client: Any = None,
     on_trouble: Callable[[str], None],
     make_downloads: Callable[[Path], "Downloads"],
 ) -> Services:
@@ -190,6 +193,7 @@ async def open_services(
         env: Environment variables; those of the process when None.
         storage: A client of the caller's, which stays open.
         store: A store of the caller's, which stays open.
+        client: Of a Dask cluster.
         on_trouble: Told the first failure of the heartbeat.
         make_downloads: Makes what downloads into the folder.
 
@@ -207,7 +211,7 @@ async def open_services(
     )
     mine = storage is None
     if storage is None:
-        storage = open_mirror(options, variables)
+        storage = open_mirror(options, variables, base_path=options.out)
     elif not storage.is_configured():
         storage = None
     if storage is not None and mine:
@@ -250,11 +254,10 @@ async def open_services(
     stack.push_async_callback(_stop, heartbeat)
     downloads = make_downloads(folder)
     stack.push_async_callback(downloads.close)
-    workers = None
-    if options.processes > 1:
-        from ._workers import ProcessWorkers
-
-        workers = ProcessWorkers(options, folder, variables)
+    workers = _make_workers(options, folder, variables, storage, client)
+    if workers is not None:
+        stack.push_async_callback(workers.close)
+        await workers.open()
     heartbeat.start()
     return Services(
         folder=folder,
@@ -270,6 +273,36 @@ async def open_services(
         workers=workers,
         claims=claims,
     )
+
+
+def _make_workers(
+    options: "BatchOptions",
+    folder: Path,
+    env: Mapping[str, str],
+    storage: "AzureStorageClient | None",
+    client: Any,
+) -> "Workers | None":
+    """What does shards elsewhere; None to download in this process.
+
+    Raises:
+        BatchError: Files would be removed that are mirrored nowhere.
+    """
+    if options.scratch is not None:
+        if storage is None:
+            raise BatchError(
+                "scratch (--scratch) removes files once they are mirrored, and no storage is "
+                "configured: set AZURE_STORAGE_CONTAINER and how to sign in, or leave it out"
+            )
+        folder = options.scratch / options.batch_id
+    if client is not None or options.dask is not None:
+        from ._dask import DaskWorkers
+
+        return DaskWorkers(options, folder.absolute(), env, client or options.dask)
+    if options.processes > 1 or options.scratch is not None:
+        from ._workers import ProcessWorkers
+
+        return ProcessWorkers(options, folder, env)
+    return None
 
 
 def _sweep(assets: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from ._download import Downloads
 from ._errors import one_line
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from ._options import BatchOptions
 
-__all__ = ["Shard", "ShardItem", "ShardResult", "ShardRunner"]
+__all__ = ["Shard", "ShardItem", "ShardResult", "ShardRunner", "Workers"]
 
 
 class ShardItem(NamedTuple):
@@ -48,6 +48,26 @@ class ShardResult:
     retries: Sequence[BatchRetry]
 
 
+class Workers(Protocol):
+    """What does shards elsewhere than in this event loop.
+
+    Attributes:
+        width: Shards to hand out at a time.
+    """
+
+    width: int
+
+    async def open(self) -> None:
+        """Begin."""
+
+    async def run(self, shard: Shard) -> ShardResult:
+        """Have a shard done."""
+        ...
+
+    async def close(self, *, kill: bool = False) -> None:
+        """End; with `kill`, do not wait for the shards that are under way."""
+
+
 class ShardRunner:
     """Does shards in the running event loop, any number at once, within one bound on downloads.
 
@@ -55,6 +75,9 @@ class ShardRunner:
         options: Of the batch.
         folder: The run's folder; files land below it.
         env: Variables that say where files are mirrored.
+
+    Attributes:
+        busy: Shards that it is at.
     """
 
     def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
@@ -65,20 +88,26 @@ class ShardRunner:
         self._stack = AsyncExitStack()
         self._storage: AzureStorageClient | None = None
         self._retries: list[BatchRetry] = []
+        self.busy = 0
         self._downloads = Downloads(options, folder, self._retries.append)
 
     async def open(self) -> None:
         """Open what the environment asks for."""
         from ._services import open_mirror
 
-        self._storage = open_mirror(self._options, self._env)
+        base = self._options.scratch or self._options.out
+        self._storage = open_mirror(self._options, self._env, base_path=base)
         if self._storage is not None:
             self._stack.push_async_callback(self._storage.aclose)
         self._stack.push_async_callback(self._downloads.close)
 
     async def run(self, shard: Shard) -> ShardResult:
         """Download, and mirror, every item of a shard; nothing of an item raises."""
-        outcomes = await asyncio.gather(*(self._one(item) for item in shard.items))
+        self.busy += 1
+        try:
+            outcomes = await asyncio.gather(*(self._one(item) for item in shard.items))
+        finally:
+            self.busy -= 1
         retries, self._retries[:] = list(self._retries), []
         return ShardResult(outcomes, retries)
 
@@ -91,6 +120,8 @@ class ShardRunner:
                 await self._storage.upload_file_async(self._folder / item.path, raise_on_error=True)
             except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
                 return replace(outcome, mirrored=False, mirror_error=one_line(error))
+            if self._options.scratch is not None:
+                (self._folder / item.path).unlink(missing_ok=True)
             return replace(outcome, mirrored=True)
 
     async def close(self) -> None:

@@ -37,8 +37,14 @@ class ProcessWorkers:
 
     def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
         self._settings = (options, folder, dict(env))
-        self._workers = [_Worker(*self._settings) for _ in range(options.processes)]
+        self._workers: list[_Worker] = []
         self._closed = False
+        self.width = 2 * options.processes
+
+    async def open(self) -> None:
+        """Start the processes."""
+        options, *_ = self._settings
+        self._workers = [_Worker(*self._settings) for _ in range(options.processes)]
 
     async def run(self, shard: Shard) -> ShardResult:
         """Have a shard done by the worker that has the fewest.
@@ -67,6 +73,8 @@ class ProcessWorkers:
         Args:
             kill: Do not wait for the shards they are at.
         """
+        if self._closed:
+            return
         self._closed = True
         await asyncio.gather(*(worker.close(kill=kill) for worker in self._workers))
 

@@ -310,7 +310,7 @@ def rows_of(summary: Summary) -> Iterable[tuple[str, str]]:
         rest = "" if summary.list_ended else ", and the list was not read to its end"
         yield "pending", f"{summary.pending}{rest} (run again with --resume)"
     if summary.elsewhere:
-        yield "elsewhere", f"{summary.elsewhere} (taken by another run of this batch)"
+        yield "elsewhere", f"{summary.elsewhere} (done by another run of this batch)"
     if summary.rejected_lines:
         yield "rejected lines", f"{summary.rejected_lines} (--skip-malformed passes them over)"
     yield "downloaded", human_size(summary.bytes_downloaded)

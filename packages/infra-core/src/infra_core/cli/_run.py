@@ -3,6 +3,7 @@
 import argparse
 import csv
 import json
+import os
 import shlex
 import signal
 import sys
@@ -109,6 +110,14 @@ def _add_downloads(group: Any) -> None:
 
     add("--concurrency", count, "N", "downloads at a time (8)", default=8)
     add("--processes", count, "N", "processes that download (1)", default=1)
+    add("--dask", str, "ADDRESS", "Dask scheduler whose workers download: tcp://HOST:8786")
+    add(
+        "--scratch",
+        Path,
+        "DIR",
+        "folder of each worker's own for files, which are mirrored and "
+        "removed; without it OUT is shared",
+    )
     add("--max-per-host", count, "N", "downloads at a time from one host")
     add("--rate-per-host", number, "R", "requests begun a second at one host")
     add("--task-timeout", seconds, "S", "time for one URL, retries included (300)", default=300.0)
@@ -228,6 +237,8 @@ def batch_options(options: argparse.Namespace) -> BatchOptions:
         skip_malformed=options.skip_malformed,
         concurrency=options.concurrency,
         processes=options.processes,
+        dask=options.dask,
+        scratch=options.scratch,
         max_per_host=options.max_per_host,
         rate_per_host=options.rate_per_host,
         task_timeout=options.task_timeout,
@@ -323,7 +334,7 @@ def open_list(options: argparse.Namespace) -> Iterator[Iterator[BatchItem | Reje
     with ExitStack() as stack:
         try:
             if source == "-":
-                stream: IO[bytes] = sys.stdin.buffer
+                stream = standard_input()
             else:
                 stream = stack.enter_context(Path(source).open("rb"))
             entries = read_items(stream, format=kind)
@@ -363,6 +374,18 @@ def say_rejected(entries: list[BatchItem | Rejected]) -> int:
             lines.rejected(entry)
     lines.finish()
     return lines.count
+
+
+def standard_input() -> IO[bytes]:
+    """Standard input under a descriptor of its own.
+
+    A thread may still wait for a line when the process ends, and Python aborts where that thread
+    holds the lock of `sys.stdin`.
+    """
+    try:
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    except (OSError, ValueError, AttributeError):  # replaced by a stream in memory
+        return sys.stdin.buffer
 
 
 def chained(

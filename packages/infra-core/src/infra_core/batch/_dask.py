@@ -1,0 +1,119 @@
+"""Workers of a Dask cluster that do shards; those of one that dies are done again by others."""
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra_core.runtime import DaskTaskRuntime, RuntimeConfig, on_background_close, run_sync
+
+from ._errors import BatchError, one_line
+from ._shard import Shard, ShardResult, ShardRunner
+
+if TYPE_CHECKING:
+    from ._options import BatchOptions
+
+__all__ = ["DaskWorkers"]
+
+_WIDTH = 1_000  # shards at the cluster at most; the run bounds them by the cluster's threads
+_runners: dict[str, ShardRunner] = {}
+
+
+class DaskWorkers:
+    """The workers of a cluster.
+
+    Args:
+        options: Of the batch.
+        folder: The run's folder, as the workers see it.
+        env: Variables that say where files are mirrored.
+        client: A `distributed.Client`, a cluster, or a scheduler's address.
+    """
+
+    def __init__(
+        self, options: "BatchOptions", folder: Path, env: Mapping[str, str], client: Any
+    ) -> None:
+        self._settings = pickle.dumps((options, folder, dict(env)))
+        self._address = client
+        self._client: Any = None
+        self._runtime: DaskTaskRuntime | None = None
+        self.width = 2
+
+    async def open(self) -> None:
+        """Connect, and see how many shards the cluster can do at a time.
+
+        Raises:
+            BatchError: There is no scheduler, or it has no workers.
+        """
+        try:
+            from distributed import Client
+        except ImportError:
+            raise BatchError(
+                'a Dask cluster needs dask.distributed: pip install "infra-core[dask]"'
+            ) from None
+        address = self._address
+        if isinstance(address, Client):
+            address = address.scheduler.address
+        else:
+            address = getattr(address, "scheduler_address", address)
+        try:
+            self._client = await Client(address, asynchronous=True, set_as_default=False)
+            threads = await self._client.nthreads()
+        except (OSError, ValueError, TypeError) as error:
+            raise BatchError(
+                f"no Dask scheduler at {address!r} ({one_line(error)}): start one with "
+                "`dask scheduler`, and workers with `dask worker ADDRESS`"
+            ) from None
+        if not threads:
+            await self._client.close()
+            raise BatchError(
+                f"the Dask scheduler at {address!r} has no workers: start some with `dask worker "
+                f"{address}`"
+            )
+        self.width = 2 * sum(threads.values())
+        self._runtime = DaskTaskRuntime(self._client, config=RuntimeConfig(concurrency=_WIDTH))
+
+    async def run(self, shard: Shard) -> ShardResult:
+        """Have a shard done by a worker.
+
+        Raises:
+            Exception: The scheduler is gone, or workers died over this shard again and again.
+        """
+        assert self._runtime is not None  # noqa: S101 - open() made it
+        do: Any = partial(do_shard, self._settings)
+        async with self._runtime.map(do, [shard]) as results:
+            async for result in results:
+                found: ShardResult = result
+                return found
+        raise BatchError("the cluster returned nothing for a shard")
+
+    async def close(self, *, kill: bool = False) -> None:
+        """End the connection; what is at the workers is cancelled there.
+
+        Args:
+            kill: Taken for the sake of the other kind of workers.
+        """
+        if self._runtime is not None:
+            await self._runtime.aclose()
+        if self._client is not None:
+            await self._client.close()
+        self._runtime = self._client = None
+
+
+def do_shard(settings: bytes, shard: Shard) -> ShardResult:
+    """Do a shard; runs on a worker, whose connections live on in its background loop."""
+    return run_sync(_do(settings, shard), what="a shard", instead="run_batch_async()")
+
+
+async def _do(settings: bytes, shard: Shard) -> ShardResult:
+    key = hashlib.sha256(settings).hexdigest()
+    runner = _runners.get(key)
+    if runner is None:
+        for old in list(_runners):  # of a batch that has ended
+            if not _runners[old].busy:
+                await _runners.pop(old).close()
+        runner = _runners[key] = ShardRunner(*pickle.loads(settings))  # noqa: S301 - from the coordinator
+        on_background_close(runner.close)
+        await runner.open()
+    return await runner.run(shard)

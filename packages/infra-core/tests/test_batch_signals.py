@@ -1,0 +1,112 @@
+"""A run that is told to end, ends in order: from the first line of its list to its last write."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra_core.azure.job_store import JobStatus, SqliteJobStore
+from infra_core.http.testing import FaultyOrigin, slow
+
+COMMAND = [sys.executable, "-m", "infra_core.cli", "run"]
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+
+
+@pytest.fixture
+def origin() -> Iterator[FaultyOrigin]:
+    with FaultyOrigin() as server:
+        yield server
+
+
+def start(out: Path, urls: str, *arguments: str) -> "subprocess.Popen[str]":
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("AZURE_", "APPLICATIONINS"))}
+    return subprocess.Popen(
+        [*COMMAND, urls, "--batch-id", "b", "--out", str(out), "--show-files", *arguments],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=env | {"PYTHONUNBUFFERED": "1"},
+        # a test runner that ignores SIGINT would hand that down
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+
+
+def statuses(out: Path) -> list[JobStatus]:
+    with SqliteJobStore(out / "jobs.sqlite3") as store:
+        return [record.status for record in store.iter_runs("b")]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_while_the_list_is_read_ends_the_run(
+    number: signal.Signals, code: int, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """The list comes from a pipe that stays open: what was read is done, and nothing waits."""
+    origin.add("/a", b"a")
+    with start(tmp_path, "-") as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(origin.url("/a") + "\n")
+        process.stdin.flush()
+        while " ok " not in process.stdout.readline():
+            pass
+        process.send_signal(number)
+        assert process.wait(timeout=30) == code
+        rest = process.stdout.read()
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+    assert number.name in rest
+    assert "succeeded  1" in rest
+    assert statuses(tmp_path) == [JobStatus.COMPLETED]
+    assert (tmp_path / "b" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_second_signal_cuts_off_what_is_in_flight(
+    processes: str, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """No job is left running, and no process behind."""
+    for index in range(6):
+        origin.add(f"/{index}", b"x" * 100_000, always=slow(1_000))
+    origin.add("/quick", b"q")
+    listed = tmp_path / "urls"
+    listed.write_text("\n".join(origin.url(f"/{name}") for name in ["quick", *range(6)]))
+    arguments = ["--concurrency", "2", "--grace", "60", "--processes", processes]
+    with start(tmp_path, str(listed), *arguments) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if processes == "1":
+            while " ok " not in process.stdout.readline():
+                pass
+        else:  # a shard tells its results together
+            while origin.count("/0") == 0:
+                pass
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
+        # signals of one kind that are pending are one: repeated until it is heard
+        while process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(timeout=0.5)
+            except subprocess.TimeoutExpired:
+                continue
+        assert process.returncode == 143
+        assert "Traceback" not in process.stderr.read()
+    assert JobStatus.RUNNING not in statuses(tmp_path)
+
+
+def test_a_deadline_ends_the_run_like_a_signal(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """With what was done recorded, and why in the summary."""
+    origin.add("/a", b"a")
+    with start(tmp_path, "-", "--deadline", "2", "--json") as process:
+        assert process.stdin is not None
+        process.stdin.write(origin.url("/a") + "\n")
+        process.stdin.flush()
+        assert process.wait(timeout=40) == 1
+        assert process.stdout is not None
+        summary = json.loads(process.stdout.read())
+    assert summary["succeeded"] == 1
+    assert summary["list_ended"] is False
+    assert "deadline of 2 s" in summary["problems"][0]
