@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
-from azure.data.tables import EdmType, EntityProperty, TableEntity
+from azure.data.tables import EdmType, EntityProperty, TableClient, TableEntity
 from hypothesis import given, strategies as st
 
 from infra_core.azure.exceptions import (
@@ -47,6 +47,7 @@ from infra_core.azure.job_store._table_rows import (
     write_token,
 )
 
+_KEY = "c2VjcmV0"
 _CONNECTION = "AccountName=acc;AccountKey=c2VjcmV0;EndpointSuffix=example.net"
 
 
@@ -131,6 +132,61 @@ class TestConfig:
         with store, pytest.raises(AzureTableError, match="cannot be read") as caught:
             store.fetch("b", "j")
         assert "c2VjcmV0" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("connection", "endpoint"),
+        [
+            (f"AccountName=acc;;AccountKey={_KEY}", "https://acc.table.core.windows.net"),
+            (f" 'AccountName=acc;AccountKey={_KEY};EndpointSuffix=core.usgovcloudapi.net' ",
+             "https://acc.table.core.usgovcloudapi.net"),
+            (f"AccountKey={_KEY};BlobEndpoint=https://acc.blob.core.chinacloudapi.cn/;AccountName=a",
+             "https://acc.table.core.chinacloudapi.cn"),
+            ("UseDevelopmentStorage=true;", "http://127.0.0.1:10002/devstoreaccount1"),
+            ("UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://azurite",
+             "http://azurite:10002/devstoreaccount1"),
+            ("TableEndpoint=https://h.example;SharedAccessSignature=?sv=1&sig=x",
+             "https://h.example"),
+        ],
+    )  # fmt: skip
+    def test_connection_strings_are_read_as_for_blobs(self, connection: str, endpoint: str) -> None:
+        """Emulator, suffix, quotes, empty parts, sovereign clouds; the SDK takes the result."""
+        config = TableConfig(connection, "jobs")
+        parts, plain = config.connection(), config.plain_connection()
+        assert parts is not None
+        assert plain is not None
+        assert parts.table_endpoint == endpoint
+        with TableClient.from_connection_string(plain, "jobs") as client:
+            assert client.url.partition("?")[0] == endpoint
+
+    @pytest.mark.parametrize(
+        ("connection", "told"),
+        [
+            (f"AccountName=acc;AccountKey={_KEY};BlobEndpoint=http://127.0.0.1:10000/acc",
+             "holds neither AccountName nor TableEndpoint.*BlobEndpoint is that of another"),
+            ("UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://h:1", "names a port"),
+            ("AccountName=acc;AccountKey=§", "AccountKey in AZURE_JOB_CONNECTION is not base64"),
+        ],
+    )  # fmt: skip
+    def test_what_cannot_be_read_names_the_variable(self, connection: str, told: str) -> None:
+        """And never a key."""
+        env = {"AZURE_JOB_TABLE": "jobs", "AZURE_JOB_CONNECTION": connection}
+        config = TableConfig.from_env(env=env)
+        with pytest.raises(AzureTableError, match=told) as caught:
+            config.connection()
+        assert "AZURE_JOB_CONNECTION" in str(caught.value)
+        assert _KEY not in str(caught.value)
+
+    def test_an_account_of_a_sovereign_cloud_is_named_once(self) -> None:
+        """The blob endpoint tells the cloud of the table as well."""
+        env = {
+            "AZURE_JOB_TABLE": "jobs",
+            "AZURE_STORAGE_ACCOUNT": "acc",
+            "AZURE_STORAGE_BLOB_ENDPOINT": "https://acc.blob.core.chinacloudapi.cn",
+        }
+        config = TableConfig.from_env(env=env)
+        assert config.resolved_table_endpoint == "https://acc.table.core.chinacloudapi.cn"
+        env["AZURE_STORAGE_TABLE_ENDPOINT"] = "https://own.example"
+        assert TableConfig.from_env(env=env).resolved_table_endpoint == "https://own.example"
 
 
 class TestOpen:

@@ -170,9 +170,22 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"connection_string": "UseDevelopmentStorage=false"}, "can only be true"),
     ({"connection_string": f"UseDevelopmentStorage=true;AccountKey={KEY}"}, "contradicts"),
     ({"connection_string": f"{CONNECTION};BlobEndpoint=ftp://x"}, "BlobEndpoint in connection"),
-    ({"connection_string": CONNECTION, "account_name": "other"}, "account_name='other' contrad"),
-    ({"connection_string": CONNECTION, "blob_endpoint": "https://x.y"}, "blob_endpoint contradic"),
-    ({"connection_string": CONNECTION, "sas_token": "sig=1"}, "unset one of them"),
+    ({"connection_string": CONNECTION, "blob_endpoint": "ftp://x.y"}, "blob_endpoint .*no http"),
+    (
+        {"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix=a..b"},
+        "EndpointSuffix in connection_string",
+    ),
+    (
+        {
+            "connection_string": "UseDevelopmentStorage=true;"
+            "DevelopmentStorageProxyUri=http://127.0.0.1:10100"
+        },
+        "DevelopmentStorageProxyUri in connection_string .* names a port",
+    ),
+    (
+        {"connection_string": f"AccountName=acc;AccountKey={KEY};TableEndpoint=https://h.example"},
+        "neither AccountName nor BlobEndpoint.*that of another service",
+    ),
     ({"account_name": "evil.example/#"}, "no account name"),
     ({"account_name": "acc", "sas_token": "sv=1"}, "no signature"),
     ({"account_name": "acc", "blob_endpoint": "http://1.2.3.4/acc"}, "not https"),
@@ -223,6 +236,13 @@ ENDPOINTS = [
     (f"AccountName=a;AccountKey={KEY};BlobEndpoint=http://127.0.0.1:1/a/", "http://127.0.0.1:1/a"),
     ("BlobEndpoint=https://h.example;SharedAccessSignature=?sig=1", "https://h.example"),
     ("UseDevelopmentStorage=true", "http://127.0.0.1:10000/devstoreaccount1"),
+    (f'"AccountName=acc;AccountKey={KEY};EndpointSuffix=core.usgovcloudapi.net"',
+     "https://acc.blob.core.usgovcloudapi.net"),
+    (f" AccountName = 'acc' ;; AccountKey={KEY} ; ", "https://acc.blob.core.windows.net"),
+    (f"AccountName=acc;AccountKey={KEY};EndpointSuffix=.core.chinacloudapi.cn",
+     "https://acc.blob.core.chinacloudapi.cn"),
+    (f"AccountName=acc;AccountKey={KEY};TableEndpoint=https://acc.table.core.chinacloudapi.cn",
+     "https://acc.blob.core.chinacloudapi.cn"),
     ("UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://azurite",
      "http://azurite:10000/devstoreaccount1"),
 ]  # fmt: skip
@@ -233,6 +253,28 @@ def test_blob_urls_respect_the_connection_string(connection: str, endpoint: str)
     """BlobEndpoint, EndpointSuffix and UseDevelopmentStorage decide, path-style included."""
     client = AzureStorageClient.from_settings(AzureStorageSettings("box", connection), "strict")
     assert client.blob_url_for_name("a b") == f"{endpoint}/box/a%20b"
+
+
+def test_the_connection_string_wins_and_what_is_ignored_is_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As in 0.7: other variables may be there for other tools; an endpoint is that of URLs."""
+    settings = AzureStorageSettings(
+        "box", CONNECTION, "other", "https://cdn.example/", sas_token="sig=SECRET"
+    )
+    with AzureStorageClient.from_settings(settings, "strict") as client:
+        assert client.blob_url_for_name("a") == "https://cdn.example/box/a"
+        assert client.config is not None
+        assert client.config.endpoint == "https://acc.blob.core.windows.net"
+    assert "account_name is ignored beside connection_string" in caplog.text
+    assert "sas_token is ignored beside connection_string" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+def test_nothing_about_the_transfer_can_be_wrong_in_dev_skip() -> None:
+    """Nothing travels."""
+    env = {"AZURE_STORAGE_MODE": "dev-skip", "AZURE_STORAGE_TIMEOUT": "abc"}
+    assert AzureStorageSettings.from_env(env=env)[1] == "dev-skip"
 
 
 def test_account_uses_the_default_credential_over_https() -> None:

@@ -238,7 +238,6 @@ async def test_the_asynchronous_client_of_the_sdk_does_the_same() -> None:
     [
         ("InvalidAuthenticationInfo", "does not accept the token"),
         ("AuthorizationPermissionMismatch", "role"),
-        ("AuthorizationFailure", "network rules"),
         ("KeyBasedAuthenticationNotPermitted", "no shared keys"),
     ],
 )

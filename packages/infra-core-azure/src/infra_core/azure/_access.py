@@ -16,8 +16,6 @@ _REMEDIES = {
     "AuthorizationPermissionMismatch": "give this identity the role Storage Blob Data Contributor "
     "(blobs) or Storage Table Data Contributor (tables), or the SAS token the permission; a new "
     "role takes some minutes",
-    "AuthorizationFailure": "check the network rules of the account (firewall, private endpoint), "
-    "and the role of this identity or the permissions of the SAS token",
     "AuthorizationSourceIPMismatch": "the SAS token is for other IP addresses: use one for this",
     "AuthorizationProtocolMismatch": "the SAS token is for https:// only: use an https endpoint",
     "AuthorizationServiceMismatch": "the SAS token is for another service: make one for this (ss=)",

@@ -163,31 +163,16 @@ STORAGE_VARIABLES = ("CONTAINER", "CONNECTION_STRING", "ACCOUNT", "MODE")
 
 def look_at_jobs(env: Mapping[str, str], prefix: str | None) -> Check:
     """The table that jobs are tracked in."""
-    from infra_core.azure.job_store import TableConfig
+    from infra_core.azure.job_store import AzureTableJobStore
 
     if not env.get("AZURE_JOB_TABLE", "").strip():
         remedy = "set AZURE_JOB_TABLE (and AZURE_JOB_CONNECTION) to keep them in Table Storage"
         return Check("jobs", "off", "kept in SQLite beside the files", remedy)
-    config = TableConfig.from_env(env=env)
-    from azure.data.tables import TableServiceClient
-
-    if config.connection_string:
-        try:
-            service = TableServiceClient.from_connection_string(config.connection_string)
-        except ValueError as error:
-            remedy = "copy AZURE_JOB_CONNECTION (or AZURE_STORAGE_CONNECTION_STRING) again"
-            return Check("jobs", "problem", one_line(error), remedy)
-    else:
-        from azure.identity import DefaultAzureCredential
-
-        service = TableServiceClient(
-            endpoint=config.resolved_table_endpoint or "", credential=DefaultAzureCredential()
-        )
-    with service:
-        tables = service.query_tables(f"TableName eq '{config.table_name}'")
-        exists = any(table.name == config.table_name for table in tables)
+    with AzureTableJobStore(env=env) as store:
+        exists = store.table_exists()
+        name = store.config.table_name
     state = "answers" if exists else "is not there yet; it is made on first use"
-    return Check("jobs", "ok", f"table {config.table_name!r} {state}")
+    return Check("jobs", "ok", f"table {name!r} {state}")
 
 
 def look_at_functions(env: Mapping[str, str], prefix: str | None) -> Check:

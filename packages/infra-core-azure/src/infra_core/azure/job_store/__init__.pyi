@@ -7,7 +7,12 @@ from ..exceptions import (
 )
 from ._config import TableConfig as TableConfig
 from ._open import open_job_store as open_job_store
-from ._protocol import AsyncJobStore as AsyncJobStore, JobStore as JobStore
+from ._protocol import (
+    AsyncJobStore as AsyncJobStore,
+    AzureTableRecordProtocol as AzureTableRecordProtocol,
+    JobStore as JobStore,
+    RecordT as RecordT,
+)
 from ._records import JobRecord as JobRecord, JobStatus as JobStatus
 from ._sqlite import SqliteJobStore as SqliteJobStore
 from ._table import AzureTableJobStore as AzureTableJobStore

@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import secrets
 import typing
+import weakref
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from enum import Enum
@@ -15,7 +16,7 @@ from infra_core.runtime import redact_secrets
 from .._checks import a_kind
 from ..exceptions import AzureTableError, JobRecordError
 from ._codec import DataclassCodec
-from ._entity import pack, to_utc, unpack
+from ._entity import MAX_PROPERTIES, RESERVED, SYSTEM, nearest_utc, pack, unpack
 from ._keys import escape_key, unescape_key
 from ._rows import Query, Row
 
@@ -23,6 +24,8 @@ __all__ = [
     "RecordBinding",
     "StoredEntity",
     "moment_of",
+    "newest_first",
+    "same_content",
     "same_write",
     "status_of",
     "updated_at",
@@ -31,8 +34,32 @@ __all__ = [
 RecordT = TypeVar("RecordT")
 
 _WRITE = "infra_core_write"
-_VERSION = "_infra_core_etag"
+_OLD_VERSION = "_infra_core_etag"  # a property that version 1.0.0 wrote for some records
 _OLDEST = datetime.min.replace(tzinfo=timezone.utc)
+
+
+class _Versions:
+    """The versions of records that have no field for it, kept beside them.
+
+    An attribute on the record would show up in `vars(record)`, which many a `to_entity` returns.
+    A record that cannot be referenced weakly (slots, a tuple) has none: `update` asks for
+    `expected` then.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Any], str | None]] = {}
+
+    def put(self, record: object, etag: str | None) -> None:
+        known, key = self._known, id(record)
+        with contextlib.suppress(TypeError):
+            known[key] = weakref.ref(record, lambda _: known.pop(key, None)), etag
+
+    def get(self, record: object) -> str | None:
+        held, etag = self._known.get(id(record), (None, None))
+        return etag if held is not None and held() is record else None
+
+
+_versions = _Versions()
 
 
 class StoredEntity(dict[str, Any]):
@@ -80,8 +107,14 @@ class RecordBinding(Generic[RecordT]):
         self._remote_status = _stored_as_text(hints.get("status"))
         self._remote_time = hints.get("updated_at") is datetime
 
-    def to_row(self, record: RecordT) -> Row:
-        """Return the row of a record, limits checked, with a token of this one write."""
+    def to_row(self, record: RecordT, *, new: bool = False) -> Row:
+        """Return the row of a record, limits checked.
+
+        Args:
+            record: The record.
+            new: It is to be created: its row holds a token of this one write. When the answer is
+                lost, the token tells our own row from one that somebody else made.
+        """
         self.check(record)
         if self._codec is None:
             made = cast("Any", record).to_entity()
@@ -91,6 +124,14 @@ class RecordBinding(Generic[RecordT]):
                     "of properties"
                 )
             entity = dict(made)
+            entity.pop(_OLD_VERSION, None)
+            reserved = [n for n in entity if isinstance(n, str) and n.startswith(RESERVED)]
+            if reserved:
+                raise JobRecordError(
+                    f"property {reserved[0]!r} of {type(record).__name__} has a name that is "
+                    f"reserved for this library ({RESERVED}...); rename it",
+                    field=reserved[0],
+                )
             batch_id, job_id = (
                 entity.pop(key, None) or getattr(record, name, None)
                 for key, name in (("PartitionKey", "batch_id"), ("RowKey", "job_id"))
@@ -100,10 +141,12 @@ class RecordBinding(Generic[RecordT]):
             batch_id, job_id = cast("Any", record).batch_id, cast("Any", record).job_id
         partition = escape_key(cast("str", batch_id), field="batch_id")
         key = escape_key(cast("str", job_id), field="job_id")
-        # A write whose answer was lost is sent again by the SDK and then refused; the token tells
-        # our own earlier write from somebody else's.
-        entity[_WRITE] = secrets.token_hex(8)
-        return Row(partition, key, pack(entity, key_chars=len(partition) + len(key)))
+        for name in SYSTEM & entity.keys():  # fields whose names the table keeps for itself
+            entity[RESERVED + name] = entity.pop(name)
+        packed = pack(entity, key_chars=len(partition) + len(key))
+        if new and len(packed) < MAX_PROPERTIES:
+            packed[_WRITE] = secrets.token_hex(8)
+        return Row(partition, key, packed)
 
     def from_row(self, row: Row) -> RecordT:
         """Return the record of a row, with its version."""
@@ -111,6 +154,10 @@ class RecordBinding(Generic[RecordT]):
         try:
             properties = unpack(row.properties)
             properties.pop(_WRITE, None)
+            properties.pop(_OLD_VERSION, None)
+            for name in SYSTEM:
+                if RESERVED + name in properties:
+                    properties[name] = properties.pop(RESERVED + name)
             decoded = self._codec and self._codec.decode(batch_id, job_id, properties)
         except JobRecordError as error:
             raise JobRecordError(
@@ -144,7 +191,7 @@ class RecordBinding(Generic[RecordT]):
     def version(self, record: RecordT) -> str | None:
         """Return the version that a record was read or written as, `None` when unknown."""
         self.check(record)
-        return getattr(record, "etag" if self._has_etag else _VERSION, None)
+        return getattr(record, "etag", None) if self._has_etag else _versions.get(record)
 
     def stamp(self, record: RecordT, etag: str | None) -> RecordT:
         """Return the record with its version; the same object unless it is frozen."""
@@ -153,8 +200,7 @@ class RecordBinding(Generic[RecordT]):
                 return cast("RecordT", dataclasses.replace(cast("Any", record), etag=etag))
             cast("Any", record).etag = etag
         else:
-            with contextlib.suppress(AttributeError):  # slots: update() will ask for `expected`
-                object.__setattr__(record, _VERSION, etag)
+            _versions.put(record, etag)
         return record
 
     def evolve(self, record: RecordT, **changes: Any) -> RecordT:
@@ -226,11 +272,11 @@ def status_of(record: Any) -> str | None:
 def moment_of(value: Any) -> datetime | None:
     """Return a time that is kept as datetime or as ISO 8601 text."""
     if isinstance(value, datetime):
-        return to_utc(value)
+        return nearest_utc(value)
     if isinstance(value, str) and value:
         text = value[:-1] + "+00:00" if value.endswith(("Z", "z")) else value
         try:
-            return to_utc(datetime.fromisoformat(text))
+            return nearest_utc(datetime.fromisoformat(text))
         except ValueError:
             return None
     return None
@@ -241,6 +287,23 @@ def updated_at(record: Any) -> datetime:
     return moment_of(getattr(record, "updated_at", None)) or _OLDEST
 
 
+def newest_first(records: list[RecordT]) -> list[RecordT]:
+    """Sort records by when they were updated; as texts, like 0.7, where one is no time."""
+    texts = [value for r in records if isinstance(value := getattr(r, "updated_at", None), str)]
+    if any(text and moment_of(text) is None for text in texts):
+        return sorted(records, key=lambda r: str(getattr(r, "updated_at", "")), reverse=True)
+    return sorted(records, key=updated_at, reverse=True)
+
+
 def same_write(row: Row, stored: Row) -> bool:
-    """Whether what is stored is this very write."""
-    return row.properties.get(_WRITE) == stored.properties.get(_WRITE)
+    """Whether what is stored is this very creation."""
+    return _WRITE in row.properties and row.properties[_WRITE] == stored.properties.get(_WRITE)
+
+
+def same_content(row: Row, stored: Row) -> bool:
+    """Whether what is stored is what a row holds."""
+    return _plain(row) == _plain(stored)
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    return {name: getattr(value, "value", value) for name, value in row.properties.items()}

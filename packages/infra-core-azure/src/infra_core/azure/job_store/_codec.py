@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from ..exceptions import JobRecordError
+from ._entity import RESERVED
 from ._types import Converter, converter_for
 
 __all__ = ["DataclassCodec"]
@@ -49,6 +50,13 @@ class DataclassCodec(Generic[RecordT]):
                     f"{record_type.__name__} has no field {key!r}: batch_id and job_id identify a "
                     "record; add it",
                     field=key,
+                )
+        for name in fields:
+            if name.startswith(RESERVED):
+                raise JobRecordError(
+                    f"{record_type.__name__}.{name} has a name that is reserved for this library "
+                    f"({RESERVED}...); rename the field",
+                    field=name,
                 )
         self._fields: dict[str, tuple[dataclasses.Field[Any], Converter]] = {
             name: (field, converter_for(hints[name], where=f"{record_type.__name__}.{name}"))

@@ -9,7 +9,12 @@ from urllib.parse import urlsplit
 
 from infra_core.runtime import sanitize_url
 
-from ..exceptions import AzureTableError
+from ..exceptions import AzureTableError, ConfigurationError
+from ..storage._connection_string import (
+    ConnectionParts,
+    parse_connection_string,
+    sibling_endpoint,
+)
 
 __all__ = ["TableConfig"]
 
@@ -18,6 +23,7 @@ TABLE_VAR: Final = "AZURE_JOB_TABLE"
 FALLBACK_VAR: Final = "AZURE_STORAGE_CONNECTION_STRING"
 ACCOUNT_VAR: Final = "AZURE_STORAGE_ACCOUNT"
 ENDPOINT_VAR: Final = "AZURE_STORAGE_TABLE_ENDPOINT"
+BLOB_ENDPOINT_VAR: Final = "AZURE_STORAGE_BLOB_ENDPOINT"
 
 # Azure, "Understanding the Table service data model": table names.
 _ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}(-secondary)?\Z")
@@ -115,6 +121,9 @@ class TableConfig:
                 f"{fallback_connection_var}) to a connection string, or {ACCOUNT_VAR} (or "
                 f"{ENDPOINT_VAR}) to use DefaultAzureCredential"
             )
+        if connection is None and endpoint is None:
+            # A sovereign cloud or a private host is named once, for blobs: tables are beside them.
+            endpoint = sibling_endpoint(read(BLOB_ENDPOINT_VAR) or "", "table") or None
         used = connection_var if read(connection_var) else fallback_connection_var
         _check(
             (table_var, table_name),
@@ -122,7 +131,42 @@ class TableConfig:
             (ACCOUNT_VAR, account),
             (ENDPOINT_VAR, endpoint),
         )
-        return cls(connection, table_name, account_name=account, table_endpoint=endpoint)
+        config = cls(connection, table_name, account_name=account, table_endpoint=endpoint)
+        object.__setattr__(config, "_connection_name", used)
+        return config
+
+    def connection(self) -> ConnectionParts | None:
+        """Read the connection string; `None` where there is none.
+
+        Raises:
+            AzureTableError: It is malformed; names the variable and the part, never the secret.
+        """
+        if not self.connection_string:
+            return None
+        name = self.__dict__.get("_connection_name", "the connection string")
+        try:
+            return parse_connection_string(self.connection_string, name, service="table")
+        except ConfigurationError as error:
+            raise AzureTableError(
+                f"the connection string of the job table {self.table_name!r} cannot be read: "
+                f"{error}"
+            ) from None
+
+    def plain_connection(self) -> str | None:
+        """Return the connection string as the SDK reads it, which is narrower than we do.
+
+        Raises:
+            AzureTableError: See `connection`.
+        """
+        parts = self.connection()
+        if parts is None:
+            return None
+        credential = (
+            f"SharedAccessSignature={parts.sas_token}"
+            if parts.sas_token
+            else f"AccountName={parts.account_name};AccountKey={parts.account_key}"
+        )
+        return f"TableEndpoint={parts.table_endpoint};{credential}"
 
 
 _Setting = tuple[str, str | None]  # where it comes from, and its value

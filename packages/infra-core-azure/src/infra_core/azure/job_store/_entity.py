@@ -15,7 +15,18 @@ from typing import Any, TypeGuard
 from .._checks import a_kind
 from ..exceptions import JobRecordError
 
-__all__ = ["MAX_ENTITY_BYTES", "MAX_PROPERTIES", "Int64", "pack", "to_utc", "unpack"]
+__all__ = [
+    "FIRST_DATE",
+    "MAX_ENTITY_BYTES",
+    "MAX_PROPERTIES",
+    "RESERVED",
+    "SYSTEM",
+    "Int64",
+    "nearest_utc",
+    "pack",
+    "to_utc",
+    "unpack",
+]
 
 MAX_ENTITY_BYTES = 1024 * 1024
 MAX_PROPERTIES = 252
@@ -24,9 +35,14 @@ _CHUNK_UNITS = 32_000  # UTF-16 units; 64 KiB hold 32,768 of them
 _CHUNK_BYTES = 65_536
 _PART, _PARTS, _JSON = "__part_", "__parts", "__json"
 _PART_NAME = re.compile(rf"(.+){_PART}\d+\Z")
+_FIRST = datetime.min.replace(tzinfo=timezone.utc)
+_LAST = datetime.max.replace(tzinfo=timezone.utc)
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_FIRST_DATE = datetime(1601, 1, 1, tzinfo=timezone.utc)
-_SYSTEM = frozenset({"PartitionKey", "RowKey", "Timestamp"})
+FIRST_DATE = datetime(1601, 1, 1, tzinfo=timezone.utc)
+SYSTEM = frozenset({"PartitionKey", "RowKey", "Timestamp"})
+"""Properties that the Table service keeps for itself."""
+RESERVED = "infra_core_"
+"""How names of properties begin that are not fields of a record."""
 
 
 class Int64(int):
@@ -40,11 +56,30 @@ class Int64(int):
         return int(self)
 
 
-def to_utc(value: datetime) -> datetime:
-    """Return a datetime as aware UTC; one without a timezone is taken for UTC."""
+def to_utc(value: datetime, field: str = "the value") -> datetime:
+    """Return a datetime as aware UTC; one without a timezone is taken for UTC.
+
+    Raises:
+        JobRecordError: In UTC it lies before the year 1 or after 9999.
+    """
     if value.tzinfo is None:
         return value.replace(tzinfo=timezone.utc)
-    return value.astimezone(timezone.utc)
+    try:
+        return value.astimezone(timezone.utc)
+    except OverflowError:
+        raise JobRecordError(
+            f"field {field!r} is {value.isoformat()}, which in UTC lies outside of the years 1 to "
+            "9999; use a time without offset at the ends, such as datetime.max",
+            field=field,
+        ) from None
+
+
+def nearest_utc(value: datetime) -> datetime:
+    """Return a datetime as aware UTC, the first or last moment where UTC has none for it."""
+    try:
+        return to_utc(value)
+    except JobRecordError:
+        return _LAST if value.year > 5000 else _FIRST
 
 
 def pack(properties: Mapping[str, Any], *, key_chars: int = 0) -> dict[str, Any]:
@@ -63,7 +98,7 @@ def pack(properties: Mapping[str, Any], *, key_chars: int = 0) -> dict[str, Any]
     packed: dict[str, Any] = {}
     sizes: dict[str, int] = {}
     for name, value in properties.items():
-        if value is None or name in _SYSTEM or "odata." in name:
+        if value is None or name in SYSTEM or "odata." in name:
             continue
         _check_name(name)
         before = len(packed)
@@ -179,8 +214,8 @@ def _scalar(name: str, value: Any) -> Any:
             )
         return value if -(2**31) <= value < 2**31 else Int64(value)
     if isinstance(value, datetime):
-        moment = to_utc(value)
-        if moment < _FIRST_DATE:
+        moment = to_utc(value, name)
+        if moment < FIRST_DATE:
             raise JobRecordError(
                 f"field {name!r} is {value.isoformat()}: a table holds dates from the year 1601 "
                 "on; keep it as text",

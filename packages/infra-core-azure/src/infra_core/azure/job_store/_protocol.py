@@ -1,20 +1,35 @@
 """The interface of every job store."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from ._records import JobStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["AsyncJobStore", "JobStore", "StatusFilter"]
+__all__ = ["AsyncJobStore", "AzureTableRecordProtocol", "JobStore", "RecordT", "StatusFilter"]
 
 RecordT = TypeVar("RecordT")
 
 StatusFilter = JobStatus | str | Iterable[JobStatus | str] | None
+
+
+class AzureTableRecordProtocol(Protocol):
+    """A record that turns itself into properties and back; a dataclass needs neither method."""
+
+    batch_id: str
+    job_id: str
+    updated_at: str | None
+
+    def to_entity(self) -> Mapping[str, Any]:
+        """Return the properties, keys included (`PartitionKey`, `RowKey`)."""
+
+    @classmethod
+    def from_entity(cls, entity: Mapping[str, Any]) -> Any:
+        """Make a record of what `to_entity` has returned."""
 
 
 @runtime_checkable

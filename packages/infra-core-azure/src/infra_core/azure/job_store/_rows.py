@@ -60,7 +60,16 @@ class RowUnknownError(Exception):
 
 
 class RowChangedError(Exception):
-    """A conditional write met another version, or no row at all."""
+    """A conditional write met another version, or no row at all.
+
+    Attributes:
+        resent: Whether it may have been sent more than once, so that what it met may be its own
+            doing.
+    """
+
+    def __init__(self, *, resent: bool = True) -> None:
+        super().__init__()
+        self.resent = resent
 
 
 class Backend(Protocol):

@@ -164,7 +164,7 @@ class _JobFile:
                 (*values[2:], row.partition, row.key, etag),
             )
             if changed.rowcount != 1:
-                raise RowChangedError
+                raise RowChangedError(resent=False)
             return str(values[2])
 
     def get(self, partition: str, key: str) -> Row | None:
@@ -182,7 +182,7 @@ class _JobFile:
                 (partition, key, etag),
             )
             if etag is not None and gone.rowcount != 1:
-                raise RowChangedError
+                raise RowChangedError(resent=False)
             return gone.rowcount == 1
 
     def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:

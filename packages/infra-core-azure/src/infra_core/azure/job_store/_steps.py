@@ -14,8 +14,8 @@ from infra_core.runtime import add_note, clock
 
 from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError
-from ._binding import RecordBinding, same_write, status_of, updated_at
-from ._entity import to_utc
+from ._binding import RecordBinding, newest_first, same_content, same_write, status_of
+from ._entity import nearest_utc
 from ._keys import escape_key, unescape_key
 from ._records import JobStatus, utc_now
 from ._rows import Backend, Query, Row, RowChangedError, RowExistsError, RowUnknownError
@@ -124,7 +124,7 @@ class JobSteps(Generic[RecordT]):
 
     def create(self, record: RecordT) -> Steps[RecordT]:
         """Store a new record."""
-        row = self.binding.to_row(record)
+        row = self.binding.to_row(record, new=True)
         try:
             etag = yield Call("insert", (row,))
         except RowExistsError:
@@ -180,9 +180,9 @@ class JobSteps(Generic[RecordT]):
             )
         try:
             etag = yield Call("replace", (row, etag))
-        except RowChangedError:
+        except RowChangedError as error:
             stored = yield Call("get", (row.partition, row.key))
-            if stored is None or not same_write(row, stored):
+            if stored is None or not (error.resent and same_content(row, stored)):
                 theirs = None if stored is None else self.binding.from_row(stored)
                 happened = "was deleted" if stored is None else "was changed by somebody else"
                 raise JobConflictError(
@@ -243,8 +243,7 @@ class JobSteps(Generic[RecordT]):
             # A page may be short or empty and still be followed by others.
             if token is None or len(records) >= limit:
                 break
-        records.sort(key=updated_at, reverse=True)
-        return records, token
+        return newest_first(records), token
 
     def query(
         self,
@@ -259,8 +258,8 @@ class JobSteps(Generic[RecordT]):
         return Query(
             partition=None if batch_id is None else escape_key(batch_id, field="batch_id"),
             statuses=wanted,
-            since=None if since is None else to_utc(since),
-            until=None if until is None else to_utc(until),
+            since=None if since is None else nearest_utc(since),
+            until=None if until is None else nearest_utc(until),
         )
 
     def _statuses(self, status: Status | Iterable[Status] | None) -> tuple[str, ...]:
@@ -400,7 +399,7 @@ def _check_times(since: datetime | None, until: datetime | None) -> None:
                 f"{name}={value!r:.80} is no datetime: pass one, best with a timezone (without, "
                 "it is taken for UTC)"
             )
-    if since is not None and until is not None and to_utc(since) > to_utc(until):
+    if since is not None and until is not None and nearest_utc(since) > nearest_utc(until):
         raise ValueError(
             f"since={since.isoformat()} lies after until={until.isoformat()}, so that nothing "
             "can match: swap them"

@@ -20,7 +20,15 @@ from ._steps import JobSteps
 from ._sync import SyncJobStore
 from ._table_clients import acquire_client
 from ._table_errors import is_table_missing, table_error
-from ._table_rows import entity_of, etag_of, odata_filter, read_token, row_of, write_token
+from ._table_rows import (
+    attempts_of,
+    entity_of,
+    etag_of,
+    odata_filter,
+    read_token,
+    row_of,
+    write_token,
+)
 
 __all__ = ["AzureTableJobStore"]
 
@@ -105,6 +113,15 @@ class AzureTableJobStore(SyncJobStore[RecordT]):
         """The SDK's client of the table, for what this store does not do."""
         return self._table.client()
 
+    def table_exists(self) -> bool:
+        """Whether the table is there; unlike every other operation it does not make it.
+
+        Raises:
+            TableRequestError: The service refused.
+            TableConnectionError: It could not be reached.
+        """
+        return self._table.exists()
+
     def close(self) -> None:
         """Give the shared client back. The store may be used again; it leases it anew."""
         self._table.close()
@@ -125,6 +142,17 @@ class _TableRows:
         if self._release is None:
             self._shared, self._release = acquire_client(self._config)
         return self._shared.table()
+
+    def exists(self) -> bool:
+        if self._release is None:
+            self._shared, self._release = acquire_client(self._config)
+        try:
+            return self._shared.exists()
+        except Exception as error:
+            told = self.explain(error, "looking for the table")
+            if told is error:
+                raise
+            raise told from error
 
     def close(self) -> None:
         release, self._release = self._release, None
@@ -151,17 +179,19 @@ class _TableRows:
         return [etag_of(metadata) for metadata in done]
 
     def replace(self, row: Row, etag: str) -> str:
+        sent: list[int] = []
         try:
             metadata = self.client().update_entity(
                 entity_of(row),
                 mode=UpdateMode.REPLACE,
                 etag=etag,
                 match_condition=MatchConditions.IfNotModified,
+                raw_response_hook=lambda response: sent.append(attempts_of(response)),
             )
         except (ResourceModifiedError, ResourceNotFoundError) as error:
             if is_table_missing(error):
                 raise
-            raise RowChangedError from error
+            raise RowChangedError(resent=sent[-1:] > [1]) from error
         return etag_of(metadata)
 
     def get(self, partition: str, key: str) -> Row | None:

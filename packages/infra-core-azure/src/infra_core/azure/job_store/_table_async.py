@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
@@ -15,6 +15,7 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
+from azure.core.pipeline.transport import AioHttpTransport
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 from infra_core.runtime import LoopLocal
@@ -26,7 +27,15 @@ from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError,
 from ._steps import JobSteps, Steps, drive_async
 from ._table_clients import malformed, table_client_options, tolerate_refusal
 from ._table_errors import is_table_missing, table_error
-from ._table_rows import entity_of, etag_of, odata_filter, read_token, row_of, write_token
+from ._table_rows import (
+    attempts_of,
+    entity_of,
+    etag_of,
+    odata_filter,
+    read_token,
+    row_of,
+    write_token,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -192,6 +201,19 @@ class AsyncAzureTableJobStore(Generic[RecordT]):
         return await drive_async(self._clients.get(), steps)
 
 
+class _SendingOnce(AioHttpTransport):  # type: ignore[misc] # lazily exported, so untyped
+    """The SDK's transport, without a second layer of retries below the SDK's.
+
+    aiohttp repeats a PUT whose connection was dropped, unseen: a conditional write would meet its
+    own doing and nobody could tell.
+    """
+
+    async def open(self) -> None:
+        await super().open()
+        if hasattr(self.session, "_retry_connection"):  # aiohttp's own test client has it
+            cast("Any", self.session)._retry_connection = False
+
+
 class _AsyncTableRows:
     """The backend: primitives on rows, by the SDK's asynchronous client of one event loop."""
 
@@ -199,10 +221,12 @@ class _AsyncTableRows:
         self._config = config
         self._credential: Any = None
         self._ready = False
+        connection = config.plain_connection()
+        options = {**options, "transport": _SendingOnce(**options)}
         try:
-            if config.connection_string:
+            if connection is not None:
                 self._table = TableClient.from_connection_string(
-                    config.connection_string, config.table_name, **options
+                    connection, config.table_name, **options
                 )
             else:
                 from azure.identity.aio import DefaultAzureCredential
@@ -258,18 +282,19 @@ class _AsyncTableRows:
         return [etag_of(metadata) for metadata in done]
 
     async def replace(self, row: Row, etag: str) -> str:
-        client = await self.client()
+        client, sent = await self.client(), list[int]()
         try:
             metadata = await client.update_entity(
                 entity_of(row),
                 mode=UpdateMode.REPLACE,
                 etag=etag,
                 match_condition=MatchConditions.IfNotModified,
+                raw_response_hook=lambda response: sent.append(attempts_of(response)),
             )
         except (ResourceModifiedError, ResourceNotFoundError) as error:
             if is_table_missing(error):
                 raise
-            raise RowChangedError from error
+            raise RowChangedError(resent=sent[-1:] > [1]) from error
         return etag_of(metadata)
 
     async def get(self, partition: str, key: str) -> Row | None:

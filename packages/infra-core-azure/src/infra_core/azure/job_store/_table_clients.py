@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from azure.core.exceptions import HttpResponseError, ResourceExistsError
+from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.data.tables import TableClient
-from infra_core.runtime import redact_library_logs
+from infra_core.runtime import redact_library_logs, sanitize_url
 
 from .._checks import a_kind
 from ..exceptions import AzureTableError
@@ -68,6 +68,20 @@ class SharedClient:
                 self._table = table
             return self._table
 
+    def exists(self) -> bool:
+        """Whether the table is there, without making it."""
+        with self._ready:
+            if self._table is not None:
+                return True
+            table = self._connect()
+        try:
+            next(iter(table.query_entities("PartitionKey eq ''", results_per_page=1)), None)
+        except ResourceNotFoundError:
+            return False
+        finally:
+            table.close()
+        return True
+
     def close(self) -> None:
         """Close the client and its credential."""
         with self._ready:
@@ -80,10 +94,11 @@ class SharedClient:
     def _connect(self) -> TableClient:
         redact_library_logs()
         config = self.config
+        connection = config.plain_connection()
         try:
-            if config.connection_string:
+            if connection is not None:
                 return TableClient.from_connection_string(
-                    config.connection_string, config.table_name, **self._options
+                    connection, config.table_name, **self._options
                 )
             from .._tokens import SdkCredential, TokenSource
 
@@ -99,15 +114,12 @@ class SharedClient:
 def malformed(config: TableConfig, error: ValueError) -> AzureTableError:
     """Return the error for settings that the SDK refuses; without the connection string."""
     said = str(error).rstrip(".")
-    if not config.connection_string:
-        return AzureTableError(
-            f"the endpoint {config.resolved_table_endpoint!r} of the job table "
-            f"{config.table_name!r} cannot be used ({said}); DefaultAzureCredential needs an "
-            "https:// endpoint, Azurite a connection string"
-        )
+    parts = config.connection()
+    endpoint = parts.table_endpoint if parts else config.resolved_table_endpoint
     return AzureTableError(
-        f"the connection string of the job table {config.table_name!r} cannot be read ({said}); "
-        "copy it again from the portal, or use UseDevelopmentStorage=true for Azurite"
+        f"the endpoint {sanitize_url(str(endpoint))!r} of the job table {config.table_name!r} "
+        f"cannot be used ({said}); DefaultAzureCredential needs an https:// endpoint, Azurite a "
+        "connection string"
     )
 
 

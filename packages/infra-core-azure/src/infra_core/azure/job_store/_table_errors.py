@@ -208,10 +208,5 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _place(config: TableConfig) -> str:
     """The endpoint, as far as the settings tell it, and nothing that could be secret."""
-    pairs = (part.partition("=") for part in (config.connection_string or "").split(";"))
-    parts = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    endpoint = parts.get("tableendpoint") or config.resolved_table_endpoint
-    if not endpoint and "accountname" in parts:
-        suffix = parts.get("endpointsuffix", "core.windows.net")
-        endpoint = f"https://{parts['accountname']}.table.{suffix}"
-    return sanitize_url(endpoint) if endpoint else "the emulator (127.0.0.1:10002)"
+    parts = config.connection()  # it was read before anything could fail
+    return sanitize_url(str(parts.table_endpoint if parts else config.resolved_table_endpoint))

@@ -2,17 +2,18 @@
 
 import json
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from azure.data.tables import EdmType, EntityProperty, TableEntity
 
-from ._entity import Int64, to_utc
+from ._entity import FIRST_DATE, Int64, nearest_utc
 from ._keys import odata_string
 from ._rows import Query, Row, keys_of_token
 
 __all__ = [
     "CLIENT_OPTIONS",
+    "attempts_of",
     "entity_of",
     "etag_of",
     "odata_filter",
@@ -21,8 +22,21 @@ __all__ = [
     "write_token",
 ]
 
+_ATTEMPTS = "infra_core_attempts"
+
+
+def _count_attempt(request: Any) -> None:
+    request.context[_ATTEMPTS] = request.context.get(_ATTEMPTS, 0) + 1
+
+
+def attempts_of(response: Any) -> int:
+    """How often the SDK has sent the request of a response, for a hook of the call."""
+    return int(response.context.get(_ATTEMPTS, 1))
+
+
 # The SDK's own defaults allow ten retries and a wait of two minutes between two of them.
 CLIENT_OPTIONS: Mapping[str, Any] = {
+    "raw_request_hook": _count_attempt,
     "retry_total": 4,
     "retry_backoff_factor": 0.5,
     "retry_backoff_max": 20,
@@ -89,16 +103,20 @@ def odata_filter(query: Query) -> str:
     if query.since is not None:
         parts.append(f"updated_at ge {_literal(query.since)}")
     if query.until is not None:
-        parts.append(f"updated_at lt {_literal(query.until + _MILLISECOND)}")
+        parts.append(f"updated_at lt {_literal(query.until, _MILLISECOND)}")
     if query.claimable_at is not None:
-        end = _literal(query.claimable_at + _MILLISECOND)
+        end = _literal(query.claimable_at, _MILLISECOND)
         ended = f"(status eq 'running' and lease_until lt {end})"
         parts.append(f"(status eq 'pending' or {ended})")
     return " and ".join(parts)
 
 
-def _literal(moment: datetime) -> str:
-    return f"datetime'{to_utc(moment).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z'"
+def _literal(moment: datetime, later: timedelta = timedelta()) -> str:
+    # A table holds no dates before 1601, and Python none after 9999.
+    first, last = FIRST_DATE, datetime.max.replace(tzinfo=timezone.utc)
+    moment = max(nearest_utc(moment), first)
+    moment = moment + later if moment < last - later else last
+    return f"datetime'{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z'"
 
 
 def write_token(continuation: Any) -> str | None:

@@ -202,15 +202,22 @@ def _int64(value: int) -> int:
 
 def _native(kind: type) -> Converter:
     if kind is datetime:
-        return Converter(_check(datetime, to_utc), _plain_datetime)
+        return Converter(_utc(lambda moment: moment), _plain_datetime)
     return Converter(_check(kind, lambda value: value), _as_is)
+
+
+def _utc(encode: Callable[[datetime], Any]) -> Callable[[Any, str], Any]:
+    def checked(value: Any, path: str) -> Any:
+        if not isinstance(value, datetime):
+            wrong(value, path, "datetime")
+        return encode(to_utc(value, path))
+
+    return checked
 
 
 def _json_scalar(kind: type) -> Converter:
     if kind is datetime:
-        return Converter(
-            _check(datetime, lambda value: to_utc(value).isoformat()), datetime.fromisoformat
-        )
+        return Converter(_utc(_isoformat), datetime.fromisoformat)
     if kind is bytes:
         return Converter(
             _check(bytes, lambda value: base64.b64encode(value).decode()), base64.b64decode
@@ -320,7 +327,7 @@ _SCALARS = (str, int, float, bool)
 def _dynamic(in_json: bool) -> Converter:
     def encode(value: Any, path: str) -> Any:
         if not in_json and isinstance(value, (datetime, bytes, uuid.UUID)):
-            return to_utc(value) if isinstance(value, datetime) else value
+            return to_utc(value, path) if isinstance(value, datetime) else value
         encoded = _json_types(value, path)
         return _int64(encoded) if type(encoded) is int and not in_json else encoded
 

@@ -212,7 +212,7 @@ class AzureStorageClient(_Base):
         """The URL of a blob, encoded and without any token; `None` when not configured."""
         if self._config is None:
             return None
-        return f"{self._config.container_url}/{encode_blob_name(blob_name)}"
+        return f"{self._config.public_url}/{encode_blob_name(blob_name)}"
 
     def ensure_parent(self, path: Path) -> None:
         """Create the local folder that a path lies in."""

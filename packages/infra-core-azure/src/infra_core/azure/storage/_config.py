@@ -1,5 +1,6 @@
 """From settings to one checked configuration: which account, which container, which proof."""
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from ._settings import AzureStorageSettings, StorageMode
 __all__ = ["_AzureStorageConfig", "missing_settings", "resolve_config"]
 
 # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
+_log = logging.getLogger("infra_core.azure.storage")
+_warned: set[str] = set()
 _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*|\$root|\$web|\$logs")
 
 
@@ -34,6 +37,7 @@ class _AzureStorageConfig:
     account_key: str | None = field(default=None, repr=False)
     sas_token: str | None = field(default=None, repr=False)
     options: TransferOptions = field(default_factory=TransferOptions)
+    public_endpoint: str = ""  # in the URLs that are handed out, such as that of a CDN
     # What the user calls the settings, for errors; says nothing about equality.
     variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     endpoint_setting: str = field(default="the endpoint", repr=False, compare=False)
@@ -47,6 +51,11 @@ class _AzureStorageConfig:
     def container_url(self) -> str:
         """URL of the container, without a SAS token."""
         return f"{self.endpoint}/{quote(self.container, safe='$')}"
+
+    @property
+    def public_url(self) -> str:
+        """URL of the container for readers elsewhere."""
+        return f"{self.public_endpoint or self.endpoint}/{quote(self.container, safe='$')}"
 
     @property
     def access_remedy(self) -> str:
@@ -137,20 +146,15 @@ def _from_connection_string(settings: AzureStorageSettings, container: str) -> _
     call = settings.variable
     own = call("connection_string")
     parts = parse_connection_string(settings.connection_string or "", own)
+    # As in 0.7 the connection string wins: the others may be set for az, azcopy or the job table.
     if settings.account_name and parts.account_name not in (None, settings.account_name):
-        raise ConfigurationError(
-            f"{call('account_name')}={settings.account_name!r} contradicts {own}, which names "
-            f"account {parts.account_name!r}; unset one of them"
-        )
-    if settings.blob_endpoint and settings.blob_endpoint.rstrip("/") != parts.endpoint:
-        raise ConfigurationError(
-            f"{call('blob_endpoint')} contradicts {own}, whose endpoint is {parts.endpoint}; "
-            "unset one of them"
-        )
+        _ignored(call("account_name"), own, f"it names account {parts.account_name!r}")
     if settings.sas_token:
-        raise ConfigurationError(
-            f"{call('sas_token')} and {own} both prove who you are; unset one of them"
-        )
+        _ignored(call("sas_token"), own, "it has a credential of its own")
+    public = ""
+    if settings.blob_endpoint and settings.blob_endpoint.rstrip("/") != parts.endpoint:
+        public = settings.blob_endpoint.rstrip("/")
+        check_endpoint(public, call("blob_endpoint"), call("sas_token"))
     return _AzureStorageConfig(
         parts.endpoint,
         container,
@@ -159,10 +163,18 @@ def _from_connection_string(settings: AzureStorageSettings, container: str) -> _
         parts.account_key,
         parts.sas_token,
         settings.options,
+        public,
         variables=settings.variables,
         endpoint_setting=own,
         proof_setting=own,
     )
+
+
+def _ignored(variable: str, connection: str, why: str) -> None:
+    message = f"{variable} is ignored beside {connection} ({why}); unset one of them"
+    if message not in _warned:  # clients are made again and again
+        _warned.add(message)
+        _log.warning(message)
 
 
 def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStorageConfig:

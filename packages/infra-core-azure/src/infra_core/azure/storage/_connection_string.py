@@ -9,7 +9,13 @@ from urllib.parse import urlsplit
 
 from ..exceptions import ConfigurationError
 
-__all__ = ["ConnectionParts", "check_endpoint", "check_sas", "parse_connection_string"]
+__all__ = [
+    "ConnectionParts",
+    "check_endpoint",
+    "check_sas",
+    "parse_connection_string",
+    "sibling_endpoint",
+]
 
 # The emulator's account and key, published by Microsoft:
 # https://learn.microsoft.com/azure/storage/common/storage-use-azurite
@@ -18,6 +24,10 @@ _DEVELOPMENT_KEY = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
 ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
+_AZURE_SERVICE = re.compile(
+    r"(?P<account>[a-z0-9]+)(?:-secondary)?(?:\.z\d+)?\.(?:blob|table)\."
+    r"(?P<suffix>(?:core|storage)\..+)"
+)
 AZURE_HOST = re.compile(r"([a-z0-9]+)(?:-secondary)?(?:\.z\d+)?\.blob\.(?:core|storage)\..+")
 _EXAMPLE = (
     "DefaultEndpointsProtocol=https;AccountName=...;AccountKey=...;EndpointSuffix=core.windows.net"
@@ -26,23 +36,37 @@ _EXAMPLE = (
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ConnectionParts:
-    """What a connection string says about the blob service."""
+    """What a connection string says about the blob and the table service.
+
+    Attributes:
+        endpoint: Of the blob service; empty where the string names none.
+        account_name: The account, `None` where only endpoints are named.
+        account_key: Its key.
+        sas_token: A SAS token in place of the key.
+        table_endpoint: Of the table service, in the same cloud; empty where the string names none.
+    """
 
     endpoint: str
     account_name: str | None
     account_key: str | None
     sas_token: str | None
+    table_endpoint: str = ""
 
     def __repr__(self) -> str:
         return f"ConnectionParts(endpoint={self.endpoint!r}, account_name={self.account_name!r})"
 
 
-def parse_connection_string(text: str, variable: str) -> ConnectionParts:
-    """Read a connection string.
+def parse_connection_string(text: str, variable: str, *, service: str = "blob") -> ConnectionParts:
+    """Read a connection string, for blobs and for tables.
+
+    Letter case of names, blanks, empty parts and quotation marks around the whole or around a
+    value do not matter. `UseDevelopmentStorage=true` means Azurite on its own ports of this
+    machine, or of the host that `DevelopmentStorageProxyUri` names.
 
     Args:
-        text: The connection string; `UseDevelopmentStorage=true` means Azurite on its own ports.
+        text: The connection string.
         variable: Where it came from, for errors.
+        service: `blob` or `table`: which endpoint must be there.
 
     Raises:
         ConfigurationError: It is malformed; names the variable and the part, never the secret.
@@ -75,41 +99,68 @@ def parse_connection_string(text: str, variable: str) -> ConnectionParts:
         )
     if key is not None and not account:
         raise ConfigurationError(f"{variable} holds an AccountKey but no AccountName; add it")
-    endpoint = _endpoint(values, variable)
     if sas is not None:
         sas = check_sas(sas, f"the SharedAccessSignature in {variable}")
-    return ConnectionParts(endpoint.rstrip("/"), account or None, key, sas)
-
-
-def _endpoint(values: Mapping[str, str], variable: str) -> str:
-    """The blob service's endpoint, named as a whole or by its parts."""
-    endpoint, account = values.get("blobendpoint"), values.get("accountname")
-    if endpoint:
-        check_endpoint(endpoint, f"BlobEndpoint in {variable}", "SharedAccessSignature beside it")
-    elif account:
-        protocol = values.get("defaultendpointsprotocol", "https").lower()
-        if protocol not in ("http", "https"):
-            raise ConfigurationError(
-                f"DefaultEndpointsProtocol={protocol} in {variable} is unknown; use https"
-            )
-        if not ACCOUNT.fullmatch(account):
-            raise ConfigurationError(
-                f"AccountName={account!r:.80} in {variable} is no account name; use 3 to 24 "
-                "lower-case letters and digits, or add BlobEndpoint"
-            )
-        suffix = values.get("endpointsuffix", "core.windows.net")
-        endpoint = f"{protocol}://{account}.blob.{suffix}"
-        check_endpoint(endpoint, f"EndpointSuffix in {variable}", "SharedAccessSignature beside it")
-    else:
+    blob, table = (_endpoint(values, variable, kind) for kind in ("blob", "table"))
+    if not (blob if service == "blob" else table):
+        found = "BlobEndpoint" if service == "table" else "TableEndpoint"
         raise ConfigurationError(
-            f"{variable} holds neither AccountName nor BlobEndpoint; add one of them"
+            f"{variable} holds neither AccountName nor {service.title()}Endpoint; add one of them"
+            + (f" ({found} is that of another service)" if (blob or table) else "")
         )
+    return ConnectionParts(blob, account or None, key, sas, table)
+
+
+def sibling_endpoint(endpoint: str, service: str) -> str:
+    """Return another service's endpoint of the same account and cloud, empty where none is known.
+
+    Example:
+        >>> sibling_endpoint("https://acc.blob.core.chinacloudapi.cn", "table")
+        'https://acc.table.core.chinacloudapi.cn'
+        >>> sibling_endpoint("http://127.0.0.1:10000/devstoreaccount1", "table")
+        ''
+    """
+    parts = urlsplit(endpoint)
+    found = _AZURE_SERVICE.fullmatch(parts.hostname or "")
+    if found is None:
+        return ""
+    host = f"{found['account']}.{service}.{found['suffix']}"
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}"
+
+
+def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
+    """A service's endpoint: named as a whole or by its parts, or beside that of the other."""
+    named = f"{service}endpoint"
+    endpoint, account = values.get(named), values.get("accountname")
+    what = f"{service.title()}Endpoint in {variable}"
+    if endpoint:
+        check_endpoint(endpoint, what, "SharedAccessSignature beside it")
+        return endpoint.rstrip("/")
+    other = values.get("tableendpoint" if service == "blob" else "blobendpoint")
+    if other:
+        # Endpoints of one's own (Azurite, a private host) say nothing about the other service.
+        return sibling_endpoint(other, service)
+    if not account:
+        return ""
+    protocol = values.get("defaultendpointsprotocol", "https").lower()
+    if protocol not in ("http", "https"):
+        raise ConfigurationError(
+            f"DefaultEndpointsProtocol={protocol} in {variable} is unknown; use https"
+        )
+    if not ACCOUNT.fullmatch(account):
+        raise ConfigurationError(
+            f"AccountName={account!r:.80} in {variable} is no account name; use 3 to 24 "
+            f"lower-case letters and digits, or add {service.title()}Endpoint"
+        )
+    suffix = values.get("endpointsuffix", "").strip(".") or "core.windows.net"
+    endpoint = f"{protocol}://{account}.{service}.{suffix}"
+    check_endpoint(endpoint, f"EndpointSuffix in {variable}", "SharedAccessSignature beside it")
     return endpoint
 
 
 def _split(text: str, variable: str) -> dict[str, str]:
     values: dict[str, str] = {}
-    for position, part in enumerate(text.strip().strip(";").split(";"), start=1):
+    for position, part in enumerate(_unquoted(text).split(";"), start=1):
         if not part.strip():
             continue
         name, equals, value = part.partition("=")
@@ -121,10 +172,18 @@ def _split(text: str, variable: str) -> dict[str, str]:
             )
         if name in values:
             raise ConfigurationError(f"{variable} names {name!r} twice; keep one of them")
-        values[name] = value.strip()
+        values[name] = _unquoted(value)
     if not values:
         raise ConfigurationError(f"{variable} is empty; unset it or set it to {_EXAMPLE}")
     return values
+
+
+def _unquoted(text: str) -> str:
+    """Without the quotation marks that a shell or an .env file has left around it."""
+    text = text.strip()
+    while len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    return text
 
 
 def _development(values: dict[str, str], variable: str) -> ConnectionParts:
@@ -132,19 +191,22 @@ def _development(values: dict[str, str], variable: str) -> ConnectionParts:
         raise ConfigurationError(
             f"UseDevelopmentStorage in {variable} can only be true; remove it to use an account"
         )
-    if "accountkey" in values or "blobendpoint" in values:
+    if values.keys() & {"accountkey", "blobendpoint", "tableendpoint"}:
         raise ConfigurationError(
-            f"UseDevelopmentStorage in {variable} contradicts AccountKey and BlobEndpoint beside "
+            f"UseDevelopmentStorage in {variable} contradicts AccountKey and endpoints beside "
             "it; keep one form"
         )
-    host = values.get("developmentstorageproxyuri", "http://127.0.0.1")
-    check_endpoint(host, f"DevelopmentStorageProxyUri in {variable}", "no setting beside it")
-    return ConnectionParts(
-        f"{host.rstrip('/')}:10000/{_DEVELOPMENT_ACCOUNT}",
-        _DEVELOPMENT_ACCOUNT,
-        _DEVELOPMENT_KEY,
-        None,
-    )
+    host = (values.get("developmentstorageproxyuri") or "http://127.0.0.1").rstrip("/")
+    what = f"DevelopmentStorageProxyUri in {variable}"
+    check_endpoint(host, what, "no setting beside it")
+    if urlsplit(host).port or urlsplit(host).path:
+        raise ConfigurationError(
+            f"{what} ({host!r:.120}) names a port or path, but the emulator's ports are fixed "
+            "(10000 for blobs, 10002 for tables); keep scheme and host alone, or use AccountName, "
+            "AccountKey, BlobEndpoint and TableEndpoint"
+        )
+    blob, table = (f"{host}:{port}/{_DEVELOPMENT_ACCOUNT}" for port in (10000, 10002))
+    return ConnectionParts(blob, _DEVELOPMENT_ACCOUNT, _DEVELOPMENT_KEY, None, table)
 
 
 def check_sas(token: str, what: str) -> str:
@@ -184,6 +246,7 @@ def check_endpoint(url: str, what: str, sas_setting: str) -> None:
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")  # an empty label (two dots), or one that is too long
     except ValueError as error:
         raise ConfigurationError(f"{what}{shown} is no URL ({error}); {remedy}") from None
     if parts.scheme not in ("http", "https") or not host or any(c.isspace() for c in url):

@@ -139,7 +139,9 @@ class AzureStorageSettings:
         }
         values = {name: env.get(variable, "").strip() or None for name, variable in names.items()}
         journal = env.get(journal_var, "").strip()
-        options = TransferOptions.from_env(options_stem, env)
+        mode = parse_mode(env.get(mode_var), mode_var)
+        # In dev-skip nothing travels, so that nothing about it can be wrong.
+        options = TransferOptions.from_env(options_stem, {} if mode == "dev-skip" else env)
         settings = cls(
             **values,
             options=options,
@@ -151,7 +153,7 @@ class AzureStorageSettings:
                 **{option.name: options_stem + option.name.upper() for option in fields(options)},
             },
         )
-        return settings, parse_mode(env.get(mode_var), mode_var)
+        return settings, mode
 
     @classmethod
     def from_env_with_prefix(

@@ -11,7 +11,7 @@ from typing import Any
 
 from .._records import JobRecord, JobStatus
 
-__all__ = ["Checks", "EntityRecord", "RichRecord", "raised"]
+__all__ = ["Checks", "EntityRecord", "ReservedRecord", "RichRecord", "VarsRecord", "raised"]
 
 _ID = uuid.UUID(int=5)
 _PATH = PurePosixPath("a/b")
@@ -105,6 +105,42 @@ class EntityRecord:
         more = dict(entity)
         keys = more.pop("PartitionKey"), more.pop("RowKey")
         return cls(*keys, more.pop("UpdatedAt", None), **more)
+
+
+@dataclass
+class ReservedRecord:
+    """A record whose fields have the names of what a table or a store keeps for itself."""
+
+    batch_id: str
+    job_id: str
+    Timestamp: str = "t" * 40_000  # so long that it is spilled
+    PartitionKey: int = 1
+    RowKey: dict[str, int] = field(default_factory=lambda: {"a": 1})
+    batch: str = "b"
+    job: str = "j"
+    lease: float = 0.5
+    properties: list[int] = field(default_factory=lambda: [1])
+    metadata: str = "m"
+    updated: datetime = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+class VarsRecord:
+    """A record of 0.7: what it has is what is stored, and what is stored is what it is made of."""
+
+    def __init__(self, **values: Any) -> None:
+        self.__dict__.update(values)
+
+    def to_entity(self) -> dict[str, Any]:
+        """Return all that the record has."""
+        return vars(self)
+
+    @classmethod
+    def from_entity(cls, entity: Any) -> "VarsRecord":
+        """Refuse properties that nobody has put there."""
+        strange = entity.keys() - {"PartitionKey", "RowKey", "n", "updated_at", "Timestamp"}
+        if strange:
+            raise TypeError(f"unexpected {sorted(strange)}")
+        return cls(**entity)
 
 
 def raised(error: type[BaseException], call: Callable[[], object]) -> Any:

@@ -1,13 +1,16 @@
 """What records may hold, and what comes back."""
 
 # ruff: noqa: S101 - these are tests
+from dataclasses import make_dataclass
+from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 
 from ...exceptions import (
     JobRecordError,
 )
 from .._records import JobRecord
-from ._base import Checks, EntityRecord, RichRecord, raised
+from ._base import Checks, EntityRecord, ReservedRecord, RichRecord, VarsRecord, raised
 
 __all__ = ["ValueChecks"]
 
@@ -97,7 +100,7 @@ class ValueChecks(Checks):
     def test_more_properties_than_a_table_holds_are_refused(self) -> None:
         """The limit is 252 properties."""
         with self.open_store(EntityRecord) as store:
-            many: dict[str, Any] = {f"p{number}": number for number in range(252)}
+            many: dict[str, Any] = {f"p{number}": number for number in range(253)}
             error = raised(
                 JobRecordError, lambda: store.save(EntityRecord(self.batch(), "job", **many))
             )
@@ -116,3 +119,80 @@ class ValueChecks(Checks):
             fetched.more["n"] = 6
             store.update(fetched)
             assert store.fetch(batch, "a/b").more["n"] == 6
+
+    def test_fields_named_like_what_the_store_keeps_for_itself_come_back(self) -> None:
+        """`Timestamp`, `PartitionKey`, `RowKey` and columns of a backend."""
+        with self.open_store(ReservedRecord) as store:
+            record = ReservedRecord(self.batch(), "job")
+            store.create(record)
+            assert store.fetch(record.batch_id, "job") == record
+            store.save_many([record])
+            assert list(store.iter_runs(record.batch_id)) == [record]
+        with self.open_store(VarsRecord) as store:
+            batch = self.batch()
+            store.save(VarsRecord(PartitionKey=batch, RowKey="job", Timestamp="mine"))
+            assert store.fetch(batch, "job").Timestamp == "mine"
+
+    def test_names_of_this_library_are_refused(self) -> None:
+        """At the call, or with the type; the error names the field."""
+        names = ("batch_id", "job_id", "infra_core_write")
+        kind = make_dataclass("Own", [(name, str) for name in names])
+        error = raised(JobRecordError, lambda: self.open_store(kind))
+        assert error.field == "infra_core_write"
+        with self.open_store(EntityRecord) as store:
+            record = EntityRecord(self.batch(), "job", infra_core_nulls="x")
+            assert raised(JobRecordError, lambda: store.save(record)).field == "infra_core_nulls"
+
+    def test_nothing_is_added_to_records_and_rows_of_others(self) -> None:
+        """A `to_entity` may return `vars(self)`, a `from_entity` refuse what it does not know."""
+        with self.open_store(VarsRecord) as store:
+            batch = self.batch()
+            record = VarsRecord(PartitionKey=batch, RowKey="job", n=1)
+            store.save(record)
+            fetched = store.fetch(batch, "job")
+            assert vars(fetched) == {"PartitionKey": batch, "RowKey": "job", "n": 1}
+            fetched.n = 2
+            store.update(fetched)
+            store.save(fetched)
+            fetched = store.fetch(batch, "job")
+            assert vars(fetched) == {"PartitionKey": batch, "RowKey": "job", "n": 2}
+
+    def test_the_ends_of_time_are_kept_or_refused_with_the_fields_name(self) -> None:
+        """The last moment, microseconds, offsets; before 1601 and beyond 9999 in UTC."""
+        last = datetime.max.replace(tzinfo=timezone.utc)
+        first = datetime.min.replace(tzinfo=timezone.utc)
+        ahead, behind = timezone(timedelta(hours=5)), timezone(timedelta(hours=-5))
+        beyond = (last.replace(tzinfo=behind), first.replace(tzinfo=ahead))
+        kept = (
+            last,
+            last.replace(tzinfo=None),
+            datetime(1601, 1, 1, tzinfo=timezone.utc),
+            datetime(2026, 1, 1, 0, 0, 0, 1, ahead),
+        )
+        with self.open_store() as store:
+            batch = self.batch()
+            for moment in kept:
+                store.save(JobRecord(batch, "job", updated_at=moment))
+                utc = moment.replace(tzinfo=moment.tzinfo or timezone.utc)
+                assert store.fetch(batch, "job").updated_at == utc
+            for moment in (*beyond, first, datetime(1600, 12, 31, 23, tzinfo=timezone.utc)):
+                save = partial(store.save, JobRecord(batch, "job", updated_at=moment))
+                assert raised(JobRecordError, save).field == "updated_at"
+            store.save(JobRecord(batch, "job", updated_at=kept[-1]))
+            for since, until, found in (
+                (first.replace(tzinfo=None), last.replace(tzinfo=None), 1),
+                (beyond[1], beyond[0], 1),
+                (None, last, 1),
+                (last, None, 0),
+                (None, first, 0),
+            ):
+                assert len(list(store.iter_runs(batch, since=since, until=until))) == found
+
+    def test_times_that_are_no_times_are_sorted_as_text(self) -> None:
+        """As in 0.7: "2026-03", the seconds of an epoch."""
+        with self.open_store(EntityRecord) as store:
+            batch = self.batch()
+            for number, text in enumerate(["2026-01", "2026-03", "2026-02"]):
+                store.save(EntityRecord(batch, str(number), text))
+            records, _ = store.list_runs(batch)
+            assert [record.updated_at for record in records] == ["2026-03", "2026-02", "2026-01"]
