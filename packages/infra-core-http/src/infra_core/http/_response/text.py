@@ -113,6 +113,8 @@ def codec_of(label: str) -> str | None:
         >>> codec_of("Latin1"), codec_of("undefined")
         ('cp1252', None)
     """
+    if not label.isascii():
+        return None
     found = webencodings.lookup(label)
     if found is not None:
         return _CODECS.get(found.name, found.codec_info.name)
