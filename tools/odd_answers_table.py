@@ -2,7 +2,8 @@
 
 `want` is what every way of `infra_core.http` makes of an answer: `ok(body)`, `ok(body, text)`
 where the text is not the body in UTF-8, a status, or an error. Where curl, requests or httpx end
-elsewhere, `curl=`, `requests=` and `httpx=` hold the reason.
+elsewhere, `curl=`, `requests=` and `httpx=` hold the reason. Among our own ways only downloads
+have one: they are asked for a file.
 """
 
 from __future__ import annotations
@@ -399,6 +400,19 @@ add("bytes after the answer", answer() + b"HTTP/1.1 200 OK\r\nContent-Length: 5\
 # --- why others differ -----------------------------------------------------------------------
 
 _WHY: list[tuple[str, str, tuple[str, ...]]] = [
+    (
+        "download",
+        "saves a 200, a 203 and a 206 of the whole file; no other success says that it is the file",
+        (
+            "status 201",
+            "status 204",
+            "status 204 with length 0",
+            "status 205",
+            "status 206",
+            "status 226",
+            "status 299",
+        ),
+    ),
     (
         "requests",
         "takes every status below 400 for a success",

@@ -103,12 +103,26 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
         response.raw = _DecodedBody(raw, reader)
 
 
+class _Streamed(requests.Response):
+    """An answer whose body is unread: its text is found out when somebody asks for it."""
+
+    provisional: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The text of the body, as everywhere."""
+        if self.encoding == self.provisional:
+            self.encoding = encoding_of(self.content, self.headers.get("Content-Type"))
+        return super().text
+
+
 def settle_encoding(response: requests.Response, *, read: bool) -> None:
     """Set the encoding with which `response.text` says the same as the asynchronous half.
 
     Args:
         response: Its encoding stays where a hook or the like has set one.
-        read: Whether to read the body first; without it only the charset parameter can tell.
+        read: Whether to read the body first; without it the charset parameter tells, or UTF-8 is
+            taken until somebody asks for the text.
 
     Raises:
         requests.RequestException: The body did not come whole.
@@ -117,3 +131,6 @@ def settle_encoding(response: requests.Response, *, read: bool) -> None:
     body = response.content if read else b""
     if response.encoding == get_encoding_from_headers(response.headers):  # what requests says
         response.encoding = encoding_of(body, response.headers.get("Content-Type"))
+        if not read and type(response) is requests.Response:
+            response.__class__ = _Streamed
+            vars(response)["provisional"] = response.encoding

@@ -143,19 +143,19 @@ class Answer:
             if not self._left:
                 if not self.chunked:
                     self._end()
-                elif self._line():
+                elif self._line() != b"\r":
                     raise BadAnswer("a chunk is longer than its size")
         return data
 
     def _chunk_size(self) -> int:
-        line = self._line()
+        line = self._line().removesuffix(b"\r")
         found = _CHUNK.fullmatch(line)
         if found is None:
             raise BadAnswer(f"the size of a chunk is {line[:60].decode('latin-1')!r}")
         size = int(found[1], 16)
         if size == 0:
             read = 0
-            while trailer := self._line():
+            while trailer := self._line().removesuffix(b"\r"):
                 read += len(trailer)
                 if read > _MAX_LINE:
                     raise BadAnswer("its trailer fields are longer than 64 KiB")
@@ -190,7 +190,7 @@ class Answer:
             if end >= 0:
                 line = self._buffer[self._at : end]
                 self._at = end + 1
-                return line.removesuffix(b"\r")
+                return line
             if len(self._buffer) - self._at > _MAX_LINE:
                 raise BadAnswer("a line between its chunks is longer than 64 KiB")
             if not self._fill():
