@@ -356,6 +356,26 @@ async def test_a_body_that_replaces_the_cancellation_still_times_out() -> None:
                 raise asyncio.CancelledError from None
 
 
+async def test_a_timeout_can_be_moved() -> None:
+    """Sooner, later or off, in the loop's time, while the block lasts."""
+    loop = asyncio.get_running_loop()
+    with pytest.raises(TimeoutError):
+        async with clock.timeout(None) as scope:
+            assert scope.when() is None
+            scope.reschedule(loop.time() + 1000)
+            assert (scope.when() or 0) > loop.time() + 900
+            scope.reschedule(loop.time())
+            await asyncio.Event().wait()
+    assert scope.expired()
+    async with clock.timeout(0) as scope:
+        scope.reschedule(None)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert not scope.expired()
+    with pytest.raises(RuntimeError):
+        scope.reschedule(1.0)
+
+
 async def test_a_task_can_go_on_after_a_timeout() -> None:
     """Nothing of the cancellation is left in the task."""
     with pytest.raises(TimeoutError):

@@ -5,13 +5,19 @@ before the timeout adds its own and once more right before the task wakes, so th
 from outside that comes at the same moment is not mistaken for the timeout, in either order. One
 that came before, and is still being cleaned up after when the time is up, is found among the
 contexts of the exception.
+
+What is pending can be read from a task's `repr` alone; 3.10 is in maintenance and keeps it.
 """
 
 import asyncio
+import re
 from types import TracebackType
 from typing import Any
 
 __all__ = ["Timeout"]
+
+_PENDING = re.compile(r"<\w+ cancelling ")
+_DELIVERED = re.compile(r" wait_for=<\w+ cancelled")
 
 
 class _Message(str):
@@ -22,32 +28,54 @@ class _Message(str):
 
 
 class Timeout:
-    """`asyncio.Timeout` for 3.10: raises the builtin `TimeoutError`, tells `expired()`."""
+    """`asyncio.Timeout` for 3.10; raises the builtin `TimeoutError`.
 
-    def __init__(self, seconds: float | None) -> None:
-        self._seconds = seconds
+    Args:
+        when: Time of the loop at which it strikes; `None` for never.
+    """
+
+    def __init__(self, when: float | None) -> None:
+        self._when = when
         self._task: asyncio.Task[Any] | None = None
         self._handle: asyncio.Handle | None = None
         self._expiring = False
         self._marked = False  # our message waits in the task, where a later cancel replaces it
         self._cancelled_from_outside = False
-        self._message = _Message(f"timeout of {seconds} s")
+        self._message = _Message("timeout")
         self._message.owner = self
+
+    def when(self) -> float | None:
+        """Return the time of the loop at which it strikes; `None` for never."""
+        return self._when
 
     def expired(self) -> bool:
         """Whether this timeout, and nothing else, ended the block."""
         return self._expiring and not self._cancelled_from_outside
 
+    def reschedule(self, when: float | None) -> None:
+        """Let it strike at another time of the loop; `None` for never.
+
+        Raises:
+            RuntimeError: The block is not entered, has struck or is over.
+        """
+        if self._task is None or self._expiring:
+            raise RuntimeError("a timeout can be rescheduled within its block, until it strikes")
+        self._when = when
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+        if when is not None:
+            loop = asyncio.get_running_loop()
+            if when <= loop.time():
+                self._handle = loop.call_soon(self._on_timeout)
+            else:
+                self._handle = loop.call_at(when, self._on_timeout)
+
     async def __aenter__(self) -> "Timeout":
         self._task = asyncio.current_task()
         if self._task is None:
             raise RuntimeError("clock.timeout() works inside a task only: use asyncio.run()")
-        if self._seconds is not None:
-            loop = asyncio.get_running_loop()
-            if self._seconds <= 0:
-                self._handle = loop.call_soon(self._on_timeout)
-            else:
-                self._handle = loop.call_later(self._seconds, self._on_timeout)
+        self.reschedule(self._when)
         return self
 
     async def __aexit__(
@@ -58,15 +86,21 @@ class Timeout:
     ) -> None:
         if self._handle is not None:
             self._handle.cancel()
-        task, self._task = self._task, None
-        if not self._expiring or exc_type is not asyncio.CancelledError:
+        self._task = None
+        if not self._expiring or exc is None or exc_type is not asyncio.CancelledError:
             return
-        if self._marked and getattr(task, "_cancel_message", None) is not self._message:
-            self._cancelled_from_outside = True
-        if exc is not None and self._came_later(exc):
+        if (self._marked and not self._is_ours(exc)) or self._came_later(exc):
             self._cancelled_from_outside = True
         if not self._cancelled_from_outside:
             raise TimeoutError from exc
+
+    def _is_ours(self, error: BaseException | None) -> bool:
+        """Whether our message was delivered, rather than that of a later cancel."""
+        while error is not None:
+            if error.args and error.args[0] is self._message:
+                return True
+            error = error.__context__
+        return False
 
     def _came_later(self, error: BaseException) -> bool:
         """Whether this timeout struck while another cancellation was being cleaned up after."""
@@ -88,8 +122,8 @@ class Timeout:
         if task is None or task.done():
             return
         loop = asyncio.get_running_loop()
-        waiter = getattr(task, "_fut_waiter", None)
-        if getattr(task, "_must_cancel", False) or (waiter is not None and waiter.cancelled()):
+        state = repr(task)
+        if _PENDING.match(state) or _DELIVERED.search(state):
             # Somebody cancelled it in this very turn. If that was a timeout inside of this one,
             # the block goes on and is to be cut next; otherwise it ends and this is called off.
             self._handle = loop.call_soon(self._on_timeout)
@@ -97,12 +131,12 @@ class Timeout:
         self._expiring = True
         check = loop.call_soon(self._look_again)  # runs right before the task wakes
         task.cancel(self._message)
-        if getattr(task, "_must_cancel", False):
+        if _PENDING.match(repr(task)):
             self._marked = True
             check.cancel()
         else:
             self._handle = check
 
     def _look_again(self) -> None:
-        if getattr(self._task, "_must_cancel", False):
+        if _PENDING.match(repr(self._task)):
             self._cancelled_from_outside = True

@@ -99,7 +99,8 @@ if sys.version_info >= (3, 11):
             seconds: From now; zero or less lets the body run to its first suspension.
 
         Returns:
-            `asyncio.timeout` on 3.11 and newer, an equivalent on 3.10.
+            `asyncio.timeout` on 3.11 and newer, an equivalent on 3.10, with `expired()`, `when()`
+            and `reschedule()` as well.
         """
         import asyncio
 
@@ -109,6 +110,8 @@ else:
 
     def timeout(seconds: float | None) -> "Timeout":
         """Bound the body of an `async with` block, as on 3.11 and newer."""
+        import asyncio
+
         from ._timeout310 import Timeout
 
-        return Timeout(seconds)
+        return Timeout(None if seconds is None else asyncio.get_running_loop().time() + seconds)

@@ -19,19 +19,24 @@ class ByteBudget:
     def __init__(self, limit: int) -> None:
         self._limit = self._left = limit
         self._turn = asyncio.Condition()
+        self._waiting = 0
 
     @contextlib.asynccontextmanager
     async def held(self, wanted: int) -> AsyncIterator[None]:
         wanted = min(wanted, self._limit)
         if wanted > self._left:
-            async with self._turn:
-                await self._turn.wait_for(lambda: wanted <= self._left)
+            self._waiting += 1
+            try:
+                async with self._turn:
+                    await self._turn.wait_for(lambda: wanted <= self._left)
+            finally:
+                self._waiting -= 1
         self._left -= wanted
         try:
             yield
         finally:
             self._left += wanted
-            if self._turn._waiters:
+            if self._waiting:
                 async with self._turn:
                     self._turn.notify_all()
 
