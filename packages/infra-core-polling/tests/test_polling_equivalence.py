@@ -1,4 +1,4 @@
-"""Whatever the service does: the sync form, the async form and the scheduler agree."""
+"""Whatever the service does: the sync form, the async form and that of many jobs agree."""
 
 import asyncio
 from collections.abc import Callable

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextvars
+import functools
+import gc
 import logging
 import math
 import threading
@@ -15,6 +17,7 @@ from infra_core.polling import (
     PollingCancelledError,
     PollingError,
     PollingTimeoutError,
+    StatusPoller,
     poll_until,
     poll_until_async,
 )
@@ -127,6 +130,44 @@ class TestFetchForms:
 
         assert await poll(Later, is_done) == "done"
 
+    async def test_a_sync_fetch_does_not_stop_the_loop(self) -> None:
+        """It runs in a thread, with the caller's context variables, as in 0.7."""
+        variable = contextvars.ContextVar("variable", default="unset")
+        variable.set("seen")
+        loop, turned = asyncio.get_running_loop(), threading.Event()
+        seen: list[tuple[bool, str, threading.Thread]] = []
+
+        def fetch() -> str:
+            loop.call_soon_threadsafe(turned.set)
+            seen.append((turned.wait(30), variable.get(), threading.current_thread()))
+            return "done"
+
+        class Fetch:
+            def __call__(self) -> str:
+                return fetch()
+
+        for form in (fetch, Fetch(), functools.partial(fetch), lambda: fetch()):
+            turned.clear()
+            assert await poll_until_async(form, is_done) == "done"
+        turned.clear()
+        states = {"done": "completed"}
+        answer = await StatusPoller(lambda: {"status": states[fetch()]}).poll_async()
+        assert answer == {"status": "completed"}
+        assert all(turn and value == "seen" for turn, value, _ in seen)
+        assert threading.current_thread() not in {thread for _, _, thread in seen}
+
+    @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    async def test_a_sync_wrapper_that_needs_the_loop_gets_it(self) -> None:
+        """`lambda: asyncio.create_task(...)` cannot run in a thread."""
+
+        async def get() -> str:
+            return "done"
+
+        assert await poll_until_async(lambda: asyncio.create_task(get()), is_done) == "done"
+        assert await poll_until_async(lambda: asyncio.ensure_future(get()), is_done) == "done"
+        gc.collect()  # the coroutine of the try in the thread
+
     def test_sync_polls_share_one_loop(self, time: FastTime) -> None:
         """Pooled clients survive: every check of every poll runs on the same event loop."""
         loops: set[int] = set()
@@ -180,7 +221,7 @@ class TestDeadline:
 
     async def test_what_the_error_carries(self, time: FastTime, poll: Any, script: Any) -> None:
         """Enough to take the wait up again."""
-        with pytest.raises(PollingTimeoutError, match=r"job-7 was not done within 12 s") as caught:
+        with pytest.raises(PollingTimeoutError, match=r"job-7 timed out after 12 s") as caught:
             await poll(script({"id": 7}), is_done, timeout=12, poll_interval=5, label="job-7")
         error = caught.value
         assert error.last_response == {"id": 7}
@@ -303,20 +344,28 @@ class TestDeadline:
 
         assert await poll(lambda: get(), is_done, hard_timeout=True) == "done"
 
-    async def test_the_helper_thread_ends_with_the_poll(
-        self, time: FastTime, poll: Any, script: Any
-    ) -> None:
-        """Nothing is left running."""
-        threads: list[threading.Thread] = []
+    async def test_a_sync_fetch_that_hangs_is_left_behind_by_the_async_form(self) -> None:
+        """Also without `hard_timeout`: nobody can wait for it in an event loop."""
+        release = threading.Event()
+        began = real_time.monotonic()
+        try:
+            with pytest.raises(PollingTimeoutError, match="still running"):
+                await poll_until_async(release.wait, is_done, timeout=0.06)
+            assert real_time.monotonic() - began < 5
+        finally:
+            release.set()
 
-        def fetch() -> str:
-            threads.append(threading.current_thread())
-            return "done" if len(threads) == 3 else "running"
-
-        await poll(fetch, is_done, hard_timeout=True)
-        assert len(set(threads)) == 1
-        threads[0].join(5)
-        assert not threads[0].is_alive()
+    async def test_many_fetches_that_hang_keep_no_later_poll_from_its_thread(self) -> None:
+        """Threads that were left behind do not count."""
+        release = threading.Event()
+        try:
+            for _ in range(3):
+                hanging = (poll_until_async(release.wait, is_done, timeout=0.06) for _ in range(60))
+                errors = await asyncio.gather(*hanging, return_exceptions=True)
+                assert {type(error) for error in errors} == {PollingTimeoutError}
+            assert await poll_until_async(lambda: "done", is_done, timeout=30) == "done"
+        finally:
+            release.set()
 
     @pytest.mark.parametrize("hard", [False, True])
     async def test_no_deadline(self, time: FastTime, poll: Any, script: Any, hard: bool) -> None:

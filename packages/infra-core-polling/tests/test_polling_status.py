@@ -16,6 +16,7 @@ from infra_core.polling import (
     PollingConfig,
     PollingFailureError,
     PollingTimeoutError,
+    StatusExtractor,
     StatusPoller,
     extract_status,
     is_transient,
@@ -386,3 +387,10 @@ def test_errors_survive_pickling() -> None:
     assert (str(again), again.last_response, again.attempts) == ("late", {"id": 7}, 3)
     failure = pickle.loads(pickle.dumps(PollingFailureError("bad", {"id": 8})))
     assert failure.response == {"id": 8}
+
+
+def test_extractors_can_be_told_by_their_protocol() -> None:
+    """As in 0.7: `isinstance` works, by the call alone."""
+    assert isinstance(extract_status, StatusExtractor)
+    assert isinstance(status_at("a.b"), StatusExtractor)
+    assert not isinstance("a.b", StatusExtractor)

@@ -32,8 +32,8 @@ class PollingConfig:
         max_consecutive_errors: How many transient errors in a row are waited out; the next one is
             raised. Every response sets the count back. 0 raises the first.
         handle_404: A 404 means "not there yet": the poll goes on, without counting it as an error.
-        hard_timeout: Run a synchronous fetch in a helper thread and leave that thread behind when
-            it hangs, so that the caller is back at the deadline.
+        hard_timeout: Run a synchronous fetch of the sync forms in a thread and leave that behind
+            when it hangs, so that the caller is back at the deadline. The async forms always do.
 
     Raises:
         ValueError: A value is out of range.

@@ -1,28 +1,30 @@
 """The two loops, sync and async: call, tell the run, wait as it says."""
 
 import asyncio
-import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from infra_core.runtime import clock
 
+from ._errors import PollingTimeoutError
 from ._fetch import (
     CANCEL_LATENCY,
     CheckCancelled,
     CheckCut,
-    HelperThread,
+    as_async,
     await_within,
-    call_in_helper,
+    call_in_thread,
+    is_async,
     is_awaitable,
     resolve_sync,
 )
+from ._gate import Gate
 from ._log import logger
 from ._run import DONE, PollRun, check_callable
 
-__all__ = ["drive_async", "drive_sync"]
+__all__ = ["drive_async", "drive_sync", "poll_loop"]
 
 T = TypeVar("T")
 
@@ -40,30 +42,30 @@ def drive_sync(
         raise TypeError("cancel is an asyncio.Event, which a thread cannot wait for; "
                         "pass a threading.Event, or use the async form")  # fmt: skip
     _check(fetch_fn, on_poll, cancel)
-    with _helper(hard_timeout) as helper:
-        wait = run.rules.schedule.first_wait()
-        while True:
-            for step in _steps(wait, cancel, run):
-                clock.sleep(step)
-            budget = run.begin_check(clock.monotonic())
-            try:
-                response = fetch_fn() if helper is None else helper.call(fetch_fn, budget, cancel)
-                if is_awaitable(response):
-                    response = resolve_sync(response, budget, cancel)
-            except CheckCut:
-                raise run.cut() from None
-            except CheckCancelled:
-                raise run.cancelled() from None
-            except Exception as error:  # noqa: BLE001 - the run raises what is not transient
-                wait = run.error(error)
-                continue
-            run.arrived(response, clock.monotonic())
-            if on_poll is not None:
-                on_poll(response)
-            wait = run.judge(response, clock.monotonic())
-            _log_check(run, wait)
-            if wait == DONE:
-                return response  # type: ignore[no-any-return]
+    in_thread = hard_timeout and not is_async(fetch_fn)
+    wait = run.rules.schedule.first_wait()
+    while True:
+        for step in _steps(wait, cancel, run):
+            clock.sleep(step)
+        budget = run.begin_check(clock.monotonic())
+        try:
+            response = call_in_thread(fetch_fn, budget, cancel) if in_thread else fetch_fn()
+            if is_awaitable(response):
+                response = resolve_sync(response, budget, cancel)
+        except CheckCut:
+            raise run.cut() from None
+        except CheckCancelled:
+            raise run.cancelled() from None
+        except Exception as error:  # noqa: BLE001 - the run raises what is not transient
+            wait = run.error(error)
+            continue
+        run.arrived(response, clock.monotonic())
+        if on_poll is not None:
+            on_poll(response)
+        wait = run.judge(response, clock.monotonic())
+        _log_check(run, wait)
+        if wait == DONE:
+            return response  # type: ignore[no-any-return]
 
 
 async def drive_async(
@@ -72,17 +74,15 @@ async def drive_async(
     on_poll: Callable[[T], object] | None,
     *,
     cancel: "asyncio.Event | threading.Event | None",
-    hard_timeout: bool,
 ) -> T:
     """Poll in the calling task, or in a child of it that an `asyncio.Event` can end."""
     _check(fetch_fn, on_poll, cancel)
+    fetch_fn = as_async(fetch_fn)
     if not isinstance(cancel, asyncio.Event):
-        return await _loop_async(run, fetch_fn, on_poll, cancel=cancel, hard_timeout=hard_timeout)
+        return await poll_loop(run, fetch_fn, on_poll, cancel=cancel)
     if cancel.is_set():
         raise run.cancelled()
-    polling = asyncio.ensure_future(
-        _loop_async(run, fetch_fn, on_poll, cancel=None, hard_timeout=hard_timeout)
-    )
+    polling = asyncio.ensure_future(poll_loop(run, fetch_fn, on_poll))
     cancelled = asyncio.ensure_future(cancel.wait())
     try:
         await asyncio.wait({polling, cancelled}, return_when=asyncio.FIRST_COMPLETED)
@@ -97,43 +97,46 @@ async def drive_async(
             polling.exception()  # seen: what the clean-up of a cancelled fetch raised
 
 
-async def _loop_async(
+async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
     run: PollRun[T],
-    fetch_fn: Callable[[], Any],
+    fetch_fn: Callable[[], Awaitable[Any]],
     on_poll: Callable[[T], object] | None,
     *,
-    cancel: threading.Event | None,
-    hard_timeout: bool,
+    cancel: threading.Event | None = None,
+    gate: Gate | None = None,
 ) -> T:
-    with _helper(hard_timeout and not asyncio.iscoroutinefunction(fetch_fn)) as helper:
-        wait = run.rules.schedule.first_wait()
-        while True:
+    """Poll in the calling task; with a gate, each check is made when it lets in."""
+    wait = run.rules.schedule.first_wait()
+    while True:
+        if wait > 0 or cancel is not None:
             for step in _steps(wait, cancel, run):
                 await clock.sleep_async(step)
+        if gate is not None:
+            await gate.enter(run)
+        try:
             budget = run.begin_check(clock.monotonic())
-            try:
-                if helper is None:
-                    response = fetch_fn()
-                else:
-                    response = await call_in_helper(helper, fetch_fn, budget, cancel)
-                if is_awaitable(response):
-                    response = await await_within(response, budget, cancel)
-            except CheckCut:
-                raise run.cut() from None
-            except CheckCancelled:
-                raise run.cancelled() from None
-            except Exception as error:  # noqa: BLE001 - the run raises what is not transient
-                wait = run.error(error)
-                continue
-            run.arrived(response, clock.monotonic())
-            if on_poll is not None:
-                told = on_poll(response)
-                if is_awaitable(told):
-                    await told  # type: ignore[misc]
-            wait = run.judge(response, clock.monotonic())
-            _log_check(run, wait)
-            if wait == DONE:
-                return response  # type: ignore[no-any-return]
+            response = await await_within(fetch_fn(), budget, cancel)
+        except CheckCut:
+            raise run.cut() from None
+        except CheckCancelled:
+            raise run.cancelled() from None
+        except PollingTimeoutError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the run raises what is not transient
+            wait = run.error(error)
+            continue
+        finally:
+            if gate is not None:
+                gate.leave()
+        run.arrived(response, clock.monotonic())
+        if on_poll is not None:
+            told = on_poll(response)
+            if is_awaitable(told):
+                await told  # type: ignore[misc]
+        wait = run.judge(response, clock.monotonic())
+        _log_check(run, wait)
+        if wait == DONE:
+            return response  # type: ignore[no-any-return]
 
 
 def _check(fetch_fn: object, on_poll: object, cancel: object) -> None:
@@ -143,18 +146,6 @@ def _check(fetch_fn: object, on_poll: object, cancel: object) -> None:
     if cancel is not None and not hasattr(cancel, "is_set"):
         raise TypeError(f"cancel must be an event with is_set(), not of type "
                         f"{type(cancel).__name__}; pass a threading.Event")  # fmt: skip
-
-
-@contextlib.contextmanager
-def _helper(wanted: bool) -> Iterator[HelperThread | None]:
-    if not wanted:
-        yield None
-        return
-    helper = HelperThread()
-    try:
-        yield helper
-    finally:
-        helper.close()
 
 
 def _steps(wait: float, cancel: threading.Event | None, run: PollRun[Any]) -> Iterator[float]:

@@ -2,31 +2,31 @@
 
 import asyncio
 import concurrent.futures
-import contextvars
 import inspect
 import math
-import queue
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
-from infra_core.runtime import clock, run_sync
+from infra_core.runtime import ThreadPool, clock, run_sync
 
 __all__ = [
     "CANCEL_LATENCY",
     "CheckCancelled",
     "CheckCut",
-    "HelperThread",
+    "as_async",
     "await_within",
-    "call_in_helper",
+    "call_in_thread",
+    "is_async",
     "is_awaitable",
     "resolve_sync",
 ]
 
 T = TypeVar("T")
 
+_threads = ThreadPool("infra-core-poll", 100)
+_NO_LOOP: Final = ("no running event loop", "no current event loop")
 _LONGEST_WAIT: Final = min(threading.TIMEOUT_MAX, 10 * 365 * 86_400.0)  # waits know no infinity
-
 
 CANCEL_LATENCY: Final = 0.05
 """Seconds between looks at a `threading.Event`, which nothing can wait for beside a fetch."""
@@ -60,10 +60,10 @@ async def await_within(
     try:
         async with clock.timeout(None if math.isinf(seconds) else seconds) as scope:
             return await awaitable
-    except TimeoutError:
-        if scope is not None and scope.expired():
-            raise CheckCut from None
-        raise  # the fetch's own
+    except Exception as error:
+        if scope is not None and scope.expired():  # or it says something else when it is cut
+            raise CheckCut from error
+        raise
 
 
 async def _watched(awaitable: Awaitable[T], cancel: threading.Event) -> T:
@@ -105,48 +105,18 @@ def resolve_sync(
             close()
 
 
-class HelperThread:
-    """A thread that calls the fetch, and that is left behind when the fetch hangs.
+def call_in_thread(
+    function: Callable[[], T], seconds: float, cancel: threading.Event | None = None
+) -> T:
+    """Call in a thread and wait for so long at most; a call that hangs is left behind.
 
-    One thread serves all checks of a poll. It is a daemon, so that a fetch which never returns
-    does not keep the process alive either.
+    Raises:
+        CheckCut: The time was up.
+        CheckCancelled: The event was set.
     """
-
-    def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
-
-    def submit(self, function: Callable[[], T]) -> "concurrent.futures.Future[T]":
-        """Start the call, with the caller's context variables."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="infra-core-poll", daemon=True)
-            self._thread.start()
-        done: concurrent.futures.Future[T] = concurrent.futures.Future()
-        context = contextvars.copy_context()
-
-        def job() -> None:
-            done.set_running_or_notify_cancel()  # from here on nobody can cancel the future
-            try:
-                result = context.run(function)
-            except BaseException as error:  # noqa: BLE001 - handed to the poll
-                done.set_exception(error)
-            else:
-                done.set_result(result)
-
-        self._jobs.put(job)
-        return done
-
-    def call(
-        self, function: Callable[[], T], seconds: float, cancel: threading.Event | None = None
-    ) -> T:
-        """Call and wait for so long at most.
-
-        Raises:
-            CheckCut: The time was up; the call goes on without anybody who waits for it.
-            CheckCancelled: The event was set; the call goes on alike.
-        """
-        done = self.submit(function)
-        left = min(seconds, _LONGEST_WAIT)
+    done = _threads.submit(function)
+    left = min(seconds, _LONGEST_WAIT)
+    try:
         while True:
             step = left if cancel is None else min(left, CANCEL_LATENCY)
             concurrent.futures.wait([done], timeout=step)
@@ -157,26 +127,38 @@ class HelperThread:
             left -= step
             if left <= 0:
                 raise CheckCut
-
-    def close(self) -> None:
-        """Let the thread end once it has nothing to do."""
-        self._jobs.put(None)
-
-    def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
+    finally:
+        done.cancel()
 
 
-async def call_in_helper(
-    helper: HelperThread,
-    function: Callable[[], Any],
-    seconds: float,
-    cancel: threading.Event | None = None,
-) -> Any:
-    """Call in the helper thread without blocking the event loop.
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling the function only makes a coroutine, which blocks nobody."""
+    return asyncio.iscoroutinefunction(function) or asyncio.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - it is this method that is asked about
+    )
 
-    Raises:
-        CheckCut: The time was up.
-        CheckCancelled: The event was set.
-    """
-    return await await_within(asyncio.wrap_future(helper.submit(function)), seconds, cancel)
+
+def as_async(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Return the fetch as something to await: a synchronous one in a thread."""
+    return function if is_async(function) else _Beside(function)
+
+
+class _Beside:
+    """A synchronous fetch that is called in a thread; what it returns is awaited if need be."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        self._needs_loop = False
+
+    async def __call__(self, *args: object) -> Any:
+        if not self._needs_loop:
+            try:
+                response = await _threads.run_abandoning(self._function, *args)
+                return await response if is_awaitable(response) else response
+            except RuntimeError as error:
+                # Such as `lambda: asyncio.create_task(...)`, which is quick.
+                if not any(text in str(error) for text in _NO_LOOP):
+                    raise
+                self._needs_loop = True
+        response = self._function(*args)
+        return await response if is_awaitable(response) else response

@@ -2,12 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
-from typing import Any, TypeVar, overload
+from functools import partial
+from typing import Any, Generic, TypeVar, overload
+
+from infra_core.runtime import (
+    RuntimeCancellationError,
+    RuntimeConfig,
+    RuntimeDrainedError,
+    TaskRuntime,
+    clock,
+)
 
 from ._config import PollingConfig, checked_config
+from ._drivers import poll_loop
+from ._fetch import as_async
+from ._gate import Gate
 from ._outcome import PollOutcome
-from ._run import PollRules, check_callable
-from ._scheduler import Scheduler
+from ._run import PollRules, PollRun, check_callable
 from ._status import StatusExtractor, StatusRules
 
 __all__ = ["poll_many_async"]
@@ -68,14 +79,14 @@ def poll_many_async(
 
     Args:
         jobs: What to poll: ids, URLs, records. An iterable or an async iterable.
-        fetch_fn: Asks for the state of one job; async, or sync with an awaitable result.
+        fetch_fn: Asks for the state of one job; async, or sync in a thread.
         is_terminal: Whether a response ends that job. By default its status decides, by the
             statuses of `config`.
         config: Times, statuses and tolerance, for each job.
         concurrency: Fetches under way at once, at most.
         max_active: Jobs taken in and not yet handed out, at most. A consumer that is slow slows
             the intake down.
-        on_poll: Called with job and response after each fetch; not awaited.
+        on_poll: Called with job and response after each fetch; may be async.
         status_extractor: Finds the status in a response; see `StatusPoller`.
         is_transient: Which errors of the fetch are waited out.
         next_delay: The seconds that the server wants to be left alone.
@@ -121,5 +132,100 @@ def poll_many_async(
     rules = PollRules.of(
         config, is_terminal, is_transient=is_transient, next_delay=next_delay, status=status
     )
-    scheduler: Scheduler[J, T] = Scheduler(jobs, fetch_fn, rules, on_poll, max_active)
-    return scheduler.outcomes(concurrency, cancel)
+    many: _Many[J, T] = _Many(fetch_fn, rules, on_poll, Gate(concurrency))
+    return many.outcomes(jobs, max_active, cancel)
+
+
+class _Many(Generic[J, T]):
+    """The polls of one call, each a task of a `TaskRuntime`."""
+
+    def __init__(
+        self,
+        fetch_fn: Callable[[J], Any],
+        rules: PollRules[T],
+        on_poll: Callable[[J, T], object] | None,
+        gate: Gate,
+    ) -> None:
+        self._fetch = as_async(fetch_fn)
+        self._rules = rules
+        self._on_poll = on_poll
+        self._gate = gate
+        self._polling: set[asyncio.Task[Any]] = set()
+
+    async def outcomes(
+        self,
+        jobs: "Iterable[J] | AsyncIterable[J]",
+        max_active: int,
+        cancel: asyncio.Event | None,
+    ) -> AsyncGenerator[PollOutcome[J, T], None]:
+        if cancel is not None and cancel.is_set():
+            return
+        runtime = TaskRuntime(config=RuntimeConfig(concurrency=max_active))
+        tasks: Any = (
+            _Tasks(self._poll, jobs)
+            if isinstance(jobs, AsyncIterable)
+            else (("", partial(self._poll, job)) for job in jobs)
+        )
+        stream = runtime.as_completed(tasks, outcomes=True, ahead=0)
+        watch = None if cancel is None else asyncio.ensure_future(self._cancel_on(cancel, runtime))
+        try:
+            async for ended in stream:
+                if ended.value is not None:
+                    yield ended.value
+                elif isinstance(ended.error, RuntimeCancellationError):
+                    # The fetch raised a CancelledError of its own.
+                    raise ended.error.__cause__ or ended.error
+        except RuntimeDrainedError:
+            if not self._gate.closed:
+                raise
+        finally:
+            await stream.aclose()
+            if watch is not None:
+                watch.cancel()
+                await asyncio.wait([watch])
+
+    async def _poll(self, job: J) -> PollOutcome[J, T]:
+        """Poll one job; its end, whatever it is, is the outcome."""
+        run = PollRun(self._rules, label=str(job) if isinstance(job, (str, int)) else None)
+        on_poll = None if self._on_poll is None else partial(self._on_poll, job)
+        error: Exception | None = None
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        self._polling.add(task)
+        try:
+            await poll_loop(run, partial(self._fetch, job), on_poll, gate=self._gate)
+        except Exception as caught:  # noqa: BLE001 - the outcome of this one job
+            error = caught
+        except asyncio.CancelledError:
+            if not self._gate.closed:
+                raise
+            uncancel = getattr(task, "uncancel", None)  # Python 3.11
+            if uncancel is not None:
+                uncancel()
+            error = run.cancelled()
+        finally:
+            self._polling.discard(task)
+        elapsed = clock.monotonic() - run.began
+        return PollOutcome(job, run.last_response, error, run.attempts, elapsed)
+
+    async def _cancel_on(self, event: asyncio.Event, runtime: TaskRuntime) -> None:
+        """End all polls when the event is set."""
+        await event.wait()
+        self._gate.closed = True
+        runtime.stop()
+        for task in self._polling:
+            task.cancel()
+
+
+class _Tasks(Generic[J]):
+    """An asynchronous source of jobs as one of tasks; no generator, which would need closing."""
+
+    def __init__(self, poll: Callable[[J], Awaitable[Any]], jobs: AsyncIterable[J]) -> None:
+        self._poll = poll
+        self._jobs = aiter(jobs)
+
+    def __aiter__(self) -> "_Tasks[J]":
+        return self
+
+    async def __anext__(self) -> tuple[str, Callable[[], Awaitable[Any]]]:
+        return "", partial(self._poll, await anext(self._jobs))

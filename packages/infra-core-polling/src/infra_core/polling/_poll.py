@@ -193,7 +193,7 @@ async def poll_until_async(
 
     Args:
         fetch_fn: Asks for the state of things: async, sync, or sync with an awaitable result. A
-            sync one blocks the event loop while it runs, unless `hard_timeout` is set.
+            sync one runs in a thread, and what it returns is awaited here.
         is_terminal: Whether a response ends the poll.
         timeout: Seconds until `PollingTimeoutError`, the initial delay included.
         poll_interval: Seconds between checks.
@@ -208,7 +208,7 @@ async def poll_until_async(
         next_delay: The seconds that the server wants to be left alone; see `poll_until`.
         cancel: Ends the poll when it is set, a hanging fetch included: at once for an
             `asyncio.Event`, within 0.05 s for a `threading.Event`.
-        hard_timeout: Call a sync fetch in a helper thread, and leave it behind when it hangs.
+        hard_timeout: Has no effect: a sync fetch that hangs is left behind in its thread.
         label: A name for logs and errors; secrets in it are redacted there.
 
     Returns:
@@ -234,6 +234,4 @@ async def poll_until_async(
         hard_timeout=hard_timeout,
     )  # fmt: skip
     rules = PollRules.of(config, is_terminal, is_transient=is_transient, next_delay=next_delay)
-    return await drive_async(
-        PollRun(rules, label=label), fetch_fn, on_poll, cancel=cancel, hard_timeout=hard_timeout
-    )
+    return await drive_async(PollRun(rules, label=label), fetch_fn, on_poll, cancel=cancel)

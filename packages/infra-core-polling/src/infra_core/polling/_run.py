@@ -251,7 +251,8 @@ class PollRun(Generic[T]):
         seconds = f"{self.rules.schedule.timeout:g} s"
         return self.enriched(
             PollingTimeoutError(
-                f"{self._what()} was not done within {seconds} ({self._effort()}): {remedy}",
+                f"{self._what()} timed out after {seconds} without reaching a terminal state "
+                f"({self._effort()}): {remedy}",
                 last_response=self.last_response,
             )
         )

@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
 from infra_core.runtime import redact_secrets, trace_fields
 
@@ -23,6 +23,7 @@ _RUNNING_MAX: Final = 100
 _MISSING: Final = object()
 
 
+@runtime_checkable
 class StatusExtractor(Protocol[T_co]):
     """Anything that finds the status in a response; None when it has none."""
 

@@ -133,10 +133,7 @@ class StatusPoller(Generic[T]):
             PollingCancelledError: The cancel event was set.
             Exception: What the fetch raised, when it is not transient or one too many.
         """
-        return await drive_async(
-            self._run(), self._fetch, on_poll,
-            cancel=cancel, hard_timeout=self._config.hard_timeout,
-        )  # fmt: skip
+        return await drive_async(self._run(), self._fetch, on_poll, cancel=cancel)
 
     def _run(self) -> PollRun[T]:
         return PollRun(self._rules, label=self._label)

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextvars
+import itertools
 import os
 import threading
 from collections import deque
@@ -10,12 +11,24 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from . import clock
 from ._forks import after_fork_in_child
 
 __all__ = ["ThreadPool", "file_threads", "in_lookup_thread", "in_thread", "until_done"]
 
 T = TypeVar("T")
-_Call = Callable[[], None]
+_numbers = itertools.count(1)
+
+
+class _Job:
+    """A piece of work, and how far it is."""
+
+    __slots__ = ("abandoned", "begun", "call", "ended", "hanging")
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+        self.begun = self.ended = self.abandoned = False
+        self.hanging = False  # its thread does not count
 
 
 class ThreadPool:
@@ -27,14 +40,16 @@ class ThreadPool:
       newer refuse to start threads then: work goes to threads that are there, and runs in the
       caller's own where none is free;
     - a thread that hangs does not keep the process from ending;
+    - work that is abandoned while it runs gives its place to other work: its thread goes on
+      without counting. So name servers that hang do not use the pool up;
     - a forked child begins with an empty pool of its own.
 
-    Work is begun in the order in which it comes, so that work which waits for other work of the
-    same pool may wait for ever: give such work another pool.
+    Work is begun in the order in which it comes. Work that waits for other work of the same pool
+    may wait for ever: give such work another pool.
 
     Args:
         name: The beginning of the names of its threads.
-        size: The most threads.
+        size: The most threads. As many times four may hang abandoned; further ones count again.
 
     Raises:
         ValueError: `size` is below 1.
@@ -50,9 +65,10 @@ class ThreadPool:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._queue: deque[_Call] = deque()
+        self._queue: deque[_Job] = deque()
         self._idle: list[threading.Lock] = []  # what free threads wait for, the last one first
         self._threads = 0
+        self._hanging = 0  # threads beside those, whose work was abandoned
 
     async def run(self, work: Callable[..., T], *args: object) -> T:
         """Run blocking work in a thread; on cancellation wait for it, then be cancelled.
@@ -79,53 +95,100 @@ class ThreadPool:
     def start(self, work: Callable[..., T], *args: object) -> "asyncio.Future[T]":
         """Have work run in a thread; returns a future of the running loop.
 
-        Cancelling the future drops the result, and the work itself if it has not begun.
+        Cancelling the future abandons the work.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._submit(partial(_run_for_loop, future, loop, _in_context(work, args)))
+        job = _Job(partial(_run_for_loop, future, loop, _in_context(work, args)))
+        future.add_done_callback(partial(self._abandon_cancelled, job))
+        clock.hold(future)
+        self._submit(job)
         return future
 
     def submit(self, work: Callable[..., T], *args: object) -> "concurrent.futures.Future[T]":
-        """Have work run in a thread; returns a future for callers without an event loop."""
+        """Have work run in a thread; returns a future for callers without an event loop.
+
+        Cancelling the future abandons the work, also when it has begun.
+        """
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._submit(partial(_run_for_thread, future, _in_context(work, args)))
+        job = _Job(partial(_run_for_thread, future, _in_context(work, args)))
+        future.add_done_callback(partial(self._abandon_cancelled, job))
+        self._submit(job)
         return future
 
-    def _submit(self, call: _Call) -> None:
+    def _submit(self, job: _Job) -> None:
         with self._lock:
             if self._idle:
-                self._queue.append(call)
+                self._queue.append(job)
                 self._idle.pop().release()
                 return
             if self._threads >= self._size:
-                self._queue.append(call)
+                self._queue.append(job)
                 return
             self._threads += 1
-            number = self._threads
+        if not self._start_thread(job):
+            with self._lock:
+                self._threads -= 1
+            job.call()
+
+    def _start_thread(self, job: _Job) -> bool:
         thread = threading.Thread(
-            target=self._work, args=(call,), name=f"{self._name}-{number}", daemon=True
+            target=self._work, args=(job,), name=f"{self._name}-{next(_numbers)}", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # the interpreter ends, or the system has no more threads to give
-            with self._lock:
-                self._threads -= 1
-            call()
+            return False
+        return True
 
-    def _work(self, call: _Call) -> None:
+    def _work(self, job: _Job) -> None:
         wake = threading.Lock()
         wake.acquire()
         while True:
-            call()
-            del call  # and with it what the work holds, while this thread waits
+            job.begun = True
+            if not job.abandoned:
+                job.call()
+            with self._lock:
+                job.ended = True
+                if job.hanging and self._is_surplus():
+                    return
+            del job  # and with it what the work holds, while this thread waits
             while True:
                 with self._lock:
                     if self._queue:
-                        call = self._queue.popleft()
+                        job = self._queue.popleft()
                         break
                     self._idle.append(wake)
                 wake.acquire()
+
+    def _is_surplus(self) -> bool:
+        """Say whether a thread that has come back from abandoned work is one too many."""
+        self._hanging -= 1
+        if self._threads < self._size:
+            self._threads += 1
+            return False
+        return True
+
+    def _abandon_cancelled(self, job: _Job, future: Any) -> None:
+        if not future.cancelled():
+            return
+        with self._lock:
+            if job.ended or job.abandoned:
+                return
+            job.abandoned = True
+            if not job.begun or self._hanging >= 4 * self._size:
+                return
+            job.hanging = True
+            self._hanging += 1
+            self._threads -= 1
+            if not self._queue:
+                return
+            self._threads += 1
+            waiting = self._queue.popleft()
+        if not self._start_thread(waiting):
+            with self._lock:
+                self._threads -= 1
+            waiting.call()
 
 
 def _in_context(work: Callable[..., T], args: tuple[object, ...]) -> Callable[[], T]:
@@ -146,8 +209,6 @@ def _outcome(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
 def _run_for_loop(
     future: "asyncio.Future[Any]", loop: asyncio.AbstractEventLoop, work: Callable[[], Any]
 ) -> None:
-    if future.cancelled():
-        return
     outcome = _outcome(work)
     try:
         loop.call_soon_threadsafe(_settle, future, *outcome)
@@ -165,9 +226,9 @@ def _settle(future: "asyncio.Future[Any]", value: Any, error: BaseException | No
 
 
 def _run_for_thread(future: "concurrent.futures.Future[Any]", work: Callable[[], Any]) -> None:
+    value, error = _outcome(work)
     if not future.set_running_or_notify_cancel():
         return
-    value, error = _outcome(work)
     if error is None:
         future.set_result(value)
     else:

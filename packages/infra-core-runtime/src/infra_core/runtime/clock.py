@@ -20,7 +20,7 @@ import time as _time
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # asyncio costs 40 ms to import: only those who await pay for it
     import asyncio
-    from typing import Protocol
+    from typing import Any, Protocol
 
     from ._timeout310 import Timeout
 
@@ -32,9 +32,10 @@ if TYPE_CHECKING:  # asyncio costs 40 ms to import: only those who await pay for
         def sleep(self, seconds: float) -> None: ...
         async def sleep_async(self, seconds: float) -> None: ...
         def jitter(self, upper: float) -> float: ...
+        def _hold(self, future: "asyncio.Future[Any]") -> None: ...
 
 
-__all__ = ["jitter", "monotonic", "sleep", "sleep_async", "time", "timeout"]
+__all__ = ["hold", "jitter", "monotonic", "sleep", "sleep_async", "time", "timeout"]
 
 _fake: "Source | None" = None
 
@@ -81,6 +82,12 @@ def jitter(upper: float) -> float:
     import random
 
     return random.uniform(0.0, upper)
+
+
+def hold(future: "asyncio.Future[Any]") -> None:
+    """Let `fast_time` wait for work beside the event loop; does nothing while time is real."""
+    if _fake is not None:
+        _fake._hold(future)
 
 
 if sys.version_info >= (3, 11):

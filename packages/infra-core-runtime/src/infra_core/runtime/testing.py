@@ -36,13 +36,16 @@ from ._values import is_number
 
 __all__ = ["FastTime", "fast_time"]
 
+_TURNS = 10  # of the loop, between two wake-ups
+
 
 class FastTime:
     """A clock that jumps instead of waiting. Made by `fast_time`, which also installs it.
 
     Synchronous sleeps advance the time at once. Asynchronous sleeps of one event loop wake in
-    the order of their wake-up times, as they would in real life, one per turn of the loop; sleeps
-    that overlap do not add up.
+    the order of their wake-up times, as they would in real life; sleeps that overlap do not add
+    up. Between two of them the loop has some turns, and what `in_thread` and other `ThreadPool`s
+    have begun for it is waited for: work in between takes no time, so time must not go on.
 
     Attributes:
         slept: Every sleep that was asked for, in seconds and in order, of all threads and tasks.
@@ -101,30 +104,43 @@ class FastTime:
             await asyncio.sleep(0)
             return
         loop = asyncio.get_running_loop()
-        with self._lock:
-            sleepers = self._sleepers.get(loop)
-            if sleepers is None:
-                sleepers = self._sleepers[loop] = _Sleepers()
+        sleepers = self._sleepers_of(loop)
         wake: asyncio.Future[None] = loop.create_future()
         heapq.heappush(sleepers.heap, (self._monotonic + seconds, next(self._order), wake))
         if not sleepers.scheduled:
             sleepers.scheduled = True
+            sleepers.turns = _TURNS
             loop.call_soon(self._wake_next, loop, sleepers)
         await wake
+
+    def _hold(self, future: "asyncio.Future[object]") -> None:
+        """Let no time pass for the sleepers of a loop until its future is done."""
+        sleepers = self._sleepers_of(future.get_loop())
+        sleepers.held += 1
+        future.add_done_callback(sleepers.let_go)
+
+    def _sleepers_of(self, loop: asyncio.AbstractEventLoop) -> "_Sleepers":
+        with self._lock:
+            sleepers = self._sleepers.get(loop)
+            if sleepers is None:
+                sleepers = self._sleepers[loop] = _Sleepers()
+            return sleepers
 
     def jitter(self, upper: float) -> float:
         """Return the fixed fraction of `upper`, or a random one when none was fixed."""
         return random.uniform(0.0, upper) if self._jitter is None else upper * self._jitter
 
     def _wake_next(self, loop: asyncio.AbstractEventLoop, sleepers: "_Sleepers") -> None:
-        """Wake the next sleeper, and come back in the next turn if there are more."""
-        while sleepers.heap:
+        """Wake the next sleeper when its turn has come, and come back if there are more."""
+        sleepers.turns -= 1
+        while sleepers.heap and sleepers.turns <= 0 and not sleepers.held:
             due, _, wake = heapq.heappop(sleepers.heap)
             if wake.done():  # cancelled while it slept: no time passes for that
                 continue
             with self._lock:
                 self._monotonic = max(self._monotonic, due)
             wake.set_result(None)
+            sleepers.turns = _TURNS
             break
         if sleepers.heap:
             loop.call_soon(self._wake_next, loop, sleepers)
@@ -135,11 +151,16 @@ class FastTime:
 class _Sleepers:
     """Those who sleep on one event loop."""
 
-    __slots__ = ("heap", "scheduled")
+    __slots__ = ("heap", "held", "scheduled", "turns")
 
     def __init__(self) -> None:
         self.heap: list[tuple[float, int, asyncio.Future[None]]] = []
         self.scheduled = False
+        self.turns = 0  # before the next one may wake
+        self.held = 0  # futures that are waited for before any may wake
+
+    def let_go(self, _: object) -> None:
+        self.held -= 1
 
 
 _stack_lock = threading.Lock()
