@@ -174,9 +174,9 @@ async def memory(jobs: int) -> float:
         return top
 
     await peak(1000)
-    small, large = await peak(jobs), await peak(jobs * 10)
-    print(f"memory, 1,000 active: {jobs} jobs {small / 1024:.0f} KiB, "
-          f"{jobs * 10} jobs {large / 1024:.0f} KiB")  # fmt: skip
+    small, large = await peak(jobs // 5), await peak(jobs * 2)
+    print(f"memory, 1,000 active: {jobs // 5} jobs {small / 1024:.0f} KiB, "
+          f"{jobs * 2} jobs {large / 1024:.0f} KiB")  # fmt: skip
     return large / small
 
 

@@ -101,7 +101,7 @@ class ThreadPool:
         future: asyncio.Future[T] = loop.create_future()
         job = _Job(partial(_run_for_loop, future, loop, _in_context(work, args)))
         future.add_done_callback(partial(self._abandon_cancelled, job))
-        clock.hold(future)
+        clock._hold(future)
         self._submit(job)
         return future
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # asyncio costs 40 ms to import: only those who await pay for
         def _hold(self, future: "asyncio.Future[Any]") -> None: ...
 
 
-__all__ = ["hold", "jitter", "monotonic", "sleep", "sleep_async", "time", "timeout"]
+__all__ = ["jitter", "monotonic", "sleep", "sleep_async", "time", "timeout"]
 
 _fake: "Source | None" = None
 
@@ -84,7 +84,7 @@ def jitter(upper: float) -> float:
     return random.uniform(0.0, upper)
 
 
-def hold(future: "asyncio.Future[Any]") -> None:
+def _hold(future: "asyncio.Future[Any]") -> None:
     """Let `fast_time` wait for work beside the event loop; does nothing while time is real."""
     if _fake is not None:
         _fake._hold(future)
