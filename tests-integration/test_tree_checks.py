@@ -74,8 +74,8 @@ def undeclared_sibling(tree: Path) -> None:
 
 def sibling_against_the_table(tree: Path) -> None:
     path = tree / "packages" / "infra-core-fs" / "pyproject.toml"
-    text = path.read_text().replace("dependencies = []", 'dependencies = ["infra-core-http>=1,<2"]')
-    path.write_text(text)
+    added = '\ndependencies = ["infra-core-http>=1,<2", '
+    path.write_text(path.read_text().replace("\ndependencies = [", added))
 
 
 @pytest.mark.parametrize(

@@ -26,14 +26,22 @@ DEV = ROOT / ".dev"
 BIN = DEV / "tools" / ("Scripts" if os.name == "nt" else "bin")
 REQUIREMENTS = ["hatch==1.18.2", "uv==0.13.9"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
+MEASURED = "3.11"  # the unit tests of this Python run under coverage
+CACHES = {
+    "INFRA_CORE_CACHE": "",
+    "HATCH_CACHE_DIR": "hatch",
+    "PIP_CACHE_DIR": "pip",
+    "UV_CACHE_DIR": "uv",
+    "npm_config_cache": "npm",
+}
 
 # Cheapest first, so that a slip is reported within seconds.
 STAGES: dict[str, list[list[str]]] = {
     "lint": [["run", "lint:check"], ["run", "workflows:check"]],
     "layout": [["run", "checks:layout"], ["run", "checks:pins"], ["run", "checks:api"]],
     "types": [["run", "types:check"], ["run", "types:exports"]],
-    "unit": [],  # one run per Python that is here
-    "integration": [["run", "integration:run"]],
+    "unit": [],  # one run per Python that is here, as below
+    "integration": [],
     "docs": [["run", "docs:build"]],
     "wheels": [["run", "checks:wheels"]],
     "release": [["run", "checks:release", "check"], ["run", "checks:rehearse"]],
@@ -88,18 +96,24 @@ def bootstrap() -> None:
     if made.returncode:  # Debian's python3 without python3-venv has no ensurepip
         seed = DEV / "virtualenv"
         subprocess.run(
-            [*pip(), "install", "--quiet", "--target", str(seed), "virtualenv"], check=True
+            [*pip(), "install", "--quiet", "--target", str(seed), "virtualenv"],
+            check=True,
+            env=environment(),
         )
         subprocess.run(
             [sys.executable, "-m", "virtualenv", "--quiet", str(DEV / "tools")],
             check=True,
-            env={**os.environ, "PYTHONPATH": str(seed)},
+            env={
+                **environment(),
+                "PYTHONPATH": str(seed),
+                "VIRTUALENV_OVERRIDE_APP_DATA": str(DEV / "cache" / "virtualenv"),
+            },
         )
     python = next(path for path in (BIN / "python", BIN / "python.exe") if path.exists())
     subprocess.run(
         [str(python), "-m", "pip", "install", "--quiet", *REQUIREMENTS],
         check=True,
-        env={**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+        env={**environment(), "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
     )
     stamp.write_text(wanted, encoding="utf-8")
 
@@ -117,11 +131,22 @@ def environment() -> dict[str, str]:
     variables["PATH"] = os.pathsep.join([str(BIN), variables.get("PATH", "")])
     variables["HATCH_ENV_TYPE_VIRTUAL_UV_PATH"] = str(uv)
     variables["HATCH_DATA_DIR"] = str(DEV / "hatch")
+    variables["HATCH_CONFIG"] = str(hatch_config())
     variables["UV_PYTHON_DOWNLOADS"] = "never"
-    variables.setdefault("INFRA_CORE_CACHE", str(DEV / "cache"))
+    for name, folder in CACHES.items():  # whoever shares a cache among clones has set it
+        variables.setdefault(name, str(DEV / "cache" / folder))
     if found := pyenv_versions():  # its shim has narrowed the variable to one version
         variables["PYENV_VERSION"] = ":".join(found)
     return variables
+
+
+def hatch_config() -> Path:
+    """An empty configuration of hatch, which would make one in the home folder."""
+    path = DEV / "hatch.toml"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return path
 
 
 def pyenv_versions() -> list[str]:
@@ -155,17 +180,22 @@ def available_pythons() -> list[str]:
     ]
     for version in PYTHONS:
         if version not in found:
-            print(f"Python {version} is not on this machine: its unit tests are skipped")
+            print(f"Python {version} is not on this machine: its tests are skipped")
     return found
 
 
 def run_stages(names: list[str]) -> int:
     timings: list[tuple[str, float, int]] = []
     stages = dict(STAGES)
-    stages["unit"] = [["run", f"+py={version}", "test:run"] for version in available_pythons()]
+    versions = available_pythons()
+    stages["unit"] = [
+        ["run", f"+py={version}", "test:cover" if version == MEASURED else "test:run"]
+        for version in versions
+    ]
+    stages["integration"] = [["run", f"+py={version}", "integration:run"] for version in versions]
     for name in names or stages:
         started = time.monotonic()
-        code = 0
+        code = int(not stages[name])  # a stage that runs nothing has proved nothing
         for command in stages[name]:
             print(f"\n==> {name}: hatch {' '.join(command)}", flush=True)
             code = hatch(command) or code

@@ -293,7 +293,10 @@ def public_modules(package: Package) -> list[str]:
 
 def canonical(item: griffe.Object | griffe.Alias) -> str:
     """Where an object is really defined."""
-    return str(item.final_target.path if isinstance(item, griffe.Alias) else item.path)
+    try:
+        return str(item.final_target.path if isinstance(item, griffe.Alias) else item.path)
+    except griffe.AliasResolutionError:  # of a library, which is not part of the tree
+        return str(item.path)
 
 
 @functools.cache
