@@ -10,7 +10,7 @@ import sys
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 import pytest
 import respx
@@ -476,3 +476,13 @@ def test_a_stalled_transfer_is_continued_by_the_next_attempt(
     assert origin.requests[1].headers["Range"] == "bytes=60000-"
     assert origin.requests[1].headers["If-Range"] == '"v1"'
     assert (tmp_path / "f").read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    "function",
+    [download_asset, download_asset_async, download_many, download_many_async,
+     AssetDownloadClient.download],
+)  # fmt: skip
+def test_annotations_can_be_read(function: Any) -> None:
+    """By pydantic, typer and the like."""
+    assert get_type_hints(function)["return"] is not None

@@ -15,7 +15,8 @@ from typing import Any, Final, Union
 from infra_core.runtime import RetryDetails, redact_secrets, run_sync, sanitize_url
 
 from .._errors import DownloadError, InvalidRequestError
-from ._client import AssetDownloadClient, get_shared_client
+from ._calls import get_shared_client
+from ._client import AssetDownloadClient  # noqa: TC001 - for typing.get_type_hints()
 from ._commit import CommitGroup
 from ._result import DownloadItem, DownloadOutcome, DownloadResult, ProgressCallback
 from ._sink import HANDOVER

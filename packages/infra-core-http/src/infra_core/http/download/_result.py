@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable
+from infra_core.runtime import RetryDetails
 
-    from infra_core.runtime import RetryDetails, RetryPolicy
+if TYPE_CHECKING:
+    from infra_core.runtime import RetryPolicy
 
     from .._async_client import AnyClient
     from ._commit import CommitGroup
@@ -28,7 +28,7 @@ ProgressCallback = Callable[[int, int | None], object]
 """Called with the bytes of the file so far and its size, None while that is not known."""
 
 
-RetryCallback = Callable[["RetryDetails"], "Awaitable[None] | None"]
+RetryCallback = Callable[[RetryDetails], Awaitable[None] | None]
 """Called before each wait, with the attempt that failed, its error and the seconds to wait."""
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import stat
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +15,6 @@ from infra_core.fs import AtomicFile, media_type
 from infra_core.runtime import (
     RetryDetails,
     add_note,
-    clock,
     in_thread,
     retry_async,
     sanitize_url,
@@ -31,14 +29,14 @@ from .._errors import (
     DownloadError,
     IncompleteDownloadError,
 )
-from .._response.decode import DamagedBody, Decoder, UnsupportedCoding
+from .._response.decode import DamagedBody, Decoder
 from .._stream import open_stream
 from ._commit import ReceivedFile, commit
 from ._deadline import within
 from ._fields import fields_of, media_type_of
 from ._identity import SourceLabel, url_identity, write_label
 from ._plan import Body, DownloadPlan, ResponseAction, Restart, Validators
-from ._ranges import pieces_in_order
+from ._receive import Receiver, damaged_body
 from ._result import DownloadResult, DownloadSpec
 from ._retrying import is_load, should_retry, status_error
 from ._reuse import Existing, inspect_existing
@@ -72,7 +70,6 @@ class _Transfer:
         self.plan: DownloadPlan | None = None
         self.received: ReceivedFile | None = None
         self.failed: BaseException | None = None
-        self.window = (0.0, 0)
 
     @property
     def url(self) -> str:
@@ -234,9 +231,10 @@ class _Transfer:
             body = plan.body
             assert body is not None  # noqa: S101 - judge() says READ only with a body
             sink = await self._ready(plan, body)
-            as_sent = await self._receive(response.aiter_raw(), sink, plan, body)
+            receiver = Receiver(spec, plan, body, sink)
+            as_sent = await receiver.receive(response.aiter_raw())
         if plan.piece is not None and body.total is not None and plan.size < body.total:
-            await self._receive_rest(sink, plan, body)
+            await receiver.receive_rest(PIECE)
         return await self._finish(sink, plan, body, as_sent)
 
     async def _ready(self, plan: DownloadPlan, body: Body) -> Sink:
@@ -289,98 +287,6 @@ class _Transfer:
             await sink.truncate()
             plan.forget_resume()
 
-    async def _receive(
-        self, chunks: AsyncIterator[bytes], sink: Sink, plan: DownloadPlan, body: Body
-    ) -> dict[str, str]:
-        """Read the body to its end; returns the digests of an encoded one as it was sent."""
-        progress = self.spec.progress
-        decoder = Decoder(body.codings) if body.codings and not plan.keeps_encoded else None
-        as_sent = [hashlib.new(name) for name in plan.digest_algorithms] if decoder else []
-        self.window = (clock.monotonic(), 0)
-        try:
-            if progress is not None:
-                progress(plan.size, body.total)
-            async for chunk in chunks:
-                for hasher in as_sent:
-                    hasher.update(chunk)
-                if decoder is None:
-                    plan.received(len(chunk))
-                    await sink.write(chunk)
-                else:
-                    await _decode(chunk, decoder, sink, plan)
-                self._check_speed(len(chunk))
-                if progress is not None:
-                    progress(plan.size, body.total)
-        except httpx.RemoteProtocolError as error:
-            if _was_reset(error):
-                raise httpx.ReadError(str(error)) from error
-            raise self._cut(plan) from error
-        except DamagedBody as error:
-            raise self._damaged(plan, error) from error
-        incomplete = plan.incomplete()
-        if incomplete is not None:
-            raise incomplete
-        self._end_decoding(decoder, plan)
-        return {hasher.name: hasher.hexdigest() for hasher in as_sent}
-
-    def _end_decoding(self, decoder: Decoder | None, plan: DownloadPlan) -> None:
-        try:
-            if decoder is not None:
-                decoder.finish()
-        except DamagedBody as error:
-            raise self._damaged(plan, error) from error
-
-    async def _receive_rest(self, sink: Sink, plan: DownloadPlan, body: Body) -> None:
-        """The file goes on in ranges, several at a time, written in their order."""
-        spec, progress = self.spec, self.spec.progress
-        async for chunk in pieces_in_order(spec, body, first=plan.size, piece=PIECE):
-            plan.received(len(chunk))
-            await sink.write(chunk)
-            if progress is not None:
-                progress(plan.size, body.total)
-
-    def _cut(self, plan: DownloadPlan) -> IncompleteDownloadError:
-        return plan.incomplete() or IncompleteDownloadError(
-            f"{self.url} broke off after {plan.wire} bytes, before the end of its body; try again "
-            "later",
-            url=self.url,
-            expected="the end of the body",
-            actual=plan.wire,
-        )
-
-    def _damaged(self, plan: DownloadPlan, error: DamagedBody) -> DownloadError:
-        name = ", ".join(plan.body.codings) if plan.body else ""
-        if isinstance(error, UnsupportedCoding):
-            return DownloadError(
-                f"{self.url} came with Content-Encoding {name!r} though identity was asked for, "
-                f"and cannot be decoded: {error}",
-                url=self.url,
-                expected="identity",
-                actual=name,
-            )
-        return IncompleteDownloadError(
-            f"{self.url} sent a body that is not whole or not {name} ({error}): try again later",
-            url=self.url,
-            expected=f"a whole {name} body",
-            actual=f"{plan.wire} bytes",
-        )
-
-    def _check_speed(self, count: int) -> None:
-        """End an attempt that drips, so that no server can hold the call for ever."""
-        since, received = self.window
-        received += count
-        now = clock.monotonic()
-        if now - since < self.spec.timeout:
-            self.window = (since, received)
-            return
-        if received < self.spec.min_speed * (now - since):
-            raise httpx.ReadTimeout(
-                f"{self.url} sent {received} bytes in {now - since:.3g} s, below "
-                f"min_speed={self.spec.min_speed:.12g} bytes per second: lower min_speed to wait "
-                "for such a server"
-            )
-        self.window = (now, 0)
-
     # -- the end -----------------------------------------------------------------------------------
 
     async def _finish(
@@ -426,7 +332,7 @@ class _Transfer:
         try:
             return sink.decode(Decoder(body.codings), plan.check_size)
         except DamagedBody as error:
-            raise self._damaged(plan, error) from error
+            raise damaged_body(plan, body, error) from error
 
     def _stored(
         self, file: AtomicFile, plan: DownloadPlan, body: Body, sha256: str | None
@@ -514,26 +420,6 @@ class _Transfer:
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
         dest = str(self.spec.dest)
         return {"url": self.url, "destination": dest, "status": status, **trace_fields()}
-
-
-async def _decode(chunk: bytes, decoder: Decoder, sink: Sink, plan: DownloadPlan) -> None:
-    plan.received(len(chunk), 0)
-    for piece in decoder.feed(chunk):
-        plan.received(0, len(piece))
-        await sink.write(piece)
-
-
-def _was_reset(error: BaseException | None) -> bool:
-    """Whether a connection broke, rather than that its other side closed it too early.
-
-    aiohttp tells a reset from an early close only in the text of its error; where that should
-    change, the next attempt begins at zero instead of going on.
-    """
-    while error is not None:
-        if isinstance(error, OSError) or "ConnectionResetError(" in str(error):
-            return True
-        error = error.__cause__
-    return False
 
 
 def _mime(dest: Path, content_type: str | None) -> str | None:
