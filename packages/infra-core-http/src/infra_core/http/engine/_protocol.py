@@ -70,6 +70,8 @@ class _MendingParser:
         code = messages[-1][0].code
         if code >= 200 or code == 101:
             self._seen = None
+            if code == 101:  # what follows is another protocol, which nobody asked for
+                self._protocol.force_close()
         else:
             self._seen = [after_interim(b"".join(self._seen or ()))]
 
