@@ -113,7 +113,7 @@ PROVEN = {
         "## An upload or a download of a blob",
         "## A whole run",
     ],
-    "packages/infra-core-http/README.md": ["### What is retried"],
+    "packages/infra-core-http/README.md": ["### What is retried", "### What is made of an answer"],
 }
 
 
