@@ -263,7 +263,7 @@ def test_refused_connection_is_told(make: Make, refusing: int) -> None:
 def test_unknown_host_is_told(make: Make) -> None:
     """The name that has no address; no retry changes that."""
     assert refusal(make("https://nobody.invalid", max_retries=2)) == (
-        "listing of 'box' failed: the host name 'nobody.invalid' has no address; check that "
+        "listing of 'box' failed: cannot resolve host 'nobody.invalid' (DNS); check that "
         "connection_string names the right account or endpoint"
     )
 
@@ -298,7 +298,7 @@ def test_connection_that_never_stands_is_told(make: Make) -> None:
         text = refusal(client)
         for one in holding:
             one.close()
-    assert f"127.0.0.1:{port} took no connection within 0.1 s (3 attempts)" in text
+    assert f"127.0.0.1:{port}: connect timed out after 0.1 s (3 attempts)" in text
     assert "or raise connect_timeout" in text
 
 
@@ -320,6 +320,31 @@ def test_untrusted_certificate_is_told(make: Make) -> None:
         server.join()
     assert f"the certificate of 127.0.0.1:{port} is not trusted (" in text
     assert "SSL_CERT_FILE" in text
+
+
+def test_certificate_authority_of_requests_counts(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REQUESTS_CA_BUNDLE, as 0.7 honoured it."""
+    authority, context = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection, context.wrap_socket(connection, server_side=True) as secure:
+                secure.recv(65536)
+                secure.sendall(CREATED)
+
+        server = threading.Thread(target=answer)
+        server.start()
+        make(f"https://127.0.0.1:{port}", max_retries=0).upload_text(tmp_path / "a", "x")
+        server.join()
 
 
 def test_plain_http_behind_https_is_told(make: Make, quiet: Quiet) -> None:

@@ -13,8 +13,20 @@ from infra_core.runtime import ThreadBatcher
 
 __all__ = ["BatchWriter"]
 
-_BATCH = 32
-_WRITERS = 2  # batches at a time: while one waits for the disk the next is written
+# One writer and large batches: a flush of 256 files costs hardly more than one of 32, and what
+# comes meanwhile makes the next batch. Whoever fetches the files bounds their bytes.
+_MOST_FILES = 256
+_WRITERS = 1
+
+
+def _batch_size() -> int:
+    """Files that are open at a time: at most a quarter of what the system lets a process open."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return _MOST_FILES
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST_FILES if limit < 0 else max(8, min(_MOST_FILES, limit // 4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +51,7 @@ class BatchWriter:
     """Writes files in a thread, those that come at the same time together."""
 
     def __init__(self) -> None:
-        self._batcher = ThreadBatcher(_write_all, size=_BATCH, workers=_WRITERS)
+        self._batcher = ThreadBatcher(_write_all, size=_batch_size(), workers=_WRITERS)
 
     async def write(
         self,

@@ -1,7 +1,7 @@
 """What to tell when no answer came: who did what, and which setting or cable to look at.
 
-The texts of aiohttp, of sockets and of OpenSSL name objects of theirs; whoever runs a service wants
-host and port, and what to do.
+The engine tells what the network did; whoever runs a service wants to know which setting of theirs
+to look at, too.
 """
 
 import asyncio
@@ -12,19 +12,23 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
+import httpx
 
+from infra_core.http.engine import NetworkSettings, Proxy
 from infra_core.runtime import is_permanent_transport_error, redact_secrets
 
 from ._config import _AzureStorageConfig
 from ._errors import StorageConnectionError, StorageTimeoutError
 
-__all__ = ["connection_error", "deadline_error"]
+__all__ = ["connection_error", "deadline_error", "root_cause"]
 
 _NO_ROUTE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN})
+# What the engine's errors are raised from, where its cause says no more than the network did.
+_CHAINED = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)
 _CUT_OFF = frozenset({errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED})
 
 
-class _Told(NamedTuple):
+class _ErrorText(NamedTuple):
     what: str
     remedy: str
 
@@ -33,7 +37,6 @@ def connection_error(
     error: Exception,
     *,
     config: _AzureStorageConfig,
-    proxy: str | None,
     limit: float,
     blob: str,
     operation: str,
@@ -41,14 +44,15 @@ def connection_error(
     """The error for what a request met instead of an answer.
 
     Args:
-        error: What aiohttp, the socket or the clock raised.
+        error: What the engine or the clock raised.
         config: Where the request went.
-        proxy: The proxy that it went through.
         limit: Seconds that it was given in all.
         blob: Name of the blob or container.
         operation: What was tried.
     """
-    if isinstance(error, (TimeoutError, asyncio.TimeoutError)):  # two classes until 3.11
+    proxy = NetworkSettings.read().proxy_for(config.endpoint)
+    timeouts = (httpx.TimeoutException, TimeoutError, asyncio.TimeoutError)
+    if isinstance(error, timeouts):
         kind: type[StorageConnectionError] = StorageTimeoutError
         what, remedy = _timed_out(error, config, proxy, limit)
     else:
@@ -58,7 +62,7 @@ def connection_error(
         f"{operation} of {blob!r} failed: {what}", blob=blob, operation=operation, remedy=remedy
     )
     # A name without address, a certificate that is not trusted: these stay so.
-    failure.permanent = is_permanent_transport_error(error)
+    failure.permanent = is_permanent_transport_error(error.__cause__ or error)
     return failure
 
 
@@ -87,56 +91,60 @@ def _place(url: str) -> str:
 
 
 def _timed_out(
-    error: Exception, config: _AzureStorageConfig, proxy: str | None, limit: float
-) -> _Told:
+    error: Exception, config: _AzureStorageConfig, proxy: Proxy | None, limit: float
+) -> _ErrorText:
     options = config.options
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        peer = f"the proxy {_place(proxy)}" if proxy else _place(config.endpoint)
-        return _Told(
-            f"{peer} took no connection within {options.connect_timeout:g} s",
+    if isinstance(error, httpx.ConnectTimeout):
+        peer = f"the proxy {proxy.where}" if proxy else _place(config.endpoint)
+        return _ErrorText(
+            f"{peer}: connect timed out after {options.connect_timeout:g} s",
             f"{_check_peer(config, proxy)} and that no firewall is in between, or raise "
             f"{config.variable('connect_timeout')}",
         )
-    silent = isinstance(error, aiohttp.SocketTimeoutError)
+    silent = isinstance(error, (httpx.ReadTimeout, httpx.WriteTimeout))
     what = f"was silent for {options.timeout:g} s" if silent else f"was not done within {limit:g} s"
-    return _Told(
+    return _ErrorText(
         f"{_place(config.endpoint)} {what}",
         f"check {config.endpoint_setting} and the service, or raise {config.variable('timeout')} "
         f"({options.timeout:g} s now) on slow links",
     )
 
 
-def _broken(error: Exception, config: _AzureStorageConfig, proxy: str | None) -> _Told:
-    host = urlsplit(config.endpoint).hostname or ""
-    at_proxy = proxy is not None and isinstance(error, aiohttp.ClientProxyConnectionError)
-    peer = f"the proxy {_place(proxy or '')}" if at_proxy else _place(config.endpoint)
+def _broken(error: Exception, config: _AzureStorageConfig, proxy: Proxy | None) -> _ErrorText:
+    if isinstance(error, httpx.ProxyError):
+        what, _, remedy = str(error).partition(": ")
+        return _ErrorText(what, remedy or "check HTTPS_PROXY, its user name and password")
+    below = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    at_proxy = proxy is not None and isinstance(below, aiohttp.ClientProxyConnectionError)
+    peer = f"the proxy {proxy.where}" if proxy and at_proxy else _place(config.endpoint)
     check = _check_peer(config, proxy if at_proxy else None)
-    cause = _cause(error)
+    cause = _cause(below)
     number = cause.errno if isinstance(cause, OSError) else None
     if isinstance(cause, (socket.gaierror, aiohttp.ClientConnectorDNSError)):
-        name = urlsplit(proxy or "").hostname if at_proxy else host
-        return _Told(f"the host name {name!r} has no address", check)
+        host = proxy.host if proxy and at_proxy else urlsplit(config.endpoint).hostname
+        return _ErrorText(f"cannot resolve host {host!r} (DNS)", check)
     if isinstance(cause, (ssl.SSLError, ssl.CertificateError)):
         return _tls(cause, peer, config)
     if number == errno.ECONNREFUSED:
-        return _Told(f"{peer} refused the connection", check)
+        return _ErrorText(f"{peer} refused the connection", check)
     if number in _NO_ROUTE:
-        return _Told(f"there is no route to {peer}", check)
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return _Told(
-            f"the proxy {_place(proxy or '')} refused with status {error.status}",
-            "check HTTPS_PROXY, its user name and password, or name the host in NO_PROXY",
-        )
-    if isinstance(
-        error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError)
-    ) or number in (None, *_CUT_OFF):
-        if isinstance(error, aiohttp.ClientResponseError):
-            return _Told(f"{peer} answered with something that is not HTTP", check)
-        return _Told(
+        return _ErrorText(f"there is no route to {peer}", check)
+    if isinstance(error, httpx.RemoteProtocolError) and not isinstance(below, _CHAINED):
+        return _ErrorText(f"{peer} answered with something that is not HTTP", check)
+    if isinstance(error, httpx.RemoteProtocolError) or number in (None, *_CUT_OFF):
+        return _ErrorText(
             f"{peer} closed the connection before its answer was complete",
             "check the network in between and the service",
         )
-    return _Told(f"{peer}: {redact_secrets(str(cause)) or type(cause).__name__}", check)
+    return _ErrorText(f"{peer}: {redact_secrets(str(cause)) or type(cause).__name__}", check)
+
+
+def root_cause(error: Exception) -> Exception | None:
+    """What may be shown, and pickled, of an error's cause: the system's own error."""
+    if not isinstance(error, httpx.TransportError):
+        return error
+    below = error.__cause__
+    return _cause(below) if isinstance(below, _CHAINED) else None
 
 
 def _cause(error: Exception) -> Exception:
@@ -148,23 +156,23 @@ def _cause(error: Exception) -> Exception:
     return error
 
 
-def _tls(error: Exception, peer: str, config: _AzureStorageConfig) -> _Told:
+def _tls(error: Exception, peer: str, config: _AzureStorageConfig) -> _ErrorText:
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message.rstrip(".") or "it cannot be verified"
-        return _Told(
+        return _ErrorText(
             f"the certificate of {peer} is not trusted ({why})",
             f"check the host in {config.endpoint_setting} and this machine's clock, or name the "
             "file of its authority in SSL_CERT_FILE",
         )
     reason = (getattr(error, "reason", None) or type(error).__name__).replace("_", " ").lower()
-    return _Told(
+    return _ErrorText(
         f"the TLS handshake with {peer} failed ({reason})",
         f"check {config.endpoint_setting}: an endpoint that speaks plain HTTP, such as Azurite, "
         "begins with http://",
     )
 
 
-def _check_peer(config: _AzureStorageConfig, proxy: str | None) -> str:
+def _check_peer(config: _AzureStorageConfig, proxy: Proxy | None) -> str:
     if proxy:
         return "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
     return f"check that {config.endpoint_setting} names the right account or endpoint"

@@ -1,8 +1,9 @@
-"""Requests to the blob service over aiohttp: one attempt, or several by the one retry policy.
+"""Requests to the blob service on the engine: one attempt, or several by the one retry policy.
 
 The SDK's pipeline costs more processor time per small blob than the service does (see the README
-for numbers), so the data path speaks the REST interface itself. Everything that a request can
-meet is turned into an error of `_errors` here, and nothing else retries.
+for numbers), so the data path speaks the REST interface itself, on the connections of
+`infra_core.http.engine`. Everything that a request can meet is turned into an error of `_errors`
+here, and nothing else retries.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ import itertools
 import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -41,7 +42,7 @@ from ._names import encode_blob_name
 from ._refusals import is_worth_a_retry
 
 if TYPE_CHECKING:
-    import aiohttp
+    from infra_core.http.engine import Engine, Target, Timeouts
 
 __all__ = ["BlobService", "Response", "should_retry"]
 
@@ -95,7 +96,7 @@ class BlobService:
         self.hashes_ranges = True  # until an answer shows that this service does not
         self._auth = make_authenticator(config, credential)
         self.log = log or logging.getLogger("infra_core.azure.storage")
-        self._pools: LoopLocal[_Pool] = LoopLocal(self._make_pool, _Pool.aclose)
+        self._connections: LoopLocal[_Connections] = LoopLocal(self._connect, _Connections.aclose)
         self._base_path = urlsplit(config.container_url).path
         self._policy = config.options.retry_policy
         self._origin = _origin_of(config.endpoint)
@@ -214,8 +215,7 @@ class BlobService:
         expect: int,
     ) -> Response:
         """Make a request; `sent` is empty, and afterwards holds the headers that went out."""
-        import aiohttp
-        from yarl import URL
+        import httpx
 
         blob = name or self.config.container
         params = params or {}
@@ -239,38 +239,36 @@ class BlobService:
             query = f"{query}&{self._auth.query}" if query else self._auth.query
         url = f"{self._origin}{path}?{query}" if query else f"{self._origin}{path}"
         data: Any = body
-        if size > _PIECE and body is not None:
+        if body is not None and (size > _PIECE or not isinstance(body, bytes)):
             data = _pieces(body)
         limit = self.config.options.time_limit(size + expect)
-        pool = self._pools.get()
+        connections = self._connections.get()
         failure: StorageConnectionError | None = None
+        cause: Exception | None = None
         try:
             async with (
-                pool.slots,  # before the clock starts: waiting for others is no silence
+                connections.slots,  # before the clock starts: waiting for others is no silence
                 clock.timeout(limit),
-                pool.session.request(
-                    method,
-                    URL(url, encoded=True),
-                    data=data,
-                    headers=sent,
-                    allow_redirects=False,
-                    proxy=pool.proxy,
-                ) as response,
             ):
+                response = await connections.engine.send(
+                    method,
+                    connections.target(url),
+                    headers=sent,
+                    timeout=connections.timeouts,
+                    body=data,
+                )
                 content = await response.read()
-        except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-            from ._connection_errors import connection_error
+        except (httpx.TransportError, OSError, asyncio.TimeoutError) as error:
+            from ._connection_errors import connection_error, root_cause
 
             failure = connection_error(
-                error, config=self.config, proxy=pool.proxy, limit=limit, blob=blob,
-                operation=operation,
-            )  # fmt: skip
-            if not isinstance(error, aiohttp.ClientResponseError):
-                raise failure from error
-        # What aiohttp raises for an answer that is no HTTP carries the whole request, URL and
-        # signature included, and cannot be pickled: it stays here.
+                error, config=self.config, limit=limit, blob=blob, operation=operation
+            )
+            cause = root_cause(error)
+        # The error of the engine holds the whole request, URL and signature included: it stays
+        # here, and with it what shows them.
         if failure is not None:
-            raise failure
+            raise failure from cause
         if response.status >= 300:
             raise self._refusal(response.status, response.headers, content, blob, operation)
         if not any(sign in response.headers for sign in _SIGNS):
@@ -330,57 +328,54 @@ class BlobService:
             access=access_remedy(code) or self.config.access_remedy,
         )
 
-    def _make_pool(self) -> "_Pool":
-        import aiohttp
+    def _connect(self) -> "_Connections":
+        import httpx
+
+        from infra_core.http.engine import Engine, Timeouts, target_of
 
         options = self.config.options
-        session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=options.connect_timeout, sock_read=options.timeout
-            ),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"User-Agent": "infra-core-azure", "Accept-Encoding": "identity"},
-        )
-        # aiohttp repeats a request whose connection was dropped, unseen and without a pause: a
-        # second layer of retries below ours. Its own test client has the same switch.
-        if hasattr(session, "_retry_connection"):
-            session._retry_connection = False
-        return _Pool(session, asyncio.Semaphore(options.concurrency), _find_proxy(self._origin))
+        # How many requests are under way is bounded outside of the engine's clock.
+        engine = Engine(limits=httpx.Limits(max_connections=None, keepalive_expiry=15.0))
+        timeouts = Timeouts(options.connect_timeout, options.timeout, options.timeout, None)
+        origin = target_of(self._origin + "/")
+        return _Connections(engine, asyncio.Semaphore(options.concurrency), timeouts, origin)
 
     async def aclose(self) -> None:
         """Close the running loop's connections, those of ended loops, and an own credential."""
-        await self._pools.aclose()
+        await self._connections.aclose()
         await self._auth.aclose()
 
 
-class _Pool:
+class _Connections:
     """The connections of one event loop, and how many requests may be under way on it."""
 
     def __init__(
-        self, session: "aiohttp.ClientSession", slots: asyncio.Semaphore, proxy: str | None
+        self, engine: "Engine", slots: asyncio.Semaphore, timeouts: "Timeouts", origin: "Target"
     ) -> None:
-        self.session = session
+        from yarl import URL
+
+        self.engine = engine
         self.slots = slots
-        self.proxy = proxy
+        self.timeouts = timeouts
+        self._origin = origin
+        self._parse = URL
+
+    def target(self, url: str) -> "Target":
+        """A URL of the one origin, as the engine takes it, without parsing all of it again."""
+        target = object.__new__(type(self._origin))
+        target.url = cast("Any", url)  # looked at for errors alone, and there parsed
+        target.request_url = self._parse(url, encoded=True)
+        target.origin, target.secure = self._origin.origin, self._origin.secure
+        target.authorization = None
+        return target
 
     async def aclose(self) -> None:
-        await self.session.close()
+        await self.engine.aclose()
 
 
 def _origin_of(endpoint: str) -> str:
     parts = urlsplit(endpoint)
     return f"{parts.scheme}://{parts.netloc}"
-
-
-def _find_proxy(origin: str) -> str | None:
-    """The proxy that the environment names; looked up once, aiohttp would do so per request."""
-    from urllib.request import getproxies, proxy_bypass
-
-    parts = urlsplit(origin)
-    proxy = getproxies().get(parts.scheme)
-    return None if proxy is None or proxy_bypass(parts.hostname or "") else proxy
 
 
 def _size(body: _Buffer) -> int:

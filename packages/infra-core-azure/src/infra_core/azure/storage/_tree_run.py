@@ -117,9 +117,9 @@ class TreeRun:
         # One large file at full speed and small ones beside it.
         self._per_file = options.block_size * (options.block_concurrency + 1)
         self._budget = ByteBudget(self._per_file + options.block_size * 4)
-        # Requests are limited on the service; more files than those are under way, since some wait
+        # Requests are limited in the service client; more files than those are under way, since some wait
         # for the disk.
-        self._width = min(options.concurrency * 4, 256)
+        self._width = min(options.concurrency * 8, 320)
         self._unlisted = False  # the destination, for want of permission
         self._safe_folders: set[str] = set()
         self._total_bytes = 0
