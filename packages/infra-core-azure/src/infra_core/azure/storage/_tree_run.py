@@ -117,7 +117,7 @@ class TreeRun:
         # One large file at full speed and small ones beside it.
         self._per_file = options.block_size * (options.block_concurrency + 1)
         self._budget = ByteBudget(self._per_file + options.block_size * 4)
-        # Requests are limited in the service client; more files than those are under way, since some wait
+        # The service client bounds requests; more files than those are under way, since some wait
         # for the disk.
         self._width = min(options.concurrency * 8, 320)
         self._unlisted = False  # the destination, for want of permission
