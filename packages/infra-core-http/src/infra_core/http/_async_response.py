@@ -8,13 +8,18 @@ import httpx
 from infra_core.runtime import parse_retry_after, sanitize_url
 
 from ._async_errors import HTTPStatusError
+from ._errors import ResponseTooLarge
 from ._response.body import BodyReader, length_of
 from ._response.decode import DamagedBody
 from ._response.status import clean_reason, is_success, status_text
 from ._response.text import DefaultEncoding, encoding_of
 from .engine._session import EngineResponse
 
-__all__ = ["Response", "check_status", "ours", "response_of"]
+__all__ = ["HOP_BODY", "Response", "check_status", "ours", "response_of"]
+
+
+HOP_BODY = 65_536
+"""Bytes of the body of a redirect that are read; a longer one ends its connection instead."""
 
 
 class Response(httpx.Response):
@@ -52,12 +57,16 @@ class Response(httpx.Response):
         if held:
             yield bytes(held)
 
-    async def aread_or_nothing(self) -> None:
-        """Read the body of a redirect, which nobody asked for: a damaged one counts as empty."""
+    async def aread_hop(self) -> None:
+        """Read the body of a redirect, so that its connection can be used again.
+
+        Nobody asked for it: a long or damaged one counts as empty.
+        """
+        self.max_bytes = HOP_BODY
         try:
             await self.aread()
-        except httpx.DecodingError:
-            self.stream = httpx.ByteStream(b"")
+        except (httpx.DecodingError, ResponseTooLarge):
+            await self.aclose()
             self._content = b""
 
     def _reader(self) -> BodyReader:

@@ -137,11 +137,10 @@ class Call(BaseCall):
             body = await answer.read()
             if "Content-Encoding" not in answer.headers:
                 default = here.default_encoding
-                return decode_text(
-                    body,
-                    answer.headers.get("Content-Type"),
-                    None if default == "utf-8" else default,
-                )
+                kind = answer.headers.get("Content-Type")
+                if kind is not None and not kind.isascii():
+                    kind = kind.encode("utf-8", "surrogateescape").decode("latin-1")
+                return decode_text(body, kind, None if default == "utf-8" else default)
             done[-1] = done[-1]._replace(body=body)
         response = await as_response(done, timeouts, here.default_encoding)
         return await self._finish(response, started)

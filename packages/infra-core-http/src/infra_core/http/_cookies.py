@@ -70,7 +70,10 @@ class BoundedCookieJar(CookieJar):
         domains = self._domains
         if not domains:
             return False
-        host = host if "." in host or ":" in host else f"{host}.local"  # as CookieJar names it
+        if ":" in host:
+            host = f"[{host}]"
+        if "." not in host:
+            host = f"{host}.local"  # as CookieJar names it
         if "" in domains or host in domains or f".{host}" in domains:
             return True
         at = host.find(".")

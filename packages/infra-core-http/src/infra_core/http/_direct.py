@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import httpx
 from multidict import CIMultiDict
 
-from ._async_response import Response, response_of
+from ._async_response import HOP_BODY, Response, response_of
 from ._cookies import BoundedCookieJar, cookie_header, cookie_header_after, keep_cookies
 from ._redirects import redirect_error, too_many_redirects
 from ._response.redirect import BadRedirect, is_redirect, next_request
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from ._async_client import LoopClient
 
 __all__ = ["Exchange", "as_response", "send_direct"]
-
-# A hop's body is read so that its connection can be used again; nobody wants more of it.
-_HOP_BODY = 65_536
 
 
 class Exchange(NamedTuple):
@@ -114,7 +111,7 @@ async def send_direct(
             except BadRedirect as error:
                 asked = Exchange(method, target, headers, answer).request(timeouts)
                 raise redirect_error(error, asked) from None
-            body = await answer.drain(_HOP_BODY)
+            body = await answer.drain(HOP_BODY)
         except BaseException:
             answer.close()
             raise
@@ -155,6 +152,6 @@ async def as_response(
     ]
     last = responses.pop()
     for hop in responses:
-        await hop.aread_or_nothing()
+        await hop.aread_hop()
     last.history = list(responses)
     return last

@@ -7,6 +7,7 @@ import httpx
 
 from infra_core.runtime import sanitize_url
 
+from ._async_response import Response
 from ._cookies import cookie_header_after
 from ._response.redirect import BadRedirect, is_redirect, next_request
 
@@ -69,7 +70,7 @@ async def follow_redirects(
         try:
             if len(history) >= client.max_redirects:
                 raise too_many_redirects(request, client.max_redirects)
-            await response.aread()
+            await (response.aread_hop() if isinstance(response, Response) else response.aread())
             request = redirected_request(request, response, client.cookies)
         except BaseException:
             await response.aclose()

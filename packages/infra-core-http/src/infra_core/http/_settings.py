@@ -90,7 +90,8 @@ def client_headers(given: Any) -> list[tuple[str, str]]:
             "in ASCII"
         ) from error
     defaults = [(name, value) for name, value in DEFAULT_HEADERS.items() if name not in own]
-    return defaults + own.multi_items()
+    code = own.encoding
+    return defaults + [(name.decode("ascii"), value.decode(code)) for name, value in own.raw]
 
 
 def network_of(options: Mapping[str, Any]) -> NetworkSettings:

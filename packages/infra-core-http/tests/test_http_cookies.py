@@ -1,0 +1,192 @@
+"""Cookies: kept by a client within the bounds of browsers, at full speed for hosts without any."""
+
+from collections.abc import Iterator
+from http.cookiejar import CookieJar
+from itertools import count
+from pathlib import Path
+
+import httpx
+import pytest
+from hypothesis import given, strategies as st
+
+from infra_core.http import AssetDownloadClient, AsyncHttpClient, fetch_async, request_async
+from infra_core.http._async_client import manager_of
+from infra_core.http._cookies import (
+    IN_ALL,
+    MAX_HEADER,
+    PER_DOMAIN,
+    BoundedCookieJar,
+    cookie_header,
+    keep_cookies,
+)
+from infra_core.http._stream import open_stream
+from infra_core.http.testing import Exchange, Fault, FaultyOrigin, redirect
+
+_numbers = count()
+
+
+@pytest.fixture
+def origin() -> Iterator[FaultyOrigin]:
+    with FaultyOrigin() as running:
+        running.add("/page", b"page")
+        yield running
+
+
+def _setting(value: str = "x" * 60) -> Fault:
+    def change(exchange: Exchange) -> None:
+        exchange.reply.headers["Set-Cookie"] = f"seen_{next(_numbers)}={value}; Path=/"
+
+    return Fault("a new cookie", change)
+
+
+def _keep(jar: CookieJar, url: str, *cookies: str) -> None:
+    headers = [(b"Set-Cookie", cookie.encode()) for cookie in cookies]
+    keep_cookies(jar, httpx.Request("GET", url), 200, headers)
+
+
+async def test_a_crawl_of_one_site_never_outgrows_a_header(origin: FaultyOrigin) -> None:
+    """Each page sets another cookie; the oldest go, the newest are sent."""
+    origin.add("/page", b"page", always=_setting())
+    client = AsyncHttpClient()
+    for _ in range(200):
+        await fetch_async(origin.url("/page"), client=client)
+    assert all(len(r.headers.get("Cookie", "")) <= MAX_HEADER for r in origin.requests)
+    newest = origin.requests[-1].headers["Cookie"]
+    assert f"seen_{next(_numbers) - 2}=" in newest
+    assert len((await client.get_client()).cookies) <= PER_DOMAIN
+    await client.close()
+
+
+async def test_hosts_with_and_without_cookies_stay_on_the_engine(origin: FaultyOrigin) -> None:
+    """One cookie of any host once switched the fast way off for all."""
+    origin.add("/login", b"in", headers={"Set-Cookie": "session=1; Path=/"})
+    client = AsyncHttpClient()
+    await fetch_async(origin.url("/login"), client=client)
+    assert (await manager_of(client)._here()).direct_engine() is not None
+    await fetch_async(origin.url("/page"), client=client)
+    assert origin.requests[-1].headers["Cookie"] == "session=1"
+    await request_async("POST", origin.url("/page"), json={}, client=client)
+    assert origin.requests[-1].headers["Cookie"] == "session=1"
+    await client.close()
+
+
+async def test_a_cookie_given_by_hand_follows_within_its_origin(origin: FaultyOrigin) -> None:
+    """With what the redirect sets; and stays behind on the way to another origin."""
+    origin.add("/hop", b"", always=redirect("/page") & _setting("new"))
+    with FaultyOrigin() as other:
+        other.add("/page", b"other")
+        origin.add("/away", b"", always=redirect(other.url("/page")))
+        for method in ("GET", "POST"):
+            headers = {"Cookie": "mine=1"}
+            client = AsyncHttpClient()
+            await request_async(method, origin.url("/hop"), headers=headers, client=client)
+            sent = origin.requests[-1].headers["Cookie"].split("; ")
+            assert "mine=1" in sent
+            assert any(pair.endswith("=new") for pair in sent)
+            await request_async(method, origin.url("/away"), headers=headers, client=client)
+            assert "mine=1" not in other.requests[-1].headers.get("Cookie", "")
+            await client.close()
+
+
+async def test_downloads_keep_cookies_within_one_chain(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """A jar may be given to a stream; without one the next request knows nothing of them."""
+    origin.add("/hop", b"", always=redirect("/page") & _setting())
+    async with AssetDownloadClient(max_retries=0) as client:
+        await client.download(origin.url("/hop"), tmp_path / "a")
+        assert "Cookie" in origin.requests[-1].headers
+        await client.download(origin.url("/page"), tmp_path / "b")
+        assert "Cookie" not in origin.requests[-1].headers
+    jar = BoundedCookieJar()
+    for _ in range(2):
+        async with open_stream("GET", origin.url("/hop"), cookies=jar):
+            pass
+    assert origin.requests[-2].headers["Cookie"].startswith("seen_")
+
+
+async def test_cookies_set_later_count_too(origin: FaultyOrigin) -> None:
+    """On the client of httpx, as in 0.7; a jar of the caller's stays the caller's."""
+    client = AsyncHttpClient()
+    http = await client.get_client()
+    http.cookies = {"later": "yes"}
+    await fetch_async(origin.url("/page"), client=client)
+    assert origin.requests[-1].headers["Cookie"] == "later=yes"
+    await client.close()
+    mine = CookieJar()
+    client = AsyncHttpClient(cookies=mine)
+    origin.add("/login", b"in", headers={"Set-Cookie": "session=1; Path=/"})
+    await fetch_async(origin.url("/login"), client=client)
+    assert [cookie.name for cookie in mine] == ["session"]
+    await client.close()
+
+
+def test_the_oldest_of_a_domain_go_first() -> None:
+    """And the oldest of all, when there are too many in all; a cookie set again is new."""
+    jar = BoundedCookieJar()
+    for number in range(PER_DOMAIN + 1):
+        _keep(jar, "http://a.example/", f"c{number}=1")
+        _keep(jar, "http://a.example/", "kept=1")
+    names = {cookie.name for cookie in jar}
+    assert len(names) == PER_DOMAIN
+    assert {"kept", f"c{PER_DOMAIN}"} <= names
+    assert "c0" not in names
+    for number in range(IN_ALL + 5):
+        _keep(jar, f"http://h{number}.example/", "c=1")
+    assert len(jar) == IN_ALL
+    assert not jar.may_have("a.example")
+
+
+def test_expired_cookies_go() -> None:
+    """Those that a server ends, and those whose time is over."""
+    jar = BoundedCookieJar()
+    _keep(jar, "http://a.example/", "a=1", "b=2; Max-Age=0", "c=3; Max-Age=100")
+    assert sorted(cookie.name for cookie in jar) == ["a", "c"]
+    _keep(jar, "http://a.example/", "a=; Max-Age=0")
+    assert cookie_header(jar, httpx.URL("http://a.example/")) == "c=3"
+    jar.clear()
+    assert not jar.may_have("a.example")
+
+
+@pytest.mark.parametrize(
+    ("set_by", "asked", "sent"),
+    [
+        ("http://a.example/", "http://a.example/x", True),
+        ("http://a.example/", "http://b.example/", False),
+        ("http://a.example/", "http://sub.a.example/", False),
+        ("http://localhost/", "http://localhost/", True),
+        ("http://127.0.0.1/", "http://127.0.0.1:8080/", True),
+        ("http://[::1]/", "http://[::1]/", True),
+    ],
+)
+def test_where_cookies_belong(set_by: str, asked: str, *, sent: bool) -> None:
+    """To their host alone, where they name no domain."""
+    jar = BoundedCookieJar()
+    _keep(jar, set_by, "c=1")
+    assert (cookie_header(jar, httpx.URL(asked)) == "c=1") is sent
+
+
+def test_cookies_of_a_domain_are_sent_to_its_hosts() -> None:
+    """`Domain=` widens where they go."""
+    jar = BoundedCookieJar()
+    _keep(jar, "http://www.site.example/", "c=1; Domain=site.example")
+    for host in ("site.example", "a.b.site.example"):
+        assert cookie_header(jar, httpx.URL(f"http://{host}/")) == "c=1"
+    assert cookie_header(jar, httpx.URL("http://othersite.example/")) is None
+
+
+def test_what_cannot_be_sent_is_left_out() -> None:
+    """A server may set control characters; a request with them would be refused."""
+    jar = BoundedCookieJar()
+    _keep(jar, "http://a.example/", "a=1", "b=\x1b[0m")
+    assert cookie_header(jar, httpx.URL("http://a.example/")) == "a=1"
+
+
+@given(st.lists(st.tuples(st.text("abc", min_size=1, max_size=3), st.integers(0, 5000))))
+def test_no_header_is_too_long(cookies: list[tuple[str, int]]) -> None:
+    """Whatever a server sets."""
+    jar = BoundedCookieJar()
+    for name, size in cookies:
+        _keep(jar, "http://a.example/", f"{name}={'v' * size}")
+    header = cookie_header(jar, httpx.URL("http://a.example/"))
+    assert header is None or len(header) <= MAX_HEADER
