@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-from infra_core.fs import AtomicFile, compute_checksum, write_bytes_atomic
+from infra_core.fs import AtomicFile, file_hexdigest, write_bytes_atomic
 
 LIMIT = 0.95
 MIB = 1 << 20
@@ -39,14 +39,14 @@ def with_sha256sum(path: Path) -> str:
 
 def with_loop_of_3_10(path: Path) -> str:
     with mock.patch.object(sys, "version_info", (3, 10, 0)):
-        return compute_checksum(path)
+        return file_hexdigest(path)
 
 
 def write(path: Path, block: bytes, count: int, algorithms: list[str]) -> str:
     with AtomicFile(path, algorithms=algorithms, durable=False) as file:
         for _ in range(count):
             file.write(block)
-    return file.hexdigest() if algorithms else compute_checksum(path)
+    return file.hexdigest() if algorithms else file_hexdigest(path)
 
 
 def small_writes(folder: Path, count: int, durable: bool) -> float:
@@ -79,7 +79,7 @@ def run(folder: Path, size: int, rounds: int, check: bool) -> int:
     write(path, block, size, ["sha256"])
     contestants: dict[str, Callable[[], str]] = {
         "sha256sum": lambda: with_sha256sum(path),
-        "compute_checksum": lambda: compute_checksum(path),
+        "compute_checksum": lambda: file_hexdigest(path),
         "compute_checksum, loop of 3.10": lambda: with_loop_of_3_10(path),
     }
     if len({function() for function in contestants.values()}) != 1:

@@ -55,7 +55,7 @@ def test_relative_path_below_an_absolute_base(
 
 
 UNSAFE = [
-    "", "/etc/passwd", "..", "a/../b", "a//b", "a/", "./a", "a/./b", "a\\b", "C:a", "C:/a",
+    "", "/etc/passwd", "..", "a/../b", "a//b", "a/", "./a", "a/./b", "a\\b",
     "a\x00b", "a\nb", "a\x7f", "a\x85b", "x" * 256, "\ud800",
 ]  # fmt: skip
 
@@ -68,7 +68,20 @@ def test_unsafe_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["a", "a b/ü.txt", "...", "a..b", ".hidden/file", "ab:c2", "-x", "100%/#?&", "日本/語"]
+    "name",
+    [
+        "a",
+        "a b/ü.txt",
+        "...",
+        "a..b",
+        ".hidden/file",
+        "ab:c2",
+        "C:a",
+        "c:d/e",
+        "-x",
+        "100%/#?&",
+        "日本/語",
+    ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="stricter there")
 def test_safe_names(name: str) -> None:

@@ -82,6 +82,42 @@ class TestCommit:
         fs.write_bytes_atomic(tmp_path / "a", b"1")
         assert events == ["fsync file", "replace", "fsync folder"]
 
+    @pytest.mark.parametrize("size", [0, 1, 1000, 70_000, 3_000_000])
+    @pytest.mark.parametrize("way", ["with", "commit", "bytes", "stream", "together"])
+    def test_all_bytes_are_the_systems_when_the_file_is_flushed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, way: str
+    ) -> None:
+        """A flush of a file whose last bytes are still in Python's buffer keeps half of it."""
+        data = bytes(number % 251 for number in range(size))
+        seen: list[bytes] = []
+        real_fsync = os.fsync
+
+        def fsync(descriptor: int) -> None:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                seen.append(os.pread(descriptor, size + 1, 0))
+            real_fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        path = tmp_path / "f"
+        if way == "bytes":
+            fs.write_bytes_atomic(path, data)
+        elif way == "stream":
+            fs.write_stream_atomic(path, [data[:500], data[500:]])
+        elif way == "with":
+            with fs.AtomicFile(path) as file:
+                file.write(data[: size // 2])
+                file.write(data[size // 2 :])
+        else:
+            file = fs.AtomicFile(path)
+            file.write(data[: size // 2])
+            file.write(data[size // 2 :])
+            if way == "commit":
+                file.commit()
+            else:
+                assert fs.commit_together([file]) == [None]
+        assert seen == [data]
+        assert path.read_bytes() == data
+
     def test_durable_false_flushes_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -374,7 +410,7 @@ class TestHashing:
         assert written.path.read_bytes() == data
         assert written.size == len(data)
         assert written.hexdigest(algorithm) == hashlib.new(algorithm, data).hexdigest()
-        assert fs.compute_checksum(written.path, algorithm) == written.hexdigest(algorithm)
+        assert fs.file_hexdigest(written.path, algorithm) == written.hexdigest(algorithm)
 
     def test_several_algorithms_in_one_pass(self, tmp_path: Path) -> None:
         """No byte is read twice for a second digest."""

@@ -12,10 +12,25 @@ from infra_core.fs import _checksum
 
 
 class TestComputeChecksum:
-    def test_the_default_is_sha256(self, tmp_path: Path) -> None:
-        """As in 0.7: a bare lower-case hex digest."""
+    @pytest.mark.parametrize("algorithm", ["sha256", "md5", "SHA512"])
+    def test_the_form_of_0_7(self, tmp_path: Path, algorithm: str) -> None:
+        """`algorithm:hexdigest`, which downloads and manifests write and `parse_checksum` reads."""
         path = fs.write_bytes_atomic(tmp_path / "a", b"abc")
-        assert fs.compute_checksum(path) == hashlib.sha256(b"abc").hexdigest()
+        digest = hashlib.new(algorithm, b"abc").hexdigest()
+        assert fs.compute_checksum(path, algorithm) == f"{algorithm}:{digest}"
+        assert fs.parse_checksum(fs.compute_checksum(path, algorithm))[1] == digest
+
+    def test_the_default_is_sha256(self, tmp_path: Path) -> None:
+        """Under the names of 0.7 as well."""
+        path = fs.write_bytes_atomic(tmp_path / "a", b"abc")
+        assert fs.compute_checksum(path) == "sha256:" + hashlib.sha256(b"abc").hexdigest()
+
+
+class TestFileHexdigest:
+    def test_the_default_is_sha256(self, tmp_path: Path) -> None:
+        """A bare lower-case hex digest."""
+        path = fs.write_bytes_atomic(tmp_path / "a", b"abc")
+        assert fs.file_hexdigest(path) == hashlib.sha256(b"abc").hexdigest()
 
     @pytest.mark.parametrize("algorithm", sorted(hashlib.algorithms_guaranteed))
     def test_every_hashlib_algorithm_works(self, tmp_path: Path, algorithm: str) -> None:
@@ -26,27 +41,27 @@ class TestComputeChecksum:
             if algorithm.startswith("shake")
             else hashlib.new(algorithm, b"abc").hexdigest()
         )
-        assert fs.compute_checksum(path, algorithm) == expected
+        assert fs.file_hexdigest(path, algorithm) == expected
 
     @pytest.mark.parametrize("size", [0, 1, 8191, (1 << 18) - 1, 1 << 18, (1 << 18) + 1, 1 << 20])
     def test_sizes_around_the_buffer(self, tmp_path: Path, size: int) -> None:
         """No byte is lost at a buffer's edge, nor hashed twice."""
         data = bytes(i % 251 for i in range(size))
         path = fs.write_bytes_atomic(tmp_path / "a", data, durable=False)
-        assert fs.compute_checksum(path) == hashlib.sha256(data).hexdigest()
+        assert fs.file_hexdigest(path) == hashlib.sha256(data).hexdigest()
 
     def test_the_loop_of_python_3_10(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without `file_digest` the digest is the same."""
         data = bytes(range(256)) * 5000
         path = fs.write_bytes_atomic(tmp_path / "a", data, durable=False)
         monkeypatch.setattr(sys, "version_info", (3, 10, 13))
-        assert fs.compute_checksum(path) == hashlib.sha256(data).hexdigest()
+        assert fs.file_hexdigest(path) == hashlib.sha256(data).hexdigest()
 
     @pytest.mark.parametrize("spelling", ["SHA-256", "Sha256", " sha256 ", "SHA256"])
     def test_spelling_does_not_matter(self, tmp_path: Path, spelling: str) -> None:
         """Case, blanks and the dash of the standards' names are accepted."""
         path = fs.write_bytes_atomic(tmp_path / "a", b"abc")
-        assert fs.compute_checksum(path, spelling) == fs.compute_checksum(path)
+        assert fs.file_hexdigest(path, spelling) == fs.file_hexdigest(path)
 
     @pytest.mark.parametrize("algorithm", ["sha257", "", "crc"])
     def test_an_unknown_algorithm_lists_the_known_ones(
@@ -54,7 +69,7 @@ class TestComputeChecksum:
     ) -> None:
         """Also a ValueError, and raised before the file is looked at."""
         with pytest.raises(fs.ChecksumAlgorithmError, match="sha256") as caught:
-            fs.compute_checksum(tmp_path / "missing", algorithm)
+            fs.file_hexdigest(tmp_path / "missing", algorithm)
         assert isinstance(caught.value, ValueError)
 
     def test_an_algorithm_that_openssl_refuses(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,14 +85,14 @@ class TestComputeChecksum:
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         """Also a FileNotFoundError."""
         with pytest.raises(FileNotFoundError, match="check the path") as caught:
-            fs.compute_checksum(tmp_path / "missing")
+            fs.file_hexdigest(tmp_path / "missing")
         assert isinstance(caught.value, fs.ChecksumFileMissing)
         assert caught.value.filename == str(tmp_path / "missing")
 
     def test_a_folder_is_refused(self, tmp_path: Path) -> None:
         """Only files have checksums."""
         with pytest.raises(fs.ChecksumFileError, match="regular file"):
-            fs.compute_checksum(tmp_path)
+            fs.file_hexdigest(tmp_path)
 
 
 class TestParseChecksum:

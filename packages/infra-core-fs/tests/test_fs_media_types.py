@@ -135,3 +135,26 @@ class TestMediaCategory:
             if extension in {"bat", "py"}:  # code that is served as text
                 continue
             assert fs.media_category("a." + extension) == fs.media_category(kind), extension
+
+
+def test_what_the_program_has_told_mimetypes_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in 0.7; what the machine alone has told it is not."""
+    import mimetypes
+
+    mimetypes.init()
+    monkeypatch.setattr(mimetypes, "types_map", dict(mimetypes.types_map))
+    monkeypatch.setattr(mimetypes, "_db", None)
+    before = fs.media_type("a.xml")
+    mimetypes.init()
+    try:
+        assert fs.media_type("a.xml") == before
+        mimetypes.add_type("application/x-infra", ".infra")
+        mimetypes.add_type("application/x-own-xml", ".xml")
+        assert fs.media_type("A.INFRA") == "application/x-infra"
+        assert fs.media_type("a.xml") == "application/x-own-xml"
+        assert fs.media_type("a.png") == "image/png"
+        mimetypes.add_type("image/x-infra", ".infra")
+        assert fs.media_category("a.infra") == "image"
+    finally:
+        mimetypes.init()
+    assert fs.media_type("a.infra") == "application/octet-stream"

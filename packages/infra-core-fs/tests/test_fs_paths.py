@@ -143,6 +143,42 @@ class TestUniqueAssetPath:
         assert len(first.encode()) <= 120
 
 
+class TestTheFormOf07:
+    @pytest.mark.parametrize(
+        ("hint", "name"),
+        [
+            ("thumb/x.png", "thumb/x.png"),
+            ("full/2026/x.png", "full/2026/x.png"),
+            ("../x.png", "x.png"),
+            ("a/../x.png", "x.png"),
+            ("/etc/x.png", "x.png"),
+            ("a//x.png", "x.png"),
+            ("./x.png", "x.png"),
+            ("a\\b/x.png", "x.png"),
+            ("../x.png/", "asset"),
+        ],
+    )
+    def test_a_hint_keeps_its_folder_when_it_stays_inside(self, hint: str, name: str) -> None:
+        """Two sizes of one picture are two files."""
+        path = fs.hashed_asset_path(Path("b"), "key", hint)
+        digest = hashlib.sha256(b"key").hexdigest()
+        assert path.as_posix() == f"b/{digest[:2]}/{digest[2:4]}/{name}"
+
+    @pytest.mark.parametrize(
+        ("key", "name"),
+        [
+            ("https://h/a/x.png;v=1", "x.png"),
+            ("https://h/a/x.png;v=1?q#f", "x.png"),
+            ("https://h/a;b/x.png", "x.png"),
+            ("https://h/a/", "a"),
+            ("https://h", "asset"),
+        ],
+    )
+    def test_the_name_of_a_key(self, key: str, name: str) -> None:
+        """The last part of its path, without parameters: files of 0.7 are found."""
+        assert fs.hashed_asset_path(Path("b"), key).name == name
+
+
 @pytest.mark.parametrize("function", [fs.hashed_asset_path, fs.unique_asset_path])
 class TestHostileNames:
     @given(key=hostile_text, hint=st.none() | hostile_text)
@@ -172,10 +208,12 @@ class TestHostileNames:
 
 class TestSafeJoin:
     @pytest.mark.parametrize(
-        "parts", [("a",), ("a/b.txt",), ("a", "b/c"), ("Grüße.md",), ("a b",), ("..a",), ("x..",)]
+        "parts",
+        [("a",), ("a/b.txt",), ("a", "b/c"), ("Grüße.md",), ("a b",), ("..a",), ("x..",)]
+        + ([] if os.name == "nt" else [("c:d/e",), ("x:",), ("a/C:x",)]),
     )
     def test_plain_names_are_joined(self, tmp_path: Path, parts: tuple[str, ...]) -> None:
-        """Ordinary relative names pass unchanged."""
+        """Ordinary relative names pass unchanged; `x:` is no drive but on Windows."""
         assert fs.safe_join(tmp_path, *parts) == tmp_path.joinpath(*parts)
 
     def test_no_parts_give_the_base(self, tmp_path: Path) -> None:
@@ -196,9 +234,6 @@ class TestSafeJoin:
             "./a",
             ".",
             "",
-            "C:/x",
-            "C:x",
-            "a/C:x",
             "a\\b",
             "..\\x",
             "\\\\server\\share",
@@ -246,6 +281,28 @@ class TestSafeJoin:
         with pytest.raises(fs.UnsafePathError, match="symbolic link"):
             fs.safe_join(base, "link")
 
+    @pytest.mark.parametrize("name", ["link", "sub/link"])
+    def test_a_link_at_the_leaf_that_leads_to_a_file_outside_is_refused(
+        self, tmp_path: Path, name: str
+    ) -> None:
+        """What is written there would land outside, what is read comes from there."""
+        base, secret = tmp_path / "base", tmp_path / "secret"
+        (base / "sub").mkdir(parents=True)
+        secret.write_text("kept")
+        (base / name).symlink_to(secret)
+        with pytest.raises(fs.UnsafePathError, match="symbolic link"):
+            fs.safe_join(base, name)
+
+    @pytest.mark.parametrize("part", ["..", "../base-evil/x", "a/../../x", "sub/../.."])
+    def test_dots_never_leave_the_base(self, tmp_path: Path, part: str) -> None:
+        """Also where the folders exist and the result would lie beside the base."""
+        base = tmp_path / "base"
+        (base / "sub").mkdir(parents=True)
+        (tmp_path / "base-evil").mkdir()
+        for parts in ((part,), ("sub", part), ("sub/" + part,)):
+            with pytest.raises(fs.UnsafePathError, match=r"'\.\.' segment"):
+                fs.safe_join(base, *parts)
+
     def test_links_within_the_base_are_fine(self, tmp_path: Path) -> None:
         """A base that is itself a link, and links that stay inside, work."""
         real = tmp_path / "real"
@@ -279,7 +336,7 @@ class TestSafeJoin:
         from infra_core.fs import _paths
 
         monkeypatch.setattr(os, "name", "nt")
-        for segment in ("NUL", "con.txt", "a.txt:stream", "a.", "a "):
+        for segment in ("NUL", "con.txt", "C:", "C:x", "a.txt:stream", "a.", "a "):
             assert _paths._segment_problem(segment)
         assert _paths._segment_problem("a.txt") is None
 

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from infra_core.fs import compute_checksum, media_category, media_type, safe_join
+from infra_core.fs import file_hexdigest, media_category, media_type, safe_join
 
 from ._artifacts import is_own_state
 from .exceptions import ConfigurationError
@@ -123,7 +123,7 @@ def collect_local_files(
             continue
         entry = _entry(file.name, file.size)
         if checksum is not None:
-            entry["checksum"] = f"{checksum.lower()}:{compute_checksum(file.path, checksum)}"
+            entry["checksum"] = f"{checksum.lower()}:{file_hexdigest(file.path, checksum)}"
         if timestamps:
             when = datetime.fromtimestamp(file.mtime_ns / 1e9, timezone.utc)
             entry["modified_at"] = when.isoformat()

@@ -7,6 +7,7 @@ from ._atomic import AtomicFile as AtomicFile, commit_together as commit_togethe
 from ._checksum import (
     CHUNK_SIZE as CHUNK_SIZE,
     compute_checksum as compute_checksum,
+    file_hexdigest as file_hexdigest,
     parse_checksum as parse_checksum,
 )
 from ._errors import (

@@ -24,6 +24,7 @@ __all__ = [
     "Hasher",
     "canonical_algorithm",
     "compute_checksum",
+    "file_hexdigest",
     "new_hasher",
     "parse_checksum",
 ]
@@ -100,14 +101,17 @@ def new_hasher(algorithm: str) -> Hasher:
 
 
 def compute_checksum(path: "Path | str", algorithm: str = "sha256") -> str:
-    """Return the hex digest of a file's bytes.
+    """Return the checksum of a file's bytes in the form `algorithm:hexdigest`.
+
+    The form of `DownloadResult.checksum`, of manifests and of `parse_checksum`, as in 0.7;
+    `file_hexdigest` returns the digest alone.
 
     Args:
         path: The file to read.
         algorithm: Any algorithm of `hashlib`.
 
     Returns:
-        The digest in lower-case hex, without the algorithm's name.
+        The algorithm as it was given, a colon, the digest in lower-case hex.
 
     Raises:
         ChecksumAlgorithmError: No such algorithm; no byte has been read.
@@ -118,7 +122,29 @@ def compute_checksum(path: "Path | str", algorithm: str = "sha256") -> str:
     Example:
         >>> from infra_core.fs import compute_checksum, write_bytes_atomic
         >>> path = write_bytes_atomic(Path(tempfile.mkdtemp()) / "a.bin", b"abc")
-        >>> compute_checksum(path)[:16]
+        >>> compute_checksum(path)[:23]
+        'sha256:ba7816bf8f01cfea'
+    """
+    return f"{algorithm}:{file_hexdigest(path, algorithm)}"
+
+
+def file_hexdigest(path: "Path | str", algorithm: str = "sha256") -> str:
+    """Return the digest of a file's bytes in lower-case hex, without the algorithm's name.
+
+    Args:
+        path: The file to read.
+        algorithm: Any algorithm of `hashlib`.
+
+    Raises:
+        ChecksumAlgorithmError: No such algorithm; no byte has been read.
+        ChecksumFileMissing: No such file (also a `FileNotFoundError`).
+        ChecksumFileError: The file cannot be read (also an `OSError`).
+        UnsafePathError: No file can have that path, which has a NUL or a lone surrogate.
+
+    Example:
+        >>> from infra_core.fs import file_hexdigest, write_bytes_atomic
+        >>> path = write_bytes_atomic(Path(tempfile.mkdtemp()) / "a.bin", b"abc")
+        >>> file_hexdigest(path)[:16]
         'ba7816bf8f01cfea'
     """
     hasher = new_hasher(algorithm)

@@ -6,8 +6,10 @@ without those files, this table says the same (a test compares them); for the re
 the IANA media type registry and, for unregistered formats, what their makers document.
 """
 
+import functools
 import os
 import re
+import sys
 from pathlib import PurePath
 from typing import Final
 
@@ -201,6 +203,9 @@ _TYPE_FORM: Final = re.compile(
 def media_type(name: "str | PurePath") -> str:
     """Return the media (MIME) type that a file's name stands for.
 
+    The same on every machine, except for what the program itself has told the standard library
+    by `mimetypes.add_type`, which comes first.
+
     Args:
         name: A file name, path or URL; only the last extension counts, in any letter case.
 
@@ -211,7 +216,31 @@ def media_type(name: "str | PurePath") -> str:
         >>> media_type("photos/Portrait.WEBP"), media_type("rows.jsonl"), media_type("README")
         ('image/webp', 'application/jsonl', 'application/octet-stream')
     """
-    return _TYPES.get(_extension(name), DEFAULT_TYPE)
+    extension = _extension(name)
+    return _added_type(extension) or _TYPES.get(extension, DEFAULT_TYPE)
+
+
+def _added_type(extension: str) -> str | None:
+    """Return the type that the program has added to `mimetypes`, if it uses that at all."""
+    mimetypes = sys.modules.get("mimetypes")
+    if mimetypes is None or not getattr(mimetypes, "inited", False) or not extension:
+        return None
+    told: str | None = mimetypes.types_map.get(f".{extension}")
+    return None if told is None or told == _machine_types().get(f".{extension}") else told
+
+
+@functools.cache
+def _machine_types() -> "dict[str, str]":
+    """Return what `mimetypes` knows on this machine before anybody adds to it."""
+    import mimetypes
+
+    known = mimetypes.MimeTypes()
+    if hasattr(known, "read_windows_registry"):
+        known.read_windows_registry()
+    for file in mimetypes.knownfiles:
+        if os.path.isfile(file):  # noqa: PTH113 - pathlib would cost its import here
+            known.read(file)
+    return known.types_map[True]
 
 
 def media_category(name_or_type: "str | PurePath") -> str:
@@ -237,7 +266,7 @@ def media_category(name_or_type: "str | PurePath") -> str:
     extension = _extension(name_or_type)
     if extension in _OTHER:  # .bat is text to a browser and no document to a reader
         return "other"
-    return _category_of_type(_TYPES.get(extension, DEFAULT_TYPE))
+    return _category_of_type(media_type(name_or_type))
 
 
 def _category_of_type(kind: str) -> str:

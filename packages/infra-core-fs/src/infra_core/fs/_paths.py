@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import re
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +18,6 @@ __all__ = [
 
 _FALLBACK: Final = "asset"
 _UNIQUE_NAME_MAX: Final = 120  # bytes; the folders take 66 more, and old Windows stops at 260
-_DRIVE: Final = re.compile(r"[A-Za-z]:")
 
 
 def ensure_parent(path: "Path | str") -> None:
@@ -49,8 +47,9 @@ def hashed_asset_path(base_dir: "Path | str", key: str, filename_hint: str | Non
         base_dir: The folder that the result lies in, whatever key and hint hold.
         key: What identifies the asset, usually its URL.
         filename_hint: The file name wanted; without one the last part of the key's URL path is
-            taken, else `asset`. Separators, `..`, control characters, Windows device names and
-            names longer than 255 bytes are made harmless.
+            taken, else `asset`. `thumb/x.png` keeps its folder; a hint that is absolute or has
+            `..`, empty segments or backslashes gives its last part. Control characters, Windows
+            device names and names longer than 255 bytes are made harmless.
 
     Example:
         >>> hashed_asset_path("assets", "https://example.com/logo.png").as_posix()
@@ -58,7 +57,7 @@ def hashed_asset_path(base_dir: "Path | str", key: str, filename_hint: str | Non
     """
     digest = _key_digest(key)
     name = _asset_name(key, filename_hint, limit=NAME_MAX, portable=False)
-    return Path(base_dir) / digest[:2] / digest[2:4] / name
+    return Path(base_dir, digest[:2], digest[2:4], *_folders(filename_hint or ""), name)
 
 
 def unique_asset_path(base_dir: "Path | str", key: str, filename_hint: str | None = None) -> Path:
@@ -111,11 +110,20 @@ def _asset_name(key: str, hint: str | None, *, limit: int, portable: bool) -> st
     return safe_name(hint, fallback=_FALLBACK, limit=limit, portable=portable)
 
 
+def _folders(hint: str) -> list[str]:
+    """Return the folders that a hint names, if it is a plain relative path."""
+    folders = hint.split("/")[:-1]
+    if "\\" in hint or any(folder in {"", ".", ".."} for folder in folders):
+        return []
+    names = [safe_name(name, fallback="", limit=NAME_MAX, portable=False) for name in folders]
+    return names if all(names) else []
+
+
 def _url_path(key: str) -> str:
-    from urllib.parse import urlsplit  # only needed without a hint
+    from urllib.parse import urlparse  # only needed without a hint
 
     try:
-        path = urlsplit(key).path
+        path = urlparse(key).path  # without ";parameters" of its last part
     except ValueError:  # "http://[" and its like: a key need not be a good URL
         path = key.partition("#")[0].partition("?")[0]
     return path.rstrip("/")
@@ -137,9 +145,9 @@ def safe_join(base: "Path | str", *parts: str) -> Path:
         `base` with the parts joined; `base` is not resolved.
 
     Raises:
-        UnsafePathError: Absolute, `..`, `.` or empty segments, a backslash, a drive letter, a NUL
-            or control character, a segment of more than 255 bytes, on Windows also device
-            names, colons and trailing dots; or a symbolic link out of `base`.
+        UnsafePathError: Absolute, `..`, `.` or empty segments, a backslash, a NUL or control
+            character, a segment of more than 255 bytes, on Windows also drive letters and other
+            colons, device names and trailing dots; or a symbolic link out of `base`.
 
     Example:
         >>> safe_join("out", "2026/logo.png").as_posix()
@@ -185,8 +193,6 @@ def _segment_problem(segment: str) -> str | None:
         return "it has a backslash"
     if any(character < " " or character == "\x7f" for character in segment):
         return "it has a NUL or control character"
-    if _DRIVE.match(segment):
-        return "it has a drive letter"
     try:
         length = len(os.fsencode(segment))
     except UnicodeEncodeError:

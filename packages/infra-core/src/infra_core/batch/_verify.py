@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from infra_core.fs import compute_checksum, parse_checksum, safe_join
+from infra_core.fs import file_hexdigest, parse_checksum, safe_join
 
 __all__ = ["is_intact"]
 
@@ -24,6 +24,6 @@ def is_intact(folder: Path, stored: Mapping[str, Any]) -> bool:
         size = stored.get("size")
         if size is not None and path.stat().st_size != size:
             return False
-        return bool(compute_checksum(path, algorithm).rpartition(":")[2] == expected)
+        return file_hexdigest(path, algorithm) == expected
     except (KeyError, ValueError, OSError):
         return False

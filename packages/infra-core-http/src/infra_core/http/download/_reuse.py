@@ -7,7 +7,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from infra_core.fs import compute_checksum, parse_checksum
+from infra_core.fs import compute_checksum, file_hexdigest, parse_checksum
 from infra_core.runtime import sanitize_url, trace_fields
 
 from ._identity import SourceLabel, read_label, url_identity
@@ -66,13 +66,13 @@ def inspect_existing(spec: DownloadSpec, status: os.stat_result) -> Existing | N
         return None
     checksum = None
     if spec.compute_checksum or spec.revalidate:
-        checksum = f"sha256:{compute_checksum(spec.dest)}"
+        checksum = compute_checksum(spec.dest)
     if spec.expected_checksum is not None:
         algorithm, wanted = parse_checksum(spec.expected_checksum)
         if checksum is not None and algorithm == "sha256":
             matches = checksum == f"sha256:{wanted}"
         else:
-            matches = compute_checksum(spec.dest, algorithm) == wanted
+            matches = file_hexdigest(spec.dest, algorithm) == wanted
         if not matches:
             return None
         return Existing(status.st_size, checksum, reusable=True, label=None)
