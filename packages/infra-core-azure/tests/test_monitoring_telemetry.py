@@ -8,8 +8,10 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -21,8 +23,10 @@ from infra_core.azure.monitoring import (
     TelemetryClient,
     TelemetryConfig,
     TelemetryEvent,
+    _http_transport,
 )
 from infra_core.azure.monitoring._envelope import MAX_ITEM_BYTES, Item, encode_item, shorten
+from infra_core.azure.monitoring._http_transport import IngestionTransport
 from infra_core.azure.monitoring._ingestion import Answer, judge
 from infra_core.azure.monitoring._sender import SenderLimits
 from infra_core.azure.monitoring.testing import IngestionServer, reply
@@ -182,7 +186,7 @@ def test_an_unknown_backend_is_refused() -> None:
 
 def test_events_are_logged_when_nothing_is_configured(caplog: pytest.LogCaptureFixture) -> None:
     """The log backend writes every event, and nothing at construction."""
-    with caplog.at_level(logging.INFO, logger="infra_core.azure.telemetry"):
+    with caplog.at_level(logging.INFO, logger="crawler.azure.telemetry"):
         client = TelemetryClient(config=TelemetryConfig.from_env(env={}), service_name="crawler")
         assert caplog.records == []
         client.track_event(TelemetryEvent.STARTED, batch_id="b", metadata={"n": 1}, path=Path("p"))
@@ -497,6 +501,150 @@ def test_a_proxy_is_honoured(server: IngestionServer, monkeypatch: pytest.Monkey
         client.track_event("started")
         assert client.flush(SOON)
     assert server.batches[0].path == "http://ingest.example/v2.1/track"
+
+
+def test_events_and_metrics_of_ones_own_name_arrive(
+    server: IngestionServer, connect: Connect
+) -> None:
+    """In the envelopes of the service; the fixed names are checked as before."""
+    client = connect()
+    client.track_custom_event("page.saved", job_id=" j ", service="other", bytes=7)
+    client.track_custom_event("page.lost", error=True)
+    client.track_metric("queue", 5, stage="fetch", name="n", self="s")
+    assert client.flush(SOON)
+    saved, lost, queue = (item["data"]["baseData"] for item in server.items)
+    assert (saved["name"], saved["measurements"]) == ("page.saved", {"bytes": 7})
+    assert (saved["properties"]["service"], saved["properties"]["job_id"]) == ("other", "j")
+    assert (lost["name"], lost["properties"]["severity"]) == ("page.lost", "error")
+    assert server.items[2]["data"]["baseType"] == "MetricData"
+    assert queue["metrics"][0]["name"] == "queue"
+    assert queue["metrics"][0]["value"] == 5
+    assert queue["properties"]["stage"] == "fetch"
+    for call in (
+        lambda: client.track_event("page.saved"),
+        lambda: client.track_custom_event(" "),
+        lambda: client.track_metric("queue", float("nan")),
+    ):
+        with pytest.raises(ValueError):
+            call()
+
+
+def test_an_event_is_printed_as_its_name() -> None:
+    """As in 0.7, in logs and file names."""
+    assert str(TelemetryEvent.STARTED) == f"{TelemetryEvent.STARTED}" == "started"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"itemsReceived":3,"itemsAccepted":2,"errors":[{"index":Infinity,"statusCode":500}]}',
+        b'{"itemsReceived":3,"itemsAccepted":2,"errors":[{"index":NaN,"statusCode":500}]}',
+        b'{"itemsReceived":3,"itemsAccepted":2,"errors":[{"index":-1,"statusCode":500}]}',
+        b'{"itemsReceived":3,"itemsAccepted":2,"errors":[{"index":"x","statusCode":500}]}',
+        b'{"itemsReceived":3,"itemsAccepted":2,"errors":[{"index":7,"statusCode":500}]}',
+        b'{"errors":[{"index":Infinity,"statusCode":500}]}',
+        b'{"errors":[null]}',
+        b'{"errors":"x"}',
+        b'{"itemsReceived":3,"itemsAccepted":2,"errors":[]}',
+        b"[]",
+        b"<html>Sign in</html>",
+    ],
+)
+def test_nonsense_in_an_answer_loses_nothing(body: bytes) -> None:
+    """What may not have been accepted is sent again; what a 200 has accepted is not."""
+    verdict = judge(Answer(206, body), 3)
+    assert (verdict.retry, verdict.delivered, verdict.dropped) == ([0, 1, 2], [], {})
+    whole = judge(Answer(200, body), 3)
+    if body[:1] == b"{":
+        assert whole.delivered == [0, 1, 2]
+    else:  # not the service: nothing was accepted
+        assert whole.retry == [0, 1, 2]
+
+
+def test_nonsense_beside_what_can_be_read_is_left_aside() -> None:
+    """The count of accepted items tells that everything else has arrived."""
+    body = (
+        b'{"itemsReceived":3,"itemsAccepted":2,"errors":[{"index":1.0,"statusCode":503},'
+        b'{"index":Infinity,"statusCode":500}]}'
+    )
+    verdict = judge(Answer(206, body), 3)
+    assert (verdict.retry, verdict.delivered) == ([1], [0, 2])
+
+
+class _Trickle(BaseHTTPRequestHandler):
+    """Answers, and never comes to an end."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        server: Any = self.server
+        server.asked.append(self.path)
+        try:
+            if self.path.startswith("/head"):
+                self.wfile.write(b"HTTP/1.1 200 OK\r\n")
+                while not server.over.wait(0.02):
+                    self.wfile.write(b"X-More: 1\r\n")
+            else:
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n{")
+                while not server.over.wait(0.02):
+                    self.wfile.write(b" " * 100)
+        except OSError:
+            pass
+        self.close_connection = True
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def trickle() -> Iterator[Any]:
+    """A server whose answers never end."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Trickle) as server:
+        server.over, server.asked = threading.Event(), []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.over.set()  # type: ignore[attr-defined]
+        server.shutdown()
+        thread.join()
+
+
+def test_an_answer_that_trickles_has_a_bound(trickle: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before its status is there the batch is tried again; after that the status counts."""
+    monkeypatch.setattr(_http_transport, "_BODY_SECONDS", 0.1)
+    url = f"http://127.0.0.1:{trickle.server_address[1]}"
+    head = IngestionTransport(f"{url}/head", total=0.2)
+    assert head.send([b"{}"]) == Answer(0, error="TimeoutError")
+    body = IngestionTransport(f"{url}/body", total=60)
+    answer = body.send([b"{}"])
+    assert judge(answer, 1).delivered == [0]
+    for transport in (head, body):
+        transport.close()
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"http_proxy": "127.0.0.1:{port}"},
+        {"all_proxy": "http://127.0.0.1:{port}"},
+    ],
+)
+def test_proxies_are_those_of_all_other_requests(
+    server: IngestionServer, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    """Forms that curl takes; NO_PROXY with a port."""
+    port = urlsplit(server.connection_string.partition("IngestionEndpoint=")[2]).port
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value.format(port=port))
+    transport = IngestionTransport("http://ingestion.invalid/v2.1/track")
+    assert transport.send([b"{}"]).status == 400  # from the server: it knows no such item
+    transport.close()
+    monkeypatch.setenv("no_proxy", "ingestion.invalid:80")
+    assert transport.send([b"{}"]).status == 0
+    transport.close()
 
 
 def test_an_unreadable_206_is_tried_again() -> None:

@@ -34,6 +34,7 @@ class Item:
         measurements: Numbers among it.
         operation: Ids of the active span: `trace_id`, `span_id`, or nothing.
         exception: Type, message and stack of an error that comes with it.
+        metric: The number, where the item is a metric of this name.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Item:
     measurements: Mapping[str, float] = field(default_factory=dict)
     operation: Mapping[str, str] = field(default_factory=dict)
     exception: tuple[str, str, str] | None = None
+    metric: float | None = None
 
     @property
     def size(self) -> int:
@@ -105,14 +107,19 @@ def _write(item: Item, key: str, properties: Mapping[str, str], left_out: int) -
     properties = dict(properties)
     if left_out:
         properties["infra_core.truncated"] = f"{left_out} more properties"
-    data = _exception_data(item) if item.exception is not None else contracts.EventData()
-    if item.exception is None:
+    if item.metric is not None:
+        data = _metric_data(item.name, item.metric)
+    elif item.exception is not None:
+        data = _exception_data(item)
+    else:
+        data = contracts.EventData()
         data.name = shorten(item.name, 512)
     data.properties = properties
-    data.measurements = {
-        shorten(name, MAX_NAME): value
-        for name, value in list(item.measurements.items())[:MAX_PROPERTIES]
-    }
+    if item.metric is None:  # a metric has its own number only
+        data.measurements = {
+            shorten(name, MAX_NAME): value
+            for name, value in list(item.measurements.items())[:MAX_PROPERTIES]
+        }
     envelope = contracts.Envelope()
     envelope.name = data.ENVELOPE_TYPE_NAME
     envelope.time = item.time
@@ -124,6 +131,18 @@ def _write(item: Item, key: str, properties: Mapping[str, str], left_out: int) -
     return json.dumps(envelope.write(), ensure_ascii=False, separators=(",", ":")).encode(
         "utf-8", "backslashreplace"
     )
+
+
+def _metric_data(name: str, value: float) -> Any:
+    from applicationinsights.channel import contracts
+
+    point = contracts.DataPoint()
+    point.name = shorten(name, MAX_NAME)
+    point.value = value
+    point.count = 1
+    data = contracts.MetricData()
+    data.metrics = [point]
+    return data
 
 
 def _exception_data(item: Item) -> Any:

@@ -1,165 +1,154 @@
-"""Posts batches to the ingestion endpoint over one kept-alive connection.
+"""Posts batches to the ingestion endpoint, over the engine of `infra_core.http`.
 
-`http.client` rather than requests or httpx: a process that sends a handful of events should not
-import an HTTP library for it, libraries that patch or trace requests must neither swallow
-telemetry nor produce more of it, and one thread with one connection needs no pool.
+The sender's thread has an event loop of its own, which runs while a batch is on its way. So
+proxies, certificates and name look-ups are those of all other requests, and a request as a whole
+has a bound, whatever the server does: an answer that trickles or never ends stops nothing.
 """
 
+import asyncio
 import gzip
-import http.client
-import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-from infra_core.runtime import parse_retry_after
+from infra_core.runtime import clock, error_chain, parse_retry_after
 
 from ._ingestion import Answer
+
+if TYPE_CHECKING:
+    from infra_core.http.engine import Engine, EngineResponse
 
 __all__ = ["IngestionTransport"]
 
 _MAX_ANSWER = 1024 * 1024
 _MAX_REDIRECTS = 3
+_BODY_SECONDS = 5.0
 # Hosts of Azure Monitor in the public and sovereign clouds: a redirect elsewhere is not followed.
 _TRUSTED = (".azure.com", ".azure.us", ".azure.cn", ".visualstudio.com")
+_HEADERS = {
+    "Content-Type": "application/json; charset=utf-8",
+    "Content-Encoding": "gzip",
+    "Accept": "application/json",
+    "Accept-Encoding": "identity",
+    "User-Agent": "infra-core-azure",
+}
+# Loops of a parent process: closing one in a child would reach into the parent's.
+_inherited: list[object] = []
 
 
 class IngestionTransport:
-    """A connection to one endpoint; for one thread.
+    """Connections to one endpoint; for one thread at a time.
 
-    Honours `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY`, follows 307 and 308 within Azure Monitor
-    and remembers them.
+    Follows 307 and 308 within Azure Monitor, as its stamps answer, and remembers them until
+    nothing answers there any more.
 
     Args:
         url: The track endpoint.
-        timeout: Seconds for connecting, and for each wait for bytes.
+        timeout: Seconds for each step of a request: connecting, and each wait for bytes.
+        total: Seconds for a request as a whole, redirects included.
     """
 
-    def __init__(self, url: str, *, timeout: float = 15.0) -> None:
-        self._url = url
+    def __init__(self, url: str, *, timeout: float = 15.0, total: float = 45.0) -> None:
+        self._home = self._url = url
         self._timeout = timeout
-        self._connection: http.client.HTTPConnection | None = None
+        self._total = total
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._engine: Engine | None = None
 
     def send(self, items: Sequence[bytes]) -> Answer:
         """Post a batch as a gzipped JSON array."""
         body = gzip.compress(b"[" + b",".join(items) + b"]", compresslevel=6)
         try:
+            return self._run(self._bounded(body))
+        except Exception as error:  # noqa: BLE001 - every failure is one of the network
+            self.close()
+            self._url = self._home
+            cause = next((e for e in error_chain(error) if type(e).__module__ == "builtins"), error)
+            return Answer(0, error=type(cause).__name__)
+
+    def close(self) -> None:
+        """Close the connections; the next batch opens others."""
+        engine, self._engine = self._engine, None
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            if engine is not None:
+                loop.run_until_complete(engine.aclose())
+            loop.close()
+
+    def abandon(self) -> None:
+        """Leave the connections to the parent process, whose they are."""
+        _inherited.append((self._loop, self._engine))
+        self._loop = self._engine = None
+
+    def _run(self, sending: Coroutine[Any, Any, Answer]) -> Answer:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+        try:
+            return self._loop.run_until_complete(sending)
+        finally:
+            sending.close()  # of no effect, unless it was never begun
+
+    async def _bounded(self, body: bytes) -> Answer:
+        async with clock.timeout(self._total):
             for _ in range(_MAX_REDIRECTS + 1):
-                answer, location = self._post_again_if_stale(body)
+                answer, location = await self._post_again_if_stale(body)
                 if location is None:
                     return answer
                 target = urljoin(self._url, location)
                 if not _may_follow(urlsplit(self._url), urlsplit(target)):
-                    return Answer(answer.status)
+                    return answer
                 self._url = target
-                self.close()
-            return Answer(answer.status)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            self.close()
-            return Answer(0, error=type(error).__name__)
+            return answer
 
-    def close(self) -> None:
-        """Close the connection; the next batch opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
-
-    def abandon(self) -> None:
-        """Leave the connection to the parent process, whose it is."""
-        self.close()  # only our copy of the descriptor: nothing is said on the wire
-
-    def _post_again_if_stale(self, body: bytes) -> tuple[Answer, str | None]:
+    async def _post_again_if_stale(self, body: bytes) -> tuple[Answer, str | None]:
         """Post; once more at once when a connection that had been idle turns out to be closed."""
-        reused = self._connection is not None
-        try:
-            return self._post(body)
-        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError):
-            self.close()
-            if not reused:
-                raise
-            return self._post(body)
+        import httpx
 
-    def _post(self, body: bytes) -> tuple[Answer, str | None]:
-        split = urlsplit(self._url)
-        if self._connection is None:
-            self._connection = _connect(split, self._timeout)
-        connection = self._connection
-        connection.request(
-            "POST",
-            _request_target(split, connection),
-            body=body,
-            headers={
-                "Content-Type": "application/json; charset=utf-8",
-                "Content-Encoding": "gzip",
-                "Accept": "application/json",
-                "User-Agent": "infra-core-azure",
-            },
+        reused = self._engine is not None
+        try:
+            return await self._post(body)
+        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
+            if not reused or self._engine is None:
+                raise
+            await self._engine.aclose()
+            self._engine = None
+            return await self._post(body)
+
+    async def _post(self, body: bytes) -> tuple[Answer, str | None]:
+        from infra_core.http.engine import Engine
+
+        if self._engine is None:
+            self._engine = Engine()
+        response = await self._engine.send(
+            "POST", self._url, headers=_HEADERS, timeout=self._timeout, body=body
         )
-        response = connection.getresponse()
-        content = response.read(_MAX_ANSWER)
-        if response.will_close or not response.isclosed():
-            self.close()
-        location = response.headers.get("Location") if response.status in {307, 308} else None
+        try:
+            content = await _body_of(response)
+        finally:
+            response.close()
+        redirected = response.status in (307, 308)
+        location = response.headers.get("Location") if redirected else None
         retry_after = parse_retry_after(dict(response.headers))
         return Answer(response.status, content, retry_after), location
 
 
-def _connect(split: SplitResult, timeout: float) -> http.client.HTTPConnection:
-    host = split.hostname or ""
-    secure = split.scheme == "https"
-    port = split.port or (443 if secure else 80)
-    proxy = _proxy_for(split.scheme, host)
-    if proxy is None:
-        if secure:
-            return http.client.HTTPSConnection(host, port, timeout=timeout, context=_ssl_context())
-        return http.client.HTTPConnection(host, port, timeout=timeout)
-    proxy_host, proxy_port = proxy.hostname or "", proxy.port or 80
-    if secure:
-        tunnel = http.client.HTTPSConnection(
-            proxy_host, proxy_port, timeout=timeout, context=_ssl_context()
-        )
-        tunnel.set_tunnel(host, port, headers=_proxy_headers(proxy))
-        return tunnel
-    return http.client.HTTPConnection(proxy_host, proxy_port, timeout=timeout)
+async def _body_of(response: "EngineResponse") -> bytes:
+    """Read an answer's body; nothing of one that does not come whole: the status is there."""
+    import httpx
 
-
-def _request_target(split: SplitResult, connection: http.client.HTTPConnection) -> str:
-    path = split.path + (f"?{split.query}" if split.query else "")
-    direct = connection.host == split.hostname or split.scheme == "https"
-    return path if direct else split.geturl()
-
-
-def _proxy_for(scheme: str, host: str) -> SplitResult | None:
-    proxy = getproxies().get(scheme)
-    if not proxy or proxy_bypass(host):
-        return None
-    return urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-
-
-def _proxy_headers(proxy: SplitResult) -> Mapping[str, str]:
-    if not proxy.username:
-        return {}
-    from base64 import b64encode
-    from urllib.parse import unquote
-
-    credentials = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}"
-    return {"Proxy-Authorization": "Basic " + b64encode(credentials.encode()).decode("ascii")}
-
-
-def _ssl_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    paths = ssl.get_default_verify_paths()
-    if not context.get_ca_certs() and not (paths.cafile or paths.capath):
-        try:  # Pythons without a certificate store of their own; azure-core brings certifi
-            import certifi
-
-            context.load_verify_locations(certifi.where())
-        except (ImportError, OSError):
-            pass
-    return context
+    content = bytearray()
+    try:
+        async with clock.timeout(_BODY_SECONDS):
+            async for piece in response.aiter_raw():
+                content += piece
+                if len(content) > _MAX_ANSWER:
+                    return b""
+    except (TimeoutError, httpx.HTTPError):
+        return b""
+    return bytes(content)
 
 
 def _may_follow(origin: SplitResult, target: SplitResult) -> bool:
-    if target.hostname == origin.hostname and target.scheme == origin.scheme:
+    if target.hostname == origin.hostname and target.scheme in (origin.scheme, "https"):
         return True
     return target.scheme == "https" and (target.hostname or "").endswith(_TRUSTED)

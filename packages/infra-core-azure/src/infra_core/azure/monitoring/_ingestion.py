@@ -5,7 +5,9 @@ accepted, 206 some, 408/429/5xx try again, 402/439 a quota is used up, anything 
 """
 
 import json
+import math
 from dataclasses import dataclass, field
+from typing import Any
 
 __all__ = ["Answer", "Verdict", "judge"]
 
@@ -78,13 +80,20 @@ def judge(answer: Answer, count: int) -> Verdict:
 def _by_item(answer: Answer, count: int) -> Verdict:
     """Judge by the `errors` that the body lists; those not listed share the batch's fate."""
     verdict = Verdict()
-    refused = _errors(answer.body)
-    if refused is None:
-        if answer.status == 206:  # some were refused, and nobody knows which
-            return Verdict(retry=list(range(count)), reason="http_206_unreadable")
-        refused = {}
+    told = _read(answer.body)
+    if told is None and answer.body.strip() and answer.status != 400:
+        # A page of some proxy, say: whether the service has taken anything is not known.
+        return Verdict(retry=list(range(count)), reason=f"http_{answer.status}_unreadable")
+    refused, all_named = _refused(told or {}, count)
+    if answer.status == 206 and not all_named:  # some were refused, and it is not known which
+        unnamed = [index for index in range(count) if index not in refused]
+        verdict.retry, verdict.reason = unnamed, "http_206_unreadable"
+    else:
+        unnamed = []
     for index in range(count):
         status = refused.get(index)
+        if index in unnamed:
+            continue
         if status is None and answer.status == 400:
             verdict.dropped[index] = "http_400"
         elif status is None or 200 <= status < 300:
@@ -94,12 +103,38 @@ def _by_item(answer: Answer, count: int) -> Verdict:
             verdict.reason = f"item_{status}"
         else:
             verdict.dropped[index] = f"item_{status}"
+    verdict.retry.sort()
     return verdict
 
 
-def _errors(body: bytes) -> dict[int, int] | None:
+def _read(body: bytes) -> dict[str, Any] | None:
     try:
-        errors = json.loads(body)["errors"]
-        return {int(error["index"]): int(error["statusCode"]) for error in errors}
-    except (ValueError, KeyError, TypeError, RecursionError):
+        told = json.loads(body)
+    except (ValueError, RecursionError):
         return None
+    return told if isinstance(told, dict) else None
+
+
+def _refused(told: dict[str, Any], count: int) -> tuple[dict[int, int], bool]:
+    """Status of each refused item by index, and whether the answer names all that were refused."""
+    errors = told.get("errors")
+    refused: dict[int, int] = {}
+    readable = isinstance(errors, list)
+    for error in errors if isinstance(errors, list) else ():
+        fields = error if isinstance(error, dict) else {}
+        index, status = _whole(fields.get("index")), _whole(fields.get("statusCode"))
+        if index is None or status is None or not 0 <= index < count:
+            readable = False
+        else:
+            refused[index] = status
+    accepted = _whole(told.get("itemsAccepted"))
+    if accepted is not None and 0 <= accepted <= count:
+        return refused, len(refused) == count - accepted
+    return refused, readable
+
+
+def _whole(value: object) -> int | None:
+    """A whole number of an answer, `None` for anything else (NaN, Infinity, a text)."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return int(value) if math.isfinite(value) and value == int(value) else None

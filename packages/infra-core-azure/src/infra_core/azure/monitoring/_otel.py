@@ -137,8 +137,11 @@ class _Records:
             shorten(name, MAX_NAME): shorten(value, MAX_VALUE)
             for name, value in list(item.properties.items())[:MAX_PROPERTIES]
         }
-        if item.measurements:
-            attributes["microsoft.custom_measurements"] = json.dumps(dict(item.measurements))
+        measurements = dict(item.measurements)
+        if item.metric is not None:  # the exporter of logs has no metrics: an event with a number
+            measurements[item.name] = item.metric
+        if measurements:
+            attributes["microsoft.custom_measurements"] = json.dumps(measurements)
         if item.exception is not None:
             kind, message, stack = item.exception
             attributes["exception.type"] = kind

@@ -11,12 +11,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from infra_core.runtime import clock, trace_fields
 
-from .._checks import a_kind
+from .._checks import a_kind, require_number
 from ._envelope import MAX_VALUE, Item, encode_item
 from ._plain import Bounds, plain_mapping, plain_text, without_secrets
 from ._sender import Sender, SenderLimits, TelemetryStats
 from ._telemetry_config import TelemetryConfig
-from ._telemetry_events import TelemetryEvent, check_identifier, check_metadata, to_event
+from ._telemetry_events import (
+    TelemetryEvent,
+    check_identifier,
+    check_metadata,
+    check_name,
+    to_event,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -56,7 +62,7 @@ class TelemetryClient:
     Args:
         config: Where to send to. Without one the environment is read, which is deprecated.
         service_name: Role of this service on the application map.
-        logger_name: Logger of the events, `infra_core.azure.telemetry` by default.
+        logger_name: Logger of the events, `{service_name}.azure.telemetry` by default.
         limits: Bounds of queue, batches and retries.
         journal: A `RunLogWriter` in which every event is a line, `telemetry`, before it is queued.
             The queue is memory and dies with `kill -9`; with a journal every event is on record.
@@ -92,7 +98,7 @@ class TelemetryClient:
             raise TypeError(f"config is {a_kind(config)}: pass TelemetryConfig(connection_string)")
         self.config = config
         self.service_name = service_name
-        self._logger = logging.getLogger(logger_name or "infra_core.azure.telemetry")
+        self._logger = logging.getLogger(logger_name or f"{service_name}.azure.telemetry")
         backend = config.resolved_backend()
         self._silent = backend is None
         self._journal = journal
@@ -104,20 +110,54 @@ class TelemetryClient:
 
             self._exporter = otel_sender(config, service_name, limits or SenderLimits())
 
-    def track_event(self, name: TelemetryEvent | str, **properties: Any) -> None:
-        """Track an event.
+    def track_event(self, name: TelemetryEvent | str, /, **properties: Any) -> None:
+        """Track an event that dashboards and alerts know.
 
         Args:
             name: A `TelemetryEvent` or its name.
-            **properties: `batch_id`, `job_id` and `slug` are strings, `metadata` is a mapping
-                with string keys; everything else joins the metadata.
+            **properties: `batch_id`, `job_id`, `slug` and `service` (in place of the client's)
+                are strings, `metadata` is a mapping with string keys; everything else joins the
+                metadata.
 
         Raises:
             ValueError: The event is unknown, or an id or the metadata is of the wrong type.
         """
-        self._track(name, properties, logging.INFO)
+        self._track(to_event(name).value, properties, logging.INFO)
 
-    def track_error(self, name: TelemetryEvent | str, **properties: Any) -> None:
+    def track_custom_event(self, name: str, /, *, error: bool = False, **properties: Any) -> None:
+        """Track an event of one's own name.
+
+        Args:
+            name: Any text, such as `page.saved`; 512 characters are kept.
+            error: Whether it is an error; see `track_error`.
+            **properties: See `track_event`.
+
+        Raises:
+            ValueError: The name is empty, or an id or the metadata is of the wrong type.
+
+        Example:
+            >>> client = TelemetryClient(config=TelemetryConfig(backend="log"))
+            >>> client.track_custom_event("page.saved", job_id="job-1", bytes=1024)
+        """
+        self._track(check_name(name), properties, logging.ERROR if error else logging.INFO)
+
+    def track_metric(self, name: str, value: float, /, **properties: Any) -> None:
+        """Track a number of one's own name, such as the length of a queue.
+
+        Args:
+            name: Any text.
+            value: The number, finite.
+            **properties: See `track_event`; the dimensions of the metric.
+
+        Raises:
+            ValueError: The name is empty or the number is not finite, or an id or the metadata is
+                of the wrong type.
+            TypeError: The value is no number.
+        """
+        require_number("value", value, "a finite number", least=-1.7e308, most=1.7e308)
+        self._track(check_name(name), properties, logging.INFO, metric=float(value))
+
+    def track_error(self, name: TelemetryEvent | str, /, **properties: Any) -> None:
         """Track an event that is an error.
 
         Args:
@@ -128,7 +168,7 @@ class TelemetryClient:
         Raises:
             ValueError: See `track_event`.
         """
-        self._track(name, properties, logging.ERROR)
+        self._track(to_event(name).value, properties, logging.ERROR)
 
     def validate_event(self, name: TelemetryEvent | str) -> TelemetryEvent:
         """Return the event of a name.
@@ -177,15 +217,26 @@ class TelemetryClient:
     ) -> None:
         self.close()
 
-    def _track(self, name: TelemetryEvent | str, properties: Mapping[str, Any], level: int) -> None:
-        event = to_event(name)
+    def _track(
+        self,
+        name: str,
+        properties: Mapping[str, Any],
+        level: int,
+        *,
+        metric: float | None = None,
+    ) -> None:
         rest = dict(properties)
+        service = check_identifier("service", rest.pop("service", self.service_name))
+        if service is None:
+            raise ValueError("service is empty: pass the name of a service, or leave it out")
         ids = {key: check_identifier(key, rest.pop(key, None)) for key in _IDS}
         given = {**check_metadata(rest.pop("metadata", None)), **rest}
         if self._silent:
             return
         metadata = plain_mapping(given, _BOUNDS)
-        payload: dict[str, Any] = {"service": self.service_name, "event": event.value}
+        payload: dict[str, Any] = {"service": service, "event": name}
+        if metric is not None:
+            payload["value"] = metric
         payload.update((key, value and without_secrets(value)) for key, value in ids.items())
         if metadata:
             payload["metadata"] = metadata
@@ -203,6 +254,8 @@ class TelemetryClient:
     def _write_log(self, payload: Mapping[str, Any], level: int, trace: Mapping[str, str]) -> None:
         if self._logger.isEnabledFor(level):
             kind = "telemetry_error" if level >= logging.ERROR else "telemetry_event"
+            if "value" in payload:
+                kind = "telemetry_metric"
             text = json.dumps(payload, ensure_ascii=False)
             self._logger.log(level, "%s %s", kind, text, extra={**trace, "telemetry": payload})
 
@@ -251,6 +304,7 @@ def _to_item(payload: Mapping[str, Any], level: int, trace: Mapping[str, str]) -
             if isinstance(value, (int, float)) and not isinstance(value, bool)
         },
         operation=dict(trace),
+        metric=payload.get("value"),
     )
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 from infra_core.runtime import redact_secrets
 
-__all__ = ["TELEMETRY_EVENTS", "TelemetryEvent", "check_identifier", "check_metadata", "to_event"]
+__all__ = [
+    "TELEMETRY_EVENTS",
+    "TelemetryEvent",
+    "check_identifier",
+    "check_metadata",
+    "check_name",
+    "to_event",
+]
 
 
 class TelemetryEvent(str, Enum):
@@ -27,6 +34,9 @@ class TelemetryEvent(str, Enum):
     RESUME_ASSET_REDOWNLOAD = "resume_asset_redownload"
     CRITICAL_UPLOAD_SUCCESS = "critical_upload_success"
     CRITICAL_UPLOAD_FAILURE = "critical_upload_failure"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 TELEMETRY_EVENTS = frozenset(event.value for event in TelemetryEvent)
@@ -51,17 +61,28 @@ def to_event(name: TelemetryEvent | str) -> TelemetryEvent:
 
 
 def check_identifier(name: str, value: object) -> str | None:
-    """Return an id as it is.
+    """Return an id without blanks around it, `None` for an empty one.
 
     Raises:
         ValueError: It is neither a string nor `None`.
     """
     if value is None or isinstance(value, str):
-        return value
+        return (value or "").strip() or None
     raise ValueError(
         f"{name} must be a string when provided, not {type(value).__name__} ({value!r:.80}): "
         f"pass str({name})"
     )
+
+
+def check_name(name: object) -> str:
+    """Return the name of an event or metric of one's own.
+
+    Raises:
+        ValueError: It is no text, or empty.
+    """
+    if isinstance(name, str) and name.strip():
+        return name.strip()
+    raise ValueError(f"name={name!r:.80} names no event or metric: pass text, such as 'page.saved'")
 
 
 def check_metadata(value: object) -> Mapping[str, Any]:
