@@ -96,6 +96,17 @@ def root_logger() -> Iterator[logging.Logger]:
     root.setLevel(level)
 
 
+def test_handlers_of_the_host_stay(root_logger: logging.Logger) -> None:
+    """The Functions host hangs its own onto the root logger, before any code of ours."""
+    own = logging.NullHandler()
+    root_logger.addHandler(own)
+    before = len(root_logger.handlers)
+    for _ in range(2):
+        bootstrap_logging()
+    assert own in root_logger.handlers
+    assert len(root_logger.handlers) == before + 1
+
+
 def test_logging_goes_to_standard_output(
     root_logger: logging.Logger, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,7 +114,7 @@ def test_logging_goes_to_standard_output(
     bootstrap_logging(level=logging.WARNING, logger_names=["some.library"])
     bootstrap_logging(level=logging.INFO, logger_names=["some.library"])
     logging.getLogger("some.library").info("hello")
-    assert len(root_logger.handlers) == 1
+    assert [type(h).__name__ for h in root_logger.handlers].count("_StandardOutput") == 1
     assert logging.getLogger("some.library").level == logging.INFO
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1

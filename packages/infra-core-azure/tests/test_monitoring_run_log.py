@@ -1047,3 +1047,15 @@ def test_a_failing_handler_does_not_raise(
     logger.addHandler(RunLogHandler(make()))
     logger.info("hello")
     assert "Logging error" in capsys.readouterr().err
+
+
+def test_a_property_may_have_any_name(tmp_path: Path) -> None:
+    """Those of the parameters as well; 0.7's keyword goes on working."""
+    with RunLogWriter(tmp_path, azure_client=None) as log:
+        line = log.write("e", event="inner", self="s", name="n", properties=1)
+        assert (line["event"], line["event_"]) == ("e", "inner")
+        assert (line["self"], line["name"], line["properties"]) == ("s", "n", 1)
+        assert log.write(event="e", n=1)["event"] == "e"
+        for wrong in ((), ("a", "b")):
+            with pytest.raises(TypeError, match="takes one event"):
+                log.write(*wrong)

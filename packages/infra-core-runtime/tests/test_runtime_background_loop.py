@@ -408,9 +408,10 @@ def test_a_callback_that_hangs_does_not_hold_the_exit_up() -> None:
     """It is cut after a while and told of."""
     output = script(
         """
-        import asyncio
+        import asyncio, logging
         from infra_core.runtime import _background_loop, on_background_close, run_sync
 
+        logging.basicConfig()
         _background_loop.CLOSE_TIMEOUT = 0.05
 
         async def hang():

@@ -144,3 +144,18 @@ def test_a_stub_in_a_zip_file_is_read(stubbed: Path, monkeypatch: pytest.MonkeyP
     stubbed.rmdir()
     monkeypatch.syspath_prepend(archive)
     assert import_module("stubbed_package").digits == "0123456789"
+
+
+def test_nothing_is_printed_where_no_logging_is_set_up() -> None:
+    """Warnings of a library belong to whoever listens; logging would print them to stderr."""
+    script = (
+        "import logging\nfrom infra_core.runtime import RetryPolicy\n"
+        "logging.getLogger('infra_core.http').warning('x')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""

@@ -18,6 +18,8 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 from infra_core.runtime import ThreadPool, after_fork_in_child, clock, redact_secrets
 
+from ._sdk_logs import tidy_sdk_logs
+
 __all__ = [
     "STORAGE_SCOPE",
     "AsyncSdkCredential",
@@ -225,6 +227,7 @@ class TokenSource:
         with self._lock:
             own = self._own
         if own is None:
+            tidy_sdk_logs()
             own = self._make()
             with self._lock:
                 self._own = own

@@ -9,16 +9,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from infra_core.runtime import is_secret_name, redact_secrets
 
+from ._sdk_logs import tidy_sdk_logs
 from .exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    _Handler = logging.StreamHandler[TextIO]
+else:
+    _Handler = logging.StreamHandler
 
 __all__ = ["absolute_url", "bootstrap_logging", "error_response", "json_response"]
 
 _log = logging.getLogger(__name__)
+
+
+class _StandardOutput(_Handler):
+    """The handler that `bootstrap_logging` adds, to be known again."""
 
 
 def bootstrap_logging(
@@ -26,7 +38,8 @@ def bootstrap_logging(
 ) -> None:
     """Send all log records to standard output, where the Functions host collects them.
 
-    Replaces the handlers of the root logger, so calling it again changes nothing but the level.
+    The handlers that are there already, such as that of the host, stay; calling it again adds no
+    second one of this.
 
     Args:
         level: Least severe level to show.
@@ -39,12 +52,14 @@ def bootstrap_logging(
         raise TypeError(
             f"logger_names={logger_names!r} is one name: pass a list, [{logger_names!r}]"
         )
-    logging.basicConfig(
-        level=level,
-        format="%(asctime)s %(levelname)s [%(name)s] %(message)s",
-        handlers=[logging.StreamHandler(sys.stdout)],
-        force=True,
-    )
+    root = logging.getLogger()
+    for handler in [h for h in root.handlers if isinstance(h, _StandardOutput)]:
+        root.removeHandler(handler)
+    handler = _StandardOutput(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s [%(name)s] %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(level)
+    tidy_sdk_logs()
     for name in logger_names or ():
         logging.getLogger(name).setLevel(level)
 

@@ -78,6 +78,22 @@ def stub_exports(
     return find, names_of, sorted(name for name in listed if " " not in name)
 
 
+_silent = False
+
+
+def _stay_silent() -> None:
+    """Keep warnings of ours off stderr in programs that have set up no logging, as libraries do.
+
+    Done with the first import after that of the logging module, which nobody is to pay for who
+    does not log.
+    """
+    global _silent
+    logging = sys.modules.get("logging")
+    if not _silent and hasattr(logging, "NullHandler"):
+        _silent = True
+        logging.getLogger("infra_core").addHandler(logging.NullHandler())  # type: ignore[union-attr]
+
+
 def lazy_exports(
     package: str,
     exports: "Mapping[str, Iterable[str]]",
@@ -113,6 +129,7 @@ def lazy_exports(
         except KeyError:
             raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
         value = getattr(import_module(module, base), original)
+        _stay_silent()
         setattr(sys.modules[package], name, value)  # the next look-up is a plain one
         return value
 

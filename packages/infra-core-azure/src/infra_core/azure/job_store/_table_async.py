@@ -20,6 +20,7 @@ from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 from infra_core.runtime import LoopLocal
 
+from .._sdk_logs import tidy_sdk_logs
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._protocol import StatusFilter
 from ._records import JobRecord
@@ -219,6 +220,7 @@ class _AsyncTableRows:
 
     def __init__(self, config: TableConfig, options: Mapping[str, Any]) -> None:
         self._config = config
+        tidy_sdk_logs()
         self._credential: Any = None
         self._ready = False
         connection = config.plain_connection()

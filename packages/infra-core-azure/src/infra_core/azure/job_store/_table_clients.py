@@ -9,9 +9,10 @@ from typing import Any
 
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from azure.data.tables import TableClient
-from infra_core.runtime import redact_library_logs, sanitize_url
+from infra_core.runtime import sanitize_url
 
 from .._checks import a_kind
+from .._sdk_logs import tidy_sdk_logs
 from ..exceptions import AzureTableError
 from ._config import TableConfig
 from ._table_rows import CLIENT_OPTIONS
@@ -92,7 +93,7 @@ class SharedClient:
                 resource.close()
 
     def _connect(self) -> TableClient:
-        redact_library_logs()
+        tidy_sdk_logs()
         config = self.config
         connection = config.plain_connection()
         try:

@@ -16,7 +16,7 @@ from infra_core.runtime import clock, error_chain, parse_retry_after
 from ._ingestion import Answer
 
 if TYPE_CHECKING:
-    from infra_core.http.engine import Engine, EngineResponse
+    from infra_core.http.engine import EngineResponse
 
 __all__ = ["IngestionTransport"]
 
@@ -49,6 +49,10 @@ class IngestionTransport:
     """
 
     def __init__(self, url: str, *, timeout: float = 15.0, total: float = 45.0) -> None:
+        # Here and not with the first batch: at the end of the interpreter nothing can be imported.
+        from infra_core.http.engine import Engine
+
+        self._make_engine = Engine
         self._home = self._url = url
         self._timeout = timeout
         self._total = total
@@ -115,10 +119,8 @@ class IngestionTransport:
             return await self._post(body)
 
     async def _post(self, body: bytes) -> tuple[Answer, str | None]:
-        from infra_core.http.engine import Engine
-
         if self._engine is None:
-            self._engine = Engine()
+            self._engine = self._make_engine()
         response = await self._engine.send(
             "POST", self._url, headers=_HEADERS, timeout=self._timeout, body=body
         )

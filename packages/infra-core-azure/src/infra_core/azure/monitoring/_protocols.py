@@ -53,7 +53,7 @@ class HeartbeatFileUploader(Protocol):
 class HeartbeatEventWriter(Protocol):
     """Where beats and timeouts are logged, such as a `RunLogWriter`."""
 
-    def write(self, event: str, **properties: Any) -> object: ...
+    def write(self, event: str, /, **properties: Any) -> object: ...
 
 
 class LockLike(Protocol):

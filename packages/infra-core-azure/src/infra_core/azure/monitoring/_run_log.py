@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from infra_core.runtime import clock, trace_fields
 
@@ -113,12 +113,19 @@ class RunLogWriter:
         """The file that lines are being appended to."""
         return self._file.path
 
-    def write(self, event: str, **properties: Any) -> dict[str, Any]:
+    @overload
+    def write(self, event: str, /, **properties: Any) -> dict[str, Any]: ...
+
+    @overload
+    def write(self, /, *, event: str, **properties: Any) -> dict[str, Any]: ...
+
+    def write(self, /, *name: str, **properties: Any) -> dict[str, Any]:
         """Append one event; it is on the local disk when this returns.
 
         Args:
-            event: What happened.
-            **properties: Anything worth knowing. `timestamp` replaces the current time.
+            *name: What happened; also taken as `event=`.
+            **properties: Anything worth knowing, of any name. `timestamp` replaces the current
+                time; an `event` beside the positional one is written as `event_`.
 
         Returns:
             The line as it was written.
@@ -126,7 +133,11 @@ class RunLogWriter:
         Raises:
             OSError: The local disk refused it, and nothing of it is there.
         """
-        entry: dict[str, Any] = {"timestamp": self._now(), "event": event}
+        if len(name) > 1 or not (name or "event" in properties):
+            raise TypeError("write() takes one event: write('page_saved', url=...)")
+        if name and "event" in properties:
+            properties["event_"] = properties.pop("event")
+        entry: dict[str, Any] = {"timestamp": self._now(), "event": name[0] if name else ""}
         entry.update(self._labels)
         entry.update(trace_fields())
         entry.update(properties)

@@ -43,7 +43,7 @@ class _Exporter(Protocol):
 class EventJournal(Protocol):
     """Where events are written down before they are sent, such as a `RunLogWriter`."""
 
-    def write(self, event: str, **properties: Any) -> object: ...
+    def write(self, event: str, /, **properties: Any) -> object: ...
 
 
 class TelemetryClient:
@@ -110,7 +110,7 @@ class TelemetryClient:
 
             self._exporter = otel_sender(config, service_name, limits or SenderLimits())
 
-    def track_event(self, name: TelemetryEvent | str, /, **properties: Any) -> None:
+    def track_event(self, name: TelemetryEvent | str, **properties: Any) -> None:
         """Track an event that dashboards and alerts know.
 
         Args:
@@ -157,7 +157,7 @@ class TelemetryClient:
         require_number("value", value, "a finite number", least=-1.7e308, most=1.7e308)
         self._track(check_name(name), properties, logging.INFO, metric=float(value))
 
-    def track_error(self, name: TelemetryEvent | str, /, **properties: Any) -> None:
+    def track_error(self, name: TelemetryEvent | str, **properties: Any) -> None:
         """Track an event that is an error.
 
         Args:

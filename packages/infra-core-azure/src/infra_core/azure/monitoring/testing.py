@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["IngestionServer", "ReceivedBatch", "Reply", "reply"]
 
 _MAX_ITEM = 64 * 1024
+_TYPES = frozenset({"EventData", "ExceptionData", "MessageData", "MetricData"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,7 @@ def _parse(raw: bytes, headers: Mapping[str, str], path: str) -> list[dict[str, 
         if len(json.dumps(item, ensure_ascii=False).encode("utf-8", "replace")) > _MAX_ITEM + 1024:
             raise ValueError("an item is larger than 64 KB")
         _ = item["name"], item["time"], item["iKey"], item["data"]["baseData"]
-        if item["data"]["baseType"] not in {"EventData", "ExceptionData", "MessageData"}:
+        if item["data"]["baseType"] not in _TYPES:
             raise ValueError(f"unknown base type {item['data']['baseType']!r}")
     return items
 

@@ -4,8 +4,10 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from infra_core.runtime import LoopLocal, redact_library_logs
+from infra_core.runtime import LoopLocal
 
+from .._sdk_logs import tidy_sdk_logs
+from .._tokens import AsyncSdkCredential, SdkCredential, TokenSource
 from ._blobs import create_container
 from ._blocking import run_blocking
 from ._service import BlobService
@@ -50,11 +52,9 @@ class SdkClients:
             self._lock, self._client, self._pid = threading.Lock(), None, os.getpid()
         with self._lock:
             if self._client is None:
+                tidy_sdk_logs()
                 if self._config.uses_credential and self._given is None:
-                    from azure.identity import DefaultAzureCredential
-
-                    self._credential = DefaultAzureCredential()
-                redact_library_logs()
+                    self._credential = SdkCredential(TokenSource())
                 self._client = ContainerClient(
                     self._config.endpoint,
                     self._config.container,
@@ -75,11 +75,10 @@ class SdkClients:
 
         from ._sdk_retry import AsyncSdkRetry
 
+        tidy_sdk_logs()
         credential = None
         if self._config.uses_credential and self._given is None:
-            from azure.identity.aio import DefaultAzureCredential
-
-            credential = DefaultAzureCredential()
+            credential = AsyncSdkCredential(TokenSource())
         client = ContainerClient(
             self._config.endpoint,
             self._config.container,
