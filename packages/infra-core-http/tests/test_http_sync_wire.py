@@ -352,7 +352,9 @@ def test_cookies_stay_within_what_servers_take(serve: Serve) -> None:
     """The oldest go first; a login that is set again stays."""
 
     def page(method: str, path: str, body: bytes) -> bytes:
-        cookie = b"Set-Cookie: seen_%b=%b; Path=/\r\n" % (path[1:].encode(), b"x" * 40)
+        cookie = b"Set-Cookie: seen_%b=%b; Path=/\r\n" % (path[1:].encode(), b"x" * 100)
+        if int(path[1:]) % 20 == 0:
+            cookie += b"Set-Cookie: login=me; Path=/\r\n"
         return b"HTTP/1.1 200 OK\r\n" + cookie + OK.partition(b"\r\n")[2]
 
     origin = serve(page)
@@ -362,6 +364,7 @@ def test_cookies_stay_within_what_servers_take(serve: Serve) -> None:
     sizes = [len(headers.get("cookie", "")) for _, _, headers, _ in origin.seen]
     assert max(sizes) <= 4096
     assert sizes[-1] > 3000
+    assert "login=me" in origin.seen[-1][2]["cookie"]
     assert "seen_198=" in origin.seen[-1][2]["cookie"]
     assert "seen_1=" not in origin.seen[-1][2]["cookie"]
 

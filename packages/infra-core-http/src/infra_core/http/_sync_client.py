@@ -14,6 +14,7 @@ import requests
 
 from infra_core.runtime import redact_library_logs
 
+from ._cookies import BoundedCookieJar
 from ._errors import InvalidRequestError
 from ._headers import DEFAULT_HEADERS, merge_headers
 from ._limits import HostGate, RateSchedule, check_limits
@@ -38,8 +39,13 @@ def _origin(url: str | None) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
+class _Cookies(requests.cookies.RequestsCookieJar, BoundedCookieJar):  # type: ignore[misc]
+    """The jar of requests, within bounds."""
+
+
 def _new_session() -> requests.Session:
     session = requests.Session()
+    session.cookies = _Cookies()
     adapter = Adapter()
     session.mount("https://", adapter)
     session.mount("http://", adapter)

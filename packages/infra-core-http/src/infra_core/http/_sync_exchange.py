@@ -22,7 +22,7 @@ from requests.utils import get_auth_from_url, rewind_body
 
 from infra_core.runtime import sanitize_url
 
-from ._cookies import MAX_HEADER
+from ._cookies import MAX_HEADER, BoundedCookieJar, trimmed
 from ._errors import PrivateAddressError, ResponseTooLarge
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
 from ._sync_adapter import Adapter, read_answers
@@ -332,21 +332,14 @@ class _Exchange:
         return prepared
 
     def _bound_cookies(self, request: requests.PreparedRequest) -> None:
-        """Leave out, and forget, the oldest cookies of a jar that has grown too large."""
-        value = request.headers.get("Cookie")
-        if value is None or len(value) <= MAX_HEADER:
-            return
-        host = urlsplit(request.url or "").hostname or ""
-        jar = self._session.cookies
-        ours = [c for c in jar if f".{host}".endswith(f".{c.domain.lstrip('.')}")]
-        size = len(value)
-        for cookie in ours:
-            if size <= MAX_HEADER:
-                break
-            jar.clear(cookie.domain, cookie.path, cookie.name)
-            size -= len(cookie.name) + len(cookie.value or "") + 3
-        del request.headers["Cookie"]
-        request.prepare_cookies(jar)
+        """Leave out the oldest cookies where there are too many for a server."""
+        header = request.headers.get("Cookie")
+        if header is not None and len(header) > MAX_HEADER:
+            header = trimmed(self._session.cookies, header)
+            if header is None:
+                del request.headers["Cookie"]
+            else:
+                request.headers["Cookie"] = header
 
 
 def _prepared_directly(
@@ -361,7 +354,9 @@ def _prepared_directly(
     for name in [name for name, value in merged.items() if value is None]:
         del merged[name]
     prepared.prepare_headers(merged)
-    if session.cookies or session.auth is not None:
+    jar: Any = session.cookies
+    bounded = isinstance(jar, BoundedCookieJar)
+    if session.auth is not None or (jar.may_have(_host_of(url)) if bounded else jar):
         jar = requests.cookies.RequestsCookieJar()
         prepared.prepare_cookies(_merge_cookies(jar, session.cookies))
     prepared.prepare_content_length(None)
@@ -375,6 +370,11 @@ def _normal_url(url: str) -> str:
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)
     return prepared.url or url
+
+
+@lru_cache(maxsize=1024)
+def _host_of(url: str) -> str:
+    return urlsplit(url).hostname or ""
 
 
 class _WithHeader(requests.auth.AuthBase):
