@@ -63,7 +63,7 @@ def resolve_base_path(env_var: str, *, fallback_envs: Iterable[str] | None = Non
                 return Path(value).expanduser()
             except RuntimeError:  # pathlib's, of its own insides
                 raise ConfigurationError(
-                    f"{variable}={value!r:.200} begins with the home folder of nobody; set it to "
+                    f"{variable}={value!r:.200} begins with an unknown home folder; set it to "
                     "an absolute path"
                 ) from None
     return Path(tempfile.gettempdir())
@@ -296,7 +296,7 @@ def _entry(name: str, size: int, stored_type: str = "") -> dict[str, int | str]:
 
 
 def _lists_itself(client: "AzureStorageClient") -> bool:
-    """Whether the client's listing is our own, which tells types, and not one of a stand-in."""
+    """Whether the client's listing is our own, which has types, and not that of a stand-in."""
     from .storage import AzureStorageClient
 
     listing = getattr(client, "list_tree", None)

@@ -1,4 +1,4 @@
-"""The heartbeat of a run: proof of life, what it works on, and how well it gets along."""
+"""The heartbeat of a run: that it is alive, what it works on, and whether it is stuck."""
 
 import logging
 import os
@@ -42,7 +42,7 @@ class HeartbeatMonitor:
     `stop` gives the last beat `stop_timeout` seconds. Without `start`, `set_slug` and `pulse`
     write and upload in the calling thread.
 
-    A failed upload is critical: `on_error` is told at once, and the next `set_slug`, `pulse` or
+    A failed upload is critical: `on_error` is called at once, and the next `set_slug`, `pulse` or
     `stop` raises it. The beats go on.
 
     A beat holds `timestamp`, `slug`, `slug_seconds` (time on this slug), `stalled` (it has had the
@@ -329,7 +329,7 @@ class HeartbeatMonitor:
         return max(pause, 0.001)
 
     def _take_timeout(self) -> tuple[str, float] | None:
-        """Return slug and elapsed seconds of a stall that nobody was told of; lock held."""
+        """Return slug and elapsed seconds of a stall not reported yet; lock held."""
         now = clock.monotonic()
         if self._slug is None or self._fired or self._deadline is None or now < self._deadline:
             return None

@@ -1,4 +1,4 @@
-"""Uploads of the heartbeat from a thread of their own: the latest beat wins, nobody waits."""
+"""Uploads of the heartbeat from a thread of their own: the latest beat wins, no caller waits."""
 
 import threading
 from collections.abc import Callable, Mapping

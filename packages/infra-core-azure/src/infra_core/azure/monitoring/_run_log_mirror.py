@@ -89,7 +89,7 @@ class RunLogMirror:
             self._news.set()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until everything that `wake` was told of is mirrored, and look whether it still is.
+        """Wait until everything that `wake` announced is mirrored, and look whether it still is.
 
         Args:
             timeout: Seconds to wait at most.
@@ -293,7 +293,7 @@ class RunLogMirror:
             method = getattr(self._client, "container", None)
             if callable(method):
                 method()
-        except Exception as error:  # noqa: BLE001 - the next try tells
+        except Exception as error:  # noqa: BLE001 - the next try reports it
             _log.debug("the run log's container cannot be made: %s", type(error).__name__)
 
     def _report(self, error: Exception, failures: int) -> None:

@@ -18,7 +18,7 @@ Sent = tuple[int, int, int, int]
 """Begin and end in the blob, and the segment and offset of the local log that stand there."""
 
 _HEAD_BYTES = 512
-_MOST_SENT = 1000  # ranges; one suffices while nobody else appends to the blob
+_MOST_SENT = 1000  # ranges; one suffices while no other writer appends to the blob
 
 
 @dataclass
@@ -30,7 +30,7 @@ class MirrorState:
         offset: Bytes of it that are mirrored.
         head: Digest of its first bytes and how many, so that a replaced file is noticed.
         blob: Number of the append blob, from 0.
-        position: Bytes in that blob, `-1` when nobody looked yet.
+        position: Bytes in that blob, `-1` while unknown.
         blocks: Blocks in that blob.
         sent: Which parts of the blob hold which parts of the local log, in order.
     """

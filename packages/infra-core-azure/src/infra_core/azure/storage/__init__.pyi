@@ -20,6 +20,7 @@ from ._journal import PendingUpload as PendingUpload
 from ._options import TransferOptions as TransferOptions
 from ._settings import AzureStorageSettings as AzureStorageSettings, StorageMode as StorageMode
 from ._shared import (
+    SettingsKey as SettingsKey,
     get_client as get_client,
     get_shared_client as get_shared_client,
     is_configured as is_configured,

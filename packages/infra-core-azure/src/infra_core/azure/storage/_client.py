@@ -452,7 +452,7 @@ class AzureStorageClient(_Base):
                 below.
             exclude: Globs of files to leave alone, on both sides.
             overwrite: `always`; `never` replaces nothing; `if-unchanged` replaces only what
-                nobody else changed since it was compared.
+                others did not change since it was compared.
             compare: `hash` skips what has the same size and MD5, `size` what has the same size,
                 `nothing` transfers all.
             delete: Delete at the destination what the source does not have; never when the
@@ -518,7 +518,7 @@ class AzureStorageClient(_Base):
         return await self.sync_tree_async(path, "up", **options)
 
     async def download_tree_async(self, path: Path, **options: Any) -> bool:
-        """`sync_tree_async(path, "down", ...)`, told in one word as in 0.7.
+        """`sync_tree_async(path, "down", ...)`, with 0.7's return value.
 
         Returns:
             Whether there was anything to download; False also when not configured.

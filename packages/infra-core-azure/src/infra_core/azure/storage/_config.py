@@ -1,4 +1,4 @@
-"""From settings to one checked configuration: which account, which container, which proof."""
+"""From settings to one checked configuration: account, container, credential."""
 
 import logging
 import re
@@ -41,7 +41,7 @@ class _AzureStorageConfig:
     # What the user calls the settings, for errors; says nothing about equality.
     variables: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     endpoint_setting: str = field(default="the endpoint", repr=False, compare=False)
-    proof_setting: str = field(default="the credential", repr=False, compare=False)
+    credential_setting: str = field(default="the credential", repr=False, compare=False)
 
     def variable(self, name: str) -> str:
         """What the user calls a setting; see `AzureStorageSettings.variable`."""
@@ -61,9 +61,11 @@ class _AzureStorageConfig:
     def access_remedy(self) -> str:
         """What to check when the service does not let us."""
         if self.account_key is not None:
-            what = f"that the key in {self.proof_setting} is the account's, this machine's clock,"
+            what = (
+                f"that the key in {self.credential_setting} is the account's, this machine's clock,"
+            )
         elif self.sas_token is not None:
-            what = f"expiry and permissions of the SAS token in {self.proof_setting},"
+            what = f"expiry and permissions of the SAS token in {self.credential_setting},"
         else:
             what = "that this identity has the role Storage Blob Data Contributor"
         return f"check {what} and the network rules of the account"
@@ -166,7 +168,7 @@ def _from_connection_string(settings: AzureStorageSettings, container: str) -> _
         public,
         variables=settings.variables,
         endpoint_setting=own,
-        proof_setting=own,
+        credential_setting=own,
     )
 
 
@@ -213,7 +215,7 @@ def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStora
         settings.options,
         variables=settings.variables,
         endpoint_setting=call("blob_endpoint" if settings.blob_endpoint else "account_name"),
-        proof_setting=call("sas_token") if sas else "DefaultAzureCredential",
+        credential_setting=call("sas_token") if sas else "DefaultAzureCredential",
     )
 
 

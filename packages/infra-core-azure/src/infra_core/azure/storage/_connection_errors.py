@@ -1,7 +1,6 @@
-"""What to tell when no answer came: who did what, and which setting or cable to look at.
+"""Messages for requests without an answer: what happened, and which setting to look at.
 
-The engine tells what the network did; whoever runs a service wants to know which setting of theirs
-to look at, too.
+The engine says what the network did; the messages here add which setting to look at.
 """
 
 import asyncio

@@ -90,7 +90,7 @@ async def download_blob(
 
     tries = 1
 
-    def told(details: RetryDetails) -> None:
+    def on_retry(details: RetryDetails) -> None:
         nonlocal tries
         tries += 1
         service.log_retry(details, name, "download")
@@ -100,7 +100,7 @@ async def download_blob(
             attempt,
             policy=service.config.options.retry_policy,
             should_retry=_starts_over,
-            on_retry=told,
+            on_retry=on_retry,
         )
     except BlobNotFoundError:
         return None
@@ -268,15 +268,15 @@ async def _check_range(
         )
     if not hashed:
         return
-    told = decode_md5(response.headers.get("Content-MD5"))
-    if told is None:
+    claimed = decode_md5(response.headers.get("Content-MD5"))
+    if claimed is None:
         service.hashes_ranges = False  # a service that does not know the header: length must do
         return
     md5 = await asyncio.to_thread(new_md5_of, response.body)
-    if md5 != told:
+    if md5 != claimed:
         raise IntegrityError(
             f"download of {info.name!r} brought {expected} with MD5 {md5.hex()}, where the service "
-            f"read {told.hex()}",
+            f"read {claimed.hex()}",
             blob=info.name,
             operation="download",
             remedy="something in between alters bytes: use https, and look at the proxies",
@@ -313,7 +313,7 @@ def _check(info: BlobInfo, size: int, md5: bytes | None) -> None:
 
 def _wrong_from_the_start(service: BlobService, error: _MismatchError) -> IntegrityError:
     variable = service.config.variable("accept_wrong_md5")
-    told = IntegrityError(
+    final = IntegrityError(
         f"download of {error.blob!r} brought the same bytes twice, with MD5 {error.md5.hex()}: the "
         f"MD5 that is stored, {error.stored.hex()}, was wrong from the start",
         blob=error.blob,
@@ -321,5 +321,5 @@ def _wrong_from_the_start(service: BlobService, error: _MismatchError) -> Integr
         remedy=f"upload it again, or accept it with {variable}=true (`infra-core mirror down "
         "--accept-wrong-md5`)",
     )
-    told.permanent = True
-    return told
+    final.permanent = True
+    return final

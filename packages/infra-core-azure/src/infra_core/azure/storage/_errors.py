@@ -106,7 +106,7 @@ class StorageRequestError(StorageError, HttpResponseError):
         code: The service's error code, such as `ContainerNotFound`.
         request_id: What the service calls the request, for support.
         retry_after: Seconds that the service asked to wait, if it did.
-        permanent: Whether the same request will be refused for ever, as far as the answer tells.
+        permanent: Whether the same request will be refused for ever, as far as the answer says.
     """
 
     permanent = False

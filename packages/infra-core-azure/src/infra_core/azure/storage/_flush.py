@@ -16,6 +16,7 @@ from ._errors import (
     BlobConflictError,
     JournalError,
     StorageConnectionError,
+    StorageError,
     StorageRequestError,
     UnsafeNamesError,
     describe,
@@ -28,7 +29,10 @@ from ._tree_run import replay_tree
 from ._tree_types import TreeReport
 from ._upload import upload_bytes, upload_path
 
-__all__ = ["FlushReport", "fail_files_of_tree", "fate_of", "flush_journal"]
+__all__ = ["FlushReport", "fail_files_of_tree", "fate_after_look", "flush_journal"]
+
+
+Fate = Literal["pending", "refused", "dropped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +102,22 @@ async def _flush_entry(
         await asyncio.to_thread(journal.settle, entry.id)
         return "missing", error
     except Exception as error:  # noqa: BLE001 - one entry does not stop the others
-        told = redact_secrets(describe(error, "upload", entry.blob))
+        text = redact_secrets(describe(error, "upload", entry.blob))
         extra = {"blob_name": entry.blob, "attempt": entry.attempts + 1}
-        fate = fate_of(error)
+        fate = await fate_after_look(service, entry.blob, error)
         if fate == "dropped":
-            log.warning("given up, %r leaves the journal: %s", entry.blob, told, extra=extra)
+            log.warning("given up, %r leaves the journal: %s", entry.blob, text, extra=extra)
             await asyncio.to_thread(journal.settle, entry.id)
             return "refused", error
         refused = fate == "refused"
         await asyncio.to_thread(partial(journal.fail, entry.id, error, refused=refused))
         if refused:
-            log.error("refused for good, and not sent again: %s", told, extra=extra)
+            log.error("refused for good, and not sent again: %s", text, extra=extra)
             return "refused", error
         log.warning(
             "kept for the next flush_pending(), failed %d times: %s",
             entry.attempts + 1,
-            told,
+            text,
             extra=extra,
         )
         return "failed", error
@@ -137,7 +141,7 @@ async def _flush_tree(
     return outcome, errors[0] if errors else None
 
 
-def fate_of(error: BaseException) -> Literal["pending", "refused", "dropped"]:
+def fate_of(error: BaseException) -> Fate:
     """What becomes of an upload that failed of this.
 
     Returns:
@@ -152,6 +156,17 @@ def fate_of(error: BaseException) -> Literal["pending", "refused", "dropped"]:
     if isinstance(error, StorageRequestError) and error.permanent:
         return "refused"
     return "pending"
+
+
+async def fate_after_look(service: BlobService, name: str, error: BaseException) -> Fate:
+    """As `fate_of`; of a blob that is leased, ask whether the lease ever ends."""
+    fate = fate_of(error)
+    if isinstance(error, StorageRequestError) and error.code == "LeaseIdMissing":
+        with contextlib.suppress(StorageError):
+            response = await service.send("HEAD", name, "look-up")
+            if response.headers.get("x-ms-lease-duration") == "infinite":
+                return "refused"
+    return fate
 
 
 def fail_files_of_tree(

@@ -359,7 +359,7 @@ def _owner(pid: int) -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process started, where the system tells: a pid alone is used again."""
+    """When a process started, where the system says: a pid alone is used again."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
             return file.read().rpartition(")")[2].split()[19]

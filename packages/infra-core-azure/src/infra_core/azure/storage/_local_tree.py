@@ -22,7 +22,7 @@ def walk_tree(
     """Files below a folder with the reason why one must not be mirrored, if there is one.
 
     By name within their folder, where that has at most 10,000 entries: of larger ones the entries
-    come as the file system tells them, so that no folder is too large for the memory.
+    come in the order of the file system, so that no folder is too large for the memory.
 
     Links to files within the tree are followed; one that leads out of it is unsafe. Links to
     folders are not followed: what they show is elsewhere in the tree, or outside of it. Partial

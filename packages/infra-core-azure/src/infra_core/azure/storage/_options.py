@@ -79,8 +79,8 @@ class TransferOptions:
             way. `compare="hash"` then has nothing to compare and transfers them again. Files that
             fit one request are hashed in any case.
         accept_wrong_md5: Whether a blob whose stored MD5 does not fit its content is downloaded
-            all the same, with a warning, when the same bytes came twice: whoever stored it told
-            the service a wrong one.
+            all the same, with a warning, when the same bytes came twice: it was stored
+            with a wrong one.
         concurrency: Requests in flight.
     """
 

@@ -100,7 +100,7 @@ def is_worth_a_retry(status: int, code: str) -> bool:
 
 
 def is_permanent(status: int, code: str, *, by_role: bool = False) -> bool:
-    """Whether the service will refuse the same request for ever, as far as its answer tells.
+    """Whether the service will refuse the same request for ever, as far as its answer says.
 
     Args:
         status: HTTP status.

@@ -80,7 +80,7 @@ class BlobService:
     """Connections to one container, one pool per event loop.
 
     Args:
-        config: Where and with what proof.
+        config: Account, container and credential.
         credential: Used instead of `DefaultAzureCredential`, and left open.
         log: Told of every retry.
     """
@@ -137,14 +137,14 @@ class BlobService:
 
         tries = 1
 
-        def told(details: RetryDetails) -> None:
+        def on_retry(details: RetryDetails) -> None:
             nonlocal tries
             tries = details.attempt + 1
             self.log_retry(details, name, operation)
 
         try:
             return await retry_async(
-                attempt, policy=self._policy, should_retry=should_retry, on_retry=told
+                attempt, policy=self._policy, should_retry=should_retry, on_retry=on_retry
             )
         except (StorageConnectionError, StorageRequestError) as error:
             error.attempts = tries
@@ -233,7 +233,7 @@ class BlobService:
         try:
             await self._auth.authorize(method, path, params, sent)
         except Exception as error:  # what credentials raise is of no one kind
-            raise self._unproven(error, blob, operation) from error
+            raise self._authentication_failed(error, blob, operation) from error
         query = "&".join(f"{key}={quote(value, safe='')}" for key, value in params.items())
         if self._auth.query:
             query = f"{query}&{self._auth.query}" if query else self._auth.query
@@ -283,12 +283,12 @@ class BlobService:
             )
         return Response(response.status, response.headers, content)
 
-    def _unproven(self, error: Exception, blob: str, operation: str) -> StorageError:
+    def _authentication_failed(self, error: Exception, blob: str, operation: str) -> StorageError:
         """The error for a credential that gives no token."""
         if isinstance(error, TokenTimeoutError):
-            told, _, remedy = error.message.partition("; ")
+            what, _, remedy = error.message.partition("; ")
             return StorageTimeoutError(
-                f"{operation} of {blob!r} failed: {told}",
+                f"{operation} of {blob!r} failed: {what}",
                 blob=blob,
                 operation=operation,
                 remedy=remedy,

@@ -1,12 +1,14 @@
 """Clients that a whole process shares: one for each pair of settings and mode."""
 
 import threading
+from typing import TypeAlias
 
 from ._client import AzureStorageClient
 from ._config import missing_settings, resolve_config
 from ._settings import AzureStorageSettings, StorageMode, parse_mode
 
 __all__ = [
+    "SettingsKey",
     "get_client",
     "get_shared_client",
     "is_configured",
@@ -16,8 +18,11 @@ __all__ = [
     "set_shared_client",
 ]
 
+SettingsKey: TypeAlias = tuple[AzureStorageSettings, StorageMode]
+"""What one shared client is made of."""
+
 _lock = threading.RLock()
-_clients: dict[tuple[AzureStorageSettings, StorageMode], AzureStorageClient] = {}
+_clients: dict[SettingsKey, AzureStorageClient] = {}
 
 
 def get_shared_client(settings: AzureStorageSettings, mode: StorageMode) -> AzureStorageClient:

@@ -49,7 +49,7 @@ __all__ = ["TreeRun", "replay_tree"]
 
 UNKNOWN_TYPE = "application/octet-stream"
 _READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
-_LOGGED = 20  # failures that are logged one by one; all of them are counted and told
+_LOGGED = 20  # failures that are logged one by one; all of them are counted
 _LISTED = 100  # unsafe names that an error lists
 
 
@@ -220,7 +220,7 @@ class TreeRun:
         )
         small = None
         if file.size <= _READ_AHEAD and not self._dry and plan and plan.action == "upload":
-            with contextlib.suppress(OSError):  # met again, and told, when it is uploaded
+            with contextlib.suppress(OSError):  # met again when it is uploaded
                 small = read_small(file.path, _READ_AHEAD)
         return _ToUpload(file, there, plan, small)
 

@@ -183,7 +183,7 @@ class TreeRules:
                 raise ValueError(
                     f"{name}={getattr(self, name)!r:.80} is unknown; use {', '.join(allowed)}"
                 )
-        compile_globs(self.include, self.exclude)  # whoever plans nothing is told, too
+        compile_globs(self.include, self.exclude)  # raises for malformed ones, planned or not
 
     def dump(self) -> dict[str, Any]:
         """What the journal keeps of it; a replay deletes nothing and knows no callables."""

@@ -127,7 +127,7 @@ async def upload_bytes(
         response = await service.send("PUT", name, "upload", headers=headers, body=data)
         return Uploaded(len(data), response.headers.get("ETag", ""), digest)
 
-    return await _settled(
+    return await _resolve_ambiguous_put(
         service, name, put, len(data), digest, [], conditional=overwrite != "always"
     )
 
@@ -146,7 +146,7 @@ def new_md5_of(data: bytes) -> bytes:
     return hashlib.md5(data, usedforsecurity=False).digest()
 
 
-async def _settled(
+async def _resolve_ambiguous_put(
     service: BlobService,
     name: str,
     write: Callable[[], Awaitable[Uploaded]],
@@ -159,7 +159,7 @@ async def _settled(
     """Write; after a conflict look whether the content is ours.
 
     A conflict is what a retry meets when the first answer was lost: the service has the bytes, and
-    an immutable container lets nobody write them again. Without a hash, the blocks that a blob is
+    an immutable container takes them no second time. Without a hash, the blocks that a blob is
     made of tell whose it is: their names are random.
     """
     try:
@@ -369,7 +369,7 @@ async def _upload_blocks(
         )
         return Uploaded(before.st_size, response.headers.get("ETag", ""), digest)
 
-    return await _settled(
+    return await _resolve_ambiguous_put(
         service, name, commit, before.st_size, digest, ids, conditional=bool(condition)
     )
 
