@@ -814,3 +814,23 @@ async def test_a_task_that_raises_the_cancellation_error_ends_the_run() -> None:
         )
     assert caught.value is own
     assert errors == []
+
+
+@pytest.mark.parametrize("event_type", [asyncio.Event, threading.Event])
+@pytest.mark.parametrize("count", [1, 3])
+async def test_an_event_set_by_the_last_task_leaves_nothing_to_cancel(
+    event_type: type[Any], count: int
+) -> None:
+    """The run returns: every task had ended well."""
+    event = event_type()
+    done: list[int] = []
+
+    async def task(number: int) -> None:
+        done.append(number)
+        if number == count - 1:
+            event.set()
+
+    runtime = TaskRuntime(config=RuntimeConfig(concurrency=1), cancel_event=event)
+    tasks = [(str(number), partial(task, number)) for number in range(count)]
+    await asyncio.wait_for(runtime.run(tasks), 20)
+    assert done == list(range(count))

@@ -193,14 +193,12 @@ class TaskRun:
 
     def _may_take(self) -> bool:
         """Whether reader, cancel event and rate allow a further task now."""
+        if self._complete:  # or the end would be noticed only when a further task may begin
+            self._exhausted = True
+            return False
         if self._crowded() or (self.watch is not None and self.watch.look()):
             return False
-        if self.options.rate is not None:
-            if self._complete:  # or the end would be noticed only when a start is due
-                self._exhausted = True
-                return False
-            return self._paced()
-        return True
+        return self.options.rate is None or self._paced()
 
     def _paced(self) -> bool:
         """Say whether the rate allows a start; if not, come back when it does."""
