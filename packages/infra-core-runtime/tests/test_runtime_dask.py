@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import importlib
+import json
 import operator
 import os
 import re
@@ -83,7 +84,8 @@ def note(folder: Path, text: str) -> None:
 
 
 def notes(folder: Path) -> list[str]:
-    return sorted(path.name.rsplit(".", 1)[0] for path in folder.iterdir())
+    paths = [path for path in folder.iterdir() if path.suffix != ".json"]
+    return sorted(path.name.rsplit(".", 1)[0] for path in paths)
 
 
 async def until_noted(folder: Path, count: int) -> None:
@@ -200,7 +202,8 @@ async def test_callbacks_have_the_same_meaning(runtime: DaskTaskRuntime) -> None
     assert sorted(errors) == ["cannot travel", "lock", "own timeout", "private"]
     assert isinstance(errors["own timeout"], TimeoutError)
     assert not isinstance(errors["own timeout"], TaskTimeoutError)
-    assert "PrivateError: 1 and 2" in str(errors["private"])
+    assert type(errors["private"]).__name__ == "PrivateError"
+    assert str(errors["private"]).startswith("1 and 2")
     assert "cannot be sent back" in str(errors["lock"])
     assert "cannot be sent to a worker" in str(errors["cannot travel"])
     stats = runtime.stats
@@ -392,6 +395,89 @@ async def test_a_task_that_kills_its_workers_is_reported(tmp_path: Path) -> None
             assert subject.stats.done == 3
     assert "killer" in errors
     assert type(errors["killer"]).__name__ == "KilledWorker"
+
+
+class Answer:
+    """A response as HTTP libraries have it, which cannot be pickled."""
+
+    status_code = 503
+    url = "https://h.example/?sig=S3CR3T"
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.headers = {"Authorization": "S3CR3T"}
+
+
+class StatusError(Exception):
+    """An error that, like httpx's, needs its response to be made."""
+
+    def __init__(self, message: str, *, response: Any) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+def answer_503() -> None:
+    raise StatusError("503 for https://h.example/?sig=S3CR3T", response=Answer())
+
+
+async def test_an_error_of_http_comes_back_with_its_type_and_status(
+    runtime: DaskTaskRuntime,
+) -> None:
+    """Also one that cannot be pickled; without credentials."""
+    with pytest.raises(Exception, match="503") as caught:
+        await runtime.run([("a", answer_503)])
+    error: Any = caught.value
+    assert type(error).__name__ == "StatusError"
+    assert error.response.status_code == 503
+    assert str(error).startswith("503 for https://h.example/?sig=<redacted>")
+    assert "S3CR3T" not in f"{vars(error)}{getattr(error, '__notes__', '')}"
+
+
+def started(module: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a program of distributed, without its dashboard and its output."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, "--no-dashboard", *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+@pytest.mark.timeout(300)
+async def test_when_the_scheduler_dies_the_run_ends_with_an_error(tmp_path: Path) -> None:
+    """Within a bounded time, for tasks under way and for those that come after; quietly."""
+    import dask
+
+    file = tmp_path / "scheduler.json"
+    place = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(file)]
+    scheduler = started("distributed.cli.dask_scheduler", *place)
+    worker = None
+    try:
+        while not (file.is_file() and file.read_text()):  # noqa: ASYNC110 - another process
+            await asyncio.sleep(0.01)
+        address = json.loads(file.read_text())["address"]
+        worker = started("distributed.cli.dask_worker", address)
+        with dask.config.set({"distributed.comm.timeouts.connect": "2s"}):
+            config = RuntimeConfig(concurrency=2, cancel_grace=1.0)
+            async with DaskTaskRuntime(address, config=config) as runtime:
+                tasks = ((str(n), partial(touch_and_wait, tmp_path, n)) for n in range(100))
+                run = asyncio.ensure_future(runtime.run(tasks))
+                await until_noted(tmp_path, 2)
+                scheduler.kill()
+                with pytest.raises(ConnectionError, match="Dask scheduler was lost"):
+                    await run
+                with pytest.raises(ConnectionError, match="Dask scheduler was lost"):
+                    await runtime.run([("late", partial(abs, 1))])
+    finally:
+        for process in (worker, scheduler):
+            if process is not None:
+                process.kill()
+                process.wait()
+
+
+def touch_and_wait(folder: Path, number: int) -> None:
+    """Say that the task runs, and run on."""
+    note(folder, f"task {number}")
+    time.sleep(0.05 if number > 1 else 30)
 
 
 def test_the_example_of_the_readme_runs(cluster: Any) -> None:

@@ -198,8 +198,8 @@ class _RemoteCall:
         self._left = clock.monotonic()
         if self._budget is not None:
             self._budget -= report.seconds
-        if report.error is not None:
-            raise report.error
+        if report.status == TaskStatus.FAILED:
+            raise report.raised()
         if report.status == TaskStatus.TIMED_OUT:
             raise BudgetSpentError(left_behind=report.left_behind)
         if report.status == TaskStatus.CANCELLED:
@@ -208,15 +208,20 @@ class _RemoteCall:
 
 
 class _Cluster:
-    """A connection to a cluster for one event loop."""
+    """A connection to a cluster for one event loop.
+
+    Results are fetched together, for all tasks that ended since the last time: one request for
+    each would cost more than a small task itself.
+    """
 
     def __init__(self, given: Any) -> None:
         try:
-            client_type: Any = import_module("distributed").Client
+            self._distributed: Any = import_module("distributed")
         except ImportError as error:
             raise ImportError(
                 'DaskTaskRuntime needs dask.distributed: pip install "infra-core-runtime[dask]"'
             ) from error
+        client_type = self._distributed.Client
         self._own = True
         options: dict[str, Any] = {"asynchronous": True, "set_as_default": False}
         if isinstance(given, client_type):
@@ -228,46 +233,136 @@ class _Cluster:
                 self._client = client_type(given.scheduler.address, **options)
         else:  # an address, or a cluster, whose own loop is not ours
             self._client = client_type(getattr(given, "scheduler_address", given), **options)
+        self._patience = _seconds(self._distributed, "distributed.comm.timeouts.connect")
         self._prefix = f"infra-core-task-{uuid.uuid4().hex}"
         self._numbers = itertools.count()
+        self._waiting: dict[str, asyncio.Future[Report]] = {}
+        self._ended: Any = None  # distributed's iterator over futures that end
         self._doomed: dict[str, Any] = {}
+        self._collecting: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Task[None] | None = None
 
     async def aclose(self) -> None:
         """Close the connection, unless it is the caller's."""
         if self._cancelling is not None:
             await asyncio.wait({self._cancelling})
-        if self._own:
-            await self._client.close()
+        for task in (self._collecting, self._watching):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait({task})
+        if self._own:  # it says good-bye to a scheduler that may be gone
+            with contextlib.suppress(Exception):
+                async with clock.timeout(_FAREWELL):
+                    await self._client.close()
 
     async def run(self, pickled: bytes, budget: float | None, grace: float) -> "Report":
-        """Run a task on a worker; when cancelled meanwhile, cancel it there and await its end."""
+        """Run a task on a worker; when cancelled meanwhile, cancel it there and await its end.
+
+        Raises:
+            ConnectionError: There is no scheduler, or no longer.
+        """
+        await self._connected()
+        key = f"{self._prefix}-{next(self._numbers)}"
+        end: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+        self._waiting[key] = end
+        try:
+            future = self._submit(pickled, key, budget, grace)
+            try:
+                return await asyncio.shield(end)
+            except asyncio.CancelledError:
+                self._doomed[key] = future
+                if self._cancelling is None:
+                    self._cancelling = asyncio.ensure_future(self._cancel())
+                await asyncio.wait({end})
+                if end.exception() is not None or end.result().status == TaskStatus.CANCELLED:
+                    raise
+                return end.result()
+            finally:
+                with contextlib.suppress(Exception):  # of a client that is closed
+                    future.release()
+        finally:
+            self._waiting.pop(key, None)
+            if end.done():
+                end.exception()  # has been seen
+
+    async def _connected(self) -> None:
+        status = self._client.status
+        if status == "running":
+            return
+        if status not in _GONE:
+            with contextlib.suppress(TimeoutError):
+                async with clock.timeout(self._patience + _MARGIN):
+                    await self._client
+                return
+        raise _lost()
+
+    def _submit(self, pickled: bytes, key: str, budget: float | None, grace: float) -> Any:
         from ._dask_worker import execute
 
-        if self._client.status != "running":
-            await self._client
-        key = f"{self._prefix}-{next(self._numbers)}"
-        future = self._client.submit(execute, pickled, key, budget, grace, key=key, pure=False)
         try:
-            report: Report = await future
-        except asyncio.CancelledError:
-            self._doomed[key] = future
-            if self._cancelling is None:
-                self._cancelling = asyncio.ensure_future(self._cancel())
-            report = await self._end_of(future)
-            if report is None or report.status == TaskStatus.CANCELLED:
-                raise
-        finally:
-            future.release()
-        return report
+            future = self._client.submit(execute, pickled, key, budget, grace, key=key, pure=False)
+        except Exception as error:
+            if self._client.status in _GONE:
+                raise _lost() from error
+            raise
+        if self._collecting is None or self._collecting.done():
+            self._ended = self._distributed.as_completed(loop=self._client.loop)
+            self._ended.add(future)
+            self._collecting = asyncio.ensure_future(self._collect())
+        else:
+            self._ended.add(future)
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.ensure_future(self._watch())
+        return future
 
-    async def _end_of(self, future: Any) -> Any:
+    async def _collect(self) -> None:
+        """Fetch the reports of tasks as they end, until none is under way."""
+        async for first in self._ended:
+            batch = [first, *self._ended.next_batch(block=False)]
+            done = [future for future in batch if future.status == "finished"]
+            reports: list[Any] = []
+            if len(done) > 1:
+                with contextlib.suppress(Exception):  # then one by one, to see which it was
+                    reports = await self._client.gather(done)
+            for future, report in zip(done, reports, strict=False):
+                self._end(future.key, report)
+            for future in batch:
+                if not self._has_ended(future.key):
+                    await self._collect_one(future)
+
+    async def _collect_one(self, future: Any) -> None:
         from concurrent.futures import CancelledError
 
         try:
-            return await future
-        except CancelledError:
-            return None
+            self._end(future.key, await future)
+        except CancelledError:  # by us, and then nobody sees this, or since the connection is lost
+            self._end(future.key, error=_lost())
+        except Exception as error:  # noqa: BLE001 - a worker that died with its task, and the like
+            self._end(future.key, error=error)
+
+    def _has_ended(self, key: str) -> bool:
+        end = self._waiting.get(key)
+        return end is None or end.done()
+
+    def _end(self, key: str, report: Any = None, error: Exception | None = None) -> None:
+        if self._has_ended(key):
+            return
+        if error is not None:
+            self._waiting[key].set_exception(error)
+        else:
+            self._waiting[key].set_result(report)
+
+    async def _watch(self) -> None:
+        """End all tasks when the scheduler is gone for good; distributed leaves some waiting."""
+        away = 0.0
+        while self._waiting and away <= self._patience + _MARGIN:
+            await asyncio.sleep(_LOOK)
+            if self._client.status in _GONE:
+                break
+            away = 0.0 if self._client.status == "running" else away + _LOOK
+        for key in list(self._waiting):
+            self._end(key, error=_lost())
 
     async def _cancel(self) -> None:
         """Cancel all doomed tasks, with one message to every worker for many of them."""
@@ -276,15 +371,42 @@ class _Cluster:
         try:
             while self._doomed:
                 doomed, self._doomed = self._doomed, {}
-                found = await self._client.run(cancel, list(doomed), on_error="ignore")
-                running = {key for keys in found.values() for key in keys}
-                waiting = [future for key, future in doomed.items() if key not in running]
-                with contextlib.suppress(Exception):
-                    await self._client.cancel(waiting)
+                if self._client.status != "running":
+                    continue
+                async with clock.timeout(_FAREWELL):
+                    found = await self._client.run(cancel, list(doomed), on_error="ignore")
+                    running = {key for keys in found.values() for key in keys}
+                    waiting = [future for key, future in doomed.items() if key not in running]
+                    with contextlib.suppress(Exception):
+                        await self._client.cancel(waiting)
         except Exception:  # the tasks are reported as unresponsive when their grace is over
-            logger.warning("tasks on the cluster could not be cancelled", exc_info=True)
+            if self._client.status == "running":
+                logger.warning("tasks on the cluster could not be cancelled", exc_info=True)
         finally:
             self._cancelling = None
+
+
+# What a client's status is when it will not come back.
+_GONE = ("closing", "closed")
+# Seconds: between two looks at the connection, for a reconnection beyond distributed's own time,
+# and for messages to a scheduler that may have gone.
+_LOOK = 0.25
+_MARGIN = 5.0
+_FAREWELL = 10.0
+
+
+def _lost() -> ConnectionError:
+    return ConnectionError(
+        "the connection to the Dask scheduler was lost and did not come back: see whether the "
+        "scheduler runs, then run the tasks again; those that were under way may have been done"
+    )
+
+
+def _seconds(distributed: Any, name: str) -> float:
+    """Return a time of distributed's configuration, which may be text such as `30s`."""
+    from dask.utils import parse_timedelta
+
+    return float(parse_timedelta(import_module("dask").config.get(name, "30s"), default="s"))
 
 
 def _same_loop(client: Any) -> bool:

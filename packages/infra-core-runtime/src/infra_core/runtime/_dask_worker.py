@@ -17,9 +17,12 @@ from collections.abc import Callable, Iterable
 from contextvars import copy_context
 from dataclasses import dataclass
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 from ._notes import add_note
+from ._printable import as_text
+from ._redaction import redact_secrets, sanitize_url
 
 __all__ = ["Report", "cancel", "execute"]
 
@@ -31,18 +34,31 @@ class Report:
     Attributes:
         status: "succeeded", "failed", "timed_out" or "cancelled".
         value: What it returned, pickled.
-        error: What it raised.
+        error: What it raised, pickled.
+        told: What it raised, as text.
+        notes: What to add to the error.
         seconds: How long it took there.
         left_behind: It ignored its cancellation and still runs.
-        foreign: It was cancelled, and by nobody here.
     """
 
     status: str
     value: bytes = b""
-    error: BaseException | None = None
+    error: bytes = b""
+    told: str = ""
+    notes: tuple[str, ...] = ()
     seconds: float = 0.0
     left_behind: bool = False
-    foreign: bool = False
+
+    def raised(self) -> BaseException:
+        """Return what the task raised, as it was, or in words where its class is unknown here."""
+        error: BaseException
+        try:
+            error = pickle.loads(self.error)  # noqa: S301 - from the caller's own cluster
+        except Exception:  # noqa: BLE001 - whatever its class does
+            error = RuntimeError(f"{self.told} (on a worker; its class cannot be sent back)")
+        for note in self.notes:
+            add_note(error, note)
+        return error
 
 
 class _Attempt:
@@ -112,8 +128,8 @@ def execute(pickled: bytes, key: str, budget: float | None, grace: float) -> Rep
     try:
         function = pickle.loads(pickled)  # noqa: S301 - from the client of this very cluster
     except Exception as error:  # noqa: BLE001 - reported
-        add_note(error, "the task could not be loaded on a worker: is its module installed there?")
-        return _failed(error, 0.0)
+        hint = "the task could not be loaded on a worker: is its module installed there?"
+        return _failed(error, 0.0, hint)
     attempt = _Attempt(function)
     with _lock:
         if key in _refused:
@@ -140,7 +156,7 @@ def _judge(attempt: _Attempt, late: bool, seconds: float) -> Report:
     if attempt.error is None:
         return _succeeded(attempt.value, seconds)
     if isinstance(attempt.error, asyncio.CancelledError):
-        return Report(stopped, seconds=seconds, foreign=not attempt.cancelled)
+        return Report(stopped, seconds=seconds)
     return _failed(attempt.error, seconds)
 
 
@@ -156,21 +172,69 @@ def _succeeded(value: Any, seconds: float) -> Report:
     return Report("succeeded", value=pickled, seconds=seconds)
 
 
-def _failed(error: BaseException, seconds: float) -> Report:
-    """Make the error fit for travel: its traceback as a note, its type only if it survives."""
-    told = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+def _failed(error: BaseException, seconds: float, *notes: str) -> Report:
+    """Make the error fit for travel, its traceback as a note."""
+    lines = redact_secrets("".join(traceback.format_exception(error)))
+    told = f"{type(error).__qualname__}: {redact_secrets(as_text(error))}"
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
         error = RuntimeError(f"the task raised {type(error).__name__} on a worker: {error}")
+    return Report(
+        "failed",
+        error=_packed(error),
+        told=told,
+        notes=(*notes, f"raised on a worker:\n{lines}"),
+        seconds=seconds,
+    )
+
+
+def _packed(error: BaseException) -> bytes:
+    """Pickle an error that can be unpickled, by its parts where its class knows no better.
+
+    Many errors take other arguments than their `args`, and so cannot be unpickled: those of httpx
+    with their request and response among them. What counts of these is the status.
+    """
+    dumps = import_module("cloudpickle").dumps
     try:
-        copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
-        if type(copy) is not type(error):
-            raise TypeError("it comes back as another type")
-    except Exception:  # noqa: BLE001 - an error that does not survive pickling, whatever the reason
-        error = RuntimeError(
-            f"{type(error).__qualname__}: {error} (on a worker; its class cannot be sent back)"
-        )
-    add_note(error, f"raised on a worker:\n{told}")
-    return Report("failed", error=error, seconds=seconds)
+        packed: bytes = dumps(error)
+        if type(pickle.loads(packed)) is type(error):  # noqa: S301 - our own bytes
+            return packed
+    except Exception:  # noqa: BLE001 - an error that does not survive pickling
+        pass
+    kept: dict[str, Any] = {}
+    for name, value in vars(error).items():
+        status = getattr(value, "status_code", None)
+        if isinstance(status, int):
+            url = sanitize_url(as_text(getattr(value, "url", "")))
+            kept[name] = SimpleNamespace(status_code=status, url=url)
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            kept[name] = redact_secrets(value) if isinstance(value, str) else value
+        elif name == "_request":  # httpx asks whether it is there
+            kept[name] = None
+    args = tuple(redact_secrets(as_text(arg)) for arg in error.args)
+    try:
+        packed = dumps(_Parts(type(error), args, kept))
+        return packed if isinstance(pickle.loads(packed), type(error)) else b""  # noqa: S301
+    except Exception:  # noqa: BLE001 - then in words
+        return b""
+
+
+class _Parts:
+    """An error that is put together again where it is unpickled."""
+
+    def __init__(self, kind: type[BaseException], args: tuple[str, ...], state: object) -> None:
+        self._parts = kind, args, state
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _assemble, self._parts
+
+
+def _assemble(
+    kind: type[BaseException], args: tuple[str, ...], state: dict[str, Any]
+) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    vars(error).update(state)
+    return error
 
 
 def cancel(keys: Iterable[str]) -> list[str]:
