@@ -293,6 +293,19 @@ def test_an_encoded_body_is_decoded_whole_or_refused(
         assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "lines", [["Content-Encoding: gzip, x-gzip"], ["Content-Encoding: gzip"] * 2], ids=repr
+)
+async def test_a_body_that_was_encoded_twice(
+    serve: Serve, tmp_path: Path, lines: list[str]
+) -> None:
+    """On one line or on two, as `fetch_async` decodes it."""
+    server = serve(*lines, body=gzip.compress(ZIPPED))
+    await download_asset_async(server.url, tmp_path / "f", max_retries=0)
+    assert (tmp_path / "f").read_bytes() == BODY
+    assert await fetch_async(server.url, max_retries=0) == BODY.decode()
+
+
 @pytest.mark.parametrize("wbits", [15, -15])
 def test_deflate_in_both_forms(serve: Serve, tmp_path: Path, wbits: int) -> None:
     """With the zlib header and without."""

@@ -34,8 +34,9 @@ _MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
 def fields_of(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the fields by lower-case name, lines of the same name joined by a comma.
 
-    RFC 9110 section 5.3; equal lines count once, as a proxy may repeat them. Bytes that are not
-    UTF-8 are read as Latin-1, so that the text can be stored anywhere.
+    RFC 9110 section 5.3; equal lines count once, as a proxy may repeat them, but for those of
+    Content-Encoding, which may be applied twice. Bytes that are not UTF-8 are read as Latin-1, so
+    that the text can be stored anywhere.
 
     Args:
         headers: Any mapping of names to values, those with several values for a name included.
@@ -51,8 +52,9 @@ def fields_of(headers: Mapping[str, str]) -> dict[str, str]:
         if not value.isascii():
             raw = value.encode("utf-8", "surrogateescape")
             value = value if raw.isascii() or _is_utf8(raw) else raw.decode("latin-1")  # noqa: PLW2901
-        known = lines.setdefault(name.lower(), [])
-        if value not in known:
+        name = name.lower()  # noqa: PLW2901
+        known = lines.setdefault(name, [])
+        if value not in known or name == "content-encoding":
             known.append(value)
     return {name: ", ".join(values) for name, values in lines.items()}
 
