@@ -213,10 +213,10 @@ async def test_a_callback_that_raises_ends_the_batch_cleanly(
     assert whole(tmp_path)
 
 
-async def test_nothing_is_looked_for_in_a_folder_that_was_not_there(
+async def test_nothing_is_looked_for_where_the_folder_had_no_such_name(
     origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither a file to reuse nor a part to resume; in a folder that was there, both are."""
+    """Neither a file to reuse nor a part to resume, unless the folder has notes of parts."""
     looked: list[Path] = []
     real = Sidecar.load
 
@@ -225,11 +225,16 @@ async def test_nothing_is_looked_for_in_a_folder_that_was_not_there(
         return real(self)
 
     monkeypatch.setattr(Sidecar, "load", load)
-    fresh, known = tmp_path / "fresh", tmp_path / "known"
-    known.mkdir()
-    (known / "0").write_bytes(BODIES[0])
-    outcomes = await download_many_async([*items(origin, fresh, 4), *items(origin, known, 4)])
-    assert [outcome.unwrap().reused for outcome in outcomes] == [False] * 4 + [True] + [False] * 3
-    assert looked == [known] * 3
+    fresh, known, noted = tmp_path / "fresh", tmp_path / "known", tmp_path / "noted"
+    for folder in (known, noted):
+        folder.mkdir()
+        (folder / "0").write_bytes(BODIES[0])
+    (noted / ".x.1.part.json").touch()
+    outcomes = await download_many_async(
+        [*items(origin, fresh, 4), *items(origin, known, 4), *items(origin, noted, 4)]
+    )
+    reused = [outcome.unwrap().reused for outcome in outcomes]
+    assert reused == [False] * 4 + ([True] + [False] * 3) * 2
+    assert looked == [noted] * 3
     again = await download_many_async(items(origin, fresh, 4))
     assert all(outcome.unwrap().reused for outcome in again)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from infra_core.fs import AtomicFile, commit_together
 from infra_core.runtime import ThreadBatcher
+
+from ._sidecar import NOTE_SUFFIX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["CommitGroup", "ReceivedFile", "commit"]
 
 _FOLDERS: Final = 10_000  # that a group remembers
+_NAMES: Final = 1_000  # in a folder; a larger one is looked at for each file
+_UNSEEN: Final = frozenset({""})
 
 AfterCommit = Callable[[list["DownloadResult"]], "Sequence[Exception | None] | None"]
 
@@ -52,8 +57,8 @@ class CommitGroup:
     Each call returns when its own file is durable under its name (and `after` has returned), as
     without a group; files below 1 MiB that are ready at the same time share their flushes.
 
-    A folder that does not exist when the group first meets it is fresh: its files are not looked
-    for before they are written, neither to reuse nor to resume them.
+    A group looks at each folder once: a file that comes into it later is not looked for before it
+    is written, neither to reuse nor to resume it.
 
     Args:
         after: Called in the committing thread with the results of the files that are durable now,
@@ -77,17 +82,17 @@ class CommitGroup:
     def __init__(self, *, after: AfterCommit | None = None, size: int = 64) -> None:
         self._after = after
         self._batcher = ThreadBatcher(self.commit, size=size, workers=2)
-        self._fresh: dict[str, bool] = {}
+        self._folders: dict[str, frozenset[str] | None] = {}
 
-    def is_fresh(self, folder: Path) -> bool:
-        """Whether a folder did not exist when the group first met it."""
-        name = str(folder)
-        fresh = self._fresh.get(name)
-        if fresh is None:
-            if len(self._fresh) >= _FOLDERS:
+    def finds_nothing(self, path: Path) -> bool:
+        """Whether the folder had no such file, and no part of any, when the group first met it."""
+        folder = str(path.parent)
+        names = self._folders.get(folder, _UNSEEN)
+        if names is _UNSEEN:
+            if len(self._folders) >= _FOLDERS:
                 return False
-            fresh = self._fresh[name] = not os.path.lexists(name)
-        return fresh
+            names = self._folders[folder] = _names_in(folder)
+        return names is not None and path.name not in names
 
     def commit(self, files: Sequence[ReceivedFile]) -> list[Exception | None]:
         """Make files durable and named, then call `after`; blocking.
@@ -117,6 +122,19 @@ class CommitGroup:
     async def add(self, file: ReceivedFile) -> None:
         """Commit a small file with those that are ready at the same time."""
         await self._batcher(file)
+
+
+def _names_in(folder: str) -> frozenset[str] | None:
+    """The names in a folder, none where it does not exist; None where each is to be looked at."""
+    try:
+        with os.scandir(folder) as entries:
+            names = frozenset(entry.name for entry in islice(entries, _NAMES + 1))
+    except FileNotFoundError:
+        return frozenset()
+    except OSError:
+        return None
+    has_notes = any(name.endswith(NOTE_SUFFIX) for name in names)
+    return None if has_notes or len(names) > _NAMES else names
 
 
 def commit(files: Sequence[ReceivedFile]) -> list[Exception | None]:

@@ -27,7 +27,9 @@ from infra_core.fs import AtomicFile, lock_descriptor, write_json_atomic
 from ._fields import strong_etag
 from ._plan import Body, Resume
 
-__all__ = ["Sidecar"]
+__all__ = ["NOTE_SUFFIX", "Sidecar"]
+
+NOTE_SUFFIX: Final = ".part.json"
 
 _VERSION: Final = 1
 _READ: Final = 1 << 20

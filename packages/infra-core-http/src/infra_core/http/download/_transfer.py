@@ -131,14 +131,14 @@ class _Transfer:
         finally:
             await self._clean_up()
 
-    async def _prepare(self) -> DownloadPlan:
-        """See what is there already, whole or in part."""
+    async def _prepare(self, *, fresh: bool) -> DownloadPlan:
+        """Plan the download, from the part that an earlier one left where there may be any."""
         spec = self.spec
         held = None
         if self.existing is not None and self.existing.label is not None:
             label = self.existing.label
             held = Validators(label.etag, label.last_modified)
-        resume = self.sidecar.load() if held is None and not self._is_fresh() else None
+        resume = self.sidecar.load() if held is None and not fresh else None
         plan = DownloadPlan(
             spec.url,
             headers=spec.headers,
@@ -151,15 +151,6 @@ class _Transfer:
         if resume is not None:
             await self._take_up(plan)
         return plan
-
-    def _is_fresh(self) -> bool:
-        """Whether nothing can be there already."""
-        spec = self.spec
-        return (
-            spec.group is not None
-            and not spec.keep_partial
-            and spec.group.is_fresh(spec.dest.parent)
-        )
 
     async def _look(self) -> Existing | None:
         spec = self.spec
@@ -183,11 +174,14 @@ class _Transfer:
     # -- one attempt -------------------------------------------------------------------------------
 
     async def _attempt(self) -> DownloadResult:
+        spec = self.spec
         if self.plan is None:
-            self.existing = None if self._is_fresh() else await self._look()
+            group, alone = spec.group, not spec.keep_partial
+            fresh = group is not None and alone and group.finds_nothing(spec.dest)
+            self.existing = None if fresh else await self._look()
             if self.existing is not None and self.existing.reusable:
                 return self._reused(self.existing)
-            self.plan = await self._prepare()
+            self.plan = await self._prepare(fresh=fresh)
         plan = self.plan
         self.attempts += 1
         try:
