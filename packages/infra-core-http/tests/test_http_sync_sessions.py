@@ -1,5 +1,6 @@
 """The blocking half through sessions: of requests, of the user, of those who mock them."""
 
+import gzip
 import logging
 import pickle
 from collections.abc import Callable, Iterator
@@ -370,3 +371,38 @@ def test_one_page_has_one_text(origin: FaultyOrigin, way: str) -> None:
 def _streamed(url: str) -> str:
     with stream("GET", url) as response:
         return response.text
+
+
+def test_errors_of_every_way_hide_secrets_and_travel(tmp_path: Path) -> None:
+    """Streams and the client's own calls included, whoever raised them."""
+    url = f"http://127.0.0.1:1/x?sig={SECRET}"
+    with RequestsHttpClient() as client:
+        ways: list[Callable[[], object]] = [
+            lambda: client.get(url, headers={"X-Api-Key": SECRET}, timeout=5),
+            lambda: client.request("POST", url, headers={"X-Api-Key": SECRET}, json={}),
+            lambda: stream("GET", url, client=client).__enter__(),
+        ]
+        for way in ways:
+            with pytest.raises(requests.ConnectionError) as caught:
+                way()
+            assert SECRET not in str(caught.value)
+            assert SECRET.encode() not in pickle.dumps(caught.value)
+
+
+def test_a_hook_that_reads_the_body_reads_it_whole_or_not_at_all(origin: FaultyOrigin) -> None:
+    """It comes decoded as to everybody, and a damaged one is an error there too."""
+    whole = gzip.compress(b"one ") + gzip.compress(b"two")
+    origin.add("/whole", whole, headers={"Content-Encoding": "gzip"})
+    origin.add("/cut", whole[:-9], headers={"Content-Encoding": "gzip"})
+    read: list[bytes] = []
+
+    def factory() -> requests.Session:
+        session = requests.Session()
+        session.hooks["response"].append(lambda answer, **_: read.append(answer.content))
+        return session
+
+    with RequestsHttpClient(session_factory=factory) as client:
+        assert fetch(origin.url("/whole"), client=client) == "one two"
+        with pytest.raises(requests.exceptions.ContentDecodingError):
+            fetch(origin.url("/cut"), client=client, max_retries=0)
+    assert read == [b"one two"]

@@ -189,7 +189,9 @@ class Call(BaseCall):
 
     def _judged_in_time(self, error: requests.RequestException, watch: Watch) -> Exception:
         """Return what to raise for a failure of the network, or for the deadline behind it."""
-        retell(error, self.url, self._timeout)
+        client: Any = self._client
+        if not isinstance(client, RequestsHttpClient):  # whose errors are told already
+            retell(error, self.url, self._timeout)
         remaining = self._remaining()
         if watch.expired or (remaining is not None and remaining <= 0):
             late = self.too_late()

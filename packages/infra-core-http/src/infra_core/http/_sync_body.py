@@ -11,6 +11,7 @@ from requests.utils import get_encoding_from_headers
 from ._response.body import BodyReader, length_of
 from ._response.decode import DamagedBody
 from ._response.text import encoding_of
+from ._sync_wire import Answer
 
 __all__ = ["attach_decoder", "settle_encoding"]
 
@@ -67,8 +68,15 @@ class _DecodedBody:
         self._at += len(piece)
         return piece
 
+    def bound(self, max_bytes: int | None) -> None:
+        """Accept so many bytes, decoded."""
+        self._reader.max_bytes = max_bytes
+
     def _decoded(self, step: int) -> Iterator[bytes]:
-        step = min(step, 65_536)
+        if isinstance(getattr(self._raw, "_original_response", None), Answer):
+            step = 65_536  # which gives out what is there, and waits for no more
+        else:
+            step = min(step, 65_536)
         if self._reader.decodes:
             step = max(step, 4096)
         try:
@@ -99,7 +107,9 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
     if max_bytes is not None and response.request.method != "HEAD":
         lengths = response.headers.get("Content-Length")
         reader.check_length(None if lengths is None else length_of([lengths]))
-    if hasattr(raw, "stream") and not isinstance(raw, _DecodedBody):
+    if isinstance(raw, _DecodedBody):
+        raw.bound(max_bytes)
+    elif hasattr(raw, "stream"):
         response.raw = _DecodedBody(raw, reader)
 
 

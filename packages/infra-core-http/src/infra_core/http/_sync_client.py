@@ -18,6 +18,7 @@ from ._cookies import BoundedCookieJar
 from ._errors import InvalidRequestError
 from ._headers import DEFAULT_HEADERS, merge_headers
 from ._limits import HostGate, RateSchedule, check_limits
+from ._response.redirect import MAX_REDIRECTS
 from ._sync_adapter import Adapter, keep_public
 from ._sync_exchange import exchange, guard
 
@@ -46,6 +47,7 @@ class _Cookies(requests.cookies.RequestsCookieJar, BoundedCookieJar):  # type: i
 def _new_session() -> requests.Session:
     session = requests.Session()
     session.cookies = _Cookies()
+    session.max_redirects = MAX_REDIRECTS
     adapter = Adapter()
     session.mount("https://", adapter)
     session.mount("http://", adapter)

@@ -32,7 +32,9 @@ from ._sync_errors import (
     SyncPrivateAddressError,
     TooManyRedirects,
     UnsupportedRedirect,
+    fit_to_travel,
 )
+from ._sync_messages import retell
 from .engine._socks import missing_socks
 from .engine._tls import shared_context
 from .engine.network_settings import NetworkSettings
@@ -61,6 +63,8 @@ def guard(session: Any) -> None:
     for adapter in session.adapters.values():
         read_answers(adapter)
     original = session.get_redirect_target
+    if "get_redirect_target" in vars(session):
+        return  # one session for several threads
 
     def get_redirect_target(resp: requests.Response) -> str | None:
         return None if getattr(_local, "busy", False) else original(resp)
@@ -113,25 +117,14 @@ def exchange(
         )
         return answer
     sent = _Exchange(session, timeout, options)
-    with _busy():
-        try:
-            response: Any = sent.first(method, url, headers)
-            if not isinstance(response, requests.Response):
-                return cast("requests.Response", response)  # of a mock
-            history: list[requests.Response] = []
-            while allow_redirects and (location := _location(response)) is not None:
-                history.append(response)
-                response = sent.follow(response, location, headers, len(history))
-                response.history = list(history)
-        except PrivateAddressError as error:
-            raise SyncPrivateAddressError.of(error, sent.url or url) from None
     try:
-        attach_decoder(response, max_bytes)
-        settle_encoding(response, read=not stream)
-    except BaseException:
-        response.close()
+        return sent.run(method, url, headers, stream, max_bytes, allow_redirects)
+    except PrivateAddressError as error:
+        raise SyncPrivateAddressError.of(error, sent.url or url) from None
+    except requests.RequestException as error:
+        retell(error, url, timeout)
+        fit_to_travel(error)
         raise
-    return cast("requests.Response", response)
 
 
 def _as_in_0_7(
@@ -179,7 +172,34 @@ class _Exchange:
         self._settings = NetworkSettings.read() if session.trust_env else NetworkSettings()
         self.url = ""  # of the request under way
 
-    def first(self, method: str, url: str, headers: dict[str, str]) -> requests.Response:
+    def run(
+        self,
+        method: str,
+        url: str,
+        headers: dict[str, str],
+        stream: bool,
+        max_bytes: int | None,
+        allow_redirects: bool,
+    ) -> requests.Response:
+        """Send, follow redirects, and read the last answer unless it is to be streamed."""
+        history: list[requests.Response] = []
+        with _busy():
+            response = self.first(method, url, headers)
+            if not isinstance(response, requests.Response):
+                return cast("requests.Response", response)  # of a mock
+            while allow_redirects and (location := _location(response)) is not None:
+                history.append(response)
+                response = self.follow(response, location, headers, len(history))
+                response.history = list(history)
+        try:
+            attach_decoder(response, max_bytes)
+            settle_encoding(response, read=not stream)
+        except BaseException:
+            response.close()
+            raise
+        return response
+
+    def first(self, method: str, url: str, headers: dict[str, str]) -> Any:
         """Send the request that was asked for."""
         session, kind = self._session, type(self._session)
         own = vars(session)
@@ -187,10 +207,7 @@ class _Exchange:
             name in own or getattr(requests.Session, name) is not _OWN[name]
             for name in ("get", "request")
         ):  # a mock stands in the way
-            return cast(
-                "requests.Response",
-                _as_in_0_7(session, method, url, headers, self._timeout, False, self._options),
-            )
+            return _as_in_0_7(session, method, url, headers, self._timeout, False, self._options)
         if kind.request is not _OWN["request"] or kind.get is not _OWN["get"]:
             # A class of the user's own, which does more.
             return session.request(
@@ -243,6 +260,7 @@ class _Exchange:
         started = perf_counter()
         response: requests.Response = session.get_adapter(self.url).send(request, **how)
         response.elapsed = timedelta(seconds=perf_counter() - started)
+        attach_decoder(response)  # before a hook reads it
         response = _dispatch_hook("response", request.hooks, response, **how)
         for answer in (*response.history, response):
             if "Set-Cookie" in answer.headers:

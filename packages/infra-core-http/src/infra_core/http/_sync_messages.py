@@ -69,6 +69,8 @@ def retell(error: requests.RequestException, url: str, timeout: Timeout) -> None
         texts = tuple(redact_secrets(arg) if isinstance(arg, str) else arg for arg in link.args)
         if texts != link.args:
             link.args = texts
+    if text is None and not all(isinstance(arg, str) for arg in error.args):
+        text = redact_secrets(str(error))  # what it wraps may hold locks and sockets
     if text is not None:
         error.args = (text,)
 

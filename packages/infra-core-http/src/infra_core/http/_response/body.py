@@ -27,7 +27,7 @@ class BodyReader:
     def __init__(self, url: str, encodings: Iterable[str], max_bytes: int | None = None) -> None:
         self._url = url
         self._decoder: Decoder | None = decoder_for(encodings)
-        self._max = max_bytes
+        self.max_bytes = max_bytes
         self._encoded = 0
         self._size = 0
 
@@ -42,8 +42,8 @@ class BodyReader:
         Raises:
             ResponseTooLarge: It is above `max_bytes`, and no coding could make it smaller.
         """
-        if length is not None and self._max is not None and length > self._max:
-            raise ResponseTooLarge(self._url, self._max, length)
+        if length is not None and self.max_bytes is not None and length > self.max_bytes:
+            raise ResponseTooLarge(self._url, self.max_bytes, length)
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield the decoded pieces of these bytes.
@@ -57,7 +57,7 @@ class BodyReader:
             if data:
                 yield data
             return
-        step = len(data) if self._max is None else _STEP
+        step = len(data) if self.max_bytes is None else _STEP
         for start in range(0, len(data), step or 1):
             part = data[start : start + step]
             self._encoded += len(part)
@@ -65,10 +65,10 @@ class BodyReader:
                 self._take(len(piece))
                 yield piece
             if (
-                self._max is not None
-                and self._encoded > max(self._max, _EMPTY) + _GROWTH * self._size
+                self.max_bytes is not None
+                and self._encoded > max(self.max_bytes, _EMPTY) + _GROWTH * self._size
             ):
-                raise ResponseTooLarge(self._url, self._max, self._encoded)
+                raise ResponseTooLarge(self._url, self.max_bytes, self._encoded)
 
     def finish(self) -> None:
         """Check that the body had its proper end.
@@ -81,8 +81,8 @@ class BodyReader:
 
     def _take(self, count: int) -> None:
         self._size += count
-        if self._max is not None and self._size > self._max:
-            raise ResponseTooLarge(self._url, self._max, self._size)
+        if self.max_bytes is not None and self._size > self.max_bytes:
+            raise ResponseTooLarge(self._url, self.max_bytes, self._size)
 
 
 def length_of(values: Iterable[str]) -> int | None:
