@@ -18,6 +18,7 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 from infra_core.runtime import ThreadPool, after_fork_in_child, clock, redact_secrets
 
+from ._network import async_transport, sync_transport
 from ._sdk_logs import tidy_sdk_logs
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "SdkCredential",
     "TokenSource",
     "TokenTimeoutError",
+    "default_async_credential",
     "default_credential",
 ]
 
@@ -48,10 +50,21 @@ def default_credential() -> Any:
     """A `DefaultAzureCredential` whose requests end within seconds."""
     from azure.identity import DefaultAzureCredential
 
-    taken = inspect.signature(DefaultAzureCredential).parameters.values()
+    return _with_timeouts(DefaultAzureCredential, sync_transport)
+
+
+def default_async_credential() -> Any:
+    """The asynchronous one, likewise."""
+    from azure.identity.aio import DefaultAzureCredential
+
+    return _with_timeouts(DefaultAzureCredential, async_transport)
+
+
+def _with_timeouts(kind: Any, transport: Callable[..., object]) -> Any:
+    taken = inspect.signature(kind).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
-        return DefaultAzureCredential(**_TIMEOUTS)
-    return DefaultAzureCredential()  # a stand-in of a test
+        return kind(transport=transport(**_TIMEOUTS), **_TIMEOUTS)
+    return kind()  # a stand-in of a test
 
 
 class _Wanted(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
@@ -15,11 +15,11 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
-from azure.core.pipeline.transport import AioHttpTransport
 from azure.data.tables import UpdateMode
 from azure.data.tables.aio import TableClient
 from infra_core.runtime import LoopLocal
 
+from .._network import async_transport
 from .._sdk_logs import tidy_sdk_logs
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._protocol import StatusFilter
@@ -202,19 +202,6 @@ class AsyncAzureTableJobStore(Generic[RecordT]):
         return await drive_async(self._clients.get(), steps)
 
 
-class _SendingOnce(AioHttpTransport):  # type: ignore[misc] # lazily exported, so untyped
-    """The SDK's transport, without a second layer of retries below the SDK's.
-
-    aiohttp repeats a PUT whose connection was dropped, unseen: a conditional write would meet its
-    own doing and nobody could tell.
-    """
-
-    async def open(self) -> None:
-        await super().open()
-        if hasattr(self.session, "_retry_connection"):  # aiohttp's own test client has it
-            cast("Any", self.session)._retry_connection = False
-
-
 class _AsyncTableRows:
     """The backend: primitives on rows, by the SDK's asynchronous client of one event loop."""
 
@@ -224,18 +211,16 @@ class _AsyncTableRows:
         self._credential: Any = None
         self._ready = False
         connection = config.plain_connection()
-        options = {**options, "transport": _SendingOnce(**options)}
+        options = {**options, "transport": async_transport(**options)}
         try:
             if connection is not None:
                 self._table = TableClient.from_connection_string(
                     connection, config.table_name, **options
                 )
             else:
-                from azure.identity.aio import DefaultAzureCredential
+                from .._tokens import AsyncSdkCredential, TokenSource, default_async_credential
 
-                from .._tokens import AsyncSdkCredential, TokenSource
-
-                self._credential = AsyncSdkCredential(TokenSource(make=DefaultAzureCredential))
+                self._credential = AsyncSdkCredential(TokenSource(make=default_async_credential))
                 endpoint = str(config.resolved_table_endpoint)
                 self._table = TableClient(
                     endpoint, config.table_name, credential=self._credential, **options

@@ -12,6 +12,7 @@ from azure.data.tables import TableClient
 from infra_core.runtime import sanitize_url
 
 from .._checks import a_kind
+from .._network import sync_transport
 from .._sdk_logs import tidy_sdk_logs
 from ..exceptions import AzureTableError
 from ._config import TableConfig
@@ -96,18 +97,15 @@ class SharedClient:
         tidy_sdk_logs()
         config = self.config
         connection = config.plain_connection()
+        options = {**self._options, "transport": sync_transport(**self._options)}
         try:
             if connection is not None:
-                return TableClient.from_connection_string(
-                    connection, config.table_name, **self._options
-                )
+                return TableClient.from_connection_string(connection, config.table_name, **options)
             from .._tokens import SdkCredential, TokenSource
 
             self._credential = self._credential or SdkCredential(TokenSource())
             endpoint = str(config.resolved_table_endpoint)
-            return TableClient(
-                endpoint, config.table_name, credential=self._credential, **self._options
-            )
+            return TableClient(endpoint, config.table_name, credential=self._credential, **options)
         except ValueError as error:
             raise malformed(config, error) from error
 

@@ -19,6 +19,7 @@ from azure.core.exceptions import (
     ServiceRequestError,
     ServiceResponseError,
 )
+from infra_core.http.engine import NetworkSettings
 from infra_core.runtime import redact_secrets, sanitize_url
 
 from .._access import access_remedy
@@ -104,7 +105,8 @@ def table_error(error: Exception, doing: str, config: TableConfig) -> Exception:
     elif isinstance(error, HttpResponseError):
         told = _refusal(error, place)
     elif isinstance(error, (ServiceRequestError, ServiceResponseError)):
-        told = TableConnectionError(f"{place}: {_connection_problem(error)}")
+        proxy = _through_proxy(config)
+        told = TableConnectionError(f"{place}{proxy}: {_connection_problem(error)}")
     else:
         return error
     told.__cause__ = error
@@ -206,7 +208,20 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         ]
 
 
+def _through_proxy(config: TableConfig) -> str:
+    """The proxy that the environment names for the endpoint, in words."""
+    try:
+        proxy = NetworkSettings.read().proxy_for(_endpoint(config))
+    except ValueError:
+        return ""
+    return "" if proxy is None else f" through the proxy {proxy.where} of {proxy.variable}"
+
+
+def _endpoint(config: TableConfig) -> str:
+    parts = config.connection()  # it was read before anything could fail
+    return str(parts.table_endpoint if parts else config.resolved_table_endpoint)
+
+
 def _place(config: TableConfig) -> str:
     """The endpoint, as far as the settings tell it, and nothing that could be secret."""
-    parts = config.connection()  # it was read before anything could fail
-    return sanitize_url(str(parts.table_endpoint if parts else config.resolved_table_endpoint))
+    return sanitize_url(_endpoint(config))

@@ -2,10 +2,12 @@
 
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import LoopLocal
 
+from .._network import async_transport, sync_transport
 from .._sdk_logs import tidy_sdk_logs
 from .._tokens import AsyncSdkCredential, SdkCredential, TokenSource
 from ._blobs import create_container
@@ -59,7 +61,7 @@ class SdkClients:
                     self._config.endpoint,
                     self._config.container,
                     credential=self._proof(self._given or self._credential),
-                    **self._arguments(SdkRetry(self._config.options)),
+                    **self._arguments(SdkRetry(self._config.options), sync_transport),
                 )
             return self._client
 
@@ -83,7 +85,7 @@ class SdkClients:
             self._config.endpoint,
             self._config.container,
             credential=self._proof(self._given or credential),
-            **self._arguments(AsyncSdkRetry(self._config.options)),
+            **self._arguments(AsyncSdkRetry(self._config.options), async_transport),
         )
         return _AsyncPair(client, credential)
 
@@ -95,13 +97,10 @@ class SdkClients:
             }
         return self._config.sas_token or credential
 
-    def _arguments(self, retry: Any) -> dict[str, Any]:
+    def _arguments(self, retry: Any, transport: Callable[..., object]) -> dict[str, Any]:
         options = self._config.options
-        return {
-            "retry_policy": retry,
-            "connection_timeout": options.connect_timeout,
-            "read_timeout": options.timeout,
-        }
+        timeouts = {"connection_timeout": options.connect_timeout, "read_timeout": options.timeout}
+        return {"retry_policy": retry, "transport": transport(**timeouts), **timeouts}
 
     def close(self) -> None:
         """Close the synchronous client and its credential."""

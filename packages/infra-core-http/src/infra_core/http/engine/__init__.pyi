@@ -6,4 +6,10 @@ from ._session import (
     timeouts_of as timeouts_of,
 )
 from ._target import Target as Target, target_of as target_of
+from .connections import (
+    connector as connector,
+    requests_session as requests_session,
+    through as through,
+    trust as trust,
+)
 from .network_settings import NetworkSettings as NetworkSettings, Proxy as Proxy

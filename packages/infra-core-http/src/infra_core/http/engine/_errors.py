@@ -6,7 +6,7 @@ from collections.abc import Callable
 import aiohttp
 import httpx
 
-from infra_core.runtime import is_permanent_transport_error
+from infra_core.runtime import error_chain, is_permanent_transport_error
 
 from .._errors import PrivateAddressError
 from .._messages import (
@@ -23,6 +23,7 @@ from .._messages import (
     silence_text,
 )
 from .._policy import Failure
+from ._socks import SocksRefusedError, SocksUnreachableError
 from ._target import origin_of
 from .network_settings import Proxy
 
@@ -136,13 +137,13 @@ def _of_proxy(
     ):
         reason = connect_text(proxy.where, _cause(error))
         return httpx.ConnectError, proxy_connect_text(proxy.variable, reason), True
-    if type(error).__module__.startswith("aiohttp_socks"):
-        if isinstance(error, OSError) and not isinstance(error, TimeoutError):
-            reason = f"{proxy.where} cannot be reached ({reason_of(error)}): check host and port"
-            return httpx.ConnectError, proxy_connect_text(proxy.variable, reason), True
-        if not isinstance(error, TimeoutError):
-            text = proxy_refused_text(proxy.where, proxy.variable, str(error), where)
-            return httpx.ProxyError, text, True
+    if isinstance(error, SocksUnreachableError):
+        cause = next((e for e in error_chain(error) if isinstance(e, ConnectionError)), error)
+        reason = connect_text(proxy.where, cause)
+        return httpx.ConnectError, proxy_connect_text(proxy.variable, reason), True
+    if isinstance(error, SocksRefusedError):
+        text = proxy_refused_text(proxy.where, proxy.variable, str(error), where)
+        return httpx.ProxyError, text, True
     return None
 
 

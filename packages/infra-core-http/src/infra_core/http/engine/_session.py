@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import httpx
-import yarl
-from multidict import CIMultiDict
 
 from infra_core.runtime import clock, redact_library_logs
 
@@ -19,9 +17,10 @@ from ._addresses import literal_address, reason_not_public
 from ._connector import Connector
 from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
 from ._private_names import send_once
-from ._socks import socks_connector, socks_failures
+from ._socks import socks_connector
 from ._target import Origin, Target, target_of
 from ._tls import shared_context
+from .connections import through
 from .network_settings import NetworkSettings, Proxy
 from .resolver import Resolver
 
@@ -246,7 +245,6 @@ class Engine:
         )
         # A proxy of HTTP is an argument of each request, one of SOCKS a matter of the connector.
         self._socks: dict[Proxy, aiohttp.ClientSession] = {}
-        self._failures = FAILURES
         # Requests in flight are bounded here and not in the connector: a request that is
         # cancelled while it waits must not take a connection's place with it.
         size = limits.max_connections
@@ -258,11 +256,11 @@ class Engine:
         if self._limits.max_keepalive_connections != 0:
             idle = self._limits.keepalive_expiry
             options = {"limit": 0, "keepalive_timeout": 86_400.0 if idle is None else idle}
-        if proxy is not None:
-            connector = socks_connector(proxy, **options)
-            self._failures = (*FAILURES, *socks_failures())
-        else:
-            connector = Connector(resolver=Resolver(public_only=self._public_only), **options)
+        connector = (
+            socks_connector(proxy, **options)
+            if proxy is not None
+            else Connector(resolver=Resolver(public_only=self._public_only), **options)
+        )
         session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -293,7 +291,7 @@ class Engine:
 
     def _check_public(self, method: str, target: Target, proxy: Proxy | None) -> None:
         """Refuse what the resolver does not see: addresses in URLs, and what goes to a proxy."""
-        host = target.url.host
+        host = target.origin[1]
         refused: PrivateAddressError | None = None
         if proxy is not None:
             refused = PrivateAddressError.behind_proxy(host, proxy.where, proxy.variable)
@@ -306,7 +304,7 @@ class Engine:
             if reason is not None:
                 refused = PrivateAddressError(host, address, reason)
         if refused is not None:
-            raise AsyncPrivateAddressError.of(refused, method, target.url)
+            raise AsyncPrivateAddressError.of(refused, method, httpx.URL(target.url))
 
     def _tls_for(self, target: Target, proxy: Proxy | None) -> ssl.SSLContext | bool:
         """Return what aiohttp takes: a context, or True where there is no TLS."""
@@ -325,16 +323,7 @@ class Engine:
         if proxy.is_socks:
             return self._socks.get(proxy) or self._open_session(proxy), {}, headers or {}
         session = self._session or self._open_session()
-        options: dict[str, Any] = {"proxy": yarl.URL(proxy.bare_url)}
-        login = proxy.authorization
-        if login is None:
-            return session, options, headers or {}
-        if target.secure:  # with CONNECT, and not with the request in the tunnel
-            options["proxy_headers"] = {"Proxy-Authorization": login}
-            return session, options, headers or {}
-        own = CIMultiDict(headers or {})
-        own.setdefault("Proxy-Authorization", login)
-        return session, options, own
+        return session, *through(proxy, target.origin[0] + ":", headers)
 
     async def send(
         self,
@@ -389,7 +378,7 @@ class Engine:
                 **options,
             )
             response = await (sending if pump is None else pump.watch(sending))
-        except self._failures as error:
+        except FAILURES as error:
             self.give_slot()
             failure = httpx_error(
                 error,
@@ -401,7 +390,7 @@ class Engine:
             raise failure from failure.__cause__
         except PrivateAddressError as error:  # of the resolver
             self.give_slot()
-            raise AsyncPrivateAddressError.of(error, method, target.url) from None
+            raise AsyncPrivateAddressError.of(error, method, httpx.URL(target.url)) from None
         except httpx.WriteTimeout as error:
             self.give_slot()
             error.request = _request(method, target, headers)

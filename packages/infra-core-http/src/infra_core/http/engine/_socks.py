@@ -1,18 +1,25 @@
 """SOCKS proxies, which the extra `socks` brings."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import aiohttp
 
 from .._errors import InvalidRequestError
+from ._connector import Connector
+from .network_settings import Proxy
 
-if TYPE_CHECKING:
-    import aiohttp
-
-    from .network_settings import Proxy
-
-__all__ = ["missing_socks", "socks_connector", "socks_failures"]
+__all__ = ["SocksRefusedError", "SocksUnreachableError", "missing_socks", "socks_connector"]
 
 
-def missing_socks(proxy: "Proxy") -> InvalidRequestError:
+class SocksUnreachableError(aiohttp.ClientConnectionError):
+    """There is no connection to the proxy; the cause says why."""
+
+
+class SocksRefusedError(aiohttp.ClientConnectionError):
+    """The proxy let the connection not through."""
+
+
+def missing_socks(proxy: Proxy) -> InvalidRequestError:
     """Return what to raise where the packages for SOCKS are not installed."""
     return InvalidRequestError(
         f"{proxy.variable} names the SOCKS proxy {proxy.where}, and the packages for SOCKS are "
@@ -20,7 +27,7 @@ def missing_socks(proxy: "Proxy") -> InvalidRequestError:
     )
 
 
-def socks_connector(proxy: "Proxy", **options: Any) -> "aiohttp.TCPConnector":
+def socks_connector(proxy: Proxy, **options: Any) -> Connector:
     """Return an aiohttp connector whose connections go through a SOCKS proxy.
 
     Args:
@@ -31,13 +38,28 @@ def socks_connector(proxy: "Proxy", **options: Any) -> "aiohttp.TCPConnector":
         InvalidRequestError: The packages for SOCKS are not installed.
     """
     try:
-        from aiohttp_socks import ProxyConnector, ProxyType
+        from aiohttp_socks import (
+            ProxyConnectionError,
+            ProxyConnector,
+            ProxyError,
+            ProxyTimeoutError,
+            ProxyType,
+        )
     except ImportError:
         raise missing_socks(proxy) from None
-    from ._connector import Connector
 
     class SocksConnector(Connector, ProxyConnector):
-        """Ours, on theirs."""
+        """Ours, on theirs, with errors of aiohttp."""
+
+        async def connect(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await super().connect(*args, **kwargs)
+            except ProxyConnectionError as error:
+                raise SocksUnreachableError(str(error)) from error
+            except ProxyTimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError(str(error)) from error
+            except ProxyError as error:
+                raise SocksRefusedError(str(error)) from error
 
     kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
     return SocksConnector(
@@ -49,10 +71,3 @@ def socks_connector(proxy: "Proxy", **options: Any) -> "aiohttp.TCPConnector":
         rdns=proxy.scheme in ("socks4a", "socks5h"),
         **options,
     )
-
-
-def socks_failures() -> tuple[type[Exception], ...]:
-    """Return what a SOCKS proxy's refusals are raised as."""
-    from aiohttp_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError
-
-    return ProxyConnectionError, ProxyError, ProxyTimeoutError

@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import httpx
+import certifi
 
 from .._errors import InvalidRequestError
 from .._messages import reason_of
@@ -47,7 +47,10 @@ def tls_context(
     else:
         settings = NetworkSettings.read() if settings is None else settings
         if verify is False or not settings.ca_settings:
-            context = httpx.create_ssl_context(verify=verify is not False, trust_env=False)
+            context = ssl.create_default_context(cafile=certifi.where())
+            if verify is False:
+                context.check_hostname = False
+                context.verify_mode = ssl.CERT_NONE
         else:
             context = _environment_context(settings)
     if cert is not None:

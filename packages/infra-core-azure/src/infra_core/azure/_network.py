@@ -1,0 +1,77 @@
+"""The SDK's clients over the network settings of `infra_core.http`: one reading for all of Azure.
+
+Tables, tokens and the SDK's clients that storage gives out go over transports of azure-core,
+which know proxies in their plainest form alone and one file of certificates. These here ask
+`NetworkSettings` at each request, so that proxies, `NO_PROXY` and certificates count as they do
+for blobs, Functions and telemetry.
+"""
+
+from typing import Any, cast
+
+import aiohttp
+
+from azure.core.pipeline.transport import AioHttpTransport, RequestsTransport
+from infra_core.http.engine import (
+    NetworkSettings,
+    Proxy,
+    connector,
+    requests_session,
+    through,
+)
+
+__all__ = ["async_transport", "sync_transport"]
+
+
+def sync_transport(**options: Any) -> RequestsTransport:
+    """Return a transport for a synchronous client of the SDK or of azure-identity.
+
+    Args:
+        **options: Of the client; the transport takes its timeouts from them.
+    """
+    return RequestsTransport(session=requests_session(), **options)
+
+
+def async_transport(**options: Any) -> "_AsyncTransport":
+    """Return a transport for an asynchronous client, which connects on the loop that sends first.
+
+    Args:
+        **options: Of the client; the transport takes its timeouts from them.
+    """
+    return _AsyncTransport(**options)
+
+
+class _AsyncTransport(AioHttpTransport):  # type: ignore[misc] # lazily exported, so untyped
+    """The SDK's transport, without a second layer of retries below the SDK's.
+
+    aiohttp repeats a PUT whose connection was dropped, unseen: a conditional write would meet its
+    own doing and nobody could tell.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._settings = NetworkSettings.read()
+        self._proxy: Proxy | None = None
+        self._made = False
+
+    async def open(self) -> None:
+        """Make the session, once; a proxy of SOCKS is a matter of its connector."""
+        if not self._made:
+            self._made = True
+            self.session = aiohttp.ClientSession(
+                connector=connector(self._settings, self._proxy),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                trust_env=False,
+            )
+            if hasattr(self.session, "_retry_connection"):  # aiohttp's own test client has it
+                cast("Any", self.session)._retry_connection = False
+        await super().open()
+
+    async def send(self, request: Any, **options: Any) -> Any:
+        """Send a request through the proxy that the environment names for its host."""
+        proxy = self._settings.proxy_for(request.url)
+        self._proxy = proxy
+        arguments, headers = through(proxy, request.url, request.headers)
+        if headers is not request.headers:
+            request.headers.update(headers)
+        return await super().send(request, **{**arguments, **options})
