@@ -166,14 +166,13 @@ class SafeClient(httpx.AsyncClient):
     ) -> httpx.Request:
         """Build a request as `httpx.AsyncClient.build_request` does; `params` adds to the query."""
         request = super().build_request(method, url, **options)
-        more = self.params.merge(params or {})
-        if more:
+        if params or self.params:
             own = request.url.copy_with(query=httpx.URL(url).query or None)
-            request.url = with_query(own, more)
+            request.url = with_query(own, self.params.merge(params or {}))
         cookie = request.headers.get("cookie")
-        by_hand = "cookie" in self.headers or "cookie" in httpx.Headers(options.get("headers"))
-        if cookie is not None and not by_hand:
-            kept = trimmed(self.cookies.jar, cookie)
+        if cookie is not None and "cookie" not in self.headers:
+            by_hand = "cookie" in httpx.Headers(options.get("headers"))
+            kept = cookie if by_hand else trimmed(self.cookies.jar, cookie)
             if kept is None:
                 del request.headers["cookie"]
             elif kept != cookie:

@@ -151,47 +151,52 @@ def _resolve(base: httpx.URL, location: bytes) -> httpx.URL:
     only in a host, where no such bytes can be, they are read as UTF-8.
     """
     raw = location.strip(b" \t")
-    shown = sanitize_url(raw[:200].decode("latin-1"))
-    prefix = f"{base.host} redirects to {shown!r}, "
+
+    def refused(reason: str, text: str) -> BadRedirect:
+        shown = sanitize_url(raw[:200].decode("latin-1"))
+        return BadRedirect(reason, f"{base.host} redirects to {shown!r}, {text}")
+
     head, slashes, rest = raw.partition(b"//")
     if slashes and (not head or head.endswith(b":")):
         end = next((at for at, byte in enumerate(rest) if byte in b"/?#\\"), len(rest))
         authority, tail = rest[:end], rest[end:]
     else:
-        slashes, authority, tail = b"", b"", raw
-        head = b""
+        head, slashes, authority, tail = b"", b"", b"", raw
     try:
-        text = head.decode("ascii") + slashes.decode() + authority.decode() + _quoted(tail)
+        text = (head + slashes).decode("ascii") + authority.decode() + _quoted(tail)
     except UnicodeDecodeError:
-        raise BadRedirect("url", f"{prefix}which is no URL: tell its owner") from None
+        raise refused("url", "which is no URL: tell its owner") from None
     scheme = _SCHEME.match(text)
     if scheme is not None and scheme[1].lower() not in _PORTS:
-        raise BadRedirect(
-            "scheme",
-            f"{prefix}a URL of scheme {scheme[1].lower()!r}: only http and https are followed",
+        raise refused(
+            "scheme", f"a URL of scheme {scheme[1].lower()!r}: only http and https are followed"
         )
-    hostless = f"{prefix}a URL without a host: tell its owner"
+    hostless = "a URL without a host: tell its owner"
     if (scheme is not None or slashes) and not authority.rpartition(b"@")[2].partition(b":")[0]:
-        raise BadRedirect("host", hostless)
+        raise refused("host", hostless)
     try:
-        bare = base.copy_with(userinfo=b"") if base.userinfo else base
-        url = httpx.URL(urljoin(str(bare), text))
-        if url.port is not None and not 0 < url.port <= 65_535:
-            raise httpx.InvalidURL(f"port {url.port} is not within 1 to 65535")
-        problem = host_problem(url.raw_host.decode("ascii"))
-        if problem:
-            raise httpx.InvalidURL(problem)
-    except (httpx.InvalidURL, ValueError) as error:
-        raise BadRedirect(
-            "url", f"{prefix}which is no URL ({str(error).rstrip('.')}): tell its owner"
+        url = httpx.URL(urljoin(str(base), text))
+        if authority:
+            _check_authority(url)
+    except (ValueError, httpx.InvalidURL) as error:
+        raise refused(
+            "url", f"which is no URL ({str(error).rstrip('.')}): tell its owner"
         ) from None
     if not url.host:
-        raise BadRedirect("host", hostless)
+        raise refused("host", hostless)
     if url.userinfo:
         url = url.copy_with(userinfo=b"")
     if base.fragment and not url.fragment:  # RFC 9110, section 10.2.2
         url = url.copy_with(fragment=base.fragment)
     return url
+
+
+def _check_authority(url: httpx.URL) -> None:
+    if url.port is not None and not 0 < url.port <= 65_535:
+        raise ValueError(f"port {url.port} is not within 1 to 65535")
+    problem = host_problem(url.raw_host.decode("ascii"))
+    if problem:
+        raise ValueError(problem)
 
 
 def _quoted(path: bytes) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 
 from . import _private_names as private
-from ._protocol import Protocol, has_unread_bytes
+from ._protocol import Protocol
 
 __all__ = ["Connector"]
 
@@ -30,8 +30,7 @@ class Connector(aiohttp.TCPConnector):
             if connection is None:
                 return None
             protocol: Any = connection.protocol
-            transport = connection.transport
-            if not protocol.should_close and not has_unread_bytes(transport):
+            if not protocol.should_close and not protocol.has_unread_bytes():
                 return connection
             connection.close()
 

@@ -1,6 +1,8 @@
 """A connection that takes the answers curl takes, and knows whether it is in step."""
 
 import select
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aiohttp.client_proto import ResponseHandler
@@ -9,7 +11,7 @@ from aiohttp.http_parser import HttpParser, HttpResponseParser
 
 from ._framing import after_interim, mended
 
-__all__ = ["Protocol", "has_unread_bytes"]
+__all__ = ["Protocol"]
 
 # Above this a head is not waited for any more; the session refuses far smaller ones.
 _MAX_HEAD = 1 << 20
@@ -21,11 +23,31 @@ _LOOK_FIRST = BadHttpMessage("its lengths differ")
 class Protocol(ResponseHandler):
     """aiohttp's connection with a parser that mends what `_framing` can mend."""
 
+    _look: "Callable[[], object] | None" = None
+
     def set_response_params(self, **params: Any) -> None:
         """Prepare for the answer to a request that is about to be sent."""
         super().set_response_params(**params)
         parser: Any = _MendingParser(self, self._parser, params)
         self._parser = parser
+
+    def has_unread_bytes(self) -> bool:
+        """Whether the system holds bytes of this connection that nobody has read.
+
+        While it is idle that is an answer nobody asked for, or its end: either way the connection
+        cannot be used again.
+        """
+        look = self._look
+        try:
+            if look is None:
+                transport = self.transport
+                socket = None if transport is None else transport.get_extra_info("socket")
+                if socket is None:
+                    return False
+                look = self._look = _look_of(socket.fileno())
+            return bool(look())
+        except (OSError, ValueError):
+            return True
 
     def fresh_parser(self, params: dict[str, Any]) -> Any:
         """Return a parser that has read nothing."""
@@ -33,6 +55,15 @@ class Protocol(ResponseHandler):
         super().set_response_params(**params)
         fresh, self._parser = self._parser, kept
         return fresh
+
+
+def _look_of(number: int) -> Callable[[], object]:
+    """Return what asks the system, without waiting, whether a socket can be read."""
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: select.select([number], [], [], 0)[0]
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    return partial(poll.poll, 0)
 
 
 class _MendingParser:
@@ -90,23 +121,3 @@ class _MendingParser:
         if not better.clean:
             self._protocol.force_close()
         return self._true.feed_data(better.data)
-
-
-def has_unread_bytes(transport: Any) -> bool:
-    """Whether the system holds bytes of a connection that nobody has read.
-
-    On an idle connection that is an answer nobody asked for, or its end: either way the
-    connection cannot be used again.
-    """
-    socket = transport.get_extra_info("socket")
-    if socket is None:
-        return False
-    try:
-        number = socket.fileno()
-        if hasattr(select, "poll"):
-            poll = select.poll()
-            poll.register(number, select.POLLIN)
-            return bool(poll.poll(0))
-        return bool(select.select([number], [], [], 0)[0])
-    except (OSError, ValueError):
-        return True
