@@ -100,12 +100,19 @@ def pack(properties: Mapping[str, Any], *, key_chars: int = 0) -> dict[str, Any]
     for name, value in properties.items():
         if value is None or name in SYSTEM or "odata." in name:
             continue
-        _check_name(name)
-        before = len(packed)
-        _put(packed, name, value)
-        sizes[name] = sum(
-            8 + 2 * len(key) + _size(item) for key, item in list(packed.items())[before:]
-        )
+        if name not in _checked:
+            _check_name(name)
+            if len(_checked) < 10_000:
+                _checked.add(name)
+        size = _plain_size(value)
+        if size:
+            packed[name] = value
+            sizes[name] = 8 + 2 * len(name) + size
+            continue
+        own: dict[str, Any] = {}
+        _put(own, name, value)
+        packed.update(own)
+        sizes[name] = sum(8 + 2 * len(key) + _size(item) for key, item in own.items())
     if len(packed) > MAX_PROPERTIES:
         widest = max(sizes, key=lambda name: sizes[name])
         raise JobRecordError(
@@ -122,6 +129,21 @@ def pack(properties: Mapping[str, Any], *, key_chars: int = 0) -> dict[str, Any]
             field=widest,
         )
     return packed
+
+
+_checked: set[str] = set()  # names that were found good
+
+
+def _plain_size(value: Any) -> int:
+    """Bytes of a value that is stored as it is; 0 for one that has to be looked at."""
+    kind = type(value)
+    if kind is str:
+        return 4 + 2 * len(value) if len(value) <= _CHUNK_UNITS and value.isascii() else 0
+    if kind is Int64 or kind is float:
+        return 8
+    if kind is datetime and value.tzinfo is timezone.utc and value.year > FIRST_DATE.year:
+        return 8
+    return 1 if kind is bool else 0
 
 
 def unpack(properties: Mapping[str, Any]) -> dict[str, Any]:
