@@ -15,8 +15,8 @@ from infra_core.runtime import redact_secrets
 
 from .._checks import a_kind
 from ..exceptions import AzureTableError, JobRecordError
-from ._codec import DataclassCodec
-from ._entity import MAX_PROPERTIES, RESERVED, SYSTEM, nearest_utc, pack, unpack
+from ._codec import NULLS, DataclassCodec
+from ._entity import MAX_PROPERTIES, RESERVED, SYSTEM, field_of, nearest_utc, pack, unpack
 from ._keys import escape_key, unescape_key
 from ._rows import Query, Row
 
@@ -35,6 +35,7 @@ RecordT = TypeVar("RecordT")
 
 _WRITE = "infra_core_write"
 _OLD_VERSION = "_infra_core_etag"  # a property that version 1.0.0 wrote for some records
+_MAX_CARRIED = 20_000
 _OLDEST = datetime.min.replace(tzinfo=timezone.utc)
 
 
@@ -104,6 +105,8 @@ class RecordBinding(Generic[RecordT]):
         # where the rows are; otherwise records are compared here.
         hints = self._codec.hints if self._codec else {}
         self.statuses = _values_of(hints.get("status"))
+        self._known: set[str] = set()  # names of properties that hold fields of this type
+        self._carried: dict[tuple[str, str], tuple[str | None, dict[str, Any]]] = {}
         self._remote_status = _stored_as_text(hints.get("status"))
         self._remote_time = hints.get("updated_at") is datetime
 
@@ -165,12 +168,60 @@ class RecordBinding(Generic[RecordT]):
             ) from error.__cause__
         if self._codec is not None:
             record = cast("RecordT", decoded)
+            self.remember(row, row.etag, self.strangers(row))
         else:
             entity = {"PartitionKey": batch_id, "RowKey": job_id, **properties}
             metadata = {"etag": row.etag, "timestamp": row.timestamp}
             make = cast("Any", self.record_type).from_entity
             record = cast("RecordT", make(StoredEntity(entity, metadata)))
         return self.stamp(record, row.etag)
+
+    def strangers(self, row: Row) -> dict[str, Any]:
+        """Return the properties of a row that hold no field of this type.
+
+        Another version of the program, or another type, has written them: they are carried along
+        through every update. A class with methods of its own sees to that itself.
+        """
+        if self._codec is None or row.properties.keys() <= self._known:
+            return {}
+        found: dict[str, Any] = {}
+        for name, value in row.properties.items():
+            if name in (_WRITE, _OLD_VERSION) or field_of(name) in self._codec.names:
+                self._known.add(name)
+            elif name == NULLS:
+                nulls = [n for n in str(value).split(",") if n not in self._codec.names]
+                if nulls:
+                    found[name] = ",".join(nulls)
+            else:
+                found[name] = value
+        return found
+
+    def remember(self, row: Row, etag: str | None, strangers: dict[str, Any]) -> None:
+        """Keep in mind what a row of this version holds besides the fields of this type."""
+        if self._codec is not None:
+            if len(self._carried) >= _MAX_CARRIED:
+                self._carried.clear()
+            self._carried[row.partition, row.key] = etag, strangers
+
+    def carried(self, row: Row, etag: str) -> dict[str, Any] | None:
+        """Return what a row of that version holds besides the fields; `None` when not known."""
+        if self._codec is None:
+            return {}
+        known, strangers = self._carried.get((row.partition, row.key), (None, {}))
+        return strangers if known == etag else None
+
+    def add_strangers(self, row: Row, strangers: Mapping[str, Any]) -> None:
+        """Add what is carried along to a row that is to be stored."""
+        for name, value in strangers.items():
+            if name == NULLS and name in row.properties:
+                row.properties[name] = f"{row.properties[name]},{value}"
+            else:
+                row.properties.setdefault(name, value)
+        if len(row.properties) > MAX_PROPERTIES:
+            raise JobRecordError(
+                f"the record takes {len(row.properties)} properties, those of other types that are "
+                f"carried along among them, and a table entity holds {MAX_PROPERTIES}"
+            )
 
     def check(self, record: object) -> None:
         """Refuse what is no record of this store.

@@ -14,12 +14,12 @@ from ..exceptions import JobRecordError
 from ._entity import RESERVED
 from ._types import Converter, converter_for
 
-__all__ = ["DataclassCodec"]
+__all__ = ["NULLS", "DataclassCodec"]
 
 RecordT = TypeVar("RecordT")
 
 _KEYS = ("batch_id", "job_id")
-_NULLS = "infra_core_nulls"
+NULLS = "infra_core_nulls"
 
 
 class DataclassCodec(Generic[RecordT]):
@@ -63,6 +63,7 @@ class DataclassCodec(Generic[RecordT]):
             for name, field in fields.items()
             if name not in _KEYS and name != "etag"
         }
+        self.names = frozenset(self._fields)
         self.has_etag = "etag" in fields
         self.hints = hints
 
@@ -91,7 +92,7 @@ class DataclassCodec(Generic[RecordT]):
                         field=name,
                     ) from None
         if nulls:
-            properties[_NULLS] = ",".join(nulls)
+            properties[NULLS] = ",".join(nulls)
         return properties
 
     def decode(self, batch_id: str, job_id: str, properties: Mapping[str, Any]) -> RecordT:
@@ -100,7 +101,7 @@ class DataclassCodec(Generic[RecordT]):
         Raises:
             JobRecordError: A field without default is missing, or holds what its type cannot.
         """
-        nulls = str(properties.get(_NULLS, "")).split(",")
+        nulls = str(properties.get(NULLS, "")).split(",")
         arguments: dict[str, Any] = {"batch_id": batch_id, "job_id": job_id}
         late: dict[str, Any] = {}
         for name, (field, converter) in self._fields.items():

@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from enum import Enum
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 from .._checks import a_kind
@@ -22,6 +23,7 @@ __all__ = [
     "RESERVED",
     "SYSTEM",
     "Int64",
+    "field_of",
     "nearest_utc",
     "pack",
     "to_utc",
@@ -169,6 +171,20 @@ def unpack(properties: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
+@lru_cache(maxsize=4096)
+def field_of(name: str) -> str:
+    """Return the field that a property holds, or holds a part of.
+
+    Example:
+        >>> field_of("text__json__part_3"), field_of("infra_core_RowKey"), field_of("n")
+        ('text', 'RowKey', 'n')
+    """
+    part = _PART_NAME.match(name)
+    field = part[1] if part else name.removesuffix(_PARTS)
+    field = field.removesuffix(_JSON)
+    return field.removeprefix(RESERVED) if field.removeprefix(RESERVED) in SYSTEM else field
+
+
 def _damaged(base: str, what: str) -> JobRecordError:
     return JobRecordError(
         f"field {base!r} is incomplete in the store: {what}; something other than this library "
@@ -177,6 +193,7 @@ def _damaged(base: str, what: str) -> JobRecordError:
     )
 
 
+@lru_cache(maxsize=4096)
 def _is_marked(name: str) -> bool:
     return name.endswith((_PARTS, _JSON)) or _PART_NAME.match(name) is not None
 

@@ -135,6 +135,7 @@ class JobSteps(Generic[RecordT]):
             etag = stored.etag
         except RowUnknownError as error:
             etag = yield from self._landed(row, error.__cause__ or error)
+        self.binding.remember(row, etag, {})
         return self.binding.stamp(record, etag)
 
     def _landed(self, row: Row, cause: BaseException) -> Steps[str | None]:
@@ -150,7 +151,9 @@ class JobSteps(Generic[RecordT]):
 
     def save(self, record: RecordT) -> Steps[RecordT]:
         """Store a record in place of whatever is there."""
-        etag = yield Call("upsert", (self.binding.to_row(record),))
+        row = self.binding.to_row(record)
+        etag = yield Call("upsert", (row,))
+        self.binding.remember(row, etag, {})
         return self.binding.stamp(record, etag)
 
     def save_many(self, records: Iterable[RecordT]) -> Steps[list[RecordT]]:
@@ -164,6 +167,7 @@ class JobSteps(Generic[RecordT]):
         for batch in self._plan(rows):
             etags = yield Call("upsert_many", ([row for _, row in batch],))
             for (position, _), etag in zip(batch, etags, strict=True):
+                self.binding.remember(rows[position], etag, {})
                 saved[position] = self.binding.stamp(saved[position], etag)
         return saved
 
@@ -178,6 +182,12 @@ class JobSteps(Generic[RecordT]):
                 "and this record has none: fetch it first, pass the fetched record as expected=, "
                 "or give the record type a field `etag: str | None = None`"
             )
+        strangers = self.binding.carried(row, etag)
+        if strangers is None:
+            stored = yield Call("get", (row.partition, row.key))
+            current = stored is not None and stored.etag == etag
+            strangers = self.binding.strangers(stored) if current else {}
+        self.binding.add_strangers(row, strangers)
         try:
             etag = yield Call("replace", (row, etag))
         except RowChangedError as error:
@@ -192,6 +202,7 @@ class JobSteps(Generic[RecordT]):
                     theirs=theirs,
                 ) from None
             etag = stored.etag
+        self.binding.remember(row, etag, strangers)
         return self.binding.stamp(record, etag)
 
     def version(self, record: RecordT) -> str:

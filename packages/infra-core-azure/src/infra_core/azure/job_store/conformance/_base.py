@@ -11,7 +11,15 @@ from typing import Any
 
 from .._records import JobRecord, JobStatus
 
-__all__ = ["Checks", "EntityRecord", "ReservedRecord", "RichRecord", "VarsRecord", "raised"]
+__all__ = [
+    "Checks",
+    "CrawlRecord",
+    "EntityRecord",
+    "ReservedRecord",
+    "RichRecord",
+    "VarsRecord",
+    "raised",
+]
 
 _ID = uuid.UUID(int=5)
 _PATH = PurePosixPath("a/b")
@@ -122,6 +130,18 @@ class ReservedRecord:
     properties: list[int] = field(default_factory=lambda: [1])
     metadata: str = "m"
     updated: datetime = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass
+class CrawlRecord(JobRecord):
+    """A record of a user's own: more fields, spilled ones and `None` among them."""
+
+    url: str = ""
+    timeout: float = 30.0
+    text: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    Timestamp: int = 0
+    proxy: str | None = "default"
 
 
 class VarsRecord:

@@ -10,7 +10,7 @@ from ...exceptions import (
     JobRecordError,
 )
 from .._records import JobRecord, JobStatus
-from ._base import Checks, EntityRecord, RichRecord, raised
+from ._base import Checks, CrawlRecord, EntityRecord, RichRecord, raised
 
 __all__ = ["WriteChecks"]
 
@@ -170,3 +170,36 @@ class WriteChecks(Checks):
         store.close()
         assert store.fetch(job.batch_id, "job") == job
         store.close()
+
+    def test_fields_of_another_type_survive_every_update(self) -> None:
+        """An old worker in a rolling deploy, a command that knows `JobRecord` only."""
+        batch = self.batch()
+        new = CrawlRecord(
+            batch, "job", url="https://a.example", timeout=5.0, text="x" * 40_000,
+            headers={"a": "b"}, Timestamp=7, proxy=None,
+        )  # fmt: skip
+        with self.open_store(CrawlRecord) as store:
+            store.create(new)
+        with self.open_store() as store:
+            job = store.claim(batch, worker="old", lease_seconds=60)
+            job = store.renew(job, lease_seconds=60)
+            store.update(job.fail("no"))
+        with self.open_store() as store:
+            (job,) = store.list_runs(batch)[0]
+            job = store.update(job.requeue())
+            job = store.update(job.start())
+        with self.open_store() as store:  # one that has never read it
+            store.update(job.complete(files=1))
+        with self.open_store(CrawlRecord) as store:
+            done = store.fetch(batch, "job")
+            assert (done.status, done.payload, done.attempts) == ("completed", {"files": 1}, 2)
+            for name in ("url", "timeout", "text", "headers", "Timestamp", "proxy"):
+                assert getattr(done, name) == getattr(new, name), name
+            done.text, done.url = "short", "https://b.example"
+            store.update(done)
+            assert store.fetch(batch, "job").text == "short"
+        with self.open_store() as store:
+            store.update(store.fetch(batch, "job").requeue(force=True))
+        with self.open_store(CrawlRecord) as store:
+            done = store.fetch(batch, "job")
+            assert (done.text, done.url, done.proxy) == ("short", "https://b.example", None)
