@@ -21,8 +21,10 @@ from infra_core.runtime import _background_loop, in_background_loop, run_sync
 
 def script(code: str, *, code_expected: int = 0, interrupt: bool = False) -> str:
     """Run Python code in a process of its own, warnings being errors; return what it printed."""
+    # Below nohup and in some CI systems SIGINT is ignored, and a child inherits that.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
     process = subprocess.Popen(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(code)],
+        [sys.executable, "-X", "dev", "-W", "error", "-c", heard + textwrap.dedent(code)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
