@@ -23,8 +23,8 @@ from infra_core.http import (
     reset_shared_http_client,
     set_shared_http_client,
 )
-from infra_core.http._limits import RateSchedule
 from infra_core.http.testing import FaultyOrigin, delay
+from infra_core.runtime import RateLimit
 from infra_core.runtime.testing import fast_time
 
 
@@ -296,13 +296,13 @@ def test_the_blocking_client_has_the_same_limits(origin: FaultyOrigin) -> None:
 
 def test_a_rate_schedule_spaces_starts_evenly_and_forgets_old_hosts() -> None:
     """Time that passed is not saved up for a burst."""
-    schedule: RateSchedule[str] = RateSchedule(2)
-    assert [schedule.reserve("a", 0.0) for _ in range(3)] == [0.0, 0.5, 1.0]
-    assert schedule.reserve("b", 0.0) == 0.0
-    assert schedule.reserve("a", 100.0) == 0.0
-    assert schedule.reserve("a", 100.0) == 0.5
+    schedule = RateLimit(2, catch_up=0.0)
+    assert [schedule.reserve(0.0, "a") for _ in range(3)] == [0.0, 0.5, 1.0]
+    assert schedule.reserve(0.0, "b") == 0.0
+    assert schedule.reserve(100.0, "a") == 0.0
+    assert schedule.reserve(100.0, "a") == 0.5
     for number in range(5000):
-        schedule.reserve(str(number), 200.0 + number)
+        schedule.reserve(200.0 + number, str(number))
     assert len(schedule._next) < 5000
 
 

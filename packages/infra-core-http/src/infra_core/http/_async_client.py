@@ -10,11 +10,11 @@ from typing import Any, cast
 import httpx
 from multidict import CIMultiDict
 
-from infra_core.runtime import LoopLocal, redact_library_logs
+from infra_core.runtime import LoopLocal, RateLimit, redact_library_logs
 
 from ._checks import DEFAULT_TIMEOUT
 from ._intercept import interceptor
-from ._limits import AsyncHostGate, RateSchedule, check_limits
+from ._limits import AsyncHostGate, check_limits
 from ._plain import PlainTransport
 from ._settings import (
     DEFAULT_LIMITS,
@@ -232,8 +232,10 @@ class AsyncHttpClient:
             check_public_only(client_kwargs)
         self._public_only = public_only
         self._max_per_host = max_per_host
-        self._rate: RateSchedule[object] | None = (
-            None if max_per_second_per_host is None else RateSchedule(max_per_second_per_host)
+        self._rate: RateLimit | None = (
+            None
+            if max_per_second_per_host is None
+            else RateLimit(max_per_second_per_host, catch_up=0.0)
         )
         self._clients = self._per_loop(dict(client_kwargs))
 

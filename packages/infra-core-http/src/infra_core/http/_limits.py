@@ -4,15 +4,12 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Generic, TypeVar
 
-from infra_core.runtime import clock, is_number
+from infra_core.runtime import RateLimit, clock, is_number
 
 from ._errors import InvalidRequestError
 
-__all__ = ["AsyncHostGate", "HostGate", "RateSchedule", "check_limits"]
-
-KeyT = TypeVar("KeyT")
+__all__ = ["AsyncHostGate", "HostGate", "check_limits"]
 
 
 def check_limits(max_per_host: int | None, max_per_second_per_host: float | None) -> None:
@@ -34,32 +31,10 @@ def check_limits(max_per_host: int | None, max_per_second_per_host: float | None
         )
 
 
-class RateSchedule(Generic[KeyT]):
-    """Hands out starting times, evenly spaced per key; safe to share between threads.
-
-    Args:
-        per_second: Starts per second and key.
-    """
-
-    def __init__(self, per_second: float) -> None:
-        self._gap = 1.0 / per_second
-        self._next: dict[KeyT, float] = {}
-        self._lock = threading.Lock()
-
-    def reserve(self, key: KeyT, now: float) -> float:
-        """Take the next free starting time and return the seconds until then."""
-        with self._lock:
-            if len(self._next) > 4096:  # hosts that were not asked of late need no memory
-                self._next = {k: at for k, at in self._next.items() if at > now}
-            start = max(now, self._next.get(key, now))
-            self._next[key] = start + self._gap
-        return start - now
-
-
 class AsyncHostGate:
     """The limits of one client on one event loop."""
 
-    def __init__(self, max_per_host: int | None, rate: "RateSchedule[object] | None") -> None:
+    def __init__(self, max_per_host: int | None, rate: RateLimit | None) -> None:
         self._size = max_per_host
         self._rate = rate
         self._slots: dict[object, tuple[asyncio.Semaphore, list[int]]] = {}
@@ -84,7 +59,7 @@ class AsyncHostGate:
 
     async def _wait_turn(self, host: object) -> None:
         if self._rate is not None:
-            wait = self._rate.reserve(host, clock.monotonic())
+            wait = self._rate.reserve(clock.monotonic(), host)
             if wait > 0:
                 await clock.sleep_async(wait)
 
@@ -92,7 +67,7 @@ class AsyncHostGate:
 class HostGate:
     """The limits of one client across threads."""
 
-    def __init__(self, max_per_host: int | None, rate: "RateSchedule[object] | None") -> None:
+    def __init__(self, max_per_host: int | None, rate: RateLimit | None) -> None:
         self._size = max_per_host
         self._rate = rate
         self._lock = threading.Lock()
@@ -120,4 +95,4 @@ class HostGate:
 
     def _wait_turn(self, host: object) -> None:
         if self._rate is not None:
-            clock.sleep(self._rate.reserve(host, clock.monotonic()))
+            clock.sleep(self._rate.reserve(clock.monotonic(), host))

@@ -12,6 +12,7 @@ import urllib3
 
 from infra_core.runtime import (
     clock,
+    error_chain,
     is_permanent_transport_error,
     parse_retry_after,
     sanitize_url,
@@ -25,7 +26,7 @@ from ._response.status import is_success, status_text
 from ._sync_body import attach_decoder, settle_encoding
 from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
 from ._sync_errors import HTTPError, SyncDeadlineExceeded, SyncOutcomeUnknown
-from ._sync_messages import chain_of, retell, tunnel_answer
+from ._sync_messages import retell, tunnel_answer
 from ._sync_watch import Watch
 
 __all__ = ["Call", "Timeout", "check_sync_timeout", "check_url"]
@@ -234,13 +235,13 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, PrivateAddressError):
         return Failure.PERMANENT
     if isinstance(error, requests.exceptions.ProxyError):
-        answer = tunnel_answer(chain_of(error)) or ""
+        answer = tunnel_answer(list(error_chain(error, suppressed=True))) or ""
         return Failure.PERMANENT if answer.startswith("4") else Failure.NOT_SENT
     if is_permanent_transport_error(error):
         return Failure.PERMANENT
     if isinstance(error, requests.ConnectTimeout):
         return Failure.NOT_SENT
-    if any(isinstance(link, urllib3.exceptions.NewConnectionError) for link in chain_of(error)):
+    if any(isinstance(link, urllib3.exceptions.NewConnectionError) for link in error_chain(error)):
         return Failure.NOT_SENT
     lost = (
         requests.ConnectionError,

@@ -1,7 +1,6 @@
 """`RequestsHttpClient`: one requests session per thread, all of them closed in the end."""
 
 import atexit
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -12,12 +11,12 @@ from urllib.parse import urlsplit
 
 import requests
 
-from infra_core.runtime import redact_library_logs
+from infra_core.runtime import ForkGuard, RateLimit, redact_library_logs
 
 from ._cookies import BoundedCookieJar
 from ._errors import InvalidRequestError
 from ._headers import DEFAULT_HEADERS, merge_headers
-from ._limits import HostGate, RateSchedule, check_limits
+from ._limits import HostGate, check_limits
 from ._response.redirect import MAX_REDIRECTS
 from ._sync_adapter import Adapter, keep_public
 from ._sync_exchange import exchange, guard
@@ -97,8 +96,10 @@ class RequestsHttpClient:
         self._factory = session_factory or _new_session
         self._gate: HostGate | None = None
         if max_per_host is not None or max_per_second_per_host is not None:
-            rate: RateSchedule[object] | None = (
-                None if max_per_second_per_host is None else RateSchedule(max_per_second_per_host)
+            rate: RateLimit | None = (
+                None
+                if max_per_second_per_host is None
+                else RateLimit(max_per_second_per_host, catch_up=0.0)
             )
             self._gate = HostGate(max_per_host, rate)
         self._reset()
@@ -107,10 +108,10 @@ class RequestsHttpClient:
         self._lock = threading.Lock()
         self._local = threading.local()
         self._sessions: list[tuple[weakref.ref[threading.Thread], Any]] = []
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
 
     def _session(self) -> Any:
-        if self._pid != os.getpid():
+        if self._fork.forked:
             _inherited.append((self._local, self._sessions))
             self._reset()
         session = getattr(self._local, "session", None)
@@ -214,7 +215,7 @@ class RequestsHttpClient:
 
     def close(self) -> None:
         """Close the sessions of all threads; the next request makes a new one."""
-        if self._pid != os.getpid():
+        if self._fork.forked:
             return  # they are the parent's
         with self._lock:
             sessions, self._sessions = self._sessions, []

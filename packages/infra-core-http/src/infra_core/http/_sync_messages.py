@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
-from infra_core.runtime import redact_secrets, sanitize_url
+from infra_core.runtime import error_chain, redact_secrets, sanitize_url
 
 from ._errors import PrivateAddressError
 from ._messages import (
@@ -33,25 +33,13 @@ from ._messages import (
 from ._sync_errors import HTTPError, InvalidRedirect, TooManyRedirects, UnsupportedRedirect
 from .engine.network_settings import NetworkSettings, Proxy
 
-__all__ = ["chain_of", "retell", "tunnel_answer"]
+__all__ = ["retell", "tunnel_answer"]
 
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3}[^\r\n]{0,60})")
 # What connecting itself raises, below the errors of PySocks.
 _CONNECTING = (ConnectionRefusedError, socket.gaierror, OSError)
 
 Timeout = float | tuple[float, float] | None
-
-
-def chain_of(error: BaseException) -> list[BaseException]:
-    """Return an error with all that it wraps: causes, contexts, reasons, arguments."""
-    found: list[BaseException] = []
-    pending: list[object] = [error]
-    while pending:
-        link = pending.pop()
-        if isinstance(link, BaseException) and not any(link is known for known in found):
-            found.append(link)
-            pending += [link.__cause__, link.__context__, getattr(link, "reason", None), *link.args]
-    return found
 
 
 def retell(error: requests.RequestException, url: str, timeout: Timeout) -> None:
@@ -62,7 +50,7 @@ def retell(error: requests.RequestException, url: str, timeout: Timeout) -> None
         url: What was asked for, if the error does not tell.
         timeout: As it was given to requests.
     """
-    chain = chain_of(error)
+    chain = list(error_chain(error, suppressed=True))
     url = getattr(error.request, "url", None) or url
     text = _text(error, chain, url, timeout)
     for link in chain:

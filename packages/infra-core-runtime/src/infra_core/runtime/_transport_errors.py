@@ -5,7 +5,9 @@ so its classes are looked up in `sys.modules` and never imported.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
+
+from ._error_chain import error_chain
 
 __all__ = [
     "is_permanent_transport_error",
@@ -56,25 +58,6 @@ def _loaded(module: str, *names: str) -> tuple[type[BaseException], ...]:
     return tuple(kind for kind in found if isinstance(kind, type))
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield the exception and everything that it wraps: causes, contexts, reasons, arguments."""
-    seen: set[int] = set()
-    pending: list[object] = [error]
-    while pending:
-        current = pending.pop()
-        if not isinstance(current, BaseException) or id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        pending += [
-            current.__cause__,
-            None if current.__suppress_context__ else current.__context__,
-            getattr(current, "reason", None),  # urllib3.MaxRetryError
-            getattr(current, "os_error", None),  # aiohttp.ClientConnectorError
-            *current.args,
-        ]
-
-
 def is_permanent_transport_error(error: BaseException) -> bool:
     """Whether another try would fail alike: malformed URL, unknown host, failed TLS handshake.
 
@@ -88,7 +71,7 @@ def is_permanent_transport_error(error: BaseException) -> bool:
     lookup_error = _loaded("socket", "gaierror")
     tls_error = _loaded("ssl", "SSLError")
     lost = _loaded("ssl", *_CONNECTION_LOST)
-    chain = list(_chain(error))
+    chain = list(error_chain(error))
     if any(isinstance(link, lost) or _is_temporary_lookup(link) for link in chain):
         return False
     for link in chain:

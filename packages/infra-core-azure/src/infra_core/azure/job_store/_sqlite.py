@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-from infra_core.runtime import clock
+from infra_core.runtime import ForkGuard, clock
 
 from ..exceptions import AzureTableError, JobRecordError
 from ._entity import to_utc
@@ -122,7 +122,7 @@ class _JobFile:
         self._path = path
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
         self._inherited: list[object] = []
 
     def explain(self, error: Exception, doing: str) -> Exception:
@@ -225,7 +225,7 @@ class _JobFile:
 
     @contextmanager
     def _guard(self) -> Iterator[sqlite3.Connection]:
-        if self._pid != os.getpid():
+        if self._fork.forked:
             self._after_fork()
         with self._lock:
             if self._connection is None:
@@ -238,7 +238,7 @@ class _JobFile:
         self._inherited.append(self._connection)
         self._connection = None
         self._lock = threading.RLock()
-        self._pid = os.getpid()
+        self._fork = ForkGuard()
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -8,7 +8,6 @@ classes that 0.7 let through, and have its error as `__cause__`.
 import errno
 import socket
 import ssl
-from collections.abc import Iterator
 from typing import Any
 
 from azure.core.exceptions import (
@@ -20,7 +19,7 @@ from azure.core.exceptions import (
     ServiceResponseError,
 )
 from infra_core.http.engine import NetworkSettings
-from infra_core.runtime import redact_secrets, sanitize_url
+from infra_core.runtime import error_chain, redact_secrets, sanitize_url
 
 from .._access import access_remedy
 from .._tokens import TokenTimeoutError
@@ -161,7 +160,7 @@ def _credential_problem(error: ClientAuthenticationError) -> str:
 
 
 def _connection_problem(error: AzureError) -> str:
-    causes = list(_causes(error))
+    causes = list(error_chain(error, suppressed=True))
     check = "check the account name and the endpoint"
     for cause in causes:
         if isinstance(cause, socket.gaierror) or type(cause).__name__ == "NameResolutionError":
@@ -189,23 +188,6 @@ def _connection_problem(error: AzureError) -> str:
     if number in (errno.EHOSTUNREACH, errno.ENETUNREACH):
         return "there is no route to it; check the network in between"
     return "the connection broke before the answer came; check the network in between"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all it was made of: HTTP libraries wrap what the socket raised."""
-    seen: set[int] = set()
-    pending: list[object] = [error]
-    while pending:
-        current = pending.pop(0)
-        if not isinstance(current, BaseException) or id(current) in seen:
-            continue
-        seen.add(id(current))
-        yield current
-        pending += [current.__cause__, current.__context__, *current.args]
-        pending += [
-            getattr(current, name, None)
-            for name in ("inner_exception", "reason", "os_error", "certificate_error")
-        ]
 
 
 def _through_proxy(config: TableConfig) -> str:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Generic, Protocol, TypeVar
 
-from infra_core.runtime import RetryPolicy, clock
+from infra_core.runtime import RetryPolicy, after_fork_in_child, clock
 
 from .._checks import require_number
-from ._fork import reset_in_child
 from ._ingestion import Answer, Verdict, judge
 from ._loss_remedies import loss_remedy
 
@@ -149,7 +148,7 @@ class Sender(Generic[T, E]):
         self._at_exit = False
         self._exiting = False
         self._reset()
-        reset_in_child(self)
+        after_fork_in_child(self._after_fork)
 
     def put(self, item: T) -> None:
         """Queue an item; never waits, never raises for reasons of transport."""

@@ -1,11 +1,10 @@
 """The SDK's own clients of our container, for what this package does not wrap."""
 
-import os
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from infra_core.runtime import LoopLocal
+from infra_core.runtime import ForkGuard, LoopLocal
 
 from .._network import async_transport, sync_transport
 from .._sdk_logs import tidy_sdk_logs
@@ -32,7 +31,7 @@ class SdkClients:
         self._config = service.config
         self._given = credential
         self._lock = threading.Lock()
-        self._pid = 0
+        self._fork = ForkGuard()
         self._client: ContainerClient | None = None
         self._credential: Any = None
         self._made = False
@@ -50,8 +49,8 @@ class SdkClients:
 
         from ._sdk_retry import SdkRetry
 
-        if self._pid != os.getpid():  # connections are not shared with a forked child
-            self._lock, self._client, self._pid = threading.Lock(), None, os.getpid()
+        if self._fork.forked:  # connections are not shared with a forked child
+            self._lock, self._client, self._fork = threading.Lock(), None, ForkGuard()
         with self._lock:
             if self._client is None:
                 tidy_sdk_logs()
@@ -107,7 +106,7 @@ class SdkClients:
         with self._lock:
             client, self._client = self._client, None
             credential, self._credential = self._credential, None
-            if self._pid != os.getpid():
+            if self._fork.forked:
                 return
             if client is not None:
                 client.close()
