@@ -1,0 +1,112 @@
+"""The first request of a blocking call, with what its session adds to it."""
+
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_auth_from_url
+
+from ._cookies import BoundedCookieJar
+from .engine.network_settings import NetworkSettings
+
+__all__ = ["prepare"]
+
+_merge_cookies: Any = requests.cookies.merge_cookies  # without types of its own
+_prepare_request = requests.Session.prepare_request
+_PARTS = ("params", "data", "json", "files", "cookies", "hooks")
+
+
+def prepare(
+    session: requests.Session,
+    settings: NetworkSettings,
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    options: dict[str, Any],
+) -> requests.PreparedRequest:
+    """Return a request as `Session.request` would send it, but for netrc.
+
+    Args:
+        session: Its headers, cookies, params, auth and hooks take part.
+        settings: Of the environment.
+        method: Of HTTP.
+        url: Absolute.
+        headers: Win over those of the session; a value of None takes one out.
+        options: What `requests.Session.request` takes.
+    """
+    login = options.get("auth") or _login(session, settings, url, headers)
+    plain = type(session).prepare_request is _prepare_request and not session.params
+    if plain and not options:
+        return _prepared_directly(session, method, url, headers, login)
+    given = {name: options[name] for name in _PARTS if options.get(name) is not None}
+    request = requests.Request(method, url, headers=headers, auth=login, **given)
+    return session.prepare_request(request)
+
+
+def _login(
+    session: requests.Session, settings: NetworkSettings, url: str, headers: dict[str, str]
+) -> Any:
+    """Return what to authenticate with where neither call nor session says it."""
+    if session.auth is not None or not session.trust_env:
+        return None
+    if any(name.lower() == "authorization" for name in headers):
+        return _leave_alone
+    if "@" in url and any(own := get_auth_from_url(url)):
+        return own
+    if settings.netrc_path is None or "Authorization" in session.headers:
+        return _leave_alone
+    found = settings.netrc_authorization(_host_of(url))
+    return _leave_alone if found is None else _WithHeader(found)
+
+
+def _prepared_directly(
+    session: requests.Session, method: str, url: str, headers: dict[str, str], login: Any
+) -> requests.PreparedRequest:
+    """Do what `Session.prepare_request` does for a request without body, in a third of the time."""
+    prepared = requests.PreparedRequest()
+    prepared.method = method
+    prepared.url = _normal_url(url)
+    merged = CaseInsensitiveDict(session.headers)
+    merged.update(headers)
+    for name in [name for name, value in merged.items() if value is None]:
+        del merged[name]
+    prepared.prepare_headers(merged)
+    jar: Any = session.cookies
+    bounded = isinstance(jar, BoundedCookieJar)
+    if session.auth is not None or (jar.may_have(_host_of(url)) if bounded else jar):
+        jar = requests.cookies.RequestsCookieJar()
+        prepared.prepare_cookies(_merge_cookies(jar, session.cookies))
+    prepared.prepare_content_length(None)
+    prepared.prepare_auth(login or session.auth)
+    prepared.prepare_hooks(session.hooks)
+    return prepared
+
+
+@lru_cache(maxsize=1024)
+def _normal_url(url: str) -> str:
+    prepared = requests.PreparedRequest()
+    prepared.prepare_url(url, None)
+    return prepared.url or url
+
+
+@lru_cache(maxsize=1024)
+def _host_of(url: str) -> str:
+    return urlsplit(url).hostname or ""
+
+
+class _WithHeader(requests.auth.AuthBase):
+    """Sends one value of Authorization."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
+        r.headers["Authorization"] = self._value
+        return r
+
+
+def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Keep requests from asking netrc on its own, which it does whatever a header says."""
+    return request
