@@ -5,6 +5,7 @@ import ipaddress
 import pickle
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +14,7 @@ import requests
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from infra_core.http import (
+    AssetDownloadClient,
     AsyncHttpClient,
     InvalidRequestError,
     PrivateAddressError,
@@ -356,3 +358,14 @@ def test_the_blocking_half_refuses_proxies_and_foreign_adapters(
         pytest.raises(InvalidRequestError, match="_Adapter that is mounted for http://"),
     ):
         fetch("http://example.com/", client=client)
+
+
+async def test_downloads_refuse_what_is_not_public(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Of a client of their own; beside `client=` the argument would say nothing."""
+    async with AssetDownloadClient(public_only=True) as downloads:
+        with pytest.raises(PrivateAddressError):
+            await downloads.download(origin.url("/page"), tmp_path / "page")
+    assert origin.requests == []
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(InvalidRequestError, match="public_only= beside client="):
+        AssetDownloadClient(public_only=True, client=AsyncHttpClient())

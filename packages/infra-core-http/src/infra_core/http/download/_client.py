@@ -52,6 +52,8 @@ class AssetDownloadClient:
             headers, auth, cookies, proxies, certificates and limits, and stays open. Without one
             they go through the shared client of `infra_core.http.aio`, and cookies are kept within
             one chain of redirects.
+        public_only: Refuse hosts without a public address, as `AsyncHttpClient` does; with
+            `client=` it is that client's to say.
 
     Raises:
         ValueError: A setting that makes no sense.
@@ -74,9 +76,15 @@ class AssetDownloadClient:
         retry_statuses: Iterable[int] | None = None,
         user_agent: str | None = None,
         client: AnyClient | None = None,
+        public_only: bool = False,
     ) -> None:
         if client is not None:
             check_async_client(client)
+            if public_only:
+                raise InvalidRequestError(
+                    "public_only= beside client= would change nothing: pass "
+                    "client=AsyncHttpClient(public_only=True)"
+                )
         build_policy(max_retries, backoff, max_backoff, None)
         _check("timeout", timeout, "seconds above 0", finite=True)
         self._timeout = timeout
@@ -85,6 +93,10 @@ class AssetDownloadClient:
         self._max_backoff = max_backoff
         self._retry_statuses = retry_statuses_of(retry_statuses)
         self._client = client
+        if public_only:
+            from .._async_client import AsyncHttpClient
+
+            self._client = AsyncHttpClient(public_only=True)
         own = {} if client is not None else {"User-Agent": DEFAULT_HEADERS["User-Agent"]}
         if user_agent is not None:
             own["User-Agent"] = user_agent
@@ -160,7 +172,7 @@ class AssetDownloadClient:
         return await transfer(spec)
 
     async def close(self) -> None:
-        """Does nothing since 1.0: a client holds no connections. Kept for callers of 0.7."""
+        """Does nothing since 1.0: connections end with their event loop. For callers of 0.7."""
 
     async def __aenter__(self) -> Self:
         return self
