@@ -145,3 +145,66 @@ def test_doctor_tells_a_wrong_key(env: dict[str, str]) -> None:
     found = {item["name"]: item for item in call(env, "doctor", code=1)}
     assert found["storage"]["state"] == "problem"
     assert "key" in found["storage"]["remedy"]
+
+
+def container_of(env: Mapping[str, str]) -> Any:
+    from azure.storage.blob import ContainerClient
+
+    return ContainerClient.from_connection_string(
+        env["AZURE_STORAGE_CONNECTION_STRING"], env["AZURE_STORAGE_CONTAINER"]
+    )
+
+
+def test_blob_with_a_wrong_md5_is_downloaded_on_request(env: dict[str, str], folder: Path) -> None:
+    """The service keeps any MD5 that a writer names; without the option it is an error."""
+    from azure.storage.blob import ContentSettings
+
+    call(env, "mirror", "up", str(folder))
+    with container_of(env) as container:
+        blob = container.get_blob_client("run-1/a.txt")
+        blob.set_http_headers(ContentSettings(content_md5=bytearray(16)))
+    (folder / "a.txt").unlink()
+    report = call(env, "mirror", "down", str(folder), code=1)
+    assert "wrong from the start" in report["problems"][0]["problem"]
+    assert "--accept-wrong-md5" in report["problems"][0]["problem"]
+    call(env, "mirror", "down", str(folder), "--accept-wrong-md5")
+    assert (folder / "a.txt").read_text() == "a"
+
+
+def test_delete_takes_snapshots_along_and_says_so(env: dict[str, str], folder: Path) -> None:
+    """A blob with snapshots cannot be deleted without them."""
+    call(env, "mirror", "up", str(folder))
+    with container_of(env) as container:
+        container.get_blob_client("run-1/a.txt").create_snapshot()
+    (folder / "a.txt").unlink()
+    (step,) = [
+        step
+        for step in call(env, "mirror", "plan", str(folder), "--delete")
+        if step["action"] == "delete"
+    ]
+    assert "snapshots" in step["reason"]
+    assert call(env, "mirror", "up", str(folder), "--delete")["deleted"] == 1
+
+
+def test_refused_uploads_are_listed_sent_again_and_forgotten(
+    env: dict[str, str], folder: Path
+) -> None:
+    """A lease without end does not pass by itself; released, the file goes up."""
+    env["AZURE_STORAGE_MODE"] = "best-effort"
+    call(env, "mirror", "up", str(folder))
+    with container_of(env) as container:
+        lease = container.get_blob_client("run-1/a.txt").acquire_lease()
+        (folder / "a.txt").write_text("changed")
+        call(env, "mirror", "up", str(folder), code=1)
+        (entry,) = call(env, "mirror", "pending")
+        assert (entry["blob"], entry["refused"]) == ("run-1/a.txt", False)
+        call(env, "mirror", "pending", "--flush", code=1)
+        (entry,) = call(env, "mirror", "pending")
+        assert entry["refused"]  # the lease has no end
+        assert "LeaseIdMissing" in entry["error"]
+        call(env, "mirror", "pending", "--flush", code=1)
+        lease.release()
+        assert call(env, "mirror", "pending", "--flush", "--refused")["uploaded"] == 1
+        assert call(env, "mirror", "pending") == []
+    assert call(env, "mirror", "pending", "--forget") == {"forgotten": 0}
+    assert "--flush" in call(env, "mirror", "pending", "--refused", code=2)
