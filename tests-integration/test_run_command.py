@@ -198,6 +198,34 @@ def test_batch_through_azurite_lands_every_byte(
     assert {job["status"] for job in json.loads(listed.stdout)} == {"completed"}
 
 
+def test_type_that_a_file_was_served_with_is_that_of_blob_and_manifests(
+    origin: FaultyOrigin, azurite: AzuriteServer, tmp_path: Path
+) -> None:
+    """The name of a screenshot need not tell; whoever serves the blob later says what it is."""
+    origin.add("/shot", b"RIFF", content_type="image/webp")
+    env = azurite_env(azurite, "runs-types")
+    done = run(origin.url("/shot"), tmp_path / "out", "--json", env=env)
+    assert done.returncode == 0, done.stderr
+    (file,) = json.loads((tmp_path / "out" / "b1" / "manifest.json").read_text())["files"]
+    assert (file["type"], file["content_type"]) == ("image", "image/webp")
+    settings, mode = AzureStorageSettings.from_env(env=env)
+    with AzureStorageClient.from_settings(settings, mode, base_path=tmp_path / "out") as client:
+        (path,) = paths_of(tmp_path / "out", [origin.url("/shot")])
+        info = client.stat(path)
+        assert info is not None
+        assert info.content_type == "image/webp"
+        path.write_bytes(b"RIFFRIFF")
+        client.upload_tree(tmp_path / "out" / "b1" / "assets")  # the type is not lost to a tree
+        assert client.stat(path).content_type == "image/webp"  # type: ignore[union-attr]
+    listed = subprocess.run(
+        [*COMMAND, "manifest", str(tmp_path / "out" / "b1" / "assets"), "--base",
+         str(tmp_path / "out")],
+        env=environment(env), capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    (file,) = json.loads(listed.stdout)["files"]
+    assert (file["type"], file["content_type"]) == ("image", "image/webp")
+
+
 @pytest.mark.parametrize("backend", ["local", "azurite"])
 def test_killed_run_resumes_and_ends_with_every_byte(
     backend: str, origin: FaultyOrigin, azurite: AzuriteServer, tmp_path: Path

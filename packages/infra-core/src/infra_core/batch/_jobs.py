@@ -161,10 +161,12 @@ class JobBook:
         if not (record.status.value == "completed" if ok is None else ok):
             yield path, None
             return
+        content_type = stored.get("content_type") or media_type(path)
+        known = content_type != media_type(path)  # the name tells less than who served the file
         entry = {
             "path": path,
-            "type": media_category(path.rpartition("/")[2]),
-            "content_type": stored.get("content_type") or media_type(path),
+            "type": media_category(content_type if known else path.rpartition("/")[2]),
+            "content_type": content_type,
             "size_bytes": stored.get("size"),
             "url": self._url_of(str(stored["path"])) if stored.get("mirrored") else None,
             "source_url": stored.get("url"),

@@ -75,7 +75,7 @@ class Services:
             Exception: It was not stored.
         """
         assert self.storage is not None  # noqa: S101 - the caller looked
-        await self.storage.upload_file_async(path, raise_on_error=True)
+        await self.storage.upload_file_async(path, raise_on_error=True, content_type=content_type)
 
     async def is_mirrored(self, path: Path, stored: Mapping[str, Any]) -> bool:
         """Whether the container holds a blob of the file's size."""

@@ -117,7 +117,11 @@ class ShardRunner:
             if self._storage is None or outcome.status != "completed":
                 return outcome
             try:
-                await self._storage.upload_file_async(self._folder / item.path, raise_on_error=True)
+                await self._storage.upload_file_async(
+                    self._folder / item.path,
+                    raise_on_error=True,
+                    content_type=outcome.content_type,
+                )
             except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
                 return replace(outcome, mirrored=False, mirror_error=one_line(error))
             if self._options.scratch is not None:
