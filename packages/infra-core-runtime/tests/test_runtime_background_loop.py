@@ -487,3 +487,31 @@ def test_importing_starts_nothing() -> None:
         """
     )
     assert output == "1\n"
+
+
+@pytest.mark.parametrize("warm", [True, False])
+def test_threads_are_to_be_had_when_the_main_thread_has_ended(warm: bool) -> None:
+    """In threads that go on and in exit handlers: a facade may still write a file then."""
+    output = script(
+        f"""
+        import asyncio, atexit, threading
+        from infra_core.runtime import in_thread, run_sync
+
+        async def work():
+            return await asyncio.to_thread(str, 1) + await in_thread(str, 2)
+
+        def late(where):
+            print(where, run_sync(work()), flush=True)
+
+        def after_main():
+            threading.main_thread().join()
+            late("thread")
+
+        if {warm}:
+            late("before")
+        atexit.register(late, "atexit")
+        threading.Thread(target=after_main).start()
+        """
+    )
+    expected = ["before 12"] * warm + ["thread 12", "atexit 12"]
+    assert output.splitlines() == expected

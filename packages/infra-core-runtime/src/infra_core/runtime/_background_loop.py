@@ -7,11 +7,13 @@ import contextvars
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from . import clock
 from ._forks import ForkGuard, after_fork_in_child
 from ._redaction import redact_secrets
+from ._threads import file_threads
 from ._values import is_number, shown
 
 __all__ = ["in_background_loop", "on_background_close", "run_sync"]
@@ -28,6 +30,7 @@ class _BackgroundLoop:
     def __init__(self) -> None:
         self.fork = ForkGuard()
         self.loop = asyncio.new_event_loop()
+        self.loop.set_default_executor(_Threads())
         self.thread = threading.Thread(
             target=self._run, name="infra-core-background-loop", daemon=True
         )
@@ -70,9 +73,28 @@ class _BackgroundLoop:
                 if others:
                     await asyncio.wait(others)
                 await self.loop.shutdown_asyncgens()
-                await self.loop.shutdown_default_executor()
         except TimeoutError:
             _logger.warning("closing at exit took more than %g s and was cut", CLOSE_TIMEOUT)
+
+
+class _Threads(concurrent.futures.ThreadPoolExecutor):
+    """The threads of `in_thread` for what asks the event loop for one (`asyncio.to_thread`).
+
+    A `ThreadPoolExecutor`, which event loops insist on, refuses work once the main thread has
+    ended, when synchronous facades may still be called.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def submit(
+        self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> "concurrent.futures.Future[Any]":
+        """Have the work run in a thread that all loops share."""
+        return file_threads.submit(partial(fn, *args, **kwargs))
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: the threads are not this object's."""
 
 
 class _Call(Generic[T]):
@@ -240,7 +262,7 @@ def run_sync(
         coroutine.close()
         raise ValueError(f"timeout={timeout!r} of {what} is no number: pass seconds, or None")
     if _exiting:  # the background loop has ended: other exit handlers still get their answer
-        return asyncio.run(_bounded(coroutine, timeout))
+        return _run_at_exit(_bounded(coroutine, timeout))
     try:
         call = _Call(_background().loop, coroutine)
     except BaseException:
@@ -266,6 +288,22 @@ def run_sync(
         raise asyncio.CancelledError(f"{what} was cancelled on the background loop") from None
     finally:
         del call  # it holds the exception, whose traceback holds this frame
+
+
+def _run_at_exit(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Do what `asyncio.run` does, which starts a thread to end an executor: too late for that."""
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(_Threads())
+    try:
+        return loop.run_until_complete(coroutine)
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 async def _bounded(coroutine: Coroutine[Any, Any, T], timeout: float | None) -> T:
