@@ -2,6 +2,8 @@
 
 import contextlib
 import gzip
+import io
+import shutil
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -378,3 +380,30 @@ def test_a_large_body_costs_no_more_than_its_bytes(serve: Serve) -> None:
     for _ in range(2):
         assert request("GET", origin.url, max_retries=0).content == b"".join(parts)
     assert origin.connections == 1
+
+
+def test_a_raw_body_is_a_file(serve: Serve) -> None:
+    """As that of urllib3, decoded where `decode_content` says so."""
+    text = b"line one\nline two\n"
+    body = gzip.compress(text)
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(body)
+    origin = serve(lambda m, p, b: head + body)
+    with stream("GET", origin.url) as response:
+        response.raw.decode_content = True
+        copied = io.BytesIO()
+        shutil.copyfileobj(response.raw, copied)
+        assert copied.getvalue() == text
+        assert response.raw.tell() == len(body)
+    with stream("GET", origin.url) as response:
+        assert gzip.GzipFile(fileobj=response.raw).read() == text
+    with stream("GET", origin.url) as response:
+        response.raw.decode_content = True
+        lines = list(io.TextIOWrapper(io.BufferedReader(response.raw)))
+        assert lines == ["line one\n", "line two\n"]
+    with stream("GET", origin.url) as response:
+        assert list(response.iter_lines()) == [b"line one", b"line two"]
+    with RequestsHttpClient() as client:
+        with client.streamed("GET", origin.url) as response:
+            assert response.content == text
+        assert client.request("GET", origin.url, stream=True).raw.read() == body
+    assert origin.connections <= 7

@@ -1,5 +1,6 @@
 """The body of an answer of requests, decoded by us, whoever reads it and however."""
 
+import io
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +17,7 @@ from ._sync_wire import Answer
 __all__ = ["attach_decoder", "settle_encoding"]
 
 
-class _DecodedBody:
+class _DecodedBody(io.RawIOBase):
     """Stands before the body that urllib3 gives, with our decoder and our bound.
 
     `Response.content`, `iter_content` and `raw.read` all come here, and go on where the one
@@ -26,26 +27,53 @@ class _DecodedBody:
     def __init__(self, raw: Any, reader: BodyReader) -> None:
         self._raw = raw
         self._reader = reader
+        self.decode_content = bool(getattr(raw, "decode_content", False))
         self._pieces: Iterator[bytes] | None = None
         self._piece = b""
         self._at = 0
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_raw":  # of an instance that is being copied
+            raise AttributeError(name)
         return getattr(self._raw, name)
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._raw.close()
+        super().close()
+
+    def tell(self) -> int:
+        """How many bytes came over the wire so far."""
+        return int(self._raw.tell())
+
+    def fileno(self) -> int:
+        """Of the socket."""
+        return int(self._raw.fileno())
+
+    def readable(self) -> bool:
+        """As a file; always True."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as a file into a buffer."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def stream(
         self, amt: int | None = 65_536, decode_content: bool | None = None
     ) -> Iterator[bytes]:
         """Yield the body in pieces of at most `amt` bytes."""
-        if not decode_content:
+        if not (self.decode_content if decode_content is None else decode_content):
             yield from self._raw.stream(amt, decode_content=False)
             return
         while piece := self._next(amt or 65_536):
             yield piece
 
     def read(self, amt: int | None = None, decode_content: bool | None = None, **_: Any) -> bytes:
-        """Read like a file: `amt` bytes, or all."""
-        if not decode_content:
+        """Read as a file: `amt` bytes, or all."""
+        amt = None if amt is not None and amt < 0 else amt
+        if not (self.decode_content if decode_content is None else decode_content):
             data: bytes = self._raw.read(amt, decode_content=False)
             return data
         parts: list[bytes] = []

@@ -84,8 +84,8 @@ def exchange(
     method: str,
     url: str,
     *,
-    headers: dict[str, str],
-    timeout: Timeout,
+    headers: dict[str, str] | None = None,
+    timeout: Timeout = None,
     stream: bool = False,
     max_bytes: int | None = None,
     allow_redirects: bool = True,
@@ -108,6 +108,7 @@ def exchange(
         requests.RequestException: The connection failed, or a redirect cannot be followed.
         ResponseTooLarge: The body is above `max_bytes`.
     """
+    headers = headers or {}
     if not isinstance(session, requests.Session):
         answer: requests.Response = _as_in_0_7(
             session, method, url, headers, timeout, stream, options
