@@ -119,3 +119,21 @@ def test_a_record_of_ones_own_inherits_the_verbs() -> None:
     crawl = Crawl("b", "j", depth=3).start()
     assert isinstance(crawl, Crawl)
     assert crawl.depth == 3
+
+
+def test_a_cause_never_is_a_failure_of_its_own() -> None:
+    """However long it is, whatever stands in it, and if it cannot be printed at all."""
+
+    class BrokenError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no")
+
+    long = _job().start().fail("x" * 2_000_000).error
+    assert long is not None
+    assert len(long) < 8_100
+    assert long.endswith("... (2000000 characters)")
+    dirty = _job().start().fail("GET https://a.example/?sig=s3cr3tvalue99 \x1b[2Jfailed").error
+    assert dirty is not None
+    assert "s3cr3tvalue99" not in dirty
+    assert "\x1b" not in dirty
+    assert _job().start().fail(BrokenError()).error == "BrokenError: its text cannot be printed"

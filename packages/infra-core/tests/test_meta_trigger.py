@@ -1,6 +1,7 @@
 """`infra-core trigger` against a local server that plays the Functions host."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from infra_core.azure.function_testing import FunctionsHost
 from infra_core.cli import main
+from infra_core.http.testing import status
 
 
 @pytest.fixture
@@ -82,6 +84,17 @@ def test_a_scheduled_batch_is_waited_for_and_its_code_stands_nowhere(
     assert not any(host.system_key in t for t in [*texts, shown.out, shown.err, path.read_text()])
     assert main(["trigger", "b2", "--base-url", host.base_url, "--wait"]) == 1
     assert "no triggered batch 'b2'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")
+def test_a_refusal_says_what_the_app_said(
+    host: FunctionsHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """409: an instance of this name runs already."""
+    body = b'{"message": "instance nightly is running"}'
+    host.origin.add("/api/run", always=status(409, body=body))
+    assert main(["trigger", "b1", "--base-url", host.base_url]) == 1
+    assert "instance nightly is running" in capsys.readouterr().err
 
 
 def test_missing_base_url_and_bad_payload_are_usage_errors(

@@ -109,6 +109,7 @@ def execute(options: argparse.Namespace) -> int:
 def list_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     """Print a line for each job."""
     records = list(store.iter_runs(options.batch_id, status=options.status, since=options.since))
+    tell_unreadable(store)
     if not records and is_empty(store, options.batch_id):
         raise no_jobs(options)
     if options.json:
@@ -125,10 +126,21 @@ def list_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
+def tell_unreadable(store: JobStore[JobRecord]) -> None:
+    """Print how many jobs cannot be read, and why the first of them cannot."""
+    unreadable = getattr(store, "unreadable", [])
+    if unreadable:
+        print(f"{plural(len(unreadable), 'job')} cannot be read and are left out:", file=sys.stderr)
+    for job in unreadable[:10]:
+        print(f"  {job.job_id}: {job.reason}", file=sys.stderr)
+
+
 def print_for_people(console: "Console", records: list[JobRecord]) -> None:
-    """Print what fits a terminal: ids as short as `jobs show` takes them, errors below the URLs."""
+    """Print what fits a terminal: hashes as short as `jobs show` takes them, errors below URLs."""
     ids = [record.job_id for record in records]
-    length = next(n for n in range(8, 1025) if len({i[:n] for i in ids}) == len(ids))
+    length = 1024
+    if all(re.fullmatch("[0-9a-f]{32,}", i) for i in ids):  # else a part may be another's id
+        length = next(n for n in range(12, 1025) if len({i[:n] for i in ids}) == len(ids))
     roomy = console.width >= 80  # else the time is left to `jobs show`
     columns = ["job", "status", "tries", *(["updated (UTC)"] if roomy else []), "url and error"]
 
@@ -203,6 +215,7 @@ def retry_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
         wanted = [JobStatus.FAILED, JobStatus.TIMED_OUT]
         wanted += [JobStatus.COMPLETED] if options.completed else []
         records = list(store.iter_runs(options.batch_id, status=wanted))
+        tell_unreadable(store)
         if not records and is_empty(store, options.batch_id):
             raise no_jobs(options)
     put_back = []
@@ -231,6 +244,7 @@ def watch_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
             raise no_jobs(options)
         if counts != shown:
             shown = counts
+            tell_unreadable(store)
             print_counts(counts, as_json=options.json)
         if not counts["pending"] and not counts["running"]:
             failed = counts["failed"] + counts["timed_out"]

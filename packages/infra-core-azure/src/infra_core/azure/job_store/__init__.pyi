@@ -13,7 +13,11 @@ from ._protocol import (
     JobStore as JobStore,
     RecordT as RecordT,
 )
-from ._records import JobRecord as JobRecord, JobStatus as JobStatus
+from ._records import (
+    JobRecord as JobRecord,
+    JobStatus as JobStatus,
+    UnreadableJob as UnreadableJob,
+)
 from ._sqlite import SqliteJobStore as SqliteJobStore
 from ._table import AzureTableJobStore as AzureTableJobStore
 from ._table_async import AsyncAzureTableJobStore as AsyncAzureTableJobStore

@@ -154,6 +154,11 @@ class RecordBinding(Generic[RecordT]):
     def from_row(self, row: Row) -> RecordT:
         """Return the record of a row, with its version."""
         batch_id, job_id = unescape_key(row.partition), unescape_key(row.key)
+        if row.damage:
+            raise JobRecordError(
+                f"job {job_id!r} of batch {batch_id!r} cannot be read: {row.damage}; something "
+                "other than this library has changed the row: save the job anew, or delete it"
+            )
         try:
             properties = unpack(row.properties)
             properties.pop(_WRITE, None)

@@ -123,7 +123,8 @@ class JobStore(Protocol[RecordT]):
             batch_id: The batch.
             worker: Name of the worker.
             lease_seconds: How long it may take until somebody else may take the job.
-            max_attempts: Jobs that were started this often become timed out instead.
+            max_attempts: Jobs that were started this often become failed instead, with the
+                last worker and error in `error`.
 
         Returns:
             The job, `None` when there is none to take.

@@ -17,14 +17,14 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from infra_core.runtime import clock
+from infra_core.runtime import clock, printable, redact_secrets
 
 from ..exceptions import JobRecordError, JobStateError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["JobRecord", "JobStatus", "utc_now"]
+__all__ = ["JobRecord", "JobStatus", "UnreadableJob", "utc_now"]
 
 
 class JobStatus(str, Enum):
@@ -49,6 +49,9 @@ class JobStatus(str, Enum):
         return wanted in _NEXT[self]
 
 
+_MAX_CAUSE = 8_000  # characters of an error that a record keeps
+
+
 _NEXT: dict[JobStatus, frozenset[JobStatus]] = {
     JobStatus.PENDING: frozenset({JobStatus.RUNNING, JobStatus.FAILED, JobStatus.TIMED_OUT}),
     JobStatus.RUNNING: frozenset(
@@ -58,6 +61,21 @@ _NEXT: dict[JobStatus, frozenset[JobStatus]] = {
     JobStatus.FAILED: frozenset({JobStatus.PENDING, JobStatus.RUNNING}),
     JobStatus.TIMED_OUT: frozenset({JobStatus.PENDING, JobStatus.RUNNING}),
 }
+
+
+@dataclass(frozen=True)
+class UnreadableJob:
+    """A stored job that cannot be read, and is left out of listings and claims.
+
+    Attributes:
+        batch_id: Its batch.
+        job_id: Its id.
+        reason: Why: a value that its field's type does not know, a damaged row.
+    """
+
+    batch_id: str
+    job_id: str
+    reason: str
 
 
 def utc_now() -> datetime:
@@ -181,7 +199,16 @@ class JobRecord:
         return dataclasses.replace(self, status=wanted, updated_at=utc_now(), **changes)
 
 
-def _cause(error: str | BaseException) -> str:
+def _cause(error: object) -> str:
+    """A cause as it is stored: without secrets and control characters, and not too long."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - a cause must never be a failure of its own
+        text = "its text cannot be printed"
     if isinstance(error, BaseException):
-        return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return error
+        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    beginning = text[: 2 * _MAX_CAUSE]
+    clean = printable(redact_secrets(beginning), keep_lines=True)
+    if len(clean) <= _MAX_CAUSE and len(text) <= len(beginning):
+        return clean
+    return f"{clean[:_MAX_CAUSE]}... ({len(text)} characters)"

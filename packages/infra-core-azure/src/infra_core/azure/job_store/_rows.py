@@ -30,6 +30,7 @@ class Row:
     properties: dict[str, Any]
     etag: str | None = None
     timestamp: datetime | None = None
+    damage: str = ""  # why its properties cannot be read, where the backend itself cannot
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,8 @@ from typing import Any, TypeVar, overload
 
 from infra_core.runtime import ForkGuard, clock
 
-from ..exceptions import AzureTableError, JobRecordError
+from ..exceptions import AzureTableError
 from ._entity import to_utc
-from ._keys import unescape_key
 from ._records import JobRecord
 from ._rows import Query, Row, RowChangedError, RowExistsError, keys_of_token
 from ._steps import JobSteps
@@ -317,11 +316,8 @@ def _row(found: tuple[str, str, str, str]) -> Row:
     except (TypeError, ValueError) as error:
         values = error
     if not isinstance(values, dict):
-        raise JobRecordError(
-            f"job {unescape_key(job)!r} of batch {unescape_key(batch)!r} cannot be read: its "
-            f"properties are {properties!r:.60}; something other than this library has changed "
-            "the row: save the job anew, or delete it"
-        )
+        damage = f"its properties are {properties!r:.60}"
+        return Row(batch, job, {}, etag, damage=damage)
     return Row(batch, job, values, etag)
 
 

@@ -5,20 +5,23 @@ their results; the same steps serve Azure Table, its async twin and SQLite, so t
 differ.
 """
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
-from infra_core.runtime import add_note, clock
+from infra_core.runtime import add_note, clock, printable, redact_secrets
 
 from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError
 from ._binding import RecordBinding, newest_first, same_content, same_write, status_of
 from ._entity import nearest_utc
 from ._keys import escape_key, unescape_key
-from ._records import JobStatus, utc_now
+from ._records import JobStatus, UnreadableJob, utc_now
 from ._rows import Backend, Query, Row, RowChangedError, RowExistsError, RowUnknownError
+
+_log = logging.getLogger("infra_core.azure.job_store")
 
 __all__ = ["Call", "JobSteps", "drive", "drive_async"]
 
@@ -121,6 +124,45 @@ class JobSteps(Generic[RecordT]):
     def __init__(self, record_type: type[RecordT], plan: Planner) -> None:
         self.binding = RecordBinding(record_type)
         self._plan = plan
+        self._unreadable: dict[tuple[str, str], UnreadableJob] = {}
+
+    @property
+    def unreadable(self) -> list[UnreadableJob]:
+        """The jobs that listings and claims have met and could not read, until they could."""
+        return list(self._unreadable.values())
+
+    def _readable(self, rows: Sequence[Row], *, whole: bool = False) -> list[RecordT]:
+        """Return the records of rows; set aside those that cannot be read, and log them once.
+
+        Args:
+            rows: The rows.
+            whole: They are all there are: then it is an error that none can be read.
+        """
+        records: list[RecordT] = []
+        first: Exception | None = None
+        for row in rows:
+            try:
+                records.append(self.binding.from_row(row))
+            except Exception as error:  # noqa: BLE001 - a `from_entity` may raise anything
+                first = first or error
+                self._set_aside(row, error)
+            else:
+                if self._unreadable:
+                    self._unreadable.pop(_ids(row), None)
+        if first is not None and whole and not records:
+            raise first
+        return records
+
+    def _set_aside(self, row: Row, error: Exception) -> None:
+        batch_id, job_id = _ids(row)
+        reason = f"{type(error).__name__}: {error}"
+        told = UnreadableJob(batch_id, job_id, printable(redact_secrets(reason))[:500])
+        if self._unreadable.get((batch_id, job_id)) != told:
+            self._unreadable[batch_id, job_id] = told
+            _log.warning(
+                "job %r of batch %r is left out: %s", job_id, batch_id, told.reason,
+                extra={"batch_id": batch_id, "job_id": job_id},
+            )  # fmt: skip
 
     def create(self, record: RecordT) -> Steps[RecordT]:
         """Store a new record."""
@@ -193,7 +235,7 @@ class JobSteps(Generic[RecordT]):
         except RowChangedError as error:
             stored = yield Call("get", (row.partition, row.key))
             if stored is None or not (error.resent and same_content(row, stored)):
-                theirs = None if stored is None else self.binding.from_row(stored)
+                theirs = None if stored is None else self._theirs(stored)
                 happened = "was deleted" if stored is None else "was changed by somebody else"
                 raise JobConflictError(
                     f"job {job_id!r} of batch {batch_id!r} {happened} since it was read; fetch it "
@@ -204,6 +246,10 @@ class JobSteps(Generic[RecordT]):
             etag = stored.etag
         self.binding.remember(row, etag, strangers)
         return self.binding.stamp(record, etag)
+
+    def _theirs(self, stored: Row) -> RecordT | None:
+        readable = self._readable([stored])
+        return readable[0] if readable else None
 
     def version(self, record: RecordT) -> str:
         """Return the version a record was read as.
@@ -236,7 +282,7 @@ class JobSteps(Generic[RecordT]):
             raise JobConflictError(
                 f"job {job_id!r} of batch {batch_id!r} was changed by somebody else since it was "
                 "read and has not been deleted; fetch it again and decide again",
-                theirs=self.binding.from_row(stored),
+                theirs=self._theirs(stored),
             ) from None
         return existed
 
@@ -247,10 +293,11 @@ class JobSteps(Generic[RecordT]):
         require_number("limit", limit, "how many records to return, 1 or more", least=1, whole=True)
         query = Query(partition=escape_key(batch_id, field="batch_id"))
         records: list[RecordT] = []
+        beginning = token is None
         while True:
             wanted = min(limit - len(records), 1_000)
             rows, token = yield Call("page", (query, wanted, token))
-            records += [self.binding.from_row(row) for row in rows]
+            records += self._readable(rows, whole=beginning and token is None and not records)
             # A page may be short or empty and still be followed by others.
             if token is None or len(records) >= limit:
                 break
@@ -292,8 +339,9 @@ class JobSteps(Generic[RecordT]):
 
     def page(self, query: Query, token: str | None) -> Steps[tuple[list[RecordT], str | None]]:
         """Return the records of the next page that match."""
+        beginning = token is None
         rows, token = yield Call("page", (self.binding.remote(query), PAGE, token))
-        records = [self.binding.from_row(row) for row in rows]
+        records = self._readable(rows, whole=beginning and token is None)
         return [record for record in records if self.binding.matches(record, query)], token
 
     def claim(
@@ -309,7 +357,7 @@ class JobSteps(Generic[RecordT]):
                 query = Query(partition=partition, claimable_at=utc_now())
                 remote = self.binding.remote(query)
                 rows, token = yield Call("page", (remote, _CLAIM_PAGE, token))
-                records = [self.binding.from_row(row) for row in rows]
+                records = self._readable(rows)
                 records = [record for record in records if self.binding.matches(record, query)]
                 # Workers start at different places, so that they rarely meet at one job.
                 start = min(int(clock.jitter(len(records))), max(len(records) - 1, 0))
@@ -330,16 +378,17 @@ class JobSteps(Generic[RecordT]):
         now = utc_now()
         attempts = getattr(record, "attempts", 0)
         if max_attempts is not None and attempts >= max_attempts:
-            owner = getattr(record, "lease_owner", None)
+            owner, last = getattr(record, "lease_owner", None), getattr(record, "error", None)
+            why = f"; last error: {last}" if last else ""
             changed = self.binding.evolve(
                 record,
-                status=_like(record, JobStatus.TIMED_OUT),
+                status=_like(record, JobStatus.FAILED),
                 lease_owner=None,
                 lease_until=None,
                 **_known(
                     record,
                     updated_at=now,
-                    error=f"gave up after {attempts} attempts; last worker: {owner}",
+                    error=f"gave up after {attempts} attempts; last worker: {owner}{why}",
                 ),
             )
         else:

@@ -6,6 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ._protocol import StatusFilter
+from ._records import UnreadableJob
 from ._rows import Backend
 from ._steps import JobSteps, drive
 
@@ -24,6 +25,11 @@ class SyncJobStore(Generic[RecordT]):
 
     def _backend(self) -> Backend:
         raise TypeError(f"{type(self).__name__} provides no backend")
+
+    @property
+    def unreadable(self) -> list[UnreadableJob]:
+        """The jobs that listings and claims have left out, since they cannot be read."""
+        return self._steps.unreadable
 
     def create(self, record: RecordT) -> RecordT:
         """Store a new record; `JobExistsError` when there is one of the same ids."""

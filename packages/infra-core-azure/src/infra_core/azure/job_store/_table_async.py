@@ -23,7 +23,7 @@ from .._network import async_transport
 from .._sdk_logs import tidy_sdk_logs
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._protocol import StatusFilter
-from ._records import JobRecord
+from ._records import JobRecord, UnreadableJob
 from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, plan_batches
 from ._steps import JobSteps, Steps, drive_async
 from ._table_clients import malformed, table_client_options, tolerate_refusal
@@ -114,6 +114,11 @@ class AsyncAzureTableJobStore(Generic[RecordT]):
     def config(self) -> TableConfig:
         """Where the table is."""
         return self._config
+
+    @property
+    def unreadable(self) -> list[UnreadableJob]:
+        """The jobs that listings and claims have left out, since they cannot be read."""
+        return self._steps.unreadable
 
     async def create(self, record: RecordT) -> RecordT:
         """As `JobStore.create`."""

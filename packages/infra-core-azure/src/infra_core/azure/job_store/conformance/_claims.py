@@ -5,11 +5,9 @@ from threading import Thread
 
 from infra_core.runtime.testing import fast_time
 
-from ...exceptions import (
-    JobConflictError,
-)
+from ...exceptions import JobConflictError, JobRecordError
 from .._records import JobRecord, JobStatus
-from ._base import Checks, raised
+from ._base import Checks, EntityRecord, raised
 
 __all__ = ["ClaimChecks"]
 
@@ -60,7 +58,7 @@ class ClaimChecks(Checks):
             job = store.create(JobRecord(self.batch(), "job").start())
             assert store.claim(job.batch_id, worker="one", lease_seconds=60) is None
 
-    def test_a_job_that_used_up_its_attempts_becomes_timed_out(self) -> None:
+    def test_a_job_that_used_up_its_attempts_has_failed(self) -> None:
         """A job that kills its workers is not given out for ever."""
         with self.open_store() as store, fast_time() as time:
             batch = self.batch()
@@ -70,7 +68,8 @@ class ClaimChecks(Checks):
                 time.advance(2)
             assert store.claim(batch, worker="w", lease_seconds=1, max_attempts=2) is None
             stored = store.fetch(batch, "poison")
-            assert stored.status is JobStatus.TIMED_OUT
+            assert stored.status is JobStatus.FAILED
+            assert "last worker: w" in stored.error
             assert "2 attempts" in stored.error
 
     def test_no_two_workers_get_the_same_job(self) -> None:
@@ -101,3 +100,24 @@ class ClaimChecks(Checks):
             raised(ValueError, lambda: store.claim(batch, worker="", lease_seconds=1))
             raised(ValueError, lambda: store.claim(batch, worker="w", lease_seconds=0))
             raised(ValueError, lambda: store.iter_runs(batch, status=[]))
+
+    def test_a_job_that_cannot_be_read_stops_no_other(self) -> None:
+        """A newer state, a bad number: left out, counted and told; the rest goes on."""
+        batch = self.batch()
+        with self.open_store(EntityRecord) as store:
+            store.save(EntityRecord(batch, "bad", status="paused", attempts="many"))
+        with self.open_store() as store:
+            for number in range(3):
+                store.create(JobRecord(batch, f"good-{number}"))
+            assert len(store.list_runs(batch)[0]) == 3
+            assert len(list(store.iter_runs(batch))) == 3
+            for _ in range(3):
+                assert store.claim(batch, worker="w", lease_seconds=60)
+            assert store.claim(batch, worker="w", lease_seconds=60) is None
+            (told,) = store.unreadable
+            assert (told.batch_id, told.job_id) == (batch, "bad")
+            assert "status" in told.reason
+            raised(JobRecordError, lambda: store.fetch(batch, "bad"))
+            store.save(JobRecord(batch, "bad"))
+            assert len(list(store.iter_runs(batch))) == 4
+            assert store.unreadable == []
