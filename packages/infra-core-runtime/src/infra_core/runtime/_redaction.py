@@ -297,7 +297,7 @@ def sanitize_url(url: str) -> str:
         text = "".join(_encoded_unless_printable(character) for character in text)
     if "@" in text:
         text = _TOO_MANY_SLASHES.sub(r"\1//", text, count=1)  # as browsers read `https:/u:p@h`
-        text = _USER_INFO.sub(r"\1", text, count=1)
+        text = _USER_INFO.sub(r"\1", text)
     match = _URL.match(text)
     if match is None:  # cannot be: every part is optional
         return REDACTED
