@@ -207,7 +207,9 @@ def test_expect_continue(origin: FaultyOrigin) -> None:
     origin.add("/jobs", b"ok")
     host, port = origin.base_url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=5) as sock:
-        sock.sendall(b"POST /jobs HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        sock.sendall(
+            b"POST /jobs HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n"
+        )
         assert sock.recv(100).startswith(b"HTTP/1.1 100")
         sock.sendall(b"hi")
         assert sock.recv(1000).startswith(b"HTTP/1.1 200")
@@ -417,13 +419,36 @@ def test_connection_close_is_honoured(origin: FaultyOrigin, get: Client) -> None
     assert origin.connections == 2
 
 
-def test_nonsense_ends_the_connection(origin: FaultyOrigin) -> None:
-    """What is no HTTP gets no answer, and the origin lives on."""
+def _say(origin: FaultyOrigin, message: bytes) -> bytes:
     host, port = origin.base_url.removeprefix("http://").split(":")
-    for nonsense in (b"hello\r\n\r\n", b"GET / HTTP/3\r\n\r\n"):
-        with socket.create_connection((host, int(port)), timeout=5) as sock:
-            sock.sendall(nonsense)
-            assert sock.recv(10) == b""
+    with socket.create_connection((host, int(port)), timeout=5) as sock:
+        sock.sendall(message)
+        return sock.recv(10)
+
+
+def test_nonsense_ends_the_connection() -> None:
+    """What is no HTTP gets no answer, and the origin lives on."""
+    with FaultyOrigin(strict=False) as origin:
+        for nonsense in (b"hello\r\n\r\n", b"GET / HTTP/3\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n"):
+            assert _say(origin, nonsense) == b""
+        assert _say(origin, b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").startswith(b"HTTP/1.1 4")
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (b"GET / HTTP/1.1\r\n\r\n", "Missing mandatory Host"),
+        (b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx", "GET / came with a body"),
+        (
+            b"DELETE /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            r"DELETE /x came with a body \(Transfer-Encoding: chunked\)",
+        ),
+    ],
+)
+def test_a_strict_origin_fails_its_test(message: bytes, words: str) -> None:
+    """A server that others wrote would refuse it, or read the next request wrongly."""
+    with pytest.raises(AssertionError, match=words), FaultyOrigin() as origin:
+        _say(origin, message)
 
 
 def test_path_without_slash_is_refused(origin: FaultyOrigin) -> None:
@@ -438,7 +463,7 @@ async def test_works_beside_a_running_loop() -> None:
         origin.add("/f", BODY, always=stall())
         host, port = origin.base_url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"GET /f HTTP/1.1\r\n\r\n")
+        writer.write(b"GET /f HTTP/1.1\r\nHost: h\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
     assert await reader.read() == b""
     writer.close()

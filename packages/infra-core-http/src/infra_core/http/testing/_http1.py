@@ -11,7 +11,17 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 from urllib.parse import urlsplit
 
-__all__ = ["RecordedRequest", "Reply", "Resource", "answer", "parse_head"]
+import h11
+
+__all__ = [
+    "BadRequest",
+    "RecordedRequest",
+    "Reply",
+    "Resource",
+    "answer",
+    "complaint_about",
+    "parse_request",
+]
 
 Ending = Literal["keep", "close", "reset", "stall"]
 
@@ -112,26 +122,56 @@ class Reply:
     chunked: bool = False
 
 
-def parse_head(head: bytes) -> RecordedRequest:
-    """Parse a request line with its header fields.
+class BadRequest(ValueError):  # noqa: N818 - what it is
+    """A request that no server should have to read."""
+
+
+def parse_request(head: bytes, framed_body: bytes) -> RecordedRequest:
+    """Read a request as strictly as h11 does in the role of a server.
+
+    Args:
+        head: Request line and header fields, with the empty line.
+        framed_body: What came after them, still in chunks where it was sent so.
 
     Raises:
-        ValueError: This is no HTTP/1.x request head.
+        BadRequest: h11 refuses it.
     """
-    lines = head.decode("latin-1").split("\r\n")
-    method, target, version = lines[0].split(" ")
-    if not version.startswith("HTTP/1."):
-        msg = f"not an HTTP/1.x request line: {lines[0]!r}"
-        raise ValueError(msg)
-    raw: list[tuple[str, str]] = []
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
+    body = b""
+    asked: h11.Request | None = None
+    try:
+        connection.receive_data(head + framed_body)
+        while True:
+            event = connection.next_event()
+            if isinstance(event, h11.Request):
+                asked = event
+            elif isinstance(event, h11.Data):
+                body += event.data
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            else:
+                raise BadRequest(f"the body of {head[:200]!r} does not end")
+    except h11.RemoteProtocolError as error:
+        raise BadRequest(f"{head[:200]!r}: {error}") from error
+    if asked is None:
+        raise BadRequest(f"{head[:200]!r} is no request")
     headers = _Headers()
-    for line in lines[1:]:
-        if not line:
-            continue
-        name, _, value = line.partition(":")
-        raw.append((name, value.strip()))
-        headers[name] = value.strip()
-    return RecordedRequest(method, target, headers, raw_headers=tuple(raw))
+    raw = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in asked.headers.raw_items()]
+    for name, value in raw:
+        headers[name] = value
+    method, target = asked.method.decode("ascii"), asked.target.decode("latin-1")
+    return RecordedRequest(method, target, headers, body, tuple(raw))
+
+
+def complaint_about(request: RecordedRequest) -> str | None:
+    """Say what is wrong with a request that HTTP allows and nobody meant to send."""
+    if request.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
+        return None
+    coding = request.headers.get("Transfer-Encoding")
+    if not request.body and coding is None:
+        return None
+    framing = f"Transfer-Encoding: {coding}" if coding else f"{len(request.body)} bytes"
+    return f"{request.method} {request.path} came with a body ({framing})"
 
 
 def answer(request: RecordedRequest, resource: Resource) -> Reply:

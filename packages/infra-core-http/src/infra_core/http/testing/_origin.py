@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -14,7 +15,15 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from ._faults import Exchange, Fault
-from ._http1 import RecordedRequest, Reply, Resource, answer, parse_head
+from ._http1 import (
+    BadRequest,
+    RecordedRequest,
+    Reply,
+    Resource,
+    answer,
+    complaint_about,
+    parse_request,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -52,6 +61,8 @@ class FaultyOrigin:
     Args:
         host: The address to listen on.
         ssl_context: Serve https with this context.
+        strict: Fail at the end of the block (`AssertionError`) when a client sent what h11 does
+            not read, or a GET, HEAD, DELETE or OPTIONS with a body.
 
     Example:
         >>> from infra_core.http.testing import FaultyOrigin, status
@@ -62,8 +73,14 @@ class FaultyOrigin:
     """
 
     def __init__(
-        self, *, host: str = "127.0.0.1", ssl_context: ssl.SSLContext | None = None
+        self,
+        *,
+        host: str = "127.0.0.1",
+        ssl_context: ssl.SSLContext | None = None,
+        strict: bool = True,
     ) -> None:
+        self._strict = strict
+        self._complaints: list[str] = []
         self._host = host
         self._ssl = ssl_context
         # a fault may add and ask for files while it changes an answer
@@ -107,6 +124,10 @@ class FaultyOrigin:
                 self._loop.call_soon_threadsafe(self._stop.set)
         if self._thread is not None:
             self._thread.join(timeout=10)
+        if self._strict and self._complaints and exc_type is None:
+            raise AssertionError(
+                "a client sent what no server should get: " + "; ".join(self._complaints[:3])
+            )
 
     def add(
         self,
@@ -253,6 +274,9 @@ class FaultyOrigin:
                 request = await _read_request(reader, writer)
                 if request is None:
                     return
+                complaint = complaint_about(request)
+                if complaint is not None:
+                    self._complaints.append(complaint)
                 reply = self._plan(request)
                 self._in_flight += 1
                 self._peak_in_flight = max(self._peak_in_flight, self._in_flight)
@@ -262,6 +286,8 @@ class FaultyOrigin:
                     self._in_flight -= 1
                 if not keep:
                     return
+        except BadRequest as error:
+            self._complaints.append(str(error))
         except (OSError, ValueError, EOFError, asyncio.LimitOverrunError):
             return  # the client went away or spoke no HTTP: nothing to tell anybody
         finally:
@@ -289,22 +315,35 @@ async def _read_request(
     """Read one request with its body; None at the end of the connection."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError:
+    except asyncio.IncompleteReadError as error:
+        if error.partial:
+            raise BadRequest(f"{error.partial[:200]!r} is no whole request") from None
         return None
-    request = parse_head(head)
-    if request.headers.get("Expect", "") == "100-continue":
+    lower = head.lower()
+    if b"\r\nexpect: 100-continue\r\n" in lower:
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         await writer.drain()
-    body = b""
-    if "chunked" in (request.headers.get("Transfer-Encoding") or ""):
-        while size := int((await reader.readline()).split(b";")[0], 16):
-            body += await reader.readexactly(size)
-            await reader.readexactly(2)
-        while (await reader.readline()).strip():
-            pass  # trailers
-    elif length := int(request.headers.get("Content-Length") or 0):
-        body = await reader.readexactly(length)
-    return RecordedRequest(request.method, request.path, request.headers, body, request.raw_headers)
+    framed = b""
+    length = _LENGTH.search(lower)
+    if _CHUNKED.search(lower):
+        while True:
+            size = await reader.readline()
+            framed += size
+            if not int(size.split(b";")[0], 16):
+                break
+            framed += await reader.readexactly(int(size.split(b";")[0], 16) + 2)
+        while True:  # trailers
+            line = await reader.readline()
+            framed += line
+            if not line.strip():
+                break
+    elif length is not None:
+        framed = await reader.readexactly(int(length[1]))
+    return parse_request(head, framed)
+
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,12}) *\r\n")
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked *\r\n")
 
 
 async def _send(
