@@ -197,6 +197,34 @@ add(
     ok(),
 )
 
+add(
+    "Transfer-Encoding twice",
+    chunked(b"A\r\nwhole text\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"),
+    ok(),
+    httpx="refuses two",
+)
+NO_IDENTITY = "does not know identity, which was a transfer coding until RFC 7230"
+add(
+    "Transfer-Encoding identity",
+    answer(BODY, b"Transfer-Encoding: identity"),
+    ok(),
+    curl=NO_IDENTITY,
+    httpx=NO_IDENTITY,
+)
+add(
+    "status 204 with chunks",
+    b"HTTP/1.1 204 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ok(b""),
+)
+add(
+    "status 304 with a length",
+    b"HTTP/1.1 304 X\r\nContent-Length: 9\r\n\r\n",
+    status(304),
+    requests=LENIENT,
+)
+add("length and close", answer(BODY, b"Connection: close"), ok(), closes=True)
+add("HTTP/1.0 kept alive", answer(BODY, b"Connection: keep-alive", first=b"HTTP/1.0 200 OK"), ok())
+
 # --- content codings ------------------------------------------------------------------------------
 
 GZ = _gzip.compress(BODY)
@@ -207,7 +235,6 @@ def _bare(data: bytes) -> bytes:
     return maker.compress(data) + maker.flush()
 
 
-WHOLE = "gives out what it has, or what it cannot decode, as if it were the text"
 for name in (b"gzip", b"x-gzip", b"GZIP", b'"gzip"'):
     add(f"coding {name.decode()}", coded(GZ, name), ok())
 add("coding deflate", coded(zlib.compress(BODY), b"deflate"), ok())
@@ -408,6 +435,7 @@ _WHY: list[tuple[str, str, tuple[str, ...]]] = [
             "status 204",
             "status 204 with length 0",
             "status 205",
+            "status 204 with chunks",
             "status 206",
             "status 226",
             "status 299",

@@ -92,10 +92,11 @@ class Answer:
         if self._method == "HEAD" or self.status in _NO_BODY:
             self._left = 0
         elif codings:
-            if codings != ["chunked"]:
+            if set(codings) != {"chunked"}:
                 raise BadAnswer(f"its Transfer-Encoding {', '.join(codings)!r} is not known")
             self.chunked = True
-            if lengths:  # one of the two lies, and somebody between may believe the other
+            if lengths or len(codings) > 1:
+                # One of the two lies, and somebody between may believe the other.
                 del self.msg["Content-Length"]
                 self.will_close = True
         elif lengths:
