@@ -43,9 +43,9 @@ def never(response: object) -> bool:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("timeout", "more than 0 seconds, not {}; math.inf waits for ever"),
-        ("poll_interval", "more than 0 seconds, not {}"),
-        ("max_backoff", "more than 0 seconds, not {}"),
+        ("timeout", "must be positive, a number of seconds, not {}; math.inf waits for ever"),
+        ("poll_interval", "must be positive, a number of seconds, not {}"),
+        ("max_backoff", "must be positive, a number of seconds, not {}"),
         ("initial_delay", "0 or more seconds, not {}; 0 checks at once"),
         ("backoff_multiplier", "1 or more and finite, not {}; 1 keeps"),
         ("jitter", "between 0 and 1, not {}; 0.1 shortens"),

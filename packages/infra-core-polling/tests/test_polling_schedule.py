@@ -26,7 +26,8 @@ class TestValidation:
     @pytest.mark.parametrize("value", [0, -1, math.nan])
     def test_times_must_be_positive(self, name: str, value: float) -> None:
         """The error names the argument and its value."""
-        with pytest.raises(ValueError, match=f"{name} must be more than 0 seconds, not {value}"):
+        rule = f"{name} must be positive, a number of seconds, not {value}"
+        with pytest.raises(ValueError, match=rule):
             PollSchedule(**{name: value})
 
     @pytest.mark.parametrize(

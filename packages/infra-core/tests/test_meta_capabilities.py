@@ -16,10 +16,11 @@ def test_every_symbol_of_the_index_exists(capability: Capability) -> None:
 
 
 def test_search_takes_words_in_any_order_and_case() -> None:
-    """All words must match; a query without a match finds nothing."""
-    assert [c.name for c in find_capabilities("Upload BLOB")] == ["mirror-to-blob-storage"]
-    assert find_capabilities("no-such-thing") == ()
-    assert find_capabilities("") == CAPABILITIES
+    """What has most of the words comes first; a query without a match finds nothing."""
+    assert find_capabilities("Upload BLOB")[0].slug == "mirror-to-blob-storage"
+    assert find_capabilities("no-such-thing") == []
+    assert find_capabilities("") == list(CAPABILITIES)
+    assert find_capabilities("poll async job status")[0].slug == "poll-until-done"
 
 
 def test_matches_by_name_or_keyword_come_first() -> None:
@@ -27,7 +28,10 @@ def test_matches_by_name_or_keyword_come_first() -> None:
     assert find_capabilities("poll")[0].name == "poll-until-done"
 
 
-def test_import_line_can_be_pasted() -> None:
-    """The line names module and symbols."""
-    capability = find_capabilities("poll until")[0]
+@pytest.mark.parametrize("capability", CAPABILITIES, ids=lambda c: c.slug)
+def test_import_line_can_be_pasted(capability: Capability) -> None:
+    """The line names module and symbols, and they are those of the package that is named."""
     exec(capability.import_line, {})
+    assert capability.import_line == capability.preferred_import
+    assert capability.package in {"infra-core", f"infra-core-{capability.module.split('.')[1]}"}
+    assert capability.slug in capability.searchable_text()

@@ -2,7 +2,7 @@
 
 Example:
     >>> from infra_core import find_capabilities
-    >>> [found.name for found in find_capabilities("poll")][0]
+    >>> find_capabilities("poll async job status")[0].slug
     'poll-until-done'
 """
 
@@ -11,167 +11,283 @@ from dataclasses import dataclass
 __all__ = ["CAPABILITIES", "Capability", "find_capabilities"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Capability:
     """One task and what serves it.
 
     Attributes:
-        name: Short identifier, words joined by hyphens.
+        slug: Short identifier, words joined by hyphens.
+        task: The task in a few words.
+        preferred_import: The line to paste.
         summary: The task in one sentence.
-        module: Module to import from.
-        symbols: Names in that module.
-        package: Distribution that ships it.
         keywords: Further words that people search for.
+        extras: Extras of 0.7 that it needed; all are installed today.
+        example: A line that uses it.
     """
 
-    name: str
+    slug: str
+    task: str
+    preferred_import: str
     summary: str
-    module: str
-    symbols: tuple[str, ...]
-    package: str
     keywords: tuple[str, ...] = ()
+    extras: tuple[str, ...] = ()
+    example: str = ""
+
+    @property
+    def name(self) -> str:
+        """The slug."""
+        return self.slug
+
+    @property
+    def module(self) -> str:
+        """Module to import from."""
+        return self.preferred_import.split()[1]
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Names in that module."""
+        names = self.preferred_import.partition(" import ")[2]
+        return tuple(name.strip() for name in names.split(","))
+
+    @property
+    def package(self) -> str:
+        """Distribution that ships it."""
+        part = self.module.split(".")[1]
+        return "infra-core" if part == "batch" else f"infra-core-{part}"
 
     @property
     def import_line(self) -> str:
         """The line to paste, such as `from infra_core.fs import ensure_parent`."""
-        return f"from {self.module} import {', '.join(self.symbols)}"
+        return self.preferred_import
+
+    def searchable_text(self) -> str:
+        """All of its words, in lower case."""
+        texts = (self.slug, self.task, self.preferred_import, self.summary, self.example)
+        return " ".join([*texts, *self.keywords, *self.extras, self.package]).lower()
 
 
 CAPABILITIES: tuple[Capability, ...] = (
     Capability(
+        "download-a-batch",
+        "Download a list of URLs as one batch",
+        "from infra_core.batch import run_batch, run_batch_async, BatchItem",
+        "Download a list of URLs as one batch that survives faults, resumes, mirrors and "
+        "tells what became of each.",
+        ("crawl", "batch", "urls", "list", "resume", "download", "job"),
+        example='summary = run_batch(urls, batch_id="nightly", out="runs")',
+    ),
+    Capability(
         "fetch-pages",
+        "Fetch pages with retries",
+        "from infra_core.http import fetch, fetch_async, request, request_async",
         "Fetch text over HTTP with retries that never repeat what must not be repeated.",
-        "infra_core.http",
-        ("fetch", "fetch_async", "request", "request_async"),
-        "infra-core-http",
-        ("http", "get", "post", "retry", "requests", "httpx", "crawl"),
+        (
+            "http",
+            "get",
+            "post",
+            "retry",
+            "requests",
+            "httpx",
+            "crawl",
+            "request",
+            "status",
+            "json",
+            "backoff",
+        ),
+        example='html = fetch("https://example.com", timeout=30)',
     ),
     Capability(
         "download-files",
+        "Download files with retries",
+        "from infra_core.http.assets import download_asset, download_asset_async, "
+        "AssetDownloadClient, DownloadResult",
         "Download files that are verified, resumed after a crash and never half written.",
-        "infra_core.http.assets",
-        ("download_asset", "download_asset_async", "AssetDownloadClient", "DownloadResult"),
-        "infra-core-http",
-        ("asset", "checksum", "resume", "range", "crawl"),
+        ("asset", "checksum", "resume", "range", "crawl", "download", "file", "retry"),
+        example='result = download_asset(url, Path("assets/file.bin"))',
     ),
     Capability(
         "run-many-tasks",
+        "Run bounded async work",
+        "from infra_core.runtime import TaskRuntime, RuntimeConfig, RuntimeCancellationError",
         "Run many coroutines with bounded concurrency, timeouts and clean cancellation.",
-        "infra_core.runtime",
-        ("TaskRuntime", "RuntimeConfig", "RuntimeCancellationError"),
-        "infra-core-runtime",
-        ("asyncio", "concurrency", "semaphore", "gather", "batch"),
+        (
+            "asyncio",
+            "concurrency",
+            "semaphore",
+            "gather",
+            "batch",
+            "task",
+            "worker",
+            "timeout",
+            "cancel",
+        ),
+        example="runtime = TaskRuntime(config=RuntimeConfig(concurrency=8))",
     ),
     Capability(
         "retry-anything",
+        "Retry an operation",
+        "from infra_core.runtime import RetryPolicy, retry_sync, retry_async",
         "Retry any operation under one policy: full jitter, cap, deadline, Retry-After.",
-        "infra_core.runtime",
-        ("RetryPolicy", "retry_sync", "retry_async"),
-        "infra-core-runtime",
-        ("backoff", "jitter", "tenacity"),
+        ("backoff", "jitter", "tenacity", "retry"),
+        example="retry_sync(operation, policy=RetryPolicy(max_retries=3))",
     ),
     Capability(
         "redact-secrets",
+        "Keep secrets out of logs",
+        "from infra_core.runtime import sanitize_url, redact_sas_tokens, redact_secrets",
         "Keep tokens, keys and signatures out of logs and errors.",
-        "infra_core.runtime",
-        ("sanitize_url", "redact_sas_tokens", "redact_secrets"),
-        "infra-core-runtime",
-        ("sas", "log", "token", "security"),
+        ("sas", "log", "token", "security", "redact", "secret"),
+        example='sanitize_url("https://host/blob?sig=secret")',
     ),
     Capability(
         "poll-until-done",
+        "Poll remote job status",
+        "from infra_core.polling import poll_until, poll_until_async, StatusPoller, PollingConfig",
         "Poll a status until it is terminal, never past the deadline.",
-        "infra_core.polling",
-        ("poll_until", "poll_until_async", "StatusPoller", "PollingConfig"),
-        "infra-core-polling",
-        ("poll", "wait", "status", "backoff", "deadline"),
+        (
+            "poll",
+            "wait",
+            "status",
+            "backoff",
+            "deadline",
+            "job",
+            "operation",
+            "async",
+            "404",
+            "timeout",
+        ),
+        example='poll_until(fetch_status, lambda answer: answer["status"] == "completed")',
     ),
     Capability(
         "write-files-safely",
+        "Write files safely",
+        "from infra_core.fs import AtomicFile, write_text_atomic, write_json_atomic, "
+        "compute_checksum, safe_join, unique_asset_path",
         "Write files atomically and durably, hash them, join paths without traversal.",
-        "infra_core.fs",
-        (
-            "AtomicFile",
-            "write_text_atomic",
-            "write_json_atomic",
-            "compute_checksum",
-            "safe_join",
-            "unique_asset_path",
-        ),
-        "infra-core-fs",
         ("atomic", "fsync", "checksum", "sha256", "path", "mime"),
+        example='write_json_atomic(Path("out/result.json"), {"status": "ok"})',
     ),
     Capability(
         "mirror-to-blob-storage",
+        "Mirror files to Azure Blob",
+        "from infra_core.azure import AzureStorageClient, AzureStorageSettings, get_client",
         "Mirror files and trees to Blob Storage and back, with nothing lost.",
-        "infra_core.azure",
-        ("AzureStorageClient", "AzureStorageSettings", "get_client"),
-        "infra-core-azure",
-        ("azure", "blob", "upload", "download", "tree", "sync", "azurite"),
+        (
+            "azure",
+            "blob",
+            "upload",
+            "download",
+            "tree",
+            "sync",
+            "azurite",
+            "storage",
+            "mirror",
+            "container",
+        ),
+        extras=("azure",),
+        example="settings, mode = AzureStorageSettings.from_env()",
     ),
     Capability(
         "list-run-artifacts",
+        "Build run manifests",
+        "from infra_core.azure.run_storage import build_manifest, collect_local_files, "
+        "collect_blob_files",
         "Build a manifest of a run's files: types, sizes, URLs, totals.",
-        "infra_core.azure.run_storage",
-        ("build_manifest", "collect_local_files", "collect_blob_files"),
-        "infra-core-azure",
-        ("manifest", "artifact", "report"),
+        ("manifest", "artifact", "report", "run", "output", "blob", "storage"),
+        extras=("azure",),
+        example="manifest = build_manifest(folder, client=get_client(settings, mode))",
     ),
     Capability(
         "track-jobs",
+        "Track jobs in a table",
+        "from infra_core.azure.job_store import AzureTableJobStore, SqliteJobStore, "
+        "JobRecord, TableConfig",
         "Track jobs in Table Storage or in an embedded SQLite file through one interface.",
-        "infra_core.azure.job_store",
-        ("AzureTableJobStore", "SqliteJobStore", "JobRecord", "TableConfig"),
-        "infra-core-azure",
-        ("azure", "table", "job", "queue", "claim", "lease", "resume"),
+        (
+            "azure",
+            "table",
+            "job",
+            "queue",
+            "claim",
+            "lease",
+            "resume",
+            "store",
+            "run",
+            "batch",
+            "metadata",
+        ),
+        extras=("azure",),
+        example='store = SqliteJobStore("jobs.sqlite3")',
     ),
     Capability(
         "watch-a-run",
+        "Emit heartbeats and run logs",
+        "from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, "
+        "TelemetryClient, TelemetryConfig",
         "Beat a heartbeat, write a run log and send telemetry that really arrives.",
-        "infra_core.azure.monitoring",
-        ("HeartbeatMonitor", "RunLogWriter", "TelemetryClient", "TelemetryConfig"),
-        "infra-core-azure",
-        ("monitoring", "heartbeat", "log", "application insights", "opentelemetry"),
+        (
+            "monitoring",
+            "heartbeat",
+            "log",
+            "application insights",
+            "opentelemetry",
+            "telemetry",
+            "health",
+        ),
+        extras=("azure",),
+        example="monitor = HeartbeatMonitor(folder, azure_client=None)",
     ),
     Capability(
         "call-functions",
+        "Call Azure Functions",
+        "from infra_core.azure.client import AzureFunctionAsyncClient, "
+        "AzureFunctionSyncClient, RequestOptions",
         "Call Azure Functions, and follow durable orchestrations to their end.",
-        "infra_core.azure.client",
-        ("AzureFunctionAsyncClient", "AzureFunctionSyncClient", "RequestOptions"),
-        "infra-core-azure",
-        ("azure", "function", "durable", "trigger", "x-functions-key"),
+        (
+            "azure",
+            "function",
+            "durable",
+            "trigger",
+            "x-functions-key",
+            "http",
+            "api",
+            "sync",
+            "async",
+        ),
+        extras=("azure",),
+        example="client = AzureFunctionAsyncClient(base_url, api_key=key)",
     ),
 )
 
 
-def find_capabilities(query: str) -> tuple[Capability, ...]:
+def find_capabilities(query: str) -> list[Capability]:
     """Find what serves a task.
 
     Args:
-        query: Words in any order and letter case; every word must occur in the capability.
+        query: Words in any order and letter case.
 
     Returns:
-        The capabilities that match, those that match by name or keyword first; all of them for
-        an empty query.
+        The capabilities that have a word of the query, those with most of them first; keywords and
+        names count twice. All of them for an empty query.
 
     Raises:
         TypeError: The query is no text.
 
     Example:
-        >>> [found.package for found in find_capabilities("blob upload")]
-        ['infra-core-azure']
+        >>> [found.package for found in find_capabilities("blob upload")][0]
+        'infra-core-azure'
     """
     if not isinstance(query, str):
         raise TypeError(f"a query is text such as 'blob upload', not {query!r}")
-    words = query.lower().split()
+    words = list(dict.fromkeys(query.lower().split()))
+    if not words:
+        return list(CAPABILITIES)
 
-    def text(capability: Capability) -> str:
-        fields = [capability.summary, capability.module, *capability.symbols, capability.package]
-        return " ".join([direct(capability), *fields]).lower()
+    def score(capability: Capability) -> int:
+        direct = f"{capability.slug} {' '.join(capability.keywords)}".lower()
+        text = capability.searchable_text()
+        return sum((word in text) + (word in direct) for word in words)
 
-    def direct(capability: Capability) -> str:
-        return " ".join([capability.name, *capability.keywords]).lower()
-
-    found = [c for c in CAPABILITIES if all(word in text(c) for word in words)]
-    found.sort(key=lambda c: not all(word in direct(c) for word in words))
-    return tuple(found)
+    scores = {capability.slug: score(capability) for capability in CAPABILITIES}
+    found = [capability for capability in CAPABILITIES if scores[capability.slug]]
+    return sorted(found, key=lambda capability: -scores[capability.slug])

@@ -10,7 +10,7 @@
         ├── InvalidRequestError         (also ValueError) bad method, header or option
         ├── PrivateAddressError         `public_only` refused the address of a host
         └── DownloadError               a file could not be downloaded as asked
-            ├── IncompleteDownloadError     (also httpx.TransportError) cut, or damaged on its way
+            ├── IncompleteDownloadError     (also httpx.RemoteProtocolError) cut, or damaged
             ├── ChecksumMismatchError       (also httpx.TransportError) other content
             ├── DownloadTooLargeError       (also ResponseTooLarge) above `max_bytes`
             ├── DownloadDeadlineError       (also httpx.TimeoutException and TimeoutError)
@@ -198,7 +198,7 @@ def _rebuilt(kind: type[DownloadError], message: str, arguments: dict[str, Any])
     return kind(message, **arguments)
 
 
-class IncompleteDownloadError(DownloadError, httpx.TransportError):
+class IncompleteDownloadError(DownloadError, httpx.RemoteProtocolError):
     """The body is shorter or longer than the server announced, or its coding is damaged."""
 
 

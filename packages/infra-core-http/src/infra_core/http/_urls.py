@@ -35,4 +35,4 @@ def absolute_url(base: str, *segments: str) -> str:
             head, mark, tail = base[:position], character, base[position + 1 :]
             break
     parts = [head.rstrip("/"), *(part for part in (s.strip("/") for s in segments) if part)]
-    return "/".join(parts) + mark + tail
+    return ("/".join(parts) or "/") + mark + tail

@@ -40,7 +40,9 @@ class PollSchedule:
             value = getattr(self, name)
             if not (is_number(value) and value > 0):
                 remedy = "; math.inf waits for ever" if name == "timeout" else ""
-                raise ValueError(f"{name} must be more than 0 seconds, not {value!r}{remedy}")
+                raise ValueError(
+                    f"{name} must be positive, a number of seconds, not {value!r}{remedy}"
+                )
         if not (is_number(self.backoff_multiplier) and 1 <= self.backoff_multiplier < math.inf):
             raise ValueError(
                 f"backoff_multiplier must be 1 or more and finite, not "

@@ -54,7 +54,7 @@ class HeartbeatMonitor:
         storage_root: Folder of the run.
         interval_seconds: Seconds between beats.
         slug_timeout_seconds: Seconds that a slug may take before it counts as stalled; `None`
-            for no limit.
+            or 0 for no limit.
         log_writer: Gets an event `heartbeat` for each beat and `heartbeat_timeout` for a stall.
         on_timeout: Called with slug and elapsed seconds, once per `set_slug`, in the monitor's
             thread; what it raises is logged.
@@ -111,6 +111,7 @@ class HeartbeatMonitor:
     ) -> None:
         allowed = "seconds above 0, at most a year"
         require_number("interval_seconds", interval_seconds, allowed, above=0, most=_YEAR)
+        slug_timeout_seconds = slug_timeout_seconds or None  # 0 was off in 0.7
         if slug_timeout_seconds is not None:
             allowed = "seconds above 0, or None for no limit"
             require_number("slug_timeout_seconds", slug_timeout_seconds, allowed, above=0)
