@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import itertools
+import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -402,6 +403,49 @@ def test_socks_proxies_are_used(
         monkeypatch.setenv("all_proxy", f"{scheme}://user:secret@{proxy.where}")
         assert get(f"http://{host}:{port_of(origin)}/page") == "page"
     assert proxy.asked == [host]
+
+
+async def test_connections_through_socks_are_used_again(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept open as all others are."""
+    pytest.importorskip("aiohttp_socks")
+    with Proxy(port_of(origin)) as proxy:
+        monkeypatch.setenv("all_proxy", f"socks5h://{proxy.where}")
+        async with AsyncHttpClient() as client:
+            for _ in range(3):
+                assert await fetch_async("http://somewhere.test/page", client=client) == "page"
+        assert proxy.asked == ["somewhere.test"]
+
+
+@pytest.mark.parametrize("half", ["async", "sync"])
+def test_a_forwarding_proxy_is_asked_over_a_new_connection(
+    monkeypatch: pytest.MonkeyPatch, half: str
+) -> None:
+    """It may close the one before, though its answer does not say so: tinyproxy does."""
+    served: list[int] = []
+
+    class Closing(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            served.append(len(self.request.recv(65_536)))
+            self.request.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage")
+            self.request.settimeout(30)
+            while data := self.request.recv(65_536):  # until the client ends it
+                served.append(-len(data))
+
+    async def pages() -> list[str]:
+        async with AsyncHttpClient() as client:
+            return [await fetch_async(url, client=client, max_retries=0) for _ in range(3)]
+
+    url = "http://somewhere.test/page"
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Closing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("http_proxy", f"127.0.0.1:{server.server_address[1]}")
+        got = asyncio.run(pages()) if half == "async" else [fetch(url) for _ in range(3)]
+        server.shutdown()
+    assert got == ["page"] * 3
+    assert len(served) == 3
+    assert min(served) > 0
 
 
 def test_a_socks_proxy_that_fails_is_named(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:

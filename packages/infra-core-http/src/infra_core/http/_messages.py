@@ -97,10 +97,10 @@ def proxy_refused_text(proxy: str, variable: str, answer: str, where: str) -> st
         answer: Its status, or what it said.
         where: Host and port that were asked for.
     """
-    if answer.startswith("407"):
+    if answer.startswith(("401", "407")):  # 401 is what tinyproxy says to a wrong password
         return (
-            f"the proxy {proxy} requires authentication (407) for {where}: put the credentials "
-            f"into {variable} as http://user:password@host:port, percent-encoded"
+            f"the proxy {proxy} requires authentication ({answer[:3]}) for {where}: put the "
+            f"credentials into {variable} as http://user:password@host:port, percent-encoded"
         )
     return (
         f"the proxy {proxy} of {variable} refused a connection to {where} ({answer}): see its log, "

@@ -18,10 +18,19 @@ from .engine.network_settings import NetworkSettings, Proxy
 __all__ = ["Adapter", "keep_public", "read_answers"]
 
 
+class _LastAnswer(Answer):
+    """Of a proxy without a tunnel, which may close the connection though it does not say so."""
+
+    def begin(self) -> None:
+        super().begin()
+        self.will_close = True
+
+
 def _read_answer(connection: Any, getresponse: Any) -> Any:
     waiting_on(connection)
     # Only here: what a proxy says to CONNECT is read by http.client with a class of its own.
-    connection.response_class = Answer
+    forwarded = connection.proxy is not None and getattr(connection, "_tunnel_host", None) is None
+    connection.response_class = _LastAnswer if forwarded else Answer
     try:
         return getresponse()
     finally:

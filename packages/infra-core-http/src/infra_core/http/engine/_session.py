@@ -243,8 +243,8 @@ class Engine:
         self._proxies: dict[Origin, Proxy | None] | None = (
             {} if self._settings.has_proxies else None
         )
-        # A proxy of HTTP is an argument of each request, one of SOCKS a matter of the connector.
-        self._socks: dict[Proxy, aiohttp.ClientSession] = {}
+        # For those of SOCKS, and for requests without TLS to those of HTTP.
+        self._by_proxy: dict[Proxy, aiohttp.ClientSession] = {}
         # Requests in flight are bounded here and not in the connector: a request that is
         # cancelled while it waits must not take a connection's place with it.
         size = limits.max_connections
@@ -256,11 +256,14 @@ class Engine:
         if self._limits.max_keepalive_connections != 0:
             idle = self._limits.keepalive_expiry
             options = {"limit": 0, "keepalive_timeout": 86_400.0 if idle is None else idle}
-        connector = (
-            socks_connector(proxy, **options)
-            if proxy is not None
-            else Connector(resolver=Resolver(public_only=self._public_only), **options)
-        )
+        if proxy is not None and proxy.is_socks:
+            connector = socks_connector(proxy, **options)
+        else:
+            if proxy is not None:
+                # A proxy may close a connection after an answer that does not say so (tinyproxy
+                # does), and whether the next request was read then nobody would know.
+                options = {"limit": 0, "force_close": True}
+            connector = Connector(resolver=Resolver(public_only=self._public_only), **options)
         session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -273,7 +276,7 @@ class Engine:
         )
         send_once(session)
         if proxy is not None:
-            self._socks[proxy] = session
+            self._by_proxy[proxy] = session
         else:
             self._session = session
         return session
@@ -320,9 +323,10 @@ class Engine:
         """Return the session, further arguments and headers for a request."""
         if proxy is None:
             return self._session or self._open_session(), {}, headers or {}
-        if proxy.is_socks:
-            return self._socks.get(proxy) or self._open_session(proxy), {}, headers or {}
-        session = self._session or self._open_session()
+        if proxy.is_socks or not target.secure:
+            session = self._by_proxy.get(proxy) or self._open_session(proxy)
+        else:  # a tunnel is a connection to the host
+            session = self._session or self._open_session()
         return session, *through(proxy, target.origin[0] + ":", headers)
 
     async def send(
@@ -425,9 +429,9 @@ class Engine:
 
     async def aclose(self) -> None:
         """Close all connections; a request that comes later opens new ones."""
-        sessions = [*self._socks.values(), *([self._session] if self._session else [])]
+        sessions = [*self._by_proxy.values(), *([self._session] if self._session else [])]
         self._session = None
-        self._socks.clear()
+        self._by_proxy.clear()
         transports: list[asyncio.Transport] = []
         for session in sessions:
             if isinstance(session.connector, Connector):

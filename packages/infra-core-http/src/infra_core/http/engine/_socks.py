@@ -1,11 +1,13 @@
 """SOCKS proxies, which the extra `socks` brings."""
 
+import asyncio
 from typing import Any
 
 import aiohttp
 
 from .._errors import InvalidRequestError
 from ._connector import Connector
+from ._protocol import Protocol
 from .network_settings import Proxy
 
 __all__ = ["SocksRefusedError", "SocksUnreachableError", "missing_socks", "socks_connector"]
@@ -60,6 +62,14 @@ def socks_connector(proxy: Proxy, **options: Any) -> Connector:
                 raise aiohttp.ConnectionTimeoutError(str(error)) from error
             except ProxyError as error:
                 raise SocksRefusedError(str(error)) from error
+
+        async def _connect_via_proxy(self, *args: Any, **kwargs: Any) -> Any:
+            transport, theirs = await super()._connect_via_proxy(*args, **kwargs)
+            ours: Any = Protocol(loop=asyncio.get_running_loop())
+            transport.set_protocol(ours)
+            ours.connection_made(transport)
+            ours.theirs = theirs  # it holds the writer that would close the connection
+            return transport, ours
 
     kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
     return SocksConnector(
