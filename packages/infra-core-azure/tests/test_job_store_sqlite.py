@@ -163,3 +163,26 @@ def test_making_a_store_touches_no_file(tmp_path: Path) -> None:
     """The file is made by the first operation."""
     SqliteJobStore(tmp_path / "new" / "jobs.sqlite3")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_jobs_that_cannot_be_read_are_counted_with_their_cause(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Logged once each, until somebody has mended them."""
+    path = tmp_path / "jobs.sqlite3"
+    with SqliteJobStore(path) as store:
+        store.save_many([JobRecord("b", name) for name in ("good", "state", "json")])
+        with sqlite3.connect(path) as connection:
+            for name, text in (("state", '{"status": "paused"}'), ("json", "{bad")):
+                connection.execute("UPDATE jobs SET properties = ? WHERE job = ?", (text, name))
+        connection.close()
+        for _ in range(2):
+            assert [job.job_id for job in store.iter_runs("b")] == ["good"]
+        told = {job.job_id: job.reason for job in store.unreadable}
+        assert told.keys() == {"state", "json"}
+        assert "'status' holds 'paused'" in told["state"]
+        assert "its properties are '{bad'" in told["json"]
+        assert len([r for r in caplog.records if "is left out" in r.getMessage()]) == 2
+        store.save_many([JobRecord("b", "state"), JobRecord("b", "json")])
+        assert len(list(store.iter_runs("b"))) == 3
+        assert store.unreadable == []
