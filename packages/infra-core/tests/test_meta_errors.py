@@ -19,6 +19,7 @@ from infra_core.azure.monitoring import RunLogWriter
 from infra_core.batch import _manifest
 from infra_core.cli import _main, main
 from infra_core.cli._arguments import CommandError, check_writable
+from infra_core.cli._errors import one_line
 from infra_core.cli._report import Lasting, plural, to_json
 from infra_core.http.testing import FaultyOrigin
 
@@ -400,3 +401,9 @@ def test_error_that_is_logged_again_and_again_is_shown_once(
             logger.error("the heartbeat failed: %s", cause)
     shown = capsys.readouterr().err.splitlines()
     assert [line.rpartition(" ")[2] for line in shown] == ["down", "gone"]
+
+
+def test_what_a_server_said_does_not_steer_the_terminal() -> None:
+    """Escape sequences, C1 controls and marks of text direction are shown as escapes."""
+    shown = one_line(ValueError("a\x1b[2J\x9b1m \u202egpj"))
+    assert shown == r"ValueError: a\x1b[2J\x9b1m \u202egpj"

@@ -11,11 +11,11 @@ class BatchError(Exception):
 
 def one_line(error: BaseException) -> str:
     """The error's type and message in one line, without secrets."""
-    from infra_core.runtime import redact_secrets
+    from infra_core.runtime import printable, redact_secrets
 
     text = " ".join(str(error).split())
     name = type(error).__name__
-    return redact_secrets(f"{name}: {text}" if text else name)[:_SHOWN]
+    return printable(redact_secrets(f"{name}: {text}" if text else name))[:_SHOWN]
 
 
 def without_url(cause: str, url: str) -> str:

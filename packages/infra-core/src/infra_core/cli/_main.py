@@ -92,8 +92,10 @@ def explain(name: str, error: Exception, verbose: int) -> int:
 
 def tell(name: str, text: str) -> None:
     """Print to standard error; nobody is left to be told when that fails."""
+    from infra_core.runtime import printable
+
     with suppress(OSError, ValueError):
-        print(f"{name}: {text}", file=sys.stderr, flush=True)
+        print(f"{name}: {printable(text, keep_lines=True)}", file=sys.stderr, flush=True)
 
 
 def open_missing_streams() -> None:
@@ -210,11 +212,14 @@ def once() -> Callable[[logging.LogRecord], bool]:
 @contextmanager
 def logging_to_stderr(verbosity: int) -> Iterator[None]:
     """Send log records to standard error while a command runs; errors only unless asked."""
+    from infra_core.runtime import SecretFilter
+
     level = {0: logging.ERROR, 1: logging.INFO}.get(verbosity, logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     handler.setLevel(level)
     handler.addFilter(once())
+    handler.addFilter(SecretFilter())  # a server's words do not steer the terminal either
     logger = logging.getLogger("infra_core")
     before = logger.level
     logger.addHandler(handler)

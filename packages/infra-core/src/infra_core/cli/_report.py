@@ -125,9 +125,12 @@ def print_rows(console: "Console", columns: list[str], rows: Iterable[Iterable[s
     from rich.table import Table
     from rich.text import Text
 
+    from infra_core.runtime import printable
+
     if not is_capable(console):
         for row in rows:  # not by the console, which makes spaces of tabs
-            print("\t".join(re.sub(r"[\t\r\n]", " ", cell) for cell in row), file=console.file)
+            line = "\t".join(printable(re.sub(r"[\t\r\n]", " ", cell)) for cell in row)
+            print(line, file=console.file)
         return
     if not (cells := [list(row) for row in rows]):
         return
@@ -142,7 +145,7 @@ def print_rows(console: "Console", columns: list[str], rows: Iterable[Iterable[s
             justify="right" if number_like else "left",
         )
     for row in cells:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell, keep_lines=True)) for cell in row))
     console.print(table)
 
 
@@ -151,6 +154,9 @@ def print_marked(console: "Console", mark: str, text: str, style: str = "") -> N
     from rich.table import Table
     from rich.text import Text
 
+    from infra_core.runtime import printable
+
+    text = printable(text, keep_lines=True)
     if not is_capable(console):
         console.print(Text(f"{mark:>8}", style=style), Text(text), soft_wrap=True)
         return
