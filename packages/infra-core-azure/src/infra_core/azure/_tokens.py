@@ -18,7 +18,6 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 from infra_core.runtime import ThreadPool, after_fork_in_child, clock, redact_secrets
 
-from ._network import async_transport, sync_transport
 from ._sdk_logs import tidy_sdk_logs
 
 __all__ = [
@@ -50,12 +49,16 @@ def default_credential() -> Any:
     """A `DefaultAzureCredential` whose requests end within seconds."""
     from azure.identity import DefaultAzureCredential
 
+    from ._network import sync_transport
+
     return _with_timeouts(DefaultAzureCredential, sync_transport)
 
 
 def default_async_credential() -> Any:
     """The asynchronous one, likewise."""
     from azure.identity.aio import DefaultAzureCredential
+
+    from ._network import async_transport
 
     return _with_timeouts(DefaultAzureCredential, async_transport)
 

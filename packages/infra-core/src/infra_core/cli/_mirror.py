@@ -4,7 +4,8 @@ import argparse
 import dataclasses
 import os
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -166,31 +167,11 @@ def plan(client: "AzureStorageClient", options: argparse.Namespace) -> int:
 
 def transfer(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     """Upload or download, with a progress bar on a terminal."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
     from infra_core.azure.storage import TreeTransferError
 
-    console = make_console(to_stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
-    bar = Progress(
-        *columns,
-        TransferSpeedColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,  # the report says it all
-    )
-    with nullcontext() if bar.disable else bar:  # rich before 15 ends a line that was never begun
-        task = bar.add_task(options.verb, total=None)
-
-        def show(progress: "TreeProgress") -> None:
-            done, total = progress.files_done, progress.files_total
-            bar.update(
-                task,
-                completed=progress.bytes_done,
-                total=progress.bytes_total,
-                description=f"{options.verb} {done}/{total} files",
-            )
-
+    with ExitStack() as stack:
+        # rich takes longer to load than many a folder to travel
+        show = stack.enter_context(progress_bar(options.verb)) if sys.stderr.isatty() else None
         try:
             report = checked(
                 lambda: client.sync_tree(
@@ -201,6 +182,33 @@ def transfer(client: "AzureStorageClient", options: argparse.Namespace) -> int:
             report = error.report
     print_report(report, as_json=options.json)
     return exit_codes.OK if report.ok else exit_codes.FAILED
+
+
+@contextmanager
+def progress_bar(verb: str) -> "Iterator[Callable[[TreeProgress], None]]":
+    """Show a progress bar on standard error; yields what moves it on."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(binary_units=True))
+    console = make_console(to_stderr=True)
+    with Progress(
+        *columns,
+        TransferSpeedColumn(),
+        console=console,
+        transient=True,  # the report says it all
+    ) as bar:
+        task = bar.add_task(verb, total=None)
+
+        def show(progress: "TreeProgress") -> None:
+            done, total = progress.files_done, progress.files_total
+            bar.update(
+                task,
+                completed=progress.bytes_done,
+                total=progress.bytes_total,
+                description=f"{verb} {done}/{total} files",
+            )
+
+        yield show
 
 
 def checked(call: Any) -> Any:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import ForkGuard, LoopLocal
 
-from .._network import async_transport, sync_transport
 from .._sdk_logs import tidy_sdk_logs
 from .._tokens import AsyncSdkCredential, SdkCredential, TokenSource
 from ._blobs import create_container
@@ -47,6 +46,7 @@ class SdkClients:
     def _open(self) -> "ContainerClient":
         from azure.storage.blob import ContainerClient
 
+        from .._network import sync_transport
         from ._sdk_retry import SdkRetry
 
         if self._fork.forked:  # connections are not shared with a forked child
@@ -74,6 +74,7 @@ class SdkClients:
     def _make_async(self) -> "_AsyncPair":
         from azure.storage.blob.aio import ContainerClient
 
+        from .._network import async_transport
         from ._sdk_retry import AsyncSdkRetry
 
         tidy_sdk_logs()
