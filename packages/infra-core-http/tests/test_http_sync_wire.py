@@ -407,3 +407,14 @@ def test_a_raw_body_is_a_file(serve: Serve) -> None:
             assert response.content == text
         assert client.request("GET", origin.url, stream=True).raw.read() == body
     assert origin.connections <= 7
+
+
+def test_a_coding_that_nothing_undoes_is_not_asked_for_again(serve: Serve) -> None:
+    """And the error says what to do, for a POST too, which ran."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: compress\r\nContent-Length: 3\r\n\r\nabc"
+    origin = serve(lambda m, p, b: head)
+    damaged = requests.exceptions.ContentDecodingError
+    for method in ("GET", "POST"):
+        with pytest.raises(damaged, match=r"'compress' .*: identity"):
+            request(method, origin.url)
+    assert len(origin.seen) == 2

@@ -5,10 +5,11 @@ from typing import Any
 
 import httpx
 
-from infra_core.runtime import parse_retry_after, sanitize_url
+from infra_core.runtime import parse_retry_after
 
 from ._async_errors import HTTPStatusError
 from ._errors import ResponseTooLarge
+from ._messages import undecodable_text
 from ._response.body import BodyReader, length_of
 from ._response.decode import DamagedBody
 from ._response.status import clean_reason, is_success, status_text
@@ -97,8 +98,7 @@ class Response(httpx.Response):
 def decoding_error(request: httpx.Request, error: DamagedBody) -> httpx.DecodingError:
     """Return the error of httpx for a body that cannot be decoded."""
     return httpx.DecodingError(
-        f"the body of {sanitize_url(str(request.url))} cannot be decoded ({error}): tell its "
-        "owner, or read it undecoded with stream_async() and aiter_raw()",
+        undecodable_text(str(request.url), error, "stream_async() and aiter_raw()"),
         request=request,
     )
 

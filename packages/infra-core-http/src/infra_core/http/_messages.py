@@ -10,6 +10,8 @@ import re
 import socket
 import ssl
 
+from infra_core.runtime import sanitize_url
+
 __all__ = [
     "BROKEN_OFF",
     "CUT_SHORT",
@@ -22,6 +24,7 @@ __all__ = [
     "proxy_refused_text",
     "reason_of",
     "silence_text",
+    "undecodable_text",
 ]
 
 BROKEN_OFF = "closed the connection without an answer: its log may tell why"
@@ -122,6 +125,20 @@ def broken_text(where: str, reason: str) -> str:
 def invalid_text(where: str, reason: object) -> str:
     """Say that an answer is no HTTP."""
     return f"the answer of {where} is not valid HTTP ({reason}): check that this is its port"
+
+
+def undecodable_text(url: str, reason: object, way: str) -> str:
+    """Say that a body cannot be decoded.
+
+    Args:
+        url: Of the body.
+        reason: What is wrong with it.
+        way: How to read it as it is.
+    """
+    return (
+        f"the body of {sanitize_url(url)} cannot be decoded ({reason}): tell its owner, or read it "
+        f"undecoded with {way}"
+    )
 
 
 def silence_text(where: str, seconds: float | None) -> str:

@@ -22,6 +22,7 @@ from ._call import BaseCall
 from ._checks import check_sync_client, check_timeout, host_problem
 from ._errors import InvalidRequestError, PrivateAddressError
 from ._policy import Failure
+from ._response.decode import UnsupportedCoding
 from ._response.status import is_success, status_text
 from ._sync_body import attach_decoder, settle_encoding
 from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
@@ -230,6 +231,13 @@ def split_headers(
     return sent, {name: None for name, value in headers.items() if value is None}
 
 
+def _cannot_be_decoded(error: Exception) -> bool:
+    """Whether nothing here undoes the coding of the body, which will not change."""
+    if not isinstance(error, requests.exceptions.ContentDecodingError):
+        return False
+    return any(isinstance(link, UnsupportedCoding) for link in error_chain(error))
+
+
 def failure_of(error: Exception) -> Failure:
     """Return what an error of requests means for the request that met it."""
     if isinstance(error, PrivateAddressError):
@@ -237,7 +245,7 @@ def failure_of(error: Exception) -> Failure:
     if isinstance(error, requests.exceptions.ProxyError):
         answer = tunnel_answer(list(error_chain(error, suppressed=True))) or ""
         return Failure.PERMANENT if answer.startswith("4") else Failure.NOT_SENT
-    if is_permanent_transport_error(error):
+    if is_permanent_transport_error(error) or _cannot_be_decoded(error):
         return Failure.PERMANENT
     if isinstance(error, requests.ConnectTimeout):
         return Failure.NOT_SENT

@@ -29,7 +29,9 @@ from ._messages import (
     proxy_refused_text,
     reason_of,
     silence_text,
+    undecodable_text,
 )
+from ._response.decode import DamagedBody
 from ._sync_errors import HTTPError, InvalidRedirect, TooManyRedirects, UnsupportedRedirect
 from .engine.network_settings import NetworkSettings, Proxy
 
@@ -94,7 +96,8 @@ def _text(
     if isinstance(error, requests.Timeout) or _first(chain, urllib3.exceptions.ReadTimeoutError):
         return silence_text(where, read)
     if isinstance(error, requests.exceptions.ContentDecodingError):
-        return f"{where} sent a compressed body that is damaged: its log may tell why"
+        damage = _first(chain, DamagedBody) or "its coded data are damaged"
+        return undecodable_text(url, damage, "stream() and response.raw")
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
         return f"{where} {CUT_SHORT}"
     return _connection_text(chain, where) if isinstance(error, requests.ConnectionError) else None

@@ -23,6 +23,7 @@ from .._messages import (
     silence_text,
 )
 from .._policy import Failure
+from .._response.decode import UnsupportedCoding
 from ._socks import SocksRefusedError, SocksUnreachableError
 from ._target import origin_of
 from .network_settings import Proxy
@@ -181,6 +182,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure.PERMANENT
     if isinstance(error, _NOT_SENT):
         return Failure.NOT_SENT
+    if isinstance(error.__cause__, UnsupportedCoding):
+        return Failure.PERMANENT  # nothing here decodes it, the next time neither
     if isinstance(error, (httpx.TransportError, httpx.DecodingError)):
         return Failure.OUTCOME_UNKNOWN
     return Failure.PERMANENT
