@@ -4,6 +4,7 @@ This is the way of nearly every `fetch_async` and download, and several times fa
 through `httpx.AsyncClient`, which does the same for everything else.
 """
 
+from functools import lru_cache
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -129,9 +130,12 @@ async def send_direct(
             headers["Cookie"] = cookie
 
 
+_parsed = lru_cache(maxsize=1024)(Target)
+
+
 def _target(url: httpx.URL, last: Exchange, timeouts: Timeouts) -> Target:
     try:
-        return Target(url)
+        return _parsed(url)
     except ValueError as error:  # yarl is stricter than httpx about a few hosts
         problem = BadRedirect("url", f"{last.target.url.host} redirects to no URL ({error})")
         raise redirect_error(problem, last.request(timeouts)) from None

@@ -6,6 +6,7 @@ request to send next. Cookies and `TooManyRedirects` are the sender's part.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urljoin
 
@@ -144,6 +145,7 @@ def next_request(
     return NextRequest(following, target, kept, keeps_body, same_origin)
 
 
+@lru_cache(maxsize=1024)
 def _resolve(base: httpx.URL, location: bytes) -> httpx.URL:
     """Return the URL that a `Location` means (RFC 3986, section 5).
 
