@@ -75,6 +75,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 class _Quiet(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 256  # its 5 would make clients wait for seconds until they are let in
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up is no news."""
