@@ -130,6 +130,9 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
         ResponseTooLarge: The server announces a larger one.
     """
     raw: Any = response.raw
+    if max_bytes is None and isinstance(raw, _DecodedBody):
+        raw.bound(None)
+        return
     encodings = [response.headers.get("Content-Encoding", "")]
     reader = BodyReader(response.url, encodings, max_bytes)
     if max_bytes is not None and response.request.method != "HEAD":

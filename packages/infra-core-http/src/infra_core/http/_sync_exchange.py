@@ -243,6 +243,8 @@ class _Exchange:
         verify = session.verify if verify is None else verify
         if verify is not True or not session.trust_env:
             return verify
+        if url[:5].lower() == "http:" and not self._settings.has_proxies:
+            return True  # of no consequence without TLS
         cert = options.get("cert") or session.cert
         if cert is None and isinstance(session.get_adapter(url), Adapter):
             # Also for URLs without TLS, whose proxy may want it; the context is made once.
