@@ -83,16 +83,12 @@ def test_a_second_signal_cuts_off_what_is_in_flight(
         else:  # a shard tells its results together
             while origin.count("/0") == 0:
                 pass
+        # Of two kinds, since signals of one kind that are pending are one; a third would be
+        # for the system, which ends the process at once.
         process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)
-        # signals of one kind that are pending are one: repeated until it is heard
-        while process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(timeout=0.5)
-            except subprocess.TimeoutExpired:
-                continue
-        assert process.returncode == 143
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=50)
+        assert process.returncode in (130, 143)
         assert "Traceback" not in process.stderr.read()
     assert JobStatus.RUNNING not in statuses(tmp_path)
 

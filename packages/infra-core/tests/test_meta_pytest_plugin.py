@@ -48,7 +48,8 @@ def test_plugin_is_found_and_imports_nothing_of_ours(tmp_path: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:respx",
-         "-p", "no:pytest_httpx", "-p", "no:hypothesispytest", "-p", "no:anyio", str(tmp_path)],
+         "-p", "no:pytest_httpx", "-p", "no:hypothesispytest", "-p", "no:anyio",
+         "-p", "no:requests_mock", str(tmp_path)],
         cwd=tmp_path, capture_output=True, text=True, timeout=50,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
