@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from infra_core.azure.storage._journal import Journal
 from infra_core.azure.testing import AzuriteServer
 
 COMMAND = [sys.executable, "-m", "infra_core.cli"]
@@ -189,22 +190,26 @@ def test_delete_takes_snapshots_along_and_says_so(env: dict[str, str], folder: P
 def test_refused_uploads_are_listed_sent_again_and_forgotten(
     env: dict[str, str], folder: Path
 ) -> None:
-    """A lease without end does not pass by itself; released, the file goes up."""
+    """A refusal stays listed until somebody acts on it; a lease, in contrast, passes."""
     env["AZURE_STORAGE_MODE"] = "best-effort"
     call(env, "mirror", "up", str(folder))
+    journal = Journal(Path(env["AZURE_STORAGE_JOURNAL"]))
+    number = journal.enter("file", "run-1/a.txt", path=folder / "a.txt")
+    journal.fail(number, OSError("immutable"), refused=True)
+    journal.close()
+    (entry,) = call(env, "mirror", "pending")
+    assert (entry["blob"], entry["refused"]) == ("run-1/a.txt", True)
+    call(env, "mirror", "pending", "--flush", code=1)  # says that something is left
+    assert call(env, "mirror", "pending", "--flush", "--refused")["uploaded"] == 1
+    assert call(env, "mirror", "pending") == []
     with container_of(env) as container:
-        lease = container.get_blob_client("run-1/a.txt").acquire_lease()
-        (folder / "a.txt").write_text("changed")
+        lease = container.get_blob_client("run-1/b.png").acquire_lease()
+        (folder / "b.png").write_bytes(b"changed")
         call(env, "mirror", "up", str(folder), code=1)
         (entry,) = call(env, "mirror", "pending")
-        assert (entry["blob"], entry["refused"]) == ("run-1/a.txt", False)
-        call(env, "mirror", "pending", "--flush", code=1)
-        (entry,) = call(env, "mirror", "pending")
-        assert entry["refused"]  # the lease has no end
+        assert (entry["blob"], entry["refused"]) == ("run-1/b.png", False)
         assert "LeaseIdMissing" in entry["error"]
-        call(env, "mirror", "pending", "--flush", code=1)
         lease.release()
-        assert call(env, "mirror", "pending", "--flush", "--refused")["uploaded"] == 1
-        assert call(env, "mirror", "pending") == []
+        assert call(env, "mirror", "pending", "--flush")["uploaded"] == 1
     assert call(env, "mirror", "pending", "--forget") == {"forgotten": 0}
     assert "--flush" in call(env, "mirror", "pending", "--refused", code=2)

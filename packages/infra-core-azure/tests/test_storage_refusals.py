@@ -114,24 +114,6 @@ def test_pending_uploads_are_tried_again_after_the_pause(blob_server: Any, clien
     assert client.pending_uploads() == []
 
 
-def test_blob_that_is_leased_for_ever_is_refused(blob_server: Any, client_of: Any) -> None:
-    """A lease without end does not pass; one with an end does."""
-
-    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        if method == "HEAD":
-            duration = "infinite" if "ever" in path else "fixed"
-            return 200, {"x-ms-lease-duration": duration, "ETag": '"1"'}, b"x"
-        return refusal(412, "LeaseIdMissing")
-
-    client = client_of(blob_server(answer), "best-effort")
-    for name in ("ever", "while"):
-        client.write_text(client.base_path / name, "x")
-    assert {entry.blob: entry.refused for entry in client.pending_uploads()} == {
-        "ever": True,
-        "while": False,
-    }
-
-
 def test_refused_uploads_are_sent_again_or_forgotten_on_request(
     blob_server: Any, client_of: Any
 ) -> None:

@@ -16,7 +16,6 @@ from ._errors import (
     BlobConflictError,
     JournalError,
     StorageConnectionError,
-    StorageError,
     StorageRequestError,
     UnsafeNamesError,
     describe,
@@ -29,7 +28,7 @@ from ._tree_run import replay_tree
 from ._tree_types import TreeReport
 from ._upload import upload_bytes, upload_path
 
-__all__ = ["FlushReport", "fail_files_of_tree", "fate_after_look", "flush_journal"]
+__all__ = ["FlushReport", "fail_files_of_tree", "fate_of", "flush_journal"]
 
 
 Fate = Literal["pending", "refused", "dropped"]
@@ -104,7 +103,7 @@ async def _flush_entry(
     except Exception as error:  # noqa: BLE001 - one entry does not stop the others
         text = redact_secrets(describe(error, "upload", entry.blob))
         extra = {"blob_name": entry.blob, "attempt": entry.attempts + 1}
-        fate = await fate_after_look(service, entry.blob, error)
+        fate = fate_of(error)
         if fate == "dropped":
             log.warning("given up, %r leaves the journal: %s", entry.blob, text, extra=extra)
             await asyncio.to_thread(journal.settle, entry.id)
@@ -156,17 +155,6 @@ def fate_of(error: BaseException) -> Fate:
     if isinstance(error, StorageRequestError) and error.permanent:
         return "refused"
     return "pending"
-
-
-async def fate_after_look(service: BlobService, name: str, error: BaseException) -> Fate:
-    """As `fate_of`; of a blob that is leased, ask whether the lease ever ends."""
-    fate = fate_of(error)
-    if isinstance(error, StorageRequestError) and error.code == "LeaseIdMissing":
-        with contextlib.suppress(StorageError):
-            response = await service.send("HEAD", name, "look-up")
-            if response.headers.get("x-ms-lease-duration") == "infinite":
-                return "refused"
-    return fate
 
 
 def fail_files_of_tree(

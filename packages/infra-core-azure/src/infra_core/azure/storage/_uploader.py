@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from infra_core.runtime import clock, redact_secrets, trace_fields
 
 from ._errors import JournalError, UnsafeNamesError, describe
-from ._flush import FlushReport, fate_after_look, flush_journal
+from ._flush import FlushReport, fate_of, flush_journal
 from ._journal import Journal
 from ._names import upload_problem
 from ._options import Overwrite
@@ -156,7 +156,7 @@ class Uploader:
         self, error: Exception, name: str, number: int | None, raise_on_error: bool
     ) -> None:
         """Keep or drop the journal's entry, then log or raise."""
-        fate = await fate_after_look(self.service, name, error)
+        fate = fate_of(error)
         if fate == "dropped":
             await self.settle(number)
         elif number is not None:
