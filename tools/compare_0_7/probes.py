@@ -26,6 +26,9 @@ PROBES: dict[str, Callable[[], Any]] = {}
 BASE, CONNECTION, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 
 
+_EVERY_RECORD = {*vars(logging.makeLogRecord({})), "message", "asctime", "taskName"}
+
+
 def probe(function: Callable[[], Any]) -> Callable[[], Any]:
     PROBES[function.__name__.replace("__", ".")] = function
     return function
@@ -51,6 +54,13 @@ def outcome(function: Callable[[], Any]) -> dict[str, Any]:
                 found = {"raises": type(error).__name__, "bases": bases(error)}
     finally:
         root.removeHandler(handler)
+    found["fields"] = sorted(
+        {
+            f"{record.levelname} {record.name} {field}"
+            for record in records
+            for field in set(vars(record)) - _EVERY_RECORD
+        }
+    )
     found["logs"] = sorted({f"{record.levelname} {record.name}" for record in records})
     found["warns"] = sorted({w.category.__name__ for w in caught if "infra_core" in str(w.message)
                              or issubclass(w.category, DeprecationWarning)})  # fmt: skip
