@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from infra_core.azure.job_store import (
     AsyncJobStore,
     AzureTableError,
     AzureTableJobStore,
+    JobConflictError,
     JobExistsError,
     JobRecord,
     JobStore,
@@ -186,3 +188,55 @@ def test_jobs_that_cannot_be_read_are_counted_with_their_cause(
         store.save_many([JobRecord("b", "state"), JobRecord("b", "json")])
         assert len(list(store.iter_runs("b"))) == 3
         assert store.unreadable == []
+
+
+@pytest.mark.parametrize(
+    "change", ["status = 'pending'", "properties = json_set(properties, '$.status', 'pending')"]
+)
+def test_a_status_that_is_changed_by_hand_is_changed_everywhere(
+    tmp_path: Path, change: str
+) -> None:
+    """Column and text never disagree, and whoever has read the job before is refused."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.create(JobRecord("b", "j"))
+        job = store.claim("b", worker="w", lease_seconds=600)
+        assert job is not None
+        with closing(sqlite3.connect(store.path)) as connection, connection:
+            connection.execute(f"UPDATE jobs SET {change}")
+        assert store.count_by_status("b") == {"pending": 1}
+        assert [str(found.status) for found in store.iter_runs("b")] == ["pending"]
+        with pytest.raises(JobConflictError):
+            store.update(job.complete())
+        assert store.claim("b", worker="w", lease_seconds=600)
+
+
+_SCHEMA_1_0 = """
+CREATE TABLE jobs (batch TEXT NOT NULL, job TEXT NOT NULL, etag TEXT NOT NULL, status TEXT,
+    updated REAL, lease REAL, properties TEXT NOT NULL, PRIMARY KEY (batch, job)) WITHOUT ROWID;
+CREATE INDEX jobs_by_status ON jobs (batch, status, job);
+PRAGMA journal_mode = WAL;
+"""
+
+
+def test_a_file_of_version_1_0_goes_on_and_is_still_written_by_1_0(tmp_path: Path) -> None:
+    """Its rows are found and claimed; its statements still work on the file afterwards."""
+    path = tmp_path / "jobs.sqlite3"
+    lease = '"lease_until":{"time":"1970-01-01T00:00:02+00:00"}'
+    rows = [
+        ("b", "old", "e1", "pending", 1.0, None, '{"status":"pending","payload__json":"{}"}'),
+        ("b", "dead", "e2", "running", 1.0, 2.0, f'{{"status":"running",{lease}}}'),
+    ]
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(_SCHEMA_1_0)
+        connection.executemany("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    with SqliteJobStore(path) as store:
+        taken = {store.claim("b", worker="w", lease_seconds=60).job_id for _ in rows}  # type: ignore[union-attr]
+        assert taken == {"old", "dead"}
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(
+                "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)",
+                ("b", "old", "e3", "completed", 3.0, None, '{"status":"completed"}'),
+            )
+            etag, *_ = connection.execute("SELECT etag FROM jobs WHERE job = 'old'").fetchone()
+        assert etag == "e3"
+        assert store.count_by_status("b") == {"completed": 1, "running": 1}

@@ -239,7 +239,7 @@ def watch_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     deadline = None if options.timeout is None else clock.monotonic() + options.timeout
     shown: Counter[str] | None = None
     while True:
-        counts = Counter(str(record.status) for record in store.iter_runs(options.batch_id))
+        counts = Counter(store.count_by_status(options.batch_id))
         if not counts:
             raise no_jobs(options)
         if counts != shown:

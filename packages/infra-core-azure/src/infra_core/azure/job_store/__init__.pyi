@@ -14,6 +14,7 @@ from ._protocol import (
     RecordT as RecordT,
 )
 from ._records import (
+    BatchSummary as BatchSummary,
     JobRecord as JobRecord,
     JobStatus as JobStatus,
     UnreadableJob as UnreadableJob,

@@ -280,6 +280,11 @@ class RecordBinding(Generic[RecordT]):
                 setattr(changed, name, value)
         return self.stamp(changed, self.version(record))
 
+    @property
+    def counts_remotely(self) -> bool:
+        """Whether the backend can count by the stored status and time."""
+        return self._remote_status and self._remote_time
+
     def remote(self, query: Query) -> Query:
         """Return the part of a query that the backend can judge by the stored properties."""
         judged = self._remote_status and (self._remote_time or not (query.since or query.until))
@@ -299,7 +304,8 @@ class RecordBinding(Generic[RecordT]):
             return True
         status = status_of(record)
         if status == "pending":
-            return True
+            wait = moment_of(getattr(record, "not_before", None))
+            return wait is None or wait <= query.claimable_at
         lease = moment_of(getattr(record, "lease_until", None))
         return status == "running" and lease is not None and lease < query.claimable_at
 

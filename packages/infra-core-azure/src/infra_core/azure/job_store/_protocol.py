@@ -5,7 +5,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from ._records import JobStatus
+from ._records import BatchSummary, JobStatus
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,6 +105,15 @@ class JobStore(Protocol[RecordT]):
             until: Only records updated before this time.
         """
 
+    def count_by_status(self, batch_id: str) -> dict[str, int]:
+        """Count the jobs of a batch by state, where the jobs are; states without one are left out.
+
+        Jobs that cannot be read are counted under the state that is stored.
+        """
+
+    def batches(self) -> list[BatchSummary]:
+        """Return each batch with its counts and its first and last change, in order of ids."""
+
     def claim(
         self,
         batch_id: str,
@@ -196,6 +205,12 @@ class AsyncJobStore(Protocol[RecordT]):
         until: datetime | None = None,
     ) -> AsyncIterator[RecordT]:
         """As `JobStore.iter_runs`."""
+
+    async def count_by_status(self, batch_id: str) -> dict[str, int]:
+        """As `JobStore.count_by_status`."""
+
+    async def batches(self) -> list[BatchSummary]:
+        """As `JobStore.batches`."""
 
     async def claim(
         self,

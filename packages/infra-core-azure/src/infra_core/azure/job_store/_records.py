@@ -24,7 +24,7 @@ from ..exceptions import JobRecordError, JobStateError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["JobRecord", "JobStatus", "UnreadableJob", "utc_now"]
+__all__ = ["BatchSummary", "JobRecord", "JobStatus", "UnreadableJob", "utc_now"]
 
 
 class JobStatus(str, Enum):
@@ -78,6 +78,23 @@ class UnreadableJob:
     reason: str
 
 
+@dataclass(frozen=True)
+class BatchSummary:
+    """A batch of a store at a glance.
+
+    Attributes:
+        batch_id: The batch.
+        counts: How many of its jobs are in which state; states without a job are left out.
+        first_change: The oldest `updated_at` of its jobs, UTC; `None` when none says.
+        last_change: The newest.
+    """
+
+    batch_id: str
+    counts: dict[str, int]
+    first_change: datetime | None = None
+    last_change: datetime | None = None
+
+
 def utc_now() -> datetime:
     """Return the current time, timezone-aware, from the project's one clock."""
     return datetime.fromtimestamp(clock.time(), tz=timezone.utc)
@@ -103,6 +120,7 @@ class JobRecord:
         lease_owner: Worker that holds the job, set by `claim`.
         lease_until: When that worker's hold expires, UTC.
         etag: Version that was read or written last; set by the store, compared by `update`.
+        not_before: When a pending job may be claimed at the earliest, UTC; `None` at once.
 
     Example:
         >>> job = JobRecord("batch-1", "job-1").start()
@@ -123,6 +141,7 @@ class JobRecord:
     lease_owner: str | None = None
     lease_until: datetime | None = None
     etag: str | None = field(default=None, compare=False, repr=False)
+    not_before: datetime | None = None
 
     def start(self) -> "Self":
         """Return the job as running, with one more attempt and no error.
@@ -159,16 +178,17 @@ class JobRecord:
         """
         return self._become(JobStatus.TIMED_OUT, error=None if error is None else _cause(error))
 
-    def requeue(self, *, force: bool = False) -> "Self":
+    def requeue(self, *, force: bool = False, not_before: datetime | None = None) -> "Self":
         """Return the job as pending again, its attempts kept, its error and lease cleared.
 
         Args:
             force: Also reopen a completed job.
+            not_before: No claim takes it before this time.
 
         Raises:
             JobStateError: The job is completed and `force` is not given.
         """
-        return self._become(JobStatus.PENDING, error=None, force=force)
+        return self._become(JobStatus.PENDING, error=None, force=force, not_before=not_before)
 
     @property
     def is_terminal(self) -> bool:
@@ -196,6 +216,8 @@ class JobRecord:
             )
         if wanted is not JobStatus.RUNNING:
             changes.update(lease_owner=None, lease_until=None)
+        if wanted is not JobStatus.PENDING:
+            changes["not_before"] = None
         return dataclasses.replace(self, status=wanted, updated_at=utc_now(), **changes)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import NoneType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ._entity import Int64
 
@@ -16,6 +16,8 @@ __all__ = [
     "RowChangedError",
     "RowExistsError",
     "RowUnknownError",
+    "Tally",
+    "add_up",
     "keys_of_token",
     "plan_batches",
 ]
@@ -30,6 +32,7 @@ class Row:
     properties: dict[str, Any]
     etag: str | None = None
     timestamp: datetime | None = None
+    partial: bool = False  # its keys alone were read: `get` it
     damage: str = ""  # why its properties cannot be read, where the backend itself cannot
 
 
@@ -42,7 +45,8 @@ class Query:
         statuses: Any of these values of the property `status`.
         since: `updated_at` at or after this time.
         until: `updated_at` before this time.
-        claimable_at: Pending, or running under a lease that ended before this time.
+        claimable_at: Pending and not to wait any longer than this time, or running under a lease
+            that ended before it. A backend may return the keys of these rows alone.
     """
 
     partition: str | None = None
@@ -50,6 +54,28 @@ class Query:
     since: datetime | None = None
     until: datetime | None = None
     claimable_at: datetime | None = None
+
+
+class Tally(NamedTuple):
+    """How many rows of a partition have a status, and when they changed first and last."""
+
+    partition: str
+    status: str | None
+    number: int
+    first: datetime | None = None
+    last: datetime | None = None
+
+
+def add_up(one: Tally, other: Tally) -> Tally:
+    """Add two tallies of one partition and status."""
+    first = [moment for moment in (one.first, other.first) if moment]
+    last = [moment for moment in (one.last, other.last) if moment]
+    return Tally(
+        *one[:2],
+        one.number + other.number,
+        min(first, default=None),
+        max(last, default=None),
+    )
 
 
 class RowExistsError(Exception):
@@ -74,7 +100,7 @@ class RowChangedError(Exception):
 
 
 class Backend(Protocol):
-    """The seven primitives a backend provides, each atomic, and words for their errors."""
+    """The primitives a backend provides, each atomic, and words for their errors."""
 
     def explain(self, error: Exception, doing: str) -> Exception:
         """Return what to raise for an error of a primitive, `doing` what it was to do."""
@@ -99,6 +125,9 @@ class Backend(Protocol):
 
     def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
         """Return at most `limit` rows in key order, and where to go on."""
+
+    def tally(self, partition: str | None, token: str | None) -> tuple[list["Tally"], str | None]:
+        """Count rows by partition and status, and return where to go on."""
 
     def upsert_many(self, rows: Sequence[Row]) -> list[str]:
         """Store the rows of one planned batch, all or none; return their versions."""

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -18,7 +18,7 @@ from infra_core.runtime import ForkGuard, clock
 from ..exceptions import AzureTableError
 from ._entity import to_utc
 from ._records import JobRecord
-from ._rows import Query, Row, RowChangedError, RowExistsError, keys_of_token
+from ._rows import Query, Row, RowChangedError, RowExistsError, Tally, keys_of_token
 from ._steps import JobSteps
 from ._sync import SyncJobStore
 
@@ -42,8 +42,48 @@ CREATE TABLE IF NOT EXISTS jobs (
     PRIMARY KEY (batch, job)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (batch, status, job);
+CREATE INDEX IF NOT EXISTS jobs_to_start ON jobs (batch, lease, job) WHERE status = 'pending';
+CREATE INDEX IF NOT EXISTS jobs_leased ON jobs (batch, lease, job) WHERE status = 'running';
 """
+# The status stands in a column, to be found by, and in the text, which version 1.0 reads. Whoever
+# changes one of them by hand changes both, and the version, so that a worker's update is refused.
+_OTHER_STATUS = (
+    "json_valid(NEW.properties) AND json_type(NEW.properties, '$.status') = 'text' "
+    "AND json_extract(NEW.properties, '$.status') IS NOT NEW.status"
+)
+_THIS_ROW = (
+    "etag = lower(hex(randomblob(8))), lease = CASE {} WHEN 'pending' THEN NULL ELSE lease END "
+    "WHERE batch = NEW.batch AND job = NEW.job; END;"
+)
+_TEXT = "json_extract(NEW.properties, '$.status')"
+_ONE_STATUS = f"""
+CREATE TRIGGER IF NOT EXISTS jobs_status AFTER UPDATE OF status ON jobs
+WHEN NEW.status IS NOT OLD.status AND NEW.properties IS OLD.properties AND {_OTHER_STATUS}
+BEGIN UPDATE jobs SET properties = json_set(properties, '$.status', NEW.status),
+{_THIS_ROW.format("NEW.status")}
+CREATE TRIGGER IF NOT EXISTS jobs_text AFTER UPDATE OF properties ON jobs
+WHEN NEW.status IS OLD.status AND NEW.properties IS NOT OLD.properties AND {_OTHER_STATUS}
+BEGIN UPDATE jobs SET status = {_TEXT}, {_THIS_ROW.format(_TEXT)}
+CREATE TRIGGER IF NOT EXISTS jobs_new AFTER INSERT ON jobs WHEN {_OTHER_STATUS}
+BEGIN UPDATE jobs SET status = {_TEXT}, {_THIS_ROW.format(_TEXT)}
+"""  # noqa: S608 - of constants
 _COLUMNS = "batch, job, etag, properties"
+# Each is answered from one index alone, so that a claim takes as long among a million completed
+# jobs as among none; an OR of the conditions, or the primary key, would read the whole batch.
+_TO_START = (
+    "SELECT NULL, job FROM jobs INDEXED BY jobs_to_start "
+    "WHERE batch = ? AND status = 'pending' AND lease IS NULL "
+    "AND job > ? ORDER BY job LIMIT ?"
+)
+_DUE = (
+    "SELECT lease, job FROM jobs INDEXED BY {} WHERE batch = ? AND status = '{}' "
+    "AND (lease, job) > (?, ?) AND lease < ? ORDER BY lease, job LIMIT ?"
+)
+_TO_CLAIM = (
+    _DUE.format("jobs_leased", "running"), _DUE.format("jobs_to_start", "pending"), _TO_START
+)  # fmt: skip
+_CLAIM_KEYS = 16  # so many that processes which claim at once rarely meet at one job
+_LONG_AGO = -1e18
 _UPSERT = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -169,7 +209,7 @@ class _JobFile:
     def get(self, partition: str, key: str) -> Row | None:
         with self._read() as connection:
             found = connection.execute(
-                "SELECT batch, job, etag, properties FROM jobs WHERE batch = ? AND job = ?",
+                f"SELECT {_COLUMNS} FROM jobs WHERE batch = ? AND job = ?",  # noqa: S608
                 (partition, key),
             ).fetchone()
         return None if found is None else _row(found)
@@ -185,6 +225,8 @@ class _JobFile:
             return gone.rowcount == 1
 
     def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
+        if query.claimable_at is not None and query.partition is not None:
+            return self._claimable(query.partition, query.claimable_at, limit, token)
         where, arguments = _conditions(query)
         if token is not None:
             where.append("(batch, job) > (?, ?)")
@@ -197,6 +239,39 @@ class _JobFile:
         rows = [_row(item) for item in found[:limit]]
         more = len(found) > limit
         return rows, json.dumps([rows[-1].partition, rows[-1].key]) if more else None
+
+    def _claimable(
+        self, batch: str, now: datetime, limit: int, token: str | None
+    ) -> tuple[list[Row], str | None]:
+        """Return the keys alone of jobs to claim: leases that ended, then delayed, then new jobs.
+
+        The token holds where to go on in each of the three, `None` where one is at its end.
+        """
+        marks: list[Any] = json.loads(token) if token else [[_LONG_AGO, ""]] * 3
+        limit, found = min(limit, _CLAIM_KEYS), list[str]()
+        with self._read() as connection:
+            for place, (select, mark) in enumerate(zip(_TO_CLAIM, marks, strict=True)):
+                wanted = limit - len(found)
+                if mark is None or not wanted:
+                    continue
+                new = select is _TO_START
+                arguments = (mark[1], wanted) if new else (*mark, now.timestamp(), wanted)
+                rows = connection.execute(select, (batch, *arguments)).fetchall()
+                found += [job for _, job in rows]
+                marks[place] = rows[-1] if len(rows) == wanted else None
+        more = any(mark is not None for mark in marks)
+        keys = [Row(batch, job, {}, partial=True) for job in found]
+        return keys, json.dumps(marks) if more else None
+
+    def tally(self, partition: str | None, token: str | None) -> tuple[list[Tally], str | None]:
+        # Times stand in the rows alone: the counts of one batch are answered from an index.
+        times, where = ("min(updated), max(updated)", "?1 IS NULL") if partition is None else (
+            "NULL, NULL", "batch = ?1"
+        )  # fmt: skip
+        select = f"SELECT batch, status, count(*), {times} FROM jobs WHERE {where} GROUP BY 1, 2"  # noqa: S608
+        with self._read() as connection:
+            found = connection.execute(select, (partition,)).fetchall()
+        return [Tally(*row[:3], *map(_moment, row[3:])) for row in found], None
 
     def close(self) -> None:
         with self._lock:
@@ -249,6 +324,9 @@ def _open(path: Path) -> sqlite3.Connection:
         _enter_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(_SCHEMA)
+        with suppress(sqlite3.OperationalError):  # built without JSON
+            connection.execute("SELECT json_valid('{}')")
+            connection.executescript(_ONE_STATUS)
     except BaseException:
         connection.close()
         raise
@@ -298,13 +376,14 @@ def _problem(error: Exception, path: Path) -> str:
 
 def _values(row: Row) -> tuple[Any, ...]:
     status = row.properties.get("status")
+    due = row.properties.get("not_before" if status == "pending" else "lease_until")
     return (
         row.partition,
         row.key,
         secrets.token_hex(8),
         status if isinstance(status, str) else None,
         _seconds(row.properties.get("updated_at")),
-        _seconds(row.properties.get("lease_until")),
+        _seconds(due),
         json.dumps(row.properties, default=_to_json, separators=(",", ":")),
     )
 
@@ -325,6 +404,10 @@ def _seconds(value: object) -> float | None:
     return to_utc(value).timestamp() if isinstance(value, datetime) else None
 
 
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, tz=timezone.utc)
+
+
 def _conditions(query: Query) -> tuple[list[str], list[Any]]:
     where: list[str] = []
     arguments: list[Any] = []
@@ -338,9 +421,6 @@ def _conditions(query: Query) -> tuple[list[str], list[Any]]:
         if moment is not None:
             where.append(condition)
             arguments.append(_seconds(moment))
-    if query.claimable_at is not None:
-        where.append("(status = 'pending' OR (status = 'running' AND lease < ?))")
-        arguments.append(_seconds(query.claimable_at))
     return where, arguments
 
 

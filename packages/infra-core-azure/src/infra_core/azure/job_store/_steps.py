@@ -15,11 +15,20 @@ from infra_core.runtime import add_note, clock, printable, redact_secrets
 
 from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError
-from ._binding import RecordBinding, newest_first, same_content, same_write, status_of
+from ._binding import RecordBinding, moment_of, newest_first, same_content, same_write, status_of
 from ._entity import nearest_utc
 from ._keys import escape_key, unescape_key
-from ._records import JobStatus, UnreadableJob, utc_now
-from ._rows import Backend, Query, Row, RowChangedError, RowExistsError, RowUnknownError
+from ._records import BatchSummary, JobStatus, UnreadableJob, utc_now
+from ._rows import (
+    Backend,
+    Query,
+    Row,
+    RowChangedError,
+    RowExistsError,
+    RowUnknownError,
+    Tally,
+    add_up,
+)
 
 _log = logging.getLogger("infra_core.azure.job_store")
 
@@ -100,6 +109,8 @@ def _told(error: Exception, call: Call, explain: Explain) -> Exception:
 
 def _doing(call: Call) -> str:
     first = call.args[0]
+    if call.name == "tally":
+        first = Query(first)
     if isinstance(first, Row):
         batch_id, job_id = _ids(first)
         return f"storing job {job_id!r} of batch {batch_id!r}"
@@ -344,6 +355,42 @@ class JobSteps(Generic[RecordT]):
         records = self._readable(rows, whole=beginning and token is None)
         return [record for record in records if self.binding.matches(record, query)], token
 
+    def count_by_status(self, batch_id: str) -> Steps[dict[str, int]]:
+        """Count the jobs of a batch by state."""
+        tallies = yield from self._tally(escape_key(batch_id, field="batch_id"))
+        return {str(status or ""): tally.number for (_, status), tally in tallies.items()}
+
+    def batches(self) -> Steps[list[BatchSummary]]:
+        """Sum up each batch."""
+        tallies = yield from self._tally(None)
+        found: dict[str, list[Tally]] = {}
+        for (partition, _), tally in sorted(tallies.items(), key=lambda item: str(item[0])):
+            found.setdefault(partition, []).append(tally)
+        return [
+            BatchSummary(
+                unescape_key(partition),
+                {str(tally.status or ""): tally.number for tally in each},
+                min((tally.first for tally in each if tally.first), default=None),
+                max((tally.last for tally in each if tally.last), default=None),
+            )
+            for partition, each in found.items()
+        ]
+
+    def _tally(self, partition: str | None) -> Steps[dict[tuple[str, str | None], Tally]]:
+        total: dict[tuple[str, str | None], Tally] = {}
+        token: str | None = None
+        while True:
+            if self.binding.counts_remotely:
+                found, token = yield Call("tally", (partition, token))
+            else:
+                rows, token = yield Call("page", (Query(partition), PAGE, token))
+                found = [_tally_of(row, self._readable([row])) for row in rows]
+            for tally in found:
+                known = total.get(tally[:2])
+                total[tally[:2]] = tally if known is None else add_up(known, tally)
+            if token is None:
+                return total
+
     def claim(
         self, batch_id: str, worker: str, lease_seconds: float, max_attempts: int | None
     ) -> Steps[RecordT | None]:
@@ -357,11 +404,13 @@ class JobSteps(Generic[RecordT]):
                 query = Query(partition=partition, claimable_at=utc_now())
                 remote = self.binding.remote(query)
                 rows, token = yield Call("page", (remote, _CLAIM_PAGE, token))
-                records = self._readable(rows)
-                records = [record for record in records if self.binding.matches(record, query)]
                 # Workers start at different places, so that they rarely meet at one job.
-                start = min(int(clock.jitter(len(records))), max(len(records) - 1, 0))
-                for record in records[start:] + records[:start]:
+                start = min(int(clock.jitter(len(rows))), max(len(rows) - 1, 0))
+                for row in rows[start:] + rows[:start]:
+                    record = yield from self._claimable(row, query)
+                    if record is None:
+                        contended = contended or row.partial
+                        continue
                     taken = yield from self._take(record, worker, lease_seconds, max_attempts)
                     if taken is not None and status_of(taken) == JobStatus.RUNNING.value:
                         return taken
@@ -370,6 +419,14 @@ class JobSteps(Generic[RecordT]):
                     break
             if not contended:
                 return None
+        return None
+
+    def _claimable(self, row: Row, query: Query) -> Steps[RecordT | None]:
+        """Return the record of a row that a claim found, `None` where it cannot be taken."""
+        found = (yield Call("get", (row.partition, row.key))) if row.partial else row
+        for record in self._readable([] if found is None else [found]):
+            if self.binding.matches(record, query):
+                return record
         return None
 
     def _take(
@@ -398,7 +455,7 @@ class JobSteps(Generic[RecordT]):
                 attempts=attempts + 1,
                 lease_owner=worker,
                 lease_until=now + timedelta(seconds=lease_seconds),
-                **_known(record, updated_at=now, error=None),
+                **_known(record, updated_at=now, error=None, not_before=None),
             )
         return (yield from self._replace(changed))
 
@@ -414,6 +471,15 @@ class JobSteps(Generic[RecordT]):
             return (yield from self.update(record, None))
         except JobConflictError:
             return None  # somebody else was faster
+
+
+def _tally_of(row: Row, records: Sequence[Any]) -> Tally:
+    if not records:
+        status = row.properties.get("status")
+        return Tally(row.partition, status if isinstance(status, str) else None, 1)
+    (record,) = records
+    moment = moment_of(getattr(record, "updated_at", None))
+    return Tally(row.partition, status_of(record), 1, moment, moment)
 
 
 def _like(record: Any, status: JobStatus) -> Any:

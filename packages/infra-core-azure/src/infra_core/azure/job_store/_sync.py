@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ._protocol import StatusFilter
-from ._records import UnreadableJob
+from ._records import BatchSummary, UnreadableJob
 from ._rows import Backend
 from ._steps import JobSteps, drive
 
@@ -78,6 +78,14 @@ class SyncJobStore(Generic[RecordT]):
                     return
 
         return pages()
+
+    def count_by_status(self, batch_id: str) -> dict[str, int]:
+        """Count the jobs of a batch by state; states without a job are left out."""
+        return drive(self._backend(), self._steps.count_by_status(batch_id))
+
+    def batches(self) -> list[BatchSummary]:
+        """Return each batch with its counts and its first and last change, in order of ids."""
+        return drive(self._backend(), self._steps.batches())
 
     def claim(
         self,

@@ -15,18 +15,20 @@ from azure.data.tables import TableClient, UpdateMode
 
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._records import JobRecord
-from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, plan_batches
+from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, plan_batches
 from ._steps import JobSteps
 from ._sync import SyncJobStore
 from ._table_clients import acquire_client
 from ._table_errors import is_table_missing, table_error
 from ._table_rows import (
+    TALLIED,
     attempts_of,
     entity_of,
     etag_of,
     odata_filter,
     read_token,
     row_of,
+    tally_of,
     write_token,
 )
 
@@ -229,3 +231,10 @@ class _TableRows:
         pages: Any = found.by_page(continuation_token=read_token(token))
         rows = [row_of(entity) for entity in next(pages, ())]
         return rows, write_token(pages.continuation_token)
+
+    def tally(self, partition: str | None, token: str | None) -> tuple[list[Tally], str | None]:
+        odata = odata_filter(Query(partition))
+        found = self.client().query_entities(odata, select=TALLIED, results_per_page=1_000)
+        pages: Any = found.by_page(continuation_token=read_token(token))
+        tallies = tally_of(next(pages, ()))
+        return tallies, write_token(pages.continuation_token)

@@ -23,18 +23,20 @@ from .._network import async_transport
 from .._sdk_logs import tidy_sdk_logs
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._protocol import StatusFilter
-from ._records import JobRecord, UnreadableJob
-from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, plan_batches
+from ._records import BatchSummary, JobRecord, UnreadableJob
+from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, plan_batches
 from ._steps import JobSteps, Steps, drive_async
 from ._table_clients import malformed, table_client_options, tolerate_refusal
 from ._table_errors import is_table_missing, table_error
 from ._table_rows import (
+    TALLIED,
     attempts_of,
     entity_of,
     etag_of,
     odata_filter,
     read_token,
     row_of,
+    tally_of,
     write_token,
 )
 
@@ -167,6 +169,14 @@ class AsyncAzureTableJobStore(Generic[RecordT]):
                     return
 
         return pages()
+
+    async def count_by_status(self, batch_id: str) -> dict[str, int]:
+        """As `JobStore.count_by_status`."""
+        return await self._run(self._steps.count_by_status(batch_id))
+
+    async def batches(self) -> list[BatchSummary]:
+        """As `JobStore.batches`."""
+        return await self._run(self._steps.batches())
 
     async def claim(
         self,
@@ -331,3 +341,16 @@ class _AsyncTableRows:
             rows = [row_of(entity) async for entity in page]
             break
         return rows, write_token(pages.continuation_token)
+
+    async def tally(
+        self, partition: str | None, token: str | None
+    ) -> tuple[list[Tally], str | None]:
+        client = await self.client()
+        odata = odata_filter(Query(partition))
+        found = client.query_entities(odata, select=TALLIED, results_per_page=1_000)
+        pages: Any = found.by_page(continuation_token=read_token(token))
+        tallies: list[Tally] = []
+        async for page in pages:
+            tallies = tally_of([entity async for entity in page])
+            break
+        return tallies, write_token(pages.continuation_token)

@@ -1,24 +1,27 @@
 """Rows and queries in the terms of the Azure Tables SDK; no I/O."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from azure.data.tables import EdmType, EntityProperty, TableEntity
 
+from ._binding import moment_of
 from ._entity import FIRST_DATE, Int64, nearest_utc
 from ._keys import odata_string
-from ._rows import Query, Row, keys_of_token
+from ._rows import Query, Row, Tally, add_up, keys_of_token
 
 __all__ = [
     "CLIENT_OPTIONS",
+    "TALLIED",
     "attempts_of",
     "entity_of",
     "etag_of",
     "odata_filter",
     "read_token",
     "row_of",
+    "tally_of",
     "write_token",
 ]
 
@@ -71,6 +74,20 @@ def row_of(entity: TableEntity) -> Row:
         metadata.get("etag"),
         metadata.get("timestamp"),
     )
+
+
+TALLIED = ["PartitionKey", "status", "updated_at"]
+
+
+def tally_of(entities: Iterable[Mapping[str, Any]]) -> list[Tally]:
+    """Count entities that hold the properties `TALLIED`, by partition and status."""
+    found: dict[tuple[str, str | None], Tally] = {}
+    for entity in entities:
+        key = entity["PartitionKey"], entity.get("status")
+        moment = moment_of(entity.get("updated_at"))
+        one = Tally(*key, 1, moment, moment)
+        found[key] = add_up(found[key], one) if key in found else one
+    return list(found.values())
 
 
 def _is_int64(value: object) -> bool:

@@ -1,12 +1,13 @@
 """Workers, leases and attempts."""
 
 # ruff: noqa: S101 - these are tests
+from datetime import timedelta
 from threading import Thread
 
 from infra_core.runtime.testing import fast_time
 
 from ...exceptions import JobConflictError, JobRecordError
-from .._records import JobRecord, JobStatus
+from .._records import JobRecord, JobStatus, utc_now
 from ._base import Checks, EntityRecord, raised
 
 __all__ = ["ClaimChecks"]
@@ -117,3 +118,50 @@ class ClaimChecks(Checks):
             raised(JobRecordError, lambda: store.fetch(batch, "bad"))
             store.save(JobRecord(batch, "bad"))
             assert len(list(store.iter_runs(batch))) == 4
+
+    def test_a_delayed_job_is_claimed_when_its_time_has_come(self) -> None:
+        """Not before, and its delay is gone then."""
+        with self.open_store() as store, fast_time() as time:
+            batch = self.batch()
+            job = store.create(JobRecord(batch, "job"))
+            later = job.updated_at + timedelta(seconds=60)
+            job = store.update(job.start().fail("no").requeue(not_before=later))
+            assert store.claim(batch, worker="w", lease_seconds=60) is None
+            time.advance(61)
+            claimed = store.claim(batch, worker="w", lease_seconds=60)
+            assert (claimed.attempts, claimed.not_before) == (2, None)
+
+    def test_claims_find_all_there_is_among_delayed_and_leased_jobs(self) -> None:
+        """More jobs than a page of a claim holds, of every kind."""
+        with self.open_store() as store, fast_time() as time:
+            batch, later = self.batch(), utc_now() + timedelta(seconds=30)
+            store.save_many(JobRecord(batch, f"a{n:02}") for n in range(20))
+            for _ in range(20):
+                assert store.claim(batch, worker="dead", lease_seconds=30)
+            store.save_many(JobRecord(batch, f"b{n:02}", not_before=later) for n in range(20))
+            store.save_many(JobRecord(batch, f"c{n:02}") for n in range(20))
+            names = []
+            for wait in (0, 31):
+                time.advance(wait)
+                while job := store.claim(batch, worker="w", lease_seconds=600):
+                    names.append(job.job_id)
+            assert sorted(names[:20]) == [f"c{n:02}" for n in range(20)]
+            assert sorted(names[20:]) == [f"{k}{n:02}" for k in "ab" for n in range(20)]
+
+    def test_jobs_are_counted_where_they_are(self) -> None:
+        """By state, for one batch and for all, those that cannot be read among them."""
+        batch = self.batch()
+        with self.open_store(EntityRecord) as store:
+            store.save(EntityRecord(batch, "bad", status="paused"))
+        with self.open_store() as store:
+            jobs = [JobRecord(batch, f"{n}") for n in range(3)]
+            store.save_many([*jobs, JobRecord(batch, "done").start().complete()])
+            counts = {"pending": 3, "completed": 1, "paused": 1}
+            assert store.count_by_status(batch) == counts
+            assert store.count_by_status(self.batch()) == {}
+            told = next(b for b in store.batches() if b.batch_id == batch)
+            assert told.counts == counts
+            assert told.first_change == jobs[0].updated_at
+            assert told.last_change > jobs[2].updated_at
+        with self.open_store(EntityRecord) as store:
+            assert sum(store.count_by_status(batch).values()) == 5
