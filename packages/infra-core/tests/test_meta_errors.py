@@ -16,7 +16,7 @@ import pytest
 from infra_core import find_capabilities, fs
 from infra_core.azure.job_store import JobRecord, SqliteJobStore
 from infra_core.azure.monitoring import RunLogWriter
-from infra_core.batch import _manifest
+from infra_core.batch import _api, _manifest
 from infra_core.cli import _main, main
 from infra_core.cli._arguments import CommandError, check_writable
 from infra_core.cli._errors import one_line
@@ -310,7 +310,7 @@ def test_what_cannot_be_stored_is_a_problem_of_the_batch(
     stored = failing_for(fs.write_json_atomic, "s.json")
     monkeypatch.setattr(fs, "write_json_atomic", stored)
     manifest = failing_for(_manifest.write_manifest, "manifest")
-    monkeypatch.setattr(_manifest, "write_manifest", manifest)
+    monkeypatch.setattr(_api, "write_manifest", manifest)
     monkeypatch.setattr(RunLogWriter, "write", failing_for(RunLogWriter.write, "job_"))
     rows = failing_for(SqliteJobStore.save_many, "HTTPStatus")
     monkeypatch.setattr(SqliteJobStore, "save_many", rows)
@@ -320,6 +320,7 @@ def test_what_cannot_be_stored_is_a_problem_of_the_batch(
     assert (summary["succeeded"], summary["failed"], summary["complete"]) == (1, 1, False)
     kinds = [problem.partition(":")[0] for problem in summary["problems"]]
     assert sorted(kinds) == [
+        "ended early",
         "jobs were not recorded",
         "the run log has gaps",
         "the summary was not stored",

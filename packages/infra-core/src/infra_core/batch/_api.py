@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BatchError, one_line
 from ._folder import ASSETS, MANIFEST_FILE
+from ._hooks import Hooks, call
 from ._items import BatchItem, Rejected
+from ._manifest import write_manifest
 from ._options import BatchOptions
 from ._results import BatchProgress, BatchResult, BatchRetry, Summary
 
@@ -51,7 +53,8 @@ async def run_batch_async(
 
     Args:
         items: URLs, `BatchItem`s, mappings with `url`, `name`, `checksum`, `headers`, `metadata`;
-            any iterable, asynchronous ones too. `read_items` reads them from a file.
+            any iterable, asynchronous ones too: an open text file is one of URLs, a line each.
+            `read_items` reads lists with comments, checksums, names, CSV and JSON lines.
         options: How; or give its fields as keyword arguments.
         on_result: Called with each `BatchResult`, once it is recorded.
         on_retry: Called with each `BatchRetry`.
@@ -73,6 +76,7 @@ async def run_batch_async(
         BatchError: The batch cannot start: a bad option, it exists and `resume` is not set,
             another process runs it.
         ConfigurationError: The storage settings are unusable.
+        TypeError: `items` is a single URL, or an option is unknown.
 
     Example:
         ::
@@ -82,10 +86,14 @@ async def run_batch_async(
                 alert(summary.failures)
     """
     from ._download import Downloads
-    from ._hooks import Hooks
     from ._run import BatchRun
     from ._services import open_services
 
+    if isinstance(items, (str, bytes, Mapping)):
+        raise TypeError(
+            f"items is one {type(items).__name__}, whose parts would be taken for URLs: pass a "
+            "list of URLs, and for a file read_items(open(path, 'rb'))"
+        )
     chosen = _options_of(options, settings)
     hooks = Hooks(
         on_result=on_result,
@@ -113,17 +121,20 @@ async def run_batch_async(
             storage=storage,
             store=store,
             client=client,
-            on_trouble=lambda text: None if on_event is None else _void(on_event("unsent", text)),
+            on_trouble=partial(_call_in_loop, asyncio.get_running_loop(), on_event, "unsent"),
             make_downloads=lambda folder: Downloads(chosen, folder, retried, committed),
         )
         run = BatchRun(chosen, services, hooks)
-        await run.run(items)
-        await asyncio.to_thread(partial(_write_manifest, services))
+        await run.run(items, partial(_conclude, services))
     return services.summary
 
 
-def _void(_: object) -> None:
-    return None
+def _call_in_loop(
+    loop: asyncio.AbstractEventLoop, hook: Callable[[str, str], object] | None, word: str, text: str
+) -> None:
+    """Call a hook from another thread, such as the heartbeat's."""
+    with suppress(RuntimeError):  # the loop has ended, and the summary is out
+        loop.call_soon_threadsafe(call, hook, word, text)
 
 
 def run_batch(
@@ -168,10 +179,13 @@ def _options_of(options: BatchOptions | None, settings: Mapping[str, Any]) -> Ba
         raise TypeError(str(error).replace("BatchOptions.__init__()", "run_batch()")) from None
 
 
+async def _conclude(services: "Services") -> None:
+    await services.downloads.close()  # a manifest needs a descriptor
+    await asyncio.to_thread(_write_manifest, services)
+
+
 def _write_manifest(services: "Services") -> None:
     """Write the manifest, locally first, then mirrored; what fails is told in the summary."""
-    from ._manifest import write_manifest
-
     summary, storage = services.summary, services.storage
     path = services.folder / MANIFEST_FILE
     prefix = "" if storage is None else storage.blob_name_for_path(services.folder / ASSETS)
@@ -183,8 +197,8 @@ def _write_manifest(services: "Services") -> None:
     try:
         write_manifest(path, services.index.files(), where)
         summary.manifest = str(path)
-    except OSError as error:
-        summary.trouble("there is no manifest", one_line(error))
+    except Exception as error:  # noqa: BLE001 - a full disk, too few descriptors; the files are here
+        summary.trouble("there is no manifest", f"{one_line(error)}; a resume writes it (--resume)")
         return
     if storage is not None:
         try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from infra_core.runtime import sanitize_url
+from infra_core.runtime import error_chain, sanitize_url
 
 from ._errors import one_line, without_url
 from ._items import BatchItem
@@ -131,14 +131,13 @@ class Downloads:
         self, job_id: str, url: str, error: Exception, attempts: int, *, status: Any = "failed"
     ) -> Outcome:
         response = getattr(error, "response", None)
-        number = getattr(error, "errno", None)
         return Outcome(
             job_id=job_id,
             status=status,
             attempts=attempts,
             error=without_url(one_line(error), url),
             http_status=getattr(response, "status_code", None),
-            by_load=number in _LOAD,
+            by_load=any(getattr(each, "errno", None) in _LOAD for each in error_chain(error)),
         )
 
     async def close(self) -> None:

@@ -1,5 +1,6 @@
 """The folder of a run, and the lock that keeps two runs of one batch on one machine apart."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +10,20 @@ from infra_core.fs import lock_descriptor
 
 from ._errors import BatchError
 
-__all__ = ["ASSETS", "JOBS_FILE", "MANIFEST_FILE", "exclusive", "make_folder", "run_folder"]
+__all__ = [
+    "ASSETS",
+    "JOBS_FILE",
+    "MANIFEST_FILE",
+    "Reserve",
+    "exclusive",
+    "make_folder",
+    "run_folder",
+]
 
 ASSETS = "assets"
 JOBS_FILE = "jobs.sqlite3"
 MANIFEST_FILE = "manifest.json"
+_RESERVED = 1 << 20  # bytes; some thousand jobs that are put back
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -44,6 +54,33 @@ def make_folder(folder: Path) -> None:
         raise BatchError(
             f"cannot create {str(folder)!r}: {cause}; choose another output folder (--out)"
         ) from None
+
+
+class Reserve:
+    """Room on the disk that is set aside for the end of a run.
+
+    A full disk ends a run, and to record what is put back then needs some room. Where none can be
+    set aside, there is none.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "_state" / "reserve"
+        try:
+            with self._path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _RESERVED)
+        except (OSError, AttributeError):  # full already, or no such call on this system
+            self.release()
+
+    def release(self) -> bool:
+        """Give the room back; returns whether there was any."""
+        try:
+            self._path.unlink()
+        except OSError:
+            return False
+        return True
 
 
 @contextmanager

@@ -96,6 +96,8 @@ class Intake:
 
     def _put(self, given: object) -> bool:
         self._number += 1
+        if isinstance(given, str) and given.isspace():  # a blank line of a file
+            return True
         entry = given if isinstance(given, Rejected) else item_of(given, self._number)
         with self._room:
             while len(self._items) >= _AHEAD and not self._stopped:

@@ -67,11 +67,11 @@ def item_of(given: object, number: int) -> BatchItem | Rejected:
     """Make an item of what a list holds: a URL, a mapping of the fields, or an item.
 
     Args:
-        given: The entry.
+        given: The entry; white space around a URL, such as a line's end, is no part of it.
         number: Its number, counted from 1, for the message.
     """
     if isinstance(given, str):
-        item = BatchItem(given, line=number)
+        item = BatchItem(given.strip(), line=number)
     elif isinstance(given, Mapping):
         item_or_reason = _from_mapping(given, number)
         if isinstance(item_or_reason, str):

@@ -1,6 +1,7 @@
 """The jobs of a batch in its store: recorded in bulk, ended in bulk, never left running."""
 
 import json
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -82,8 +83,12 @@ class JobBook:
         summary: Summary,
         url_of: Callable[[str], str | None],
         claims: "Claims | None" = None,
+        *,
+        on_lost: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._claims = claims
+        self._unstored: list[JobRecord] = []
+        self._on_lost = on_lost
         self._url_of = url_of
         self._store = store
         self._log = log
@@ -130,20 +135,30 @@ class JobBook:
     def settle(self, ended: Sequence[Ended]) -> list[None]:
         """Store the records of jobs that have ended, with the lines that tell it.
 
-        What cannot be recorded is told in the summary and stops nothing: the file is here.
+        What cannot be recorded now is tried once more at the end of the run, for which `on_lost`
+        is the sign: the files are here.
         """
         for each in ended:
             if each.event:
                 self.note(each.event, job=each.record, **each.properties)
+        changed = [each.record for each in ended if each.changed]
         try:
-            self.store([each.record for each in ended if each.changed])
+            self.store(changed)
         except Exception as error:  # noqa: BLE001 - a full disk, a table out of reach
-            self._summary.trouble("jobs were not recorded", one_line(error))
-        self._index.put_files(
-            entry for each in ended for entry in self.entries(each.record, ok=each.ok)
-        )
+            self._unstored += changed
+            self._on_lost(one_line(error))
+        try:
+            self._index.put_files(
+                entry for each in ended for entry in self.entries(each.record, ok=each.ok)
+            )
+        except sqlite3.Error as error:  # the folder for temporary files is full
+            self._summary.trouble("the manifest has gaps", one_line(error))
         self.beat(ended[-1].record.job_id)
         return [None] * len(ended)
+
+    def forget(self, records: Iterable["JobRecord"]) -> None:
+        """Leave files out of the manifest that are not what their jobs recorded."""
+        self._index.put_files(entry for each in records for entry in self.entries(each, ok=False))
 
     def entries(
         self, record: "JobRecord", *, ok: bool | None = None
@@ -174,8 +189,10 @@ class JobBook:
         }
         yield path, json.dumps(entry, ensure_ascii=False)
 
-    def requeue_running(self, mine: Iterable["JobRecord"]) -> None:
-        """Put back what was cut off, so that the store never calls a dead job running.
+    def conclude(self, mine: Iterable["JobRecord"]) -> None:
+        """Store what could not be stored, and put back what was cut off.
+
+        So the store never calls a dead job running.
 
         Args:
             mine: Records that this run had at work.
@@ -183,7 +200,10 @@ class JobBook:
         from infra_core.azure.job_store import JobStatus
 
         try:
-            self.store([record.requeue() for record in mine])
+            self.store(self._unstored)
+            # a file may have become durable after its task was cut off: that job is recorded
+            cut_off = [record for record in mine if record.status is JobStatus.RUNNING]
+            self.store([record.requeue() for record in cut_off])
             stale = self._store.iter_runs(self.batch_id, status=JobStatus.RUNNING)
             left: list[JobRecord] = [r for r in stale if r.lease_owner is None]
             if left:

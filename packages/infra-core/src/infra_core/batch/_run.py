@@ -15,9 +15,10 @@ from collections.abc import (
     Iterable,
     Mapping,
 )
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import (
@@ -114,6 +115,7 @@ class BatchRun:
             services.summary,
             services.url_of,
             services.claims,
+            on_lost=self._record_lost,
         )
         self._claims = services.claims
         self._names = FileNames(options.layout, services.index)
@@ -133,11 +135,14 @@ class BatchRun:
         self._slots = asyncio.Semaphore(options.concurrency)
         ahead = min(_AHEAD * options.concurrency, _MOST_AHEAD)
         width = options.concurrency + ahead if workers is None else workers.width
+        self._recording = False  # whether any jobs could be recorded
+        self._lacking = 0  # downloads that were put back
         self._settled = 0
         self._started = clock.monotonic()
         self._told = 0.0
         self._intake: Intake | None = None
         self._stopping = False
+        self._loop = asyncio.get_running_loop()
         self._stop_event = asyncio.Event()
         self._runtime = _Runtime(
             config=RuntimeConfig(concurrency=width, cancel_grace=options.grace),
@@ -146,8 +151,16 @@ class BatchRun:
 
     # -- the whole -------------------------------------------------------------------------------
 
-    async def run(self, source: Iterable[object] | AsyncIterable[object]) -> None:
+    async def run(
+        self,
+        source: Iterable[object] | AsyncIterable[object],
+        conclude: Callable[[], Awaitable[object]],
+    ) -> None:
         """Bring every item of the source to its end, or stop in order when told to.
+
+        Args:
+            source: The list.
+            conclude: What is to be done at the end; a signal does not cut it off.
 
         Raises:
             BatchError: The batch exists and is not to be resumed.
@@ -166,13 +179,15 @@ class BatchRun:
             except (RuntimeCancellationError, RuntimeDrainedError):
                 pass  # by a signal or by a bound that was reached; the summary says which
             finally:
+                self._settle_cut_off()
                 if self._intake is not None:
                     self._intake.stop()
                 if self._services.workers is not None:
                     await self._services.workers.close(kill=self._runtime.cancelled)
+                await asyncio.to_thread(self._conclude)
+                await conclude()
                 if signals.received is not None:
                     summary.interrupted = signals.received.name
-                await asyncio.to_thread(self._conclude)
         self._progress(last=True)
         if self._intake is not None and self._intake.error is not None:
             raise self._intake.error
@@ -199,6 +214,16 @@ class BatchRun:
         self.summary.trouble("ended early", f"{why}; resume the batch for the rest (--resume)")
         self._runtime.stop()
 
+    def _record_lost(self, why: str) -> None:
+        """Stop when jobs cannot be recorded; in whichever thread found that out."""
+
+        def end() -> None:
+            if not self._stopping:
+                self._end_early(f"jobs cannot be recorded ({why})")
+
+        with suppress(RuntimeError):  # the loop has ended, and with it the run
+            self._loop.call_soon_threadsafe(end)
+
     async def _open(self) -> None:
         batch_id, store = self._options.batch_id, self._services.store
         if self._services.fresh:  # the store was made by this run
@@ -219,12 +244,33 @@ class BatchRun:
             self.summary.mirrored = 0
         await asyncio.to_thread(partial(self._book.note, "batch_started", known=known))
 
+    def _settle_cut_off(self) -> None:
+        """Count jobs whose file was recorded while a second signal cut them off."""
+        from infra_core.azure.job_store import JobStatus
+
+        for job in list(self._active.values()):
+            if job.record.status is JobStatus.COMPLETED:
+                self._release(job)
+                self.summary.succeeded += 1
+                self.summary.bytes_downloaded += int(job.record.payload.get("size") or 0)
+                sent = None if self._services.storage is None else False
+                if sent is False:
+                    self._unsent(job.record, "the run was cut off by a second signal")
+                self._tell(job, job.record, "completed", attempts=1, mirrored=sent)
+
     def _conclude(self) -> None:
         if self._claims is not None:  # the manifest tells what all runs have brought
             with suppress(Exception):  # a table out of reach: it tells what this one has
                 store = self._services.store
                 self._index.load(_completed(store, self._options.batch_id), self._book.entries)
-        self._book.requeue_running([job.record for job in self._active.values()])
+        self._services.reserve.release()
+        self._book.conclude([job.record for job in self._active.values()])
+        store_path = getattr(self._services.store, "path", None)
+        if isinstance(store_path, Path) and not store_path.exists():
+            self.summary.trouble(
+                "jobs were not recorded",
+                f"{str(store_path)!r} was removed while the batch ran; resume it (--resume)",
+            )
         summary = self.summary
         done = summary.succeeded + summary.skipped + summary.failed + summary.elsewhere
         summary.list_ended = self._intake is not None and self._intake.ended
@@ -236,6 +282,17 @@ class BatchRun:
     # -- from the list to the tasks ----------------------------------------------------------------
 
     async def _tasks(self) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Yield each job when a download may begin; ends when jobs cannot be recorded."""
+        async with aclosing(self._startable()) as tasks:
+            try:
+                async for task in tasks:
+                    yield task
+            except Exception as error:
+                if not self._recording:  # nothing has begun: the settings are at fault
+                    raise
+                self._end_early(f"jobs cannot be recorded ({one_line(error)})")
+
+    async def _startable(self) -> AsyncGenerator[tuple[str, Callable[[], Awaitable[None]]], None]:
         """Yield each job when a download may begin; the next ones are recorded meanwhile."""
         chunks = self._recorded()
         upcoming = asyncio.ensure_future(anext(chunks, None))
@@ -244,6 +301,7 @@ class BatchRun:
                 upcoming = asyncio.ensure_future(anext(chunks, None))
                 for start in range(0, len(chunk), self._group):
                     jobs = await self._begin(chunk[start : start + self._group])
+                    self._recording = True
                     if self._services.workers is not None and jobs:
                         yield jobs[0].record.job_id, partial(self._shard, jobs)
                         continue
@@ -313,6 +371,8 @@ class BatchRun:
         kept: set[str] = set()
         if done:
             kept = await asyncio.to_thread(partial(self._verified, done))
+            lost = [job.record for job in done if job.record.job_id not in kept]
+            await asyncio.to_thread(partial(self._book.forget, lost))
         ready: list[Job] = []
         started: list[Job] = []
         for job in group:
@@ -413,7 +473,12 @@ class BatchRun:
         if not away:
             return
         shard = Shard([ShardItem(job.record.job_id, job.item, job.path) for job in away])
-        result = await workers.run(shard)
+        try:
+            result = await workers.run(shard)
+        except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not these URLs' fault
+            if not self._stopping:
+                self._end_early(one_line(error))
+            return
         for retry in result.retries:
             self.retried(retry)
         done = [
@@ -454,7 +519,7 @@ class BatchRun:
         """Mirror the file of a job that is recorded, or record why there is none."""
         summary = self.summary
         if outcome.by_load:
-            await self._put_back(job, outcome)
+            self._put_back(job, outcome)
             return
         if outcome.status != "completed":
             await self._fail(job, outcome)
@@ -497,14 +562,14 @@ class BatchRun:
         if bound is not None and summary.failed > bound and not self._stopping:
             self._end_early(f"{summary.failed} URLs failed, more than max_failures={bound}")
 
-    async def _put_back(self, job: Job, outcome: Outcome) -> None:
-        """A full disk is not the URL's fault: the job waits for a resume, and the run ends."""
-        record = job.record.requeue()
-        await self._settler(Ended(record, "job_put_back", {"error": outcome.error}, ok=False))
-        self._release(job)
-        call(self._hooks.on_event, "pending", f"{job.url}: {outcome.error}")
+    def _put_back(self, job: Job, outcome: Outcome) -> None:
+        """A full disk is not the URL's fault: the run ends, which puts the job back."""
+        self._book.note("job_put_back", job=job.record, error=outcome.error)
+        self._lacking += 1
+        if self._lacking == 1:  # the others lack the same
+            call(self._hooks.on_event, "pending", f"{job.url}: {outcome.error}")
         if not self._stopping:
-            self._end_early(f"this machine has too little room ({outcome.error}): free some")
+            self._end_early(f"this machine lacks something ({outcome.error})")
 
     async def _mirror(self, job: Job, record: Any) -> bool | None:
         """Upload a job's file unless that is done; a failure leaves it to the next run."""

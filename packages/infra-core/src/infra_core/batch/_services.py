@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BatchError, one_line
-from ._folder import JOBS_FILE, exclusive, make_folder, run_folder
+from ._folder import JOBS_FILE, Reserve, exclusive, make_folder, run_folder
 from ._index import JobIndex
 from ._results import Summary
 
@@ -53,6 +53,7 @@ class Services:
         downloads: What downloads in this process.
         workers: What does shards elsewhere; None to download in this process.
         claims: Takes jobs of a store that several runs share; None where the store is ours alone.
+        reserve: Room on the disk for the end of the run.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Services:
     telemetry: "TelemetryClient | None"
     index: JobIndex
     summary: Summary
+    reserve: Reserve
     downloads: "Downloads"
     workers: "Workers | None" = None
     claims: "Claims | None" = None
@@ -230,6 +232,8 @@ async def open_services(
         store = open_jobs(variables, sqlite_path=jobs_file)
         stack.callback(store.close)
         summary.jobs = "Table Storage" if in_table else str(jobs_file)
+    reserve = Reserve(folder)
+    stack.callback(reserve.release)
     index = JobIndex()
     stack.callback(index.close)
     claims = None
@@ -269,6 +273,7 @@ async def open_services(
         telemetry=telemetry,
         index=index,
         summary=summary,
+        reserve=reserve,
         downloads=downloads,
         workers=workers,
         claims=claims,

@@ -220,6 +220,8 @@ def logging_to_stderr(verbosity: int) -> Iterator[None]:
     handler.setLevel(level)
     handler.addFilter(once())
     handler.addFilter(SecretFilter())  # a server's words do not steer the terminal either
+    if not verbosity:  # the commands tell each failed download themselves, in one line
+        handler.addFilter(lambda record: record.name != "infra_core.asset_client")
     logger = logging.getLogger("infra_core")
     before = logger.level
     logger.addHandler(handler)

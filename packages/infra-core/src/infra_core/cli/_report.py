@@ -27,6 +27,7 @@ __all__ = [
 ]
 
 SHOWN_FAILURES = 20
+SHOWN_RETRIES = 20
 SHORT_CELL = 20  # characters; a cell up to this length is never broken
 
 
@@ -185,6 +186,7 @@ class Reporter:
         self._silent = quiet or (as_json and not stream.isatty())
         self._files = files
         self._failures = 0
+        self._retries = 0
         self._plain = cast("IO[str]", Lasting(stream))
         self._bar: _Bar | None = None
         if stream.isatty() and not self._silent:
@@ -230,7 +232,12 @@ class Reporter:
                 self.line(result.status, result.url, "dim")
 
     def on_retry(self, retry: BatchRetry) -> None:
-        """Show a retry."""
+        """Show the first retries."""
+        self._retries += 1
+        if self._retries > SHOWN_RETRIES:
+            if self._retries == SHOWN_RETRIES + 1:
+                self.line("...", "further retries are not shown, the run log has them")
+            return
         text = f"{retry.url}: attempt {retry.attempt} failed, next in {retry.wait:.2f} s"
         self.line("retry", f"{text} ({retry.error[:300]})", "yellow")
 

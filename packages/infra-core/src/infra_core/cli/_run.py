@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,6 +27,8 @@ from infra_core.batch._readers import FORMATS, format_of
 
 from . import exit_codes
 from ._arguments import CommandError, byte_count, check_writable, count, natural, number, seconds
+from ._ending import Ending, ending_in_order
+from ._errors import one_line
 from ._report import Reporter, plural
 
 if TYPE_CHECKING:
@@ -199,18 +202,20 @@ def execute(options: argparse.Namespace) -> int:
         check_writable(path, name)
     chosen = batch_options(options)
     with ExitStack() as stack:
+        ending = stack.enter_context(ending_in_order())
         items = stack.enter_context(open_list(options))
         reporter = Reporter(as_json=options.json, quiet=options.quiet, files=options.show_files)
-        record = stack.enter_context(results_file(options.results))
+        results = ResultsFile(options.results)
+        stack.callback(results.close)
 
         def on_result(result: BatchResult) -> None:
-            record(result)
+            results.write(result)
             reporter.on_result(result)
 
         lines = ListLines()
         with reporter:
             summary = run_batch(
-                items,
+                begun(items, ending),
                 chosen,
                 on_result=on_result,
                 on_retry=reporter.on_retry,
@@ -219,10 +224,21 @@ def execute(options: argparse.Namespace) -> int:
                 on_duplicate=lines.duplicate,
                 on_event=reporter.on_event,
             )
-    lines.finish()
-    store_summary(summary, options.summary_file)
-    reporter.finish(summary, next_command=next_command(options, summary))
-    return exit_code(summary)
+        lines.finish()
+        results.close()
+        if results.error is not None:
+            summary.trouble(f"{str(options.results)!r} has gaps", one_line(results.error))
+        if ending.received is not None and summary.interrupted is None:
+            summary.interrupted = ending.received.name
+        store_summary(summary, options.summary_file)
+        reporter.finish(summary, next_command=next_command(options, summary))
+        return exit_code(summary)
+
+
+def begun(items: Iterator[BatchItem | Rejected], ending: Ending) -> Iterator[BatchItem | Rejected]:
+    """The items; from the first one on a signal is no reason to leave nothing recorded."""
+    ending.begun = True
+    yield from items
 
 
 def batch_options(options: argparse.Namespace) -> BatchOptions:
@@ -445,24 +461,57 @@ class ListLines:
             print(f"{repeated} passed over (line {lines}{etc})", file=sys.stderr)
 
 
-@contextmanager
-def results_file(path: Path | None) -> Iterator[Callable[[BatchResult], None]]:
-    """A file that takes each result as it comes: CSV where its name says so, else JSON lines."""
-    if path is None:
-        yield lambda result: None
-        return
-    with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
-        if path.suffix.lower() == ".csv":
+class ResultsFile:
+    """A file that takes each result as it comes: CSV where its name says so, else JSON lines.
+
+    A disk that refuses it ends nothing but the file: `error` says why.
+
+    Args:
+        path: Where; None for nowhere.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.error: OSError | None = None
+        self._file = None if path is None else path.open(
+            "w", encoding="utf-8", errors="replace", newline=""
+        )  # fmt: skip
+        self._rows: Any = None
+        if self._file is not None and path is not None and path.suffix.lower() == ".csv":
             names = [name for name in BatchResult.__slots__ if name != "metadata"]
-            rows = csv.DictWriter(file, names, extrasaction="ignore")
-            rows.writeheader()
-            yield lambda result: rows.writerow(result.as_dict())
-        else:
-            yield lambda result: _write_line(file, result)
+            self._rows = csv.DictWriter(self._file, names, extrasaction="ignore")
+            self._rows.writeheader()
+
+    def write(self, result: BatchResult) -> None:
+        """Write a result."""
+        if self._file is None or self.error is not None:
+            return
+        try:
+            if self._rows is None:
+                text = json.dumps(result.as_dict(), ensure_ascii=False, default=str)
+                self._file.write(text + "\n")
+            else:
+                row = result.as_dict()
+                self._rows.writerow({name: _plain(value) for name, value in row.items()})
+        except OSError as error:
+            self.error = error
+
+    def close(self) -> None:
+        """Flush and close; what prevents that is in `error`."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError as error:
+                self.error = self.error or error
 
 
-def _write_line(file: IO[str], result: BatchResult) -> None:
-    file.write(json.dumps(result.as_dict(), ensure_ascii=False, default=str) + "\n")
+def _plain(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula.
+
+    https://owasp.org/www-community/attacks/CSV_Injection
+    """
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return "'" + value
+    return value
 
 
 def store_summary(summary: Summary, path: Path | None) -> None:
@@ -476,15 +525,40 @@ def store_summary(summary: Summary, path: Path | None) -> None:
             summary.trouble("the summary was not stored", error)
 
 
+_CARRIED = (
+    "input_format", "skip_malformed", "verify_mirror", "concurrency", "processes", "dask",
+    "scratch", "max_per_host", "rate_per_host", "task_timeout", "timeout", "deadline", "retries",
+    "backoff", "min_speed", "max_bytes", "max_failures", "grace", "header", "user_agent",
+    "bearer_file", "cookies", "proxy", "public_only", "layout", "mode", "prefix",
+)  # fmt: skip
+
+
 def next_command(options: argparse.Namespace, summary: Summary) -> str:
-    """What to type for what is left, whole."""
+    """What to type for what is left, whole but for secrets."""
     if options.urls == "-":
         return ""
     arguments = ["infra-core", "run", options.urls, "--batch-id", options.batch_id]
     arguments += ["--out", str(options.out), "--resume"]
-    if summary.failed and not summary.pending and summary.list_ended:
+    unfinished = summary.pending or summary.mirror_failed or not summary.list_ended
+    if summary.failed and not unfinished:
         arguments += ["--only", "failed"]
+    defaults = {each.name: each.default for each in fields(BatchOptions)}
+    for name in _CARRIED:
+        value = getattr(options, name, None)
+        if value in (None, False, []) or value == defaults.get(name):
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            arguments.append("--" + name.replace("_", "-"))
+            if each is not True:
+                arguments.append(_without_secret(name, str(each)))
     return shlex.join(arguments)
+
+
+def _without_secret(name: str, value: str) -> str:
+    """The value of an option as it may be printed."""
+    if name == "header":
+        return value.partition("=")[0] + "=..."
+    return "..." if name == "proxy" and "@" in value else value
 
 
 def exit_code(summary: Summary) -> int:

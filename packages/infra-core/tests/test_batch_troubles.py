@@ -1,0 +1,252 @@
+"""A run that meets a full disk, few descriptors, a store that fails, or a signal at its end."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
+from infra_core.batch import BatchResult, Summary, run_batch
+from infra_core.cli._run import ResultsFile, add_arguments, next_command
+from infra_core.http.testing import FaultyOrigin
+
+COMMAND = [sys.executable, "-m", "infra_core.cli", "run"]
+
+
+@pytest.fixture(autouse=True)
+def no_azure(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith(("AZURE_", "APPLICATIONINSIGHTS_")):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def origin() -> Iterator[FaultyOrigin]:
+    with FaultyOrigin() as server:
+        for number in range(200):
+            server.add(f"/{number}", bytes([number]) * 9_000)
+        yield server
+
+
+@pytest.fixture
+def urls(origin: FaultyOrigin) -> list[str]:
+    return [origin.url(f"/{number}") for number in range(200)]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no right to mount")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def statuses(store: Path, batch: str = "b") -> Counter[JobStatus]:
+    with SqliteJobStore(store) as opened:
+        return Counter(record.status for record in opened.iter_runs(batch))
+
+
+def test_a_full_disk_ends_the_run_with_every_job_put_back(
+    urls: list[str], small_disk: Path
+) -> None:
+    """Nothing has failed for good or is called running; more room, and a resume does the rest."""
+    out = small_disk / "out"
+    summary = run_batch(urls, batch_id="b", out=out, retries=0, concurrency=32)
+    assert summary.failed == 0
+    assert not summary.complete
+    assert "space" in " ".join(summary.problems)
+    found = statuses(out / "jobs.sqlite3")
+    assert set(found) <= {JobStatus.COMPLETED, JobStatus.PENDING}
+    assert found[JobStatus.COMPLETED] == summary.succeeded
+    remount = ["mount", "-o", "remount,size=30m", str(small_disk)]
+    subprocess.run(remount, check=True, capture_output=True)
+    again = run_batch(urls, batch_id="b", out=out, resume=True)
+    assert again.complete
+    assert again.skipped == summary.succeeded
+    assert not (out / "b" / "_state" / "reserve").exists()
+
+
+def test_few_descriptors_fail_no_job_for_good(urls: list[str], tmp_path: Path) -> None:
+    """The summary comes whole, and says what to do."""
+    done = subprocess.run(
+        [*COMMAND, "-", "--batch-id", "b", "--out", str(tmp_path), "--json", "--retries", "0",
+         "--concurrency", "64"],
+        input="\n".join(urls), capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40)),
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["failed"] == 0
+    assert "ulimit -n" in summary["problems"][0]
+    assert "Traceback" not in done.stderr
+    assert JobStatus.RUNNING not in statuses(tmp_path / "jobs.sqlite3")
+
+
+class FailingStore(SqliteJobStore[JobRecord]):
+    """A store that refuses bulk writes for a while."""
+
+    refusing = False
+    refused = 0
+
+    def save_many(self, records: Any) -> Any:
+        if self.refusing:
+            self.refused += 1
+            raise OSError(5, "the store went away")
+        return super().save_many(records)
+
+
+def test_a_store_that_goes_away_ends_the_run_in_order(urls: list[str], tmp_path: Path) -> None:
+    """What was downloaded meanwhile is recorded once it is back, the rest is pending."""
+    with FailingStore(tmp_path / "mine.sqlite3") as store:
+
+        def on_result(result: BatchResult) -> None:
+            store.refusing = store.refused < 3
+
+        summary = run_batch(urls, batch_id="b", out=tmp_path, store=store, on_result=on_result)
+        assert not summary.complete
+        assert "jobs cannot be recorded" in summary.problems[0]
+        assert summary.manifest is not None
+        store.refusing = False
+        again = run_batch(urls, batch_id="b", out=tmp_path, store=store, resume=True)
+    assert again.complete
+    assert JobStatus.RUNNING not in statuses(tmp_path / "mine.sqlite3")
+
+
+def test_a_job_file_that_was_removed_is_told(urls: list[str], tmp_path: Path) -> None:
+    """SQLite writes on into a file without a name."""
+
+    def on_result(result: BatchResult) -> None:
+        (tmp_path / "jobs.sqlite3").unlink(missing_ok=True)
+
+    summary = run_batch(urls[:3], batch_id="b", out=tmp_path, on_result=on_result)
+    assert not summary.complete
+    assert "was removed" in summary.problems[0]
+
+
+def test_a_signal_while_the_batch_concludes_leaves_nothing_out(
+    urls: list[str], tmp_path: Path
+) -> None:
+    """Manifest and summary are written; the summary tells the signal."""
+
+    class Signalling(SqliteJobStore[JobRecord]):
+        def iter_runs(self, *args: Any, **options: Any) -> Any:
+            if options.get("status") is JobStatus.RUNNING:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().iter_runs(*args, **options)
+
+    with Signalling(tmp_path / "mine.sqlite3") as store:
+        summary = run_batch(urls[:3], batch_id="b", out=tmp_path, store=store)
+    assert summary.interrupted == "SIGTERM"
+    assert summary.succeeded == 3
+    assert (tmp_path / "b" / "manifest.json").exists()
+
+
+def test_a_file_that_is_fetched_again_stands_in_the_manifest_once(
+    urls: list[str], tmp_path: Path
+) -> None:
+    """Also where another layout gives it another path."""
+    run_batch(urls[:3], batch_id="b", out=tmp_path)
+    before = json.loads((tmp_path / "b" / "manifest.json").read_text())["files"]
+    (tmp_path / "b" / "assets" / before[0]["path"]).unlink()
+    results: list[BatchResult] = []
+    run_batch(
+        urls[:3], batch_id="b", out=tmp_path, resume=True, layout="url", on_result=results.append
+    )
+    after = json.loads((tmp_path / "b" / "manifest.json").read_text())["files"]
+    assert len(after) == 3
+    assert {f"assets/{file['path']}" for file in after} == {result.path for result in results}
+
+
+def test_a_file_of_urls_is_a_list_of_urls(urls: list[str], tmp_path: Path) -> None:
+    """Its line ends and blank lines are no part of them; a URL alone is no list."""
+    (tmp_path / "urls.txt").write_text("\n".join([urls[0], "", urls[1], "  ", ""]))
+    with (tmp_path / "urls.txt").open() as lines:
+        summary = run_batch(lines, batch_id="b", out=tmp_path)
+    assert (summary.succeeded, summary.rejected_lines) == (2, 0)
+    alone: Any = urls[0]
+    with pytest.raises(TypeError, match="list of URLs"):
+        run_batch(alone, batch_id="c", out=tmp_path)
+
+
+def result_of(**facts: Any) -> BatchResult:
+    return BatchResult(**{"job_id": "1", "url": "http://h/", "status": "failed", **facts})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("count", [1, 10_000])
+def test_results_that_cannot_be_written_are_told(count: int) -> None:
+    """When the buffer is flushed, or only when the file is closed."""
+    results = ResultsFile(Path("/dev/full"))
+    for _ in range(count):
+        results.write(result_of())
+    results.close()
+    assert results.error is not None
+
+
+def test_results_hold_no_formula(tmp_path: Path) -> None:
+    """A spreadsheet would run what a server sends."""
+    results = ResultsFile(tmp_path / "r.csv")
+    results.write(result_of(content_type="=1+1", error="two\nlines"))
+    results.close()
+    assert ",'=1+1," in (tmp_path / "r.csv").read_text()
+
+
+def next_of(arguments: Sequence[str], **summary: Any) -> str:
+    parser = ArgumentParser()
+    add_arguments(parser)
+    options = parser.parse_args(["u s.txt", "--batch-id", "b", "--out", "o", *arguments])
+    return next_command(options, Summary(batch_id="b", **summary))
+
+
+def test_what_to_type_next_is_the_whole_command_without_secrets() -> None:
+    """Another layout or prefix would make another batch of it."""
+    text = next_of(
+        ["--layout", "url", "--prefix", "P", "--header", "h:Key=hunter2", "--public-only",
+         "--concurrency", "9", "--retries", "4", "--proxy", "http://me:hunter2@proxy"],
+        pending=1,
+    )  # fmt: skip
+    assert text == (
+        "infra-core run 'u s.txt' --batch-id b --out o --resume --concurrency 9 "
+        "--header h:Key=... --proxy ... --public-only --layout url --prefix P"
+    )
+
+
+@pytest.mark.parametrize(
+    ("summary", "only"),
+    [
+        ({"failed": 1, "list_ended": True}, True),
+        ({"failed": 1, "list_ended": True, "mirror_failed": 1}, False),
+        ({"failed": 1, "list_ended": False}, False),
+    ],
+)
+def test_only_failed_is_proposed_where_nothing_else_is_left(
+    summary: dict[str, Any], only: bool
+) -> None:
+    """A file that was not mirrored is no failed job."""
+    assert ("--only failed" in next_of([], **summary)) is only
+
+
+def test_a_failed_download_is_one_line(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Not a traceback, which the log of the client would print as well."""
+    done = subprocess.run(
+        [*COMMAND, "-", "--batch-id", "b", "--out", str(tmp_path), "--retries", "0"],
+        input=origin.url("/none"), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert done.stdout.count("/none") == 1
