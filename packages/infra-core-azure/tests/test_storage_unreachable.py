@@ -340,10 +340,14 @@ def test_certificate_authority_of_requests_counts(
             with connection, context.wrap_socket(connection, server_side=True) as secure:
                 secure.recv(65536)
                 secure.sendall(CREATED)
+                with contextlib.suppress(OSError):  # until the client closes
+                    secure.recv(1)
 
         server = threading.Thread(target=answer)
         server.start()
-        make(f"https://127.0.0.1:{port}", max_retries=0).upload_text(tmp_path / "a", "x")
+        client = make(f"https://127.0.0.1:{port}", max_retries=0)
+        client.upload_text(tmp_path / "a", "x")
+        client.close()
         server.join()
 
 

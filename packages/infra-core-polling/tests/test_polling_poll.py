@@ -248,7 +248,7 @@ class TestDeadline:
     ) -> None:
         """Arguments are checked before the first fetch."""
         fetch = script("done")
-        with pytest.raises(ValueError, match="timeout must be more than 0"):
+        with pytest.raises(ValueError, match="timeout must be positive"):
             await poll(fetch, is_done, timeout=timeout)
         assert fetch.calls == 0
 

@@ -47,8 +47,15 @@ class _DecodedBody(io.RawIOBase):
         return int(self._raw.tell())
 
     def fileno(self) -> int:
-        """Of the socket."""
-        return int(self._raw.fileno())
+        """Of the socket.
+
+        Raises:
+            io.UnsupportedOperation: There is none, as the classes of `io` expect to be told.
+        """
+        try:
+            return int(self._raw.fileno())
+        except OSError as error:
+            raise io.UnsupportedOperation(str(error)) from error
 
     def readable(self) -> bool:
         """As a file; always True."""

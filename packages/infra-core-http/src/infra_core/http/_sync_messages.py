@@ -59,6 +59,10 @@ def retell(error: requests.RequestException, url: str, timeout: Timeout) -> None
         texts = tuple(redact_secrets(arg) if isinstance(arg, str) else arg for arg in link.args)
         if texts != link.args:
             link.args = texts
+        # Dask pickles what an error wraps with its attributes, such as urllib3's url.
+        for name, value in list(vars(link).items()):
+            if isinstance(value, str) and (clean := redact_secrets(value)) != value:
+                setattr(link, name, clean)
     if text is None and not all(isinstance(arg, str) for arg in error.args):
         text = redact_secrets(str(error))  # what it wraps may hold locks and sockets
     if text is not None:

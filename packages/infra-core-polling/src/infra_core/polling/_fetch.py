@@ -5,6 +5,7 @@ import concurrent.futures
 import inspect
 import math
 import threading
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeVar
 
@@ -160,5 +161,7 @@ class _Beside:
                 if not any(text in str(error) for text in _NO_LOOP):
                     raise
                 self._needs_loop = True
+                # The coroutine that got no task goes now, not when somebody collects garbage.
+                traceback.clear_frames(error.__traceback__)
         response = self._function(*args)
         return await response if is_awaitable(response) else response
