@@ -240,3 +240,37 @@ def test_a_file_of_version_1_0_goes_on_and_is_still_written_by_1_0(tmp_path: Pat
             etag, *_ = connection.execute("SELECT etag FROM jobs WHERE job = 'old'").fetchone()
         assert etag == "e3"
         assert store.count_by_status("b") == {"completed": 1, "running": 1}
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_the_space_of_deleted_jobs_is_given_back(tmp_path: Path, old: bool) -> None:
+    """To the disk; in a file of version 1.0 as well."""
+    path = tmp_path / "jobs.sqlite3"
+    if old:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.executescript(_SCHEMA_1_0)
+    with SqliteJobStore(path) as store:
+        store.save_many(JobRecord("b", f"{n}", payload={"text": "x" * 1000}) for n in range(2_000))
+        store.create(JobRecord("other", "j"))
+        assert store.delete_batch("b") == 2_000
+        assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 200_000
+        assert store.fetch("other", "j") is not None
+
+
+def test_a_file_that_is_removed_under_a_worker_is_reported(tmp_path: Path) -> None:
+    """Nothing is completed into a file that is no longer there; reopening starts anew."""
+    path = tmp_path / "jobs.sqlite3"
+    with SqliteJobStore(path) as store:
+        store.create(JobRecord("b", "j"))
+        job = store.claim("b", worker="w", lease_seconds=60)
+        assert job is not None
+        path.unlink()
+        for _ in range(2):
+            with pytest.raises(AzureTableError, match="was removed or replaced while it was open"):
+                store.update(job.complete())
+        with SqliteJobStore(path) as other:
+            other.create(JobRecord("b", "new"))
+        with pytest.raises(AzureTableError, match="was removed or replaced while it was open"):
+            store.fetch("b", "j")
+        store.close()
+        assert store.fetch("b", "new") is not None

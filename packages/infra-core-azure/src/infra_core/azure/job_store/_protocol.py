@@ -1,7 +1,7 @@
 """The interface of every job store."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -72,6 +72,37 @@ class JobStore(Protocol[RecordT]):
         Raises:
             JobConflictError: It was changed or deleted since; `.ours` and `.theirs` are both
                 versions.
+        """
+
+    def update_many(self, records: Iterable[RecordT]) -> list[RecordT | None]:
+        """Store changed records in few transactions, unless others have changed them meanwhile.
+
+        Returns:
+            The stored records in the order given, `None` for each that somebody else has changed
+            or deleted since it was read; that one is left as it is, and the others are stored.
+        """
+
+    def delete_batch(self, batch_id: str) -> int:
+        """Delete all jobs of a batch, unreadable ones as well, and return how many there were.
+
+        The space is given back to the disk where the store is a file.
+        """
+
+    def prune(
+        self,
+        *,
+        older_than: timedelta | datetime,
+        status: StatusFilter = None,
+        batch_id: str | None = None,
+    ) -> int:
+        """Delete jobs that have not changed for a time, and return how many there were.
+
+        A job that is changed meanwhile stays, and so does one that cannot be read.
+
+        Args:
+            older_than: Last changed before this time, or longer ago than this.
+            status: Only jobs in this state, or in any of these; those that ended by default.
+            batch_id: Only jobs of this batch.
         """
 
     def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
@@ -187,6 +218,21 @@ class AsyncJobStore(Protocol[RecordT]):
 
     async def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
         """As `JobStore.update`."""
+
+    async def update_many(self, records: Iterable[RecordT]) -> list[RecordT | None]:
+        """As `JobStore.update_many`."""
+
+    async def delete_batch(self, batch_id: str) -> int:
+        """As `JobStore.delete_batch`."""
+
+    async def prune(
+        self,
+        *,
+        older_than: timedelta | datetime,
+        status: StatusFilter = None,
+        batch_id: str | None = None,
+    ) -> int:
+        """As `JobStore.prune`."""
 
     async def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
         """As `JobStore.fetch`."""

@@ -47,6 +47,7 @@ class Query:
         until: `updated_at` before this time.
         claimable_at: Pending and not to wait any longer than this time, or running under a lease
             that ended before it. A backend may return the keys of these rows alone.
+        keys_only: Return keys and versions alone.
     """
 
     partition: str | None = None
@@ -54,6 +55,7 @@ class Query:
     since: datetime | None = None
     until: datetime | None = None
     claimable_at: datetime | None = None
+    keys_only: bool = False
 
 
 class Tally(NamedTuple):
@@ -131,6 +133,18 @@ class Backend(Protocol):
 
     def upsert_many(self, rows: Sequence[Row]) -> list[str]:
         """Store the rows of one planned batch, all or none; return their versions."""
+
+    def replace_many(self, rows: Sequence[Row]) -> list[str | None]:
+        """Store the rows of one planned batch, each in place of the version that it holds.
+
+        Return the new versions, `None` for each row that has another version or is gone.
+        """
+
+    def delete_many(self, rows: Sequence[Row]) -> int:
+        """Delete the rows of one planned batch, each of the version it holds; return how many."""
+
+    def reclaim(self) -> None:
+        """Give the space of deleted rows back."""
 
 
 def keys_of_token(token: object) -> tuple[str | None, str | None]:

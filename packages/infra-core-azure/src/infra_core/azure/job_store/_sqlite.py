@@ -2,6 +2,7 @@
 
 import base64
 import json
+import logging
 import os
 import secrets
 import sqlite3
@@ -27,6 +28,7 @@ __all__ = ["SqliteJobStore"]
 RecordT = TypeVar("RecordT")
 
 _DEFAULT: Any = JobRecord
+_log = logging.getLogger("infra_core.azure.job_store")
 
 _BUSY_SECONDS = 30.0
 _BATCH_ROWS = 1_000  # bounds how long one batch keeps other writers waiting
@@ -68,6 +70,7 @@ CREATE TRIGGER IF NOT EXISTS jobs_new AFTER INSERT ON jobs WHEN {_OTHER_STATUS}
 BEGIN UPDATE jobs SET status = {_TEXT}, {_THIS_ROW.format(_TEXT)}
 """  # noqa: S608 - of constants
 _COLUMNS = "batch, job, etag, properties"
+_KEY_COLUMNS = "batch, job, etag, ''"
 # Each is answered from one index alone, so that a claim takes as long among a million completed
 # jobs as among none; an OR of the conditions, or the primary key, would read the whole batch.
 _TO_START = (
@@ -83,6 +86,9 @@ _TO_CLAIM = (
     _DUE.format("jobs_leased", "running"), _DUE.format("jobs_to_start", "pending"), _TO_START
 )  # fmt: skip
 _CLAIM_KEYS = 16  # so many that processes which claim at once rarely meet at one job
+_DELETE = "DELETE FROM jobs WHERE batch = ? AND job = ? AND etag = coalesce(?, etag)"
+_COPY_SMALLER = "PRAGMA auto_vacuum = INCREMENTAL; VACUUM"
+_RECLAIM_SECONDS = 2  # the space is there for new rows anyway
 _LONG_AGO = -1e18
 _UPSERT = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)"
 
@@ -161,6 +167,7 @@ class _JobFile:
         self._path = path
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         self._fork = ForkGuard()
         self._inherited: list[object] = []
 
@@ -196,15 +203,32 @@ class _JobFile:
 
     def replace(self, row: Row, etag: str) -> str:
         with self._write() as connection:
-            values = _values(row)
-            changed = connection.execute(
-                "UPDATE jobs SET etag = ?, status = ?, updated = ?, lease = ?, properties = ? "
-                "WHERE batch = ? AND job = ? AND etag = ?",
-                (*values[2:], row.partition, row.key, etag),
-            )
-            if changed.rowcount != 1:
-                raise RowChangedError(resent=False)
-            return str(values[2])
+            version = _replaced(connection, row, etag)
+        if version is None:
+            raise RowChangedError(resent=False)
+        return version
+
+    def replace_many(self, rows: Sequence[Row]) -> list[str | None]:
+        with self._write() as connection:
+            return [_replaced(connection, row, row.etag) for row in rows]
+
+    def delete_many(self, rows: Sequence[Row]) -> int:
+        with self._write() as connection:
+            done = connection.executemany(_DELETE, [(r.partition, r.key, r.etag) for r in rows])
+            return done.rowcount
+
+    def reclaim(self) -> None:
+        with self._guard() as connection:
+            connection.execute(f"PRAGMA busy_timeout = {_RECLAIM_SECONDS * 1000}")
+            try:
+                (kind,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+                # A file of version 1.0 can only be copied, and has the new kind from then on.
+                vacuum = "PRAGMA incremental_vacuum" if kind else _COPY_SMALLER
+                connection.executescript(f"{vacuum}; PRAGMA wal_checkpoint(TRUNCATE);")
+            except sqlite3.OperationalError as error:
+                _log.info("the space of deleted jobs is used for new ones: %s", error)
+            finally:
+                connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
 
     def get(self, partition: str, key: str) -> Row | None:
         with self._read() as connection:
@@ -216,10 +240,7 @@ class _JobFile:
 
     def delete(self, partition: str, key: str, etag: str | None) -> bool:
         with self._write() as connection:
-            gone = connection.execute(
-                "DELETE FROM jobs WHERE batch = ? AND job = ? AND etag = coalesce(?, etag)",
-                (partition, key, etag),
-            )
+            gone = connection.execute(_DELETE, (partition, key, etag))
             if etag is not None and gone.rowcount != 1:
                 raise RowChangedError(resent=False)
             return gone.rowcount == 1
@@ -232,8 +253,9 @@ class _JobFile:
             where.append("(batch, job) > (?, ?)")
             arguments += keys_of_token(token)
         condition = " AND ".join(where) or "1"
+        columns = _KEY_COLUMNS if query.keys_only else _COLUMNS
         # Fixed texts and question marks: no value stands in the statement itself.
-        select = f"SELECT {_COLUMNS} FROM jobs WHERE {condition} ORDER BY batch, job LIMIT ?"  # noqa: S608
+        select = f"SELECT {columns} FROM jobs WHERE {condition} ORDER BY batch, job LIMIT ?"  # noqa: S608
         with self._read() as connection:
             found = connection.execute(select, (*arguments, limit + 1)).fetchall()
         rows = [_row(item) for item in found[:limit]]
@@ -304,6 +326,12 @@ class _JobFile:
         with self._lock:
             if self._connection is None:
                 self._connection = _open(self._path)
+                self._identity = _identity(self._path)
+            elif _identity(self._path) != self._identity:
+                raise _FileGoneError(
+                    "the file was removed or replaced while it was open; put it back or restore a "
+                    "copy, then close this store to open the file anew"
+                )
             yield self._connection
 
     def _after_fork(self) -> None:
@@ -315,12 +343,26 @@ class _JobFile:
         self._fork = ForkGuard()
 
 
+class _FileGoneError(sqlite3.Error):
+    """The open file is no longer at its path: what is written to it is lost with it."""
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(
         path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
     try:
+        # Only a file without any table takes it.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         _enter_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.executescript(_SCHEMA)
@@ -370,6 +412,8 @@ def _problem(error: Exception, path: Path) -> str:
         said = error.strerror or type(error).__name__
         return f"its folder {str(path.parent)!r} cannot be made ({said}); choose another path"
     text = str(error)
+    if isinstance(error, _FileGoneError):
+        return text
     remedy = next((told for sign, told in _REMEDIES if sign in text.lower()), "check the file")
     return f"{text}; {remedy}"
 
@@ -388,8 +432,20 @@ def _values(row: Row) -> tuple[Any, ...]:
     )
 
 
+def _replaced(connection: sqlite3.Connection, row: Row, etag: str | None) -> str | None:
+    values = _values(row)
+    changed = connection.execute(
+        "UPDATE jobs SET etag = ?, status = ?, updated = ?, lease = ?, properties = ? "
+        "WHERE batch = ? AND job = ? AND etag = ?",
+        (*values[2:], row.partition, row.key, etag),
+    )
+    return str(values[2]) if changed.rowcount == 1 else None
+
+
 def _row(found: tuple[str, str, str, str]) -> Row:
     batch, job, etag, properties = found
+    if not properties:
+        return Row(batch, job, {}, etag, partial=True)
     try:
         values = json.loads(properties, object_hook=_from_json)
     except (TypeError, ValueError) as error:

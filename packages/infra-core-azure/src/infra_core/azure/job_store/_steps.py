@@ -7,6 +7,7 @@ differ.
 
 import logging
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
@@ -14,7 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 from infra_core.runtime import add_note, clock, printable, redact_secrets
 
 from .._checks import require_number
-from ..exceptions import AzureTableError, JobConflictError, JobExistsError
+from ..exceptions import AzureTableError, JobConflictError, JobExistsError, JobStateError
 from ._binding import RecordBinding, moment_of, newest_first, same_content, same_write, status_of
 from ._entity import nearest_utc
 from ._keys import escape_key, unescape_key
@@ -40,6 +41,8 @@ T = TypeVar("T")
 PAGE = 200
 _CLAIM_PAGE = 50
 _CLAIM_SCANS = 3
+_REMOVED_PAGE = 1_000
+_ENDED = tuple(status for status in JobStatus if status.is_terminal)
 _CENTURY = 100 * 365.25 * 24 * 3600
 
 
@@ -108,6 +111,8 @@ def _told(error: Exception, call: Call, explain: Explain) -> Exception:
 
 
 def _doing(call: Call) -> str:
+    if not call.args:
+        return "giving the space of deleted jobs back"
     first = call.args[0]
     if call.name == "tally":
         first = Query(first)
@@ -121,7 +126,8 @@ def _doing(call: Call) -> str:
         batch = first.partition
         return "listing all jobs" if batch is None else f"listing batch {unescape_key(batch)!r}"
     jobs = "1 job" if len(first) == 1 else f"{len(first)} jobs"
-    return f"storing {jobs} of batch {unescape_key(first[0].partition)!r}"
+    verb = "deleting" if call.name == "delete_many" else "storing"
+    return f"{verb} {jobs} of batch {unescape_key(first[0].partition)!r}"
 
 
 class JobSteps(Generic[RecordT]):
@@ -211,11 +217,7 @@ class JobSteps(Generic[RecordT]):
 
     def save_many(self, records: Iterable[RecordT]) -> Steps[list[RecordT]]:
         """Store records in as few batches as the backend allows."""
-        if isinstance(records, (str, Mapping)) or not isinstance(records, Iterable):
-            raise TypeError(
-                f"records={records!r:.80} is no list of records: pass a list or iterator"
-            )
-        saved = list(records)
+        saved = _as_list(records)
         rows = [self.binding.to_row(record) for record in saved]  # all checked before any is sent
         for batch in self._plan(rows):
             etags = yield Call("upsert_many", ([row for _, row in batch],))
@@ -226,21 +228,8 @@ class JobSteps(Generic[RecordT]):
 
     def update(self, record: RecordT, expected: RecordT | None) -> Steps[RecordT]:
         """Store a record in place of the version it was read as."""
-        etag = self.binding.version(record if expected is None else expected)
-        row = self.binding.to_row(record)
-        batch_id, job_id = _ids(row)
-        if etag is None:
-            raise AzureTableError(
-                f"update of job {job_id!r} of batch {batch_id!r} needs the version it is based on, "
-                "and this record has none: fetch it first, pass the fetched record as expected=, "
-                "or give the record type a field `etag: str | None = None`"
-            )
-        strangers = self.binding.carried(row, etag)
-        if strangers is None:
-            stored = yield Call("get", (row.partition, row.key))
-            current = stored is not None and stored.etag == etag
-            strangers = self.binding.strangers(stored) if current else {}
-        self.binding.add_strangers(row, strangers)
+        row, strangers = yield from self._prepared(record, expected)
+        etag, (batch_id, job_id) = row.etag, _ids(row)
         try:
             etag = yield Call("replace", (row, etag))
         except RowChangedError as error:
@@ -257,6 +246,49 @@ class JobSteps(Generic[RecordT]):
             etag = stored.etag
         self.binding.remember(row, etag, strangers)
         return self.binding.stamp(record, etag)
+
+    def update_many(self, records: Iterable[RecordT]) -> Steps[list[RecordT | None]]:
+        """Store changed records, each in place of the version it was read as."""
+        changed = _as_list(records)
+        prepared = []
+        for record in changed:
+            row_and_strangers = yield from self._prepared(record, None)
+            prepared.append(row_and_strangers)
+        results: list[RecordT | None] = [None] * len(changed)
+        for batch in self._plan([row for row, _ in prepared]):
+            etags = yield Call("replace_many", ([row for _, row in batch],))
+            for (position, row), version in zip(batch, etags, strict=True):
+                etag = version
+                if version is None:  # our own write, where an answer was lost and it was resent
+                    stored = yield Call("get", (row.partition, row.key))
+                    ours = stored is not None and same_content(row, stored)
+                    etag = stored.etag if ours else None
+                if etag is not None:
+                    self.binding.remember(row, etag, prepared[position][1])
+                    results[position] = self.binding.stamp(changed[position], etag)
+        return results
+
+    def _prepared(
+        self, record: RecordT, expected: RecordT | None
+    ) -> Steps[tuple[Row, dict[str, Any]]]:
+        """Return the row of a record, with the version to replace and the fields of others."""
+        etag = self.binding.version(record if expected is None else expected)
+        row = self.binding.to_row(record)
+        batch_id, job_id = _ids(row)
+        if etag is None:
+            raise AzureTableError(
+                f"update of job {job_id!r} of batch {batch_id!r} needs the version it is based on, "
+                "and this record has none: fetch it first, pass the fetched record as expected=, "
+                "or give the record type a field `etag: str | None = None`"
+            )
+        strangers = self.binding.carried(row, etag)
+        if strangers is None:
+            stored = yield Call("get", (row.partition, row.key))
+            current = stored is not None and stored.etag == etag
+            strangers = self.binding.strangers(stored) if current else {}
+        self.binding.add_strangers(row, strangers)
+        row.etag = etag
+        return row, strangers
 
     def _theirs(self, stored: Row) -> RecordT | None:
         readable = self._readable([stored])
@@ -296,6 +328,45 @@ class JobSteps(Generic[RecordT]):
                 theirs=self._theirs(stored),
             ) from None
         return existed
+
+    def delete_batch(self, batch_id: str) -> Steps[int]:
+        """Delete all jobs of a batch."""
+        return (yield from self._remove(Query(escape_key(batch_id, field="batch_id"))))
+
+    def prune(
+        self,
+        older_than: timedelta | datetime,
+        status: Status | Iterable[Status] | None,
+        batch_id: str | None,
+    ) -> Steps[int]:
+        """Delete jobs that ended and have not changed for so long."""
+        if isinstance(older_than, timedelta):
+            older_than = utc_now() - older_than
+        query = self.query(batch_id, _ENDED if status is None else status, None, older_than)
+        return (yield from self._remove(query))
+
+    def _remove(self, query: Query) -> Steps[int]:
+        conditions = query.statuses or query.until
+        remote = self.binding.remote(query) if conditions else query
+        judged = remote == query
+        query, removed = replace(remote, keys_only=True) if judged else query, 0
+        token: str | None = None
+        while True:
+            rows, token = yield Call("page", (query if judged else remote, _REMOVED_PAGE, token))
+            if not judged:
+                rows = [
+                    row for row in rows
+                    if any(self.binding.matches(r, query) for r in self._readable([row]))
+                ]  # fmt: skip
+            if not conditions:  # whatever becomes of them meanwhile
+                rows = [replace(row, etag=None) for row in rows]
+            for batch in self._plan(rows):
+                removed += yield Call("delete_many", ([row for _, row in batch],))
+            if token is None:
+                break
+        if removed:
+            yield Call("reclaim", ())
+        return removed
 
     def list_runs(
         self, batch_id: str, limit: int, token: str | None
@@ -462,6 +533,16 @@ class JobSteps(Generic[RecordT]):
     def renew(self, record: RecordT, lease_seconds: float) -> Steps[RecordT]:
         """Extend the lease of a claimed job."""
         _check_lease(lease_seconds)
+        state = status_of(record)
+        if state is not None and state != JobStatus.RUNNING.value:
+            job_id = getattr(record, "job_id", "")
+            raise JobStateError(
+                f"job {job_id!r} is {state}: only the lease of a running job can be renewed; claim "
+                "it, or end the renewal when the job ends",
+                job_id=job_id,
+                current=state,
+                wanted=JobStatus.RUNNING,
+            )
         until = utc_now() + timedelta(seconds=lease_seconds)
         changed = self.binding.evolve(record, lease_until=until)
         return (yield from self.update(changed, record))
@@ -471,6 +552,12 @@ class JobSteps(Generic[RecordT]):
             return (yield from self.update(record, None))
         except JobConflictError:
             return None  # somebody else was faster
+
+
+def _as_list(records: Iterable[RecordT]) -> list[RecordT]:
+    if isinstance(records, (str, Mapping)) or not isinstance(records, Iterable):
+        raise TypeError(f"records={records!r:.80} is no list of records: pass a list or iterator")
+    return list(records)
 
 
 def _tally_of(row: Row, records: Sequence[Any]) -> Tally:

@@ -1,7 +1,7 @@
 """The synchronous operations, shared by the stores that differ in their backend only."""
 
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -46,6 +46,24 @@ class SyncJobStore(Generic[RecordT]):
     def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
         """Store a changed record; `JobConflictError` when it changed since it was read."""
         return drive(self._backend(), self._steps.update(record, expected))
+
+    def update_many(self, records: Iterable[RecordT]) -> list[RecordT | None]:
+        """Store changed records in few transactions; `None` for each that others changed."""
+        return drive(self._backend(), self._steps.update_many(records))
+
+    def delete_batch(self, batch_id: str) -> int:
+        """Delete all jobs of a batch, and return how many there were."""
+        return drive(self._backend(), self._steps.delete_batch(batch_id))
+
+    def prune(
+        self,
+        *,
+        older_than: timedelta | datetime,
+        status: StatusFilter = None,
+        batch_id: str | None = None,
+    ) -> int:
+        """Delete jobs that ended and have not changed for so long; return how many."""
+        return drive(self._backend(), self._steps.prune(older_than, status, batch_id))
 
     def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
         """Return one record, `None` when there is none."""

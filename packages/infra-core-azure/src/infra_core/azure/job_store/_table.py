@@ -2,10 +2,12 @@
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar, overload
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
+    HttpResponseError,
     ResourceExistsError,
     ResourceModifiedError,
     ResourceNotFoundError,
@@ -23,10 +25,14 @@ from ._table_errors import is_table_missing, table_error
 from ._table_rows import (
     TALLIED,
     attempts_of,
+    columns_of,
+    deleting,
     entity_of,
     etag_of,
+    is_outdated,
     odata_filter,
     read_token,
+    replacing,
     row_of,
     tally_of,
     write_token,
@@ -224,9 +230,9 @@ class _TableRows:
         odata = odata_filter(query)
         client = self.client()
         found = (
-            client.query_entities(odata, results_per_page=limit)
+            client.query_entities(odata, results_per_page=limit, **columns_of(query))
             if odata
-            else client.list_entities(results_per_page=limit)
+            else client.list_entities(results_per_page=limit, **columns_of(query))
         )
         pages: Any = found.by_page(continuation_token=read_token(token))
         rows = [row_of(entity) for entity in next(pages, ())]
@@ -238,3 +244,32 @@ class _TableRows:
         pages: Any = found.by_page(continuation_token=read_token(token))
         tallies = tally_of(next(pages, ()))
         return tallies, write_token(pages.continuation_token)
+
+    def replace_many(self, rows: Sequence[Row]) -> list[str | None]:
+        done: list[str | None] = []
+        try:
+            done += map(etag_of, self.client().submit_transaction([replacing(r) for r in rows]))
+        except HttpResponseError as error:
+            if not is_outdated(error):
+                raise
+            for row in rows:  # one of them changed; which, the service does not say of all
+                try:
+                    done.append(self.replace(row, str(row.etag)))
+                except RowChangedError:
+                    done.append(None)
+        return done
+
+    def delete_many(self, rows: Sequence[Row]) -> int:
+        try:
+            return len(self.client().submit_transaction([deleting(r) for r in rows]))
+        except HttpResponseError as error:
+            if not is_outdated(error):
+                raise
+        count = 0
+        for row in rows:
+            with suppress(RowChangedError):
+                count += self.delete(row.partition, row.key, row.etag)
+        return count
+
+    def reclaim(self) -> None:
+        """Nothing to do: the service keeps no space of deleted rows."""

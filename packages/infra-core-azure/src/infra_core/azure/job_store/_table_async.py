@@ -1,7 +1,8 @@
 """The asynchronous twin of the Azure Table job store."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
@@ -31,10 +32,14 @@ from ._table_errors import is_table_missing, table_error
 from ._table_rows import (
     TALLIED,
     attempts_of,
+    columns_of,
+    deleting,
     entity_of,
     etag_of,
+    is_outdated,
     odata_filter,
     read_token,
+    replacing,
     row_of,
     tally_of,
     write_token,
@@ -137,6 +142,24 @@ class AsyncAzureTableJobStore(Generic[RecordT]):
     async def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
         """As `JobStore.update`."""
         return await self._run(self._steps.update(record, expected))
+
+    async def update_many(self, records: Iterable[RecordT]) -> list[RecordT | None]:
+        """As `JobStore.update_many`."""
+        return await self._run(self._steps.update_many(records))
+
+    async def delete_batch(self, batch_id: str) -> int:
+        """As `JobStore.delete_batch`."""
+        return await self._run(self._steps.delete_batch(batch_id))
+
+    async def prune(
+        self,
+        *,
+        older_than: timedelta | datetime,
+        status: StatusFilter = None,
+        batch_id: str | None = None,
+    ) -> int:
+        """As `JobStore.prune`."""
+        return await self._run(self._steps.prune(older_than, status, batch_id))
 
     async def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
         """As `JobStore.fetch`."""
@@ -331,9 +354,9 @@ class _AsyncTableRows:
         client = await self.client()
         odata = odata_filter(query)
         found = (
-            client.query_entities(odata, results_per_page=limit)
+            client.query_entities(odata, results_per_page=limit, **columns_of(query))
             if odata
-            else client.list_entities(results_per_page=limit)
+            else client.list_entities(results_per_page=limit, **columns_of(query))
         )
         pages: Any = found.by_page(continuation_token=read_token(token))
         rows: list[Row] = []
@@ -354,3 +377,32 @@ class _AsyncTableRows:
             tallies = tally_of([entity async for entity in page])
             break
         return tallies, write_token(pages.continuation_token)
+
+    async def replace_many(self, rows: Sequence[Row]) -> list[str | None]:
+        client, done = await self.client(), list[str | None]()
+        try:
+            done += map(etag_of, await client.submit_transaction([replacing(r) for r in rows]))
+        except HttpResponseError as error:
+            if not is_outdated(error):
+                raise
+            for row in rows:  # one of them changed; which, the service does not say of all
+                try:
+                    done.append(await self.replace(row, str(row.etag)))
+                except RowChangedError:
+                    done.append(None)
+        return done
+
+    async def delete_many(self, rows: Sequence[Row]) -> int:
+        client, count = await self.client(), 0
+        try:
+            return len(await client.submit_transaction([deleting(r) for r in rows]))
+        except HttpResponseError as error:
+            if not is_outdated(error):
+                raise
+        for row in rows:
+            with suppress(RowChangedError):
+                count += await self.delete(row.partition, row.key, row.etag)
+        return count
+
+    async def reclaim(self) -> None:
+        """Nothing to do: the service keeps no space of deleted rows."""

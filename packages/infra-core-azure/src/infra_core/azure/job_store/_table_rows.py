@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from azure.data.tables import EdmType, EntityProperty, TableEntity
+from azure.core import MatchConditions
+from azure.core.exceptions import HttpResponseError
+from azure.data.tables import EdmType, EntityProperty, TableEntity, UpdateMode
 
 from ._binding import moment_of
 from ._entity import FIRST_DATE, Int64, nearest_utc
@@ -16,10 +18,14 @@ __all__ = [
     "CLIENT_OPTIONS",
     "TALLIED",
     "attempts_of",
+    "columns_of",
+    "deleting",
     "entity_of",
     "etag_of",
+    "is_outdated",
     "odata_filter",
     "read_token",
+    "replacing",
     "row_of",
     "tally_of",
     "write_token",
@@ -88,6 +94,36 @@ def tally_of(entities: Iterable[Mapping[str, Any]]) -> list[Tally]:
         one = Tally(*key, 1, moment, moment)
         found[key] = add_up(found[key], one) if key in found else one
     return list(found.values())
+
+
+def columns_of(query: Query) -> dict[str, Any]:
+    """Return what limits the properties that a query returns."""
+    return {"select": ["PartitionKey", "RowKey"]} if query.keys_only else {}
+
+
+def _condition(row: Row) -> dict[str, Any]:
+    if row.etag is None:
+        return {}
+    return {"etag": row.etag, "match_condition": MatchConditions.IfNotModified}
+
+
+def replacing(row: Row) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the operation of a transaction that replaces the version that a row holds."""
+    return "update", entity_of(row), {"mode": UpdateMode.REPLACE, **_condition(row)}
+
+
+def deleting(row: Row) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the operation of a transaction that deletes the version that a row holds."""
+    return "delete", {"PartitionKey": row.partition, "RowKey": row.key}, _condition(row)
+
+
+_OUTDATED = ("UpdateConditionNotSatisfied", "ResourceNotFound", "EntityNotFound")
+
+
+def is_outdated(error: HttpResponseError) -> bool:
+    """Whether a transaction was refused since a row has another version or is gone."""
+    code = getattr(error, "error_code", None)
+    return error.status_code == 412 or str(getattr(code, "value", code)) in _OUTDATED
 
 
 def _is_int64(value: object) -> bool:

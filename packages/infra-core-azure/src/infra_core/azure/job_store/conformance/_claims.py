@@ -6,9 +6,9 @@ from threading import Thread
 
 from infra_core.runtime.testing import fast_time
 
-from ...exceptions import JobConflictError, JobRecordError
+from ...exceptions import JobConflictError, JobRecordError, JobStateError
 from .._records import JobRecord, JobStatus, utc_now
-from ._base import Checks, EntityRecord, raised
+from ._base import Checks, CrawlRecord, EntityRecord, raised
 
 __all__ = ["ClaimChecks"]
 
@@ -165,3 +165,57 @@ class ClaimChecks(Checks):
             assert told.last_change > jobs[2].updated_at
         with self.open_store(EntityRecord) as store:
             assert sum(store.count_by_status(batch).values()) == 5
+
+    def test_only_the_lease_of_a_running_job_is_renewed(self) -> None:
+        """A worker that renews in the background does not hold a job that has ended."""
+        with self.open_store() as store:
+            batch = self.batch()
+            store.create(JobRecord(batch, "job"))
+            done = store.update(store.claim(batch, worker="w", lease_seconds=60).complete())
+            error = raised(JobStateError, lambda: store.renew(done, lease_seconds=60))
+            assert error.job_id == "job"
+            assert store.fetch(batch, "job").lease_until is None
+
+    def test_many_are_updated_but_those_that_others_changed(self) -> None:
+        """A conflict on one does not end the rest; fields of other types stay."""
+        batch = self.batch()
+        with self.open_store(CrawlRecord) as store:
+            store.save_many(CrawlRecord(batch, f"{n:03}", url="u") for n in range(130))
+        with self.open_store() as store:
+            jobs = list(store.iter_runs(batch))
+            store.update(store.fetch(batch, "007").start())
+            store.delete(batch, "009")
+            stored = store.update_many(job.start().fail("no") for job in jobs)
+            assert [n for n, job in enumerate(stored) if job is None] == [7, 9]
+            assert store.count_by_status(batch) == {"failed": 128, "running": 1}
+            assert store.update(stored[0].requeue()).status is JobStatus.PENDING
+            assert store.update_many([]) == []
+            raised(TypeError, lambda: store.update_many("no"))
+        with self.open_store(CrawlRecord) as store:
+            assert {job.url for job in store.iter_runs(batch)} == {"u"}
+
+    def test_a_batch_is_deleted_with_what_cannot_be_read(self) -> None:
+        """And no other batch."""
+        batch, other = self.batch(), self.batch()
+        with self.open_store(EntityRecord) as store:
+            store.save(EntityRecord(batch, "bad", status="paused"))
+        with self.open_store() as store:
+            store.create(JobRecord(other, "job"))
+            store.save_many(JobRecord(batch, f"{n:03}") for n in range(120))
+            assert store.delete_batch(batch) == 121
+            assert store.delete_batch(batch) == 0
+            assert (store.count_by_status(batch), len(list(store.iter_runs(other)))) == ({}, 1)
+
+    def test_old_jobs_are_pruned_by_state(self) -> None:
+        """Those that ended by default; by age, state and batch."""
+        with self.open_store() as store, fast_time() as time:
+            batch = self.batch()
+            jobs = [JobRecord(batch, name).start() for name in ("done", "failed", "running")]
+            store.save_many([jobs[0].complete(), jobs[1].fail("no"), jobs[2]])
+            time.advance(100)
+            store.create(JobRecord(batch, "new").start().complete())
+            age = timedelta(seconds=50)
+            assert store.prune(older_than=timedelta(seconds=500), batch_id=batch) == 0
+            assert store.prune(older_than=age, status="failed", batch_id=batch) == 1
+            assert store.prune(older_than=utc_now() - age, batch_id=batch) == 1
+            assert [job.job_id for job in store.iter_runs(batch)] == ["new", "running"]
