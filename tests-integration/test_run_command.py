@@ -369,3 +369,52 @@ def test_storage_that_is_down_loses_nothing_and_a_resume_sends_it(
     for number, path in enumerate(paths_of(tmp_path / "out", urls)):
         assert blobs[path.relative_to(tmp_path / "out").as_posix()] == body_of(number)
     assert [origin.count(f"/{number}") for number in range(3)] == [1, 1, 1]
+
+
+def test_what_the_container_lost_is_downloaded_again_where_it_had_the_only_copy(
+    origin: FaultyOrigin, azurite: AzuriteServer, tmp_path: Path
+) -> None:
+    """With --scratch no file is here to upload again."""
+    env = azurite_env(azurite, "lost-scratch")
+    for number in range(4):
+        origin.add(f"/{number}", body_of(number))
+    urls = "\n".join(origin.url(f"/{number}") for number in range(4))
+    arguments = ["--scratch", str(tmp_path / "scratch"), "--json"]
+    first = run(urls, tmp_path / "out", *arguments, env=env)
+    assert first.returncode == 0, first.stderr
+    settings, mode = AzureStorageSettings.from_env(env=env)
+    client = AzureStorageClient.from_settings(settings, mode, base_path=tmp_path / "out")
+    container = client.container()
+    assert container is not None
+    lost = next(blob.name for blob in container.list_blobs() if "/assets/" in blob.name)
+    container.delete_blob(lost)
+    client.close()
+    again = run(urls, tmp_path / "out", "--resume", "--verify-mirror", *arguments, env=env)
+    assert again.returncode == 0, again.stderr
+    assert (summary_of(again)["succeeded"], summary_of(again)["skipped"]) == (1, 3)
+    assert len([name for name in blobs_of(env, tmp_path / "read") if "/assets/" in name]) == 4
+
+
+def test_the_manifest_command_says_where_it_sought_blobs(
+    azurite: AzuriteServer, tmp_path: Path
+) -> None:
+    """A folder above or below would make other names."""
+    env = azurite_env(azurite, "sought")
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.txt").write_text("a")
+    base = ["--base", str(tmp_path)]
+
+    def call(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, *arguments], env=environment(env), capture_output=True, text=True, timeout=50
+        )
+
+    assert call("mirror", "up", str(tmp_path / "files")).returncode == 0
+    found = call("manifest", str(tmp_path / "files"), *base)
+    assert found.stderr == ""
+    assert json.loads(found.stdout)["files"][0]["url"]
+    missed = call("manifest", str(tmp_path / "files"), "--base", str(tmp_path.parent))
+    assert json.loads(missed.stdout)["files"][0]["url"] is None
+    assert f"1 file without a blob: names were sought relative to {str(tmp_path.parent)!r}" in (
+        missed.stderr
+    )

@@ -16,7 +16,9 @@ import pytest
 
 from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
 from infra_core.batch import BatchResult, Summary, run_batch
-from infra_core.cli._run import ResultsFile, add_arguments, next_command
+from infra_core.cli import main
+from infra_core.cli._arguments import CommandError
+from infra_core.cli._run import ResultsFile, add_arguments, headers_of, next_command
 from infra_core.http.testing import FaultyOrigin
 
 COMMAND = [sys.executable, "-m", "infra_core.cli", "run"]
@@ -250,3 +252,40 @@ def test_a_failed_download_is_one_line(origin: FaultyOrigin, tmp_path: Path) -> 
     assert done.returncode == 1
     assert done.stderr == ""
     assert done.stdout.count("/none") == 1
+
+
+def test_netrc_brings_a_login_for_each_host_and_none_for_all(tmp_path: Path) -> None:
+    """A header that is given goes before; what is malformed is not shown."""
+    file = tmp_path / "netrc"
+    file.write_text("machine A.example login me password hunter2\ndefault login x password y\n")
+    for_all, by_host = headers_of([], [], file)
+    assert for_all == {}
+    assert by_host == {"a.example": {"Authorization": "Basic bWU6aHVudGVyMg=="}}
+    _, by_host = headers_of(["a.example:Authorization=mine"], [], file)
+    assert by_host == {"a.example": {"Authorization": "mine"}}
+    file.write_text("machine a.example login me passwrd hunter2\n")
+    with pytest.raises(CommandError, match="line 1 is not understood") as caught:
+        headers_of([], [], file)
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(CommandError, match="cannot be read"):
+        headers_of([], [], tmp_path / "none")
+
+
+def test_every_command_reads_the_variables_of_one_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --prefix, in front of the verb or behind it; the environment is as before after it."""
+    monkeypatch.setenv("P_AZURE_JOB_TABLE", "not a table")
+    monkeypatch.setenv("P_AZURE_STORAGE_MODE", "odd")
+    before = dict(os.environ)
+    out = ["--out", str(tmp_path)]
+    prefix = ["--prefix", "P"]
+    for arguments in (["jobs", *prefix, "list", "b"], ["jobs", "list", "b", *prefix]):
+        assert main([*arguments, *out]) == 2
+        assert "not a table" in capsys.readouterr().err
+    for arguments in (["manifest", str(tmp_path)], ["mirror", "list", str(tmp_path)]):
+        assert main([*arguments, "--prefix", "P"]) == 2
+        assert "odd" in capsys.readouterr().err
+    assert main(["jobs", "list", "b", *out]) == 2
+    assert "AZURE_JOB_TABLE is not set" in capsys.readouterr().err
+    assert dict(os.environ) == before

@@ -370,7 +370,7 @@ class BatchRun:
         done = [job for job in group if job.record.status is JobStatus.COMPLETED]
         kept: set[str] = set()
         if done:
-            kept = await asyncio.to_thread(partial(self._verified, done))
+            kept = await self._kept(done)
             lost = [job.record for job in done if job.record.job_id not in kept]
             await asyncio.to_thread(partial(self._book.forget, lost))
         ready: list[Job] = []
@@ -399,7 +399,7 @@ class BatchRun:
     async def _take(self, group: list[Job], claims: "Claims") -> list[Job]:
         """Take from a shared table what no other run has; settle what is done."""
         claimed = await asyncio.to_thread(claims.take, group)
-        kept = await asyncio.to_thread(partial(self._verified, claimed.done))
+        kept = await self._kept(claimed.done)
         ready: list[Job] = []
         for job in claimed.done:
             if job.record.job_id in kept:
@@ -433,6 +433,19 @@ class BatchRun:
             if idle > 1:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._stop_event.wait(), _LOOK_AGAIN)
+
+    async def _kept(self, jobs: list[Job]) -> set[str]:
+        """Which of these jobs need no download, settled."""
+        if self._options.scratch is not None and self._options.verify_mirror:
+            # The container has the only copy. One that cannot be asked is no reason to fetch it.
+            folder, ask = self._services.folder, self._services.is_mirrored
+            stored = [job.record.payload for job in jobs]
+            found = await asyncio.gather(
+                *(ask(folder / str(each.get("path")), each) for each in stored),
+                return_exceptions=True,
+            )
+            jobs = [job for job, there in zip(jobs, found, strict=True) if there is not False]
+        return await asyncio.to_thread(partial(self._verified, jobs))
 
     def _verified(self, jobs: list[Job]) -> set[str]:
         """Which of these jobs' files are here with the bytes that were verified; in a thread."""

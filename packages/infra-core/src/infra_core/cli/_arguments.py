@@ -5,7 +5,8 @@ import difflib
 import os
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,12 +14,15 @@ from typing import Any, NoReturn
 __all__ = [
     "CommandError",
     "Parser",
+    "add_prefix",
     "add_verb",
     "byte_count",
     "check_writable",
     "count",
     "natural",
     "number",
+    "prefix_name",
+    "prefixed_environment",
     "seconds",
 ]
 
@@ -84,13 +88,50 @@ def wrapped(block: str, width: int) -> str:
     )
 
 
+def add_prefix(parser: argparse.ArgumentParser, *, default: Any = None) -> None:
+    """Add the option that chooses one service's variables."""
+    parser.add_argument(
+        "--prefix", type=prefix_name, metavar="P", default=default,
+        help="read P_AZURE_* in place of AZURE_*, such as CRAWLER",
+    )  # fmt: skip
+
+
+def prefix_name(text: str) -> str:
+    """An argparse type: the beginning of a variable's name."""
+    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} begins no variable's name; use letters, digits and _, such as CRAWLER"
+        )
+    return text
+
+
+@contextmanager
+def prefixed_environment(prefix: str | None) -> Iterator[None]:
+    """Let a command read the variables of one service in place of all others' of Azure."""
+    if not prefix:
+        yield
+        return
+    from infra_core.batch._services import environment_of
+
+    before = dict(os.environ)
+    chosen = environment_of(before, prefix)
+    try:
+        os.environ.clear()
+        os.environ.update(chosen)
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
 def add_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
     """Add one verb of a command with what all verbs take."""
     parser: argparse.ArgumentParser = verbs.add_parser(
         name, help=summary, description=summary[0].upper() + summary[1:] + "."
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-    # SUPPRESS, or the verb's default would undo a -v in front of it.
+    # SUPPRESS, or the verb's default would undo what stands in front of it.
+    add_prefix(parser, default=argparse.SUPPRESS)
     parser.add_argument(
         "-v", "--verbose", action="count", default=argparse.SUPPRESS, help="log more"
     )

@@ -2,17 +2,17 @@
 
 import argparse
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError, wait
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from infra_core.batch._services import environment_of
 from infra_core.runtime import ThreadPool, clock
 
 from . import exit_codes
-from ._arguments import seconds
+from ._arguments import prefix_name, seconds
 from ._errors import one_line
 from ._report import make_console, print_json, print_marked
 
@@ -60,15 +60,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--timeout", type=seconds, default=10.0, metavar="S", help="seconds to wait for all (10)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def prefix_name(text: str) -> str:
-    """An argparse type: the beginning of a variable's name."""
-    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} begins no variable's name; use letters, digits and _, such as CRAWLER"
-        )
-    return text
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -165,6 +156,7 @@ def look_at_jobs(env: Mapping[str, str], prefix: str | None) -> Check:
     """The table that jobs are tracked in."""
     from infra_core.azure.job_store import AzureTableJobStore
 
+    env = environment_of(env, prefix)
     if not env.get("AZURE_JOB_TABLE", "").strip():
         remedy = "set AZURE_JOB_TABLE (and AZURE_JOB_CONNECTION) to keep them in Table Storage"
         return Check("jobs", "off", "kept in SQLite beside the files", remedy)
@@ -177,7 +169,7 @@ def look_at_jobs(env: Mapping[str, str], prefix: str | None) -> Check:
 
 def look_at_functions(env: Mapping[str, str], prefix: str | None) -> Check:
     """The Functions host."""
-    base_url = env.get("AZURE_FUNCTION_BASE_URL", "").strip()
+    base_url = environment_of(env, prefix).get("AZURE_FUNCTION_BASE_URL", "").strip()
     if not base_url:
         return Check("functions", "off", "not configured", "set AZURE_FUNCTION_BASE_URL")
     return reach("functions", base_url)

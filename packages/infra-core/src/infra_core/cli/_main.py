@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import Protocol
 
 from . import exit_codes
-from ._arguments import CommandError, Parser
+from ._arguments import CommandError, Parser, add_prefix, prefixed_environment
 
 __all__ = ["main"]
 
@@ -24,6 +24,7 @@ COMMANDS = [
     ("trigger", "._trigger", "schedule a batch at an Azure Function and poll it to its end"),
     ("doctor", "._doctor", "check settings and reach, and say how to mend them"),
 ]
+PREFIXED = ("mirror", "manifest", "jobs", "trigger")  # `run` and `doctor` choose by themselves
 
 
 class Command(Protocol):
@@ -58,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             sys.stdout.flush()  # of --help and --version, which leave by SystemExit
         name, verbose = f"infra-core {options.command}", options.verbose
-        with logging_to_stderr(verbose):
+        prefix = options.prefix if options.command in PREFIXED else None
+        with logging_to_stderr(verbose), prefixed_environment(prefix):
             code = modules[options.command].execute(options)
         sys.stdout.flush()
         return code
@@ -152,6 +154,8 @@ def build_parser(
             command: Command = import_module(module, __package__)
             subparser.description = command.DESCRIPTION
             command.add_arguments(subparser)
+            if name in PREFIXED:
+                add_prefix(subparser)
             modules[name] = command
         subparser.add_argument(
             "-v", "--verbose", action="count", default=0, help="log more: -v INFO, -vv DEBUG"

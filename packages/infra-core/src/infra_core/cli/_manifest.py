@@ -2,14 +2,16 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 from infra_core.batch._services import open_storage
 from infra_core.fs import write_text_atomic
 
 from . import exit_codes
 from ._arguments import CommandError, check_writable
-from ._report import print_json, to_json
+from ._report import plural, print_json, to_json
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
@@ -46,6 +48,17 @@ def execute(options: argparse.Namespace) -> int:
     try:
         algorithm = "sha256" if options.checksums else None
         manifest = build_manifest(folder, client=storage, checksum=algorithm)
+        without = 0
+        if storage.is_configured():
+            stored = build_manifest(folder, client=storage, source="blobs")["files"]
+            without = leave_out_urls(manifest["files"], {file["path"] for file in stored})
+        if without:
+            base = (options.base or folder.parent).resolve()
+            print(
+                f"{plural(without, 'file')} without a blob: names were sought relative to "
+                f"{str(base)!r}, --base names another folder",
+                file=sys.stderr,
+            )
     finally:
         storage.close()
     if options.html:
@@ -57,3 +70,11 @@ def execute(options: argparse.Namespace) -> int:
     elif not options.html:
         print_json(manifest)
     return exit_codes.OK
+
+
+def leave_out_urls(files: list[dict[str, Any]], stored: set[str]) -> int:
+    """Take away URLs of blobs that do not exist; returns how many."""
+    missing = [file for file in files if file["path"] not in stored]
+    for file in missing:
+        file["url"] = None
+    return len(missing)

@@ -154,6 +154,9 @@ def _add_requests(group: Any) -> None:
         help="file with a token for Authorization: Bearer, for one host where HOST: is in front",
     )
     group.add_argument(
+        "--netrc", type=Path, metavar="F", help="logins by host, as curl and ftp read them"
+    )
+    group.add_argument(
         "--cookies", type=Path, metavar="F", help="cookies of a browser, in Netscape's format"
     )
     group.add_argument(
@@ -243,7 +246,7 @@ def begun(items: Iterator[BatchItem | Rejected], ending: Ending) -> Iterator[Bat
 
 def batch_options(options: argparse.Namespace) -> BatchOptions:
     """The options of the library that the arguments ask for."""
-    headers, by_host = headers_of(options.header, options.bearer_file)
+    headers, by_host = headers_of(options.header, options.bearer_file, options.netrc)
     return BatchOptions(
         batch_id=options.batch_id,
         out=options.out,
@@ -279,7 +282,7 @@ def batch_options(options: argparse.Namespace) -> BatchOptions:
 
 
 def headers_of(
-    given: list[str], bearer_files: list[str]
+    given: list[str], bearer_files: list[str], netrc_file: Path | None = None
 ) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     """Request headers for every host, and those for one.
 
@@ -292,6 +295,9 @@ def headers_of(
     def put(host: str, name: str, value: str) -> None:
         (by_host.setdefault(host.lower(), {}) if host else for_all)[name] = value
 
+    if netrc_file is not None:
+        for host, authorization in logins_of(netrc_file).items():
+            put(host, "Authorization", authorization)
     for text in given:
         head, equals, value = text.partition("=")
         host, _, name = head.rpartition(":")
@@ -313,6 +319,33 @@ def headers_of(
             raise CommandError(f"--bearer-file {path!r} must hold one token and nothing else")
         put(host, "Authorization", f"Bearer {token}")
     return for_all, by_host
+
+
+def logins_of(path: Path) -> dict[str, str]:
+    """The `Authorization` header of each host that a netrc file names.
+
+    An entry `default` is passed over: it would be sent to every host of the list.
+
+    Raises:
+        CommandError: The file cannot be read or has another format.
+    """
+    from base64 import b64encode
+    from netrc import NetrcParseError, netrc
+
+    try:
+        hosts = netrc(path).hosts
+    except NetrcParseError as error:  # its text holds the word that was not understood
+        where = f"line {error.lineno} is not understood"
+        raise CommandError(f"--netrc {str(path)!r}: {where}; see the manual of curl") from None
+    except (OSError, UnicodeDecodeError) as error:
+        cause = getattr(error, "strerror", None) or "it is no text"
+        raise CommandError(f"--netrc {str(path)!r} cannot be read: {cause}") from None
+    found = {}
+    for host, (login, _, password) in hosts.items():
+        if host != "default":
+            pair = f"{login}:{password or ''}".encode()
+            found[host] = f"Basic {b64encode(pair).decode('ascii')}"
+    return found
 
 
 def cookie_jar(path: Path) -> "CookieJar":
@@ -529,7 +562,7 @@ _CARRIED = (
     "input_format", "skip_malformed", "verify_mirror", "concurrency", "processes", "dask",
     "scratch", "max_per_host", "rate_per_host", "task_timeout", "timeout", "deadline", "retries",
     "backoff", "min_speed", "max_bytes", "max_failures", "grace", "header", "user_agent",
-    "bearer_file", "cookies", "proxy", "public_only", "layout", "mode", "prefix",
+    "bearer_file", "netrc", "cookies", "proxy", "public_only", "layout", "mode", "prefix",
 )  # fmt: skip
 
 
