@@ -1,14 +1,18 @@
 """The command line: help, versions, errors in one line, and the jobs of a batch."""
 
+import csv
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
+from infra_core.azure.job_store import JobConflictError, JobRecord, JobStatus, SqliteJobStore
 from infra_core.batch import BatchError
 from infra_core.batch._folder import exclusive, run_folder
 from infra_core.cli import main
@@ -194,3 +198,107 @@ def test_missing_jobs_say_where_they_were_sought(
     """The remedy is the --out of the run."""
     assert main(["jobs", "list", "b1", "--out", str(tmp_path)]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_retry_leaves_leases_that_run_and_frees_those_that_ended(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A held job needs --force; the others are put back all the same."""
+
+    def jobs(*arguments: str) -> int:
+        return main(["jobs", *arguments, "--out", str(tmp_path)])
+
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.save_many(JobRecord("b", name) for name in ("dead", "held"))
+        taken = [store.claim("b", worker="w1", lease_seconds=600) for _ in range(2)]
+        held = next(job for job in taken if job and job.job_id == "held")
+        dead = next(job for job in taken if job and job.job_id == "dead")
+        ended = datetime.now(timezone.utc) - timedelta(seconds=1)
+        store.update(replace(dead, lease_until=ended))
+        store.create(JobRecord("b", "failed").start().fail("no"))
+        store.create(replace(JobRecord("b", "lost").start(), updated_at=ended - timedelta(days=2)))
+        assert jobs("retry", "b", "held", "failed", "none") == 2
+        error = capsys.readouterr().err
+        assert "'held' is running, held by w1" in error
+        assert "--force" in error
+        assert "there is no job 'none'" in error
+        assert store.count_by_status("b") == {"pending": 1, "running": 3}
+        assert jobs("retry", "b") == 0
+        told = capsys.readouterr()
+        assert "1 running job left to the workers" in told.err
+        assert told.out.startswith("2 jobs put back")
+        assert jobs("retry", "b", "held", "--force") == 0
+        with pytest.raises(JobConflictError):
+            store.update(held.complete())
+
+
+def test_retry_goes_on_after_a_conflict_and_tells_the_count(
+    out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that another changes at the same moment is left to that one."""
+    update_many = SqliteJobStore.update_many
+
+    def meanwhile(store: SqliteJobStore[JobRecord], records: Any) -> Any:
+        with SqliteJobStore(out / "jobs.sqlite3") as other:
+            job = other.fetch("b1", "job-2")
+            assert job is not None
+            other.update(job.start())
+        return update_many(store, records)
+
+    monkeypatch.setattr(SqliteJobStore, "update_many", meanwhile)
+    assert main(["jobs", "retry", "b1", "--out", str(out)]) == 2
+    told = capsys.readouterr()
+    assert told.out.startswith("1 job put back")
+    assert "1 job changed meanwhile" in told.err
+
+
+def test_watch_does_not_wait_for_abandoned_jobs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job that was started two days ago without a lease ends the watch, with the remedy."""
+    old = datetime.now(timezone.utc) - timedelta(days=2)
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.create(replace(JobRecord("b", "lost").start(), updated_at=old))
+    assert main(["jobs", "watch", "b", "--out", str(tmp_path)]) == 1
+    assert "1 running job abandoned" in capsys.readouterr().err
+
+
+def test_jobs_are_listed_as_asked(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Sorted, limited, by worker and time, with a header, as CSV and JSON lines."""
+
+    def lines(*arguments: str) -> list[str]:
+        assert main(["jobs", "list", "b1", "--out", str(out), *arguments]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    ids = [line.partition("\t")[0] for line in lines("--sort=-job", "--limit", "2")]
+    assert ids == ["job-3", "job-2"]
+    assert lines("--worker", "nobody") == []
+    assert lines("--until", "1h") == []
+    assert lines("--header", "--limit", "1")[0].split("\t")[:2] == ["job", "status"]
+    table = list(csv.DictReader(lines("--format", "csv")))
+    assert [row["status"] for row in table] == ["pending", "completed", "failed", "timed_out"]
+    assert json.loads(lines("--format", "jsonl")[2])["error"] == "HTTP 404"
+
+
+def test_batches_are_summed_up_deleted_and_pruned(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Jobs that have not ended are deleted by force only."""
+
+    def jobs(*arguments: str) -> tuple[int, str]:
+        code = main(["jobs", *arguments, "--out", str(out), "--json"])
+        return code, capsys.readouterr().out
+
+    code, text = jobs("batches")
+    (batch,) = json.loads(text)
+    assert (code, batch["batch_id"]) == (0, "b1")
+    assert batch["counts"] == {"completed": 1, "failed": 1, "pending": 1, "timed_out": 1}
+    assert batch["first_change"] <= batch["last_change"]
+    assert main(["jobs", "batches", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.startswith("b1\t1\t0\t1\t1\t1\t")
+    assert jobs("prune", "--older-than", "1d")[1] == '{\n  "deleted": 0\n}\n'
+    pruned = jobs("prune", "--older-than", "0s", "--status", "failed")[1]
+    assert json.loads(pruned) == {"deleted": 1}
+    assert jobs("delete", "b1")[0] == 2
+    assert json.loads(jobs("delete", "b1", "--force")[1]) == {"deleted": 3}
+    assert jobs("delete", "b1")[0] == 2

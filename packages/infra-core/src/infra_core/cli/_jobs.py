@@ -1,31 +1,50 @@
 """`infra-core jobs`: what became of each job of a batch, and how to put it back."""
 
 import argparse
+import csv
 import json
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore
+from infra_core.azure.job_store import (
+    AzureTableJobStore,
+    BatchSummary,
+    JobRecord,
+    JobStatus,
+    JobStore,
+)
 from infra_core.batch._folder import JOBS_FILE
 from infra_core.batch._services import open_jobs
 from infra_core.runtime import clock
 
 from . import exit_codes
-from ._arguments import CommandError, add_verb, seconds
+from ._arguments import CommandError, add_verb, natural, seconds
 from ._errors import without_url
-from ._report import is_capable, make_console, plural, print_json, print_rows
+from ._jobs_change import delete_batch, prune_jobs, retry_jobs
+from ._jobs_find import as_dict, find, is_empty, no_jobs, row, tell_unreadable
+from ._report import is_capable, make_console, plural, print_json, print_rows, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
+TERMINAL_LIMIT = 1_000  # jobs that a terminal is shown unless it asks for more
+LOOK_SECONDS = 60.0  # between two looks at jobs that may be abandoned
+COLUMNS = ("job", "status", "attempts", "updated", "url", "error")
+SORTS: dict[str, Callable[[JobRecord], Any]] = {
+    "job": lambda record: record.job_id,
+    "status": lambda record: str(record.status),
+    "attempts": lambda record: record.attempts,
+    "updated": lambda record: record.updated_at,
+}
 DESCRIPTION = """\
 Look at the jobs of a batch, and put failed ones back.
 
@@ -35,8 +54,11 @@ Jobs are read from Table Storage when AZURE_JOB_TABLE is set, else from OUT/jobs
   infra-core jobs show nightly-42 JOB --out runs
   infra-core jobs retry nightly-42 --out runs        put failed and timed out jobs back
   infra-core jobs watch nightly-42 --out runs        follow a batch until all its jobs have ended
+  infra-core jobs batches --out runs                 each batch with its counts
+  infra-core jobs prune --older-than 30d --out runs  delete jobs that ended a month ago
 
-`retry` makes jobs pending; `infra-core run ... --resume` then does them.
+`retry` makes jobs pending; `infra-core run ... --resume` then does them. It also frees running jobs
+whose lease has ended, or which were started without a lease and have not changed for a day.
 """
 
 
@@ -50,6 +72,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     listing.add_argument(
         "--since", type=parse_since, metavar="WHEN", help="changed since: 90s, 30m, 12h, 7d or ISO"
     )
+    listing.add_argument(
+        "--until", type=parse_since, metavar="WHEN", help="changed before: as --since"
+    )
+    listing.add_argument("--worker", metavar="NAME", help="held by this worker")
+    listing.add_argument(
+        "--limit", type=natural, metavar="N",
+        help=f"so many at most, 0 for all (all; {TERMINAL_LIMIT} on a terminal)",
+    )  # fmt: skip
+    sorts = [sign + name for name in SORTS for sign in ("", "-")]
+    listing.add_argument(
+        "--sort", choices=sorts, metavar="BY",
+        help=f"{', '.join(SORTS)}; with - in front the other way, as --sort=-updated",
+    )  # fmt: skip
+    listing.add_argument("--format", choices=["csv", "jsonl"], help="CSV, or a JSON line a job")
+    listing.add_argument(
+        "--header", action="store_true", help="name the columns where the output is no terminal"
+    )
+    batches = add_verb(verbs, "batches", "a line for each batch, with its counts")
+    add_out(batches)
     show = add_batch_verb(verbs, "show", "everything known of one job")
     show.add_argument("job_id", metavar="JOB", help="its id, or enough of its beginning")
     retry = add_batch_verb(verbs, "retry", "put jobs back to pending")
@@ -57,6 +98,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     retry.add_argument(
         "--completed", action="store_true", help="completed jobs as well, so they run again"
     )
+    retry.add_argument(
+        "--force", action="store_true", help="also jobs that a worker holds; it is dead for sure"
+    )
+    delete = add_batch_verb(verbs, "delete", "delete all jobs of a batch")
+    delete.add_argument("--force", action="store_true", help="pending and running jobs as well")
+    prune = add_verb(verbs, "prune", "delete old jobs")
+    add_out(prune)
+    prune.add_argument(
+        "--older-than", type=parse_since, metavar="WHEN", required=True,
+        help="not changed since: 90s, 30m, 12h, 7d or ISO",
+    )  # fmt: skip
+    prune.add_argument(
+        "--status", action="append", choices=[s.value for s in JobStatus],
+        help="only these (completed, failed and timed out)",
+    )  # fmt: skip
+    prune.add_argument("--batch", metavar="BATCH", help="only of this batch")
     watch = add_batch_verb(verbs, "watch", "follow a batch until all its jobs have ended")
     watch.add_argument(
         "--interval", type=seconds, default=2.0, metavar="S", help="seconds between looks (2)"
@@ -68,10 +125,15 @@ def add_batch_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentPars
     """Add one verb with what all verbs take."""
     parser = add_verb(verbs, name, summary)
     parser.add_argument("batch_id", metavar="BATCH", help="name of the batch")
+    add_out(parser)
+    return parser
+
+
+def add_out(parser: argparse.ArgumentParser) -> None:
+    """Add where the jobs are kept."""
     parser.add_argument(
         "--out", type=Path, default=Path(), metavar="DIR", help="output folder of the runs (.)"
     )
-    return parser
 
 
 def parse_since(text: str) -> datetime:
@@ -102,37 +164,83 @@ def execute(options: argparse.Namespace) -> int:
             "the run, or set AZURE_JOB_TABLE"
         )
     with open_jobs(os.environ, sqlite_path=sqlite_path) as store:
-        verbs = {"list": list_jobs, "show": show_job, "retry": retry_jobs, "watch": watch_jobs}
+        if isinstance(store, AzureTableJobStore) and not store.table_exists():
+            raise CommandError(
+                f"there is no table {store.config.table_name!r}; check AZURE_JOB_TABLE"
+            )
+        verbs = {
+            "list": list_jobs, "batches": list_batches, "show": show_job, "retry": retry_jobs,
+            "delete": delete_batch, "prune": prune_jobs, "watch": watch_jobs,
+        }  # fmt: skip
         return verbs[options.verb](store, options)
 
 
 def list_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     """Print a line for each job."""
-    records = list(store.iter_runs(options.batch_id, status=options.status, since=options.since))
+    console = make_console()
+    limit = options.limit
+    if limit is None and is_capable(console) and not options.json and not options.format:
+        limit = TERMINAL_LIMIT
+    found: Iterable[JobRecord] = store.iter_runs(
+        options.batch_id, status=options.status, since=options.since, until=options.until
+    )
+    if options.worker:
+        found = (record for record in found if record.lease_owner == options.worker)
+    if options.sort:
+        name = options.sort.removeprefix("-")
+        found = sorted(found, key=SORTS[name], reverse=options.sort.startswith("-"))
+    records = list(islice(found, limit + 1) if limit else found)
     tell_unreadable(store)
     if not records and is_empty(store, options.batch_id):
         raise no_jobs(options)
+    if limit and len(records) > limit:
+        del records[limit:]
+        print(f"the first {plural(limit, 'job')}; --limit 0 shows all", file=sys.stderr)
     if options.json:
         print_json([as_dict(record) for record in records])
-        return exit_codes.OK
-    if not records:
-        print("no job fits --status and --since", file=sys.stderr)
-        return exit_codes.OK
-    console = make_console()
-    if is_capable(console):
+    elif options.format == "jsonl":
+        for record in records:
+            print(json.dumps(as_dict(record), default=str))
+    elif options.format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        writer.writerows([printable(cell) for cell in row(record)] for record in records)
+    elif not records:
+        print("no job fits the conditions given", file=sys.stderr)
+    elif is_capable(console):
         print_for_people(console, records)
     else:
-        print_rows(console, [], (row(record) for record in records))
+        header = [COLUMNS] if options.header else []
+        print_rows(console, [], chain(header, (row(record) for record in records)))
     return exit_codes.OK
 
 
-def tell_unreadable(store: JobStore[JobRecord]) -> None:
-    """Print how many jobs cannot be read, and why the first of them cannot."""
-    unreadable = getattr(store, "unreadable", [])
-    if unreadable:
-        print(f"{plural(len(unreadable), 'job')} cannot be read and are left out:", file=sys.stderr)
-    for job in unreadable[:10]:
-        print(f"  {job.job_id}: {job.reason}", file=sys.stderr)
+def list_batches(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
+    """Print a line for each batch."""
+    batches = store.batches()
+    if options.json:
+        print_json(
+            [
+                {
+                    "batch_id": batch.batch_id,
+                    "counts": batch.counts,
+                    "first_change": batch.first_change and batch.first_change.isoformat(),
+                    "last_change": batch.last_change and batch.last_change.isoformat(),
+                }
+                for batch in batches
+            ]
+        )
+        return exit_codes.OK
+    columns = ["batch", *(status.value for status in JobStatus), "first change", "last change"]
+
+    def cells(batch: BatchSummary) -> Iterable[str]:
+        yield batch.batch_id
+        yield from (str(batch.counts.get(status.value, 0)) for status in JobStatus)
+        for moment in (batch.first_change, batch.last_change):
+            yield moment.strftime("%Y-%m-%d %H:%M:%SZ") if moment else ""
+
+    print_rows(make_console(), columns, map(cells, batches))
+    return exit_codes.OK
 
 
 def print_for_people(console: "Console", records: list[JobRecord]) -> None:
@@ -156,45 +264,6 @@ def print_for_people(console: "Console", records: list[JobRecord]) -> None:
     print_rows(console, columns, (short(record) for record in records))
 
 
-def row(record: JobRecord) -> Iterable[str]:
-    """The cells of one job."""
-    yield record.job_id
-    yield str(record.status)
-    yield str(record.attempts)
-    yield record.updated_at.strftime("%Y-%m-%d %H:%M:%SZ")
-    yield str(record.payload.get("url", ""))
-    yield record.error or ""
-
-
-def as_dict(record: JobRecord) -> dict[str, Any]:
-    """One job for JSON."""
-    return {
-        "batch_id": record.batch_id,
-        "job_id": record.job_id,
-        "status": str(record.status),
-        "attempts": record.attempts,
-        "created_at": record.created_at.isoformat(),
-        "updated_at": record.updated_at.isoformat(),
-        "error": record.error,
-        "payload": record.payload,
-        "lease_owner": record.lease_owner,
-        "lease_until": record.lease_until.isoformat() if record.lease_until else None,
-    }
-
-
-def find(store: JobStore[JobRecord], batch_id: str, job_id: str) -> JobRecord:
-    """The job with this id, or the only one whose id begins so."""
-    if exact := store.fetch(batch_id, job_id):
-        return exact
-    matches = [r for r in store.iter_runs(batch_id) if r.job_id.startswith(job_id)]
-    if len(matches) == 1:
-        return matches[0]
-    problem = f"{len(matches)} jobs begin with" if matches else "there is no job"
-    raise CommandError(
-        f"{problem} {job_id!r} in batch {batch_id!r}; list them: infra-core jobs list {batch_id}"
-    )
-
-
 def show_job(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     """Print everything known of one job."""
     record = as_dict(find(store, options.batch_id, options.job_id))
@@ -207,36 +276,10 @@ def show_job(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def retry_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
-    """Put jobs back to pending."""
-    if options.job_id:
-        records = [find(store, options.batch_id, job_id) for job_id in options.job_id]
-    else:
-        wanted = [JobStatus.FAILED, JobStatus.TIMED_OUT]
-        wanted += [JobStatus.COMPLETED] if options.completed else []
-        records = list(store.iter_runs(options.batch_id, status=wanted))
-        tell_unreadable(store)
-        if not records and is_empty(store, options.batch_id):
-            raise no_jobs(options)
-    put_back = []
-    for record in records:
-        try:
-            changed = record.requeue(force=options.completed)
-        except JobStateError as error:
-            raise CommandError(f"{error}; add --completed to run it again") from None
-        put_back.append(store.update(changed, expected=record))
-    if options.json:
-        print_json([as_dict(record) for record in put_back])
-    elif put_back:
-        print(f"{plural(len(put_back), 'job')} put back; do them with: infra-core run ... --resume")
-    else:
-        print("no job failed or timed out; nothing was put back")
-    return exit_codes.OK
-
-
 def watch_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     """Print the counts whenever they change, until every job has ended."""
     deadline = None if options.timeout is None else clock.monotonic() + options.timeout
+    next_look = clock.monotonic()
     shown: Counter[str] | None = None
     while True:
         counts = Counter(store.count_by_status(options.batch_id))
@@ -249,6 +292,13 @@ def watch_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
         if not counts["pending"] and not counts["running"]:
             failed = counts["failed"] + counts["timed_out"]
             return exit_codes.FAILED if failed else exit_codes.OK
+        if not counts["pending"] and clock.monotonic() >= next_look:
+            next_look = clock.monotonic() + LOOK_SECONDS
+            running = list(store.iter_runs(options.batch_id, status=JobStatus.RUNNING))
+            if running and all(record.is_abandoned() for record in running):
+                number = plural(len(running), "running job")
+                print(f"{number} abandoned a day ago or more; free them: retry", file=sys.stderr)
+                return exit_codes.FAILED
         if deadline is not None and clock.monotonic() >= deadline:
             return exit_codes.FAILED
         clock.sleep(options.interval)
@@ -263,17 +313,3 @@ def print_counts(counts: Counter[str], *, as_json: bool) -> None:
     else:
         text = "  ".join(f"{name} {count}" for name, count in named.items() if count)
         print(f"{now}  {text}", flush=True)
-
-
-def is_empty(store: JobStore[JobRecord], batch_id: str) -> bool:
-    """Whether a batch has no job at all: its name is probably mistyped."""
-    return next(iter(store.iter_runs(batch_id)), None) is None
-
-
-def no_jobs(options: argparse.Namespace) -> CommandError:
-    """The error that a batch has no jobs."""
-    table = os.environ.get("AZURE_JOB_TABLE", "").strip()
-    place = f"the table {table!r}" if table else repr(str(options.out / JOBS_FILE))
-    return CommandError(
-        f"batch {options.batch_id!r} has no jobs in {place}; check the batch's name and --out"
-    )

@@ -13,13 +13,14 @@ only when it is explicitly reopened: `requeue(force=True)`.
 
 import dataclasses
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import clock, printable, redact_secrets
 
 from ..exceptions import JobRecordError, JobStateError
+from ._entity import to_utc
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -49,6 +50,7 @@ class JobStatus(str, Enum):
         return wanted in _NEXT[self]
 
 
+ABANDONED_AFTER = timedelta(days=1)
 _MAX_CAUSE = 8_000  # characters of an error that a record keeps
 
 
@@ -146,6 +148,9 @@ class JobRecord:
     def start(self) -> "Self":
         """Return the job as running, with one more attempt and no error.
 
+        It has no lease: nobody else claims it, and after a day without a change it counts as
+        abandoned (`is_abandoned`). `claim` starts a job under a lease.
+
         Raises:
             JobStateError: The job is running or completed.
         """
@@ -194,6 +199,18 @@ class JobRecord:
     def is_terminal(self) -> bool:
         """Whether the job is over."""
         return self.status.is_terminal
+
+    def is_abandoned(self, *, after: timedelta = ABANDONED_AFTER) -> bool:
+        """Whether a running job has nobody who works at it, for all that is known.
+
+        Its lease ended so long ago, or it has none and has not changed for so long. `jobs watch`
+        does not wait for such a job, and `jobs retry` puts it back.
+
+        Args:
+            after: How long; a day by default.
+        """
+        since = self.updated_at if self.lease_until is None else self.lease_until
+        return JobStatus(self.status) is JobStatus.RUNNING and utc_now() - to_utc(since) >= after
 
     def _become(self, wanted: JobStatus, *, force: bool = False, **changes: Any) -> "Self":
         try:

@@ -1,0 +1,133 @@
+"""Verbs of `infra-core jobs` that change what is stored: put back, delete, prune."""
+
+import argparse
+import sys
+from itertools import islice
+
+from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore
+from infra_core.runtime import clock
+
+from . import exit_codes
+from ._arguments import CommandError
+from ._jobs_find import as_dict, find, is_empty, no_jobs, tell_unreadable
+from ._report import plural, print_json
+
+__all__ = ["delete_batch", "prune_jobs", "retry_jobs"]
+
+_AT_ONCE = 1_000
+
+
+def retry_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
+    """Put jobs back to pending: all that can be, whatever is wrong with some of them."""
+    problems: list[str] = []
+    found = _named(store, options, problems) if options.job_id else _unfinished(store, options)
+    changed = []
+    for record in found:
+        try:
+            changed.append(_put_back(record, options))
+        except JobStateError as error:
+            problems.append(str(error))
+    put_back: list[JobRecord] = []
+    rest = iter(changed)
+    while some := list(islice(rest, _AT_ONCE)):
+        put_back += [record for record in store.update_many(some) if record is not None]
+    if conflicts := len(changed) - len(put_back):
+        problems.append(f"{plural(conflicts, 'job')} changed meanwhile and left as they are")
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if options.json:
+        print_json([as_dict(record) for record in put_back])
+    elif put_back:
+        print(f"{plural(len(put_back), 'job')} put back; do them with: infra-core run ... --resume")
+    elif not problems:
+        print("no job failed or timed out; nothing was put back")
+    if problems:
+        raise CommandError(
+            f"{plural(len(put_back), 'job')} put back, {len(problems)} of what was asked was not"
+        )
+    return exit_codes.OK
+
+
+def _named(
+    store: JobStore[JobRecord], options: argparse.Namespace, problems: list[str]
+) -> list[JobRecord]:
+    found = []
+    for job_id in options.job_id:
+        try:
+            found.append(find(store, options.batch_id, job_id))
+        except CommandError as error:
+            problems.append(str(error))
+    return found
+
+
+def _unfinished(store: JobStore[JobRecord], options: argparse.Namespace) -> list[JobRecord]:
+    """What did not end well, without the jobs that workers hold."""
+    wanted = [JobStatus.FAILED, JobStatus.TIMED_OUT, JobStatus.RUNNING]
+    wanted += [JobStatus.COMPLETED] if options.completed else []
+    found = list(store.iter_runs(options.batch_id, status=wanted))
+    tell_unreadable(store)
+    if not found and is_empty(store, options.batch_id):
+        raise no_jobs(options)
+    free = [record for record in found if options.force or not _is_held(record)]
+    if held := len(found) - len(free):
+        number = plural(held, "running job")
+        print(f"{number} left to the workers that hold them; --force takes them", file=sys.stderr)
+    return free
+
+
+def _is_held(record: JobRecord) -> bool:
+    """Whether a worker holds a job: its lease runs, or it was started without one lately."""
+    if record.status is not JobStatus.RUNNING:
+        return False
+    if record.lease_until is not None:
+        return record.lease_until.timestamp() > clock.time()
+    return not record.is_abandoned()
+
+
+def _put_back(record: JobRecord, options: argparse.Namespace) -> JobRecord:
+    if not options.force and _is_held(record):
+        until = record.lease_until
+        held = f"its lease runs until {until:%Y-%m-%d %H:%M:%SZ}" if until else "it has no lease"
+        raise JobStateError(
+            f"job {record.job_id!r} is running, held by {record.lease_owner or 'nobody by name'} "
+            f"({held}); wait, or add --force where that worker is dead",
+            job_id=record.job_id,
+            current=record.status,
+            wanted=JobStatus.PENDING,
+        )
+    try:
+        return record.requeue(force=options.completed)
+    except JobStateError as error:
+        message = f"{error}; add --completed to run it again"
+        raise JobStateError(
+            message, job_id=record.job_id, current=error.current, wanted=error.wanted
+        ) from None
+
+
+def delete_batch(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
+    """Delete all jobs of a batch."""
+    counts = store.count_by_status(options.batch_id)
+    if not counts:
+        raise no_jobs(options)
+    if not options.force and (open_jobs := counts.get("pending", 0) + counts.get("running", 0)):
+        raise CommandError(
+            f"batch {options.batch_id!r} has {plural(open_jobs, 'job')} pending or running; wait "
+            "for them, or add --force to delete them as well"
+        )
+    return _tell(store.delete_batch(options.batch_id), options)
+
+
+def prune_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
+    """Delete jobs that ended and have not changed for so long."""
+    removed = store.prune(
+        older_than=options.older_than, status=options.status, batch_id=options.batch
+    )
+    return _tell(removed, options)
+
+
+def _tell(removed: int, options: argparse.Namespace) -> int:
+    if options.json:
+        print_json({"deleted": removed})
+    else:
+        print(f"{plural(removed, 'job')} deleted")
+    return exit_codes.OK
