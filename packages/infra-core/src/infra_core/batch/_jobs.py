@@ -148,8 +148,10 @@ class JobBook:
             self._unstored += changed
             self._on_lost(one_line(error))
         try:
+            # the index knows what a job was when the run began, but of a shared table
+            news = [each for each in ended if each.changed or self._claims is not None]
             self._index.put_files(
-                entry for each in ended for entry in self.entries(each.record, ok=each.ok)
+                entry for each in news for entry in self.entries(each.record, ok=each.ok)
             )
         except sqlite3.Error as error:  # the folder for temporary files is full
             self._summary.trouble("the manifest has gaps", one_line(error))

@@ -40,7 +40,7 @@ from ._jobs import Ended, Job, JobBook, completed, mirrored
 from ._names import FileNames
 from ._results import KEPT_FAILURES, BatchProgress, BatchResult, BatchRetry, Failure, Outcome
 from ._shard import Shard, ShardItem
-from ._verify import is_intact
+from ._verify import Verifier
 
 if TYPE_CHECKING:
     from infra_core.http.assets import DownloadResult
@@ -118,6 +118,7 @@ class BatchRun:
             on_lost=self._record_lost,
         )
         self._claims = services.claims
+        self._verifier = Verifier(services.folder)
         self._names = FileNames(options.layout, services.index)
         self._settler: ThreadBatcher[Ended] = ThreadBatcher(
             self._book.settle, size=_SETTLED_TOGETHER, workers=1
@@ -457,7 +458,7 @@ class BatchRun:
     def _is_here(self, stored: Mapping[str, Any]) -> bool:
         if self._options.scratch is not None:  # files are in the container alone
             return bool(stored.get("mirrored"))
-        return is_intact(self._services.folder, stored)
+        return self._verifier.is_intact(stored)
 
     # -- one job -----------------------------------------------------------------------------------
 

@@ -6,24 +6,51 @@ from typing import Any
 
 from infra_core.fs import file_hexdigest, parse_checksum, safe_join
 
-__all__ = ["is_intact"]
+__all__ = ["Verifier"]
+
+_FOLDERS = 4_096  # whose paths are kept; there are 256 in the usual layout
 
 
-def is_intact(folder: Path, stored: Mapping[str, Any]) -> bool:
-    """Compare a file with what its job recorded; an unreadable one is a reason to fetch again.
+class Verifier:
+    """Compares the files of one run with what their jobs recorded.
 
     Args:
         folder: The run's folder; `assets` in it may be a link that its owner made.
-        stored: The payload of the job.
     """
-    try:
-        name = str(stored["path"])
-        first, _, rest = name.partition("/")
-        path = safe_join(folder / first, rest) if rest else safe_join(folder, name)
-        algorithm, expected = parse_checksum(str(stored["checksum"]))
-        size = stored.get("size")
-        if size is not None and path.stat().st_size != size:
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._checked: dict[str, Path] = {}
+
+    def is_intact(self, stored: Mapping[str, Any]) -> bool:
+        """Whether a file is what its job recorded; an unreadable one is a reason to fetch again.
+
+        Args:
+            stored: The payload of the job.
+        """
+        try:
+            folder, _, name = str(stored["path"]).rpartition("/")
+            path = self._inside(folder) / name
+            algorithm, expected = parse_checksum(str(stored["checksum"]))
+            size = stored.get("size")
+            if size is not None and path.stat().st_size != size:
+                return False
+            return file_hexdigest(path, algorithm) == expected
+        except (KeyError, ValueError, OSError):
             return False
-        return file_hexdigest(path, algorithm) == expected
-    except (KeyError, ValueError, OSError):
-        return False
+
+    def _inside(self, name: str) -> Path:
+        """A folder of the run, once it is clear that it is one; looked at once for all its files.
+
+        Raises:
+            ValueError: It is outside.
+        """
+        path = self._checked.get(name)
+        if path is None:
+            first, _, rest = name.partition("/")
+            path = safe_join(self._folder / first, rest) if rest else self._folder / first
+            if first == "..":
+                raise ValueError(f"{name!r} is outside of {str(self._folder)!r}")
+            if len(self._checked) < _FOLDERS:
+                self._checked[name] = path
+        return path
