@@ -29,3 +29,8 @@ from ._table_errors import (
     TableNotFoundError as TableNotFoundError,
     TableRequestError as TableRequestError,
 )
+from ._work import (
+    WorkSummary as WorkSummary,
+    work_batch as work_batch,
+    work_batch_async as work_batch_async,
+)

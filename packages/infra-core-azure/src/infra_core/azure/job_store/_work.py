@@ -1,0 +1,258 @@
+"""A worker: claims jobs of a batch, works at several at a time, and settles each in the store."""
+
+import asyncio
+import inspect
+import os
+import socket
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar, cast
+
+from infra_core.runtime import (
+    RetryPolicy,
+    RuntimeCancellationError,
+    RuntimeConfig,
+    RuntimeDrainedError,
+    TaskRuntime,
+    ThreadPool,
+    handle_signals,
+)
+
+from ..exceptions import JobConflictError
+from ._protocol import AsyncJobStore, JobStore
+from ._records import JobRecord, utc_now
+
+__all__ = ["WorkSummary", "work_batch", "work_batch_async"]
+
+JobT = TypeVar("JobT", bound=JobRecord)
+
+_RENEWALS = 3  # tries to renew a lease before it ends
+_STORE_THREADS = 4
+
+
+@dataclass
+class WorkSummary:
+    """What a worker did.
+
+    Attributes:
+        completed: Jobs that it completed.
+        failed: Jobs that it gave up after `max_attempts`.
+        retried: Attempts that failed and were put back to be tried again.
+        lost: Attempts whose job somebody else took or changed meanwhile; their result is dropped.
+        signal: Number of the signal that ended it early, `None` otherwise.
+    """
+
+    completed: int = 0
+    failed: int = 0
+    retried: int = 0
+    lost: int = 0
+    signal: int | None = None
+
+
+def work_batch(
+    store: JobStore[JobT], batch_id: str, handler: Callable[[JobT], Any], **options: Any
+) -> WorkSummary:
+    """Work at a batch until none of its jobs is pending; for code without an event loop.
+
+    Args:
+        store: The store.
+        batch_id: The batch.
+        handler: As for `work_batch_async`.
+        options: As for `work_batch_async`.
+
+    Raises:
+        RuntimeError: Called inside of a running event loop; await `work_batch_async` there.
+    """
+    return asyncio.run(work_batch_async(store, batch_id, handler, **options))
+
+
+async def work_batch_async(
+    store: JobStore[JobT] | AsyncJobStore[JobT],
+    batch_id: str,
+    handler: Callable[[JobT], Any],
+    *,
+    worker: str = "",
+    concurrency: int = 1,
+    lease_seconds: float = 60.0,
+    max_attempts: int = 3,
+    retry_seconds: float = 1.0,
+    max_retry_seconds: float = 300.0,
+    poll_seconds: float = 1.0,
+    grace: float = 30.0,
+) -> WorkSummary:
+    """Work at a batch until none of its jobs is pending and none of its own is under way.
+
+    A job is claimed, its lease renewed for as long as the handler works, and then completed. A
+    handler that raises puts it back, to be claimed again after a delay that doubles with each
+    attempt; after `max_attempts` it has failed, with the last cause. In the main thread the first
+    SIGINT or SIGTERM ends the claiming, what is under way has `grace` seconds, and what is
+    cancelled then is put back at once.
+
+    Args:
+        store: The store; of `JobRecord` or records that inherit from it.
+        batch_id: The batch.
+        handler: Given the job; a plain function runs in a thread, a coroutine function in the
+            event loop. A mapping that it returns is merged into the payload.
+        worker: Name of the worker; host and process by default.
+        concurrency: Jobs at a time.
+        lease_seconds: How long a job stays with a worker that has died.
+        max_attempts: How often a job is started at most.
+        retry_seconds: Delay after the first failed attempt.
+        max_retry_seconds: No delay is longer.
+        poll_seconds: Seconds between two looks while jobs wait for their delay.
+        grace: Seconds for what is under way when a signal comes.
+
+    Raises:
+        AzureTableError: The store failed; what was under way has ended before.
+    """
+    name = worker or f"{socket.gethostname()}-{os.getpid()}"
+    policy = RetryPolicy(
+        max_retries=max(max_attempts - 1, 0), backoff=retry_seconds, max_backoff=max_retry_seconds
+    )
+    work = _Work(store, batch_id, handler, name, lease_seconds, max_attempts, policy, concurrency)
+    runtime = TaskRuntime(config=RuntimeConfig(concurrency=concurrency))
+    with ExitStack() as stack:
+        signals = None
+        if threading.current_thread() is threading.main_thread():
+            signals = stack.enter_context(handle_signals(runtime, grace=grace))
+        try:
+            await runtime.run(work.jobs(poll_seconds))
+        except (RuntimeDrainedError, RuntimeCancellationError):
+            if signals is None or signals.received is None:
+                raise
+            work.summary.signal = int(signals.received)
+    return work.summary
+
+
+class _Work:
+    """One worker at one batch."""
+
+    def __init__(
+        self,
+        store: Any,
+        batch_id: str,
+        handler: Callable[[Any], Any],
+        worker: str,
+        lease: float,
+        max_attempts: int,
+        policy: RetryPolicy,
+        concurrency: int,
+    ) -> None:
+        self.summary = WorkSummary()
+        self._store = store
+        self._batch = batch_id
+        self._handler = handler
+        self._lease = lease
+        self._policy = policy
+        self._attempts = max_attempts
+        self._claim_options = {
+            "worker": worker, "lease_seconds": lease, "max_attempts": max_attempts
+        }  # fmt: skip
+        self._busy = 0
+        self._is_async = inspect.iscoroutinefunction(store.claim)
+        self._threads = ThreadPool("infra-core-jobs", _STORE_THREADS)
+        self._handlers = ThreadPool("infra-core-work", concurrency)
+
+    async def _call(self, name: str, *args: Any, **options: Any) -> Any:
+        call = partial(getattr(self._store, name), *args, **options)
+        return await (call() if self._is_async else self._threads.run(call))
+
+    async def jobs(self, poll: float) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]]]]:
+        """Claim jobs until none is pending and none is under way."""
+        while True:
+            claiming = asyncio.ensure_future(
+                self._call("claim", self._batch, **self._claim_options)
+            )
+            try:
+                job = await asyncio.shield(claiming)
+            except asyncio.CancelledError:  # the intake ends; what was just taken is put back
+                if (job := await claiming) is not None:
+                    await self._settle(job.requeue())
+                raise
+            if job is not None:
+                self._busy += 1
+                yield job.job_id, partial(self._one, job)
+            elif self._busy or (await self._call("count_by_status", self._batch)).get("pending"):
+                await asyncio.sleep(poll)
+            else:
+                return
+
+    async def _one(self, job: JobRecord) -> None:
+        held = _Held(job)
+        renewing = asyncio.ensure_future(self._renew(held))
+        try:
+            try:
+                result = await self._handle(job)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is the job's
+                await held.release(renewing)
+                await self._failed(held, error)
+            except asyncio.CancelledError:
+                await held.release(renewing)
+                await self._settle(held.record.requeue())
+                raise
+            else:
+                await held.release(renewing)
+                payload = cast("dict[str, Any]", result) if isinstance(result, Mapping) else {}
+                if await self._settle(held.record.complete(**payload)):
+                    self.summary.completed += 1
+        finally:
+            self._busy -= 1
+
+    async def _handle(self, job: JobRecord) -> Any:
+        if inspect.iscoroutinefunction(self._handler):
+            return await self._handler(job)
+        return await self._handlers.run(self._handler, job)
+
+    async def _failed(self, held: "_Held", error: Exception) -> None:
+        job = held.record
+        failed = job.fail(error)
+        if job.attempts >= self._attempts:
+            if await self._settle(failed):
+                self.summary.failed += 1
+            return
+        delay = timedelta(seconds=self._policy.ceiling(job.attempts - 1))
+        waiting = failed.requeue(not_before=utc_now() + delay)
+        if await self._settle(replace(waiting, error=failed.error)):
+            self.summary.retried += 1
+
+    async def _settle(self, job: JobRecord) -> bool:
+        try:
+            await self._call("update", job)
+        except JobConflictError:
+            self.summary.lost += 1
+            return False
+        return True
+
+    async def _renew(self, held: "_Held") -> None:
+        while not await held.over(self._lease / _RENEWALS):
+            try:
+                held.record = await self._call("renew", held.record, lease_seconds=self._lease)
+            except JobConflictError:
+                return  # somebody else has it: settling it says so
+
+
+class _Held:
+    """A job while it is at work, in the version that was renewed last."""
+
+    def __init__(self, record: JobRecord) -> None:
+        self.record = record
+        self._over = asyncio.Event()
+
+    async def over(self, seconds: float) -> bool:
+        """Wait so long for the end of the work."""
+        try:
+            await asyncio.wait_for(self._over.wait(), seconds)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def release(self, renewing: "asyncio.Future[None]") -> None:
+        """Let a renewal that is under way end, and no other begin."""
+        self._over.set()
+        await asyncio.wait([renewing])
+        if not renewing.cancelled():
+            renewing.exception()  # that the store failed is said by settling

@@ -1,0 +1,97 @@
+"""A worker that claims, renews, retries and drains."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from infra_core.azure.job_store import (
+    JobRecord,
+    JobStatus,
+    SqliteJobStore,
+    WorkSummary,
+    work_batch,
+    work_batch_async,
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> "SqliteJobStore[JobRecord]":
+    """A store with a batch of six jobs."""
+    store = SqliteJobStore(tmp_path / "jobs.sqlite3")
+    store.save_many(JobRecord("b", f"{n}", payload={"n": n}) for n in range(6))
+    return store
+
+
+def test_a_batch_is_worked_at_and_failures_are_tried_again(
+    store: "SqliteJobStore[JobRecord]",
+) -> None:
+    """One job fails once, one always; the cause and the results are kept."""
+
+    def handler(job: JobRecord) -> dict[str, int]:
+        if job.payload["n"] == 5 or (job.payload["n"] == 4 and job.attempts == 1):
+            raise ConnectionError(f"no {job.attempts}")
+        return {"square": job.payload["n"] ** 2}
+
+    told = work_batch(
+        store, "b", handler, concurrency=2, max_attempts=2, retry_seconds=0, poll_seconds=0.01
+    )
+    assert told == WorkSummary(completed=5, failed=1, retried=2)
+    jobs = {job.job_id: job for job in store.iter_runs("b")}
+    assert jobs["3"].payload == {"n": 3, "square": 9}
+    assert (jobs["5"].status, jobs["5"].error) == (JobStatus.FAILED, "ConnectionError: no 2")
+    assert jobs["4"].attempts == 2
+    store.close()
+
+
+def test_the_lease_is_renewed_while_the_handler_works(store: "SqliteJobStore[JobRecord]") -> None:
+    """The job is not anybody else's, though the work outlasts the lease."""
+    for number in range(1, 6):
+        store.delete("b", f"{number}")
+
+    async def handler(job: JobRecord) -> None:
+        first = job.lease_until
+        while True:
+            now = store.fetch("b", job.job_id)
+            if now and now.lease_until and first and now.lease_until > first:
+                return
+            await asyncio.sleep(0.01)
+
+    told = asyncio.run(work_batch_async(store, "b", handler, lease_seconds=5))
+    assert told == WorkSummary(completed=1)
+    store.close()
+
+
+def test_a_job_that_was_taken_over_is_lost(store: "SqliteJobStore[JobRecord]") -> None:
+    """The result of a worker that no longer holds the job is dropped."""
+
+    def handler(job: JobRecord) -> None:
+        if job.job_id == "2":
+            stolen = store.fetch("b", "2")
+            assert stolen is not None
+            store.update(stolen.complete(by="other"))
+
+    assert work_batch(store, "b", handler) == WorkSummary(completed=5, lost=1)
+    store.close()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_signal_ends_the_claiming_and_what_is_under_way_is_finished(
+    store: "SqliteJobStore[JobRecord]",
+) -> None:
+    """The rest stays pending for other workers."""
+
+    async def handler(job: JobRecord) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+    told = work_batch(store, "b", handler)
+    assert told.signal == signal.SIGTERM
+    assert told.completed >= 1
+    counts = store.count_by_status("b")
+    assert counts["completed"] == told.completed
+    assert counts["pending"] == 6 - told.completed
+    store.close()
