@@ -482,3 +482,22 @@ async def test_a_cookie_outside_of_ascii_ends_no_redirect(
         await fetch_async(server.url, max_retries=0)
     with pytest.raises(httpx.TooManyRedirects):
         await request_async("GET", server.url, max_retries=0)
+
+
+@pytest.mark.parametrize("status", ["201 X", "202 X", "203 X", "207 X", "226 X", "299 X"])
+def test_any_success_with_a_body_is_a_file(serve: Serve, tmp_path: Path, status: str) -> None:
+    """As in 0.7 and for fetch: what the server sends with a success is what was asked for."""
+    get(serve(status=status).url, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("status", ["201 X", "202 X", "204 X", "205 X", "299 X"])
+@pytest.mark.parametrize("line", ["Content-Length: 0", "Transfer-Encoding: chunked"])
+def test_a_success_without_a_body_is_no_file(
+    serve: Serve, tmp_path: Path, status: str, line: str
+) -> None:
+    """Such as "accepted, come back later": an empty file would look like the one asked for."""
+    body = b"0\r\n\r\n" if "chunked" in line else b""
+    with pytest.raises(DownloadError, match="carries no file"):
+        get(serve(line, status=status, body=body, length=False).url, tmp_path / "f")
+    assert list(tmp_path.iterdir()) == []

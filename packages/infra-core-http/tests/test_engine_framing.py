@@ -219,3 +219,11 @@ def test_interim_answers_are_cut_off(count: int, rest: bytes) -> None:
     interim = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     final = b"HTTP/1.1 200 OK\r\n\r\n" + rest
     assert after_interim(interim * count + final) == final
+
+
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"gzip\r\nTransfer-Encoding: chunked"])
+def test_a_transfer_coding_that_nobody_asked_for_is_no_text(coding: bytes) -> None:
+    """Its bytes would pass as the body."""
+    with serving(_answer(b"Transfer-Encoding: " + coding, body=CHUNKED)) as (url, _):
+        with pytest.raises(httpx.RemoteProtocolError, match="Transfer-Encoding"):
+            asyncio.run(fetch_async(url, max_retries=0))

@@ -300,6 +300,11 @@ async def test_parts_of_a_request_are_checked(origin: FaultyOrigin) -> None:
         await request_async("GET", origin.url("/f"), params=wrong(5))
     with pytest.raises(InvalidRequestError, match="params of type int are no query: pass a mapp"):
         request("GET", origin.url("/f"), params=wrong(5))
+    for odd in (("page", "2"), ["page=2"], [("page",)]):
+        with pytest.raises(InvalidRequestError, match="no pair of name and value"):
+            await request_async("GET", origin.url("/f"), params=wrong(odd))
+        with pytest.raises(InvalidRequestError, match="no pair of name and value"):
+            request("GET", origin.url("/f"), params=wrong(odd))
     with pytest.raises(InvalidRequestError, match="cannot be a file or a plain iterator: pass by"):
         await request_async("POST", origin.url("/f"), content=iter([b"x"]))
     with pytest.raises(InvalidRequestError, match="is for asynchronous requests: pass seconds"):

@@ -1,5 +1,6 @@
 """The blocking half on the wire, against a server that sends bytes and reads as strictly as h11."""
 
+import asyncio
 import contextlib
 import gzip
 import io
@@ -10,14 +11,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import h11
+import httpx
 import pytest
 import requests
 
 from infra_core.http import (
+    AsyncHttpClient,
     OutcomeUnknown,
     RequestsHttpClient,
     ResponseTooLarge,
     fetch,
+    fetch_async,
     request,
     stream,
 )
@@ -156,15 +160,82 @@ def test_a_file_is_sent_again_from_its_beginning(serve: Serve, tmp_path: Any) ->
         (b"/x?q=\xfcber", "/x?q=%FCber"),
         (b"/a b", "/a%20b"),
         (b"new#part", "/new"),
+        (b"/100%", "/100%"),
+        (b"/a[b]?x[]=%", "/a[b]?x[]=%"),
+        (b"/s?sig=%2f%e4", "/s?sig=%2f%e4"),
     ],
 )
 def test_a_location_beyond_ascii_is_requested_as_it_came(
     serve: Serve, location: bytes, path: str
 ) -> None:
-    """Byte for byte, percent-encoded."""
+    """Byte for byte, percent-encoded, by both halves."""
     origin = serve(lambda m, p, b: moved(302, location) if p == "/old" else OK)
     assert fetch(origin.url + "/old", max_retries=0) == "ok"
     assert origin.seen[-1][1] == path
+    asyncio.run(fetch_async(origin.url + "/old", max_retries=0))
+    assert origin.seen[-1][1] == path
+
+
+@pytest.mark.parametrize("location", [b"/a\tb", b"http://127.0.0.1:99999/"])
+def test_a_location_that_httpx_refuses_is_left_to_our_rule(serve: Serve, location: bytes) -> None:
+    """Also by the client of httpx that we hand out, and by one that follows nothing."""
+    origin = serve(lambda m, p, b: moved(302, location) if p == "/old" else OK)
+
+    async def main() -> None:
+        async with AsyncHttpClient(follow_redirects=False) as client:
+            assert (await client.get(origin.url + "/old")).status_code == 302
+            if b"\t" in location:
+                answer = await client.get(origin.url + "/old", follow_redirects=True)
+                assert answer.text == "ok"
+                assert origin.seen[-1][1] == "/a%09b"
+            else:
+                with pytest.raises(httpx.RemoteProtocolError, match="redirects to"):
+                    await client.get(origin.url + "/old", follow_redirects=True)
+
+    asyncio.run(main())
+
+
+def test_a_body_that_cannot_be_sent_again_is_told(serve: Serve) -> None:
+    """With what to do about it, as the asynchronous half does."""
+    origin = serve(lambda m, p, b: moved(307, b"/new") if p == "/old" else OK)
+    with pytest.raises(requests.exceptions.UnrewindableBodyError, match="pass the body as bytes"):
+        request("PUT", origin.url + "/old", content=iter([b"ab"]), max_retries=0)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        + b"0" * 30
+        + b"2\r\nok\r\n0\r\n\r\n",
+    ],
+)
+def test_odd_answers_are_taken_as_by_the_other_half(serve: Serve, answer: bytes) -> None:
+    """One and the same answer is none for the one and text for the other."""
+    origin = serve(lambda m, p, b: answer)
+    assert fetch(origin.url + "/a", max_retries=0) == "ok"
+    assert asyncio.run(fetch_async(origin.url + "/a", max_retries=0)) == "ok"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", "not valid HTTP .the size of a chunk"),
+        (b"Content-Length: 9\r\n\r\nok", "closed the connection before"),
+        (b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok", "127.0.0.1.* decoded"),
+    ],
+)
+def test_a_body_that_fails_says_the_same_in_a_stream(
+    serve: Serve, answer: bytes, text: str
+) -> None:
+    """Not in the words of urllib3, and with the server's name."""
+    origin = serve(lambda m, p, b: b"HTTP/1.1 200 OK\r\n" + answer + CLOSE)
+    with stream("GET", origin.url + "/a") as response:
+        with pytest.raises(requests.RequestException, match=text):
+            list(response.iter_content(10))
+    with pytest.raises(requests.RequestException, match=text):
+        fetch(origin.url + "/a", max_retries=0)
 
 
 def test_a_circle_of_redirects_ends(serve: Serve) -> None:

@@ -29,6 +29,17 @@ class Response(httpx.Response):
     max_bytes: int | None = None
     _named: str | None = None
 
+    @property
+    def has_redirect_location(self) -> bool:
+        """Whether httpx can parse where it leads; for others its client would raise an error."""
+        if not super().has_redirect_location:
+            return False
+        try:
+            httpx.URL(self.headers["location"])
+        except httpx.InvalidURL:
+            return False
+        return True
+
     async def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
         """Yield the decoded body.
 

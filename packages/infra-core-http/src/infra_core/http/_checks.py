@@ -77,6 +77,15 @@ def check_call(max_bytes: object, params: object) -> None:
             f"params of type {type(params).__name__} are no query: pass a mapping such as "
             "{'page': '2'}"
         )
+    if isinstance(params, Sequence) and not isinstance(params, (str, bytes)):
+        for pair in params:
+            if isinstance(pair, (str, bytes)) or not (
+                isinstance(pair, Sequence) and len(pair) == 2
+            ):
+                raise InvalidRequestError(
+                    f"params have an item of type {type(pair).__name__} that is no pair of name "
+                    "and value: pass a mapping such as {'page': '2'}, or a list of pairs"
+                )
 
 
 def check_async_client(client: object) -> None:

@@ -1,6 +1,8 @@
 """The adapter of requests below our own sessions: answers read by us, waits that can be cut."""
 
+import re
 import ssl
+import threading
 from typing import Any, cast
 
 import requests
@@ -37,12 +39,41 @@ def _read_answer(connection: Any, getresponse: Any) -> Any:
         del connection.response_class
 
 
-class _Connection(Connecting, HTTPConnection):
+_asked = threading.local()
+_SENDABLE = re.compile(r"[!-~]+")
+
+
+class _AsGiven:
+    """To be mixed into urllib3's pools: the target of a request goes out as it was given.
+
+    urllib3 encodes every `%` of a target that has a single one without two digits, brackets too,
+    and turns hexadecimal digits into capitals; a signed URL is another one then.
+    """
+
+    def urlopen(self, method: str, url: str, *args: Any, **options: Any) -> Any:
+        """Send a request; for urllib3, which has all parameters."""
+        _asked.target = url if _SENDABLE.fullmatch(url) and "#" not in url else None
+        try:
+            return super().urlopen(method, url, *args, **options)  # type: ignore[misc]
+        finally:
+            _asked.target = None
+
+
+class _ToTarget(Connecting):
+    """To be mixed into urllib3's connections: they take the target from `_AsGiven`."""
+
+    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
+        """Send the first line; for `http.client`, which has all parameters."""
+        given = getattr(_asked, "target", None)
+        super().putrequest(method, given or url, *args, **options)  # type: ignore[misc]
+
+
+class _Connection(_ToTarget, HTTPConnection):
     def getresponse(self) -> Any:
         return _read_answer(self, super().getresponse)
 
 
-class _TlsConnection(Connecting, HTTPSConnection):
+class _TlsConnection(_ToTarget, HTTPSConnection):
     def getresponse(self) -> Any:
         return _read_answer(self, super().getresponse)
 
@@ -55,19 +86,19 @@ class _PublicTlsConnection(_TlsConnection):
     public_only = True
 
 
-class _Pool(HTTPConnectionPool):
+class _Pool(_AsGiven, HTTPConnectionPool):
     ConnectionCls = _Connection
 
 
-class _TlsPool(HTTPSConnectionPool):
+class _TlsPool(_AsGiven, HTTPSConnectionPool):
     ConnectionCls = _TlsConnection
 
 
-class _PublicPool(HTTPConnectionPool):
+class _PublicPool(_AsGiven, HTTPConnectionPool):
     ConnectionCls = _PublicConnection
 
 
-class _PublicTlsPool(HTTPSConnectionPool):
+class _PublicTlsPool(_AsGiven, HTTPSConnectionPool):
     ConnectionCls = _PublicTlsConnection
 
 

@@ -9,9 +9,11 @@ import requests
 import urllib3
 from requests.utils import get_encoding_from_headers
 
+from ._messages import undecodable_text
 from ._response.body import BodyReader, length_of
 from ._response.decode import DamagedBody
 from ._response.text import encoding_of
+from ._sync_messages import READ_RAW, cut_text
 from ._sync_wire import Answer
 
 __all__ = ["attach_decoder", "settle_encoding"]
@@ -24,8 +26,9 @@ class _DecodedBody(io.RawIOBase):
     before stopped.
     """
 
-    def __init__(self, raw: Any, reader: BodyReader) -> None:
+    def __init__(self, raw: Any, reader: BodyReader, url: str) -> None:
         self._raw = raw
+        self._url = url
         self._reader = reader
         self.decode_content = bool(getattr(raw, "decode_content", False))
         self._pieces: Iterator[bytes] | None = None
@@ -120,7 +123,11 @@ class _DecodedBody(io.RawIOBase):
             self._reader.finish()
         except DamagedBody as error:
             self._raw.close()
-            raise urllib3.exceptions.DecodeError(str(error)) from error
+            text = undecodable_text(self._url, error, READ_RAW)
+            raise urllib3.exceptions.DecodeError(text) from error
+        except urllib3.exceptions.ProtocolError as error:
+            self._raw.close()
+            raise urllib3.exceptions.ProtocolError(cut_text(self._url, error)) from error
         except Exception:
             self._raw.close()
             raise
@@ -148,7 +155,7 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
     if isinstance(raw, _DecodedBody):
         raw.bound(max_bytes)
     elif hasattr(raw, "stream"):
-        response.raw = _DecodedBody(raw, reader)
+        response.raw = _DecodedBody(raw, reader, response.url)
 
 
 class _Streamed(requests.Response):

@@ -12,6 +12,7 @@ from datetime import timedelta
 from importlib.util import find_spec
 from time import perf_counter
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httpx
 import requests
@@ -308,7 +309,15 @@ class _Exchange:
         else:
             body: Any = prepared.body
             if not isinstance(body, (bytes, str, type(None))):
-                rewind_body(prepared)
+                try:
+                    rewind_body(prepared)
+                except requests.exceptions.UnrewindableBodyError as error:
+                    raise requests.exceptions.UnrewindableBodyError(
+                        f"{urlsplit(request.url or '').hostname} redirects a {following.method} "
+                        "whose body was streamed and cannot be read again: pass the body as "
+                        "bytes, or request the final URL",
+                        request=request,
+                    ) from error
             prepared.prepare_content_length(prepared.body)
         jar = _merge_cookies(requests.cookies.RequestsCookieJar(), self._session.cookies)
         given = self._options.get("cookies")

@@ -33,9 +33,13 @@ from ._messages import (
 )
 from ._response.decode import DamagedBody
 from ._sync_errors import HTTPError, InvalidRedirect, TooManyRedirects, UnsupportedRedirect
+from ._sync_wire import BadAnswer
 from .engine.network_settings import NetworkSettings, Proxy
 
-__all__ = ["retell", "tunnel_answer"]
+__all__ = ["READ_RAW", "cut_text", "retell", "tunnel_answer"]
+
+READ_RAW = "stream() and response.raw"
+"""How to read a body undecoded."""
 
 _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3}[^\r\n]{0,60})")
 # What connecting itself raises, below the errors of PySocks.
@@ -101,10 +105,23 @@ def _text(
         return silence_text(where, read)
     if isinstance(error, requests.exceptions.ContentDecodingError):
         damage = _first(chain, DamagedBody) or "its coded data are damaged"
-        return undecodable_text(url, damage, "stream() and response.raw")
+        return undecodable_text(url, damage, READ_RAW)
     if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return f"{where} {CUT_SHORT}"
+        return cut_text(url, error, where)
     return _connection_text(chain, where) if isinstance(error, requests.ConnectionError) else None
+
+
+def cut_text(url: str, error: BaseException, where: str | None = None) -> str:
+    """Say why a body did not come whole.
+
+    Args:
+        url: Of the body.
+        error: What urllib3 or requests raised.
+        where: Host and port, if that does not say it all.
+    """
+    where = where or _where(url)
+    malformed = _first(error_chain(error), BadAnswer)
+    return f"{where} {CUT_SHORT}" if malformed is None else invalid_text(where, malformed)
 
 
 def _proxy_of(chain: list[BaseException], url: str) -> Proxy | None:

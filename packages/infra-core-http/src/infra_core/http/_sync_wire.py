@@ -20,11 +20,11 @@ _MAX_HEAD: Final = 1 << 20
 _MAX_LINE: Final = 65_536
 _MAX_INTERIM: Final = 100
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([0-9]) ([1-9][0-9]{2})(?: ([^\0\r]*))?")
+_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]|2\.0) ([1-9][0-9]{2})(?: ([^\0\r]*))?")
 # RFC 9110, sections 5.1 and 5.5. Spaces around a name, which some readers drop and others do not,
 # are how answers are smuggled (RFC 9112, section 5.1).
 _FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\0\r]*)")
-_CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r]*)?")
+_CHUNK: Final = re.compile(rb"0*([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r]*)?")
 _NO_BODY: Final = frozenset({101, 204, 304})
 
 
@@ -75,7 +75,7 @@ class Answer:
                 break
         else:
             raise BadAnswer(f"{_MAX_INTERIM} interim answers came, and no other")
-        self.version = 10 if line[1] == b"0" else 11
+        self.version = 10 if line[1] == b"1.0" else 11
         self.reason = (line[3] or b"").decode("latin-1").strip()
         for name, value in _fields(lines):
             self.msg[name] = value

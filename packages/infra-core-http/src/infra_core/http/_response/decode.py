@@ -278,7 +278,7 @@ def codings_of(values: Iterable[str]) -> tuple[str, ...]:
     found = []
     for value in values:
         for part in value.lower().split(","):
-            name = part.strip(" \t\"'")
+            name = part.partition(";")[0].strip(" \t\"'")
             name = "gzip" if name == "x-gzip" else name
             if name in _KNOWN:
                 found.append(name)

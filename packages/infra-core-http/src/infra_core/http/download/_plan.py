@@ -146,6 +146,7 @@ class DownloadPlan:
         self._asked: tuple[int, int | None] | None = None
         self._wire = 0
         self._size = 0
+        self._status = 200
         self.body: Body | None = None
         self.resumed = False
 
@@ -223,21 +224,27 @@ class DownloadPlan:
             return ResponseAction.FAILED
         if status == 206:
             body = self._judge_part(headers)
-        elif status in {200, 203}:
-            body = self._judge_whole(headers)
+        elif status in {204, 205}:  # RFC 9110, sections 15.3.5 and 15.3.6: never with a body
+            raise self._no_file(status)
         else:
-            raise DownloadError(
-                f"{self.url} answered {status}, which carries no file: check the URL",
-                url=self.url,
-                expected=200,
-                actual=status,
-            )
+            body = self._judge_whole(headers)
+        self._status = status
+        if body.length == 0:
+            self.check_not_empty()
         if body.total is not None:
             self.check_size(body.total)
         self.resumed = body.start > 0
         self._size = body.start
         self.body = body
         return ResponseAction.READ
+
+    def _no_file(self, status: int) -> DownloadError:
+        return DownloadError(
+            f"{self.url} answered {status}, which carries no file: check the URL",
+            url=self.url,
+            expected=200,
+            actual=status,
+        )
 
     def _judge_whole(self, headers: Mapping[str, str], *, length: int | None = None) -> Body:
         announced = content_length(headers)
@@ -330,6 +337,11 @@ class DownloadPlan:
                 expected=self.max_bytes,
                 actual=size,
             )
+
+    def check_not_empty(self) -> None:
+        """Raise `DownloadError` where nothing came with a status that promises no file."""
+        if self._wire == 0 and self._status not in {200, 203, 206}:
+            raise self._no_file(self._status)
 
     def incomplete(self) -> IncompleteDownloadError | None:
         """The error to raise if the body ended now; None when all of it has come."""

@@ -70,6 +70,7 @@ class Receiver:
             incomplete = plan.incomplete()
             if incomplete is not None:
                 raise incomplete
+            plan.check_not_empty()
             if self._decoder is not None:
                 self._decoder.finish()
         except httpx.RemoteProtocolError as error:

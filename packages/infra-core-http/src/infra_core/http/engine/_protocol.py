@@ -17,6 +17,7 @@ __all__ = ["Protocol"]
 _MAX_HEAD = 1 << 20
 _BEGINNING = b"HTTP/1."
 _IN_PYTHON = issubclass(HttpResponseParser, HttpParser)
+_CODINGS = frozenset({"chunked", "identity", ""})
 _LOOK_FIRST = BadHttpMessage("its lengths differ")
 
 
@@ -99,6 +100,7 @@ class _MendingParser:
     def _note(self, messages: Any) -> None:
         """Stop looking once the answer is here; interim answers (1xx) are none."""
         code = messages[-1][0].code
+        _check_coding(messages)
         if code >= 200 or code == 101:
             self._seen = None
             if code == 101:  # what follows is another protocol, which nobody asked for
@@ -120,4 +122,21 @@ class _MendingParser:
         self._seen = None
         if not better.clean:
             self._protocol.force_close()
-        return self._true.feed_data(better.data)
+        fed = self._true.feed_data(better.data)
+        _check_coding(fed[0])
+        return fed
+
+
+def _check_coding(messages: Any) -> None:
+    """Refuse a transfer coding that nobody asked for, whose bytes would pass as the body.
+
+    Raises:
+        BadHttpMessage: Any but chunked and identity (RFC 9112, section 6.1).
+    """
+    for message, _ in messages:
+        coding = message.headers.get("Transfer-Encoding")
+        if coding is None or coding.lower() == "chunked":
+            continue
+        codings = ", ".join(message.headers.getall("Transfer-Encoding"))
+        if not {part.strip(" \t") for part in codings.lower().split(",")} <= _CODINGS:
+            raise BadHttpMessage(f"its Transfer-Encoding {codings!r} is not known")
