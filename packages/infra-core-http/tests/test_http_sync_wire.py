@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import io
 import shutil
+import socket
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -23,8 +24,11 @@ from infra_core.http import (
     fetch,
     fetch_async,
     request,
+    request_async,
     stream,
+    stream_async,
 )
+from infra_core.runtime.testing import fast_time
 
 Answer = Callable[[str, str, bytes], bytes]
 
@@ -183,8 +187,10 @@ def test_a_location_that_httpx_refuses_is_left_to_our_rule(serve: Serve, locatio
 
     async def main() -> None:
         async with AsyncHttpClient(follow_redirects=False) as client:
-            assert (await client.get(origin.url + "/old")).status_code == 302
+            unfollowed = await client.get(origin.url + "/old")
+            assert (unfollowed.status_code, unfollowed.has_redirect_location) == (302, True)
             if b"\t" in location:
+                assert unfollowed.next_request is not None
                 answer = await client.get(origin.url + "/old", follow_redirects=True)
                 assert answer.text == "ok"
                 assert origin.seen[-1][1] == "/a%09b"
@@ -197,9 +203,10 @@ def test_a_location_that_httpx_refuses_is_left_to_our_rule(serve: Serve, locatio
 
 def test_a_body_that_cannot_be_sent_again_is_told(serve: Serve) -> None:
     """With what to do about it, as the asynchronous half does."""
+    body: Any = iter([b"ab"])
     origin = serve(lambda m, p, b: moved(307, b"/new") if p == "/old" else OK)
     with pytest.raises(requests.exceptions.UnrewindableBodyError, match="pass the body as bytes"):
-        request("PUT", origin.url + "/old", content=iter([b"ab"]), max_retries=0)
+        request("PUT", origin.url + "/old", content=body, max_retries=0)
 
 
 @pytest.mark.parametrize(
@@ -231,11 +238,13 @@ def test_a_body_that_fails_says_the_same_in_a_stream(
 ) -> None:
     """Not in the words of urllib3, and with the server's name."""
     origin = serve(lambda m, p, b: b"HTTP/1.1 200 OK\r\n" + answer + CLOSE)
-    with stream("GET", origin.url + "/a") as response:
-        with pytest.raises(requests.RequestException, match=text):
-            list(response.iter_content(10))
+    with (
+        stream("GET", origin.url + "/a") as response,
+        pytest.raises(requests.RequestException, match=text),
+    ):
+        list(response.iter_content(10))
     with pytest.raises(requests.RequestException, match=text):
-        fetch(origin.url + "/a", max_retries=0)
+        fetch(origin.url + "/b", max_retries=2, backoff=0.01)  # the server closes without a word
 
 
 def test_a_circle_of_redirects_ends(serve: Serve) -> None:
@@ -489,3 +498,83 @@ def test_a_coding_that_nothing_undoes_is_not_asked_for_again(serve: Serve) -> No
         with pytest.raises(damaged, match=r"'compress' .*: identity"):
             request(method, origin.url)
     assert len(origin.seen) == 2
+
+
+def _with_cookie(value: bytes) -> bytes:
+    return moved(302, b"/b\r\nSet-Cookie: " + value)
+
+
+def test_a_cookie_beyond_ascii_goes_back_as_it_came(serve: Serve) -> None:
+    """On every way: httpx alone raises a UnicodeEncodeError for each later request."""
+    origin = serve(lambda m, p, b: _with_cookie("a=é龍".encode()) if p == "/a" else OK)
+    url = origin.url + "/a"
+
+    async def main() -> None:
+        async with AsyncHttpClient() as client:
+            for _ in range(2):
+                await fetch_async(url, client=client, max_retries=0)
+                await request_async("POST", url, client=client, content=b"x", max_retries=0)
+                async with stream_async("GET", url, client=client):
+                    pass
+                await client.get(url)
+
+    asyncio.run(main())
+    with RequestsHttpClient() as blocking:
+        fetch(url, client=blocking, max_retries=0)
+    found = {headers.get("cookie") for _, path, headers, _ in origin.seen if path == "/b"}
+    assert found == {"a=é龍".encode().decode("latin-1")}
+
+
+def test_a_cookie_with_control_characters_is_left_out(serve: Serve) -> None:
+    """As by curl, and by the asynchronous half."""
+    origin = serve(lambda m, p, b: _with_cookie(b"a=1\x01b") if p == "/a" else OK)
+    fetch(origin.url + "/a", max_retries=0)
+    assert "cookie" not in origin.seen[-1][2]
+
+
+def test_a_cookie_header_of_the_caller_is_the_callers(serve: Serve) -> None:
+    """However long it is."""
+    origin = serve(lambda m, p, b: OK)
+    long = "a=" + "x" * 5000
+    fetch(origin.url, headers={"Cookie": long}, max_retries=0)
+    asyncio.run(fetch_async(origin.url, headers={"Cookie": long}, max_retries=0))
+    assert [headers["cookie"] for _, _, headers, _ in origin.seen] == [long, long]
+
+
+def _handshake_with(answer: bytes | None) -> tuple[socket.socket, str]:
+    """A port that takes connections and speaks no TLS."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve_one() -> None:
+        while True:
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                return
+            if answer is not None:
+                peer.recv(10)  # with bytes unread, closing is a reset
+                peer.close()
+            else:
+                open_ones.append(peer)
+
+    open_ones: list[socket.socket] = []
+    threading.Thread(target=serve_one, daemon=True).start()
+    return listener, f"https://127.0.0.1:{listener.getsockname()[1]}/"
+
+
+def test_a_handshake_that_does_not_end_is_a_connect_timeout() -> None:
+    """A POST was not sent, and may be sent again."""
+    listener, url = _handshake_with(None)
+    with listener, fast_time() as time, pytest.raises(requests.ConnectTimeout, match="within"):
+        request("POST", url, content=b"x", timeout=(0.05, 30), max_retries=1)
+    assert len(time.slept) == 1
+
+
+def test_a_handshake_that_breaks_is_no_connection() -> None:
+    """Likewise: nothing of the request has left."""
+    listener, url = _handshake_with(b"")
+    with listener, fast_time() as time, pytest.raises(requests.ConnectionError) as caught:
+        request("POST", url, content=b"x", timeout=5, max_retries=1)
+    assert not isinstance(caught.value, OutcomeUnknown)
+    assert len(time.slept) == 1
+    listener.close()

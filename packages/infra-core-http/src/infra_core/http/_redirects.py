@@ -121,7 +121,7 @@ def redirected_request(
         same_origin=following.same_origin,
     )
     if cookie is not None:
-        sent.append(("Cookie", cookie))
+        sent.append(("Cookie", cookie.encode().decode("latin-1")))
     return httpx.Request(
         following.method,
         following.url,

@@ -9,6 +9,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ._errors import InvalidRequestError, PrivateAddressError
 from ._sync_connect import Connecting
@@ -74,6 +75,22 @@ class _Connection(_ToTarget, HTTPConnection):
 
 
 class _TlsConnection(_ToTarget, HTTPSConnection):
+    def connect(self) -> None:
+        """Connect and shake hands: what fails before the request is a failure to connect.
+
+        Raises:
+            ConnectTimeoutError: The handshake, or that of a tunnel, took too long.
+            NewConnectionError: The connection broke within it.
+        """
+        try:
+            super().connect()
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"no TLS within {self.timeout} s") from error
+        except ConnectionError as error:
+            if self.proxy is not None:
+                raise
+            raise NewConnectionError(self, f"no TLS: {error}") from error
+
     def getresponse(self) -> Any:
         return _read_answer(self, super().getresponse)
 

@@ -21,7 +21,7 @@ from requests.utils import rewind_body
 
 from infra_core.runtime import sanitize_url
 
-from ._cookies import MAX_HEADER, trimmed
+from ._cookies import trimmed
 from ._errors import PrivateAddressError, ResponseTooLarge
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
 from ._sync_adapter import Adapter, read_answers
@@ -169,6 +169,7 @@ class _Exchange:
         self._timeout = timeout
         self._options = options
         self._settings = NetworkSettings.read() if session.trust_env else NetworkSettings()
+        self._by_hand = False  # whether the caller wrote the Cookie header
         self.url = ""  # of the request under way
 
     def run(
@@ -182,6 +183,9 @@ class _Exchange:
     ) -> requests.Response:
         """Send, follow redirects, and read the last answer unless it is to be streamed."""
         history: list[requests.Response] = []
+        self._by_hand = "Cookie" in self._session.headers or any(
+            name.lower() == "cookie" for name in headers
+        )
         with _busy():
             response = self.first(method, url, headers)
             if not isinstance(response, requests.Response):
@@ -331,14 +335,15 @@ class _Exchange:
         return prepared
 
     def _bound_cookies(self, request: requests.PreparedRequest) -> None:
-        """Leave out the oldest cookies where there are too many for a server."""
+        """Leave out the oldest cookies where there are too many, and what cannot be sent."""
         header = request.headers.get("Cookie")
-        if header is not None and len(header) > MAX_HEADER:
-            header = trimmed(self._session.cookies, header)
-            if header is None:
-                del request.headers["Cookie"]
-            else:
-                request.headers["Cookie"] = header
+        if header is None or self._by_hand:
+            return
+        kept = trimmed(self._session.cookies, header)
+        if kept is None:
+            del request.headers["Cookie"]
+        elif kept != header:
+            request.headers["Cookie"] = kept
 
 
 def _text(value: str | bytes) -> str:

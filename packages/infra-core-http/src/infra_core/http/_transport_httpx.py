@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from ._async_response import ours, response_of
-from ._cookies import BoundedCookieJar, trimmed
+from ._cookies import BoundedCookieJar, cookie_header
 from ._errors import InvalidRequestError
 from ._headers import checked_headers
 from ._intercept import interceptor
-from ._redirects import follow_redirects, leads_elsewhere
+from ._redirects import follow_redirects, leads_elsewhere, redirected_request
 from .engine._session import Engine, Timeouts
 from .engine._target import target_of
 from .engine.network_settings import NetworkSettings
@@ -66,14 +66,16 @@ class FastTransport(httpx.AsyncBaseTransport):
             return await self._plain.handle_async_request(request)
         given = request.extensions.get("timeout") or {}
         timeouts = Timeouts(*(given.get(name) for name in Timeouts._fields))
-        response = await self.engine.send(
+        answer = await self.engine.send(
             request.method,
             target_of(request.url),
             headers=_header_map(request),
             timeout=timeouts,
             body=_body_of(request),
         )
-        return response_of(response)
+        response = response_of(answer)
+        response._within_httpx = True
+        return response
 
     async def aclose(self) -> None:
         await self.engine.aclose()
@@ -91,10 +93,18 @@ def _plain_reason(request: httpx.Request) -> str | None:
         return f"request extensions {sorted(unknown)}"
     if request.url.scheme not in ("http", "https") or not request.url.host:
         return "the URL is for httpx to refuse"
-    if not all(value.isascii() for _, value in request.headers.raw):
-        return "a header has characters outside of ASCII"
+    headers = request.headers
+    if not all(value.isascii() for _, value in headers.raw):
+        try:  # a cookie goes back as the server gave it
+            others = [name for name, value in _header_map(request).items() if not value.isascii()]
+        except UnicodeDecodeError:
+            others = [""]
+        if any(name.lower() != "cookie" for name in others):
+            return "a header has characters outside of ASCII"
+        headers = headers.copy()
+        del headers["cookie"]
     try:
-        checked_headers(request.headers)
+        checked_headers(headers)
     except InvalidRequestError:
         return "a header is for httpx to refuse"
     return None
@@ -104,7 +114,7 @@ def _header_map(request: httpx.Request) -> Any:
     from multidict import CIMultiDict
 
     return CIMultiDict(
-        (name.decode("ascii"), value.decode("ascii"))
+        (name.decode("ascii"), value.decode())
         for name, value in request.headers.raw
         if name.lower() != b"transfer-encoding"
     )
@@ -152,10 +162,12 @@ class SafeClient(httpx.AsyncClient):
         if manager is not None:
             await manager.reconfigure(**settings)
 
+    _building = False
+
     @property
     def cookies(self) -> httpx.Cookies:
         """The cookies of this client, bounded as in browsers."""
-        return super().cookies
+        return httpx.Cookies() if self._building else super().cookies
 
     @cookies.setter
     def cookies(self, cookies: Any) -> None:
@@ -165,18 +177,24 @@ class SafeClient(httpx.AsyncClient):
         self, method: str, url: Any, *, params: Any = None, **options: Any
     ) -> httpx.Request:
         """Build a request as `httpx.AsyncClient.build_request` does; `params` adds to the query."""
-        request = super().build_request(method, url, **options)
+        given = options.pop("cookies", None)
+        self._building = True  # httpx raises an error for a cookie outside of ASCII
+        try:
+            request = super().build_request(method, url, **options)
+        finally:
+            self._building = False
         if params or self.params:
             own = request.url.copy_with(query=httpx.URL(url).query or None)
             request.url = with_query(own, self.params.merge(params or {}))
-        cookie = request.headers.get("cookie")
-        if cookie is not None and "cookie" not in self.headers:
-            by_hand = "cookie" in httpx.Headers(options.get("headers"))
-            kept = cookie if by_hand else trimmed(self.cookies.jar, cookie)
-            if kept is None:
-                del request.headers["cookie"]
-            elif kept != cookie:
-                request.headers["cookie"] = kept
+        if "cookie" not in request.headers:
+            cookies = self.cookies
+            if given:
+                cookies = httpx.Cookies(cookies)
+                cookies.update(given)
+            cookie = cookie_header(cookies.jar, request.url)
+            if cookie is not None:
+                pair = (b"Cookie", cookie.encode())
+                request.headers = httpx.Headers([*request.headers.raw, pair])
         return request
 
     async def send(
@@ -199,8 +217,11 @@ class SafeClient(httpx.AsyncClient):
             self._log_in(request)
         response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
         response = ours(response)
-        if follow and leads_elsewhere(response):
-            response = await _follow(self._send_hop, self, response.request, response)
+        if leads_elsewhere(response):
+            if follow:
+                response = await _follow(self._send_hop, self, response.request, response)
+            else:
+                self._name_next(response)
         if not stream:
             try:
                 await response.aread()
@@ -217,6 +238,14 @@ class SafeClient(httpx.AsyncClient):
             )
             if login is not None:
                 request.headers["Authorization"] = login
+
+    def _name_next(self, response: httpx.Response) -> None:
+        """Say where a redirect that is not followed leads, if that is a URL."""
+        try:
+            following = redirected_request(response.request, response, self.cookies)
+        except httpx.TransportError:
+            following = None
+        response.next_request = following
 
     async def _send_hop(self, request: httpx.Request) -> httpx.Response:
         self._log_in(request)
