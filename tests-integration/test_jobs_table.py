@@ -1,0 +1,63 @@
+"""`infra-core jobs` and the worker over a table."""
+
+import asyncio
+
+import pytest
+
+from infra_core.azure.job_store import (
+    AsyncAzureTableJobStore,
+    AzureTableJobStore,
+    JobRecord,
+    TableConfig,
+    work_batch_async,
+)
+from infra_core.azure.testing import AzuriteServer
+from infra_core.cli import main
+
+
+def point_at(monkeypatch: pytest.MonkeyPatch, azurite: AzuriteServer, table: str) -> TableConfig:
+    """Set the environment to a table."""
+    monkeypatch.setenv("AZURE_JOB_TABLE", table)
+    monkeypatch.setenv("AZURE_JOB_CONNECTION", azurite.connection_string)
+    return TableConfig(azurite.connection_string, table)
+
+
+@pytest.mark.parametrize("verb", [["list", "b"], ["retry", "b"], ["batches"], ["delete", "b"]])
+def test_a_mistyped_table_is_not_made(
+    azurite: AzuriteServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verb: list[str],
+) -> None:
+    """The error names the table and the variable."""
+    config = point_at(monkeypatch, azurite, "mistyped")
+    assert main(["jobs", *verb]) == 2
+    assert "no table 'mistyped'; check AZURE_JOB_TABLE" in capsys.readouterr().err
+    with AzureTableJobStore(config=config) as store:
+        assert not store.table_exists()
+
+
+def test_failed_jobs_of_a_table_are_put_back_and_worked_at(
+    azurite: AzuriteServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In batches by the command, then by a worker over the asynchronous store."""
+    config = point_at(monkeypatch, azurite, "putback")
+    with AzureTableJobStore(config=config) as store:
+        store.save_many(JobRecord("b", f"{n:03}").start().fail("no") for n in range(150))
+        assert main(["jobs", "retry", "b"]) == 0
+        assert capsys.readouterr().out.startswith("150 jobs put back")
+
+    async def work() -> None:
+        async def handler(job: JobRecord) -> dict[str, str]:
+            return {"seen": job.job_id}
+
+        async with AsyncAzureTableJobStore(config=config) as store:
+            told = await work_batch_async(store, "b", handler, concurrency=8)
+            assert told.completed == 150
+
+    asyncio.run(work())
+    with AzureTableJobStore(config=config) as store:
+        assert store.count_by_status("b") == {"completed": 150}
+        job = store.fetch("b", "007")
+        assert job is not None
+        assert job.payload == {"seen": "007"}
