@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 __all__ = ["FunctionOutcomeUnknown"]
 
 
-class FunctionOutcomeUnknown(OutcomeUnknown, httpx.HTTPStatusError):
+class FunctionOutcomeUnknown(OutcomeUnknown, httpx.HTTPStatusError, httpx.TransportError):
     """The gateway gave up waiting for a function that must not run twice.
 
     Azure cuts every HTTP-triggered function off after 230 seconds, while the function goes on
     (Microsoft, "Azure Functions scale and hosting": function app time-out duration). Caught as
-    `OutcomeUnknown` or as the `httpx.HTTPStatusError` it also is.
+    `OutcomeUnknown`, or as the `httpx.HTTPStatusError` or `httpx.TransportError` it also is.
 
     Attributes:
         response: The answer of the gateway.
