@@ -399,6 +399,10 @@ class TestProtocol:
             (200, [{"runtimeStatus": "Failed"}], "Failed"),
             (200, '{"runtimeStatus": "Failed"}', "Failed"),
             (200, {"data": {"status": "failed"}}, "failed"),
+            (200, {"runtimeStatus": "3.0"}, "Failed"),
+            (200, {"status": "completed", "output": {"runtimeStatus": "Odd"}}, "completed"),
+            (202, {"status": "success", "message": "accepted"}, "Running"),
+            (202, {"status": "success", "data": {"runtimeStatus": "Odd"}}, "Running"),
             (500, {"error": "x"}, None),
             (503, {"status": "error"}, None),
             (404, None, None),
@@ -418,6 +422,13 @@ class TestProtocol:
             b'{"runtimeStatus": "Unknown"}', b'{"runtimeStatus": ["Completed"]}',
             b'[{"runtimeStatus": "Completed"}, {"runtimeStatus": "Failed"}]',
             b'{"output": {"runtimeStatus": "Completed"}}', b"[" * 100_000,
+            # What wraps an answer speaks of the request, not of the instance.
+            b'{"status": "success", "data": {"runtimeStatus": "Unknown"}}',
+            b'{"status": "success", "payload": {"runtime_status": "Failed"}}',
+            b'{"status": "done", "data": [{"runtimeStatus": 3}, {"runtimeStatus": 1}]}',
+            b'{"status": "success", "RuntimeStatus": "Odd"}',
+            '{"runtimeStatus": "\u00b2"}'.encode(), b'{"runtimeStatus": "--3"}',
+            b'{"runtimeStatus": "' + b"9" * 5000 + b'"}',
         ],
     )  # fmt: skip
     @pytest.mark.parametrize("code", [200, 204])
@@ -429,6 +440,12 @@ class TestProtocol:
             read_status(response)
         assert "s3cretkey99" not in str(caught.value)
         assert body.decode("utf-8-sig", "replace")[:10] in str(caught.value)
+
+    @pytest.mark.parametrize("url", ["http://[::1", "http://app.example:x/", "ftp://a/b"])
+    def test_a_status_url_that_cannot_be_asked_is_told_at_the_start(self, url: str) -> None:
+        """Not a ValueError of `urllib` later."""
+        with pytest.raises(OrchestrationError, match="no http"):
+            read_start(_response(202, {"statusQueryGetUri": url}), what="POST /api/run")
 
     def test_a_byte_order_mark_is_no_part_of_the_status(self) -> None:
         """Some servers write one in front of JSON."""

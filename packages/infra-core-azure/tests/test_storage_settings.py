@@ -176,6 +176,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
         "EndpointSuffix in connection_string",
     ),
     (
+        {"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix=https://core.x"},
+        "EndpointSuffix=.* no end of a host name",
+    ),
+    (
+        {"connection_string": "UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://h:0"},
+        "DevelopmentStorageProxyUri in connection_string .* names a port",
+    ),
+    (
         {
             "connection_string": "UseDevelopmentStorage=true;"
             "DevelopmentStorageProxyUri=http://127.0.0.1:10100"
@@ -184,7 +192,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"connection_string": f"AccountName=acc;AccountKey={KEY};TableEndpoint=https://h.example"},
-        "neither AccountName nor BlobEndpoint.*that of another service",
+        "no BlobEndpoint, and TableEndpoint is that of another service",
     ),
     ({"account_name": "evil.example/#"}, "no account name"),
     ({"account_name": "acc", "sas_token": "sv=1"}, "no signature"),
@@ -243,6 +251,14 @@ ENDPOINTS = [
      "https://acc.blob.core.chinacloudapi.cn"),
     (f"AccountName=acc;AccountKey={KEY};TableEndpoint=https://acc.table.core.chinacloudapi.cn",
      "https://acc.blob.core.chinacloudapi.cn"),
+    (f"AccountName=acc;AccountKey={KEY};EndpointSuffix=core.windows.net/;DefaultEndpointsProtocol=",
+     "https://acc.blob.core.windows.net"),
+    (f"AccountName=acc;AccountKey={KEY};EndpointSuffix=core.windows.net;TableEndpoint=https://h.x",
+     "https://acc.blob.core.windows.net"),
+    (f"\ufeffAccountName=acc;AccountKey={KEY};SharedAccessSignature=",
+     "https://acc.blob.core.windows.net"),
+    ("AccountName=acc;AccountKey=;SharedAccessSignature=?sig=1",
+     "https://acc.blob.core.windows.net"),
     ("UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://azurite",
      "http://azurite:10000/devstoreaccount1"),
 ]  # fmt: skip

@@ -150,11 +150,10 @@ def read_start(response: Response, *, what: str, accept_result: bool = False) ->
     # The body's URL is the protocol's own; Location may be what a proxy in between made of it.
     status_url = _text(fields, "statusQueryGetUri") or response.headers.get("location")
     if status_url:
-        ending = _text(fields, "terminatePostUri")
         return DurableInstance(
             id=instance_id,
-            status_url=urljoin(str(response.url), status_url),
-            terminate_url=urljoin(str(response.url), ending) if ending else None,
+            status_url=_management_url(response, status_url, what),
+            terminate_url=_management_url(response, _text(fields, "terminatePostUri"), what),
             retry_after=_retry_after(response),
         )
     if response.status_code == 202:
@@ -172,6 +171,23 @@ def read_start(response: Response, *, what: str, accept_result: bool = False) ->
         f"{what} answered {beginning_of(response)}, with neither a status URL nor the end of an "
         "instance; check that it is the starter of a durable function (pass accept_result=True "
         "where it answers with the orchestrator's output itself)"
+    )
+
+
+def _management_url(response: Response, url: str | None, what: str) -> str | None:
+    """A URL of an instance as a whole, `None` where there is none."""
+    if not url:
+        return None
+    try:
+        whole = urljoin(str(response.url), url)
+        parts = urlsplit(whole)
+        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
+            return whole
+    except ValueError:
+        pass
+    raise OrchestrationError(
+        f"{what} answered {response.status_code} with {sanitize_url(url)!r:.200}, which is no "
+        "http(s) URL that can be asked; check how the starter, or a proxy, makes its URLs"
     )
 
 
@@ -211,10 +227,13 @@ def _told(response: Response, body: Any) -> DurableStatus | None:
     """The state that a body tells, `None` when it tells none."""
     fields = _unwrap(body, lambda found: _state(found) is not None)
     state = _state(fields) if fields is not None else None
-    # A status by hand says something about the request itself where that failed.
-    if state is None and 200 <= response.status_code < 300:
+    # A status by hand says something about the request itself where that failed, or where it comes
+    # with a runtimeStatus: `{"status": "success", "data": {"runtimeStatus": "Odd"}}`.
+    if state is None and 200 <= response.status_code < 300 and not _has_runtime_status(body):
         fields = _unwrap(body, lambda found: _state_by_hand(found) is not None)
         state = _state_by_hand(fields) if fields is not None else None
+        if response.status_code == 202 and state is not None and state.lower() in _SUCCEEDED:
+            return None  # accepted, which is all that can have succeeded
     if fields is None or state is None:
         return None
     return DurableStatus(
@@ -230,10 +249,10 @@ def _told(response: Response, body: Any) -> DurableStatus | None:
 def _state(fields: Mapping[str, Any]) -> str | None:
     value = _member(fields, "runtimeStatus")
     if isinstance(value, str):
-        text = value.strip().rpartition(".")[2].strip()
-        if text.lstrip("-").isdigit():
-            value = int(text)
+        if re.fullmatch(r"\s*[0-7](\.0*)?\s*", value, re.ASCII):
+            value = float(value)
         else:
+            text = value.strip().rpartition(".")[2].strip()
             plain = re.sub(r"[\s_-]", "", text).lower().removeprefix("orchestrationstatus")
             if plain in _BY_NAME:
                 return _BY_NAME[plain]
@@ -246,6 +265,22 @@ def _state(fields: Mapping[str, Any]) -> str | None:
 def _state_by_hand(fields: Mapping[str, Any]) -> str | None:
     text = _text(fields, "status")
     return text if text and text.lower() in _SUCCEEDED | _FAILED | _UNDER_WAY else None
+
+
+def _has_runtime_status(body: Any, depth: int = 4) -> bool:
+    """Whether a `runtimeStatus` stands anywhere in a body but in what the orchestrator wrote."""
+    if isinstance(body, list):
+        return depth > 0 and any(_has_runtime_status(inner, depth - 1) for inner in body)
+    if not isinstance(body, Mapping):
+        return False
+    for key, value in body.items():
+        plain = key.replace("_", "").lower()
+        if plain == "runtimestatus":
+            return True
+        own = plain in ("input", "output", "customstatus", "historyevents")
+        if not own and depth and _has_runtime_status(value, depth - 1):
+            return True
+    return False
 
 
 def _unwrap(

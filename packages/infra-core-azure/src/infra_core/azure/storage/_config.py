@@ -199,7 +199,7 @@ def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStora
                 f"lower-case letters and digits, or set {call('blob_endpoint')} to the endpoint"
             )
         endpoint = f"https://{account}.blob.core.windows.net"
-    if sas is None and not endpoint.startswith("https:"):
+    if sas is None and urlsplit(endpoint).scheme != "https":
         raise ConfigurationError(
             f"{call('blob_endpoint')} is not https, and tokens of DefaultAzureCredential must "
             f"not travel in the clear; use https, {call('sas_token')} or "

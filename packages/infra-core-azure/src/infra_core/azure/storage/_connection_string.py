@@ -77,6 +77,10 @@ def parse_connection_string(text: str, variable: str, *, service: str = "blob") 
     account = values.get("accountname")
     key = values.get("accountkey")
     sas = values.get("sharedaccesssignature")
+    if key and not sas:  # templates leave the other one empty
+        sas = None
+    elif sas and not key:
+        key = None
     if key is not None:
         try:
             whole = bool(base64.b64decode(key, validate=True))
@@ -103,10 +107,13 @@ def parse_connection_string(text: str, variable: str, *, service: str = "blob") 
         sas = check_sas(sas, f"the SharedAccessSignature in {variable}")
     blob, table = (_endpoint(values, variable, kind) for kind in ("blob", "table"))
     if not (blob if service == "blob" else table):
+        wanted = f"{service.title()}Endpoint"
         found = "BlobEndpoint" if service == "table" else "TableEndpoint"
         raise ConfigurationError(
-            f"{variable} holds neither AccountName nor {service.title()}Endpoint; add one of them"
-            + (f" ({found} is that of another service)" if (blob or table) else "")
+            f"{variable} holds no {wanted}, and {found} is that of another service and says "
+            f"nothing about it; add {wanted}, or EndpointSuffix for the account's own"
+            if blob or table
+            else f"{variable} holds neither AccountName nor {wanted}; add one of them"
         )
     return ConnectionParts(blob, account or None, key, sas, table)
 
@@ -137,12 +144,15 @@ def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
         check_endpoint(endpoint, what, "SharedAccessSignature beside it")
         return endpoint.rstrip("/")
     other = values.get("tableendpoint" if service == "blob" else "blobendpoint")
+    suffix = values.get("endpointsuffix", "").strip("./")
     if other:
         # Endpoints of one's own (Azurite, a private host) say nothing about the other service.
-        return sibling_endpoint(other, service)
+        sibling = sibling_endpoint(other, service)
+        if sibling or not suffix:
+            return sibling
     if not account:
         return ""
-    protocol = values.get("defaultendpointsprotocol", "https").lower()
+    protocol = (values.get("defaultendpointsprotocol") or "https").lower()
     if protocol not in ("http", "https"):
         raise ConfigurationError(
             f"DefaultEndpointsProtocol={protocol} in {variable} is unknown; use https"
@@ -152,8 +162,12 @@ def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
             f"AccountName={account!r:.80} in {variable} is no account name; use 3 to 24 "
             f"lower-case letters and digits, or add {service.title()}Endpoint"
         )
-    suffix = values.get("endpointsuffix", "").strip(".") or "core.windows.net"
-    endpoint = f"{protocol}://{account}.{service}.{suffix}"
+    if "/" in suffix:
+        raise ConfigurationError(
+            f"EndpointSuffix={suffix!r:.80} in {variable} is no end of a host name; use such as "
+            "core.windows.net, without scheme or path"
+        )
+    endpoint = f"{protocol}://{account}.{service}.{suffix or 'core.windows.net'}"
     check_endpoint(endpoint, f"EndpointSuffix in {variable}", "SharedAccessSignature beside it")
     return endpoint
 
@@ -180,7 +194,7 @@ def _split(text: str, variable: str) -> dict[str, str]:
 
 def _unquoted(text: str) -> str:
     """Without the quotation marks that a shell or an .env file has left around it."""
-    text = text.strip()
+    text = text.strip("\ufeff \t\r\n\v\f\xa0")  # a byte order mark is none of the text either
     while len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
         text = text[1:-1].strip()
     return text
@@ -199,7 +213,7 @@ def _development(values: dict[str, str], variable: str) -> ConnectionParts:
     host = (values.get("developmentstorageproxyuri") or "http://127.0.0.1").rstrip("/")
     what = f"DevelopmentStorageProxyUri in {variable}"
     check_endpoint(host, what, "no setting beside it")
-    if urlsplit(host).port or urlsplit(host).path:
+    if urlsplit(host).port is not None or urlsplit(host).path:
         raise ConfigurationError(
             f"{what} ({host!r:.120}) names a port or path, but the emulator's ports are fixed "
             "(10000 for blobs, 10002 for tables); keep scheme and host alone, or use AccountName, "
