@@ -17,8 +17,13 @@ from infra_core.azure.storage import (
     StorageRequestError,
     TransferOptions,
 )
+from infra_core.azure._access import _REMEDIES
+from infra_core.azure.storage._config import resolve_config
+from infra_core.azure.storage._errors import request_error
 from infra_core.azure.storage._journal import Journal
-from infra_core.azure.storage._refusals import is_permanent
+from infra_core.azure.storage._refusals import REMEDIES, is_permanent
+from infra_core.azure.storage._service import BlobService
+from infra_core.runtime import redact_secrets
 from infra_core.runtime.testing import fast_time
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -39,6 +44,7 @@ IN_TIME = [
     (404, "ContainerNotFound"),
     (409, "ContainerBeingDeleted"),
     (412, "LeaseIdMissing"),
+    (400, "InvalidBlockList"),
     (503, "ServerBusy"),
 ]
 
@@ -310,6 +316,46 @@ def test_roles_may_be_assigned_and_tokens_never_change() -> None:
     assert not is_permanent(403, code, by_role=True)
     assert not any(is_permanent(status, "") for status in (0, 302, 401, 403, 404, 429, 500, 503))
     assert all(is_permanent(status, "") for status in (400, 405, 409, 411, 412, 413, 501))
+
+
+@pytest.mark.parametrize("given", [{"sas_token": "sv=1&sig=a"}, {}])
+def test_what_a_role_does_not_allow_yet_is_kept(given: dict[str, str]) -> None:
+    """An identity may have its role a minute later; a signature never gets more rights."""
+    config = resolve_config(AzureStorageSettings("box", account_name="acc", **given), "strict")  # type: ignore[arg-type] # keywords by name
+    assert config is not None
+    headers = {"x-ms-error-code": "AuthorizationPermissionMismatch"}
+    error = BlobService(config)._refusal(403, headers, b"", "a", "upload")
+    assert error.permanent is bool(given)
+
+
+@pytest.mark.parametrize(
+    ("status", "refused"), [(400, False), (405, False), (407, False), (409, False), (413, True)]
+)
+def test_what_a_proxy_says_is_no_refusal_of_the_service(
+    status: int, refused: bool
+) -> None:
+    """Without a header of the service an answer is none of its own; only size counts anywhere."""
+    config = resolve_config(AzureStorageSettings("box", account_name="acc"), "strict")
+    assert config is not None
+    page, headers = b"<html>no</html>", {"Content-Type": "text/html"}
+    assert BlobService(config)._refusal(status, headers, page, "a", "upload").permanent is refused
+    headers = {"x-ms-request-id": "r"}
+    permanent = BlobService(config)._refusal(status, headers, b"", "a", "upload").permanent
+    assert permanent is (status != 407)
+
+
+def test_remedies_stand_whole_in_the_journal() -> None:
+    """Secrets are cut out of causes, and no word of a remedy looks like one."""
+    for remedy in [*REMEDIES.values(), *_REMEDIES.values()]:
+        assert redact_secrets(remedy) == remedy
+
+
+@pytest.mark.parametrize("code", ["AccountBeingCreated", "LeaseAlreadyPresent", "SystemInUse"])
+def test_no_remedy_against_waiting_for_what_passes(code: str) -> None:
+    """What is kept as pending is not told as hopeless."""
+    error = request_error(409, code, "", blob="a", operation="upload")
+    assert not error.permanent
+    assert "does not help" not in error.remedy
 
 
 def test_journal_of_an_earlier_release_is_read(tmp_path: Path) -> None:

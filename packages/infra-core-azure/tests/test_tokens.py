@@ -316,7 +316,7 @@ def test_a_token_that_the_service_refuses_is_renewed_once(tmp_path: Path, good: 
     assert _Handler.seen[:2] == ["Bearer T1", "Bearer T2"]
     if good == "none":
         assert "InvalidAuthenticationInfo" in done.stdout
-        assert "does not accept the token: check this machine's clock" in done.stdout
+        assert "does not accept the token; check this machine's clock" in done.stdout
     else:
         assert done.stdout == "uploaded\n"
         assert set(_Handler.seen[1:]) == {"Bearer T2"}

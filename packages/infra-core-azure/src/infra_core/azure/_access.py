@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["access_remedy", "is_stale_token"]
 
 _STALE = (
-    "the service does not accept the token: check this machine's clock, that the identity is of "
+    "the service does not accept the token; check this machine's clock, that the identity is of "
     "the tenant of the account, and sign in again (az login)"
 )
 _REMEDIES = {
@@ -24,8 +24,8 @@ _REMEDIES = {
     "InsufficientAccountPermissions": "the SAS token or key lacks this permission: use another",
     "KeyBasedAuthenticationNotPermitted": "the account allows no shared keys: use "
     "DefaultAzureCredential, by the account's name without connection string",
-    "PublicAccessNotPermitted": "the account allows no anonymous access: give a credential",
-    "NoAuthenticationInformation": "the request had no credential: give a connection string, a SAS "
+    "PublicAccessNotPermitted": "the account allows no anonymous access; give a credential",
+    "NoAuthenticationInformation": "the request had no credential; give a connection string, a SAS "
     "token or an account name",
     "AccountIsDisabled": "enable the account, or use another",
 }

@@ -386,7 +386,7 @@ def checked_url(url: str, name: str) -> str:
         )
     if parts.username or parts.password:
         raise ValueError(
-            f"{name} {shown!r} holds a user name or password: give the URL without them, and a "
+            f"{name} {shown!r} holds a user name or password; give the URL without them, and a "
             "key as api_key"
         )
     return url.rstrip("/")

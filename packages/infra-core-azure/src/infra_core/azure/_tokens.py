@@ -251,7 +251,9 @@ class TokenSource:
         return own
 
     def _keep(self, wanted: _Wanted, given: Any) -> AccessToken:
-        token = AccessToken(given.token, int(given.expires_on))
+        # Credentials of one's own read tokens from files that end with a line break.
+        text = given.token.strip() if isinstance(given.token, str) else given.token
+        token = AccessToken(text, int(given.expires_on))
         with self._lock:
             self._held[wanted] = token
         return token

@@ -254,6 +254,7 @@ def request_error(
     """
     kind = StorageRequestError
     remedy = REMEDIES.get(code, "")
+    permanent = is_permanent(status, code, by_role=by_role)
     if status == 404:
         kind = BlobNotFoundError
         remedy = remedy or "check the account, the container and the name"
@@ -264,7 +265,12 @@ def request_error(
         kind = BlobConflictError
         if code in CONDITIONS:
             remedy = "look at the blob and upload again, or pass overwrite='always'"
-        remedy = remedy or "look the code up in Azure's documentation; waiting does not help"
+        waiting = "waiting does not help" if permanent else "it passes by itself: try again later"
+        remedy = remedy or f"look the code up in Azure's documentation; {waiting}"
+    elif status == 407:
+        remedy = "the proxy wants a user name and password: set them in HTTP_PROXY or HTTPS_PROXY"
+    elif status == 413:
+        remedy = remedy or REMEDIES["RequestBodyTooLarge"]
     elif status < 400:
         remedy = "check that the endpoint is a blob service: one answers by itself, this elsewhere"
     elif status in (408, 429) or status >= 500:
@@ -283,7 +289,7 @@ def request_error(
         retry_after=retry_after,
         remedy=remedy,
     )
-    error.permanent = is_permanent(status, code, by_role=by_role)
+    error.permanent = permanent
     return error
 
 

@@ -15,7 +15,7 @@ _RETRIED = frozenset({408, 425, 429, 449, 500, 502, 503, 504})
 _ALTERED = frozenset({"Md5Mismatch", "Crc64Mismatch"})
 
 # Statuses that say nothing final: credentials are renewed, containers are made, servers recover.
-_PASSING_STATUSES = frozenset({401, 403, 404, 408, 425, 429, 449})
+_PASSING_STATUSES = frozenset({401, 403, 404, 407, 408, 425, 429, 449})
 _UNKNOWN_TO_SERVER = frozenset({501, 505})
 _PASSING = frozenset(
     {
@@ -26,6 +26,7 @@ _PASSING = frozenset(
         "ContainerBeingDeleted",
         "ContainerDisabled",
         "InvalidAuthenticationInfo",
+        "InvalidBlockList",  # another writer's commit has dropped the blocks that were sent
         "LeaseAlreadyBroken",
         "LeaseAlreadyPresent",
         "LeaseIdMismatchWithBlobOperation",
@@ -69,6 +70,7 @@ REMEDIES = {
     "ContainerNotFound": "create the container or let this identity create it",
     "DirectoryIsNotEmpty": "a folder of this name exists; use another name",
     "InvalidBlobTier": "the tier does not fit this blob or account; check the account's default",
+    "InvalidBlockList": "another writer has replaced the blob meanwhile: upload it again",
     "InvalidBlobType": "the name belongs to an append or page blob; delete it or use another name",
     "LeaseIdMismatchWithBlobOperation": "somebody else holds a lease on it; break the lease, or "
     "wait until it ends",

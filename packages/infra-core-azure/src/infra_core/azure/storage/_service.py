@@ -48,6 +48,7 @@ __all__ = ["BlobService", "Response", "should_retry"]
 
 API_VERSION = "2023-11-03"
 _SIGNS = ("x-ms-request-id", "x-ms-version")  # headers of every answer of the service
+_BY_SIZE = (413, 414, 431)
 _PIECE = 256 * 1024  # bytes handed to the socket at a time; larger ones would block the loop
 _Buffer = bytes | bytearray | memoryview
 
@@ -317,7 +318,7 @@ class BlobService:
                 text = (tree.findtext("Message") or "").partition("\n")[0]
             except ET.ParseError:
                 pass
-        return request_error(
+        error = request_error(
             status,
             code,
             redact_secrets(text),
@@ -326,7 +327,11 @@ class BlobService:
             request_id=headers.get("x-ms-request-id", ""),
             retry_after=parse_retry_after(headers),
             access=access_remedy(code) or self.config.access_remedy,
+            by_role=self.config.uses_credential,
         )
+        if not code and status not in _BY_SIZE and not any(sign in headers for sign in _SIGNS):
+            error.permanent = False  # a proxy or gateway said so, and not the service
+        return error
 
     def _connect(self) -> "_Connections":
         import httpx
