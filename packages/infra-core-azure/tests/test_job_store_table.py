@@ -162,7 +162,7 @@ class TestConfig:
         ("connection", "told"),
         [
             (f"AccountName=acc;AccountKey={_KEY};BlobEndpoint=http://127.0.0.1:10000/acc",
-             "holds neither AccountName nor TableEndpoint.*BlobEndpoint is that of another"),
+             "holds no TableEndpoint, and BlobEndpoint is that of another"),
             ("UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://h:1", "names a port"),
             ("AccountName=acc;AccountKey=§", "AccountKey in AZURE_JOB_CONNECTION is not base64"),
         ],
