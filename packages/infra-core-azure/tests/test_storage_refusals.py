@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from infra_core.azure._access import _REMEDIES
 from infra_core.azure.exceptions import ConfigurationError
 from infra_core.azure.storage import (
     AzureStorageClient,
@@ -17,7 +18,6 @@ from infra_core.azure.storage import (
     StorageRequestError,
     TransferOptions,
 )
-from infra_core.azure._access import _REMEDIES
 from infra_core.azure.storage._config import resolve_config
 from infra_core.azure.storage._errors import request_error
 from infra_core.azure.storage._journal import Journal
@@ -331,9 +331,7 @@ def test_what_a_role_does_not_allow_yet_is_kept(given: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     ("status", "refused"), [(400, False), (405, False), (407, False), (409, False), (413, True)]
 )
-def test_what_a_proxy_says_is_no_refusal_of_the_service(
-    status: int, refused: bool
-) -> None:
+def test_what_a_proxy_says_is_no_refusal_of_the_service(status: int, refused: bool) -> None:
     """Without a header of the service an answer is none of its own; only size counts anywhere."""
     config = resolve_config(AzureStorageSettings("box", account_name="acc"), "strict")
     assert config is not None
