@@ -91,6 +91,21 @@ def test_blobs_roll_at_their_limit_of_blocks(
     assert b"".join(found[name] for name in names) == log.path.read_bytes()
 
 
+def test_parts_that_only_the_container_has_are_not_brought_to_a_living_log(
+    storage: AzureStorageClient, container: ContainerClient, tmp_path: Path
+) -> None:
+    """Their lines are in the file already, and would be sent once more."""
+    with RunLogWriter(tmp_path, azure_client=storage, max_blocks=2, mirror_interval=0.01) as log:
+        for number in range(5):
+            log.write("progress", number=number)
+            assert log.flush(SOON)
+        report = storage.sync_tree(tmp_path, "down")
+        assert (report.transferred, report.kept) == (0, 3)
+        log.write("last")
+        assert log.flush(SOON)
+        assert sum(map(len, blobs(container).values())) == log.path.stat().st_size
+
+
 def test_a_removed_blob_is_made_again(
     storage: AzureStorageClient, container: ContainerClient, tmp_path: Path
 ) -> None:

@@ -96,6 +96,13 @@ def test_many_threads_at_a_time_ask_once() -> None:
     assert credential.asked == 1
 
 
+async def test_a_line_break_behind_a_token_ends_no_headers() -> None:
+    """Credentials of one's own read tokens from files."""
+    given = SimpleNamespace(token="T\r\n", expires_on=clock.time() + 3600)
+    source = TokenSource(SimpleNamespace(get_token=lambda *_: given))
+    assert (await source.get(_SCOPE)).token == "T"
+
+
 async def test_a_token_is_renewed_in_the_background_before_it_expires() -> None:
     """Nobody waits for that; a failure leaves the present one in use."""
     with fast_time() as time:

@@ -7,7 +7,7 @@ they would undo what happened since. The run log has a mirror of its own, see `i
 import re
 from pathlib import Path
 
-__all__ = ["MIRROR_STATE", "is_own_state", "is_run_log", "run_log_is_mirrored"]
+__all__ = ["MIRROR_STATE", "is_own_state", "is_run_log", "run_log_is_mirrored", "run_log_lives"]
 
 MIRROR_STATE = "_state/run_log_mirror.json"
 """Where a run log keeps how far its mirror has come, below the run's folder."""
@@ -34,6 +34,17 @@ def is_own_state(name: str) -> bool:
 def is_run_log(name: str) -> bool:
     """Whether a relative path is a run log, or a part of one, at any depth."""
     return _RUN_LOG.fullmatch(name) is not None
+
+
+def run_log_lives(root: Path, name: str) -> bool:
+    """Whether the run log that `name` below `root` is a part of is mirrored from here, and here.
+
+    A part that is not on this disk is none that is missing: the blobs of a log end where their
+    limits are, and its files where theirs are. Brought here, its lines would be sent once more.
+    """
+    return run_log_is_mirrored(root, name) and (
+        (root / name).exists() or (root / name).with_name("run.log").exists()
+    )
 
 
 def run_log_is_mirrored(root: Path, name: str) -> bool:

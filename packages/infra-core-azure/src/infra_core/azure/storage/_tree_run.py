@@ -12,7 +12,7 @@ from typing import Any, Literal
 from infra_core.fs import UnsafePathError, media_type, safe_join
 from infra_core.runtime import clock
 
-from .._artifacts import is_own_state, is_run_log, run_log_is_mirrored
+from .._artifacts import is_own_state, is_run_log, run_log_is_mirrored, run_log_lives
 from ._batch_writer import BatchWriter
 from ._blobs import BlobInfo, delete_blob, list_pages
 from ._bounded import ByteBudget, for_each, growing_batches
@@ -334,7 +334,7 @@ class TreeRun:
             for blob in batch:
                 path = self._root / blob.name
                 there, _ = local_state(path, blob.name)
-                if there is not None and run_log_is_mirrored(self._root, blob.name):
+                if run_log_lives(self._root, blob.name):
                     why = "a run log that mirrors itself lives here"
                     plan: PlannedTransfer | None = PlannedTransfer(
                         "keep", blob.name, blob.size, why
