@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from infra_core.azure._function_trigger import _without_key
 from infra_core.azure.exceptions import ConfigurationError, JobNotFoundError, OrchestrationError
 from infra_core.azure.function_cli import (
     add_azure_service_arguments,
@@ -248,3 +249,12 @@ class TestTrigger:
         )
         with pytest.raises(ConfigurationError, match="APP_URL"):
             build_function_client(_parse("b"), base_url_env_var="APP_URL", env={})
+
+
+def test_an_output_with_the_status_url_shows_no_key() -> None:
+    """Orchestrators return their own management URLs; the key stands in no summary."""
+    url = "https://app.example/s/1?taskHub=H&code=s3cr%2Ft=="
+    output = {"urls": [url, "https://app.example/s/1?code=s3cr/t==", 7], "n": None}
+    assert "s3cr" not in str(_without_key(output, url))
+    assert _without_key(output, None) == output
+    assert _without_key({"a": "code=other"}, url) == {"a": "code=other"}
