@@ -22,6 +22,7 @@ def _bare_deflate(data: bytes) -> bytes:
 ENCODERS: list[tuple[str, Callable[[bytes], bytes]]] = [
     ("gzip", gzip.compress),
     ("x-gzip", gzip.compress),
+    ("gzip;q=1", gzip.compress),
     ("deflate", zlib.compress),
     ("deflate", _bare_deflate),
     ("br", brotli.compress),
