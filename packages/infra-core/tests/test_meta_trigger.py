@@ -70,12 +70,12 @@ def test_a_scheduled_batch_is_waited_for_and_its_code_stands_nowhere(
     """`--no-poll` says scheduled, `--wait` follows what was stored."""
     host.orchestrator("/api/run", ["Running", "Completed"], output=7)
     path = tmp_path / "summary.json"
-    arguments = ["trigger", "b1", "--base-url", host.base_url, "--summary-file", str(path)]
+    arguments = ["trigger", "b 1", "--base-url", host.base_url, "--summary-file", str(path)]
     assert main([*arguments, "--no-poll", "--json"]) == 0
     shown = capsys.readouterr()
     told = json.loads(shown.out)
     assert (told["status"], told["scheduled"], told["succeeded"]) == ("Scheduled", True, False)
-    assert "--wait" in shown.err
+    assert "trigger 'b 1' --wait" in " ".join(shown.err.split())
     texts = [shown.out, shown.err, path.read_text()]
     assert main([*arguments, "--wait", "--poll-interval", "0.01"]) == 0
     shown = capsys.readouterr()

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,7 +163,8 @@ def execute(options: argparse.Namespace) -> int:
     if summary.scheduled and not options.poll:
         if summary.status_url is not None:
             console.print(
-                f"scheduled, not done: infra-core trigger {options.batch_id} --wait follows it",
+                "scheduled, not done: "
+                f"infra-core trigger {shlex.quote(options.batch_id)} --wait follows it",
                 markup=False,
             )
         return exit_codes.OK
