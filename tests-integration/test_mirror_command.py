@@ -110,6 +110,7 @@ def test_manifest_lists_files_with_types_and_urls(env: dict[str, str], folder: P
     """URLs are encoded; the page for people is one file."""
     page = folder.parent / "report.html"
     listed = folder.parent / "manifest.json"
+    call(env, "mirror", "up", str(folder))
     done = subprocess.run(
         [*COMMAND, "manifest", str(folder), "--html", str(page), "--out", str(listed)],
         env=env, capture_output=True, text=True, timeout=50,

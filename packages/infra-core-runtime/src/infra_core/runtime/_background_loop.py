@@ -34,7 +34,11 @@ class _BackgroundLoop:
         self.thread = threading.Thread(
             target=self._run, name="infra-core-background-loop", daemon=True
         )
-        self.thread.start()
+        try:
+            self.thread.start()
+        except RuntimeError:
+            self.loop.close()
+            raise
 
     def _run(self) -> None:
         while True:
@@ -264,7 +268,11 @@ def run_sync(
     if _exiting:  # the background loop has ended: other exit handlers still get their answer
         return _run_at_exit(_bounded(coroutine, timeout))
     try:
-        call = _Call(_background().loop, coroutine)
+        background = _background()
+    except RuntimeError:  # no thread can be begun: the interpreter ends (Python 3.12 and later)
+        return _run_at_exit(_bounded(coroutine, timeout))
+    try:
+        call = _Call(background.loop, coroutine)
     except BaseException:
         coroutine.close()
         raise

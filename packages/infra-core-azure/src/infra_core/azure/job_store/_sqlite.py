@@ -287,8 +287,8 @@ class _JobFile:
 
     def tally(self, partition: str | None, token: str | None) -> tuple[list[Tally], str | None]:
         # Times stand in the rows alone: the counts of one batch are answered from an index.
-        times, where = ("min(updated), max(updated)", "?1 IS NULL") if partition is None else (
-            "NULL, NULL", "batch = ?1"
+        times, where = ("min(updated), max(updated)", "? IS NULL") if partition is None else (
+            "NULL, NULL", "batch = ?"
         )  # fmt: skip
         select = f"SELECT batch, status, count(*), {times} FROM jobs WHERE {where} GROUP BY 1, 2"  # noqa: S608
         with self._read() as connection:
