@@ -91,7 +91,7 @@ def _class(value: type) -> dict[str, Any]:
     for name in sorted(dir(value)):
         if name.startswith("_"):
             continue
-        static = inspect.getattr_static(value, name)
+        static = inspect.getattr_static(value, name, None)  # of a metaclass
         if isinstance(static, property):
             methods[name] = {"kind": "property"}
         elif callable(getattr(value, name, None)):
