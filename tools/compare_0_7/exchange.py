@@ -67,6 +67,7 @@ def write(connection: str, folder: Path) -> None:
             record = Run("b", f"job {number}", count=number)
             jobs.create(record)
             jobs.save(dataclasses.replace(record, status="done"))
+        jobs.create(Run("b 3", "created", count=3))
         jobs.save(Run("b 2", "it's Ü", count=2**31 - 1))
     run = folder / "run"
     storage = client(connection, folder)
@@ -95,6 +96,7 @@ def read(connection: str, folder: Path) -> dict[str, Any]:
     with store(connection) as jobs:
         found["row"] = dataclasses.asdict(jobs.fetch("b", "job 1"))
         found["odd row"] = dataclasses.asdict(jobs.fetch("b 2", "it's Ü"))
+        found["created row"] = dataclasses.asdict(jobs.fetch("b 3", "created"))
         page, _ = jobs.list_runs("b")
         found["rows"] = sorted(record.job_id for record in page)
         again = jobs.fetch("b", "job 2")

@@ -116,7 +116,9 @@ class RecordBinding(Generic[RecordT]):
         Args:
             record: The record.
             new: It is to be created: its row holds a token of this one write. When the answer is
-                lost, the token tells our own row from one that somebody else made.
+                lost, the token tells our own row from one that somebody else made. Not that of a
+                class with `to_entity`: what reads its rows may be 0.7, or another program, which
+                hands every property to a constructor.
         """
         self.check(record)
         if self._codec is None:
@@ -147,7 +149,7 @@ class RecordBinding(Generic[RecordT]):
         for name in SYSTEM & entity.keys():  # fields whose names the table keeps for itself
             entity[RESERVED + name] = entity.pop(name)
         packed = pack(entity, key_chars=len(partition) + len(key))
-        if new and len(packed) < MAX_PROPERTIES:
+        if new and self._codec is not None and len(packed) < MAX_PROPERTIES:
             packed[_WRITE] = secrets.token_hex(8)
         return Row(partition, key, packed)
 
@@ -358,8 +360,10 @@ def newest_first(records: list[RecordT]) -> list[RecordT]:
 
 
 def same_write(row: Row, stored: Row) -> bool:
-    """Whether what is stored is this very creation."""
-    return _WRITE in row.properties and row.properties[_WRITE] == stored.properties.get(_WRITE)
+    """Whether what is stored is this very creation; without a token, the same content counts."""
+    if _WRITE not in row.properties:
+        return same_content(row, stored)
+    return bool(row.properties[_WRITE] == stored.properties.get(_WRITE))
 
 
 def same_content(row: Row, stored: Row) -> bool:

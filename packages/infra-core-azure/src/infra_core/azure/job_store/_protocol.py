@@ -43,6 +43,9 @@ class JobStore(Protocol[RecordT]):
     def create(self, record: RecordT) -> RecordT:
         """Store a new record.
 
+        One of a class with `to_entity` that is stored already with the very same content counts as
+        stored: its row holds no token of who created it, which readers of 0.7 would trip over.
+
         Raises:
             JobExistsError: There is one of the same batch and job id.
             JobRecordError: It cannot be stored as it is; the message names the field.
