@@ -5,6 +5,7 @@ import logging
 import pickle
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,13 @@ def sent(origin: FaultyOrigin, name: str) -> list[str]:
     return [v for key, v in origin.requests[-1].raw_headers if key.lower() == name.lower()]
 
 
-def _fail(method: str, url: str) -> None:
-    headers = {"Authorization": f"Bearer {SECRET}", "X-Trace": "t"}
-    request(method, url, max_retries=0, headers=headers, timeout=5)
+# A partial of a function of ours: another process need not find this file to unpickle it.
+_fail = partial(
+    request,
+    max_retries=0,
+    headers={"Authorization": f"Bearer {SECRET}", "X-Trace": "t"},
+    timeout=5,
+)
 
 
 @pytest.mark.parametrize(
