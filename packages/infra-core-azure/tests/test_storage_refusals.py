@@ -279,9 +279,7 @@ def test_tree_goes_up_with_a_token_that_may_only_write(
 
 def test_doctor_accepts_a_token_that_may_only_write(blob_server: Any) -> None:
     """It says what it could not look at."""
-    pytest.importorskip("rich")
-    from infra_core.cli._doctor import look_at_storage
-
+    look_at_storage = pytest.importorskip("infra_core.cli._doctor").look_at_storage
     server = blob_server(lambda *_: refusal(403, "AuthorizationPermissionMismatch"))
     env = {
         "AZURE_STORAGE_CONTAINER": "box",
