@@ -172,7 +172,7 @@ def test_file_names_that_are_not_utf8_are_rejected(make: Make, tmp_path: Path) -
 
 def test_wrong_key(make: Make, azurite: AzuriteServer, tmp_path: Path) -> None:
     """403: which setting holds the key; best-effort keeps the upload until it is right."""
-    wrong = "A" * 84 + "=="
+    wrong = "A" * 86 + "=="
     connection = azurite.connection_string.replace(azurite.account_key, wrong)
     client = make(connection_string=connection, variables={"connection_string": "APP_CONNECTION"})
     for call in (client.upload_file, client.stat, client.list_tree, client.upload_tree):
