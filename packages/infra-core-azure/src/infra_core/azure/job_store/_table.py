@@ -20,7 +20,7 @@ from ._records import JobRecord
 from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, plan_batches
 from ._steps import JobSteps
 from ._sync import SyncJobStore
-from ._table_clients import acquire_client
+from ._table_clients import SharedClient, acquire_client
 from ._table_errors import is_table_missing, table_error
 from ._table_rows import (
     TALLIED,
@@ -146,16 +146,18 @@ class _TableRows:
         self._shared, release = acquire_client(config)
         self._release: Callable[[], None] | None = release
 
-    def client(self) -> TableClient:
+    def _leased(self) -> SharedClient:
         if self._release is None:
             self._shared, self._release = acquire_client(self._config)
-        return self._shared.table()
+        return self._shared
+
+    def client(self) -> TableClient:
+        return self._leased().table()
 
     def exists(self) -> bool:
-        if self._release is None:
-            self._shared, self._release = acquire_client(self._config)
+        shared = self._leased()
         try:
-            return self._shared.exists()
+            return shared.exists()
         except Exception as error:
             told = self.explain(error, "looking for the table")
             if told is error:

@@ -18,7 +18,7 @@ from ..exceptions import AzureTableError
 from ._config import TableConfig
 from ._table_rows import CLIENT_OPTIONS
 
-__all__ = ["acquire_client", "reset_table_client_cache", "table_client_options"]
+__all__ = ["SharedClient", "acquire_client", "reset_table_client_cache", "table_client_options"]
 
 _log = logging.getLogger("infra_core.azure.job_store")
 
