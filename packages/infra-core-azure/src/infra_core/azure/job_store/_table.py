@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, overload
 
-from azure.core import MatchConditions
 from azure.core.exceptions import (
     HttpResponseError,
     ResourceExistsError,
@@ -29,6 +28,7 @@ from ._table_rows import (
     deleting,
     entity_of,
     etag_of,
+    if_version,
     is_outdated,
     odata_filter,
     read_token,
@@ -194,9 +194,8 @@ class _TableRows:
             metadata = self.client().update_entity(
                 entity_of(row),
                 mode=UpdateMode.REPLACE,
-                etag=etag,
-                match_condition=MatchConditions.IfNotModified,
                 raw_response_hook=lambda response: sent.append(attempts_of(response)),
+                **if_version(etag),
             )
         except (ResourceModifiedError, ResourceNotFoundError) as error:
             if is_table_missing(error):
@@ -214,15 +213,12 @@ class _TableRows:
 
     def delete(self, partition: str, key: str, etag: str | None) -> bool:
         statuses: list[int] = []
-        condition: dict[str, Any] = {}
-        if etag is not None:
-            condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
         try:
             self.client().delete_entity(
                 partition,
                 key,
                 raw_response_hook=lambda r: statuses.append(r.http_response.status_code),
-                **condition,
+                **if_version(etag),
             )
         except ResourceModifiedError as error:
             raise RowChangedError from error

@@ -7,7 +7,6 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
-from azure.core import MatchConditions
 from azure.core.exceptions import (
     HttpResponseError,
     ResourceExistsError,
@@ -36,6 +35,7 @@ from ._table_rows import (
     deleting,
     entity_of,
     etag_of,
+    if_version,
     is_outdated,
     odata_filter,
     read_token,
@@ -312,9 +312,8 @@ class _AsyncTableRows:
             metadata = await client.update_entity(
                 entity_of(row),
                 mode=UpdateMode.REPLACE,
-                etag=etag,
-                match_condition=MatchConditions.IfNotModified,
                 raw_response_hook=lambda response: sent.append(attempts_of(response)),
+                **if_version(etag),
             )
         except (ResourceModifiedError, ResourceNotFoundError) as error:
             if is_table_missing(error):
@@ -334,15 +333,12 @@ class _AsyncTableRows:
     async def delete(self, partition: str, key: str, etag: str | None) -> bool:
         client = await self.client()
         statuses: list[int] = []
-        condition: dict[str, Any] = {}
-        if etag is not None:
-            condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
         try:
             await client.delete_entity(
                 partition,
                 key,
                 raw_response_hook=lambda r: statuses.append(r.http_response.status_code),
-                **condition,
+                **if_version(etag),
             )
         except ResourceModifiedError as error:
             raise RowChangedError from error

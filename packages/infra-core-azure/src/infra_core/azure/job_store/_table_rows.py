@@ -22,6 +22,7 @@ __all__ = [
     "deleting",
     "entity_of",
     "etag_of",
+    "if_version",
     "is_outdated",
     "odata_filter",
     "read_token",
@@ -101,20 +102,19 @@ def columns_of(query: Query) -> dict[str, Any]:
     return {"select": ["PartitionKey", "RowKey"]} if query.keys_only else {}
 
 
-def _condition(row: Row) -> dict[str, Any]:
-    if row.etag is None:
-        return {}
-    return {"etag": row.etag, "match_condition": MatchConditions.IfNotModified}
+def if_version(etag: str | None) -> dict[str, Any]:
+    """Return what limits a write to that version; nothing does without one."""
+    return {} if etag is None else {"etag": etag, "match_condition": MatchConditions.IfNotModified}
 
 
 def replacing(row: Row) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Return the operation of a transaction that replaces the version that a row holds."""
-    return "update", entity_of(row), {"mode": UpdateMode.REPLACE, **_condition(row)}
+    return "update", entity_of(row), {"mode": UpdateMode.REPLACE, **if_version(row.etag)}
 
 
 def deleting(row: Row) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Return the operation of a transaction that deletes the version that a row holds."""
-    return "delete", {"PartitionKey": row.partition, "RowKey": row.key}, _condition(row)
+    return "delete", {"PartitionKey": row.partition, "RowKey": row.key}, if_version(row.etag)
 
 
 _OUTDATED = ("UpdateConditionNotSatisfied", "ResourceNotFound", "EntityNotFound")
