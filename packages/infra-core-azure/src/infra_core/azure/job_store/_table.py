@@ -30,8 +30,7 @@ from ._table_rows import (
     etag_of,
     if_version,
     is_outdated,
-    odata_filter,
-    read_token,
+    pages_of,
     replacing,
     row_of,
     tally_of,
@@ -225,21 +224,14 @@ class _TableRows:
         return statuses[-1:] != [404]  # the SDK keeps quiet about a row that is not there
 
     def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
-        odata = odata_filter(query)
         client = self.client()
-        found = (
-            client.query_entities(odata, results_per_page=limit, **columns_of(query))
-            if odata
-            else client.list_entities(results_per_page=limit, **columns_of(query))
-        )
-        pages: Any = found.by_page(continuation_token=read_token(token))
+        pages = pages_of(client, query, token, results_per_page=limit, **columns_of(query))
         rows = [row_of(entity) for entity in next(pages, ())]
         return rows, write_token(pages.continuation_token)
 
     def tally(self, partition: str | None, token: str | None) -> tuple[list[Tally], str | None]:
-        odata = odata_filter(Query(partition))
-        found = self.client().query_entities(odata, select=TALLIED, results_per_page=1_000)
-        pages: Any = found.by_page(continuation_token=read_token(token))
+        options = {"select": TALLIED, "results_per_page": 1_000}
+        pages = pages_of(self.client(), Query(partition), token, **options)
         tallies = tally_of(next(pages, ()))
         return tallies, write_token(pages.continuation_token)
 

@@ -37,8 +37,7 @@ from ._table_rows import (
     etag_of,
     if_version,
     is_outdated,
-    odata_filter,
-    read_token,
+    pages_of,
     replacing,
     row_of,
     tally_of,
@@ -348,13 +347,7 @@ class _AsyncTableRows:
         self, query: Query, limit: int, token: str | None
     ) -> tuple[list[Row], str | None]:
         client = await self.client()
-        odata = odata_filter(query)
-        found = (
-            client.query_entities(odata, results_per_page=limit, **columns_of(query))
-            if odata
-            else client.list_entities(results_per_page=limit, **columns_of(query))
-        )
-        pages: Any = found.by_page(continuation_token=read_token(token))
+        pages = pages_of(client, query, token, results_per_page=limit, **columns_of(query))
         rows: list[Row] = []
         async for page in pages:
             rows = [row_of(entity) async for entity in page]
@@ -364,10 +357,8 @@ class _AsyncTableRows:
     async def tally(
         self, partition: str | None, token: str | None
     ) -> tuple[list[Tally], str | None]:
-        client = await self.client()
-        odata = odata_filter(Query(partition))
-        found = client.query_entities(odata, select=TALLIED, results_per_page=1_000)
-        pages: Any = found.by_page(continuation_token=read_token(token))
+        options = {"select": TALLIED, "results_per_page": 1_000}
+        pages = pages_of(await self.client(), Query(partition), token, **options)
         tallies: list[Tally] = []
         async for page in pages:
             tallies = tally_of([entity async for entity in page])

@@ -25,6 +25,7 @@ __all__ = [
     "if_version",
     "is_outdated",
     "odata_filter",
+    "pages_of",
     "read_token",
     "replacing",
     "row_of",
@@ -100,6 +101,16 @@ def tally_of(entities: Iterable[Mapping[str, Any]]) -> list[Tally]:
 def columns_of(query: Query) -> dict[str, Any]:
     """Return what limits the properties that a query returns."""
     return {"select": ["PartitionKey", "RowKey"]} if query.keys_only else {}
+
+
+def pages_of(client: Any, query: Query, token: str | None, **options: Any) -> Any:
+    """Return the pages of a query, by the client of either kind; nothing is sent before the first.
+
+    Without a condition the SDK's plain listing is asked: its query would send an empty filter.
+    """
+    odata = odata_filter(query)
+    found = client.query_entities(odata, **options) if odata else client.list_entities(**options)
+    return found.by_page(continuation_token=read_token(token))
 
 
 def if_version(etag: str | None) -> dict[str, Any]:
