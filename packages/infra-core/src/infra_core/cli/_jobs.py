@@ -22,14 +22,14 @@ from infra_core.azure.job_store import (
 )
 from infra_core.batch._folder import JOBS_FILE
 from infra_core.batch._services import open_jobs
-from infra_core.runtime import clock
+from infra_core.runtime import clock, printable
 
 from . import exit_codes
 from ._arguments import CommandError, add_verb, natural, seconds
 from ._errors import without_url
 from ._jobs_change import delete_batch, prune_jobs, retry_jobs
 from ._jobs_find import as_dict, find, is_empty, no_jobs, row, tell_unreadable
-from ._report import is_capable, make_console, plural, print_json, print_rows, printable
+from ._report import is_capable, make_console, plural, print_json, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from infra_core.azure.run_report import human_size
 from infra_core.batch import BatchProgress, BatchResult, BatchRetry, Summary
+from infra_core.runtime import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,11 +30,6 @@ __all__ = [
 SHOWN_FAILURES = 20
 SHOWN_RETRIES = 20
 SHORT_CELL = 20  # characters; a cell up to this length is never broken
-
-
-def printable(text: str) -> str:
-    """Text that a terminal prints and does not obey: control characters are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def plural(count: int, noun: str) -> str:
@@ -126,8 +122,6 @@ def print_rows(console: "Console", columns: list[str], rows: Iterable[Iterable[s
     from rich.table import Table
     from rich.text import Text
 
-    from infra_core.runtime import printable
-
     if not is_capable(console):
         for row in rows:  # not by the console, which makes spaces of tabs
             line = "\t".join(printable(re.sub(r"[\t\r\n]", " ", cell)) for cell in row)
@@ -154,8 +148,6 @@ def print_marked(console: "Console", mark: str, text: str, style: str = "") -> N
     """Print a line with a mark in front; what does not fit on a terminal goes below the text."""
     from rich.table import Table
     from rich.text import Text
-
-    from infra_core.runtime import printable
 
     text = printable(text, keep_lines=True)
     if not is_capable(console):
