@@ -1,7 +1,8 @@
-"""Whom a batch tells what happens."""
+"""What the caller of a batch hears of it while it runs."""
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ._items import BatchItem, Rejected
 from ._results import BatchProgress, BatchResult, BatchRetry
@@ -11,34 +12,25 @@ __all__ = ["Hooks", "call"]
 _logger = logging.getLogger("infra_core.batch")
 
 
+@dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """What the caller wants to be told; each is called in the event loop and must not block.
+    """Functions of the caller's; each is called in the event loop and must not block.
 
-    Args:
-        on_result: Of each URL, when it has come to its end and is recorded.
-        on_retry: Of each failed attempt that is followed by another.
-        on_progress: Every half second while URLs come to their end, and once at the end.
-        on_rejected: Of each entry of the list that is no URL.
-        on_duplicate: Of each item whose URL stood in the list before.
-        on_event: Of what else a person wants to see: a word and a text.
+    Attributes:
+        on_result: Called for each URL, when it has come to its end and is recorded.
+        on_retry: Called for each failed attempt that is followed by another.
+        on_progress: Called every half second while URLs come to their end, and once at the end.
+        on_rejected: Called for each entry of the list that is no URL.
+        on_duplicate: Called for each item whose URL stood in the list before.
+        on_event: Called with a word and a text for what else a person wants to see.
     """
 
-    def __init__(
-        self,
-        *,
-        on_result: Callable[[BatchResult], object] | None = None,
-        on_retry: Callable[[BatchRetry], object] | None = None,
-        on_progress: Callable[[BatchProgress], object] | None = None,
-        on_rejected: Callable[[Rejected], object] | None = None,
-        on_duplicate: Callable[[BatchItem], object] | None = None,
-        on_event: Callable[[str, str], object] | None = None,
-    ) -> None:
-        self.on_result = on_result
-        self.on_retry = on_retry
-        self.on_progress = on_progress
-        self.on_rejected = on_rejected
-        self.on_duplicate = on_duplicate
-        self.on_event = on_event
+    on_result: Callable[[BatchResult], object] | None = None
+    on_retry: Callable[[BatchRetry], object] | None = None
+    on_progress: Callable[[BatchProgress], object] | None = None
+    on_rejected: Callable[[Rejected], object] | None = None
+    on_duplicate: Callable[[BatchItem], object] | None = None
+    on_event: Callable[[str, str], object] | None = None
 
 
 def call(hook: Callable[..., object] | None, *arguments: object) -> None:
