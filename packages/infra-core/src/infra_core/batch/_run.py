@@ -243,7 +243,7 @@ class BatchRun:
             )
         if self._services.storage is not None:
             self.summary.mirrored = 0
-        await asyncio.to_thread(partial(self._book.note, "batch_started", known=known))
+        await asyncio.to_thread(self._book.note, "batch_started", known=known)
 
     def _settle_cut_off(self) -> None:
         """Count jobs whose file was recorded while a second signal cut them off."""
@@ -324,7 +324,7 @@ class BatchRun:
                 if isinstance(entry, Rejected):
                     self.summary.rejected_lines += 1
                     call(self._hooks.on_rejected, entry)
-            jobs, new, duplicates = await asyncio.to_thread(partial(self._see, items))
+            jobs, new, duplicates = await asyncio.to_thread(self._see, items)
             if self._claims is not None:
                 new = []  # recorded when they are taken
             self.summary.duplicates += len(duplicates)
@@ -332,7 +332,7 @@ class BatchRun:
                 call(self._hooks.on_duplicate, item)
             self.summary.total += len(jobs)
             if new:
-                await asyncio.to_thread(partial(self._book.store, new))
+                await asyncio.to_thread(self._book.store, new)
             yield jobs
 
     def _see(self, items: list[BatchItem]) -> tuple[list[Job], list[Any], list[BatchItem]]:
@@ -373,7 +373,7 @@ class BatchRun:
         if done:
             kept = await self._kept(done)
             lost = [job.record for job in done if job.record.job_id not in kept]
-            await asyncio.to_thread(partial(self._book.forget, lost))
+            await asyncio.to_thread(self._book.forget, lost)
         ready: list[Job] = []
         started: list[Job] = []
         for job in group:
@@ -388,7 +388,7 @@ class BatchRun:
             started.append(job._replace(record=record.start()))
         if started:
             records = [job.record for job in started]
-            await asyncio.to_thread(partial(self._book.store, records))
+            await asyncio.to_thread(self._book.store, records)
         self._activate(started)
         return ready + started
 
@@ -446,7 +446,7 @@ class BatchRun:
                 return_exceptions=True,
             )
             jobs = [job for job, there in zip(jobs, found, strict=True) if there is not False]
-        return await asyncio.to_thread(partial(self._verified, jobs))
+        return await asyncio.to_thread(self._verified, jobs)
 
     def _verified(self, jobs: list[Job]) -> set[str]:
         """Which of these jobs' files are here with the bytes that were verified; in a thread."""
