@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from infra_core.fs import safe_file_name
 
 from ._errors import BatchError
+from ._folder import ASSETS
 from ._index import JobIndex
 from ._items import BatchItem
 
@@ -71,8 +72,8 @@ class FileNames:
         """
         self._count += 1
         if self._template == LAYOUTS["hashed"]:  # which cannot collide: the id is in it
-            return f"assets/{job_id[:2]}/{job_id}-{_name_of(item)}"
-        path = "assets/" + self._fill(item, job_id)
+            return f"{ASSETS}/{job_id[:2]}/{job_id}-{_name_of(item)}"
+        path = f"{ASSETS}/{self._fill(item, job_id)}"
         if self._unique or self._index.claim_path(path, job_id):
             return path
         for digits in (8, 16, 32):
@@ -81,7 +82,7 @@ class FileNames:
             named = str(head.with_name(f"{stem}-{job_id[:digits]}{suffix}"))
             if self._index.claim_path(named, job_id):
                 return named
-        return f"assets/{job_id[:2]}/{job_id}-{_name_of(item)}"
+        return f"{ASSETS}/{job_id[:2]}/{job_id}-{_name_of(item)}"
 
     def _fill(self, item: BatchItem, job_id: str) -> str:
         parts = urlsplit(item.url)

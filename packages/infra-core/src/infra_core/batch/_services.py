@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BatchError, one_line
-from ._folder import JOBS_FILE, Reserve, exclusive, make_folder, run_folder
+from ._folder import ASSETS, JOBS_FILE, Reserve, exclusive, make_folder, run_folder
 from ._index import JobIndex
 from ._results import Summary
 
@@ -30,6 +30,7 @@ __all__ = [
     "open_mirror",
     "open_services",
     "open_storage",
+    "table_of",
 ]
 
 _FLUSH_SECONDS = 5.0
@@ -162,6 +163,11 @@ def _storage_variables(env: Mapping[str, str]) -> dict[str, str]:
     return {k: v for k, v in env.items() if k.startswith("AZURE_STORAGE_") and v.strip()}
 
 
+def table_of(env: Mapping[str, str]) -> str:
+    """The name of the table that jobs are kept in; empty where they are kept in a file."""
+    return env.get("AZURE_JOB_TABLE", "").strip()
+
+
 def open_jobs(env: Mapping[str, str], *, sqlite_path: Path) -> "JobStore[JobRecord]":
     """Open the job store that the environment asks for.
 
@@ -171,7 +177,7 @@ def open_jobs(env: Mapping[str, str], *, sqlite_path: Path) -> "JobStore[JobReco
     """
     from infra_core.azure.job_store import JobRecord, TableConfig, open_job_store
 
-    if env.get("AZURE_JOB_TABLE", "").strip():
+    if table_of(env):
         TableConfig.from_env(env=env)
     return open_job_store(env, sqlite_path=sqlite_path, record_type=JobRecord)
 
@@ -222,16 +228,16 @@ async def open_services(
     stack.enter_context(exclusive(folder))
     for place in (folder, folder / "_state"):  # of a run that was killed while it wrote
         remove_stale_partials(place, older_than=0.0)
-    if options.resume and (folder / "assets").exists():
-        await asyncio.to_thread(_sweep, folder / "assets")
+    if options.resume and (folder / ASSETS).exists():
+        await asyncio.to_thread(_sweep, folder / ASSETS)
     jobs_file = options.out / JOBS_FILE
     fresh = False
     if store is None:
-        in_table = bool(variables.get("AZURE_JOB_TABLE", "").strip())
-        fresh = not in_table and not jobs_file.exists()
+        table = table_of(variables)
+        fresh = not table and not jobs_file.exists()
         store = open_jobs(variables, sqlite_path=jobs_file)
         stack.callback(store.close)
-        summary.jobs = "Table Storage" if in_table else str(jobs_file)
+        summary.jobs = "Table Storage" if table else str(jobs_file)
     reserve = Reserve(folder)
     stack.callback(reserve.release)
     index = JobIndex()

@@ -21,7 +21,7 @@ from infra_core.azure.job_store import (
     JobStore,
 )
 from infra_core.batch._folder import JOBS_FILE
-from infra_core.batch._services import open_jobs
+from infra_core.batch._services import open_jobs, table_of
 from infra_core.runtime import clock, printable
 
 from . import exit_codes
@@ -158,7 +158,7 @@ def moment(text: str) -> float:
 def execute(options: argparse.Namespace) -> int:
     """Run the verb."""
     sqlite_path = options.out / JOBS_FILE
-    if not os.environ.get("AZURE_JOB_TABLE", "").strip() and not sqlite_path.is_file():
+    if not table_of(os.environ) and not sqlite_path.is_file():
         raise CommandError(
             f"no jobs at {str(sqlite_path)!r} and AZURE_JOB_TABLE is not set; give the --out of "
             "the run, or set AZURE_JOB_TABLE"

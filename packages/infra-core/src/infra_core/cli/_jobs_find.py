@@ -8,6 +8,7 @@ from typing import Any
 
 from infra_core.azure.job_store import JobRecord, JobStore
 from infra_core.batch._folder import JOBS_FILE
+from infra_core.batch._services import table_of
 
 from ._arguments import CommandError
 from ._report import plural
@@ -70,7 +71,7 @@ def is_empty(store: JobStore[JobRecord], batch_id: str) -> bool:
 
 def no_jobs(options: argparse.Namespace) -> CommandError:
     """The error that a batch has no jobs."""
-    table = os.environ.get("AZURE_JOB_TABLE", "").strip()
+    table = table_of(os.environ)
     place = f"the table {table!r}" if table else repr(str(options.out / JOBS_FILE))
     return CommandError(
         f"batch {options.batch_id!r} has no jobs in {place}; check the batch's name and --out"
