@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from infra_core.batch._services import environment_of
+from infra_core.batch._services import environment_of, table_of
 from infra_core.runtime import ThreadPool, clock
 
 from . import exit_codes
@@ -49,6 +49,8 @@ class Check:
     detail: str
     remedy: str = ""
 
+
+SDK = ("azure.data.tables", "azure.storage.blob")  # which import all of azure.core that is used
 
 Examiner = Callable[[Mapping[str, str], str | None], Check]
 
@@ -104,25 +106,16 @@ def examine(env: Mapping[str, str], prefix: str | None, *, timeout: float) -> It
 
 
 def load_sdk(env: Mapping[str, str], prefix: str | None) -> None:
-    """Import in this thread what the examiners share.
+    """Import in this thread what the examiners of storage and of jobs would import at once.
 
     The modules of azure.core import each other. Where two threads import such modules for the
     first time, each may wait for the other's half, and Python raises `_DeadlockError` in one.
+    Without a job table only the examiner of storage imports them.
     """
+    if not table_of(environment_of(env, prefix)):
+        return
     with suppress(ImportError):  # the examiner that needs it says so
-        from infra_core.azure.storage import AzureStorageClient
-
-        modules = [AzureStorageClient.__module__]
-        if environment_of(env, prefix).get("AZURE_JOB_TABLE", "").strip():
-            from infra_core.azure.job_store import AzureTableJobStore
-
-            modules += [
-                AzureTableJobStore.__module__,
-                "azure.core.pipeline.transport",
-                "azure.data.tables",
-                "azure.storage.blob",
-            ]
-        for module in modules:
+        for module in SDK:
             import_module(module)
 
 
@@ -180,12 +173,12 @@ STORAGE_VARIABLES = ("CONTAINER", "CONNECTION_STRING", "ACCOUNT", "MODE")
 
 def look_at_jobs(env: Mapping[str, str], prefix: str | None) -> Check:
     """The table that jobs are tracked in."""
-    from infra_core.azure.job_store import AzureTableJobStore
-
     env = environment_of(env, prefix)
-    if not env.get("AZURE_JOB_TABLE", "").strip():
+    if not table_of(env):
         remedy = "set AZURE_JOB_TABLE (and AZURE_JOB_CONNECTION) to keep them in Table Storage"
         return Check("jobs", "off", "kept in SQLite beside the files", remedy)
+    from infra_core.azure.job_store import AzureTableJobStore
+
     with AzureTableJobStore(env=env) as store:
         exists = store.table_exists()
         name = store.config.table_name
