@@ -48,7 +48,6 @@ TIMEOUT = 5.0
 AFTER = b"the answer to the next request"
 _ENCODED = re.compile("%[0-9a-f]{2}", re.IGNORECASE)
 _NOT_ASKED_FOR = b"HTTP/1.1 421 Not asked for\r\nContent-Length: 0\r\n\r\n"
-OTHERS = ("curl", "requests", "httpx")
 
 
 class Origin:
@@ -79,7 +78,7 @@ class Origin:
             reader = h11.Connection(h11.SERVER)
             if rest:
                 reader.receive_data(rest)
-            target, body = None, 0
+            target = None
             while True:
                 try:
                     event = reader.next_event()
@@ -96,9 +95,7 @@ class Origin:
                     named = {name for name, _ in event.headers}
                     if named & {b"transfer-encoding", b"content-length"}:
                         self.complaints.append(f"a GET of {target} names a body")
-                elif isinstance(event, h11.Data):
-                    body += len(event.data)
-                else:
+                elif not isinstance(event, h11.Data):
                     break
             rest = reader.trailing_data[0]
             assert target is not None
@@ -125,16 +122,29 @@ class Origin:
 
 
 def judged(call: Callable[[], Outcome]) -> Outcome:
-    """What a call comes to; an error that is none of ours is told by its name."""
+    """What a call comes to."""
     try:
         return call()
-    except (requests.HTTPError, httpx.HTTPStatusError) as error:
-        return ("status", error.response.status_code)
-    except (requests.RequestException, httpx.HTTPError, OSError):
-        return ("error",)
     except Exception as error:  # noqa: BLE001 - that is what this is about
-        names = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
-        return ("error",) if "infra_core" in names else ("raises", type(error).__name__)
+        return _failure(error)
+
+
+async def _judged_async(way: Callable[[str], Any], url: str) -> Outcome:
+    try:
+        outcome: Outcome = await way(url)
+    except Exception as error:  # noqa: BLE001 - as above
+        return _failure(error)
+    return outcome
+
+
+def _failure(error: Exception) -> Outcome:
+    """A status, an error that callers expect, or the name of one that they do not."""
+    if isinstance(error, (requests.HTTPError, httpx.HTTPStatusError)):
+        return ("status", error.response.status_code)
+    if isinstance(error, (requests.RequestException, httpx.HTTPError, OSError)):
+        return ("error",)
+    names = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    return ("error",) if "infra_core" in names else ("raises", type(error).__name__)
 
 
 class Ours:
@@ -250,7 +260,7 @@ OTHER_WAYS: dict[str, Callable[[str], Outcome]] = {
 
 
 def agrees(outcome: Outcome, want: Outcome) -> bool:
-    """Whether an outcome is the wanted one, as far as that way can tell."""
+    """Whether an outcome is the wanted one, as far as that way shows."""
     if outcome[0] != want[0]:
         return False
     return all(
@@ -275,19 +285,6 @@ async def ours(origin: Origin, case: Case, number: str, all_ours: Ours) -> dict[
     return found
 
 
-async def _judged_async(way: Callable[[str], Any], url: str) -> Outcome:
-    try:
-        outcome: Outcome = await way(url)
-    except Exception as error:  # noqa: BLE001 - judged above
-        caught = error
-
-        def again() -> Outcome:
-            raise caught
-
-        return judged(again)
-    return outcome
-
-
 def problems(
     case: Case, found: dict[str, Outcome], others: dict[str, Outcome]
 ) -> Iterator[tuple[str, Outcome]]:
@@ -306,7 +303,7 @@ async def main(words: list[str]) -> int:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
     origin = Origin()
-    programs = [name for name in OTHERS if name != "curl" or shutil.which("curl")]
+    programs = [name for name in OTHER_WAYS if name != "curl" or shutil.which("curl")]
     if "curl" not in programs:
         print("curl is not installed, and not compared")
     count = bad = 0
