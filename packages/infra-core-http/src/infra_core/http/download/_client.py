@@ -97,10 +97,12 @@ class AssetDownloadClient:
             from .._async_client import AsyncHttpClient
 
             self._client = AsyncHttpClient(public_only=True)
-        own = {} if client is not None else {"User-Agent": DEFAULT_HEADERS["User-Agent"]}
+        own: dict[str, str] = {}
+        if client is None:  # a client that is passed sends its own
+            own = {"User-Agent": DEFAULT_HEADERS["User-Agent"], "Accept": "*/*"}
         if user_agent is not None:
             own["User-Agent"] = user_agent
-        self._headers = checked_headers(own if client is not None else {**own, "Accept": "*/*"})
+        self._headers = checked_headers(own)
 
     async def download(
         self,
