@@ -63,7 +63,6 @@ class _Transfer:
         self.spec = spec
         self.source = url_identity(spec.url)
         self.attempts = 0
-        self.resumed = False
         self.existing: Existing | None = None
         self.sidecar = Sidecar(spec.dest, self.source)
         self.sink: Sink | None = None
@@ -247,7 +246,6 @@ class _Transfer:
             sink = self._open(frozenset(algorithms))
         if sink.size != body.start:
             raise Restart("what is held is not what was asked to be continued")
-        self.resumed = body.start > 0
         if self.sidecar.wants(body, small=self.spec.keep_partial):
             self.sidecar.begin(sink.file, body)
         return sink
@@ -345,7 +343,7 @@ class _Transfer:
             mime=_mime(spec.dest, body.content_type),
             size=file.size,
             attempts=self.attempts,
-            resumed=self.resumed,
+            resumed=body.start > 0,
             etag=body.etag_as_sent,
             last_modified=body.last_modified,
         )
