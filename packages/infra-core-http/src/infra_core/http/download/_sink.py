@@ -100,8 +100,8 @@ class Sink:
         await self._settle()
         return self._take()
 
-    def write_rest(self, parts: list[bytes]) -> AtomicFile:
-        """Write the last bytes and return the file with all of them; blocking."""
+    def write_parts(self, parts: list[bytes]) -> AtomicFile:
+        """Write bytes and return the file with all of them; blocking."""
         file = self.file
         for part in parts:
             file.write(part)
@@ -155,9 +155,7 @@ class Sink:
             await until_done(writing)
 
     def _write(self, parts: list[bytes]) -> None:
-        file = self.file
-        for part in parts:
-            file.write(part)
+        file = self.write_parts(parts)
         if self._on_written is not None:
             self._on_written(file)
         if self._durable and file.size - self._flushed >= _WRITEBACK:

@@ -290,7 +290,7 @@ class _Transfer:
         parts = await sink.take_rest()
 
         def complete(received: ReceivedFile) -> AtomicFile:
-            file = self._decoded(sink, plan, body, sink.write_rest(parts))
+            file = self._decoded(sink, plan, body, sink.write_parts(parts))
             digests = file.digests
             plan.check_content(digests, as_sent)
             received.result = self._stored(file, plan, body, digests.get("sha256"))
