@@ -1,6 +1,5 @@
 """URLs as the transport wants them: parsed once, checked, split into origin and credentials."""
 
-import base64
 from functools import lru_cache
 from urllib.parse import unquote
 
@@ -11,6 +10,7 @@ from infra_core.runtime import sanitize_url
 
 from .._checks import host_problem
 from .._response.redirect import Origin, origin_of
+from ._proxies import basic_authorization
 
 __all__ = ["Origin", "Target", "origin_of", "target_of"]
 
@@ -42,8 +42,7 @@ def _basic(url: httpx.URL) -> str | None:
     if not url.userinfo:
         return None
     user, _, password = url.userinfo.decode("ascii").partition(":")
-    pair = f"{unquote(user)}:{unquote(password)}".encode()
-    return "Basic " + base64.b64encode(pair).decode("ascii")
+    return basic_authorization(unquote(user), unquote(password))
 
 
 @lru_cache(maxsize=1024)
