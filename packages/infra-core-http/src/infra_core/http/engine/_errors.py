@@ -38,8 +38,6 @@ FAILURES: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
 )
-_SOCKET_TIMEOUT: type[Exception] = aiohttp.SocketTimeoutError
-_CONNECT_TIMEOUT: type[Exception] = aiohttp.ConnectionTimeoutError
 # Before anything was sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
@@ -79,7 +77,7 @@ def _describe(
         if met is not None:
             return met
         where = f"{where} (through the proxy {proxy.where})"
-    if isinstance(error, _CONNECT_TIMEOUT):
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
         return httpx.ConnectTimeout, connect_timeout_text(where, connect), False
     if isinstance(error, (aiohttp.ServerTimeoutError, asyncio.TimeoutError, TimeoutError)):
         return httpx.ReadTimeout, silence_text(where, read), True
