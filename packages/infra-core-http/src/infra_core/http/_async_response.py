@@ -141,7 +141,7 @@ def response_of(
     return Response(
         answer.status,
         headers=answer.raw_headers,
-        stream=_BodyStream(answer) if body is None else _ReadBody(body),
+        stream=_BodyStream(answer) if body is None else httpx.ByteStream(body),
         extensions={
             "http_version": answer.http_version.encode("ascii"),
             "reason_phrase": clean_reason(answer.status, answer.reason).encode("ascii", "replace"),
@@ -149,14 +149,6 @@ def response_of(
         request=request,
         default_encoding=default_encoding,
     )
-
-
-class _ReadBody(httpx.AsyncByteStream):
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._body
 
 
 def ours(response: httpx.Response) -> httpx.Response:
