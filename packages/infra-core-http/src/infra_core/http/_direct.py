@@ -87,6 +87,7 @@ async def send_direct(
     done: list[Exchange] = []
     while True:
         answer = await engine.send(method, target, headers=headers, timeout=timeouts, buffer=buffer)
+        exchange = Exchange(method, target, headers, answer)
         try:
             if "Set-Cookie" in answer.headers:
                 jar = BoundedCookieJar() if jar is None else jar
@@ -94,12 +95,10 @@ async def send_direct(
                 keep_cookies(jar, request, answer.status, answer.raw_headers)
             location = answer.location
             if not is_redirect(answer.status, location) or not here.client.follow_redirects:
-                done.append(Exchange(method, target, headers, answer))
+                done.append(exchange)
                 return done
             if len(done) >= here.client.max_redirects:
-                raise too_many_redirects(
-                    Exchange(method, target, headers, answer).request(timeouts), len(done)
-                )
+                raise too_many_redirects(exchange.request(timeouts), len(done))
             previous = headers.get("Cookie")
             try:
                 following = next_request(
@@ -110,13 +109,12 @@ async def send_direct(
                     location=location or b"",
                 )
             except BadRedirect as error:
-                asked = Exchange(method, target, headers, answer).request(timeouts)
-                raise redirect_error(error, asked) from None
+                raise redirect_error(error, exchange.request(timeouts)) from None
             body = await answer.drain(HOP_BODY)
         except BaseException:
             answer.close()
             raise
-        done.append(Exchange(method, target, headers, answer, body))
+        done.append(exchange._replace(body=body))
         method, target = following.method, _target(following.url, done[-1], timeouts)
         headers = CIMultiDict(following.headers)
         headers.pop("Cookie", None)
