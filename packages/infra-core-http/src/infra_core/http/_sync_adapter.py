@@ -130,7 +130,10 @@ def read_answers(adapter: Any) -> None:
     Args:
         adapter: Any that a session has mounted.
     """
-    manager: Any = getattr(adapter, "poolmanager", None)
+    _use_ours(getattr(adapter, "poolmanager", None))
+
+
+def _use_ours(manager: Any) -> None:
     if getattr(manager, "pool_classes_by_scheme", None) == _THEIRS:
         manager.pool_classes_by_scheme = dict(_OURS)
 
@@ -175,8 +178,7 @@ class Adapter(HTTPAdapter):
             settings = NetworkSettings.read()
             kwargs.setdefault("proxy_ssl_context", shared_context(settings, "requests"))
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if manager.pool_classes_by_scheme == _THEIRS:
-            manager.pool_classes_by_scheme = dict(_OURS)
+        _use_ours(manager)
         return manager
 
     def proxy_headers(self, proxy: str) -> dict[str, str]:
