@@ -3,6 +3,7 @@
 import re
 import ssl
 import threading
+from importlib.util import find_spec
 from typing import Any, cast
 
 import requests
@@ -15,10 +16,11 @@ from ._errors import InvalidRequestError, PrivateAddressError
 from ._sync_connect import Connecting
 from ._sync_watch import waiting_on
 from ._sync_wire import Answer
+from .engine._socks import missing_socks
 from .engine._tls import shared_context
 from .engine.network_settings import NetworkSettings, Proxy
 
-__all__ = ["Adapter", "keep_public", "read_answers"]
+__all__ = ["Adapter", "keep_public", "proxy_url", "read_answers"]
 
 
 class _LastAnswer(Answer):
@@ -154,6 +156,17 @@ def keep_public(session: requests.Session) -> None:
         manager.pool_classes_by_scheme = dict(_PUBLIC)
         manager.clear()
         cast("Any", adapter).proxy_manager_for = _refuse_proxy
+
+
+def proxy_url(proxy: Proxy) -> str:
+    """Return a proxy in the form in which requests takes it.
+
+    Raises:
+        InvalidRequestError: One of SOCKS, and the package that requests needs for it is missing.
+    """
+    if proxy.is_socks and find_spec("socks") is None:
+        raise missing_socks(proxy)
+    return proxy.url
 
 
 def _refuse_proxy(proxy: str, **_: object) -> Any:

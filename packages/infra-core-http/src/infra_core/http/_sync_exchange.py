@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from importlib.util import find_spec
 from time import perf_counter
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -24,7 +23,7 @@ from infra_core.runtime import sanitize_url
 from ._cookies import trimmed
 from ._errors import PrivateAddressError, ResponseTooLarge
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
-from ._sync_adapter import Adapter, read_answers
+from ._sync_adapter import Adapter, proxy_url, read_answers
 from ._sync_body import attach_decoder, settle_encoding
 from ._sync_errors import (
     InvalidRedirect,
@@ -35,7 +34,6 @@ from ._sync_errors import (
 )
 from ._sync_messages import retell
 from ._sync_prepare import prepare
-from .engine._socks import missing_socks
 from .engine._tls import shared_context
 from .engine.network_settings import NetworkSettings
 
@@ -263,9 +261,7 @@ class _Exchange:
         if self._settings.has_proxies:
             proxy = self._settings.proxy_for(url)
             if proxy is not None:
-                if proxy.is_socks and find_spec("socks") is None:
-                    raise missing_socks(proxy)
-                proxies[url.partition(":")[0].lower()] = proxy.url
+                proxies[url.partition(":")[0].lower()] = proxy_url(proxy)
         given = self._options.get("proxies")
         return {**proxies, **given} if given else proxies
 

@@ -1,12 +1,10 @@
 """A session of requests that follows our network settings, for callers that are not ours."""
 
-from importlib.util import find_spec
 from typing import Any
 
 import requests
 
-from ._sync_adapter import Adapter
-from .engine._socks import missing_socks
+from ._sync_adapter import Adapter, proxy_url
 from .engine._tls import shared_context
 from .engine.network_settings import NetworkSettings
 
@@ -36,9 +34,7 @@ class NetworkSession(requests.Session):
         scheme = str(url).partition(":")[0].lower()
         proxy = None if merged["proxies"] else settings.proxy_for(str(url))
         if proxy is not None:
-            if proxy.is_socks and find_spec("socks") is None:
-                raise missing_socks(proxy)
-            merged["proxies"] = {scheme: proxy.url}
+            merged["proxies"] = {scheme: proxy_url(proxy)}
         if merged["verify"] is True:
             if merged["cert"] is not None:  # which would be loaded into the context of all
                 merged["verify"] = settings.ca_path or True
