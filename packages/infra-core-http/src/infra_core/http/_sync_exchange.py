@@ -167,7 +167,8 @@ class _Exchange:
         self._timeout = timeout
         self._options = options
         self._settings = NetworkSettings.read() if session.trust_env else NetworkSettings()
-        self._by_hand = False  # whether the caller wrote the Cookie header
+        self._in_call = False  # whether the call has a Cookie header
+        self._by_hand = False  # whether it or the session has one
         self.url = ""  # of the request under way
 
     def run(
@@ -181,16 +182,15 @@ class _Exchange:
     ) -> requests.Response:
         """Send, follow redirects, and read the last answer unless it is to be streamed."""
         history: list[requests.Response] = []
-        self._by_hand = "Cookie" in self._session.headers or any(
-            name.lower() == "cookie" for name in headers
-        )
+        self._in_call = any(name.lower() == "cookie" for name in headers)
+        self._by_hand = self._in_call or "Cookie" in self._session.headers
         with _busy():
             response = self.first(method, url, headers)
             if not isinstance(response, requests.Response):
                 return cast("requests.Response", response)  # of a mock
             while allow_redirects and (location := _location(response)) is not None:
                 history.append(response)
-                response = self.follow(response, location, headers, len(history))
+                response = self.follow(response, location, len(history))
                 response.history = list(history)
         try:
             attach_decoder(response, max_bytes)
@@ -251,9 +251,7 @@ class _Exchange:
         cert = options.get("cert") or session.cert
         if cert is None and isinstance(session.get_adapter(url), Adapter):
             # Also for URLs without TLS, whose proxy may want it; the context is made once.
-            if url[:5].lower() == "https" or self._settings.has_proxies:
-                return shared_context(self._settings, "requests")
-            return True
+            return shared_context(self._settings, "requests")
         return self._settings.ca_path or True
 
     def _proxies(self, url: str) -> dict[str, str]:
@@ -265,9 +263,7 @@ class _Exchange:
         given = self._options.get("proxies")
         return {**proxies, **given} if given else proxies
 
-    def follow(
-        self, response: requests.Response, location: bytes, headers: dict[str, str], count: int
-    ) -> requests.Response:
+    def follow(self, response: requests.Response, location: bytes, count: int) -> requests.Response:
         """Send the request that a redirect asks for."""
         request = response.request
         _read_redirect(response)
@@ -279,7 +275,6 @@ class _Exchange:
                 request=request,
                 response=response,
             )
-        explicit = any(name.lower() == "cookie" for name in headers)
         try:
             following = next_request(
                 request.method or "GET",
@@ -287,7 +282,7 @@ class _Exchange:
                 [
                     (_text(name), _text(value))
                     for name, value in request.headers.items()
-                    if explicit or name.lower() != "cookie"
+                    if self._in_call or name.lower() != "cookie"
                 ],
                 status=response.status_code,
                 location=location,
