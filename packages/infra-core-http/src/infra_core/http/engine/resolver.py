@@ -38,8 +38,8 @@ _FAMILIES = (socket.AF_INET, socket.AF_INET6)
 class _Shared:
     """A look-up under way, and how many wait for it."""
 
-    def __init__(self) -> None:
-        self.future: Future[list[AddressInfo]]
+    def __init__(self, future: "Future[list[AddressInfo]]") -> None:
+        self.future = future
         self.waiters = 0
 
 
@@ -59,13 +59,8 @@ class _Lookups:
         with self._lock:
             shared = self._shared.get(key)
             if shared is None:
-                shared = self._shared[key] = _Shared()
-                begin = True
-            else:
-                begin = False
+                shared = self._shared[key] = _Shared(_pool.submit(_ask, *key))
             shared.waiters += 1
-            if begin:
-                shared.future = _pool.submit(_ask, *key)
         return shared
 
     def leave(self, key: _Key, shared: _Shared) -> None:
