@@ -9,12 +9,11 @@ from infra_core.runtime import sanitize_url
 
 from ._async_response import Response
 from ._cookies import cookie_header_after
-from ._response.redirect import BadRedirect, is_redirect, next_request
+from ._response.redirect import BadRedirect, is_redirect, location_of, next_request
 
 __all__ = [
     "follow_redirects",
     "leads_elsewhere",
-    "location_of",
     "redirect_error",
     "redirected_request",
     "too_many_redirects",
@@ -23,17 +22,9 @@ __all__ = [
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
 
-def location_of(response: httpx.Response) -> bytes | None:
-    """Return the first `Location` header, byte for byte; None without one."""
-    for name, value in response.headers.raw:
-        if name.lower() == b"location":
-            return value
-    return None
-
-
 def leads_elsewhere(response: httpx.Response) -> bool:
     """Whether an answer is a redirect that can be followed."""
-    return is_redirect(response.status_code, location_of(response))
+    return is_redirect(response.status_code, location_of(response.headers.raw))
 
 
 def redirect_error(error: BadRedirect, request: httpx.Request) -> httpx.TransportError:
@@ -104,7 +95,7 @@ def redirected_request(
             request.url,
             headers,
             status=response.status_code,
-            location=location_of(response) or b"",
+            location=location_of(response.headers.raw) or b"",
         )
     except BadRedirect as error:
         raise redirect_error(error, request) from None

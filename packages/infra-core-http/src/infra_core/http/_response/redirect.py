@@ -24,6 +24,7 @@ __all__ = [
     "NextRequest",
     "Origin",
     "is_redirect",
+    "location_of",
     "next_request",
     "origin_of",
     "redirected_method",
@@ -86,6 +87,11 @@ class NextRequest(NamedTuple):
 def origin_of(url: httpx.URL) -> Origin:
     """Return scheme, host and port, the default port filled in."""
     return url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0)
+
+
+def location_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """Return the first `Location` of raw headers, byte for byte; None without one."""
+    return next((value for name, value in headers if name.lower() == b"location"), None)
 
 
 def is_redirect(status: int, location: bytes | None) -> bool:

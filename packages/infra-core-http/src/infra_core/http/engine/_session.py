@@ -13,6 +13,7 @@ import httpx
 from infra_core.runtime import clock, redact_library_logs
 
 from .._errors import PrivateAddressError
+from .._response.redirect import location_of
 from ._addresses import literal_address, reason_not_public
 from ._connector import Connector
 from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
@@ -125,10 +126,7 @@ class EngineResponse:
         """The first `Location` header, byte for byte; None without one."""
         if "Location" not in self.headers:
             return None
-        for name, value in self._response.raw_headers:
-            if name.lower() == b"location":
-                return value
-        return None
+        return location_of(self._response.raw_headers)
 
     @property
     def http_version(self) -> str:
