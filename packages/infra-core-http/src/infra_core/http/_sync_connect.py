@@ -4,7 +4,6 @@
 Here it runs in a thread of the resolver's, and the caller waits no longer than for a connection.
 """
 
-import ipaddress
 import socket
 from time import monotonic
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util import connection as urllib3_connection
 
+from .engine._proxies import address_of
 from .engine.resolver import AddressInfo, address_text, lookup, public_only_of
 
 __all__ = ["Connecting"]
@@ -54,18 +54,10 @@ def _addresses(host: str, port: int, seconds: float | None) -> list[AddressInfo]
     host = host.strip("[]")
     # What people replace to have IPv4 alone is urllib3's function of that name.
     family = urllib3_connection.allowed_gai_family()
-    if not _is_address(host):
+    if address_of(host) is None:
         return lookup(host, port, timeout=seconds, family=family)
     infos: list[Any] = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
     return infos
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
 
 
 def _connected(

@@ -10,7 +10,14 @@ from urllib.parse import quote, unquote
 if TYPE_CHECKING:
     from .._errors import InvalidRequestError
 
-__all__ = ["NoProxy", "Proxy", "UnusableProxy", "basic_authorization", "parse_proxy"]
+__all__ = [
+    "NoProxy",
+    "Proxy",
+    "UnusableProxy",
+    "address_of",
+    "basic_authorization",
+    "parse_proxy",
+]
 
 _PROXY_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080}
 _PROXY_PORTS |= {"socks5": 1080, "socks5h": 1080}
@@ -137,7 +144,7 @@ def parse_proxy(text: str, variable: str) -> Proxy | UnusableProxy:
     if place.startswith("["):
         host, bracket, tail = place[1:].partition("]")
         port = tail.removeprefix(":") if tail.startswith(":") or not tail else "?"
-        if not bracket or _address(host) is None:
+        if not bracket or address_of(host) is None:
             return UnusableProxy(variable, "what stands in its brackets is no IPv6 address")
     elif place.count(":") > 1:
         return UnusableProxy(variable, "an IPv6 address must stand in brackets, as in [::1]:3128")
@@ -160,7 +167,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-def _address(host: str) -> _Address | None:
+def address_of(host: str) -> _Address | None:
     """Return the address that a host is, None for a name; IPv4 in IPv6 counts as IPv4."""
     try:
         found = ipaddress.ip_address(host.partition("%")[0])
@@ -217,7 +224,7 @@ class NoProxy:
             return False
         if self.name == "*":
             return True
-        address = _address(host)
+        address = address_of(host)
         if self.network is not None:
             return address is not None and address in self.network
         if address is not None or not self.name:
