@@ -18,12 +18,10 @@ from ._addresses import literal_address, reason_not_public
 from ._connector import Connector
 from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
 from ._private_names import send_once
-from ._socks import socks_connector
 from ._target import Origin, Target, target_of
 from ._tls import shared_context
-from .connections import through
+from .connections import connector, through
 from .network_settings import NetworkSettings, Proxy
-from .resolver import Resolver
 
 __all__ = ["Engine", "EngineResponse", "Timeouts", "timeouts_of"]
 
@@ -254,16 +252,13 @@ class Engine:
         if self._limits.max_keepalive_connections != 0:
             idle = self._limits.keepalive_expiry
             options = {"limit": 0, "keepalive_timeout": 86_400.0 if idle is None else idle}
-        if proxy is not None and proxy.is_socks:
-            connector = socks_connector(proxy, **options)
-        else:
-            if proxy is not None:
-                # A proxy may close a connection after an answer that does not say so (tinyproxy
-                # does), and whether the next request was read then nobody would know.
-                options = {"limit": 0, "force_close": True}
-            connector = Connector(resolver=Resolver(public_only=self._public_only), **options)
+        if proxy is not None and not proxy.is_socks:
+            # A proxy may close a connection after an answer that does not say so (tinyproxy
+            # does), and then it is unknown whether the next request was read.
+            options = {"limit": 0, "force_close": True}
+        options["ssl"] = True  # each request brings its context, which is made when it is needed
         session = aiohttp.ClientSession(
-            connector=connector,
+            connector=connector(self._settings, proxy, public_only=self._public_only, **options),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             skip_auto_headers=_NO_AUTO_HEADERS,
