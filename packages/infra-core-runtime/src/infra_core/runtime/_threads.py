@@ -126,20 +126,21 @@ class ThreadPool:
                 self._queue.append(job)
                 return
             self._threads += 1
-        if not self._start_thread(job):
-            with self._lock:
-                self._threads -= 1
-            job.call()
+        self._start_thread(job)
 
-    def _start_thread(self, job: _Job) -> bool:
+    def _start_thread(self, job: _Job) -> None:
+        """Do work in a further thread, which is counted already; here where none is to be had."""
         thread = threading.Thread(
             target=self._work, args=(job,), name=f"{self._name}-{next(_numbers)}", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # the interpreter ends, or the system has no more threads to give
-            return False
-        return True
+            with self._lock:
+                self._threads -= 1
+        else:
+            return
+        job.call()
 
     def _work(self, job: _Job) -> None:
         wake = threading.Lock()
@@ -185,10 +186,7 @@ class ThreadPool:
                 return
             self._threads += 1
             waiting = self._queue.popleft()
-        if not self._start_thread(waiting):
-            with self._lock:
-                self._threads -= 1
-            waiting.call()
+        self._start_thread(waiting)
 
 
 def _in_context(work: Callable[..., T], args: tuple[object, ...]) -> Callable[[], T]:
@@ -216,7 +214,8 @@ def _run_for_loop(
         return
 
 
-def _settle(future: "asyncio.Future[Any]", value: Any, error: BaseException | None) -> None:
+def _settle(future: Any, value: Any, error: BaseException | None) -> None:
+    """Give a future of either kind its result, unless it has one."""
     if future.done():
         return
     if error is None:
@@ -226,13 +225,9 @@ def _settle(future: "asyncio.Future[Any]", value: Any, error: BaseException | No
 
 
 def _run_for_thread(future: "concurrent.futures.Future[Any]", work: Callable[[], Any]) -> None:
-    value, error = _outcome(work)
-    if not future.set_running_or_notify_cancel():
-        return
-    if error is None:
-        future.set_result(value)
-    else:
-        future.set_exception(error)
+    outcome = _outcome(work)
+    if future.set_running_or_notify_cancel():
+        _settle(future, *outcome)
 
 
 async def until_done(future: "asyncio.Future[T]") -> T:
