@@ -6,7 +6,7 @@ import itertools
 import logging
 import pickle
 import uuid
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable
 from functools import partial
 from importlib import import_module
 from types import TracebackType
@@ -19,6 +19,7 @@ from ._outcomes import TaskStatus
 from ._task_errors import BudgetSpentError
 from ._task_options import RunOptions, RuntimeConfig
 from ._task_runtime import TaskRuntime
+from ._task_source import Made, MadeAsync
 from ._values import shown
 
 if TYPE_CHECKING:
@@ -118,41 +119,19 @@ class DaskTaskRuntime(TaskRuntime):
         options.timed = False  # the worker keeps the time
         cluster = self._clients.get()
         make = partial(_remote, cluster, self.config)
-        return super()._open(_Remote.of(tasks, make), options)
+        return super()._open(_made(make, tasks), options)
 
 
-class _Remote:
-    """Tasks whose callables send the work to the cluster, made one by one."""
-
-    def __init__(self, tasks: Any, make: Callable[[Any], Any]) -> None:
-        self._tasks = tasks
-        self._make = make
-
-    @staticmethod
-    def of(tasks: "TaskSource", make: Callable[[Any], Any]) -> "TaskSource":
-        if isinstance(tasks, AsyncIterable):
-            return _RemoteAsync(tasks, make)
-        return _RemoteSized(tasks, make) if hasattr(tasks, "__len__") else _Remote(tasks, make)
-
-    def __iter__(self) -> Iterator[Any]:
-        return map(self._make, self._tasks)
+def _made(make: Callable[[Any], Any], tasks: "TaskSource") -> "TaskSource":
+    """Return tasks whose callables send the work to the cluster, made one by one."""
+    if isinstance(tasks, AsyncIterable):
+        return MadeAsync(make, tasks)
+    return _MadeSized(make, tasks) if hasattr(tasks, "__len__") else Made(make, tasks)
 
 
-class _RemoteSized(_Remote):
+class _MadeSized(Made[Any]):
     def __len__(self) -> int:
-        return len(self._tasks)
-
-
-class _RemoteAsync(_Remote):
-    def __init__(self, tasks: AsyncIterable[Any], make: Callable[[Any], Any]) -> None:
-        super().__init__(tasks, make)
-        self._iterator = aiter(tasks)
-
-    def __aiter__(self) -> AsyncIterator[Any]:
-        return self
-
-    async def __anext__(self) -> Any:
-        return self._make(await anext(self._iterator))
+        return len(self._items)  # type: ignore[arg-type]
 
 
 def _remote(cluster: "_Cluster", config: RuntimeConfig, item: Any) -> Any:

@@ -13,7 +13,7 @@ from ._stats import RuntimeStats, StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError
 from ._task_options import RunOptions, RuntimeConfig
 from ._task_run import TaskRun
-from ._task_source import Mapped, MappedAsync, TaskSource
+from ._task_source import TaskSource, mapped
 from ._task_stream import ResultBuffer, TaskStream
 from ._values import is_number
 
@@ -256,14 +256,9 @@ class TaskRuntime:
             >>> asyncio.run(main())
             [0, 2, 4, 6]
         """
-        tasks: Source[T]
-        if isinstance(items, AsyncIterable):
-            tasks = MappedAsync(function, items, key)
-        else:
-            tasks = Mapped(function, items, key)
         present: Any = _itself if outcomes else _value
         stream: TaskStream[Any] = self._stream(
-            tasks,
+            mapped(function, items, key),
             ResultBuffer(ordered=True, failures=outcomes),
             present,
             ahead,

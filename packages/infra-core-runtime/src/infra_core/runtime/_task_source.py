@@ -1,12 +1,22 @@
-"""Where the tasks of a run come from, and the numbering of `map`'s items."""
+"""Where the tasks of a run come from, and what `map` makes of its items."""
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any, Generic, TypeVar
 
 from ._values import shown
 
-__all__ = ["Factory", "Mapped", "MappedAsync", "Pair", "TaskSource", "as_pair", "check_source"]
+__all__ = [
+    "Factory",
+    "Made",
+    "MadeAsync",
+    "Pair",
+    "TaskSource",
+    "as_pair",
+    "check_source",
+    "mapped",
+]
 
 Item = TypeVar("Item")
 Factory = Callable[[], Awaitable[Any]]
@@ -44,50 +54,47 @@ def as_pair(item: Any) -> Pair:
     return task_id, factory
 
 
-def _named(
-    function: Callable[[Item], Awaitable[Any]],
-    key: Callable[[Item], str] | None,
-    index: int,
-    item: Item,
-) -> Pair:
-    return str(index) if key is None else key(item), partial(function, item)
+class Made(Generic[Item]):
+    """What a function makes of the items of a source, one by one, each when it is asked for."""
 
-
-class Mapped(Generic[Item]):
-    """Items of `map` as tasks, made one by one."""
-
-    def __init__(
-        self,
-        function: Callable[[Item], Awaitable[Any]],
-        items: Iterable[Item],
-        key: Callable[[Item], str] | None,
-    ) -> None:
-        check_source("items", items)
-        self._task = partial(_named, function, key)
+    def __init__(self, make: Callable[[Item], Any], items: Iterable[Item]) -> None:
+        self._make = make
         self._items = items
 
-    def __iter__(self) -> Iterator[Pair]:
-        return (self._task(index, item) for index, item in enumerate(self._items))
+    def __iter__(self) -> Iterator[Any]:
+        return (self._make(item) for item in self._items)
 
 
-class MappedAsync(Generic[Item]):
-    """The same of asynchronous items; no generator, which would need closing."""
+class MadeAsync(Generic[Item]):
+    """The same of an asynchronous source; no generator, which would need closing."""
 
-    def __init__(
-        self,
-        function: Callable[[Item], Awaitable[Any]],
-        items: AsyncIterable[Item],
-        key: Callable[[Item], str] | None,
-    ) -> None:
-        self._task = partial(_named, function, key)
+    def __init__(self, make: Callable[[Item], Any], items: AsyncIterable[Item]) -> None:
+        self._make = make
         self._iterator = aiter(items)
-        self._index = 0
 
-    def __aiter__(self) -> "MappedAsync[Item]":
+    def __aiter__(self) -> "MadeAsync[Item]":
         return self
 
-    async def __anext__(self) -> Pair:
-        item = await anext(self._iterator)
-        task = self._task(self._index, item)
-        self._index += 1
-        return task
+    async def __anext__(self) -> Any:
+        return self._make(await anext(self._iterator))
+
+
+def mapped(
+    function: Callable[[Item], Awaitable[Any]],
+    items: Iterable[Item] | AsyncIterable[Item],
+    key: Callable[[Item], str] | None,
+) -> TaskSource:
+    """Return the items of `map` as tasks, numbered where they have no key.
+
+    Raises:
+        TypeError: The items cannot be iterated over.
+    """
+    numbers = count()
+
+    def make(item: Item) -> Pair:
+        return str(next(numbers)) if key is None else key(item), partial(function, item)
+
+    if isinstance(items, AsyncIterable):
+        return MadeAsync(make, items)
+    check_source("items", items)
+    return Made(make, items)
