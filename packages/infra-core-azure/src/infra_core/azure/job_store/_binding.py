@@ -17,7 +17,7 @@ from .._checks import a_kind
 from ..exceptions import AzureTableError, JobRecordError
 from ._codec import NULLS, DataclassCodec
 from ._entity import MAX_PROPERTIES, RESERVED, SYSTEM, field_of, nearest_utc, pack, unpack
-from ._keys import escape_key, unescape_key
+from ._keys import escape_key
 from ._rows import Query, Row
 
 __all__ = [
@@ -155,7 +155,7 @@ class RecordBinding(Generic[RecordT]):
 
     def from_row(self, row: Row) -> RecordT:
         """Return the record of a row, with its version."""
-        batch_id, job_id = unescape_key(row.partition), unescape_key(row.key)
+        batch_id, job_id = row.ids
         if row.damage:
             raise JobRecordError(
                 f"job {job_id!r} of batch {batch_id!r} cannot be read: {row.damage}; something "

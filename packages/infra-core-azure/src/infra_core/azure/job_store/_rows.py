@@ -8,6 +8,7 @@ from types import NoneType
 from typing import Any, NamedTuple, Protocol
 
 from ._entity import Int64
+from ._keys import unescape_key
 
 __all__ = [
     "Backend",
@@ -34,6 +35,11 @@ class Row:
     timestamp: datetime | None = None
     partial: bool = False  # its keys alone were read: `get` it
     damage: str = ""  # why its properties cannot be read, where the backend itself cannot
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """The ids of its batch and job, as the caller gave them."""
+        return unescape_key(self.partition), unescape_key(self.key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,7 @@ def _doing(call: Call) -> str:
     if call.name == "tally":
         first = Query(first)
     if isinstance(first, Row):
-        batch_id, job_id = _ids(first)
+        batch_id, job_id = first.ids
         return f"storing job {job_id!r} of batch {batch_id!r}"
     if isinstance(first, str):
         verb = "deleting" if call.name == "delete" else "fetching"
@@ -165,13 +165,13 @@ class JobSteps(Generic[RecordT]):
                 self._set_aside(row, error)
             else:
                 if self._unreadable:
-                    self._unreadable.pop(_ids(row), None)
+                    self._unreadable.pop(row.ids, None)
         if first is not None and whole and not records:
             raise first
         return records
 
     def _set_aside(self, row: Row, error: Exception) -> None:
-        batch_id, job_id = _ids(row)
+        batch_id, job_id = row.ids
         reason = f"{type(error).__name__}: {error}"
         told = UnreadableJob(batch_id, job_id, printable(redact_secrets(reason))[:500])
         if self._unreadable.get((batch_id, job_id)) != told:
@@ -189,7 +189,7 @@ class JobSteps(Generic[RecordT]):
         except RowExistsError:
             stored = yield Call("get", (row.partition, row.key))
             if stored is None or not same_write(row, stored):
-                batch_id, job_id = _ids(row)
+                batch_id, job_id = row.ids
                 raise JobExistsError(batch_id, job_id) from None
             etag = stored.etag
         except RowUnknownError as error:
@@ -229,7 +229,7 @@ class JobSteps(Generic[RecordT]):
     def update(self, record: RecordT, expected: RecordT | None) -> Steps[RecordT]:
         """Store a record in place of the version it was read as."""
         row, strangers = yield from self._prepared(record, expected)
-        etag, (batch_id, job_id) = row.etag, _ids(row)
+        etag, (batch_id, job_id) = row.etag, row.ids
         try:
             etag = yield Call("replace", (row, etag))
         except RowChangedError as error:
@@ -274,7 +274,7 @@ class JobSteps(Generic[RecordT]):
         """Return the row of a record, with the version to replace and the fields of others."""
         etag = self.binding.version(record if expected is None else expected)
         row = self.binding.to_row(record)
-        batch_id, job_id = _ids(row)
+        batch_id, job_id = row.ids
         if etag is None:
             raise AzureTableError(
                 f"update of job {job_id!r} of batch {batch_id!r} needs the version it is based on, "
@@ -585,10 +585,6 @@ def _known(record: Any, **changes: Any) -> dict[str, Any]:
 
 def _keys(batch_id: str, job_id: str) -> tuple[str, str]:
     return escape_key(batch_id, field="batch_id"), escape_key(job_id, field="job_id")
-
-
-def _ids(row: Row) -> tuple[str, str]:
-    return unescape_key(row.partition), unescape_key(row.key)
 
 
 def _check_claim(worker: str, lease_seconds: float, max_attempts: int | None) -> None:
