@@ -29,6 +29,7 @@ from infra_core.azure.job_store import (
     open_job_store,
     reset_table_client_cache,
 )
+from infra_core.azure.job_store._drive import drive
 from infra_core.azure.job_store._entity import Int64
 from infra_core.azure.job_store._rows import (
     Query,
@@ -38,7 +39,7 @@ from infra_core.azure.job_store._rows import (
     plan_batches,
 )
 from infra_core.azure.job_store._sqlite import _JobFile
-from infra_core.azure.job_store._steps import JobSteps, drive
+from infra_core.azure.job_store._steps import JobSteps
 from infra_core.azure.job_store._table_rows import (
     entity_of,
     odata_filter,

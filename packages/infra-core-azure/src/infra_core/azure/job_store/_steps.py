@@ -1,42 +1,35 @@
-"""What a job store does, without I/O: steps for a synchronous and an asynchronous driver.
+"""What a job store does, without I/O: steps for the synchronous and the asynchronous driver.
 
 Each operation is a generator that yields calls of backend primitives (`_rows.Backend`) and is sent
-their results; the same steps serve Azure Table, its async twin and SQLite, so that they cannot
-differ.
+their results (`_drive`); the same steps serve Azure Table, its async twin and SQLite, so that they
+cannot differ.
 """
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
-from infra_core.runtime import add_note, clock, printable, redact_secrets
+from infra_core.runtime import clock, printable, redact_secrets
 
 from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError, JobStateError
 from ._binding import RecordBinding, moment_of, newest_first, same_content, same_write, status_of
+from ._drive import Call, Steps
 from ._entity import nearest_utc
 from ._keys import escape_key, unescape_key
 from ._records import BatchSummary, JobStatus, UnreadableJob, utc_now
-from ._rows import (
-    Backend,
-    Query,
-    Row,
-    RowChangedError,
-    RowExistsError,
-    RowUnknownError,
-    Tally,
-    add_up,
-)
+from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, add_up
 
 _log = logging.getLogger("infra_core.azure.job_store")
 
-__all__ = ["Call", "JobSteps", "drive", "drive_async"]
+__all__ = ["JobSteps"]
 
 RecordT = TypeVar("RecordT")
-T = TypeVar("T")
+Planner = Callable[[Iterable[Row]], Sequence[Sequence[tuple[int, Row]]]]
+Status = JobStatus | str
 
 PAGE = 200
 _CLAIM_PAGE = 50
@@ -44,90 +37,6 @@ _CLAIM_SCANS = 3
 _REMOVED_PAGE = 1_000
 _ENDED = tuple(status for status in JobStatus if status.is_terminal)
 _CENTURY = 100 * 365.25 * 24 * 3600
-
-
-class Call(NamedTuple):
-    """One primitive to be called."""
-
-    name: str
-    args: tuple[Any, ...]
-
-
-Steps = Generator[Call, Any, T]
-Planner = Callable[[Iterable[Row]], Sequence[Sequence[tuple[int, Row]]]]
-Status = JobStatus | str
-Explain = Callable[[Exception, str], Exception]
-
-
-class AsyncBackend(Protocol):
-    """A backend whose primitives are awaited; `explain` is not."""
-
-    def explain(self, error: Exception, doing: str) -> Exception:
-        """As `Backend.explain`."""
-
-
-def drive(backend: Backend, steps: Steps[T]) -> T:
-    """Carry out steps against a synchronous backend."""
-    try:
-        call = next(steps)
-        while True:
-            try:
-                result = getattr(backend, call.name)(*call.args)
-            except Exception as error:  # noqa: BLE001 - the steps judge
-                call = steps.throw(_told(error, call, backend.explain))
-            else:
-                call = steps.send(result)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-
-
-async def drive_async(backend: AsyncBackend, steps: Steps[T]) -> T:
-    """Carry out steps against an asynchronous backend."""
-    try:
-        call = next(steps)
-        while True:
-            try:
-                result = await getattr(backend, call.name)(*call.args)
-            except Exception as error:  # noqa: BLE001 - the steps judge
-                call = steps.throw(_told(error, call, backend.explain))
-            else:
-                call = steps.send(result)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-
-
-def _told(error: Exception, call: Call, explain: Explain) -> Exception:
-    """Have the backend explain an error, with the job it is about; the service does not say."""
-    if isinstance(error, RowUnknownError) and isinstance(error.__cause__, Exception):
-        error.__cause__ = explain(error.__cause__, _doing(call))
-    elif not isinstance(error, (RowExistsError, RowChangedError)):
-        told = explain(error, _doing(call))
-        if told is error:
-            add_note(error, f"while {_doing(call)}")
-        return told
-    return error
-
-
-def _doing(call: Call) -> str:
-    if not call.args:
-        return "giving the space of deleted jobs back"
-    first = call.args[0]
-    if call.name == "tally":
-        first = Query(first)
-    if isinstance(first, Row):
-        batch_id, job_id = first.ids
-        return f"storing job {job_id!r} of batch {batch_id!r}"
-    if isinstance(first, str):
-        verb = "deleting" if call.name == "delete" else "fetching"
-        return f"{verb} job {unescape_key(call.args[1])!r} of batch {unescape_key(first)!r}"
-    if isinstance(first, Query):
-        batch = first.partition
-        return "listing all jobs" if batch is None else f"listing batch {unescape_key(batch)!r}"
-    jobs = "1 job" if len(first) == 1 else f"{len(first)} jobs"
-    verb = "deleting" if call.name == "delete_many" else "storing"
-    return f"{verb} {jobs} of batch {unescape_key(first[0].partition)!r}"
 
 
 class JobSteps(Generic[RecordT]):
@@ -229,14 +138,14 @@ class JobSteps(Generic[RecordT]):
     def update(self, record: RecordT, expected: RecordT | None) -> Steps[RecordT]:
         """Store a record in place of the version it was read as."""
         row, strangers = yield from self._prepared(record, expected)
-        etag, (batch_id, job_id) = row.etag, row.ids
         try:
-            etag = yield Call("replace", (row, etag))
+            etag = yield Call("replace", (row, row.etag))
         except RowChangedError as error:
             stored = yield Call("get", (row.partition, row.key))
             if stored is None or not (error.resent and same_content(row, stored)):
                 theirs = None if stored is None else self._theirs(stored)
                 happened = "was deleted" if stored is None else "was changed by somebody else"
+                batch_id, job_id = row.ids
                 raise JobConflictError(
                     f"job {job_id!r} of batch {batch_id!r} {happened} since it was read; fetch it "
                     "again, apply your change to what is there now, and update again",
@@ -274,8 +183,8 @@ class JobSteps(Generic[RecordT]):
         """Return the row of a record, with the version to replace and the fields of others."""
         etag = self.binding.version(record if expected is None else expected)
         row = self.binding.to_row(record)
-        batch_id, job_id = row.ids
         if etag is None:
+            batch_id, job_id = row.ids
             raise AzureTableError(
                 f"update of job {job_id!r} of batch {batch_id!r} needs the version it is based on, "
                 "and this record has none: fetch it first, pass the fetched record as expected=, "

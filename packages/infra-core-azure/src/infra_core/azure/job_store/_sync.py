@@ -5,10 +5,11 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from ._drive import drive
 from ._protocol import StatusFilter
 from ._records import BatchSummary, UnreadableJob
 from ._rows import Backend
-from ._steps import JobSteps, drive
+from ._steps import JobSteps
 
 if TYPE_CHECKING:
     from typing_extensions import Self

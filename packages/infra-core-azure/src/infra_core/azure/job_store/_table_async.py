@@ -22,10 +22,11 @@ from infra_core.runtime import LoopLocal
 from .._network import async_transport
 from .._sdk_logs import tidy_sdk_logs
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
+from ._drive import Steps, drive_async
 from ._protocol import StatusFilter
 from ._records import BatchSummary, JobRecord, UnreadableJob
 from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, plan_batches
-from ._steps import JobSteps, Steps, drive_async
+from ._steps import JobSteps
 from ._table_clients import malformed, table_client_options, tolerate_refusal
 from ._table_errors import is_table_missing, table_error
 from ._table_rows import (

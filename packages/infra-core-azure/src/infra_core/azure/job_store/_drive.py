@@ -1,0 +1,99 @@
+"""Carrying out the steps of a job store: by a synchronous backend, or by one that is awaited.
+
+Steps are generators that yield calls of backend primitives (`_rows.Backend`) and are sent their
+results, or the errors in the backend's words.
+"""
+
+from collections.abc import Callable, Generator
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from infra_core.runtime import add_note
+
+from ._keys import unescape_key
+from ._rows import Backend, Query, Row, RowChangedError, RowExistsError, RowUnknownError
+
+__all__ = ["Call", "Steps", "drive", "drive_async"]
+
+T = TypeVar("T")
+
+
+class Call(NamedTuple):
+    """One primitive to be called."""
+
+    name: str
+    args: tuple[Any, ...]
+
+
+Steps = Generator[Call, Any, T]
+Explain = Callable[[Exception, str], Exception]
+
+
+class AsyncBackend(Protocol):
+    """A backend whose primitives are awaited; `explain` is not."""
+
+    def explain(self, error: Exception, doing: str) -> Exception:
+        """As `Backend.explain`."""
+
+
+def drive(backend: Backend, steps: Steps[T]) -> T:
+    """Carry out steps against a synchronous backend."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                result = getattr(backend, call.name)(*call.args)
+            except Exception as error:  # noqa: BLE001 - the steps judge
+                call = steps.throw(_explained(error, call, backend.explain))
+            else:
+                call = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+async def drive_async(backend: AsyncBackend, steps: Steps[T]) -> T:
+    """Carry out steps against an asynchronous backend."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                result = await getattr(backend, call.name)(*call.args)
+            except Exception as error:  # noqa: BLE001 - the steps judge
+                call = steps.throw(_explained(error, call, backend.explain))
+            else:
+                call = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+def _explained(error: Exception, call: Call, explain: Explain) -> Exception:
+    """Have the backend explain an error, with the job it is about; the service does not say."""
+    if isinstance(error, RowUnknownError) and isinstance(error.__cause__, Exception):
+        error.__cause__ = explain(error.__cause__, _doing(call))
+    elif not isinstance(error, (RowExistsError, RowChangedError)):
+        explained = explain(error, _doing(call))
+        if explained is error:
+            add_note(error, f"while {_doing(call)}")
+        return explained
+    return error
+
+
+def _doing(call: Call) -> str:
+    if not call.args:
+        return "giving the space of deleted jobs back"
+    first = call.args[0]
+    if call.name == "tally":
+        first = Query(first)
+    if isinstance(first, Row):
+        batch_id, job_id = first.ids
+        return f"storing job {job_id!r} of batch {batch_id!r}"
+    if isinstance(first, str):
+        verb = "deleting" if call.name == "delete" else "fetching"
+        return f"{verb} job {unescape_key(call.args[1])!r} of batch {unescape_key(first)!r}"
+    if isinstance(first, Query):
+        batch = first.partition
+        return "listing all jobs" if batch is None else f"listing batch {unescape_key(batch)!r}"
+    jobs = "1 job" if len(first) == 1 else f"{len(first)} jobs"
+    verb = "deleting" if call.name == "delete_many" else "storing"
+    return f"{verb} {jobs} of batch {unescape_key(first[0].partition)!r}"
