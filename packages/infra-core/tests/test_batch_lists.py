@@ -108,6 +108,23 @@ def test_rows_of_a_csv_that_are_none_are_named() -> None:
     assert "algorithm:hexdigest" in reasons[2]
 
 
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("text", b"https://u:hunter2@a.example/\xff\n"),
+        ("text", b"https://u:hunter2@a.example/" + b"x" * 200_000 + b"\n"),
+        ("csv", b"url,headers\nhttps://u:hunter2@a.example/,,\n"),
+        ("csv", b"url,headers\nhttps://u:hunter2@a.example/,{\n"),
+        ("jsonl", b'{"url": "https://u:hunter2@a.example/",\n'),
+    ],
+)
+def test_lines_are_quoted_without_secrets(format: str, text: bytes) -> None:  # noqa: A002
+    """Whatever is wrong with them."""
+    _, [rejected] = read(text, format=format)
+    assert "a.example" in rejected.text
+    assert "hunter2" not in str(rejected)
+
+
 def test_csv_without_a_url_column_is_refused() -> None:
     """With what a header line looks like."""
     with pytest.raises(ListError, match="url,name,checksum"):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from infra_core.runtime import redact_secrets
 
-__all__ = ["BatchItem", "Rejected", "item_of", "job_id_of", "why_not"]
+__all__ = ["LONGEST", "SHOWN", "BatchItem", "Rejected", "item_of", "job_id_of", "shown", "why_not"]
 
 SHOWN = 80  # characters of a line that is no URL
 LONGEST = 65_536  # no server takes a longer one; common limits are 8 to 16 KiB
@@ -75,15 +75,15 @@ def item_of(given: object, number: int) -> BatchItem | Rejected:
     elif isinstance(given, Mapping):
         item_or_reason = _from_mapping(given, number)
         if isinstance(item_or_reason, str):
-            return Rejected(number, _shown(given.get("url", given)), item_or_reason)
+            return Rejected(number, shown(given.get("url", given)), item_or_reason)
         item = item_or_reason
     elif isinstance(given, BatchItem):
         item = given
     else:
         reason = f"of type {type(given).__name__}; pass a URL, a mapping with 'url' or a BatchItem"
-        return Rejected(number, _shown(given), reason)
+        return Rejected(number, shown(given), reason)
     if reason := why_not(item.url) or _why_not_rest(item):
-        return Rejected(number, _shown(item.url), reason)
+        return Rejected(number, shown(item.url), reason)
     return replace(item, url=item.url.partition("#")[0]) if "#" in item.url else item
 
 
@@ -119,7 +119,8 @@ def _why_not_rest(item: Any) -> str:
     return ""
 
 
-def _shown(given: object) -> str:
+def shown(given: object) -> str:
+    """The beginning of an entry as a message may quote it, without secrets."""
     return redact_secrets(str(given)[:SHOWN])
 
 

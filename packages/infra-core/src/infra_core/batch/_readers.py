@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Literal
 
-from ._items import LONGEST, BatchItem, Rejected, item_of
+from ._items import LONGEST, SHOWN, BatchItem, Rejected, item_of, shown
 
 __all__ = ["FORMATS", "ListError", "format_of", "read_items"]
 
@@ -69,17 +69,19 @@ def _texts(lines: IO[bytes], limit: int) -> Iterator[tuple[int, str | Rejected]]
     while raw := lines.readline(limit + 1):
         number += 1
         if len(raw) > limit and not raw.endswith(b"\n"):
-            shown = raw[:80].decode("utf-8", "replace")
             _skip_line(lines, number)
             reason = f"more than {limit} bytes in one line; is a line break missing?"
-            yield number, Rejected(number, shown, reason)
+            yield number, Rejected(number, _beginning(raw), reason)
             continue
         try:
             yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            shown = raw[:80].decode("utf-8", "replace").strip()
             reason = f"byte {error.start + 1} is not UTF-8; save the list as UTF-8"
-            yield number, Rejected(number, shown, reason)
+            yield number, Rejected(number, _beginning(raw).strip(), reason)
+
+
+def _beginning(raw: bytes) -> str:
+    return shown(raw[:SHOWN].decode("utf-8", "replace"))
 
 
 def _skip_line(lines: IO[bytes], number: int) -> None:
@@ -109,7 +111,7 @@ def _read_lines(
         try:
             yield item_of(parse(text), number)
         except ValueError as error:
-            yield Rejected(number, text[:80], f"not JSON ({error}); write an object a line")
+            yield Rejected(number, shown(text), f"not JSON ({error}); write an object a line")
 
 
 def _from_text(text: str) -> Any:
@@ -160,7 +162,7 @@ def _read_csv(texts: Iterator[tuple[int, str | Rejected]]) -> Iterator[BatchItem
         if not any(cell.strip() for cell in row):
             continue
         if len(row) > len(names):
-            yield Rejected(at, row[0][:80], f"{len(row)} fields under {len(names)} columns")
+            yield Rejected(at, shown(row[0]), f"{len(row)} fields under {len(names)} columns")
             continue
         yield _from_row(dict(zip(lowered, (cell.strip() for cell in row), strict=False)), at)
 
@@ -171,5 +173,5 @@ def _from_row(row: dict[str, Any], number: int) -> BatchItem | Rejected:
             try:
                 row[name] = json.loads(row[name])
             except ValueError as error:
-                return Rejected(number, row["url"][:80], f"{name!r} is not JSON ({error})")
+                return Rejected(number, shown(row["url"]), f"{name!r} is not JSON ({error})")
     return item_of({name: value for name, value in row.items() if value != ""}, number)
