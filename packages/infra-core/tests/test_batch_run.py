@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
+from infra_core.azure.monitoring.testing import IngestionServer
 from infra_core.batch import (
     BatchError,
     BatchItem,
@@ -322,3 +323,18 @@ def test_assets_may_be_a_link_that_its_owner_made(origin: FaultyOrigin, tmp_path
     run_batch(urls, batch_id="b", out=tmp_path)
     summary = run_batch(urls, batch_id="b", out=tmp_path, resume=True)
     assert (summary.skipped, summary.succeeded) == (1, 0)
+
+
+def test_the_beginning_and_the_end_of_a_batch_are_tracked(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """As events of telemetry; a batch that is refused has neither."""
+    with IngestionServer() as ingestion:
+        env = {"APPLICATIONINSIGHTS_CONNECTION_STRING": ingestion.connection_string}
+        run_batch([origin.url("/1.txt")], batch_id="b", out=tmp_path, env=env)
+        assert ingestion.names() == ["started", "completed"]
+        with pytest.raises(BatchError, match="has 1 job already"):
+            run_batch([origin.url("/1.txt")], batch_id="b", out=tmp_path, env=env)
+        assert ingestion.names() == ["started", "completed"]
+        run_batch([origin.url("/none")], batch_id="b", out=tmp_path, env=env, resume=True)
+        assert ingestion.names() == ["started", "completed", "started", "failed"]

@@ -244,6 +244,7 @@ class BatchRun:
         if self._services.storage is not None:
             self.summary.mirrored = 0
         await asyncio.to_thread(self._book.note, "batch_started", known=known)
+        await asyncio.to_thread(self._track, "started")
 
     def _settle_cut_off(self) -> None:
         """Count jobs whose file was recorded while a second signal cut them off."""
@@ -279,6 +280,13 @@ class BatchRun:
         summary.duration_seconds = clock.monotonic() - self._started
         self._book.beat(None)
         self._book.note("batch_ended", succeeded=summary.succeeded, failed=summary.failed)
+        if self._intake is not None:  # else the batch was refused before it began
+            event = "completed" if summary.complete else "failed"
+            self._track(event, metadata={"failed": summary.failed})
+
+    def _track(self, event: str, **properties: Any) -> None:
+        """Track an event of the batch where telemetry is configured."""
+        self._services.telemetry.track_event(event, batch_id=self._options.batch_id, **properties)
 
     # -- from the list to the tasks ----------------------------------------------------------------
 

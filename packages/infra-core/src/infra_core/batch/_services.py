@@ -48,7 +48,7 @@ class Services:
         storage: Where files are mirrored, None where nothing is configured.
         log: The run log.
         heartbeat: The heartbeat.
-        telemetry: Where the batch's events go; None without a connection string.
+        telemetry: Where the batch's beginning and end are tracked.
         index: What this run has seen.
         summary: What becomes of it.
         downloads: What downloads in this process.
@@ -63,7 +63,7 @@ class Services:
     storage: "AzureStorageClient | None"
     log: "RunLogWriter"
     heartbeat: "HeartbeatMonitor"
-    telemetry: "TelemetryClient | None"
+    telemetry: "TelemetryClient"
     index: JobIndex
     summary: Summary
     reserve: Reserve
@@ -258,8 +258,7 @@ async def open_services(
     log = RunLogWriter(folder, azure_client=storage)
     stack.push_async_callback(asyncio.to_thread, log.close)
     telemetry = _open_telemetry(variables, log)
-    if telemetry is not None:
-        stack.push_async_callback(asyncio.to_thread, telemetry.flush, _FLUSH_SECONDS)
+    stack.push_async_callback(asyncio.to_thread, telemetry.flush, _FLUSH_SECONDS)
     heartbeat = _open_heartbeat(folder, storage, log, on_trouble)
     stack.push_async_callback(_stop, heartbeat)
     downloads = make_downloads(folder)
@@ -324,7 +323,7 @@ def _sweep(assets: Path) -> None:
         remove_stale_partials(Path(folder), older_than=0.0)
 
 
-def _open_telemetry(env: Mapping[str, str], log: "RunLogWriter") -> "TelemetryClient | None":
+def _open_telemetry(env: Mapping[str, str], log: "RunLogWriter") -> "TelemetryClient":
     from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
 
     config = TelemetryConfig.from_env(env=env)
