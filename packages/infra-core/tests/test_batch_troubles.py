@@ -18,7 +18,9 @@ from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
 from infra_core.batch import BatchResult, Summary, run_batch
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
-from infra_core.cli._run import ResultsFile, add_arguments, headers_of, next_command
+from infra_core.cli._credentials import headers_of
+from infra_core.cli._results import ResultsFile
+from infra_core.cli._run import add_arguments, next_command
 from infra_core.http.testing import FaultyOrigin
 
 COMMAND = [sys.executable, "-m", "infra_core.cli", "run"]

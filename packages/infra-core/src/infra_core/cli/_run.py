@@ -1,38 +1,25 @@
 """`infra-core run`: the command line of `infra_core.batch`."""
 
 import argparse
-import csv
-import json
-import os
 import shlex
 import signal
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any
 
-from infra_core.batch import (
-    BatchItem,
-    BatchOptions,
-    BatchResult,
-    ListError,
-    Rejected,
-    Summary,
-    read_items,
-    run_batch,
-)
-from infra_core.batch._readers import FORMATS, format_of
+from infra_core.batch import BatchItem, BatchOptions, BatchResult, Rejected, Summary, run_batch
+from infra_core.batch._readers import FORMATS
 
 from . import exit_codes
-from ._arguments import CommandError, byte_count, check_writable, count, natural, number, seconds
+from ._arguments import byte_count, check_writable, count, natural, number, seconds
+from ._credentials import cookie_jar, headers_of
 from ._ending import Ending, ending_in_order
 from ._errors import one_line
-from ._report import Reporter, plural
-
-if TYPE_CHECKING:
-    from http.cookiejar import CookieJar
+from ._list import ListLines, open_list
+from ._report import Reporter
+from ._results import ResultsFile
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute", "exit_code"]
 
@@ -61,9 +48,6 @@ checksum is kept, the rest is downloaded.
 
 Sizes may be written 500k, 10M, 2G; times 90, 90s, 5m, 2h.
 """
-
-SHOWN_LINES = 20
-SOUGHT_LINES = 10_000  # among which there must be a URL
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -279,272 +263,6 @@ def batch_options(options: argparse.Namespace) -> BatchOptions:
         mode=options.mode,
         prefix=options.prefix,
     )
-
-
-def headers_of(
-    given: list[str], bearer_files: list[str], netrc_file: Path | None = None
-) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """Request headers for every host, and those for one.
-
-    Raises:
-        CommandError: One is not of the form NAME=VALUE, or a file cannot be read.
-    """
-    for_all: dict[str, str] = {}
-    by_host: dict[str, dict[str, str]] = {}
-
-    def put(host: str, name: str, value: str) -> None:
-        (by_host.setdefault(host.lower(), {}) if host else for_all)[name] = value
-
-    if netrc_file is not None:
-        for host, authorization in logins_of(netrc_file).items():
-            put(host, "Authorization", authorization)
-    for text in given:
-        head, equals, value = text.partition("=")
-        host, _, name = head.rpartition(":")
-        if not equals or not name.strip():
-            raise CommandError(
-                f"--header {head!r} is not of the form NAME=VALUE (or HOST:NAME=VALUE)"
-            )
-        put(host.strip(), name.strip(), value.strip())
-    for text in bearer_files:
-        host, colon, path = text.rpartition(":")
-        if colon and Path(text).exists():  # a path with a colon in it, such as C:\token
-            host, path = "", text
-        try:
-            token = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            cause = getattr(error, "strerror", None) or "it is no text"
-            raise CommandError(f"--bearer-file {path!r} cannot be read: {cause}") from None
-        if not token or len(token.split()) != 1:
-            raise CommandError(f"--bearer-file {path!r} must hold one token and nothing else")
-        put(host, "Authorization", f"Bearer {token}")
-    return for_all, by_host
-
-
-def logins_of(path: Path) -> dict[str, str]:
-    """The `Authorization` header of each host that a netrc file names.
-
-    An entry `default` is passed over: it would be sent to every host of the list.
-
-    Raises:
-        CommandError: The file cannot be read or has another format.
-    """
-    from base64 import b64encode
-    from netrc import NetrcParseError, netrc
-
-    try:
-        hosts = netrc(path).hosts
-    except NetrcParseError as error:  # its text holds the word that was not understood
-        where = f"line {error.lineno} is not understood"
-        raise CommandError(f"--netrc {str(path)!r}: {where}; see the manual of curl") from None
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "it is no text"
-        raise CommandError(f"--netrc {str(path)!r} cannot be read: {cause}") from None
-    found = {}
-    for host, (login, _, password) in hosts.items():
-        if host != "default":
-            pair = f"{login}:{password or ''}".encode()
-            found[host] = f"Basic {b64encode(pair).decode('ascii')}"
-    return found
-
-
-def cookie_jar(path: Path) -> "CookieJar":
-    """Read the cookies of a browser.
-
-    Raises:
-        CommandError: The file cannot be read or has another format.
-    """
-    from http.cookiejar import LoadError, MozillaCookieJar
-
-    jar = MozillaCookieJar(path)
-    try:
-        jar.load(ignore_discard=True, ignore_expires=False)
-    except LoadError:
-        raise CommandError(
-            f"--cookies {str(path)!r} is not in Netscape's format, whose first line is "
-            "'# Netscape HTTP Cookie File': export it as cookies.txt"
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        cause = getattr(error, "strerror", None) or "it is no text"
-        raise CommandError(f"--cookies {str(path)!r} cannot be read: {cause}") from None
-    return jar
-
-
-@contextmanager
-def open_list(options: argparse.Namespace) -> Iterator[Iterator[BatchItem | Rejected]]:
-    """Open the list; with --strict it is read to its end before anything is downloaded.
-
-    Raises:
-        CommandError: It cannot be read, holds no URL, or has a malformed line and --strict.
-    """
-    source: str = options.urls
-    kind = options.input_format or format_of(source)
-    name = "standard input" if source == "-" else repr(source)
-    with ExitStack() as stack:
-        try:
-            if source == "-":
-                stream = standard_input()
-            else:
-                stream = stack.enter_context(Path(source).open("rb"))
-            entries = read_items(stream, format=kind)
-            if options.strict:
-                entries = iter(check_strictly(list(entries)))
-            head = first_entries(entries)
-        except OSError as error:
-            cause = error.strerror or str(error)
-            raise CommandError(f"cannot read {source!r}: {cause}; give a file or -") from None
-        except ListError as error:
-            raise CommandError(f"{name}: {error}") from None
-        if not head or isinstance(head[-1], Rejected):
-            say_rejected(head)
-            raise CommandError(
-                f"no URL in {name}; write one http(s) URL a line"
-                if len(head) < SOUGHT_LINES
-                else f"no URL in the first {SOUGHT_LINES} lines of {name}: it is no list of URLs"
-            )
-        yield chained(head, entries, name)
-
-
-def first_entries(entries: Iterator[BatchItem | Rejected]) -> list[BatchItem | Rejected]:
-    """What stands before the first URL, and that: a list without any starts nothing."""
-    head: list[BatchItem | Rejected] = []
-    for entry in entries:
-        head.append(entry)
-        if isinstance(entry, BatchItem) or len(head) == SOUGHT_LINES:
-            break
-    return head
-
-
-def say_rejected(entries: list[BatchItem | Rejected]) -> int:
-    """Print what is wrong with a list; returns the number of malformed lines."""
-    lines = ListLines()
-    for entry in entries:
-        if isinstance(entry, Rejected):
-            lines.rejected(entry)
-    lines.finish()
-    return lines.count
-
-
-def standard_input() -> IO[bytes]:
-    """Standard input under a descriptor of its own.
-
-    A thread may still wait for a line when the process ends, and Python aborts where that thread
-    holds the lock of `sys.stdin`.
-    """
-    try:
-        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-    except (OSError, ValueError, AttributeError):  # replaced by a stream in memory
-        return sys.stdin.buffer
-
-
-def chained(
-    head: list[BatchItem | Rejected], rest: Iterator[BatchItem | Rejected], name: str
-) -> Iterator[BatchItem | Rejected]:
-    """The entries that were read to see whether there is a URL, and the others."""
-    yield from head
-    try:
-        yield from rest
-    except ListError as error:
-        raise CommandError(f"{name}: {error}") from None
-
-
-def check_strictly(entries: list[BatchItem | Rejected]) -> list[BatchItem | Rejected]:
-    """Refuse a list with a malformed line.
-
-    Raises:
-        CommandError: It has one; each is printed before.
-    """
-    if malformed := say_rejected(entries):
-        raise CommandError(
-            f"{plural(malformed, 'malformed line')} and --strict: nothing was downloaded; mend "
-            "what is named above, or leave --strict out"
-        )
-    return entries
-
-
-class ListLines:
-    """Says which lines are passed over, but no more of them than somebody reads."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._duplicates: list[int] = []
-        self._repeated = 0
-
-    def rejected(self, entry: Rejected) -> None:
-        """A line that is no URL."""
-        self.count += 1
-        if self.count <= SHOWN_LINES:
-            # repr(): a list may hold control characters, and a terminal obeys them
-            print(f"line {entry.line}: {entry.reason}: {entry.text!r}", file=sys.stderr)
-
-    def duplicate(self, item: BatchItem) -> None:
-        """A line whose URL stood there before."""
-        self._repeated += 1
-        if len(self._duplicates) < 10:
-            self._duplicates.append(item.line)
-
-    def finish(self) -> None:
-        """Say how many there were."""
-        if (more := self.count - SHOWN_LINES) > 0:
-            print(f"... and {plural(more, 'more malformed line')}", file=sys.stderr)
-        if self._repeated:
-            lines = ", ".join(map(str, self._duplicates))
-            etc = ", ..." if self._repeated > len(self._duplicates) else ""
-            repeated = plural(self._repeated, "duplicate URL")
-            print(f"{repeated} passed over (line {lines}{etc})", file=sys.stderr)
-
-
-class ResultsFile:
-    """A file that takes each result as it comes: CSV where its name says so, else JSON lines.
-
-    A disk that refuses it ends nothing but the file: `error` says why.
-
-    Args:
-        path: Where; None for nowhere.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.error: OSError | None = None
-        self._file = None if path is None else path.open(
-            "w", encoding="utf-8", errors="replace", newline=""
-        )  # fmt: skip
-        self._rows: Any = None
-        if self._file is not None and path is not None and path.suffix.lower() == ".csv":
-            names = [name for name in BatchResult.__slots__ if name != "metadata"]
-            self._rows = csv.DictWriter(self._file, names, extrasaction="ignore")
-            self._rows.writeheader()
-
-    def write(self, result: BatchResult) -> None:
-        """Write a result."""
-        if self._file is None or self.error is not None:
-            return
-        try:
-            if self._rows is None:
-                text = json.dumps(result.as_dict(), ensure_ascii=False, default=str)
-                self._file.write(text + "\n")
-            else:
-                row = result.as_dict()
-                self._rows.writerow({name: _plain(value) for name, value in row.items()})
-        except OSError as error:
-            self.error = error
-
-    def close(self) -> None:
-        """Flush and close; what prevents that is in `error`."""
-        if self._file is not None:
-            try:
-                self._file.close()
-            except OSError as error:
-                self.error = self.error or error
-
-
-def _plain(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula.
-
-    https://owasp.org/www-community/attacks/CSV_Injection
-    """
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return value
 
 
 def store_summary(summary: Summary, path: Path | None) -> None:

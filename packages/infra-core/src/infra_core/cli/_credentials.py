@@ -1,0 +1,102 @@
+"""What `infra-core run` proves itself with: headers, and tokens, logins and cookies of files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._arguments import CommandError
+
+if TYPE_CHECKING:
+    from http.cookiejar import CookieJar
+
+__all__ = ["cookie_jar", "headers_of"]
+
+
+def headers_of(
+    given: list[str], bearer_files: list[str], netrc_file: Path | None = None
+) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Request headers for every host, and those for one.
+
+    Raises:
+        CommandError: One is not of the form NAME=VALUE, or a file cannot be read.
+    """
+    for_all: dict[str, str] = {}
+    by_host: dict[str, dict[str, str]] = {}
+
+    def put(host: str, name: str, value: str) -> None:
+        (by_host.setdefault(host.lower(), {}) if host else for_all)[name] = value
+
+    if netrc_file is not None:
+        for host, authorization in logins_of(netrc_file).items():
+            put(host, "Authorization", authorization)
+    for text in given:
+        head, equals, value = text.partition("=")
+        host, _, name = head.rpartition(":")
+        if not equals or not name.strip():
+            raise CommandError(
+                f"--header {head!r} is not of the form NAME=VALUE (or HOST:NAME=VALUE)"
+            )
+        put(host.strip(), name.strip(), value.strip())
+    for text in bearer_files:
+        host, colon, path = text.rpartition(":")
+        if colon and Path(text).exists():  # a path with a colon in it, such as C:\token
+            host, path = "", text
+        try:
+            token = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise _unreadable("--bearer-file", path, error) from None
+        if not token or len(token.split()) != 1:
+            raise CommandError(f"--bearer-file {path!r} must hold one token and nothing else")
+        put(host, "Authorization", f"Bearer {token}")
+    return for_all, by_host
+
+
+def logins_of(path: Path) -> dict[str, str]:
+    """The `Authorization` header of each host that a netrc file names.
+
+    An entry `default` is passed over: it would be sent to every host of the list.
+
+    Raises:
+        CommandError: The file cannot be read or has another format.
+    """
+    from base64 import b64encode
+    from netrc import NetrcParseError, netrc
+
+    try:
+        hosts = netrc(path).hosts
+    except NetrcParseError as error:  # its text holds the word that was not understood
+        where = f"line {error.lineno} is not understood"
+        raise CommandError(f"--netrc {str(path)!r}: {where}; see the manual of curl") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable("--netrc", path, error) from None
+    found = {}
+    for host, (login, _, password) in hosts.items():
+        if host != "default":
+            pair = f"{login}:{password or ''}".encode()
+            found[host] = f"Basic {b64encode(pair).decode('ascii')}"
+    return found
+
+
+def cookie_jar(path: Path) -> "CookieJar":
+    """Read the cookies of a browser.
+
+    Raises:
+        CommandError: The file cannot be read or has another format.
+    """
+    from http.cookiejar import LoadError, MozillaCookieJar
+
+    jar = MozillaCookieJar(path)
+    try:
+        jar.load(ignore_discard=True, ignore_expires=False)
+    except LoadError:
+        raise CommandError(
+            f"--cookies {str(path)!r} is not in Netscape's format, whose first line is "
+            "'# Netscape HTTP Cookie File': export it as cookies.txt"
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable("--cookies", path, error) from None
+    return jar
+
+
+def _unreadable(option: str, path: object, error: Exception) -> CommandError:
+    cause = getattr(error, "strerror", None) or "it is no text"
+    return CommandError(f"{option} {str(path)!r} cannot be read: {cause}")

@@ -1,0 +1,144 @@
+"""The list of `infra-core run`: opened, looked at for a URL, its malformed lines printed."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from infra_core.batch import BatchItem, ListError, Rejected, read_items
+from infra_core.batch._readers import format_of
+
+from ._arguments import CommandError
+from ._report import plural
+
+__all__ = ["ListLines", "open_list"]
+
+SHOWN_LINES = 20
+SOUGHT_LINES = 10_000  # among which there must be a URL
+
+
+@contextmanager
+def open_list(options: argparse.Namespace) -> Iterator[Iterator[BatchItem | Rejected]]:
+    """Open the list; with --strict it is read to its end before anything is downloaded.
+
+    Raises:
+        CommandError: It cannot be read, holds no URL, or has a malformed line and --strict.
+    """
+    source: str = options.urls
+    kind = options.input_format or format_of(source)
+    name = "standard input" if source == "-" else repr(source)
+    with ExitStack() as stack:
+        try:
+            if source == "-":
+                stream = standard_input()
+            else:
+                stream = stack.enter_context(Path(source).open("rb"))
+            entries = read_items(stream, format=kind)
+            if options.strict:
+                entries = iter(check_strictly(list(entries)))
+            head = first_entries(entries)
+        except OSError as error:
+            cause = error.strerror or str(error)
+            raise CommandError(f"cannot read {source!r}: {cause}; give a file or -") from None
+        except ListError as error:
+            raise CommandError(f"{name}: {error}") from None
+        if not head or isinstance(head[-1], Rejected):
+            say_rejected(head)
+            raise CommandError(
+                f"no URL in {name}; write one http(s) URL a line"
+                if len(head) < SOUGHT_LINES
+                else f"no URL in the first {SOUGHT_LINES} lines of {name}: it is no list of URLs"
+            )
+        yield chained(head, entries, name)
+
+
+def first_entries(entries: Iterator[BatchItem | Rejected]) -> list[BatchItem | Rejected]:
+    """What stands before the first URL, and that: a list without any starts nothing."""
+    head: list[BatchItem | Rejected] = []
+    for entry in entries:
+        head.append(entry)
+        if isinstance(entry, BatchItem) or len(head) == SOUGHT_LINES:
+            break
+    return head
+
+
+def say_rejected(entries: list[BatchItem | Rejected]) -> int:
+    """Print what is wrong with a list; returns the number of malformed lines."""
+    lines = ListLines()
+    for entry in entries:
+        if isinstance(entry, Rejected):
+            lines.rejected(entry)
+    lines.finish()
+    return lines.count
+
+
+def standard_input() -> IO[bytes]:
+    """Standard input under a descriptor of its own.
+
+    A thread may still wait for a line when the process ends, and Python aborts where that thread
+    holds the lock of `sys.stdin`.
+    """
+    try:
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    except (OSError, ValueError, AttributeError):  # replaced by a stream in memory
+        return sys.stdin.buffer
+
+
+def chained(
+    head: list[BatchItem | Rejected], rest: Iterator[BatchItem | Rejected], name: str
+) -> Iterator[BatchItem | Rejected]:
+    """The entries that were read to see whether there is a URL, and the others."""
+    yield from head
+    try:
+        yield from rest
+    except ListError as error:
+        raise CommandError(f"{name}: {error}") from None
+
+
+def check_strictly(entries: list[BatchItem | Rejected]) -> list[BatchItem | Rejected]:
+    """Refuse a list with a malformed line.
+
+    Raises:
+        CommandError: It has one; each is printed before.
+    """
+    if malformed := say_rejected(entries):
+        raise CommandError(
+            f"{plural(malformed, 'malformed line')} and --strict: nothing was downloaded; mend "
+            "what is named above, or leave --strict out"
+        )
+    return entries
+
+
+class ListLines:
+    """Says which lines are passed over, but no more of them than somebody reads."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._duplicates: list[int] = []
+        self._repeated = 0
+
+    def rejected(self, entry: Rejected) -> None:
+        """A line that is no URL."""
+        self.count += 1
+        if self.count <= SHOWN_LINES:
+            # repr(): a list may hold control characters, and a terminal obeys them
+            print(f"line {entry.line}: {entry.reason}: {entry.text!r}", file=sys.stderr)
+
+    def duplicate(self, item: BatchItem) -> None:
+        """A line whose URL stood there before."""
+        self._repeated += 1
+        if len(self._duplicates) < 10:
+            self._duplicates.append(item.line)
+
+    def finish(self) -> None:
+        """Say how many there were."""
+        if (more := self.count - SHOWN_LINES) > 0:
+            print(f"... and {plural(more, 'more malformed line')}", file=sys.stderr)
+        if self._repeated:
+            lines = ", ".join(map(str, self._duplicates))
+            etc = ", ..." if self._repeated > len(self._duplicates) else ""
+            repeated = plural(self._repeated, "duplicate URL")
+            print(f"{repeated} passed over (line {lines}{etc})", file=sys.stderr)
