@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,12 +24,7 @@ from infra_core.batch import (
 )
 from infra_core.http.testing import FaultyOrigin, reset_after, status
 
-
-@pytest.fixture(autouse=True)
-def no_azure(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("AZURE_", "APPLICATIONINSIGHTS_")):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_azure")
 
 
 @pytest.fixture

@@ -23,14 +23,9 @@ from infra_core.cli._results import ResultsFile
 from infra_core.cli._run import add_arguments, next_command
 from infra_core.http.testing import FaultyOrigin
 
+pytestmark = pytest.mark.usefixtures("no_azure")
+
 COMMAND = [sys.executable, "-m", "infra_core.cli", "run"]
-
-
-@pytest.fixture(autouse=True)
-def no_azure(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith(("AZURE_", "APPLICATIONINSIGHTS_")):
-            monkeypatch.delenv(name)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,12 +17,7 @@ from infra_core.batch._folder import exclusive, run_folder
 from infra_core.cli import main
 from infra_core.cli._main import COMMANDS
 
-
-@pytest.fixture(autouse=True)
-def no_azure(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in list(os.environ):
-        if name.startswith("AZURE_"):
-            monkeypatch.delenv(name)
+pytestmark = pytest.mark.usefixtures("no_azure")
 
 
 @pytest.fixture

@@ -27,11 +27,8 @@ COMMAND = [sys.executable, "-m", "infra_core.cli"]
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_azure: None) -> Path:
     """The current folder: a list, a folder, a file, a store with one finished job."""
-    for name in list(os.environ):
-        if name.startswith(("AZURE_", "APPLICATIONINSIGHTS_")):
-            monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "urls").write_text("https://x.invalid/\n")
     (tmp_path / "folder").mkdir()
