@@ -52,7 +52,7 @@ def manifest_of(out: Path) -> dict[str, Any]:
 def test_a_batch_brings_files_records_manifest_and_results(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:
-    """All four tell the same."""
+    """All four agree."""
     urls = [origin.url(f"/{number}.txt") for number in range(20)]
     results: list[BatchResult] = []
     progress: list[BatchProgress] = []

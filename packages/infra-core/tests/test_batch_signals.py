@@ -80,7 +80,7 @@ def test_a_second_signal_cuts_off_what_is_in_flight(
         if processes == "1":
             while " ok " not in process.stdout.readline():
                 pass
-        else:  # a shard tells its results together
+        else:  # a shard reports its results together
             while origin.count("/0") == 0:
                 pass
         # Of two kinds, since signals of one kind that are pending are one; a third would be

@@ -140,7 +140,7 @@ def test_a_job_file_that_was_removed_is_told(urls: list[str], tmp_path: Path) ->
 def test_a_signal_while_the_batch_concludes_leaves_nothing_out(
     urls: list[str], tmp_path: Path
 ) -> None:
-    """Manifest and summary are written; the summary tells the signal."""
+    """Manifest and summary are written; the summary names the signal."""
 
     class Signalling(SqliteJobStore[JobRecord]):
         def iter_runs(self, *args: Any, **options: Any) -> Any:

@@ -80,7 +80,7 @@ def test_incomplete_settings_are_a_problem(
 def test_services_out_of_reach_are_problems_and_keys_stay_secret(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], closed_port: int
 ) -> None:
-    """Nobody listens: told within the time given, without the key."""
+    """Nothing listens there: reported within the time given, without the key."""
     address = f"http://127.0.0.1:{closed_port}"
     connection = (
         f"DefaultEndpointsProtocol=http;AccountName=acc;AccountKey={KEY};"

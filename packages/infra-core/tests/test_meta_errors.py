@@ -1,4 +1,4 @@
-"""Bad input is told in one line with the value, the rule and the remedy, and no traceback."""
+"""Bad input is reported in one line with the value, the rule and the remedy, and no traceback."""
 
 import errno
 import io
@@ -230,7 +230,7 @@ def test_malformed_lines_are_shown_without_secrets_and_control_characters(
 def test_output_that_cannot_be_written_is_no_traceback(
     arguments: list[str], origin: FaultyOrigin
 ) -> None:
-    """A full disk is told, a reader that left and a closed stream are not; nothing is ignored."""
+    """A full disk is reported, a reader that left and a closed stream are not."""
     Path("urls").write_text(origin.url("/a"))
     command = [*COMMAND, *arguments, *(["--resume"] if "run" in arguments else [])]
 
@@ -373,7 +373,7 @@ sys.exit(main(["manifest", "folder", "--html", "x.html"]) + main(["demo", "--out
 
 
 def test_slice_that_is_missing_is_named_with_its_installation() -> None:
-    """The facade tells the distribution, and the command that it is incomplete."""
+    """The facade names the distribution, and the command that it is incomplete."""
     done = subprocess.run(
         [sys.executable, "-c", MISSING], capture_output=True, text=True, timeout=50
     )

@@ -185,7 +185,7 @@ async def _conclude(services: "Services") -> None:
 
 
 def _write_manifest(services: "Services") -> None:
-    """Write the manifest, locally first, then mirrored; what fails is told in the summary."""
+    """Write the manifest, locally first, then mirrored; what fails is a problem of the summary."""
     summary, storage = services.summary, services.storage
     path = services.folder / MANIFEST_FILE
     prefix = "" if storage is None else storage.blob_name_for_path(services.folder / ASSETS)

@@ -113,7 +113,7 @@ class Claims:
                 return self._store.update(self._leased(current)), "ours"
             except (JobExistsError, JobConflictError):
                 continue
-        return job.record, "elsewhere"  # a row that changes each time is in good hands
+        return job.record, "elsewhere"  # others change it at each try: one of them has it
 
     def _is_held(self, record: "JobRecord") -> bool:
         until, owner = record.lease_until, record.lease_owner or ""

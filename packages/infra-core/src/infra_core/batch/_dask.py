@@ -92,7 +92,7 @@ class DaskWorkers:
         """End the connection; what is at the workers is cancelled there.
 
         Args:
-            kill: Taken for the sake of the other kind of workers.
+            kill: Without effect here; the other kind of workers needs it.
         """
         if self._runtime is not None:
             await self._runtime.aclose()

@@ -176,5 +176,5 @@ class JobIndex:
 def _key(job_id: str) -> bytes:
     try:
         return bytes.fromhex(job_id)
-    except ValueError:  # of a record that somebody else wrote
+    except ValueError:  # of a record that another program wrote
         return job_id.encode("utf-8", "surrogatepass")

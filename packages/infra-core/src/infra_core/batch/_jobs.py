@@ -133,10 +133,10 @@ class JobBook:
             self._store.save_many(records)
 
     def settle(self, ended: Sequence[Ended]) -> list[None]:
-        """Store the records of jobs that have ended, with the lines that tell it.
+        """Store the records of jobs that have ended, with their lines in the run log.
 
-        What cannot be recorded now is tried once more at the end of the run, for which `on_lost`
-        is the sign: the files are here.
+        What cannot be recorded now is kept and tried once more at the end of the run, which
+        `on_lost` brings about.
         """
         for each in ended:
             if each.event:
@@ -179,7 +179,7 @@ class JobBook:
             yield path, None
             return
         content_type = stored.get("content_type") or media_type(path)
-        known = content_type != media_type(path)  # the name tells less than who served the file
+        known = content_type != media_type(path)  # the server knows more than the name says
         entry = {
             "path": path,
             "type": media_category(content_type if known else path.rpartition("/")[2]),
@@ -210,7 +210,7 @@ class JobBook:
             left: list[JobRecord] = [r for r in stale if r.lease_owner is None]
             if left:
                 self._store.save_many([record.requeue() for record in left])
-        except Exception as error:  # noqa: BLE001 - told; a resume puts them back as well
+        except Exception as error:  # noqa: BLE001 - the summary says so; a resume puts them back as well
             self._summary.trouble("jobs were not recorded", one_line(error))
 
     def beat(self, job_id: str | None) -> None:
@@ -220,7 +220,7 @@ class JobBook:
             if job_id is not None and now - self._beaten < _BEAT:
                 return
             self._beaten = now
-        with suppress(Exception):  # told by the heartbeat's on_error as it happened
+        with suppress(Exception):  # the heartbeat's on_error was called with it
             self._heartbeat.set_slug(job_id)
 
     def note(self, event: str, *, job: "JobRecord | None" = None, **properties: Any) -> None:

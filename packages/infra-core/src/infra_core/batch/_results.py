@@ -1,4 +1,4 @@
-"""What a batch tells: of each URL, of each retry, of its progress, and in the end of all."""
+"""What a batch reports: each URL, each retry, its progress, and at the end a summary."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -1,8 +1,8 @@
 """The run of a batch: the list beside the downloads, each job to its end, everything recorded.
 
 An item goes one way: read, seen in the index, recorded as pending, recorded as running, downloaded,
-made durable, its line written, its row committed, mirrored, its row committed again, told to the
-caller. What is not in flight is in no memory.
+made durable, its line written, its row committed, mirrored, its row committed again, reported
+to the caller. What is not in flight is in no memory.
 """
 
 import asyncio
@@ -98,7 +98,7 @@ class BatchRun:
     Args:
         options: How.
         services: Where to: store, storage, log, heartbeat, downloads; opened by the caller.
-        hooks: Whom to tell.
+        hooks: What the caller wants to hear.
     """
 
     def __init__(self, options: "BatchOptions", services: "Services", hooks: Hooks) -> None:
@@ -211,7 +211,7 @@ class BatchRun:
             )
 
     def _end_early(self, why: str) -> None:
-        """Stop as after a signal, for a reason that the summary tells."""
+        """Stop as after a signal, for a reason that the summary gives."""
         self.summary.trouble("ended early", f"{why}; resume the batch for the rest (--resume)")
         self._runtime.stop()
 
@@ -261,8 +261,8 @@ class BatchRun:
                 self._tell(job, job.record, "completed", attempts=1, mirrored=sent)
 
     def _conclude(self) -> None:
-        if self._claims is not None:  # the manifest tells what all runs have brought
-            with suppress(Exception):  # a table out of reach: it tells what this one has
+        if self._claims is not None:  # the manifest lists what all runs have brought
+            with suppress(Exception):  # a table out of reach: it lists what this one has
                 store = self._services.store
                 self._index.load(_completed(store, self._options.batch_id), self._book.entries)
         self._services.reserve.release()
@@ -623,7 +623,7 @@ class BatchRun:
         call(self._hooks.on_event, "unsent", f"{record.payload.get('url')}: {cause}")
         self._book.note("mirror_failed", job=record, error=cause)
 
-    # -- what is told ------------------------------------------------------------------------------
+    # -- what the caller hears ---------------------------------------------------------------------
 
     def _tell(self, job: Job, record: Any, status: Any, **facts: Any) -> None:
         self._settled += 1
@@ -642,7 +642,7 @@ class BatchRun:
         self._progress()
 
     def retried(self, retry: BatchRetry) -> None:
-        """Count and tell a retry."""
+        """Count and report a retry."""
         self.summary.retries += 1
         call(self._hooks.on_retry, retry)
         self._book.note(

@@ -202,7 +202,7 @@ async def open_services(
         storage: A client of the caller's, which stays open.
         store: A store of the caller's, which stays open.
         client: Of a Dask cluster.
-        on_trouble: Told the first failure of the heartbeat.
+        on_trouble: Called with the first failure of the heartbeat.
         make_downloads: Makes what downloads into the folder.
 
     Raises:
@@ -359,5 +359,5 @@ def _open_heartbeat(
 
 
 async def _stop(heartbeat: "HeartbeatMonitor") -> None:
-    with suppress(Exception):  # told by on_error as it happened
+    with suppress(Exception):  # on_error was called with it
         await asyncio.to_thread(heartbeat.stop)

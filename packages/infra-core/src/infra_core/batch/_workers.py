@@ -196,7 +196,7 @@ async def _serve(
         while True:
             try:
                 message = pipe.recv()
-            except (EOFError, OSError):  # the coordinator was killed: so is what nobody waits for
+            except (EOFError, OSError):  # the coordinator was killed: end with it
                 os._exit(1)
             if message is None:
                 loop.call_soon_threadsafe(ended.set)

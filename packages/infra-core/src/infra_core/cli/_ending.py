@@ -17,7 +17,7 @@ class Ending:
 
     Before the batch begins it ends the process, for nothing is to be recorded. While the batch
     runs, the batch has handlers of its own. After that, what is left (the manifest, the summary)
-    is done first, unless somebody insists.
+    is done first, unless further signals come.
 
     Attributes:
         begun: Whether the batch has begun to read its list.

@@ -113,7 +113,7 @@ def check_strictly(entries: list[BatchItem | Rejected]) -> list[BatchItem | Reje
 
 
 class ListLines:
-    """Says which lines are passed over, but no more of them than somebody reads."""
+    """Prints which lines are passed over; of many only the first ones, and how many there are."""
 
     def __init__(self) -> None:
         self.count = 0

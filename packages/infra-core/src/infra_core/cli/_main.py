@@ -1,4 +1,4 @@
-"""The top of the command line: subcommands, logging, and errors told as one line each."""
+"""The top of the command line: subcommands, logging, and errors printed as one line each."""
 
 import argparse
 import logging
@@ -70,12 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         tell(name, "interrupted")
         return exit_codes.INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - told in one line, whatever it is
+    except Exception as error:  # noqa: BLE001 - printed in one line, whatever it is
         return explain(name, error, verbose)
 
 
 def explain(name: str, error: Exception, verbose: int) -> int:
-    """Tell of an error in one line; the exit code says whether the settings were at fault."""
+    """Print an error in one line; the exit code says whether the settings were at fault."""
     if isinstance(error, configuration_errors()):
         tell(name, str(error))
         return exit_codes.USAGE
@@ -93,7 +93,7 @@ def explain(name: str, error: Exception, verbose: int) -> int:
 
 
 def tell(name: str, text: str) -> None:
-    """Print to standard error; nobody is left to be told when that fails."""
+    """Print to standard error; where that fails, there is nowhere left to say so."""
     from infra_core.runtime import printable
 
     with suppress(OSError, ValueError):
@@ -124,7 +124,7 @@ def configuration_errors() -> tuple[type[Exception], ...]:
     try:
         from infra_core.azure.exceptions import AzureTableError, ConfigurationError
         from infra_core.batch import BatchError
-    except ImportError:  # a broken installation, which is the error that is being told
+    except ImportError:  # a broken installation, which is the error to be printed
         return (CommandError,)
     return (CommandError, BatchError, ConfigurationError, AzureTableError)
 
@@ -198,7 +198,7 @@ class VersionAction(argparse.Action):
 
 
 def once() -> Callable[[logging.LogRecord], bool]:
-    """A filter that passes each text once: what fails with every beat is told with the first."""
+    """A filter that passes each text once: what fails with every beat is shown once."""
     told: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
@@ -224,7 +224,7 @@ def logging_to_stderr(verbosity: int) -> Iterator[None]:
     handler.setLevel(level)
     handler.addFilter(once())
     handler.addFilter(SecretFilter())  # a server's words do not steer the terminal either
-    if not verbosity:  # the commands tell each failed download themselves, in one line
+    if not verbosity:  # the commands show each failed download themselves, in one line
         handler.addFilter(lambda record: record.name != "infra_core.asset_client")
     logger = logging.getLogger("infra_core")
     before = logger.level

@@ -212,9 +212,9 @@ def progress_bar(verb: str) -> "Iterator[Callable[[TreeProgress], None]]":
 
 
 def checked(call: Any) -> Any:
-    """Call the storage client; names and folders that it refuses are told as such.
+    """Call the storage client; names and folders that it refuses are errors of the command line.
 
-    Other errors of the storage pass: they are no fault of the command line.
+    Other errors of the storage pass as they are.
     """
     from infra_core.azure.storage import StorageError, UnsafeNamesError
 

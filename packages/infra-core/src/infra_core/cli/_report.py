@@ -64,7 +64,7 @@ class Lasting:
         self._lost = False
 
     def write(self, text: str) -> int:
-        """Write, or pass over what nobody can read."""
+        """Write, or drop the text once its reader has gone."""
         if not self._lost:
             try:
                 return self._stream.write(text)
@@ -73,7 +73,7 @@ class Lasting:
         return len(text)
 
     def flush(self) -> None:
-        """Flush as long as there is somebody to flush to."""
+        """Flush, unless the reader has gone."""
         if not self._lost:
             try:
                 self._stream.flush()
@@ -98,7 +98,7 @@ def make_console(*, to_stderr: bool = False, lasting: bool = False) -> "Console"
 
     Args:
         to_stderr: Print to standard error.
-        lasting: Fall silent instead of failing when nobody can read on.
+        lasting: Fall silent instead of failing once the reader has gone.
     """
     from rich.console import Console
 

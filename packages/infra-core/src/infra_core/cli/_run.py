@@ -266,7 +266,7 @@ def batch_options(options: argparse.Namespace) -> BatchOptions:
 
 
 def store_summary(summary: Summary, path: Path | None) -> None:
-    """Write the summary's JSON; what prevents it is told in the summary that is printed."""
+    """Write the summary's JSON; what prevents that stands in the summary that is printed."""
     from infra_core.fs import write_json_atomic
 
     if path is not None:
