@@ -359,6 +359,7 @@ class Engine:
         secure = self._tls_for(target, proxy)
         session, options, headers = self._way(proxy, target, headers)
         await self._take_slot(timeouts.pool, method, target)
+        response: aiohttp.ClientResponse | None = None
         try:
             pump = None
             if body is not None and not (isinstance(body, bytes) and len(body) <= _PIECE):
@@ -376,7 +377,6 @@ class Engine:
             )
             response = await (sending if pump is None else pump.watch(sending))
         except FAILURES as error:
-            self.give_slot()
             failure = httpx_error(
                 error,
                 lambda: _request(method, target, headers),
@@ -386,15 +386,13 @@ class Engine:
             )
             raise failure from failure.__cause__
         except PrivateAddressError as error:  # of the resolver
-            self.give_slot()
             raise AsyncPrivateAddressError.of(error, method, httpx.URL(target.url)) from None
         except httpx.WriteTimeout as error:
-            self.give_slot()
             error.request = _request(method, target, headers)
             raise
-        except BaseException:
-            self.give_slot()
-            raise
+        finally:
+            if response is None:
+                self.give_slot()
         return EngineResponse(self, response, method, target, timeouts.read, proxy, pump)
 
     async def _take_slot(self, timeout: float | None, method: str, target: Target) -> None:
@@ -446,7 +444,9 @@ class _Pump:
         self._stalled: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
 
-    async def watch(self, sending: Coroutine[Any, Any, aiohttp.ClientResponse]) -> Any:
+    async def watch(
+        self, sending: Coroutine[Any, Any, aiohttp.ClientResponse]
+    ) -> aiohttp.ClientResponse:
         """Await the answer; a piece that stays unsent for too long is a write timeout."""
         loop = asyncio.get_running_loop()
         stalled = self._stalled = loop.create_future()
