@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from functools import lru_cache
 from inspect import signature
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from ._addresses import literal_address, reason_not_public
 from ._connector import Connector
 from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
 from ._private_names import send_once
+from ._pump import PIECE, Pump
 from ._target import Origin, Target, target_of
 from ._tls import shared_context
 from .connections import connector, through
@@ -25,8 +26,6 @@ from .network_settings import NetworkSettings, Proxy
 
 __all__ = ["Engine", "EngineResponse", "Timeouts", "timeouts_of"]
 
-# Bodies up to this size are handed to the socket at once; larger ones in such pieces.
-_PIECE = 65_536
 # A server may send headers as large as httpx accepts.
 _MAX_HEADER = 65_536
 # aiohttp would add these by itself; whether they are sent is for our callers to say.
@@ -102,7 +101,7 @@ class EngineResponse:
         target: Target,
         read_timeout: float | None,
         proxy: Proxy | None = None,
-        pump: "_Pump | None" = None,
+        pump: Pump | None = None,
     ) -> None:
         self._engine: Engine | None = engine
         self._pump = pump
@@ -362,8 +361,8 @@ class Engine:
         response: aiohttp.ClientResponse | None = None
         try:
             pump = None
-            if body is not None and not (isinstance(body, bytes) and len(body) <= _PIECE):
-                pump = _Pump(body, timeouts.write)
+            if body is not None and not (isinstance(body, bytes) and len(body) <= PIECE):
+                pump = Pump(body, timeouts.write)
             sending = session.request(
                 method,
                 target.request_url,
@@ -434,65 +433,5 @@ class Engine:
             await asyncio.sleep(0)  # an abort is carried out in the loop's next turn
 
 
-class _Pump:
-    """A body sent piece by piece, under the write timeout that aiohttp does not have."""
-
-    def __init__(self, body: bytes | AsyncIterable[bytes], timeout: float | None) -> None:
-        self._body = body
-        self._timeout = timeout
-        self.done = False
-        self._stalled: asyncio.Future[None] | None = None
-        self._alarm: asyncio.TimerHandle | None = None
-
-    async def watch(
-        self, sending: Coroutine[Any, Any, aiohttp.ClientResponse]
-    ) -> aiohttp.ClientResponse:
-        """Await the answer; a piece that stays unsent for too long is a write timeout."""
-        loop = asyncio.get_running_loop()
-        stalled = self._stalled = loop.create_future()
-        task = loop.create_task(sending)
-        try:
-            await asyncio.wait({task, stalled}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            raise httpx.WriteTimeout(
-                f"the server took no more of the body for {self._timeout:g} s: allow a longer "
-                "timeout"
-            )
-        finally:
-            self._wind(None)
-            stalled.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if isinstance(self._body, bytes):
-            view = memoryview(self._body)
-            for start in range(0, len(view), _PIECE):
-                self._wind(self._timeout)
-                yield bytes(view[start : start + _PIECE])
-        else:
-            async for piece in self._body:
-                self._wind(self._timeout)
-                yield piece
-        self.done = True
-        self._wind(None)
-
-    def _wind(self, seconds: float | None) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        stalled = self._stalled
-        if seconds is not None and stalled is not None and not stalled.done():
-            loop = asyncio.get_running_loop()
-            self._alarm = loop.call_later(seconds, _finish, stalled)
-
-
 def _request(method: str, target: Target, headers: Mapping[str, str] | None) -> httpx.Request:
     return httpx.Request(method, target.url, headers=dict(headers or {}))
-
-
-def _finish(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)

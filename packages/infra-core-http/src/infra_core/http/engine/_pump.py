@@ -1,0 +1,73 @@
+"""Bodies sent piece by piece, under the write timeout that aiohttp does not have."""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine
+from typing import Any
+
+import aiohttp
+import httpx
+
+__all__ = ["PIECE", "Pump"]
+
+PIECE = 65_536
+"""Bodies up to this size are handed to the socket at once; larger ones in such pieces."""
+
+
+class Pump:
+    """A body sent piece by piece, under the write timeout that aiohttp does not have."""
+
+    def __init__(self, body: bytes | AsyncIterable[bytes], timeout: float | None) -> None:
+        self._body = body
+        self._timeout = timeout
+        self.done = False
+        self._stalled: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+
+    async def watch(
+        self, sending: Coroutine[Any, Any, aiohttp.ClientResponse]
+    ) -> aiohttp.ClientResponse:
+        """Await the answer; a piece that stays unsent for too long is a write timeout."""
+        loop = asyncio.get_running_loop()
+        stalled = self._stalled = loop.create_future()
+        task = loop.create_task(sending)
+        try:
+            await asyncio.wait({task, stalled}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise httpx.WriteTimeout(
+                f"the server took no more of the body for {self._timeout:g} s: allow a longer "
+                "timeout"
+            )
+        finally:
+            self._wind(None)
+            stalled.cancel()
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if isinstance(self._body, bytes):
+            view = memoryview(self._body)
+            for start in range(0, len(view), PIECE):
+                self._wind(self._timeout)
+                yield bytes(view[start : start + PIECE])
+        else:
+            async for piece in self._body:
+                self._wind(self._timeout)
+                yield piece
+        self.done = True
+        self._wind(None)
+
+    def _wind(self, seconds: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        stalled = self._stalled
+        if seconds is not None and stalled is not None and not stalled.done():
+            loop = asyncio.get_running_loop()
+            self._alarm = loop.call_later(seconds, _finish, stalled)
+
+
+def _finish(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
