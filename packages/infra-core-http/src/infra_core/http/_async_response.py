@@ -14,7 +14,7 @@ from ._response.body import BodyReader, length_of
 from ._response.decode import DamagedBody
 from ._response.status import clean_reason, is_success, status_text
 from ._response.text import DefaultEncoding, encoding_of
-from .engine._session import EngineResponse
+from .engine._answer import EngineResponse
 
 __all__ = ["HOP_BODY", "Response", "check_status", "ours", "response_of"]
 

@@ -15,7 +15,8 @@ from ._async_response import HOP_BODY, Response, response_of
 from ._cookies import BoundedCookieJar, cookie_header, cookie_header_after, keep_cookies
 from ._redirects import redirect_error, too_many_redirects
 from ._response.redirect import BadRedirect, is_redirect, next_request
-from .engine._session import Engine, EngineResponse, Timeouts
+from .engine._answer import EngineResponse
+from .engine._session import Engine, Timeouts
 from .engine._target import Target
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from ._async_client import AnyClient, AsyncHttpClient, get_shared_http_client, m
 from ._attempts import foreign_client, foreign_headers, request_of, send_through
 from ._direct import send_direct
 from ._headers import check_method, checked_headers
-from .engine._session import EngineResponse
+from .engine._answer import EngineResponse
 from .engine._target import target_of
 
 if TYPE_CHECKING:

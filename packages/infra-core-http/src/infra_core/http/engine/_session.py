@@ -1,8 +1,8 @@
-"""Requests over aiohttp: the connections of one client, and answers not read yet."""
+"""Requests over aiohttp: the connections of one client."""
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Mapping
 from functools import lru_cache
 from inspect import signature
 from typing import Any, NamedTuple
@@ -13,8 +13,8 @@ import httpx
 from infra_core.runtime import clock, redact_library_logs
 
 from .._errors import PrivateAddressError
-from .._response.redirect import location_of
 from ._addresses import literal_address, reason_not_public
+from ._answer import EngineResponse
 from ._connector import Connector
 from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
 from ._private_names import send_once
@@ -24,7 +24,7 @@ from ._tls import shared_context
 from .connections import connector, through
 from .network_settings import NetworkSettings, Proxy
 
-__all__ = ["Engine", "EngineResponse", "Timeouts", "timeouts_of"]
+__all__ = ["Engine", "Timeouts", "timeouts_of"]
 
 # A server may send headers as large as httpx accepts.
 _MAX_HEADER = 65_536
@@ -68,145 +68,6 @@ def timeouts_of(timeout: "float | httpx.Timeout | Timeouts | None") -> Timeouts:
 @lru_cache(maxsize=64)
 def _client_timeout(connect: float | None, read: float | None) -> aiohttp.ClientTimeout:
     return aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect, sock_read=read)
-
-
-class EngineResponse:
-    """An answer whose body is still on its way; holds a slot of the pool until it is closed.
-
-    Attributes:
-        method: Of the request.
-        target: Where the answer came from.
-        status: The status code.
-        headers: Looked up in any letter case; `getall` for headers that came several times.
-        proxy: What the request went through, None when nothing.
-    """
-
-    __slots__ = (
-        "_engine",
-        "_pump",
-        "_read_timeout",
-        "_response",
-        "headers",
-        "method",
-        "proxy",
-        "status",
-        "target",
-    )
-
-    def __init__(
-        self,
-        engine: "Engine",
-        response: aiohttp.ClientResponse,
-        method: str,
-        target: Target,
-        read_timeout: float | None,
-        proxy: Proxy | None = None,
-        pump: Pump | None = None,
-    ) -> None:
-        self._engine: Engine | None = engine
-        self._pump = pump
-        self.proxy = proxy
-        self._read_timeout = read_timeout
-        self._response = response
-        self.method = method
-        self.target = target
-        self.status = response.status
-        self.headers = response.headers
-
-    @property
-    def raw_headers(self) -> list[tuple[bytes, bytes]]:
-        """Names and values byte for byte, in the order in which they came."""
-        return list(self._response.raw_headers)
-
-    @property
-    def location(self) -> bytes | None:
-        """The first `Location` header, byte for byte; None without one."""
-        if "Location" not in self.headers:
-            return None
-        return location_of(self._response.raw_headers)
-
-    @property
-    def http_version(self) -> str:
-        """The version of the answer, as in `HTTP/1.1`."""
-        version = self._response.version
-        return "HTTP/1.0" if version is not None and version.minor == 0 else "HTTP/1.1"
-
-    @property
-    def reason(self) -> str:
-        """The reason phrase as it came."""
-        return self._response.reason or ""
-
-    async def read(self) -> bytes:
-        """Return the whole body as it came over the wire, and close.
-
-        Raises:
-            httpx.TransportError: The body did not come whole.
-        """
-        try:
-            return await self._response.read()
-        except FAILURES as error:
-            failure = self._failure(error)
-            raise failure from failure.__cause__
-        finally:
-            self.close()
-
-    async def aiter_raw(self) -> AsyncIterator[bytes]:
-        """Yield the body as it came over the wire, in pieces as large as have arrived.
-
-        Raises:
-            httpx.TransportError: The body did not come whole.
-        """
-        content = self._response.content
-        try:
-            while True:
-                chunk = await content.readany()
-                if not chunk:
-                    break
-                yield chunk
-        except FAILURES as error:
-            failure = self._failure(error)
-            raise failure from failure.__cause__
-        finally:
-            self.close()
-
-    async def drain(self, limit: int) -> bytes:
-        """Read a body that nobody wants, so that its connection can be used again, and close.
-
-        Args:
-            limit: Bytes to read at most; a longer body ends the connection instead.
-        """
-        parts: list[bytes] = []
-        left = limit
-        async for chunk in self.aiter_raw():
-            left -= len(chunk)
-            if left < 0:
-                break
-            parts.append(chunk)
-        self.close()
-        return b"".join(parts) if left >= 0 else b""
-
-    def close(self) -> None:
-        """Give the connection back if the body was read to its end, close it otherwise.
-
-        A refusal may come before the request was sent to its end; the rest is not sent then.
-        """
-        engine, self._engine = self._engine, None
-        if engine is None:
-            return
-        refused = self._pump is not None and not self._pump.done and self.status >= 300
-        if self._response.content.at_eof() and not refused:
-            self._response.release()
-        else:
-            self._response.close()
-        engine.give_slot()
-
-    def _failure(self, error: Exception) -> httpx.RequestError:
-        return httpx_error(
-            error,
-            lambda: httpx.Request(self.method, self.target.url),
-            read=self._read_timeout,
-            proxy=self.proxy,
-        )
 
 
 class Engine:

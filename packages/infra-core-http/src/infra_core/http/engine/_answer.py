@@ -1,0 +1,157 @@
+"""Answers over aiohttp whose bodies are not read yet."""
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import aiohttp
+import httpx
+
+from .._response.redirect import location_of
+from ._errors import FAILURES, httpx_error
+from ._pump import Pump
+from ._target import Target
+from .network_settings import Proxy
+
+if TYPE_CHECKING:
+    from ._session import Engine
+
+__all__ = ["EngineResponse"]
+
+
+class EngineResponse:
+    """An answer whose body is still on its way; holds a slot of the pool until it is closed.
+
+    Attributes:
+        method: Of the request.
+        target: Where the answer came from.
+        status: The status code.
+        headers: Looked up in any letter case; `getall` for headers that came several times.
+        proxy: What the request went through, None when nothing.
+    """
+
+    __slots__ = (
+        "_engine",
+        "_pump",
+        "_read_timeout",
+        "_response",
+        "headers",
+        "method",
+        "proxy",
+        "status",
+        "target",
+    )
+
+    def __init__(
+        self,
+        engine: "Engine",
+        response: aiohttp.ClientResponse,
+        method: str,
+        target: Target,
+        read_timeout: float | None,
+        proxy: Proxy | None = None,
+        pump: Pump | None = None,
+    ) -> None:
+        self._engine: Engine | None = engine
+        self._pump = pump
+        self.proxy = proxy
+        self._read_timeout = read_timeout
+        self._response = response
+        self.method = method
+        self.target = target
+        self.status = response.status
+        self.headers = response.headers
+
+    @property
+    def raw_headers(self) -> list[tuple[bytes, bytes]]:
+        """Names and values byte for byte, in the order in which they came."""
+        return list(self._response.raw_headers)
+
+    @property
+    def location(self) -> bytes | None:
+        """The first `Location` header, byte for byte; None without one."""
+        if "Location" not in self.headers:
+            return None
+        return location_of(self._response.raw_headers)
+
+    @property
+    def http_version(self) -> str:
+        """The version of the answer, as in `HTTP/1.1`."""
+        version = self._response.version
+        return "HTTP/1.0" if version is not None and version.minor == 0 else "HTTP/1.1"
+
+    @property
+    def reason(self) -> str:
+        """The reason phrase as it came."""
+        return self._response.reason or ""
+
+    async def read(self) -> bytes:
+        """Return the whole body as it came over the wire, and close.
+
+        Raises:
+            httpx.TransportError: The body did not come whole.
+        """
+        try:
+            return await self._response.read()
+        except FAILURES as error:
+            failure = self._failure(error)
+            raise failure from failure.__cause__
+        finally:
+            self.close()
+
+    async def aiter_raw(self) -> AsyncIterator[bytes]:
+        """Yield the body as it came over the wire, in pieces as large as have arrived.
+
+        Raises:
+            httpx.TransportError: The body did not come whole.
+        """
+        content = self._response.content
+        try:
+            while True:
+                chunk = await content.readany()
+                if not chunk:
+                    break
+                yield chunk
+        except FAILURES as error:
+            failure = self._failure(error)
+            raise failure from failure.__cause__
+        finally:
+            self.close()
+
+    async def drain(self, limit: int) -> bytes:
+        """Read a body that nobody wants, so that its connection can be used again, and close.
+
+        Args:
+            limit: Bytes to read at most; a longer body ends the connection instead.
+        """
+        parts: list[bytes] = []
+        left = limit
+        async for chunk in self.aiter_raw():
+            left -= len(chunk)
+            if left < 0:
+                break
+            parts.append(chunk)
+        self.close()
+        return b"".join(parts) if left >= 0 else b""
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, close it otherwise.
+
+        A refusal may come before the request was sent to its end; the rest is not sent then.
+        """
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        refused = self._pump is not None and not self._pump.done and self.status >= 300
+        if self._response.content.at_eof() and not refused:
+            self._response.release()
+        else:
+            self._response.close()
+        engine.give_slot()
+
+    def _failure(self, error: Exception) -> httpx.RequestError:
+        return httpx_error(
+            error,
+            lambda: httpx.Request(self.method, self.target.url),
+            read=self._read_timeout,
+            proxy=self.proxy,
+        )
