@@ -169,19 +169,18 @@ class Call(BaseCall):
         headers = sent_headers(self._client, {**self.headers, **self._removed})
         client: Any = self._client
         fields = self.fields or {}
-        if self.max_bytes is None:
-            if self.method == "GET" and not fields:
-                # The call that 0.7 made, which stand-ins for the client know.
-                return client.get(self.url, headers=headers, timeout=timeout)
-            return client.request(self.method, self.url, headers=headers, timeout=timeout, **fields)
-        if isinstance(client, RequestsHttpClient):
-            fields = {**fields, "max_bytes": self.max_bytes}
-            return client.request(self.method, self.url, headers=headers, timeout=timeout, **fields)
-        fields = {**fields, "stream": True}
+        if self.max_bytes is None and self.method == "GET" and not fields:
+            # The call that 0.7 made, which stand-ins for the client know.
+            return client.get(self.url, headers=headers, timeout=timeout)
+        bound_here = False
+        if self.max_bytes is not None:
+            bound_here = not isinstance(client, RequestsHttpClient)
+            bound = {"stream": True} if bound_here else {"max_bytes": self.max_bytes}
+            fields = {**fields, **bound}
         response: Any = client.request(
             self.method, self.url, headers=headers, timeout=timeout, **fields
         )
-        if isinstance(response, requests.Response):
+        if bound_here and isinstance(response, requests.Response):
             try:
                 attach_decoder(response, self.max_bytes)
                 settle_encoding(response, read=True)
