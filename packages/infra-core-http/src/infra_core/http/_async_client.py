@@ -18,6 +18,7 @@ from ._limits import AsyncHostGate, check_limits
 from ._plain import PlainTransport
 from ._settings import (
     DEFAULT_LIMITS,
+    ROUTES,
     check_pool,
     check_public_only,
     client_headers,
@@ -90,7 +91,7 @@ class LoopClient:
             )
 
         if reason is None:
-            for route in ("transport", "mounts", "app", "proxy", "proxies", "http1", "http2"):
+            for route in ROUTES:
                 options.pop(route, None)
             own_tls = verify not in (None, True) or cert is not None
             self.engine = Engine(

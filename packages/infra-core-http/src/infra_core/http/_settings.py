@@ -12,6 +12,7 @@ from .engine.network_settings import NetworkSettings, Proxy
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "ROUTES",
     "check_pool",
     "check_public_only",
     "client_headers",
@@ -22,7 +23,7 @@ __all__ = [
 DEFAULT_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=20)
 
 # Arguments that say where bytes travel, with the values that ask for nothing special.
-_ROUTES: dict[str, tuple[object, ...]] = {
+ROUTES: dict[str, tuple[object, ...]] = {
     "transport": (None,),
     "mounts": (None, {}),
     "app": (None,),
@@ -47,7 +48,7 @@ _KNOWN = frozenset(
         "timeout",
         "trust_env",
         "verify",
-        *_ROUTES,
+        *ROUTES,
     }
 )
 
@@ -59,7 +60,7 @@ def plain_reason(options: Mapping[str, Any]) -> str | None:
             return f"{name}="  # of a newer httpx, or an error that httpx will report
         if name == "proxy" and isinstance(value, (str, httpx.URL)):
             continue
-        if name in _ROUTES and value not in _ROUTES[name]:
+        if name in ROUTES and value not in ROUTES[name]:
             return f"{name}="
     return None
 
