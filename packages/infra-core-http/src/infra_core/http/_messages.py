@@ -24,6 +24,7 @@ __all__ = [
     "proxy_refused_text",
     "reason_of",
     "silence_text",
+    "through_proxy",
     "undecodable_text",
 ]
 
@@ -48,6 +49,11 @@ _FEWER_FILES = "raise the limit of open files (ulimit -n), or send fewer request
 def peer(host: str, port: int) -> str:
     """Return host and port as they stand in a URL."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def through_proxy(where: str, proxy: str) -> str:
+    """Return host and port, and those of the proxy on the way to them."""
+    return f"{where} (through the proxy {proxy})"
 
 
 def connect_text(where: str, error: BaseException) -> str:

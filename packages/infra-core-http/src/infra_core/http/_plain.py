@@ -10,7 +10,7 @@ import httpx
 from infra_core.runtime import error_chain
 
 from ._errors import PrivateAddressError
-from ._messages import connect_text, connect_timeout_text, peer, proxy_connect_text
+from ._messages import connect_text, connect_timeout_text, peer, proxy_connect_text, through_proxy
 from .engine._errors import AsyncPrivateAddressError, proxy_error
 from .engine._socks import missing_socks
 from .engine._target import origin_of
@@ -106,10 +106,10 @@ def _retold(
     """Return an error of httpx with the text that the engine gives to the same failure."""
     _, host, port = origin_of(request.url)
     where = peer(host, port)
-    through = "" if proxy is None else f" (through the proxy {proxy.where})"
+    reached = where if proxy is None else through_proxy(where, proxy.where)
     if isinstance(error, httpx.ConnectTimeout):
         seconds = (request.extensions.get("timeout") or {}).get("connect")
-        text = connect_timeout_text(where + through, seconds)
+        text = connect_timeout_text(reached, seconds)
         return httpx.ConnectTimeout(text, request=request)
     if isinstance(error, httpx.ProxyError):
         if proxy is None:
@@ -123,6 +123,6 @@ def _retold(
         and request.url.scheme == "https"
     )
     if proxy is None or in_tunnel:
-        return httpx.ConnectError(connect_text(where + through, cause), request=request)
+        return httpx.ConnectError(connect_text(reached, cause), request=request)
     text = proxy_connect_text(proxy.variable, connect_text(proxy.where, cause))
     return httpx.ConnectError(text, request=request)

@@ -29,6 +29,7 @@ from ._messages import (
     proxy_refused_text,
     reason_of,
     silence_text,
+    through_proxy,
     undecodable_text,
 )
 from ._response.decode import DamagedBody
@@ -87,7 +88,7 @@ def _text(
         met = _text_of_proxy(error, chain, proxy, where)
         if met is not None:
             return met
-        where = f"{where} (through the proxy {proxy.where})"
+        where = through_proxy(where, proxy.where)
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
     if isinstance(error, (HTTPError, InvalidRedirect, TooManyRedirects, UnsupportedRedirect)):
         return None  # our own text

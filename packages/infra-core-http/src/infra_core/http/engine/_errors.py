@@ -21,6 +21,7 @@ from .._messages import (
     proxy_refused_text,
     reason_of,
     silence_text,
+    through_proxy,
 )
 from .._policy import Failure
 from .._response.decode import UnsupportedCoding
@@ -76,7 +77,7 @@ def _describe(
         met = _of_proxy(error, proxy, where)
         if met is not None:
             return met
-        where = f"{where} (through the proxy {proxy.where})"
+        where = through_proxy(where, proxy.where)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return httpx.ConnectTimeout, connect_timeout_text(where, connect), False
     if isinstance(error, (aiohttp.ServerTimeoutError, asyncio.TimeoutError, TimeoutError)):
