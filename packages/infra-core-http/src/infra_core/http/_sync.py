@@ -11,9 +11,10 @@ from infra_core.runtime import clock, retry_sync
 from ._call import OnRetry
 from ._checks import check_call, check_sync_client
 from ._headers import check_method, checked_headers
-from ._sync_attempts import Call, Timeout, check_sync_timeout, check_url, split_headers
+from ._sync_attempts import Call, check_sync_timeout, check_url, split_headers
 from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
 from ._sync_errors import SyncDeadlineExceeded, fit_to_travel
+from ._sync_messages import Timeout
 
 __all__ = ["SyncDeadlineExceeded", "fetch", "request", "stream"]
 

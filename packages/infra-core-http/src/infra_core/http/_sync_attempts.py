@@ -27,14 +27,12 @@ from ._response.status import is_success, status_text
 from ._sync_body import attach_decoder, settle_encoding
 from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
 from ._sync_errors import HTTPError, SyncDeadlineExceeded, SyncOutcomeUnknown
-from ._sync_messages import retell, tunnel_answer
+from ._sync_messages import Timeout, retell, tunnel_answer
 from ._sync_watch import Watch
 
-__all__ = ["Call", "Timeout", "check_sync_timeout", "check_url"]
+__all__ = ["Call", "check_sync_timeout", "check_url", "split_headers"]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
-Timeout = float | tuple[float, float] | None
 
 
 def check_sync_timeout(timeout: Timeout) -> None:

@@ -32,14 +32,12 @@ from ._sync_errors import (
     UnsupportedRedirect,
     fit_to_travel,
 )
-from ._sync_messages import retell
+from ._sync_messages import Timeout, retell
 from ._sync_prepare import prepare
 from .engine._tls import shared_context
 from .engine.network_settings import NetworkSettings
 
 __all__ = ["exchange", "guard"]
-
-Timeout = float | tuple[float, float] | None
 
 # Without types of their own.
 _dispatch_hook: Any = requests.hooks.dispatch_hook
@@ -84,7 +82,7 @@ def exchange(
     url: str,
     *,
     headers: dict[str, str] | None = None,
-    timeout: Timeout = None,
+    timeout: Timeout | None = None,
     stream: bool = False,
     max_bytes: int | None = None,
     allow_redirects: bool = True,

@@ -37,7 +37,7 @@ from ._sync_errors import HTTPError, InvalidRedirect, TooManyRedirects, Unsuppor
 from ._sync_wire import BadAnswer
 from .engine.network_settings import NetworkSettings, Proxy
 
-__all__ = ["READ_RAW", "cut_text", "retell", "tunnel_answer"]
+__all__ = ["READ_RAW", "Timeout", "cut_text", "retell", "tunnel_answer"]
 
 READ_RAW = "stream() and response.raw"
 """How to read a body undecoded."""
@@ -47,6 +47,7 @@ _TUNNEL = re.compile(r"Tunnel connection failed: (\d{3}[^\r\n]{0,60})")
 _CONNECTING = (ConnectionRefusedError, socket.gaierror, OSError)
 
 Timeout = float | tuple[float, float] | None
+"""Seconds for connecting and for each wait for bytes, or a pair of both."""
 
 
 def retell(error: requests.RequestException, url: str, timeout: Timeout) -> None:
