@@ -6,6 +6,7 @@ from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
 
 import httpx
+from multidict import CIMultiDict
 
 from ._async_response import ours, response_of
 from ._cookies import BoundedCookieJar, cookie_header
@@ -110,9 +111,7 @@ def _plain_reason(request: httpx.Request) -> str | None:
     return None
 
 
-def _header_map(request: httpx.Request) -> Any:
-    from multidict import CIMultiDict
-
+def _header_map(request: httpx.Request) -> "CIMultiDict[str]":
     return CIMultiDict(
         (name.decode("ascii"), value.decode())
         for name, value in request.headers.raw
