@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 from infra_core.azure.testing import AzuriteServer
+from infra_core.http.testing import FaultyOrigin
 
 
 class ExampleCom(http.server.BaseHTTPRequestHandler):
@@ -61,6 +62,12 @@ def pump(source: socket.socket, target: socket.socket) -> None:
         target.shutdown(socket.SHUT_WR)
     except OSError:
         pass
+
+
+@pytest.fixture
+def origin(faulty_origin: FaultyOrigin) -> FaultyOrigin:
+    """The fixture that `infra-core` brings, under a short name."""
+    return faulty_origin
 
 
 @pytest.fixture(scope="session")

@@ -84,12 +84,6 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         yield Cluster(stack, folder)
 
 
-@pytest.fixture
-def origin() -> Iterator[FaultyOrigin]:
-    with FaultyOrigin() as server:
-        yield server
-
-
 def start(out: Path, urls: list[str], env: dict[str, str], *more: str) -> "subprocess.Popen[str]":
     listed = out.parent / "urls.txt"
     listed.write_text("\n".join(urls))

@@ -5,23 +5,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from infra_core.azure.job_store import AzureTableJobStore, JobRecord, JobStatus
 from infra_core.azure.testing import AzuriteServer
 from infra_core.http.testing import FaultyOrigin, slow
 
 COMMAND = [sys.executable, "-m", "infra_core.cli", "run"]
-
-
-@pytest.fixture
-def origin() -> Iterator[FaultyOrigin]:
-    with FaultyOrigin() as server:
-        yield server
 
 
 def environment(azurite: AzuriteServer, table: str) -> dict[str, str]:

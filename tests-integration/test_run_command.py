@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,6 @@ from infra_core.fs import is_partial
 from infra_core.http.testing import FaultyOrigin, reset_after, slow, status, truncate
 
 COMMAND = [sys.executable, "-m", "infra_core.cli"]
-
-
-@pytest.fixture
-def origin() -> Iterator[FaultyOrigin]:
-    with FaultyOrigin() as server:
-        yield server
 
 
 def body_of(number: int, size: int = 20_000) -> bytes:
