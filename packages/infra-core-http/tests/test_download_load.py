@@ -50,6 +50,20 @@ def origin() -> Iterator[FaultyOrigin]:
         yield server
 
 
+@pytest.fixture
+def disk_goes_on(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """The disk hangs in each flush until this is set."""
+    go = threading.Event()
+    real = os.fsync
+
+    def hang(descriptor: int) -> None:
+        go.wait(60)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", hang)
+    return go
+
+
 async def requests(origin: FaultyOrigin, count: int) -> None:
     """Wait until so many requests have come."""
     while len(origin.requests) < count:  # noqa: ASYNC110 - the server runs in another thread
@@ -381,18 +395,10 @@ async def test_a_subclass_written_for_0_7_still_works(origin: FaultyOrigin, tmp_
 
 
 async def test_a_slot_is_free_before_its_file_is_durable(
-    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    origin: FaultyOrigin, tmp_path: Path, disk_goes_on: threading.Event
 ) -> None:
-    """While the first file is flushed the next ones come; nobody is told before the flush."""
-    go = threading.Event()
-    real = os.fsync
+    """While the first file is flushed the next ones come; no outcome comes before the flush."""
     told: list[Path] = []
-
-    def hang(descriptor: int) -> None:
-        go.wait(60)
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", hang)
     batch = asyncio.ensure_future(
         download_many_async(
             [(origin.url(f"/f?{n}"), tmp_path / str(n)) for n in range(5)],
@@ -403,24 +409,19 @@ async def test_a_slot_is_free_before_its_file_is_durable(
     await requests(origin, 5)
     assert told == []
     assert not any(path.name.isdigit() for path in tmp_path.iterdir())
-    go.set()
+    disk_goes_on.set()
     assert [outcome.ok for outcome in await batch] == [True] * 5
     assert len(told) == 5
 
 
 async def test_what_waits_for_the_disk_is_bounded(
-    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    origin: FaultyOrigin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    disk_goes_on: threading.Event,
 ) -> None:
     """A disk that hangs stops the network after some files."""
     monkeypatch.setattr(_many, "_BYTES", 2 * len(BODY))
-    go = threading.Event()
-    real = os.fsync
-
-    def hang(descriptor: int) -> None:
-        go.wait(60)
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", hang)
     batch = asyncio.ensure_future(
         download_many_async(
             [(origin.url(f"/f?{n}"), tmp_path / str(n)) for n in range(9)], concurrency=1
@@ -430,7 +431,7 @@ async def test_what_waits_for_the_disk_is_bounded(
     for _ in range(100):  # turns of the loop in which a fourth one could begin
         await asyncio.sleep(0)
     assert len(origin.requests) == 3  # two wait for the disk, one holds the slot
-    go.set()
+    disk_goes_on.set()
     assert all(outcome.ok for outcome in await batch)
 
 
