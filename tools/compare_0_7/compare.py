@@ -142,15 +142,15 @@ def differences() -> dict[str, str]:
     found.update(exchange_differences(old))
     before, now = probed(old), probed(sys.executable)
     for name, outcome in before.items():
+        ours = now[name]
         # More fields in a log record are no difference.
-        outcome["fields"] = [f for f in outcome["fields"] if f not in now[name]["fields"]]
-        now[name]["fields"] = []
-        if outcome != now.get(name):
-            changed = [
-                key for key in {**outcome, **now[name]} if outcome.get(key) != now[name].get(key)
-            ]
+        outcome["fields"] = [f for f in outcome["fields"] if f not in ours["fields"]]
+        ours["fields"] = []
+        if outcome != ours:
             found[name] = "; ".join(
-                f"{key}: {outcome.get(key)!r} -> {now[name].get(key)!r}" for key in sorted(changed)
+                f"{key}: {outcome.get(key)!r} -> {ours.get(key)!r}"
+                for key in sorted({**outcome, **ours})
+                if outcome.get(key) != ours.get(key)
             )
     return found
 
