@@ -62,7 +62,7 @@ def test_part_of_another_file_ends_at_the_next_heading(
     ],
 )
 def test_page_that_loads_from_another_host_is_found(docs: Any, tmp_path: Path, tag: str) -> None:
-    """The site works offline and tells nobody who reads it; plain links are fine."""
+    """The site works offline and asks no other host for anything; plain links are fine."""
     page = tmp_path / "index.html"
     page.write_text('<a href="https://a.example/">a</a><script src="x.js"></script>')
     assert not list(docs.foreign(tmp_path))

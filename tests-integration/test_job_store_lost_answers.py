@@ -24,7 +24,7 @@ from infra_core.azure.testing import AzuriteServer
 
 
 class _Proxy:
-    """Hands bytes on to Azurite; when told so, it drops the next answer to a write."""
+    """Hands bytes on to Azurite; when `lose` is set, it drops the next answer to a write."""
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
@@ -75,7 +75,7 @@ class _Proxy:
             reader.join()
 
     def done(self) -> bool:
-        """Whether an answer was dropped as told."""
+        """Whether an answer was dropped as asked."""
         return self.lose is None
 
     def close(self) -> None:

@@ -195,7 +195,7 @@ def test_batch_through_azurite_lands_every_byte(
 def test_type_that_a_file_was_served_with_is_that_of_blob_and_manifests(
     origin: FaultyOrigin, azurite: AzuriteServer, tmp_path: Path
 ) -> None:
-    """The name of a screenshot need not tell; whoever serves the blob later says what it is."""
+    """The name of a screenshot need not show it; whoever serves the blob later says what it is."""
     origin.add("/shot", b"RIFF", content_type="image/webp")
     env = azurite_env(azurite, "runs-types")
     done = run(origin.url("/shot"), tmp_path / "out", "--json", env=env)
@@ -314,7 +314,7 @@ def test_demo_comes_out_as_promised(arguments: list[str], tmp_path: Path) -> Non
 
 
 def test_two_runs_of_one_batch_at_once_are_refused(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """The second is told that another process holds the batch."""
+    """The second ends with the error that another process holds the batch."""
     origin.add("/a", body_of(1, 200_000), always=slow(50_000))
     origin.add("/b", b"b")
     with subprocess.Popen(
@@ -336,7 +336,7 @@ def test_two_runs_of_one_batch_at_once_are_refused(origin: FaultyOrigin, tmp_pat
 def test_storage_that_is_down_loses_nothing_and_a_resume_sends_it(
     origin: FaultyOrigin, azurite: AzuriteServer, tmp_path: Path
 ) -> None:
-    """The files are here, each one unsent is told in a line, and --resume uploads them."""
+    """The files are here, each one unsent is named in a line, and --resume uploads them."""
     env = azurite_env(azurite, "storage-down") | {
         "AZURE_STORAGE_MAX_RETRIES": "0",
         "AZURE_STORAGE_JOURNAL": str(tmp_path / "journal.sqlite3"),

@@ -262,7 +262,7 @@ def test_tree_is_not_its_namesake(make: Make, tmp_path: Path) -> None:
 
 
 def test_plan_is_what_happens(make: Make, tmp_path: Path) -> None:
-    """A dry run tells exactly the outcomes of the real one, and changes nothing."""
+    """A dry run reports exactly the outcomes of the real one, and changes nothing."""
     client = make()
     base = fill(tmp_path / "base", same=b"1", changed=b"new", fresh=b"3", skip_tmp=b"4")
     put_raw(client, "same", b"1")
@@ -307,7 +307,7 @@ def test_delete_is_off_by_default_and_never_empties_a_side(make: Make, tmp_path:
 
 
 def test_overwrite_never_in_trees(make: Make, tmp_path: Path) -> None:
-    """What exists is kept, in both directions, and told."""
+    """What exists is kept, in both directions, and reported."""
     client = make()
     base = fill(tmp_path / "base", a=b"local", b=b"new")
     put_raw(client, "a", b"remote")

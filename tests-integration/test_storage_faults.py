@@ -278,7 +278,7 @@ def test_upload_in_blocks_survives(
 def test_without_hashes_another_upload_is_not_taken_for_ours(
     make: Make, tmp_path: Path, same: bool
 ) -> None:
-    """Of the same size, and even of the same content: only the blocks tell whose it is."""
+    """Of the same size, and even of the same content: only the blocks show whose it is."""
     client, path = make(block_size=4096, block_md5=False), tmp_path / "base" / "big"
     path.parent.mkdir()
     data = os.urandom(30_000)
@@ -351,7 +351,7 @@ def test_download_without_stored_md5_survives(
     """Each range is verified by the hash that the service makes of it: no altered byte gets by."""
     client, data = make(block_size=8192), os.urandom(size)
     put_without_md5(make(direct=True), "a.bin", data)
-    # Without a listing the first answer only tells that there is no hash.
+    # Without a listing the first answer only shows that there is no hash.
     proxy.faults, proxy.match = [fault] if tree else ["", fault], is_get
     if tree:
         assert client.sync_tree(tmp_path / "base", "down").transferred == 1
@@ -511,7 +511,7 @@ def test_failed_tree_is_journalled_file_by_file(
 
 
 def test_flush_drops_what_is_gone(make: Make, proxy: FaultProxy, tmp_path: Path) -> None:
-    """A local file that was deleted since cannot be uploaded; that is told, and ends it."""
+    """A local file that was deleted since cannot be uploaded; that is reported, and ends it."""
     client, path = make("best-effort", max_retries=0), tmp_path / "base" / "a"
     proxy.faults, proxy.match = ["reset"], is_put
     client.write_text(path, "x")

@@ -192,7 +192,7 @@ def test_unknown_account(make: Make, azurite: AzuriteServer, tmp_path: Path) -> 
 
 
 def test_leased_blob(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A conflict that passes: told what it waits for, and kept in best-effort."""
+    """A conflict that passes: reported with what it waits for, and kept in best-effort."""
     client = make()
     container = client.container()
     assert container is not None
@@ -222,7 +222,7 @@ def test_base_folder_is_no_blob(make: Make, tmp_path: Path) -> None:
 def test_journal_that_cannot_be_used(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
 ) -> None:
-    """Uploads go on and it is logged; whoever asks for the journal is told what to set."""
+    """Uploads go on and it is logged; the error of asking for the journal says what to set."""
     path = tmp_path / f"{kind}.sqlite"
     if kind == "folder":
         path.mkdir()

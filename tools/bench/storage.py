@@ -390,7 +390,7 @@ async def large_file(contender: Any, mebibytes: int, work: Path) -> None:
     warm = work / "warm"
     warm.mkdir(exist_ok=True)
     (warm / "small").write_bytes(b"x")
-    await contender.up(warm, "warm")  # nobody pays for imports
+    await contender.up(warm, "warm")  # so that no measurement has the imports in it
     os.sync()  # nor for what others left in the cache
     started = time.perf_counter()
     await contender.up(source, "large")

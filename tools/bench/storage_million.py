@@ -1,7 +1,7 @@
 """Memory and time of trees with up to a million files: listed, planned up, planned down.
 
 Run it with `hatch run bench:million`; `--counts 10000 100000` leaves the million out, `--flat` puts
-all local files into one folder. Each measurement has a process of its own and tells by how much its
+all local files into one folder. Each measurement has a process of its own and says by how much its
 peak memory grew over what a tree of ten files takes. The container is a small server on loopback
 that speaks List Blobs, in pages of 5,000; the local files are empty.
 """

@@ -31,7 +31,7 @@ def names(folder: Path) -> list[str]:
 
 class TestCommit:
     def test_the_file_appears_under_its_name_only_at_the_commit(self, tmp_path: Path) -> None:
-        """Until the commit nobody sees the new file."""
+        """The new file cannot be seen before the commit."""
         target = tmp_path / "a.bin"
         with fs.AtomicFile(target) as file:
             file.write(b"abc")
@@ -423,7 +423,7 @@ class TestHashing:
         }
 
     def test_a_digest_that_was_not_computed_is_an_error(self, tmp_path: Path) -> None:
-        """Nobody gets the digest of nothing."""
+        """An error, not the digest of nothing."""
         with (
             fs.AtomicFile(tmp_path / "a") as file,
             pytest.raises(fs.ChecksumAlgorithmError, match="algorithms="),

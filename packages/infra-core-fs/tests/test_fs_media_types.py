@@ -138,7 +138,7 @@ class TestMediaCategory:
 
 
 def test_what_the_program_has_told_mimetypes_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in 0.7; what the machine alone has told it is not."""
+    """As in 0.7; what only the files of the machine have added is not."""
     import mimetypes
 
     mimetypes.init()

@@ -90,7 +90,7 @@ def test_result_is_made_as_in_0_7() -> None:
 
 
 def test_mime_falls_back_to_the_header(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """A name that tells nothing leaves it to the server."""
+    """A name that says nothing leaves it to the server."""
     origin.add("/x", BODY, content_type="Image/PNG; charset=binary")
     assert download_asset(origin.url("/x"), tmp_path / "x").mime == "image/png"
 

@@ -85,7 +85,7 @@ def test_folder_that_cannot_be_made(origin: FaultyOrigin, tmp_path: Path) -> Non
 
 
 def test_destination_is_a_folder(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """Told before a request is made."""
+    """Raised before a request is made."""
     with pytest.raises(DownloadDiskError, match="name a file in it"):
         download_asset(origin.url("/f"), tmp_path)
     assert origin.requests == []
@@ -255,7 +255,7 @@ def test_a_digest_that_comes_with_the_second_try_is_verified(
 async def test_a_full_disk_while_parts_are_still_coming(
     origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error of the writing thread is told, whatever else is to be done at the end."""
+    """An error of the writing thread is raised, whatever else is to be done at the end."""
 
     def full(self: AtomicFile, data: bytes) -> int:
         raise FileWriteError(errno.ENOSPC, "no space left", str(self.path))

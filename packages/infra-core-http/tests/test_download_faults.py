@@ -196,7 +196,7 @@ def test_cut_body_names_url_expected_and_actual(origin: FaultyOrigin, tmp_path: 
 
 
 def test_altered_body_names_url_expected_and_actual(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """A wrong checksum is told with both values, after all tries from zero."""
+    """A wrong checksum is reported with both values, after all tries from zero."""
     origin.add("/f", BODY, etag='"v1"', always=corrupt())
     with pytest.raises(ChecksumMismatchError) as caught:
         download_asset(origin.url("/f"), tmp_path / "f", max_retries=2, **QUICK)
@@ -206,7 +206,7 @@ def test_altered_body_names_url_expected_and_actual(origin: FaultyOrigin, tmp_pa
 
 
 def test_a_4xx_is_not_retried(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """A missing file is told at once."""
+    """A missing file is reported at once."""
     with pytest.raises(httpx.HTTPStatusError) as caught:
         download_asset(origin.url("/missing"), tmp_path / "f")
     assert caught.value.response.status_code == 404
@@ -231,7 +231,7 @@ def test_patience_beyond_the_cap_is_told(origin: FaultyOrigin, tmp_path: Path) -
 
 
 def test_unknown_host_is_not_retried(tmp_path: Path) -> None:
-    """DNS failures, malformed and foreign URLs are told at once."""
+    """DNS failures, malformed and foreign URLs are reported at once."""
     for url in ("http://does-not-exist.invalid/f", "http://[bad", "ftp://127.0.0.1/f"):
         with pytest.raises((httpx.HTTPError, httpx.InvalidURL)):
             download_asset(url, tmp_path / "f", backoff=30)

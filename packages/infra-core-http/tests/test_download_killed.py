@@ -1,4 +1,4 @@
-"""Many downloads and kill -9: what was told is there whole, and what is there is whole."""
+"""Many downloads and kill -9: what was reported is there whole, and what is there is whole."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_what_was_told_is_there_after_a_kill(
     assert {name for _, name in steps} <= there
     recorded = [name for step, name in steps if step == "recorded"]
     assert len(recorded) == len(set(recorded))
-    if way == "group":  # nobody is told before the record is there
+    if way == "group":  # no download returns before the record is there
         assert all(
             steps.index(("recorded", name)) < steps.index(("told", name))
             for step, name in steps

@@ -180,7 +180,7 @@ def test_the_digest_of_an_encoded_body_is_that_of_either_form(
 
 
 def test_digests_of_a_part_are_not_those_of_the_file() -> None:
-    """Content-MD5 and Content-Digest tell of the message."""
+    """Content-MD5 and Content-Digest are those of the message."""
     fields = {
         "content-md5": md5(BODY),
         "content-digest": f"md5=:{md5(BODY)}:",
@@ -437,7 +437,7 @@ def test_numbers_and_statuses_that_make_no_sense_are_errors_of_ours(
 def test_a_206_of_the_whole_file_is_the_file(
     serve: Serve, tmp_path: Path, lines: list[str], length: bool
 ) -> None:
-    """Though no range was asked for; its Content-Range tells whether it is cut."""
+    """Though no range was asked for; its Content-Range shows whether it is cut."""
     get(serve(*lines, status="206 Partial Content", length=length).url, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == BODY
     cut = serve(*lines, body=BODY[:-1], status="206 Partial Content", length=False)
@@ -474,7 +474,7 @@ def test_fields() -> None:
 async def test_a_cookie_outside_of_ascii_ends_no_redirect(
     serve: Serve, tmp_path: Path, cookie: bytes
 ) -> None:
-    """It goes along in the chain; the loop is what is told, by every way."""
+    """It goes along in the chain; the loop is what every way reports."""
     server = serve(b"Set-Cookie: " + cookie, "Location: /f", status="302 Found", body=b"")
     with pytest.raises(httpx.TooManyRedirects):
         await download_asset_async(server.url, tmp_path / "f", max_retries=0)

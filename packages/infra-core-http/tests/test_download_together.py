@@ -120,7 +120,7 @@ async def test_every_name_appears_after_its_bytes_are_on_the_disk(
 async def test_a_single_download_is_committed_alone(
     origin: FaultyOrigin, tmp_path: Path, batches: list[list[str]]
 ) -> None:
-    """There is nobody to share a flush with."""
+    """There is no other file to share a flush with."""
     await download_asset_async(origin.url("/1"), tmp_path / "1")
     assert whole(tmp_path) == {"1"}
     assert batches == [["1"]]
@@ -159,7 +159,7 @@ async def test_a_file_that_fails_in_a_batch_fails_alone(
 async def test_a_digest_that_is_wrong_is_one_file_s_matter(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:
-    """It is fetched again, and in the end told, while its batch goes on."""
+    """It is fetched again, and in the end reported, while its batch goes on."""
     for path in ("/bad", "/worse"):
         origin.add(path, BODIES[0], faults=[corrupt()] * (1 if path == "/bad" else 9))
     expected = f"sha256:{hashlib.sha256(BODIES[0]).hexdigest()}"

@@ -97,7 +97,7 @@ class AtomicFile:
             )
         self.path = Path(path)
         self.size = 0
-        self._begun = 0  # bytes that the kernel was told to write
+        self._begun = 0  # bytes that the kernel was asked to write
         self._mode = mode
         self._durable = durable
         self._hashers = {canonical_algorithm(name): new_hasher(name) for name in algorithms}
@@ -231,12 +231,12 @@ class AtomicFile:
     def _start_writing(self) -> None:
         """Let the kernel begin to write what is new, so that a flush waits less; only a hint.
 
-        Linux begins to write what it is told to forget, and forgets none of it meanwhile.
+        Linux begins to write what it is advised to forget, and forgets none of it meanwhile.
         """
         begin, self._begun = self._begun, self.size
         if hasattr(os, "posix_fadvise"):
             file = self._open_file()
-            with contextlib.suppress(OSError):  # a full disk is told by the next write or flush
+            with contextlib.suppress(OSError):  # the next write or flush reports a full disk
                 file.flush()
                 os.posix_fadvise(file.fileno(), begin, self.size - begin, os.POSIX_FADV_DONTNEED)
 
@@ -410,7 +410,7 @@ def _flush_files(files: "Sequence[AtomicFile]", errors: "list[Exception | None]"
 
     helpers: list[threading.Thread] = []
     try:
-        if flush(2) < _FAST:  # the second one tells
+        if flush(2) < _FAST:  # judged by the second one
             flush()  # costs less than threads
         for _ in range(min(_FLUSHERS, len(queue)) - 1):
             helper = threading.Thread(target=flush, name="infra-core-flush")

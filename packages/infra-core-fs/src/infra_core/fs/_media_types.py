@@ -203,8 +203,8 @@ _TYPE_FORM: Final = re.compile(
 def media_type(name: "str | PurePath") -> str:
     """Return the media (MIME) type that a file's name stands for.
 
-    The same on every machine, except for what the program itself has told the standard library
-    by `mimetypes.add_type`, which comes first.
+    The same on every machine, except for types that the program itself has added by
+    `mimetypes.add_type`: those come first.
 
     Args:
         name: A file name, path or URL; only the last extension counts, in any letter case.
@@ -225,13 +225,13 @@ def _added_type(extension: str) -> str | None:
     mimetypes = sys.modules.get("mimetypes")
     if mimetypes is None or not getattr(mimetypes, "inited", False) or not extension:
         return None
-    told: str | None = mimetypes.types_map.get(f".{extension}")
-    return None if told is None or told == _machine_types().get(f".{extension}") else told
+    known: str | None = mimetypes.types_map.get(f".{extension}")
+    return None if known is None or known == _machine_types().get(f".{extension}") else known
 
 
 @functools.cache
 def _machine_types() -> "dict[str, str]":
-    """Return what `mimetypes` knows on this machine before anybody adds to it."""
+    """Return what `mimetypes` knows on this machine before the program adds to it."""
     import mimetypes
 
     known = mimetypes.MimeTypes()

@@ -55,7 +55,7 @@ def default_mode(beside: Path) -> int:
     """Return the permission bits that a new file in this folder gets.
 
     The umask can only be read by setting it, for all threads at once, and a folder's default ACL
-    overrules it. Linux tells both in other ways; elsewhere an empty file is made and looked at.
+    overrules it. Linux shows both in other ways; elsewhere an empty file is made and looked at.
     """
     umask = _umask()
     if umask is not None and not _has_default_acl(beside.parent):
@@ -70,7 +70,7 @@ def default_mode(beside: Path) -> int:
 
 
 def _umask() -> int | None:
-    """Return the umask as proc(5) tells it, since Linux 4.7."""
+    """Return the umask as proc(5) shows it, since Linux 4.7."""
     try:
         descriptor = os.open("/proc/self/status", os.O_RDONLY)
     except OSError:

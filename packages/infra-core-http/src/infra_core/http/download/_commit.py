@@ -35,7 +35,7 @@ class ReceivedFile:
         complete: Writes the last bytes, checks and labels the file; raises where it is not the
             right one. Called in a thread, once.
         result: What the download returns; set by `complete`.
-        abandoned: Set when nobody waits any more: the file takes no name.
+        abandoned: Set when the download has given up waiting: the file takes no name.
         after_error: What `CommitGroup(after=...)` says of it.
     """
 
@@ -111,8 +111,8 @@ class CommitGroup:
         if not done:
             return errors
         try:
-            told = self._after([result for _, result in done]) or [None] * len(done)
-            for (file, _), error in zip(done, told, strict=True):
+            after = self._after([result for _, result in done]) or [None] * len(done)
+            for (file, _), error in zip(done, after, strict=True):
                 file.after_error = error
         except Exception as error:  # noqa: BLE001 - raised by the downloads that it was called for
             for file, _ in done:

@@ -1,7 +1,7 @@
 """Which file a URL names, and the label that a downloaded file carries about where it came from.
 
 A path can be asked for again with another URL: a hash collision of short names, a changed
-configuration. To tell, the client labels each file it downloads with an extended attribute
+configuration. To know, the client labels each file it downloads with an extended attribute
 (`user.infra_core.source`), which costs no second file, moves with the file on a rename and
 vanishes when another program replaces it. Where the operating or file system has no extended
 attributes, a file simply has no label, and is treated like one that somebody else put there.

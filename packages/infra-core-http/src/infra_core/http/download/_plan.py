@@ -171,7 +171,7 @@ class DownloadPlan:
 
     @property
     def keeps_encoded(self) -> bool:
-        """Whether an encoded body is stored as sent: only its end tells which form is expected."""
+        """Whether an encoded body is stored as sent: only its end shows which form is expected."""
         return self.expected is not None and self.body is not None and bool(self.body.codings)
 
     def request_headers(self) -> dict[str, str]:

@@ -147,8 +147,8 @@ def damaged_body(plan: DownloadPlan, body: Body, error: DamagedBody) -> Download
 def _was_reset(error: BaseException) -> bool:
     """Whether a connection broke, rather than that its other side closed it too early.
 
-    aiohttp tells a reset from an early close only in the text of its error; where that should
-    change, the next attempt begins at zero instead of going on.
+    aiohttp shows the difference only in the text of its error; where that should change, the
+    next attempt begins at zero instead of going on.
     """
     return any(
         isinstance(link, OSError) or "ConnectionResetError(" in str(link)

@@ -118,7 +118,7 @@ class Sidecar:
                 yield chunk
 
     def agrees(self, file: AtomicFile) -> bool:
-        """Whether the bytes that were read are those that the note tells of."""
+        """Whether the bytes that were read are those that the note describes."""
         note = self.found
         return (
             note is not None

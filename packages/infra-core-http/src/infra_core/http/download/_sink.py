@@ -140,7 +140,7 @@ class Sink:
         try:
             await self._settle()
         except OSError:
-            pass  # the error that brought us here is the one to tell
+            pass  # the error that brought us here is the one to raise
         finally:
             if self._file is not None:
                 self._file.abort()

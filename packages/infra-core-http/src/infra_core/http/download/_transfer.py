@@ -375,7 +375,7 @@ class _Transfer:
             await sink.drain()
             return await in_thread(lambda: self.sidecar.keep(sink.file))
         except OSError:
-            return False  # a full disk; the error under way tells more
+            return False  # a full disk; the error under way says more
 
     def _on_retry(self, details: RetryDetails) -> Awaitable[None] | None:
         error = self.failed = details.error
@@ -415,6 +415,6 @@ class _Transfer:
 
 
 def _mime(dest: Path, content_type: str | None) -> str | None:
-    """By the name; where that tells nothing, what the server said."""
+    """By the name; where that says nothing, what the server said."""
     named = media_type(dest.name)
     return named if named != _OCTETS else media_type_of(content_type) or named
