@@ -1,25 +1,22 @@
 """The embedded job store: one SQLite file, safe for many threads and processes."""
 
-import base64
 import json
 import logging
 import os
-import secrets
 import sqlite3
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from infra_core.runtime import ForkGuard, clock
 
 from ..exceptions import AzureTableError
-from ._entity import to_utc
 from ._records import JobRecord
 from ._rows import Query, Row, RowChangedError, RowExistsError, Tally, keys_of_token
+from ._sqlite_rows import ONE_STATUS, SCHEMA, conditions_of, moment_at, row_of, values_of
 from ._steps import JobSteps
 from ._sync import SyncJobStore
 
@@ -32,43 +29,6 @@ _log = logging.getLogger("infra_core.azure.job_store")
 
 _BUSY_SECONDS = 30.0
 _BATCH_ROWS = 1_000  # bounds how long one batch keeps other writers waiting
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS jobs (
-    batch TEXT NOT NULL,
-    job TEXT NOT NULL,
-    etag TEXT NOT NULL,
-    status TEXT,
-    updated REAL,
-    lease REAL,
-    properties TEXT NOT NULL,
-    PRIMARY KEY (batch, job)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (batch, status, job);
-CREATE INDEX IF NOT EXISTS jobs_to_start ON jobs (batch, lease, job) WHERE status = 'pending';
-CREATE INDEX IF NOT EXISTS jobs_leased ON jobs (batch, lease, job) WHERE status = 'running';
-"""
-# The status stands in a column, to be found by, and in the text, which version 1.0 reads. Whoever
-# changes one of them by hand changes both, and the version, so that a worker's update is refused.
-_OTHER_STATUS = (
-    "json_valid(NEW.properties) AND json_type(NEW.properties, '$.status') = 'text' "
-    "AND json_extract(NEW.properties, '$.status') IS NOT NEW.status"
-)
-_THIS_ROW = (
-    "etag = lower(hex(randomblob(8))), lease = CASE {} WHEN 'pending' THEN NULL ELSE lease END "
-    "WHERE batch = NEW.batch AND job = NEW.job; END;"
-)
-_TEXT = "json_extract(NEW.properties, '$.status')"
-_ONE_STATUS = f"""
-CREATE TRIGGER IF NOT EXISTS jobs_status AFTER UPDATE OF status ON jobs
-WHEN NEW.status IS NOT OLD.status AND NEW.properties IS OLD.properties AND {_OTHER_STATUS}
-BEGIN UPDATE jobs SET properties = json_set(properties, '$.status', NEW.status),
-{_THIS_ROW.format("NEW.status")}
-CREATE TRIGGER IF NOT EXISTS jobs_text AFTER UPDATE OF properties ON jobs
-WHEN NEW.status IS OLD.status AND NEW.properties IS NOT OLD.properties AND {_OTHER_STATUS}
-BEGIN UPDATE jobs SET status = {_TEXT}, {_THIS_ROW.format(_TEXT)}
-CREATE TRIGGER IF NOT EXISTS jobs_new AFTER INSERT ON jobs WHEN {_OTHER_STATUS}
-BEGIN UPDATE jobs SET status = {_TEXT}, {_THIS_ROW.format(_TEXT)}
-"""  # noqa: S608 - of constants
 _COLUMNS = "batch, job, etag, properties"
 _KEY_COLUMNS = "batch, job, etag, ''"
 # Each is answered from one index alone, so that a claim takes as long among a million completed
@@ -183,7 +143,7 @@ class _JobFile:
     def insert(self, row: Row) -> str:
         with self._write() as connection:
             try:
-                values = _values(row)
+                values = values_of(row)
                 connection.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", values)
             except sqlite3.IntegrityError as error:
                 raise RowExistsError from error
@@ -191,13 +151,13 @@ class _JobFile:
 
     def upsert(self, row: Row) -> str:
         with self._write() as connection:
-            values = _values(row)
+            values = values_of(row)
             connection.execute(_UPSERT, values)
             return str(values[2])
 
     def upsert_many(self, rows: Sequence[Row]) -> list[str]:
         with self._write() as connection:
-            values = [_values(row) for row in rows]
+            values = [values_of(row) for row in rows]
             connection.executemany(_UPSERT, values)
             return [str(value[2]) for value in values]
 
@@ -236,7 +196,7 @@ class _JobFile:
                 f"SELECT {_COLUMNS} FROM jobs WHERE batch = ? AND job = ?",  # noqa: S608
                 (partition, key),
             ).fetchone()
-        return None if found is None else _row(found)
+        return None if found is None else row_of(found)
 
     def delete(self, partition: str, key: str, etag: str | None) -> bool:
         with self._write() as connection:
@@ -248,7 +208,7 @@ class _JobFile:
     def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
         if query.claimable_at is not None and query.partition is not None:
             return self._claimable(query.partition, query.claimable_at, limit, token)
-        where, arguments = _conditions(query)
+        where, arguments = conditions_of(query)
         if token is not None:
             where.append("(batch, job) > (?, ?)")
             arguments += keys_of_token(token)
@@ -258,7 +218,7 @@ class _JobFile:
         select = f"SELECT {columns} FROM jobs WHERE {condition} ORDER BY batch, job LIMIT ?"  # noqa: S608
         with self._read() as connection:
             found = connection.execute(select, (*arguments, limit + 1)).fetchall()
-        rows = [_row(item) for item in found[:limit]]
+        rows = [row_of(item) for item in found[:limit]]
         more = len(found) > limit
         return rows, json.dumps([rows[-1].partition, rows[-1].key]) if more else None
 
@@ -293,7 +253,7 @@ class _JobFile:
         select = f"SELECT batch, status, count(*), {times} FROM jobs WHERE {where} GROUP BY 1, 2"  # noqa: S608
         with self._read() as connection:
             found = connection.execute(select, (partition,)).fetchall()
-        return [Tally(*row[:3], *map(_moment, row[3:])) for row in found], None
+        return [Tally(*row[:3], *map(moment_at, row[3:])) for row in found], None
 
     def close(self) -> None:
         with self._lock:
@@ -365,10 +325,10 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         _enter_wal(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
-        connection.executescript(_SCHEMA)
+        connection.executescript(SCHEMA)
         with suppress(sqlite3.OperationalError):  # built without JSON
             connection.execute("SELECT json_valid('{}')")
-            connection.executescript(_ONE_STATUS)
+            connection.executescript(ONE_STATUS)
     except BaseException:
         connection.close()
         raise
@@ -418,85 +378,11 @@ def _problem(error: Exception, path: Path) -> str:
     return f"{text}; {remedy}"
 
 
-def _values(row: Row) -> tuple[Any, ...]:
-    status = row.properties.get("status")
-    due = row.properties.get("not_before" if status == "pending" else "lease_until")
-    return (
-        row.partition,
-        row.key,
-        secrets.token_hex(8),
-        status if isinstance(status, str) else None,
-        _seconds(row.properties.get("updated_at")),
-        _seconds(due),
-        json.dumps(row.properties, default=_to_json, separators=(",", ":")),
-    )
-
-
 def _replaced(connection: sqlite3.Connection, row: Row, etag: str | None) -> str | None:
-    values = _values(row)
+    values = values_of(row)
     changed = connection.execute(
         "UPDATE jobs SET etag = ?, status = ?, updated = ?, lease = ?, properties = ? "
         "WHERE batch = ? AND job = ? AND etag = ?",
         (*values[2:], row.partition, row.key, etag),
     )
     return str(values[2]) if changed.rowcount == 1 else None
-
-
-def _row(found: tuple[str, str, str, str]) -> Row:
-    batch, job, etag, properties = found
-    if not properties:
-        return Row(batch, job, {}, etag, partial=True)
-    try:
-        values = json.loads(properties, object_hook=_from_json)
-    except (TypeError, ValueError) as error:
-        values = error
-    if not isinstance(values, dict):
-        damage = f"its properties are {properties!r:.60}"
-        return Row(batch, job, {}, etag, damage=damage)
-    return Row(batch, job, values, etag)
-
-
-def _seconds(value: object) -> float | None:
-    return to_utc(value).timestamp() if isinstance(value, datetime) else None
-
-
-def _moment(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, tz=timezone.utc)
-
-
-def _conditions(query: Query) -> tuple[list[str], list[Any]]:
-    where: list[str] = []
-    arguments: list[Any] = []
-    if query.partition is not None:
-        where.append("batch = ?")
-        arguments.append(query.partition)
-    if query.statuses:
-        where.append(f"status IN ({', '.join('?' * len(query.statuses))})")
-        arguments += query.statuses
-    for condition, moment in (("updated >= ?", query.since), ("updated < ?", query.until)):
-        if moment is not None:
-            where.append(condition)
-            arguments.append(_seconds(moment))
-    return where, arguments
-
-
-def _to_json(value: object) -> Any:
-    """Write what JSON does not know as an object of one tagged member."""
-    if isinstance(value, datetime):
-        return {"time": to_utc(value).isoformat()}
-    if isinstance(value, bytes):
-        return {"bytes": base64.b64encode(value).decode()}
-    if isinstance(value, uuid.UUID):
-        return {"uuid": str(value)}
-    raise TypeError(f"unexpected {type(value).__name__} in packed properties")
-
-
-def _from_json(tagged: dict[str, Any]) -> Any:
-    if len(tagged) != 1:
-        return tagged
-    ((tag, value),) = tagged.items()
-    if tag == "time":
-        return datetime.fromisoformat(value).astimezone(timezone.utc)
-    if tag == "bytes":
-        return base64.b64decode(value)
-    return uuid.UUID(value) if tag == "uuid" else tagged
