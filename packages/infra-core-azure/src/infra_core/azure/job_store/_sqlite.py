@@ -191,7 +191,7 @@ class _JobFile:
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
 
     def get(self, partition: str, key: str) -> Row | None:
-        with self._read() as connection:
+        with self._guard() as connection:
             found = connection.execute(
                 f"SELECT {_COLUMNS} FROM jobs WHERE batch = ? AND job = ?",  # noqa: S608
                 (partition, key),
@@ -216,7 +216,7 @@ class _JobFile:
         columns = _KEY_COLUMNS if query.keys_only else _COLUMNS
         # Fixed texts and question marks: no value stands in the statement itself.
         select = f"SELECT {columns} FROM jobs WHERE {condition} ORDER BY batch, job LIMIT ?"  # noqa: S608
-        with self._read() as connection:
+        with self._guard() as connection:
             found = connection.execute(select, (*arguments, limit + 1)).fetchall()
         rows = [row_of(item) for item in found[:limit]]
         more = len(found) > limit
@@ -231,7 +231,7 @@ class _JobFile:
         """
         marks: list[Any] = json.loads(token) if token else [[_LONG_AGO, ""]] * 3
         limit, found = min(limit, _CLAIM_KEYS), list[str]()
-        with self._read() as connection:
+        with self._guard() as connection:
             for place, (select, mark) in enumerate(zip(_TO_CLAIM, marks, strict=True)):
                 wanted = limit - len(found)
                 if mark is None or not wanted:
@@ -251,7 +251,7 @@ class _JobFile:
             "NULL, NULL", "batch = ?"
         )  # fmt: skip
         select = f"SELECT batch, status, count(*), {times} FROM jobs WHERE {where} GROUP BY 1, 2"  # noqa: S608
-        with self._read() as connection:
+        with self._guard() as connection:
             found = connection.execute(select, (partition,)).fetchall()
         return [Tally(*row[:3], *map(moment_at, row[3:])) for row in found], None
 
@@ -260,11 +260,6 @@ class _JobFile:
             connection, self._connection = self._connection, None
             if connection is not None:
                 connection.close()
-
-    @contextmanager
-    def _read(self) -> Iterator[sqlite3.Connection]:
-        with self._guard() as connection:
-            yield connection
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
