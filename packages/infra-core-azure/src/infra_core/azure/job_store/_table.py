@@ -20,7 +20,7 @@ from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError,
 from ._steps import JobSteps
 from ._sync import SyncJobStore
 from ._table_clients import SharedClient, acquire_client
-from ._table_errors import is_table_missing, table_error
+from ._table_errors import is_outdated, is_table_missing, table_error
 from ._table_rows import (
     TALLIED,
     attempts_of,
@@ -29,7 +29,6 @@ from ._table_rows import (
     entity_of,
     etag_of,
     if_version,
-    is_outdated,
     pages_of,
     replacing,
     row_of,

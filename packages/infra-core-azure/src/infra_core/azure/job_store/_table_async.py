@@ -28,7 +28,7 @@ from ._records import BatchSummary, JobRecord, UnreadableJob
 from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, plan_batches
 from ._steps import JobSteps
 from ._table_clients import malformed, table_client_options, tolerate_refusal
-from ._table_errors import is_table_missing, table_error
+from ._table_errors import is_outdated, is_table_missing, table_error
 from ._table_rows import (
     TALLIED,
     attempts_of,
@@ -37,7 +37,6 @@ from ._table_rows import (
     entity_of,
     etag_of,
     if_version,
-    is_outdated,
     pages_of,
     replacing,
     row_of,

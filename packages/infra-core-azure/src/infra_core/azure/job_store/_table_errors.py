@@ -31,6 +31,7 @@ __all__ = [
     "TableConnectionError",
     "TableNotFoundError",
     "TableRequestError",
+    "is_outdated",
     "is_table_missing",
     "table_error",
 ]
@@ -73,6 +74,7 @@ _ACCESS = (
     "check the account key or SAS token and whether it has expired, the role 'Storage Table Data "
     "Contributor' of this identity, and the account's network rules"
 )
+_OUTDATED = ("UpdateConditionNotSatisfied", "ResourceNotFound", "EntityNotFound")
 _LATER = "the SDK has tried again in vain; try again later"
 _REMEDIES = {
     "TableNotFound": "create the table, or close this store and open another: opening makes the "
@@ -87,6 +89,11 @@ _REMEDIES = {
 def is_table_missing(error: HttpResponseError) -> bool:
     """Whether a 404 is about the table rather than about a row."""
     return _code(error) == "TableNotFound"
+
+
+def is_outdated(error: HttpResponseError) -> bool:
+    """Whether a transaction was refused since a row has another version or is gone."""
+    return error.status_code == 412 or _code(error) in _OUTDATED
 
 
 def table_error(error: Exception, doing: str, config: TableConfig) -> Exception:

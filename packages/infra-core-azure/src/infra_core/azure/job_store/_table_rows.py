@@ -6,11 +6,10 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from azure.core import MatchConditions
-from azure.core.exceptions import HttpResponseError
 from azure.data.tables import EdmType, EntityProperty, TableEntity, UpdateMode
 
 from ._binding import moment_of
-from ._entity import FIRST_DATE, Int64, nearest_utc
+from ._entity import FIRST_DATE, SYSTEM, Int64, nearest_utc
 from ._keys import odata_string
 from ._rows import Query, Row, Tally, add_up, keys_of_token
 
@@ -23,7 +22,6 @@ __all__ = [
     "entity_of",
     "etag_of",
     "if_version",
-    "is_outdated",
     "odata_filter",
     "pages_of",
     "read_token",
@@ -72,7 +70,7 @@ def row_of(entity: TableEntity) -> Row:
     properties = {
         name: Int64(value.value) if _is_int64(value) else value
         for name, value in entity.items()
-        if name not in ("PartitionKey", "RowKey", "Timestamp")
+        if name not in SYSTEM
     }
     metadata: Mapping[str, Any] = entity.metadata
     return Row(
@@ -126,15 +124,6 @@ def replacing(row: Row) -> tuple[str, dict[str, Any], dict[str, Any]]:
 def deleting(row: Row) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Return the operation of a transaction that deletes the version that a row holds."""
     return "delete", {"PartitionKey": row.partition, "RowKey": row.key}, if_version(row.etag)
-
-
-_OUTDATED = ("UpdateConditionNotSatisfied", "ResourceNotFound", "EntityNotFound")
-
-
-def is_outdated(error: HttpResponseError) -> bool:
-    """Whether a transaction was refused since a row has another version or is gone."""
-    code = getattr(error, "error_code", None)
-    return error.status_code == 412 or str(getattr(code, "value", code)) in _OUTDATED
 
 
 def _is_int64(value: object) -> bool:
