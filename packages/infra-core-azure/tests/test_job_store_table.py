@@ -178,7 +178,7 @@ class TestConfig:
         assert _KEY not in str(caught.value)
 
     def test_an_account_of_a_sovereign_cloud_is_named_once(self) -> None:
-        """The blob endpoint tells the cloud of the table as well."""
+        """The blob endpoint names the cloud of the table as well."""
         env = {
             "AZURE_JOB_TABLE": "jobs",
             "AZURE_STORAGE_ACCOUNT": "acc",

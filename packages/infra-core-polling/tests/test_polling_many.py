@@ -86,7 +86,7 @@ class TestOutcomes:
         assert [outcome.response for outcome in outcomes] == [3, 3]
 
     async def test_on_poll_sees_jobs_and_responses(self, time: FastTime) -> None:
-        """Every check is told."""
+        """It is called for every check."""
         jobs, seen = Jobs({"a": 2}), []
         await collect(
             poll_many_async(
@@ -328,7 +328,7 @@ class TestFailures:
         assert by_job["a"].ok
 
     async def test_more_checks_than_workers_can_make(self, time: FastTime) -> None:
-        """A job whose turn comes too late is told so, and never checked past its deadline."""
+        """A job whose turn comes too late has timed out, and is never checked past its deadline."""
 
         async def fetch(job: int) -> dict[str, str]:
             time.advance(3)

@@ -483,7 +483,7 @@ class TestErrors:
     async def test_an_error_that_ends_the_poll_has_a_note(
         self, time: FastTime, poll: Any, script: Any
     ) -> None:
-        """Where Python has notes, attempts and time are told."""
+        """Where Python has notes, attempts and time are in one."""
         with pytest.raises(KeyError) as caught:
             await poll(script("a", KeyError("id")), is_done, label="job-7")
         assert caught.value.__notes__ == ["while polling: job-7, 2 checks in 5.000 s"]

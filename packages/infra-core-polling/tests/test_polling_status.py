@@ -79,7 +79,7 @@ class TestExtraction:
         ],
     )
     def test_usual_shapes(self, response: object, status: str | None) -> None:
-        """Mappings, objects and enums, without being told."""
+        """Mappings, objects and enums, without configuration."""
         assert extract_status(response) == status
 
     @pytest.mark.parametrize(

@@ -407,7 +407,7 @@ def test_callbacks_without_a_loop_start_none() -> None:
 
 
 def test_a_callback_that_hangs_does_not_hold_the_exit_up() -> None:
-    """It is cut after a while and told of."""
+    """It is cut after a while, with a warning."""
     output = script(
         """
         import asyncio, logging

@@ -144,7 +144,7 @@ async def test_aclose_without_a_value_does_nothing() -> None:
 
 
 async def test_what_closing_raises_comes_through_aclose() -> None:
-    """Whoever closes his own value is told."""
+    """Whoever closes the value gets the error of closing it."""
 
     async def fail(client: Client) -> None:
         raise OSError("cannot close")
@@ -158,7 +158,7 @@ async def test_what_closing_raises_comes_through_aclose() -> None:
 def test_a_stale_value_that_cannot_be_closed_is_logged_only(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Transports of a closed loop raise; that is nobody's fault who asks later."""
+    """Transports of a closed loop raise; those who ask later do not see it."""
 
     async def fail(client: Client) -> None:
         raise RuntimeError("Event loop is closed")

@@ -157,7 +157,7 @@ async def test_what_is_no_task_is_told_without_its_secrets() -> None:
 
 @pytest.mark.parametrize("name", ["on_error", "on_timeout", "on_outcome", "on_progress"])
 async def test_callbacks_that_cannot_be_called_are_refused(name: str) -> None:
-    """They would swallow the errors that they were to be told of."""
+    """They would swallow the errors that they were to report."""
     with pytest.raises(TypeError, match=f"{name}=5 cannot be called: pass a function"):
         await runtime().run([("a", broken_task)], **wrong({name: 5}))
 
@@ -171,7 +171,7 @@ async def test_progress_intervals_are_checked(value: object) -> None:
 
 
 async def test_a_callback_that_raises_loses_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """The log has the callback's error and what it was to be told of."""
+    """The log has the callback's error and what it was called with."""
 
     def on_error(task_id: str, error: Exception) -> None:
         raise KeyError(task_id)

@@ -113,7 +113,7 @@ def test_what_is_no_text_is_sanitized_all_the_same(odd: str, expected: str) -> N
 
 
 def test_an_object_that_has_no_text_is_sanitized_all_the_same() -> None:
-    """Its type is all that can be told."""
+    """Its type is all that can be said of it."""
 
     class Broken:
         def __str__(self) -> str:

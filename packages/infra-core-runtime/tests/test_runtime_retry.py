@@ -47,7 +47,7 @@ def run(request: pytest.FixtureRequest) -> Runner:
 
 
 def failing(times: int, error: type[BaseException] = ConnectionError) -> Callable[[], int]:
-    """Return an operation that fails so many times and then tells how often it was called."""
+    """Return an operation that fails so many times and then returns how often it was called."""
     calls = 0
 
     def operation() -> int:
@@ -173,7 +173,7 @@ def test_waits_double_between_failures(run: Runner) -> None:
 
 
 def test_the_last_exception_itself_comes_through_with_a_note(run: Runner) -> None:
-    """Nothing wraps it; the note tells attempts, seconds and reason."""
+    """Nothing wraps it; the note gives attempts, seconds and reason."""
     with fast_time(jitter=1.0), pytest.raises(ConnectionError, match="failure 3") as caught:
         run(failing(9), policy=RetryPolicy(), should_retry=lambda error: True)
     notes = getattr(caught.value, "__notes__", [])

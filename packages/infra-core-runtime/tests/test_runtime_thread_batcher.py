@@ -203,7 +203,7 @@ def test_one_batcher_serves_several_loops(gate: Gate) -> None:
 
     loops = [asyncio.run(main(first)) for first in (0, 10)]
     assert gate.begun == [[0, 1], [10, 11]]
-    for _ in range(3000):  # a thread that has just told of its result may still be on its way out
+    for _ in range(3000):  # a thread that has just given its result may still be on its way out
         gc.collect()
         if [loop() for loop in loops] == [None, None]:
             break

@@ -752,7 +752,7 @@ def test_an_eager_task_factory_is_no_obstacle() -> None:
 @orderly
 @pytest.mark.parametrize("asynchronous", [False, True])
 async def test_a_cancel_event_set_by_a_task_that_ends_takes_nothing(asynchronous: bool) -> None:
-    """Nothing is taken once the event is set, though nobody was told of it yet."""
+    """Nothing is taken once the event is set, also before the run has been notified of it."""
     event = asyncio.Event()
     subject = TaskRuntime(config=RuntimeConfig(), cancel_event=event)
     taken: list[str] = []
@@ -801,7 +801,7 @@ async def test_a_cancel_event_set_by_the_last_task_cancels_nothing(setter: str, 
 
 @orderly
 async def test_a_task_that_raises_the_cancellation_error_ends_the_run() -> None:
-    """Also with `on_error`, which is not told of it: the task says that all is to end."""
+    """Also with `on_error`, which is not called for it: the task says that all is to end."""
     errors: list[str] = []
     own = RuntimeCancellationError("the database is gone")
 

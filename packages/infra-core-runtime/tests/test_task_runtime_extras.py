@@ -244,7 +244,7 @@ async def test_progress_is_told_as_tasks_end_and_at_the_end() -> None:
 
 @orderly
 async def test_progress_is_told_no_more_often_than_asked_for() -> None:
-    """With a long interval only the end is told; the hook may be asynchronous."""
+    """With a long interval only the end is reported; the hook may be asynchronous."""
     seen: list[RuntimeStats] = []
 
     async def on_progress(stats: RuntimeStats) -> None:
@@ -259,7 +259,7 @@ async def test_progress_is_told_no_more_often_than_asked_for() -> None:
 
 @orderly
 async def test_streams_tell_progress_too() -> None:
-    """The hook of a stream is told at its end at the latest."""
+    """The hook of a stream is called at its end at the latest."""
     seen: list[RuntimeStats] = []
 
     async def function(number: int) -> int:

@@ -1,4 +1,4 @@
-"""What `TaskRuntime.run` does while nobody cancels it."""
+"""What `TaskRuntime.run` does as long as it is not cancelled."""
 
 import asyncio
 import contextvars
@@ -338,7 +338,7 @@ async def test_a_context_variable_that_cannot_be_compared_is_no_obstacle() -> No
 
 
 async def test_a_task_that_cancels_itself_and_returns_leaves_the_next_one_alone() -> None:
-    """A cancellation nobody consumed ends with its task; it does not hit a later one."""
+    """A cancellation that was not consumed ends with its task; it does not hit a later one."""
     ran: list[str] = []
 
     async def rude() -> None:
@@ -426,7 +426,7 @@ async def test_a_list_of_two_is_a_pair_as_well() -> None:
 
 
 async def test_a_callable_that_returns_no_awaitable_is_an_error_of_that_task() -> None:
-    """A plain function where an async one is needed is told so."""
+    """A plain function where an async one is needed is explained in a note."""
     errors: list[Exception] = []
     plain: Any = len
     await runtime(1).run(

@@ -1,4 +1,4 @@
-"""The two loops, sync and async: call, tell the run, wait as it says."""
+"""The two loops, sync and async: call, hand the answer to the run, wait as it says."""
 
 import asyncio
 import logging

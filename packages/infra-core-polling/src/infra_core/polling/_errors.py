@@ -58,7 +58,7 @@ class PollingFailureError(PollingError):
     """The job ended with one of the failure statuses.
 
     Attributes:
-        response: The response that told so; also `last_response`.
+        response: The response with that status; also `last_response`.
     """
 
     def __init__(self, message: str, response: Any = None) -> None:

@@ -133,7 +133,7 @@ def call_in_thread(
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling the function only makes a coroutine, which blocks nobody."""
+    """Whether calling the function only makes a coroutine, which does not block."""
     return asyncio.iscoroutinefunction(function) or asyncio.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - it is this method that is asked about
     )

@@ -49,7 +49,7 @@ class PollRules(Generic[T]):
     max_consecutive_errors: int
     handle_404: bool
     status: Callable[[Any], str | None] | None
-    """Finds the status in a response, for the error that tells of a poll that came to nothing."""
+    """Finds the status in a response, for the error of a poll that came to nothing."""
     timeout: float
     steady: float | None
     """The interval, when neither backoff nor chance changes it."""

@@ -1,4 +1,4 @@
-"""What errors and responses tell a poll: worth another try? when to come back?
+"""What errors and responses mean for a poll: worth another try? when to come back?
 
 Judged by shape (attributes and classes that are loaded already), so that no HTTP library or SDK
 is imported for it.

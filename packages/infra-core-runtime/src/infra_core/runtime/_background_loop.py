@@ -117,7 +117,7 @@ class _Call(Generic[T]):
     def _start(self) -> None:
         try:
             self._task = self._loop.create_task(self._coroutine)
-        except BaseException as error:  # noqa: BLE001 - told to the caller, who waits
+        except BaseException as error:  # noqa: BLE001 - raised where the caller waits
             self._coroutine.close()
             self.done.set_exception(error)
         else:
@@ -161,7 +161,7 @@ _inherited: list[object] = []
 
 
 def _hook() -> None:
-    """Be told of forks and of the exit, from the first use on."""
+    """Register what is to happen at a fork and at the exit, with the first use."""
     global _hooked
     with _lock:
         if not _hooked:

@@ -19,8 +19,8 @@ class CancelEvent(Protocol):
 class EventWatch:
     """Calls back once when an event is set, until it is closed.
 
-    An `asyncio.Event` tells at once. It belongs to the loop that first waited for it; used with
-    another loop later, or with an event of another kind, it is looked at every 50 ms.
+    An `asyncio.Event` is noticed at once. It belongs to the loop that first waited for it; used
+    with another loop later, or with an event of another kind, it is looked at every 50 ms.
     """
 
     __slots__ = ("_callback", "_event", "_loop", "_timer", "_wait", "_waiter")

@@ -315,7 +315,7 @@ class _Cluster:
 
         try:
             self._end(future.key, await future)
-        except CancelledError:  # by us, and then nobody sees this, or since the connection is lost
+        except CancelledError:  # by us, and then no one waits for it, or the connection is lost
             self._end(future.key, error=_lost())
         except Exception as error:  # noqa: BLE001 - a worker that died with its task, and the like
             self._end(future.key, error=error)

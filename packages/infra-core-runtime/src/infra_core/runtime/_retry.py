@@ -70,9 +70,9 @@ def retry_sync(
     Args:
         operation: What to do; called without arguments.
         policy: How often and how long.
-        should_retry: Told each exception; `False` raises it, `True` retries, a number retries
-            after that many seconds, which the server asked for.
-        on_retry: Told before each wait; what it raises ends the retries.
+        should_retry: Called with each exception; `False` raises it, `True` retries, a number
+            retries after that many seconds, which the server asked for.
+        on_retry: Called before each wait; what it raises ends the retries.
 
     Returns:
         What the first successful attempt returned.
@@ -129,9 +129,9 @@ async def retry_async(
     Args:
         operation: What to do; called without arguments, its result is awaited.
         policy: How often and how long.
-        should_retry: Told each exception; `False` raises it, `True` retries, a number retries
-            after that many seconds, which the server asked for.
-        on_retry: Told before each wait; may be a coroutine function; what it raises ends the
+        should_retry: Called with each exception; `False` raises it, `True` retries, a number
+            retries after that many seconds, which the server asked for.
+        on_retry: Called before each wait; may be a coroutine function; what it raises ends the
             retries.
 
     Returns:

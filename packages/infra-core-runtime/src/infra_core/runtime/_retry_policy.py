@@ -110,7 +110,7 @@ def check_policy(name: str, policy: RetryPolicy) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RetryDetails:
-    """What a retry hook is told, before the wait.
+    """What a retry hook is given, before the wait.
 
     Attributes:
         attempt: The attempt that failed, counted from 1.

@@ -48,7 +48,7 @@ class SecretFilter(logging.Filter):
     Add it to a handler, so that records of every logger pass it. The message is formatted and
     redacted as a whole, and what a terminal would obey instead of showing it (escape sequences,
     marks that turn the direction of the text) is escaped; line breaks stay. The traceback becomes
-    redacted text, and the exception object itself, whose text nobody can redact, is taken out of
+    redacted text, and the exception object itself, whose text cannot be redacted, is taken out of
     the record. Extra fields keep their types (mappings become dicts); an object whose text holds a
     secret is replaced by its redacted text.
 

@@ -52,7 +52,7 @@ class _Handler:
         self._closed = False
         try:
             for number in signals:
-                # Not loop.add_signal_handler: it cannot tell what it replaces, so that nothing
+                # Not loop.add_signal_handler: it does not return what it replaces, so that nothing
                 # could be restored, and Windows does not have it.
                 self._previous[number] = signal.signal(number, self._on_signal)
         except (OSError, ValueError, TypeError) as error:

@@ -98,7 +98,7 @@ class RunOptions:
     window: int | None = None  # outcomes that may wait to be read, tasks in flight included
 
     def __post_init__(self) -> None:
-        # A callback that cannot be called would swallow the errors that it was to be told of.
+        # A callback that cannot be called would swallow the errors that it was to report.
         for name in ("should_retry", "on_timeout", "on_error", "on_outcome", "on_progress"):
             callback = getattr(self, name)
             if callback is not None and not callable(callback):

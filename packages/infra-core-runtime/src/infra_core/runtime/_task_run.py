@@ -55,7 +55,7 @@ class _Item:
     attempts = 0
     ended = False  # what its task still does is reporting
     verdict: TaskStatus | None = None  # why the runtime cancelled it
-    left_behind = False  # what its task still does concerns nobody
+    left_behind = False  # what its task still does is ignored
 
     def __init__(self, task_id: str, index: int) -> None:
         self.id = task_id
@@ -339,7 +339,7 @@ class TaskRun:
         error: BaseException | None,
         seconds: float,
     ) -> None:
-        """Judge how an item ended, count it and tell whoever asked to be told."""
+        """Judge how an item ended, count it and call the callbacks for it."""
         task = item.task
         cancelling = getattr(task, "cancelling", None)  # 3.11
         if isinstance(error, BudgetSpentError):
@@ -460,7 +460,7 @@ class TaskRun:
         now = self.loop.time()
         late = []
         for item, deadline in self._deadlines.items():
-            # A timer may be early by the clock's resolution; half a millisecond is nobody's.
+            # A timer may be early by the clock's resolution; half a millisecond is ignored.
             if deadline > now + 0.0005:
                 self._timer = self.loop.call_at(deadline, self._on_timer)
                 break
@@ -675,7 +675,7 @@ def _log_retry(task_id: str, details: RetryDetails) -> None:
 async def _call(task_id: str, callback: Callable[..., Any], *args: object) -> None:
     """Call a callback, await what it returns if need be, log what it raises.
 
-    And what it was to be told of: without it, the task's own error would be lost.
+    The log has the arguments as well: without them the task's own error would be lost.
     """
     try:
         result = callback(*args)

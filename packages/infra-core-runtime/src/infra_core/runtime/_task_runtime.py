@@ -105,16 +105,16 @@ class TaskRuntime:
         Args:
             tasks: Pairs of an id and a callable without arguments that returns an awaitable.
                 Iterated lazily, in the context of the caller; never closed.
-            on_timeout: Told the id of a task that ran into `config.task_timeout`; without it such
-                a task ends the run with `TaskTimeoutError`.
-            on_error: Told id and exception of a task that raised, a `TimeoutError` of its own
-                included; without it the first exception ends the run.
-            on_outcome: Told the `TaskOutcome` of every task; with it no task ends the run.
-            on_progress: Told the statistics of this run every `progress_interval` seconds as
+            on_timeout: Called with the id of a task that ran into `config.task_timeout`; without
+                it such a task ends the run with `TaskTimeoutError`.
+            on_error: Called with id and exception of a task that raised, a `TimeoutError` of its
+                own included; without it the first exception ends the run.
+            on_outcome: Called with the `TaskOutcome` of every task; with it no task ends the run.
+            on_progress: Called with the statistics of this run every `progress_interval` seconds as
                 tasks end, and once at the end.
             progress_interval: Seconds between two calls of `on_progress`; 0 for every task.
             retry: In the place of `config.retry`.
-            should_retry: Told each exception of a task; `False` takes it as final, a number
+            should_retry: Called with each exception of a task; `False` takes it as final, a number
                 retries after that many seconds. Without it every `Exception` is retried.
 
         Raises:

@@ -97,8 +97,8 @@ if sys.version_info >= (3, 11):
 
         When the time is up the body is cancelled and the block raises the builtin `TimeoutError`;
         a cancellation that comes from outside stays a `CancelledError`. The object that
-        `async with clock.timeout(5) as scope` binds has `scope.expired()`, which tells this
-        timeout from a `TimeoutError` that the body itself raised.
+        `async with clock.timeout(5) as scope` binds has `scope.expired()`, which is false for a
+        `TimeoutError` that the body itself raised.
 
         Real seconds always, also under `fast_time`: a timeout is what ends a hanging test.
 

@@ -84,8 +84,8 @@ _silent = False
 def _stay_silent() -> None:
     """Keep warnings of ours off stderr in programs that have set up no logging, as libraries do.
 
-    Done with the first import after that of the logging module, which nobody is to pay for who
-    does not log.
+    Done with the first import after that of the logging module: programs that do not log are not
+    made to import it.
     """
     global _silent
     logging = sys.modules.get("logging")

@@ -98,7 +98,7 @@ class FastTime:
         self.advance(max(0.0, seconds))
 
     async def sleep_async(self, seconds: float) -> None:
-        """Wake when nobody on this loop has to wake before, in place of `clock.sleep_async`."""
+        """Wake after all of this loop that are due before, in place of `clock.sleep_async`."""
         self.slept.append(seconds)
         if seconds <= 0:
             await asyncio.sleep(0)

@@ -181,7 +181,7 @@ class JobStore(Protocol[RecordT]):
         """
 
     def delete(self, batch_id: str, job_id: str, *, expected: RecordT | None = None) -> bool:
-        """Delete a record and tell whether there was one.
+        """Delete a record and return whether there was one.
 
         Args:
             batch_id: Its batch.

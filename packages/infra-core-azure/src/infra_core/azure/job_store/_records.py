@@ -201,7 +201,7 @@ class JobRecord:
         return self.status.is_terminal
 
     def is_abandoned(self, *, after: timedelta = ABANDONED_AFTER) -> bool:
-        """Whether a running job has nobody who works at it, for all that is known.
+        """Whether no worker seems to be at work on a running job any more.
 
         Its lease ended so long ago, or it has none and has not changed for so long. `jobs watch`
         does not wait for such a job, and `jobs retry` puts it back.

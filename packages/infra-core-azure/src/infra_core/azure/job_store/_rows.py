@@ -129,7 +129,7 @@ class Backend(Protocol):
         """Return one row."""
 
     def delete(self, partition: str, key: str, etag: str | None) -> bool:
-        """Delete one row, of that version if one is given; tell whether there was one."""
+        """Delete one row, of that version if one is given; return whether there was one."""
 
     def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
         """Return at most `limit` rows in key order, and where to go on."""

@@ -123,7 +123,7 @@ class SyncJobStore(Generic[RecordT]):
         return drive(self._backend(), self._steps.renew(record, lease_seconds))
 
     def delete(self, batch_id: str, job_id: str, *, expected: RecordT | None = None) -> bool:
-        """Delete a record (only as `expected`, if given) and tell whether there was one."""
+        """Delete a record (only as `expected`, if given); return whether there was one."""
         etag = None if expected is None else self._steps.version(expected)
         return drive(self._backend(), self._steps.delete(batch_id, job_id, etag))
 

@@ -41,7 +41,7 @@ class TableRequestError(AzureTableError, HttpResponseError):
     """The Table service answered with an error.
 
     Attributes:
-        status: HTTP status, 0 when none was told.
+        status: HTTP status, 0 when the SDK gives none.
         code: The service's error code, such as `TableNotFound`.
         request_id: What the service calls the request, for support.
     """
@@ -212,5 +212,5 @@ def _endpoint(config: TableConfig) -> str:
 
 
 def _place(config: TableConfig) -> str:
-    """The endpoint, as far as the settings tell it, and nothing that could be secret."""
+    """The endpoint, as far as the settings name it, and nothing that could be secret."""
     return sanitize_url(_endpoint(config))

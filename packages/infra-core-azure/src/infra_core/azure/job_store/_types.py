@@ -60,7 +60,7 @@ def converter_for(hint: Any, *, where: str, in_json: bool = False) -> Converter:
 
 
 def _unwrap(hint: Any) -> tuple[Any, bool]:
-    """Strip what does not change how a value is stored; tell whether None is allowed."""
+    """Strip what does not change how a value is stored; return whether None is allowed as well."""
     optional = False
     while True:
         origin = typing.get_origin(hint)

@@ -156,7 +156,7 @@ class VarsRecord:
 
     @classmethod
     def from_entity(cls, entity: Any) -> "VarsRecord":
-        """Refuse properties that nobody has put there."""
+        """Refuse properties that are not its own."""
         strange = entity.keys() - {"PartitionKey", "RowKey", "n", "updated_at", "Timestamp"}
         if strange:
             raise TypeError(f"unexpected {sorted(strange)}")
