@@ -129,8 +129,7 @@ class BatchRun:
         # bytes are here lets the next have it. Elsewhere it is a shard, two for each worker, so
         # that none waits for the next.
         workers = services.workers
-        elsewhere = workers is not None
-        shared = self._claims is not None and not elsewhere
+        shared = self._claims is not None and workers is None
         # Of a shared table no run takes more than it can begin with.
         self._group = min(_GROUP, options.concurrency) if shared else _GROUP
         self._slots = asyncio.Semaphore(options.concurrency)
@@ -193,10 +192,6 @@ class BatchRun:
         if self._intake is not None and self._intake.error is not None:
             raise self._intake.error
 
-    def stop(self) -> None:
-        """Begin no further downloads; those in flight come to their end."""
-        self._runtime.stop()
-
     def _stop_reading(self) -> None:
         self._stopping = True
         self._stop_event.set()
@@ -206,7 +201,7 @@ class BatchRun:
     def _watch_deadline(self) -> None:
         seconds = self._options.deadline
         if seconds is not None:
-            asyncio.get_running_loop().call_later(
+            self._loop.call_later(
                 seconds, self._end_early, f"the deadline of {seconds:g} s was reached"
             )
 
