@@ -18,6 +18,7 @@ from infra_core.batch import (
     BatchResult,
     BatchRetry,
     Rejected,
+    Summary,
     job_id_of,
     run_batch,
     run_batch_async,
@@ -317,6 +318,30 @@ def test_assets_may_be_a_link_that_its_owner_made(origin: FaultyOrigin, tmp_path
     run_batch(urls, batch_id="b", out=tmp_path)
     summary = run_batch(urls, batch_id="b", out=tmp_path, resume=True)
     assert (summary.skipped, summary.succeeded) == (1, 0)
+
+
+def test_a_deadline_is_forgotten_when_the_run_has_ended(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a service whose loop goes on, the summary stays what it was."""
+    timers: list[asyncio.TimerHandle] = []
+
+    async def main() -> Summary:
+        loop = asyncio.get_running_loop()
+        begin = loop.call_later
+
+        def call_later(delay: float, *arguments: Any, **more: Any) -> asyncio.TimerHandle:
+            timer = begin(delay, *arguments, **more)
+            if delay == 7200.0:
+                timers.append(timer)
+            return timer
+
+        monkeypatch.setattr(loop, "call_later", call_later)
+        urls = [origin.url("/1.txt")]
+        return await run_batch_async(urls, batch_id="b", out=tmp_path, deadline=7200.0)
+
+    assert asyncio.run(main()).complete
+    assert [timer.cancelled() for timer in timers] == [True]
 
 
 def test_the_beginning_and_the_end_of_a_batch_are_tracked(

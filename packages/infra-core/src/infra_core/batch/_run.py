@@ -13,9 +13,10 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
+    Iterator,
     Mapping,
 )
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -167,8 +168,10 @@ class BatchRun:
             Exception: What the source raised, after the items before it have come to their end.
         """
         options, summary = self._options, self.summary
-        with handle_signals(self._runtime, grace=options.grace) as signals:
-            self._watch_deadline()
+        with (
+            handle_signals(self._runtime, grace=options.grace) as signals,
+            self._watched_deadline(),
+        ):
             try:
                 await self._open()
                 self._intake = Intake(source)
@@ -198,12 +201,19 @@ class BatchRun:
         if self._intake is not None:
             self._intake.stop()
 
-    def _watch_deadline(self) -> None:
+    @contextmanager
+    def _watched_deadline(self) -> Iterator[None]:
+        """End the run early at its deadline; a run that has ended is left alone."""
         seconds = self._options.deadline
-        if seconds is not None:
-            self._loop.call_later(
-                seconds, self._end_early, f"the deadline of {seconds:g} s was reached"
-            )
+        if seconds is None:
+            yield
+            return
+        why = f"the deadline of {seconds:g} s was reached"
+        timer = self._loop.call_later(seconds, self._end_early, why)
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def _end_early(self, why: str) -> None:
         """Stop as after a signal, for a reason that the summary gives."""
