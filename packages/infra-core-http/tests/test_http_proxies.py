@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import itertools
 import socketserver
 import ssl
 import threading
@@ -16,7 +15,6 @@ import requests
 import trustme
 
 from infra_core.http import (
-    AssetDownloadClient,
     AsyncHttpClient,
     InvalidRequestError,
     OutcomeUnknown,
@@ -205,11 +203,6 @@ def origin() -> Iterator[FaultyOrigin]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
 @pytest.fixture
 def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ca.pem"
@@ -234,36 +227,7 @@ def secure(authority: trustme.CA) -> Iterator[FaultyOrigin]:
         yield server
 
 
-HALVES = ["async", "plain", "sync", "download"]
 Get = Callable[..., str]
-
-
-@pytest.fixture(params=HALVES)
-def get(request: pytest.FixtureRequest, tmp_path: Path) -> Get:
-    """Get a text over one of the ways that requests travel."""
-    half = request.param
-    numbers = itertools.count()
-
-    def work(url: str, **options: Any) -> str:
-        options = {"max_retries": 0, "timeout": 20, **options}
-
-        async def over(**client_options: Any) -> str:
-            async with AsyncHttpClient(**client_options) as client:
-                if half == "download":
-                    path = tmp_path / str(next(numbers))
-                    async with AssetDownloadClient(client=client, **options) as downloads:
-                        await downloads.download(url, path)
-                    return path.read_text()
-                return await fetch_async(url, client=client, **options)
-
-        if half == "sync":
-            return fetch(url, **options)
-        return asyncio.run(over(http2=True) if half == "plain" else over())
-
-    work.half = half  # type: ignore[attr-defined]
-    return work
-
-
 FAILURES = (httpx.HTTPError, requests.RequestException)
 
 

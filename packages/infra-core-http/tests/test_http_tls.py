@@ -1,8 +1,6 @@
 """Certificates: which are trusted in every half, and what is said of those that are not."""
 
-import asyncio
 import datetime as dt
-import itertools
 import socketserver
 import ssl
 import threading
@@ -15,7 +13,6 @@ import pytest
 import requests
 import trustme
 
-from infra_core.http import AssetDownloadClient, AsyncHttpClient, fetch, fetch_async
 from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime.testing import fast_time
 
@@ -28,36 +25,6 @@ Get = Callable[..., str]
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-@pytest.fixture(params=["async", "plain", "sync", "download"])
-def get(request: pytest.FixtureRequest, tmp_path: Path) -> Get:
-    """Get a text over one of the ways that requests travel."""
-    half = request.param
-    numbers = itertools.count()
-
-    def work(url: str, **options: Any) -> str:
-        options = {"max_retries": 0, "timeout": 20, **options}
-
-        async def over(**client_options: Any) -> str:
-            async with AsyncHttpClient(**client_options) as client:
-                if half == "download":
-                    path = tmp_path / str(next(numbers))
-                    async with AssetDownloadClient(client=client, **options) as downloads:
-                        await downloads.download(url, path)
-                    return path.read_text()
-                return await fetch_async(url, client=client, **options)
-
-        if half == "sync":
-            return fetch(url, **options)
-        return asyncio.run(over(http2=True) if half == "plain" else over())
-
-    return work
 
 
 def serving(authority: trustme.CA, name: str = "127.0.0.1", **options: Any) -> FaultyOrigin:
