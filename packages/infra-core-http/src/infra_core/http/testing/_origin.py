@@ -329,9 +329,10 @@ async def _read_request(
         while True:
             size = await reader.readline()
             framed += size
-            if not int(size.split(b";")[0], 16):
+            count = int(size.split(b";")[0], 16)
+            if not count:
                 break
-            framed += await reader.readexactly(int(size.split(b";")[0], 16) + 2)
+            framed += await reader.readexactly(count + 2)
         while True:  # trailers
             line = await reader.readline()
             framed += line
