@@ -140,7 +140,7 @@ def test_range(origin: FaultyOrigin, get: Client, asked: str, start: int, stop: 
 
 
 def test_range_beyond_the_end_is_416(origin: FaultyOrigin, get: Client) -> None:
-    """A range with nothing in it is refused and the size told."""
+    """A range with nothing in it is refused, and the answer names the size."""
     origin.add("/f", BODY)
     response, _ = get(Range="bytes=2048-")
     assert response.status == 416

@@ -191,7 +191,7 @@ async def test_a_stand_in_for_the_client_gets_the_call_of_0_7() -> None:
 
 
 def test_mocks_that_were_there_before_us_are_recognised() -> None:
-    """Imported under an active mock, the originals are told by where their code is from."""
+    """Imported under an active mock, the originals are recognised by where their code is from."""
     program = """
 import asyncio, respx, httpx
 with respx.mock as router:

@@ -396,7 +396,7 @@ async def test_downloads_check_their_arguments(
 
 
 async def test_batches_check_theirs(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """What is the same for all items is told once, and not once per item."""
+    """What is wrong for all items is said once, and not once per item."""
     item = (origin.url("/f"), tmp_path / "f")
     with pytest.raises(InvalidRequestError, match="concurrency='5': pass 1 or more downloads"):
         await download_many_async([item], concurrency=wrong("5"))

@@ -153,7 +153,7 @@ async def test_client_certificates_are_presented(authority: trustme.CA, tmp_path
 
 @contextlib.asynccontextmanager
 async def _proxy() -> AsyncIterator[tuple[str, list[str]]]:
-    """A forward proxy for plain HTTP that answers itself and tells what it was asked."""
+    """A forward proxy for plain HTTP that answers itself and notes what it was asked."""
     asked: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

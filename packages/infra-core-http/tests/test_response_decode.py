@@ -153,7 +153,7 @@ def test_a_bomb_comes_in_small_pieces(coding: str, encode: Callable[[bytes], byt
 
 
 def test_a_bound_counts_what_was_decoded() -> None:
-    """And is told by the announced length before anything is read."""
+    """And an announced length above it is refused before anything is read."""
     reader = BodyReader("http://h/?sig=hunter2", ["gzip"], 1000)
     with pytest.raises(ResponseTooLarge) as caught:
         list(reader.feed(gzip.compress(bytes(1001))))

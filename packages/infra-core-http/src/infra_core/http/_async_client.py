@@ -54,7 +54,7 @@ class LoopClient:
         client: The httpx client, which `get_client` gives out.
         engine: The fast transport, None when requests must go through plain httpx.
         gate: Limits per host, None without any.
-        default_encoding: Of text whose charset the answer does not tell.
+        default_encoding: Of text whose charset the answer does not name.
     """
 
     def __init__(

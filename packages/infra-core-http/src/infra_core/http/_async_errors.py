@@ -40,7 +40,7 @@ def fit_to_travel(error: Any) -> Any:
     """Let an error of httpx be pickled without credentials, and return it."""
     try:
         request = error.request
-    except (RuntimeError, AttributeError):  # nobody said which request it was
+    except (RuntimeError, AttributeError):  # it has no request
         return error
     if type(request) is httpx.Request:
         error.request = _sent(request)

@@ -179,7 +179,7 @@ class BaseCall:
         """Whether the request was answered by a redirect, and what failed is the next one."""
         try:
             request = getattr(error, "request", None)
-        except RuntimeError:  # httpx, when nobody said which request it was
+        except RuntimeError:  # of httpx, for an error without a request
             return False
         response = getattr(error, "response", None)
         request = request or getattr(response, "request", None)

@@ -24,7 +24,7 @@ __all__ = [
 
 
 class _Default(float):
-    """A number that can be told from the same number given by a caller."""
+    """A number that differs, by identity, from the same number given by a caller."""
 
 
 DEFAULT_TIMEOUT = _Default(30.0)

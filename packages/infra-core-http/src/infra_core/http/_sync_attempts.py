@@ -189,7 +189,7 @@ class Call(BaseCall):
     def _judged_in_time(self, error: requests.RequestException, watch: Watch) -> Exception:
         """Return what to raise for a failure of the network, or for the deadline behind it."""
         client: Any = self._client
-        if not isinstance(client, RequestsHttpClient):  # whose errors are told already
+        if not isinstance(client, RequestsHttpClient):  # whose errors have our text already
             retell(error, self.url, self._timeout)
         remaining = self._remaining()
         if watch.expired or (remaining is not None and remaining <= 0):

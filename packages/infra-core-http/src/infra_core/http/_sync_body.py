@@ -53,7 +53,7 @@ class _DecodedBody(io.RawIOBase):
         """Of the socket.
 
         Raises:
-            io.UnsupportedOperation: There is none, as the classes of `io` expect to be told.
+            io.UnsupportedOperation: There is none; the classes of `io` expect this error then.
         """
         try:
             return int(self._raw.fileno())
@@ -134,7 +134,7 @@ class _DecodedBody(io.RawIOBase):
 
 
 def attach_decoder(response: requests.Response, max_bytes: int | None = None) -> None:
-    """Put our decoder before a body that nobody has read.
+    """Put our decoder before a body that is still unread.
 
     Args:
         response: Of any adapter; one whose body is read or is no stream stays as it is.
@@ -159,7 +159,7 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
 
 
 class _Streamed(requests.Response):
-    """An answer whose body is unread: its text is found out when somebody asks for it."""
+    """An answer whose body is unread: its encoding is found out when the text is asked for."""
 
     provisional: str | None = None
 
@@ -176,8 +176,8 @@ def settle_encoding(response: requests.Response, *, read: bool) -> None:
 
     Args:
         response: Its encoding stays where a hook or the like has set one.
-        read: Whether to read the body first; without it the charset parameter tells, or UTF-8 is
-            taken until somebody asks for the text.
+        read: Whether to read the body first; without it the charset parameter decides, or UTF-8
+            is taken until the text is asked for.
 
     Raises:
         requests.RequestException: The body did not come whole.

@@ -30,7 +30,7 @@ class Connecting:
         """Look the host up and connect to the first address that takes the connection.
 
         Raises:
-            NameResolutionError: The host has no address, or the name server cannot tell now.
+            NameResolutionError: The host has no address, or the name server cannot answer now.
             ConnectTimeoutError: All of it took longer than the connect timeout.
             NewConnectionError: No address takes connections.
             PrivateAddressError: `public_only` is set, and the host is not public.

@@ -1,4 +1,4 @@
-"""Failures of requests, told as the asynchronous half tells its own.
+"""Failures of requests, in the words that the asynchronous half has for its own.
 
 What requests and urllib3 raise keeps its class and its causes; its text names the classes and the
 connection pool of those libraries, and is replaced.
@@ -55,7 +55,7 @@ def retell(error: requests.RequestException, url: str, timeout: Timeout) -> None
 
     Args:
         error: What requests raised.
-        url: What was asked for, if the error does not tell.
+        url: What was asked for, if the error does not name it.
         timeout: As it was given to requests.
     """
     chain = list(error_chain(error, suppressed=True))

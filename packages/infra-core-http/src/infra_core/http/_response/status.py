@@ -28,7 +28,7 @@ def is_success(status: int) -> bool:
 def is_interim(status: int) -> bool:
     """Whether the answer proper is still to come (RFC 9110, section 15.2).
 
-    101 is the last one in HTTP: what follows it is another protocol, which nobody asked for.
+    101 is the last one in HTTP: what follows it is another protocol, which was not asked for.
     """
     return 100 <= status < 200 and status != 101
 

@@ -80,7 +80,7 @@ def encoding_of(
 
 
 def _known(body: bytes, content_type: str | None, default: DefaultEncoding) -> str | None:
-    """Return the codec that somebody names or marks; None where only the bytes can tell."""
+    """Return the codec that is named or marked; None where the bytes must decide."""
     declared, kind = _read_type(content_type)
     if declared is None and default is not None:
         label = default(body) if callable(default) else default

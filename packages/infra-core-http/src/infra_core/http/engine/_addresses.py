@@ -1,4 +1,4 @@
-"""Which addresses are public, judged without asking anybody."""
+"""Which addresses are public, judged by the address alone."""
 
 import ipaddress
 import re
@@ -51,7 +51,7 @@ def reason_not_public(address: str) -> str | None:
     public as that one.
 
     Args:
-        address: As the resolver or the socket tells it, with or without a zone (`fe80::1%eth0`).
+        address: As the resolver or the socket gives it, with or without a zone (`fe80::1%eth0`).
     """
     found = ipaddress.ip_address(address.partition("%")[0])
     for inner, way in _carried(found):

@@ -16,8 +16,8 @@ class Connector(aiohttp.TCPConnector):
     """Direct connections, and those to HTTP proxies.
 
     A connection whose last answer left something behind (bytes after it, a body not read, a
-    request not sent to its end) is ended at once: asking for a clean end would wait for a peer
-    that nobody listens to any more. One that waits is looked at again before it is used.
+    request not sent to its end) is ended at once: asking for a clean end would mean to wait
+    for the peer. An idle one is looked at again before it is used.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -1,4 +1,4 @@
-"""Failures of aiohttp told as the failures of httpx that users of httpx know how to catch."""
+"""Failures of aiohttp turned into those of httpx, which users of httpx know how to catch."""
 
 import asyncio
 from collections.abc import Callable

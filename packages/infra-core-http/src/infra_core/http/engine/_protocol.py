@@ -33,10 +33,10 @@ class Protocol(ResponseHandler):
         self._parser = parser
 
     def has_unread_bytes(self) -> bool:
-        """Whether the system holds bytes of this connection that nobody has read.
+        """Whether the system holds bytes of this connection that are unread.
 
-        While it is idle that is an answer nobody asked for, or its end: either way the connection
-        cannot be used again.
+        On an idle connection they are an answer to no request, or its end: either way it cannot
+        be used again.
         """
         look = self._look
         try:
@@ -103,7 +103,7 @@ class _MendingParser:
         _check_coding(messages)
         if code >= 200 or code == 101:
             self._seen = None
-            if code == 101:  # what follows is another protocol, which nobody asked for
+            if code == 101:  # what follows is another protocol, which was not asked for
                 self._protocol.force_close()
         else:
             self._seen = [after_interim(b"".join(self._seen or ()))]
@@ -128,7 +128,7 @@ class _MendingParser:
 
 
 def _check_coding(messages: Any) -> None:
-    """Refuse a transfer coding that nobody asked for, whose bytes would pass as the body.
+    """Refuse a transfer coding that was not asked for, whose bytes would pass as the body.
 
     Raises:
         BadHttpMessage: Any but chunked and identity (RFC 9112, section 6.1).

@@ -2,7 +2,7 @@
 
 The system's resolver blocks, for half a minute and more where a name server does not answer. In
 the event loop's default executor a dozen such names would hold up every other look-up and all
-work on files, and the end of the process. Here nobody waits longer than he wants to: a waiter
+work on files, and the end of the process. Here a caller waits no longer than it wants to: one
 that gives up leaves the thread behind, and a hung look-up does not keep the process from ending.
 """
 
@@ -64,7 +64,7 @@ class _Lookups:
         return shared
 
     def leave(self, key: _Key, shared: _Shared) -> None:
-        """Wait no longer; what nobody waits for is not begun, and not joined any more."""
+        """Wait no longer; a look-up without waiters is not begun, and not joined any more."""
         with self._lock:
             shared.waiters -= 1
             if shared.waiters == 0:
@@ -128,7 +128,7 @@ def lookup(
         flags: As for `socket.getaddrinfo`.
 
     Raises:
-        socket.gaierror: There are none, or the name server cannot tell now.
+        socket.gaierror: There are none, or the name server cannot answer now.
         TimeoutError: No answer within `timeout`; the look-up goes on without a waiter.
     """
     key = (host, port, family, flags)

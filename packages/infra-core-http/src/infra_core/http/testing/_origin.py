@@ -289,7 +289,7 @@ class FaultyOrigin:
         except BadRequest as error:
             self._complaints.append(str(error))
         except (OSError, ValueError, EOFError, asyncio.LimitOverrunError):
-            return  # the client went away or spoke no HTTP: nothing to tell anybody
+            return  # the client went away or spoke no HTTP: nothing to report
         finally:
             writer.close()
             with contextlib.suppress(OSError, asyncio.CancelledError):
@@ -425,7 +425,7 @@ async def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 def _unsent(sock: socket.socket) -> int:
-    """Bytes in the kernel's send queue; 0 where the system cannot tell."""
+    """Bytes in the kernel's send queue; 0 where the system does not say."""
     try:
         import array
         import fcntl
