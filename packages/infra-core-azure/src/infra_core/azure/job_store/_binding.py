@@ -7,7 +7,7 @@ import secrets
 import typing
 import weakref
 from collections.abc import Mapping
-from datetime import datetime, timezone
+from datetime import datetime
 from enum import Enum
 from typing import Any, Generic, TypeVar, cast
 
@@ -16,7 +16,7 @@ from infra_core.runtime import redact_secrets
 from .._checks import a_kind
 from ..exceptions import AzureTableError, JobRecordError
 from ._codec import NULLS, DataclassCodec
-from ._entity import MAX_PROPERTIES, RESERVED, SYSTEM, field_of, nearest_utc, pack, unpack
+from ._entity import EARLIEST, MAX_PROPERTIES, RESERVED, SYSTEM, field_of, nearest_utc, pack, unpack
 from ._keys import escape_key
 from ._rows import Query, Row
 
@@ -36,7 +36,6 @@ RecordT = TypeVar("RecordT")
 _WRITE = "infra_core_write"
 _OLD_VERSION = "_infra_core_etag"  # a property that version 1.0.0 wrote for some records
 _MAX_CARRIED = 20_000
-_OLDEST = datetime.min.replace(tzinfo=timezone.utc)
 
 
 class _Versions:
@@ -348,7 +347,7 @@ def moment_of(value: Any) -> datetime | None:
 
 def updated_at(record: Any) -> datetime:
     """Return when a record was updated last; the beginning of time when it does not say."""
-    return moment_of(getattr(record, "updated_at", None)) or _OLDEST
+    return moment_of(getattr(record, "updated_at", None)) or EARLIEST
 
 
 def newest_first(records: list[RecordT]) -> list[RecordT]:

@@ -17,7 +17,9 @@ from .._checks import a_kind
 from ..exceptions import JobRecordError
 
 __all__ = [
+    "EARLIEST",
     "FIRST_DATE",
+    "LATEST",
     "MAX_ENTITY_BYTES",
     "MAX_PROPERTIES",
     "RESERVED",
@@ -37,10 +39,12 @@ _CHUNK_UNITS = 32_000  # UTF-16 units; 64 KiB hold 32,768 of them
 _CHUNK_BYTES = 65_536
 _PART, _PARTS, _JSON = "__part_", "__parts", "__json"
 _PART_NAME = re.compile(rf"(.+){_PART}\d+\Z")
-_FIRST = datetime.min.replace(tzinfo=timezone.utc)
-_LAST = datetime.max.replace(tzinfo=timezone.utc)
 _SURROGATE = re.compile("[\ud800-\udfff]")
+EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
+LATEST = datetime.max.replace(tzinfo=timezone.utc)
+"""The first and the last moment that Python has, in UTC."""
 FIRST_DATE = datetime(1601, 1, 1, tzinfo=timezone.utc)
+"""The first one that a table holds."""
 SYSTEM = frozenset({"PartitionKey", "RowKey", "Timestamp"})
 """Properties that the Table service keeps for itself."""
 RESERVED = "infra_core_"
@@ -81,7 +85,7 @@ def nearest_utc(value: datetime) -> datetime:
     try:
         return to_utc(value)
     except JobRecordError:
-        return _LAST if value.year > 5000 else _FIRST
+        return LATEST if value.year > 5000 else EARLIEST
 
 
 def pack(properties: Mapping[str, Any], *, key_chars: int = 0) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 from azure.core import MatchConditions
 from azure.data.tables import EdmType, EntityProperty, TableEntity, UpdateMode
 
 from ._binding import moment_of
-from ._entity import FIRST_DATE, SYSTEM, Int64, nearest_utc
+from ._entity import FIRST_DATE, LATEST, SYSTEM, Int64, nearest_utc
 from ._keys import odata_string
 from ._rows import Query, Row, Tally, add_up, keys_of_token
 
@@ -166,9 +166,8 @@ def odata_filter(query: Query) -> str:
 
 def _literal(moment: datetime, later: timedelta = timedelta()) -> str:
     # A table holds no dates before 1601, and Python none after 9999.
-    first, last = FIRST_DATE, datetime.max.replace(tzinfo=timezone.utc)
-    moment = max(nearest_utc(moment), first)
-    moment = moment + later if moment < last - later else last
+    moment = max(nearest_utc(moment), FIRST_DATE)
+    moment = moment + later if moment < LATEST - later else LATEST
     return f"datetime'{moment.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z'"
 
 
