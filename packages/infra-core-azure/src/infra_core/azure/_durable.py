@@ -3,9 +3,9 @@
 Source: Microsoft, "HTTP API reference" of Durable Functions. A starter answers 202 with a JSON body
 (`statusQueryGetUri`, `terminatePostUri`) and `Location`; the status URL answers 202 while the
 instance runs and 200 when it has ended. A failed instance answers 200 as well, or 500 when asked
-so: the body decides, never the HTTP status alone. An end is told by a state that says so and by
-nothing else: what cannot be read is an error. The URLs carry a key (`code`) that opens every
-instance of the app, so nothing here prints them.
+so: the body decides, never the HTTP status alone. An instance counts as ended only where the body
+holds a state that means so; a body that cannot be read is an error. The URLs carry a key (`code`)
+that opens every instance of the app, so nothing here prints them.
 """
 
 import json
@@ -73,7 +73,7 @@ class Response(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DurableStatus:
-    """State of a durable instance, as its status URL told it.
+    """State of a durable instance, as its status URL answered it.
 
     Attributes:
         runtime_status: `Pending`, `Running`, `Suspended`, `ContinuedAsNew`, `Completed`, `Failed`,
@@ -113,9 +113,9 @@ class DurableInstance:
     """A durable instance that was started; keep `status_url` to follow it later.
 
     Attributes:
-        id: Its id, `None` when the starter did not tell.
+        id: Its id, `None` when the starter did not say.
         status_url: Where its state is asked for, with its key.
-        terminate_url: Where it is told to end, with its key.
+        terminate_url: Where it is asked to end, with its key.
         retry_after: Seconds that the host asks to wait before the first question.
         finished: Its end, when the starter waited for it and answered with the result.
     """
@@ -161,7 +161,7 @@ def read_start(response: Response, *, what: str, accept_result: bool = False) ->
             f"{what} answered 202 with neither statusQueryGetUri nor Location, so its end cannot "
             "be followed; return create_check_status_response() from the starter"
         )
-    status = _told(response, body)
+    status = _state_in(response, body)
     if status is not None and status.is_terminal:
         return DurableInstance(id=status.instance_id, finished=status)
     if accept_result and status is None and response.status_code == 200 and _is_result(body):
@@ -196,17 +196,17 @@ def read_status(response: Response) -> DurableStatus | None:
 
     The state is a text (`Failed`), a text of an enum (`OrchestrationRuntimeStatus.Failed`) or
     the number of one (3), in a member `runtimeStatus` of any letter case, also where the status
-    is wrapped (`{"data": {...}}`) or the only item of a list. Only such a state tells an end.
+    is wrapped (`{"data": {...}}`) or the only item of a list. Only such a state can mean an end.
 
     Returns:
-        The state; `None` when the answer tells none and is no success.
+        The state; `None` when the answer holds none and is no success.
 
     Raises:
         OrchestrationError: It is a success and no state can be read from it; the message shows
             how it begins.
     """
     body = _json(response)
-    status = _told(response, body)
+    status = _state_in(response, body)
     if status is not None:
         return status
     if response.status_code == 202 and (body is None or isinstance(body, Mapping)):
@@ -223,8 +223,8 @@ def read_status(response: Response) -> DurableStatus | None:
     return None
 
 
-def _told(response: Response, body: Any) -> DurableStatus | None:
-    """The state that a body tells, `None` when it tells none."""
+def _state_in(response: Response, body: Any) -> DurableStatus | None:
+    """The state that stands in a body, `None` where there is none."""
     fields = _unwrap(body, lambda found: _state(found) is not None)
     state = _state(fields) if fields is not None else None
     # A status by hand says something about the request itself where that failed, or where it comes

@@ -38,7 +38,7 @@ OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
 # One question is one request: the poll itself decides about the next, by the body, not the status.
 _ASK_ONCE = RequestOptions(max_retries=0, retry_statuses=())
 _LONGEST = 86_400  # seconds between two questions; more is a mistake
-# Telling an instance to end twice does no harm.
+# Asking an instance to end twice does no harm.
 _TELL = RequestOptions(idempotent=True)
 _GONE = (404, 410)
 
@@ -106,7 +106,7 @@ class DurableCaller:
                 raise
             return status
         status = read_status(response)
-        assert status is not None  # noqa: S101 - a success tells a state, or raised
+        assert status is not None  # noqa: S101 - read_status raises for a success without a state
         return status
 
     async def wait(self, instance: "DurableInstance | str", options: Wait) -> DurableStatus:

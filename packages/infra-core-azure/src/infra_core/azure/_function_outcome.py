@@ -1,4 +1,4 @@
-"""The error for a function that may or may not have run, where an HTTP status told so."""
+"""The error for a function that may or may not have run, as an HTTP status shows."""
 
 from typing import TYPE_CHECKING
 

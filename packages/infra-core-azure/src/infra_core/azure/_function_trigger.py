@@ -48,8 +48,8 @@ class TriggerSummary:
             not end in time), `OutcomeUnknown` (it may have been scheduled or not) or
             `NotScheduled`.
         base_url: The app.
-        instance_id: The durable instance, if the app told one.
-        status_url: Where its state is told, without its key.
+        instance_id: The durable instance, if the app named one.
+        status_url: Where its state is asked for, without its key.
         output: What it returned.
         custom_status: Its newest custom status.
         error: Why it did not succeed.
@@ -74,7 +74,7 @@ class TriggerSummary:
 
     @property
     def scheduled(self) -> bool:
-        """Whether the batch was scheduled and not followed: nobody knows yet what comes of it."""
+        """Whether the batch was scheduled and not followed: its end is not known yet."""
         return self.status == "Scheduled"
 
     @property
@@ -136,7 +136,7 @@ async def trigger_batch_async(
 ) -> TriggerSummary:
     """Schedule a batch, follow it to its end (`--poll`) and write the summary (`--summary-file`).
 
-    A batch that fails or does not end in time is told by the summary, not by an exception.
+    That a batch failed or did not end in time stands in the summary, and raises nothing.
 
     Args:
         client: Client of the app.
@@ -315,7 +315,7 @@ class _Run:
         except OrchestrationError:
             if is_page(response):  # a sign-in page has scheduled nothing
                 raise
-            return DurableInstance()  # no durable function; nobody will follow it
+            return DurableInstance()  # no durable function, and its end is not waited for
 
     async def follow(self) -> None:
         async def seen(state: DurableStatus) -> None:

@@ -43,8 +43,8 @@ def async_transport(**options: Any) -> "_AsyncTransport":
 class _AsyncTransport(AioHttpTransport):  # type: ignore[misc] # lazily exported, so untyped
     """The SDK's transport, without a second layer of retries below the SDK's.
 
-    aiohttp repeats a PUT whose connection was dropped, unseen: a conditional write would meet its
-    own doing and nobody could tell.
+    aiohttp repeats a PUT whose connection was dropped, unseen: a conditional write could then be
+    refused because of its own first attempt, which looks like the write of somebody else.
     """
 
     def __init__(self, **options: Any) -> None:

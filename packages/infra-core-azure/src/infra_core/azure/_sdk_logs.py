@@ -14,7 +14,7 @@ _TALKATIVE = ("azure.core.pipeline.policies.http_logging_policy", "azure.identit
 
 
 def tidy_sdk_logs() -> None:
-    """Let the SDK's loggers tell warnings only, and redact what they tell.
+    """Let the SDK's loggers write warnings only, and redact what they write.
 
     A logger whose level somebody has set, or that of a parent below the root (`azure`), is left
     as it is: that is how its lines are asked for.

@@ -1,4 +1,4 @@
-"""Tokens of an Azure credential: fetched once for many requests, by a thread that holds up nobody.
+"""Tokens of an Azure credential: fetched once for many requests, in a thread that blocks no other.
 
 azure-identity may wait for minutes for a token endpoint that does not answer (its timeouts are
 300 s each). So a synchronous credential is asked in a daemon thread, and whoever needs the token
@@ -198,7 +198,7 @@ class TokenSource:
         """Have the credential asked, unless it is being asked already."""
         with self._lock:
             asking, now = self._asking.get(wanted), clock.monotonic()
-            # A question that nobody waits for any more may be lost: it is asked anew.
+            # A request that has taken longer than any caller waits may be lost: ask anew.
             if asking is not None and now - asking.since < self._wait and not asking.future.done():
                 return asking.future
             credential = self._given if self._given is not None else self._own

@@ -144,7 +144,7 @@ class HeartbeatMonitor:
     def start(self) -> None:
         """Write the first beat and start beating; a second call does nothing.
 
-        Called within a running event loop, the beats tell that loop's lag.
+        Called within a running event loop, the beats hold that loop's lag.
 
         Raises:
             OSError: The first beat cannot be written to the local disk.

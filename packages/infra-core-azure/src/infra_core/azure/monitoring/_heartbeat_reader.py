@@ -18,7 +18,7 @@ from ._protocols import UtcNowFunc
 
 __all__ = ["HeartbeatState", "HeartbeatStatus", "read_heartbeat"]
 
-_DEFAULT_INTERVAL = 30.0  # of 0.7, whose heartbeats do not tell theirs
+_DEFAULT_INTERVAL = 30.0  # of 0.7, whose heartbeats do not say theirs
 
 
 class HeartbeatState(str, Enum):

@@ -34,7 +34,7 @@ def interrupt_main() -> None:
 
 
 def process_identity(pid: int) -> str | None:
-    """Return what no other process has ever had, or `None` where the system does not tell.
+    """Return what no other process has ever had, or `None` where the system does not say.
 
     On Linux it is `boot id/pid namespace/start time`: process numbers come again after a restart
     of the machine and within one container after another, this does not.

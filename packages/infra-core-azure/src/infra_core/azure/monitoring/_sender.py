@@ -348,7 +348,7 @@ class Sender(Generic[T, E]):
                 retry_after=answer.retry_after,
             )
             if answer.retry_after is not None:
-                hurries = -1  # the server asked for patience: nobody hurries that
+                hurries = -1  # the server asked for patience, which no flush shortens
             if wait is None or not self._pause(wait, hurries):
                 reason = "closed" if wait is not None else "retries_exhausted"
                 self._settle(dropped={f"{reason}:{verdict.reason}": len(items)})

@@ -460,7 +460,7 @@ class AzureStorageClient(_Base):
             on_unsafe: Names with `..`, absolute, with backslashes, drives, control characters,
                 through symbolic links, or equal but for case: `raise` before anything is
                 touched, or `skip` them.
-            dry_run: Decide and tell everything, touch nothing.
+            dry_run: Decide and report everything, touch nothing.
             on_progress: Called with a `TreeProgress` after each file and block.
             on_outcome: Called with the `FileOutcome` of each file.
             raise_on_error: Raise even where errors are swallowed.

@@ -1,4 +1,4 @@
-"""Carrying out the plan of a tree, or only telling it: one engine, so that they cannot differ."""
+"""Carrying out the plan of a tree, or only reporting it: one engine, so that they cannot differ."""
 
 import asyncio
 import contextlib
@@ -78,9 +78,9 @@ class TreeRun:
         root: The local folder.
         prefix: Prefix of the blobs, with a slash at its end or empty.
         rules: Which files travel.
-        dry_run: Decide and tell everything, touch nothing.
-        on_progress: Told after each file, and while large ones travel.
-        on_outcome: Told what became of each file.
+        dry_run: Decide and report everything, touch nothing.
+        on_progress: Called after each file, and while large ones travel.
+        on_outcome: Called with what became of each file.
         log: The logger.
         journal: The journal of pending uploads, which is no artifact wherever it lies.
     """
@@ -450,7 +450,7 @@ class TreeRun:
     async def _outcome(
         self, name: str, size: int, work: Callable[[], Awaitable[PlannedTransfer]]
     ) -> None:
-        """Do the work on one file and tell what became of it."""
+        """Do the work on one file and report what became of it."""
         try:
             if self._no_service is not None:
                 raise self._no_service

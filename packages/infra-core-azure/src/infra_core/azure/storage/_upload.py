@@ -160,7 +160,7 @@ async def _resolve_ambiguous_put(
 
     A conflict is what a retry meets when the first answer was lost: the service has the bytes, and
     an immutable container takes them no second time. Without a hash, the blocks that a blob is
-    made of tell whose it is: their names are random.
+    made of show whose it is: their names are random.
     """
     try:
         return await _with_container(service, write)
