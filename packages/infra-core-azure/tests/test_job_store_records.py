@@ -1,6 +1,8 @@
 """Job records and the states they go through."""
 
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta, timezone
 
 import pytest
@@ -110,7 +112,6 @@ def test_a_status_reads_as_its_value() -> None:
 
 def test_a_record_of_ones_own_inherits_the_verbs() -> None:
     """Fields may be added to the ready-made record."""
-    from dataclasses import dataclass
 
     @dataclass
     class Crawl(JobRecord):
@@ -119,6 +120,29 @@ def test_a_record_of_ones_own_inherits_the_verbs() -> None:
     crawl = Crawl("b", "j", depth=3).start()
     assert isinstance(crawl, Crawl)
     assert crawl.depth == 3
+
+
+def test_the_verbs_keep_the_history_of_attempts() -> None:
+    """In the outcome's own word; who put a job back before it ran changed nothing."""
+    job = JobRecord("b", "j").requeue().start(worker="ann").time_out("late")
+    job = job.start().fail(ValueError("no")).requeue().start().complete()
+    seen = [(a.number, a.worker, a.outcome, a.error) for a in job.attempt_history]
+    assert seen == [
+        (1, "ann", "timed_out", "late"),
+        (2, None, "failed", "ValueError: no"),
+        (3, None, "completed", None),
+    ]
+    assert re.fullmatch(r"2\d{3}-.*Z - .*Z timed_out by ann: late", str(job.attempt_history[0]))
+
+
+def test_a_history_of_another_kind_is_let_be() -> None:
+    """Of a subclass that has a field of this name for something else."""
+
+    @dataclass
+    class Own(JobRecord):
+        attempt_history: str = "mine"  # type: ignore[assignment]
+
+    assert Own("b", "j").start().fail("x").attempt_history == "mine"
 
 
 def test_a_cause_never_is_a_failure_of_its_own() -> None:

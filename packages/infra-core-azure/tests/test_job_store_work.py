@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,18 @@ def test_a_batch_is_worked_at_and_failures_are_tried_again(
     assert jobs["3"].payload == {"n": 3, "square": 9}
     assert (jobs["5"].status, jobs["5"].error) == (JobStatus.FAILED, "ConnectionError: no 2")
     assert jobs["4"].attempts == 2
+    store.close()
+
+
+def test_a_job_that_cannot_be_read_is_not_waited_for(store: "SqliteJobStore[JobRecord]") -> None:
+    """It is pending for good: the worker does the rest, and ends."""
+    with closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute(
+            "UPDATE jobs SET properties = json_set(properties, '$.attempts', 'many') "
+            "WHERE job = '3'"
+        )
+    assert work_batch(store, "b", lambda _: None).completed == 5
+    assert [job.job_id for job in store.unreadable] == ["3"]
     store.close()
 
 

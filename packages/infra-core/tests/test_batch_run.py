@@ -210,6 +210,8 @@ def test_only_what_failed_is_tried_again_when_asked_for(
     assert origin.count("/1.txt") == 1
     assert origin.count("/2.txt") == 0
     assert manifest_of(tmp_path)["summary"]["total_files"] == 2
+    history = records_of(tmp_path)[job_id_of(urls[1])].attempt_history
+    assert [(each.number, each.outcome) for each in history] == [(1, "failed"), (2, "completed")]
 
 
 def test_a_batch_that_exists_is_refused_without_resume(

@@ -2,8 +2,11 @@
 
 import csv
 import json
+import re
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -255,6 +258,41 @@ def test_watch_does_not_wait_for_abandoned_jobs(
         store.create(replace(JobRecord("b", "lost").start(), updated_at=old))
     assert main(["jobs", "watch", "b", "--out", str(tmp_path)]) == 1
     assert "1 running job abandoned" in capsys.readouterr().err
+
+
+def test_watch_does_not_wait_for_jobs_that_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No worker takes one; its cause is shown."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.create(JobRecord("b", "odd"))
+        store.create(JobRecord("b", "done").start().complete())
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as connection, connection:
+        connection.execute(
+            "UPDATE jobs SET properties = json_set(properties, '$.attempts', 'many') "
+            "WHERE job = 'odd'"
+        )
+    assert main(["jobs", "watch", "b", "--out", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert "odd: JobRecordError: " in told
+    assert "no worker takes it" in told
+
+
+def test_show_has_the_history_of_attempts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A line an attempt; for programs, its fields."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.create(JobRecord("b", "j").start(worker="ann").fail("no disk").requeue())
+        store.claim("b", worker="bob", lease_seconds=60)
+    assert main(["jobs", "show", "b", "j", "--out", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"attempt 1\s.*Z failed by ann: no disk", told)
+    assert re.search(r"attempt 2\s.*Z running by bob", told)
+    assert main(["jobs", "show", "b", "j", "--out", str(tmp_path), "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)["attempt_history"][0]
+    assert (first["number"], first["outcome"], first["error"]) == (1, "failed", "no disk")
+    assert first["started_at"] <= first["ended_at"]
 
 
 def test_jobs_are_listed_as_asked(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -133,7 +133,7 @@ class Claims:
 
     def _leased(self, record: "JobRecord") -> "JobRecord":
         return replace(
-            record.start(),
+            record.start(worker=self._owner),
             lease_owner=self._owner,
             lease_until=_now() + self._lease,
             payload={**record.payload, "place": self.place},

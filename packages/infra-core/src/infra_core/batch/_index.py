@@ -4,6 +4,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -28,12 +29,14 @@ class Known(NamedTuple):
         attempts: How often it was started.
         created_at: When it was recorded, as text.
         payload: What was recorded with it.
+        history: Its attempts, each as its fields, times as texts.
     """
 
     status: str
     attempts: int
     created_at: str
     payload: dict[str, Any]
+    history: list[list[Any]]
 
 
 class JobIndex:
@@ -67,6 +70,7 @@ class JobIndex:
                     record.attempts,
                     record.created_at.isoformat(),
                     record.payload,
+                    [list(astuple(attempt)) for attempt in record.attempt_history],
                 )
                 self._db.execute(
                     "INSERT OR REPLACE INTO jobs VALUES (?, 0, ?)",

@@ -114,7 +114,10 @@ class JobBook:
 
     def known(self, item: BatchItem, known: Known) -> "JobRecord":
         """The record that an earlier run stored."""
-        from infra_core.azure.job_store import JobRecord, JobStatus
+        from infra_core.azure.job_store import JobAttempt, JobRecord, JobStatus
+
+        def moment(text: str | None) -> datetime | None:
+            return None if text is None else datetime.fromisoformat(text)
 
         return JobRecord(
             self.batch_id,
@@ -123,6 +126,10 @@ class JobBook:
             attempts=known.attempts,
             created_at=datetime.fromisoformat(known.created_at),
             payload=known.payload,
+            attempt_history=[
+                JobAttempt(number, moment(started), worker, moment(ended), *rest)
+                for number, started, worker, ended, *rest in known.history
+            ],
         )
 
     def store(self, records: Sequence["JobRecord"]) -> None:

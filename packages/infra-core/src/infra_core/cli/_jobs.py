@@ -266,12 +266,15 @@ def print_for_people(console: "Console", records: list[JobRecord]) -> None:
 
 def show_job(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     """Print everything known of one job."""
-    record = as_dict(find(store, options.batch_id, options.job_id))
+    found = find(store, options.batch_id, options.job_id)
+    record = as_dict(found)
     if options.json:
         print_json(record)
         return exit_codes.OK
     payload = record.pop("payload")
+    del record["attempt_history"]
     rows = [*record.items(), *((f"payload.{name}", value) for name, value in payload.items())]
+    rows += [(f"attempt {attempt.number}", str(attempt)) for attempt in found.attempt_history]
     print_rows(make_console(), ["field", "value"], ((k, str(v)) for k, v in rows if v is not None))
     return exit_codes.OK
 
@@ -292,16 +295,28 @@ def watch_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
         if not counts["pending"] and not counts["running"]:
             failed = counts["failed"] + counts["timed_out"]
             return exit_codes.FAILED if failed else exit_codes.OK
-        if not counts["pending"] and clock.monotonic() >= next_look:
+        if clock.monotonic() >= next_look:
             next_look = clock.monotonic() + LOOK_SECONDS
-            running = list(store.iter_runs(options.batch_id, status=JobStatus.RUNNING))
-            if running and all(record.is_abandoned() for record in running):
-                number = plural(len(running), "running job")
-                print(f"{number} abandoned a day ago or more; free them: retry", file=sys.stderr)
+            if problem := hopeless(store, options.batch_id):
+                tell_unreadable(store)
+                print(problem, file=sys.stderr)
                 return exit_codes.FAILED
         if deadline is not None and clock.monotonic() >= deadline:
             return exit_codes.FAILED
         clock.sleep(options.interval)
+
+
+def hopeless(store: JobStore[JobRecord], batch_id: str) -> str:
+    """Say why the jobs of a batch that have not ended will not end by themselves, if they won't."""
+    if next(iter(store.iter_runs(batch_id, status=JobStatus.PENDING)), None) is not None:
+        return ""
+    running = list(store.iter_runs(batch_id, status=JobStatus.RUNNING))
+    if running and all(record.is_abandoned() for record in running):
+        number = plural(len(running), "running job")
+        return f"{number} abandoned a day ago or more; free them: retry"
+    if not running and any(job.batch_id == batch_id for job in getattr(store, "unreadable", ())):
+        return "what has not ended cannot be read: no worker takes it"
+    return ""
 
 
 def print_counts(counts: Counter[str], *, as_json: bool) -> None:

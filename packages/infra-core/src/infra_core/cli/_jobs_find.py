@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from infra_core.azure.job_store import JobRecord, JobStore
@@ -48,6 +49,15 @@ def as_dict(record: JobRecord) -> dict[str, Any]:
         "payload": record.payload,
         "lease_owner": record.lease_owner,
         "lease_until": record.lease_until.isoformat() if record.lease_until else None,
+        "not_before": record.not_before.isoformat() if record.not_before else None,
+        "attempt_history": [
+            {
+                **asdict(attempt),
+                "started_at": attempt.started_at and attempt.started_at.isoformat(),
+                "ended_at": attempt.ended_at and attempt.ended_at.isoformat(),
+            }
+            for attempt in record.attempt_history
+        ],
     }
 
 

@@ -5,6 +5,7 @@ from ..exceptions import (
     JobRecordError as JobRecordError,
     JobStateError as JobStateError,
 )
+from ._attempts import JobAttempt as JobAttempt
 from ._config import TableConfig as TableConfig
 from ._open import open_job_store as open_job_store
 from ._protocol import (

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from infra_core.runtime import clock, printable, redact_secrets
 
 from ..exceptions import JobRecordError, JobStateError
+from ._attempts import JobAttempt, attempt_begun, attempt_ended, history_of
 from ._entity import to_utc
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class JobRecord:
         lease_until: When that worker's hold expires, UTC.
         etag: Version that was read or written last; set by the store, compared by `update`.
         not_before: When a pending job may be claimed at the earliest, UTC; `None` at once.
+        attempt_history: The last ten attempts, oldest first; kept by the verbs and by `claim`.
 
     Example:
         >>> job = JobRecord("batch-1", "job-1").start()
@@ -144,17 +146,26 @@ class JobRecord:
     lease_until: datetime | None = None
     etag: str | None = field(default=None, compare=False, repr=False)
     not_before: datetime | None = None
+    attempt_history: list[JobAttempt] = field(default_factory=list, kw_only=True)
 
-    def start(self) -> "Self":
+    def start(self, *, worker: str | None = None) -> "Self":
         """Return the job as running, with one more attempt and no error.
 
         It has no lease: nobody else claims it, and after a day without a change it counts as
         abandoned (`is_abandoned`). `claim` starts a job under a lease.
 
+        Args:
+            worker: Who works at it, for the history of attempts.
+
         Raises:
             JobStateError: The job is running or completed.
         """
-        return self._become(JobStatus.RUNNING, attempts=self.attempts + 1, error=None)
+        number, history = self.attempts + 1, history_of(self)
+        changes: dict[str, Any] = {"attempts": number, "error": None}
+        if history is not None:  # a subclass may have a field of its own by that name
+            begun = attempt_begun(history, number, now=utc_now(), worker=worker)
+            changes["attempt_history"] = begun
+        return self._become(JobStatus.RUNNING, **changes)
 
     def complete(self, **payload: Any) -> "Self":
         """Return the job as completed; keyword arguments are merged into its payload.
@@ -235,7 +246,13 @@ class JobRecord:
             changes.update(lease_owner=None, lease_until=None)
         if wanted is not JobStatus.PENDING:
             changes["not_before"] = None
-        return dataclasses.replace(self, status=wanted, updated_at=utc_now(), **changes)
+        now, history = utc_now(), history_of(self)
+        if history is not None and wanted is not JobStatus.RUNNING:
+            outcome = "requeued" if wanted is JobStatus.PENDING else wanted.value
+            changes["attempt_history"] = attempt_ended(
+                history, outcome, now=now, error=changes.get("error")
+            )
+        return dataclasses.replace(self, status=wanted, updated_at=now, **changes)
 
 
 def _cause(error: object) -> str:

@@ -16,6 +16,7 @@ from infra_core.runtime import clock, printable, redact_secrets
 
 from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError, JobStateError
+from ._attempts import JobAttempt, attempt_begun, attempt_ended, history_of
 from ._binding import RecordBinding, moment_of, newest_first, same_content, same_write, status_of
 from ._drive import Call, Steps
 from ._entity import nearest_utc
@@ -62,7 +63,8 @@ class JobSteps(Generic[RecordT]):
 
         Args:
             rows: The rows.
-            whole: They are all there are: then it is an error that none can be read.
+            whole: They are all there are: then it is an error that none can be read. The type of
+                the store's records is probably another one.
         """
         records: list[RecordT] = []
         first: Exception | None = None
@@ -332,7 +334,8 @@ class JobSteps(Generic[RecordT]):
         """Return the records of the next page that match."""
         beginning = token is None
         rows, token = yield Call("page", (self.binding.remote(query), PAGE, token))
-        records = self._readable(rows, whole=beginning and token is None)
+        everything = beginning and token is None and query == Query(partition=query.partition)
+        records = self._readable(rows, whole=everything)
         return [record for record in records if self.binding.matches(record, query)], token
 
     def count_by_status(self, batch_id: str) -> Steps[dict[str, int]]:
@@ -414,9 +417,12 @@ class JobSteps(Generic[RecordT]):
     ) -> Steps[RecordT | None]:
         now = utc_now()
         attempts = getattr(record, "attempts", 0)
+        history, lease = history_of(record), moment_of(getattr(record, "lease_until", None))
         if max_attempts is not None and attempts >= max_attempts:
             owner, last = getattr(record, "lease_owner", None), getattr(record, "error", None)
             why = f"; last error: {last}" if last else ""
+            if history is not None:
+                history = attempt_ended(history, "lost", now=lease)
             changed = self.binding.evolve(
                 record,
                 status=_like(record, JobStatus.FAILED),
@@ -426,16 +432,21 @@ class JobSteps(Generic[RecordT]):
                     record,
                     updated_at=now,
                     error=f"gave up after {attempts} attempts; last worker: {owner}{why}",
+                    history=history,
                 ),
             )
         else:
+            if history is not None:
+                history = attempt_begun(
+                    history, attempts + 1, now=now, worker=worker, lease_until=lease
+                )
             changed = self.binding.evolve(
                 record,
                 status=_like(record, JobStatus.RUNNING),
                 attempts=attempts + 1,
                 lease_owner=worker,
                 lease_until=now + timedelta(seconds=lease_seconds),
-                **_known(record, updated_at=now, error=None, not_before=None),
+                **_known(record, updated_at=now, error=None, not_before=None, history=history),
             )
         return (yield from self._replace(changed))
 
@@ -485,8 +496,10 @@ def _like(record: Any, status: JobStatus) -> Any:
     return status if kind is JobStatus else kind(status.value)
 
 
-def _known(record: Any, **changes: Any) -> dict[str, Any]:
+def _known(record: Any, *, history: list[JobAttempt] | None, **changes: Any) -> dict[str, Any]:
     """Return the changes to fields that this record has, times in the form it keeps them."""
+    if history is not None:
+        changes["attempt_history"] = history
     if isinstance(getattr(record, "updated_at", None), str):
         changes["updated_at"] = changes["updated_at"].isoformat()
     return {name: value for name, value in changes.items() if hasattr(record, name)}

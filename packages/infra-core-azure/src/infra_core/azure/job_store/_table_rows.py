@@ -12,6 +12,7 @@ from ._binding import moment_of
 from ._entity import FIRST_DATE, LATEST, SYSTEM, Int64, nearest_utc
 from ._keys import odata_string
 from ._rows import Query, Row, Tally, add_up, keys_of_token
+from ._types import plain_datetime
 
 __all__ = [
     "CLIENT_OPTIONS",
@@ -91,6 +92,7 @@ def tally_of(entities: Iterable[Mapping[str, Any]]) -> list[Tally]:
     for entity in entities:
         key = entity["PartitionKey"], entity.get("status")
         moment = moment_of(entity.get("updated_at"))
+        moment = moment and plain_datetime(moment)
         one = Tally(*key, 1, moment, moment)
         found[key] = add_up(found[key], one) if key in found else one
     return list(found.values())

@@ -16,7 +16,7 @@ from .._checks import a_kind
 from ..exceptions import JobRecordError
 from ._entity import Int64, to_utc
 
-__all__ = ["Converter", "converter_for"]
+__all__ = ["Converter", "converter_for", "plain_datetime"]
 
 
 class Converter(NamedTuple):
@@ -202,7 +202,7 @@ def _int64(value: int) -> int:
 
 def _native(kind: type) -> Converter:
     if kind is datetime:
-        return Converter(_utc(lambda moment: moment), _plain_datetime)
+        return Converter(_utc(lambda moment: moment), plain_datetime)
     return Converter(_check(kind, lambda value: value), _as_is)
 
 
@@ -229,7 +229,7 @@ def _as_is(value: Any) -> Any:
     return value
 
 
-def _plain_datetime(value: datetime) -> datetime:
+def plain_datetime(value: datetime) -> datetime:
     """Give a plain datetime for a subclass of the SDK's, microseconds kept."""
     moment = to_utc(value)
     return datetime.combine(moment.date(), moment.timetz())
@@ -333,7 +333,7 @@ def _dynamic(in_json: bool) -> Converter:
 
     def decode(value: Any) -> Any:
         if isinstance(value, datetime):
-            return _plain_datetime(value)
+            return plain_datetime(value)
         return int(value) if isinstance(value, Int64) else value
 
     return Converter(encode, decode)

@@ -24,7 +24,7 @@ from infra_core.runtime import (
 
 from ..exceptions import JobConflictError
 from ._protocol import AsyncJobStore, JobStore
-from ._records import JobRecord, utc_now
+from ._records import JobRecord, JobStatus, utc_now
 
 __all__ = ["WorkSummary", "work_batch", "work_batch_async"]
 
@@ -176,10 +176,19 @@ class _Work:
             if job is not None:
                 self._busy += 1
                 yield job.job_id, partial(self._one, job)
-            elif self._busy or (await self._call("count_by_status", self._batch)).get("pending"):
+            elif self._busy or await self._is_waiting():
                 await asyncio.sleep(poll)
             else:
                 return
+
+    async def _is_waiting(self) -> bool:
+        """Whether a job waits for its time; one that cannot be read is not waited for."""
+        if not (await self._call("count_by_status", self._batch)).get("pending"):
+            return False
+        found = self._store.iter_runs(self._batch, status=JobStatus.PENDING)
+        if self._is_async:
+            return await anext(found, None) is not None
+        return await self._threads.run(next, found, None) is not None
 
     async def _one(self, job: JobRecord) -> None:
         held = _Held(job)

@@ -14,6 +14,7 @@ from .._records import JobRecord, JobStatus
 __all__ = [
     "Checks",
     "CrawlRecord",
+    "EarlierJob",
     "EntityRecord",
     "ReservedRecord",
     "RichRecord",
@@ -142,6 +143,16 @@ class CrawlRecord(JobRecord):
     headers: dict[str, str] = field(default_factory=dict)
     Timestamp: int = 0
     proxy: str | None = "default"
+
+
+@dataclass
+class EarlierJob:
+    """A job as a version or a program sees it that knows few of its fields."""
+
+    batch_id: str
+    job_id: str
+    attempts: int = 0
+    etag: str | None = None
 
 
 class VarsRecord:

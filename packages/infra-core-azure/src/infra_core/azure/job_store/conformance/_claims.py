@@ -1,14 +1,15 @@
 """Workers, leases and attempts."""
 
 # ruff: noqa: S101 - these are tests
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 from threading import Thread
 
 from infra_core.runtime.testing import fast_time
 
 from ...exceptions import JobConflictError, JobRecordError, JobStateError
 from .._records import JobRecord, JobStatus, utc_now
-from ._base import Checks, CrawlRecord, EntityRecord, raised
+from ._base import Checks, CrawlRecord, EarlierJob, EntityRecord, raised
 
 __all__ = ["ClaimChecks"]
 
@@ -40,6 +41,31 @@ class ClaimChecks(Checks):
             assert error.theirs.lease_owner == "quick"
             raised(JobConflictError, lambda: store.renew(slow, lease_seconds=60))
             assert store.update(quick.complete()).status is JobStatus.COMPLETED
+
+    def test_a_record_keeps_the_history_of_its_attempts(self) -> None:
+        """Who, when and how it ended; the last ten of them."""
+        with self.open_store() as store, fast_time() as time:
+            store.create(JobRecord(batch := self.batch(), "job"))
+            lost = store.claim(batch, worker="lost", lease_seconds=60)
+            time.advance(61)
+            job = store.update(store.claim(batch, worker="one", lease_seconds=60).fail("x" * 9_999))
+            assert [len(each.error or "") for each in job.attempt_history] == [0, 500]
+            assert job.attempt_history[0].ended_at == lost.lease_until
+            job = store.update(job.requeue())
+            for _ in range(9):
+                job = store.update(store.claim(batch, worker="w", lease_seconds=60).requeue())
+            store.claim(batch, worker="last", lease_seconds=60)
+            time.advance(61)
+            assert store.claim(batch, worker="w", lease_seconds=60, max_attempts=12) is None
+            found = store.fetch(batch, "job").attempt_history
+            assert [each.number for each in found] == list(range(3, 13))
+            outcomes = [(each.outcome, each.worker) for each in found]
+            assert outcomes == [("requeued", "w")] * 9 + [("lost", "last")]
+            assert found[0].started_at <= found[0].ended_at <= found[-1].ended_at
+            # A type that knows of no history carries it along, and one of another kind is let be.
+            with self.open_store(EarlierJob) as other:
+                other.update(replace(other.fetch(batch, "job"), attempts=0))
+            assert store.fetch(batch, "job").attempt_history == found
 
     def test_a_renewed_lease_is_not_taken_over(self) -> None:
         """A worker that needs longer renews in time."""
@@ -106,8 +132,10 @@ class ClaimChecks(Checks):
         """A newer state, a bad number: left out; the rest goes on."""
         batch = self.batch()
         with self.open_store(EntityRecord) as store:
-            store.save(EntityRecord(batch, "bad", status="paused", attempts="many"))
+            store.save(EntityRecord(batch, "bad", status="pending", attempts="many"))
         with self.open_store() as store:
+            assert list(store.iter_runs(batch, status="pending")) == []
+            raised(JobRecordError, lambda: list(store.iter_runs(batch)))
             for number in range(3):
                 store.create(JobRecord(batch, f"good-{number}"))
             assert len(store.list_runs(batch)[0]) == 3
@@ -162,6 +190,7 @@ class ClaimChecks(Checks):
             told = next(b for b in store.batches() if b.batch_id == batch)
             assert told.counts == counts
             assert told.first_change == jobs[0].updated_at
+            assert type(told.first_change) is datetime  # no class of an SDK's
             assert told.last_change > jobs[2].updated_at
         with self.open_store(EntityRecord) as store:
             assert sum(store.count_by_status(batch).values()) == 5
