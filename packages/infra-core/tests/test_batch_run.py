@@ -271,6 +271,7 @@ def test_no_two_urls_share_a_path_whatever_the_layout(
         ({"layout": "same"}, "gives many URLs one name"),
         ({"only_failed": True}, "resume"),
         ({"batch_id": "../x"}, "names a folder"),
+        ({"prefix": "MY-CRAWLER"}, "'MY-CRAWLER' begins no variable's name"),
     ],
 )
 def test_bad_options_are_refused_with_their_rule(

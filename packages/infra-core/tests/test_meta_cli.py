@@ -15,10 +15,12 @@ from typing import Any
 import pytest
 
 from infra_core.azure.job_store import JobConflictError, JobRecord, JobStatus, SqliteJobStore
+from infra_core.azure.monitoring import HeartbeatMonitor
 from infra_core.batch import BatchError
 from infra_core.batch._folder import exclusive, run_folder
 from infra_core.cli import main
 from infra_core.cli._main import COMMANDS
+from infra_core.runtime.testing import fast_time
 
 pytestmark = pytest.mark.usefixtures("no_azure")
 
@@ -293,6 +295,50 @@ def test_show_has_the_history_of_attempts(
     first = json.loads(capsys.readouterr().out)["attempt_history"][0]
     assert (first["number"], first["outcome"], first["error"]) == (1, "failed", "no disk")
     assert first["started_at"] <= first["ended_at"]
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_watch_ends_when_the_run_of_the_batch_has_ended(
+    killed: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Interrupted or killed: what is left stays so, whatever the store calls running."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.save_many([JobRecord("b", "left"), JobRecord("b", "was at work").start()])
+    heartbeat = tmp_path / "b" / "_state" / "heartbeat.json"
+    with HeartbeatMonitor(tmp_path / "b", azure_client=None):
+        last = json.loads(heartbeat.read_text())
+    if killed:  # on another machine, whose processes cannot be seen
+        heartbeat.write_text(json.dumps({**last, "host": "elsewhere", "process": None}))
+    with fast_time() as time:
+        assert main(["jobs", "watch", "b", "--out", str(tmp_path)]) == 1
+        assert 10 <= sum(time.slept) <= 120
+    error = capsys.readouterr().err
+    assert "no run is at work on batch 'b'" in error
+    assert "1 pending, 1 running" in error
+    assert "--batch-id b --resume" in error
+
+
+def test_watch_goes_on_while_a_run_or_a_worker_lives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By its heartbeat, its lease, or a job that waits for its next try; else it ends as well."""
+    watch = ["jobs", "watch", "b", "--out", str(tmp_path), "--timeout", "300"]
+    soon = datetime.now(timezone.utc) + timedelta(seconds=900)
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store, fast_time():
+        store.save_many(JobRecord("b", name) for name in ("one", "two"))
+        job = store.claim("b", worker="w", lease_seconds=900)
+        assert job is not None
+        assert main(watch) == 1
+        store.update(job.requeue(not_before=soon))
+        assert main(watch) == 1
+        assert "no run" not in capsys.readouterr().err
+        with HeartbeatMonitor(tmp_path / "b", azure_client=None, interval_seconds=600):
+            store.save_many(JobRecord("b", name) for name in ("one", "two"))
+            assert main(watch) == 1
+        assert "no run" not in capsys.readouterr().err
+    with fast_time():
+        assert main(["jobs", "watch", "b", "--out", str(tmp_path)]) == 1
+    assert "stopped properly" in capsys.readouterr().err
 
 
 def test_jobs_are_listed_as_asked(out: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -84,6 +84,7 @@ RUN = ("run", "urls", "--batch-id", "b", "--out", "o")
         pytest.param(["jobs", "watch", "b1", "--timeout", "nan"], ["'nan'"], id="watch-timeout"),
         pytest.param(["doctor", "--timeout", "-1"], ["'-1'", "above 0"], id="doctor-timeout"),
         pytest.param(["doctor", "--prefix", "a b"], ["'a b'", "letters, digits"], id="prefix"),
+        pytest.param([*RUN, "--prefix", "a-b"], ["'a-b'", "letters, digits"], id="prefix-of-run"),
         pytest.param(
             ["jobs", "list", "b1", "--since", "99999999999d"],
             ["'99999999999d'", "ISO 8601"],

@@ -95,11 +95,7 @@ class Claims:
 
         for _ in range(_RACES):
             current = self._store.fetch(self._batch_id, job.record.job_id)
-            failed = current is not None and current.status in (
-                JobStatus.FAILED,
-                JobStatus.TIMED_OUT,
-            )
-            if self._only_failed and not failed:
+            if self._only_failed and not (current is not None and current.status.is_failure):
                 return current or job.record, "passed_over"
             try:
                 if current is None:

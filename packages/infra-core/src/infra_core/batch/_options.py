@@ -1,5 +1,6 @@
 """How a batch is run: every setting once, with its meaning, unit and bounds."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import inf, isfinite
@@ -9,7 +10,7 @@ from typing import Any
 from ._errors import BatchError
 from ._names import check_layout
 
-__all__ = ["BatchOptions"]
+__all__ = ["BatchOptions", "why_no_prefix"]
 
 _NUMBERS: dict[str, tuple[float, float, bool]] = {
     # least, most, whole
@@ -124,7 +125,16 @@ class BatchOptions:
         if (self.only_failed or self.verify_mirror) and not self.resume:
             name = "only_failed" if self.only_failed else "verify_mirror"
             raise BatchError(f"{name} looks at what an earlier run left: it needs resume as well")
+        if self.prefix and (why := why_no_prefix(self.prefix)):
+            raise BatchError(f"prefix {why}")
         check_layout(self.layout)
+
+
+def why_no_prefix(text: str) -> str:
+    """Why no variable's name can begin so; empty where one can."""
+    if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", text):
+        return ""
+    return f"{text!r} begins no variable's name; use letters, digits and _, such as CRAWLER"
 
 
 def _is_within(value: object, least: float, most: float, *, whole: bool) -> bool:

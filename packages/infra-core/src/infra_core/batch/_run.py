@@ -14,7 +14,6 @@ from collections.abc import (
     Callable,
     Iterable,
     Iterator,
-    Mapping,
 )
 from contextlib import aclosing, contextmanager, suppress
 from functools import partial
@@ -41,12 +40,11 @@ from ._jobs import Ended, Job, JobBook, completed, mirrored
 from ._names import FileNames
 from ._results import KEPT_FAILURES, BatchProgress, BatchResult, BatchRetry, Failure, Outcome
 from ._shard import Shard, ShardItem
-from ._verify import Verifier
+from ._starting import Starter
 
 if TYPE_CHECKING:
     from infra_core.http.assets import DownloadResult
 
-    from ._claims import Claims
     from ._options import BatchOptions
     from ._services import Services
 
@@ -119,8 +117,8 @@ class BatchRun:
             on_lost=self._record_lost,
         )
         self._claims = services.claims
-        self._verifier = Verifier(services.folder)
-        self._names = FileNames(options.layout, services.index)
+        names = FileNames(options.layout, services.index)
+        self._starter = Starter(options, services, self._book, names)
         self._settler: ThreadBatcher[Ended] = ThreadBatcher(
             self._book.settle, size=_SETTLED_TOGETHER, workers=1
         )
@@ -337,9 +335,7 @@ class BatchRun:
                 if isinstance(entry, Rejected):
                     self.summary.rejected_lines += 1
                     call(self._hooks.on_rejected, entry)
-            jobs, new, duplicates = await asyncio.to_thread(self._see, items)
-            if self._claims is not None:
-                new = []  # recorded when they are taken
+            jobs, new, duplicates = await asyncio.to_thread(self._starter.see, items)
             self.summary.duplicates += len(duplicates)
             for item in duplicates:
                 call(self._hooks.on_duplicate, item)
@@ -348,90 +344,20 @@ class BatchRun:
                 await asyncio.to_thread(self._book.store, new)
             yield jobs
 
-    def _see(self, items: list[BatchItem]) -> tuple[list[Job], list[Any], list[BatchItem]]:
-        """Turn items into jobs; returns also the records that are new, and the duplicates."""
-        from infra_core.azure.job_store import JobStatus
-
-        jobs: list[Job] = []
-        new: list[Any] = []
-        duplicates: list[BatchItem] = []
-        for item, known in zip(items, self._index.see([i.job_id for i in items]), strict=True):
-            if known is False:
-                duplicates.append(item)
-                continue
-            if known is True:
-                if self._options.only_failed and self._claims is None:
-                    continue
-                record = self._book.new(item)
-                new.append(record)
-            else:
-                record = self._book.known(item, known)
-                if self._options.only_failed and record.status not in (
-                    JobStatus.FAILED,
-                    JobStatus.TIMED_OUT,
-                ):
-                    continue
-            jobs.append(Job(item, record, self._names.path_of(item, record.job_id)))
-        return jobs, new, duplicates
-
-    async def _begin(self, group: list[Job]) -> list[Job]:
-        """Settle what is here already; record the rest as running."""
-        from infra_core.azure.job_store import JobStatus
-
-        if self._claims is not None:
-            return await self._take(group, self._claims)
-
-        done = [job for job in group if job.record.status is JobStatus.COMPLETED]
-        kept: set[str] = set()
-        if done:
-            kept = await self._kept(done)
-            lost = [job.record for job in done if job.record.job_id not in kept]
-            await asyncio.to_thread(self._book.forget, lost)
-        ready: list[Job] = []
-        started: list[Job] = []
-        for job in group:
-            record = job.record
-            if record.job_id in kept:
-                ready.append(job)
-                continue
-            if record.status is JobStatus.COMPLETED:
-                record = record.requeue(force=True)
-            elif record.status is JobStatus.RUNNING:  # an earlier run was killed here
-                record = record.requeue()
-            started.append(job._replace(record=record.start()))
-        if started:
-            records = [job.record for job in started]
-            await asyncio.to_thread(self._book.store, records)
-        self._activate(started)
-        return ready + started
-
     def _activate(self, jobs: list[Job]) -> None:
         for job in jobs:
             self._active[job.record.job_id] = job
             self._paths[str(self._services.folder / job.path)] = job.record.job_id
 
-    async def _take(self, group: list[Job], claims: "Claims") -> list[Job]:
-        """Take from a shared table what no other run has; settle what is done."""
-        claimed = await asyncio.to_thread(claims.take, group)
-        kept = await self._kept(claimed.done)
-        ready: list[Job] = []
-        for job in claimed.done:
-            if job.record.job_id in kept:
-                ready.append(job)
-                continue
-            stored = job.record.payload
-            again = None
-            if stored.get("place") in (None, claims.place):  # not another machine's disk
-                again = await asyncio.to_thread(claims.reopen, job)
-            if again is None:
-                self.summary.elsewhere += 1
-                self._tell(job, job.record, "elsewhere")
-            else:
-                claimed.ours.append(again)
-        self.summary.total -= len(claimed.passed_over)
-        await asyncio.to_thread(claims.defer, claimed.elsewhere)
-        self._activate(claimed.ours)
-        return ready + claimed.ours
+    async def _begin(self, group: list[Job]) -> list[Job]:
+        """Settle what is here already; the rest is recorded as running, and at work from now on."""
+        begun = await self._starter.begin(group)
+        for job in begun.elsewhere:
+            self.summary.elsewhere += 1
+            self._tell(job, job.record, "elsewhere")
+        self.summary.total -= begun.passed_over
+        self._activate(begun.started)
+        return begun.kept + begun.started
 
     async def _deferred(self) -> AsyncIterator[Job]:
         """Wait for what other runs hold: it is done, fails, or is free when its lease ends."""
@@ -441,37 +367,12 @@ class BatchRun:
             if not jobs:
                 return
             settled = self._settled
-            for job in await self._take(jobs, claims):
+            for job in await self._begin(jobs):
                 yield job
             idle = idle + 1 if self._settled == settled else 0
             if idle > 1:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._stop_event.wait(), _LOOK_AGAIN)
-
-    async def _kept(self, jobs: list[Job]) -> set[str]:
-        """Which of these jobs need no download, settled."""
-        if self._options.scratch is not None and self._options.verify_mirror:
-            # The container has the only copy. One that cannot be asked is no reason to fetch it.
-            folder, ask = self._services.folder, self._services.is_mirrored
-            stored = [job.record.payload for job in jobs]
-            found = await asyncio.gather(
-                *(ask(folder / str(each.get("path")), each) for each in stored),
-                return_exceptions=True,
-            )
-            jobs = [job for job, there in zip(jobs, found, strict=True) if there is not False]
-        return await asyncio.to_thread(self._verified, jobs)
-
-    def _verified(self, jobs: list[Job]) -> set[str]:
-        """Which of these jobs' files are here with the bytes that were verified; in a thread."""
-        kept = [job.record for job in jobs if self._is_here(job.record.payload)]
-        if kept:
-            self._book.settle([Ended(record, "job_kept", changed=False) for record in kept])
-        return {record.job_id for record in kept}
-
-    def _is_here(self, stored: Mapping[str, Any]) -> bool:
-        if self._options.scratch is not None:  # files are in the container alone
-            return bool(stored.get("mirrored"))
-        return self._verifier.is_intact(stored)
 
     # -- one job -----------------------------------------------------------------------------------
 

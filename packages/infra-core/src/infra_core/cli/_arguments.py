@@ -88,7 +88,7 @@ def wrapped(block: str, width: int) -> str:
     )
 
 
-def add_prefix(parser: argparse.ArgumentParser, *, default: Any = None) -> None:
+def add_prefix(parser: Any, *, default: Any = None) -> None:
     """Add the option that chooses one service's variables."""
     parser.add_argument(
         "--prefix", type=prefix_name, metavar="P", default=default,
@@ -98,10 +98,10 @@ def add_prefix(parser: argparse.ArgumentParser, *, default: Any = None) -> None:
 
 def prefix_name(text: str) -> str:
     """An argparse type: the beginning of a variable's name."""
-    if not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} begins no variable's name; use letters, digits and _, such as CRAWLER"
-        )
+    from infra_core.batch._options import why_no_prefix
+
+    if why := why_no_prefix(text):
+        raise argparse.ArgumentTypeError(why)
     return text
 
 

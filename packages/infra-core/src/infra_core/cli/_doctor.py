@@ -14,7 +14,7 @@ from infra_core.batch._services import environment_of, table_of
 from infra_core.runtime import ThreadPool, clock
 
 from . import exit_codes
-from ._arguments import prefix_name, seconds
+from ._arguments import add_prefix, seconds
 from ._errors import one_line
 from ._report import make_console, print_json, print_marked
 
@@ -57,9 +57,7 @@ Examiner = Callable[[Mapping[str, str], str | None], Check]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core doctor`."""
-    parser.add_argument(
-        "--prefix", type=prefix_name, metavar="NAME", help="look at NAME_AZURE_STORAGE_* and so on"
-    )
+    add_prefix(parser)
     parser.add_argument(
         "--timeout", type=seconds, default=10.0, metavar="S", help="seconds to wait for all (10)"
     )

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from itertools import chain, islice
@@ -22,13 +21,14 @@ from infra_core.azure.job_store import (
 )
 from infra_core.batch._folder import JOBS_FILE
 from infra_core.batch._services import open_jobs, table_of
-from infra_core.runtime import clock, printable
+from infra_core.runtime import printable
 
 from . import exit_codes
 from ._arguments import CommandError, add_verb, natural, seconds
 from ._errors import without_url
 from ._jobs_change import delete_batch, prune_jobs, retry_jobs
 from ._jobs_find import as_dict, find, is_empty, no_jobs, row, tell_unreadable
+from ._jobs_watch import watch_jobs
 from ._report import is_capable, make_console, plural, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
 TERMINAL_LIMIT = 1_000  # jobs that a terminal is shown unless it asks for more
-LOOK_SECONDS = 60.0  # between two looks at jobs that may be abandoned
 COLUMNS = ("job", "status", "attempts", "updated", "url", "error")
 SORTS: dict[str, Callable[[JobRecord], Any]] = {
     "job": lambda record: record.job_id,
@@ -277,54 +276,3 @@ def show_job(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     rows += [(f"attempt {attempt.number}", str(attempt)) for attempt in found.attempt_history]
     print_rows(make_console(), ["field", "value"], ((k, str(v)) for k, v in rows if v is not None))
     return exit_codes.OK
-
-
-def watch_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
-    """Print the counts whenever they change, until every job has ended."""
-    deadline = None if options.timeout is None else clock.monotonic() + options.timeout
-    next_look = clock.monotonic()
-    shown: Counter[str] | None = None
-    while True:
-        counts = Counter(store.count_by_status(options.batch_id))
-        if not counts:
-            raise no_jobs(options)
-        if counts != shown:
-            shown = counts
-            tell_unreadable(store)
-            print_counts(counts, as_json=options.json)
-        if not counts["pending"] and not counts["running"]:
-            failed = counts["failed"] + counts["timed_out"]
-            return exit_codes.FAILED if failed else exit_codes.OK
-        if clock.monotonic() >= next_look:
-            next_look = clock.monotonic() + LOOK_SECONDS
-            if problem := hopeless(store, options.batch_id):
-                tell_unreadable(store)
-                print(problem, file=sys.stderr)
-                return exit_codes.FAILED
-        if deadline is not None and clock.monotonic() >= deadline:
-            return exit_codes.FAILED
-        clock.sleep(options.interval)
-
-
-def hopeless(store: JobStore[JobRecord], batch_id: str) -> str:
-    """Say why the jobs of a batch that have not ended will not end by themselves, if they won't."""
-    if next(iter(store.iter_runs(batch_id, status=JobStatus.PENDING)), None) is not None:
-        return ""
-    running = list(store.iter_runs(batch_id, status=JobStatus.RUNNING))
-    if running and all(record.is_abandoned() for record in running):
-        number = plural(len(running), "running job")
-        return f"{number} abandoned a day ago or more; free them: retry"
-    if not running and any(job.batch_id == batch_id for job in getattr(store, "unreadable", ())):
-        return "what has not ended cannot be read: no worker takes it"
-    return ""
-
-
-def print_counts(counts: Counter[str], *, as_json: bool) -> None:
-    """Print one look at a batch: a line of text or of JSON."""
-    named = {status.value: counts[status.value] for status in JobStatus}
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    if as_json:
-        print(json.dumps({"time": now, **named}), flush=True)
-    else:
-        text = "  ".join(f"{name} {count}" for name, count in named.items() if count)
-        print(f"{now}  {text}", flush=True)

@@ -5,11 +5,10 @@ import sys
 from itertools import islice
 
 from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore
-from infra_core.runtime import clock
 
 from . import exit_codes
 from ._arguments import CommandError
-from ._jobs_find import as_dict, find, is_empty, no_jobs, tell_unreadable
+from ._jobs_find import as_dict, find, is_empty, is_held, no_jobs, tell_unreadable
 from ._report import plural, print_json
 
 __all__ = ["delete_batch", "prune_jobs", "retry_jobs"]
@@ -68,24 +67,15 @@ def _unfinished(store: JobStore[JobRecord], options: argparse.Namespace) -> list
     tell_unreadable(store)
     if not found and is_empty(store, options.batch_id):
         raise no_jobs(options)
-    free = [record for record in found if options.force or not _is_held(record)]
+    free = [record for record in found if options.force or not is_held(record)]
     if held := len(found) - len(free):
         number = plural(held, "running job")
         print(f"{number} left to the workers that hold them; --force takes them", file=sys.stderr)
     return free
 
 
-def _is_held(record: JobRecord) -> bool:
-    """Whether a worker holds a job: its lease runs, or it was started without one lately."""
-    if record.status is not JobStatus.RUNNING:
-        return False
-    if record.lease_until is not None:
-        return record.lease_until.timestamp() > clock.time()
-    return not record.is_abandoned()
-
-
 def _put_back(record: JobRecord, options: argparse.Namespace) -> JobRecord:
-    if not options.force and _is_held(record):
+    if not options.force and is_held(record):
         until = record.lease_until
         held = f"its lease runs until {until:%Y-%m-%d %H:%M:%SZ}" if until else "it has no lease"
         raise JobStateError(

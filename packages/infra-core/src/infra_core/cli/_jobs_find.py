@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from infra_core.azure.job_store import JobRecord, JobStore
+from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
 from infra_core.batch._folder import JOBS_FILE
 from infra_core.batch._services import table_of
+from infra_core.runtime import clock
 
 from ._arguments import CommandError
 from ._report import plural
 
-__all__ = ["as_dict", "find", "is_empty", "no_jobs", "row", "tell_unreadable"]
+__all__ = ["as_dict", "find", "is_empty", "is_held", "no_jobs", "row", "tell_unreadable"]
 
 
 def tell_unreadable(store: JobStore[JobRecord]) -> None:
@@ -86,3 +87,12 @@ def no_jobs(options: argparse.Namespace) -> CommandError:
     return CommandError(
         f"batch {options.batch_id!r} has no jobs in {place}; check the batch's name and --out"
     )
+
+
+def is_held(record: JobRecord) -> bool:
+    """Whether a worker holds a job: its lease runs, or it was started without one lately."""
+    if record.status is not JobStatus.RUNNING:
+        return False
+    if record.lease_until is not None:
+        return record.lease_until.timestamp() > clock.time()
+    return not record.is_abandoned()

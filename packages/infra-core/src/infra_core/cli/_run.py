@@ -1,8 +1,10 @@
 """`infra-core run`: the command line of `infra_core.batch`."""
 
 import argparse
+import os
 import shlex
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import fields
@@ -13,7 +15,7 @@ from infra_core.batch import BatchItem, BatchOptions, BatchResult, Rejected, Sum
 from infra_core.batch._readers import FORMATS
 
 from . import exit_codes
-from ._arguments import byte_count, check_writable, count, natural, number, seconds
+from ._arguments import add_prefix, byte_count, check_writable, count, natural, number, seconds
 from ._credentials import cookie_jar, headers_of
 from ._ending import Ending, ending_in_order
 from ._errors import one_line
@@ -166,9 +168,7 @@ def _add_output(group: Any) -> None:
         choices=["strict", "best-effort", "dev-skip"],
         help="storage mode; default: AZURE_STORAGE_MODE, or local files only without AZURE_*",
     )
-    group.add_argument(
-        "--prefix", metavar="P", help="read P_AZURE_* in place of AZURE_*, such as CRAWLER"
-    )
+    add_prefix(group)
     group.add_argument(
         "--results",
         type=Path,
@@ -188,6 +188,7 @@ def execute(options: argparse.Namespace) -> int:
     for path, name in ((options.summary_file, "--summary-file"), (options.results, "--results")):
         check_writable(path, name)
     chosen = batch_options(options)
+    tell_unset(options.prefix)
     with ExitStack() as stack:
         ending = stack.enter_context(ending_in_order())
         items = stack.enter_context(open_list(options))
@@ -220,6 +221,16 @@ def execute(options: argparse.Namespace) -> int:
         store_summary(summary, options.summary_file)
         reporter.finish(summary, next_command=next_command(options, summary))
         return exit_code(summary)
+
+
+def tell_unset(prefix: str | None) -> None:
+    """Say that no variable has the prefix, which may be mistyped: files would quietly stay here."""
+    if prefix is None:
+        return
+    name = f"{prefix.rstrip('_')}_AZURE_"
+    if not any(variable.startswith(name) for variable in os.environ):
+        text = f"no variable {name}* is set: files and jobs stay on this machine; check --prefix"
+        print(text, file=sys.stderr)
 
 
 def begun(items: Iterator[BatchItem | Rejected], ending: Ending) -> Iterator[BatchItem | Rejected]:

@@ -46,6 +46,11 @@ class JobStatus(str, Enum):
         """Whether the job is over: completed, failed or timed out."""
         return self not in (JobStatus.PENDING, JobStatus.RUNNING)
 
+    @property
+    def is_failure(self) -> bool:
+        """Whether the job ended without success: failed or timed out."""
+        return self in (JobStatus.FAILED, JobStatus.TIMED_OUT)
+
     def can_become(self, wanted: "JobStatus") -> bool:
         """Whether a job in this state may go to `wanted`."""
         return wanted in _NEXT[self]

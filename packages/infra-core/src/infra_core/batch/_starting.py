@@ -1,0 +1,158 @@
+"""Which items of a list need a download: what is here is kept, what another run has is left."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._items import BatchItem
+from ._jobs import Ended, Job, JobBook
+from ._names import FileNames
+from ._verify import Verifier
+
+if TYPE_CHECKING:
+    from infra_core.azure.job_store import JobRecord
+
+    from ._claims import Claims
+    from ._options import BatchOptions
+    from ._services import Services
+
+__all__ = ["Begun", "Starter"]
+
+
+class Begun(NamedTuple):
+    """What becomes of jobs whose turn has come.
+
+    Attributes:
+        kept: Their files are here.
+        started: Recorded as running.
+        elsewhere: Another run has them, or has their files.
+        passed_over: How many are not to be tried by this run.
+    """
+
+    kept: list[Job]
+    started: list[Job]
+    elsewhere: Sequence[Job] = ()
+    passed_over: int = 0
+
+
+class Starter:
+    """Turns items into jobs, and jobs into such that may begin.
+
+    Args:
+        options: Of the batch.
+        services: What it works with.
+        book: Where jobs are recorded.
+        names: Names their files.
+    """
+
+    def __init__(
+        self, options: "BatchOptions", services: "Services", book: JobBook, names: FileNames
+    ) -> None:
+        self._options = options
+        self._services = services
+        self._book = book
+        self._names = names
+        self._verifier = Verifier(services.folder)
+
+    def see(self, items: list[BatchItem]) -> "tuple[list[Job], list[JobRecord], list[BatchItem]]":
+        """Make jobs of items; blocking.
+
+        Returns:
+            The jobs that are to be tried, the records among theirs that are to be stored as
+            pending, and the items whose URL was seen before.
+        """
+        only_failed, shared = self._options.only_failed, self._services.claims is not None
+        jobs: list[Job] = []
+        new: list[JobRecord] = []
+        duplicates: list[BatchItem] = []
+        seen = self._services.index.see([item.job_id for item in items])
+        for item, known in zip(items, seen, strict=True):
+            if known is False:
+                duplicates.append(item)
+                continue
+            if known is True:
+                if only_failed and not shared:
+                    continue
+                record = self._book.new(item)
+                if not shared:  # else it is recorded when it is taken
+                    new.append(record)
+            else:
+                record = self._book.known(item, known)
+                if only_failed and not record.status.is_failure:
+                    continue
+            jobs.append(Job(item, record, self._names.path_of(item, record.job_id)))
+        return jobs, new, duplicates
+
+    async def begin(self, group: list[Job]) -> Begun:
+        """Settle what is here already; record the rest as running."""
+        from infra_core.azure.job_store import JobStatus
+
+        if self._services.claims is not None:
+            return await self._take(group, self._services.claims)
+        done = [job for job in group if job.record.status is JobStatus.COMPLETED]
+        kept: set[str] = set()
+        if done:
+            kept = await self._kept(done)
+            lost = [job.record for job in done if job.record.job_id not in kept]
+            await asyncio.to_thread(self._book.forget, lost)
+        begun = Begun([], [])
+        for job in group:
+            record = job.record
+            if record.job_id in kept:
+                begun.kept.append(job)
+                continue
+            if record.status is JobStatus.COMPLETED:
+                record = record.requeue(force=True)
+            elif record.status is JobStatus.RUNNING:  # an earlier run was killed here
+                record = record.requeue()
+            begun.started.append(job._replace(record=record.start()))
+        if begun.started:
+            records = [job.record for job in begun.started]
+            await asyncio.to_thread(self._book.store, records)
+        return begun
+
+    async def _take(self, group: list[Job], claims: "Claims") -> Begun:
+        """Take from a shared table what no other run has; settle what is done."""
+        claimed = await asyncio.to_thread(claims.take, group)
+        kept = await self._kept(claimed.done)
+        ready: list[Job] = []
+        elsewhere: list[Job] = []
+        for job in claimed.done:
+            if job.record.job_id in kept:
+                ready.append(job)
+                continue
+            again = None
+            # else it is on another machine's disk
+            if job.record.payload.get("place") in (None, claims.place):
+                again = await asyncio.to_thread(claims.reopen, job)
+            if again is None:
+                elsewhere.append(job)
+            else:
+                claimed.ours.append(again)
+        await asyncio.to_thread(claims.defer, claimed.elsewhere)
+        return Begun(ready, claimed.ours, elsewhere, len(claimed.passed_over))
+
+    async def _kept(self, jobs: list[Job]) -> set[str]:
+        """Which of these jobs need no download, settled."""
+        if self._options.scratch is not None and self._options.verify_mirror:
+            # The container has the only copy. One that cannot be asked is no reason to fetch it.
+            folder, ask = self._services.folder, self._services.is_mirrored
+            stored = [job.record.payload for job in jobs]
+            found = await asyncio.gather(
+                *(ask(folder / str(each.get("path")), each) for each in stored),
+                return_exceptions=True,
+            )
+            jobs = [job for job, there in zip(jobs, found, strict=True) if there is not False]
+        return await asyncio.to_thread(self._verified, jobs)
+
+    def _verified(self, jobs: list[Job]) -> set[str]:
+        """Which of these jobs' files are here with the bytes that were verified; in a thread."""
+        kept = [job.record for job in jobs if self._is_here(job.record.payload)]
+        if kept:
+            self._book.settle([Ended(record, "job_kept", changed=False) for record in kept])
+        return {record.job_id for record in kept}
+
+    def _is_here(self, stored: Mapping[str, Any]) -> bool:
+        if self._options.scratch is not None:  # files are in the container alone
+            return bool(stored.get("mirrored"))
+        return self._verifier.is_intact(stored)
