@@ -190,6 +190,20 @@ def test_export_check_finds(
     assert message in "\n".join(problems)
 
 
+def test_name_of_unknown_type_is_found(
+    tool: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What pyright cannot infer is named, with its reason; so is a package without names."""
+    check = tool("check_complete")
+    names = [f"{package.import_name}.x" for package in check.PACKAGES]
+    symbols = [{"name": name, "isTypeKnown": True, "diagnostics": []} for name in names]
+    assert check.report(symbols) == 0
+    assert check.report(symbols[1:]) == 1
+    symbols[0] |= {"isTypeKnown": False, "diagnostics": [{"message": "no annotation"}]}
+    assert check.report(symbols) == 1
+    assert "infra_core.fs.x\n  no annotation\n" in capsys.readouterr().out
+
+
 def function(*parameters: str) -> dict[str, Any]:
     """A description: `a` is required, `a=` is optional, `*a` is keyword-only."""
     entries = [

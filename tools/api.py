@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from typing import Any
 import griffe
 from packaging.version import Version
 
-from tree import PACKAGES, Package, declared_names
+from tree import PACKAGES, Package, declared_names, lay_out
 
 WRITE = "python3 tools/dev.py hatch run checks:api write"
 
@@ -48,9 +47,7 @@ def main() -> int:
 def loaded() -> Iterator[griffe.ModulesCollection]:
     """The packages as one tree, as an installation lays them out, read without importing it."""
     with tempfile.TemporaryDirectory() as folder:
-        shared = Path(folder) / "infra_core"
-        for package in PACKAGES:
-            shutil.copytree(package.source / "infra_core", shared, dirs_exist_ok=True)
+        lay_out(Path(folder))
         loader = griffe.GriffeLoader(search_paths=[folder])
         loader.load("infra_core", try_relative_path=False)
         loader.resolve_aliases(implicit=True)

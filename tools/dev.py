@@ -41,7 +41,7 @@ CACHES = {
 STAGES: dict[str, list[list[str]]] = {
     "lint": [["run", "lint:check"], ["run", "workflows:check"]],
     "layout": [["run", "checks:layout"], ["run", "checks:pins"], ["run", "checks:api"]],
-    "types": [["run", "types:check"], ["run", "types:exports"]],
+    "types": [["run", "types:check"], ["run", "types:exports"], ["run", "types:complete"]],
     "unit": [],  # one run per Python that is here, as below
     "integration": [],
     "docs": [["run", "docs:build"]],

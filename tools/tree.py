@@ -88,6 +88,12 @@ class Package:
 PACKAGES = tuple(Package(name) for name in (*SLICES, META))
 
 
+def lay_out(folder: Path) -> None:
+    """Copy the sources of all packages into one tree, as an installation lays them out."""
+    for package in PACKAGES:
+        shutil.copytree(package.source / "infra_core", folder / "infra_core", dirs_exist_ok=True)
+
+
 def test_requirements() -> list[str]:
     """What tests need beside the packages: one list, kept in hatch.toml."""
     hatch = tomllib.loads((ROOT / "hatch.toml").read_text(encoding="utf-8"))

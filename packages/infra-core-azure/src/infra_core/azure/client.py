@@ -270,17 +270,22 @@ class AzureFunctionAsyncClient:
 
 def _blocking(
     method: "Callable[Concatenate[AzureFunctionAsyncClient, P], Coroutine[Any, Any, T]]",
-) -> "Callable[Concatenate[AzureFunctionSyncClient, P], T]":
-    """Make a synchronous method of an asynchronous one."""
+) -> "Callable[[Callable[..., T]], Callable[Concatenate[AzureFunctionSyncClient, P], T]]":
+    """Make a method the synchronous twin of an asynchronous one, with its parameters."""
 
-    def call(self: "AzureFunctionSyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        from .storage._blocking import run_blocking
+    def decorate(
+        twin: "Callable[..., T]",
+    ) -> "Callable[Concatenate[AzureFunctionSyncClient, P], T]":
+        def call(self: "AzureFunctionSyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
+            from .storage._blocking import run_blocking
 
-        make = partial(method, self._async_client, *args, **kwargs)
-        return run_blocking(make, f"AzureFunctionSyncClient.{call.__name__}()")
+            make = partial(method, self._async_client, *args, **kwargs)
+            return run_blocking(make, f"AzureFunctionSyncClient.{method.__name__}()")
 
-    update_wrapper(call, method)
-    return call
+        update_wrapper(call, method)
+        return call
+
+    return decorate
 
 
 class AzureFunctionSyncClient:
@@ -317,16 +322,45 @@ class AzureFunctionSyncClient:
         base_url, api_key = read_environment(base_url_env, api_key_env, env)
         return cls(base_url, api_key=api_key, **kwargs)
 
-    request = _blocking(AzureFunctionAsyncClient.request)
-    request_json = _blocking(AzureFunctionAsyncClient.request_json)
-    get_json = _blocking(AzureFunctionAsyncClient.get_json)
-    post_json = _blocking(AzureFunctionAsyncClient.post_json)
-    delete = _blocking(AzureFunctionAsyncClient.delete)
-    start = _blocking(AzureFunctionAsyncClient.start)
-    wait_for_completion = _blocking(AzureFunctionAsyncClient.wait_for_completion)
-    start_and_wait = _blocking(AzureFunctionAsyncClient.start_and_wait)
-    terminate = _blocking(AzureFunctionAsyncClient.terminate)
-    close = _blocking(AzureFunctionAsyncClient.close)
+    @_blocking(AzureFunctionAsyncClient.request)
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.request`."""
+
+    @_blocking(AzureFunctionAsyncClient.request_json)
+    def request_json(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.request_json`."""
+
+    @_blocking(AzureFunctionAsyncClient.get_json)
+    def get_json(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.get_json`."""
+
+    @_blocking(AzureFunctionAsyncClient.post_json)
+    def post_json(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.post_json`."""
+
+    @_blocking(AzureFunctionAsyncClient.delete)
+    def delete(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.delete`."""
+
+    @_blocking(AzureFunctionAsyncClient.start)
+    def start(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.start`."""
+
+    @_blocking(AzureFunctionAsyncClient.wait_for_completion)
+    def wait_for_completion(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.wait_for_completion`."""
+
+    @_blocking(AzureFunctionAsyncClient.start_and_wait)
+    def start_and_wait(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.start_and_wait`."""
+
+    @_blocking(AzureFunctionAsyncClient.terminate)
+    def terminate(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.terminate`."""
+
+    @_blocking(AzureFunctionAsyncClient.close)
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.close`."""
 
     def __enter__(self) -> "Self":
         return self

@@ -77,7 +77,7 @@ class FunctionsHost:
     def __init__(self, *, api_key: str | None = None) -> None:
         self.api_key = api_key
         self.system_key = "system-key-of-the-host"
-        self.origin = FaultyOrigin()
+        self.origin: FaultyOrigin = FaultyOrigin()
         self._lock = threading.Lock()
         self._starters: dict[str, _Starter] = {}
 

@@ -84,9 +84,9 @@ class AzuriteServer:
         require_number("startup_timeout", startup_timeout, allowed, above=0, most=86_400)
         self.account_name = _ACCOUNT
         self.account_key = _KEY
-        self.blob_url = ""
-        self.queue_url = ""
-        self.table_url = ""
+        self.blob_url: str = ""
+        self.queue_url: str = ""
+        self.table_url: str = ""
         self._folder = None if folder is None else Path(folder)
         self._own_folder: str | None = None
         self._startup_timeout = startup_timeout

@@ -67,7 +67,7 @@ class OutcomeUnknown(HttpError):  # noqa: N818 - the name says what is known: no
 
     def __init__(self, method: str, url: str, cause: BaseException) -> None:
         self.method = method
-        self.url = sanitize_url(url)
+        self.url: str = sanitize_url(url)
         self.cause = cause
         # Without the remedy of the cause, which is for requests that may be sent again.
         why = "the deadline passed" if isinstance(cause, TimeoutError) else str(cause)
@@ -78,7 +78,7 @@ class OutcomeUnknown(HttpError):  # noqa: N818 - the name says what is known: no
             "what happened, or make the request repeatable with an Idempotency-Key header or "
             "idempotent=True"
         )
-        self.__cause__ = cause
+        self.__cause__: BaseException | None = cause
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.method, self.url, self.cause), _notes_of(self)
@@ -94,7 +94,7 @@ class ResponseTooLarge(HttpError):  # noqa: N818 - reads as what happened
     """
 
     def __init__(self, url: str, limit: int, received: int) -> None:
-        self.url = sanitize_url(url)
+        self.url: str = sanitize_url(url)
         self.limit = limit
         self.received = received
         super().__init__(
@@ -135,7 +135,7 @@ class PrivateAddressError(HttpError):
         self.host = host
         self.address = address
         self.reason = reason
-        self.remedy = (
+        self.remedy: str = (
             remedy or "check the URL, or set public_only=False for hosts of your own network"
         )
         at = "" if address in (None, host) else f" at {address}"
@@ -174,7 +174,7 @@ class DownloadError(HttpError):
     def __init__(
         self, message: str, *, url: str, expected: object = None, actual: object = None
     ) -> None:
-        self.url = sanitize_url(url)
+        self.url: str = sanitize_url(url)
         self.expected = expected
         self.actual = actual
         # not super(): the other bases of some of the classes below take other arguments

@@ -93,13 +93,13 @@ class StatsRecorder:
     )
 
     def __init__(self) -> None:
-        self.started = 0
-        self.succeeded = 0
-        self.failed = 0
-        self.timed_out = 0
-        self.cancelled = 0
-        self.retries = 0
-        self.durations = DurationHistogram()
+        self.started: int = 0
+        self.succeeded: int = 0
+        self.failed: int = 0
+        self.timed_out: int = 0
+        self.cancelled: int = 0
+        self.retries: int = 0
+        self.durations: DurationHistogram = DurationHistogram()
         self.unresponsive: list[str] = []
 
     def ended(self, status: TaskStatus, seconds: float) -> None:

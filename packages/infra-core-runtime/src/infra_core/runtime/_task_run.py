@@ -82,12 +82,14 @@ class TaskRun:
     ) -> None:
         check_source("tasks", source)
         config = options.config
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self._plain = self.loop.get_task_factory() is None
         self.options = options
-        self.stats = StatsRecorder()
+        self.stats: StatsRecorder = StatsRecorder()
         self.delivered = 0
-        self.halted = self.stopped = self.ended = False
+        self.halted: bool = False
+        self.stopped: bool = False
+        self.ended: bool = False
         self.watch: EventWatch | None = None
         self._limit = config.concurrency
         self._timeout = config.task_timeout if options.timed else None

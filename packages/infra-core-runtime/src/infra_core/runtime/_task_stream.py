@@ -25,8 +25,8 @@ class ResultBuffer:
     __slots__ = ("_early", "_next", "_ready", "failures", "ordered", "run")
 
     def __init__(self, *, ordered: bool, failures: bool) -> None:
-        self.ordered = ordered
-        self.failures = failures  # hand out failures as well, in the place of raising the first
+        self.ordered: bool = ordered
+        self.failures: bool = failures  # hand out failures, in the place of raising the first
         self.run: TaskRun | None = None
         self._ready: deque[TaskOutcome[Any]] = deque()
         self._early: dict[int, TaskOutcome[Any]] = {}

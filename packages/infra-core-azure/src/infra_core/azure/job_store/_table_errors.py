@@ -50,8 +50,10 @@ class TableRequestError(AzureTableError, HttpResponseError):
         self, message: str, *, status: int = 0, code: str = "", request_id: str = ""
     ) -> None:
         HttpResponseError.__init__(self, message)
-        self.status = self.status_code = status
-        self.code = self.error_code = code
+        self.status = status
+        self.status_code: int | None = status
+        self.code = code
+        self.error_code: str = code
         self.request_id = request_id
 
 

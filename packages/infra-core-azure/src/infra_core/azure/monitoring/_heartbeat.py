@@ -117,7 +117,7 @@ class HeartbeatMonitor:
             require_number("slug_timeout_seconds", slug_timeout_seconds, allowed, above=0)
         require_number("force_first_slug_delay", force_first_slug_delay, "seconds")
         require_number("stop_timeout", stop_timeout, "seconds, 0 to a year", least=0, most=_YEAR)
-        self.path = Path(storage_root) / HEARTBEAT_FILE
+        self.path: Path = Path(storage_root) / HEARTBEAT_FILE
         self._interval = interval_seconds
         self._slug_timeout = slug_timeout_seconds
         self._log_writer = log_writer

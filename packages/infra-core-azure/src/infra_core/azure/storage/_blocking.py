@@ -30,20 +30,21 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
         return pool.submit(lambda: run(make())).result()
 
 
-def blocking(method: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
-    """The synchronous twin of a method whose name ends in `_async`, with the same parameters.
+def blocking(
+    method: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[[Callable[..., T]], Callable[P, T]]:
+    """Make a method the synchronous twin of an asynchronous one, with the same parameters.
 
     A subclass that overrides the asynchronous method has changed both.
     """
-    name = method.__name__
-    own = name.removesuffix("_async")
 
-    @functools.wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        bound: Callable[..., Coroutine[Any, Any, T]] = getattr(args[0], name)
-        return run_blocking(lambda: bound(*args[1:], **kwargs), f"{own}()")
+    def decorate(twin: Callable[..., T]) -> Callable[P, T]:
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            bound: Callable[..., Coroutine[Any, Any, T]] = getattr(args[0], method.__name__)
+            return run_blocking(lambda: bound(*args[1:], **kwargs), f"{twin.__name__}()")
 
-    call.__name__ = own
-    call.__qualname__ = method.__qualname__.removesuffix("_async")
-    call.__doc__ = f"See `{name}`."
-    return call
+        functools.update_wrapper(call, twin)
+        call.__wrapped__ = method  # type: ignore[attr-defined]  # inspect shows its parameters
+        return call
+
+    return decorate

@@ -126,7 +126,7 @@ class StorageRequestError(StorageError, HttpResponseError):
         HttpResponseError.__init__(self, message)
         StorageError.__init__(self, message, blob=blob, operation=operation, remedy=remedy)
         self.status = status
-        self.status_code = status
+        self.status_code: int | None = status
         self.code = code
         self.error_code = code
         self.request_id = request_id
@@ -209,7 +209,7 @@ class UnsafeNamesError(StorageError, ValueError):
         remedy: str = "rename them at the source, exclude them, or pass on_unsafe='skip' to "
         "transfer all others",
     ) -> None:
-        self.names = dict(names)
+        self.names: dict[str, str] = dict(names)
         listed = "; ".join(f"{_short(name)}: {reason}" for name, reason in [*names.items()][:10])
         hidden = len(names) + more - 10
         rest = f"; and {hidden} more" if hidden > 0 else ""

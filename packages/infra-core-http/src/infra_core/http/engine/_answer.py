@@ -13,6 +13,8 @@ from ._target import Target
 from .network_settings import Proxy
 
 if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
     from ._session import Engine
 
 __all__ = ["EngineResponse"]
@@ -53,13 +55,13 @@ class EngineResponse:
     ) -> None:
         self._engine: Engine | None = engine
         self._pump = pump
-        self.proxy = proxy
+        self.proxy: Proxy | None = proxy
         self._read_timeout = read_timeout
         self._response = response
-        self.method = method
-        self.target = target
-        self.status = response.status
-        self.headers = response.headers
+        self.method: str = method
+        self.target: Target = target
+        self.status: int = response.status
+        self.headers: CIMultiDictProxy[str] = response.headers
 
     @property
     def raw_headers(self) -> list[tuple[bytes, bytes]]:

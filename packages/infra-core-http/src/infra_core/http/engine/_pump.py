@@ -19,7 +19,7 @@ class Pump:
     def __init__(self, body: bytes | AsyncIterable[bytes], timeout: float | None) -> None:
         self._body = body
         self._timeout = timeout
-        self.done = False
+        self.done: bool = False
         self._stalled: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
 

@@ -30,12 +30,12 @@ class Target:
     __slots__ = ("authorization", "origin", "request_url", "secure", "url")
 
     def __init__(self, url: httpx.URL) -> None:
-        self.url = url
-        self.origin = origin_of(url)
-        self.secure = url.scheme == "https"
-        self.authorization = _basic(url)
+        self.url: httpx.URL = url
+        self.origin: Origin = origin_of(url)
+        self.secure: bool = url.scheme == "https"
+        self.authorization: str | None = _basic(url)
         bare = url.copy_with(userinfo=b"", fragment=None) if url.userinfo or url.fragment else url
-        self.request_url = yarl.URL(str(bare), encoded=True)
+        self.request_url: yarl.URL = yarl.URL(str(bare), encoded=True)
 
 
 def _basic(url: httpx.URL) -> str | None:
