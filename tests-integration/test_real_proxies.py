@@ -131,8 +131,13 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=["async", "plain", "sync", "download"])
 def get(request: pytest.FixtureRequest, tmp_path: Path) -> Get:
-    """Get a text five times over one of the ways that requests travel; return the last."""
+    """Get a text five times over one of the ways that requests travel; return the last.
+
+    tinyproxy closes a connection after its answer and does not say so before. The engine repeats a
+    request that meets such an end; httpx and requests, which cannot see it coming, need a retry.
+    """
     numbers = itertools.count()
+    retries = 3 if request.param in {"plain", "sync"} else 0
 
     def work(url: str) -> str:
         async def over(*, http2: bool = False) -> str:
@@ -143,11 +148,11 @@ def get(request: pytest.FixtureRequest, tmp_path: Path) -> Get:
                         await AssetDownloadClient(client=client, max_retries=0).download(url, path)
                         text = path.read_text()
                     else:
-                        text = await fetch_async(url, client=client, max_retries=0)
+                        text = await fetch_async(url, client=client, max_retries=retries)
                 return text
 
         if request.param == "sync":
-            return [fetch(url, max_retries=0) for _ in range(5)][-1]
+            return [fetch(url, max_retries=retries) for _ in range(5)][-1]
         return asyncio.run(over(http2=request.param == "plain"))
 
     return work

@@ -129,6 +129,8 @@ def environment() -> dict[str, str]:
     variables = dict(os.environ)
     variables.pop("PYTHONPATH", None)
     variables.pop("VIRTUAL_ENV", None)
+    # Many tests start processes, and each would compile all that it imports once more.
+    variables.pop("PYTHONDONTWRITEBYTECODE", None)
     uv = BIN / ("uv.exe" if os.name == "nt" else "uv")
     variables["PATH"] = os.pathsep.join([str(BIN), variables.get("PATH", "")])
     variables["HATCH_ENV_TYPE_VIRTUAL_UV_PATH"] = str(uv)
