@@ -16,6 +16,7 @@ from azure.storage.blob import ContainerClient
 from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
 from infra_core.azure.testing import AzuriteServer
+from infra_core.cli import main
 
 SOON = 20.0
 
@@ -59,6 +60,28 @@ def test_the_heartbeat_in_the_blob_is_the_local_one(
     blob = container.download_blob("_state/heartbeat.json").readall()
     assert blob == (tmp_path / "_state" / "heartbeat.json").read_bytes()
     assert json.loads(blob)["state"] == "stopped"
+
+
+def test_a_mirrored_heartbeat_is_judged_by_the_clock_of_its_storage(
+    storage: AzureStorageClient,
+    azurite: AzuriteServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The command as a probe on another machine calls it, whatever the run's clock says."""
+    monkeypatch.setenv("AZURE_STORAGE_CONTAINER", storage.settings.container or "")
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
+    command = ["heartbeat", "--blob", "nightly", "--max-age", "10m"]
+    assert main(command) == 6
+    for year in (1999, 2099):
+        beat = {"timestamp": f"{year}-01-01T00:00:00Z", "slug": "a", "pid": 1, "host": "elsewhere"}
+        storage.write_json(tmp_path / "nightly" / "_state" / "heartbeat.json", beat)
+        assert main(command) == 0
+        assert main(["heartbeat", str(tmp_path / "nightly")]) == 4
+    monkeypatch.setenv("AZURE_STORAGE_CONTAINER", "no-such-container")
+    assert main(command) in (1, 6)
+    assert "alive: last beat" in capsys.readouterr().out
 
 
 def test_the_run_log_is_mirrored_to_an_append_blob(

@@ -8,13 +8,20 @@ import sys
 import textwrap
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from infra_core.azure.monitoring import HeartbeatMonitor, HeartbeatState, read_heartbeat
+from infra_core.azure.exceptions import ConfigurationError
+from infra_core.azure.monitoring import (
+    HeartbeatMonitor,
+    HeartbeatState,
+    read_heartbeat,
+    read_heartbeat_blob,
+)
 from infra_core.azure.monitoring._process import host_name, process_identity
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, BlobContent
 from infra_core.runtime.testing import fast_time
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
@@ -128,6 +135,57 @@ def test_a_heartbeat_of_0_7_is_judged_by_its_age(tmp_path: Path) -> None:
 def test_a_clock_ahead_of_ours_is_no_reason_to_worry(tmp_path: Path) -> None:
     """A beat from the future has come just now."""
     assert read_heartbeat(write(tmp_path, age=-50), utc_now=lambda: NOW).age_seconds == 0.0
+
+
+def test_a_clock_that_is_ahead_keeps_no_dead_run_alive(tmp_path: Path) -> None:
+    """The age of a beat from a far future is not known, which is as bad as too old."""
+    elsewhere = {"host": "elsewhere", "process": "a-boot/a-namespace/7", "pid": 1}
+    assert state(write(tmp_path, age=-89, **elsewhere)) == "alive"
+    path = write(tmp_path, age=-86_400, **elsewhere)
+    assert state(path) == "dead"
+    assert "86400 s ahead of the clock" in read_heartbeat(path, utc_now=lambda: NOW).reason
+    assert state(path, stale_after=90_000) == "alive"
+    assert state(write(tmp_path, age=-91)) == "stalled"
+
+
+class Mirror:
+    """What of a storage client the reader of blobs asks for."""
+
+    base_path = Path("out")
+
+    def __init__(self, data: bytes | None, age: float | None) -> None:
+        self.found = None if data is None else BlobContent(data, age)
+        self.asked = Path()
+
+    def is_configured(self) -> bool:
+        return True
+
+    def read_blob(self, path: Path) -> BlobContent | None:
+        self.asked = path
+        return self.found
+
+
+@pytest.mark.parametrize("skew", [-86_400, 0, 86_400])
+@pytest.mark.parametrize(("age", "expected"), [(1, "alive"), (91, "dead")])
+def test_the_age_of_a_blob_is_what_its_service_says(
+    skew: float, age: float, expected: str, tmp_path: Path
+) -> None:
+    """Whatever the clock of the run or of the reader says."""
+    beat = write(tmp_path, age=skew, host="elsewhere", process="a-boot/a-namespace/7", pid=1)
+    mirror = Mirror(beat.read_bytes(), age)
+    status = read_heartbeat_blob(cast("AzureStorageClient", mirror), "nightly")
+    assert (status.state, status.age_seconds) == (expected, age)
+    assert mirror.asked == Path("out/nightly/_state/heartbeat.json")
+
+
+def test_a_blob_that_is_not_there_is_no_heartbeat() -> None:
+    """And a client without a container cannot say."""
+    status = read_heartbeat_blob(cast("AzureStorageClient", Mirror(None, None)), "a/beat.json")
+    assert (status.state, status.timestamp) == ("dead", None)
+    assert "no blob a/beat.json" in status.reason
+    here, mode = AzureStorageSettings.from_env(env={"AZURE_STORAGE_MODE": "dev-skip"})
+    with pytest.raises(ConfigurationError, match="AZURE_STORAGE_CONTAINER"):
+        read_heartbeat_blob(AzureStorageClient.from_settings(here, mode), "a")
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,12 @@ COMMANDS = [
     ("mirror", "._mirror", "mirror a folder to Blob Storage or back, or plan it"),
     ("manifest", "._manifest", "list a folder's files with types, sizes and URLs"),
     ("jobs", "._jobs", "look at the jobs of a batch, and put failed ones back"),
+    ("heartbeat", "._heartbeat", "say by exit code whether a run is alive: a liveness probe"),
     ("trigger", "._trigger", "schedule a batch at an Azure Function and poll it to its end"),
     ("doctor", "._doctor", "check settings and reach, and say how to mend them"),
 ]
-PREFIXED = ("mirror", "manifest", "jobs", "trigger")  # `run` and `doctor` choose by themselves
+# `run` and `doctor` choose by themselves
+PREFIXED = ("mirror", "manifest", "jobs", "heartbeat", "trigger")
 
 
 class Command(Protocol):

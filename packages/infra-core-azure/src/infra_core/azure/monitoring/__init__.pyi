@@ -4,6 +4,7 @@ from ._heartbeat_reader import (
     HeartbeatState as HeartbeatState,
     HeartbeatStatus as HeartbeatStatus,
     read_heartbeat as read_heartbeat,
+    read_heartbeat_blob as read_heartbeat_blob,
 )
 from ._protocols import (
     HeartbeatEventWriter as HeartbeatEventWriter,

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import clock
 
 from .._checks import a_kind, require_number
+from ..exceptions import ConfigurationError
 from ._heartbeat import HEARTBEAT_FILE
 from ._process import is_running
 from ._protocols import UtcNowFunc
 
-__all__ = ["HeartbeatState", "HeartbeatStatus", "read_heartbeat"]
+if TYPE_CHECKING:
+    from ..storage import AzureStorageClient
+
+__all__ = ["HeartbeatState", "HeartbeatStatus", "read_heartbeat", "read_heartbeat_blob"]
 
 _DEFAULT_INTERVAL = 30.0  # of 0.7, whose heartbeats do not say theirs
 
@@ -83,6 +87,8 @@ def read_heartbeat(
     got the same number later is not taken for it, and a zombie is gone): dead; the last beat is
     older than `stale_after`: stalled if its process is known to live, else dead; it says that its
     item takes too long, or its event loop lags more than `max_loop_lag`: stalled; else alive.
+    A beat that is dated further ahead than `stale_after` counts as older than that: a clock that is
+    ahead keeps no dead run alive.
 
     Another machine, another container and Windows cannot check the process: the age decides.
     Heartbeats of 0.7 are understood and judged by age.
@@ -104,39 +110,108 @@ def read_heartbeat(
         >>> read_heartbeat("/nonexistent").state.value
         'dead'
     """
-    for name, limit in (("stale_after", stale_after), ("max_loop_lag", max_loop_lag)):
-        if limit is not None:
-            require_number(name, limit, "seconds, 0 or more, or None for the default", least=0)
+    _check_limits(stale_after, max_loop_lag)
     path = Path(path)
     if path.is_dir():
         path = path / HEARTBEAT_FILE
     try:
-        beat = json.loads(path.read_bytes())
-        if not isinstance(beat, dict):
-            raise ValueError(f"it holds {a_kind(beat)} instead of an object")
-        timestamp = _aware(datetime.fromisoformat(str(beat["timestamp"]).replace("Z", "+00:00")))
+        content = path.read_bytes()
     except FileNotFoundError:
         return _dead(path, f"there is no heartbeat at {path}: the run never started, or elsewhere")
     except OSError as error:
         why = error.strerror or type(error).__name__
         return _dead(path, f"{path} cannot be read ({why}): check the path and its permissions")
+    now = utc_now() if utc_now else datetime.fromtimestamp(clock.time(), tz=timezone.utc)
+    if isinstance(now, str):
+        now = datetime.fromisoformat(now.replace("Z", "+00:00"))
+    return _verdict(path, content, _aware(now), None, stale_after, max_loop_lag)
+
+
+def read_heartbeat_blob(
+    client: "AzureStorageClient",
+    path: Path | str,
+    *,
+    stale_after: float | None = None,
+    max_loop_lag: float | None = None,
+) -> HeartbeatStatus:
+    """Read a heartbeat that is mirrored to Blob Storage, and judge it as `read_heartbeat` does.
+
+    Its age is the time since the blob was written, by the clock of the service alone: neither a
+    wrong clock of the run's machine nor one of this machine changes it.
+
+    Args:
+        client: The storage client; it must be configured.
+        path: The heartbeat's path, or that of the storage root that it lies in; relative to the
+            client's `base_path`, or below it.
+        stale_after: As for `read_heartbeat`.
+        max_loop_lag: As for `read_heartbeat`.
+
+    Returns:
+        The verdict. A missing or unreadable blob is dead, and `reason` says so.
+
+    Raises:
+        StorageError: The service refuses or does not answer, so nothing is known.
+        ConfigurationError: The client has no container.
+    """
+    _check_limits(stale_after, max_loop_lag)
+    if not client.is_configured():
+        raise ConfigurationError(
+            "no container to read the heartbeat from: set AZURE_STORAGE_CONTAINER and the "
+            "credentials"
+        )
+    path = Path(path)
+    if path.suffix != HEARTBEAT_FILE.suffix:
+        path = path / HEARTBEAT_FILE
+    found = client.read_blob((client.base_path or Path()) / path)
+    if found is None:
+        return _dead(path, f"there is no blob {path}: the run never started, or elsewhere")
+    now = datetime.fromtimestamp(clock.time(), tz=timezone.utc)
+    return _verdict(path, found.data, now, found.age_seconds, stale_after, max_loop_lag)
+
+
+def _check_limits(stale_after: float | None, max_loop_lag: float | None) -> None:
+    for name, limit in (("stale_after", stale_after), ("max_loop_lag", max_loop_lag)):
+        if limit is not None:
+            require_number(name, limit, "seconds, 0 or more, or None for the default", least=0)
+
+
+def _verdict(
+    path: Path,
+    content: bytes,
+    now: datetime,
+    age: float | None,
+    stale_after: float | None,
+    max_loop_lag: float | None,
+) -> HeartbeatStatus:
+    """Judge what a heartbeat holds.
+
+    Args:
+        path: Where it was read.
+        content: What it holds.
+        now: The time here.
+        age: Seconds since it was written, where its storage says; else its timestamp decides.
+        stale_after: As for `read_heartbeat`.
+        max_loop_lag: As for `read_heartbeat`.
+    """
+    try:
+        beat = json.loads(content)
+        if not isinstance(beat, dict):
+            raise ValueError(f"it holds {a_kind(beat)} instead of an object")
+        timestamp = _aware(datetime.fromisoformat(str(beat["timestamp"]).replace("Z", "+00:00")))
     except KeyError:
         return _dead(path, f"{path} is no heartbeat: it has no timestamp")
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         return _dead(path, f"{path} is no heartbeat: it holds no JSON")
     except ValueError as error:
         return _dead(path, f"{path} is no heartbeat: {error}")
-    now = utc_now() if utc_now else datetime.fromtimestamp(clock.time(), tz=timezone.utc)
-    # A writer whose clock is ahead of ours has beaten just now.
-    if isinstance(now, str):
-        now = datetime.fromisoformat(now.replace("Z", "+00:00"))
-    age = max(0.0, (_aware(now) - timestamp).total_seconds())
+    if age is None:
+        age = (now - timestamp).total_seconds()
     state, reason = _judge(beat, age, stale_after, max_loop_lag)
     return HeartbeatStatus(
         state=state,
         reason=reason,
         path=path,
-        age_seconds=age,
+        age_seconds=max(0.0, age),
         timestamp=timestamp,
         slug=_text(beat.get("slug")),
         slug_seconds=_number(beat.get("slug_seconds")),
@@ -154,6 +229,7 @@ def _judge(
     max_loop_lag = interval if max_loop_lag is None else max_loop_lag
     slug, pid = beat.get("slug"), _pid(beat)
     at_work = f"on {slug!r}" if slug is not None else "between items"
+    ahead, age = -age, max(0.0, age)
     if beat.get("state") == "stopped":
         return HeartbeatState.STOPPED, f"the run was stopped properly {age:.0f} s ago"
     running = (
@@ -163,6 +239,13 @@ def _judge(
     )
     if running is False:
         return HeartbeatState.DEAD, f"process {pid} is gone; its last beat was {age:.0f} s ago"
+    if ahead > stale_after:
+        # Until that moment comes, nothing would show whether it still beats.
+        reason = (
+            f"its last beat is dated {ahead:.0f} s ahead of the clock here, so that its age is not "
+            "known: set the clocks of both machines, or read the heartbeat from its blob"
+        )
+        return HeartbeatState.STALLED if running else HeartbeatState.DEAD, reason
     if age > stale_after and running:
         return (
             HeartbeatState.STALLED,

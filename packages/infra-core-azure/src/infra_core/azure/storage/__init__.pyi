@@ -1,5 +1,5 @@
 from ..exceptions import ConfigurationError as ConfigurationError
-from ._blobs import BlobInfo as BlobInfo
+from ._blobs import BlobContent as BlobContent, BlobInfo as BlobInfo
 from ._client import AzureStorageClient as AzureStorageClient, StorageBackend as StorageBackend
 from ._errors import (
     BlobConflictError as BlobConflictError,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
@@ -15,6 +16,7 @@ from ._errors import BlobConflictError, BlobNotFoundError, StorageError, Storage
 from ._service import BlobService
 
 __all__ = [
+    "BlobContent",
     "BlobInfo",
     "create_container",
     "delete_blob",
@@ -22,6 +24,7 @@ __all__ = [
     "is_folder",
     "list_pages",
     "list_relative",
+    "read_blob",
 ]
 
 RESOURCE_TYPE = "x-ms-resource-type"
@@ -141,6 +144,34 @@ async def get_properties(service: BlobService, name: str) -> BlobInfo | None:
         return None
     info = info_from_headers(name, response.headers)
     return None if is_folder(info.metadata, response.headers.get(RESOURCE_TYPE, "")) else info
+
+
+class BlobContent(NamedTuple):
+    """The content of a small blob.
+
+    Attributes:
+        data: Its bytes.
+        age_seconds: Time since it was written, both moments by the clock of the service
+            (`Last-Modified` and `Date`); `None` when the answer does not say.
+    """
+
+    data: bytes
+    age_seconds: float | None
+
+
+async def read_blob(service: BlobService, name: str) -> BlobContent | None:
+    """Fetch a small blob in one request, `None` when there is none.
+
+    Raises:
+        StorageError: The service refuses or does not answer.
+    """
+    try:
+        response = await service.send("GET", name, "download")
+    except BlobNotFoundError:
+        return None
+    now, written = (_parse_time(response.headers.get(n)) for n in ("Date", "Last-Modified"))
+    age = (now - written).total_seconds() if now and written else None
+    return BlobContent(response.body, age)
 
 
 async def list_blocks(service: BlobService, name: str) -> list[str]:

@@ -12,7 +12,7 @@ from infra_core.fs import ensure_parent, write_json_atomic, write_text_atomic
 from .._artifacts import is_own_state
 from .._checks import a_kind
 from ..exceptions import ConfigurationError
-from ._blobs import BlobInfo, get_properties, list_relative
+from ._blobs import BlobContent, BlobInfo, get_properties, list_relative, read_blob
 from ._blocking import blocking, run_blocking
 from ._config import _AzureStorageConfig, missing_settings, resolve_config
 from ._download import download_blob
@@ -375,6 +375,17 @@ class AzureStorageClient(_Base):
             return None
         return await get_properties(self._service, name)
 
+    async def read_blob_async(self, path: Path) -> BlobContent | None:
+        """The content of the small blob of `path` and its age, `None` when there is none.
+
+        Raises:
+            StorageError: The service refuses or does not answer.
+        """
+        name = self.blob_name_for_path(path)
+        if self._uploader is None or not name:
+            return None
+        return await read_blob(self._service, name)
+
     # -- what could not be uploaded yet --------------------------------------------------------
 
     async def flush_pending_async(self, *, refused: bool = False) -> FlushReport:
@@ -589,6 +600,10 @@ class AzureStorageClient(_Base):
     @blocking(stat_async)
     def stat(self, *args: Any, **kwargs: Any) -> Any:
         """See `stat_async`."""
+
+    @blocking(read_blob_async)
+    def read_blob(self, *args: Any, **kwargs: Any) -> Any:
+        """See `read_blob_async`."""
 
     @blocking(flush_pending_async)
     def flush_pending(self, *args: Any, **kwargs: Any) -> Any:
