@@ -7,7 +7,6 @@ import logging
 import pickle
 import uuid
 from collections.abc import AsyncIterable, Callable, Iterable
-from functools import partial
 from importlib import import_module
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -19,14 +18,13 @@ from ._outcomes import TaskStatus
 from ._task_errors import BudgetSpentError
 from ._task_options import RunOptions, RuntimeConfig
 from ._task_runtime import TaskRuntime
-from ._task_source import Made, MadeAsync
 from ._values import shown
 
 if TYPE_CHECKING:
     from ._dask_worker import Report
     from ._outcomes import TaskOutcome
     from ._task_run import TaskRun
-    from ._task_source import TaskSource
+    from ._task_source import Pair, TaskSource
     from ._task_stream import TaskStream
 
     RemoteTask = tuple[str, Callable[[], object]]
@@ -117,30 +115,16 @@ class DaskTaskRuntime(TaskRuntime):
 
     def _open(self, tasks: "TaskSource", options: RunOptions) -> "TaskRun | None":
         options.timed = False  # the worker keeps the time
-        cluster = self._clients.get()
-        make = partial(_remote, cluster, self.config)
-        return super()._open(_made(make, tasks), options)
+        make = options.make
+        cluster, config = self._clients.get(), self.config
 
+        def remote(item: Any) -> "Pair":
+            task_id, function = make(item)
+            call = _RemoteCall(cluster, function, config.task_timeout, config.cancel_grace)
+            return task_id, call
 
-def _made(make: Callable[[Any], Any], tasks: "TaskSource") -> "TaskSource":
-    """Return tasks whose callables send the work to the cluster, made one by one."""
-    if isinstance(tasks, AsyncIterable):
-        return MadeAsync(make, tasks)
-    return _MadeSized(make, tasks) if hasattr(tasks, "__len__") else Made(make, tasks)
-
-
-class _MadeSized(Made[Any]):
-    def __len__(self) -> int:
-        return len(self._items)  # type: ignore[arg-type]
-
-
-def _remote(cluster: "_Cluster", config: RuntimeConfig, item: Any) -> Any:
-    """Turn a task into one that runs on the cluster; what is no task is left to be refused."""
-    try:
-        task_id, function = item
-    except (TypeError, ValueError):
-        return item
-    return task_id, _RemoteCall(cluster, function, config.task_timeout, config.cancel_grace)
+        options.make = remote
+        return super()._open(tasks, options)
 
 
 class _RemoteCall:

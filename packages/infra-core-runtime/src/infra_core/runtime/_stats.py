@@ -1,6 +1,6 @@
 """Counts and durations of tasks: a few additions per task, constant memory."""
 
-from collections import defaultdict
+from collections import Counter
 from dataclasses import dataclass
 from math import floor, log2
 
@@ -9,6 +9,7 @@ from ._outcomes import TaskStatus
 __all__ = ["DurationHistogram", "RuntimeStats", "StatsRecorder"]
 
 _STEPS = 16  # per doubling: a value is off by at most 2.2 percent, the 32nd root of 2
+_MOST_IDS = 100
 
 
 class DurationHistogram:
@@ -21,7 +22,7 @@ class DurationHistogram:
     __slots__ = ("_counts",)
 
     def __init__(self) -> None:
-        self._counts: defaultdict[int, int] = defaultdict(int)
+        self._counts: Counter[int] = Counter()
 
     def add(self, seconds: float) -> None:
         """Count one duration; zero and less count as a nanosecond."""
@@ -29,15 +30,14 @@ class DurationHistogram:
 
     def merge(self, other: "DurationHistogram") -> None:
         """Add another histogram's counts to this one's."""
-        for bucket, count in other._counts.items():
-            self._counts[bucket] += count
+        self._counts.update(other._counts)
 
     def quantile(self, fraction: float) -> float | None:
         """Return the duration that this fraction of all stays at or below; `None` if empty."""
         rank = fraction * sum(self._counts.values())
         seen = 0
-        for bucket in sorted(self._counts):
-            seen += self._counts[bucket]
+        for bucket, count in sorted(self._counts.items()):
+            seen += count
             if seen >= rank:
                 return float(2.0 ** ((bucket + 0.5) / _STEPS))
         return None
@@ -79,70 +79,48 @@ class RuntimeStats:
 
 
 class StatsRecorder:
-    """The mutable counters behind `RuntimeStats`."""
+    """The counters behind `RuntimeStats`.
 
-    __slots__ = (
-        "cancelled",
-        "durations",
-        "failed",
-        "retries",
-        "started",
-        "succeeded",
-        "timed_out",
-        "unresponsive",
-    )
+    Attributes:
+        started: Tasks taken from their source.
+        retries: Attempts after a task's first.
+        unresponsive: Ids of tasks left behind, the first hundred.
+    """
+
+    __slots__ = ("_durations", "_ends", "retries", "started", "unresponsive")
 
     def __init__(self) -> None:
         self.started: int = 0
-        self.succeeded: int = 0
-        self.failed: int = 0
-        self.timed_out: int = 0
-        self.cancelled: int = 0
         self.retries: int = 0
-        self.durations: DurationHistogram = DurationHistogram()
         self.unresponsive: list[str] = []
+        self._ends: Counter[TaskStatus] = Counter()
+        self._durations = DurationHistogram()
 
     def ended(self, status: TaskStatus, seconds: float) -> None:
         """Count the end of a task."""
-        if status is TaskStatus.SUCCEEDED:
-            self.succeeded += 1
-        elif status is TaskStatus.FAILED:
-            self.failed += 1
-        elif status is TaskStatus.TIMED_OUT:
-            self.timed_out += 1
-        else:
-            self.cancelled += 1
-        self.durations.add(seconds)
+        self._ends[status] += 1
+        self._durations.add(seconds)
 
-    def left_behind(self, task_id: str) -> None:
-        """Keep the id of a task that suppresses cancellation; the list is bounded."""
-        if len(self.unresponsive) < 100:
-            self.unresponsive.append(task_id)
+    def left_behind(self, *task_ids: str) -> None:
+        """Keep the ids of tasks that suppress cancellation."""
+        self.unresponsive += task_ids[: _MOST_IDS - len(self.unresponsive)]
 
     def merge(self, other: "StatsRecorder") -> None:
         """Add another recorder's counts to this one's."""
         self.started += other.started
-        self.succeeded += other.succeeded
-        self.failed += other.failed
-        self.timed_out += other.timed_out
-        self.cancelled += other.cancelled
         self.retries += other.retries
-        self.durations.merge(other.durations)
-        for task_id in other.unresponsive:
-            self.left_behind(task_id)
+        self.left_behind(*other.unresponsive)
+        self._ends.update(other._ends)
+        self._durations.merge(other._durations)
 
     def snapshot(self) -> RuntimeStats:
         """Return the counts of this moment."""
-        done = self.succeeded + self.failed + self.timed_out + self.cancelled
         return RuntimeStats(
             started=self.started,
-            succeeded=self.succeeded,
-            failed=self.failed,
-            timed_out=self.timed_out,
-            cancelled=self.cancelled,
             retries=self.retries,
-            in_flight=self.started - done,
-            duration_p50=self.durations.quantile(0.5),
-            duration_p99=self.durations.quantile(0.99),
+            in_flight=self.started - sum(self._ends.values()),
+            duration_p50=self._durations.quantile(0.5),
+            duration_p99=self._durations.quantile(0.99),
             unresponsive=tuple(self.unresponsive),
+            **{status.value: count for status, count in self._ends.items()},
         )

@@ -10,9 +10,25 @@ from ._outcomes import TaskOutcome
 from ._rate import RateLimit
 from ._retry_policy import RetryPolicy, check_policy
 from ._stats import RuntimeStats
+from ._task_results import ResultBuffer
+from ._task_source import Pair, as_pair
 from ._values import is_number, shown
 
-__all__ = ["RunOptions", "RuntimeConfig"]
+__all__ = [
+    "OnError",
+    "OnOutcome",
+    "OnProgress",
+    "OnTimeout",
+    "RunOptions",
+    "RuntimeConfig",
+    "ShouldRetry",
+]
+
+OnTimeout = Callable[[str], Awaitable[None] | None]
+OnError = Callable[[str, Exception], Awaitable[None] | None]
+OnOutcome = Callable[[TaskOutcome[Any]], Awaitable[None] | None]
+OnProgress = Callable[[RuntimeStats], Awaitable[None] | None]
+ShouldRetry = Callable[[Exception], bool | float]
 
 
 @dataclass
@@ -84,17 +100,18 @@ class RunOptions:
     """What one run does with its tasks and their ends; made by `TaskRuntime`."""
 
     config: RuntimeConfig
+    make: Callable[[Any], Pair] = as_pair  # makes a task of an item of the source
     timed: bool = True  # False: whoever runs the tasks elsewhere keeps config.task_timeout
     rate: RateLimit | None = None
     retry: RetryPolicy | None = None
-    should_retry: Callable[[Exception], bool | float] | None = None
-    on_timeout: Callable[[str], Awaitable[None] | None] | None = None
-    on_error: Callable[[str, Exception], Awaitable[None] | None] | None = None
-    on_outcome: Callable[[TaskOutcome[Any]], Awaitable[None] | None] | None = None
-    on_progress: Callable[[RuntimeStats], Awaitable[None] | None] | None = None
+    should_retry: ShouldRetry | None = None
+    on_timeout: OnTimeout | None = None
+    on_error: OnError | None = None
+    on_outcome: OnOutcome | None = None
+    on_progress: OnProgress | None = None
     progress_interval: float = 0.5
     lenient: bool = False  # every end is reported as an outcome: none of them ends the run
-    sink: Callable[[int, TaskOutcome[Any]], None] | None = None
+    sink: ResultBuffer | None = None
     window: int | None = None  # outcomes that may wait to be read, tasks in flight included
 
     def __post_init__(self) -> None:

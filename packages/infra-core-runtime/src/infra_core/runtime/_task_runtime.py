@@ -5,29 +5,34 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, TypeVar, overload
 
-from ._cancel_event import CancelEvent, EventWatch
+from ._cancel_event import CancelEvent
 from ._outcomes import TaskOutcome
 from ._rate import RateLimit
 from ._retry_policy import RetryPolicy
 from ._stats import RuntimeStats, StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError
-from ._task_options import RunOptions, RuntimeConfig
+from ._task_options import (
+    OnError,
+    OnOutcome,
+    OnProgress,
+    OnTimeout,
+    RunOptions,
+    RuntimeConfig,
+    ShouldRetry,
+)
+from ._task_results import ResultBuffer
 from ._task_run import TaskRun
-from ._task_source import TaskSource, mapped
-from ._task_stream import ResultBuffer, TaskStream
+from ._task_source import TaskSource, check_source, pairs_of
+from ._task_stream import TaskStream
 from ._values import is_number
 
 __all__ = ["TaskRuntime"]
 
 T = TypeVar("T")
+Items = Iterable[Any] | AsyncIterable[Any]
 Item = TypeVar("Item")
 _Task = tuple[str, Callable[[], Awaitable[T]]]
 Source = Iterable[_Task[T]] | AsyncIterable[_Task[T]]
-OnTimeout = Callable[[str], Awaitable[None] | None]
-OnError = Callable[[str, Exception], Awaitable[None] | None]
-OnOutcome = Callable[[TaskOutcome[Any]], Awaitable[None] | None]
-OnProgress = Callable[[RuntimeStats], Awaitable[None] | None]
-ShouldRetry = Callable[[Exception], bool | float]
 
 
 class TaskRuntime:
@@ -142,8 +147,7 @@ class TaskRuntime:
         if run is None:
             return
         await run.join()
-        await run.report_progress()
-        run.conclude()
+        await run.conclude()
 
     def as_completed(
         self,
@@ -256,12 +260,14 @@ class TaskRuntime:
             >>> asyncio.run(main())
             [0, 2, 4, 6]
         """
+        check_source("items", items)
         present: Any = _itself if outcomes else _value
         stream: TaskStream[Any] = self._stream(
-            mapped(function, items, key),
+            items,
             ResultBuffer(ordered=True, failures=outcomes),
             present,
             ahead,
+            make=pairs_of(function, key),
             on_progress=on_progress,
             progress_interval=progress_interval,
             retry=retry,
@@ -271,7 +277,7 @@ class TaskRuntime:
 
     def _stream(
         self,
-        tasks: Source[Any],
+        tasks: Items,
         buffer: ResultBuffer,
         present: Callable[[TaskOutcome[Any]], T],
         ahead: int | None,
@@ -285,14 +291,14 @@ class TaskRuntime:
                 "or None"
             )
 
-        def begin(buffer: ResultBuffer) -> TaskRun | None:
+        def begin() -> TaskRun | None:
             limit = self.config.concurrency
             return self._open(
                 tasks,
                 RunOptions(
                     config=self.config,
                     lenient=buffer.failures,
-                    sink=buffer.put,
+                    sink=buffer,
                     window=limit + (limit if ahead is None else ahead),
                     retry=retry or self.config.retry,
                     **options,
@@ -382,7 +388,7 @@ class TaskRuntime:
                 except RuntimeError:  # its loop is closed, and its tasks with it
                     self._runs.discard(run)
 
-    def _open(self, tasks: TaskSource, options: RunOptions) -> TaskRun | None:
+    def _open(self, tasks: Items, options: RunOptions) -> TaskRun | None:
         """Begin a run; `None` when there is nothing to do."""
         self.config.validate()
         if self._cancel_event is not None and self._cancel_event.is_set():
@@ -403,11 +409,11 @@ class TaskRuntime:
             self._per_second = rate
             self._rate = None if rate is None else RateLimit(rate)
         options.rate = self._rate
-        run = TaskRun(tasks, options, self._left_behind, self._ended)
+        run = TaskRun(
+            tasks, options, self._left_behind,
+            event=self._cancel_event, on_event=self.cancel, on_end=self._ended,
+        )  # fmt: skip
         self._runs.add(run)
-        if self._cancel_event is not None:
-            run.watch = EventWatch(self._cancel_event, self.cancel)
-        run.start()
         return run
 
     def _ended(self, run: TaskRun) -> None:
@@ -420,8 +426,8 @@ async def _ends_of(runs: list[TaskRun]) -> None:
     """Wait for runs; those of other loops cannot be waited for from here."""
     loop = asyncio.get_running_loop()
     for run in runs:
-        while not run.ended and run.loop is loop:
-            await run.event()
+        if run.loop is loop:
+            await run.over.wait()
 
 
 def _itself(outcome: TaskOutcome[T]) -> TaskOutcome[T]:

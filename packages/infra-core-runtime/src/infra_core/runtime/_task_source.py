@@ -1,24 +1,14 @@
-"""Where the tasks of a run come from, and what `map` makes of its items."""
+"""Where the tasks of a run come from: what may be iterated over, and what is made of each item."""
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from functools import partial
 from itertools import count
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from ._values import shown
 
-__all__ = [
-    "Factory",
-    "Made",
-    "MadeAsync",
-    "Pair",
-    "TaskSource",
-    "as_pair",
-    "check_source",
-    "mapped",
-]
+__all__ = ["Factory", "Pair", "TaskSource", "as_pair", "check_source", "pairs_of"]
 
-Item = TypeVar("Item")
 Factory = Callable[[], Awaitable[Any]]
 Pair = tuple[str, Factory]
 TaskSource = Iterable[Pair] | AsyncIterable[Pair]
@@ -29,7 +19,7 @@ def check_source(name: str, source: object) -> None:
     """Refuse what cannot be iterated over.
 
     Raises:
-        TypeError: Such as None, or a coroutine that somebody forgot to await.
+        TypeError: Such as None, or a coroutine that was not awaited.
     """
     if not any(hasattr(source, method) for method in _ITERATION):
         raise TypeError(
@@ -39,7 +29,7 @@ def check_source(name: str, source: object) -> None:
 
 
 def as_pair(item: Any) -> Pair:
-    """Return an item of a source as the pair that it must be.
+    """Return an item of a source of tasks as the pair that it must be.
 
     Raises:
         TypeError: It is none.
@@ -54,47 +44,13 @@ def as_pair(item: Any) -> Pair:
     return task_id, factory
 
 
-class Made(Generic[Item]):
-    """What a function makes of the items of a source, one by one, each when it is asked for."""
-
-    def __init__(self, make: Callable[[Item], Any], items: Iterable[Item]) -> None:
-        self._make = make
-        self._items = items
-
-    def __iter__(self) -> Iterator[Any]:
-        return (self._make(item) for item in self._items)
-
-
-class MadeAsync(Generic[Item]):
-    """The same of an asynchronous source; no generator, which would need closing."""
-
-    def __init__(self, make: Callable[[Item], Any], items: AsyncIterable[Item]) -> None:
-        self._make = make
-        self._iterator = aiter(items)
-
-    def __aiter__(self) -> "MadeAsync[Item]":
-        return self
-
-    async def __anext__(self) -> Any:
-        return self._make(await anext(self._iterator))
-
-
-def mapped(
-    function: Callable[[Item], Awaitable[Any]],
-    items: Iterable[Item] | AsyncIterable[Item],
-    key: Callable[[Item], str] | None,
-) -> TaskSource:
-    """Return the items of `map` as tasks, numbered where they have no key.
-
-    Raises:
-        TypeError: The items cannot be iterated over.
-    """
+def pairs_of(
+    function: Callable[[Any], Awaitable[Any]], key: Callable[[Any], str] | None
+) -> Callable[[Any], Pair]:
+    """Return what makes tasks of the items of `map`, numbered where they have no key."""
     numbers = count()
 
-    def make(item: Item) -> Pair:
+    def make(item: Any) -> Pair:
         return str(next(numbers)) if key is None else key(item), partial(function, item)
 
-    if isinstance(items, AsyncIterable):
-        return MadeAsync(make, items)
-    check_source("items", items)
-    return Made(make, items)
+    return make

@@ -2,53 +2,17 @@
 
 import asyncio
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 from ._outcomes import TaskOutcome
+from ._task_results import ResultBuffer
 from ._task_run import TaskRun
 
-__all__ = ["ResultBuffer", "TaskStream"]
+__all__ = ["TaskStream"]
 
 T = TypeVar("T")
-
-
-class ResultBuffer:
-    """Outcomes between the run that makes them and the stream that hands them out.
-
-    Apart from the stream, so that a stream nobody reads any longer can be collected while its
-    run still holds this.
-    """
-
-    __slots__ = ("_early", "_next", "_ready", "failures", "ordered", "run")
-
-    def __init__(self, *, ordered: bool, failures: bool) -> None:
-        self.ordered: bool = ordered
-        self.failures: bool = failures  # hand out failures, in the place of raising the first
-        self.run: TaskRun | None = None
-        self._ready: deque[TaskOutcome[Any]] = deque()
-        self._early: dict[int, TaskOutcome[Any]] = {}
-        self._next = 0
-
-    def put(self, index: int, outcome: TaskOutcome[Any]) -> None:
-        """Take an outcome from the run."""
-        if not self.failures and outcome.error is not None:
-            return
-        if self.ordered:
-            self._early[index] = outcome
-            while (following := self._early.pop(self._next, None)) is not None:
-                self._next += 1
-                self._ready.append(following)
-        else:
-            self._ready.append(outcome)
-        if self._ready and self.run is not None:
-            self.run.wake()
-
-    def get(self) -> TaskOutcome[Any] | None:
-        """Return the next outcome, if it is there."""
-        return self._ready.popleft() if self._ready else None
 
 
 class TaskStream(AsyncIterator[T], Generic[T]):
@@ -63,15 +27,14 @@ class TaskStream(AsyncIterator[T], Generic[T]):
 
     def __init__(
         self,
-        begin: Callable[[ResultBuffer], TaskRun | None],
+        begin: Callable[[], TaskRun | None],
         buffer: ResultBuffer,
         present: Callable[[TaskOutcome[Any]], T],
     ) -> None:
-        self._begin = begin
+        self._begin: Callable[[], TaskRun | None] | None = begin
         self._buffer = buffer
         self._present = present
         self._run: TaskRun | None = None
-        self._begun = False
         self._over = False
 
     def __aiter__(self) -> "TaskStream[T]":
@@ -80,37 +43,35 @@ class TaskStream(AsyncIterator[T], Generic[T]):
     async def __anext__(self) -> T:
         if self._over:
             raise StopAsyncIteration
-        if not self._begun:
-            self._begun = True
-            self._run = self._buffer.run = self._begin(self._buffer)
+        if self._begin is not None:
+            begin, self._begin = self._begin, None
+            self._run = begin()
         run = self._run
         while run is not None:
+            self._buffer.news.clear()
             outcome = self._buffer.get()
             if outcome is not None:
-                run.delivered += 1
-                run.pump()
+                run.delivered()
                 return self._present(outcome)
             if run.ended:
                 break
             try:
-                await run.event()
+                await self._buffer.news.wait()
             except asyncio.CancelledError:
                 await self.aclose()
                 raise
         self._over = True
         if run is not None:
-            await run.report_progress()
-            run.conclude()
+            await run.conclude()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Cancel what is under way and wait for its end, `cancel_grace` seconds at the most."""
-        self._over = self._begun = True
+        self._over = True
         run, self._run = self._run, None
         if run is not None:
             run.halt()
-            while not run.ended:
-                await run.event()
+            await run.over.wait()
 
     async def __aenter__(self) -> "TaskStream[T]":
         return self

@@ -1,0 +1,362 @@
+"""The items of a run that are alive: each runs in a task of its own, is judged and reported."""
+
+import asyncio
+import contextlib
+import inspect
+import logging
+from collections.abc import Callable, Coroutine
+from contextvars import copy_context
+from functools import partial
+from typing import Any
+
+from . import clock
+from ._notes import add_note
+from ._outcomes import TaskOutcome, TaskStatus
+from ._redaction import redact_secrets
+from ._retry import retry_async
+from ._retry_policy import RetryDetails, RetryPolicy
+from ._stats import StatsRecorder
+from ._task_errors import (
+    BudgetSpentError,
+    RuntimeCancellationError,
+    TaskTimeoutError,
+    foreign_cancellation,
+)
+from ._task_options import RunOptions
+from ._task_source import Factory
+from ._trace import trace_fields
+from ._values import shown
+
+__all__ = ["TaskItems"]
+
+logger = logging.getLogger("infra_core.task_runtime")
+
+
+class _Item:
+    """One item with its task, and what was decided about it."""
+
+    __slots__ = (
+        "attempts", "began", "ended", "id", "index", "left_behind", "task", "timer", "verdict",
+    )  # fmt: skip
+
+    def __init__(self, task_id: str, index: int) -> None:
+        self.id = task_id
+        self.index = index
+        self.task: asyncio.Task[Any] | None = None  # None: its first step has not come yet
+        self.began = 0.0
+        self.attempts = 0
+        self.ended = False  # what its task still does is reporting
+        self.verdict: TaskStatus | None = None  # why the runtime cancelled it
+        self.left_behind = False  # what its task still does is ignored
+        self.timer: asyncio.TimerHandle | None = None
+
+
+class TaskItems:
+    """Begins items, ends them, and counts and reports how they ended.
+
+    Attributes:
+        alive: Their tasks, but for those that are left behind.
+        halted: All of them were told to end.
+
+    Args:
+        options: Callbacks, retries, times.
+        stats: Where ends are counted.
+        left_behind: Where tasks go that suppress cancellation, until they end.
+        fail: Called with what is to end the run.
+        changed: Called when a task has ended.
+    """
+
+    def __init__(
+        self,
+        options: RunOptions,
+        stats: StatsRecorder,
+        left_behind: set[asyncio.Task[None]],
+        *,
+        fail: Callable[[BaseException], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.halted: bool = False
+        self._options = options
+        self._stats = stats
+        self._left_behind = left_behind
+        self._fail = fail
+        self._changed = changed
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()
+        self._grace = options.config.cancel_grace
+        self._timeout = options.config.task_timeout if options.timed else None
+        self._quiet = not (options.sink or options.on_outcome or options.on_progress)
+        self.alive: dict[asyncio.Task[None], _Item] = {}
+        self._next_report = clock.monotonic() + options.progress_interval
+
+    def begin(self, task_id: str, factory: Factory) -> None:
+        """Begin an item, in a copy of the current context."""
+        item = _Item(task_id, self._stats.started)
+        self._stats.started += 1
+        if self.halted:  # while the source was giving it
+            item.verdict = TaskStatus.CANCELLED
+        self._launch(item, self._work(item, factory))
+        if self.halted:  # by its first step, which an eager task has taken by now
+            self.halt()
+
+    def _launch(self, item: _Item, coroutine: Coroutine[Any, Any, None]) -> None:
+        loop, name = self._loop, str(item.id)
+        task = (
+            loop.create_task(coroutine, name=name)
+            if loop.get_task_factory()
+            else asyncio.Task(coroutine, loop=loop, name=name)  # the same, with less detour
+        )
+        self.alive[task] = item
+        task.add_done_callback(self._done, context=self._context)  # no copy for each
+
+    async def _work(self, item: _Item, factory: Factory) -> None:
+        """Be the task of one item: run it, judge how it ended, report that."""
+        item.task = asyncio.current_task()
+        item.began = clock.monotonic()
+        status = TaskStatus.SUCCEEDED
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            if item.verdict is not None:
+                raise asyncio.CancelledError
+            if self._timeout is not None:
+                item.timer = self._loop.call_later(self._timeout, self._on_late, item)
+            if self._options.retry is None:
+                item.attempts = 1
+                value = await factory()
+            else:
+                value = await self._attempts(item, factory, self._options.retry)
+        except asyncio.CancelledError as caught:
+            status, error = TaskStatus.CANCELLED, caught
+        except Exception as caught:  # noqa: BLE001 - reported below
+            status, error = TaskStatus.FAILED, caught
+        except BaseException as caught:
+            item.ended = True
+            self._close(item, TaskStatus.FAILED, None, caught)
+            raise  # KeyboardInterrupt and SystemExit stop the loop; _done() is called with it
+        finally:
+            if item.timer is not None:
+                item.timer.cancel()
+        item.ended = True
+        if item.left_behind:
+            return
+        if error is None and self._quiet and item.verdict is None:
+            self._stats.ended(status, clock.monotonic() - item.began)
+            return
+        try:
+            status, error = await self._judged(item, status, error)
+            await self._tell(item, status, error, self._close(item, status, value, error))
+        finally:
+            value = error = None  # its traceback holds this frame
+
+    async def _attempts(self, item: _Item, factory: Factory, policy: RetryPolicy) -> Any:
+        """Run an item under the retry policy."""
+        options = self._options
+
+        async def attempt() -> Any:
+            item.attempts += 1
+            if item.attempts > 1:
+                self._stats.retries += 1
+                if options.rate is not None:
+                    await clock.sleep_async(options.rate.reserve(clock.monotonic()))
+            return await factory()
+
+        return await retry_async(
+            attempt,
+            policy=policy,
+            should_retry=options.should_retry or _always,
+            on_retry=partial(_log_retry, item.id),
+        )
+
+    async def _judged(
+        self, item: _Item, status: TaskStatus, error: BaseException | None
+    ) -> tuple[TaskStatus, BaseException | None]:
+        """Say how an item ended, as the runtime sees it."""
+        task = item.task
+        cancelling = getattr(task, "cancelling", None)  # 3.11
+        if isinstance(error, BudgetSpentError):
+            item.verdict = status = TaskStatus.TIMED_OUT
+            if error.left_behind:
+                self.report_unresponsive(item.id)
+            error = self._timeout_error(item, unresponsive=error.left_behind)
+        elif status is TaskStatus.CANCELLED or item.verdict or (cancelling and cancelling()):
+            # A cancellation that was meant for the item must not reach its callbacks. And if the
+            # whole loop is being shut down, the run hears of it before the item is judged.
+            while getattr(task, "uncancel", int)():
+                pass
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+            if status is TaskStatus.CANCELLED and item.verdict is TaskStatus.TIMED_OUT:
+                status, error = item.verdict, self._timeout_error(item)
+            elif status is TaskStatus.CANCELLED and item.verdict is None and not self.halted:
+                error = foreign_cancellation(f"task {item.id!r}", error)
+        if type(error) is TypeError and error.__traceback__ and not error.__traceback__.tb_next:
+            add_note(
+                error,
+                f"task {item.id!r}: a task is a callable without arguments that returns an "
+                "awaitable, such as an async function or functools.partial of one",
+            )
+        return status, error
+
+    def _close(
+        self, item: _Item, status: TaskStatus, value: object, error: BaseException | None
+    ) -> TaskOutcome[Any] | None:
+        """Count the end of an item and hand its outcome to the reader, if there is one."""
+        options = self._options
+        seconds = clock.monotonic() - item.began if item.began else 0.0
+        self._stats.ended(status, seconds)
+        if options.sink is None and options.on_outcome is None:
+            return None
+        outcome = TaskOutcome(item.id, status, value, error, seconds, item.attempts)
+        if options.sink is not None:
+            options.sink.put(item.index, outcome)
+        return outcome
+
+    async def _tell(
+        self,
+        item: _Item,
+        status: TaskStatus,
+        error: BaseException | None,
+        outcome: TaskOutcome[Any] | None,
+    ) -> None:
+        """Call the callbacks for an item's end; without one for it, a failure ends the run."""
+        options = self._options
+        if options.on_outcome is not None:
+            await _call(item.id, options.on_outcome, outcome)
+        if status is TaskStatus.TIMED_OUT:
+            if options.on_timeout is not None:
+                await _call(item.id, options.on_timeout, item.id)
+            elif not options.lenient and error is not None:
+                self._fail(error)
+        elif isinstance(error, RuntimeCancellationError) and status is TaskStatus.FAILED:
+            if not options.lenient:  # the item's own word that all is to end
+                self._fail(error)
+        elif isinstance(error, Exception):
+            if not options.lenient and not self.halted:
+                logger.error(
+                    "Unexpected error processing %s", item.id, exc_info=error,
+                    extra={"task_id": item.id, **trace_fields()},
+                )  # fmt: skip
+            if options.on_error is not None:
+                await _call(item.id, options.on_error, item.id, error)
+            elif not options.lenient:
+                self._fail(error)
+        if options.on_progress is not None and clock.monotonic() >= self._next_report:
+            self._next_report = clock.monotonic() + options.progress_interval
+            await self.report_progress()
+
+    async def report_progress(self) -> None:
+        """Call `on_progress`, if there is one."""
+        if self._options.on_progress is not None:
+            await _call("", self._options.on_progress, self._stats.snapshot())
+
+    def _timeout_error(self, item: _Item, *, unresponsive: bool = False) -> TaskTimeoutError:
+        timeout = self._options.config.task_timeout
+        return TaskTimeoutError(item.id, timeout or 0.0, unresponsive=unresponsive)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        item = self.alive.pop(task, None)
+        self._left_behind.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+        if item is not None and not item.ended:  # cancelled from outside before its first step
+            item.ended = True
+            cause = asyncio.CancelledError()
+            self._close(item, TaskStatus.CANCELLED, None, cause)
+            if not self._options.lenient and not self.halted:
+                self._fail(foreign_cancellation(f"task {item.id!r}", cause))
+        self._changed()
+
+    # Ending them
+
+    def halt(self) -> None:
+        """Cancel all that have not ended."""
+        self.halted = True
+        for task, item in list(self.alive.items()):
+            if not item.ended and item.verdict is None:
+                item.verdict = TaskStatus.CANCELLED
+                # One that has not begun sees its verdict when it does; a second cancel would
+                # hit the cleanup of one that was cancelled before.
+                if item.task is not None:
+                    task.cancel()
+
+    def give_up(self) -> None:
+        """Go on without those that still run when the grace after a `halt` is over."""
+        for task, item in list(self.alive.items()):
+            if not item.ended:
+                self._leave_behind(item)
+            else:
+                logger.error(
+                    "a callback for task %r still ran %g s after the run was told to end: "
+                    "cancelled", item.id, self._grace, extra={"task_id": item.id},
+                )  # fmt: skip
+                task.cancel()
+                del self.alive[task]
+                self._left_behind.add(task)
+
+    def report_unresponsive(self, task_id: str) -> None:
+        """Put a task that was left behind into the log and the statistics."""
+        self._stats.left_behind(task_id)
+        logger.error(
+            "task %r ignores cancellation: it still runs %g s after it was cancelled and is left "
+            "behind", task_id, self._grace, extra={"task_id": task_id, **trace_fields()},
+        )  # fmt: skip
+
+    def _on_late(self, item: _Item) -> None:
+        if item.verdict is None and item.task is not None:
+            item.verdict = TaskStatus.TIMED_OUT
+            item.task.cancel()
+            item.timer = self._loop.call_later(self._grace, self._leave_behind, item)
+
+    def _leave_behind(self, item: _Item) -> None:
+        """Go on without a task that suppresses cancellation; it is cancelled once more."""
+        assert item.task is not None  # noqa: S101 - for the type checker
+        if item.timer is not None:
+            item.timer.cancel()
+        self.report_unresponsive(item.id)
+        item.left_behind = True
+        del self.alive[item.task]
+        self._left_behind.add(item.task)
+        item.task.cancel()
+        status = item.verdict or TaskStatus.CANCELLED
+        error: BaseException = asyncio.CancelledError()
+        if status is TaskStatus.TIMED_OUT:
+            error = self._timeout_error(item, unresponsive=True)
+        outcome = self._close(item, status, None, error)
+        reporter = _Item(item.id, item.index)
+        reporter.ended = True
+        self._launch(reporter, self._tell(reporter, status, error, outcome))
+
+
+async def _call(task_id: str, callback: Callable[..., Any], *args: object) -> None:
+    """Call a callback, await what it returns if need be, log what it raises.
+
+    The log has the arguments as well: without them the task's own error would be lost.
+    """
+    try:
+        result = callback(*args)
+        if result is not None and inspect.isawaitable(result):
+            await result
+    except Exception:
+        logger.exception(
+            "callback %s raised when told of %s; the run goes on",
+            shown(callback),
+            ", ".join(shown(arg) for arg in args),
+            extra={"task_id": task_id, **trace_fields()},
+        )
+
+
+def _always(error: Exception) -> bool:
+    return True
+
+
+def _log_retry(task_id: str, details: RetryDetails) -> None:
+    if logger.isEnabledFor(logging.INFO):
+        logger.info(
+            "task %r failed in attempt %d, next in %.2f s: %s",
+            task_id,
+            details.attempt,
+            details.wait,
+            redact_secrets(repr(details.error)),
+            extra={"task_id": task_id, "attempt": details.attempt, **trace_fields()},
+        )
