@@ -212,6 +212,27 @@ def test_invalid_arguments_touch_nothing(
     assert origin.requests == []
 
 
+@pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan"), "10M"])
+def test_a_rate_that_lets_nothing_through_is_refused(rate: Any) -> None:
+    """With the unit."""
+    with pytest.raises(ValueError, match="limit_rate=.*bytes per second"):
+        AssetDownloadClient(limit_rate=rate)
+
+
+def test_downloads_of_a_client_share_its_rate(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Of all its loops; what the client waits is not held against the server."""
+    client = AssetDownloadClient(limit_rate=1_000, timeout=5, max_retries=0)
+    with fast_time() as time:
+        began = time.monotonic()
+        for name in ("a", "b"):
+            run(client.download(origin.url("/f.png"), tmp_path / name, min_speed=50_000))
+        run(client.download(origin.url("/f.png"), tmp_path / "c", min_speed=0, connections=2))
+        seconds = time.monotonic() - began
+    # Only the last piece need not be waited for to the end of its share.
+    assert 200 <= seconds <= 301
+    assert (tmp_path / "c").read_bytes() == BODY
+
+
 def test_client_settings_are_defaults(origin: FaultyOrigin, tmp_path: Path) -> None:
     """A client's own retries and agent hold unless a call says otherwise."""
     client = AssetDownloadClient(max_retries=0, user_agent="crawler/1", retry_statuses=[418])

@@ -23,7 +23,9 @@ from infra_core.batch import (
     run_batch,
     run_batch_async,
 )
+from infra_core.batch._shard import share_of
 from infra_core.http.testing import FaultyOrigin, reset_after, status
+from infra_core.runtime.testing import fast_time
 
 pytestmark = pytest.mark.usefixtures("no_azure")
 
@@ -234,6 +236,18 @@ def test_a_bound_on_failures_ends_the_run_early(origin: FaultyOrigin, tmp_path: 
     assert JobStatus.RUNNING not in statuses
 
 
+def test_all_downloads_of_a_run_share_its_rate(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Worker processes get equal shares of it."""
+    urls = [origin.url(f"/{number}.txt") for number in range(20)]
+    with fast_time() as time:
+        began = time.monotonic()
+        summary = run_batch(urls, batch_id="b", out=tmp_path, limit_rate=100, task_timeout=999)
+        assert time.monotonic() - began >= (summary.bytes_downloaded - len(body_of(19))) / 100
+    assert summary.complete
+    options = BatchOptions(batch_id="b", out=tmp_path, limit_rate=100)
+    assert share_of(options, 4).limit_rate == 25
+
+
 @pytest.mark.parametrize("layout", ["hashed", "url", "flat", "{host}/{digest}{ext}", "{stem}{ext}"])
 def test_no_two_urls_share_a_path_whatever_the_layout(
     layout: str, origin: FaultyOrigin, tmp_path: Path
@@ -266,6 +280,7 @@ def test_no_two_urls_share_a_path_whatever_the_layout(
         ({"task_timeout": float("nan")}, "task_timeout"),
         ({"retries": -1}, "retries"),
         ({"max_bytes": "10M"}, "max_bytes must be a whole number of at least 0, or None"),
+        ({"limit_rate": 0}, "limit_rate must be a number of at least 1, or None, got 0"),
         ({"layout": "{nope}"}, "{nope}"),
         ({"layout": "{"}, "template"),
         ({"layout": "same"}, "gives many URLs one name"),

@@ -38,11 +38,17 @@ class RateLimit:
         """Return the seconds until the next start is due, without claiming it."""
         return max(0.0, self._next.get(key, now) - now)
 
-    def reserve(self, now: float, key: Hashable = None) -> float:
-        """Claim the next start and return the seconds until it is due."""
+    def reserve(self, now: float, key: Hashable = None, *, weight: float = 1.0) -> float:
+        """Claim the next start and return the seconds until it is due.
+
+        Args:
+            now: The time.
+            key: Whose start.
+            weight: How many starts it counts for, such as the bytes of a piece.
+        """
         with self._lock:
             if len(self._next) > _MOST_KEYS:
                 self._next = {k: at for k, at in self._next.items() if at > now}
             due = max(self._next.get(key, now), now - self._catch_up)
-            self._next[key] = due + self._interval
+            self._next[key] = due + weight * self._interval
         return round(max(0.0, due - now), 9)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from infra_core.runtime import DaskTaskRuntime, RuntimeConfig, on_background_close, run_sync
 
 from ._errors import BatchError, one_line
-from ._shard import Shard, ShardResult, ShardRunner
+from ._shard import Shard, ShardResult, ShardRunner, share_of
 
 if TYPE_CHECKING:
     from ._options import BatchOptions
@@ -34,7 +34,8 @@ class DaskWorkers:
     def __init__(
         self, options: "BatchOptions", folder: Path, env: Mapping[str, str], client: Any
     ) -> None:
-        self._settings = pickle.dumps((options, folder, dict(env)))
+        self._settings = (options, folder, dict(env))
+        self._pickled = b""
         self._address = client
         self._client: Any = None
         self._runtime: DaskTaskRuntime | None = None
@@ -72,6 +73,8 @@ class DaskWorkers:
                 f"{address}`"
             )
         self.width = 2 * sum(threads.values())
+        options, *rest = self._settings
+        self._pickled = pickle.dumps((share_of(options, len(threads)), *rest))
         self._runtime = DaskTaskRuntime(self._client, config=RuntimeConfig(concurrency=_WIDTH))
 
     async def run(self, shard: Shard) -> ShardResult:
@@ -81,7 +84,7 @@ class DaskWorkers:
             Exception: The scheduler is gone, or workers died over this shard again and again.
         """
         assert self._runtime is not None  # noqa: S101 - open() made it
-        do: Any = partial(do_shard, self._settings)
+        do: Any = partial(do_shard, self._pickled)
         async with self._runtime.map(do, [shard]) as results:
             async for result in results:
                 found: ShardResult = result

@@ -73,6 +73,7 @@ class Downloads:
             backoff=options.backoff,
             user_agent=options.user_agent or user_agent(),
             client=self._http,
+            limit_rate=options.limit_rate,
         )
 
     async def fetch(

@@ -26,6 +26,7 @@ _NUMBERS: dict[str, tuple[float, float, bool]] = {
     "max_failures": (0, inf, True),
     "max_per_host": (1, inf, True),
     "rate_per_host": (0.000_001, inf, False),
+    "limit_rate": (1, inf, False),
     "deadline": (0.001, inf, False),
 }
 
@@ -51,6 +52,9 @@ class BatchOptions:
         max_failures: Failed URLs after which the run ends early, None for any number.
         max_per_host: Downloads at a time from one host, None for `concurrency`.
         rate_per_host: Requests begun a second at one host, None for any number.
+        limit_rate: Bytes downloaded a second by the whole run, None for any number. Each process
+            (`processes`), or each worker of a cluster that is there when the run begins, gets an
+            equal share.
         headers: Request headers for every URL; never recorded.
         host_headers: Request headers by host name (`example.com`, or `example.com:8443`).
         user_agent: The User-Agent header.
@@ -90,6 +94,7 @@ class BatchOptions:
     max_failures: int | None = None
     max_per_host: int | None = None
     rate_per_host: float | None = None
+    limit_rate: float | None = None
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     host_headers: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     user_agent: str | None = None

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
     from ._options import BatchOptions
 
-__all__ = ["Shard", "ShardItem", "ShardResult", "ShardRunner", "Workers"]
+__all__ = ["Shard", "ShardItem", "ShardResult", "ShardRunner", "Workers", "share_of"]
+
+
+def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
+    """The options of one of several workers: what bounds the whole run is shared out."""
+    if options.limit_rate is None:
+        return options
+    return replace(options, limit_rate=max(1.0, options.limit_rate / workers))
 
 
 class ShardItem(NamedTuple):

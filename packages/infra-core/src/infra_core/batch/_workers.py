@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._errors import BatchError
-from ._shard import Shard, ShardResult, ShardRunner
+from ._shard import Shard, ShardResult, ShardRunner, share_of
 
 if TYPE_CHECKING:
     from ._options import BatchOptions
@@ -36,7 +36,7 @@ class ProcessWorkers:
     """
 
     def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
-        self._settings = (options, folder, dict(env))
+        self._settings = (share_of(options, options.processes), folder, dict(env))
         self._workers: list[_Worker] = []
         self._closed = False
         self.width = 2 * options.processes

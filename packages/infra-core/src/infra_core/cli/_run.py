@@ -109,6 +109,7 @@ def _add_downloads(group: Any) -> None:
     )
     add("--max-per-host", count, "N", "downloads at a time from one host")
     add("--rate-per-host", number, "R", "requests begun a second at one host")
+    add("--limit-rate", byte_count, "B", "bytes downloaded a second by the whole run, such as 10M")
     add("--task-timeout", seconds, "S", "time for one URL, retries included (300)", default=300.0)
     add("--timeout", seconds, "S", "time to wait for a connection or for bytes (60)", default=60.0)
     add("--deadline", seconds, "S", "time for the whole run; then it ends as after a signal")
@@ -255,6 +256,7 @@ def batch_options(options: argparse.Namespace) -> BatchOptions:
         scratch=options.scratch,
         max_per_host=options.max_per_host,
         rate_per_host=options.rate_per_host,
+        limit_rate=options.limit_rate,
         task_timeout=options.task_timeout,
         timeout=options.timeout,
         deadline=options.deadline,
@@ -289,7 +291,7 @@ def store_summary(summary: Summary, path: Path | None) -> None:
 
 _CARRIED = (
     "input_format", "skip_malformed", "verify_mirror", "concurrency", "processes", "dask",
-    "scratch", "max_per_host", "rate_per_host", "task_timeout", "timeout", "deadline", "retries",
+    "scratch", "max_per_host", "rate_per_host", "limit_rate", "task_timeout", "timeout", "deadline", "retries",
     "backoff", "min_speed", "max_bytes", "max_failures", "grace", "header", "user_agent",
     "bearer_file", "netrc", "cookies", "proxy", "public_only", "layout", "mode", "prefix",
 )  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra_core.fs import parse_checksum
-from infra_core.runtime import is_number
+from infra_core.runtime import RateLimit, is_number
 
 from .._async_client import AnyClient  # noqa: TC001 - for typing.get_type_hints()
 from .._checks import check_async_client
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["AssetDownloadClient"]
 
 _MAX_CONNECTIONS = 64
+_CATCH_UP = 0.1  # seconds' worth of bytes that may follow at once when a timer came late
 _CALLED_WITH = {
     "progress": "the bytes so far and the size",
     "on_retry": "one RetryDetails",
@@ -54,6 +55,9 @@ class AssetDownloadClient:
             one chain of redirects.
         public_only: Refuse hosts without a public address, as `AsyncHttpClient` does; with
             `client=` it is that client's to say.
+        limit_rate: Bytes received per second, over all downloads of this client in all threads and
+            event loops; None for no bound. `deadline` goes on meanwhile, `min_speed` does not count
+            it.
 
     Raises:
         ValueError: A setting that makes no sense.
@@ -77,6 +81,7 @@ class AssetDownloadClient:
         user_agent: str | None = None,
         client: AnyClient | None = None,
         public_only: bool = False,
+        limit_rate: float | None = None,
     ) -> None:
         if client is not None:
             check_async_client(client)
@@ -87,6 +92,9 @@ class AssetDownloadClient:
                 )
         build_policy(max_retries, backoff, max_backoff, None)
         _check("timeout", timeout, "seconds above 0", finite=True)
+        if limit_rate is not None:
+            _check("limit_rate", limit_rate, "bytes per second above 0, or None", finite=True)
+        self._pace = None if limit_rate is None else RateLimit(limit_rate, catch_up=_CATCH_UP)
         self._timeout = timeout
         self._max_retries = max_retries
         self._backoff = backoff
@@ -170,6 +178,7 @@ class AssetDownloadClient:
             group=group,
             on_retry=on_retry,
             on_received=on_received,
+            pace=self._pace,
         )
         return await transfer(spec)
 

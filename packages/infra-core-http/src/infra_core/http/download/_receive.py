@@ -67,6 +67,7 @@ class Receiver:
                 self._check_speed(len(chunk))
                 if progress is not None:
                     progress(plan.size, total)
+                await self._keep_pace(len(chunk))
             incomplete = plan.incomplete()
             if incomplete is not None:
                 raise incomplete
@@ -89,6 +90,7 @@ class Receiver:
             await self._sink.write(chunk)
             if spec.progress is not None:
                 spec.progress(plan.size, self._body.total)
+            await self._keep_pace(len(chunk))
 
     async def _decode(self, chunk: bytes, decoder: Decoder) -> None:
         self._plan.received(len(chunk), 0)
@@ -113,6 +115,17 @@ class Receiver:
                 "for such a server"
             )
         self._window = (now, 0)
+
+    async def _keep_pace(self, count: int) -> None:
+        """Wait until so many bytes fit the client's rate: the server sends no more meanwhile."""
+        pace = self._spec.pace
+        if pace is None:
+            return
+        wait = pace.reserve(clock.monotonic(), weight=count)
+        if wait > 0:
+            await clock.sleep_async(wait)
+            since, received = self._window
+            self._window = (since + wait, received)  # it was not the server that was slow
 
     def _cut(self) -> IncompleteDownloadError:
         plan = self._plan

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from infra_core.runtime import RetryDetails
 
 if TYPE_CHECKING:
-    from infra_core.runtime import RetryPolicy
+    from infra_core.runtime import RateLimit, RetryPolicy
 
     from .._async_client import AnyClient
     from ._commit import CommitGroup
@@ -126,3 +126,4 @@ class DownloadSpec:
     group: CommitGroup | None = None
     on_retry: RetryCallback | None = None
     on_received: Callable[[int], object] | None = None
+    pace: RateLimit | None = None
