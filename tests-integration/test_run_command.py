@@ -14,6 +14,7 @@ import pytest
 
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
 from infra_core.azure.testing import AzuriteServer
+from infra_core.batch import run_batch
 from infra_core.fs import is_partial
 from infra_core.http.testing import FaultyOrigin, reset_after, slow, status, truncate
 
@@ -190,6 +191,12 @@ def test_batch_through_azurite_lands_every_byte(
         env=environment(env), capture_output=True, text=True, timeout=50,
     )  # fmt: skip
     assert {job["status"] for job in json.loads(listed.stdout)} == {"completed"}
+    origin.add("/p%203x.png", b"changed")
+    again = run_batch(urls, batch_id="b1", out=tmp_path / "out", revalidate=True, env=env)
+    assert (again.unchanged, again.succeeded, again.mirrored) == (5, 1, 1)
+    assert again.complete
+    changed = paths_of(tmp_path / "out", urls)[3].relative_to(tmp_path / "out").as_posix()
+    assert blobs_of(env, tmp_path / "again")[changed] == b"changed"
 
 
 def test_type_that_a_file_was_served_with_is_that_of_blob_and_manifests(

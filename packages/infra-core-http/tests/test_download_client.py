@@ -215,7 +215,7 @@ def test_invalid_arguments_touch_nothing(
 @pytest.mark.parametrize("rate", [0, -1, float("inf"), float("nan"), "10M"])
 def test_a_rate_that_lets_nothing_through_is_refused(rate: Any) -> None:
     """With the unit."""
-    with pytest.raises(ValueError, match="limit_rate=.*bytes per second"):
+    with pytest.raises(ValueError, match=r"limit_rate=.*bytes per second"):
         AssetDownloadClient(limit_rate=rate)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from infra_core.http.assets import download_asset
+from infra_core.http.assets import AssetDownloadClient, download_asset
 from infra_core.http.download._identity import SourceLabel, read_label, url_identity, write_label
 from infra_core.http.testing import FaultyOrigin, status
 
@@ -183,6 +183,20 @@ def test_without_attributes_a_file_is_like_any_other(
     monkeypatch.delattr(os, "getxattr", raising=False)
     download_asset(origin.url("/f.png"), tmp_path / "f")
     assert download_asset(origin.url("/other"), tmp_path / "f").reused
+
+
+async def test_a_copy_that_the_caller_holds_is_asked_about(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """By its tag, else by its date; what is current is not written, what is not is downloaded."""
+    client, url, dest = AssetDownloadClient(), origin.url("/f.png"), tmp_path / "f"
+    monday = "Mon, 01 Jan 2024 00:00:00 GMT"
+    for tag, date in [('"v1"', None), (None, monday), ('"v1"', "junk")]:
+        result = await client.download(url, dest, if_none_match=tag, if_modified_since=date)
+        assert (result.reused, result.attempts, dest.exists()) == (True, 1, False)
+    result = await client.download(url, dest, if_none_match='"v0"', if_modified_since=monday)
+    assert not result.reused
+    assert dest.read_bytes() == BODY
 
 
 @pytest.mark.parametrize(

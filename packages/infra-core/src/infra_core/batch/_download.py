@@ -82,6 +82,8 @@ class Downloads:
         item: BatchItem,
         path: str,
         on_received: Callable[[int], object] | None = None,
+        *,
+        held: tuple[str | None, str | None] = (None, None),
     ) -> Outcome:
         """Download an item to a path below the run's folder; never raises for the item's sake.
 
@@ -91,6 +93,7 @@ class Downloads:
             path: Relative to the run's folder.
             on_received: Called with the size when all bytes have come, before they are flushed
                 to the disk: another download may use the network now.
+            held: ETag and Last-Modified of a file that is here: one that is current is kept.
         """
         url = sanitize_url(item.url)
         attempts = 1
@@ -114,6 +117,8 @@ class Downloads:
                 on_retry=retried,
                 on_received=on_received,
                 group=self._group,
+                if_none_match=held[0],
+                if_modified_since=held[1],
             )
         except TimeoutError as error:
             return self._failed(job_id, url, error, attempts, status="timed_out")
@@ -156,6 +161,9 @@ def _of_host(headers: Mapping[str, Mapping[str, str]], url: str) -> Mapping[str,
 
 
 def outcome_of(job_id: str, path: str, result: "DownloadResult") -> Outcome:
+    """What a download came to that did not fail."""
+    if result.reused:
+        return Outcome(job_id=job_id, status="unchanged", path=path, attempts=result.attempts)
     return Outcome(
         job_id=job_id,
         status="completed",

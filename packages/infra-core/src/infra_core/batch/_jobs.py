@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._claims import Claims
 
-__all__ = ["Ended", "Job", "JobBook", "completed", "mirrored"]
+__all__ = ["Ended", "Job", "JobBook", "completed", "is_same", "mirrored"]
 
 _BEAT = 1.0  # seconds between two beats that name a job
 
@@ -36,16 +36,24 @@ class Job(NamedTuple):
         item: What is asked for.
         record: As it was stored last.
         path: Where its file goes, relative to the run's folder.
+        former: Its record, where the file is here and the server is asked whether it is current.
     """
 
     item: BatchItem
     record: "JobRecord"
     path: str
+    former: "JobRecord | None" = None
 
     @property
     def url(self) -> str:
         """The URL without secrets."""
         return sanitize_url(self.item.url)
+
+    @property
+    def held(self) -> tuple[str | None, str | None]:
+        """ETag and Last-Modified of the file that is here."""
+        stored = {} if self.former is None else self.former.payload
+        return stored.get("etag"), stored.get("last_modified")
 
 
 class Ended(NamedTuple):
@@ -241,7 +249,10 @@ class JobBook:
 
 
 def completed(record: "JobRecord", outcome: Outcome) -> "JobRecord":
-    """The record of a job whose file is durable."""
+    """The record of a job whose file is durable, be it a newer version of one that was here."""
+    former = record
+    if record.is_terminal:
+        record = record.requeue(force=True).start()
     facts = {
         "path": outcome.path,
         "checksum": outcome.checksum,
@@ -251,7 +262,18 @@ def completed(record: "JobRecord", outcome: Outcome) -> "JobRecord":
         "last_modified": outcome.last_modified,
     }
     known = {name: value for name, value in facts.items() if value is not None}
-    return record.complete(**known, mirrored=bool(outcome.mirrored))
+    # What the last answer said is not said of this one, such as an ETag that is not sent any more.
+    rest = {name: value for name, value in former.payload.items() if name not in facts}
+    record = replace(record, payload=rest).complete(**known, mirrored=bool(outcome.mirrored))
+    if former.is_terminal and former.payload.get("mirrored") and is_same(record, former):
+        return mirrored(record)
+    return record
+
+
+def is_same(record: "JobRecord", former: "JobRecord") -> bool:
+    """Whether a job's file has the bytes, the type and the place that it had."""
+    names = ("path", "checksum", "content_type")
+    return all(record.payload.get(name) == former.payload.get(name) for name in names)
 
 
 def mirrored(record: "JobRecord") -> "JobRecord":

@@ -65,6 +65,8 @@ class BatchOptions:
             it, `out` must be shared by all workers. Needs storage to be configured.
         layout: How files are named below `assets`: `hashed`, `url` or `flat`, or a template with
             `{host}`, `{path}`, `{name}`, `{stem}`, `{ext}`, `{digest}`, `{index}`.
+        revalidate: Continue a batch that exists, and ask the server for each file that is here
+            whether it is current (ETag, Last-Modified); one that has changed is replaced.
         only_failed: With `resume`, try only what failed before.
         verify_mirror: With `resume`, ask the container for each file that counts as mirrored.
         skip_malformed: Entries of the list that are no URL do not make the batch incomplete.
@@ -103,6 +105,7 @@ class BatchOptions:
     dask: str | None = None
     scratch: Path | None = None
     layout: str = "hashed"
+    revalidate: bool = False
     only_failed: bool = False
     verify_mirror: bool = False
     skip_malformed: bool = False
@@ -127,6 +130,10 @@ class BatchOptions:
                 least_text = "above 0" if least == 0.001 else f"of at least {least:g}"
                 or_none = ", or None" if optional else ""
                 raise BatchError(f"{name} must be {kind} {least_text}{or_none}, got {value!r}")
+        if self.revalidate:
+            if self.only_failed:
+                raise BatchError("revalidate asks for what is here, only_failed for what is not")
+            object.__setattr__(self, "resume", True)
         if (self.only_failed or self.verify_mirror) and not self.resume:
             name = "only_failed" if self.only_failed else "verify_mirror"
             raise BatchError(f"{name} looks at what an earlier run left: it needs resume as well")

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 __all__ = ["BatchProgress", "BatchResult", "BatchRetry", "Failure", "Outcome", "Summary"]
 
-Status = Literal["completed", "kept", "failed", "timed_out", "elsewhere"]
+Status = Literal["completed", "kept", "unchanged", "failed", "timed_out", "elsewhere"]
+HERE = ("completed", "kept", "unchanged")  # with a file
 KEPT_FAILURES = 1_000  # of which the summary keeps the cause; the job store has them all
 
 
@@ -56,7 +57,8 @@ class BatchResult:
         job_id: Its job in the store.
         url: The URL, secrets redacted.
         status: `completed` (downloaded in this run), `kept` (here from an earlier run, verified),
-            `failed`, `timed_out`, or `elsewhere` (another run of the batch has it).
+            `unchanged` (kept, and current according to the server or by its bytes), `failed`,
+            `timed_out`, or `elsewhere` (another run of the batch has it).
         path: Of the file, relative to the run's folder.
         size: Bytes.
         checksum: `algorithm:hexdigest`.
@@ -84,7 +86,7 @@ class BatchResult:
     @property
     def ok(self) -> bool:
         """Whether the file is here."""
-        return self.status in ("completed", "kept")
+        return self.status in HERE
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -151,6 +153,7 @@ class Summary:
         total: URLs read from the list, each counted once.
         succeeded: Downloaded and verified in this run.
         skipped: Kept from an earlier run after their checksum was verified.
+        unchanged: Of these, current according to the server, or by the bytes that it sent.
         failed: Gave up, timeouts included.
         pending: Not tried or not finished when the run ended early; of what was read of the list.
         elsewhere: Done by another run of the batch that shares the job table.
@@ -175,6 +178,7 @@ class Summary:
     total: int = 0
     succeeded: int = 0
     skipped: int = 0
+    unchanged: int = 0
     failed: int = 0
     pending: int = 0
     elsewhere: int = 0

@@ -36,9 +36,9 @@ from ._errors import BatchError, one_line
 from ._hooks import Hooks, call
 from ._intake import Intake
 from ._items import BatchItem, Rejected
-from ._jobs import Ended, Job, JobBook, completed, mirrored
+from ._jobs import Ended, Job, JobBook, completed, is_same, mirrored
 from ._names import FileNames
-from ._results import KEPT_FAILURES, BatchProgress, BatchResult, BatchRetry, Failure, Outcome
+from ._results import HERE, KEPT_FAILURES, BatchProgress, BatchResult, BatchRetry, Failure, Outcome
 from ._shard import Shard, ShardItem
 from ._starting import Starter
 
@@ -254,7 +254,7 @@ class BatchRun:
         from infra_core.azure.job_store import JobStatus
 
         for job in list(self._active.values()):
-            if job.record.status is JobStatus.COMPLETED:
+            if job.record.status is JobStatus.COMPLETED and job.record is not job.former:
                 self._release(job)
                 self.summary.succeeded += 1
                 self.summary.bytes_downloaded += int(job.record.payload.get("size") or 0)
@@ -385,7 +385,7 @@ class BatchRun:
         await slot.take()
         try:
             outcome = await self._services.downloads.fetch(
-                job.record.job_id, job.item, job.path, slot.leave
+                job.record.job_id, job.item, job.path, slot.leave, held=job.held
             )
         finally:
             slot.leave()
@@ -400,7 +400,7 @@ class BatchRun:
         await asyncio.gather(*(self._keep(job) for job in here))
         if not away:
             return
-        shard = Shard([ShardItem(job.record.job_id, job.item, job.path) for job in away])
+        shard = Shard([ShardItem(job.record.job_id, job.item, job.path, job.held) for job in away])
         try:
             result = await workers.run(shard)
         except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not these URLs' fault
@@ -449,11 +449,17 @@ class BatchRun:
         if outcome.by_load:
             self._put_back(job, outcome)
             return
-        if outcome.status != "completed":
+        if outcome.status not in HERE:
             await self._fail(job, outcome)
             return
         record = self._release(job)
-        summary.succeeded += 1
+        unchanged = job.former is not None and is_same(record, job.former)
+        if unchanged:
+            self._book.note("job_unchanged", job=record)
+            summary.skipped += 1
+            summary.unchanged += 1
+        else:
+            summary.succeeded += 1
         summary.bytes_downloaded += outcome.size or 0
         sent = outcome.mirrored
         if sent is None:
@@ -462,7 +468,8 @@ class BatchRun:
             summary.mirrored = (summary.mirrored or 0) + 1
         else:
             self._unsent(record, outcome.mirror_error or "unknown")
-        self._tell(job, record, "completed", attempts=outcome.attempts, mirrored=sent)
+        status = "unchanged" if unchanged else "completed"
+        self._tell(job, record, status, attempts=outcome.attempts, mirrored=sent)
 
     def _release(self, job: Job) -> Any:
         """Forget a job that has ended; returns its record."""
@@ -472,11 +479,16 @@ class BatchRun:
     async def _fail(self, job: Job, outcome: Outcome) -> None:
         summary, cause = self.summary, outcome.error or "unknown"
         late = outcome.status == "timed_out"
-        record = job.record.time_out(cause) if late else job.record.fail(cause)
+        if job.former is not None:  # the file that is here stays, and so does its record
+            record, ended = job.former, Ended(job.former, "", changed=False)
+            self._book.note("revalidation_failed", job=record, error=cause)
+        else:
+            record = job.record.time_out(cause) if late else job.record.fail(cause)
+            ended = Ended(record, "job_failed", {"error": cause}, ok=False)
         summary.failed += 1
         if len(summary.failures) < KEPT_FAILURES:
-            summary.failures.append(Failure(job.url, str(record.status), cause))
-        await self._settler(Ended(record, "job_failed", {"error": cause}, ok=False))
+            summary.failures.append(Failure(job.url, outcome.status, cause))
+        await self._settler(ended)
         self._release(job)
         self._tell(
             job,
@@ -534,7 +546,7 @@ class BatchRun:
     def _tell(self, job: Job, record: Any, status: Any, **facts: Any) -> None:
         self._settled += 1
         if self._hooks.on_result is not None:
-            stored = record.payload if status in ("completed", "kept") else {}
+            stored = record.payload if status in HERE else {}
             names = ("path", "size", "checksum", "content_type")
             known = {name: stored.get(name) for name in names}
             result = BatchResult(

@@ -28,11 +28,19 @@ def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
 
 
 class ShardItem(NamedTuple):
-    """An item with its job and the path of its file, relative to the run's folder."""
+    """An item with its job and the path of its file, relative to the run's folder.
+
+    Attributes:
+        job_id: Its job.
+        item: What is asked for.
+        path: Where its file goes.
+        held: ETag and Last-Modified of the file, where that is here and may be current.
+    """
 
     job_id: str
     item: BatchItem
     path: str
+    held: tuple[str | None, str | None] = (None, None)
 
 
 @dataclass(frozen=True)
@@ -120,7 +128,7 @@ class ShardRunner:
 
     async def _one(self, item: ShardItem) -> Outcome:
         async with self._slots:
-            outcome = await self._downloads.fetch(*item)
+            outcome = await self._downloads.fetch(item.job_id, item.item, item.path, held=item.held)
             if self._storage is None or outcome.status != "completed":
                 return outcome
             try:

@@ -24,7 +24,7 @@ class Begun(NamedTuple):
 
     Attributes:
         kept: Their files are here.
-        started: Recorded as running.
+        started: To be asked for; recorded as running, unless their files are here.
         elsewhere: Another run has them, or has their files.
         passed_over: How many are not to be tried by this run.
     """
@@ -96,30 +96,31 @@ class Starter:
             lost = [job.record for job in done if job.record.job_id not in kept]
             await asyncio.to_thread(self._book.forget, lost)
         begun = Begun([], [])
+        started: list[Job] = []
         for job in group:
             record = job.record
             if record.job_id in kept:
-                begun.kept.append(job)
+                self._keep(job, begun)
                 continue
             if record.status is JobStatus.COMPLETED:
                 record = record.requeue(force=True)
             elif record.status is JobStatus.RUNNING:  # an earlier run was killed here
                 record = record.requeue()
-            begun.started.append(job._replace(record=record.start()))
-        if begun.started:
-            records = [job.record for job in begun.started]
-            await asyncio.to_thread(self._book.store, records)
+            started.append(job._replace(record=record.start()))
+        if started:
+            await asyncio.to_thread(self._book.store, [job.record for job in started])
+        begun.started.extend(started)
         return begun
 
     async def _take(self, group: list[Job], claims: "Claims") -> Begun:
         """Take from a shared table what no other run has; settle what is done."""
         claimed = await asyncio.to_thread(claims.take, group)
         kept = await self._kept(claimed.done)
-        ready: list[Job] = []
         elsewhere: list[Job] = []
+        begun = Begun([], claimed.ours, elsewhere, len(claimed.passed_over))
         for job in claimed.done:
             if job.record.job_id in kept:
-                ready.append(job)
+                self._keep(job, begun)
                 continue
             again = None
             # else it is on another machine's disk
@@ -130,7 +131,18 @@ class Starter:
             else:
                 claimed.ours.append(again)
         await asyncio.to_thread(claims.defer, claimed.elsewhere)
-        return Begun(ready, claimed.ours, elsewhere, len(claimed.passed_over))
+        return begun
+
+    def _keep(self, job: Job, begun: Begun) -> None:
+        """Leave a job alone whose file is here, or let the server say whether it is current.
+
+        It stays recorded as completed meanwhile: its file is good, whatever the server says.
+        """
+        if self._options.revalidate:
+            path = str(job.record.payload["path"])
+            begun.started.append(job._replace(former=job.record, path=path))
+        else:
+            begun.kept.append(job)
 
     async def _kept(self, jobs: list[Job]) -> set[str]:
         """Which of these jobs need no download, settled."""
@@ -149,7 +161,8 @@ class Starter:
         """Which of these jobs' files are here with the bytes that were verified; in a thread."""
         kept = [job.record for job in jobs if self._is_here(job.record.payload)]
         if kept:
-            self._book.settle([Ended(record, "job_kept", changed=False) for record in kept])
+            event = "" if self._options.revalidate else "job_kept"
+            self._book.settle([Ended(record, event, changed=False) for record in kept])
         return {record.job_id for record in kept}
 
     def _is_here(self, stored: Mapping[str, Any]) -> bool:

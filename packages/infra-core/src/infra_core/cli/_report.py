@@ -310,6 +310,8 @@ def rows_of(summary: Summary) -> Iterable[tuple[str, str]]:
     yield "succeeded", str(summary.succeeded)
     why = " (here already, checksum verified)" if summary.skipped else ""
     yield "skipped", f"{summary.skipped}{why}"
+    if summary.unchanged:
+        yield "unchanged", f"{summary.unchanged} of these, as the server says"
     yield "failed", str(summary.failed)
     if summary.pending:
         rest = "" if summary.list_ended else ", and the list was not read to its end"

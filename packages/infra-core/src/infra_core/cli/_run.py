@@ -84,6 +84,12 @@ def _add_resume(group: Any) -> None:
         "--resume", action="store_true", help="continue a batch: keep what passes its checksum"
     )
     group.add_argument(
+        "--revalidate",
+        action="store_true",
+        help="continue a batch, and ask for each file that is here whether it is current (ETag, "
+        "Last-Modified); what has changed is replaced",
+    )
+    group.add_argument(
         "--only", choices=["failed"], help="with --resume: try only what failed before"
     )
     group.add_argument(
@@ -247,6 +253,7 @@ def batch_options(options: argparse.Namespace) -> BatchOptions:
         batch_id=options.batch_id,
         out=options.out,
         resume=options.resume,
+        revalidate=options.revalidate,
         only_failed=options.only == "failed",
         verify_mirror=options.verify_mirror,
         skip_malformed=options.skip_malformed,
@@ -290,10 +297,11 @@ def store_summary(summary: Summary, path: Path | None) -> None:
 
 
 _CARRIED = (
-    "input_format", "skip_malformed", "verify_mirror", "concurrency", "processes", "dask",
-    "scratch", "max_per_host", "rate_per_host", "limit_rate", "task_timeout", "timeout", "deadline", "retries",
-    "backoff", "min_speed", "max_bytes", "max_failures", "grace", "header", "user_agent",
-    "bearer_file", "netrc", "cookies", "proxy", "public_only", "layout", "mode", "prefix",
+    "input_format", "skip_malformed", "revalidate", "verify_mirror", "concurrency", "processes",
+    "dask", "scratch", "max_per_host", "rate_per_host", "limit_rate", "task_timeout", "timeout",
+    "deadline", "retries", "backoff", "min_speed", "max_bytes", "max_failures", "grace", "header",
+    "user_agent", "bearer_file", "netrc", "cookies", "proxy", "public_only", "layout", "mode",
+    "prefix",
 )  # fmt: skip
 
 
@@ -304,7 +312,7 @@ def next_command(options: argparse.Namespace, summary: Summary) -> str:
     arguments = ["infra-core", "run", options.urls, "--batch-id", options.batch_id]
     arguments += ["--out", str(options.out), "--resume"]
     unfinished = summary.pending or summary.mirror_failed or not summary.list_ended
-    if summary.failed and not unfinished:
+    if summary.failed and not unfinished and not options.revalidate:
         arguments += ["--only", "failed"]
     defaults = {each.name: each.default for each in fields(BatchOptions)}
     for name in _CARRIED:

@@ -18,6 +18,7 @@ from .._headers import DEFAULT_HEADERS, checked_headers, merge_headers
 from .._policy import build_policy, retry_statuses_of
 from ..engine._target import target_of
 from ._commit import CommitGroup  # noqa: TC001
+from ._plan import Validators
 from ._result import DownloadResult, DownloadSpec, ProgressCallback, RetryCallback
 from ._transfer import transfer
 
@@ -137,14 +138,18 @@ class AssetDownloadClient:
         on_retry: RetryCallback | None = None,
         on_received: Callable[[int], object] | None = None,
         group: CommitGroup | None = None,
+        if_none_match: str | None = None,
+        if_modified_since: str | None = None,
     ) -> DownloadResult:
         """Download one file; see `download_asset_async`.
 
         `timeout`, `max_retries`, `backoff`, `max_backoff` and `retry_statuses` are the client's
-        own where they are None. Two options are for whoever runs many downloads at once:
+        own where they are None. Some options are for whoever runs many downloads at once:
         `on_received` is called with the size when all bytes have come, before the file is flushed
         to the disk (once for each attempt): another download may use the network now. `group`
-        makes files durable together; see `CommitGroup`.
+        makes files durable together; see `CommitGroup`. `if_none_match` and `if_modified_since`
+        are the ETag and Last-Modified of a copy that the caller holds, here or elsewhere: if the
+        server says that it is current (304), nothing is written, and the result is `reused`.
         """
         _check_options(timeout, max_bytes, min_speed, connections, expected_checksum)
         _check_callbacks(progress=progress, on_retry=on_retry, on_received=on_received)
@@ -179,6 +184,7 @@ class AssetDownloadClient:
             on_retry=on_retry,
             on_received=on_received,
             pace=self._pace,
+            held=_held(if_none_match, if_modified_since),
         )
         return await transfer(spec)
 
@@ -220,6 +226,10 @@ def _check_callbacks(**callbacks: object) -> None:
                 f"{name} of type {type(callback).__name__} cannot be called: pass a function of "
                 f"{_CALLED_WITH[name]}"
             )
+
+
+def _held(etag: str | None, last_modified: str | None) -> Validators | None:
+    return None if etag is None and last_modified is None else Validators(etag, last_modified)
 
 
 def _own_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

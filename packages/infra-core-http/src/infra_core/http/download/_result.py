@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from .._async_client import AnyClient
     from ._commit import CommitGroup
+    from ._plan import Validators
 
 __all__ = [
     "DownloadItem",
@@ -127,3 +128,4 @@ class DownloadSpec:
     on_retry: RetryCallback | None = None
     on_received: Callable[[int], object] | None = None
     pace: RateLimit | None = None
+    held: Validators | None = None

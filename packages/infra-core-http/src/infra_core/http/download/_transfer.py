@@ -133,7 +133,7 @@ class _Transfer:
     async def _prepare(self, *, fresh: bool) -> DownloadPlan:
         """Plan the download, from the part that an earlier one left where there may be any."""
         spec = self.spec
-        held = None
+        held = spec.held
         if self.existing is not None and self.existing.label is not None:
             label = self.existing.label
             held = Validators(label.etag, label.last_modified)
@@ -219,7 +219,7 @@ class _Transfer:
             action = plan.judge(response.status, fields)
             if action is ResponseAction.FAILED:
                 raise status_error(spec.url, response.status, fields, spec.policy.max_backoff)
-            if action is ResponseAction.UNCHANGED and self.existing is not None:
+            if action is ResponseAction.UNCHANGED:
                 return self._reused(self.existing)
             body = plan.body
             assert body is not None  # noqa: S101 - judge() says READ only with a body
@@ -348,7 +348,9 @@ class _Transfer:
             last_modified=body.last_modified,
         )
 
-    def _reused(self, existing: Existing) -> DownloadResult:
+    def _reused(self, existing: Existing | None) -> DownloadResult:
+        if existing is None:  # the copy is the caller's
+            return DownloadResult(self.spec.dest, reused=True, attempts=self.attempts)
         label = existing.label
         return DownloadResult(
             path=self.spec.dest,
