@@ -6,7 +6,9 @@ from datetime import datetime, timezone
 
 import httpx
 import pytest
-from hypothesis import given, strategies as st
+import requests
+import yarl
+from hypothesis import example, given, strategies as st
 
 from infra_core.http import (
     DEFAULT_HEADERS,
@@ -29,8 +31,10 @@ from infra_core.http._policy import (
     status_verdict,
 )
 from infra_core.http._redirects import redirected_request
-from infra_core.http._response.redirect import redirected_method
+from infra_core.http._response.redirect import origin_of, redirected_method
 from infra_core.http._sync import SyncDeadlineExceeded
+from infra_core.http._sync_attempts import check_url
+from infra_core.http._urls import plain_url
 from infra_core.http.engine._target import target_of
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=timezone.utc)
@@ -290,6 +294,40 @@ def test_errors_survive_a_trip_between_processes() -> None:
         assert "hunter2" not in str(original) + repr(original) + str(vars(original))
         for name in ("url", "method", "limit", "received"):
             assert getattr(copy, name, None) == getattr(original, name, None)
+
+
+_TAILS = st.lists(
+    st.sampled_from([*"ab-._~!$&'()*+,;=:@%/?#\\\"{}|^`<>[] é", "..", "%41", "%2F", "%e4", "%E4"])
+).map("".join)
+
+
+@given(st.sampled_from(["a.example", "127.0.0.1", "1.2.3", "a-.b", "a:80", "b:8080"]), _TAILS)
+@example(host="a.example", tail="?")
+def test_what_is_taken_as_it_stands_is_what_libraries_make_of_it(host: str, tail: str) -> None:
+    """A URL that is not parsed is one that parsing would not change."""
+    url = f"http://{host}/{tail}"
+    plain = plain_url(url)
+    if plain is None:
+        return
+    prepared = requests.Request("GET", url).prepare()
+    assert prepared.url == url
+    assert prepared.path_url == plain[1]
+    with suppress(httpx.InvalidURL):
+        target = target_of(url)
+        parsed = httpx.URL(url)
+        assert target.url == parsed
+        assert target.origin == origin_of(parsed)
+        assert target.request_url == yarl.URL(str(parsed), encoded=True)
+
+
+@pytest.mark.parametrize("url", [r"http://a\@b/", r"http://a\b/", r"http://u:p\@b:80/x?y#z"])
+def test_a_backslash_before_the_path_is_refused(url: str) -> None:
+    """Browsers and urllib3 ask the host before it, httpx and curl the one behind it."""
+    with pytest.raises(httpx.InvalidURL, match="backslash before its path"):
+        target_of(url)
+    with pytest.raises(requests.exceptions.InvalidURL, match="backslash before its path"):
+        check_url(url)
+    assert target_of(r"http://a/b\c").origin == ("http", "a", 80)
 
 
 @given(st.text(max_size=40))

@@ -161,7 +161,7 @@ class LoopClient:
         network = self.client.network
         if not network.netrc_path or "Authorization" in headers:
             return None
-        return network.netrc_authorization(target.url.host)
+        return network.netrc_authorization(target.origin[1])
 
     def headers_with(self, own: Mapping[str, str], target: Target) -> "CIMultiDict[str]":
         """Return the client's headers with those of one request over them; not to be changed."""

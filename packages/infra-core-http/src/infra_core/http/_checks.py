@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from ._intercept import TRUE_CLIENT
 __all__ = [
     "DEFAULT_TIMEOUT",
     "check_async_client",
+    "check_authority",
     "check_call",
     "check_delay",
     "check_sync_client",
@@ -30,6 +32,7 @@ class _Default(float):
 DEFAULT_TIMEOUT = _Default(30.0)
 """Seconds for each step where neither the call nor its client says otherwise."""
 
+_AUTHORITY = re.compile(r"[^/?#]*//([^/?#]*)")
 _TEXT_OR_PAIRS = (Mapping, str, bytes, Sequence)
 
 
@@ -112,6 +115,24 @@ def check_sync_client(client: Any) -> None:
         raise InvalidRequestError(
             f"client of type {type(client).__name__} has no get() that blocks: pass a "
             "RequestsHttpClient"
+        )
+
+
+def check_authority(url: str) -> None:
+    r"""Refuse a URL that others read as one of another host.
+
+    Browsers and urllib3 take a backslash for a slash, so that `http://a\@b/` is on the host a;
+    httpx and curl take it for a part of the user name, on the host b. Whoever checks a URL by one
+    of these readings and asks by the other lets a request through that was to be refused.
+
+    Raises:
+        ValueError: There is a backslash before the path.
+    """
+    found = _AUTHORITY.match(url) if "\\" in url else None
+    if found is not None and "\\" in found[1]:
+        raise ValueError(
+            "there is a backslash before its path, which some read as a slash and others as a "
+            "part of the user name"
         )
 
 

@@ -13,6 +13,8 @@ from urllib.request import Request
 
 import httpx
 
+from ._response.redirect import NextRequest
+
 __all__ = ["BoundedCookieJar", "cookie_header", "cookie_header_after", "keep_cookies", "trimmed"]
 
 PER_DOMAIN = 50
@@ -89,11 +91,11 @@ class BoundedCookieJar(CookieJar):
         return {key[2]: age for age, key in enumerate(self._ages) if key[2] in wanted}
 
 
-def cookie_header(jar: CookieJar, url: httpx.URL) -> str | None:
-    """Return the Cookie header for a URL; None when the jar has nothing for it."""
-    if isinstance(jar, BoundedCookieJar) and not jar.may_have(url.host):
+def cookie_header(jar: CookieJar, host: str, url: str) -> str | None:
+    """Return the Cookie header for a URL, whose host that is; None when the jar has nothing."""
+    if isinstance(jar, BoundedCookieJar) and not jar.may_have(host):
         return None
-    request = Request(str(url))  # noqa: S310 - only asked what belongs to it
+    request = Request(url)  # noqa: S310 - only asked what belongs to it
     jar.add_cookie_header(request)
     header = request.get_header("Cookie")
     return None if header is None else trimmed(jar, header)
@@ -118,9 +120,7 @@ def _name_of(pair: str) -> str:
     return pair.partition("=")[0]
 
 
-def cookie_header_after(
-    previous: str | None, jar: CookieJar, url: httpx.URL, *, same_origin: bool
-) -> str | None:
+def cookie_header_after(previous: str | None, jar: CookieJar, following: NextRequest) -> str | None:
     """Return the Cookie header after a redirect.
 
     That of the jar; and within one origin what the caller gave by hand, which the jar knows
@@ -129,11 +129,10 @@ def cookie_header_after(
     Args:
         previous: The header of the answered request.
         jar: Knows what belongs to the new URL.
-        url: The new URL.
-        same_origin: Whether scheme, host and port stayed the same.
+        following: The new request.
     """
-    stored = cookie_header(jar, url)
-    if previous is None or not same_origin:
+    stored = cookie_header(jar, following.origin[1], following.url)
+    if previous is None or not following.same_origin:
         return stored
     known = {cookie.name for cookie in jar}
     given = [pair for pair in previous.split("; ") if _name_of(pair) not in known]

@@ -4,7 +4,6 @@ This is the way of nearly every `fetch_async` and download, and several times fa
 through `httpx.AsyncClient`, which does the same for everything else.
 """
 
-from functools import lru_cache
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +16,7 @@ from ._redirects import redirect_error, too_many_redirects
 from ._response.redirect import BadRedirect, is_redirect, next_request
 from .engine._answer import EngineResponse
 from .engine._session import Engine, Timeouts
-from .engine._target import Target
+from .engine._target import Target, target_of
 
 if TYPE_CHECKING:
     from ._async_client import LoopClient
@@ -81,7 +80,7 @@ async def send_direct(
         httpx.TooManyRedirects: More than the client's `max_redirects`.
     """
     if jar is not None and "Cookie" not in headers:
-        cookie = cookie_header(jar, target.url)
+        cookie = cookie_header(jar, target.origin[1], target.text)
         if cookie is not None:
             headers = headers.copy()
             headers["Cookie"] = cookie
@@ -104,7 +103,7 @@ async def send_direct(
             try:
                 following = next_request(
                     method,
-                    target.url,
+                    target.text,
                     headers.items(),
                     status=answer.status,
                     location=location or b"",
@@ -122,21 +121,17 @@ async def send_direct(
         login = here.login(target, headers)
         if login is not None:
             headers["Authorization"] = login
-        cookie = cookie_header_after(
-            previous, jar or BoundedCookieJar(), target.url, same_origin=following.same_origin
-        )
+        cookie = cookie_header_after(previous, jar or BoundedCookieJar(), following)
         if cookie is not None:
             headers["Cookie"] = cookie
 
 
-_parsed = lru_cache(maxsize=1024)(Target)
-
-
-def _target(url: httpx.URL, last: Exchange, timeouts: Timeouts) -> Target:
+def _target(url: str, last: Exchange, timeouts: Timeouts) -> Target:
     try:
-        return _parsed(url)
-    except ValueError as error:  # yarl is stricter than httpx about a few hosts
-        problem = BadRedirect("url", f"{last.target.url.host} redirects to no URL ({error})")
+        return target_of(url)
+    except httpx.InvalidURL as error:  # yarl is stricter than httpx about a few hosts
+        host = last.target.origin[1]
+        problem = BadRedirect("url", f"{host} redirects to no URL ({error.__cause__})")
         raise redirect_error(problem, last.request(timeouts)) from None
 
 

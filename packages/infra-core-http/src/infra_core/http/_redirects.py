@@ -92,7 +92,7 @@ def redirected_request(
     try:
         following = next_request(
             request.method,
-            request.url,
+            str(request.url),
             headers,
             status=response.status_code,
             location=location_of(response.headers.raw) or b"",
@@ -105,12 +105,7 @@ def redirected_request(
         content, length = _body_again(request)
         if length is not None:
             sent.append(("Content-Length", length))
-    cookie = cookie_header_after(
-        request.headers.get("cookie"),
-        cookies.jar,
-        following.url,
-        same_origin=following.same_origin,
-    )
+    cookie = cookie_header_after(request.headers.get("cookie"), cookies.jar, following)
     if cookie is not None:
         sent.append(("Cookie", cookie.encode().decode("latin-1")))
     return httpx.Request(

@@ -110,7 +110,7 @@ async def open_stream(
             )
             answer = done[-1].answer
             stack.callback(answer.close)
-            yield StreamedResponse(answer, str(done[-1].target.url))
+            yield StreamedResponse(answer, done[-1].target.text)
         else:
             request = here.client.build_request(
                 method, target.url, headers=sent, timeout=timeouts.as_httpx()

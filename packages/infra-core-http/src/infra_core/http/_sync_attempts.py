@@ -19,7 +19,7 @@ from infra_core.runtime import (
 )
 
 from ._call import BaseCall
-from ._checks import check_sync_client, check_timeout, host_problem
+from ._checks import check_authority, check_sync_client, check_timeout, host_problem
 from ._errors import InvalidRequestError, PrivateAddressError
 from ._policy import Failure
 from ._response.decode import UnsupportedCoding
@@ -58,6 +58,7 @@ def check_url(url: str) -> None:
     try:
         if _CONTROL.search(url):  # the parser would drop some of them
             raise ValueError("it has control characters, such as the line break of a file's line")
+        check_authority(url)
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
         if port == 0:

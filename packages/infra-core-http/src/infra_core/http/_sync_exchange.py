@@ -13,7 +13,6 @@ from time import perf_counter
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import httpx
 import requests
 from requests.structures import CaseInsensitiveDict
 from requests.utils import rewind_body
@@ -276,7 +275,7 @@ class _Exchange:
         try:
             following = next_request(
                 request.method or "GET",
-                httpx.URL(request.url or ""),
+                request.url or "",
                 [
                     (_text(name), _text(value))
                     for name, value in request.headers.items()
@@ -295,7 +294,7 @@ class _Exchange:
     ) -> requests.PreparedRequest:
         prepared = request.copy()
         prepared.method = following.method
-        prepared.url = str(following.url)
+        prepared.url = following.url
         prepared.headers = CaseInsensitiveDict(following.headers)
         if not following.keeps_body:
             prepared.body = None
@@ -318,7 +317,7 @@ class _Exchange:
             _merge_cookies(jar, given)
         prepared.prepare_cookies(jar)
         if not following.same_origin and "Authorization" not in prepared.headers:
-            login = self._settings.netrc_authorization(following.url.host)
+            login = self._settings.netrc_authorization(following.origin[1])
             if login is not None:
                 prepared.headers["Authorization"] = login
         return prepared

@@ -11,7 +11,7 @@ import itertools
 import logging
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -253,7 +253,7 @@ class BlobService:
             ):
                 response = await connections.engine.send(
                     method,
-                    connections.target(url),
+                    connections.origin.at(url),
                     headers=sent,
                     timeout=connections.timeouts,
                     body=data,
@@ -357,22 +357,10 @@ class _Connections:
     def __init__(
         self, engine: "Engine", slots: asyncio.Semaphore, timeouts: "Timeouts", origin: "Target"
     ) -> None:
-        from yarl import URL
-
         self.engine = engine
         self.slots = slots
         self.timeouts = timeouts
-        self._origin = origin
-        self._parse = URL
-
-    def target(self, url: str) -> "Target":
-        """A URL of the one origin, as the engine takes it, without parsing all of it again."""
-        target = object.__new__(type(self._origin))
-        target.url = cast("Any", url)  # looked at for errors alone, and there parsed
-        target.request_url = self._parse(url, encoded=True)
-        target.origin, target.secure = self._origin.origin, self._origin.secure
-        target.authorization = None
-        return target
+        self.origin = origin
 
     async def aclose(self) -> None:
         await self.engine.aclose()

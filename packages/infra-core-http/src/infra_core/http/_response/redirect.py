@@ -16,6 +16,7 @@ from infra_core.runtime import sanitize_url
 
 from .._checks import host_problem
 from .._headers import survives_redirect
+from .._urls import plain_url
 
 __all__ = [
     "MAX_REDIRECTS",
@@ -69,7 +70,9 @@ class NextRequest(NamedTuple):
 
     Attributes:
         method: In upper case.
-        url: Without user info: a server must not decide which password is sent.
+        url: Encoded as httpx does it, without user info: a server must not decide which password
+            is sent.
+        origin: Scheme, host and port of that URL.
         headers: Those of the answered request that go along, in their order and letter case;
             never Host, Content-Length and Transfer-Encoding, which belong to the new message.
         keeps_body: Whether the body is sent again. A body that can be read only once has then
@@ -78,7 +81,8 @@ class NextRequest(NamedTuple):
     """
 
     method: str
-    url: httpx.URL
+    url: str
+    origin: Origin
     headers: list[tuple[str, str]]
     keeps_body: bool
     same_origin: bool
@@ -116,7 +120,7 @@ def redirected_method(method: str, status: int) -> str:
 
 def next_request(
     method: str,
-    url: httpx.URL,
+    url: str,
     headers: Iterable[tuple[str, str]],
     *,
     status: int,
@@ -137,10 +141,9 @@ def next_request(
     Raises:
         BadRedirect: The `Location` cannot be followed.
     """
-    target = _resolve(url, location)
+    target, origin, same_origin = _resolve(url, location)
     following = redirected_method(method, status)
     keeps_body = following == method and status != 303
-    same_origin = origin_of(target) == origin_of(url)
     kept = [
         (name, value)
         for name, value in headers
@@ -148,11 +151,35 @@ def next_request(
         and survives_redirect(name, same_origin=same_origin)
         and (keeps_body or not _OF_THE_BODY.fullmatch(name))
     ]
-    return NextRequest(following, target, kept, keeps_body, same_origin)
+    return NextRequest(following, target, origin, kept, keeps_body, same_origin)
+
+
+def _resolve(base: str, location: bytes) -> tuple[str, Origin, bool]:
+    """Return the URL that a `Location` means, its origin, and whether that is the one before."""
+    usual = plain_url(base)
+    if usual is not None:
+        text = location.decode("latin-1")
+        text = usual[0] + text if text[:1] == "/" else text
+        found = plain_url(text)
+        origin = None if found is None else _origin_at(found[0])
+        if origin is not None:
+            return text, origin, origin == _origin_at(usual[0])
+    url = _resolved(httpx.URL(base), location)
+    return str(url), origin_of(url), origin_of(url) == origin_of(httpx.URL(base))
 
 
 @lru_cache(maxsize=1024)
-def _resolve(base: httpx.URL, location: bytes) -> httpx.URL:
+def _origin_at(text: str) -> Origin | None:
+    try:
+        url = httpx.URL(text)
+        _check_authority(url)
+    except (ValueError, httpx.InvalidURL):
+        return None
+    return origin_of(url)
+
+
+@lru_cache(maxsize=1024)
+def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
     """Return the URL that a `Location` means (RFC 3986, section 5).
 
     Bytes beyond ASCII are requested as they came, percent-encoded (as curl and browsers do it);
@@ -168,6 +195,10 @@ def _resolve(base: httpx.URL, location: bytes) -> httpx.URL:
     if slashes and (not head or head.endswith(b":")):
         end = next((at for at, byte in enumerate(rest) if byte in b"/?#\\"), len(rest))
         authority, tail = rest[:end], rest[end:]
+        if tail[:1] == b"\\":
+            raise refused(
+                "url", "whose host is followed by a backslash, which is no URL: tell its owner"
+            )
     else:
         head, slashes, authority, tail = b"", b"", b"", raw
     try:

@@ -34,6 +34,7 @@ _MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_FIRST_OF_MARKS: Final = frozenset(mark[:1] for mark, _ in _MARKS)
 
 
 def decode_text(
@@ -85,7 +86,9 @@ def _known(body: bytes, content_type: str | None, default: DefaultEncoding) -> s
     if declared is None and default is not None:
         label = default(body) if callable(default) else default
         declared = codec_of(label) if isinstance(label, str) else None
-    mark = next((codec for mark, codec in _MARKS if body.startswith(mark)), None)
+    mark = None
+    if body[:1] in _FIRST_OF_MARKS:
+        mark = next((codec for mark, codec in _MARKS if body.startswith(mark)), None)
     if declared is None:
         return mark or (_prescan(body[:_PRESCAN], kind) if kind else None)
     # The mark of the declared encoding is no part of the text, and says the order of its bytes.

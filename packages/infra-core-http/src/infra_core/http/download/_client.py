@@ -255,7 +255,7 @@ def _check(
 
 def _text_of(url: Any) -> str:
     """Return a URL as text; what is none is refused by `target_of`, the rest when it is asked."""
-    return url if isinstance(url, str) else str(target_of(url).url)
+    return url if isinstance(url, str) else target_of(url).text
 
 
 def _destination(path: object) -> Path:

@@ -1,5 +1,6 @@
 """A connection that takes the answers curl takes, and knows whether it is in step."""
 
+import asyncio
 import select
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +26,44 @@ class Protocol(ResponseHandler):
     """aiohttp's connection with a parser that mends what `_framing` can mend."""
 
     _look: "Callable[[], object] | None" = None
+    _silent_at: float | None = None  # when the peer will have said nothing for too long
+    _alarm: "asyncio.TimerHandle | None" = None
+
+    # aiohttp sets a timer for each request and each piece of an answer, and cancels it again. Here
+    # one stays, and looks when it strikes whether the time has moved on.
+
+    def _reschedule_timeout(self) -> None:
+        seconds = self._read_timeout
+        if not seconds:
+            self._drop_timeout()
+            return
+        self._silent_at = ends = self._loop.time() + seconds
+        if self._alarm is None or self._alarm.when() > ends:
+            self._set_alarm(ends)
+
+    def _drop_timeout(self) -> None:
+        self._silent_at = None
+        if self.transport is None:
+            self._set_alarm(None)
+
+    def _set_alarm(self, at: float | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None if at is None else self._loop.call_at(at, self._strike)
+
+    def _strike(self) -> None:
+        self._alarm = None
+        if self._silent_at is None:
+            return
+        if self._silent_at > self._loop.time():
+            self._set_alarm(self._silent_at)
+        else:
+            self._on_read_timeout()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End the connection; called by the event loop."""
+        super().connection_lost(exc)
+        self._drop_timeout()
 
     def set_response_params(self, **params: Any) -> None:
         """Prepare for the answer to a request that is about to be sent."""

@@ -30,6 +30,7 @@ __all__ = ["Engine", "Timeouts", "timeouts_of"]
 _MAX_HEADER = 65_536
 # aiohttp would add these by itself; whether they are sent is for our callers to say.
 _NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+_WITH_CONTENT = ("POST", "PUT", "PATCH")  # to which it adds a Content-Type
 
 # Servers send more header lines than the 128 that aiohttp takes by itself, and curl takes them.
 # Releases before 3.14 count none, and know no such argument.
@@ -121,7 +122,6 @@ class Engine:
             connector=connector(self._settings, proxy, public_only=self._public_only, **options),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            skip_auto_headers=_NO_AUTO_HEADERS,
             trust_env=False,
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
@@ -160,7 +160,7 @@ class Engine:
             if reason is not None:
                 refused = PrivateAddressError(host, address, reason)
         if refused is not None:
-            raise AsyncPrivateAddressError.of(refused, method, httpx.URL(target.url))
+            raise AsyncPrivateAddressError.of(refused, method, target.url)
 
     def _tls_for(self, target: Target, proxy: Proxy | None) -> ssl.SSLContext | bool:
         """Return what aiohttp takes: a context, or True where there is no TLS."""
@@ -221,6 +221,14 @@ class Engine:
         await self._take_slot(timeouts.pool, method, target)
         response: aiohttp.ClientResponse | None = None
         try:
+            # Seeing that aiohttp has nothing to add costs less than saying what it may not.
+            may_add = (
+                body is not None
+                or method in _WITH_CONTENT
+                or "User-Agent" not in headers
+                or "Accept" not in headers
+                or "Accept-Encoding" not in headers
+            )
             pump = None
             if body is not None and not (isinstance(body, bytes) and len(body) <= PIECE):
                 pump = Pump(body, timeouts.write)
@@ -233,6 +241,7 @@ class Engine:
                 timeout=_client_timeout(timeouts.connect, timeouts.read),
                 ssl=secure,
                 read_bufsize=buffer,
+                skip_auto_headers=_NO_AUTO_HEADERS if may_add else None,
                 **options,
             )
             response = await (sending if pump is None else pump.watch(sending))
@@ -246,7 +255,7 @@ class Engine:
             )
             raise failure from failure.__cause__
         except PrivateAddressError as error:  # of the resolver
-            raise AsyncPrivateAddressError.of(error, method, httpx.URL(target.url)) from None
+            raise AsyncPrivateAddressError.of(error, method, target.url) from None
         except httpx.WriteTimeout as error:
             error.request = _request(method, target, headers)
             raise

@@ -1,4 +1,4 @@
-"""URLs as the transport wants them: parsed once, checked, split into origin and credentials."""
+"""URLs as the transport wants them: checked, split into origin and credentials."""
 
 from functools import lru_cache
 from urllib.parse import unquote
@@ -8,8 +8,9 @@ import yarl
 
 from infra_core.runtime import sanitize_url
 
-from .._checks import host_problem
+from .._checks import check_authority, host_problem
 from .._response.redirect import Origin, origin_of
+from .._urls import plain_url
 from ._proxies import basic_authorization
 
 __all__ = ["Origin", "Target", "origin_of", "target_of"]
@@ -20,22 +21,45 @@ _SCHEMES = ("http", "https")
 class Target:
     """One URL to be asked.
 
-    Attributes:
-        url: As httpx knows it.
-        request_url: As aiohttp wants it: encoded, without user info and fragment.
-        origin: Scheme, host and port (RFC 6454).
+    Args:
+        text: The URL in the form in which httpx writes it.
+        origin: Its scheme, host and port (RFC 6454).
+        bare: The URL without user info and fragment, where it has any.
         authorization: Header value from user info in the URL, or None.
+
+    Attributes:
+        request_url: As aiohttp wants it: encoded, without user info and fragment.
+        secure: Whether TLS is asked for.
     """
 
-    __slots__ = ("authorization", "origin", "request_url", "secure", "url")
+    __slots__ = ("authorization", "origin", "request_url", "secure", "text")
 
-    def __init__(self, url: httpx.URL) -> None:
-        self.url: httpx.URL = url
-        self.origin: Origin = origin_of(url)
-        self.secure: bool = url.scheme == "https"
-        self.authorization: str | None = _basic(url)
-        bare = url.copy_with(userinfo=b"", fragment=None) if url.userinfo or url.fragment else url
-        self.request_url: yarl.URL = yarl.URL(str(bare), encoded=True)
+    def __init__(
+        self,
+        text: str,
+        origin: Origin,
+        *,
+        bare: str | None = None,
+        authorization: str | None = None,
+    ) -> None:
+        self.text: str = text
+        self.origin: Origin = origin
+        self.secure: bool = origin[0] == "https"
+        self.authorization: str | None = authorization
+        self.request_url: yarl.URL = yarl.URL(bare or text, encoded=True)
+
+    @property
+    def url(self) -> httpx.URL:
+        """As httpx knows it; parsed at each call, since most requests have no need of it."""
+        return httpx.URL(self.text)
+
+    def at(self, text: str) -> "Target":
+        """Return another URL of the same origin, without parsing it.
+
+        Args:
+            text: Encoded, the origin as this one writes it, without user info and fragment.
+        """
+        return Target(text, self.origin)
 
 
 def _basic(url: httpx.URL) -> str | None:
@@ -47,7 +71,17 @@ def _basic(url: httpx.URL) -> str | None:
 
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> Target:
-    return Target(_checked(text, httpx.URL(text)))
+    check_authority(text)
+    url = _checked(text, httpx.URL(text))
+    bare = url.copy_with(userinfo=b"", fragment=None) if url.userinfo or url.fragment else url
+    return Target(str(url), origin_of(url), bare=str(bare), authorization=_basic(url))
+
+
+@lru_cache(maxsize=1024)
+def _root_of(origin: str) -> Target | None:
+    """Return the root of an origin; None if httpx would write that in another form."""
+    root = _parsed(origin + "/")
+    return root if root.text == origin + "/" else None
 
 
 def target_of(url: str | httpx.URL) -> Target:
@@ -65,7 +99,9 @@ def target_of(url: str | httpx.URL) -> Target:
             "the form https://host[:port]/path"
         )
     try:
-        return _parsed(url)
+        plain = plain_url(url)
+        root = None if plain is None else _root_of(plain[0])
+        return _parsed(url) if root is None else root.at(url)
     # yarl is stricter than httpx about a few hosts, and raises a ValueError
     except (httpx.InvalidURL, ValueError) as error:
         raise httpx.InvalidURL(
