@@ -38,7 +38,7 @@ LINE = {
 
 def mirrored(side: Any, wanted: Any) -> bool:
     """Whether a mirror has got as far as it was wanted to."""
-    return bool(side._reached >= wanted)
+    return bool(side._done >= wanted)
 
 
 def per_second(count: int, work: Callable[[], object]) -> tuple[float, float]:
@@ -159,7 +159,7 @@ def mirror(root: Path) -> dict[str, float]:
         for _ in range(20):
             for _ in range(50):
                 log.write("asset_downloaded", **LINE)
-            wanted, started = side._wanted, time.perf_counter()
+            wanted, started = side._asked, time.perf_counter()
             with side._changed:
                 side._changed.wait_for(partial(mirrored, side, wanted), 10)
             lags.append(time.perf_counter() - started)

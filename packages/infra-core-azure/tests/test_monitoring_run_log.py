@@ -538,7 +538,7 @@ def test_lines_reach_the_append_blob_by_themselves(make: Make, container: Contai
     mirror = log._mirror
     assert mirror is not None
     with mirror._changed:
-        assert mirror._changed.wait_for(lambda: mirror._reached >= mirror._wanted, SOON)
+        assert mirror._changed.wait_for(lambda: mirror._done >= mirror._asked, SOON)
     assert container.text() == log.path.read_text()
     assert list(container.blobs) == ["runs/run.log"]
 
@@ -566,9 +566,9 @@ def test_the_mirror_pauses_between_its_rounds(
     ended = threading.Event()
     push = AppendBlobTarget.push
 
-    def counted(*arguments: Any) -> None:
+    def counted(*arguments: Any, **options: Any) -> None:
         nonlocal rounds
-        push(*arguments)
+        push(*arguments, **options)
         rounds += 1
         ended.set()
 
@@ -619,6 +619,29 @@ def test_a_batch_whose_answer_was_lost_is_not_sent_twice(make: Make, container: 
     assert log.flush(SOON)
     log.write("second")
     assert log.flush(SOON)
+    assert container.text() == log.path.read_text()
+
+
+def test_a_batch_whose_answer_was_lost_and_cannot_be_looked_for_is_not_sent_twice(
+    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state says nothing of it before it was found."""
+    looks: list[int] = []
+    download = BlobClient.download_blob
+
+    def flaky(self: BlobClient, **options: int) -> Any:
+        looks.append(1)
+        if len(looks) == 1:
+            raise OSError("no route")
+        return download(self, **options)
+
+    monkeypatch.setattr(BlobClient, "download_blob", flaky)
+    container.failures = ["answer lost"]
+    log = make(Client(container))
+    log.write("first")
+    while not log.flush(0.05):
+        continue
+    assert len(looks) == 2
     assert container.text() == log.path.read_text()
 
 
@@ -800,24 +823,72 @@ def test_a_lost_state_doubles_no_line(make: Make, container: Container, tmp_path
     assert container.text() == again.path.read_text()
 
 
-def test_the_state_of_the_first_release_is_read(
-    make: Make, container: Container, tmp_path: Path
+def test_a_blob_that_must_not_be_looked_at_is_trusted(
+    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It knew where in the log the blob begins."""
+    """With a token that may only append, flush says what was confirmed."""
     log = make(Client(container))
-    for number in range(5):
+    log.write("e")
+    refusal = failure(403, "AuthorizationPermissionMismatch", HttpResponseError)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise refusal
+
+    monkeypatch.setattr(BlobClient, "get_blob_properties", refuse)
+    assert log.flush(SOON)
+    assert log.flush(SOON)
+
+
+@pytest.mark.parametrize("state", [None, {"segment": 1, "offset": 9, "blob_start": [1, 0]}])
+def test_a_lost_or_older_state_doubles_no_line_of_rolled_blobs(
+    state: dict[str, object] | None, make: Make, container: Container, tmp_path: Path
+) -> None:
+    """Each blob tells how far it holds the log; the state of another version is none."""
+    log = make(Client(container), max_blocks=2, max_bytes=1024)
+    for number in range(25):
         log.write("e", number=number)
         assert log.flush(SOON)
     assert log.close(SOON)
-    state = tmp_path / "_state" / "run_log_mirror.json"
-    data = json.loads(state.read_text())
-    del data["sent"]
-    state.write_text(json.dumps({**data, "blob_start": [1, 0]}))
-    shorten(container, to_blocks=2, of=5)
-    again = make(Client(container))
-    again.write("e", number=5)
+    path = tmp_path / "_state" / "run_log_mirror.json"
+    path.unlink() if state is None else path.write_text(json.dumps(state))
+    again = make(Client(container), max_blocks=2, max_bytes=1024)
+    again.write("e", number=25)
     assert again.flush(SOON)
-    assert container.text() == again.path.read_text()
+    assert [event["number"] for event in container.events()] == list(range(26))
+
+
+@pytest.mark.parametrize("left", [1, 4])
+def test_lines_that_are_alike_are_all_there(left: int, make: Make, container: Container) -> None:
+    """With a clock that stands still: after a lost answer, and in a blob that became shorter."""
+    log = make(Client(container), utc_now=lambda: "2026-01-02T03:04:05Z")
+    for number in range(5):
+        container.failures = ["answer lost"]
+        log.write("e", number=number // 4)
+        assert log.flush(SOON)
+    assert container.text() == log.path.read_text()
+    shorten(container, to_blocks=left, of=5)
+    assert log.flush(SOON)
+    assert container.text() == log.path.read_text()
+
+
+def test_an_answer_that_was_lost_is_found_behind_lines_of_others(
+    make: Make, container: Container
+) -> None:
+    """Our batch is there, and another machine's lines around it."""
+    log = make(Client(container))
+    log.write("ours 1")
+    assert log.flush(SOON)
+    container.blobs["runs/run.log"].data += b'{"event": "theirs 1"}\n'
+    log.write("ours 2")
+    assert log.flush(SOON)
+    container.failures = ["answer lost"]
+    log.write("ours 3")
+    assert log.flush(SOON)
+    container.blobs["runs/run.log"].data += b'{"event": "theirs 2"}\n'
+    log.write("ours 4")
+    assert log.flush(SOON)
+    events = [event["event"] for event in container.events()]
+    assert events == ["ours 1", "theirs 1", "ours 2", "ours 3", "theirs 2", "ours 4"]
 
 
 EXIT = """

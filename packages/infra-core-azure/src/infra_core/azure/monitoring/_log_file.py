@@ -1,10 +1,13 @@
 """The local side of the run log: one line, one write, from many threads and processes."""
 
 import contextlib
+import io
 import os
 import re
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from infra_core.fs import (
     FileLockUnsupported,
@@ -15,12 +18,10 @@ from infra_core.fs import (
 )
 from infra_core.runtime import after_fork_in_child
 
-__all__ = ["LogFile", "Mark", "Position"]
+__all__ = ["LogFile", "Position"]
 
 Position = tuple[int, int]
 """Number of the segment (from 1) and offset in bytes within it; ordered as the lines are."""
-Mark = tuple[int, Position]
-"""A position, and before it how often the log was found removed: positions begin anew then."""
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
@@ -40,30 +41,29 @@ class LogFile:
         path: The active file.
         max_bytes: Size at which it rotates; `None` for never.
         fsync: Flush every line to the disk before `append` returns.
+        keep: Rotated segments that a rotation leaves; `None` for all.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int | None, fsync: bool) -> None:
+    def __init__(
+        self, path: Path, *, max_bytes: int | None, fsync: bool, keep: int | None = None
+    ) -> None:
         self.path = path
         self._max_bytes = max_bytes
         self._fsync = fsync
+        self._keep = keep
         self._name = re.compile(
             rf"{re.escape(path.stem)}\.(\d{{6,}}){re.escape(path.suffix)}", re.ASCII
         )
         self._fd: int | None = None
         self._lock = threading.Lock()
-        self._segment = 0
         self._end = -1  # where our own last line ended; anything else was written by others
-        self._removed = 0  # times
         after_fork_in_child(self._after_fork)
 
-    def append(self, line: bytes) -> Mark:
+    def append(self, line: bytes) -> None:
         """Write one line.
 
         Args:
             line: Ends with a newline and holds no other.
-
-        Returns:
-            Where it ends.
 
         Raises:
             OSError: It is not in the file, not even in part.
@@ -77,15 +77,14 @@ class LogFile:
                 if size not in (0, self._end) and not _ends_line(fd, size):
                     # Its writer was killed in the middle: keep what it wrote, and our line whole.
                     line = b"\n" + line
-                self._end = size + _write_all(fd, line, size, locked=locked)
-                mark = self._removed, (self._segment, self._end)
+                _write_all(fd, line, size, locked=locked)
+                self._end = size + len(line)
             finally:
                 if locked:
                     with contextlib.suppress(OSError):  # closed already, by a rotation that failed
                         unlock_descriptor(fd)
             if self._fsync:
                 os.fsync(fd)
-            return mark
 
     def sync(self) -> None:
         """Flush everything written so far to the disk."""
@@ -96,111 +95,89 @@ class LogFile:
     def close(self) -> None:
         """Close the file; the next `append` opens it again."""
         with self._lock:
-            if self._fd is not None:
-                os.close(self._fd)
-                self._fd = None
+            self._forget()
 
     def segment_path(self, segment: int) -> Path:
         """Return where a segment lies that is no longer the active one."""
         return self.path.with_name(f"{self.path.stem}.{segment:06d}{self.path.suffix}")
 
-    def rotated(self) -> list[int]:
-        """Return the numbers of the segments that are no longer active, in order."""
+    def segments(self) -> list[int]:
+        """Return the numbers of the segments in order; the last one is the active one."""
         try:
             names = os.listdir(self.path.parent)  # noqa: PTH208 - names suffice, and this is hot
         except FileNotFoundError:
-            return []
+            return [1]
         matches = (self._name.fullmatch(name) for name in names)
-        return sorted(int(match[1]) for match in matches if match)
+        rotated = sorted(int(match[1]) for match in matches if match)
+        return [*rotated, rotated[-1] + 1 if rotated else 1]
 
-    def active(self) -> int:
-        """Return the number of the segment that lines are appended to."""
-        rotated = self.rotated()
-        return rotated[-1] + 1 if rotated else 1
-
-    def open_segment(self, segment: int) -> int | None:
-        """Open a segment to read, wherever it lies now; `None` when there is no such file."""
+    def open(self, segment: int) -> BinaryIO:
+        """Open a segment to read, wherever it lies now; one that is not there is empty."""
         rotated = self.segment_path(segment)
-        for _ in range(3):
+        for path in (rotated, self.path, rotated):  # it may be rotated between the first two looks
             with contextlib.suppress(FileNotFoundError):
-                return os.open(rotated, os.O_RDONLY | _BINARY)
-            if self.active() != segment:
-                continue  # it has just been rotated, or does not exist
-            try:
-                fd = os.open(self.path, os.O_RDONLY | _BINARY)
-            except FileNotFoundError:
-                return None
-            if self.active() == segment:
-                return fd
-            os.close(fd)
-        return None
+                file = path.open("rb")
+                if path is rotated or self.segments()[-1] == segment:
+                    return file
+                file.close()
+        return io.BytesIO()
 
     def read(self, position: Position, count: int) -> bytes:
-        """Return up to `count` bytes of a segment; nothing where there is no such file."""
-        segment, offset = position
-        fd = self.open_segment(segment)
-        if fd is None:
-            return b""
-        with open(fd, "rb", buffering=0) as file:  # noqa: PTH123 - closes the descriptor
-            file.seek(offset)
-            return file.read(count) or b""
+        """Return up to `count` bytes of a segment."""
+        with self.open(position[0]) as file:
+            file.seek(position[1])
+            return file.read(count)
 
-    def size(self, segment: int) -> int | None:
-        """Return the size of a segment, `None` when there is no such file."""
-        fd = self.open_segment(segment)
-        if fd is None:
-            return None
-        try:
-            return os.fstat(fd).st_size
-        finally:
-            os.close(fd)
+    def size(self, segment: int) -> int:
+        """Return the size of a segment in bytes."""
+        with self.open(segment) as file:
+            return file.seek(0, os.SEEK_END)
+
+    def lines(self, start: Position, stop: Position) -> Iterator[tuple[bytes, Position]]:
+        """Yield the lines between two positions, and where each of them ends."""
+        for segment in self.segments():
+            if start[0] <= segment <= stop[0]:
+                offset = start[1] if segment == start[0] else 0
+                with self.open(segment) as file:
+                    file.seek(offset)
+                    for line in file:
+                        offset += len(line)
+                        if (segment, offset) > stop:
+                            return
+                        yield line, (segment, offset)
 
     def remove_before(self, segment: int, *, keep: int) -> None:
         """Remove rotated segments below `segment`, except for the `keep` newest of all."""
-        rotated = self.rotated()
-        for number in rotated[: max(0, len(rotated) - max(1, keep))]:
+        for number in self.segments()[: -1 - keep]:
             if number < segment:
                 with contextlib.suppress(OSError):  # tried again next time
                     self.segment_path(number).unlink()
 
     def _open_locked(self) -> tuple[int, bool]:
         while True:
-            if self._fd is None:
-                self._open()
-            fd = self._fd
-            assert fd is not None  # noqa: S101 - _open sets it or raises
+            fd = self._fd = self._open() if self._fd is None else self._fd
             try:
                 locked = lock_descriptor(fd)
             except FileLockUnsupported:
                 locked = False
-            mine = os.fstat(fd)
-            try:
-                now = os.stat(self.path)  # noqa: PTH116 - hot
-                if (now.st_ino, now.st_dev) == (mine.st_ino, mine.st_dev):
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(self.path)):  # noqa: PTH116 - hot
                     return fd, locked
-            except FileNotFoundError:
-                pass
-            # Somebody rotated or removed the file since we opened it.
-            os.close(fd)
-            self._fd = None
+            self._forget()  # somebody rotated or removed the file since we opened it
 
-    def _open(self) -> None:
+    def _open(self) -> int:
+        self._end = -1
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY
         try:
-            self._fd = os.open(self.path, flags, 0o644)
+            return os.open(self.path, flags, 0o644)
         except FileNotFoundError:
             ensure_parent(self.path)
-            self._fd = os.open(self.path, flags, 0o644)
-        segment = self.active()
-        if (segment, os.fstat(self._fd).st_size) < (self._segment, self._end):
-            self._removed += 1
-        self._segment, self._end = segment, -1
+            return os.open(self.path, flags, 0o644)
 
     def _rotate(self, fd: int) -> tuple[int, int]:
         """Move the active file away and open the next one, which comes locked."""
-        segment = self.active()
-        size = os.fstat(fd).st_size
-        if not _ends_line(fd, size):
+        segment = self.segments()[-1]
+        if not _ends_line(fd, os.fstat(fd).st_size):
             os.write(fd, b"\n")  # or its torn end would run into the next segment's first line
         try:
             os.rename(self.path, self.segment_path(segment))  # noqa: PTH104
@@ -209,41 +186,37 @@ class LogFile:
         if self._fsync:
             os.fsync(fd)
         unlock_descriptor(fd)
-        os.close(fd)
-        self._fd = None
+        self._forget()
         fd, _ = self._open_locked()
         if self._fsync:
             fsync_directory(self.path.parent)
+        if self._keep is not None:
+            self.remove_before(segment, keep=self._keep)
         return fd, os.fstat(fd).st_size
 
-    def _after_fork(self) -> None:
-        # The descriptor is shared with the parent, and so would be its lock.
+    def _forget(self) -> None:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
+
+    def _after_fork(self) -> None:
+        # The descriptor is shared with the parent, and so would be its lock.
+        self._forget()
         self._lock = threading.Lock()
 
 
 def _ends_line(fd: int, size: int) -> bool:
-    if size == 0:
-        return True
-    if hasattr(os, "pread"):
-        return os.pread(fd, 1, size - 1) == b"\n"
-    os.lseek(fd, size - 1, os.SEEK_SET)
-    return os.read(fd, 1) == b"\n"
+    os.lseek(fd, max(0, size - 1), os.SEEK_SET)  # appending does not mind
+    return os.read(fd, 1) in (b"\n", b"")
 
 
-def _write_all(fd: int, line: bytes, size: int, *, locked: bool) -> int:
+def _write_all(fd: int, line: bytes, size: int, *, locked: bool) -> None:
     """Write in one call; what a full disk cut short is taken back, so that no line is torn."""
     written = os.write(fd, line)
-    if written == len(line):
-        return written
     try:
-        rest = line[written:]
-        while rest:
-            rest = rest[os.write(fd, rest) :]
+        while written < len(line):
+            written += os.write(fd, line[written:])
     except OSError:
         if locked:
             os.ftruncate(fd, size)
         raise
-    return len(line)

@@ -25,7 +25,7 @@ RUN_LOG_FILE = Path("_logs") / "run.log"
 """Where the run log lies below the storage root."""
 
 _MAX_LINE = 1024 * 1024
-_SMALL: Bounds = (2_048, 100, 6)
+_SMALLER: tuple[Bounds, ...] = ((2_048, 100, 6), (256, 100, 1))
 
 
 class RunLogWriter:
@@ -92,8 +92,12 @@ class RunLogWriter:
             for name, value in plain_mapping(labels or {}).items()
             if name not in {"timestamp", "event"}  # those are the line's own
         }
-        self._keep = keep
-        self._file = LogFile(root / RUN_LOG_FILE, max_bytes=max_bytes, fsync=fsync)
+        self._file = LogFile(
+            root / RUN_LOG_FILE,
+            max_bytes=max_bytes,
+            fsync=fsync,
+            keep=keep if azure_client is None else None,  # else the mirror removes what it has
+        )
         self._mirror = (
             RunLogMirror(
                 azure_client,
@@ -106,7 +110,6 @@ class RunLogWriter:
             if azure_client is not None
             else None
         )
-        self._segment = 0
 
     @property
     def path(self) -> Path:
@@ -141,17 +144,10 @@ class RunLogWriter:
         entry.update(self._labels)
         entry.update(trace_fields())
         entry.update(properties)
-        entry = plain_mapping(entry)
-        line = _encode(entry)
-        if len(line) > _MAX_LINE:
-            entry, line = _shrink(entry)
-        mark = self._file.append(line)
-        segment = mark[1][0]
+        entry, line = _fitting_line(plain_mapping(entry))
+        self._file.append(line)
         if self._mirror is not None:
-            self._mirror.wake(mark)
-        elif self._keep is not None and segment != self._segment:
-            self._segment = segment
-            self._file.remove_before(segment, keep=self._keep)
+            self._mirror.wake()
         return entry
 
     def flush(self, timeout: float = 10.0) -> bool:
@@ -211,19 +207,15 @@ _dumps = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would build o
 _LINE_ENDS = (("\x85", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
 
 
-def _shrink(entry: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-    """Cut an entry down until its line is short enough to be handled; it says what it lost."""
-    size = len(_encode(entry))
-    smaller = plain_mapping(entry, _SMALL)
-    smaller["truncated"] = f"the line had {size} bytes, {_MAX_LINE} are allowed"
-    line = _encode(smaller)
-    if len(line) > _MAX_LINE:
-        smaller = plain_mapping(
-            {key: str(value)[:256] for key, value in list(smaller.items())[:100]}, _SMALL
-        )
-        smaller["truncated"] = f"the line had {size} bytes, {_MAX_LINE} are allowed"
-        line = _encode(smaller)
-    return smaller, line
+def _fitting_line(entry: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+    """Return an entry and its line, cut down until it is short enough; it says what it lost."""
+    size = len(line := _encode(entry))
+    for bounds in _SMALLER:
+        if len(line) > _MAX_LINE:
+            truncated = f"the line had {size} bytes, {_MAX_LINE} are allowed"
+            entry = {**plain_mapping(entry, bounds), "truncated": truncated}
+            line = _encode(entry)
+    return entry, line
 
 
 def _check_limits(

@@ -4,18 +4,17 @@ import atexit
 import logging
 import threading
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra_core.fs import FileLock, FileLockUnsupported, ensure_parent
+from infra_core.fs import FileLock, FileLockUnsupported
 from infra_core.runtime import RetryPolicy, after_fork_in_child, clock, redact_secrets
 
 from ._client_calls import is_configured, knows_parameter
-from ._log_file import LogFile, Mark
+from ._log_file import LogFile
 from ._protocols import RunLogUploader
 from ._run_log_state import MirrorState
-from ._run_log_targets import AppendBlobTarget, MirrorTarget, UploadFileTarget
+from ._run_log_targets import AppendBlobTarget, MirrorTarget, UploadFileTarget, error_code
 
 __all__ = ["MIRROR_THREAD", "RunLogMirror"]
 
@@ -35,6 +34,9 @@ class RunLogMirror:
     Any number of processes may do so for one file: a lock admits one at a time, and the state
     file says how far it came. Nothing here raises: failures are logged, waited out and retried.
 
+    A pass mirrors all that is in the file. So each line and each flush is a request with a number,
+    and a pass that succeeds has done those that were made before it began.
+
     Args:
         client: The storage client.
         log: The log.
@@ -43,20 +45,6 @@ class RunLogMirror:
         max_blocks: Blocks after which an append blob is followed by the next.
         keep: Rotated segments to keep once they are mirrored, `None` for all.
     """
-
-    _wanted: Mark
-    _reached: Mark
-    _nowhere: bool
-    _lost: bool
-    _answered: bool
-    _failures: int
-    _checks: tuple[int, int]
-    _thread: threading.Thread | None
-    _starting: threading.Lock
-    _changed: threading.Condition
-    _news: threading.Event
-    _hurry: threading.Event
-    _closing: threading.Event
 
     def __init__(
         self,
@@ -71,193 +59,137 @@ class RunLogMirror:
         self._client = client
         self._log = log
         self._state_path = state_path
-        self._lock_path = state_path.with_suffix(".lock")
         self._interval = interval
         self._max_blocks = max_blocks
         self._keep = keep
-        self._atexit: Callable[[], None] | None = None
-        self._after_fork()
-        after_fork_in_child(self._after_fork)
+        self._begin()
+        after_fork_in_child(self._begin)
 
-    def wake(self, wanted: Mark) -> None:
-        """Have everything up to a mark mirrored; never waits."""
+    def _begin(self) -> None:
+        self._changed = threading.Condition()
+        self._thread: threading.Thread | None = None
+        self._asked = self._done = 0  # requests
+        self._failures = self._row = 0  # passes that failed: all, and since something succeeded
+        self._hurry = False  # a flush waits
+        self._look = False  # and wants to know whether what was mirrored is still there
+        self._lost = False  # for ever
+        self._answered = False
+
+    def wake(self) -> None:
+        """Have everything mirrored that is in the file; never waits."""
         with self._changed:
-            self._wanted = max(self._wanted, wanted)
-        if self._thread is None:
-            self._start()
-        if not self._news.is_set():
-            self._news.set()
+            self._request()
 
-    def flush(self, timeout: float) -> bool:
-        """Wait until everything that `wake` announced is mirrored, and look whether it still is.
+    def flush(self, timeout: float, *, at_exit: bool = False) -> bool:
+        """Wait until everything in the file is mirrored, and look whether what was still is.
 
         Args:
             timeout: Seconds to wait at most.
+            at_exit: Do nothing where no line waits, and give up after the first failure.
 
         Returns:
             Whether it is. True as well when the client has no account to mirror to; false for ever
             once lines that were mirrored were lost there and are on this disk no more.
         """
-        wanted = self._wanted
         with self._changed:
-            if self._nowhere or (self._thread is None and self._reached >= wanted):
+            if self._asked == self._done and (at_exit or self._thread is None):
                 return not self._lost
-            asked = self._checks[0] + 1
-            self._checks = asked, self._checks[1]
-        self._hurry.set()
-        self.wake(wanted)
-        with self._changed:
-            done = self._changed.wait_for(
-                # What is wanted shrinks when somebody removes lines that were not mirrored yet.
+            self._hurry = self._look = True
+            wanted, failures = self._request(), self._failures
+            self._changed.notify_all()
+            self._changed.wait_for(
                 lambda: (
-                    self._nowhere
-                    or (self._reached >= min(wanted, self._wanted) and self._checks[1] >= asked)
+                    self._done >= wanted
+                    or (at_exit and (self._failures > failures or self._thread is None))
                 ),
                 timeout,
             )
-            return done and not self._lost
+            return self._done >= wanted and not self._lost
 
     def flush_at_exit(self) -> bool:
         """Give what is written a last chance, which ends with the first failure."""
-        wanted = self._wanted
-        with self._changed:
-            if self._reached >= wanted or self._nowhere:
-                return True
-            failures = self._failures
-        self._hurry.set()
-        self.wake(wanted)
-        with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    self._reached >= min(wanted, self._wanted)
-                    or self._nowhere
-                    or self._failures > failures
-                ),
-                _EXIT_SECONDS if self._answered else _EXIT_SECONDS_UNPROVEN,
-            )
-            return self._nowhere or self._reached >= min(wanted, self._wanted)
+        return self.flush(_EXIT_SECONDS if self._answered else _EXIT_SECONDS_UNPROVEN, at_exit=True)
 
     def close(self, timeout: float) -> bool:
         """Flush, then end the thread."""
         done = self.flush(timeout)
-        thread, self._thread = self._thread, None
-        self._closing.set()
-        self._hurry.set()
-        self._news.set()
+        with self._changed:
+            thread, self._thread = self._thread, None
+            self._changed.notify_all()
         if thread is not None and thread is not threading.current_thread():
             thread.join(1.0 if done else 0.0)
-        if self._atexit is not None:
-            atexit.unregister(self._atexit)
-            self._atexit = None
+        _alive.discard(self)
         return done
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is not None:
-                return
-            # The stop signal is each thread's own: one that hangs in an upload stays stopped.
-            self._closing = threading.Event()
-            thread = threading.Thread(
-                target=self._run, args=(self._closing,), name=MIRROR_THREAD, daemon=True
-            )
+    def _request(self) -> int:
+        if self._asked == self._done:
+            self._changed.notify_all()
+        self._asked += 1
+        if self._thread is None:
+            thread = threading.Thread(target=self._run, name=MIRROR_THREAD, daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the interpreter is ending: the next run mirrors the rest
-                return
+                return self._asked
             self._thread = thread
-            if self._atexit is None:
-                self._atexit = _flush_at_exit(weakref.ref(self))
+            if not _alive:
+                atexit.unregister(_flush_at_exit)
+                atexit.register(_flush_at_exit)
+            _alive.add(self)
+        return self._asked
 
-    def _run(self, closing: threading.Event) -> None:
+    def _run(self) -> None:
+        me, changed = threading.current_thread(), self._changed
         target: MirrorTarget | None = None
-        failures = 0
         while True:
-            self._news.wait()
-            if closing.is_set():
-                return
-            self._news.clear()
-            before = self._reached
+            with changed:
+                changed.wait_for(lambda: self._thread is not me or self._asked > self._done)
+                if self._thread is not me:  # closed; another one may run already
+                    return
+                asked, look = self._asked, self._look
+                self._hurry = self._look = False
+            done = False
             try:
                 target = target or self._target()
-                if target is None:
-                    with self._changed:
-                        self._nowhere = True
-                        self._changed.notify_all()
-                    continue
-                mirrored = self._pass(target)
-                failures, pause = 0, target.interval if mirrored else _FOREIGN_PASS
+                done = target is None or self._pass(target, look)
+                pause = target.interval if target and done else _FOREIGN_PASS
             except Exception as error:  # noqa: BLE001 - whatever the client raises, we go on
-                if self._reached > before:  # a flaw in the connection, no outage
-                    failures = 0
-                self._report(error, failures)
-                with self._changed:
-                    self._failures += 1
-                    self._changed.notify_all()
-                if self._is_missing_container(error):
-                    self._make_container()
+                pause = self._failed(error)
                 target = None  # the client may have come to its senses
-                pause = self._interval if self._reached > before else _BACKOFF.ceiling(failures)
-                failures += 1
-            if self._reached < self._wanted or self._checks[1] < self._checks[0]:
-                self._news.set()
-            if not closing.is_set():
-                self._hurry.wait(pause)
-            self._hurry.clear()
+            with changed:
+                if done:
+                    self._done = asked
+                else:
+                    self._look = self._look or look
+                changed.notify_all()
+                changed.wait_for(lambda: self._hurry or self._thread is not me, pause)
 
-    def _pass(self, target: MirrorTarget) -> bool:
+    def _pass(self, target: MirrorTarget, look: bool) -> bool:
         """Mirror what is there; False when another process is at it."""
-        wanted = self._wanted
-        removed, _ = wanted
-        lock = FileLock(self._lock_path)
-        ensure_parent(self._lock_path)
+        lock = FileLock(self._state_path.with_suffix(".lock"))
         try:
-            ours = lock.acquire(timeout=0)
+            if not lock.acquire(timeout=0):
+                return False
         except FileLockUnsupported:
-            ours = True
+            pass
+        state = MirrorState.load(self._state_path)
+
+        def saved() -> None:
+            self._row = 0
+            state.save(self._state_path)
+
         try:
-            state = MirrorState.load(self._state_path)
             state.fit(self._log)
-            if ours:
-                self._push(target, state, removed)
-        finally:
-            lock.release()
-        self._note((removed, state.reached))
-        if ours:
-            with self._changed:
-                if self._wanted == wanted > self._reached:
-                    # All that exists is mirrored: what is missing was removed by somebody.
-                    self._wanted = self._reached
-        return ours
-
-    def _push(self, target: MirrorTarget, state: MirrorState, removed: int) -> None:
-        asked = self._checks[0]
-        try:
-            target.push(self._log, state, lambda: self._save(state, removed))
+            target.push(state, saved, look=look)
             self._answered = True
-            if self._checks[1] < asked:
-                try:
-                    there = target.check(self._log, state)
-                except Exception as error:  # noqa: BLE001 - it was confirmed, and cannot be asked
-                    _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
-                    there = True
-                if not there:
-                    target.push(self._log, state, lambda: self._save(state, removed))
+            if self._keep is not None:
+                self._log.remove_before(state.segment, keep=self._keep)
         finally:
-            self._lost = self._lost or target.lost > 0
-            self._save(state, removed)
-        with self._changed:
-            self._checks = self._checks[0], max(asked, self._checks[1])
-        if self._keep is not None:
-            self._log.remove_before(state.segment, keep=self._keep)
-
-    def _save(self, state: MirrorState, removed: int) -> None:
-        state.save(self._state_path)
-        self._note((removed, state.reached))
-
-    def _note(self, reached: Mark) -> None:
-        with self._changed:
-            self._reached = reached
-            self._changed.notify_all()
+            self._lost = self._lost or target.lost
+            state.save(self._state_path)
+            lock.release()
+        self._row = 0
+        return True
 
     def _target(self) -> MirrorTarget | None:
         client: Any = self._client
@@ -272,67 +204,49 @@ class RunLogMirror:
             return AppendBlobTarget(
                 container,
                 str(name_of(self._log.path)),
+                self._log,
                 max_blocks=self._max_blocks,
                 interval=self._interval,
             )
         upload_file = getattr(client, "upload_file", None)
         if callable(upload_file):
-            return UploadFileTarget(upload_file, interval=self._interval)
+            return UploadFileTarget(upload_file, self._log, interval=self._interval)
         raise RuntimeError(
             f"the run log's storage client {type(client).__name__} has neither container() nor "
             "upload_file(): pass an AzureStorageClient, or azure_client=None for no mirror"
         )
 
-    @staticmethod
-    def _is_missing_container(error: Exception) -> bool:
-        code = getattr(error, "error_code", None)
-        return str(getattr(code, "value", code)) == "ContainerNotFound"
-
-    def _make_container(self) -> None:
-        try:
-            method = getattr(self._client, "container", None)
-            if callable(method):
-                method()
-        except Exception as error:  # noqa: BLE001 - the next try reports it
-            _log.debug("the run log's container cannot be made: %s", type(error).__name__)
-
-    def _report(self, error: Exception, failures: int) -> None:
-        # Every second failure of an outage is as good as the first: log at 1, 2, 4, 8...
-        if failures & (failures + 1) == 0:
+    def _failed(self, error: Exception) -> float:
+        """Log a failure, make the container if that was missing, and return how long to wait."""
+        row = self._row
+        if row & (row + 1) == 0:  # the 1st, 2nd, 4th, 8th... of an outage
             _log.warning(
                 "run log mirror failed (try %d), the lines wait in %s until it works: %s: %s",
-                failures + 1,
+                row + 1,
                 self._log.path,
                 type(error).__name__,
                 redact_secrets(str(error)),
             )
-
-    def _after_fork(self) -> None:
-        self._wanted = (0, (0, 0))
-        self._reached = (0, (0, 0))
-        self._nowhere = False
-        self._lost = False
-        self._answered = False
-        self._failures = 0
-        self._checks = (0, 0)  # flushes that asked for a look at the mirror, and that got one
-        self._thread = None
-        self._starting = threading.Lock()
-        self._changed = threading.Condition()
-        self._news = threading.Event()
-        self._hurry = threading.Event()
-        self._closing = threading.Event()
+        with self._changed:
+            self._failures += 1
+            self._row += 1
+            self._changed.notify_all()
+        if error_code(error) == "ContainerNotFound":
+            try:
+                self._client.container()  # type: ignore[attr-defined]
+            except Exception as failure:  # noqa: BLE001 - the next try reports it
+                _log.debug("the run log's container cannot be made: %s", type(failure).__name__)
+        return _BACKOFF.ceiling(row)
 
 
-def _flush_at_exit(mirror: "weakref.ref[RunLogMirror]") -> Callable[[], None]:
-    def flush() -> None:
-        alive = mirror()
-        if alive is not None:
-            started = clock.monotonic()
-            if not alive.flush_at_exit():
-                _log.warning(
-                    "the run log is not mirrored after %.1f s; the next run goes on from there",
-                    clock.monotonic() - started,
-                )
+_alive: "weakref.WeakSet[RunLogMirror]" = weakref.WeakSet()
 
-    atexit.register(flush)
-    return flush
+
+def _flush_at_exit() -> None:
+    for mirror in list(_alive):
+        started = clock.monotonic()
+        if not mirror.flush_at_exit():
+            _log.warning(
+                "the run log is not mirrored after %.1f s; the next run goes on from there",
+                clock.monotonic() - started,
+            )

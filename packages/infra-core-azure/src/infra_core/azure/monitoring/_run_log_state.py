@@ -2,23 +2,21 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 
 from infra_core.fs import write_json_atomic
 
 from ._log_file import LogFile, Position
 
-__all__ = ["BATCH_BYTES", "MirrorState", "Sent"]
+__all__ = ["BATCH_BYTES", "MirrorState", "last_common_line"]
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Most bytes of one append: the limit of Append Block in every version of the service."""
 
-Sent = tuple[int, int, int, int]
-"""Begin and end in the blob, and the segment and offset of the local log that stand there."""
-
-_HEAD_BYTES = 512
-_MOST_SENT = 1000  # ranges; one suffices while no other writer appends to the blob
+_ANCHOR_BYTES = 512
 
 
 @dataclass
@@ -28,66 +26,66 @@ class MirrorState:
     Attributes:
         segment: Number of the local segment.
         offset: Bytes of it that are mirrored.
-        head: Digest of its first bytes and how many, so that a replaced file is noticed.
+        anchor: Digest of the last bytes of those, so that a replaced file is noticed.
         blob: Number of the append blob, from 0.
         position: Bytes in that blob, `-1` while unknown.
         blocks: Blocks in that blob.
-        sent: Which parts of the blob hold which parts of the local log, in order.
+        begin_segment: Segment at which that blob begins; 0 when that file was replaced.
+        begin_offset: Offset in it.
     """
 
     segment: int = 1
     offset: int = 0
-    head: tuple[str, int] = ("", 0)
+    anchor: str = f"0 {hashlib.sha256().hexdigest()}"
     blob: int = 0
     position: int = -1
     blocks: int = 0
-    sent: list[Sent] = field(default_factory=list)
+    begin_segment: int = 1
+    begin_offset: int = 0
 
     @property
     def reached(self) -> Position:
         """Everything before this is mirrored."""
         return self.segment, self.offset
 
+    @property
+    def begin(self) -> Position:
+        """Where in the log the blob begins."""
+        return self.begin_segment, self.begin_offset
+
     @classmethod
     def load(cls, path: Path) -> "MirrorState":
-        """Read a state; an absent or unreadable one is a new one."""
-        numbers = ("segment", "offset", "blob", "position", "blocks")
+        """Read a state; an absent or unreadable one is a new one, and the blob tells the rest."""
+        new = cls()
         try:
             data = json.loads(path.read_bytes())
-            state = cls()
-            for name in numbers:
-                setattr(state, name, int(data[name]))
-            state.head = (str(data["head"][0]), int(data["head"][1]))
-            if "sent" in data:
-                state.sent = [(int(a), int(b), int(c), int(d)) for a, b, c, d in data["sent"]]
-            else:  # of the first release: known is where the blob begins
-                segment, offset = (int(number) for number in data["blob_start"])
-                if segment == state.segment and state.position == state.offset - offset > 0:
-                    state.sent = [(0, state.position, segment, offset)]
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            return cls()
-        return state
+            return cls(**{name: type(value)(data[name]) for name, value in vars(new).items()})
+        except (OSError, ValueError, LookupError, TypeError):
+            return new
 
     def save(self, path: Path) -> None:
         """Write the state; the lines themselves are what is durable, so without a flush."""
         write_json_atomic(path, asdict(self), durable=False)
 
     def fit(self, log: LogFile) -> None:
-        """Fit the state to the files that are there: one that was replaced is mirrored anew."""
-        rotated = log.rotated()
-        active = rotated[-1] + 1 if rotated else 1
-        if self.segment > active:  # the folder was emptied
-            self._begin(rotated[0] if rotated else active)
-            self.sent = []
-        elif self.segment < active and self.segment not in rotated:  # somebody tidied up
-            self._begin(min((n for n in rotated if n > self.segment), default=active))
-        size = log.size(self.segment)
-        digest, length = self.head
-        if size is None:
-            return
-        if size < self.offset or _digest(log, self.segment, length) != digest:
-            self._begin(self.segment)
-            self.sent = [part for part in self.sent if part[2] != self.segment]
+        """Fit the state to the files that are there; of replaced ones, the blob tells how far."""
+        segments = log.segments()
+        if self.segment < segments[-1] and self.segment not in segments:  # somebody tidied up
+            self.go(log, (min(number for number in segments if number > self.segment), 0))
+        elif self.segment > segments[-1] or self.anchor != self._anchor(log):
+            self.go(log, (segments[0], 0))
+            self.position, self.begin_segment = -1, 0
+
+    def go(self, log: LogFile, position: Position) -> None:
+        """Go on from a position of the log."""
+        self.segment, self.offset = position
+        self.anchor = self._anchor(log)
+
+    def roll(self) -> None:
+        """Go on with another blob."""
+        self.blob += 1
+        self.position, self.blocks = -1, 0
+        self.begin_segment, self.begin_offset = self.reached
 
     def read_batch(self, log: LogFile) -> bytes:
         """Return the next bytes to mirror: whole lines, at most `BATCH_BYTES`, of one segment.
@@ -97,7 +95,7 @@ class MirrorState:
         is.
         """
         while True:
-            done = log.active() > self.segment
+            done = log.segments()[-1] > self.segment
             data = log.read(self.reached, BATCH_BYTES)
             whole = data.rfind(b"\n") + 1
             if whole:
@@ -106,71 +104,26 @@ class MirrorState:
                 return data
             if not done:
                 return b""
-            self._begin(self.segment + 1)
+            self.go(log, (self.segment + 1, 0))
 
-    def advance(self, log: LogFile, count: int, position: int | None = None) -> None:
-        """Note that the next `count` bytes of the segment are mirrored.
-
-        Args:
-            log: The log.
-            count: Bytes.
-            position: Where in the blob they begin, if it is an append blob.
-        """
-        if position is not None and count:
-            self._note((position, position + count, self.segment, self.offset))
-        self.offset += count
-        if self.head[1] < _HEAD_BYTES:
-            length = min(_HEAD_BYTES, self.offset)
-            self.head = (_digest(log, self.segment, length), length)
-
-    def roll(self) -> None:
-        """Go on with another blob."""
-        self.blob += 1
-        self.position, self.blocks, self.sent = -1, 0, []
-
-    def cut(self, log: LogFile, size: int) -> tuple[int, int]:
-        """The blob has only `size` bytes left: go back to what is missing.
-
-        Returns:
-            How many bytes are sent again, and how many are on this disk no more.
-        """
-        missing = [
-            (max(begin, size), end, segment, offset + max(0, size - begin))
-            for begin, end, segment, offset in self.sent
-            if end > size
-        ]
-        kept = [part for part in missing if (log.size(part[2]) or 0) >= part[3] + part[1] - part[0]]
-        lost = sum(part[1] - part[0] for part in missing if part not in kept)
-        if not missing and self.position > size:
-            lost = self.position - size  # we never knew what stood there
-        self.sent = [
-            (begin, min(end, size), segment, offset)
-            for begin, end, segment, offset in self.sent
-            if begin < size
-        ]
-        if kept:
-            _, _, segment, offset = kept[0]
-            if segment != self.segment:
-                self._begin(segment)
-            self.offset = offset
-            length = min(_HEAD_BYTES, offset)
-            self.head = (_digest(log, segment, length), length)
-        self.position = size
-        return sum(part[1] - part[0] for part in kept), lost
-
-    def _begin(self, segment: int) -> None:
-        self.segment, self.offset, self.head = segment, 0, ("", 0)
-
-    def _note(self, part: Sent) -> None:
-        begin, end, segment, offset = part
-        if self.sent:
-            first, last, same, start = self.sent[-1]
-            if (last, same, start + last - first) == (begin, segment, offset):
-                self.sent[-1] = (first, end, segment, start)
-                return
-        self.sent.append(part)
-        del self.sent[:-_MOST_SENT]
+    def _anchor(self, log: LogFile) -> str:
+        start = max(0, self.offset - _ANCHOR_BYTES)
+        data = log.read((self.segment, start), self.offset - start)
+        return f"{start + len(data) - self.offset} {hashlib.sha256(data).hexdigest()}"
 
 
-def _digest(log: LogFile, segment: int, length: int) -> str:
-    return hashlib.sha256(log.read((segment, 0), length)).hexdigest() if length else ""
+def last_common_line(
+    log: LogFile, start: Position, stop: Position, there: bytes
+) -> Position | None:
+    """Return where the last line between two positions ends that is also in part of a blob.
+
+    Lines of others may stand between. Of lines that are alike, those that stand there count from
+    the first one on: rather one is sent twice than one never.
+    """
+    expected = Counter(BytesIO(there))
+    found = None
+    for line, end in log.lines(start, stop):
+        if expected[line] > 0:
+            expected[line] -= 1
+            found = end
+    return found
