@@ -26,10 +26,10 @@ __all__ = [
     "beginning_of",
     "failure_of",
     "is_page",
+    "management_url",
     "read_start",
     "read_status",
     "secure_url",
-    "terminate_url",
 ]
 
 # `OrchestrationRuntimeStatus` of the Durable extension: the number is the position. -1 is Unknown.
@@ -48,6 +48,13 @@ _UNDER_WAY = frozenset(
 )
 # Members in which gateways and functions written by hand wrap a status.
 _WRAPPERS = ("data", "status", "result", "response", "value", "body", "instance", "state")
+# What an instance can be asked, and the members of a starter's answer that say where. Beside them
+# all, the status URL leads there: with the verb behind it, or alone for `purge`.
+_MANAGEMENT_URIS = {
+    "terminate": "terminatePostUri", "suspend": "suspendPostUri", "resume": "resumePostUri",
+    "rewind": "rewindPostUri", "raiseEvent": "sendEventPostUri", "purge": "purgeHistoryDeleteUri",
+}  # fmt: skip
+_PLACEHOLDER = re.compile(r"(\{|%7B)(text|eventName)(\}|%7D)", re.IGNORECASE)
 _SHOWN = 200  # characters of an answer that stand in an error
 
 
@@ -118,6 +125,8 @@ class DurableInstance:
         terminate_url: Where it is asked to end, with its key.
         retry_after: Seconds that the host asks to wait before the first question.
         finished: Its end, when the starter waited for it and answered with the result.
+        urls: The other URLs that the starter named, with their keys, by what they are for:
+            `suspend`, `resume`, `rewind`, `raiseEvent`, `purge`.
     """
 
     id: str | None = None
@@ -125,6 +134,7 @@ class DurableInstance:
     terminate_url: str | None = None
     retry_after: float | None = None
     finished: DurableStatus | None = None
+    urls: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
         url = None if self.status_url is None else sanitize_url(self.status_url)
@@ -150,11 +160,17 @@ def read_start(response: Response, *, what: str, accept_result: bool = False) ->
     # The body's URL is the protocol's own; Location may be what a proxy in between made of it.
     status_url = _text(fields, "statusQueryGetUri") or response.headers.get("location")
     if status_url:
+        urls = {
+            verb: url
+            for verb, member in _MANAGEMENT_URIS.items()
+            if (url := _whole_url(response, _text(fields, member), what))
+        }
         return DurableInstance(
             id=instance_id,
-            status_url=_management_url(response, status_url, what),
-            terminate_url=_management_url(response, _text(fields, "terminatePostUri"), what),
+            status_url=_whole_url(response, status_url, what),
+            terminate_url=urls.pop("terminate", None),
             retry_after=_retry_after(response),
+            urls=urls,
         )
     if response.status_code == 202:
         raise OrchestrationError(
@@ -174,7 +190,7 @@ def read_start(response: Response, *, what: str, accept_result: bool = False) ->
     )
 
 
-def _management_url(response: Response, url: str | None, what: str) -> str | None:
+def _whole_url(response: Response, url: str | None, what: str) -> str | None:
     """A URL of an instance as a whole, `None` where there is none."""
     if not url:
         return None
@@ -342,23 +358,31 @@ def secure_url(url: str, base_url: str) -> str:
     )
 
 
-def terminate_url(url: str, reason: str, *, is_status_url: bool) -> str:
-    """Return the URL that ends an instance.
+def management_url(
+    instance: DurableInstance, verb: str, *, name: str = "", reason: str = ""
+) -> str | None:
+    """Return the URL at which an instance is asked for something; `None` where it has none.
 
     Args:
-        url: Its `terminatePostUri`, whose `{text}` stands for the reason, or its status URL.
+        instance: The instance, with the URL of its starter for it, in which `{text}` stands for the
+            reason and `{eventName}` for the event, or with its status URL alone.
+        verb: `terminate`, `suspend`, `resume`, `rewind`, `raiseEvent` or `purge`.
+        name: Of the event.
         reason: Why; kept in the instance's history.
-        is_status_url: Which of the two it is.
     """
-    if not is_status_url:
-        return url.replace("{text}", quote(reason, safe="")).replace(
-            "%7Btext%7D", quote(reason, safe="")
-        )
-    parts = urlsplit(url)
-    query = [("reason", reason), *parse_qsl(parts.query, keep_blank_values=True)]
-    return urlunsplit(
-        (parts.scheme, parts.netloc, parts.path.rstrip("/") + "/terminate", urlencode(query), "")
-    )
+    given = instance.terminate_url if verb == "terminate" else instance.urls.get(verb)
+    if given is not None:
+        text = quote(name or reason, safe="")
+        return _PLACEHOLDER.sub(lambda _: text, given)
+    if instance.status_url is None:
+        return None
+    parts = urlsplit(instance.status_url)
+    path = parts.path.rstrip("/") + ("" if verb == "purge" else f"/{verb}")
+    if name:
+        path += f"/{quote(name, safe='')}"
+    query = [("reason", reason)] if reason else []
+    query += parse_qsl(parts.query, keep_blank_values=True)
+    return urlunsplit((parts.scheme, parts.netloc, path, urlencode(query), ""))
 
 
 class _NoJson(str):

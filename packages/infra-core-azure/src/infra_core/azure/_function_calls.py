@@ -170,9 +170,20 @@ class FunctionCaller:
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         options: RequestOptions | None = None,
+        cold: frozenset[int] = _COLD,
         **fields: Any,
     ) -> "httpx.Response":
-        """Send a request; see `AzureFunctionAsyncClient.request`."""
+        """Send a request; see `AzureFunctionAsyncClient.request`.
+
+        Args:
+            method: As there, and so are the others.
+            path: As there.
+            headers: As there.
+            params: As there.
+            options: As there.
+            cold: Answers of an app that is not there yet, for `cold_start_grace`.
+            **fields: As there.
+        """
         import httpx
 
         from infra_core.http import request_async
@@ -203,7 +214,7 @@ class FunctionCaller:
         try:
             if self._warm:
                 return await once()
-            return await self._through_cold_start(once, chosen)
+            return await self._through_cold_start(once, chosen, cold)
         except httpx.HTTPStatusError as error:
             from infra_core.http import is_idempotent
 
@@ -222,7 +233,8 @@ class FunctionCaller:
 
         parts, status = urlsplit(url), error.response.status_code
         if status in (400, 409, 422) and error.response.content:
-            add_note(error, f"the function app answered {beginning_of(error.response)}")
+            said = f"{error}; the function app answered {beginning_of(error.response)}"
+            error.args = (said, *error.args[1:])  # no note: 3.10 has none, and logs show none
         if _origin(parts) != self._origin or "code=" in parts.query:
             return
         if status in (401, 403):
@@ -236,7 +248,9 @@ class FunctionCaller:
                 "app's log, or give cold_start_grace to an app that takes time to start",
             )
 
-    async def _through_cold_start(self, once: Any, chosen: RequestOptions) -> "httpx.Response":
+    async def _through_cold_start(
+        self, once: Any, chosen: RequestOptions, cold: frozenset[int]
+    ) -> "httpx.Response":
         """Try again while the app is not there yet.
 
         404 (no function of that name loaded) and 503 (no host yet) say that nothing ran, so any
@@ -251,12 +265,12 @@ class FunctionCaller:
             DEFAULT_RETRY_STATUSES if chosen.retry_statuses is None else chosen.retry_statuses
         )
         # A connection that is refused means the same, so it is waited out here as well.
-        changes: dict[str, Any] = {"retry_statuses": statuses - _COLD}
+        changes: dict[str, Any] = {"retry_statuses": statuses - cold}
 
         def is_cold(error: Exception) -> bool | float:
             if isinstance(error, httpx.ConnectError):
                 return True
-            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in _COLD:
+            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in cold:
                 after = getattr(error, "retry_after", None)
                 return True if after is None else float(after)
             return False

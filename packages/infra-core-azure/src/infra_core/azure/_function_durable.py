@@ -4,6 +4,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
+from urllib.parse import quote
 
 from infra_core.runtime import redact_secrets, sanitize_url
 
@@ -12,15 +13,16 @@ from ._durable import (
     DurableInstance,
     DurableStatus,
     failure_of,
+    management_url,
     read_start,
     read_status,
     secure_url,
-    terminate_url,
 )
 from ._function_calls import FunctionCaller, RequestOptions, checked_url
 from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 
 if TYPE_CHECKING:
+    import httpx
     from typing_extensions import Unpack
 
 __all__ = [
@@ -38,9 +40,13 @@ OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
 # One question is one request: the poll itself decides about the next, by the body, not the status.
 _ASK_ONCE = RequestOptions(max_retries=0, retry_statuses=())
 _LONGEST = 86_400  # seconds between two questions; more is a mistake
-# Asking an instance to end twice does no harm.
-_TELL = RequestOptions(idempotent=True)
+# Asking for these twice does no harm.
+_HARMLESS = frozenset({"terminate", "suspend", "resume", "purge"})
 _GONE = (404, 410)
+# A 404 of a management URL is an answer about the instance, not that of an app that starts.
+_COLD = frozenset({503})
+_UNKNOWN_ANSWERS = 3  # 404 in a row after which an instance that was just started is gone
+_ENTITIES = "/runtime/webhooks/durabletask/entities"
 
 
 class WaitOptions(TypedDict, total=False):
@@ -99,7 +105,7 @@ class DurableCaller:
         import httpx
 
         try:
-            response = await self._calls.send("GET", url, options=_ASK_ONCE)
+            response = await self._calls.send("GET", url, options=_ASK_ONCE, cold=_COLD)
         except httpx.HTTPStatusError as error:
             status = read_status(error.response)
             if status is None:
@@ -133,7 +139,7 @@ class DurableCaller:
 
         from infra_core.polling import PollingTimeoutError, is_transient, poll_until_async
 
-        seen = False
+        seen, unknown = False, 0
 
         async def ask() -> DurableStatus:
             nonlocal seen
@@ -142,10 +148,12 @@ class DurableCaller:
             return status
 
         def passes(error: Exception) -> bool:
+            nonlocal unknown
             if isinstance(error, OrchestrationError):  # not readable: a page of some proxy
                 return seen
             if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
-                return new and not seen
+                unknown += 1
+                return new and not seen and unknown < _UNKNOWN_ANSWERS
             return is_transient(error)
 
         # The starter's own Retry-After is for the first question.
@@ -167,11 +175,7 @@ class DurableCaller:
         except httpx.HTTPStatusError as error:
             if error.response.status_code not in _GONE:
                 raise
-            raise JobNotFoundError(
-                f"{sanitize_url(url)} answered {error.response.status_code}: the host does "
-                "not know the instance; its history may have been purged, or the URL is that "
-                "of another app or task hub"
-            ) from error
+            raise _not_found(url, error) from error
 
     def _instance(self, instance: "DurableInstance | str") -> DurableInstance:
         if isinstance(instance, str) and instance.strip():
@@ -228,25 +232,98 @@ class DurableCaller:
 
     async def terminate(self, instance: "DurableInstance | str", reason: str) -> bool:
         """Tell an instance to end; see `AzureFunctionAsyncClient.terminate`."""
+        try:
+            return await self.manage(instance, "terminate", reason=reason)
+        except JobNotFoundError:
+            return False
+
+    async def manage(
+        self,
+        instance: "DurableInstance | str",
+        verb: str,
+        *,
+        name: str = "",
+        reason: str = "",
+        **request: Any,
+    ) -> bool:
+        """Ask an instance for something; see `management_url` for what.
+
+        Returns:
+            False when it is over, so that this is not possible any more.
+
+        Raises:
+            JobNotFoundError: The host does not know it.
+            OrchestrationError: It has no URL for this.
+        """
         import httpx
 
         instance = self._instance(instance)
-        if not isinstance(reason, str):
-            raise TypeError(f"reason={reason!r:.80} is no text: pass str() of it")
-        if instance.terminate_url is not None:
-            url = terminate_url(instance.terminate_url, reason, is_status_url=False)
-        elif instance.status_url is not None:
-            url = terminate_url(instance.status_url, reason, is_status_url=True)
-        else:
-            return False
+        for what, text in (("reason", reason), ("name", name)):
+            if not isinstance(text, str):
+                raise TypeError(f"{what}={text!r:.80} is no text: pass str() of it")
+        url = management_url(instance, verb, name=name, reason=reason)
+        if url is None:
+            if instance.finished is not None:
+                return False
+            raise OrchestrationError("the instance has no status URL; pass what start() gave")
+        url = secure_url(url, self._calls.base_url)
+        method = "DELETE" if verb == "purge" else "POST"
+        options = RequestOptions(idempotent=True) if verb in _HARMLESS else None
         try:
-            url = secure_url(url, self._calls.base_url)
-            await self._calls.send("POST", url, options=_TELL)
+            await self._calls.send(method, url, options=options, cold=_COLD, **request)
         except httpx.HTTPStatusError as error:
-            if error.response.status_code in _GONE:  # not known, or over already
+            if error.response.status_code == 404:
+                raise _not_found(url, error) from error
+            if error.response.status_code == 410:
                 return False
             raise
         return True
+
+    async def status(self, instance: "DurableInstance | str") -> DurableStatus:
+        """Ask for the state of an instance; see `AzureFunctionAsyncClient.get_status`."""
+        import httpx
+
+        instance = self._instance(instance)
+        if instance.status_url is None:
+            if instance.finished is None:
+                raise OrchestrationError("the instance has no status URL; pass what start() gave")
+            return instance.finished
+        url = secure_url(instance.status_url, self._calls.base_url)
+        try:
+            return await self.ask(url)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in _GONE:
+                raise
+            raise _not_found(url, error) from error
+
+    async def entity(
+        self, method: str, name: str, key: str, system_key: str | None, **request: Any
+    ) -> Any:
+        """Read an entity, or send it a signal; see `AzureFunctionAsyncClient`."""
+        import httpx
+
+        for what, text in (("name", name), ("key", key)):
+            if not isinstance(text, str) or not text:
+                raise ValueError(f"{what}={text!r:.80} names no entity: pass text")
+        path = f"{_ENTITIES}/{quote(name, safe='')}/{quote(key, safe='')}"
+        params = {**request.pop("params", {}), **({"code": system_key} if system_key else {})}
+        try:
+            response = await self._calls.send(method, path, params=params, cold=_COLD, **request)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != 404:
+                raise
+            raise JobNotFoundError(
+                f"the host knows no entity {name!r} with the key {key!r}, or this is no app with "
+                "durable functions"
+            ) from error
+        return self._calls.json_of(response)
+
+
+def _not_found(url: str, error: "httpx.HTTPStatusError") -> JobNotFoundError:
+    return JobNotFoundError(
+        f"{sanitize_url(url)} answered {error.response.status_code}: the host does not know the "
+        "instance; its history may have been purged, or the URL is that of another app or task hub"
+    )
 
 
 async def wait_for_completion_async(

@@ -14,6 +14,7 @@ from ._function_durable import (
     wait_for_completion,
     wait_for_completion_async,
 )
+from ._function_manage import DurableManagement
 
 if TYPE_CHECKING:
     import httpx
@@ -36,7 +37,7 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 
-class AzureFunctionAsyncClient:
+class AzureFunctionAsyncClient(DurableManagement):
     """Calls the functions of one app: key, retries and timeouts set once.
 
     The key goes into the header `x-functions-key` of requests to the origin of `base_url` only:
@@ -243,12 +244,6 @@ class AzureFunctionAsyncClient:
         wait = Wait(**{name: kwargs.pop(name) for name in names})
         return await self._durable.wait(await self.start(path, **kwargs), wait)
 
-    async def terminate(
-        self, instance: "DurableInstance | str", *, reason: str = "terminated by the client"
-    ) -> bool:
-        """Tell a durable instance to end; `False` when it has ended already or is not known."""
-        return await self._durable.terminate(instance, reason)
-
     async def close(self) -> None:
         """Close the HTTP client, if it is this one's own."""
         await self._calls.close()
@@ -357,6 +352,38 @@ class AzureFunctionSyncClient:
     @_blocking(AzureFunctionAsyncClient.terminate)
     def terminate(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.terminate`."""
+
+    @_blocking(AzureFunctionAsyncClient.get_status)
+    def get_status(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.get_status`."""
+
+    @_blocking(AzureFunctionAsyncClient.raise_event)
+    def raise_event(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.raise_event`."""
+
+    @_blocking(AzureFunctionAsyncClient.suspend)
+    def suspend(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.suspend`."""
+
+    @_blocking(AzureFunctionAsyncClient.resume)
+    def resume(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.resume`."""
+
+    @_blocking(AzureFunctionAsyncClient.rewind)
+    def rewind(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.rewind`."""
+
+    @_blocking(AzureFunctionAsyncClient.purge)
+    def purge(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.purge`."""
+
+    @_blocking(AzureFunctionAsyncClient.read_entity)
+    def read_entity(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.read_entity`."""
+
+    @_blocking(AzureFunctionAsyncClient.signal_entity)
+    def signal_entity(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.signal_entity`."""
 
     @_blocking(AzureFunctionAsyncClient.close)
     def close(self, *args: Any, **kwargs: Any) -> Any:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from infra_core.http.testing import Exchange, Fault, FaultyOrigin
 
@@ -45,9 +45,14 @@ class _Instance:
     given: Any
     asked: int = 0
     reason: str | None = None
+    purged: bool = False
+    suspended: bool = False
+    events: list[tuple[str, Any]] = field(default_factory=list)
 
     def state(self) -> str:
         """Return the state to tell now; each question takes it one on, the last one stays."""
+        if self.suspended:
+            return "Suspended"
         self.asked += 1
         return self.states[min(self.asked, len(self.states)) - 1]
 
@@ -60,6 +65,12 @@ class _Starter:
     retry_after: int | None
     only_location: bool
     instances: list[_Instance] = field(default_factory=list)
+
+
+@dataclass
+class _Entity:
+    state: Any
+    signals: list[tuple[str, Any]] = field(default_factory=list)
 
 
 class FunctionsHost:
@@ -80,6 +91,7 @@ class FunctionsHost:
         self.origin: FaultyOrigin = FaultyOrigin()
         self._lock = threading.Lock()
         self._starters: dict[str, _Starter] = {}
+        self._entities: dict[tuple[str, str], _Entity] = {}
 
     @property
     def base_url(self) -> str:
@@ -134,6 +146,7 @@ class FunctionsHost:
         custom_status: Any = None,
         retry_after: int | None = None,
         only_location: bool = False,
+        events: Iterable[str] = (),
         faults: Iterable[Fault] = (),
         status_faults: Iterable[Fault] = (),
     ) -> None:
@@ -146,6 +159,7 @@ class FunctionsHost:
             custom_status: Its custom status.
             retry_after: `Retry-After` of the 202 answers, in seconds.
             only_location: Answer with `Location` and no JSON, as a proxy may.
+            events: Names of the events that its instances take.
             faults: What goes wrong first at the starter, one per request.
             status_faults: What goes wrong first at the status URL of its first instance.
         """
@@ -162,7 +176,9 @@ class FunctionsHost:
         for number in range(_MAX_INSTANCES):
             below = f"{_MANAGEMENT}/{_instance_id(path, number)}"
             self._add(below, self._teller(starter, number), () if number else status_faults)
-            self._add(f"{below}/terminate", self._ender(starter, number), ())
+            verbs = ["terminate", "suspend", "resume", "rewind"]
+            for verb in [*verbs, *(f"raiseEvent/{quote(name, safe='')}" for name in events)]:
+                self._add(f"{below}/{verb}", self._manager(starter, number, verb), ())
 
     def instances(self, path: str) -> list[str]:
         """Return the ids of the instances that were started at a path."""
@@ -172,6 +188,33 @@ class FunctionsHost:
         """Return why the newest instance of a path was terminated, `None` if it was not."""
         started = self._starter(path).instances
         return started[-1].reason if started else None
+
+    def events(self, path: str) -> list[tuple[str, Any]]:
+        """Return name and data of the events that the newest instance of a path was sent."""
+        started = self._starter(path).instances
+        return started[-1].events if started else []
+
+    def entity(self, name: str, key: str, state: Any = None) -> None:
+        """Add a durable entity; its URL wants the system key, as `code` or in the header."""
+        entity = self._entities[name, key] = _Entity(state)
+
+        def run(exchange: Exchange) -> None:
+            query = _query(exchange)
+            header = exchange.request.headers.get("x-functions-key")
+            if self.system_key not in (header, *query.get("code", [])):
+                _reply(exchange, 401, None)
+            elif exchange.request.method == "GET":
+                _reply(exchange, 200, entity.state)
+            else:
+                data = json.loads(exchange.request.body)
+                entity.signals.append((query.get("op", [""])[0], data))
+                _reply(exchange, 202, None)
+
+        self._add(f"/runtime/webhooks/durabletask/entities/{name}/{key}", run, ())
+
+    def signals(self, name: str, key: str) -> list[tuple[str, Any]]:
+        """Return operation and data of the signals that an entity was sent."""
+        return self._entities[name, key].signals
 
     def _starter(self, path: str) -> _Starter:
         if path not in self._starters:
@@ -215,8 +258,11 @@ class FunctionsHost:
             "id": instance.id,
             "statusQueryGetUri": self.status_url(instance.id),
             "sendEventPostUri": self._management(f"/{instance.id}/raiseEvent/{{eventName}}"),
-            "terminatePostUri": self._management(f"/{instance.id}/terminate", "reason={text}&"),
             "purgeHistoryDeleteUri": self.status_url(instance.id),
+            **{
+                f"{verb}PostUri": self._management(f"/{instance.id}/{verb}", "reason={text}&")
+                for verb in ("terminate", "suspend", "resume", "rewind")
+            },
         }
         _reply(exchange, 202, None if starter.only_location else urls)
         exchange.reply.headers["Location"] = self.status_url(instance.id)
@@ -225,18 +271,22 @@ class FunctionsHost:
     def _teller(self, starter: _Starter, number: int) -> Callable[[Exchange], None]:
         def tell(exchange: Exchange) -> None:
             instance = self._authorised_for(starter, number, exchange)
-            if instance is not None:
+            if instance is not None and exchange.request.method == "DELETE":
+                instance.purged = True
+                _reply(exchange, 200, {"instancesDeleted": 1})
+            elif instance is not None:
                 self._tell(instance, starter, exchange)
 
         return tell
 
-    def _ender(self, starter: _Starter, number: int) -> Callable[[Exchange], None]:
-        def end(exchange: Exchange) -> None:
+    def _manager(self, starter: _Starter, number: int, verb: str) -> Callable[[Exchange], None]:
+        def manage(exchange: Exchange) -> None:
             instance = self._authorised_for(starter, number, exchange)
             if instance is not None:
-                self._end(instance, exchange)
+                with self._lock:
+                    _reply(exchange, self._manage(instance, verb, exchange), None)
 
-        return end
+        return manage
 
     def _authorised_for(
         self, starter: _Starter, number: int, exchange: Exchange
@@ -244,7 +294,7 @@ class FunctionsHost:
         if _query(exchange).get("code") != [self.system_key]:
             _reply(exchange, 401, None)
             return None
-        if number >= len(starter.instances):
+        if number >= len(starter.instances) or starter.instances[number].purged:
             _reply(exchange, 404, None)
             return None
         return starter.instances[number]
@@ -270,13 +320,25 @@ class FunctionsHost:
             exchange.reply.headers["Location"] = self.status_url(instance.id)
             _ask_to_wait(exchange, starter)
 
-    def _end(self, instance: _Instance, exchange: Exchange) -> None:
-        with self._lock:
-            over = instance.states[min(max(instance.asked, 1), len(instance.states)) - 1] in _ENDED
-            if not over:
-                instance.states = ["Terminated"]
-                instance.reason = _query(exchange).get("reason", [""])[0]
-        _reply(exchange, 410 if over else 202, None)
+    def _manage(self, instance: _Instance, verb: str, exchange: Exchange) -> int:
+        """Do what is asked for, and return the status of the answer."""
+        state = instance.states[min(max(instance.asked, 1), len(instance.states)) - 1]
+        if (state != "Failed") if verb == "rewind" else (state in _ENDED):
+            return 410
+        if verb == "terminate":
+            instance.states = ["Terminated"]
+            instance.reason = _query(exchange).get("reason", [""])[0]
+        elif verb == "rewind":
+            instance.states = ["Running", "Completed"]
+            instance.asked = 0
+        elif verb in ("suspend", "resume"):
+            instance.suspended = verb == "suspend"
+        elif exchange.request.headers.get("content-type") != "application/json":
+            return 400
+        else:
+            name = unquote(verb.partition("/")[2])
+            instance.events.append((name, json.loads(exchange.request.body)))
+        return 202
 
 
 def _instance_id(path: str, number: int) -> str:

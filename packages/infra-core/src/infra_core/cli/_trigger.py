@@ -151,9 +151,7 @@ def execute(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(str(error)) from None
     except (AzureServiceError, HttpError, httpx.HTTPError) as error:
-        notes = [note for note in getattr(error, "__notes__", []) if " answered " in note]
-        notes = [redact_secrets(" ".join(note.split()))[:300] for note in notes]
-        told = "; ".join(filter(None, [one_line(error), *notes, remedy(error)]))
+        told = "; ".join(filter(None, [one_line(error), remedy(error)]))
         print(f"infra-core trigger: {told}", file=sys.stderr)
         return exit_codes.FAILED
     finally:
