@@ -1,7 +1,6 @@
 """What the test server says when it cannot start."""
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,7 @@ import pytest
 from infra_core.azure.testing import AzuriteServer, AzuriteUnavailable, find_azurite
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands in for Azurite")
+@pytest.mark.posix(reason="a shell script stands in for Azurite")
 def test_a_server_that_ended_is_not_said_to_be_slow(tmp_path: Path) -> None:
     """Its exit code and output tell more than the time."""
     script = tmp_path / "azurite"

@@ -15,7 +15,7 @@ from infra_core.azure.testing import (
     find_azurite,
 )
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="stand-ins are shell scripts")
+pytestmark = pytest.mark.posix(reason="stand-ins are shell scripts")
 
 
 def script(path: Path, text: str) -> Path:

@@ -1,7 +1,6 @@
 """The embedded job store: the checks of every store, and what is its own."""
 
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -91,14 +90,14 @@ def test_what_was_written_survives_a_killed_process(tmp_path: Path) -> None:
     writer = _start(_WRITER, path, "w", 1_000_000)
     assert writer.stdout is not None
     confirmed = [int(writer.stdout.readline()) for _ in range(50)]
-    writer.send_signal(signal.SIGKILL)
+    writer.kill()
     writer.communicate()
     with SqliteJobStore(path) as store:
         stored = {job.job_id for job in store.iter_runs("batch")}
     assert {f"w-{n:04}" for n in confirmed} <= stored
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.posix
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_child_opens_the_file_for_itself(tmp_path: Path) -> None:
     """Parent and child go on using one store after a fork."""

@@ -91,7 +91,7 @@ def test_a_job_that_was_taken_over_is_lost(store: "SqliteJobStore[JobRecord]") -
     store.close()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.posix(reason="signals of POSIX")
 def test_a_signal_ends_the_claiming_and_what_is_under_way_is_finished(
     store: "SqliteJobStore[JobRecord]",
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from infra_core.azure._process import host_name, process_identity
 from infra_core.azure.exceptions import ConfigurationError
 from infra_core.azure.monitoring import (
     HeartbeatMonitor,
@@ -20,7 +21,6 @@ from infra_core.azure.monitoring import (
     read_heartbeat,
     read_heartbeat_blob,
 )
-from infra_core.azure.monitoring._process import host_name, process_identity
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, BlobContent
 from infra_core.runtime.testing import fast_time
 
@@ -53,6 +53,7 @@ def state(path: Path, **options: Any) -> str:
     return read_heartbeat(path, utc_now=lambda: NOW, **options).state.value
 
 
+@pytest.mark.as_windows
 def test_a_fresh_beat_of_a_living_process_is_alive(tmp_path: Path) -> None:
     """And the status tells what the run is at."""
     status = read_heartbeat(write(tmp_path), utc_now=lambda: NOW)
@@ -69,11 +70,13 @@ def test_the_storage_root_will_do_as_well(tmp_path: Path) -> None:
     assert state(tmp_path) == "alive"
 
 
+@pytest.mark.as_windows
 def test_a_process_that_is_gone_is_dead_however_fresh_the_beat(tmp_path: Path) -> None:
     """The process decides where it can be checked."""
     assert state(write(tmp_path, pid=NOBODY)) == "dead"
 
 
+@pytest.mark.as_windows
 @pytest.mark.skipif(sys.platform != "linux", reason="start times are known on Linux only")
 def test_a_later_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> None:
     """Numbers come again; start times do not."""
@@ -82,6 +85,7 @@ def test_a_later_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> 
     assert state(write(tmp_path, process=mine + "0")) == "dead"
 
 
+@pytest.mark.as_windows
 @pytest.mark.skipif(sys.platform != "linux", reason="boots are known on Linux only")
 def test_a_restart_of_the_machine_ended_the_run(tmp_path: Path) -> None:
     """A beat of an earlier boot of this machine is that of a dead run."""
@@ -246,7 +250,7 @@ def test_a_monitor_and_the_reader_understand_each_other(tmp_path: Path) -> None:
         assert read_heartbeat(tmp_path).state is HeartbeatState.STOPPED
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@pytest.mark.posix
 def test_a_killed_run_is_dead_at_once_even_as_a_zombie(tmp_path: Path) -> None:
     """kill -9 shows without waiting for any interval, also before its parent has noticed."""
     code = """
@@ -271,7 +275,7 @@ def test_a_killed_run_is_dead_at_once_even_as_a_zombie(tmp_path: Path) -> None:
         assert read_heartbeat(tmp_path).state is HeartbeatState.DEAD
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+@pytest.mark.posix
 def test_a_frozen_run_is_stalled_not_dead(tmp_path: Path) -> None:
     """A process that is there and does not beat."""
     code = """
@@ -295,7 +299,7 @@ def test_a_frozen_run_is_stalled_not_dead(tmp_path: Path) -> None:
         run.kill()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.posix
 def test_a_forked_child_does_not_beat_for_its_parent(tmp_path: Path) -> None:
     """The heartbeat stays the parent's, whatever the child does with the monitor it inherited."""
     code = """

@@ -191,6 +191,7 @@ def make(tmp_path: Path) -> Iterator[Make]:
 # Lines
 
 
+@pytest.mark.as_windows
 def test_a_line_is_on_the_disk_when_write_returns(make: Make, tmp_path: Path) -> None:
     """timestamp, event and properties, as one JSON object in one line below `_logs`."""
     now = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -340,6 +341,7 @@ def test_a_huge_line_is_cut_visibly(make: Make) -> None:
     assert "are allowed" in line["truncated"]
 
 
+@pytest.mark.as_windows
 def test_a_full_disk_is_told_and_leaves_no_torn_line(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,6 +365,7 @@ def test_a_full_disk_is_told_and_leaves_no_torn_line(
     assert [line["event"] for line in lines(log.path)] == ["first", "third"]
 
 
+@pytest.mark.as_windows
 def test_a_torn_line_of_a_killed_writer_costs_only_itself(make: Make) -> None:
     """The next line begins on a line of its own."""
     log = make()
@@ -407,6 +410,7 @@ def test_the_active_span_is_in_the_line(make: Make) -> None:
 # Many writers
 
 
+@pytest.mark.as_windows
 def test_threads_write_whole_lines(make: Make) -> None:
     """Concurrent writers lose nothing and tear nothing."""
     log = make()
@@ -451,7 +455,7 @@ def test_processes_write_whole_lines_and_rotate_together(tmp_path: Path) -> None
     assert all(file.stat().st_size <= 20_000 for file in files)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.posix
 def test_a_forked_child_goes_on_writing(tmp_path: Path) -> None:
     """A writer that was in use before the fork works in both processes."""
     code = """
@@ -474,7 +478,7 @@ def test_a_forked_child_goes_on_writing(tmp_path: Path) -> None:
     assert (events.count("child"), events.count("parent"), len(events)) == (200, 200, 401)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@pytest.mark.posix
 def test_lines_survive_kill_9(tmp_path: Path) -> None:
     """A line whose `write` returned is there, however the process ended."""
     code = """
@@ -496,6 +500,7 @@ def test_lines_survive_kill_9(tmp_path: Path) -> None:
 # Rotation
 
 
+@pytest.mark.as_windows
 def test_the_file_rotates_by_size(make: Make, tmp_path: Path) -> None:
     """Segments are numbered, none is larger than allowed, and no line is lost."""
     log = make(max_bytes=1024)
@@ -507,6 +512,19 @@ def test_the_file_rotates_by_size(make: Make, tmp_path: Path) -> None:
     assert [line["number"] for line in all_lines(tmp_path)] == list(range(50))
 
 
+@pytest.mark.as_windows
+def test_two_writers_of_a_log_rotate_it_together(make: Make, tmp_path: Path) -> None:
+    """On Windows neither may keep it open, or the other could not rename it."""
+    first, second = make(max_bytes=1024), make(max_bytes=1024)
+    for number in range(100):
+        (first, second)[number % 2].write("e", number=number)
+    kept = sorted((tmp_path / "_logs").glob("run.*log"))
+    assert len(kept) > 5
+    assert max(path.stat().st_size for path in kept) <= 1100
+    assert sorted(line["number"] for line in all_lines(tmp_path)) == list(range(100))
+
+
+@pytest.mark.as_windows
 def test_rotated_files_are_kept_as_asked(make: Make, tmp_path: Path) -> None:
     """`keep=2` leaves two rotated files; by default all stay."""
     log = make(max_bytes=1024, keep=2)
@@ -596,6 +614,7 @@ def test_write_does_not_wait_for_the_mirror(make: Make, container: Container) ->
     assert log.flush(SOON)
 
 
+@pytest.mark.as_windows
 def test_the_mirror_survives_an_outage(
     make: Make, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -645,6 +664,7 @@ def test_a_batch_whose_answer_was_lost_and_cannot_be_looked_for_is_not_sent_twic
     assert container.text() == log.path.read_text()
 
 
+@pytest.mark.as_windows
 def test_a_restart_goes_on_where_the_last_run_ended(
     make: Make, container: Container, tmp_path: Path
 ) -> None:
@@ -810,6 +830,7 @@ def test_lines_that_are_nowhere_any_more_are_told(
     assert not log.flush(SOON)
 
 
+@pytest.mark.as_windows
 def test_a_lost_state_doubles_no_line(make: Make, container: Container, tmp_path: Path) -> None:
     """What the blob begins with is compared with the log first."""
     log = make(Client(container))
@@ -956,6 +977,7 @@ def test_a_removed_blob_is_made_again_with_its_lines(make: Make, container: Cont
     assert [event["event"] for event in container.events()] == ["first", "second"]
 
 
+@pytest.mark.as_windows
 def test_rotation_and_outage_together_lose_nothing(
     make: Make, container: Container, tmp_path: Path
 ) -> None:
@@ -1030,6 +1052,7 @@ def test_a_broken_state_file_costs_a_repetition_at_most(
         assert container.events()[-1]["event"] == f"after {nonsense}"
 
 
+@pytest.mark.as_windows
 def test_several_writers_share_one_mirror(make: Make, container: Container) -> None:
     """Whoever mirrors takes everybody's lines, and everybody's flush waits for its own."""
     first, second = make(Client(container)), make(Client(container))
@@ -1101,6 +1124,7 @@ def test_a_useless_client_is_logged_not_raised(
     assert "neither container() nor upload_file()" in caplog.text
 
 
+@pytest.mark.as_windows
 def test_write_after_close_opens_the_log_again(make: Make, container: Container) -> None:
     """A late line is better than a lost one."""
     log = make(Client(container))

@@ -900,7 +900,7 @@ def test_the_end_of_the_process_is_not_held_up_for_long(server: IngestionServer)
     assert "1 event undelivered at exit" in out
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.posix
 def test_a_forked_child_sends_its_own_events_only(server: IngestionServer) -> None:
     """After a fork the child delivers what it tracks, and not what its parent had queued."""
     run_python(

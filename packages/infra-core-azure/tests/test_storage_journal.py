@@ -22,6 +22,8 @@ from infra_core.azure.storage._auth import BearerToken, SharedKey
 from infra_core.azure.storage._journal import Journal, open_journal
 from infra_core.runtime.testing import fast_time
 
+pytestmark = pytest.mark.as_windows
+
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Journal:
@@ -140,7 +142,7 @@ def test_threads_share_it(journal: Journal) -> None:
     journal.close()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.posix
 def test_forked_child_uses_a_connection_of_its_own(tmp_path: Path) -> None:
     """SQLite connections must not cross a fork."""
     code = (

@@ -83,7 +83,7 @@ def test_unsafe_names(name: str) -> None:
         "日本/語",
     ],
 )
-@pytest.mark.skipif(os.name == "nt", reason="stricter there")
+@pytest.mark.posix(reason="stricter there")
 def test_safe_names(name: str) -> None:
     """Everything else may."""
     assert unsafe_reason(name) is None

@@ -345,7 +345,7 @@ def test_bytes_that_were_altered_once_are_fetched_again(tmp_path: Path) -> None:
     assert len(service.requests) == 2
 
 
-@pytest.mark.skipif(os.name == "nt", reason="they are one file there")
+@pytest.mark.posix(reason="they are one file there")
 def test_one_of_a_pair_that_collides_elsewhere_is_kept(tmp_path: Path) -> None:
     """With on_unsafe="skip"; the whole tree is refused without."""
     service = MemoryService()
@@ -476,6 +476,7 @@ def test_many_unsafe_names_are_told_one_by_one(tmp_path: Path) -> None:
     assert (report.rejected, len(outcomes), len(report.problems)) == (1100, 1100, 1000)
 
 
+@pytest.mark.posix
 def test_memory_does_not_grow_with_the_names(tmp_path: Path) -> None:
     """A hundred thousand names of the other side take a bounded cache, not a dictionary."""
     code = (

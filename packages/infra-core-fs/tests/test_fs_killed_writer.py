@@ -12,7 +12,7 @@ import pytest
 
 from infra_core import fs
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills a forked writer")
+pytestmark = pytest.mark.posix(reason="kills a forked writer")
 
 KILLS = 300
 SIZES = (0, 1, 5_000, 300_000, 1_200_000)

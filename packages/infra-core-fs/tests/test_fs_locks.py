@@ -12,6 +12,8 @@ import pytest
 
 from infra_core.fs import FileLock, FileLockUnsupported, lock_descriptor, unlock_descriptor
 
+pytestmark = pytest.mark.as_windows
+
 HOLDER = """
 import sys
 from infra_core.fs import FileLock, lock_descriptor
@@ -71,7 +73,7 @@ def test_two_objects_of_one_process_exclude_each_other(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.posix
 def test_a_forked_child_neither_holds_nor_drops_its_parents_lock(tmp_path: Path) -> None:
     """`flock` belongs to the open file, which both share."""
     path = tmp_path / "lock"
@@ -116,7 +118,26 @@ def test_an_open_file_is_locked_itself(tmp_path: Path) -> None:
         assert lock_descriptor(other.fileno(), wait=False)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="fcntl")
+def test_who_waits_for_a_lock_goes_on_with_it_alone(tmp_path: Path) -> None:
+    """However long it takes."""
+    path = tmp_path / "run.log"
+    got = threading.Event()
+    with path.open("ab") as mine, path.open("ab") as other:
+        lock_descriptor(mine.fileno())
+
+        def wait() -> None:
+            assert lock_descriptor(other.fileno())
+            got.set()
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        assert not got.wait(0.05)
+        unlock_descriptor(mine.fileno())
+        waiting.join()
+        assert not lock_descriptor(mine.fileno(), wait=False)
+
+
+@pytest.mark.posix
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_a_file_system_without_locks_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int

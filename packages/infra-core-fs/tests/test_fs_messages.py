@@ -92,7 +92,7 @@ def test_bad_input_names_value_and_remedy(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.name == "nt", reason="symbolic links need a privilege")
+@pytest.mark.posix(reason="symbolic links need a privilege")
 def test_a_link_out_of_the_base_is_told_with_its_own_remedy(tmp_path: Path) -> None:
     """The name is as it should be: it is the link that has to go."""
     (tmp_path / "base").mkdir()
@@ -102,7 +102,7 @@ def test_a_link_out_of_the_base_is_told_with_its_own_remedy(tmp_path: Path) -> N
     assert "plain segments" not in str(caught.value)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="folders are not flushed there")
+@pytest.mark.posix(reason="folders are not flushed there")
 def test_a_folder_that_cannot_be_flushed_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

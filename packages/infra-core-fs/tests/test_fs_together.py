@@ -12,7 +12,8 @@ import pytest
 from infra_core import fs
 from infra_core.fs import _atomic
 
-posix_only = pytest.mark.skipif(os.name == "nt", reason="permission bits are a POSIX matter")
+pytestmark = pytest.mark.as_windows
+posix_only = pytest.mark.posix(reason="permission bits are a POSIX matter")
 
 
 def opened(folder: Path, *names: str, durable: bool = True) -> list[fs.AtomicFile]:
@@ -30,6 +31,7 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.posix(reason="folders are not flushed there")
 def test_no_file_appears_before_all_are_on_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +56,7 @@ def test_no_file_appears_before_all_are_on_the_disk(
     assert all(file.closed for file in files)
 
 
+@pytest.mark.posix(reason="folders are not flushed there")
 def test_scratch_files_are_not_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`durable=False` keeps its meaning, for each file by itself."""
     flushed: list[bool] = []

@@ -295,7 +295,7 @@ def test_many_loops_and_many_calls(origin: FaultyOrigin, tmp_path: Path) -> None
     assert all(path.read_bytes() == BODY for path in tmp_path.iterdir())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.posix
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_sync_download_works_in_a_forked_child(origin: FaultyOrigin, tmp_path: Path) -> None:
     """The background loop does not survive a fork; 0.7's child hung."""

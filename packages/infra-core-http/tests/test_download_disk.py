@@ -29,6 +29,8 @@ from infra_core.http.testing import (
 )
 from infra_core.runtime import in_thread
 
+pytestmark = pytest.mark.as_windows
+
 BODY = os.urandom(3_000_000)
 
 
@@ -98,6 +100,7 @@ def test_missing_folders_are_made(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert dest.read_bytes() == BODY
 
 
+@pytest.mark.posix(reason="permission bits")
 def test_permissions_are_those_of_new_files(origin: FaultyOrigin, tmp_path: Path) -> None:
     """The umask decides for new files; a file that is replaced keeps its bits."""
     (tmp_path / "plain").touch()

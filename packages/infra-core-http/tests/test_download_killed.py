@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -79,7 +78,7 @@ def whole(folder: Path) -> set[str]:
     return found
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+@pytest.mark.posix(reason="no SIGKILL there")
 @pytest.mark.parametrize("lines", [1, 150])
 @pytest.mark.parametrize("levels", [0, 2])
 @pytest.mark.parametrize("way", ["group", "many"])
@@ -95,7 +94,7 @@ def test_what_was_told_is_there_after_a_kill(
     )
     assert child.stdout is not None
     said = [child.stdout.readline() for _ in range(lines)]
-    child.send_signal(signal.SIGKILL)
+    child.kill()
     said += [line for line in child.stdout if line.endswith("\n")]
     child.stdout.close()
     child.wait()

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import logging
 import os
-import resource
 import subprocess
 import sys
 import threading
@@ -218,6 +217,7 @@ print(sum(outcome.ok for outcome in outcomes))
 """
 
 
+@pytest.mark.posix(reason="no such limit")
 @pytest.mark.parametrize("limit", [40, 64, 256])
 def test_many_downloads_with_few_descriptors(
     origin: FaultyOrigin, tmp_path: Path, limit: int
@@ -269,7 +269,7 @@ print("done")
 """
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no such limit")
+@pytest.mark.posix(reason="no such limit")
 def test_requests_wait_for_descriptors(origin: FaultyOrigin) -> None:
     """Look-ups of names included, which the C library then says it does not know."""
     done = subprocess.run(
@@ -283,10 +283,13 @@ def test_requests_wait_for_descriptors(origin: FaultyOrigin) -> None:
     assert done.stdout.count("ulimit -n") >= 3
 
 
+@pytest.mark.posix(reason="no such limit")
 def test_concurrency_within_the_limit_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is lowered, and the log says so, where there is not enough."""
+    import resource
+
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100_000, 100_000))
     assert _many._within_limit(64) == (64, 64)

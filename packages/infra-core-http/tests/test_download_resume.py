@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -34,6 +33,8 @@ from infra_core.http.testing import (
     truncate,
     wrong_range,
 )
+
+pytestmark = pytest.mark.as_windows
 
 T = TypeVar("T")
 BODY = os.urandom(3_000_000)
@@ -110,7 +111,7 @@ def test_a_killed_process_leaves_a_part_that_the_next_call_continues(
     assert child.stdout is not None
     assert child.stdout.readline() == "there\n"
     notes = [path for path in tmp_path.iterdir() if path.suffix == ".json"]
-    child.send_signal(signal.SIGKILL)
+    child.kill()
     child.wait()
     child.stdout.close()
     assert notes
@@ -229,7 +230,6 @@ def test_a_part_of_another_url_is_left_alone(origin: FaultyOrigin, tmp_path: Pat
     assert (tmp_path / "f").read_bytes() == BODY[::-1]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="uses flock")
 def test_a_part_whose_writer_lives_is_left_alone(origin: FaultyOrigin, tmp_path: Path) -> None:
     """Two downloads of one URL to one path at once: the second does not touch the first's part."""
 

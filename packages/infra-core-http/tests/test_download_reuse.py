@@ -14,6 +14,8 @@ from infra_core.http.assets import AssetDownloadClient, download_asset
 from infra_core.http.download._identity import SourceLabel, read_label, url_identity, write_label
 from infra_core.http.testing import FaultyOrigin, status
 
+pytestmark = pytest.mark.as_windows
+
 BODY = b"the file as it is on the server"
 DIGEST = hashlib.sha256(BODY).hexdigest()
 

@@ -235,7 +235,7 @@ async def test_a_client_that_nobody_closes_is_closed_when_it_is_forgotten(
     assert inner.is_closed
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
+@pytest.mark.posix
 def test_a_forked_child_uses_connections_of_its_own(origin: FaultyOrigin) -> None:
     """And leaves those of the parent alone."""
     code = f"""

@@ -61,6 +61,17 @@ async def test_a_crawl_of_one_site_never_outgrows_a_header(origin: FaultyOrigin)
     await client.close()
 
 
+async def test_a_failure_after_a_cookie_beyond_ascii_is_that_of_the_connection(
+    origin: FaultyOrigin,
+) -> None:
+    """The error holds the request, and with it what a server had set for its host."""
+    origin.add("/login", b"in", headers={"Set-Cookie": "name=\x80; Path=/"})
+    async with AsyncHttpClient() as client:
+        await fetch_async(origin.url("/login"), client=client)
+        with pytest.raises(httpx.ConnectError):
+            await fetch_async("http://127.0.0.1:1/", client=client, max_retries=0)
+
+
 async def test_hosts_with_and_without_cookies_stay_on_the_engine(origin: FaultyOrigin) -> None:
     """One cookie of any host once switched the fast way off for all."""
     origin.add("/login", b"in", headers={"Set-Cookie": "session=1; Path=/"})

@@ -291,7 +291,7 @@ def test_errors_leave_no_reference_cycle() -> None:
         gc.enable()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.posix
 def test_a_forked_child_gets_a_loop_of_its_own() -> None:
     """It neither hangs nor disturbs the parent's, though the parent's thread does not exist."""
     run_sync(answer())
@@ -306,7 +306,7 @@ def test_a_forked_child_gets_a_loop_of_its_own() -> None:
     assert run_sync(answer()) == 42
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.posix
 def test_a_forked_child_ends_cleanly_and_leaves_the_parents_callbacks_alone() -> None:
     """Each process closes what it opened, at its own exit."""
     output = script(
@@ -446,7 +446,7 @@ def test_exit_handlers_that_run_later_still_get_their_answer() -> None:
     assert output == "answered\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.posix(reason="signals")
 def test_ctrl_c_cancels_the_coroutine_and_waits_for_its_cleanup() -> None:
     """KeyboardInterrupt comes after the clean-up, and the loop goes on to serve."""
     output = script(

@@ -329,6 +329,7 @@ def test_a_runtime_is_reused_across_loops_and_closes_with_each(cluster: Any) -> 
     assert subject.stats.succeeded == 4
 
 
+@pytest.mark.posix
 async def test_tasks_of_a_killed_worker_run_again_and_none_is_lost(
     cluster: Any, tmp_path: Path
 ) -> None:
@@ -365,6 +366,7 @@ async def report_pid_at_gate(marks: Path, gate: Path, number: int) -> int:
     return number
 
 
+@pytest.mark.posix
 async def test_a_task_that_kills_its_workers_is_reported(tmp_path: Path) -> None:
     """After `allowed-failures` deaths it is a failure like any other, not a hang."""
     import dask

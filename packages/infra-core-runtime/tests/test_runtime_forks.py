@@ -8,7 +8,7 @@ import pytest
 
 from infra_core.runtime import ForkGuard, after_fork_in_child
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+pytestmark = pytest.mark.posix
 
 
 def in_child(check: object) -> int:

@@ -237,7 +237,7 @@ async def test_a_holder_that_is_dropped_closes_its_value() -> None:
     assert client.closed_on is not None
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.posix
 def test_a_forked_child_makes_its_own_and_leaves_the_parents_open() -> None:
     """Closing what the parent has in use would break the parent's connections."""
     local = clients()

@@ -208,7 +208,7 @@ def test_a_hanging_thread_does_not_keep_the_process() -> None:
     subprocess.run([sys.executable, "-c", code], timeout=60, check=True)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.posix
 def test_a_forked_child_has_threads_of_its_own() -> None:
     """Those of its parent do not exist there, whatever they were at."""
     pool = ThreadPool("forked", 1)

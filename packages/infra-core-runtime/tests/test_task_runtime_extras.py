@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
@@ -31,7 +30,7 @@ from infra_core.runtime.testing import fast_time
 
 Task = tuple[str, Callable[[], Awaitable[Any]]]
 orderly = pytest.mark.usefixtures("orderly_loop")
-posix = pytest.mark.skipif(sys.platform == "win32", reason="os.kill terminates on Windows")
+posix = pytest.mark.posix(reason="os.kill terminates on Windows")
 
 
 def runtime(concurrency: int = 1, **config: Any) -> TaskRuntime:

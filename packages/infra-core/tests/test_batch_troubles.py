@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -80,8 +79,11 @@ def test_a_full_disk_ends_the_run_with_every_job_put_back(
     assert not (out / "b" / "_state" / "reserve").exists()
 
 
+@pytest.mark.posix
 def test_few_descriptors_fail_no_job_for_good(urls: list[str], tmp_path: Path) -> None:
     """The summary comes whole, and says what to do."""
+    import resource
+
     done = subprocess.run(
         [*COMMAND, "-", "--batch-id", "b", "--out", str(tmp_path), "--json", "--retries", "0",
          "--concurrency", "64"],

@@ -29,7 +29,8 @@ def state_folder() -> Path:
     try:
         home = Path(base) if base else Path.home() / ".local" / "state"
     except RuntimeError:  # no home folder
-        home = Path(tempfile.gettempdir()) / f"user-{os.getuid()}"
+        user = os.getuid() if hasattr(os, "getuid") else "own"  # Windows: the folder is the user's
+        home = Path(tempfile.gettempdir()) / f"user-{user}"
     return home / "infra-core" / "triggers"
 
 

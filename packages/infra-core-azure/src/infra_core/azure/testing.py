@@ -20,10 +20,12 @@ import sysconfig
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+from infra_core.fs import FileLock
 
 from ._checks import require_number
 
@@ -250,7 +252,7 @@ def find_azurite(env: Mapping[str, str] | None = None) -> list[str]:
     script = folder / "node_modules" / "azurite" / "dist" / "src" / "azurite.js"
     if not script.is_file():
         _make_folder(folder.parent, "the cache folder (INFRA_CORE_CACHE)")
-        with _locked(folder.with_name(folder.name + ".lock")):
+        with FileLock(folder.with_name(folder.name + ".lock")):
             if not script.is_file():  # another process may have been faster
                 _install(folder, settings)
     return _with_node(script, settings)
@@ -326,30 +328,3 @@ def _cache_folder(env: Mapping[str, str]) -> Path:
         return Path.home() / ".cache" / "infra-core"
     except RuntimeError:  # no home folder at all
         return Path(tempfile.gettempdir()) / "infra-core-cache"
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the system lets go of the lock when its holder dies."""
-    with path.open("a+b") as file:
-        try:
-            import fcntl
-        except ImportError:  # Windows
-            import msvcrt
-
-            lock, unlock = msvcrt.LK_LOCK, msvcrt.LK_UNLCK  # type: ignore[attr-defined,unused-ignore]
-            locking = msvcrt.locking  # type: ignore[attr-defined,unused-ignore]
-            while True:
-                try:
-                    locking(file.fileno(), lock, 1)
-                    break
-                except OSError:  # it gives up after ten seconds, an installation may take longer
-                    continue
-            try:
-                yield
-            finally:
-                file.seek(0)
-                locking(file.fileno(), unlock, 1)
-        else:
-            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
-            yield

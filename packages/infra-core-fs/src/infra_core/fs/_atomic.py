@@ -215,11 +215,32 @@ class AtomicFile:
         if self._owner != os.getpid():  # a forked child must not remove its parent's work
             return
         self._owner = 0
-        with contextlib.suppress(OSError):
-            self.temp_path.unlink()
-        if file is not None:
-            with contextlib.suppress(OSError):  # a full disk refuses the last buffer as well
-                file.close()
+        try:
+            if file is not None:  # first: Windows removes no open file
+                with contextlib.suppress(OSError):  # a full disk refuses the last buffer as well
+                    file.close()
+        finally:
+            with contextlib.suppress(OSError):
+                self.temp_path.unlink()
+
+    def leave_as(self, path: "Path | str") -> None:
+        """Close the file and leave its bytes under another name, to go on with some other time.
+
+        Nothing is flushed to the disk, and the file keeps its owner's permissions alone.
+
+        Raises:
+            FileWriteError: It failed, and the temporary file is gone.
+            AtomicFileClosed: It has been committed or aborted before.
+        """
+        self._take_name(Path(path))
+
+    def fileno(self) -> int:
+        """Return the descriptor of the open temporary file, to lock it, say.
+
+        Raises:
+            AtomicFileClosed: It has been committed or aborted.
+        """
+        return self._open_file().fileno()
 
     def _hand_to_kernel(self, modes: dict[Path, int]) -> None:
         """Write out all that is the file's own, so that a flush covers it."""
@@ -246,12 +267,12 @@ class AtomicFile:
             with self._aborting():
                 os.fsync(file.fileno())
 
-    def _take_name(self) -> None:
-        """Move the file into its place; aborts where that fails."""
+    def _take_name(self, name: Path | None = None) -> None:
+        """Move the file into its place, or to another; aborts where that fails."""
         file = self._open_file()
         with self._aborting():
             file.close()
-            replace_file(self.temp_path, self.path, durable=self._durable)
+            replace_file(self.temp_path, name or self.path, durable=self._durable)
             self._file = None
 
     @contextlib.contextmanager

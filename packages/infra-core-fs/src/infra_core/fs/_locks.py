@@ -5,8 +5,10 @@ and each write is short, as with a log, `lock_descriptor` locks that file itself
 in place of a hundred, and no second file.
 """
 
+import errno
 import os
 import sys
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -98,8 +100,6 @@ class FileLock:
 
 
 def _is_unsupported(error: OSError) -> bool:
-    import errno
-
     return errno.errorcode.get(error.errno or 0) in _UNSUPPORTED
 
 
@@ -107,14 +107,19 @@ if sys.platform == "win32":
     import msvcrt
 
     _FAR = 0x7FFF_FFFF  # a byte that no content reaches: locks are mandatory there
+    _TAKEN = {errno.EACCES, errno.EDEADLK}
+    _PAUSE = 0.005  # LK_LOCK would try once a second, and give up after ten
 
     def _flock(fd: int, *, wait: bool) -> None:
         while True:
             try:
-                return _locking(fd, msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK)
-            except OSError:
-                if not wait:  # LK_LOCK gives up after ten seconds: once more
+                return _locking(fd, msvcrt.LK_NBLCK)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+                if not wait:
                     raise BlockingIOError from None
+            time.sleep(_PAUSE)
 
     def _locking(fd: int, mode: int) -> None:
         position = os.lseek(fd, 0, os.SEEK_CUR)

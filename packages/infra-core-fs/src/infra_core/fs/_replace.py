@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +16,14 @@ _COPY_SIZE: Final = 1 << 20
 # A target that is a mount point of its own (a file bind-mounted into a container) answers a rename
 # with EBUSY, some union and network file systems with EXDEV: neither can be renamed onto.
 _NOT_RENAMABLE: Final = {errno.EXDEV, errno.EBUSY}
+# What Windows says while anybody has the target open, as readers and virus scanners do for moments:
+# ERROR_ACCESS_DENIED and ERROR_SHARING_VIOLATION. It is tried again for about a second.
+_IN_USE: Final = {5, 32}
+_PAUSES: Final = tuple(0.001 * 2**number for number in range(10))
 # File systems that know no flush of folders, and folders that may be entered but not read.
 _NO_FOLDER_FLUSH: Final = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}
+
+_FOLDER_FLAGS: Final = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 def fsync_directory(path: "Path | str") -> None:
@@ -33,7 +40,7 @@ def fsync_directory(path: "Path | str") -> None:
     if os.name == "nt":
         return
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | _FOLDER_FLAGS)
         try:
             os.fsync(descriptor)
         finally:
@@ -96,12 +103,23 @@ def _has_default_acl(folder: Path) -> bool:
 def replace_file(source: Path, target: Path, *, durable: bool) -> None:
     """Move `source` onto `target` in one step, or by copy where it cannot be renamed onto."""
     try:
-        os.replace(source, target)  # noqa: PTH105 - one system call is enough here
+        _rename(source, target)
     except OSError as error:
         if error.errno not in _NOT_RENAMABLE or target.is_dir():
             raise
         _overwrite(source, target, durable=durable)
         source.unlink()
+
+
+def _rename(source: Path, target: Path) -> None:
+    for pause in _PAUSES:
+        try:
+            return os.replace(source, target)  # noqa: PTH105 - one system call is enough here
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _IN_USE or target.is_dir():
+                raise
+        time.sleep(pause)
+    return os.replace(source, target)  # noqa: PTH105
 
 
 def _overwrite(source: Path, target: Path, *, durable: bool) -> None:

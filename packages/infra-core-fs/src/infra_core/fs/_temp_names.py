@@ -79,4 +79,7 @@ def remove_stale_partials(folder: "Path | str", *, older_than: float = 86_400.0)
                     removed.append(path)
             except FileNotFoundError:
                 continue  # its writer, or another sweeper, was faster
+            except PermissionError as error:
+                if getattr(error, "winerror", None) != 32:  # Windows: a writer has it open
+                    raise
     return removed

@@ -13,9 +13,9 @@ from infra_core.fs import write_json_atomic
 from infra_core.runtime import after_fork_in_child, clock, redact_secrets
 
 from .._checks import require_number
+from .._process import host_name, interrupt_main, process_identity
 from ._heartbeat_upload import BeatUploads
 from ._loop_lag import LoopLagProbe, running_loop
-from ._process import host_name, interrupt_main, process_identity
 from ._protocols import HeartbeatEventWriter, HeartbeatUploader, UtcNowFunc
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from infra_core.runtime import clock
 
 from .._checks import a_kind, require_number
+from .._process import is_running
 from ..exceptions import ConfigurationError
 from ._heartbeat import HEARTBEAT_FILE
-from ._process import is_running
 from ._protocols import UtcNowFunc
 
 if TYPE_CHECKING:

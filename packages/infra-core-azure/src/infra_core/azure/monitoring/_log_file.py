@@ -57,6 +57,7 @@ class LogFile:
         self._fd: int | None = None
         self._lock = threading.Lock()
         self._end = -1  # where our own last line ended; anything else was written by others
+        self._stays_open = True
         after_fork_in_child(self._after_fork)
 
     def append(self, line: bytes) -> None:
@@ -85,6 +86,8 @@ class LogFile:
                         unlock_descriptor(fd)
             if self._fsync:
                 os.fsync(fd)
+            if not self._stays_open:
+                self._forget()
 
     def sync(self) -> None:
         """Flush everything written so far to the disk."""
@@ -179,14 +182,23 @@ class LogFile:
         segment = self.segments()[-1]
         if not _ends_line(fd, os.fstat(fd).st_size):
             os.write(fd, b"\n")  # or its torn end would run into the next segment's first line
-        try:
-            os.rename(self.path, self.segment_path(segment))  # noqa: PTH104
-        except OSError:  # on Windows, while another process has it open: next time
-            return fd, os.fstat(fd).st_size
         if self._fsync:
             os.fsync(fd)
+        target = self.segment_path(segment)
+        try:
+            os.rename(self.path, target)  # noqa: PTH104
+            renamed = True
+        except PermissionError:
+            # Windows renames no open file. From now on this writer opens it for each line, as all
+            # others do whose renaming failed; a name that exists is no target there.
+            self._stays_open = renamed = False
+        except OSError:
+            return fd, os.fstat(fd).st_size
         unlock_descriptor(fd)
         self._forget()
+        if not renamed and not target.exists():
+            with contextlib.suppress(OSError):  # somebody still has it open: at a later line
+                os.rename(self.path, target)  # noqa: PTH104
         fd, _ = self._open_locked()
         if self._fsync:
             fsync_directory(self.path.parent)

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import sqlite3
-import sys
 import tempfile
 import threading
 import weakref
@@ -22,6 +21,7 @@ from typing import Any, Literal
 
 from infra_core.runtime import clock, redact_secrets
 
+from .._process import start_of
 from ._config import _AzureStorageConfig
 from ._errors import JournalError
 from ._options import Overwrite
@@ -291,7 +291,8 @@ class Journal:
                 _inherited.append(self._connection)
             self._lock = threading.Lock()
             self._connection, self._busy = None, set()
-            self._pid, self._owner = os.getpid(), _owner(os.getpid())
+            self._pid = os.getpid()
+            self._owner = f"{self._pid}:{start_of(self._pid)}"
         with self._lock:
             if self._connection is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -354,32 +355,9 @@ def _slot(kind: _Kind, blob: str) -> str:
     return f"tree {blob}" if kind == "tree" else f"blob {blob}"
 
 
-def _owner(pid: int) -> str:
-    return f"{pid}:{_started(pid)}"
-
-
-def _started(pid: int) -> str:
-    """When a process started, where the system says: a pid alone is used again."""
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
-            return file.read().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
 def _is_alive(owner: str) -> bool:
-    pid, _, started = owner.partition(":")
-    if not pid.isdigit():
-        return False
-    if sys.platform == "win32":  # os.kill would end the process there
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        pass  # it is somebody else's
-    return _started(int(pid)) == started
+    pid, _, started = owner.partition(":")  # a number alone is used again
+    return pid.isdigit() and start_of(int(pid)) == started
 
 
 def default_journal_path(config: _AzureStorageConfig) -> Path:

@@ -58,7 +58,7 @@ class Sidecar:
     def __init__(self, dest: Path, source: str) -> None:
         self._dest = dest
         self._source = source
-        self._lock = -1
+        self._locked: AtomicFile | None = None
         self._left: Path | None = None
         self._body: Body | None = None
         self._noted = 0
@@ -100,10 +100,8 @@ class Sidecar:
             return None
         if not usable:
             return None
-        lock = _lock(partial)
-        if lock is None:
+        if _is_written(partial):
             return None
-        os.close(lock)
         self.found, self._left = note, partial
         return Resume(note.offset, note.etag, note.total)
 
@@ -134,12 +132,17 @@ class Sidecar:
         return body.resumable and (small or (body.total or 0) > CHECKPOINT)
 
     def begin(self, file: AtomicFile, body: Body) -> None:
-        """Mark the partial file as alive, and start to take notes."""
-        self.release_lock()
+        """Mark the partial file as alive, and start to take notes.
+
+        The lock is on the file's own descriptor: the system drops it when the writer dies, however
+        that happens, and with a second one Windows could not rename the file.
+        """
         self._noted, self._pending = file.size, None
-        lock = _lock(file.temp_path)
-        if lock is not None:
-            self._lock, self._body = lock, body
+        try:
+            if self._locked is file or lock_descriptor(file.fileno(), wait=False):
+                self._locked, self._body = file, body
+        except OSError:
+            pass  # a file system without locks: what cannot be locked is not continued
 
     def checkpoint(self, file: AtomicFile) -> None:
         """Take a note if enough has come since the last; called in the writing thread."""
@@ -163,10 +166,8 @@ class Sidecar:
             return False
         size, digest = file.size, file.hexdigest("sha256")
         kept = self._dest.with_name(self._stem)
-        os.replace(file.temp_path, kept)  # noqa: PTH105 - the two are named alike everywhere here
-        file.abort()  # writes its last buffer into what is called `kept` now
+        file.leave_as(kept)
         self._write(kept, size, digest)
-        self.release_lock()
         return True
 
     def remove(self) -> None:
@@ -178,7 +179,6 @@ class Sidecar:
                 # What a process left that was killed while it wrote a note.
                 for torn in self.path.parent.glob(f".{glob.escape(self._stem)}.*.part.json"):
                     torn.unlink(missing_ok=True)
-        self.release_lock()
 
     def _write(self, partial: Path, offset: int, digest: str) -> None:
         body = self._body
@@ -196,26 +196,16 @@ class Sidecar:
             with contextlib.suppress(OSError):
                 left.unlink(missing_ok=True)
 
-    def release_lock(self) -> None:
-        """Let others take the partial file; Windows renames none that is open."""
-        lock, self._lock = self._lock, -1
-        if lock != -1:
-            os.close(lock)
 
-
-def _lock(path: Path) -> int | None:
-    """Take the lock that says "its writer is alive"; None when somebody has it or it is gone.
-
-    The system drops it when the writer dies, however that happens.
-    """
+def _is_written(path: Path) -> bool:
+    """Whether the writer of a partial file is alive, or the file is not there for us."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        descriptor = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))
     except OSError:
-        return None
+        return True
     try:
-        if lock_descriptor(descriptor, wait=False):
-            return descriptor
+        return not lock_descriptor(descriptor, wait=False)
     except OSError:
-        pass  # a file system without locks: what cannot be locked is not continued
-    os.close(descriptor)
-    return None
+        return True  # a file system without locks: what cannot be locked is not continued
+    finally:
+        os.close(descriptor)

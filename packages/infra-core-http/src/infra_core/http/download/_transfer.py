@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import stat
 from collections.abc import Awaitable
 from pathlib import Path
@@ -294,8 +293,6 @@ class _Transfer:
             digests = file.digests
             plan.check_content(digests, as_sent)
             received.result = self._stored(file, plan, body, digests.get("sha256"))
-            if os.name == "nt":
-                self.sidecar.release_lock()
             return file
 
         received = self.received = ReceivedFile(complete)

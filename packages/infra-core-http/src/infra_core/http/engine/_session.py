@@ -304,4 +304,7 @@ class Engine:
 
 
 def _request(method: str, target: Target, headers: Mapping[str, str] | None) -> httpx.Request:
-    return httpx.Request(method, target.url, headers=dict(headers or {}))
+    # As they are sent; of texts, httpx takes ASCII alone.
+    given = (headers or {}).items()
+    sent = {name.encode(): value.encode("utf-8", "replace") for name, value in given}
+    return httpx.Request(method, target.url, headers=sent)
