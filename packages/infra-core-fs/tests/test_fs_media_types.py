@@ -158,3 +158,14 @@ def test_what_the_program_has_told_mimetypes_is_honoured(monkeypatch: pytest.Mon
     finally:
         mimetypes.init()
     assert fs.media_type("a.infra") == "application/octet-stream"
+
+
+def test_a_type_has_one_usual_extension_which_stands_for_it() -> None:
+    """Of several the one that people use; none for what is unknown."""
+    for kind in sorted(set(_media_types._TYPES.values()) - {"application/octet-stream"}):
+        extension = fs.media_extension(f" {kind.upper()} ; charset=utf-8")
+        assert fs.media_type("x" + extension) == kind or kind == "application/xml"
+    usual = {"image/jpeg": ".jpg", "text/plain": ".txt", "text/html": ".html", "text/xml": ".xml"}
+    usual |= {"application/xml": ".xml", "application/problem+json": ".json", "audio/mpeg": ".mp3"}
+    usual |= {"application/octet-stream": "", "x/unknown": "", "": ""}
+    assert {kind: fs.media_extension(kind) for kind in usual} == usual

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 import respx
+from hypothesis import given, strategies as st
 
 from infra_core.http import (
     ChecksumMismatchError,
@@ -26,7 +27,12 @@ from infra_core.http import (
 )
 from infra_core.http.assets import DownloadResult, download_asset, download_asset_async
 from infra_core.http.download._announced import announced_digests
-from infra_core.http.download._fields import content_length, content_range, fields_of
+from infra_core.http.download._fields import (
+    content_length,
+    content_range,
+    disposition_name,
+    fields_of,
+)
 from infra_core.http.testing import FaultyOrigin, reset_after
 
 BODY = b"".join(b"%06d" % number for number in range(5_000))
@@ -501,3 +507,35 @@ def test_a_success_without_a_body_is_no_file(
     with pytest.raises(DownloadError, match="carries no file"):
         get(serve(line, status=status, body=body, length=False).url, tmp_path / "f")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        ("attachment", None),
+        ('attachment; filename="a b;c.txt"; size=3', "a b;c.txt"),
+        ("inline; FILENAME = my file.pdf ", "my file.pdf"),
+        ("filename=plain.txt", "plain.txt"),
+        ("attachment; filename=\"fb.txt\"; filename*=UTF-8''%e2%82%ac%20rates.txt", "€ rates.txt"),
+        ("attachment; filename*=iso-8859-1'en'%A3.txt", "£.txt"),
+        ("attachment; filename*=UTF-8''%ff; filename=ok.txt", "ok.txt"),
+        ("attachment; filename*=koi8-r''%ff; filename=ok.txt", "ok.txt"),
+        ("attachment; filename*=UTF-8''..%2F..%2Fetc%2Fpasswd", "passwd"),
+        (r'attachment; filename="C:\dir\f.txt"', "f.txt"),
+        (r'attachment; filename="a\"b.txt"', 'a"b.txt'),
+        ('attachment; name="x; filename=evil.txt"; filename=good.txt', "good.txt"),
+        ('attachment; filename="unclosed.txt', "unclosed.txt"),
+        ('attachment; filename=".."', None),
+        ('attachment; filename=""', None),
+    ],
+)
+def test_the_name_that_a_server_suggests(value: str, name: str | None) -> None:
+    """RFC 6266 and RFC 8187, and what servers send in their place; never a folder."""
+    assert disposition_name({"content-disposition": value}) == name
+
+
+@given(st.text())
+def test_whatever_a_server_suggests_it_is_one_name(value: str) -> None:
+    """Or none."""
+    name = disposition_name({"content-disposition": value})
+    assert name is None or not {"/", "\\"} & set(name)

@@ -27,7 +27,11 @@ from ._locks import (
     lock_descriptor as lock_descriptor,
     unlock_descriptor as unlock_descriptor,
 )
-from ._media_types import media_category as media_category, media_type as media_type
+from ._media_types import (
+    media_category as media_category,
+    media_extension as media_extension,
+    media_type as media_type,
+)
 from ._paths import (
     ensure_parent as ensure_parent,
     hashed_asset_path as hashed_asset_path,

@@ -13,7 +13,7 @@ import sys
 from pathlib import PurePath
 from typing import Final
 
-__all__ = ["media_category", "media_type"]
+__all__ = ["media_category", "media_extension", "media_type"]
 
 DEFAULT_TYPE: Final = "application/octet-stream"
 
@@ -193,6 +193,20 @@ _CATEGORIES: Final = {
     ),
     "application/javascript": "other",
 }  # fmt: skip
+# Of several extensions of a type the usual one, where that is not the first in the table.
+_USUAL: Final = (
+    "jpg", "txt", "html", "md", "ps", "ppt", "json", "m3u8", "mp3", "mpg", "ogg", "zip",
+)  # fmt: skip
+_OTHER_SPELLINGS: Final = {
+    "application/csv": "csv",
+    "application/javascript": "js",
+    "application/x-yaml": "yaml",
+    "application/xml": "xml",
+    "audio/wav": "wav",
+    "image/jpg": "jpg",
+    "text/json": "json",
+    "text/yaml": "yaml",
+}
 _TYPE_FORM: Final = re.compile(
     r"(application|audio|chemical|font|image|message|model|multipart|text|video)"
     r"/[\w!#$&^.+-]+",
@@ -218,6 +232,30 @@ def media_type(name: "str | PurePath") -> str:
     """
     extension = _extension(name)
     return _added_type(extension) or _TYPES.get(extension, DEFAULT_TYPE)
+
+
+def media_extension(kind: str) -> str:
+    """Return the usual extension of a media type, such as `.html`; empty where there is none.
+
+    Args:
+        kind: A media type, with or without parameters.
+
+    Example:
+        >>> media_extension("text/html; charset=utf-8"), media_extension("application/octet-stream")
+        ('.html', '')
+    """
+    name = kind.partition(";")[0].strip().lower()
+    extension = _extensions().get(name, "")
+    if not extension and name.endswith(("+json", "+xml")):
+        extension = name.rpartition("+")[2]
+    return f".{extension}" if extension else ""
+
+
+@functools.cache
+def _extensions() -> "dict[str, str]":
+    first = {kind: extension for extension, kind in reversed(_TYPES.items())}
+    del first[DEFAULT_TYPE]
+    return {**first, **{_TYPES[usual]: usual for usual in _USUAL}, **_OTHER_SPELLINGS}
 
 
 def _added_type(extension: str) -> str | None:

@@ -109,9 +109,8 @@ async def run_batch_async(
         if run is not None:
             run.retried(retry)
 
-    def committed(results: "list[DownloadResult]") -> None:
-        if run is not None:
-            run.committed(results)
+    def committed(results: "list[DownloadResult]") -> list[Exception | None] | None:
+        return None if run is None else run.committed(results)
 
     async with AsyncExitStack() as stack:
         services = await open_services(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ._options import BatchOptions
 
-__all__ = ["Downloads", "outcome_of", "user_agent"]
+__all__ = ["Downloads", "failure_of", "outcome_of", "user_agent"]
 
 # What this machine has too little of: the URL is not at fault, and a later try may do.
 _LOAD = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
@@ -47,7 +47,7 @@ class Downloads:
         options: "BatchOptions",
         folder: Path,
         on_retry: Callable[[BatchRetry], None],
-        after: "Callable[[list[DownloadResult]], None] | None" = None,
+        after: "Callable[[list[DownloadResult]], list[Exception | None] | None] | None" = None,
     ) -> None:
         from infra_core.http import AsyncHttpClient
         from infra_core.http.assets import AssetDownloadClient, CommitGroup
@@ -121,9 +121,9 @@ class Downloads:
                 if_modified_since=held[1],
             )
         except TimeoutError as error:
-            return self._failed(job_id, url, error, attempts, status="timed_out")
+            return failure_of(job_id, url, error, attempts, status="timed_out")
         except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
-            return self._failed(job_id, url, error, attempts)
+            return failure_of(job_id, url, error, attempts)
         return outcome_of(job_id, path, result)
 
     def _headers(self, item: BatchItem) -> dict[str, str] | None:
@@ -132,19 +132,6 @@ class Downloads:
             return None
         of_host = _of_host(options.host_headers, item.url)
         return {**options.headers, **of_host, **(item.headers or {})}
-
-    def _failed(
-        self, job_id: str, url: str, error: Exception, attempts: int, *, status: Any = "failed"
-    ) -> Outcome:
-        response = getattr(error, "response", None)
-        return Outcome(
-            job_id=job_id,
-            status=status,
-            attempts=attempts,
-            error=without_url(one_line(error), url),
-            http_status=getattr(response, "status_code", None),
-            by_load=any(getattr(each, "errno", None) in _LOAD for each in error_chain(error)),
-        )
 
     async def close(self) -> None:
         """Close the connections."""
@@ -160,6 +147,21 @@ def _of_host(headers: Mapping[str, Mapping[str, str]], url: str) -> Mapping[str,
     return headers.get(f"{host}:{parts.port}") or headers.get(host) or {}
 
 
+def failure_of(
+    job_id: str, url: str, error: Exception, attempts: int, *, status: Any = "failed"
+) -> Outcome:
+    """What a download came to that failed."""
+    response = getattr(error, "response", None)
+    return Outcome(
+        job_id=job_id,
+        status=status,
+        attempts=attempts,
+        error=without_url(one_line(error), url),
+        http_status=getattr(response, "status_code", None),
+        by_load=any(getattr(each, "errno", None) in _LOAD for each in error_chain(error)),
+    )
+
+
 def outcome_of(job_id: str, path: str, result: "DownloadResult") -> Outcome:
     """What a download came to that did not fail."""
     if result.reused:
@@ -173,5 +175,6 @@ def outcome_of(job_id: str, path: str, result: "DownloadResult") -> Outcome:
         content_type=result.mime,
         etag=result.etag,
         last_modified=result.last_modified,
+        name=result.name,
         attempts=result.attempts,
     )

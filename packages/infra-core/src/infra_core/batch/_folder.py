@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra_core.fs import lock_descriptor
+from infra_core.fs import ensure_parent, fsync_directory, lock_descriptor
 
 from ._errors import BatchError
 
@@ -17,6 +17,7 @@ __all__ = [
     "Reserve",
     "exclusive",
     "make_folder",
+    "move_files",
     "run_folder",
 ]
 
@@ -54,6 +55,32 @@ def make_folder(folder: Path) -> None:
         raise BatchError(
             f"cannot create {str(folder)!r}: {cause}; choose another output folder (--out)"
         ) from None
+
+
+def move_files(folder: Path, moves: Sequence[tuple[str, str]]) -> list[OSError | None]:
+    """Give files their final names, for good; an older version of one is replaced in one step.
+
+    Args:
+        folder: The run's folder.
+        moves: Each file with its new name, relative to the folder.
+
+    Returns:
+        An entry for each: None, or what the disk refused, and then the file is where it was.
+    """
+    errors: list[OSError | None] = []
+    folders: set[Path] = set()
+    for name, to in moves:
+        path = folder / to
+        try:
+            ensure_parent(path)
+            (folder / name).replace(path)
+            folders.add(path.parent)
+            errors.append(None)
+        except OSError as error:
+            errors.append(error)
+    for each in folders:
+        fsync_directory(each)
+    return errors
 
 
 class Reserve:

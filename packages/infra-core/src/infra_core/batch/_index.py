@@ -83,6 +83,15 @@ class JobIndex:
             self._db.execute("COMMIT")
         return count
 
+    def load_paths(self, records: Iterable["JobRecord"]) -> None:
+        """Remember which paths are taken."""
+        with self._lock:
+            self._db.execute("BEGIN")
+            for record in records:
+                if path := record.payload.get("path"):
+                    self._claim(str(path), _key(record.job_id))
+            self._db.execute("COMMIT")
+
     def see(self, job_ids: Sequence[str]) -> list[Known | bool]:
         """Mark jobs as seen.
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from ._claims import Claims
 
-__all__ = ["Ended", "Job", "JobBook", "completed", "is_same", "mirrored"]
+__all__ = ["Ended", "Job", "JobBook", "completed", "is_same", "mirrored", "named"]
 
 _BEAT = 1.0  # seconds between two beats that name a job
 
@@ -268,6 +268,13 @@ def completed(record: "JobRecord", outcome: Outcome) -> "JobRecord":
     if former.is_terminal and former.payload.get("mirrored") and is_same(record, former):
         return mirrored(record)
     return record
+
+
+def named(outcome: Outcome, path: str) -> Outcome:
+    """The outcome of a download whose file has got its final name."""
+    known = media_type(path)
+    kind = outcome.content_type if known == media_type("") else known
+    return replace(outcome, path=path, content_type=kind)
 
 
 def is_same(record: "JobRecord", former: "JobRecord") -> bool:

@@ -2,23 +2,26 @@
 
 import hashlib
 import string
+from dataclasses import replace
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from infra_core.fs import safe_file_name
+from infra_core.fs import media_extension, safe_file_name
 
 from ._errors import BatchError
 from ._folder import ASSETS
 from ._index import JobIndex
 from ._items import BatchItem
+from ._results import Outcome
 
-__all__ = ["LAYOUTS", "FileNames", "check_layout"]
+__all__ = ["INCOMING", "LAYOUTS", "FileNames", "check_layout"]
 
 LAYOUTS = {
     "hashed": "{shard}/{digest}-{name}",
     "url": "{host}/{path}",
     "flat": "{name}",
 }
+INCOMING = f"{ASSETS}/.incoming/"  # of files that are named when the server has answered
 _FIELDS = ("host", "path", "name", "stem", "ext", "digest", "shard", "index")
 _DEPTH = 32  # folders; a URL may have thousands, a path may not
 _SEGMENT = 120  # bytes; leaves room for what a partial file's name adds
@@ -57,24 +60,67 @@ class FileNames:
     Args:
         layout: See `BatchOptions.layout`.
         index: Knows which paths are taken.
+        content_disposition: See `BatchOptions`.
+        adjust_extension: See `BatchOptions`.
+
+    Attributes:
+        unique: Whether the names of two URLs differ by themselves.
     """
 
-    def __init__(self, layout: str, index: JobIndex) -> None:
+    def __init__(
+        self,
+        layout: str,
+        index: JobIndex,
+        *,
+        content_disposition: bool = False,
+        adjust_extension: bool = False,
+    ) -> None:
         self._template = LAYOUTS.get(layout, layout)
-        self._unique = "{digest}" in self._template
+        self.unique = "{digest}" in self._template
         self._index = index
         self._count = 0
+        self._content_disposition = content_disposition
+        self._adjust_extension = adjust_extension
 
     def path_of(self, item: BatchItem, job_id: str) -> str:
-        """Return a path that no other URL has.
+        """Return a path that no other URL has, in `INCOMING` where the answer decides on the name.
 
         Where another URL has the name already, part of the job's id is added to it.
         """
         self._count += 1
-        if self._template == LAYOUTS["hashed"]:  # which cannot collide: the id is in it
-            return f"{ASSETS}/{job_id[:2]}/{job_id}-{_name_of(item)}"
-        path = f"{ASSETS}/{self._fill(item, job_id)}"
-        if self._unique or self._index.claim_path(path, job_id):
+        if item.name is None and (
+            self._content_disposition
+            or (self._adjust_extension and not _has_extension(_name_of(item)))
+        ):
+            return f"{INCOMING}{job_id}-{self._count}"
+        return self._free(item, job_id, self._count)
+
+    def final_path(self, item: BatchItem, outcome: Outcome, path: str) -> str:
+        """Return the path of a file that came into `INCOMING`, now that the server has answered.
+
+        Args:
+            item: What was asked for.
+            outcome: With what the server said.
+            path: Where the file is, by `path_of`.
+        """
+        extension = ""
+        if self._content_disposition and outcome.name:
+            item = replace(item, name=outcome.name)
+        if self._adjust_extension and not _has_extension(_name_of(item)):
+            extension = media_extension(outcome.content_type or "")
+        number = int(path.rpartition("-")[2])
+        return self._free(item, outcome.job_id, number, extension)
+
+    def _free(self, item: BatchItem, job_id: str, number: int, extension: str = "") -> str:
+        """A path that is this job's alone."""
+        hashed = f"{ASSETS}/{job_id[:2]}/{job_id}-{_name_of(item, extension)}"
+        if self._template == LAYOUTS["hashed"]:
+            return hashed
+        path = f"{ASSETS}/{self._fill(item, job_id, number, extension)}"
+        if f"{path}/".startswith(INCOMING):
+            return hashed
+        # with its job's id in it, it cannot be another's
+        if job_id in path or self._index.claim_path(path, job_id):
             return path
         for digits in (8, 16, 32):
             head = PurePosixPath(path)
@@ -82,11 +128,11 @@ class FileNames:
             named = str(head.with_name(f"{stem}-{job_id[:digits]}{suffix}"))
             if self._index.claim_path(named, job_id):
                 return named
-        return f"{ASSETS}/{job_id[:2]}/{job_id}-{_name_of(item)}"
+        return hashed
 
-    def _fill(self, item: BatchItem, job_id: str) -> str:
+    def _fill(self, item: BatchItem, job_id: str, number: int, extension: str) -> str:
         parts = urlsplit(item.url)
-        name = _name_of(item)
+        name = _name_of(item, extension)
         stem, suffix = _split(name)
         host = parts.hostname or "host"
         values = {
@@ -97,18 +143,26 @@ class FileNames:
             "ext": suffix,
             "digest": job_id,
             "shard": job_id[:2],
-            "index": str(self._count),
+            "index": str(number),
         }
         filled = self._template.format_map(values)
         segments = [_safe(part, "_") for part in filled.split("/") if part]
         return "/".join(segments[-_DEPTH:]) or name
 
 
-def _name_of(item: BatchItem) -> str:
+def _has_extension(name: str) -> bool:
+    """Whether a name has an extension; the end of a version such as `tool-1.2` is none."""
+    extension = _split(name)[1]
+    return len(extension) > 1 and not extension[1:].isdigit()
+
+
+def _name_of(item: BatchItem, extension: str = "") -> str:
     if item.name:
-        return _safe(item.name, "file")
-    path = urlsplit(item.url).path.rstrip("/")
-    return _safe(unquote(path.rpartition("/")[2]), "file" if path else "index.html")
+        name = _safe(item.name, "file")
+    else:
+        path = urlsplit(item.url).path.rstrip("/")
+        name = _safe(unquote(path.rpartition("/")[2]), "file" if path else "index.html")
+    return _safe(name + extension, "file") if extension else name
 
 
 def _path_of(path: str, query: str, name: str, given: str | None) -> str:

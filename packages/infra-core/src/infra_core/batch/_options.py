@@ -67,6 +67,10 @@ class BatchOptions:
             `{host}`, `{path}`, `{name}`, `{stem}`, `{ext}`, `{digest}`, `{index}`.
         revalidate: Continue a batch that exists, and ask the server for each file that is here
             whether it is current (ETag, Last-Modified); one that has changed is replaced.
+        content_disposition: Name files as the server says (Content-Disposition, RFC 6266); where it
+            says nothing, or the item has a name of its own, as without.
+        adjust_extension: Give files without an extension the one of the media type that they were
+            served with.
         only_failed: With `resume`, try only what failed before.
         verify_mirror: With `resume`, ask the container for each file that counts as mirrored.
         skip_malformed: Entries of the list that are no URL do not make the batch incomplete.
@@ -106,6 +110,8 @@ class BatchOptions:
     scratch: Path | None = None
     layout: str = "hashed"
     revalidate: bool = False
+    content_disposition: bool = False
+    adjust_extension: bool = False
     only_failed: bool = False
     verify_mirror: bool = False
     skip_malformed: bool = False
@@ -130,6 +136,12 @@ class BatchOptions:
                 least_text = "above 0" if least == 0.001 else f"of at least {least:g}"
                 or_none = ", or None" if optional else ""
                 raise BatchError(f"{name} must be {kind} {least_text}{or_none}, got {value!r}")
+        if self.scratch is not None and (self.content_disposition or self.adjust_extension):
+            raise BatchError(
+                "scratch (--scratch) mirrors a file as soon as it is here, under a name that is "
+                "known before: leave out content_disposition and adjust_extension, or share the "
+                "folder"
+            )
         if self.revalidate:
             if self.only_failed:
                 raise BatchError("revalidate asks for what is here, only_failed for what is not")

@@ -24,6 +24,7 @@ class Outcome:
         content_type: Media type that the file was served with or is known by.
         etag: Entity tag of the answer.
         last_modified: Date that the server gave.
+        name: File name that the server suggests.
         attempts: Requests made.
         error: Why it failed, in one line without secrets.
         http_status: Status of the answer that made it fail.
@@ -41,6 +42,7 @@ class Outcome:
     content_type: str | None = None
     etag: str | None = None
     last_modified: str | None = None
+    name: str | None = None
     attempts: int = 0
     error: str | None = None
     http_status: int | None = None

@@ -31,13 +31,14 @@ from infra_core.runtime import (
     handle_signals,
 )
 
-from ._download import outcome_of
+from ._download import failure_of, outcome_of
 from ._errors import BatchError, one_line
+from ._folder import move_files
 from ._hooks import Hooks, call
 from ._intake import Intake
 from ._items import BatchItem, Rejected
-from ._jobs import Ended, Job, JobBook, completed, is_same, mirrored
-from ._names import FileNames
+from ._jobs import Ended, Job, JobBook, completed, is_same, mirrored, named
+from ._names import INCOMING, FileNames
 from ._results import HERE, KEPT_FAILURES, BatchProgress, BatchResult, BatchRetry, Failure, Outcome
 from ._shard import Shard, ShardItem
 from ._starting import Starter
@@ -117,8 +118,13 @@ class BatchRun:
             on_lost=self._record_lost,
         )
         self._claims = services.claims
-        names = FileNames(options.layout, services.index)
-        self._starter = Starter(options, services, self._book, names)
+        self._names = FileNames(
+            options.layout,
+            services.index,
+            content_disposition=options.content_disposition,
+            adjust_extension=options.adjust_extension,
+        )
+        self._starter = Starter(options, services, self._book, self._names)
         self._settler: ThreadBatcher[Ended] = ThreadBatcher(
             self._book.settle, size=_SETTLED_TOGETHER, workers=1
         )
@@ -233,6 +239,9 @@ class BatchRun:
         if self._services.fresh:  # the store was made by this run
             known = 0
         elif self._claims is not None:  # rows are looked at when they are taken
+            if not self._names.unique:  # but a name that is taken is not to be given away
+                stored = _completed(store, batch_id)
+                await asyncio.to_thread(self._index.load_paths, stored)
             known = await asyncio.to_thread(lambda: len(list(islice(store.iter_runs(batch_id), 1))))
         else:
             known = await asyncio.to_thread(
@@ -268,6 +277,8 @@ class BatchRun:
             with suppress(Exception):  # a table out of reach: it lists what this one has
                 store = self._services.store
                 self._index.load(_completed(store, self._options.batch_id), self._book.entries)
+        with suppress(OSError):  # it is not empty, or was never made
+            (self._services.folder / INCOMING).rmdir()
         self._services.reserve.release()
         self._book.conclude([job.record for job in self._active.values()])
         store_path = getattr(self._services.store, "path", None)
@@ -409,33 +420,52 @@ class BatchRun:
             return
         for retry in result.retries:
             self.retried(retry)
-        done = [
-            (job, outcome)
-            for job, outcome in zip(away, result.outcomes, strict=True)
-            if outcome.status == "completed"
-        ]
-        await asyncio.to_thread(self._record, done)
-        await asyncio.gather(
-            *(self._end(job, outcome) for job, outcome in zip(away, result.outcomes, strict=True))
-        )
+        ends = dict(zip((job.record.job_id for job in away), result.outcomes, strict=True))
+        done = [(job, ends[job.record.job_id]) for job in away]
+        done = [(job, outcome) for job, outcome in done if outcome.status == "completed"]
+        errors = await asyncio.to_thread(self._record, done)
+        for (job, outcome), refused in zip(done, errors, strict=True):
+            if refused is not None:
+                failure = failure_of(job.record.job_id, job.url, refused, outcome.attempts)
+                ends[job.record.job_id] = failure
+        await asyncio.gather(*(self._end(job, ends[job.record.job_id]) for job in away))
 
-    def committed(self, results: "list[DownloadResult]") -> None:
-        """Record files that have become durable together; in the thread that made them so."""
+    def committed(self, results: "list[DownloadResult]") -> list[Exception | None]:
+        """Record files that have become durable together; in the thread that made them so.
+
+        Returns:
+            An entry for each: None, or why it could not be given its name.
+        """
         done = []
         for result in results:
             job = self._active[self._paths[str(result.path)]]
             done.append((job, outcome_of(job.record.job_id, job.path, result)))
-        self._record(done)
+        return self._record(done)
 
-    def _record(self, done: list[tuple[Job, Outcome]]) -> None:
-        """Record jobs whose files are durable; in a thread."""
+    def _record(self, done: list[tuple[Job, Outcome]]) -> list[Exception | None]:
+        """Record jobs whose files are durable, as soon as these have their names; in a thread."""
+        errors: list[Exception | None] = [None] * len(done)
+        final = {
+            number: self._names.final_path(job.item, outcome, job.path)
+            for number, (job, outcome) in enumerate(done)
+            if job.path.startswith(INCOMING)
+        }
+        if final:
+            moves = [(done[number][0].path, path) for number, path in final.items()]
+            for number, error in zip(final, move_files(self._services.folder, moves), strict=True):
+                errors[number] = error
         ended = []
-        for job, outcome in done:
+        for number, (job, outcome) in enumerate(done):
+            if errors[number] is not None:
+                continue
+            if number in final:
+                outcome = named(outcome, final[number])  # noqa: PLW2901 - as it is recorded
             record = completed(job.record, outcome)
             self._active[record.job_id] = job._replace(record=record)
             ended.append(Ended(record, "job_completed", {"attempts": outcome.attempts}))
         if ended:
             self._book.settle(ended)
+        return errors
 
     async def _keep(self, job: Job) -> None:
         """Settle a job whose file an earlier run has brought."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ._errors import BatchError, one_line
 from ._folder import ASSETS, JOBS_FILE, Reserve, exclusive, make_folder, run_folder
 from ._index import JobIndex
+from ._names import INCOMING
 from ._results import Summary
 
 if TYPE_CHECKING:
@@ -319,6 +321,7 @@ def _sweep(assets: Path) -> None:
     """Remove what killed downloads left; the folders of a batch are this run's alone."""
     from infra_core.fs import remove_stale_partials
 
+    shutil.rmtree(assets.parent / INCOMING, ignore_errors=True)  # none of it is recorded
     for folder, _, _ in os.walk(assets):
         remove_stale_partials(Path(folder), older_than=0.0)
 

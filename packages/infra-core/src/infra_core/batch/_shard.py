@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from ._download import Downloads
 from ._errors import one_line
 from ._items import BatchItem
+from ._names import INCOMING
 from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
@@ -130,6 +131,8 @@ class ShardRunner:
         async with self._slots:
             outcome = await self._downloads.fetch(item.job_id, item.item, item.path, held=item.held)
             if self._storage is None or outcome.status != "completed":
+                return outcome
+            if item.path.startswith(INCOMING):  # it has no name yet
                 return outcome
             try:
                 await self._storage.upload_file_async(

@@ -171,6 +171,16 @@ def _add_output(group: Any) -> None:
         "{name} {stem} {ext} {digest} {index}",
     )
     group.add_argument(
+        "--content-disposition",
+        action="store_true",
+        help="name files as the server says (Content-Disposition)",
+    )
+    group.add_argument(
+        "--adjust-extension",
+        action="store_true",
+        help="give files without an extension the one of the type that they were served with",
+    )
+    group.add_argument(
         "--mode",
         choices=["strict", "best-effort", "dev-skip"],
         help="storage mode; default: AZURE_STORAGE_MODE, or local files only without AZURE_*",
@@ -280,6 +290,8 @@ def batch_options(options: argparse.Namespace) -> BatchOptions:
         proxy=options.proxy,
         public_only=options.public_only,
         layout=options.layout,
+        content_disposition=options.content_disposition,
+        adjust_extension=options.adjust_extension,
         mode=options.mode,
         prefix=options.prefix,
     )
@@ -300,8 +312,8 @@ _CARRIED = (
     "input_format", "skip_malformed", "revalidate", "verify_mirror", "concurrency", "processes",
     "dask", "scratch", "max_per_host", "rate_per_host", "limit_rate", "task_timeout", "timeout",
     "deadline", "retries", "backoff", "min_speed", "max_bytes", "max_failures", "grace", "header",
-    "user_agent", "bearer_file", "netrc", "cookies", "proxy", "public_only", "layout", "mode",
-    "prefix",
+    "user_agent", "bearer_file", "netrc", "cookies", "proxy", "public_only", "layout",
+    "content_disposition", "adjust_extension", "mode", "prefix",
 )  # fmt: skip
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from typing import Final
+from urllib.parse import unquote
 
 __all__ = [
     "content_length",
     "content_range",
+    "disposition_name",
     "fields_of",
     "media_type_of",
     "sendable_date",
@@ -28,6 +30,13 @@ _NUMBER: Final = re.compile(r"[0-9]{1,18}")  # bytes: more digits than any file 
 _CONTENT_RANGE: Final = re.compile(
     r"bytes[ \t=]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE
 )
+# RFC 6266 section 4.1, and what servers send in its place: spaces in an unquoted value, no type in
+# front. A parameter, whose value may be quoted, or whatever stands up to the next semicolon.
+_PARAMETER: Final = re.compile(
+    r'\s*(?:([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"(?=\s*(?:;|$))|[^;]*)|[^;]*)(?:;|$)'
+)
+# RFC 8187 section 3.2
+_EXTENDED: Final = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE)
 _MEDIA_TYPE: Final = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+", re.ASCII)
 
 
@@ -107,6 +116,32 @@ def content_range(fields: Mapping[str, str]) -> tuple[int, int, int | None] | No
     if first >= stop or (total is not None and stop > total):
         return None
     return first, stop, total
+
+
+def disposition_name(fields: Mapping[str, str]) -> str | None:
+    """Return the file name that `Content-Disposition` suggests, without any folders.
+
+    RFC 6266: `filename*` goes before `filename`, unless it cannot be decoded (RFC 8187). The name
+    is what a server says: it may hold characters that a file system refuses.
+
+    Example:
+        >>> disposition_name({"content-disposition": "inline; filename*=UTF-8''a%20b.txt"})
+        'a b.txt'
+    """
+    found: dict[str, str] = {}
+    for match in _PARAMETER.finditer(fields.get("content-disposition", "")):
+        name, value = (match[1] or "").lower(), (match[2] or "").strip()
+        if name == "filename*":
+            extended = _EXTENDED.fullmatch(value.strip('"'))
+            try:
+                value = unquote(extended[2], extended[1], "strict") if extended else ""
+            except UnicodeDecodeError:
+                value = ""
+        elif value.startswith('"'):
+            value = re.sub(r'\\(["\\])', r"\1", value[1:].removesuffix('"'))
+        found.setdefault(name, re.split(r"[/\\]", value)[-1].strip())
+    name = found.get("filename*") or found.get("filename") or ""
+    return None if not name.strip(" .") else name
 
 
 def media_type_of(content_type: str | None) -> str | None:

@@ -30,6 +30,7 @@ from ._announced import Digest, announced_digests
 from ._fields import (
     content_length,
     content_range,
+    disposition_name,
     sendable_date,
     sendable_etag,
     strong_etag,
@@ -88,6 +89,7 @@ class Body:
         etag_as_sent: The tag, weak or strong.
         last_modified: As the server wrote it.
         content_type: As the server wrote it.
+        name: The file name that the server suggests, or None.
         codings: Content codings that the server applied though asked not to, in their order.
         digests: Digests of the whole file that the server announces.
     """
@@ -99,6 +101,7 @@ class Body:
     etag_as_sent: str | None = None
     last_modified: str | None = None
     content_type: str | None = None
+    name: str | None = None
     codings: tuple[str, ...] = ()
     digests: frozenset[Digest] = frozenset()
 
@@ -258,6 +261,7 @@ class DownloadPlan:
             etag_as_sent=headers.get("etag"),
             last_modified=headers.get("last-modified"),
             content_type=headers.get("content-type"),
+            name=disposition_name(headers) if "content-disposition" in headers else None,
             codings=codings,
             digests=announced_digests(headers, whole=True),
         )
@@ -298,6 +302,7 @@ class DownloadPlan:
             etag_as_sent=headers.get("etag") or (None if held is None else held.etag),
             last_modified=headers.get("last-modified"),
             content_type=headers.get("content-type"),
+            name=disposition_name(headers) if "content-disposition" in headers else None,
             digests=announced_digests(headers, whole=start == 0 and stop == total),
         )
 

@@ -47,6 +47,8 @@ class DownloadResult:
         resumed: True when an interrupted transfer was continued instead of begun again.
         etag: The entity tag that the server gave.
         last_modified: The date of last change that the server gave, as it wrote it.
+        name: The file name that the server suggests (Content-Disposition), without folders; it may
+            hold what a file system refuses, see `infra_core.fs.safe_file_name`.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class DownloadResult:
     resumed: bool = False
     etag: str | None = None
     last_modified: str | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True)

@@ -343,6 +343,7 @@ class _Transfer:
             resumed=body.start > 0,
             etag=body.etag_as_sent,
             last_modified=body.last_modified,
+            name=body.name,
         )
 
     def _reused(self, existing: Existing | None) -> DownloadResult:
