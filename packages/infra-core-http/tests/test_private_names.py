@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import httpx
 import pytest
+from aiohttp.client_proto import ResponseHandler
 
 import infra_core.http
 from infra_core.http.engine import _private_names as private
@@ -25,6 +26,8 @@ async def test_each_name_is_there(owner: type, name: str) -> None:
         connector = aiohttp.TCPConnector()
         assert hasattr(connector, name)
         await connector.close()
+    elif owner is ResponseHandler:
+        assert hasattr(ResponseHandler(asyncio.get_running_loop()), name)
     elif owner is aiohttp.ClientSession:
         async with aiohttp.ClientSession() as session:
             assert hasattr(session, name)
@@ -55,6 +58,39 @@ async def test_connections_are_made_with_our_protocol_and_can_be_listed() -> Non
             [protocol] = private.protocols_of(connector)
             assert isinstance(protocol, Protocol)
         assert connector.transports() == []
+
+
+async def test_a_connection_has_one_timer_that_moves_and_goes() -> None:
+    """Requests set it and bring it forward; a connection that is lost leaves none behind."""
+    loop = asyncio.get_running_loop()
+    protocol = Protocol(loop)
+    protocol.connection_made(asyncio.Transport())
+    protocol.read_timeout = 60
+    protocol.start_timeout()
+    first = protocol._alarm
+    protocol.start_timeout()
+    assert first is not None
+    assert protocol._alarm is first
+    protocol.read_timeout = 30
+    protocol.start_timeout()
+    assert protocol._alarm is not None
+    assert protocol._alarm.when() < first.when()
+    assert first.cancelled()
+    moved = protocol._alarm
+    protocol._strike()  # too early: the peer has 30 seconds
+    assert protocol._alarm.when() == moved.when()
+    assert protocol.exception() is None
+    protocol.read_timeout = 1e-9
+    protocol.start_timeout()
+    await asyncio.sleep(0)
+    protocol._strike()
+    assert isinstance(protocol.exception(), aiohttp.SocketTimeoutError)
+    protocol.read_timeout = 30
+    protocol.start_timeout()
+    last = protocol._alarm
+    protocol.connection_lost(None)
+    assert last is not None
+    assert last.cancelled()
 
 
 def test_no_other_module_uses_a_private_name_of_theirs() -> None:

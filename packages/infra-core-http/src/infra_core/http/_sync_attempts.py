@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_heade
 from ._sync_errors import HTTPError, SyncDeadlineExceeded, SyncOutcomeUnknown
 from ._sync_messages import Timeout, retell, tunnel_answer
 from ._sync_watch import Watch
+from ._urls import plain_url
 
 __all__ = ["Call", "check_sync_timeout", "check_url", "split_headers"]
 
@@ -55,6 +57,9 @@ def check_url(url: str) -> None:
             f"{sanitize_url(url)!r} of type {type(url).__name__} is no URL: pass it as text, in "
             "the form https://host[:port]/path"
         )
+    plain = plain_url(url)
+    if plain is not None and _is_sound(plain[0]):
+        return
     try:
         if _CONTROL.search(url):  # the parser would drop some of them
             raise ValueError("it has control characters, such as the line break of a file's line")
@@ -77,6 +82,15 @@ def check_url(url: str) -> None:
         raise requests.exceptions.InvalidURL(
             f"{sanitize_url(url)!r} cannot be requested: it names no host"
         )
+
+
+@lru_cache(maxsize=1024)
+def _is_sound(origin: str) -> bool:
+    try:
+        check_url(origin + "/?#")  # with a part that keeps it from being looked up here again
+    except requests.RequestException:
+        return False
+    return True
 
 
 class Call(BaseCall):

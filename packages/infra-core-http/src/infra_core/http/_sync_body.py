@@ -3,6 +3,7 @@
 import io
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import requests
@@ -16,7 +17,7 @@ from ._response.text import encoding_of
 from ._sync_messages import READ_RAW, cut_text
 from ._sync_wire import Answer
 
-__all__ = ["attach_decoder", "settle_encoding"]
+__all__ = ["attach_decoder", "encoding_by_requests", "settle_encoding"]
 
 
 class _DecodedBody(io.RawIOBase):
@@ -171,6 +172,12 @@ class _Streamed(requests.Response):
         return super().text
 
 
+@lru_cache(maxsize=256)
+def encoding_by_requests(content_type: str | None) -> str | None:
+    """Return the encoding that requests names for a `Content-Type` header."""
+    return get_encoding_from_headers({} if content_type is None else {"content-type": content_type})
+
+
 def settle_encoding(response: requests.Response, *, read: bool) -> None:
     """Set the encoding with which `response.text` says the same as the asynchronous half.
 
@@ -184,8 +191,9 @@ def settle_encoding(response: requests.Response, *, read: bool) -> None:
         ResponseTooLarge: It is above the bound.
     """
     body = response.content if read else b""
-    if response.encoding == get_encoding_from_headers(response.headers):  # what requests says
-        response.encoding = encoding_of(body, response.headers.get("Content-Type"))
+    kind = response.headers.get("Content-Type")
+    if response.encoding == encoding_by_requests(kind):
+        response.encoding = encoding_of(body, kind)
         if not read and type(response) is requests.Response:
             response.__class__ = _Streamed
             vars(response)["provisional"] = response.encoding

@@ -4,12 +4,12 @@ import atexit
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import lru_cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
+from requests.structures import CaseInsensitiveDict
 
 from infra_core.runtime import ForkGuard, RateLimit, redact_library_logs
 
@@ -29,6 +29,8 @@ __all__ = [
     "set_shared_http_client",
 ]
 
+# What requests gives every session; whatever differs, somebody has set.
+_STOCK = frozenset(requests.utils.default_headers().lower_items())
 _PORTS = {"http": 80, "https": 443}
 # What a forked child inherits and must neither use nor close: the sockets are the parent's.
 _inherited: list[object] = []
@@ -134,8 +136,11 @@ class RequestsHttpClient:
     def default_headers(self) -> dict[str, str]:
         """The default headers, but for those that this thread's session names itself."""
         own = getattr(self._session(), "headers", None) or {}
-        stock = _stock_headers()
-        named = {name.lower() for name, value in own.items() if stock.get(name) != value}
+        if isinstance(own, CaseInsensitiveDict):
+            found = own.lower_items()
+        else:
+            found = ((name.lower(), value) for name, value in own.items())
+        named = {name for name, value in found if (name, value) not in _STOCK}
         return {name: v for name, v in DEFAULT_HEADERS.items() if name.lower() not in named}
 
     def get(
@@ -200,13 +205,8 @@ class RequestsHttpClient:
             finally:
                 response.close()
 
-    @contextmanager
-    def _slot(self, url: str) -> Iterator[None]:
-        if self._gate is None:
-            yield
-        else:
-            with self._gate.slot(_origin(url)):
-                yield
+    def _slot(self, url: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._gate is None else self._gate.slot(_origin(url))
 
     def reconfigure(self, *, session_factory: Callable[[], requests.Session] | None = None) -> None:
         """Close all sessions; new ones come from this factory, or from the one as before."""
@@ -228,12 +228,6 @@ class RequestsHttpClient:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-@lru_cache(maxsize=1)
-def _stock_headers() -> Any:
-    """What requests gives every session; whatever differs, somebody has set."""
-    return requests.utils.default_headers()
 
 
 def _alive(thread: "weakref.ref[threading.Thread]") -> bool:

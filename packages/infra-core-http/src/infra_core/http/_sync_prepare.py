@@ -6,15 +6,26 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.structures import CaseInsensitiveDict
-from requests.utils import get_auth_from_url
+from requests.utils import (
+    check_header_validity,
+    default_headers,
+    get_auth_from_url,
+    to_native_string,
+)
 
 from ._cookies import BoundedCookieJar
+from ._headers import DEFAULT_HEADERS
+from ._urls import plain_url
 from .engine.network_settings import NetworkSettings
 
 __all__ = ["prepare"]
 
-_merge_cookies: Any = requests.cookies.merge_cookies  # without types of its own
+# Without types of their own.
+_merge_cookies: Any = requests.cookies.merge_cookies
+_native: Any = to_native_string
 _prepare_request = requests.Session.prepare_request
+# Sent with nearly every request; not looked at each time.
+_KNOWN = frozenset([*DEFAULT_HEADERS.items(), *default_headers().items()])
 _PARTS = ("params", "data", "json", "files", "cookies", "hooks")
 
 
@@ -66,13 +77,18 @@ def _prepared_directly(
 ) -> requests.PreparedRequest:
     """Do what `Session.prepare_request` does for a request without body, in a third of the time."""
     prepared = requests.PreparedRequest()
+    prepared.headers = CaseInsensitiveDict()
     prepared.method = method
     prepared.url = _normal_url(url)
-    merged = CaseInsensitiveDict(session.headers)
-    merged.update(headers)
-    for name in [name for name, value in merged.items() if value is None]:
-        del merged[name]
-    prepared.prepare_headers(merged)
+    layers: Any = (session.headers, headers)
+    for layer in layers:
+        for name, value in layer.items():
+            if value is None:
+                prepared.headers.pop(name, None)
+                continue
+            if not isinstance(value, str) or (name, value) not in _KNOWN:
+                check_header_validity((name, value))
+            prepared.headers[_native(name)] = value
     jar: Any = session.cookies
     bounded = isinstance(jar, BoundedCookieJar)
     if session.auth is not None or (jar.may_have(_host_of(url)) if bounded else jar):
@@ -84,15 +100,27 @@ def _prepared_directly(
     return prepared
 
 
-@lru_cache(maxsize=1024)
 def _normal_url(url: str) -> str:
+    plain = plain_url(url)
+    if plain is not None and _prepared_url(plain[0] + "/") == plain[0] + "/":
+        return url
+    return _prepared_url(url)
+
+
+@lru_cache(maxsize=1024)
+def _prepared_url(url: str) -> str:
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)
     return prepared.url or url
 
 
-@lru_cache(maxsize=1024)
 def _host_of(url: str) -> str:
+    plain = plain_url(url)
+    return _parsed_host(url if plain is None else plain[0])
+
+
+@lru_cache(maxsize=1024)
+def _parsed_host(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 

@@ -20,10 +20,10 @@ _MAX_HEAD: Final = 1 << 20
 _MAX_LINE: Final = 65_536
 _MAX_INTERIM: Final = 100
 _END_OF_HEAD: Final = re.compile(rb"\r?\n\r?\n")
-_STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]|2\.0) ([1-9][0-9]{2})(?: ([^\0\r]*))?")
+_STATUS_LINE: Final = re.compile(r"HTTP/(1\.[01]|2\.0) ([1-9][0-9]{2})(?: ([^\0\r]*))?")
 # RFC 9110, sections 5.1 and 5.5. Spaces around a name, which some readers drop and others do not,
 # are how answers are smuggled (RFC 9112, section 5.1).
-_FIELD: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\0\r]*)")
+_FIELD: Final = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([^\0\r]*)")
 _CHUNK: Final = re.compile(rb"0*([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r]*)?")
 _NO_BODY: Final = frozenset({101, 204, 304})
 
@@ -69,26 +69,32 @@ class Answer:
             first, *lines = self._head()
             line = _STATUS_LINE.fullmatch(first)
             if line is None:
-                raise BadAnswer(f"its first line is {first[:60].decode('latin-1')!r}")
+                raise BadAnswer(f"its first line is {first[:60]!r}")
             self.status = int(line[2])
             if not is_interim(self.status):
                 break
         else:
             raise BadAnswer(f"{_MAX_INTERIM} interim answers came, and no other")
-        self.version = 10 if line[1] == b"1.0" else 11
-        self.reason = (line[3] or b"").decode("latin-1").strip()
+        self.version = 10 if line[1] == "1.0" else 11
+        self.reason = (line[3] or "").strip()
+        framing: dict[str, list[str]] = {
+            "connection": [],
+            "transfer-encoding": [],
+            "content-length": [],
+        }
         for name, value in _fields(lines):
-            self.msg[name] = value
-        self._frame()
+            self.msg.set_raw(name, value)
+            values = framing.get(name.lower())
+            if values is not None:
+                values.append(value)
+        self._frame(*framing.values())
 
-    def _frame(self) -> None:
+    def _frame(self, connection: list[str], encodings: list[str], lengths: list[str]) -> None:
         """Find out where the body ends (RFC 9112, section 6.3)."""
-        values = self.msg.get_all
-        tokens = _tokens(values("Connection", []))
+        tokens = _tokens(connection)
         keep = self.version == 11 or "keep-alive" in tokens
         self.will_close = "close" in tokens or not keep or self.status == 101
-        codings = [name for name in _tokens(values("Transfer-Encoding", [])) if name != "identity"]
-        lengths = values("Content-Length", [])
+        codings = [name for name in _tokens(encodings) if name != "identity"]
         if self._method == "HEAD" or self.status in _NO_BODY:
             self._left = 0
         elif codings:
@@ -162,7 +168,7 @@ class Answer:
                     raise BadAnswer("its trailer fields are longer than 64 KiB")
         return size
 
-    def _head(self) -> list[bytes]:
+    def _head(self) -> list[str]:
         """Return the lines of a head, the folded ones joined."""
         while True:
             start = self._buffer[self._at :].lstrip(b"\r\n")
@@ -176,11 +182,11 @@ class Answer:
                     raise BadAnswer("the connection was closed in the middle of its header")
                 raise RemoteDisconnected("the connection was closed without an answer")
         self._buffer, self._at = start, end.end()
-        lines: list[bytes] = []
-        for ended in start[: end.start()].split(b"\n"):
-            line = ended.removesuffix(b"\r")
-            if line[:1] in (b" ", b"\t") and lines:  # RFC 9112, section 5.2
-                lines[-1] += b" " + line.strip(b" \t")
+        lines: list[str] = []
+        for ended in start[: end.start()].decode("latin-1").split("\n"):
+            line = ended.removesuffix("\r")
+            if line[:1] in (" ", "\t") and lines:  # RFC 9112, section 5.2
+                lines[-1] += " " + line.strip(" \t")
             else:
                 lines.append(line)
         return lines
@@ -239,15 +245,15 @@ class Answer:
         return self._source is None
 
 
-def _fields(lines: list[bytes]) -> list[tuple[str, str]]:
+def _fields(lines: list[str]) -> list[tuple[str, str]]:
     found = []
     for line in lines:
         if len(line) > _MAX_LINE:
             raise BadAnswer("a line of its header is longer than 64 KiB")
         field = _FIELD.fullmatch(line)
         if field is None:
-            raise BadAnswer(f"a line of its header is {line[:60].decode('latin-1')!r}")
-        found.append((field[1].decode("ascii"), field[2].decode("latin-1").rstrip(" \t")))
+            raise BadAnswer(f"a line of its header is {line[:60]!r}")
+        found.append((field[1], field[2].rstrip(" \t")))
     return found
 
 

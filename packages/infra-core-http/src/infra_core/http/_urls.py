@@ -1,6 +1,7 @@
 """URLs: joining them, and taking the usual ones apart at little cost."""
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from infra_core.runtime import sanitize_url
@@ -22,6 +23,7 @@ _PLAIN: Final = re.compile(
 )
 
 
+@lru_cache(maxsize=64)  # since one call asks several times
 def plain_url(url: str) -> tuple[str, str] | None:
     """Return origin and request target of a URL that every library sends as it stands.
 

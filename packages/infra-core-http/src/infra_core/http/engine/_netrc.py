@@ -12,21 +12,20 @@ __all__ = ["find_netrc", "netrc_logins"]
 _logger = logging.getLogger("infra_core.http")
 
 
-def find_netrc(env: Mapping[str, str], *, at_home: bool) -> str | None:
+def find_netrc(named: str | None, *, at_home: bool) -> str | None:
     """Return the path of the file, None when there is none.
 
     Args:
-        env: Its variable `NETRC` counts.
+        named: By the variable `NETRC`.
         at_home: Look for `~/.netrc` and `~/_netrc` too.
     """
-    named = env.get("NETRC")
-    if named:
-        return named
-    if at_home:
-        for name in ("~/.netrc", "~/_netrc"):
-            path = os.path.expanduser(name)  # noqa: PTH111 - a third of the time, at each call
-            if os.path.exists(path):  # noqa: PTH110 - likewise
-                return path
+    if named or not at_home:
+        return named or None
+    home = os.path.expanduser("~")  # noqa: PTH111 - a third of the time, at each call
+    for name in (".netrc", "_netrc"):
+        path = f"{home}{os.sep}{name}"
+        if os.access(path, os.F_OK):  # raises nothing where there is none, as nearly everywhere
+            return path
     return None
 
 

@@ -3,7 +3,8 @@
 A test looks each of them up (`test_private_names.py`), so that a release which renames one is
 noticed before it is installed by users. The methods `_get` and `_release` of connectors are
 overridden in `_connector`: aiohttp has no hook for "this connection is about to be used again"
-and "this connection is given back".
+and "this connection is given back". Those of `ResponseHandler` are overridden in `_protocol`: its
+timer cannot be replaced otherwise.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import httpx
+from aiohttp.client_proto import ResponseHandler
 
 __all__ = ["NAMES", "mounts_of", "protocols_of", "send_once", "use_protocol"]
 
@@ -20,6 +22,10 @@ NAMES: tuple[tuple[type, str, str], ...] = (
     (aiohttp.BaseConnector, "_conns", "idle connections, to end them with their client"),
     (aiohttp.BaseConnector, "_acquired", "connections in use, likewise"),
     (aiohttp.BaseConnector, "_factory", "the class of a connection's protocol"),
+    (ResponseHandler, "_reschedule_timeout", "one timer for a connection, not two a request"),
+    (ResponseHandler, "_drop_timeout", "likewise"),
+    (ResponseHandler, "_on_read_timeout", "what to do when it strikes"),
+    (ResponseHandler, "_read_timeout", "its seconds"),
     (httpx.AsyncClient, "_mounts", "transports that were set on a client"),
     (aiohttp.ClientSession, "_retry_connection", "no second request behind the retry policy"),
 )
