@@ -24,6 +24,7 @@ from infra_core.batch import (
     run_batch_async,
 )
 from infra_core.batch._shard import share_of
+from infra_core.cli import main
 from infra_core.http.testing import FaultyOrigin, reset_after, status
 from infra_core.runtime.testing import fast_time
 
@@ -214,6 +215,29 @@ def test_only_what_failed_is_tried_again_when_asked_for(
     assert manifest_of(tmp_path)["summary"]["total_files"] == 2
     history = records_of(tmp_path)[job_id_of(urls[1])].attempt_history
     assert [(each.number, each.outcome) for each in history] == [(1, "failed"), (2, "completed")]
+
+
+@pytest.mark.parametrize("folder", ["b/assets", "b"])
+def test_the_page_of_a_batch_shows_where_files_came_from_and_what_failed(
+    folder: str, origin: FaultyOrigin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As its manifest and its job store have it; the JSON has sources and checksums as well."""
+    url, gone = origin.url("/1.txt"), origin.url("/gone")
+    assert run_batch([url, gone], batch_id="b", out=tmp_path).failed == 1
+    page = tmp_path / "report.html"
+    paths = ["--html", str(page), "--out", str(tmp_path / "listed.json")]
+    assert main(["manifest", str(tmp_path / folder), *paths]) == 0
+    text = page.read_text(encoding="utf-8")
+    for part in (url, gone, "404", "<dt>failed</dt><dd>1</dd>", ">b</h1>"):
+        assert part in text
+    listed = json.loads((tmp_path / "listed.json").read_text(encoding="utf-8"))["files"]
+    (file,) = (file for file in listed if file["path"].endswith("1.txt"))
+    (known,) = manifest_of(tmp_path)["files"]
+    assert (file["source_url"], file["checksum"]) == (url, known["checksum"])
+    assert "modified_at" not in file
+    (tmp_path / "b" / "manifest.json").write_text("[]")
+    assert main(["manifest", str(tmp_path / folder)]) == 2
+    assert "which writes it again" in capsys.readouterr().err
 
 
 def test_a_batch_that_exists_is_refused_without_resume(

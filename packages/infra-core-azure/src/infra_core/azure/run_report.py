@@ -1,39 +1,61 @@
-"""A manifest as one page: totals, a chart of types, thumbnails, a table to sort and filter.
+"""A manifest as one page: totals, charts of types, hosts and days, a table to sort and filter.
 
 The page needs nothing else: no server, no network, no other file. Its content policy lets nothing
-run but its own script, whatever the files of a run are called.
+run but its own script, whatever the files of a run are called, and loads no image from elsewhere.
 """
 
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from infra_core.fs import safe_join
 
+from ._thumbnails import can_make_thumbnails, thumbnails
+
 __all__ = ["human_size", "render_html"]
 
-_TYPES = ("image", "document", "data", "other")
-_COLOURS = {"image": "#2f7ed8", "document": "#c76a15", "data": "#2e8b57", "other": "#7d7d8a"}
-_EMBEDDED = 256 * 1024  # bytes
-_EMBEDDED_IN_ALL = 20 * 1024 * 1024
+_COLOURS = {
+    "image": "#2f7ed8",
+    "document": "#c76a15",
+    "data": "#2e8b57",
+    "other": "#7d7d8a",
+    "failed": "#c0392b",
+}
+_PAGE = 1_900_000  # bytes that thumbnails may fill a page up to
+_THUMBNAIL = 1_000  # bytes at most; a third more in the page
+_HOSTS = 12  # that are named; the others are summed up
+_DAYS = 31
 _ASSETS = Path(__file__).with_name("report_assets")
+# Columns of a row, as report.js reads them.
+_PATH, _TYPE, _MEDIA, _SIZE, _URL, _SOURCE, _CHECKSUM, _TIME, _THUMB, _ERROR = range(10)
 
 
 def render_html(
-    manifest: Mapping[str, Any], *, title: str = "Run manifest", folder: Path | None = None
+    manifest: Mapping[str, Any],
+    *,
+    title: str = "Run manifest",
+    folder: Path | None = None,
+    failures: Iterable[Mapping[str, Any]] = (),
 ) -> str:
     """Render a manifest as one self-contained HTML page.
 
+    A page of 1,000 images has less than 2 MB: it holds thumbnails, and never a whole image.
+
     Args:
-        manifest: What `build_manifest` made.
+        manifest: What `build_manifest` made, or the `manifest.json` of a batch.
         title: Heading of the page.
-        folder: The run's folder; images there of up to 256 KiB are put into the page, up to
-            20 MiB in all. Other images are shown where they lie beside the page or, failing that,
-            in the container.
+        folder: The run's folder, where images are read for thumbnails. They need the extra
+            `[thumbnails]`; without it, and for images that cannot be read, the page has a link
+            with type and size.
+        failures: What could not be downloaded: mappings with `url`, `error` and, if known,
+            `updated_at` (RFC 3339).
 
     Returns:
         The page, UTF-8 once encoded.
@@ -47,14 +69,15 @@ def render_html(
         True
     """
     rows = _rows(manifest)
-    _embed_images(rows, folder)
+    rows += [_failure(failure) for failure in failures]
+    note = "" if folder is None else _add_thumbnails(rows, folder)
     storage = manifest.get("storage") or {}
     style = (_ASSETS / "report.css").read_text(encoding="utf-8")
     script = (_ASSETS / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     policy = (
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "img-src * data: file:; base-uri 'none'; form-action 'none'"
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
     parts = [
         "<!doctype html>",
@@ -63,9 +86,11 @@ def render_html(
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="referrer" content="no-referrer">',
         f"<title>{escape(title)}</title><style>{style}</style></head><body>",
-        f"<header><h1>{escape(title)}</h1>{_place(storage)}</header>",
+        f"<header><h1>{escape(title)}</h1>{_place(storage)}{note}</header>",
         _totals(rows),
-        _chart(rows),
+        _types(rows),
+        _groups("By host", _by_host(rows)),
+        _groups("By time (UTC)", _by_time(rows)),
         _TABLE,
         f'<script type="application/json" id="files">{_embed(rows)}</script>',
         f"<script>{script}</script>",
@@ -92,8 +117,11 @@ def _rows(manifest: Mapping[str, Any]) -> list[list[Any]]:
                     str(file.get("content_type", "")),
                     int(file.get("size_bytes", 0)),
                     _safe_url(file.get("url")),
+                    _safe_url(file.get("source_url")),
                     file.get("checksum"),
                     file.get("modified_at"),
+                    None,
+                    None,
                 ]
             )
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -104,20 +132,37 @@ def _rows(manifest: Mapping[str, Any]) -> list[list[Any]]:
     return rows
 
 
-def _embed_images(rows: list[list[Any]], folder: Path | None) -> None:
-    """Add to each row the image itself, if it is a small one, else nothing."""
-    left = _EMBEDDED_IN_ALL
+def _failure(failure: Mapping[str, Any]) -> list[Any]:
+    """A row for what could not be downloaded."""
+    url, when = str(failure.get("url") or ""), failure.get("updated_at")
+    source, error = _safe_url(url), str(failure.get("error") or "no reason is known")
+    return [url, "failed", "", 0, None, source, None, when and str(when), None, error]
+
+
+def _add_thumbnails(rows: list[list[Any]], folder: Path) -> str:
+    """Put thumbnails into the rows of images; returns what the page says where it has none."""
+    images = []
     for row in rows:
-        image = None
-        if folder is not None and row[1] == "image" and row[3] <= min(_EMBEDDED, left):
+        if row[_TYPE] == "image":
             try:
-                content = safe_join(folder, row[0]).read_bytes()
-            except (OSError, ValueError):  # not here, or not ours to read: the page links to it
-                content = b""
-            if 0 < len(content) <= _EMBEDDED:
-                left -= len(content)
-                image = f"data:{row[2]};base64,{base64.b64encode(content).decode('ascii')}"
-        row.append(image)
+                images.append((row, safe_join(folder, row[_PATH])))
+            except ValueError:  # not ours to read: the page links to it
+                continue
+    if not images:
+        return ""
+    if not can_make_thumbnails():
+        return (
+            '<p class="place">Without thumbnails: install infra-core-azure[thumbnails] (Pillow) '
+            "and make this page again</p>"
+        )
+    # Base64 makes four bytes of three.
+    left = max(_PAGE - len(_embed(rows)), _PAGE // 4) * 3 // 4
+    each = max(min(_THUMBNAIL, left // len(images)), 400)
+    made = thumbnails((path for _, path in images), each=each, total=left)
+    for (row, _), image in zip(images, made, strict=True):
+        if image is not None:
+            row[_THUMB] = base64.b64encode(image).decode("ascii")
+    return ""
 
 
 def _safe_url(url: object) -> str | None:
@@ -144,25 +189,27 @@ def _place(storage: Mapping[str, Any]) -> str:
 
 
 def _totals(rows: list[list[Any]]) -> str:
-    kinds = {row[1] for row in rows}
-    facts = (
-        (f"{len(rows):,}", "file" if len(rows) == 1 else "files"),
-        (human_size(sum(row[3] for row in rows)), "in total"),
-        (human_size(max((row[3] for row in rows), default=0)), "largest"),
+    files = [row for row in rows if row[_ERROR] is None]
+    failed = len(rows) - len(files)
+    kinds = {row[_TYPE] for row in files}
+    facts = [
+        (f"{len(files):,}", "file" if len(files) == 1 else "files"),
+        (human_size(sum(row[_SIZE] for row in files)), "in total"),
+        (human_size(max((row[_SIZE] for row in files), default=0)), "largest"),
         (str(len(kinds)), "type" if len(kinds) == 1 else "types"),
-    )
+        *([(f"{failed:,}", "failed")] if failed else []),
+    ]
     items = "".join(f"<div><dt>{label}</dt><dd>{value}</dd></div>" for value, label in facts)
     return f'<dl class="totals">{items}</dl>'
 
 
-def _chart(rows: list[list[Any]]) -> str:
+def _types(rows: list[list[Any]]) -> str:
     """Two bars, by number and by bytes, one part for each type."""
-    counts = dict.fromkeys(_TYPES, 0)
-    sizes = dict.fromkeys(_TYPES, 0)
+    counts, sizes = dict.fromkeys(_COLOURS, 0), dict.fromkeys(_COLOURS, 0)
     for row in rows:
-        kind = row[1] if row[1] in counts else "other"
+        kind = row[_TYPE] if row[_TYPE] in counts else "other"
         counts[kind] += 1
-        sizes[kind] += row[3]
+        sizes[kind] += row[_SIZE]
     if not rows:
         return ""
     bars = []
@@ -171,25 +218,79 @@ def _chart(rows: list[list[Any]]) -> str:
         left = 0.0
         top = line * 34
         bars.append(f'<text x="0" y="{top + 17}" class="label">{label}</text>')
-        for kind in _TYPES:
+        for kind, colour in _COLOURS.items():
             width = 620 * values[kind] / total
             if width > 0:
                 share = f"{kind}: {values[kind]:,} ({values[kind] / total:.0%})"
                 bars.append(
                     f'<rect x="{60 + left:.2f}" y="{top}" width="{width:.2f}" height="24" '
-                    f'fill="{_COLOURS[kind]}"><title>{share}</title></rect>'
+                    f'fill="{colour}"><title>{share}</title></rect>'
                 )
             left += width
     legend = "".join(
         f'<li><span class="swatch {kind}"></span>{kind}: {counts[kind]:,} '
         f"({human_size(sizes[kind])})</li>"
-        for kind in _TYPES
+        for kind in _COLOURS
         if counts[kind]
     )
     return (
         '<section aria-label="Types"><svg viewBox="0 0 680 60" role="img" '
         f'aria-label="Shares of the types">{"".join(bars)}</svg>'
         f'<ul class="legend">{legend}</ul></section>'
+    )
+
+
+def _by_host(rows: list[list[Any]]) -> list[tuple[str, list[list[Any]]]]:
+    """Rows by the host that they were downloaded from: those with the most first."""
+    hosts: dict[str, list[list[Any]]] = {}
+    for row in rows:
+        if row[_SOURCE]:
+            hosts.setdefault(_host(row[_SOURCE]), []).append(row)
+    ordered = sorted(hosts.items(), key=lambda item: (-len(item[1]), _natural(item[0])))
+    others = [row for _, found in ordered[_HOSTS:] for row in found]
+    named = ordered[:_HOSTS]
+    return [*named, (f"{len(ordered) - _HOSTS:,} others", others)] if others else named
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """A key that sorts h9 before h10."""
+    return [(int(n), "") if n else (-1, other) for n, other in re.findall(r"(\d+)|(\D+)", text)]
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2].lower()
+    except ValueError:  # no URL that can be taken apart
+        return "?"
+
+
+def _by_time(rows: list[list[Any]]) -> list[tuple[str, list[list[Any]]]]:
+    """Rows by day, or by hour where all are of one day; the last 31."""
+    times = [str(row[_TIME]) for row in rows if row[_TIME]]
+    length = 10 if len({time[:10] for time in times}) > 1 else 13
+    days: dict[str, list[list[Any]]] = {}
+    for row in rows:
+        if row[_TIME]:
+            days.setdefault(str(row[_TIME])[:length].replace("T", " "), []).append(row)
+    return sorted(days.items())[-_DAYS:]
+
+
+def _groups(title: str, groups: list[tuple[str, list[list[Any]]]]) -> str:
+    """A table of groups of rows: how many files and bytes, and how many failed."""
+    if not groups:
+        return ""
+    lines = []
+    for name, rows in groups:
+        failed = Counter(row[_ERROR] is not None for row in rows)[True]
+        size = human_size(sum(row[_SIZE] for row in rows))
+        cells = (f"{len(rows) - failed:,}", size, f"{failed:,}" if failed else "")
+        numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
+        lines.append(f"<tr><td>{escape(name)}</td>{numbers}</tr>")
+    heads = "".join(f'<th class="number">{head}</th>' for head in ("Files", "Bytes", "Failed"))
+    is_open = " open" if len(groups) <= 6 else ""
+    return (
+        f'<details{is_open}><summary>{title}</summary><table class="groups"><thead><tr><th></th>'
+        f"{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></details>"
     )
 
 
@@ -210,16 +311,18 @@ def human_size(size: int) -> str:
 
 _TABLE = """<section aria-label="Files">
 <div class="controls">
-<label>Filter <input id="filter" type="search" placeholder="part of a path or type"></label>
+<label>Filter <input id="filter" type="search" placeholder="part of a path or URL"></label>
 <label>Type <select id="type"><option value="">all</option><option>image</option>
-<option>document</option><option>data</option><option>other</option></select></label>
+<option>document</option><option>data</option><option>other</option>
+<option>failed</option></select></label>
 <output id="shown" aria-live="polite"></output></div>
 <table id="table"><thead><tr>
 <th class="preview">Preview</th>
-<th aria-sort="ascending"><button data-column="0">Path</button></th>
-<th><button data-column="1">Type</button></th>
-<th><button data-column="2">Media type</button></th>
-<th class="number"><button data-column="3">Size</button></th>
+<th aria-sort="ascending"><button data-column="path">Path</button></th>
+<th><button data-column="type">Type</button></th>
+<th><button data-column="host">Host</button></th>
+<th><button data-column="time">Time</button></th>
+<th class="number"><button data-column="size">Size</button></th>
 </tr></thead><tbody></tbody></table>
 <p><button id="more" hidden>Show more</button></p>
 <noscript><p>The table needs JavaScript, which this page's own script is.</p></noscript>

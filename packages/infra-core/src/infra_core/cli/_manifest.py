@@ -1,12 +1,15 @@
 """`infra-core manifest`: a folder's files with types, sizes and URLs, as JSON or as a page."""
 
 import argparse
+import json
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from infra_core.batch._services import open_storage
+from infra_core.batch._folder import ASSETS, JOBS_FILE, MANIFEST_FILE
+from infra_core.batch._services import open_jobs, open_storage, table_of
 from infra_core.fs import write_text_atomic
 
 from . import exit_codes
@@ -20,6 +23,9 @@ List a folder's files with types, sizes and blob URLs.
 
   infra-core manifest runs/nightly-42/assets
   infra-core manifest runs/nightly-42/assets --html report.html     one self-contained page
+
+The page has thumbnails where infra-core-azure[thumbnails] is installed. Of a batch it also shows
+where each file came from, and which downloads failed, as its manifest and its job store have it.
 """
 
 
@@ -47,7 +53,9 @@ def execute(options: argparse.Namespace) -> int:
     storage = open_storage(os.environ, base_path=options.base or folder.parent)
     try:
         algorithm = "sha256" if options.checksums else None
-        manifest = build_manifest(folder, client=storage, checksum=algorithm)
+        manifest = build_manifest(
+            folder, client=storage, checksum=algorithm, timestamps=bool(options.html)
+        )
         without = 0
         if storage.is_configured():
             stored = build_manifest(folder, client=storage, source="blobs")["files"]
@@ -61,10 +69,22 @@ def execute(options: argparse.Namespace) -> int:
             )
     finally:
         storage.close()
+    given = options.folder.absolute()  # its assets may be a link to another disk
+    batch = batch_of(given)
+    if batch is not None:
+        add_sources(manifest["files"], batch, "" if batch != given else f"{ASSETS}/")
     if options.html:
         from infra_core.azure.run_report import render_html
 
-        write_text_atomic(options.html, render_html(manifest, folder=folder))
+        failed = failures(batch) if batch is not None else ()
+        write_text_atomic(
+            options.html,
+            render_html(
+                manifest, folder=folder, failures=failed, title=(batch or given).name or "Files"
+            ),
+        )
+        for file in manifest["files"]:
+            del file["modified_at"]  # which the page alone shows
     if options.out:
         write_text_atomic(options.out, to_json(manifest) + "\n")
     elif not options.html:
@@ -78,3 +98,50 @@ def leave_out_urls(files: list[dict[str, Any]], stored: set[str]) -> int:
     for file in missing:
         file["url"] = None
     return len(missing)
+
+
+def batch_of(folder: Path) -> Path | None:
+    """The folder of the batch whose files, or whose folder, this is."""
+    batch = folder.parent if folder.name == ASSETS else folder
+    return batch if (batch / ASSETS).is_dir() and (batch / MANIFEST_FILE).is_file() else None
+
+
+def add_sources(files: list[dict[str, Any]], batch: Path, prefix: str) -> None:
+    """Add to files where they came from, and their checksums, as the batch has written them down.
+
+    Args:
+        files: Of the manifest.
+        batch: The batch's folder.
+        prefix: What the paths begin with that the batch's manifest has not.
+
+    Raises:
+        CommandError: That manifest cannot be read.
+    """
+    path = batch / MANIFEST_FILE
+    try:
+        listed = json.loads(path.read_text(encoding="utf-8"))["files"]
+        known = {f"{prefix}{file['path']}": file for file in listed}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CommandError(
+            f"cannot read {str(path)!r}: {error!r:.200}; resume the batch, which writes it again"
+        ) from None
+    for file in files:
+        entry = known.get(file["path"], {})
+        if entry.get("size_bytes") == file["size_bytes"]:
+            for name in ("source_url", "checksum"):
+                if entry.get(name) and not file.get(name):
+                    file[name] = entry[name]
+
+
+def failures(batch: Path) -> Iterator[dict[str, Any]]:
+    """The jobs of a batch that failed, as `render_html` shows them."""
+    sqlite_path = batch.parent / JOBS_FILE
+    if not table_of(os.environ) and not sqlite_path.is_file():
+        return
+    with open_jobs(os.environ, sqlite_path=sqlite_path) as store:
+        for record in store.iter_runs(batch.name, status=["failed", "timed_out"]):
+            yield {
+                "url": record.payload.get("url"),
+                "error": record.error,
+                "updated_at": record.updated_at.isoformat(),
+            }
