@@ -5,11 +5,14 @@ import os
 import signal
 import sqlite3
 from contextlib import closing
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra_core.azure.job_store import (
+    AzureTableError,
     JobRecord,
     JobStatus,
     SqliteJobStore,
@@ -60,10 +63,39 @@ def test_a_job_that_cannot_be_read_is_not_waited_for(store: "SqliteJobStore[JobR
     store.close()
 
 
-def test_the_lease_is_renewed_while_the_handler_works(store: "SqliteJobStore[JobRecord]") -> None:
-    """The job is not anybody else's, though the work outlasts the lease."""
+@pytest.mark.parametrize("result", [{"x": object()}, {1: 2}, {"x": "y" * 2_000_000}])
+def test_a_result_that_cannot_be_stored_fails_its_job_alone(
+    store: "SqliteJobStore[JobRecord]", result: dict[Any, Any]
+) -> None:
+    """Returned by the handler, or put into the job that it was given; no worker ends by it."""
+
+    def handler(job: JobRecord) -> dict[Any, Any] | None:
+        if job.job_id == "2":
+            job.payload |= result
+        return result if job.job_id == "1" else None
+
+    told = work_batch(store, "b", handler, max_attempts=2, retry_seconds=0, poll_seconds=0.01)
+    assert told == WorkSummary(completed=4, failed=2, retried=2)
+    jobs = {job.job_id: job for job in store.iter_runs("b", status="failed")}
+    assert jobs.keys() == {"1", "2"}
+    for job in jobs.values():
+        assert "JobRecordError: " in str(job.error)
+        assert job.payload == {"n": int(job.job_id)}
+    store.close()
+
+
+def test_the_lease_is_renewed_while_the_handler_works(
+    store: "SqliteJobStore[JobRecord]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job is not anybody else's, though the work outlasts the lease and one renewal fails."""
     for number in range(1, 6):
         store.delete("b", f"{number}")
+    renew, calls = store.renew, count()
+
+    def unsteady(job: JobRecord, *, lease_seconds: float) -> JobRecord:
+        if next(calls) == 0:
+            raise AzureTableError("try again")
+        return renew(job, lease_seconds=lease_seconds)
 
     async def handler(job: JobRecord) -> None:
         first = job.lease_until
@@ -73,7 +105,8 @@ def test_the_lease_is_renewed_while_the_handler_works(store: "SqliteJobStore[Job
                 return
             await asyncio.sleep(0.01)
 
-    told = asyncio.run(work_batch_async(store, "b", handler, lease_seconds=5))
+    monkeypatch.setattr(store, "renew", unsteady)
+    told = asyncio.run(work_batch_async(store, "b", handler, lease_seconds=3))
     assert told == WorkSummary(completed=1)
     store.close()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import logging
 import os
 import socket
 import threading
@@ -10,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from infra_core.runtime import (
     RetryPolicy,
@@ -20,15 +21,18 @@ from infra_core.runtime import (
     TaskRuntime,
     ThreadPool,
     handle_signals,
+    redact_secrets,
 )
 
-from ..exceptions import JobConflictError
+from ..exceptions import JobConflictError, JobRecordError
 from ._protocol import AsyncJobStore, JobStore
 from ._records import JobRecord, JobStatus, utc_now
 
 __all__ = ["WorkSummary", "work_batch", "work_batch_async"]
 
 JobT = TypeVar("JobT", bound=JobRecord)
+
+_log = logging.getLogger("infra_core.azure.job_store")
 
 _RENEWALS = 3  # tries to renew a lease before it ends
 _STORE_THREADS = 4
@@ -96,7 +100,8 @@ async def work_batch_async(
         store: The store; of `JobRecord` or records that inherit from it.
         batch_id: The batch.
         handler: Given the job; a plain function runs in a thread, a coroutine function in the
-            event loop. A mapping that it returns is merged into the payload.
+            event loop. A mapping that it returns is merged into the payload; one that cannot be
+            stored fails the job.
         worker: Name of the worker; host and process by default.
         concurrency: Jobs at a time.
         lease_seconds: How long a job stays with a worker that has died.
@@ -198,16 +203,14 @@ class _Work:
                 result = await self._handle(job)
             except Exception as error:  # noqa: BLE001 - whatever a handler raises is the job's
                 await held.release(renewing)
-                await self._failed(held, error)
+                await self._end(held, None, error)
             except asyncio.CancelledError:
                 await held.release(renewing)
                 await self._settle(held.record.requeue())
                 raise
             else:
                 await held.release(renewing)
-                payload = cast("dict[str, Any]", result) if isinstance(result, Mapping) else {}
-                if await self._settle(held.record.complete(**payload)):
-                    self.summary.completed += 1
+                await self._end(held, result, None)
         finally:
             self._busy -= 1
 
@@ -216,8 +219,25 @@ class _Work:
             return await self._handler(job)
         return await self._handlers.run(self._handler, job)
 
-    async def _failed(self, held: "_Held", error: Exception) -> None:
-        job = held.record
+    async def _end(self, held: "_Held", result: Any, failure: Exception | None) -> None:
+        """Settle a job whose handler has returned or failed."""
+        try:
+            if failure is not None:
+                await self._failed(held.record, failure)
+                return
+            done = held.record.complete()
+            if isinstance(result, Mapping):
+                done = replace(done, payload={**done.payload, **result})
+            if await self._settle(done):
+                self.summary.completed += 1
+        except JobRecordError as error:  # the handler returned, or put into the job, what cannot be
+            stored = await self._call("fetch", self._batch, held.record.job_id)
+            if stored is None or stored.etag != held.record.etag:
+                self.summary.lost += 1
+            else:
+                await self._failed(stored, failure or error)
+
+    async def _failed(self, job: JobRecord, error: Exception) -> None:
         failed = job.fail(error)
         if job.attempts >= self._attempts:
             if await self._settle(failed):
@@ -242,6 +262,9 @@ class _Work:
                 held.record = await self._call("renew", held.record, lease_seconds=self._lease)
             except JobConflictError:
                 return  # somebody else has it: settling it says so
+            except Exception as error:  # noqa: BLE001 - the lease still runs: there is a next try
+                text = redact_secrets(str(error))
+                _log.warning("the lease of job %r was not renewed: %s", held.record.job_id, text)
 
 
 class _Held:
@@ -263,5 +286,3 @@ class _Held:
         """Let a renewal that is under way end, and no other begin."""
         self._over.set()
         await asyncio.wait([renewing])
-        if not renewing.cancelled():
-            renewing.exception()  # that the store failed is said by settling
