@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,13 +19,23 @@ from infra_core.azure.job_store import (
     JobRecord,
     JobStatus,
     TableConfig,
+    WorkSummary,
+    _table_clients,
     reset_table_client_cache,
+    work_batch,
+    work_batch_async,
 )
 from infra_core.azure.testing import AzuriteServer
 
 
+_METHODS = (b"GET ", b"POST ", b"PUT ", b"DELETE ")
+
+
 class _Proxy:
-    """Hands bytes on to Azurite; when `lose` is set, it drops the next answer to a write."""
+    """Hands bytes on to Azurite; when `lose` is set, it drops the next answer to a write.
+
+    With `every`, it breaks each so many-eth request: in turns before it arrives, and after.
+    """
 
     def __init__(self, target: str) -> None:
         parts = urlsplit(target)
@@ -34,6 +45,9 @@ class _Proxy:
         self.url = f"http://127.0.0.1:{port}{parts.path}"
         self.lose: str | None = None  # the request line's beginning
         self.before = False
+        self.every = 0
+        self.broken = 0
+        self._requests = count(1)
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -62,6 +76,10 @@ class _Proxy:
             reader.start()
             try:
                 while data := client.recv(65536):
+                    if data.startswith(_METHODS) and self.every:
+                        if next(self._requests) % self.every == 0:
+                            self.broken += 1
+                            self.lose, self.before = "", bool(self.broken % 2)
                     if self.lose is not None and data.startswith(self.lose.encode()):
                         self.lose = None
                         if self.before:
@@ -138,3 +156,34 @@ def test_the_async_store_knows_its_writes_as_well(azurite: AzuriteServer) -> Non
         assert proxy.done()
         assert job is not None
         assert job.attempts == 1
+
+
+@pytest.mark.parametrize("kind", ["sync", "async"])
+def test_a_batch_is_done_once_though_every_fifth_request_is_broken(
+    azurite: AzuriteServer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Claims, renewals and results: none is lost, and none is taken for somebody else's."""
+    options = {**_table_clients.CLIENT_OPTIONS, "retry_backoff_factor": 0.01}
+    monkeypatch.setattr(_table_clients, "CLIENT_OPTIONS", options)
+    done: list[str] = []
+
+    async def work(config: TableConfig) -> WorkSummary:
+        async with AsyncAzureTableJobStore(config=config) as store:
+            return await work_batch_async(store, "b", handler, concurrency=4)
+
+    def handler(job: JobRecord) -> dict[str, str]:
+        done.append(job.job_id)
+        return {"by": kind}
+
+    with _lossy(azurite) as (proxy, config), AzureTableJobStore(config=config) as store:
+        store.save_many(JobRecord("b", f"{n:02}") for n in range(30))
+        proxy.every = 5
+        if kind == "sync":
+            told = work_batch(store, "b", handler, concurrency=4)
+        else:
+            told = asyncio.run(work(config))
+        proxy.every = 0
+        assert told == WorkSummary(completed=30)
+        assert sorted(done) == [f"{n:02}" for n in range(30)]
+        assert [job.attempts for job in store.iter_runs("b", status="completed")] == [1] * 30
+        assert proxy.broken > 10
