@@ -27,6 +27,8 @@ def table(azurite: AzuriteServer) -> TableConfig:
 class TestTable(JobStoreConformance):
     """The suite that every job store passes, on Azure Table storage."""
 
+    model_examples = 5
+
     @pytest.fixture(autouse=True)
     def _config(self, table: TableConfig) -> None:
         self.config = table
@@ -67,6 +69,8 @@ class _Awaited:
 
 class TestAsyncTable(JobStoreConformance):
     """The same suite on the asynchronous twin."""
+
+    model_examples = 2
 
     @pytest.fixture(autouse=True)
     def _config(self, table: TableConfig) -> None:

@@ -25,8 +25,8 @@ from infra_core.azure.job_store import (
     work_batch,
     work_batch_async,
 )
+from infra_core.azure.job_store._table_rows import CLIENT_OPTIONS
 from infra_core.azure.testing import AzuriteServer
-
 
 _METHODS = (b"GET ", b"POST ", b"PUT ", b"DELETE ")
 
@@ -76,10 +76,10 @@ class _Proxy:
             reader.start()
             try:
                 while data := client.recv(65536):
-                    if data.startswith(_METHODS) and self.every:
-                        if next(self._requests) % self.every == 0:
-                            self.broken += 1
-                            self.lose, self.before = "", bool(self.broken % 2)
+                    new = self.every and data.startswith(_METHODS)
+                    if new and next(self._requests) % self.every == 0:
+                        self.broken += 1
+                        self.lose, self.before = "", bool(self.broken % 2)
                     if self.lose is not None and data.startswith(self.lose.encode()):
                         self.lose = None
                         if self.before:
@@ -163,7 +163,7 @@ def test_a_batch_is_done_once_though_every_fifth_request_is_broken(
     azurite: AzuriteServer, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """Claims, renewals and results: none is lost, and none is taken for somebody else's."""
-    options = {**_table_clients.CLIENT_OPTIONS, "retry_backoff_factor": 0.01}
+    options = {**CLIENT_OPTIONS, "retry_backoff_factor": 0.01}
     monkeypatch.setattr(_table_clients, "CLIENT_OPTIONS", options)
     done: list[str] = []
 

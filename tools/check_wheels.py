@@ -38,6 +38,7 @@ NEED_EXTRA = [
     "infra_core.http.pytest_plugin",
     "infra_core.runtime.pytest_plugin",
     "infra_core.azure.pytest_plugin",
+    "infra_core.azure.job_store.conformance._model",
     "infra_core.pytest_plugin",
 ]
 

@@ -3,7 +3,9 @@
 # ruff: noqa: S101 - these are tests
 from dataclasses import replace
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from threading import Thread
+from unittest import SkipTest
 
 from infra_core.runtime.testing import fast_time
 
@@ -16,6 +18,17 @@ __all__ = ["ClaimChecks"]
 
 class ClaimChecks(Checks):
     """Workers, leases and attempts."""
+
+    model_examples = 25
+    """Sequences of operations that are tried by `hypothesis`."""
+
+    def test_any_sequence_of_operations_agrees_with_a_model(self) -> None:
+        """By two users at once; skipped where hypothesis is not installed."""
+        if find_spec("hypothesis") is None:
+            raise SkipTest("hypothesis is not installed")
+        from ._model import check_model
+
+        check_model(self.open_store, self.batch, examples=self.model_examples, steps=20)
 
     def test_a_claimed_job_is_held_for_the_worker(self) -> None:
         """The claim starts the job, and nobody else gets it while the lease lasts."""
