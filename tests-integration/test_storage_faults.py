@@ -33,7 +33,7 @@ from infra_core.azure.testing import AzuriteServer
 from infra_core.runtime.testing import fast_time
 
 OPTIONS = TransferOptions(
-    backoff=0.01, max_backoff=0.05, timeout=1.0, connect_timeout=5, max_retries=3
+    backoff=0.01, max_backoff=0.05, timeout=30.0, connect_timeout=30.0, max_retries=3
 )
 
 
@@ -187,7 +187,11 @@ def make(azurite: AzuriteServer, proxy: FaultProxy, tmp_path: Path) -> Iterator[
     container = f"faults-{uuid.uuid4().hex[:12]}"
     made: list[AzureStorageClient] = []
 
-    def build(mode: Any = "strict", *, direct: bool = False, **options: Any) -> AzureStorageClient:
+    def build(
+        mode: Any = "strict", *, direct: bool = False, fault: str = "", **options: Any
+    ) -> AzureStorageClient:
+        if fault == "stall":  # the only one whose end a client waits for
+            options["timeout"] = 1.0
         url = azurite.blob_url if direct else proxy.url
         settings = AzureStorageSettings(
             container,
@@ -223,7 +227,7 @@ def test_upload_survives(
     make: Make, proxy: FaultProxy, tmp_path: Path, fault: str, overwrite: Any
 ) -> None:
     """One fault of each kind costs one retry; a lost answer is recognised by the content."""
-    client, path = make(), tmp_path / "base" / "a.txt"
+    client, path = make(fault=fault), tmp_path / "base" / "a.txt"
     path.parent.mkdir()
     path.write_bytes(b"hello")
     proxy.faults, proxy.match = [fault], is_put
@@ -237,7 +241,7 @@ def test_upload_survives(
 @pytest.mark.parametrize("fault", [*PASSING, "short", "corrupt"])
 def test_download_survives(make: Make, proxy: FaultProxy, tmp_path: Path, fault: str) -> None:
     """Short and corrupted bytes are noticed and fetched again; the file is right."""
-    client, path = make(), tmp_path / "base" / "a.bin"
+    client, path = make(fault=fault), tmp_path / "base" / "a.bin"
     path.parent.mkdir()
     data = os.urandom(5000)
     path.write_bytes(data)
@@ -257,7 +261,7 @@ def test_upload_in_blocks_survives(
     make: Make, proxy: FaultProxy, tmp_path: Path, fault: str, hit: str, hashed: bool
 ) -> None:
     """In any block, and in the request that joins them."""
-    client, path = make(block_size=4096, block_md5=hashed), tmp_path / "base" / "big"
+    client, path = make(fault=fault, block_size=4096, block_md5=hashed), tmp_path / "base" / "big"
     path.parent.mkdir()
     data = os.urandom(30_000)
     path.write_bytes(data)
@@ -296,7 +300,7 @@ def test_download_in_ranges_survives_without_hashes(
     make: Make, proxy: FaultProxy, tmp_path: Path, fault: str
 ) -> None:
     """Length, range and ETag are checked still, and no range is fetched for its hash."""
-    client = make(block_size=4096, block_md5=False)
+    client = make(fault=fault, block_size=4096, block_md5=False)
     path = tmp_path / "base" / "big"
     path.parent.mkdir()
     data = os.urandom(30_000)
@@ -318,7 +322,7 @@ def test_download_in_ranges_survives(
     make: Make, proxy: FaultProxy, tmp_path: Path, fault: str
 ) -> None:
     """In the middle of a large file, too."""
-    client, path = make(block_size=4096), tmp_path / "base" / "big"
+    client, path = make(fault=fault, block_size=4096), tmp_path / "base" / "big"
     path.parent.mkdir()
     data = os.urandom(30_000)
     path.write_bytes(data)
@@ -349,7 +353,7 @@ def test_download_without_stored_md5_survives(
     make: Make, proxy: FaultProxy, tmp_path: Path, fault: str, size: int, tree: bool
 ) -> None:
     """Each range is verified by the hash that the service makes of it: no altered byte gets by."""
-    client, data = make(block_size=8192), os.urandom(size)
+    client, data = make(fault=fault, block_size=8192), os.urandom(size)
     put_without_md5(make(direct=True), "a.bin", data)
     # Without a listing the first answer only shows that there is no hash.
     proxy.faults, proxy.match = [fault] if tree else ["", fault], is_get
@@ -416,7 +420,7 @@ def test_strict_raises_when_it_does_not_pass(
     make: Make, proxy: FaultProxy, tmp_path: Path, faults: list[str], kind: type[Exception]
 ) -> None:
     """After max_retries, and at once when the service asks for more than the longest wait."""
-    client, path = make(max_retries=1, timeout=0.3, connect_timeout=1), tmp_path / "base" / "a"
+    client, path = make(fault=faults[0], max_retries=1), tmp_path / "base" / "a"
     proxy.faults, proxy.match = list(faults), is_put
     with fast_time(jitter=0.0), pytest.raises(kind) as raised:
         client.write_text(path, "text")
