@@ -10,12 +10,12 @@ import warnings
 
 import pytest
 
-from infra_core.runtime import ThreadPool, in_lookup_thread, in_thread
+from infra_core.runtime import ThreadPool, in_thread
 
 WAIT = 30.0  # seconds that nothing here takes
 
 
-@pytest.mark.parametrize("call", [in_thread, in_lookup_thread])
+@pytest.mark.parametrize("call", [in_thread, ThreadPool("own", 2).run_abandoning])
 async def test_work_runs_beside_the_loop(call: object) -> None:
     """In a daemon thread, with the caller's context variables; its result and error come back."""
     variable = contextvars.ContextVar("variable", default="default")
@@ -70,7 +70,7 @@ async def test_a_cancelled_look_up_is_abandoned() -> None:
         loop.call_soon_threadsafe(begun.set)
         release.wait(WAIT)
 
-    caller = asyncio.create_task(in_lookup_thread(work))
+    caller = asyncio.create_task(ThreadPool("look-ups", 1).run_abandoning(work))
     await begun.wait()
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):

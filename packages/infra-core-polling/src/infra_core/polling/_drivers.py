@@ -21,8 +21,7 @@ from ._fetch import (
     resolve_sync,
 )
 from ._gate import Gate
-from ._log import logger
-from ._run import DONE, PollRun, check_callable
+from ._run import DONE, PollRun, check_callable, logger
 
 __all__ = ["drive_async", "drive_sync", "poll_loop"]
 

@@ -49,7 +49,7 @@ class Gate:
         now = clock.monotonic()
         if run.attempts == 0 and not run.rules.schedule.initial_delay:
             run.began = now
-        elif now - run.began > run.rules.timeout + LAST_CHECK_GRACE:
+        elif now - run.began > run.rules.config.timeout + LAST_CHECK_GRACE:
             self.leave()
             raise run.timed_out(
                 "there are more checks than can be made; raise concurrency or poll_interval"

@@ -3,11 +3,31 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from ._config import PollingConfig
 from ._drivers import drive_async, drive_sync
 from ._run import PollRules, PollRun
+
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    class Options(TypedDict, total=False):
+        """What both functions take, whatever the kind of the fetch; explained there."""
+
+        timeout: float
+        poll_interval: float
+        handle_404: bool
+        initial_delay: float
+        backoff_multiplier: float
+        max_backoff: float
+        jitter: float
+        max_consecutive_errors: int
+        is_transient: Callable[[Exception], bool] | None
+        next_delay: Callable[[Any], float | None] | None
+        hard_timeout: bool
+        label: str | None
+
 
 __all__ = ["poll_until", "poll_until_async"]
 
@@ -19,40 +39,18 @@ def poll_until(
     fetch_fn: Callable[[], Awaitable[T]],
     is_terminal: Callable[[T], bool],
     *,
-    timeout: float = ...,
-    poll_interval: float = ...,
     on_poll: Callable[[T], None] | None = ...,
-    handle_404: bool = ...,
-    initial_delay: float = ...,
-    backoff_multiplier: float = ...,
-    max_backoff: float = ...,
-    jitter: float = ...,
-    max_consecutive_errors: int = ...,
-    is_transient: Callable[[Exception], bool] | None = ...,
-    next_delay: Callable[[Any], float | None] | None = ...,
     cancel: threading.Event | None = ...,
-    hard_timeout: bool = ...,
-    label: str | None = ...,
+    **options: "Unpack[Options]",
 ) -> T: ...
 @overload
 def poll_until(
     fetch_fn: Callable[[], T],
     is_terminal: Callable[[T], bool],
     *,
-    timeout: float = ...,
-    poll_interval: float = ...,
     on_poll: Callable[[T], None] | None = ...,
-    handle_404: bool = ...,
-    initial_delay: float = ...,
-    backoff_multiplier: float = ...,
-    max_backoff: float = ...,
-    jitter: float = ...,
-    max_consecutive_errors: int = ...,
-    is_transient: Callable[[Exception], bool] | None = ...,
-    next_delay: Callable[[Any], float | None] | None = ...,
     cancel: threading.Event | None = ...,
-    hard_timeout: bool = ...,
-    label: str | None = ...,
+    **options: "Unpack[Options]",
 ) -> T: ...
 def poll_until(
     fetch_fn: Callable[[], Awaitable[T]] | Callable[[], T],
@@ -132,40 +130,18 @@ async def poll_until_async(
     fetch_fn: Callable[[], Awaitable[T]],
     is_terminal: Callable[[T], bool],
     *,
-    timeout: float = ...,
-    poll_interval: float = ...,
     on_poll: Callable[[Any], Awaitable[None] | None] | None = ...,
-    handle_404: bool = ...,
-    initial_delay: float = ...,
-    backoff_multiplier: float = ...,
-    max_backoff: float = ...,
-    jitter: float = ...,
-    max_consecutive_errors: int = ...,
-    is_transient: Callable[[Exception], bool] | None = ...,
-    next_delay: Callable[[Any], float | None] | None = ...,
     cancel: "asyncio.Event | threading.Event | None" = ...,
-    hard_timeout: bool = ...,
-    label: str | None = ...,
+    **options: "Unpack[Options]",
 ) -> T: ...
 @overload
 async def poll_until_async(
     fetch_fn: Callable[[], T],
     is_terminal: Callable[[T], bool],
     *,
-    timeout: float = ...,
-    poll_interval: float = ...,
     on_poll: Callable[[Any], Awaitable[None] | None] | None = ...,
-    handle_404: bool = ...,
-    initial_delay: float = ...,
-    backoff_multiplier: float = ...,
-    max_backoff: float = ...,
-    jitter: float = ...,
-    max_consecutive_errors: int = ...,
-    is_transient: Callable[[Exception], bool] | None = ...,
-    next_delay: Callable[[Any], float | None] | None = ...,
     cancel: "asyncio.Event | threading.Event | None" = ...,
-    hard_timeout: bool = ...,
-    label: str | None = ...,
+    **options: "Unpack[Options]",
 ) -> T: ...
 async def poll_until_async(
     fetch_fn: Callable[[], Awaitable[T]] | Callable[[], T],

@@ -5,25 +5,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from infra_core.runtime import clock, is_number
+from infra_core.runtime import add_note, clock, is_number, redact_secrets, trace_fields
 
 from ._config import PollingConfig
 from ._errors import PollingCancelledError, PollingError, PollingTimeoutError
-from ._log import logger
 from ._schedule import LAST_CHECK_GRACE, PollSchedule
-from ._signals import (
-    PLAIN_TYPES,
-    is_transient as default_is_transient,
-    retry_after,
-    status_code,
-)
+from ._signals import is_transient as default_is_transient, retry_after, status_code
 
 __all__ = ["DONE", "PollRules", "PollRun", "check_callable"]
 
 T = TypeVar("T")
 
+logger = logging.getLogger("infra_core.polling")
+
 DONE: Final = -1.0
-"""What `PollRun.response` says in place of a wait when the response is the answer."""
+"""What `PollRun.judge` says in place of a wait when the response is the answer."""
 
 
 def check_callable(name: str, function: object) -> None:
@@ -41,18 +37,13 @@ def check_callable(name: str, function: object) -> None:
 class PollRules(Generic[T]):
     """What is the same for all checks, and for all jobs of one `poll_many_async`."""
 
+    config: PollingConfig
     schedule: PollSchedule
     is_terminal: Callable[[T], bool]
     is_transient: Callable[[Exception], bool]
-    next_delay: Callable[[Any], float | None] | None
-    """None for `retry_after`."""
-    max_consecutive_errors: int
-    handle_404: bool
+    next_delay: Callable[[Any], float | None]
     status: Callable[[Any], str | None] | None
     """Finds the status in a response, for the error of a poll that came to nothing."""
-    timeout: float
-    steady: float | None
-    """The interval, when neither backoff nor chance changes it."""
 
     @classmethod
     def of(
@@ -73,18 +64,13 @@ class PollRules(Generic[T]):
         for name, function in (("is_transient", is_transient), ("next_delay", next_delay)):
             if function is not None:
                 check_callable(name, function)
-        schedule = config.schedule()
-        steady = schedule.backoff_multiplier == 1 and schedule.jitter == 0
         return cls(
-            schedule=schedule,
+            config=config,
+            schedule=config.schedule(),
             is_terminal=is_terminal,
             is_transient=is_transient or default_is_transient,
-            next_delay=next_delay,
-            max_consecutive_errors=config.max_consecutive_errors,
-            handle_404=config.handle_404,
+            next_delay=next_delay or retry_after,
             status=status,
-            timeout=schedule.timeout,
-            steady=schedule.poll_interval if steady else None,
         )
 
 
@@ -117,14 +103,13 @@ class PollRun(Generic[T]):
             PollingTimeoutError: The initial delay used the whole time up.
         """
         self.check_began = now
-        remaining = self.rules.timeout - (now - self.began)
+        remaining = self.rules.config.timeout - (now - self.began)
         if remaining <= 0 and self.attempts == 0:
             raise self.timed_out("no check was made; make initial_delay shorter than timeout")
         self.attempts += 1
-        if remaining < LAST_CHECK_GRACE:
-            remaining = LAST_CHECK_GRACE  # or an answer to the last check could never be seen
-        self.budget = remaining
-        return remaining
+        # or an answer to the last check could never be seen
+        self.budget = max(remaining, LAST_CHECK_GRACE)
+        return self.budget
 
     def arrived(self, response: T, now: float) -> None:
         """Note that the fetch returned a response, before anything is done with it."""
@@ -143,34 +128,17 @@ class PollRun(Generic[T]):
             PollingTimeoutError: It came after the deadline, or was the last one before it.
             PollingError: What `is_terminal` raised, such as `PollingFailureError`.
         """
-        rules = self.rules
         if self.check_time > self.budget:
             raise self.timed_out(
                 f"the last check took {self.check_time:.3f} s and came back after the deadline; "
                 "give the fetch a timeout of its own"
             )
         try:
-            if rules.is_terminal(response):
+            if self.rules.is_terminal(response):
                 return DONE
         except PollingError as error:
             raise self.enriched(error)  # noqa: B904 - it is the same error
-        next_delay = rules.next_delay
-        if next_delay is None:  # the default, which finds nothing in a decoded body
-            server_delay = None if type(response) in PLAIN_TYPES else retry_after(response)
-        else:
-            server_delay = self._asked(next_delay, response)
-        steady = rules.steady
-        # The usual case, far from the deadline, without the arithmetic of next_wait: a reserve is
-        # never longer than an interval, so with two of them left nothing has to be shortened.
-        if (
-            server_delay is None
-            and steady is not None
-            and now - self.began + 2 * steady < rules.timeout
-            and not self.last
-        ):
-            self.waits += 1
-            return steady
-        return self._wait(server_delay, now)
+        return self._wait(response, now)
 
     def error(self, error: Exception) -> float:
         """Take an error of the fetch in.
@@ -184,17 +152,16 @@ class PollRun(Generic[T]):
         """
         now = clock.monotonic()
         self.check_time = now - self.check_began
-        rules = self.rules
-        missing = rules.handle_404 and status_code(error) == 404
+        config = self.rules.config
+        missing = config.handle_404 and status_code(error) == 404
         if not missing:
-            if not rules.is_transient(error):
-                raise self._noted(error)
             self.errors += 1
-            if self.errors > rules.max_consecutive_errors:
-                raise self._noted(error)
+            if not self.rules.is_transient(error) or self.errors > config.max_consecutive_errors:
+                add_note(error, f"while polling: {self._what()}, {self._effort()}")
+                raise error
         self.last_error = error
         try:
-            wait = self._wait(self._asked(rules.next_delay or retry_after, error), now)
+            wait = self._wait(error, now)
         except PollingTimeoutError as timeout:
             raise timeout from error
         logger.log(
@@ -208,25 +175,19 @@ class PollRun(Generic[T]):
         )
         return wait
 
-    @staticmethod
-    def _asked(next_delay: Callable[[Any], float | None], answer: object) -> float | None:
-        """Ask the caller's function how long to wait, and refuse nonsense by name."""
-        seconds = next_delay(answer)
-        if seconds is None or type(seconds) is float or is_number(seconds):
-            return seconds
-        raise TypeError(f"next_delay returned {seconds!r}; return seconds as a number, or None")
-
-    def _wait(self, server_delay: float | None, now: float) -> float:
-        rules = self.rules
-        elapsed = now - self.began
-        schedule = rules.schedule
+    def _wait(self, answer: object, now: float) -> float:
+        """Return the seconds to wait, as the server asked for in its answer or as planned."""
+        asked = self.rules.next_delay(answer)
+        if asked is not None and not is_number(asked) and not isinstance(asked, float):
+            raise TypeError(f"next_delay returned {asked!r}; return seconds as a number, or None")
+        schedule = self.rules.schedule
         planned = None
         if not self.last:
             planned = schedule.next_wait(
                 self.waits,
-                elapsed,
+                now - self.began,
                 check_time=self.check_time,
-                server_delay=server_delay,
+                server_delay=asked,
                 chance=clock.jitter(1.0) if schedule.jitter else 0.0,
             )
         if planned is None:
@@ -248,7 +209,7 @@ class PollRun(Generic[T]):
 
     def timed_out(self, remedy: str) -> PollingTimeoutError:
         """Return the timeout error, with everything known in it."""
-        seconds = f"{self.rules.schedule.timeout:g} s"
+        seconds = f"{self.rules.config.timeout:g} s"
         return self.enriched(
             PollingTimeoutError(
                 f"{self._what()} timed out after {seconds} without reaching a terminal state "
@@ -279,8 +240,6 @@ class PollRun(Generic[T]):
 
     def fields(self, **more: object) -> dict[str, object]:
         """Return the structured fields of a log record."""
-        from infra_core.runtime import redact_secrets, trace_fields
-
         fields: dict[str, object] = {
             "attempt": self.attempts,
             "elapsed": clock.monotonic() - self.began,
@@ -291,18 +250,8 @@ class PollRun(Generic[T]):
             fields["label"] = redact_secrets(self.label)
         return fields
 
-    def _noted(self, error: Exception) -> Exception:
-        from infra_core.runtime import add_note
-
-        add_note(error, f"while polling: {self._what()}, {self._effort()}")
-        return error
-
     def _what(self) -> str:
-        if self.label is None:
-            return "the polled operation"
-        from infra_core.runtime import redact_secrets
-
-        return redact_secrets(self.label)
+        return "the polled operation" if self.label is None else redact_secrets(self.label)
 
     def _effort(self) -> str:
         checks = "1 check" if self.attempts == 1 else f"{self.attempts} checks"
@@ -322,7 +271,5 @@ class PollRun(Generic[T]):
 
 def _told(error: Exception) -> str:
     """Return type and text of an error in one short line without secrets."""
-    from infra_core.runtime import redact_secrets
-
     text = " ".join(redact_secrets(str(error)).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

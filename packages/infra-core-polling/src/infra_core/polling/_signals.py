@@ -13,9 +13,8 @@ from infra_core.runtime import parse_retry_after
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["PLAIN_TYPES", "is_transient", "retry_after", "status_code"]
+__all__ = ["is_transient", "retry_after", "status_code"]
 
-PLAIN_TYPES: Final = frozenset({dict, list, str, int, bool, type(None)})
 _TRANSIENT_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 # Connections that fail or break, where a library has classes of its own for that.
 _TRANSIENT_CLASSES: Final = {
@@ -81,8 +80,6 @@ def retry_after(answer: object) -> float | None:
     Returns:
         Seconds from now, 0 for a date in the past; None when the server said nothing.
     """
-    if type(answer) in PLAIN_TYPES:  # decoded bodies have no headers: most answers end here
-        return None
     given = _number(getattr(answer, "retry_after", None))
     if given is not None:
         return given

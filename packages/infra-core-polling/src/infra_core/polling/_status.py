@@ -8,7 +8,7 @@ from infra_core.runtime import redact_secrets, trace_fields
 
 from ._config import PollingConfig
 from ._errors import PollingFailureError
-from ._log import logger
+from ._run import logger
 
 __all__ = ["StatusExtractor", "StatusRules", "extract_status", "status_at"]
 
@@ -19,7 +19,6 @@ _MESSAGE_NAMES: Final = ("error_message", "error", "message")
 # Both spellings of "cancelled" are in use, among the Azure services alone.
 _TERMINAL: Final = frozenset({"completed", "succeeded", "failed", "cancelled", "canceled"})
 _FAILURE: Final = frozenset({"failed", "cancelled", "canceled"})
-_RUNNING_MAX: Final = 100
 _MISSING: Final = object()
 
 
@@ -42,8 +41,6 @@ def extract_status(response: object) -> str | None:
         >>> extract_status({"status": "running"}), extract_status("Completed")
         ('running', 'Completed')
     """
-    if type(response) is dict and type(status := response.get("status")) is str:
-        return status  # by far the most usual, and all that a poll of thousands has time for
     if isinstance(response, (str, enum.Enum)):
         return _text(response)
     for name in _STATUS_NAMES:
@@ -105,8 +102,6 @@ class StatusRules:
             self._failure = _normalised(config.failure_statuses)
         else:
             self._failure = _FAILURE if config.strict else frozenset()
-        self._simple = extractor is None
-        self._running: set[str] = set()  # spellings that have been looked at before
         self._warned = False
 
     def status(self, response: object) -> str | None:
@@ -119,16 +114,7 @@ class StatusRules:
         Raises:
             PollingFailureError: It is over, and failed.
         """
-        if self._simple and type(response) is dict:
-            found = response.get("status")
-            if type(found) is not str:
-                found = self._extract(response)
-        else:
-            found = self._extract(response)
-        # what was seen before and did not end the poll, without looking at it again
-        if type(found) is str and found in self._running:
-            return False
-        status = _text(found)
+        status = self.status(response)
         if status is None:
             self._warn(response)
             return False
@@ -139,11 +125,7 @@ class StatusRules:
                 f"the job ended as {status!r}" + (f": {redact_secrets(text)}" if text else ""),
                 response=response,
             )
-        if key in self._terminal:
-            return True
-        if len(self._running) < _RUNNING_MAX:
-            self._running.add(status)
-        return False
+        return key in self._terminal
 
     def _warn(self, response: object) -> None:
         """Say once that statuses are looked for where there are none: the poll would never end."""

@@ -40,7 +40,6 @@ from ._task_stream import TaskStream as TaskStream
 from ._thread_batcher import ThreadBatcher as ThreadBatcher
 from ._threads import (
     ThreadPool as ThreadPool,
-    in_lookup_thread as in_lookup_thread,
     in_thread as in_thread,
     until_done as until_done,
 )

@@ -283,6 +283,8 @@ class TaskItems:
     def give_up(self) -> None:
         """Go on without those that still run when the grace after a `halt` is over."""
         for task, item in list(self.alive.items()):
+            if task.done():
+                continue  # _done() is about to be called with it
             if not item.ended:
                 self._leave_behind(item)
             else:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from . import clock
 from ._forks import after_fork_in_child
 
-__all__ = ["ThreadPool", "file_threads", "in_lookup_thread", "in_thread", "until_done"]
+__all__ = ["ThreadPool", "file_threads", "in_thread", "until_done"]
 
 T = TypeVar("T")
 _numbers = itertools.count(1)
@@ -97,12 +97,8 @@ class ThreadPool:
 
         Cancelling the future abandons the work.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        job = _Job(partial(_run_for_loop, future, loop, _in_context(work, args)))
-        future.add_done_callback(partial(self._abandon_cancelled, job))
+        future = asyncio.wrap_future(self.submit(work, *args))
         clock._hold(future)
-        self._submit(job)
         return future
 
     def submit(self, work: Callable[..., T], *args: object) -> "concurrent.futures.Future[T]":
@@ -111,7 +107,7 @@ class ThreadPool:
         Cancelling the future abandons the work, also when it has begun.
         """
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
-        job = _Job(partial(_run_for_thread, future, _in_context(work, args)))
+        job = _Job(partial(_run, future, partial(contextvars.copy_context().run, work, *args)))
         future.add_done_callback(partial(self._abandon_cancelled, job))
         self._submit(job)
         return future
@@ -189,45 +185,26 @@ class ThreadPool:
         self._start_thread(waiting)
 
 
-def _in_context(work: Callable[..., T], args: tuple[object, ...]) -> Callable[[], T]:
-    return partial(contextvars.copy_context().run, work, *args)
-
-
-def _outcome(work: Callable[[], T]) -> tuple[T | None, BaseException | None]:
+def _run(future: "concurrent.futures.Future[Any]", work: Callable[[], Any]) -> None:
+    """Do work and give its future the result, unless that was cancelled meanwhile."""
+    value: Any = None
+    error: BaseException | None = None
     try:
-        return work(), None
-    except StopIteration as error:  # which no future can hold
-        told = RuntimeError("work in a thread raised StopIteration")
-        told.__cause__ = error
-        return None, told
-    except BaseException as error:  # noqa: BLE001 - raised where the result is waited for
-        return None, error
-
-
-def _run_for_loop(
-    future: "asyncio.Future[Any]", loop: asyncio.AbstractEventLoop, work: Callable[[], Any]
-) -> None:
-    outcome = _outcome(work)
+        value = work()
+    except StopIteration as stop:  # which no future of a loop can hold
+        error = RuntimeError("work in a thread raised StopIteration")
+        error.__cause__ = stop
+    except BaseException as caught:  # noqa: BLE001 - raised where the result is waited for
+        error = caught
     try:
-        loop.call_soon_threadsafe(_settle, future, *outcome)
-    except RuntimeError:  # the loop is closed: nobody waits any more
-        return
-
-
-def _settle(future: Any, value: Any, error: BaseException | None) -> None:
-    """Give a future of either kind its result, unless it has one."""
-    if future.done():
-        return
-    if error is None:
-        future.set_result(value)
-    else:
-        future.set_exception(error)
-
-
-def _run_for_thread(future: "concurrent.futures.Future[Any]", work: Callable[[], Any]) -> None:
-    outcome = _outcome(work)
-    if future.set_running_or_notify_cancel():
-        _settle(future, *outcome)
+        if not future.set_running_or_notify_cancel():
+            return
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)
+    finally:
+        error = None  # its traceback holds this frame
 
 
 async def until_done(future: "asyncio.Future[T]") -> T:
@@ -251,7 +228,6 @@ async def until_done(future: "asyncio.Future[T]") -> T:
 
 
 file_threads = ThreadPool("infra-core-files", min(32, (os.cpu_count() or 1) + 4))
-_lookups = ThreadPool("infra-core-lookup", 32)
 
 
 async def in_thread(work: Callable[..., T], *args: object) -> T:
@@ -264,14 +240,3 @@ async def in_thread(work: Callable[..., T], *args: object) -> T:
         BaseException: What the work raised.
     """
     return await file_threads.run(work, *args)
-
-
-async def in_lookup_thread(work: Callable[..., T], *args: object) -> T:
-    """Run a blocking look-up (DNS) in a thread; on cancellation be cancelled at once.
-
-    Look-ups have threads of their own: a name server that does not answer holds up no file.
-
-    Raises:
-        BaseException: What the work raised.
-    """
-    return await _lookups.run_abandoning(work, *args)

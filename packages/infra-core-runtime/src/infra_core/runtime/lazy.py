@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:  # the typing module itself would cost more than everything here
     from collections.abc import Callable, Iterable, Mapping
 
-__all__ = ["lazy_exports", "stub_exports"]
+__all__ = ["stub_exports"]
 
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST; the ast module itself would cost some milliseconds
 
@@ -60,8 +60,8 @@ def stub_exports(
             name=module,
         ) from error
     parent = str(spec.parent)  # type: ignore[union-attr] # where relative imports start
-    exports: dict[str, list[str]] = {}
-    submodules: list[str] = []
+    origins = dict(renamed or {})
+    submodules = []
     for node in compile(source, stub, "exec", _ONLY_AST).body:
         if not hasattr(node, "level"):  # only `from ... import ...` has one
             continue
@@ -69,13 +69,25 @@ def stub_exports(
         names = [alias.name for alias in node.names if alias.name == alias.asname]
         if origin in (".", parent):
             submodules += names
-        elif names:
-            exports.setdefault(origin, []).extend(names)
-    for name, (origin, original) in (renamed or {}).items():
-        exports.setdefault(origin, []).append(f"{original} as {name}")
-    find, names_of = lazy_exports(module, exports, submodules=submodules, relative_to=parent)
-    listed = {*sum(exports.values(), submodules), *(renamed or ())} - set(unlisted)
-    return find, names_of, sorted(name for name in listed if " " not in name)
+        else:
+            origins.update((name, (origin, name)) for name in names)
+
+    def __getattr__(name: str) -> object:  # noqa: N807
+        if name in submodules:
+            return import_module(f"{parent}.{name}")
+        try:
+            origin, original = origins[name]
+        except KeyError:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}") from None
+        value = getattr(import_module(origin, parent), original)
+        _stay_silent()
+        setattr(here, name, value)  # the next look-up is a plain one
+        return value
+
+    def __dir__() -> list[str]:  # noqa: N807
+        return sorted({*vars(here), *origins, *submodules})
+
+    return __getattr__, __dir__, sorted({*origins, *submodules} - set(unlisted))
 
 
 _silent = False
@@ -92,48 +104,3 @@ def _stay_silent() -> None:
     if not _silent and hasattr(logging, "NullHandler"):
         _silent = True
         logging.getLogger("infra_core").addHandler(logging.NullHandler())  # type: ignore[union-attr]
-
-
-def lazy_exports(
-    package: str,
-    exports: "Mapping[str, Iterable[str]]",
-    *,
-    submodules: "Iterable[str]" = (),
-    relative_to: "str | None" = None,
-) -> "tuple[Callable[[str], object], Callable[[], list[str]]]":
-    """Build the `__getattr__` and `__dir__` of a package whose names are imported on first use.
-
-    Args:
-        package: The `__name__` of the package.
-        exports: Module name (relative with a leading dot, or absolute) to the names it provides;
-            `"x as y"` exports the module's `x` under the name `y`.
-        submodules: Names of submodules that are attributes of the package as well.
-        relative_to: The package that relative module names start from; `package` by default.
-
-    Returns:
-        The pair `(__getattr__, __dir__)`, to be bound at the package's top level.
-    """
-    base = relative_to or package
-    origin = {
-        (renamed or name): (module, name)
-        for module, names in exports.items()
-        for name, _, renamed in (entry.partition(" as ") for entry in names)
-    }
-    modules = frozenset(submodules)
-
-    def __getattr__(name: str) -> object:  # noqa: N807
-        if name in modules:
-            return import_module(f"{base}.{name}")
-        try:
-            module, original = origin[name]
-        except KeyError:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}") from None
-        value = getattr(import_module(module, base), original)
-        _stay_silent()
-        setattr(sys.modules[package], name, value)  # the next look-up is a plain one
-        return value
-
-    def __dir__() -> list[str]:  # noqa: N807
-        return sorted({*vars(sys.modules[package]), *origin, *modules})
-
-    return __getattr__, __dir__
