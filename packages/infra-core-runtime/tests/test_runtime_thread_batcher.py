@@ -61,6 +61,16 @@ async def test_items_that_wait_together_go_together(orderly_loop: Any, gate: Gat
     assert gate.begun == [list(range(8))]
 
 
+async def test_a_function_that_raises_stop_iteration_does_not_hang(orderly_loop: Any) -> None:
+    """No future can hold one."""
+
+    def ends(items: list[int]) -> list[Exception | None]:
+        raise StopIteration
+
+    with pytest.raises(RuntimeError, match="raised StopIteration"):
+        await ThreadBatcher(ends)(1)
+
+
 async def test_an_item_alone_does_not_wait_for_others(orderly_loop: Any, gate: Gate) -> None:
     """A batch need not be full."""
     await asyncio.wait_for(ThreadBatcher(opened(gate))(1), 30)

@@ -7,8 +7,8 @@ import logging
 import pickle
 import uuid
 from collections.abc import AsyncIterable, Callable, Iterable
+from functools import partial
 from importlib import import_module
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from . import clock
@@ -76,8 +76,7 @@ class DaskTaskRuntime(TaskRuntime):
         cancel_event: CancelEvent | None = None,
     ) -> None:
         super().__init__(config=config, cancel_event=cancel_event)
-        self._given = client
-        self._clients: LoopLocal[_Cluster] = LoopLocal(self._connect, _Cluster.aclose)
+        self._clients: LoopLocal[_Cluster] = LoopLocal(partial(_Cluster, client), _Cluster.aclose)
 
     if TYPE_CHECKING:  # the same calls; functions may be synchronous here
 
@@ -98,20 +97,6 @@ class DaskTaskRuntime(TaskRuntime):
         """Cancel the runtime, wait for its tasks, close the connection if it is our own."""
         await super().aclose()
         await self._clients.aclose()
-
-    async def __aenter__(self) -> "DaskTaskRuntime":
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    def _connect(self) -> "_Cluster":
-        return _Cluster(self._given)
 
     def _open(self, tasks: "TaskSource", options: RunOptions) -> "TaskRun | None":
         options.timed = False  # the worker keeps the time
@@ -173,8 +158,8 @@ class _RemoteCall:
 class _Cluster:
     """A connection to a cluster for one event loop.
 
-    Results are fetched together, for all tasks that ended since the last time: one request for
-    each would cost more than a small task itself.
+    Tasks that begin in the same turn of the loop are sent together, and results fetched together:
+    a message for each would cost more than a small task itself.
     """
 
     def __init__(self, given: Any) -> None:
@@ -199,9 +184,11 @@ class _Cluster:
         self._patience = _seconds(self._distributed, "distributed.comm.timeouts.connect")
         self._prefix = f"infra-core-task-{uuid.uuid4().hex}"
         self._numbers = itertools.count()
+        self._outbox: dict[str, tuple[bytes, float | None, float]] = {}
         self._waiting: dict[str, asyncio.Future[Report]] = {}
+        self._futures: dict[str, Any] = {}
         self._ended: Any = None  # distributed's iterator over futures that end
-        self._doomed: dict[str, Any] = {}
+        self._doomed: set[str] = set()
         self._collecting: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._cancelling: asyncio.Task[None] | None = None
@@ -226,28 +213,31 @@ class _Cluster:
             ConnectionError: There is no scheduler, or no longer.
         """
         await self._connected()
+        loop = asyncio.get_running_loop()
         key = f"{self._prefix}-{next(self._numbers)}"
-        end: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+        end: asyncio.Future[Report] = loop.create_future()
         self._waiting[key] = end
+        if not self._outbox:
+            loop.call_soon(self._send)
+        self._outbox[key] = pickled, budget, grace
         try:
-            future = self._submit(pickled, key, budget, grace)
-            try:
-                return await asyncio.shield(end)
-            except asyncio.CancelledError:
-                self._doomed[key] = future
-                if self._cancelling is None:
-                    self._cancelling = asyncio.ensure_future(self._cancel())
-                await asyncio.wait({end})
-                if end.exception() is not None or end.result().status == TaskStatus.CANCELLED:
-                    raise
-                return end.result()
-            finally:
-                with contextlib.suppress(Exception):  # of a client that is closed
-                    future.release()
+            return await asyncio.shield(end)
+        except asyncio.CancelledError:
+            if self._outbox.pop(key, None) is not None:
+                raise
+            self._doomed.add(key)
+            if self._cancelling is None:
+                self._cancelling = asyncio.ensure_future(self._cancel())
+            await asyncio.wait({end})
+            if end.exception() is not None or end.result().status == TaskStatus.CANCELLED:
+                raise
+            return end.result()
         finally:
             self._waiting.pop(key, None)
             if end.done():
                 end.exception()  # has been seen
+            with contextlib.suppress(Exception):  # of a client that is closed
+                self._futures.pop(key).release()
 
     async def _connected(self) -> None:
         status = self._client.status
@@ -260,38 +250,46 @@ class _Cluster:
                 return
         raise _lost()
 
-    def _submit(self, pickled: bytes, key: str, budget: float | None, grace: float) -> Any:
+    def _send(self) -> None:
         from ._dask_worker import execute
 
+        outbox, self._outbox = self._outbox, {}
+        if not outbox:  # all were cancelled
+            return
+        keys = list(outbox)
         try:
-            future = self._client.submit(execute, pickled, key, budget, grace, key=key, pure=False)
-        except Exception as error:
-            if self._client.status in _GONE:
-                raise _lost() from error
-            raise
+            futures = self._client.map(
+                execute, *zip(*outbox.values(), strict=True), keys, key=keys, pure=False
+            )
+        except Exception as error:  # noqa: BLE001 - raised for each task
+            gone = self._client.status in _GONE
+            for key in keys:
+                self._end(key, error=_lost() if gone else error)
+            return
+        self._futures.update(zip(keys, futures, strict=True))
         if self._collecting is None or self._collecting.done():
             self._ended = self._distributed.as_completed(loop=self._client.loop)
-            self._ended.add(future)
+            self._ended.update(futures)
             self._collecting = asyncio.ensure_future(self._collect())
         else:
-            self._ended.add(future)
+            self._ended.update(futures)
         if self._watching is None or self._watching.done():
             self._watching = asyncio.ensure_future(self._watch())
-        return future
 
     async def _collect(self) -> None:
         """Fetch the reports of tasks as they end, until none is under way."""
         async for first in self._ended:
+            if len(self._waiting) > _FEW:
+                await asyncio.sleep(_GATHER)
             batch = [first, *self._ended.next_batch(block=False)]
             done = [future for future in batch if future.status == "finished"]
             reports: list[Any] = []
-            if len(done) > 1:
-                with contextlib.suppress(Exception):  # then one by one, to see which it was
-                    reports = await self._client.gather(done)
+            with contextlib.suppress(Exception):  # then one by one, to see which it was
+                reports = await self._client.gather(done)
             for future, report in zip(done, reports, strict=False):
                 self._end(future.key, report)
             for future in batch:
-                if not self._has_ended(future.key):
+                if future.key in self._waiting:
                     await self._collect_one(future)
 
     async def _collect_one(self, future: Any) -> None:
@@ -304,17 +302,14 @@ class _Cluster:
         except Exception as error:  # noqa: BLE001 - a worker that died with its task, and the like
             self._end(future.key, error=error)
 
-    def _has_ended(self, key: str) -> bool:
-        end = self._waiting.get(key)
-        return end is None or end.done()
-
     def _end(self, key: str, report: Any = None, error: Exception | None = None) -> None:
-        if self._has_ended(key):
+        end = self._waiting.pop(key, None)
+        if end is None or end.done():
             return
         if error is not None:
-            self._waiting[key].set_exception(error)
+            end.set_exception(error)
         else:
-            self._waiting[key].set_result(report)
+            end.set_result(report)
 
     async def _watch(self) -> None:
         """End all tasks when the scheduler is gone for good; distributed leaves some waiting."""
@@ -333,13 +328,13 @@ class _Cluster:
 
         try:
             while self._doomed:
-                doomed, self._doomed = self._doomed, {}
+                doomed, self._doomed = self._doomed, set()
                 if self._client.status != "running":
                     continue
                 async with clock.timeout(_FAREWELL):
                     found = await self._client.run(cancel, list(doomed), on_error="ignore")
                     running = {key for keys in found.values() for key in keys}
-                    waiting = [future for key, future in doomed.items() if key not in running]
+                    waiting = [self._futures[key] for key in doomed - running]
                     with contextlib.suppress(Exception):
                         await self._client.cancel(waiting)
         except Exception:  # the tasks are reported as unresponsive when their grace is over
@@ -354,6 +349,9 @@ _GONE = ("closing", "closed")
 # Seconds: between two looks at the connection, for a reconnection beyond distributed's own time,
 # and for messages to a scheduler that may have gone.
 _LOOK = 0.25
+# With more than so many tasks under way, reports wait so many seconds for others.
+_FEW = 32
+_GATHER = 0.02
 _MARGIN = 5.0
 _FAREWELL = 10.0
 

@@ -14,7 +14,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextvars import copy_context
 from dataclasses import dataclass
 from importlib import import_module
 from types import SimpleNamespace
@@ -23,6 +22,7 @@ from typing import Any
 from ._notes import add_note
 from ._printable import as_text
 from ._redaction import redact_secrets, sanitize_url
+from ._threads import ThreadPool
 
 __all__ = ["Report", "cancel", "execute"]
 
@@ -76,10 +76,11 @@ class _Attempt:
         self._task: asyncio.Task[Any] | None = None
 
     def start(self) -> None:
-        context = copy_context()
-        threading.Thread(
-            target=context.run, args=(self._main,), name="infra-core-task", daemon=True
-        ).start()
+        self._thread = _threads.submit(self._main)
+
+    def leave_behind(self) -> None:
+        """Let its thread not count any longer."""
+        self._thread.cancel()
 
     def _main(self) -> None:
         try:
@@ -115,6 +116,7 @@ class _Attempt:
         self.changed.set()
 
 
+_threads = ThreadPool("infra-core-task", 1000)  # as many as a worker may have of its own
 _lock = threading.Lock()
 _running: dict[str, _Attempt] = {}
 # Cancelled before they arrived here. Bounded: a key that is forgotten means that one task runs
@@ -122,7 +124,7 @@ _running: dict[str, _Attempt] = {}
 _refused: deque[str] = deque(maxlen=10_000)
 
 
-def execute(pickled: bytes, key: str, budget: float | None, grace: float) -> Report:
+def execute(pickled: bytes, budget: float | None, grace: float, key: str) -> Report:
     """Run a task to its end, for `budget` seconds and then `grace` more at the most."""
     started = time.monotonic()
     try:
@@ -152,6 +154,7 @@ def execute(pickled: bytes, key: str, budget: float | None, grace: float) -> Rep
 def _judge(attempt: _Attempt, late: bool, seconds: float) -> Report:
     stopped = "timed_out" if late else "cancelled"
     if not attempt.ended.is_set():
+        attempt.leave_behind()
         return Report(stopped, seconds=seconds, left_behind=True)
     if attempt.error is None:
         return _succeeded(attempt.value, seconds)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
-from typing import Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from ._cancel_event import CancelEvent
 from ._outcomes import TaskOutcome
@@ -25,6 +25,9 @@ from ._task_run import TaskRun
 from ._task_source import TaskSource, check_source, pairs_of
 from ._task_stream import TaskStream
 from ._values import is_number
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["TaskRuntime"]
 
@@ -362,7 +365,7 @@ class TaskRuntime:
         self.cancel()
         await _ends_of(runs)
 
-    async def __aenter__(self) -> "TaskRuntime":
+    async def __aenter__(self) -> "Self":
         return self
 
     async def __aexit__(

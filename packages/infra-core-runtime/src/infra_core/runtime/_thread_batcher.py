@@ -2,12 +2,13 @@
 
 import asyncio
 import weakref
-from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import Generic, TypeVar
 
-from ._threads import file_threads
+from ._threads import file_threads, until_done
 from ._values import shown
 
 __all__ = ["ThreadBatcher"]
@@ -77,38 +78,17 @@ class ThreadBatcher(Generic[T]):
         lane = self._lanes.get(loop)
         if lane is None:
             lane = self._lanes[loop] = _Lane(self._function, self._size, self._workers)
-        waiter = _Waiter(item, loop.create_future())
-        lane.add(waiter)
-        cancelled: asyncio.CancelledError | None = None
-        while not waiter.finished:
-            try:
-                await waiter.woken
-            except asyncio.CancelledError as stop:
-                if not waiter.begun:
-                    waiter.woken.cancel()  # takes the item back
-                    raise
-                cancelled = stop
-                if not waiter.finished:
-                    waiter.woken = loop.create_future()
-        if cancelled is not None:
-            raise cancelled
-        error, waiter.error = waiter.error, None
+        done: asyncio.Future[None] = loop.create_future()
+        lane.add(done, item)
         try:
-            if error is not None:
-                raise error
+            await asyncio.shield(done)
+        except asyncio.CancelledError:
+            if not lane.take_back(done):
+                with suppress(Exception, asyncio.CancelledError):
+                    await until_done(done)
+            raise
         finally:
-            del error  # its traceback refers to this frame: without this, a cycle
-
-
-class _Waiter(Generic[T]):
-    __slots__ = ("begun", "error", "finished", "item", "woken")
-
-    def __init__(self, item: T, woken: "asyncio.Future[None]") -> None:
-        self.item = item
-        self.woken = woken  # a mere signal, cancelled with the await
-        self.begun = False
-        self.finished = False
-        self.error: BaseException | None = None
+            del done  # its error's traceback refers to this frame: without this, a cycle
 
 
 class _Lane(Generic[T]):
@@ -123,33 +103,30 @@ class _Lane(Generic[T]):
         self._function = function
         self._size = size
         self._workers = workers
-        self._waiting: deque[_Waiter[T]] = deque()
+        self._waiting: dict[asyncio.Future[None], T] = {}
         self._running = 0
         self._due = False
 
-    def add(self, waiter: _Waiter[T]) -> None:
-        self._waiting.append(waiter)
+    def add(self, done: "asyncio.Future[None]", item: T) -> None:
+        self._waiting[done] = item
         if not self._due and self._running < self._workers:
             # Not at once: others may be ready in this round of the loop as well.
             self._due = True
             asyncio.get_running_loop().call_soon(self._begin)
 
+    def take_back(self, done: "asyncio.Future[None]") -> bool:
+        """Forget an item, unless its batch has begun."""
+        return self._waiting.pop(done, self) is not self
+
     def _begin(self) -> None:
         self._due = False
-        batch: list[_Waiter[T]] = []
-        while self._waiting and len(batch) < self._size:
-            waiter = self._waiting.popleft()
-            if not waiter.woken.cancelled():
-                waiter.begun = True
-                batch.append(waiter)
-        if not batch:
-            return
-        self._running += 1
-        items = [waiter.item for waiter in batch]
-        call = file_threads.start(self._call, items)
-        call.add_done_callback(partial(self._done, batch))
-        if self._waiting and self._running < self._workers:
-            self._begin()
+        while self._waiting and self._running < self._workers:
+            batch = dict(islice(self._waiting.items(), self._size))
+            for done in batch:
+                del self._waiting[done]
+            self._running += 1
+            call = file_threads.start(self._call, list(batch.values()))
+            call.add_done_callback(partial(self._end, list(batch)))
 
     def _call(self, items: list[T]) -> Sequence[BaseException | None]:
         try:
@@ -171,15 +148,18 @@ class _Lane(Generic[T]):
             return [error] * len(items)
         return errors
 
-    def _done(
+    def _end(
         self,
-        batch: list[_Waiter[T]],
+        batch: "list[asyncio.Future[None]]",
         call: "asyncio.Future[Sequence[BaseException | None]]",
     ) -> None:
         self._running -= 1
-        for waiter, error in zip(batch, call.result(), strict=True):
-            waiter.finished, waiter.error = True, error
-            if not waiter.woken.done():
-                waiter.woken.set_result(None)
-        if self._waiting and not self._due:
+        for done, error in zip(batch, call.result(), strict=True):
+            if error is None:
+                done.set_result(None)
+            elif isinstance(error, StopIteration):  # which no future can hold
+                done.set_exception(RuntimeError(f"{shown(self._function)} raised StopIteration"))
+            else:
+                done.set_exception(error)
+        if not self._due:
             self._begin()
