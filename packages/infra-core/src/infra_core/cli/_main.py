@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Protocol
 
-from . import exit_codes
+from . import _start, exit_codes
 from ._arguments import CommandError, Parser, add_prefix, prefixed_environment
 
 __all__ = ["main"]
@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     name, verbose = "infra-core", 0
     try:
+        if argv is None:
+            _start.begin()
         open_missing_streams()
         arguments = list(sys.argv[1:] if argv is None else argv)
         parser, modules = build_parser(arguments)
@@ -62,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # of --help and --version, which leave by SystemExit
         name, verbose = f"infra-core {options.command}", options.verbose
         prefix = options.prefix if options.command in PREFIXED else None
+        if options.command != "run":  # which imports the most, and starts by itself
+            _start.started()
         with logging_to_stderr(verbose), prefixed_environment(prefix):
             code = modules[options.command].execute(options)
         sys.stdout.flush()
@@ -144,8 +148,11 @@ def build_parser(
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     named = next((item for item in arguments if not item.startswith("-")), None)
     all_of_them = "_ARGCOMPLETE" in os.environ
+    known = any(name == named for name, _, _ in COMMANDS) and not all_of_them
     modules: dict[str, Command] = {}
     for name, module, summary in COMMANDS:
+        if known and name != named:  # the names of the others are for help and errors
+            continue
         subparser = subparsers.add_parser(
             name,
             help=summary,

@@ -22,6 +22,7 @@ from ._errors import one_line
 from ._list import ListLines, open_list
 from ._report import Reporter
 from ._results import ResultsFile
+from ._start import import_engine, started
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute", "exit_code"]
 
@@ -206,6 +207,7 @@ def execute(options: argparse.Namespace) -> int:
         check_writable(path, name)
     chosen = batch_options(options)
     tell_unset(options.prefix)
+    import_engine()
     with ExitStack() as stack:
         ending = stack.enter_context(ending_in_order())
         items = stack.enter_context(open_list(options))
@@ -251,8 +253,9 @@ def tell_unset(prefix: str | None) -> None:
 
 
 def begun(items: Iterator[BatchItem | Rejected], ending: Ending) -> Iterator[BatchItem | Rejected]:
-    """The items; from the first one on a signal is no reason to leave nothing recorded."""
+    """The items; once one is asked for all is imported, and a signal leaves something to record."""
     ending.begun = True
+    started()
     yield from items
 
 
