@@ -38,6 +38,8 @@ def check_method(method: str) -> str:
     Raises:
         InvalidRequestError: It is no token of RFC 9110.
     """
+    if method == "GET":
+        return method
     if not isinstance(method, str) or not _TOKEN.fullmatch(method):
         raise InvalidRequestError(
             f"{method!r} is no HTTP method: pass a word such as 'GET' or 'POST'"

@@ -100,7 +100,6 @@ class BlobService:
         self._connections: LoopLocal[_Connections] = LoopLocal(self._connect, _Connections.aclose)
         self._base_path = urlsplit(config.container_url).path
         self._policy = config.options.retry_policy
-        self._origin = _origin_of(config.endpoint)
         self._id = uuid.uuid4().hex  # with a number for each request: what support asks for
         self._count = itertools.count(1)
 
@@ -238,7 +237,7 @@ class BlobService:
         query = "&".join(f"{key}={quote(value, safe='')}" for key, value in params.items())
         if self._auth.query:
             query = f"{query}&{self._auth.query}" if query else self._auth.query
-        url = f"{self._origin}{path}?{query}" if query else f"{self._origin}{path}"
+        asked = f"{path}?{query}" if query else path
         data: Any = body
         if body is not None and (size > _PIECE or not isinstance(body, bytes)):
             data = _pieces(body)
@@ -253,7 +252,7 @@ class BlobService:
             ):
                 response = await connections.engine.send(
                     method,
-                    connections.origin.at(url),
+                    connections.origin.at(asked),
                     headers=sent,
                     timeout=connections.timeouts,
                     body=data,
@@ -342,7 +341,7 @@ class BlobService:
         # How many requests are under way is bounded outside of the engine's clock.
         engine = Engine(limits=httpx.Limits(max_connections=None, keepalive_expiry=15.0))
         timeouts = Timeouts(options.connect_timeout, options.timeout, options.timeout, None)
-        origin = target_of(self._origin + "/")
+        origin = target_of(_origin_of(self.config.endpoint) + "/")
         return _Connections(engine, asyncio.Semaphore(options.concurrency), timeouts, origin)
 
     async def aclose(self) -> None:

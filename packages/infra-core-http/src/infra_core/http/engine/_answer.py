@@ -144,10 +144,10 @@ class EngineResponse:
         if engine is None:
             return
         refused = self._pump is not None and not self._pump.done and self.status >= 300
-        if self._response.content.at_eof() and not refused:
-            self._response.release()
-        else:
+        if refused or not self._response.content.at_eof():
             self._response.close()
+        elif self._response.connection is not None:  # at the end aiohttp gives it back by itself
+            self._response.release()
         engine.give_slot()
 
     def _failure(self, error: Exception) -> httpx.RequestError:

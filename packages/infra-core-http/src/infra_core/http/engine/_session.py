@@ -218,7 +218,11 @@ class Engine:
         # Outside of the block below: a missing bundle is the caller's to hear of.
         secure = self._tls_for(target, proxy)
         session, options, headers = self._way(proxy, target, headers)
-        await self._take_slot(timeouts.pool, method, target)
+        if self._slots is not None:
+            if self._slots.locked():
+                await self._wait_for_slot(self._slots, timeouts.pool, method, target)
+            else:
+                await self._slots.acquire()
         response: aiohttp.ClientResponse | None = None
         try:
             # Seeing that aiohttp has nothing to add costs less than saying what it may not.
@@ -264,13 +268,9 @@ class Engine:
                 self.give_slot()
         return EngineResponse(self, response, method, target, timeouts.read, proxy, pump)
 
-    async def _take_slot(self, timeout: float | None, method: str, target: Target) -> None:
-        slots = self._slots
-        if slots is None:
-            return
-        if not slots.locked():
-            await slots.acquire()
-            return
+    async def _wait_for_slot(
+        self, slots: asyncio.Semaphore, timeout: float | None, method: str, target: Target
+    ) -> None:
         try:
             async with clock.timeout(timeout):
                 await slots.acquire()

@@ -24,42 +24,45 @@ class Target:
     Args:
         text: The URL in the form in which httpx writes it.
         origin: Its scheme, host and port (RFC 6454).
-        bare: The URL without user info and fragment, where it has any.
+        request_url: As aiohttp wants it: encoded, without user info and fragment.
         authorization: Header value from user info in the URL, or None.
 
     Attributes:
-        request_url: As aiohttp wants it: encoded, without user info and fragment.
         secure: Whether TLS is asked for.
     """
 
     __slots__ = ("authorization", "origin", "request_url", "secure", "text")
 
     def __init__(
-        self,
-        text: str,
-        origin: Origin,
-        *,
-        bare: str | None = None,
-        authorization: str | None = None,
+        self, text: str, origin: Origin, request_url: yarl.URL, authorization: str | None = None
     ) -> None:
         self.text: str = text
         self.origin: Origin = origin
         self.secure: bool = origin[0] == "https"
         self.authorization: str | None = authorization
-        self.request_url: yarl.URL = yarl.URL(bare or text, encoded=True)
+        self.request_url: yarl.URL = request_url
 
     @property
     def url(self) -> httpx.URL:
         """As httpx knows it; parsed at each call, since most requests have no need of it."""
         return httpx.URL(self.text)
 
-    def at(self, text: str) -> "Target":
+    def at(self, path: str) -> "Target":
         """Return another URL of the same origin, without parsing it.
 
         Args:
-            text: Encoded, the origin as this one writes it, without user info and fragment.
+            path: Encoded, with its query.
         """
-        return Target(text, self.origin)
+        here = self.request_url
+        scheme, authority = here.scheme, here.raw_authority
+        path, mark, query = path.partition("?")
+        return Target(
+            f"{scheme}://{authority}{path}{mark}{query}",
+            self.origin,
+            yarl.URL.build(
+                scheme=scheme, authority=authority, path=path, query_string=query, encoded=True
+            ),
+        )
 
 
 def _basic(url: httpx.URL) -> str | None:
@@ -74,7 +77,7 @@ def _parsed(text: str) -> Target:
     check_authority(text)
     url = _checked(text, httpx.URL(text))
     bare = url.copy_with(userinfo=b"", fragment=None) if url.userinfo or url.fragment else url
-    return Target(str(url), origin_of(url), bare=str(bare), authorization=_basic(url))
+    return Target(str(url), origin_of(url), yarl.URL(str(bare), encoded=True), _basic(url))
 
 
 @lru_cache(maxsize=1024)
@@ -101,7 +104,7 @@ def target_of(url: str | httpx.URL) -> Target:
     try:
         plain = plain_url(url)
         root = None if plain is None else _root_of(plain[0])
-        return _parsed(url) if root is None else root.at(url)
+        return _parsed(url) if plain is None or root is None else root.at(plain[1])
     # yarl is stricter than httpx about a few hosts, and raises a ValueError
     except (httpx.InvalidURL, ValueError) as error:
         raise httpx.InvalidURL(
