@@ -132,6 +132,8 @@ for code in (400, 401, 404, 407, 410, 418, 451, 499, 500, 503, 511, 599, 600, 99
 add("status without reason", answer(first=b"HTTP/1.1 200"), ok())
 add("status with blank reason", answer(first=b"HTTP/1.1 200 "), ok())
 add("reason beyond ASCII", answer(first=b"HTTP/1.1 200 \xc3\x9cber \xfc"), ok())
+for code in (0, 99):
+    add(f"status {code:03}", answer(first=b"HTTP/1.1 %03d OK" % code), failed())
 add("status of two digits", answer(first=b"HTTP/1.1 20 OK"), failed())
 add("status of four digits", answer(first=b"HTTP/1.1 2000 OK"), failed())
 add("status that is no number", answer(first=b"HTTP/1.1 abc OK"), failed())
@@ -216,6 +218,20 @@ add(
     chunked(b"A\r\nwhole text\r\n0\r\n\r\n", b"Transfer-Encoding: gzip"),
     failed(),
     requests="looks for chunked alone",
+)
+add(
+    "Transfer-Encoding chunked, identity",
+    answer(b"A\r\nwhole text\r\n0\r\n\r\n", b"Transfer-Encoding: chunked, identity", length=False),
+    failed(),
+    closes=True,
+    curl="looks for chunked alone",
+    requests="looks for chunked alone",
+)
+add(
+    "trailer that is none",
+    chunked(b"A\r\nwhole text\r\n0\r\nnonsense\r\n\r\n"),
+    failed(),
+    requests="reads no trailers",
 )
 add(
     "chunk size with zeros before it",
@@ -358,6 +374,14 @@ add(
     more=TARGET,
 )
 add(
+    "redirect with half a body",
+    answer(b"xx", b"Location: /next", b"Content-Length: 9", first=b"HTTP/1.1 302 X", length=False),
+    ok(),
+    closes=True,
+    more=TARGET,
+    httpx="wants the body that nobody reads whole",
+)
+add(
     "redirect, then interim",
     redirect(b"/next"),
     ok(),
@@ -419,6 +443,12 @@ add(
     "charset in quotes",
     page("Ж".encode("koi8-r"), b'text/html; charset="koi8-r"'),
     ok("Ж".encode("koi8-r"), "Ж"),
+)
+add(
+    "charset in another parameter",
+    page(TEXT.encode(), b'text/html; a="b; charset=koi8-r"'),
+    ok(TEXT.encode()),
+    requests="looks for it in quoted text too",
 )
 add(
     "charset gb2312",

@@ -221,7 +221,9 @@ def test_interim_answers_are_cut_off(count: int, rest: bytes) -> None:
     assert after_interim(interim * count + final) == final
 
 
-@pytest.mark.parametrize("coding", [b"gzip, chunked", b"gzip", b"gzip, identity"])
+@pytest.mark.parametrize(
+    "coding", [b"gzip, chunked", b"gzip", b"gzip, identity", b"chunked, identity"]
+)
 def test_a_transfer_coding_that_nobody_asked_for_is_no_text(coding: bytes) -> None:
     """Its bytes would pass as the body."""
     answer = _answer(b"Transfer-Encoding: " + coding, body=CHUNKED)

@@ -1,12 +1,20 @@
 """What is set on a client counts for every way, also when it is set later."""
 
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import pytest
 
-from infra_core.http import AsyncHttpClient, fetch_async, request_async, stream_async
+from infra_core.http import (
+    AssetDownloadClient,
+    AsyncHttpClient,
+    fetch_async,
+    request_async,
+    stream_async,
+)
 from infra_core.http.testing import FaultyOrigin, redirect, stall
 
 
@@ -35,7 +43,12 @@ async def _get(client: Any, url: str) -> None:
     await http.get(url)
 
 
-WAYS = [_fetch, _request, _stream, _get]
+async def _download(client: Any, url: str) -> None:
+    with TemporaryDirectory() as folder:
+        await AssetDownloadClient(client=client, max_retries=0).download(url, Path(folder, "f"))
+
+
+WAYS = [_fetch, _request, _stream, _get, _download]
 Way = Callable[[Any, str], Awaitable[None]]
 
 
@@ -180,7 +193,7 @@ async def test_max_redirects_and_follow_redirects(origin: FaultyOrigin, way: Way
         await way(client, origin.url("/loop"))
     assert origin.count("/loop") == 3
     http.follow_redirects = False
-    if way in (_fetch, _request):
+    if way in (_fetch, _request, _download):
         with pytest.raises(httpx.HTTPStatusError, match="redirects are not followed"):
             await way(client, origin.url("/loop"))
     else:

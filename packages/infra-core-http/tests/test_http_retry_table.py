@@ -1,6 +1,7 @@
 """What the tables of retries promise and no other test shows; see docs/pages/faults.md."""
 
 import asyncio
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,29 @@ async def test_other_statuses_are_raised_at_once(
     with pytest.raises(requests.HTTPError):
         await asyncio.to_thread(request, method, origin.url("/x"), max_retries=3)
     assert origin.count("/x") == 2
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_status_says_enough_without_its_body(origin: FaultyOrigin, method: str) -> None:
+    """503 is tried again, 404 is not, whether their bodies come whole or not; both halves."""
+    for blocking in (True, False):
+        origin.add("/busy", b"done", faults=[status(503, body=b"busy") & truncate(1)])
+        url = origin.url("/busy")
+        with fast_time():
+            if blocking:
+                assert (await asyncio.to_thread(request, method, url)).text == "done"
+            else:
+                assert (await request_async(method, url)).text == "done"
+    no_gzip = {"Content-Encoding": "gzip"}
+    origin.add("/gone", b"", always=status(404, body=b"gone", headers=no_gzip))
+    with pytest.raises(httpx.HTTPStatusError) as missing:
+        await request_async(method, origin.url("/gone"), max_retries=3)
+    with pytest.raises(requests.HTTPError) as also_missing:
+        await asyncio.to_thread(request, method, origin.url("/gone"), max_retries=3)
+    assert origin.count("/gone") == 2
+    for error in (missing.value, also_missing.value):
+        assert error.response.status_code == 404
+        assert pickle.loads(pickle.dumps(error)).response.content == b""
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])

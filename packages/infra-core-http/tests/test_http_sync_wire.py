@@ -355,6 +355,7 @@ def test_an_unread_body_reaches_nobody(serve: Serve) -> None:
         b"Content-Length: 2\r\nContent-Length: 3",
         b"Content-Length: 9",
         b"Transfer-Encoding: gzip, chunked",
+        b"Transfer-Encoding: chunked, identity",
         b"Transfer-Encoding: chunked",
         b"nonsense",
         b"X A: 1",

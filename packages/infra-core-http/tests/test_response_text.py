@@ -34,6 +34,9 @@ def text_of(body: bytes, content_type: str | None = None) -> str:
         (b"\xc1", "text/html; charset=x; charset=koi8-r", "\u0430"),
         (b"\xc1", "text/plain, text/html; charset=koi8-r", "\u0430"),
         (b"\xc1", "text/plain; xcharset=koi8-r", "Á"),
+        (b"\xc1", 'text/plain; a="b;charset=koi8-r"', "Á"),
+        (b"\xc1", 'text/plain; a="b;charset=latin1"; charset=koi8-r', "\u0430"),
+        (b"\xc1", 'text/plain; charset="koi8-r', "\u0430"),
         # byte order marks are no text
         (b"\xef\xbb\xbfa", "text/plain", "a"),
         (b"\xef\xbb\xbfa", "text/plain; charset=utf-8", "a"),

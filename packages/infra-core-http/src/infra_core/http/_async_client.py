@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 
 from infra_core.runtime import LoopLocal, RateLimit, redact_library_logs
 
-from ._checks import DEFAULT_TIMEOUT
+from ._checks import DefaultTimeout
 from ._intercept import interceptor
 from ._limits import AsyncHostGate, check_limits
 from ._plain import PlainTransport
@@ -137,9 +137,9 @@ class LoopClient:
         return engine
 
     def timeout_of(self, timeout: Any) -> Timeouts:
-        """Return the timeouts of a call: its own, else the client's, else 30 s for each step."""
+        """Return the timeouts of a call: its own, else the client's, else the default."""
         client = self.client
-        if timeout is DEFAULT_TIMEOUT and isinstance(client, SafeClient):
+        if isinstance(timeout, DefaultTimeout) and isinstance(client, SafeClient):
             own = client.timeout
             timeout = timeout if own is self._timeout else own
         return timeouts_of(timeout)

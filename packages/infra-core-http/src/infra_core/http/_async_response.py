@@ -68,12 +68,24 @@ class Response(httpx.Response):
     async def aread_hop(self) -> None:
         """Read the body of a redirect, so that its connection can be used again.
 
-        Nobody asked for it: a long or damaged one counts as empty.
+        Nobody asked for it: a long, cut or damaged one counts as empty.
         """
         self.max_bytes = HOP_BODY
         try:
+            await self.aread_if_whole()
+        except ResponseTooLarge:
+            await self.aclose()
+            self._content = b""
+
+    async def aread_if_whole(self) -> None:
+        """Read the body of an answer whose status says enough: a cut or damaged one is empty.
+
+        Raises:
+            ResponseTooLarge: It is above `max_bytes`.
+        """
+        try:
             await self.aread()
-        except (httpx.DecodingError, ResponseTooLarge):
+        except (httpx.TransportError, httpx.DecodingError):
             await self.aclose()
             self._content = b""
 

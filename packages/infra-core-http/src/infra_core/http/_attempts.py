@@ -20,7 +20,7 @@ from ._async_client import (
 from ._async_errors import AsyncDeadlineExceeded, AsyncOutcomeUnknown
 from ._async_response import Response, check_status, ours
 from ._call import BaseCall
-from ._checks import DEFAULT_TIMEOUT, check_async_client, check_timeout
+from ._checks import DEFAULT_TIMEOUT, DefaultTimeout, check_async_client, check_timeout
 from ._direct import as_response, send_direct
 from ._errors import ResponseTooLarge
 from ._headers import DEFAULT_HEADERS, merge_headers
@@ -37,6 +37,7 @@ from .engine._target import Target, origin_of, target_of
 __all__ = ["Call", "foreign_client", "foreign_headers", "request_of", "send_through"]
 
 _FIELDS = ("params", "json", "data", "content")
+_STOCK_TIMEOUT = httpx.Timeout(5.0)
 
 
 class Call(BaseCall):
@@ -176,9 +177,14 @@ class Call(BaseCall):
 
     async def _finish(self, response: httpx.Response, started: float) -> httpx.Response:
         try:
-            if isinstance(response, Response):
+            if not isinstance(response, Response):
+                await response.aread()
+            else:
                 response.max_bytes = self.max_bytes
-            await response.aread()
+                if is_success(response.status_code):
+                    await response.aread()
+                else:
+                    await response.aread_if_whole()
         except BaseException:
             await response.aclose()
             raise
@@ -204,7 +210,11 @@ async def foreign_client(client: Any, timeout: Any) -> tuple[Any, Any]:
     """
     if hasattr(client, "get_client"):
         return await client.get_client(), timeout
-    return client, client.timeout if timeout is DEFAULT_TIMEOUT else timeout
+    if isinstance(timeout, DefaultTimeout):
+        # A download allows more than the 5 s of httpx, unless somebody has set these.
+        is_set = timeout is DEFAULT_TIMEOUT or client.timeout != _STOCK_TIMEOUT
+        timeout = client.timeout if is_set else timeout
+    return client, timeout
 
 
 def request_of(

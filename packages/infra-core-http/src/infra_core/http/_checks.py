@@ -15,6 +15,7 @@ from ._intercept import TRUE_CLIENT
 
 __all__ = [
     "DEFAULT_TIMEOUT",
+    "DefaultTimeout",
     "check_async_client",
     "check_authority",
     "check_call",
@@ -25,12 +26,12 @@ __all__ = [
 ]
 
 
-class _Default(float):
-    """A number that differs, by identity, from the same number given by a caller."""
+class DefaultTimeout(float):
+    """Seconds for each step where neither the call nor its client says otherwise."""
 
 
-DEFAULT_TIMEOUT = _Default(30.0)
-"""Seconds for each step where neither the call nor its client says otherwise."""
+DEFAULT_TIMEOUT = DefaultTimeout(30.0)
+"""That of requests."""
 
 _AUTHORITY = re.compile(r"[^/?#]*//([^/?#]*)")
 _TEXT_OR_PAIRS = (Mapping, str, bytes, Sequence)

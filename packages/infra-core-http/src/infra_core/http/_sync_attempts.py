@@ -93,6 +93,14 @@ def _is_sound(origin: str) -> bool:
     return True
 
 
+_LOST = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
+
+
 class Call(BaseCall):
     """One blocking call.
 
@@ -211,14 +219,20 @@ class Call(BaseCall):
             late = self.too_late()
             late.__cause__ = error
             return late if self.failure_of(error) is Failure.NOT_SENT else self.lost(late)
+        answer = error.response
+        if isinstance(error, _LOST) and isinstance(answer, requests.Response):
+            known = self._status_error(answer)  # says enough without the body
+            known.__cause__ = error
+            return known
         return self.judged(error)
 
     def _check_status(self, response: Any) -> None:
         if not isinstance(response, requests.Response):
             response.raise_for_status()
-            return
-        if is_success(response.status_code):
-            return
+        elif not is_success(response.status_code):
+            raise self._status_error(response)
+
+    def _status_error(self, response: requests.Response) -> HTTPError:
         sent = response.request
         text = status_text(
             getattr(sent, "method", None) or self.method,
@@ -230,7 +244,7 @@ class Call(BaseCall):
         )
         error = HTTPError(text, response=response)
         error.retry_after = parse_retry_after(response.headers)
-        raise error
+        return error
 
 
 def split_headers(
@@ -263,10 +277,4 @@ def failure_of(error: Exception) -> Failure:
         return Failure.NOT_SENT
     if any(isinstance(link, urllib3.exceptions.NewConnectionError) for link in error_chain(error)):
         return Failure.NOT_SENT
-    lost = (
-        requests.ConnectionError,
-        requests.Timeout,
-        requests.exceptions.ChunkedEncodingError,
-        requests.exceptions.ContentDecodingError,
-    )
-    return Failure.OUTCOME_UNKNOWN if isinstance(error, lost) else Failure.PERMANENT
+    return Failure.OUTCOME_UNKNOWN if isinstance(error, _LOST) else Failure.PERMANENT

@@ -4,6 +4,7 @@
 answer there, and the requests and answers that errors carry hold credentials; those stay behind.
 """
 
+from io import BytesIO
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ __all__ = [
     "TooManyRedirects",
     "UnsupportedRedirect",
     "fit_to_travel",
+    "without_body",
 ]
 
 
@@ -81,6 +83,15 @@ def _travelling(response: requests.Response) -> requests.Response:
     )
     cast("Any", copy).__setstate__(state)
     return copy
+
+
+def without_body(response: requests.Response) -> requests.Response:
+    """Return what is left, without credentials, of an answer whose body could not be read."""
+    left = requests.Response()
+    left.status_code, left.reason = response.status_code, response.reason
+    left.url, left.headers = sanitize_url(response.url or ""), _kept(response.headers)
+    left.request, left.raw = _sent(response.request), BytesIO()
+    return left
 
 
 def _rebuilt(

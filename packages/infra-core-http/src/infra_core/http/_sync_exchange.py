@@ -22,6 +22,7 @@ from infra_core.runtime import sanitize_url
 from ._cookies import trimmed
 from ._errors import PrivateAddressError, ResponseTooLarge
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
+from ._response.status import is_success
 from ._sync_adapter import Adapter, proxy_url, read_answers
 from ._sync_body import attach_decoder, settle_encoding
 from ._sync_errors import (
@@ -30,6 +31,7 @@ from ._sync_errors import (
     TooManyRedirects,
     UnsupportedRedirect,
     fit_to_travel,
+    without_body,
 )
 from ._sync_messages import Timeout, retell
 from ._sync_prepare import prepare
@@ -192,8 +194,11 @@ class _Exchange:
         try:
             attach_decoder(response, max_bytes)
             settle_encoding(response, read=not stream)
-        except BaseException:
+        except BaseException as error:
             response.close()
+            failed = isinstance(error, requests.RequestException)
+            if failed and not is_success(response.status_code):
+                error.response = without_body(response)  # type: ignore[attr-defined]
             raise
         return response
 

@@ -94,12 +94,13 @@ class Answer:
         tokens = _tokens(connection)
         keep = self.version == 11 or "keep-alive" in tokens
         self.will_close = "close" in tokens or not keep or self.status == 101
-        codings = [name for name in _tokens(encodings) if name != "identity"]
+        applied = _tokens(encodings)
+        codings = [name for name in applied if name != "identity"]
         if self._method == "HEAD" or self.status in _NO_BODY:
             self._left = 0
         elif codings:
-            if set(codings) != {"chunked"}:
-                raise BadAnswer(f"its Transfer-Encoding {', '.join(codings)!r} is not known")
+            if set(codings) != {"chunked"} or applied[-1] != "chunked":
+                raise BadAnswer(f"its Transfer-Encoding {', '.join(applied)!r} is not known")
             self.chunked = True
             if lengths or len(codings) > 1:
                 # One of the two lies, and somebody between may believe the other.
@@ -166,6 +167,7 @@ class Answer:
                 read += len(trailer)
                 if read > _MAX_LINE:
                     raise BadAnswer("its trailer fields are longer than 64 KiB")
+                _fields([trailer.decode("latin-1")])
         return size
 
     def _head(self) -> list[str]:

@@ -21,7 +21,8 @@ DefaultEncoding = str | Callable[[bytes], str] | None
 
 _PRESCAN: Final = 1024
 _CHARSET: Final = re.compile(
-    r"""(?:^|[;,\s])charset\s*=\s*(?:"([^"]*)"|'([^']*)'|([^;,\s"']+))""", re.IGNORECASE
+    r"""(?:^|[;,\s])charset\s*=\s*(?:"([^"]*)(?:"|$)|'([^']*)(?:'|$)|([^;,\s"']+))|"[^"]*(?:"|$)""",
+    re.IGNORECASE,  # the last branch passes over the quoted values of other parameters
 )
 # Encodings that Python decodes and the table of the WHATWG lacks.
 _BEYOND_TABLE: Final = re.compile(r"(?:utf[-_]?32(?:[-_]?[lb]e)?|(?:cp|ibm)[-_]?\d{3,4})", re.ASCII)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import httpx
 
 from infra_core.fs import parse_checksum
 from infra_core.runtime import RateLimit, is_number
 
 from .._async_client import AnyClient  # noqa: TC001 - for typing.get_type_hints()
-from .._checks import check_async_client
+from .._checks import DefaultTimeout, check_async_client
 from .._errors import InvalidRequestError
 from .._headers import DEFAULT_HEADERS, checked_headers, merge_headers
 from .._policy import build_policy, retry_statuses_of
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["AssetDownloadClient"]
 
 _MAX_CONNECTIONS = 64
+_TIMEOUT = DefaultTimeout(60.0)
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _CATCH_UP = 0.1  # seconds' worth of bytes that may follow at once when a timer came late
 _CALLED_WITH = {
     "progress": "the bytes so far and the size",
@@ -43,7 +48,8 @@ class AssetDownloadClient:
     event loop and closed with it, so one client may serve several loops at the same time.
 
     Args:
-        timeout: Seconds to wait for a connection, and for each next piece of the body.
+        timeout: Seconds to wait for a connection, and for each next piece of the body. Where it
+            is not given, what is set on `client`, else 60 s.
         max_retries: Retries after the first try.
         backoff: Ceiling of the first wait in seconds; it doubles with each retry.
         max_backoff: No wait is longer; a Retry-After above it ends the retries.
@@ -51,7 +57,8 @@ class AssetDownloadClient:
         user_agent: The User-Agent header, unless a call brings its own; with `client=` that
             client's.
         client: An `AsyncHttpClient` or an `httpx.AsyncClient`. It sends the requests, with its
-            headers, auth, cookies, proxies, certificates and limits, and stays open. Without one
+            headers, auth, cookies, proxies, certificates and limits, and stays open; relative URLs
+            are joined to its `base_url`. Without one
             they go through the shared client of `infra_core.http.aio`, and cookies are kept within
             one chain of redirects.
         public_only: Refuse hosts without a public address, as `AsyncHttpClient` does; with
@@ -74,7 +81,7 @@ class AssetDownloadClient:
     def __init__(
         self,
         *,
-        timeout: float = 60.0,
+        timeout: float = _TIMEOUT,
         max_retries: int = 4,
         backoff: float = 1.5,
         max_backoff: float = 60.0,
@@ -154,7 +161,7 @@ class AssetDownloadClient:
         _check_options(timeout, max_bytes, min_speed, connections, expected_checksum)
         _check_callbacks(progress=progress, on_retry=on_retry, on_received=on_received)
         spec = DownloadSpec(
-            url=_text_of(url),
+            url=await _absolute(_text_of(url), self._client),
             dest=_destination(dest_path),
             policy=build_policy(
                 self._max_retries if max_retries is None else max_retries,
@@ -256,6 +263,18 @@ def _check(
 def _text_of(url: Any) -> str:
     """Return a URL as text; what is none is refused by `target_of`, the rest when it is asked."""
     return url if isinstance(url, str) else target_of(url).text
+
+
+async def _absolute(url: str, client: Any) -> str:
+    """Return a URL joined to the `base_url` of the client, as httpx joins it."""
+    if client is None or _ABSOLUTE.match(url):
+        return url
+    http = await client.get_client() if hasattr(client, "get_client") else client
+    base = getattr(http, "base_url", None)
+    if not isinstance(base, httpx.URL) or not base.host:
+        return url
+    raw_path = base.raw_path + httpx.URL(url).raw_path.lstrip(b"/")
+    return str(base.copy_with(raw_path=raw_path))
 
 
 def _destination(path: object) -> Path:

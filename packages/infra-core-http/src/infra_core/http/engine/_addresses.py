@@ -9,9 +9,13 @@ __all__ = ["literal_address", "reason_not_public"]
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _SHARED = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598
-_SITE_LOCAL = ipaddress.ip_network("fec0::/10")  # RFC 3879, once private
+# What not every supported Python knows as private: most of the protocols' own (IANA's registry of
+# special addresses, RFC 6890), documentation (RFC 9637), site-local (RFC 3879), NAT64 (RFC 8215).
+_PRIVATE = tuple(
+    map(ipaddress.ip_network, ("192.0.0.0/24", "3fff::/20", "fec0::/10", "64:ff9b:1::/48"))
+)
+_ANYCAST = frozenset(map(ipaddress.ip_address, ("192.0.0.9", "192.0.0.10")))
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
-_NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215
 _COMPATIBLE = ipaddress.ip_network("::/96")  # RFC 4291, 2.5.5.1
 # Looks public and is answered by the host of a virtual machine: it hands out its certificates.
 _AZURE_PLATFORM = ipaddress.ip_address("168.63.129.16")
@@ -91,11 +95,10 @@ def _reason(address: _Address) -> str | None:
         return "the address of Azure's own platform"
     if address in _SHARED:
         return "the carrier-grade NAT address"
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64_LOCAL or address in _SITE_LOCAL:
-            return "the private address"
-        if _carried(address):
-            return None  # judged by what it carries
+    if address not in _ANYCAST and any(address in network for network in _PRIVATE):
+        return "the private address"
+    if _carried(address):
+        return None  # judged by what it carries
     if address.is_reserved:
         return "the reserved address"
     if address.is_private or not address.is_global:

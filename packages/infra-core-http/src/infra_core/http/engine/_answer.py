@@ -123,15 +123,19 @@ class EngineResponse:
         """Read a body that nobody wants, so that its connection can be used again, and close.
 
         Args:
-            limit: Bytes to read at most; a longer body ends the connection instead.
+            limit: Bytes to read at most; a longer body ends the connection instead, and so does
+                one that is cut or malformed.
         """
         parts: list[bytes] = []
         left = limit
-        async for chunk in self.aiter_raw():
-            left -= len(chunk)
-            if left < 0:
-                break
-            parts.append(chunk)
+        try:
+            async for chunk in self.aiter_raw():
+                left -= len(chunk)
+                if left < 0:
+                    break
+                parts.append(chunk)
+        except httpx.TransportError:
+            left = -1
         self.close()
         return b"".join(parts) if left >= 0 else b""
 

@@ -139,7 +139,7 @@ class _MendingParser:
     def _note(self, messages: Any) -> None:
         """Stop looking once the answer is here; interim answers (1xx) are none."""
         code = messages[-1][0].code
-        _check_coding(messages)
+        _check_heads(messages)
         if code >= 200 or code == 101:
             self._seen = None
             if code == 101:  # what follows is another protocol, which was not asked for
@@ -162,20 +162,23 @@ class _MendingParser:
         if not better.clean:
             self._protocol.force_close()
         fed = self._true.feed_data(better.data)
-        _check_coding(fed[0])
+        _check_heads(fed[0])
         return fed
 
 
-def _check_coding(messages: Any) -> None:
-    """Refuse a transfer coding that was not asked for, whose bytes would pass as the body.
+def _check_heads(messages: Any) -> None:
+    """Refuse what is no status, and transfer codings whose bytes would pass as the body.
 
     Raises:
-        BadHttpMessage: Any but chunked and identity (RFC 9112, section 6.1).
+        BadHttpMessage: A status below 100; any coding but chunked and identity, or chunked not
+            applied last (RFC 9112, section 6.1).
     """
     for message, _ in messages:
-        coding = message.headers.get("Transfer-Encoding")
-        if coding is None or coding.lower() == "chunked":
+        if message.code < 100:
+            raise BadHttpMessage(f"its status is {message.code:03}")
+        if "Transfer-Encoding" not in message.headers:
             continue
         codings = ", ".join(message.headers.getall("Transfer-Encoding"))
-        if not {part.strip(" \t") for part in codings.lower().split(",")} <= _CODINGS:
+        parts = [part.strip(" \t") for part in codings.lower().split(",")]
+        if not _CODINGS.issuperset(parts) or ("chunked" in parts and parts[-1] != "chunked"):
             raise BadHttpMessage(f"its Transfer-Encoding {codings!r} is not known")
