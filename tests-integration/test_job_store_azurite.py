@@ -27,7 +27,7 @@ def table(azurite: AzuriteServer) -> TableConfig:
 class TestTable(JobStoreConformance):
     """The suite that every job store passes, on Azure Table storage."""
 
-    model_examples = 5
+    model_examples = 3
 
     @pytest.fixture(autouse=True)
     def _config(self, table: TableConfig) -> None:

@@ -249,9 +249,9 @@ def test_the_space_of_deleted_jobs_is_given_back(tmp_path: Path, old: bool) -> N
         with closing(sqlite3.connect(path)) as connection:
             connection.executescript(_SCHEMA_1_0)
     with SqliteJobStore(path) as store:
-        store.save_many(JobRecord("b", f"{n}", payload={"text": "x" * 1000}) for n in range(2_000))
+        store.save_many(JobRecord("b", f"{n}", payload={"text": "x" * 1000}) for n in range(600))
         store.create(JobRecord("other", "j"))
-        assert store.delete_batch("b") == 2_000
+        assert store.delete_batch("b") == 600
         assert sum(file.stat().st_size for file in tmp_path.iterdir()) < 200_000
         assert store.fetch("other", "j") is not None
 

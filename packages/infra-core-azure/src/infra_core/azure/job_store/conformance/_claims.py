@@ -176,18 +176,18 @@ class ClaimChecks(Checks):
         """More jobs than a page of a claim holds, of every kind."""
         with self.open_store() as store, fast_time() as time:
             batch, later = self.batch(), utc_now() + timedelta(seconds=30)
-            store.save_many(JobRecord(batch, f"a{n:02}") for n in range(20))
-            for _ in range(20):
+            store.save_many(JobRecord(batch, f"a{n:02}") for n in range(17))
+            for _ in range(17):
                 assert store.claim(batch, worker="dead", lease_seconds=30)
-            store.save_many(JobRecord(batch, f"b{n:02}", not_before=later) for n in range(20))
-            store.save_many(JobRecord(batch, f"c{n:02}") for n in range(20))
+            store.save_many(JobRecord(batch, f"b{n:02}", not_before=later) for n in range(17))
+            store.save_many(JobRecord(batch, f"c{n:02}") for n in range(17))
             names = []
             for wait in (0, 31):
                 time.advance(wait)
                 while job := store.claim(batch, worker="w", lease_seconds=600):
                     names.append(job.job_id)
-            assert sorted(names[:20]) == [f"c{n:02}" for n in range(20)]
-            assert sorted(names[20:]) == [f"{k}{n:02}" for k in "ab" for n in range(20)]
+            assert sorted(names[:17]) == [f"c{n:02}" for n in range(17)]
+            assert sorted(names[17:]) == [f"{k}{n:02}" for k in "ab" for n in range(17)]
 
     def test_jobs_are_counted_where_they_are(self) -> None:
         """By state, for one batch and for all, those that cannot be read among them."""
@@ -222,14 +222,14 @@ class ClaimChecks(Checks):
         """A conflict on one does not end the rest; fields of other types stay."""
         batch = self.batch()
         with self.open_store(CrawlRecord) as store:
-            store.save_many(CrawlRecord(batch, f"{n:03}", url="u") for n in range(130))
+            store.save_many(CrawlRecord(batch, f"{n:03}", url="u") for n in range(103))
         with self.open_store() as store:
             jobs = list(store.iter_runs(batch))
             store.update(store.fetch(batch, "007").start())
             store.delete(batch, "009")
             stored = store.update_many(job.start().fail("no") for job in jobs)
             assert [n for n, job in enumerate(stored) if job is None] == [7, 9]
-            assert store.count_by_status(batch) == {"failed": 128, "running": 1}
+            assert store.count_by_status(batch) == {"failed": 101, "running": 1}
             assert store.update(stored[0].requeue()).status is JobStatus.PENDING
             assert store.update_many([]) == []
             raised(TypeError, lambda: store.update_many("no"))
