@@ -53,8 +53,8 @@ def _run(env: dict[str, str], path: Path) -> None:
         with open_job_store(env, sqlite_path=path) as store:
             while store.count_by_status("batch").keys() - {"completed"}:
                 completed += work_batch(
-                    store, "batch", handler, worker=name, lease_seconds=_LEASE, concurrency=2, max_attempts=99,
-                    retry_seconds=0, poll_seconds=0.05,
+                    store, "batch", handler, worker=name, lease_seconds=_LEASE, concurrency=2,
+                    max_attempts=99, retry_seconds=0, poll_seconds=0.05,
                 ).completed  # fmt: skip
                 clock.sleep(0.05)
         return completed
