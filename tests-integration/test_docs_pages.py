@@ -35,6 +35,18 @@ def test_capabilities_page_holds_every_capability(docs: Any) -> None:
             assert f"[`{symbol}`][{capability.module}.{symbol}]" in page
 
 
+def test_command_page_holds_every_subcommand_and_option(docs: Any) -> None:
+    """Those of the verbs as well, such as `infra-core mirror up --dry-run`."""
+    page = docs.command_reference()
+    sections = dict(re.findall(r"^#+ (infra-core.*)\n([^#]*)", page, re.MULTILINE))
+    parsers = list(docs.command_parsers())
+    assert {"infra-core jobs retry", "infra-core mirror up"} <= {one.prog for one in parsers}
+    for parser in parsers:
+        for action in parser._actions:
+            for name in action.option_strings or action.choices or [action.metavar or action.dest]:
+                assert name in sections[parser.prog], f"{parser.prog}: {name}"
+
+
 def test_part_of_another_file_ends_at_the_next_heading(
     docs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -318,6 +318,11 @@ def test_demo_comes_out_as_promised(arguments: list[str], tmp_path: Path) -> Non
     assert done.stdout.count("retry ") == 5
     assert "404" in done.stdout
     assert "Every byte compared" in done.stdout
+    assert f"goes to {tmp_path}\n" in done.stdout
+    if not arguments:
+        last = done.stdout.splitlines()[-1]
+        typed = subprocess.run(last, shell=True, capture_output=True, text=True, timeout=55)
+        assert "/missing/page.html" in typed.stdout, typed.stderr
 
 
 def test_two_runs_of_one_batch_at_once_are_refused(origin: FaultyOrigin, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ import griffe
 
 from api import exports, loaded
 from infra_core.capabilities import CAPABILITIES
+from infra_core.cli._main import COMMANDS, build_parser
 from tree import PACKAGES, ROOT, Package
 
 DOCS = ROOT / "docs"
@@ -227,25 +228,33 @@ def wrapped(line: str) -> str:
 
 
 def command_reference() -> str:
-    """What `--help` says of the command and of each subcommand."""
+    """What `--help` says of the command, of each subcommand, and of each verb of those."""
     lines = ["# The command `infra-core`", "", "What `--help` says, exit codes included.", ""]
-    top = help_of()
-    commands = re.findall(r"^    ([a-z]+) {2,}\S", top, flags=re.MULTILINE)
-    for title, text in [("", top), *((name, help_of(name)) for name in commands)]:
-        lines += [f"## {f'infra-core {title}'.strip()}", "", "```text", text, "```", ""]
+    for parser in command_parsers():
+        level = "##" if len(parser.prog.split()) < 3 else "###"
+        shown = parser.format_help().rstrip()
+        lines += [f"{level} {parser.prog}", "", "```text", shown, "```", ""]
     return "\n".join(lines)
 
 
-def help_of(*command: str) -> str:
-    shown = subprocess.run(
-        [sys.executable, "-m", "infra_core.cli", *command, "--help"],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "90", "NO_COLOR": "1"},
-    )
-    if shown.returncode:
-        raise DocsError(f"infra-core {' '.join(command)} --help fails: {shown.stderr.strip()}")
-    return shown.stdout.rstrip()
+def command_parsers() -> Iterator[argparse.ArgumentParser]:
+    """The parsers of the command, of each subcommand, and of each verb of those."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "90"
+    try:
+        yield build_parser([])[0]
+        for name, _, _ in COMMANDS:
+            subparser = verbs_of(build_parser([name])[0])[name]
+            yield from (subparser, *verbs_of(subparser).values())
+    finally:
+        os.environ.pop("COLUMNS") if before is None else os.environ.update(COLUMNS=before)
+
+
+def verbs_of(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            return dict(action.choices)
+    return {}
 
 
 # -- reference -------------------------------------------------------------------------------------

@@ -14,16 +14,21 @@ from typing import Any
 import pytest
 
 from infra_core import find_capabilities, fs
-from infra_core.azure.job_store import JobRecord, SqliteJobStore
+from infra_core.azure.client import AzureFunctionSyncClient
+from infra_core.azure.job_store import JobRecord, SqliteJobStore, work_batch
 from infra_core.azure.monitoring import RunLogWriter
-from infra_core.batch import _api, _manifest
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
+from infra_core.batch import _api, _manifest, run_batch
 from infra_core.cli import _main, main
 from infra_core.cli._arguments import CommandError, check_writable
 from infra_core.cli._errors import one_line
 from infra_core.cli._report import Lasting, plural, to_json
+from infra_core.http import fetch
+from infra_core.http.assets import download_asset, download_many
 from infra_core.http.testing import FaultyOrigin
+from infra_core.polling import poll_until
 
-COMMAND = [sys.executable, "-m", "infra_core.cli"]
+COMMAND = [sys.executable, "-m", "infra_core"]
 
 
 @pytest.fixture(autouse=True)
@@ -406,3 +411,44 @@ def test_what_a_server_said_does_not_steer_the_terminal() -> None:
     """Escape sequences, C1 controls and marks of text direction are shown as escapes."""
     shown = one_line(ValueError("a\x1b[2J\x9b1m \u202egpj"))
     assert shown == r"ValueError: a\x1b[2J\x9b1m \u202egpj"
+
+
+async def _forever() -> None:
+    return None
+
+
+def _work() -> object:
+    store: SqliteJobStore[JobRecord] = SqliteJobStore("s", JobRecord)
+    return work_batch(store, "b", str)
+
+
+@pytest.mark.parametrize(
+    ("call", "instead"),
+    [
+        (lambda: download_asset("http://127.0.0.1:1/f", Path("f")), "download_asset_async"),
+        (lambda: download_many([("http://127.0.0.1:1/f", Path("f"))]), "download_many_async"),
+        (lambda: poll_until(_forever, lambda _: True), "poll_until_async"),
+        (lambda: run_batch(["http://127.0.0.1:1/f"], batch_id="b", out="out"), "run_batch_async"),
+        (_work, "work_batch_async"),
+    ],
+)
+async def test_what_cannot_block_an_event_loop_names_what_to_await(
+    call: Callable[[], object], instead: str
+) -> None:
+    """One error for all; no coroutine is left that nothing awaited."""
+    with pytest.raises(RuntimeError, match=rf"runs an event loop, .*: await {instead}\(\), or"):
+        call()
+
+
+async def test_synchronous_clients_work_in_a_running_loop_as_in_0_7(place: Path) -> None:
+    """In a notebook, say: they block it."""
+    with FaultyOrigin() as origin, AzureFunctionSyncClient(origin.url("/")) as functions:
+        origin.add("/api/f", b"{}")
+        assert fetch(origin.url("/api/f")) == "{}"
+        assert functions.get_json("api/f") == {}
+        assert poll_until(lambda: 1, lambda found: found == 1) == 1
+    settings = AzureStorageSettings("box")
+    with AzureStorageClient.from_settings(settings, "dev-skip", base_path=place) as storage:
+        assert storage.write_json(place / "x.json", {}).exists()
+    with SqliteJobStore(place / "jobs.sqlite3", JobRecord) as store:
+        assert len(list(store.iter_runs("b1"))) == 1

@@ -2,6 +2,7 @@ from . import clock as clock, lazy as lazy, testing as testing
 from ._background_loop import (
     in_background_loop as in_background_loop,
     on_background_close as on_background_close,
+    refuse_running_loop as refuse_running_loop,
     run_sync as run_sync,
 )
 from ._dask import DaskTaskRuntime as DaskTaskRuntime

@@ -16,7 +16,7 @@ from ._redaction import redact_secrets
 from ._threads import file_threads
 from ._values import is_number, shown
 
-__all__ = ["in_background_loop", "on_background_close", "run_sync"]
+__all__ = ["in_background_loop", "on_background_close", "refuse_running_loop", "run_sync"]
 
 T = TypeVar("T")
 CLOSE_TIMEOUT = 5.0  # seconds that everything which closes at exit may take together
@@ -213,6 +213,29 @@ def in_background_loop() -> bool:
     return background is not None and threading.current_thread() is background.thread
 
 
+def refuse_running_loop(what: str, instead: str | None = None) -> None:
+    """Raise where a synchronous call would block a running event loop, in the words of `run_sync`.
+
+    For calls that run a loop of their own, such as `asyncio.run`, whose error names no remedy.
+
+    Args:
+        what: What the user called.
+        instead: What the user can await.
+
+    Raises:
+        RuntimeError: This thread runs an event loop.
+
+    Example:
+        >>> refuse_running_loop("run_batch()", "run_batch_async()")
+    """
+    if asyncio._get_running_loop() is not None:
+        remedy = f"await {instead}" if instead else "await its async counterpart"
+        raise RuntimeError(
+            f"{what} blocks, and this thread runs an event loop, which would stand still: "
+            f"{remedy}, or call it from another thread with asyncio.to_thread()"
+        )
+
+
 def run_sync(
     coroutine: Coroutine[Any, Any, T],
     *,
@@ -255,13 +278,11 @@ def run_sync(
             f"{what} needs a coroutine, not {shown(coroutine)}: pass what an async function "
             "returns when it is called"
         )
-    if asyncio._get_running_loop() is not None:
+    try:
+        refuse_running_loop(what, instead)
+    except RuntimeError:
         coroutine.close()
-        remedy = f"await {instead}" if instead else "await its async counterpart"
-        raise RuntimeError(
-            f"{what} blocks, and this thread runs an event loop, which would stand still: "
-            f"{remedy}, or call it from another thread with asyncio.to_thread()"
-        )
+        raise
     if timeout is not None and not is_number(timeout):
         coroutine.close()
         raise ValueError(f"timeout={timeout!r} of {what} is no number: pass seconds, or None")

@@ -6,6 +6,8 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from infra_core.runtime import refuse_running_loop
+
 from ._errors import BatchError, one_line
 from ._folder import ASSETS, MANIFEST_FILE
 from ._hooks import Hooks, call
@@ -156,11 +158,7 @@ def run_batch(
             summary = run_batch(open("urls.txt"), batch_id="nightly", out="runs", concurrency=8)
             print(summary.succeeded, summary.failed)
     """
-    if _in_running_loop():
-        raise RuntimeError(
-            "run_batch() cannot be called inside a running event loop, which it would block: "
-            "await run_batch_async()"
-        )
+    refuse_running_loop("run_batch()", "run_batch_async()")
     return asyncio.run(run_batch_async(items, options, **settings))
 
 
@@ -204,11 +202,3 @@ def _write_manifest(services: "Services") -> None:
             storage.upload_file(path, raise_on_error=True)
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
             summary.trouble(f"{str(path)!r} was not mirrored", one_line(error))
-
-
-def _in_running_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True

@@ -1,6 +1,9 @@
 """`infra-core demo`: the main job against a server that misbehaves on purpose."""
 
 import argparse
+import os
+import shlex
+import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -62,6 +65,7 @@ def execute(options: argparse.Namespace) -> int:
         url_file = out / "urls.txt"
         url_file.write_text("# the demo's URLs\n" + "\n".join(urls) + "\n", encoding="utf-8")
         say(f"A server that misbehaves listens at {origin.base_url}; {len(urls)} URLs to have.")
+        say(f"All that comes goes to {out}")
         say("Run 1: the faults.")
         first, paths = run(url_file, out, env, resume=False)
         if first.interrupted:
@@ -87,8 +91,15 @@ def execute(options: argparse.Namespace) -> int:
     print(f"  heartbeat  {folder / '_state' / 'heartbeat.json'}")
     print(f"  jobs       {first.jobs}")
     if not env:
-        say(f"Look at the jobs: infra-core jobs list {BATCH} --out {out}")
+        say("Look at the jobs:")
+        print(" ", shlex.join([*own_command(), "jobs", "list", BATCH, "--out", str(out)]))
     return exit_codes.OK
+
+
+def own_command() -> list[str]:
+    """What starts this command in a shell: hatch's environments are not on its path."""
+    found = shutil.which("infra-core") is not None and "HATCH_ENV_ACTIVE" not in os.environ
+    return ["infra-core"] if found else [sys.executable, "-m", "infra_core"]
 
 
 def say(text: str) -> None:

@@ -22,6 +22,7 @@ from infra_core.runtime import (
     ThreadPool,
     handle_signals,
     redact_secrets,
+    refuse_running_loop,
 )
 
 from ..exceptions import JobConflictError, JobRecordError
@@ -71,6 +72,7 @@ def work_batch(
     Raises:
         RuntimeError: Called inside of a running event loop; await `work_batch_async` there.
     """
+    refuse_running_loop("work_batch()", "work_batch_async()")
     return asyncio.run(work_batch_async(store, batch_id, handler, **options))
 
 
