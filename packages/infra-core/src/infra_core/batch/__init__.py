@@ -8,26 +8,6 @@ Example:
     (True, 0)
 """
 
-from ._api import run_batch, run_batch_async
-from ._errors import BatchError
-from ._items import BatchItem, Rejected, job_id_of
-from ._options import BatchOptions
-from ._readers import ListError, read_items
-from ._results import BatchProgress, BatchResult, BatchRetry, Failure, Summary
+from infra_core.runtime.lazy import stub_exports
 
-__all__ = [
-    "BatchError",
-    "BatchItem",
-    "BatchOptions",
-    "BatchProgress",
-    "BatchResult",
-    "BatchRetry",
-    "Failure",
-    "ListError",
-    "Rejected",
-    "Summary",
-    "job_id_of",
-    "read_items",
-    "run_batch",
-    "run_batch_async",
-]
+__getattr__, __dir__, __all__ = stub_exports(__name__)

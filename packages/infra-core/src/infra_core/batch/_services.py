@@ -5,10 +5,11 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._environment import environment_of, open_jobs, open_mirror, table_of
 from ._errors import BatchError, one_line
 from ._folder import ASSETS, JOBS_FILE, Reserve, exclusive, make_folder, run_folder
 from ._index import JobIndex
@@ -25,15 +26,7 @@ if TYPE_CHECKING:
     from ._options import BatchOptions
     from ._shard import Workers
 
-__all__ = [
-    "Services",
-    "environment_of",
-    "open_jobs",
-    "open_mirror",
-    "open_services",
-    "open_storage",
-    "table_of",
-]
+__all__ = ["Services", "open_services"]
 
 _FLUSH_SECONDS = 5.0
 _BEAT_SECONDS = 5.0
@@ -93,95 +86,6 @@ class Services:
         if self.storage is None:
             return None
         return self.storage.blob_url_for_name(self.storage.blob_name_for_path(self.folder / name))
-
-
-def environment_of(env: Mapping[str, str], prefix: str | None) -> dict[str, str]:
-    """The variables that a batch reads; with a prefix, those of one service in place of all.
-
-    `prefix="CRAWLER"` reads `CRAWLER_AZURE_STORAGE_CONTAINER` and so on. A variable that has no
-    prefixed form keeps its plain one only where it is not about Azure.
-    """
-    if not prefix:
-        return dict(env)
-    mark = prefix.rstrip("_") + "_"
-    own = {name[len(mark) :]: value for name, value in env.items() if name.startswith(mark)}
-    families = ("AZURE_STORAGE_", "AZURE_JOB_", "AZURE_FUNCTION_")
-    plain = {name: value for name, value in env.items() if not name.startswith(families)}
-    return {**plain, **own}
-
-
-def open_storage(
-    env: Mapping[str, str],
-    *,
-    base_path: Path,
-    mode: str | None = None,
-    accept_wrong_md5: bool = False,
-) -> "AzureStorageClient":
-    """Open the storage client; without AZURE_STORAGE_* and `mode`, one that keeps files local.
-
-    Args:
-        env: Environment variables.
-        base_path: Folder that blob names are relative to.
-        mode: Storage mode in place of what the environment says.
-        accept_wrong_md5: Switch that option on, whatever the environment says.
-
-    Raises:
-        ConfigurationError: The settings are incomplete, malformed or contradictory.
-        BatchError: The mode is unknown.
-    """
-    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
-
-    chosen = _storage_variables(env)
-    if mode is not None:
-        chosen["AZURE_STORAGE_MODE"] = mode
-    elif not chosen:
-        chosen["AZURE_STORAGE_MODE"] = "dev-skip"
-    try:
-        settings, storage_mode = AzureStorageSettings.from_env(env=chosen)
-    except ValueError as error:  # an unknown mode
-        raise BatchError(str(error)) from None
-    if accept_wrong_md5:
-        settings = replace(settings, options=replace(settings.options, accept_wrong_md5=True))
-    return AzureStorageClient.from_settings(settings, storage_mode, base_path=base_path)
-
-
-def open_mirror(
-    options: "BatchOptions", env: Mapping[str, str], *, base_path: Path
-) -> "AzureStorageClient | None":
-    """The storage client of a batch; None where nothing is to be mirrored.
-
-    The SDKs of Azure are not even imported then.
-
-    Raises:
-        ConfigurationError: The settings are incomplete, malformed or contradictory.
-    """
-    if not options.mirror or not (_storage_variables(env) or options.mode):
-        return None
-    storage = open_storage(env, base_path=base_path, mode=options.mode)
-    return storage if storage.is_configured() else None
-
-
-def _storage_variables(env: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in env.items() if k.startswith("AZURE_STORAGE_") and v.strip()}
-
-
-def table_of(env: Mapping[str, str]) -> str:
-    """The name of the table that jobs are kept in; empty where they are kept in a file."""
-    return env.get("AZURE_JOB_TABLE", "").strip()
-
-
-def open_jobs(env: Mapping[str, str], *, sqlite_path: Path) -> "JobStore[JobRecord]":
-    """Open the job store that the environment asks for.
-
-    Raises:
-        AzureTableError: AZURE_JOB_TABLE names a table and no variable says where it is; jobs that
-            were quietly kept in a file would be sought in the table.
-    """
-    from infra_core.azure.job_store import JobRecord, TableConfig, open_job_store
-
-    if table_of(env):
-        TableConfig.from_env(env=env)
-    return open_job_store(env, sqlite_path=sqlite_path, record_type=JobRecord)
 
 
 async def open_services(

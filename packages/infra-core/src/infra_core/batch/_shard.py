@@ -109,7 +109,7 @@ class ShardRunner:
 
     async def open(self) -> None:
         """Open what the environment asks for."""
-        from ._services import open_mirror
+        from ._environment import open_mirror
 
         base = self._options.scratch or self._options.out
         self._storage = open_mirror(self._options, self._env, base_path=base)

@@ -111,7 +111,7 @@ def prefixed_environment(prefix: str | None) -> Iterator[None]:
     if not prefix:
         yield
         return
-    from infra_core.batch._services import environment_of
+    from infra_core.batch._environment import environment_of
 
     before = dict(os.environ)
     chosen = environment_of(before, prefix)

@@ -10,7 +10,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
-from infra_core.batch._services import environment_of, table_of
+from infra_core.batch._environment import environment_of, table_of
 from infra_core.runtime import ThreadPool, clock
 
 from . import exit_codes

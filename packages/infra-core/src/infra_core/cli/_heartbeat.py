@@ -79,7 +79,7 @@ def read_file(options: argparse.Namespace) -> HeartbeatStatus:
 def read_blob(options: argparse.Namespace) -> HeartbeatStatus:
     """Judge the mirror of a heartbeat."""
     from infra_core.azure.monitoring import read_heartbeat_blob
-    from infra_core.batch._services import open_storage
+    from infra_core.batch._environment import open_storage
 
     with open_storage(os.environ, base_path=Path()) as storage:
         return read_heartbeat_blob(storage, options.blob, stale_after=options.max_age)

@@ -19,8 +19,8 @@ from infra_core.azure.job_store import (
     JobStatus,
     JobStore,
 )
+from infra_core.batch._environment import open_jobs, table_of
 from infra_core.batch._folder import JOBS_FILE
-from infra_core.batch._services import open_jobs, table_of
 from infra_core.runtime import printable
 
 from . import exit_codes

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import Any
 
 from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
+from infra_core.batch._environment import table_of
 from infra_core.batch._folder import JOBS_FILE
-from infra_core.batch._services import table_of
 from infra_core.runtime import clock
 
 from ._arguments import CommandError

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from infra_core.batch._environment import open_jobs, open_storage, table_of
 from infra_core.batch._folder import ASSETS, JOBS_FILE, MANIFEST_FILE
-from infra_core.batch._services import open_jobs, open_storage, table_of
 from infra_core.fs import write_text_atomic
 
 from . import exit_codes

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from infra_core.azure.run_report import human_size
-from infra_core.batch._services import open_storage
+from infra_core.batch._environment import open_storage
 
 from . import exit_codes
 from ._arguments import CommandError, add_verb

@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from infra_core.azure.run_report import human_size
-from infra_core.batch import BatchProgress, BatchResult, BatchRetry, Summary
 from infra_core.runtime import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from infra_core.batch import BatchProgress, BatchResult, BatchRetry, Summary
 
 __all__ = [
     "Reporter",
@@ -209,7 +210,7 @@ class Reporter:
         else:
             self._plain.write(f"{mark:>8} {text}\n")
 
-    def on_result(self, result: BatchResult) -> None:
+    def on_result(self, result: "BatchResult") -> None:
         """Show a failure, and a file where that was asked for."""
         if result.error is not None:
             self._failures += 1
@@ -223,7 +224,7 @@ class Reporter:
             else:
                 self.line(result.status, result.url, "dim")
 
-    def on_retry(self, retry: BatchRetry) -> None:
+    def on_retry(self, retry: "BatchRetry") -> None:
         """Show the first retries."""
         self._retries += 1
         if self._retries > SHOWN_RETRIES:
@@ -237,12 +238,12 @@ class Reporter:
         """Show what else happens."""
         self.line(word, text, "yellow")
 
-    def on_progress(self, progress: BatchProgress) -> None:
+    def on_progress(self, progress: "BatchProgress") -> None:
         """Move the bar."""
         if self._bar is not None:
             self._bar.update(progress)
 
-    def finish(self, summary: Summary, *, next_command: str = "") -> None:
+    def finish(self, summary: "Summary", *, next_command: str = "") -> None:
         """Print the summary: JSON for machines, a table for people.
 
         Args:
@@ -294,7 +295,7 @@ class _Bar:
     def stop(self) -> None:
         self._progress.stop()
 
-    def update(self, progress: BatchProgress) -> None:
+    def update(self, progress: "BatchProgress") -> None:
         rate = progress.settled / progress.seconds if progress.seconds > 0 else 0.0
         self._progress.update(
             self._task,
@@ -304,7 +305,7 @@ class _Bar:
         )
 
 
-def rows_of(summary: Summary) -> Iterable[tuple[str, str]]:
+def rows_of(summary: "Summary") -> Iterable[tuple[str, str]]:
     """The rows of the summary table."""
     yield "batch", summary.batch_id
     yield "succeeded", str(summary.succeeded)

@@ -13,7 +13,7 @@ from infra_core.azure.function_cli import (
     state_folder,
     trigger_batch,
 )
-from infra_core.batch._services import open_storage
+from infra_core.batch._environment import open_storage
 from infra_core.runtime import redact_secrets, sanitize_url
 
 from . import exit_codes

@@ -4,7 +4,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -23,7 +23,6 @@ __all__ = [
     "get_properties",
     "is_folder",
     "list_pages",
-    "list_relative",
     "read_blob",
 ]
 
@@ -231,7 +230,7 @@ async def create_container(service: BlobService) -> bool:
 async def list_pages(
     service: BlobService, prefix: str, *, page_size: int = PAGE
 ) -> AsyncIterator[list[BlobInfo]]:
-    """Blobs whose names begin with `prefix`, page by page, names in full.
+    """Blobs whose names begin with `prefix`, page by page, named relative to it.
 
     What stands for a folder (see `is_folder`, and empty blobs whose name ends in a slash) is left
     out. A container that does not exist lists nothing.
@@ -252,21 +251,19 @@ async def list_pages(
             response = await service.send("GET", None, "listing", params=params, expect=4 << 20)
         except BlobNotFoundError:
             return
-        blobs, marker = parse_page(response.body)
+        blobs, marker = parse_page(response.body, len(prefix))
         if blobs:
             yield blobs
         if not marker:
             return
 
 
-async def list_relative(service: BlobService, prefix: str) -> AsyncIterator[list[BlobInfo]]:
-    """Pages of a tree, names relative to its prefix."""
-    async for page in list_pages(service, prefix):
-        yield [replace(blob, name=blob.name[len(prefix) :]) for blob in page]
-
-
-def parse_page(content: bytes) -> tuple[list[BlobInfo], str]:
+def parse_page(content: bytes, start: int = 0) -> tuple[list[BlobInfo], str]:
     """The blobs of one page of a listing, and the marker of the next one.
+
+    Args:
+        content: XML.
+        start: Characters to leave out of each name.
 
     Raises:
         StorageError: It is no listing.
@@ -302,7 +299,7 @@ def parse_page(content: bytes) -> tuple[list[BlobInfo], str]:
         etag = found.get("Etag") or found.get("ETag") or ""
         blobs.append(
             BlobInfo(
-                name,
+                name[start:],
                 size,
                 decode_md5(found.get("Content-MD5")),
                 etag if etag.startswith(('"', "W/")) or not etag else f'"{etag}"',

@@ -12,7 +12,7 @@ from infra_core.fs import ensure_parent, write_json_atomic, write_text_atomic
 from .._artifacts import is_own_state
 from .._checks import a_kind
 from ..exceptions import ConfigurationError
-from ._blobs import BlobContent, BlobInfo, get_properties, list_relative, read_blob
+from ._blobs import BlobContent, BlobInfo, get_properties, list_pages, read_blob
 from ._blocking import blocking, run_blocking
 from ._config import _AzureStorageConfig, missing_settings, resolve_config
 from ._download import download_blob
@@ -559,7 +559,7 @@ class AzureStorageClient(_Base):
         if self._uploader is None:
             return
         prefix = tree_prefix(self.blob_name_for_path(Path(path)))
-        async for page in list_relative(self._service, prefix):
+        async for page in list_pages(self._service, prefix):
             for blob in page:
                 if not is_own_state(blob.name):
                     yield blob
@@ -634,7 +634,7 @@ class AzureStorageClient(_Base):
         if self._uploader is None:
             return
         prefix = tree_prefix(self.blob_name_for_path(Path(path)))
-        pages = list_relative(self._service, prefix)
+        pages = list_pages(self._service, prefix)
 
         async def following() -> list[BlobInfo] | None:
             return await anext(pages, None)

@@ -195,7 +195,10 @@ async def _first_part(
         if error.status != 416:  # an empty blob has no ranges
             raise
         response = await service.send("GET", name, "download")
-    info = info_from_headers(name, response.headers, with_time=False)
+    if known is not None and known.etag and known.etag == response.headers.get("ETag"):
+        info = known  # listed a moment ago, and not as a folder
+    else:
+        info = info_from_headers(name, response.headers, with_time=False)
     if is_folder(info.metadata, response.headers.get(RESOURCE_TYPE, "")):
         raise request_error(404, "BlobNotFound", "it is a folder", blob=name, operation="download")
     if response.status == 206:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -412,13 +412,8 @@ class TreeRun:
     # -- both ---------------------------------------------------------------------------------
 
     async def _list_into_index(self, *, collisions: bool) -> None:
-        start = len(self._prefix)
         async for page in list_pages(self._service, self._prefix):
-            blobs = [
-                replace(blob, name=blob.name[start:])
-                for blob in page
-                if self._wanted(blob.name[start:])
-            ]
+            blobs = [blob for blob in page if self._wanted(blob.name)]
             await asyncio.to_thread(self._index.add, blobs, folded=collisions)
 
     async def _refuse(
