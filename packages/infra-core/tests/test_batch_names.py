@@ -105,6 +105,20 @@ def test_files_are_named_as_the_server_says(
     assert files_in(tmp_path) == {path: url.encode() for url, path in again.items()}
 
 
+def test_names_that_a_shared_table_records_are_not_given_away(
+    origin: FaultyOrigin, tmp_path: Path, shared_table: Any
+) -> None:
+    """A resume knows them before it looks at the jobs one by one."""
+    origin.add("/x/a.txt", b"/x/a.txt")
+    origin.add("/y/a.txt", b"/y/a.txt")
+    one, two = origin.url("/x/a.txt"), origin.url("/y/a.txt")
+    options = {"layout": "flat", "store": shared_table}
+    assert crawl(tmp_path, [one], **options)[1] == {"/x/a.txt": "a.txt"}
+    summary, paths = crawl(tmp_path, [two, one], resume=True, **options)
+    assert (summary.succeeded, summary.skipped) == (1, 1)
+    assert files_in(tmp_path) == {path: url.encode() for url, path in paths.items()}
+
+
 def test_a_name_that_the_disk_refuses_fails_that_url_alone(
     origin: FaultyOrigin, tmp_path: Path, place: dict[str, Any]
 ) -> None:

@@ -125,6 +125,22 @@ def test_a_file_keeps_its_path_where_the_layout_is_another(
     assert [f.read_bytes() for f in (tmp_path / "b/assets").rglob("*") if f.is_file()] == [b"new"]
 
 
+def test_a_shared_table_keeps_up(origin: FaultyOrigin, tmp_path: Path, shared_table: Any) -> None:
+    """No job is taken, or given up, for the sake of a question."""
+    origin.add("/same", b"same", etag='"1"')
+    origin.add("/new", b"old", etag='"1"')
+    urls = [origin.url("/same"), origin.url("/new")]
+    crawl(tmp_path, urls, store=shared_table)
+    origin.add("/new", b"new", etag='"2"')
+    summary, results = crawl(tmp_path, urls, store=shared_table, revalidate=True)
+    assert summary.complete
+    assert [results[url].status for url in urls] == ["unchanged", "completed"]
+    records = {record.payload["url"]: record for record in shared_table.iter_runs("b")}
+    assert {record.status for record in records.values()} == {JobStatus.COMPLETED}
+    assert records[urls[1]].payload["etag"] == '"2"'
+    assert records[urls[0]].attempts == 1
+
+
 async def test_workers_elsewhere_ask_as_well(origin: FaultyOrigin, tmp_path: Path) -> None:
     """With the validators that the coordinator hands them."""
     origin.add("/x", b"x", etag='"1"')

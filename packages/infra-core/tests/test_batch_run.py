@@ -362,6 +362,36 @@ def test_assets_may_be_a_link_that_its_owner_made(origin: FaultyOrigin, tmp_path
     assert (summary.skipped, summary.succeeded) == (1, 0)
 
 
+def test_a_deadline_ends_the_run_like_a_signal(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what was done recorded, the list left where it was, and why in the summary."""
+    end: list[Any] = []
+
+    async def main() -> Summary:
+        loop = asyncio.get_running_loop()
+        begin = loop.call_later
+
+        def call_later(delay: float, *arguments: Any, **more: Any) -> asyncio.TimerHandle:
+            if delay == 7200.0:
+                end.extend(arguments)
+            return begin(delay, *arguments, **more)
+
+        async def endless() -> AsyncIterator[str]:
+            yield origin.url("/1.txt")
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(loop, "call_later", call_later)
+        return await run_batch_async(
+            endless(), batch_id="b", out=tmp_path, deadline=7200.0,
+            on_result=lambda _: loop.call_soon(*end),
+        )  # fmt: skip
+
+    summary = asyncio.run(main())
+    assert (summary.succeeded, summary.list_ended, summary.complete) == (1, False, False)
+    assert "deadline of 7200 s" in summary.problems[0]
+
+
 def test_a_deadline_is_forgotten_when_the_run_has_ended(
     origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

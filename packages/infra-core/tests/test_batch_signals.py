@@ -1,6 +1,5 @@
 """A run that is told to end, ends in order: from the first line of its list to its last write."""
 
-import json
 import os
 import signal
 import subprocess
@@ -91,18 +90,3 @@ def test_a_second_signal_cuts_off_what_is_in_flight(
         assert process.returncode in (130, 143)
         assert "Traceback" not in process.stderr.read()
     assert JobStatus.RUNNING not in statuses(tmp_path)
-
-
-def test_a_deadline_ends_the_run_like_a_signal(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """With what was done recorded, and why in the summary."""
-    origin.add("/a", b"a")
-    with start(tmp_path, "-", "--deadline", "2", "--json") as process:
-        assert process.stdin is not None
-        process.stdin.write(origin.url("/a") + "\n")
-        process.stdin.flush()
-        assert process.wait(timeout=40) == 1
-        assert process.stdout is not None
-        summary = json.loads(process.stdout.read())
-    assert summary["succeeded"] == 1
-    assert summary["list_ended"] is False
-    assert "deadline of 2 s" in summary["problems"][0]

@@ -242,15 +242,16 @@ def test_only_failed_is_proposed_where_nothing_else_is_left(
     assert ("--only failed" in next_of([], **summary)) is only
 
 
-def test_a_failed_download_is_one_line(origin: FaultyOrigin, tmp_path: Path) -> None:
+def test_a_failed_download_is_one_line(
+    origin: FaultyOrigin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Not a traceback, which the log of the client would print as well."""
-    done = subprocess.run(
-        [*COMMAND, "-", "--batch-id", "b", "--out", str(tmp_path), "--retries", "0"],
-        input=origin.url("/none"), capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert done.stderr == ""
-    assert done.stdout.count("/none") == 1
+    (tmp_path / "urls").write_text(origin.url("/none"))
+    where = ["--batch-id", "b", "--out", str(tmp_path)]
+    assert main(["run", str(tmp_path / "urls"), *where, "--retries", "0"]) == 1
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert told.out.count("/none") == 1
 
 
 def test_netrc_brings_a_login_for_each_host_and_none_for_all(tmp_path: Path) -> None:

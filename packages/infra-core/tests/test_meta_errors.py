@@ -230,32 +230,47 @@ def test_malformed_lines_are_shown_without_secrets_and_control_characters(
     assert "hunter2" not in "".join(shown)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--version"], ["jobs", "list", "b1"], ["doctor", "--json"], [*RUN, "--json"]]
-)
-def test_output_that_cannot_be_written_is_no_traceback(
-    arguments: list[str], origin: FaultyOrigin
-) -> None:
+# Each command in a process of its own, forked from one that has imported everything.
+FORKS = """
+import json, os, sys
+import aiohttp, rich.console
+from infra_core.cli import _doctor, _jobs, _run, main
+
+for number, command in enumerate(json.loads(sys.argv[1])):
+    for how in ("full", "gone"):
+        child = os.fork()
+        if child:
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            print(json.dumps([how, code, open("err").read()]), flush=True)
+            continue
+        reader, gone = os.pipe()
+        os.close(reader)
+        os.dup2(os.open("/dev/full", os.O_WRONLY) if how == "full" else gone, 1)
+        os.dup2(os.open("err", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        sys.exit(main(command))
+"""
+
+
+@pytest.mark.posix
+def test_output_that_cannot_be_written_is_no_traceback(origin: FaultyOrigin) -> None:
     """A full disk is reported, a reader that left and a closed stream are not."""
     Path("urls").write_text(origin.url("/a"))
-    command = [*COMMAND, *arguments, *(["--resume"] if "run" in arguments else [])]
-
-    def call(stdout: int) -> tuple[int, str]:
-        done = subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=50)
-        return done.returncode, done.stderr
-
-    full = os.open("/dev/full", os.O_WRONLY)
-    code, error = call(full)
-    os.close(full)
-    assert (code, error.count("\n")) == (1, 1)
-    assert os.strerror(errno.ENOSPC) in error
-    reader, gone = os.pipe()
-    os.close(reader)
-    assert call(gone) == (1, "")
-    os.close(gone)
+    run = [*RUN, "--json", "--resume"]
+    commands = [["--version"], ["jobs", "list", "b1"], ["doctor", "--json"], run]
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, json.dumps(commands)],
+        capture_output=True, text=True, timeout=50,
+    )  # fmt: skip
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(found) == 2 * len(commands)
+    for how, code, error in found:
+        assert code == 1
+        assert error.count("\n") == (how == "full"), error
+        assert (os.strerror(errno.ENOSPC) in error) == (how == "full")
     script = 'exec "$@" <&- >&- 2>&-'
-    closed = subprocess.run(["sh", "-c", script, "sh", *command], timeout=50)
-    assert closed.returncode == 0
+    for command in (["--version"], run):
+        closed = subprocess.run(["sh", "-c", script, "sh", *COMMAND, *command], timeout=50)
+        assert closed.returncode == 0
 
 
 def test_batch_goes_on_when_its_reader_leaves(
@@ -282,15 +297,15 @@ def test_batch_goes_on_when_its_reader_leaves(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
-def test_json_stays_json_whatever_the_stream_can_encode(encoding: str) -> None:
+def test_json_stays_json_whatever_the_stream_can_encode(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Characters that it cannot are escaped, and text that is no UTF-8 as well."""
     (Path("folder") / "Übersicht ✓").touch()
-    done = subprocess.run(
-        [*COMMAND, "manifest", "folder"],
-        env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, timeout=50,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    names = {item["path"] for item in json.loads(done.stdout.decode(encoding))["files"]}
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding))
+    assert main(["manifest", "folder"]) == 0
+    names = {item["path"] for item in json.loads(raw.getvalue().decode(encoding))["files"]}
     assert names == {"Übersicht ✓"}
     for text in ("é", "\udcff"):
         assert json.loads(to_json(text, encoding).encode(encoding).decode(encoding)) == text
