@@ -5,18 +5,24 @@ import logging
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from multiprocessing import get_context
 
 import httpx
 import pytest
+import requests
 
 from infra_core.http import (
+    AsyncHttpClient,
     ChecksumMismatchError,
     DownloadDeadlineError,
     IncompleteDownloadError,
     OutcomeUnknown,
+    RequestsHttpClient,
     fetch_async,
     request_async,
+    stream,
+    stream_async,
 )
 from infra_core.http.testing import Fault, FaultyOrigin, hang_up, status, truncate
 from infra_core.runtime import RetryDetails
@@ -78,6 +84,54 @@ async def test_errors_survive_pickle_without_credentials(
         assert "authorization" not in twin.request.headers
         assert getattr(twin, "retry_after", 0) == getattr(error, "retry_after", 0)
     assert str(pickle.loads(pickle.dumps(twin))) == str(error)
+
+
+@pytest.mark.parametrize("read", [True, False])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        status(404, body=b"gone", headers={"Link": f"<http://h/?sig={SECRET}>"}),
+        status(302, headers={"Location": f"ftp://u:{SECRET}@h/"}),
+        hang_up(),
+        truncate(2),
+    ],
+    ids=repr,
+)
+async def test_errors_of_streams_and_clients_survive_pickle_too(
+    origin: FaultyOrigin, fault: Fault, *, read: bool
+) -> None:
+    """Whoever sends, and whether the body was read or not; both halves."""
+    origin.add("/x", b"page", always=fault)
+    url = origin.url(f"/x?sig={SECRET}").replace("//", f"//u:{SECRET}@")
+
+    async def streamed() -> None:
+        async with stream_async("GET", url) as response:
+            _ = await response.aread() if read else None
+            response.raise_for_status()
+            await response.aread()
+
+    async def sent_by_client() -> None:
+        async with AsyncHttpClient() as client:
+            (await client.get(url)).raise_for_status()
+
+    def streamed_blocking() -> None:
+        with stream("GET", url) as response:
+            _ = response.content if read else None
+            response.raise_for_status()
+            _ = response.content
+
+    def sent_by_blocking_client() -> None:
+        with closing(RequestsHttpClient()) as client:
+            client.get(url, headers={}, timeout=30).raise_for_status()
+
+    for way in (streamed, sent_by_client, streamed_blocking, sent_by_blocking_client):
+        with pytest.raises((httpx.HTTPError, requests.RequestException)) as caught:
+            await (way() if asyncio.iscoroutinefunction(way) else asyncio.to_thread(way))
+        assert SECRET not in f"{caught.value!r}"
+        pickled = pickle.dumps(caught.value)
+        assert SECRET.encode() not in pickled
+        twin = pickle.loads(pickled)
+        assert (type(twin), str(twin)) == (type(caught.value), str(caught.value))
 
 
 _PROGRAM = """

@@ -237,6 +237,10 @@ async def stream_async(
     async with AsyncExitStack() as stack:
         if here is not None and here.gate is not None:
             await stack.enter_async_context(here.gate.slot(origin_of(request.url)))
-        response = await send_through(http, request)
-        stack.push_async_callback(response.aclose)
-        yield response
+        try:
+            response = await send_through(http, request)
+            stack.push_async_callback(response.aclose)
+            yield response
+        except httpx.RequestError as error:
+            fit_to_travel(error)
+            raise

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from infra_core.runtime import is_secret_name, sanitize_url
+from infra_core.runtime import is_secret_name, redact_secrets, sanitize_url
 
 from ._errors import DeadlineExceeded, OutcomeUnknown
 
@@ -31,8 +31,13 @@ class _SentRequest(httpx.Request):
 
 
 def _kept(headers: httpx.Headers) -> httpx.Headers:
+    # The values too: Location and the like may hold URLs with credentials.
     return httpx.Headers(
-        [(name, value) for name, value in headers.raw if not is_secret_name(name.decode("latin-1"))]
+        [
+            (name, redact_secrets(value.decode("latin-1")).encode("latin-1"))
+            for name, value in headers.raw
+            if not is_secret_name(name.decode("latin-1"))
+        ]
     )
 
 

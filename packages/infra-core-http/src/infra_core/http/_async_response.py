@@ -65,6 +65,15 @@ class Response(httpx.Response):
         if held:
             yield bytes(held)
 
+    def raise_for_status(self) -> "Response":
+        """Return itself if it is a success.
+
+        Raises:
+            httpx.HTTPStatusError: Any status but 2xx, with a text without secrets.
+        """
+        check_status(self)
+        return self
+
     async def aread_hop(self) -> None:
         """Read the body of a redirect, so that its connection can be used again.
 

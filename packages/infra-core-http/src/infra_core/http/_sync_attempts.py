@@ -15,7 +15,6 @@ from infra_core.runtime import (
     clock,
     error_chain,
     is_permanent_transport_error,
-    parse_retry_after,
     sanitize_url,
 )
 
@@ -24,10 +23,15 @@ from ._checks import check_authority, check_sync_client, check_timeout, host_pro
 from ._errors import InvalidRequestError, PrivateAddressError
 from ._policy import Failure
 from ._response.decode import UnsupportedCoding
-from ._response.status import is_success, status_text
+from ._response.status import is_success
 from ._sync_body import attach_decoder, settle_encoding
 from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
-from ._sync_errors import HTTPError, SyncDeadlineExceeded, SyncOutcomeUnknown
+from ._sync_errors import (
+    HTTPError,
+    SyncDeadlineExceeded,
+    SyncOutcomeUnknown,
+    status_error,
+)
 from ._sync_messages import Timeout, retell, tunnel_answer
 from ._sync_watch import Watch
 from ._urls import plain_url
@@ -233,18 +237,7 @@ class Call(BaseCall):
             raise self._status_error(response)
 
     def _status_error(self, response: requests.Response) -> HTTPError:
-        sent = response.request
-        text = status_text(
-            getattr(sent, "method", None) or self.method,
-            response.url or self.url,
-            response.status_code,
-            response.reason,
-            response.headers,
-            max_backoff=self.policy.max_backoff,
-        )
-        error = HTTPError(text, response=response)
-        error.retry_after = parse_retry_after(response.headers)
-        return error
+        return status_error(response, self.method, self.url, self.policy.max_backoff)
 
 
 def split_headers(

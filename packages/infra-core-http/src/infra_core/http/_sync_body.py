@@ -14,6 +14,7 @@ from ._messages import undecodable_text
 from ._response.body import BodyReader, length_of
 from ._response.decode import DamagedBody
 from ._response.text import encoding_of
+from ._sync_errors import status_error
 from ._sync_messages import READ_RAW, cut_text
 from ._sync_wire import Answer
 
@@ -159,7 +160,20 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
         response.raw = _DecodedBody(raw, reader, response.url)
 
 
-class _Streamed(requests.Response):
+class _Answer(requests.Response):
+    """An answer whose error has a text without secrets, and can be pickled."""
+
+    def raise_for_status(self) -> None:
+        """Raise the error of a status from 400.
+
+        Raises:
+            requests.HTTPError: With the status and what to do.
+        """
+        if self.status_code >= 400:
+            raise status_error(self)
+
+
+class _Streamed(_Answer):
     """An answer whose body is unread: its encoding is found out when the text is asked for."""
 
     provisional: str | None = None
@@ -197,3 +211,5 @@ def settle_encoding(response: requests.Response, *, read: bool) -> None:
         if not read and type(response) is requests.Response:
             response.__class__ = _Streamed
             vars(response)["provisional"] = response.encoding
+    if type(response) is requests.Response:
+        response.__class__ = _Answer

@@ -11,9 +11,10 @@ from urllib.parse import urlsplit
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from infra_core.runtime import is_secret_name, sanitize_url
+from infra_core.runtime import is_secret_name, parse_retry_after, redact_secrets, sanitize_url
 
 from ._errors import DeadlineExceeded, OutcomeUnknown, PrivateAddressError
+from ._response.status import clean_reason, status_text
 
 __all__ = [
     "HTTPError",
@@ -24,6 +25,7 @@ __all__ = [
     "TooManyRedirects",
     "UnsupportedRedirect",
     "fit_to_travel",
+    "status_error",
     "without_body",
 ]
 
@@ -42,7 +44,11 @@ class _SentRequest(requests.PreparedRequest):
 
 def _kept(headers: Any) -> CaseInsensitiveDict[str]:
     pairs = (headers or {}).items()
-    return CaseInsensitiveDict({k: v for k, v in pairs if not is_secret_name(k)})
+    # The values too: Location and the like may hold URLs with credentials.
+    kept = {
+        k: redact_secrets(v) if isinstance(v, str) else v for k, v in pairs if not is_secret_name(k)
+    }
+    return CaseInsensitiveDict(kept)
 
 
 def _sent(request: Any) -> Any:
@@ -72,12 +78,15 @@ class _WithAnswer(requests.RequestException):
 
 def _travelling(response: requests.Response) -> requests.Response:
     """Return a copy without credentials, and without the answers before it."""
+    if vars(response).get("_content") is False:  # unread, and it may never end
+        return without_body(response)
     copy = requests.Response()
     state = cast("Any", response).__getstate__()
     state.update(
         url=sanitize_url(response.url or ""),
         headers=_kept(response.headers),
         history=[],
+        reason=clean_reason(response.status_code, response.reason),
         cookies=requests.cookies.RequestsCookieJar(),
         request=_sent(response.request),
     )
@@ -113,6 +122,33 @@ class HTTPError(_WithAnswer, requests.HTTPError):
     """
 
     retry_after: float | None = None
+
+
+def status_error(
+    response: requests.Response,
+    method: str | None = None,
+    url: str | None = None,
+    max_backoff: float | None = None,
+) -> HTTPError:
+    """Return the error for an answer that is no success.
+
+    Args:
+        response: The answer.
+        method: Of the call, where the answer does not know its request.
+        url: Likewise.
+        max_backoff: The longest wait of the call; None where it is not known.
+    """
+    text = status_text(
+        getattr(response.request, "method", None) or method or "",
+        response.url or url or "",
+        response.status_code,
+        response.reason,
+        response.headers,
+        max_backoff=max_backoff,
+    )
+    error = HTTPError(text, response=response)
+    error.retry_after = parse_retry_after(response.headers)
+    return error
 
 
 class TooManyRedirects(_WithAnswer, requests.TooManyRedirects):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from multidict import CIMultiDict
 
+from ._async_errors import fit_to_travel
 from ._async_response import ours, response_of
 from ._cookies import BoundedCookieJar, cookie_header
 from ._errors import InvalidRequestError
@@ -214,19 +215,23 @@ class SafeClient(httpx.AsyncClient):
             _body_of(request)  # says clearly what is wrong with it
         if auth is httpx.USE_CLIENT_DEFAULT and self.auth is None:
             self._log_in(request)
-        response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
-        response = ours(response)
-        if leads_elsewhere(response):
-            if follow:
-                response = await _follow(self._send_hop, self, response.request, response)
-            else:
-                self._name_next(response)
-        if not stream:
-            try:
-                await response.aread()
-            except BaseException:
-                await response.aclose()
-                raise
+        try:
+            response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
+            response = ours(response)
+            if leads_elsewhere(response):
+                if follow:
+                    response = await _follow(self._send_hop, self, response.request, response)
+                else:
+                    self._name_next(response)
+            if not stream:
+                try:
+                    await response.aread()
+                except BaseException:
+                    await response.aclose()
+                    raise
+        except httpx.RequestError as error:
+            fit_to_travel(error)
+            raise
         return response
 
     def _log_in(self, request: httpx.Request) -> None:
