@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from infra_core.azure.job_store import (
     TableConfig,
     work_batch_async,
 )
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
 from infra_core.azure.testing import AzuriteServer
 from infra_core.cli import main
 
@@ -64,3 +66,28 @@ def test_failed_jobs_of_a_table_are_put_back_and_worked_at(
         job = store.fetch("b", "007")
         assert job is not None
         assert job.payload == {"seen": "007"}
+
+
+def test_the_blobs_of_a_run_are_deleted_with_its_jobs_on_request(
+    azurite: AzuriteServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """Those below its name alone; also where its folder is not on this machine."""
+    config = point_at(monkeypatch, azurite, "withblobs")
+    monkeypatch.setenv("AZURE_STORAGE_CONTAINER", "withblobs")
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
+    settings, mode = AzureStorageSettings.from_env()
+    with (
+        AzureTableJobStore(config=config) as store,
+        AzureStorageClient.from_settings(settings, mode, base_path=tmp_path) as storage,
+    ):
+        store.create(JobRecord("b", "1").start().complete())
+        for name in ("b/assets/1", "b/2", "b2/3"):
+            storage.upload_text(tmp_path / name, "x")
+        assert main(["jobs", "delete", "b", "--out", str(tmp_path), "--blobs"]) == 0
+        assert capsys.readouterr().out == "1 job, 2 blobs deleted\n"
+        assert [name for name, _ in storage.list_tree(tmp_path)] == ["b2/3"]
+        with pytest.raises(ValueError, match="is the base folder"):
+            storage.delete_tree(tmp_path)

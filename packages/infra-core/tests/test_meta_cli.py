@@ -374,6 +374,25 @@ def test_jobs_are_listed_as_asked(out: Path, capsys: pytest.CaptureFixture[str])
     assert json.loads(lines("--format", "jsonl")[2])["error"] == "HTTP 404"
 
 
+def test_the_files_of_a_run_are_deleted_with_its_jobs_on_request(
+    out: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its own alone, and never under a run that is at work."""
+    for name in ("b1/assets/a.txt", "b1/manifest.json", "b10/manifest.json"):
+        path = out / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("x")
+    command = ["jobs", "delete", "b1", "--out", str(out), "--force"]
+    assert main([*command, "--blobs"]) == 2
+    assert "--blobs needs a container" in capsys.readouterr().err
+    with exclusive(run_folder(out, "b1")):
+        assert main([*command, "--files"]) == 2
+    assert (out / "b1/manifest.json").exists()
+    assert main([*command, "--files"]) == 0
+    assert capsys.readouterr().out == "4 jobs, 3 files deleted\n"  # its lock is one of them
+    assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["b10"]
+
+
 def test_batches_are_summed_up_deleted_and_pruned(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -102,6 +102,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     delete = add_batch_verb(verbs, "delete", "delete all jobs of a batch")
     delete.add_argument("--force", action="store_true", help="pending and running jobs as well")
+    delete.add_argument("--files", action="store_true", help="the folder DIR/BATCH as well")
+    delete.add_argument(
+        "--blobs", action="store_true", help="the blobs below BATCH in the container as well"
+    )
     prune = add_verb(verbs, "prune", "delete old jobs")
     add_out(prune)
     prune.add_argument(

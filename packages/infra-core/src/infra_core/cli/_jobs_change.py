@@ -1,10 +1,15 @@
 """Verbs of `infra-core jobs` that change what is stored: put back, delete, prune."""
 
 import argparse
+import os
+import shutil
 import sys
 from itertools import islice
+from pathlib import Path
 
 from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore
+from infra_core.batch._environment import open_storage
+from infra_core.batch._folder import exclusive, run_folder
 
 from . import exit_codes
 from ._arguments import CommandError
@@ -95,7 +100,7 @@ def _put_back(record: JobRecord, options: argparse.Namespace) -> JobRecord:
 
 
 def delete_batch(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
-    """Delete all jobs of a batch."""
+    """Delete all jobs of a batch; on request what its run has left on disk and in the container."""
     counts = store.count_by_status(options.batch_id)
     if not counts:
         raise no_jobs(options)
@@ -104,7 +109,26 @@ def delete_batch(store: JobStore[JobRecord], options: argparse.Namespace) -> int
             f"batch {options.batch_id!r} has {plural(open_jobs, 'job')} pending or running; wait "
             "for them, or add --force to delete them as well"
         )
-    return _tell(store.delete_batch(options.batch_id), options)
+    deleted: dict[str, int] = {}
+    # The jobs last: while they are there, an attempt that failed can be made again.
+    folder = run_folder(options.out, options.batch_id) if options.files or options.blobs else None
+    if folder is not None and folder.is_dir():
+        with exclusive(folder):  # no run is at work here
+            if options.blobs:
+                deleted["blobs"] = _delete_blobs(options, folder)
+            if options.files:
+                deleted["files"] = sum(path.is_file() for path in folder.rglob("*"))
+                shutil.rmtree(folder)
+    elif options.blobs:
+        deleted["blobs"] = _delete_blobs(options, options.out / options.batch_id)
+    return _tell(store.delete_batch(options.batch_id), options, **deleted)
+
+
+def _delete_blobs(options: argparse.Namespace, folder: Path) -> int:
+    with open_storage(os.environ, base_path=options.out) as storage:
+        if not storage.is_configured():
+            raise CommandError("--blobs needs a container: set AZURE_STORAGE_CONTAINER and so on")
+        return storage.delete_tree(folder)
 
 
 def prune_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
@@ -115,9 +139,10 @@ def prune_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     return _tell(removed, options)
 
 
-def _tell(removed: int, options: argparse.Namespace) -> int:
+def _tell(removed: int, options: argparse.Namespace, **more: int) -> int:
     if options.json:
-        print_json({"deleted": removed})
+        print_json({"deleted": removed, **more})
     else:
-        print(f"{plural(removed, 'job')} deleted")
+        counts = [plural(count, name.removesuffix("s")) for name, count in more.items()]
+        print(f"{', '.join([plural(removed, 'job'), *counts])} deleted")
     return exit_codes.OK

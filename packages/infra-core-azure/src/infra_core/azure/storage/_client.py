@@ -12,8 +12,16 @@ from infra_core.fs import ensure_parent, write_json_atomic, write_text_atomic
 from .._artifacts import is_own_state
 from .._checks import a_kind
 from ..exceptions import ConfigurationError
-from ._blobs import BlobContent, BlobInfo, get_properties, list_pages, read_blob
+from ._blobs import (
+    BlobContent,
+    BlobInfo,
+    delete_blob,
+    get_properties,
+    list_pages,
+    read_blob,
+)
 from ._blocking import blocking, run_blocking
+from ._bounded import for_each
 from ._config import _AzureStorageConfig, missing_settings, resolve_config
 from ._download import download_blob
 from ._flush import FlushReport
@@ -575,6 +583,32 @@ class AzureStorageClient(_Base):
         """
         return sorted([(blob.name, blob.size) async for blob in self.iter_tree_async(path)])
 
+    async def delete_tree_async(self, path: Path) -> int:
+        """Delete all blobs below the name of a folder, with their snapshots; the files stay.
+
+        Returns:
+            How many there were; 0 when storage is not configured.
+
+        Raises:
+            ValueError: It is the base folder, below which everything lies.
+            StorageError: The service refuses or does not answer; blobs may have been deleted.
+        """
+        name = self.blob_name_for_path(path)
+        if self._uploader is None:
+            return 0
+        if not name:
+            raise ValueError(f"{str(path)!r} is the base folder: name a folder below it")
+        count = 0
+
+        async def one(blob: BlobInfo) -> None:
+            nonlocal count
+            existed = await delete_blob(self._service, blob.name)
+            count += existed  # in one step: others count as well
+
+        async for page in list_pages(self._service, tree_prefix(name)):
+            await for_each(iter([page]), one, self.settings.options.concurrency)
+        return count
+
     # -- the same for synchronous callers: hooks are called on another thread -------------------
 
     @blocking(upload_file_async)
@@ -600,6 +634,10 @@ class AzureStorageClient(_Base):
     @blocking(stat_async)
     def stat(self, *args: Any, **kwargs: Any) -> Any:
         """See `stat_async`."""
+
+    @blocking(delete_tree_async)
+    def delete_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `delete_tree_async`."""
 
     @blocking(read_blob_async)
     def read_blob(self, *args: Any, **kwargs: Any) -> Any:
