@@ -26,22 +26,22 @@ from infra_core.runtime import (
     RuntimeConfig,
     RuntimeDrainedError,
     TaskRuntime,
-    ThreadBatcher,
     clock,
     handle_signals,
 )
 
-from ._download import failure_of, outcome_of
+from ._download import failure_of
 from ._errors import BatchError, one_line
-from ._folder import move_files
+from ._finishing import Finisher
 from ._hooks import Hooks, call
 from ._intake import Intake
 from ._items import BatchItem, Rejected
-from ._jobs import Ended, Job, JobBook, completed, is_same, mirrored, named
+from ._jobs import Job, JobBook
 from ._names import INCOMING, FileNames
-from ._results import HERE, KEPT_FAILURES, BatchProgress, BatchResult, BatchRetry, Failure, Outcome
+from ._results import BatchRetry
 from ._shard import Shard, ShardItem
 from ._starting import Starter
+from ._telling import Listener
 
 if TYPE_CHECKING:
     from infra_core.http.assets import DownloadResult
@@ -52,7 +52,6 @@ if TYPE_CHECKING:
 __all__ = ["BatchRun"]
 
 _GROUP = 32  # jobs that are recorded as running together
-_SETTLED_TOGETHER = 256
 _CLAIMED_TOGETHER = 64
 _LOOK_AGAIN = 2.0  # seconds between two looks at what other runs hold
 _AHEAD = 4  # times the concurrency: items that wait for the network, the disk or their record
@@ -125,11 +124,10 @@ class BatchRun:
             adjust_extension=options.adjust_extension,
         )
         self._starter = Starter(options, services, self._book, self._names)
-        self._settler: ThreadBatcher[Ended] = ThreadBatcher(
-            self._book.settle, size=_SETTLED_TOGETHER, workers=1
+        self._listener = Listener(hooks, services.summary, self._book, self._has_ended)
+        self._finisher = Finisher(
+            options, services, self._book, self._names, self._listener, self._end_unless_ending
         )
-        self._active: dict[str, Job] = {}
-        self._paths: dict[str, str] = {}  # of the files that are under way, to their jobs
         # In this process a task is an item: it waits for its turn on the network, and when its
         # bytes are here lets the next have it. Elsewhere it is a shard, two for each worker, so
         # that none waits for the next.
@@ -141,10 +139,6 @@ class BatchRun:
         ahead = min(_AHEAD * options.concurrency, _MOST_AHEAD)
         width = options.concurrency + ahead if workers is None else workers.width
         self._recording = False  # whether any jobs could be recorded
-        self._lacking = 0  # downloads that were put back
-        self._settled = 0
-        self._started = clock.monotonic()
-        self._told = 0.0
         self._intake: Intake | None = None
         self._stopping = False
         self._loop = asyncio.get_running_loop()
@@ -186,7 +180,7 @@ class BatchRun:
             except (RuntimeCancellationError, RuntimeDrainedError):
                 pass  # by a signal or by a bound that was reached; the summary says which
             finally:
-                self._settle_cut_off()
+                self._finisher.settle_cut_off()
                 if self._intake is not None:
                     self._intake.stop()
                 if self._services.workers is not None:
@@ -195,7 +189,7 @@ class BatchRun:
                 await conclude()
                 if signals.received is not None:
                     summary.interrupted = signals.received.name
-        self._progress(last=True)
+        self._listener.progress(last=True)
         if self._intake is not None and self._intake.error is not None:
             raise self._intake.error
 
@@ -224,15 +218,15 @@ class BatchRun:
         self.summary.trouble("ended early", f"{why}; resume the batch for the rest (--resume)")
         self._runtime.stop()
 
+    def _end_unless_ending(self, why: str) -> None:
+        if not self._stopping:
+            self._end_early(why)
+
     def _record_lost(self, why: str) -> None:
         """Stop when jobs cannot be recorded; in whichever thread found that out."""
-
-        def end() -> None:
-            if not self._stopping:
-                self._end_early(f"jobs cannot be recorded ({why})")
-
         with suppress(RuntimeError):  # the loop has ended, and with it the run
-            self._loop.call_soon_threadsafe(end)
+            why = f"jobs cannot be recorded ({why})"
+            self._loop.call_soon_threadsafe(self._end_unless_ending, why)
 
     async def _open(self) -> None:
         batch_id, store = self._options.batch_id, self._services.store
@@ -258,20 +252,6 @@ class BatchRun:
         await asyncio.to_thread(self._book.note, "batch_started", known=known)
         await asyncio.to_thread(self._track, "started")
 
-    def _settle_cut_off(self) -> None:
-        """Count jobs whose file was recorded while a second signal cut them off."""
-        from infra_core.azure.job_store import JobStatus
-
-        for job in list(self._active.values()):
-            if job.record.status is JobStatus.COMPLETED and job.record is not job.former:
-                self._release(job)
-                self.summary.succeeded += 1
-                self.summary.bytes_downloaded += int(job.record.payload.get("size") or 0)
-                sent = None if self._services.storage is None else False
-                if sent is False:
-                    self._unsent(job.record, "the run was cut off by a second signal")
-                self._tell(job, job.record, "completed", attempts=1, mirrored=sent)
-
     def _conclude(self) -> None:
         if self._claims is not None:  # the manifest lists what all runs have brought
             with suppress(Exception):  # a table out of reach: it lists what this one has
@@ -280,7 +260,7 @@ class BatchRun:
         with suppress(OSError):  # it is not empty, or was never made
             (self._services.folder / INCOMING).rmdir()
         self._services.reserve.release()
-        self._book.conclude([job.record for job in self._active.values()])
+        self._book.conclude([job.record for job in self._finisher.active.values()])
         store_path = getattr(self._services.store, "path", None)
         if isinstance(store_path, Path) and not store_path.exists():
             self.summary.trouble(
@@ -289,14 +269,18 @@ class BatchRun:
             )
         summary = self.summary
         done = summary.succeeded + summary.skipped + summary.failed + summary.elsewhere
-        summary.list_ended = self._intake is not None and self._intake.ended
+        summary.list_ended = self._has_ended()
         summary.pending = summary.total - done
-        summary.duration_seconds = clock.monotonic() - self._started
+        summary.duration_seconds = clock.monotonic() - self._listener.started
         self._book.beat(None)
         self._book.note("batch_ended", succeeded=summary.succeeded, failed=summary.failed)
         if self._intake is not None:  # else the batch was refused before it began
             event = "completed" if summary.complete else "failed"
             self._track(event, metadata={"failed": summary.failed})
+
+    def _has_ended(self) -> bool:
+        """Whether the list was read to its end."""
+        return self._intake is not None and self._intake.ended
 
     def _track(self, event: str, **properties: Any) -> None:
         """Track an event of the batch where telemetry is configured."""
@@ -355,19 +339,14 @@ class BatchRun:
                 await asyncio.to_thread(self._book.store, new)
             yield jobs
 
-    def _activate(self, jobs: list[Job]) -> None:
-        for job in jobs:
-            self._active[job.record.job_id] = job
-            self._paths[str(self._services.folder / job.path)] = job.record.job_id
-
     async def _begin(self, group: list[Job]) -> list[Job]:
         """Settle what is here already; the rest is recorded as running, and at work from now on."""
         begun = await self._starter.begin(group)
         for job in begun.elsewhere:
             self.summary.elsewhere += 1
-            self._tell(job, job.record, "elsewhere")
+            self._listener.tell(job, job.record, "elsewhere")
         self.summary.total -= begun.passed_over
-        self._activate(begun.started)
+        self._finisher.begin(begun.started)
         return begun.kept + begun.started
 
     async def _deferred(self) -> AsyncIterator[Job]:
@@ -377,20 +356,20 @@ class BatchRun:
             jobs = await asyncio.to_thread(claims.deferred, _CLAIMED_TOGETHER)
             if not jobs:
                 return
-            settled = self._settled
+            settled = self._listener.settled
             for job in await self._begin(jobs):
                 yield job
-            idle = idle + 1 if self._settled == settled else 0
+            idle = idle + 1 if self._listener.settled == settled else 0
             if idle > 1:
                 with suppress(asyncio.TimeoutError):
                     await asyncio.wait_for(self._stop_event.wait(), _LOOK_AGAIN)
 
-    # -- one job -----------------------------------------------------------------------------------
+    # -- from the tasks to the files ---------------------------------------------------------------
 
     async def _one(self, job: Job) -> None:
         """Bring one item to its end: kept, or downloaded and recorded; then mirrored."""
-        if job.record.job_id not in self._active:
-            await self._keep(job)
+        if job.record.job_id not in self._finisher.active:
+            await self._finisher.keep(job)
             return
         slot = _Slot(self._slots)
         await slot.take()
@@ -400,35 +379,38 @@ class BatchRun:
             )
         finally:
             slot.leave()
-        await self._end(job, outcome)
+        await self._finisher.end(job, outcome)
 
     async def _shard(self, jobs: list[Job]) -> None:
         """Have a shard done elsewhere."""
         workers = self._services.workers
         assert workers is not None  # noqa: S101 - the caller looked
-        here = [job for job in jobs if job.record.job_id not in self._active]
-        away = [job for job in jobs if job.record.job_id in self._active]
-        await asyncio.gather(*(self._keep(job) for job in here))
+        here = [job for job in jobs if job.record.job_id not in self._finisher.active]
+        away = [job for job in jobs if job.record.job_id in self._finisher.active]
+        await asyncio.gather(*(self._finisher.keep(job) for job in here))
         if not away:
             return
         shard = Shard([ShardItem(job.record.job_id, job.item, job.path, job.held) for job in away])
         try:
             result = await workers.run(shard)
         except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not these URLs' fault
-            if not self._stopping:
-                self._end_early(one_line(error))
+            self._end_unless_ending(one_line(error))
             return
         for retry in result.retries:
-            self.retried(retry)
+            self._listener.retried(retry)
         ends = dict(zip((job.record.job_id for job in away), result.outcomes, strict=True))
         done = [(job, ends[job.record.job_id]) for job in away]
         done = [(job, outcome) for job, outcome in done if outcome.status == "completed"]
-        errors = await asyncio.to_thread(self._record, done)
+        errors = await asyncio.to_thread(self._finisher.record, done)
         for (job, outcome), refused in zip(done, errors, strict=True):
             if refused is not None:
                 failure = failure_of(job.record.job_id, job.url, refused, outcome.attempts)
                 ends[job.record.job_id] = failure
-        await asyncio.gather(*(self._end(job, ends[job.record.job_id]) for job in away))
+        await asyncio.gather(*(self._finisher.end(job, ends[job.record.job_id]) for job in away))
+
+    def retried(self, retry: BatchRetry) -> None:
+        """Report a download that is tried again."""
+        self._listener.retried(retry)
 
     def committed(self, results: "list[DownloadResult]") -> list[Exception | None]:
         """Record files that have become durable together; in the thread that made them so.
@@ -436,184 +418,7 @@ class BatchRun:
         Returns:
             An entry for each: None, or why it could not be given its name.
         """
-        done = []
-        for result in results:
-            job = self._active[self._paths[str(result.path)]]
-            done.append((job, outcome_of(job.record.job_id, job.path, result)))
-        return self._record(done)
-
-    def _record(self, done: list[tuple[Job, Outcome]]) -> list[Exception | None]:
-        """Record jobs whose files are durable, as soon as these have their names; in a thread."""
-        errors: list[Exception | None] = [None] * len(done)
-        final = {
-            number: self._names.final_path(job.item, outcome, job.path)
-            for number, (job, outcome) in enumerate(done)
-            if job.path.startswith(INCOMING)
-        }
-        if final:
-            moves = [(done[number][0].path, path) for number, path in final.items()]
-            for number, error in zip(final, move_files(self._services.folder, moves), strict=True):
-                errors[number] = error
-        ended = []
-        for number, (job, outcome) in enumerate(done):
-            if errors[number] is not None:
-                continue
-            if number in final:
-                outcome = named(outcome, final[number])  # noqa: PLW2901 - as it is recorded
-            record = completed(job.record, outcome)
-            self._active[record.job_id] = job._replace(record=record)
-            ended.append(Ended(record, "job_completed", {"attempts": outcome.attempts}))
-        if ended:
-            self._book.settle(ended)
-        return errors
-
-    async def _keep(self, job: Job) -> None:
-        """Settle a job whose file an earlier run has brought."""
-        self.summary.skipped += 1
-        sent = await self._mirror(job, job.record)
-        self._tell(job, job.record, "kept", mirrored=sent)
-
-    async def _end(self, job: Job, outcome: Outcome) -> None:
-        """Mirror the file of a job that is recorded, or record why there is none."""
-        summary = self.summary
-        if outcome.by_load:
-            self._put_back(job, outcome)
-            return
-        if outcome.status not in HERE:
-            await self._fail(job, outcome)
-            return
-        record = self._release(job)
-        unchanged = job.former is not None and is_same(record, job.former)
-        if unchanged:
-            self._book.note("job_unchanged", job=record)
-            summary.skipped += 1
-            summary.unchanged += 1
-        else:
-            summary.succeeded += 1
-        summary.bytes_downloaded += outcome.size or 0
-        sent = outcome.mirrored
-        if sent is None:
-            sent = await self._mirror(job, record)
-        elif sent:
-            summary.mirrored = (summary.mirrored or 0) + 1
-        else:
-            self._unsent(record, outcome.mirror_error or "unknown")
-        status = "unchanged" if unchanged else "completed"
-        self._tell(job, record, status, attempts=outcome.attempts, mirrored=sent)
-
-    def _release(self, job: Job) -> Any:
-        """Forget a job that has ended; returns its record."""
-        del self._paths[str(self._services.folder / job.path)]
-        return self._active.pop(job.record.job_id).record
-
-    async def _fail(self, job: Job, outcome: Outcome) -> None:
-        summary, cause = self.summary, outcome.error or "unknown"
-        late = outcome.status == "timed_out"
-        if job.former is not None:  # the file that is here stays, and so does its record
-            record, ended = job.former, Ended(job.former, "", changed=False)
-            self._book.note("revalidation_failed", job=record, error=cause)
-        else:
-            record = job.record.time_out(cause) if late else job.record.fail(cause)
-            ended = Ended(record, "job_failed", {"error": cause}, ok=False)
-        summary.failed += 1
-        if len(summary.failures) < KEPT_FAILURES:
-            summary.failures.append(Failure(job.url, outcome.status, cause))
-        await self._settler(ended)
-        self._release(job)
-        self._tell(
-            job,
-            record,
-            outcome.status,
-            attempts=outcome.attempts,
-            error=cause,
-            http_status=outcome.http_status,
-        )
-        bound = self._options.max_failures
-        if bound is not None and summary.failed > bound and not self._stopping:
-            self._end_early(f"{summary.failed} URLs failed, more than max_failures={bound}")
-
-    def _put_back(self, job: Job, outcome: Outcome) -> None:
-        """A full disk is not the URL's fault: the run ends, which puts the job back."""
-        self._book.note("job_put_back", job=job.record, error=outcome.error)
-        self._lacking += 1
-        if self._lacking == 1:  # the others lack the same
-            call(self._hooks.on_event, "pending", f"{job.url}: {outcome.error}")
-        if not self._stopping:
-            self._end_early(f"this machine lacks something ({outcome.error})")
-
-    async def _mirror(self, job: Job, record: Any) -> bool | None:
-        """Upload a job's file unless that is done; a failure leaves it to the next run."""
-        storage = self._services.storage
-        if storage is None:
-            return None
-        stored = record.payload
-        name = str(stored["path"])
-        if stored.get("mirrored") and not self._options.verify_mirror:
-            return True
-        try:
-            path = self._services.folder / name
-            if stored.get("mirrored") and await self._services.is_mirrored(path, stored):
-                return True
-            await self._services.upload(path, stored.get("content_type"))
-        except asyncio.CancelledError:
-            self._unsent(record, "the run was cut off by a second signal")
-            return False
-        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
-            self._unsent(record, one_line(error))
-            return False
-        self.summary.mirrored = (self.summary.mirrored or 0) + 1
-        await self._settler(Ended(mirrored(record)))
-        return True
-
-    def _unsent(self, record: Any, cause: str) -> None:
-        """Count and show a file that was not uploaded; a later run does it."""
-        self.summary.mirror_failed += 1
-        call(self._hooks.on_event, "unsent", f"{record.payload.get('url')}: {cause}")
-        self._book.note("mirror_failed", job=record, error=cause)
-
-    # -- what the caller hears ---------------------------------------------------------------------
-
-    def _tell(self, job: Job, record: Any, status: Any, **facts: Any) -> None:
-        self._settled += 1
-        if self._hooks.on_result is not None:
-            stored = record.payload if status in HERE else {}
-            names = ("path", "size", "checksum", "content_type")
-            known = {name: stored.get(name) for name in names}
-            result = BatchResult(
-                job_id=record.job_id,
-                url=job.url,
-                status=status,
-                metadata=job.item.metadata,
-                **{**known, **facts},
-            )
-            call(self._hooks.on_result, result)
-        self._progress()
-
-    def retried(self, retry: BatchRetry) -> None:
-        """Count and report a retry."""
-        self.summary.retries += 1
-        call(self._hooks.on_retry, retry)
-        self._book.note(
-            "retry", url=retry.url, attempt=retry.attempt, wait=retry.wait, cause=retry.error
-        )
-
-    def _progress(self, *, last: bool = False) -> None:
-        if self._hooks.on_progress is None:
-            return
-        now = clock.monotonic()
-        if not last and now - self._told < 0.5:
-            return
-        self._told = now
-        call(
-            self._hooks.on_progress,
-            BatchProgress(
-                self._settled,
-                self.summary.total,
-                self._intake is not None and self._intake.ended,
-                self.summary.bytes_downloaded,
-                now - self._started,
-            ),
-        )
+        return self._finisher.committed(results)
 
 
 def _completed(store: Any, batch_id: str) -> Iterable[Any]:
