@@ -72,7 +72,7 @@ def told(call: Callable[[Callable[[], Any]], Any], script: list[Any], took: list
     script=st.lists(answers, min_size=1, max_size=8),
     took=st.lists(st.sampled_from([0, 0, 0, 1, 7]), min_size=1, max_size=4),
 )
-@settings(max_examples=150)
+@settings(max_examples=80)
 def test_the_forms_agree(config: PollingConfig, script: list[Any], took: list[int]) -> None:
     """Same result or error, same number of checks, at the same times; none begins too late."""
 

@@ -164,8 +164,8 @@ class TestBounds:
         assert sum(jobs.checks.values()) <= 6
         await outcomes.aclose()
 
-    async def test_ten_thousand_jobs_in_flat_memory(self, time: FastTime) -> None:
-        """A stream of 10,000 jobs costs what `max_active` of them cost."""
+    async def test_thousands_of_jobs_in_flat_memory(self, time: FastTime) -> None:
+        """A stream of jobs costs what `max_active` of them cost, however long it is."""
 
         async def fetch(job: int) -> dict[str, str]:
             return {"status": "completed"}
@@ -180,7 +180,7 @@ class TestBounds:
             return top
 
         await peak(200)
-        assert await peak(10_000) < 1.5 * await peak(1000) + 50_000
+        assert await peak(3000) < 1.5 * await peak(300) + 50_000
 
     async def test_a_fetch_that_never_suspends_leaves_the_loop_its_turns(self) -> None:
         """Other tasks run while thousands of checks are made."""
@@ -194,7 +194,7 @@ class TestBounds:
 
         task = asyncio.create_task(other())
         async for _ in poll_many_async(
-            range(2000), lambda job: {"status": "completed"}, concurrency=1, max_active=5000
+            range(500), lambda job: {"status": "completed"}, concurrency=1, max_active=5000
         ):
             pass
         task.cancel()

@@ -128,7 +128,7 @@ def test_control_characters_cannot_forge_a_log_line() -> None:
     assert sanitize_url("https://h/a\r\nERROR forged") == "https://h/a%0D%0AERROR forged"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(url=st.text() | st.binary() | st.text("htps:/?#[]@&;=%:.\\\"'<>0123456789"))
 def test_sanitizing_never_raises(url: str) -> None:
     """Whatever it is given, text comes out, and it is stable."""
@@ -178,7 +178,7 @@ def encoded(text: str, times: int, every: bool) -> str:
     return text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     name=names,
     secret=secrets,
@@ -222,7 +222,7 @@ def all_decoded(text: str) -> str:
     return text
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     path=st.lists(plain, max_size=3),
     query=st.lists(st.tuples(st.sampled_from(HARMLESS), plain), max_size=4),
