@@ -161,6 +161,19 @@ async def test_a_cancel_event_cancels_promptly() -> None:
 
 
 @orderly
+async def test_a_cancel_event_that_is_cleared_at_once_cancels_nevertheless() -> None:
+    """What is waited for is that somebody sets it."""
+    event = asyncio.Event()
+    subject = TaskRuntime(config=RuntimeConfig(), cancel_event=event)
+    run = asyncio.create_task(subject.run([("a", forever)]))
+    await turns(5)
+    event.set()
+    event.clear()
+    with pytest.raises(RuntimeCancellationError):
+        await asyncio.wait_for(run, 30)
+
+
+@orderly
 async def test_a_cancel_event_that_is_set_already_refuses_the_run() -> None:
     """The event is looked at before anything is taken, and the cancel is not forgotten."""
     event = asyncio.Event()

@@ -136,7 +136,7 @@ async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
         _log_check(run, wait)
         if wait == DONE:
             return response  # type: ignore[no-any-return]
-        if gate is not None and gate.closed:
+        if gate is not None and gate.closed():
             raise run.cancelled()
 
 

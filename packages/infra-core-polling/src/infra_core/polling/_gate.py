@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from infra_core.runtime import clock
@@ -19,8 +20,8 @@ class Gate:
     has not begun cannot be late.
     """
 
-    def __init__(self, size: int) -> None:
-        self.closed = False
+    def __init__(self, size: int, *, closed: Callable[[], bool]) -> None:
+        self.closed = closed
         self._free = size
         self._again: deque[asyncio.Future[None]] = deque()
         self._first: deque[asyncio.Future[None]] = deque()
@@ -32,7 +33,7 @@ class Gate:
             PollingCancelledError: The gate is closed.
             PollingTimeoutError: The deadline has passed meanwhile.
         """
-        if self.closed:
+        if self.closed():
             raise run.cancelled()
         if self._free:
             self._free -= 1

@@ -8,7 +8,6 @@ from typing import Any, Generic, TypeVar, overload
 from infra_core.runtime import (
     RuntimeCancellationError,
     RuntimeConfig,
-    RuntimeDrainedError,
     TaskRuntime,
     clock,
 )
@@ -132,8 +131,26 @@ def poll_many_async(
     rules = PollRules.of(
         config, is_terminal, is_transient=is_transient, next_delay=next_delay, status=status
     )
-    many: _Many[J, T] = _Many(fetch_fn, rules, on_poll, Gate(concurrency))
-    return many.outcomes(jobs, max_active, cancel)
+    runtime = TaskRuntime(config=RuntimeConfig(concurrency=max_active), cancel_event=cancel)
+    gate = Gate(concurrency, closed=lambda: runtime.cancelled)
+    many: _Many[J, T] = _Many(fetch_fn, rules, on_poll, gate, runtime)
+    return many.outcomes(jobs, cancel)
+
+
+class _Job(Generic[J, T]):
+    """One job and its poll; what names it in the logs of the runtime."""
+
+    def __init__(self, job: J, rules: PollRules[T]) -> None:
+        self.job = job
+        self.run = PollRun(rules, label=str(job) if isinstance(job, (str, int)) else None)
+
+    def __repr__(self) -> str:
+        return self.run.what()
+
+    def outcome(self, error: Exception | None) -> PollOutcome[J, T]:
+        run = self.run
+        elapsed = clock.monotonic() - run.began
+        return PollOutcome(self.job, run.last_response, error, run.attempts, elapsed)
 
 
 class _Many(Generic[J, T]):
@@ -145,87 +162,69 @@ class _Many(Generic[J, T]):
         rules: PollRules[T],
         on_poll: Callable[[J, T], object] | None,
         gate: Gate,
+        runtime: TaskRuntime,
     ) -> None:
         self._fetch = as_async(fetch_fn)
         self._rules = rules
         self._on_poll = on_poll
         self._gate = gate
-        self._polling: set[asyncio.Task[Any]] = set()
+        self._runtime = runtime
 
     async def outcomes(
-        self,
-        jobs: "Iterable[J] | AsyncIterable[J]",
-        max_active: int,
-        cancel: asyncio.Event | None,
+        self, jobs: "Iterable[J] | AsyncIterable[J]", cancel: asyncio.Event | None
     ) -> AsyncGenerator[PollOutcome[J, T], None]:
         if cancel is not None and cancel.is_set():
             return
-        runtime = TaskRuntime(config=RuntimeConfig(concurrency=max_active))
         tasks: Any = (
-            _Tasks(self._poll, jobs)
+            _Tasks(self._task, jobs)
             if isinstance(jobs, AsyncIterable)
-            else (("", partial(self._poll, job)) for job in jobs)
+            else (self._task(job) for job in jobs)
         )
-        stream = runtime.as_completed(tasks, outcomes=True, ahead=0)
-        watch = None if cancel is None else asyncio.ensure_future(self._cancel_on(cancel, runtime))
+        stream = self._runtime.as_completed(tasks, outcomes=True, ahead=0)
         try:
             async for ended in stream:
+                job: Any = ended.id
                 if ended.value is not None:
                     yield ended.value
+                elif self._runtime.cancelled:  # before its first step, or it ignores that
+                    yield job.outcome(job.run.cancelled())
                 elif isinstance(ended.error, RuntimeCancellationError):
                     # The fetch raised a CancelledError of its own.
                     raise ended.error.__cause__ or ended.error
-        except RuntimeDrainedError:
-            if not self._gate.closed:
+        except RuntimeCancellationError:
+            if not self._runtime.cancelled:
                 raise
         finally:
             await stream.aclose()
-            if watch is not None:
-                watch.cancel()
-                await asyncio.wait([watch])
 
-    async def _poll(self, job: J) -> PollOutcome[J, T]:
+    def _task(self, job: J) -> tuple[Any, Callable[[], Awaitable[Any]]]:
+        entry = _Job(job, self._rules)
+        return entry, partial(self._poll, entry)
+
+    async def _poll(self, job: _Job[J, T]) -> PollOutcome[J, T]:
         """Poll one job; its end, whatever it is, is the outcome."""
-        run = PollRun(self._rules, label=str(job) if isinstance(job, (str, int)) else None)
-        on_poll = None if self._on_poll is None else partial(self._on_poll, job)
-        error: Exception | None = None
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - for the type checker
-        self._polling.add(task)
+        fetch = partial(self._fetch, job.job)
+        on_poll = None if self._on_poll is None else partial(self._on_poll, job.job)
         try:
-            await poll_loop(run, partial(self._fetch, job), on_poll, gate=self._gate)
-        except Exception as caught:  # noqa: BLE001 - the outcome of this one job
-            error = caught
+            await poll_loop(job.run, fetch, on_poll, gate=self._gate)
+        except Exception as error:  # noqa: BLE001 - the outcome of this one job
+            return job.outcome(error)
         except asyncio.CancelledError:
-            if not self._gate.closed:
+            if not self._runtime.cancelled:
                 raise
-            uncancel = getattr(task, "uncancel", None)  # Python 3.11
-            if uncancel is not None:
-                uncancel()
-            error = run.cancelled()
-        finally:
-            self._polling.discard(task)
-        elapsed = clock.monotonic() - run.began
-        return PollOutcome(job, run.last_response, error, run.attempts, elapsed)
-
-    async def _cancel_on(self, event: asyncio.Event, runtime: TaskRuntime) -> None:
-        """End all polls when the event is set."""
-        await event.wait()
-        self._gate.closed = True
-        runtime.stop()
-        for task in self._polling:
-            task.cancel()
+            return job.outcome(job.run.cancelled())
+        return job.outcome(None)
 
 
 class _Tasks(Generic[J]):
     """An asynchronous source of jobs as one of tasks; no generator, which would need closing."""
 
-    def __init__(self, poll: Callable[[J], Awaitable[Any]], jobs: AsyncIterable[J]) -> None:
-        self._poll = poll
+    def __init__(self, make: Callable[[J], Any], jobs: AsyncIterable[J]) -> None:
+        self._make = make
         self._jobs = aiter(jobs)
 
     def __aiter__(self) -> "_Tasks[J]":
         return self
 
-    async def __anext__(self) -> tuple[str, Callable[[], Awaitable[Any]]]:
-        return "", partial(self._poll, await anext(self._jobs))
+    async def __anext__(self) -> Any:
+        return self._make(await anext(self._jobs))

@@ -157,7 +157,7 @@ class PollRun(Generic[T]):
         if not missing:
             self.errors += 1
             if not self.rules.is_transient(error) or self.errors > config.max_consecutive_errors:
-                add_note(error, f"while polling: {self._what()}, {self._effort()}")
+                add_note(error, f"while polling: {self.what()}, {self._effort()}")
                 raise error
         self.last_error = error
         try:
@@ -167,7 +167,7 @@ class PollRun(Generic[T]):
         logger.log(
             logging.DEBUG if missing else logging.WARNING,
             "%scheck %d: %s; next check in %.3g s",
-            "" if self.label is None else f"{self._what()}: ",
+            "" if self.label is None else f"{self.what()}: ",
             self.attempts,
             "not there yet (404)" if missing else _told(error),
             wait,
@@ -212,7 +212,7 @@ class PollRun(Generic[T]):
         seconds = f"{self.rules.config.timeout:g} s"
         return self.enriched(
             PollingTimeoutError(
-                f"{self._what()} timed out after {seconds} without reaching a terminal state "
+                f"{self.what()} timed out after {seconds} without reaching a terminal state "
                 f"({self._effort()}): {remedy}",
                 last_response=self.last_response,
             )
@@ -222,7 +222,7 @@ class PollRun(Generic[T]):
         """Return the error for a poll whose cancel event was set."""
         return self.enriched(
             PollingCancelledError(
-                f"{self._what()} was cancelled by its event ({self._effort()})",
+                f"{self.what()} was cancelled by its event ({self._effort()})",
                 last_response=self.last_response,
             )
         )
@@ -250,7 +250,8 @@ class PollRun(Generic[T]):
             fields["label"] = redact_secrets(self.label)
         return fields
 
-    def _what(self) -> str:
+    def what(self) -> str:
+        """Name the poll for people, without secrets."""
         return "the polled operation" if self.label is None else redact_secrets(self.label)
 
     def _effort(self) -> str:

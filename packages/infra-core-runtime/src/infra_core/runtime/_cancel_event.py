@@ -25,5 +25,6 @@ async def until_set(event: CancelEvent) -> None:
     if isinstance(event, asyncio.Event):
         with suppress(RuntimeError):  # it belongs to another loop
             await event.wait()
+            return  # it may have been cleared since
     while not event.is_set():  # noqa: ASYNC110 - it has no other way
         await asyncio.sleep(_POLL)

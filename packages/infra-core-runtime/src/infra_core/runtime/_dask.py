@@ -172,16 +172,15 @@ class _Cluster:
         client_type = self._distributed.Client
         self._own = True
         options: dict[str, Any] = {"asynchronous": True, "set_as_default": False}
-        if isinstance(given, client_type):
-            if given.asynchronous and _same_loop(given):
-                self._own = False
-                self._client: Any = given
-            else:
-                options["security"] = given.security
-                self._client = client_type(given.scheduler.address, **options)
-        else:  # an address, or a cluster, whose own loop is not ours
-            self._client = client_type(getattr(given, "scheduler_address", given), **options)
-        self._patience = _seconds(self._distributed, "distributed.comm.timeouts.connect")
+        if not isinstance(given, client_type):  # an address, or a cluster with another loop
+            self._client: Any = client_type(getattr(given, "scheduler_address", given), **options)
+        elif given.asynchronous and given.loop.asyncio_loop is asyncio.get_running_loop():
+            self._own = False
+            self._client = given
+        else:
+            address = given.scheduler.address
+            self._client = client_type(address, security=given.security, **options)
+        self._patience = _MARGIN + _connect_timeout()
         self._prefix = f"infra-core-task-{uuid.uuid4().hex}"
         self._numbers = itertools.count()
         self._outbox: dict[str, tuple[bytes, float | None, float]] = {}
@@ -245,7 +244,7 @@ class _Cluster:
             return
         if status not in _GONE:
             with contextlib.suppress(TimeoutError):
-                async with clock.timeout(self._patience + _MARGIN):
+                async with clock.timeout(self._patience):
                     await self._client
                 return
         raise _lost()
@@ -261,18 +260,16 @@ class _Cluster:
             futures = self._client.map(
                 execute, *zip(*outbox.values(), strict=True), keys, key=keys, pure=False
             )
+            self._futures.update(zip(keys, futures, strict=True))
+            if self._collecting is None or self._collecting.done():
+                self._ended = self._distributed.as_completed(loop=self._client.loop)
+                self._collecting = asyncio.ensure_future(self._collect())
+            self._ended.update(futures)
         except Exception as error:  # noqa: BLE001 - raised for each task
             gone = self._client.status in _GONE
             for key in keys:
                 self._end(key, error=_lost() if gone else error)
             return
-        self._futures.update(zip(keys, futures, strict=True))
-        if self._collecting is None or self._collecting.done():
-            self._ended = self._distributed.as_completed(loop=self._client.loop)
-            self._ended.update(futures)
-            self._collecting = asyncio.ensure_future(self._collect())
-        else:
-            self._ended.update(futures)
         if self._watching is None or self._watching.done():
             self._watching = asyncio.ensure_future(self._watch())
 
@@ -314,7 +311,7 @@ class _Cluster:
     async def _watch(self) -> None:
         """End all tasks when the scheduler is gone for good; distributed leaves some waiting."""
         away = 0.0
-        while self._waiting and away <= self._patience + _MARGIN:
+        while self._waiting and away <= self._patience:
             await asyncio.sleep(_LOOK)
             if self._client.status in _GONE:
                 break
@@ -334,9 +331,9 @@ class _Cluster:
                 async with clock.timeout(_FAREWELL):
                     found = await self._client.run(cancel, list(doomed), on_error="ignore")
                     running = {key for keys in found.values() for key in keys}
-                    waiting = [self._futures[key] for key in doomed - running]
+                    waiting = (doomed - running) & self._futures.keys()
                     with contextlib.suppress(Exception):
-                        await self._client.cancel(waiting)
+                        await self._client.cancel([self._futures[key] for key in waiting])
         except Exception:  # the tasks are reported as unresponsive when their grace is over
             if self._client.status == "running":
                 logger.warning("tasks on the cluster could not be cancelled", exc_info=True)
@@ -349,11 +346,11 @@ _GONE = ("closing", "closed")
 # Seconds: between two looks at the connection, for a reconnection beyond distributed's own time,
 # and for messages to a scheduler that may have gone.
 _LOOK = 0.25
+_MARGIN = 5.0
+_FAREWELL = 10.0
 # With more than so many tasks under way, reports wait so many seconds for others.
 _FEW = 32
 _GATHER = 0.02
-_MARGIN = 5.0
-_FAREWELL = 10.0
 
 
 def _lost() -> ConnectionError:
@@ -363,13 +360,9 @@ def _lost() -> ConnectionError:
     )
 
 
-def _seconds(distributed: Any, name: str) -> float:
-    """Return a time of distributed's configuration, which may be text such as `30s`."""
+def _connect_timeout() -> float:
+    """Return the seconds in which distributed makes a connection."""
+    from dask import config
     from dask.utils import parse_timedelta
 
-    return float(parse_timedelta(import_module("dask").config.get(name, "30s"), default="s"))
-
-
-def _same_loop(client: Any) -> bool:
-    loop = getattr(client.loop, "asyncio_loop", None)
-    return loop is asyncio.get_running_loop()
+    return float(parse_timedelta(config.get("distributed.comm.timeouts.connect", "30s"), "s"))
