@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -255,7 +256,7 @@ class AtomicFile:
         Linux begins to write what it is advised to forget, and forgets none of it meanwhile.
         """
         begin, self._begun = self._begun, self.size
-        if hasattr(os, "posix_fadvise"):
+        if sys.platform != "win32" and hasattr(os, "posix_fadvise"):
             file = self._open_file()
             with contextlib.suppress(OSError):  # the next write or flush reports a full disk
                 file.flush()

@@ -97,7 +97,7 @@ class Reserve:
         self._path = folder / "_state" / "reserve"
         try:
             with self._path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, _RESERVED)
+                os.posix_fallocate(file.fileno(), 0, _RESERVED)  # type: ignore[attr-defined,unused-ignore]
         except (OSError, AttributeError):  # full already, or no such call on this system
             self.release()
 

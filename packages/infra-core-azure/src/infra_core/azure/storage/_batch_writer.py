@@ -4,6 +4,7 @@
 written in the same hop to a thread.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,10 @@ _WRITERS = 1
 
 def _batch_size() -> int:
     """Files that are open at a time: at most a quarter of what the system lets a process open."""
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":  # has no such limit
         return _MOST_FILES
+    import resource
+
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return _MOST_FILES if limit < 0 else max(8, min(_MOST_FILES, limit // 4))
 

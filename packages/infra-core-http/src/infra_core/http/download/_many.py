@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import count
@@ -253,6 +254,8 @@ def _within_limit(concurrency: int) -> tuple[int, int]:
 
     A download needs a socket and a file, a batch a file for each of its own.
     """
+    if sys.platform == "win32":  # has no such limit
+        return concurrency, _TOGETHER
     try:
         import resource
 
@@ -260,7 +263,7 @@ def _within_limit(concurrency: int) -> tuple[int, int]:
         if limit == resource.RLIM_INFINITY:
             return concurrency, _TOGETHER
         used = len(os.listdir("/dev/fd"))  # noqa: PTH208 - names alone are wanted
-    except (ImportError, OSError):  # Windows has no such limit, some containers no /dev
+    except (ImportError, OSError):  # some containers have no /dev
         return concurrency, _TOGETHER
     free = max(1, limit - used - _RESERVED)
     together = max(1, min(_TOGETHER, free // 4))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -169,7 +170,7 @@ def _begin_writeback(path: Path, offset: int, length: int) -> None:
     On Linux, `POSIX_FADV_DONTNEED` starts the writing of dirty pages and does not wait for it
     (posix_fadvise(2)); pages on their way to the disk stay cached. Elsewhere nothing is done.
     """
-    if not hasattr(os, "posix_fadvise"):
+    if sys.platform == "win32" or not hasattr(os, "posix_fadvise"):
         return
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))

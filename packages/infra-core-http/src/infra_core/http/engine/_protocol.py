@@ -2,6 +2,7 @@
 
 import asyncio
 import select
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -99,7 +100,7 @@ class Protocol(ResponseHandler):
 
 def _look_of(number: int) -> Callable[[], object]:
     """Return what asks the system, without waiting, whether a socket can be read."""
-    if not hasattr(select, "poll"):  # Windows
+    if sys.platform == "win32":  # has no poll
         return lambda: select.select([number], [], [], 0)[0]
     poll = select.poll()
     poll.register(number, select.POLLIN)

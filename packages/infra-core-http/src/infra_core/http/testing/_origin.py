@@ -7,6 +7,7 @@ import contextlib
 import re
 import socket
 import struct
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -426,12 +427,12 @@ async def _reset(writer: asyncio.StreamWriter) -> None:
 
 def _unsent(sock: socket.socket) -> int:
     """Bytes in the kernel's send queue; 0 where the system does not say."""
-    try:
-        import array
-        import fcntl
-        import termios
-    except ImportError:  # not a POSIX system
+    if sys.platform == "win32":
         return 0
+    import array
+    import fcntl
+    import termios
+
     waiting = array.array("i", [0])
     try:
         fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, waiting)
