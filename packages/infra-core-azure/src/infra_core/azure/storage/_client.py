@@ -598,14 +598,14 @@ class AzureStorageClient(_Base):
             return 0
         if not name:
             raise ValueError(f"{str(path)!r} is the base folder: name a folder below it")
-        count = 0
+        count, prefix = 0, tree_prefix(name)
 
         async def one(blob: BlobInfo) -> None:
             nonlocal count
-            existed = await delete_blob(self._service, blob.name)
+            existed = await delete_blob(self._service, prefix + blob.name)
             count += existed  # in one step: others count as well
 
-        async for page in list_pages(self._service, tree_prefix(name)):
+        async for page in list_pages(self._service, prefix):
             await for_each(iter([page]), one, self.settings.options.concurrency)
         return count
 
