@@ -23,7 +23,7 @@ def _answer(*lines: bytes, body: bytes = BODY, status: bytes = b"200 OK") -> byt
 
 @contextmanager
 def serving(
-    answer: bytes | list[bytes], sent: threading.Event | None = None
+    answer: bytes | list[bytes], sent: threading.Event | None = None, *, closes: bool = False
 ) -> Iterator[tuple[str, list[int]]]:
     """Serve these bytes for each request, in as many writes, and count connections."""
     pieces = [answer] if isinstance(answer, bytes) else answer
@@ -50,6 +50,8 @@ def serving(
                         return
                 if sent is not None:
                     sent.set()
+                if closes:
+                    return
 
     def accept() -> None:
         while True:
@@ -176,15 +178,21 @@ async def test_an_answer_nobody_asked_for_is_not_given_to_the_next_caller() -> N
 
 @pytest.mark.parametrize("status", [b"413 Content Too Large", b"401 Unauthorized", b"200 OK"])
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_an_early_answer_leaves_nothing_behind(status: bytes, *, streamed: bool) -> None:
-    """The answer came before a large body was read; closing the client raises nothing."""
+@pytest.mark.parametrize("closes", [True, False])
+async def test_an_early_answer_leaves_nothing_behind(
+    status: bytes, *, streamed: bool, closes: bool
+) -> None:
+    """The answer came before a large body was read; closing the client raises nothing.
+
+    It is there, too, when the server closes and the rest of the body breaks the connection.
+    """
 
     async def body() -> AsyncIterator[bytes]:
         for _ in range(200):
             yield b"x" * 100_000
 
     content = body() if streamed else b"x" * 20_000_000
-    with serving(_answer(b"Content-Length: 60", status=status)) as (url, _):
+    with serving(_answer(b"Content-Length: 60", status=status), closes=closes) as (url, _):
         async with AsyncHttpClient() as client:
             try:
                 response = await request_async(

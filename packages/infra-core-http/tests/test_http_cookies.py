@@ -48,6 +48,27 @@ def _keep(jar: CookieJar, url: str, *cookies: str) -> None:
     keep_cookies(jar, httpx.Request("GET", url), 200, headers)
 
 
+@pytest.mark.parametrize(
+    ("url", "cookie", "kept"),
+    [
+        ("https://h.example/", "__Host-a=1; Secure; Path=/", True),
+        ("https://h.example/", "__Host-a=1; Path=/", False),
+        ("https://h.example/", "__host-a=1; Secure; Path=/x", False),
+        ("https://h.example/", "__Host-a=1; Secure; Path=/; Domain=h.example", False),
+        ("https://h.example/", "__Secure-a=1; Secure", True),
+        ("https://h.example/", "__Secure-a=1", False),
+        ("https://127.0.0.1/", "a=1; Domain=0.0.1", False),
+        ("https://127.0.0.1/", "a=1; Domain=127.0.0.1", True),
+    ],
+)
+def test_a_cookie_is_what_its_name_and_domain_say(url: str, cookie: str, *, kept: bool) -> None:
+    """As in browsers; no address sets cookies for another one."""
+    jar = BoundedCookieJar()
+    _keep(jar, url, cookie)
+    assert _header(jar, "https://10.0.0.1/") is None
+    assert _header(jar, url) == (cookie.partition(";")[0] if kept else None)
+
+
 async def test_a_crawl_of_one_site_never_outgrows_a_header(origin: FaultyOrigin) -> None:
     """Each page sets another cookie; the oldest go, the newest are sent."""
     origin.add("/page", b"page", always=_setting())

@@ -40,6 +40,8 @@ class BoundedCookieJar(CookieJar):
         """Keep a cookie; the oldest one goes where there are too many."""
         if len(cookie.name) + len(cookie.value or "") > MAX_HEADER:
             return  # no browser keeps it (RFC 6265bis, section 5.6), and no header has room for it
+        if not _keeps_its_promise(cookie):
+            return
         super().set_cookie(cookie)
         key = cookie.domain, cookie.path, cookie.name
         of_domain = self._domains.setdefault(cookie.domain, {})
@@ -89,6 +91,21 @@ class BoundedCookieJar(CookieJar):
         """Return when cookies of these names were set last: higher is newer."""
         wanted = set(names)
         return {key[2]: age for age, key in enumerate(self._ages) if key[2] in wanted}
+
+
+def _keeps_its_promise(cookie: Cookie) -> bool:
+    """Whether a cookie is what its name says (RFC 6265bis, section 4.1.3), on one host by address.
+
+    `CookieJar` lets 10.0.0.1 set cookies for all addresses that end in `.0.0.1`.
+    """
+    if cookie.domain[:1] == "." and cookie.domain[-1:].isdigit():
+        cookie.domain, cookie.domain_specified = cookie.domain[1:], False
+        if cookie.domain.count(".") != 3:
+            return False
+    name = cookie.name.lower()
+    if name.startswith("__host-"):
+        return cookie.secure and cookie.path == "/" and not cookie.domain_specified
+    return cookie.secure or not name.startswith("__secure-")
 
 
 def cookie_header(jar: CookieJar, host: str, url: str) -> str | None:

@@ -1,9 +1,11 @@
 """A connection that takes the answers curl takes, and knows whether it is in step."""
 
 import asyncio
+import os
 import select
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -29,6 +31,7 @@ class Protocol(ResponseHandler):
     _look: "Callable[[], object] | None" = None
     _silent_at: float | None = None  # when the peer will have said nothing for too long
     _alarm: "asyncio.TimerHandle | None" = None
+    _taken: bool = False  # what came before the connection broke
 
     # aiohttp sets a timer for each request and each piece of an answer, and cancels it again. Here
     # one stays, and looks when it strikes whether the time has moved on.
@@ -63,8 +66,32 @@ class Protocol(ResponseHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """End the connection; called by the event loop."""
+        if exc is not None:
+            self._take_last()
         super().connection_lost(exc)
         self._drop_timeout()
+
+    def set_exception(self, exc: BaseException, *cause: BaseException) -> None:
+        """Note that sending or reading failed."""
+        if isinstance(exc, OSError):
+            self._take_last()
+        super().set_exception(exc, *cause)
+
+    def _take_last(self) -> None:
+        """Read the answer of a server that wanted no body and has closed.
+
+        What is sent after that breaks the connection, and asyncio reads nothing more then, though
+        the answer is here. Within TLS it cannot be had.
+        """
+        transport = self.transport
+        if transport is None or self._taken or transport.get_extra_info("sslcontext"):
+            return
+        self._taken = True
+        socket = transport.get_extra_info("socket")
+        if os.name == "posix" and type(socket).__module__.startswith("asyncio."):
+            with suppress(OSError, ValueError):
+                while data := os.read(socket.fileno(), 65_536):
+                    self.data_received(data)
 
     def set_response_params(self, **params: Any) -> None:
         """Prepare for the answer to a request that is about to be sent."""
