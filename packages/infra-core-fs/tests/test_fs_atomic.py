@@ -19,6 +19,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from infra_core import fs
+from infra_core.fs import _atomic
 
 pytestmark = pytest.mark.as_windows
 posix_only = pytest.mark.posix(reason="permission bits are a POSIX matter")
@@ -105,6 +106,18 @@ class TestCommit:
         monkeypatch.setattr(os, "replace", replace)
         fs.write_bytes_atomic(tmp_path / "a", b"1")
         assert events == ["fsync file", "replace", "fsync folder"]
+
+    def test_the_disk_begins_while_a_large_file_comes(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the system can be asked to; the bytes are right with and without."""
+        monkeypatch.setattr(_atomic, "_WRITE_BEHIND", 4)
+        for number in range(2):
+            with fs.AtomicFile(tmp_path / str(number)) as file:
+                for piece in (b"abc", b"def", b"g"):
+                    file.write(piece)
+            assert (tmp_path / str(number)).read_bytes() == b"abcdefg"
+            monkeypatch.delattr(os, "posix_fadvise", raising=False)
 
     @pytest.mark.parametrize("size", [0, 1, 1000, 70_000, 3_000_000])
     @pytest.mark.parametrize("way", ["with", "commit", "bytes", "stream", "together"])

@@ -225,18 +225,6 @@ def test_durable_files_are_flushed_before_they_are_named(
     assert steps == ["replace"]
 
 
-def test_the_disk_begins_early(
-    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """While a large file comes in the kernel is asked to write; the bytes stay right."""
-    monkeypatch.setattr(_sink, "_WRITEBACK", 1 << 20)
-    download_asset(origin.url("/f"), tmp_path / "f")
-    assert (tmp_path / "f").read_bytes() == BODY
-    monkeypatch.delattr(os, "posix_fadvise", raising=False)
-    download_asset(origin.url("/f"), tmp_path / "g")
-    assert (tmp_path / "g").read_bytes() == BODY
-
-
 def test_a_digest_that_comes_with_the_second_try_is_verified(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:

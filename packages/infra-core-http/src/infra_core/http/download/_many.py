@@ -79,11 +79,14 @@ async def download_many_async(
             "of DownloadItems or pairs of URL and path"
         )
     client = client or await get_shared_client()
+    known = inspect.signature(client.download)
     try:
-        inspect.signature(client.download).bind("", Path(), **options)
+        known.bind("", Path(), **options)
     except TypeError as error:
         raise TypeError(f"download_many(): {error}; see those of download_asset") from None
     batch = _Batch(client, concurrency, on_outcome, progress, on_retry, options)
+    # A subclass written for 0.7 knows nothing of these.
+    batch.shares = {"group", "on_received"} <= known.parameters.keys()
     return await batch.run(items)
 
 
@@ -114,9 +117,7 @@ class _Batch:
         self.on_retry = on_retry
         concurrency, together = _within_limit(concurrency)
         self.options = options
-        # A subclass written for 0.7 knows nothing of these.
-        known = inspect.signature(client.download).parameters
-        self.shares = {"group", "on_received"} <= known.keys()
+        self.shares = True
         self.group = CommitGroup(size=together)
         self.slots = asyncio.Semaphore(concurrency)
         self.waiting = [0, 0]  # files without a slot that are not on the disk yet, their bytes

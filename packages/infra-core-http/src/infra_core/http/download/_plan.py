@@ -110,6 +110,13 @@ class Body:
         """Whether a part of it can be continued without mixing two versions of the file."""
         return self.etag is not None and self.total is not None and not self.codings
 
+    def resume_at(self, size: int) -> Resume | None:
+        """Return how to ask for the rest after so many bytes; None where all must come again."""
+        etag, total = self.etag, self.total
+        if etag is None or total is None or self.codings or not 0 < size < total:
+            return None
+        return Resume(size, etag, total)
+
 
 class DownloadPlan:
     """The protocol of one download, over all its attempts.
@@ -407,19 +414,10 @@ class DownloadPlan:
         """Let the next request begin at zero: the part that is held is of no use."""
         self._resume = None
 
-    def continue_from(self, size: int) -> bool:
-        """Let the next request ask for what is missing, if the version can be pinned.
+    def continue_from(self, size: int) -> None:
+        """Let the next request ask for what is missing if the version can be pinned, else for all.
 
         Args:
             size: Bytes of the file that are safely held.
-
-        Returns:
-            Whether it will; otherwise the next request asks for everything.
         """
-        body = self.body
-        can = body is not None and body.resumable and 0 < size < (body.total or 0)
-        if can and body is not None and body.etag is not None and body.total is not None:
-            self._resume = Resume(size, body.etag, body.total)
-        else:
-            self._resume = None
-        return self._resume is not None
+        self._resume = None if self.body is None else self.body.resume_at(size)

@@ -8,8 +8,6 @@ A file below that makes one hop in all, in which it is written, flushed and name
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["HANDOVER", "Sink"]
 
 HANDOVER: Final = 1 << 20  # bytes gathered before a thread takes them
-_WRITEBACK: Final = 8 << 20  # bytes after which the kernel is asked to begin with the disk
 _READ: Final = 1 << 18
 
 
@@ -56,7 +53,6 @@ class Sink:
         self._file: AtomicFile | None = None
         self._parts: list[bytes] = []
         self._held = 0
-        self._flushed = 0
         self._writing: asyncio.Future[None] | None = None
 
     @property
@@ -92,7 +88,7 @@ class Sink:
         """Drop everything, to begin again from zero."""
         self._take()
         await self._settle()
-        self.size = self._flushed = 0
+        self.size = 0
         if self._file is not None:
             self._file.truncate()
 
@@ -159,26 +155,3 @@ class Sink:
         file = self.write_parts(parts)
         if self._on_written is not None:
             self._on_written(file)
-        if self._durable and file.size - self._flushed >= _WRITEBACK:
-            _begin_writeback(file.temp_path, self._flushed, file.size - self._flushed)
-            self._flushed = file.size
-
-
-def _begin_writeback(path: Path, offset: int, length: int) -> None:
-    """Ask the kernel to write a range out now, so that the fsync at the end finds little to do.
-
-    On Linux, `POSIX_FADV_DONTNEED` starts the writing of dirty pages and does not wait for it
-    (posix_fadvise(2)); pages on their way to the disk stay cached. Elsewhere nothing is done.
-    """
-    if sys.platform == "win32" or not hasattr(os, "posix_fadvise"):
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-    except OSError:
-        return
-    try:
-        os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_DONTNEED)
-    except OSError:
-        pass  # advice only
-    finally:
-        os.close(descriptor)
