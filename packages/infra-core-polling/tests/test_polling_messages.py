@@ -167,6 +167,17 @@ async def test_a_fetch_that_hangs_gets_a_remedy() -> None:
         await poll_until_async(hang, never, timeout=0.01, poll_interval=0.01)
 
 
+async def test_a_blocking_poll_in_a_running_loop_names_the_async_form() -> None:
+    """And itself, not the helper that refuses."""
+
+    async def fetch() -> str:
+        return "done"
+
+    told = r"poll_until\(\) with an async fetch blocks.*await poll_until_async\(\)"
+    with pytest.raises(RuntimeError, match=told):
+        poll_until(fetch, never)
+
+
 def test_secrets_of_a_failed_job_stay_out_of_the_message() -> None:
     """The whole response is in the attribute."""
     response = {"status": "failed", "error": "GET https://a.example/b?sig=abc123 failed"}

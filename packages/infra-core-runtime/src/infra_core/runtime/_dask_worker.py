@@ -15,6 +15,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +35,7 @@ class Report:
     Attributes:
         status: "succeeded", "failed", "timed_out" or "cancelled".
         value: What it returned, pickled.
-        error: What it raised, pickled.
+        error: A callable that makes what it raised, pickled.
         told: What it raised, as text.
         notes: What to add to the error.
         seconds: How long it took there.
@@ -53,7 +54,7 @@ class Report:
         """Return what the task raised, as it was, or in words where its class is unknown here."""
         error: BaseException
         try:
-            error = pickle.loads(self.error)  # noqa: S301 - from the caller's own cluster
+            error = pickle.loads(self.error)()  # noqa: S301 - from the caller's own cluster
         except Exception:  # noqa: BLE001 - whatever its class does
             error = RuntimeError(f"{self.told} (on a worker; its class cannot be sent back)")
         for note in self.notes:
@@ -196,13 +197,8 @@ def _packed(error: BaseException) -> bytes:
     Many errors take other arguments than their `args`, and so cannot be unpickled: those of httpx
     with their request and response among them. What counts of these is the status.
     """
-    dumps = import_module("cloudpickle").dumps
-    try:
-        packed: bytes = dumps(error)
-        if type(pickle.loads(packed)) is type(error):  # noqa: S301 - our own bytes
-            return packed
-    except Exception:  # noqa: BLE001 - an error that does not survive pickling
-        pass
+    if packed := _packed_call(_itself, error):
+        return packed
     kept: dict[str, Any] = {}
     for name, value in vars(error).items():
         status = getattr(value, "status_code", None)
@@ -214,21 +210,22 @@ def _packed(error: BaseException) -> bytes:
         elif name == "_request":  # httpx asks whether it is there
             kept[name] = None
     args = tuple(redact_secrets(as_text(arg)) for arg in error.args)
+    return _packed_call(_assemble, type(error), args, kept)
+
+
+def _packed_call(function: Callable[..., BaseException], *args: Any) -> bytes:
+    """Pickle a call that makes an error; nothing if it does not survive that."""
+    call = partial(function, *args)
     try:
-        packed = dumps(_Parts(type(error), args, kept))
-        return packed if isinstance(pickle.loads(packed), type(error)) else b""  # noqa: S301
-    except Exception:  # noqa: BLE001 - then in words
+        packed: bytes = import_module("cloudpickle").dumps(call)
+        same = type(pickle.loads(packed)()) is type(call())  # noqa: S301 - our own bytes
+    except Exception:  # noqa: BLE001 - whatever its class does
         return b""
+    return packed if same else b""
 
 
-class _Parts:
-    """An error that is put together again where it is unpickled."""
-
-    def __init__(self, kind: type[BaseException], args: tuple[str, ...], state: object) -> None:
-        self._parts = kind, args, state
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return _assemble, self._parts
+def _itself(error: BaseException) -> BaseException:
+    return error
 
 
 def _assemble(

@@ -27,16 +27,17 @@ def _plan(
     verdict = should_retry(error)
     elapsed = clock.monotonic() - started
     if verdict is False or verdict is None:
-        _explain(error, retry, elapsed, "this error is not one to retry")
-        return None
-    try:
-        asked = None if verdict is True else float(verdict)
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"should_retry returned {verdict!r}: return True, False or the seconds to wait"
-        ) from error
-    wait = policy.next_wait(retry=retry, elapsed=elapsed, retry_after=asked)
-    if wait is None:
+        reason = "this error is not one to retry"
+    else:
+        try:
+            asked = None if verdict is True else float(verdict)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"should_retry returned {verdict!r}: return True, False or the seconds to wait"
+            ) from error
+        wait = policy.next_wait(retry=retry, elapsed=elapsed, retry_after=asked)
+        if wait is not None:
+            return RetryDetails(retry + 1, wait, elapsed, error)
         if retry >= policy.max_retries:
             reason = f"max_retries is {policy.max_retries}"
         elif asked is not None and asked > policy.max_backoff:
@@ -45,14 +46,9 @@ def _plan(
             )
         else:
             reason = f"the next wait would reach the deadline of {policy.deadline:g} s"
-        _explain(error, retry, elapsed, reason)
-        return None
-    return RetryDetails(retry + 1, wait, elapsed, error)
-
-
-def _explain(error: BaseException, retry: int, elapsed: float, reason: str) -> None:
     attempts = "1 attempt" if retry == 0 else f"{retry + 1} attempts"
     add_note(error, f"gave up after {attempts} in {elapsed:.2f} s: {reason}")
+    return None
 
 
 def retry_sync(

@@ -11,6 +11,7 @@ A task's own exception comes through as it is.
 
 import asyncio
 import sys
+from functools import partial
 
 __all__ = [
     "BudgetSpentError",
@@ -70,7 +71,8 @@ class TaskTimeoutError(_AnyTimeoutError):
         self.unresponsive = unresponsive
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_timeout, (self.task_id, self.timeout, self.unresponsive)
+        rebuild = partial(TaskTimeoutError, unresponsive=self.unresponsive)
+        return rebuild, (self.task_id, self.timeout)
 
 
 class BudgetSpentError(asyncio.CancelledError):
@@ -89,7 +91,3 @@ def foreign_cancellation(what: str, cause: BaseException | None) -> RuntimeCance
     )
     error.__cause__ = cause
     return error
-
-
-def _rebuild_timeout(task_id: str, timeout: float, unresponsive: bool) -> TaskTimeoutError:
-    return TaskTimeoutError(task_id, timeout, unresponsive=unresponsive)

@@ -109,15 +109,8 @@ def should_retry_http_exception(
         transport_predicate: Decides over failures of the connection, except for timeouts, which
             are always retried, and malformed URLs, DNS and TLS failures, which never are.
     """
-    if isinstance(exc, _loaded("httpx", "HTTPStatusError")):
-        return _status(exc) in frozenset(retryable_statuses)
-    if not isinstance(exc, Exception) or is_permanent_transport_error(exc):
-        return False
-    if isinstance(exc, _loaded("httpx", "TimeoutException")):
-        return True
-    if isinstance(exc, _loaded("httpx", "HTTPError")):
-        return bool(transport_predicate(exc))
-    return False
+    names = ("HTTPStatusError", "TimeoutException", "HTTPError")
+    return _should_retry(exc, "httpx", names, retryable_statuses, transport_predicate)
 
 
 def should_retry_requests_exception(
@@ -134,20 +127,24 @@ def should_retry_requests_exception(
         transport_predicate: Decides over failures of the connection, except for timeouts, which
             are always retried, and malformed URLs, DNS and TLS failures, which never are.
     """
-    if isinstance(exc, _loaded("requests.exceptions", "HTTPError")):
-        status = _status(exc)
-        if status is not None:
-            return status in frozenset(retryable_statuses)
-    if not isinstance(exc, Exception) or is_permanent_transport_error(exc):
-        return False
-    if isinstance(exc, _loaded("requests.exceptions", "Timeout")):
-        return True
-    if isinstance(exc, _loaded("requests.exceptions", "RequestException")):
-        return bool(transport_predicate(exc))
-    return False
+    names = ("HTTPError", "Timeout", "RequestException")
+    return _should_retry(exc, "requests.exceptions", names, retryable_statuses, transport_predicate)
 
 
-def _status(error: BaseException) -> int | None:
-    """Return the status code of the response that the exception carries, if it does."""
+def _should_retry(
+    error: BaseException,
+    module: str,
+    names: tuple[str, str, str],
+    statuses: Iterable[int],
+    transport_predicate: Callable[[Exception], bool],
+) -> bool:
+    """Judge by the names that a library has for a refused status, a timeout, and all of them."""
+    refused, timeout, root = (_loaded(module, name) for name in names)
     status = getattr(getattr(error, "response", None), "status_code", None)
-    return status if isinstance(status, int) else None
+    if isinstance(error, refused) and isinstance(status, int):
+        return status in frozenset(statuses)
+    if not isinstance(error, Exception) or is_permanent_transport_error(error):
+        return False
+    return isinstance(error, timeout) or (
+        isinstance(error, root) and bool(transport_predicate(error))
+    )
