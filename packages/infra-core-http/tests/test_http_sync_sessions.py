@@ -23,6 +23,7 @@ from infra_core.http import (
     ResponseTooLarge,
     fetch,
     request,
+    request_async,
     stream,
 )
 from infra_core.http.testing import Fault, FaultyOrigin, hang_up, redirect, status, truncate
@@ -127,14 +128,26 @@ def test_a_reason_phrase_cannot_steer_a_terminal_nor_tell_secrets(origin: Faulty
         fetch(origin.url("/f"), max_retries=0)
 
 
-@pytest.mark.parametrize("params", [{}, {"b": "2"}, [("b", "2")], "b=2", b"b=2"])
-def test_params_are_added_to_the_query(origin: FaultyOrigin, params: Any) -> None:
-    """Empty ones add nothing, and take nothing away."""
+@pytest.mark.parametrize(
+    ("params", "added"),
+    [
+        ({}, ""),
+        ({"b": "2"}, "&b=2"),
+        ([("b", "2")], "&b=2"),
+        ("b=2", "&b=2"),
+        (b"b=2", "&b=2"),
+        ({"b": None, "c": True, "d": [1, "x y&"]}, "&b=&c=true&d=1&d=x+y%26"),
+    ],
+)
+async def test_params_are_added_to_the_query(origin: FaultyOrigin, params: Any, added: str) -> None:
+    """Empty ones add nothing and take nothing away; both halves write values alike."""
     request("GET", origin.url("/page?a=1"), params=params)
-    assert origin.requests[-1].path == "/page?a=1" + ("&b=2" if params else "")
+    assert origin.requests[-1].path == "/page?a=1" + added
     with stream("GET", origin.url("/page?a=1"), params=params) as response:
         assert response.status_code == 200
-    assert origin.requests[-1].path == "/page?a=1" + ("&b=2" if params else "")
+    assert origin.requests[-1].path == "/page?a=1" + added
+    await request_async("GET", origin.url("/page?a=1"), params=params)
+    assert origin.requests[-1].path == "/page?a=1" + added
 
 
 def test_a_header_of_none_is_not_sent(origin: FaultyOrigin) -> None:

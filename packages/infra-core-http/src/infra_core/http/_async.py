@@ -77,7 +77,7 @@ async def request_async(
         method: Any letter case.
         url: Absolute, or relative to the client's `base_url`.
         headers: Win over those of the client, in any letter case.
-        params: Added to the URL's query.
+        params: Added to the URL's query; None is sent as an empty value, True as `true`.
         json: Body, as JSON.
         data: Body, as a form.
         content: Body, as bytes, text or an asynchronous iterable, which is sent only once.

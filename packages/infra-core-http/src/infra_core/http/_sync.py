@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import requests
 
 from infra_core.runtime import clock, retry_sync
@@ -33,6 +34,15 @@ def _run(call: Call) -> requests.Response:
     except Exception as error:
         call.note_failure(fit_to_travel(error))
         raise
+
+
+def _query(params: Any) -> dict[str, list[str]] | None:
+    """Return parameters with the texts that httpx makes of their values."""
+    check_call(None, params)
+    if params is None:
+        return None
+    query = httpx.QueryParams(params)
+    return {name: query.get_list(name) for name in query}
 
 
 def request(
@@ -67,7 +77,7 @@ def request(
         url: Absolute.
         headers: Win over those of the session and over the defaults, in any letter case; one whose
             value is None is not sent.
-        params: Added to the URL's query.
+        params: Added to the URL's query; None is sent as an empty value, True as `true`.
         json: Body, as JSON.
         data: Body, as a form.
         content: Body, as bytes or text.
@@ -98,7 +108,7 @@ def request(
         InvalidRequestError: A malformed method or header.
     """
     body = data if content is None else content
-    given = (("params", params), ("json", json), ("data", body))
+    given = (("params", _query(params)), ("json", json), ("data", body))
     call = Call(
         method,
         url,
@@ -204,7 +214,7 @@ def stream(
     own = checked_headers(given)
     check_url(url)
     check_sync_timeout(timeout)
-    check_call(None, params)
+    query = _query(params)
     if client is not None:
         check_sync_client(client)
     holder = client or get_shared_http_client()
@@ -213,7 +223,7 @@ def stream(
         url,
         headers=sent_headers(holder, {**own, **removed}),
         timeout=timeout,
-        params=params,
+        params=query,
         json=json,
         data=data,
     ) as response:
