@@ -1,5 +1,6 @@
 """Files are named as the URL, the list or the server says: one path a URL, inside of the folder."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -168,6 +169,27 @@ def test_both_work_with_every_layout() -> None:
         job_id = BatchItem("http://h.example/d/get?id=1").job_id
         query = path.partition("~")[2].partition(".")[0]
         assert path == "assets/" + expected.format(shard=job_id[:2], id=job_id, query=query)
+
+
+def test_a_name_by_content(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Equal files have one digest and two paths; a resume names what has changed anew."""
+    for path in ("/a.txt", "/b.txt", "/c"):
+        origin.add(path, b"one")
+    digests = [hashlib.sha256(body).hexdigest() for body in (b"one", b"two")]
+    items: list[Any] = [origin.url("/a.txt"), origin.url("/b.txt")]
+    items.append({"url": origin.url("/c"), "name": "named.md"})
+    layout = {"layout": "{sha256:.2}/{sha256}{ext}"}
+    summary, paths = crawl(tmp_path, items, **layout)
+    assert summary.complete
+    first = f"{digests[0][:2]}/{digests[0]}"
+    other = f"{first}-{BatchItem(items[1]).job_id[:8]}.txt"
+    assert paths == {"/a.txt": f"{first}.txt", "/b.txt": other, "/c": f"{first}.md"}
+    assert crawl(tmp_path, items, resume=True, **layout)[0].skipped == 3
+    (tmp_path / "b" / "assets" / paths["/a.txt"]).unlink()
+    origin.add("/a.txt", b"two")
+    _, paths = crawl(tmp_path, items, resume=True, **layout)
+    assert paths["/a.txt"] == f"{digests[1][:2]}/{digests[1]}.txt"
+    assert files_in(tmp_path)[paths["/a.txt"]] == b"two"
 
 
 def test_digests_of_a_layout_are_not_lost_in_a_long_path() -> None:

@@ -272,7 +272,9 @@ def test_all_downloads_of_a_run_share_its_rate(origin: FaultyOrigin, tmp_path: P
     assert share_of(options, 4).limit_rate == 25
 
 
-@pytest.mark.parametrize("layout", ["hashed", "url", "flat", "{host}/{digest}{ext}", "{stem}{ext}"])
+@pytest.mark.parametrize(
+    "layout", ["hashed", "url", "flat", "{host}/{digest}{ext}", "{stem}{ext}", "{sha256}"]
+)
 def test_no_two_urls_share_a_path_whatever_the_layout(
     layout: str, origin: FaultyOrigin, tmp_path: Path
 ) -> None:
@@ -308,6 +310,8 @@ def test_no_two_urls_share_a_path_whatever_the_layout(
         ({"layout": "{nope}"}, "{nope}"),
         ({"layout": "{"}, "template"),
         ({"layout": "same"}, "gives many URLs one name"),
+        ({"layout": "{sha256}", "revalidate": True}, "leave {sha256} out"),
+        ({"layout": "{sha256}", "scratch": "s", "dask": "tcp://h:1"}, "{sha256}"),
         ({"only_failed": True}, "resume"),
         ({"batch_id": "../x"}, "names a folder"),
         ({"prefix": "MY-CRAWLER"}, "'MY-CRAWLER' begins no variable's name"),

@@ -14,7 +14,7 @@ from ._index import JobIndex
 from ._items import BatchItem
 from ._results import Outcome
 
-__all__ = ["INCOMING", "LAYOUTS", "FileNames", "check_layout"]
+__all__ = ["INCOMING", "LAYOUTS", "FileNames", "check_layout", "names_by_content"]
 
 LAYOUTS = {
     "hashed": "{shard}/{digest}-{name}",
@@ -22,7 +22,7 @@ LAYOUTS = {
     "flat": "{name}",
 }
 INCOMING = f"{ASSETS}/.incoming/"  # of files that are named when the server has answered
-_FIELDS = ("host", "path", "name", "stem", "ext", "digest", "shard", "index")
+_FIELDS = ("host", "path", "name", "stem", "ext", "digest", "sha256", "shard", "index")
 _DEPTH = 32  # folders; a URL may have thousands, a path may not
 _SEGMENT = 120  # bytes; leaves room for what a partial file's name adds
 
@@ -33,14 +33,12 @@ def check_layout(layout: str) -> None:
     Raises:
         BatchError: An unknown field, or none that tells one URL from another.
     """
-    template = LAYOUTS.get(layout, layout)
     try:
-        parsed = list(string.Formatter().parse(template))
+        found = _fields_of(layout)
     except ValueError as error:
         raise BatchError(
             f"layout {layout!r} is no template ({error}); double a plain brace"
         ) from None
-    found = {field for _, field, _, _ in parsed if field is not None}
     unknown = sorted(found - set(_FIELDS))
     if unknown:
         known = ", ".join(f"{{{name}}}" for name in _FIELDS)
@@ -52,6 +50,16 @@ def check_layout(layout: str) -> None:
         raise BatchError(
             f"layout {layout!r} gives many URLs one name; add {{digest}}, {{path}} or {{name}}"
         )
+
+
+def names_by_content(layout: str) -> bool:
+    """Whether the name of a file is known only when its bytes are."""
+    return "sha256" in _fields_of(layout)
+
+
+def _fields_of(layout: str) -> set[str]:
+    parsed = string.Formatter().parse(LAYOUTS.get(layout, layout))
+    return {field for _, field, _, _ in parsed if field is not None}
 
 
 class FileNames:
@@ -77,6 +85,7 @@ class FileNames:
     ) -> None:
         self._template = LAYOUTS.get(layout, layout)
         self.unique = "{digest}" in self._template
+        self._by_content = names_by_content(layout)
         self._index = index
         self._count = 0
         self._content_disposition = content_disposition
@@ -88,9 +97,12 @@ class FileNames:
         Where another URL has the name already, part of the job's id is added to it.
         """
         self._count += 1
-        if item.name is None and (
-            self._content_disposition
-            or (self._adjust_extension and not _has_extension(_name_of(item)))
+        if self._by_content or (
+            item.name is None
+            and (
+                self._content_disposition
+                or (self._adjust_extension and not _has_extension(_name_of(item)))
+            )
         ):
             return f"{INCOMING}{job_id}-{self._count}"
         return self._free(item, job_id, self._count)
@@ -103,20 +115,23 @@ class FileNames:
             outcome: With what the server said.
             path: Where the file is, by `path_of`.
         """
-        extension = ""
-        if self._content_disposition and outcome.name:
+        extension, given = "", item.name is not None
+        if self._content_disposition and outcome.name and not given:
             item = replace(item, name=outcome.name)
-        if self._adjust_extension and not _has_extension(_name_of(item)):
+        if self._adjust_extension and not given and not _has_extension(_name_of(item)):
             extension = media_extension(outcome.content_type or "")
         number = int(path.rpartition("-")[2])
-        return self._free(item, outcome.job_id, number, extension)
+        sha256 = (outcome.checksum or "").rpartition(":")[2]
+        return self._free(item, outcome.job_id, number, extension, sha256)
 
-    def _free(self, item: BatchItem, job_id: str, number: int, extension: str = "") -> str:
+    def _free(
+        self, item: BatchItem, job_id: str, number: int, extension: str = "", sha256: str = ""
+    ) -> str:
         """A path that is this job's alone."""
         hashed = f"{ASSETS}/{job_id[:2]}/{job_id}-{_name_of(item, extension)}"
         if self._template == LAYOUTS["hashed"]:
             return hashed
-        path = f"{ASSETS}/{self._fill(item, job_id, number, extension)}"
+        path = f"{ASSETS}/{self._fill(item, job_id, number, extension, sha256)}"
         if f"{path}/".startswith(INCOMING):
             return hashed
         # with its job's id in it, it cannot be another's
@@ -130,7 +145,7 @@ class FileNames:
                 return named
         return hashed
 
-    def _fill(self, item: BatchItem, job_id: str, number: int, extension: str) -> str:
+    def _fill(self, item: BatchItem, job_id: str, number: int, extension: str, sha256: str) -> str:
         parts = urlsplit(item.url)
         name = _name_of(item, extension)
         stem, suffix = _split(name)
@@ -142,6 +157,7 @@ class FileNames:
             "stem": stem,
             "ext": suffix,
             "digest": job_id,
+            "sha256": sha256,
             "shard": job_id[:2],
             "index": str(number),
         }

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import BatchError
-from ._names import check_layout
+from ._names import check_layout, names_by_content
 
 __all__ = ["BatchOptions", "why_no_prefix"]
 
@@ -64,7 +64,8 @@ class BatchOptions:
         scratch: Folder of each worker's own for files that are mirrored and then removed; without
             it, `out` must be shared by all workers. Needs storage to be configured.
         layout: How files are named below `assets`: `hashed`, `url` or `flat`, or a template with
-            `{host}`, `{path}`, `{name}`, `{stem}`, `{ext}`, `{digest}`, `{index}`.
+            `{host}`, `{path}`, `{name}`, `{stem}`, `{ext}`, `{digest}` (of the URL), `{sha256}`
+            (of the content), `{index}`.
         revalidate: Continue a batch that exists, and ask the server for each file that is here
             whether it is current (ETag, Last-Modified); one that has changed is replaced.
         content_disposition: Name files as the server says (Content-Disposition, RFC 6266); where it
@@ -136,13 +137,22 @@ class BatchOptions:
                 least_text = "above 0" if least == 0.001 else f"of at least {least:g}"
                 or_none = ", or None" if optional else ""
                 raise BatchError(f"{name} must be {kind} {least_text}{or_none}, got {value!r}")
-        if self.scratch is not None and (self.content_disposition or self.adjust_extension):
+        check_layout(self.layout)
+        by_content = names_by_content(self.layout)
+        if self.scratch is not None and (
+            self.content_disposition or self.adjust_extension or by_content
+        ):
             raise BatchError(
                 "scratch (--scratch) mirrors a file as soon as it is here, under a name that is "
-                "known before: leave out content_disposition and adjust_extension, or share the "
-                "folder"
+                "known before: leave out content_disposition, adjust_extension and {sha256}, or "
+                "share the folder"
             )
         if self.revalidate:
+            if by_content:
+                raise BatchError(
+                    "revalidate replaces files under the names that they have, and {sha256} names "
+                    "another content then: leave {sha256} out of the layout"
+                )
             if self.only_failed:
                 raise BatchError("revalidate asks for what is here, only_failed for what is not")
             object.__setattr__(self, "resume", True)
@@ -151,7 +161,6 @@ class BatchOptions:
             raise BatchError(f"{name} looks at what an earlier run left: it needs resume as well")
         if self.prefix and (why := why_no_prefix(self.prefix)):
             raise BatchError(f"prefix {why}")
-        check_layout(self.layout)
 
 
 def why_no_prefix(text: str) -> str:
