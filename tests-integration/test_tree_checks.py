@@ -78,6 +78,11 @@ def sibling_against_the_table(tree: Path) -> None:
     path.write_text(path.read_text().replace("\ndependencies = [", added))
 
 
+def part_before_the_whole(tree: Path) -> None:
+    text = "from requests.utils import dict_from_cookiejar\n"
+    (source(tree, "http") / "_part.py").write_text(text)
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
@@ -89,6 +94,7 @@ def sibling_against_the_table(tree: Path) -> None:
         (sideways_import, "imports infra_core.http against the layer table"),
         (private_import, "a private module of another package"),
         (undeclared_sibling, "stands on infra-core-runtime but does not declare it"),
+        (part_before_the_whole, "imports requests.utils before `import requests`"),
         (sibling_against_the_table, "depends on infra-core-http against the layer table"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),

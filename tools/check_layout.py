@@ -2,7 +2,8 @@
 
 Fails on: a file of a slice directly in `infra_core/`, a missing `py.typed` or package file, an
 import against the layer table, an import of another package's private module, a sibling that is
-imported but not declared or declared against the table.
+imported but not declared or declared against the table, a part of a library that is imported
+before the whole (see `WHOLE_FIRST`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from packaging.requirements import Requirement
 from tree import LAYERS, META, PACKAGES, SLICES, Package, no_arguments
 
 LAZY_FACADE = {"infra_core"}
+# Libraries whose parts import each other. Where one thread imports such a library and another one a
+# part of it, each waits for what the other has begun, and Python raises `_DeadlockError` in one of
+# them. A thread that imports the whole first waits for the other one, and holds nothing meanwhile.
+WHOLE_FIRST = ("aiohttp", "azure.core", "requests", "urllib3")
 REQUIRED = ["README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "tests"]
 
 
@@ -72,10 +77,15 @@ def check_siblings(package: Package) -> Iterator[str]:
 def check_imports(package: Package, module: str, path: Path) -> Iterator[str]:
     allowed = {Package(name).import_name for name in package.siblings}
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-    for line, target in imported(tree, module, is_package=path.name == "__init__.py"):
+    whole = set()
+    for line, target in sorted(imported(tree, module, is_package=path.name == "__init__.py")):
+        where = f"{package.name}: {module}:{line}"
+        whole.add(target)
+        for name in WHOLE_FIRST:
+            if is_below(target, name) and name not in whole:
+                yield f"{where}: imports {target} before `import {name}`"
         if not target.startswith("infra_core"):
             continue
-        where = f"{package.name}: {module}:{line}"
         if is_below(target, package.import_name) and (package.name != META or not sliced(target)):
             continue
         if not any(is_below(target, name) for name in allowed):

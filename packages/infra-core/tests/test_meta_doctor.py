@@ -173,30 +173,3 @@ def test_the_network_settings_in_force_are_shown_without_credentials(
     assert "HTTP_PROXY=*** is no proxy URL (its port" in found["detail"]
     assert f"{bundle} does not exist" in found["detail"]
     assert "hunter2" not in str(found)
-
-
-def test_no_two_threads_import_the_sdk_at_once(closed_port: int) -> None:
-    """Its modules import each other: two threads that meet in the middle get `_DeadlockError`."""
-    work = f"""
-import os, sys, threading
-elsewhere = set()
-
-class Watch:
-    def find_spec(self, name, path=None, target=None):
-        if name.startswith("azure.") and threading.current_thread() is not threading.main_thread():
-            elsewhere.add(name)
-
-sys.meta_path.insert(0, Watch())
-at = "http://127.0.0.1:{closed_port}/devstoreaccount1"
-text = f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={KEY};"
-os.environ.update(
-    AZURE_STORAGE_CONTAINER="files", AZURE_STORAGE_CONNECTION_STRING=text + f"BlobEndpoint={{at}};",
-    AZURE_JOB_TABLE="jobs", AZURE_JOB_CONNECTION=text + f"TableEndpoint={{at}};",
-)
-from infra_core.cli import main
-main(["doctor", "--json", "--timeout", "1"])
-print(sorted(elsewhere), file=sys.stderr)
-"""
-    done = subprocess.run([sys.executable, "-c", work], capture_output=True, text=True, timeout=50)
-    assert '"storage"' in done.stdout
-    assert done.stderr.splitlines()[-1] == "[]"

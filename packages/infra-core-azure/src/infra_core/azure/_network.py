@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import aiohttp
 
+import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.pipeline.transport import AioHttpTransport, RequestsTransport
 from infra_core.http.engine import (
     NetworkSettings,

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
+import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 from infra_core.runtime import ThreadPool, after_fork_in_child, clock, redact_secrets

@@ -8,6 +8,7 @@ import socket
 from time import monotonic
 from typing import Any
 
+import urllib3  # noqa: F401 - before its parts: another thread may import it
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util import connection as urllib3_connection
 

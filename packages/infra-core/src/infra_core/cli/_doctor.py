@@ -4,9 +4,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError, wait
-from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -50,8 +48,6 @@ class Check:
     remedy: str = ""
 
 
-SDK = ("azure.data.tables", "azure.storage.blob")  # which import all of azure.core that is used
-
 Examiner = Callable[[Mapping[str, str], str | None], Check]
 
 
@@ -88,7 +84,6 @@ def examine(env: Mapping[str, str], prefix: str | None, *, timeout: float) -> It
         prefix: Prefix of the service's variables.
         timeout: Seconds for all of them; one that takes longer is a problem.
     """
-    load_sdk(env, prefix)
     # Of threads that the end of the process does not wait for: one may hang for minutes.
     pool = ThreadPool("doctor", len(EXAMINERS))
     waiting = [(name, pool.submit(look, env, prefix)) for name, look in EXAMINERS.items()]
@@ -101,20 +96,6 @@ def examine(env: Mapping[str, str], prefix: str | None, *, timeout: float) -> It
             yield Check(name, "problem", f"no answer within {timeout:g} s", REMEDIES[name])
         except Exception as error:  # noqa: BLE001 - whatever an SDK raises is the finding
             yield Check(name, "problem", one_line(error), remedy(name, error))
-
-
-def load_sdk(env: Mapping[str, str], prefix: str | None) -> None:
-    """Import in this thread what the examiners of storage and of jobs would import at once.
-
-    The modules of azure.core import each other. Where two threads import such modules for the
-    first time, each may wait for the other's half, and Python raises `_DeadlockError` in one.
-    Without a job table only the examiner of storage imports them.
-    """
-    if not table_of(environment_of(env, prefix)):
-        return
-    with suppress(ImportError):  # the examiner that needs it says so
-        for module in SDK:
-            import_module(module)
 
 
 def look_at_network(env: Mapping[str, str], prefix: str | None) -> Check:

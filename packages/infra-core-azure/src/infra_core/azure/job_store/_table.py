@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar, overload
 
+import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.exceptions import (
     HttpResponseError,
     ResourceExistsError,

@@ -7,6 +7,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
+import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.exceptions import (
     HttpResponseError,
     ResourceExistsError,

@@ -10,6 +10,7 @@ import socket
 import ssl
 from typing import Any
 
+import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.exceptions import (
     AzureError,
     ClientAuthenticationError,

@@ -68,15 +68,12 @@ class AppendBlobTarget:
         Raises:
             Exception: Whatever went wrong.
         """
-        from azure.core.exceptions import HttpResponseError
-
         while (data := state.read_batch(self._file)) or look:
             look = look and bool(data)
             try:
                 self._step(state, data)
             except Exception as error:
-                status = error.status_code if isinstance(error, HttpResponseError) else None
-                code = error_code(error)
+                status, code = getattr(error, "status_code", None), error_code(error)
                 if status == 404 and state.position >= 0:
                     self._settle(state, 0)
                     state.position = -1  # made again
@@ -92,7 +89,7 @@ class AppendBlobTarget:
             saved()
 
     def _step(self, state: MirrorState, data: bytes) -> None:
-        from azure.core.exceptions import HttpResponseError
+        from azure.core import exceptions
 
         if state.position < 0:
             if data:
@@ -106,7 +103,7 @@ class AppendBlobTarget:
                 answer = self._blob(state).append_block(
                     data, length=len(data), appendpos_condition=state.position, **_ONE_TRY
                 )
-            except HttpResponseError as error:
+            except exceptions.HttpResponseError as error:
                 if error.status_code != 412:
                     raise
                 self._compare(state, self._properties(state))

@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.exceptions import (
     ClientAuthenticationError,
     HttpResponseError,

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
+import aiohttp  # noqa: F401 - before its parts: another thread may import it
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from infra_core.runtime import ThreadPool, after_fork_in_child
