@@ -4,7 +4,6 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import astuple
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class JobIndex:
                     record.attempts,
                     record.created_at.isoformat(),
                     record.payload,
-                    [list(astuple(attempt)) for attempt in record.attempt_history],
+                    [list(vars(attempt).values()) for attempt in record.attempt_history],
                 )
                 self._db.execute(
                     "INSERT OR REPLACE INTO jobs VALUES (?, 0, ?)",
