@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from azure.data.tables import UpdateMode
+
 from infra_core.azure.job_store import AzureTableJobStore, JobRecord, JobStatus
 from infra_core.azure.testing import AzuriteServer
+from infra_core.batch import job_id_of, run_batch
 from infra_core.http.testing import FaultyOrigin, slow
 
 COMMAND = [sys.executable, "-m", "infra_core.cli", "run"]
@@ -81,3 +84,22 @@ def test_what_a_killed_run_held_is_taken_over_in_its_folder(
         origin.add(f"/{number}", b"x" * 5_000)
     summary = finish(start(urls, tmp_path / "one", env))
     assert (summary["succeeded"], summary["elsewhere"]) == (6, 0)
+
+
+def test_a_row_that_cannot_be_read_is_left_as_it_is(
+    origin: FaultyOrigin, azurite: AzuriteServer, tmp_path: Path
+) -> None:
+    """The run does the rest, and says which one it left."""
+    urls = [origin.url(f"/{number}") for number in range(3)]
+    for number in range(3):
+        origin.add(f"/{number}", b"x")
+    env = environment(azurite, "unreadablerow")
+    with AzureTableJobStore(env=env, record_type=JobRecord) as store:
+        store.create(JobRecord("b", job_id_of(urls[0])))
+        row = store.client.get_entity("b", job_id_of(urls[0])) | {"attempts": "many"}
+        store.client.update_entity(row, mode=UpdateMode.REPLACE)
+        store.create(JobRecord("b", job_id_of(urls[1])))
+        summary = run_batch(urls, batch_id="b", out=tmp_path, resume=True, env=env)
+        assert (summary.succeeded, origin.count("/0")) == (2, 0)
+        assert "1 job left as they are: unreadable, " in summary.problems[0]
+        assert store.client.get_entity("b", job_id_of(urls[0]))["attempts"] == "many"

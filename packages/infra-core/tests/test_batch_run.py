@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +200,21 @@ def test_a_resume_keeps_what_is_intact_and_puts_back_what_was_cut_off(
     statuses = {job: record.status for job, record in records_of(tmp_path).items()}
     assert statuses.pop(job_id_of(urls[0])) is JobStatus.PENDING
     assert set(statuses.values()) == {JobStatus.COMPLETED}
+
+
+def test_a_job_that_cannot_be_read_is_left_as_it_is(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Of a newer program, or damaged: the rest is done, and the summary says so."""
+    urls = [origin.url(f"/{number}.txt") for number in range(3)]
+    run_batch(urls[:2], batch_id="b", out=tmp_path)
+    with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as connection, connection:
+        connection.execute(
+            "UPDATE jobs SET properties = json_set(properties, '$.attempts', 'many') WHERE job = ?",
+            (job_id_of(urls[0]),),
+        )
+    summary = run_batch(urls, batch_id="b", out=tmp_path, resume=True)
+    assert (summary.succeeded, summary.skipped, origin.count("/0.txt")) == (1, 1, 1)
+    assert "1 job left as they are: unreadable, JobRecordError" in summary.problems[0]
+    assert job_id_of(urls[0]) not in records_of(tmp_path)
 
 
 def test_only_what_failed_is_tried_again_when_asked_for(

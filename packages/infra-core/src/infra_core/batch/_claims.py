@@ -60,6 +60,7 @@ class Claims:
 
     Attributes:
         place: This machine and folder, by which a later run knows whose disk holds a file.
+        unreadable: Why jobs that cannot be read were left as they are.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Claims:
         self._owner = f"{self.place}/{secrets.token_hex(4)}"
         self._lease = timedelta(seconds=seconds + _MARGIN)
         self._index = index
+        self.unreadable: list[str] = []
         self._only_failed = only_failed
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="infra-core-claim")
 
@@ -90,11 +92,15 @@ class Claims:
         return found
 
     def _one(self, job: Job) -> "tuple[JobRecord, str]":
-        from infra_core.azure.exceptions import JobConflictError, JobExistsError
+        from infra_core.azure.exceptions import JobConflictError, JobExistsError, JobRecordError
         from infra_core.azure.job_store import JobStatus
 
         for _ in range(_RACES):
-            current = self._store.fetch(self._batch_id, job.record.job_id)
+            try:
+                current = self._store.fetch(self._batch_id, job.record.job_id)
+            except JobRecordError as error:
+                self.unreadable.append(str(error))
+                return job.record, "passed_over"
             if self._only_failed and not (current is not None and current.status.is_failure):
                 return current or job.record, "passed_over"
             try:

@@ -82,6 +82,13 @@ class JobIndex:
             self._db.execute("COMMIT")
         return count
 
+    def set_aside(self, job_ids: Iterable[str]) -> None:
+        """Take jobs for seen, so that this run leaves them as they are."""
+        with self._lock:
+            self._db.executemany(
+                "INSERT OR REPLACE INTO jobs VALUES (?, 1, NULL)", ((_key(i),) for i in job_ids)
+            )
+
     def load_paths(self, records: Iterable["JobRecord"]) -> None:
         """Remember which paths are taken."""
         with self._lock:

@@ -139,6 +139,7 @@ class BatchRun:
         ahead = min(_AHEAD * options.concurrency, _MOST_AHEAD)
         width = options.concurrency + ahead if workers is None else workers.width
         self._recording = False  # whether any jobs could be recorded
+        self._unreadable: list[str] = []  # why jobs are left as they are
         self._intake: Intake | None = None
         self._stopping = False
         self._loop = asyncio.get_running_loop()
@@ -241,6 +242,9 @@ class BatchRun:
             known = await asyncio.to_thread(
                 lambda: self._index.load(store.iter_runs(batch_id), self._book.entries)
             )
+            left = [job for job in getattr(store, "unreadable", ()) if job.batch_id == batch_id]
+            self._unreadable = [job.reason for job in left]
+            self._index.set_aside(job.job_id for job in left)
         if known and not self._options.resume:
             jobs = "1 job" if known == 1 else f"{known} jobs"
             raise BatchError(
@@ -267,6 +271,10 @@ class BatchRun:
                 "jobs were not recorded",
                 f"{str(store_path)!r} was removed while the batch ran; resume it (--resume)",
             )
+        unreadable = self._unreadable if self._claims is None else self._claims.unreadable
+        if unreadable:
+            number = "1 job" if len(unreadable) == 1 else f"{len(unreadable)} jobs"
+            self.summary.trouble(f"{number} left as they are", f"unreadable, {unreadable[0]}")
         summary = self.summary
         done = summary.succeeded + summary.skipped + summary.failed + summary.elsewhere
         summary.list_ended = self._has_ended()
