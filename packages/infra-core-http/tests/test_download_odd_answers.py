@@ -446,7 +446,7 @@ def test_a_206_of_the_whole_file_is_the_file(
     """Though no range was asked for; its Content-Range shows whether it is cut."""
     get(serve(*lines, status="206 Partial Content", length=length).url, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == BODY
-    cut = serve(*lines, body=BODY[:-1], status="206 Partial Content", length=False)
+    cut = serve(*lines, body=BODY[:-1], status="206 Partial Content", length=length)
     with pytest.raises(IncompleteDownloadError):
         get(cut.url, tmp_path / "g")
 

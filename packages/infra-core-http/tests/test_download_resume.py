@@ -22,6 +22,7 @@ from infra_core.http import DownloadDeadlineError
 from infra_core.http.assets import download_asset, download_asset_async
 from infra_core.http.download import _sidecar
 from infra_core.http.testing import (
+    Exchange,
     Fault,
     FaultyOrigin,
     change_etag,
@@ -168,13 +169,13 @@ def test_nothing_is_kept_without_being_asked(origin: FaultyOrigin, tmp_path: Pat
 @pytest.mark.parametrize(
     "fault",
     [wrong_range(), wrong_range(7), ignore_range(), refuse_range(), corrupt(),
-     change_etag('"v2"'), change_etag(None), truncate(100), status(503)],
+     change_etag('"v2"'), change_etag(None), truncate(100), status(503), status(412)],
     ids=repr,
 )  # fmt: skip
 def test_a_server_that_does_not_continue_properly(
     origin: FaultyOrigin, tmp_path: Path, fault: Fault
 ) -> None:
-    """200 restarts, 416 restarts, another offset restarts; the file is right in the end."""
+    """200, 412, 416 and another offset restart; the file is right in the end."""
     interrupt(origin, tmp_path / "f")
     origin.script("/f", fault)
     download_asset(origin.url("/f"), tmp_path / "f", backoff=0.001, expected_checksum=CHECKSUM)
@@ -191,6 +192,18 @@ def test_a_file_that_changed_meanwhile_is_fetched_whole(
     origin.script("/f", change_etag('"v2"', body=new))
     assert not download_asset(origin.url("/f"), tmp_path / "f").resumed
     assert (tmp_path / "f").read_bytes() == new
+
+
+def test_a_part_with_a_weak_tag_is_not_continued(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """It says that the bytes may be others, and so they are."""
+
+    def weaken(exchange: Exchange) -> None:
+        exchange.reply.headers["ETag"] = 'W/"v1"'
+
+    interrupt(origin, tmp_path / "f")
+    origin.script("/f", Fault("weak etag", weaken) & corrupt())
+    assert not download_asset(origin.url("/f"), tmp_path / "f").resumed
+    assert (tmp_path / "f").read_bytes() == BODY
 
 
 @pytest.mark.parametrize("damage", ["part altered", "part cut", "part gone", "note cut", "note odd",
