@@ -407,6 +407,32 @@ class TestStart:
                     await client.start_and_wait(_PATH)
         assert (done.runtime_status, done.output) == ("Completed", {"answer": 42})
 
+    @pytest.mark.parametrize(
+        ("code", "body", "ended"),
+        [
+            (200, {"status": "success", "rows": 3}, "success"),
+            (201, {"status": "completed", "id": "row-7"}, "completed"),
+            (200, {"data": {"status": "failed"}}, "failed"),
+            (200, {"instanceId": "7", "runtimeStatus": "Completed"}, "Completed"),
+            (200, {"status": "success", "instanceId": "7"}, None),
+            (200, {"status": "success", "data": {"instance_id": "7", "status": "done"}}, None),
+            (200, {"status": "accepted"}, None),
+            (200, {"status": "ok"}, None),
+            (200, {"ok": True}, None),
+        ],
+    )
+    def test_a_function_that_is_not_durable_has_ended_where_it_says_so(
+        self, code: int, body: Any, ended: str | None
+    ) -> None:
+        """As plain functions of 0.7's users answer; what names an instance has started it only."""
+        if ended is None:
+            with pytest.raises(OrchestrationError, match="neither a status URL nor the end"):
+                read_start(_response(code, body), what="POST /api/run")
+        else:
+            finished = read_start(_response(code, body), what="POST /api/run").finished
+            assert finished is not None
+            assert (finished.runtime_status, finished.failed) == (ended, ended == "failed")
+
     @pytest.mark.parametrize("body", [b"", b"<html>Sign in</html>", b"null", b"\xef\xbb\xbf"])
     async def test_no_json_is_no_result(self, body: bytes) -> None:
         """A sign-in page is not the output of an orchestration."""

@@ -144,6 +144,10 @@ class DurableInstance:
 def read_start(response: Response, *, what: str, accept_result: bool = False) -> DurableInstance:
     """Read the answer of a starter.
 
+    A function that is not durable has ended when it answers. So without a status URL a 200 is an
+    end where its body says so: by a `runtimeStatus`, or by a `status` of its own such as `success`
+    or `failed`. A `status` beside an `instanceId` is none: it speaks of the start.
+
     Args:
         response: The answer, a success.
         what: What was called, for the error message; without secrets.
@@ -178,6 +182,13 @@ def read_start(response: Response, *, what: str, accept_result: bool = False) ->
             "be followed; return create_check_status_response() from the starter"
         )
     status = _state_in(response, body)
+    if (
+        status is not None
+        and status.succeeded
+        and not _has_runtime_status(body)
+        and _unwrap(body, lambda found: _text(found, "instanceId") is not None)
+    ):
+        status = None  # `{"status": "success", "instanceId": "7"}` says that it was started
     if status is not None and status.is_terminal:
         return DurableInstance(id=status.instance_id, finished=status)
     if accept_result and status is None and response.status_code == 200 and _is_result(body):
