@@ -256,6 +256,7 @@ def test_the_space_of_deleted_jobs_is_given_back(tmp_path: Path, old: bool) -> N
         assert store.fetch("other", "j") is not None
 
 
+@pytest.mark.posix
 def test_a_file_that_is_removed_under_a_worker_is_reported(tmp_path: Path) -> None:
     """Nothing is completed into a file that is no longer there; reopening starts anew."""
     path = tmp_path / "jobs.sqlite3"

@@ -85,7 +85,6 @@ def test_a_later_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> 
     assert state(write(tmp_path, process=mine + "0")) == "dead"
 
 
-@pytest.mark.as_windows
 @pytest.mark.skipif(sys.platform != "linux", reason="boots are known on Linux only")
 def test_a_restart_of_the_machine_ended_the_run(tmp_path: Path) -> None:
     """A beat of an earlier boot of this machine is that of a dead run."""

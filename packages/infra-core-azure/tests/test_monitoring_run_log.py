@@ -378,6 +378,7 @@ def test_a_torn_line_of_a_killed_writer_costs_only_itself(make: Make) -> None:
     assert json.loads(kept[2])["event"] == "second"
 
 
+@pytest.mark.posix
 def test_a_log_that_is_removed_meanwhile_is_made_again(make: Make) -> None:
     """Somebody who tidies up does not silence the log."""
     log = make()
@@ -1021,6 +1022,7 @@ def test_a_log_that_was_removed_altogether_is_no_endless_work(
     assert container.events()[-1]["event"] == "new"
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("max_bytes", [None, 1024])
 @pytest.mark.parametrize("closed", [False, True])
 def test_what_follows_a_mirrored_log_that_was_removed_is_waited_for(

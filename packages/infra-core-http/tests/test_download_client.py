@@ -395,6 +395,7 @@ async def test_many_ends_when_the_callback_raises(origin: FaultyOrigin, tmp_path
     assert await download_many_async([]) == []
 
 
+@pytest.mark.posix
 def test_many_learns_permissions_from_new_files_only(origin: FaultyOrigin, tmp_path: Path) -> None:
     """A file with bits of its own that is replaced does not pass them on."""
     (tmp_path / "plain").touch()

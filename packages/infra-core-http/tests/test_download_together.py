@@ -73,6 +73,7 @@ async def test_small_files_are_committed_in_batches(
     assert len(batches) < 24
 
 
+@pytest.mark.posix
 async def test_every_name_appears_after_its_bytes_are_on_the_disk(
     origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def test_the_lower_case_name_wins_and_an_empty_one_switches_off() -> None:
     assert where(read(HTTP_PROXY="two:2"), "http://a") == "http://two:2"
 
 
+@pytest.mark.posix
 def test_a_cgi_program_takes_no_proxy_from_a_request_header() -> None:
     """`Proxy: ...` of a request arrives as HTTP_PROXY (CVE-2016-1000110, "httpoxy")."""
     assert where(read(HTTP_PROXY="evil:1", REQUEST_METHOD="GET"), "http://a") is None

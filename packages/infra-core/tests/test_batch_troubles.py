@@ -128,6 +128,7 @@ def test_a_store_that_goes_away_ends_the_run_in_order(urls: list[str], tmp_path:
     assert JobStatus.RUNNING not in statuses(tmp_path / "mine.sqlite3")
 
 
+@pytest.mark.posix
 def test_a_job_file_that_was_removed_is_told(urls: list[str], tmp_path: Path) -> None:
     """SQLite writes on into a file without a name."""
 

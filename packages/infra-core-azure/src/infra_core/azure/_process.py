@@ -10,6 +10,7 @@ from pathlib import Path
 __all__ = ["host_name", "interrupt_main", "is_running", "process_identity", "start_of"]
 
 _PROC = Path("/proc")
+_WINDOWS = "windows"
 # OpenProcess, GetExitCodeProcess and their errors (processthreadsapi.h, winerror.h)
 _QUERY_LIMITED_INFORMATION = 0x1000
 _STILL_ACTIVE = 259
@@ -48,7 +49,7 @@ def process_identity(pid: int) -> str | None:
     if not start:
         return None
     if sys.platform == "win32":
-        return f"windows/{host_name()}/{start}"
+        return f"{_WINDOWS}/{host_name()}/{start}"
     try:
         boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
         namespace = os.readlink(_PROC / "self/ns/pid")  # noqa: PTH115 - no path, a symbolic name
@@ -128,4 +129,6 @@ def _start_on_windows(pid: int) -> str | None:
 
 
 def _same_machine_rebooted(theirs: str, mine: str, host: str | None) -> bool:
-    return host == host_name() and theirs.partition("/")[0] != mine.partition("/")[0]
+    boots = {theirs.partition("/")[0], mine.partition("/")[0]}
+    # Windows and its Linux (WSL) share the name of the machine, and restart each by itself.
+    return host == host_name() and len(boots) == 2 and _WINDOWS not in boots

@@ -59,10 +59,10 @@ def safe_name(text: str, *, fallback: str, limit: int, portable: bool) -> str:
     """
     name = _SEPARATORS.split(text)[-1]
     name = _INVISIBLE.sub("", name)
-    if portable or os.name == "nt":
-        name = _WINDOWS_ONLY.sub("_", name)
     # lone surrogates cannot be encoded, so no file can have them in its name
     name = name.encode("utf-8", "replace").decode("utf-8")
+    if portable or os.name == "nt":
+        name = _WINDOWS_ONLY.sub("_", name)
     # Windows drops trailing dots and spaces, which would make two names one file ("." and ".."
     # end here as well)
     name = name.rstrip(" .").lstrip(" ")

@@ -97,8 +97,8 @@ class Reserve:
         self._path = folder / "_state" / "reserve"
         try:
             with self._path.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, _RESERVED)  # type: ignore[attr-defined,unused-ignore]
-        except (OSError, AttributeError):  # full already, or no such call on this system
+                file.write(os.urandom(_RESERVED))  # zeros may take no room where files are packed
+        except OSError:  # full already
             self.release()
 
     def release(self) -> bool:
