@@ -266,13 +266,16 @@ def test_a_batch_that_exists_is_refused_without_resume(
         run_batch([origin.url("/1.txt")], batch_id="b", out=tmp_path)
 
 
-def test_a_bound_on_failures_ends_the_run_early(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """What was not tried is pending, and the summary says why."""
+def test_a_bound_on_failures_ends_the_run_early(
+    origin: FaultyOrigin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was not tried is pending, and the summary says why; the event loop has no complaint."""
     urls = [origin.url(f"/none{number}") for number in range(200)]
     summary = run_batch(urls, batch_id="b", out=tmp_path, max_failures=3, concurrency=1, retries=0)
     assert 3 < summary.failed < 200
     assert summary.pending == summary.total - summary.failed
     assert "max_failures=3" in summary.problems[0]
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
     statuses = {record.status for record in records_of(tmp_path).values()}
     assert JobStatus.RUNNING not in statuses
 

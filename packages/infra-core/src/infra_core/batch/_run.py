@@ -177,7 +177,7 @@ class BatchRun:
                 self._intake.start()
                 if self._stopping:
                     self._intake.stop()
-                await self._runtime.run(self._tasks())
+                await self._work()
             except (RuntimeCancellationError, RuntimeDrainedError):
                 pass  # by a signal or by a bound that was reached; the summary says which
             finally:
@@ -193,6 +193,15 @@ class BatchRun:
         self._listener.progress(last=True)
         if self._intake is not None and self._intake.error is not None:
             raise self._intake.error
+
+    async def _work(self) -> None:
+        """Run the tasks; their source is ours to close where it was not read to its end."""
+        tasks = self._tasks()
+        try:
+            await self._runtime.run(tasks)
+        finally:
+            with suppress(RuntimeError):  # it does not come back, say from a store that hangs
+                await tasks.aclose()
 
     def _stop_reading(self) -> None:
         self._stopping = True
@@ -296,7 +305,7 @@ class BatchRun:
 
     # -- from the list to the tasks ----------------------------------------------------------------
 
-    async def _tasks(self) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]]]]:
+    async def _tasks(self) -> AsyncGenerator[tuple[str, Callable[[], Awaitable[None]]], None]:
         """Yield each job when a download may begin; ends when jobs cannot be recorded."""
         async with aclosing(self._startable()) as tasks:
             try:
