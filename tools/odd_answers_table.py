@@ -107,6 +107,13 @@ for code in (200, 201, 203, 206, 226, 299):
     add(f"status {code}", answer(first=b"HTTP/1.1 %d X" % code), ok())
 add("status 204", b"HTTP/1.1 204 No Content\r\n\r\n", ok(b""))
 add("status 204 with length 0", b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n", ok(b""))
+add(
+    "status 204 with a length of letters",
+    b"HTTP/1.1 204 X\r\nContent-Length: a\r\n\r\n",
+    failed(),
+    curl="does not read the length where no body follows",
+    requests="reads a malformed length as none",
+)
 add("status 205", answer(b"", first=b"HTTP/1.1 205 X"), ok(b""))
 add(
     "206 of the whole file",

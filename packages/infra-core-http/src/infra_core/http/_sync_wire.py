@@ -96,6 +96,9 @@ class Answer:
         self.will_close = "close" in tokens or not keep or self.status == 101
         applied = _tokens(encodings)
         codings = [name for name in applied if name != "identity"]
+        length = length_of(lengths)
+        if lengths and length is None and not codings:
+            raise BadAnswer(f"its Content-Length is {', '.join(lengths)[:60]!r}")
         if self._method == "HEAD" or self.status in _NO_BODY:
             self._left = 0
         elif codings:
@@ -107,9 +110,7 @@ class Answer:
                 del self.msg["Content-Length"]
                 self.will_close = True
         elif lengths:
-            self._left = length_of(lengths)
-            if self._left is None:
-                raise BadAnswer(f"its Content-Length is {', '.join(lengths)[:60]!r}")
+            self._left = length
         else:
             self.will_close = True
 
