@@ -355,6 +355,18 @@ class TestDeadline:
         finally:
             release.set()
 
+    async def test_a_runtime_error_of_a_sync_fetch_is_its_own(self, poll: Any) -> None:
+        """It is not called again on the loop, as a fetch that needs the running loop is."""
+        calls: list[int] = []
+
+        def fetch() -> str:
+            calls.append(1)
+            raise RuntimeError("broken")
+
+        with pytest.raises(RuntimeError, match="broken"):
+            await poll(fetch, is_done)
+        assert calls == [1]
+
     async def test_fetches_that_hang_keep_no_later_poll_from_its_thread(
         self, poll: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -529,7 +541,41 @@ class TestServerDelay:
         assert fetch.calls == 2
 
 
+def test_the_defaults_are_those_of_the_documentation(script: Any) -> None:
+    """Five errors in a row are waited out, five seconds apart, ten minutes long."""
+    reset = ConnectionResetError()
+    forms: list[Callable[[Callable[[], Any]], Any]] = [
+        lambda fetch: poll_until(fetch, is_done),
+        lambda fetch: StatusPoller(fetch).poll(),
+    ]
+    for form in forms:
+        with fast_time() as time, pytest.raises(ConnectionResetError):
+            form(script("running", *[reset] * 6))
+        assert time.slept == [5.0] * 6
+        with fast_time() as time, pytest.raises(PollingTimeoutError):
+            form(script("running"))
+        assert sum(time.slept) == 600
+
+
 class TestCancelling:
+    async def test_a_fetch_whose_clean_up_fails_makes_no_noise(self) -> None:
+        """Its error is not reported as one that was never retrieved."""
+        complaints: list[dict[str, Any]] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, c: complaints.append(c))
+        event = asyncio.Event()
+
+        async def fetch() -> None:
+            event.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise ValueError("while cleaning up")
+
+        with pytest.raises(PollingCancelledError):
+            await poll_until_async(fetch, is_done, cancel=event)
+        gc.collect()
+        assert complaints == []
+
     async def test_an_event_that_is_set_before(
         self, time: FastTime, poll: Any, script: Any
     ) -> None:
