@@ -210,6 +210,62 @@ def test_name_of_unknown_type_is_found(
     assert "infra_core.fs.x\n  no annotation\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("code", "text", "answer"),
+    [
+        (0, "", True),
+        (1, "Because infra-core-fs was not found in the package registry and", False),
+        (1, "Because there is no version of infra-core-fs==9 and", False),
+        (1, "was not found in the package registry hint: it answered 403 Forbidden", None),
+        (1, "something else", None),
+        (2, "Failed to fetch: connection refused", None),
+    ],
+)
+def test_index_that_does_not_answer_has_not_said_no(
+    code: int,
+    text: str,
+    answer: bool | None,
+    tool: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An index that is down, or refuses, ends the check; it is not "not published yet"."""
+    registry = tool("registry")
+    done = subprocess.CompletedProcess(["uv"], code, "", text)
+    monkeypatch.setattr(registry, "uv", lambda *arguments: done)
+    if answer is None:
+        with pytest.raises(SystemExit, match="infra-core-fs>=1"):
+            registry.is_published("infra-core-fs>=1")
+    else:
+        assert registry.is_published("infra-core-fs>=1") is answer
+
+
+def test_a_slice_takes_from_the_index_what_is_released(
+    tmp_path: Path, tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Siblings at their lowest released version; from the tree only what was never released."""
+    wheels = tool("check_wheels")
+    released = ("infra-core-runtime",)
+    monkeypatch.setattr(wheels, "is_published", lambda line, index: line.startswith(released))
+    made = wheels.Wheels(tmp_path, None, released=False)
+    made.built["infra-core-fs"] = tmp_path / "fs.whl"
+    siblings, from_index = made.siblings(tool("tree").Package("infra-core-http"))
+    assert siblings == ["infra-core-runtime<2,>=1.0.0", str(tmp_path / "fs.whl")]
+    assert from_index
+
+
+def test_a_tag_names_a_version_with_all_changes_on_main(
+    tree: Path, tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit of another branch, or lines that no version has taken up, are refused."""
+    release = tool("release")
+    monkeypatch.setattr(release, "git", lambda *arguments: arguments[0])
+    text = "## [Unreleased]\n\n- New.\n\n## [1.0.0] - 2026-01-01\n\n- First.\n"
+    (tree / "packages" / "infra-core-fs" / "CHANGELOG.md").write_text(text)
+    unreleased, main = list(release.check_tag("infra-core-fs-v1.0.0"))[-2:]
+    assert "prepare infra-core-fs minor" in unreleased
+    assert "is not on the branch main" in main
+
+
 def function(*parameters: str) -> dict[str, Any]:
     """A description: `a` is required, `a=` is optional, `*a` is keyword-only."""
     entries = [

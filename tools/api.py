@@ -1,11 +1,12 @@
 """The public API of every package, written down, so that a break cannot slip in unseen.
 
     api.py write      write packages/<name>/api.json from the tree
-    api.py check      compare the tree with it: what broke needs a major version
+    api.py check      compare the tree with the last release: what broke needs a major version
 
 `api.json` holds what users can import and call: names, parameters and whether they are required,
-bases and members of classes. It is read by griffe without importing anything, and compared
-with the version that the snapshot was taken of.
+bases and members of classes. It is read by griffe without importing anything. The tree is compared
+with the snapshot at the tag of the last release, so that writing a new one hides no break; in a
+clone without history with the file, and before the first release with nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 import griffe
 from packaging.version import Version
 
+from release import git, last_tag
 from tree import PACKAGES, Package, declared_names, lay_out
 
 WRITE = "python3 tools/dev.py hatch run checks:api write"
@@ -152,29 +154,38 @@ def broken_parameters(old: list[Any], new: list[Any], name: str) -> list[str]:
     return found
 
 
+def released(package: Package, path: Path) -> dict[str, Any] | None:
+    """What the last release promised: version and API; None before the first."""
+    if tag := last_tag(package):
+        text = git("show", f"{tag}:packages/{package.name}/api.json")
+    elif git("rev-parse", "--is-shallow-repository").strip() == "true" and path.is_file():
+        text = path.read_text(encoding="utf-8")
+    else:
+        return None
+    snapshot: dict[str, Any] = json.loads(text)
+    return snapshot
+
+
 def check(path: Path, package: Package, current: dict[str, Any]) -> bool:
-    """Whether the tree may carry its version, given what the snapshot promised."""
-    if not path.is_file():
-        print(f"{package.name}: no api.json; write it with: {WRITE}")
-        return False
-    snapshot = json.loads(path.read_text(encoding="utf-8"))
-    broken = [
-        problem
-        for name, old in snapshot["api"].items()
-        for problem in breaks(old, current.get(name), name)
-    ]
-    promised, version = Version(snapshot["version"]), Version(package.version)
-    if broken and version.major <= promised.major:
-        print(*(f"{package.name}: {problem}" for problem in broken), sep="\n")
-        print(
-            f"{package.name} {version} breaks what {promised} promised; keep the old name or "
-            f"parameter, or release {promised.major + 1}.0.0"
-        )
-        return False
-    added = [name for name in current if name not in snapshot["api"]]
-    if added or broken:
-        print(f"{package.name}: {len(added)} new names, {len(broken)} breaks (major release);")
-        print(f"  take them up with: {WRITE}")
+    """Whether the tree may carry its version, given what the last release promised."""
+    version = Version(package.version)
+    if (last := released(package, path)) is not None:
+        promised = Version(last["version"])
+        broken = [
+            problem
+            for name, old in last["api"].items()
+            for problem in breaks(old, current.get(name), name)
+        ]
+        if broken and version.major <= promised.major:
+            print(*(f"{package.name}: {problem}" for problem in broken), sep="\n")
+            print(
+                f"{package.name} {version} breaks what {promised} promised; keep the old name or "
+                f"parameter, or release {promised.major + 1}.0.0"
+            )
+            return False
+    written = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if written != {"version": package.version, "api": current}:
+        print(f"{package.name}: api.json is not that of the tree; write it with: {WRITE}")
         return False
     return True
 

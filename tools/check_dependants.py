@@ -14,7 +14,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from check_wheels import import_all, uv, venv_python
+from check_wheels import import_all, venv_python
+from registry import is_published, uv, where
 from tree import LAYERS, PACKAGES, Package, need, one_of
 
 
@@ -35,19 +36,15 @@ def main() -> int:
 
 def works_with(dependant: str, name: str, wheel: Path, index: str | None) -> bool:
     """Whether the published dependant installs and imports with the wheel."""
-    where = ["--index", index] if index else []
     with tempfile.TemporaryDirectory() as folder:
         venv = Path(folder) / "venv"
         uv("venv", str(venv))
         python = venv_python(venv)
-        made = uv("pip", "install", "--python", str(python), *where, str(wheel), dependant)
+        made = uv("pip", "install", "--python", str(python), *where(index), str(wheel), dependant)
         if made.returncode:
             version = Package(dependant).version
-            latest = uv(
-                "pip", "install", "--dry-run", "--no-deps", "--python", str(python), *where,
-                f"{dependant}=={version}",
-            )  # fmt: skip
-            if latest.returncode:  # it moves along with this release, or was never published
+            if not is_published(f"{dependant}=={version}", index):
+                # it moves along with this release, or was never published
                 print(
                     f"{dependant} {version} is not published yet; it is tested at its own release"
                 )

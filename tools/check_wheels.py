@@ -1,9 +1,12 @@
-"""Build every wheel and prove that it stands alone.
+"""Prove that every wheel stands alone, at the lowest versions that it declares.
 
-Checks that no two wheels ship one path, that slices ship one folder with `py.typed`, and that
-each wheel installs into a fresh virtual environment with only its declared siblings, where every
-module of it imports. With `--floor`, everything is installed at the lowest versions that the
-packages declare, and the unit tests of each package run there, against the wheel.
+No two wheels ship one path, and slices ship one folder with `py.typed`. Each wheel is installed
+into a fresh virtual environment with its dependencies at their lowest versions, and nothing else:
+every module of it imports there. Then its unit tests run there, against the wheel.
+
+Siblings come from the index, at the lowest version there that the package allows, so that a slice
+which uses something unreleased of a sibling fails before its tag; where the index has none that it
+allows, from the tree. With `--released` they must come from the index.
 """
 
 from __future__ import annotations
@@ -14,12 +17,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tree import META, PACKAGES, ROOT, Package, need, one_of, test_requirements
+from registry import is_published, uv, where
+from tree import META, PACKAGES, ROOT, SLICES, Package, need, one_of, test_requirements
 
 # Modules that need an extra, which a plain install of the slice does not bring.
 IMPORT_ALL = """
@@ -44,52 +48,75 @@ NEED_EXTRA = [
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--floor", action="store_true", help="lowest versions, with unit tests")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("packages", nargs="*", help="only these distributions")
-    parser.add_argument("--dist", type=Path, help="take these wheels instead of building them")
+    parser.add_argument("--dist", type=Path, help="take their wheels from here, build none of them")
+    parser.add_argument("--index", help="an index to ask first")
+    parser.add_argument("--released", action="store_true", help="all siblings come from the index")
+    parser.add_argument("--no-tests", action="store_true", help="install and import only")
     options = parser.parse_args()
     if unknown := set(options.packages) - {package.name for package in PACKAGES}:
         parser.error(f"no package {', '.join(sorted(unknown))}; see the folder packages/")
     need("uv")
     chosen = [p for p in PACKAGES if not options.packages or p.name in options.packages]
     with tempfile.TemporaryDirectory() as folder:
-        wheels = build(Path(folder) / "dist")
-        for package in chosen if options.dist else []:
-            name = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
-            wheels[package.name] = one_of(options.dist.glob(name), name, options.dist).resolve()
-        problems = check_contents(wheels)
-        with ThreadPoolExecutor(max_workers=1 if options.floor else 2) as pool:
-            problems += [
-                problem
-                for problem in pool.map(
-                    lambda package: install_alone(
-                        package, wheels, Path(folder) / package.name, floor=options.floor
-                    ),
-                    chosen,
-                )
-                if problem
-            ]
+        wheels = Wheels(Path(folder) / "dist", options.index, released=options.released)
+        for package in chosen:
+            if options.dist:
+                name = f"{package.name.replace('-', '_')}-{package.version}-*.whl"
+                found = one_of(options.dist.glob(name), name, options.dist)
+                wheels.built[package.name] = found.resolve()
+            wheels.of(package.name)
+        problems = check_contents(wheels.built)
+        for package in chosen:
+            venv = Path(folder) / package.name
+            problems += check_alone(package, wheels, venv, tests=not options.no_tests)
     print(*problems, sep="\n")
     print(f"wheels: {len(chosen)} checked, {len(problems)} problems")
     return int(bool(problems))
 
 
-def uv(*arguments: str, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        ["uv", "--quiet", *arguments], text=True, capture_output=True, **kwargs
-    )
+class Wheels:
+    """Where the packages of the tree are installed from."""
+
+    def __init__(self, dist: Path, index: str | None, *, released: bool) -> None:
+        self.built: dict[str, Path] = {}
+        self.index = index
+        self._dist = dist
+        self.released = released
+        self._published = cache(is_published)
+
+    def of(self, name: str) -> Path:
+        """The wheel of the tree, built when it is first asked for."""
+        if name not in self.built:
+            folder = self._dist / name
+            made = uv("build", "--wheel", "--out-dir", str(folder), str(Package(name).folder))
+            if made.returncode:
+                raise SystemExit(f"{name} does not build:\n{made.stderr}")
+            self.built[name] = one_of(folder.glob("*.whl"), "wheel", folder)
+        return self.built[name]
+
+    def siblings(self, package: Package) -> tuple[list[str], bool]:
+        """What to install beside a package, and whether any of it comes from the index."""
+        index = self.index
+        lines = [str(line) for line in requirements(package) if line.name in SLICES]
+        from_index = [line for line in lines if self.released or self._published(line, index)]
+        names = {Requirement(line).name for line in from_index}
+        from_tree = {Requirement(line).name for line in lines} - names
+        paths = [str(self.of(name)) for name in sorted(from_tree)]
+        return from_index + paths, bool(from_index)
 
 
-def build(dist: Path) -> dict[str, Path]:
-    for package in PACKAGES:
-        made = uv("build", "--wheel", "--out-dir", str(dist), str(package.folder))
-        if made.returncode:
-            raise SystemExit(f"{package.name} does not build:\n{made.stderr}")
-    return {
-        package.name: next(dist.glob(f"{package.name.replace('-', '_')}-{package.version}-*.whl"))
-        for package in PACKAGES
-    }
+def requirements(package: Package) -> list[Requirement]:
+    """What a package and its siblings require, siblings included: all of it is kept low."""
+    found: list[Requirement] = []
+    for requirement in map(Requirement, package.dependencies):
+        found.append(requirement)
+        if requirement.name in SLICES:
+            found += requirements(Package(requirement.name))
+    return list(dict.fromkeys(found))
 
 
 def check_contents(wheels: dict[str, Path]) -> list[str]:
@@ -111,41 +138,44 @@ def check_contents(wheels: dict[str, Path]) -> list[str]:
     return problems
 
 
-def closure(name: str) -> list[str]:
-    """The package and the siblings that its metadata pull in, and nothing else of ours."""
-    names = [name]
-    for line in Package(name).dependencies:
-        sibling = Requirement(line).name
-        if sibling.startswith("infra-core"):
-            names += [n for n in closure(sibling) if n not in names]
-    return names
-
-
-def install_alone(package: Package, wheels: dict[str, Path], venv: Path, *, floor: bool) -> str:
-    """Install the wheel in an environment of its own; the problem as text, empty when fine."""
-    made = uv("venv", str(venv))
+def check_alone(package: Package, wheels: Wheels, venv: Path, *, tests: bool) -> list[str]:
+    """Install a wheel in an environment of its own, import it, test it; returns what is wrong."""
+    siblings, from_index = wheels.siblings(package)
+    outside = sorted({str(line) for line in requirements(package) if line.name not in SLICES})
     python = venv_python(venv)
-    ours = [str(wheels[name]) for name in closure(package.name)]
-    extras = test_requirements() if floor else []
-    resolution = ["--resolution", "lowest-direct"] if floor else []
+    install = [
+        "pip", "install", "--python", str(python), "--resolution", "lowest-direct",
+        *where(wheels.index), *(f"--refresh-package={name}" for name in SLICES),
+        str(wheels.of(package.name)), *siblings, *outside,
+    ]  # fmt: skip
+    made = uv("venv", str(venv))
     if not made.returncode:
-        made = uv("pip", "install", "--python", str(python), *resolution, *ours, *extras)
+        made = uv(*install)
     if not made.returncode:
         made = uv("pip", "check", "--python", str(python))
     if made.returncode:
-        return f"{package.name} does not install alone:\n{made.stderr}"
+        why = "does not install at the versions that it declares; its siblings are released first"
+        return [f"{package.name} {why}:\n{made.stderr}"]
     tried = import_all(python, package, venv)
     if tried.returncode:
-        return f"{package.name} does not import alone:\n{tried.stderr}"
+        beside = ", ".join(siblings) or "no sibling"
+        why = "what a sibling has not released needs its next version and a range from there"
+        return [f"{package.name} does not import alone, with {beside}; {why}:\n{tried.stderr}"]
     print(tried.stdout.strip(), flush=True)
-    if not floor:
-        return ""
-    tests = subprocess.run(
-        [str(python), "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile",
+    if not tests:
+        return []
+    made = uv(*install, *test_requirements())
+    if made.returncode:
+        return [f"{package.name}: the test tools do not install beside it:\n{made.stderr}"]
+    # What has no other versions here than in the unit tests need not do them again.
+    differs = from_index or outside or wheels.released
+    run = subprocess.run(
+        [str(python), "-m", "pytest", "-q", "-n", "4", "--dist", "loadfile",
+         *([] if differs else ["--collect-only", "-qq"]),
          "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), str(package.folder / "tests")],
         cwd=venv, env=clean_environment(),
     )  # fmt: skip
-    return f"{package.name}: unit tests fail at the floor versions" if tests.returncode else ""
+    return [f"{package.name}: unit tests fail at the lowest versions"] if run.returncode else []
 
 
 def venv_python(venv: Path) -> Path:

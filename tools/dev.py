@@ -48,7 +48,6 @@ STAGES: dict[str, list[list[str]]] = {
     "docs": [["run", "docs:build"]],
     "wheels": [["run", "checks:wheels"]],
     "release": [["run", "checks:release", "check"], ["run", "checks:rehearse"]],
-    "floor": [["run", "floor:run"]],
 }
 
 

@@ -1,14 +1,17 @@
 """Rehearse the whole release pipeline on this machine, against an index server of its own.
 
-In a clone of the tree: every package is checked, built, published in the order of dependencies and
-tagged; fresh virtual environments install each slice and the meta-package from the index; one
-slice gets a patch release alone; a breaking release is refused while its dependants are left
-behind, and goes through once they follow.
+The working tree, uncommitted changes included, becomes the main branch of a remote repository of
+its own. What is due there is tagged as `release.py push` does it, in turns; for each tag, what the
+workflow does is done: the tag is checked, the package built, its wheel installed at its lowest
+versions with siblings from the index and imported, then with the published packages that stand on
+it, and published. (Unit tests at the lowest versions are the stage `wheels`.) Fresh environments
+install each package from the index. Then a slice that uses what its sibling has not released is
+refused, one slice gets a patch release alone, a break is refused in a minor version, and a breaking
+release is refused while its dependants are left behind, and goes through once they follow.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -20,7 +23,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tree import PACKAGES, ROOT, need, no_arguments
+from check_wheels import import_all, venv_python
+from release import UNRELEASED, section
+from tree import PACKAGES, ROOT, Package, need, no_arguments
 
 NAMES = [package.name for package in PACKAGES]
 
@@ -31,7 +36,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="infra-core-release-") as folder, index(folder) as url:
         rehearsal = Rehearsal(Path(folder), url)
         rehearsal.first_release()
+        rehearsal.unreleased_use("infra-core-polling", "infra-core-runtime")
         rehearsal.patch_release("infra-core-fs")
+        rehearsal.hidden_break("infra-core-runtime")
         rehearsal.breaking_release("infra-core-runtime")
     print("release rehearsal: everything went as it should")
     return 0
@@ -75,7 +82,7 @@ def wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
 
 
 class Rehearsal:
-    """One clone, one index, and what is done with them."""
+    """One repository, its remote, one index, and what is done with them."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
@@ -83,13 +90,43 @@ class Rehearsal:
         self.index = f"{url}/simple/"
         self.clone = folder / "clone"
         self.published: set[str] = set()
-        run("git", "clone", "--quiet", "--no-tags", str(ROOT), str(self.clone))
+        listed = run("git", "ls-files", "-z", "-co", "--exclude-standard", cwd=ROOT).stdout
+        for name in filter(None, listed.split("\0")):
+            if (ROOT / name).is_file():
+                (self.clone / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(ROOT / name, self.clone / name)
+        run("git", "init", "--quiet", "--bare", str(folder / "origin"))
+        run("git", "init", "--quiet", "--initial-branch=main", str(self.clone))
+        run("git", "remote", "add", "origin", str(folder / "origin"), cwd=self.clone)
+        run("git", "add", "--all", cwd=self.clone)
+        self.commit("The working tree")
 
     def first_release(self) -> None:
         """Publish what the tree holds, then install each package from the index alone."""
-        self.release(*NAMES)
+        for name in NAMES:
+            text = (self.package(name) / "CHANGELOG.md").read_text(encoding="utf-8")
+            if section(text, UNRELEASED).strip():
+                self.tool("prepare", name, "minor")
+        self.commit("Release what has changed")
+        turns = self.release()
+        expect(len(turns) > 2 and max(map(len, turns)) <= 3, f"pushed in the turns {turns}")
         for name in NAMES:
             self.install(name)
+
+    def unreleased_use(self, name: str, sibling: str) -> None:
+        """A slice that uses what its sibling has not released fails before its tag."""
+        module = self.package(sibling) / "src" / "infra_core" / sibling.rpartition("-")[2]
+        (module / "unreleased.py").write_text('"""New."""\n', encoding="utf-8")
+        using = self.package(name) / "src" / "infra_core" / name.rpartition("-")[2] / "_using.py"
+        imported = f"infra_core.{sibling.rpartition('-')[2]}.unreleased"
+        using.write_text(f'"""Uses it."""\n\nimport {imported}\n', encoding="utf-8")
+        refused = self.script(
+            "check_wheels", "--no-tests", "--index", self.index, name, check=False
+        )
+        expect(refused.returncode != 0, f"{name} may use what {sibling} has not released")
+        expect("its siblings" not in refused.stdout, f"refused for another reason: {refused}")
+        print("refused, as it should be:", refused.stdout.partition(":")[0])
+        self.revert()
 
     def patch_release(self, name: str) -> None:
         """A patch of one slice: only it and the meta-package, which pins it, are published."""
@@ -97,11 +134,21 @@ class Rehearsal:
         self.tool("prepare", name, "patch")
         self.commit(f"Release a patch of {name}")
         before = set(self.published)
-        self.release(*NAMES)
+        self.release()
         moved = {item.partition(" ")[0] for item in self.published - before}
         expect(moved == {name, "infra-core"}, f"a patch of {name} published {sorted(moved)}")
         self.install("infra-core-http", expected={name: self.version(name)})
         self.install("infra-core", expected={name: self.version(name)})
+
+    def hidden_break(self, name: str) -> None:
+        """A name is taken away, and a new snapshot written over the old: the tag has the old."""
+        path = self.package(name) / "src" / "infra_core" / name.rpartition("-")[2] / "clock.py"
+        path.write_text('"""Nothing any more."""\n\n__all__: list[str] = []\n', encoding="utf-8")
+        self.script("api", "write")
+        refused = self.script("api", "check", check=False)
+        expect(refused.returncode != 0 and "was removed" in refused.stdout, "a break was hidden")
+        print("refused, as it should be:", refused.stdout.partition("\n")[0])
+        self.revert()
 
     def breaking_release(self, name: str) -> None:
         """Refused while the dependants stay behind; released together with them."""
@@ -111,56 +158,65 @@ class Rehearsal:
         expect(refused.returncode != 0, "a breaking release without its dependants was accepted")
         expect("infra-core-polling" in refused.stdout, "the refusal does not name a dependant")
         print("refused, as it should be:", *refused.stdout.strip().splitlines(), sep="\n  ")
-        run("git", "checkout", "--quiet", ".", cwd=self.clone)
+        self.revert()
         self.note(name, "Rehearsed break.")
         self.tool("prepare", name, "major")
         self.commit(f"Release a major version of {name}")
-        self.release(*NAMES)
+        self.release()
         self.install("infra-core-polling", expected={name: self.version(name)})
         self.install("infra-core", expected={name: self.version(name)})
 
     # -- steps ---------------------------------------------------------------------------------
 
-    def release(self, *names: str) -> None:
-        """Check, build, publish and tag every package whose version is not published yet."""
-        for name in names:
-            version = self.version(name)
-            if f"{name} {version}" in self.published:
-                continue
-            tag = f"{name}-v{version}"
-            self.tool("check", "--tag", tag)
-            self.tool("notes", name)
-            dist = self.folder / "dist" / tag
-            self.script("build", name, str(dist))
-            self.script("check_dependants", name, "--dist", str(dist), "--index", self.index)
-            run(
-                "uv", "publish", "--quiet", "--publish-url", f"{self.url}/", "--username", "none",
-                "--password", "none", "--trusted-publishing", "never",
-                *(str(path) for path in sorted(dist.iterdir()) if path.suffix in {".whl", ".gz"}),
-            )  # fmt: skip
-            run("git", "tag", tag, cwd=self.clone)
-            self.published.add(f"{name} {version}")
-            print("published", name, version, flush=True)
+    def release(self) -> list[list[str]]:
+        """Push what is due, and do for each tag what its workflow does; returns the turns."""
+        turns: list[list[str]] = []
+        while True:
+            self.tool("push", "--once", "--index", self.index)
+            refs = run("git", "ls-remote", "--tags", "origin", cwd=self.clone).stdout.split()
+            tags = [ref.rpartition("/")[2] for ref in refs if ref.startswith("refs/")]
+            due = [tag for tag in tags if tag.replace("-v", " ") not in self.published]
+            if not due:
+                return turns
+            turns.append(due)
+            for tag in due:
+                self.work(tag)
+
+    def work(self, tag: str) -> None:
+        """What build.yml and release.yml do for a tag."""
+        name, _, version = tag.rpartition("-v")
+        self.tool("check", "--tag", tag)
+        self.tool("notes", name)
+        dist = self.folder / "dist" / tag
+        self.script("build", name, str(dist))
+        common = ("--dist", str(dist), "--index", self.index, name)
+        self.script("check_wheels", "--released", "--no-tests", *common)
+        self.script("check_dependants", *common)
+        run(
+            "uv", "publish", "--quiet", "--publish-url", f"{self.url}/", "--username", "none",
+            "--password", "none", "--trusted-publishing", "never",
+            *(str(path) for path in sorted(dist.iterdir()) if path.suffix in {".whl", ".gz"}),
+        )  # fmt: skip
+        self.published.add(f"{name} {version}")
+        print("published", name, version, flush=True)
 
     def install(self, name: str, expected: dict[str, str] | None = None) -> None:
         """Install a package from the index into a fresh environment, and import it."""
         venv = self.folder / "venv"
         shutil.rmtree(venv, ignore_errors=True)
         run("uv", "venv", "--quiet", str(venv))
-        python = str(venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python"))
+        python = venv_python(venv)
         run(
-            "uv", "pip", "install", "--quiet", "--python", python,
+            "uv", "pip", "install", "--quiet", "--python", str(python),
             *(f"--refresh-package={sibling}" for sibling in NAMES),
             "--index", self.index, f"{name}=={self.version(name)}",
         )  # fmt: skip
-        import_name = name.replace("infra-core-", "infra_core.").replace("-", "_")
-        shown = run(
-            python, "-c",
-            f"import {import_name}; from importlib.metadata import version, distributions\n"
-            "for d in distributions():\n"
-            "    if d.name.startswith('infra-core'): print(d.name, d.version)",
-        ).stdout.splitlines()  # fmt: skip
-        installed = dict(line.split() for line in shown)
+        if expected is None:  # what moved later is what `work` has imported
+            tried = import_all(python, Package(name), self.folder)
+            expect(tried.returncode == 0, f"{name} does not import:\n{tried.stderr}")
+        shown = run("uv", "pip", "freeze", "--quiet", "--python", str(python)).stdout
+        lines = [line.partition("==") for line in shown.splitlines()]
+        installed = {key: value for key, _, value in lines if key in NAMES}
         expect(installed[name] == self.version(name), f"{name} installed as {installed[name]}")
         for sibling, version in (expected or {}).items():
             expect(
@@ -190,6 +246,11 @@ class Rehearsal:
     def commit(self, message: str) -> None:
         identity = ["-c", "user.name=rehearsal", "-c", "user.email=rehearsal@localhost"]
         run("git", *identity, "commit", "--quiet", "--all", "-m", message, cwd=self.clone)
+        run("git", "push", "--quiet", "origin", "main", cwd=self.clone)
+
+    def revert(self) -> None:
+        run("git", "checkout", "--quiet", ".", cwd=self.clone)
+        run("git", "clean", "--quiet", "-d", "--force", "packages", cwd=self.clone)
 
     def tool(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return self.script("release", *arguments, check=check)

@@ -3,6 +3,7 @@
     release.py prepare infra-core-http minor     new version, change log, ranges, pins
     release.py check                             is the tree releasable?
     release.py check --tag infra-core-http-v1.2.0    does this tag say what the tree says?
+    release.py push                              tag what is due on the remote, in turns
     release.py order                             packages in the order of their dependencies
     release.py notes infra-core-http             the change log entry of the current version
 
@@ -17,6 +18,7 @@ import argparse
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, MutableMapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
 from pins import pinned
+from registry import is_published
 from tree import LAYERS, META, PACKAGES, SLICES, Package
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ HEADING = re.compile(
     r"^## \[(?P<version>[^\]]+)\](?: - (?P<date>\d{4}-\d{2}-\d{2}))?$", re.MULTILINE
 )
 UNRELEASED = "Unreleased"
+AT_ONCE = 3  # GitHub starts no workflow for tags of which more are pushed together
+WAIT = 20  # seconds between looks at the index
 
 
 class ReleaseError(Exception):
@@ -55,6 +60,10 @@ def main() -> int:
     )
     check_parser = commands.add_parser("check")
     check_parser.add_argument("--tag", help="a tag that is being released")
+    push_parser = commands.add_parser("push")
+    push_parser.add_argument("--remote", default="origin")
+    push_parser.add_argument("--index", help="an index to ask first what is published")
+    push_parser.add_argument("--once", action="store_true", help="one turn, without waiting")
     commands.add_parser("order")
     notes_parser = commands.add_parser("notes")
     notes_parser.add_argument("package", choices=[package.name for package in PACKAGES])
@@ -64,6 +73,8 @@ def main() -> int:
             prepare(options.package, options.bump, alone=options.only)
         elif options.command == "check":
             return report(list(problems(options.tag)))
+        elif options.command == "push":
+            push(options.remote, options.index, once=options.once)
         elif options.command == "notes":
             print(notes(Package(options.package)))
         else:
@@ -84,6 +95,8 @@ def report(found: list[str]) -> int:
 
 def prepare(name: str, bump: str, *, alone: bool = False) -> None:
     """Give a package its next version, and move what must move with it."""
+    if git("rev-parse", "--is-shallow-repository").strip() == "true":
+        raise ReleaseError("this clone has no tags; run: git fetch --unshallow --tags")
     package = Package(name)
     before = Version(package.version)
     after = bumped(before, bump)
@@ -138,7 +151,7 @@ def dependants(name: str) -> list[str]:
 def follow(package: Package, reason: str, bump: str) -> None:
     """Release a package because another one moved; once per release, however many moved."""
     before = Version(package.version)
-    if tag_of(package) in tags() or not tags():
+    if tag_of(package) in tags() or (last_tag(package) is None and unreleased(package).strip()):
         after = bumped(before, bump)
         write_version(package, after)
         add_note(package, reason)
@@ -156,6 +169,9 @@ def write_version(package: Package, version: Version) -> None:
     assert isinstance(project, MutableMapping)
     project["version"] = str(version)
     path.write_text(tomlkit.dumps(document), encoding="utf-8")
+    api = package.folder / "api.json"  # its names are `api.py`'s to write
+    text = re.sub(r'"version": "[^"]*"', f'"version": "{version}"', api.read_text("utf-8"), count=1)
+    api.write_text(text, encoding="utf-8")
 
 
 def move_range(package: Package, name: str, version: Version) -> None:
@@ -244,9 +260,24 @@ def check_tag(tag: str) -> Iterator[str]:
     match = TAG.fullmatch(tag)
     if not match or match["name"] not in {package.name for package in PACKAGES}:
         yield f"{tag!r} is no tag of ours; it is <distribution>-v<version>, as infra-core-fs-v1.0.0"
-    elif match["version"] != Package(match["name"]).version:
-        actual = Package(match["name"]).version
-        yield f"{tag} does not match the tree, where {match['name']} is at {actual}"
+        return
+    package = Package(match["name"])
+    if match["version"] != package.version:
+        yield f"{tag} does not match the tree, where {package.name} is at {package.version}"
+    if unreleased(package).strip():
+        yield (
+            f"{package.name}: CHANGELOG.md has lines under '## [{UNRELEASED}]', which no version "
+            f"would name; run: release.py prepare {package.name} minor"
+        )
+    if not on_main():
+        yield f"{tag} is not on the branch main; merge its commit, and tag that"
+
+
+def on_main() -> bool:
+    """Whether the commit lies on the remote's main, or where there is no remote on ours."""
+    main = "origin/main" if git("rev-parse", "--verify", "--quiet", "origin/main") else "main"
+    head = git("rev-parse", "HEAD")
+    return bool(head) and git("merge-base", "HEAD", main) == head
 
 
 def check_package(package: Package) -> Iterator[str]:
@@ -286,6 +317,46 @@ def bounded(specifier: SpecifierSet, version: Version) -> bool:
     return Version(f"{version.major + 1}.0.0") not in specifier
 
 
+# -- push ------------------------------------------------------------------------------------------
+
+
+def push(remote: str, index: str | None, *, once: bool) -> None:
+    """Tag every package whose version has no tag yet, a turn once what it stands on is published.
+
+    Run again, it goes on where it was.
+    """
+    if found := [*problems(None), *git("status", "--porcelain").splitlines()]:
+        raise ReleaseError("\n".join(["the tree cannot be released as it is:", *found]))
+    while True:
+        listed = git_or_fail("ls-remote", "--tags", remote)
+        known = {line.rpartition("refs/tags/")[2] for line in listed.splitlines()}
+        waiting = [p for p in PACKAGES if tag_of(p) not in known]
+        if not waiting:
+            print("every version has its tag")
+            return
+        missing = {p.name for p in waiting}
+        missing |= {
+            p.name
+            for p in PACKAGES
+            if p.name not in missing and not is_published(f"{p.name}=={p.version}", index)
+        }
+        turn = [p for p in waiting if missing.isdisjoint(p.siblings)][:AT_ONCE]
+        if turn:
+            git_or_fail("fetch", "--quiet", remote, "main")
+            if found := [problem for p in turn for problem in check_tag(tag_of(p))]:
+                raise ReleaseError("\n".join(found))
+            names = [tag_of(p) for p in turn]
+            for name in set(names) - tags():
+                git_or_fail("tag", name)
+            git_or_fail("push", "--quiet", remote, *names)
+            print("pushed", *names, flush=True)
+        if once:
+            return
+        if not turn:
+            print("waiting for the index to have", *sorted(missing - {p.name for p in waiting}))
+            time.sleep(WAIT)
+
+
 def tag_of(package: Package) -> str:
     return f"{package.name}-v{package.version}"
 
@@ -303,6 +374,15 @@ def changed_since(package: Package, tag: str) -> bool:
     folder = package.folder
     paths = [str(folder / "src"), str(folder / "pyproject.toml")]
     return bool(git("diff", "--name-only", tag, "--", *paths).strip())
+
+
+def git_or_fail(*arguments: str) -> str:
+    done = subprocess.run(
+        ["git", *arguments], cwd=Package(META).folder, text=True, capture_output=True
+    )
+    if done.returncode:
+        raise ReleaseError(f"git {' '.join(arguments)} failed: {done.stderr.strip()}")
+    return done.stdout
 
 
 def git(*arguments: str) -> str:
