@@ -78,6 +78,7 @@ def test_a_process_that_is_gone_is_dead_however_fresh_the_beat(tmp_path: Path) -
 
 @pytest.mark.as_windows
 @pytest.mark.skipif(sys.platform != "linux", reason="start times are known on Linux only")
+@pytest.mark.skipif(sys.platform == "darwin", reason="it does not say when a process began")
 def test_a_later_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> None:
     """Numbers come again; start times do not."""
     mine = process_identity(os.getpid())
@@ -250,6 +251,7 @@ def test_a_monitor_and_the_reader_understand_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.posix
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs waitid")
 def test_a_killed_run_is_dead_at_once_even_as_a_zombie(tmp_path: Path) -> None:
     """kill -9 shows without waiting for any interval, also before its parent has noticed."""
     code = """
