@@ -19,7 +19,7 @@ from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
 from infra_core.cli._credentials import headers_of
 from infra_core.cli._results import ResultsFile
-from infra_core.cli._run import add_arguments, next_command, tell_unset
+from infra_core.cli._run import add_arguments, next_command, warn_unset
 from infra_core.http.testing import FaultyOrigin
 
 pytestmark = pytest.mark.usefixtures("no_azure")
@@ -292,13 +292,13 @@ def test_every_command_reads_the_variables_of_one_service(
     assert dict(os.environ) == before
 
 
-def test_a_prefix_without_variables_is_told(
+def test_a_prefix_without_variables_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It is probably mistyped, and the files would not be mirrored."""
     monkeypatch.setenv("CRAWLER_AZURE_STORAGE_CONTAINER", "pages")
-    tell_unset("CRAWLER")
-    tell_unset(None)
+    warn_unset("CRAWLER")
+    warn_unset(None)
     assert capsys.readouterr().err == ""
-    tell_unset("CRALWER")
+    warn_unset("CRALWER")
     assert "no variable CRALWER_AZURE_* is set" in capsys.readouterr().err

@@ -11,9 +11,9 @@ from ._errors import one_line
 from ._folder import move_files
 from ._hooks import call
 from ._jobs import Ended, Job, JobBook, completed, is_same, mirrored, named
+from ._listener import Listener
 from ._names import INCOMING, FileNames
 from ._results import HERE, KEPT_FAILURES, Failure, Outcome
-from ._telling import Listener
 
 if TYPE_CHECKING:
     from infra_core.http.assets import DownloadResult
@@ -115,7 +115,7 @@ class Finisher:
         """Settle a job whose file an earlier run has brought."""
         self._summary.skipped += 1
         sent = await self._mirror(job, job.record)
-        self._listener.tell(job, job.record, "kept", mirrored=sent)
+        self._listener.report(job, job.record, "kept", mirrored=sent)
 
     async def end(self, job: Job, outcome: Outcome) -> None:
         """Mirror the file of a job that is recorded, or record why there is none."""
@@ -143,7 +143,7 @@ class Finisher:
         else:
             self._unsent(record, outcome.mirror_error or "unknown")
         status = "unchanged" if unchanged else "completed"
-        self._listener.tell(job, record, status, attempts=outcome.attempts, mirrored=sent)
+        self._listener.report(job, record, status, attempts=outcome.attempts, mirrored=sent)
 
     def _release(self, job: Job) -> Any:
         """Forget a job that has ended; returns its record."""
@@ -164,7 +164,7 @@ class Finisher:
             summary.failures.append(Failure(job.url, outcome.status, cause))
         await self._settler(ended)
         self._release(job)
-        self._listener.tell(
+        self._listener.report(
             job,
             record,
             outcome.status,
@@ -226,4 +226,4 @@ class Finisher:
                 sent = None if self._services.storage is None else False
                 if sent is False:
                     self._unsent(job.record, "the run was cut off by a second signal")
-                self._listener.tell(job, job.record, "completed", attempts=1, mirrored=sent)
+                self._listener.report(job, job.record, "completed", attempts=1, mirrored=sent)

@@ -37,11 +37,11 @@ from ._hooks import Hooks, call
 from ._intake import Intake
 from ._items import BatchItem, Rejected
 from ._jobs import Job, JobBook
+from ._listener import Listener
 from ._names import INCOMING, FileNames
 from ._results import BatchRetry
 from ._shard import Shard, ShardItem
 from ._starting import Starter
-from ._telling import Listener
 
 if TYPE_CHECKING:
     from infra_core.http.assets import DownloadResult
@@ -361,7 +361,7 @@ class BatchRun:
         begun = await self._starter.begin(group)
         for job in begun.elsewhere:
             self.summary.elsewhere += 1
-            self._listener.tell(job, job.record, "elsewhere")
+            self._listener.report(job, job.record, "elsewhere")
         self.summary.total -= begun.passed_over
         self._finisher.begin(begun.started)
         return begun.kept + begun.started

@@ -206,7 +206,7 @@ def execute(options: argparse.Namespace) -> int:
     for path, name in ((options.summary_file, "--summary-file"), (options.results, "--results")):
         check_writable(path, name)
     chosen = batch_options(options)
-    tell_unset(options.prefix)
+    warn_unset(options.prefix)
     import_engine()
     with ExitStack() as stack:
         ending = stack.enter_context(ending_in_order())
@@ -242,7 +242,7 @@ def execute(options: argparse.Namespace) -> int:
         return exit_code(summary)
 
 
-def tell_unset(prefix: str | None) -> None:
+def warn_unset(prefix: str | None) -> None:
     """Say that no variable has the prefix, which may be mistyped: files would quietly stay here."""
     if prefix is None:
         return

@@ -38,9 +38,9 @@ class Listener:
         self._summary = summary
         self._book = book
         self._list_ended = list_ended
-        self._told = 0.0
+        self._reported = 0.0
 
-    def tell(self, job: Job, record: Any, status: Any, **facts: Any) -> None:
+    def report(self, job: Job, record: Any, status: Any, **facts: Any) -> None:
         """Report a job that has come to its end.
 
         Args:
@@ -77,9 +77,9 @@ class Listener:
         if self.hooks.on_progress is None:
             return
         now = clock.monotonic()
-        if not last and now - self._told < _PROGRESS_SECONDS:
+        if not last and now - self._reported < _PROGRESS_SECONDS:
             return
-        self._told = now
+        self._reported = now
         call(
             self.hooks.on_progress,
             BatchProgress(
