@@ -420,8 +420,10 @@ async def test_a_callback_under_way_is_finished_within_the_grace() -> None:
 
 
 @orderly
-async def test_a_callback_that_hangs_is_cancelled_after_the_grace() -> None:
-    """It cannot hold up the end of a cancelled run for ever."""
+async def test_a_callback_that_hangs_is_cancelled_after_the_grace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It cannot hold up the end of a cancelled run for ever, and the log names its task."""
     reporting = asyncio.Event()
 
     async def on_error(name: str, _: Exception) -> None:
@@ -438,6 +440,8 @@ async def test_a_callback_that_hangs_is_cancelled_after_the_grace() -> None:
     with pytest.raises(RuntimeCancellationError):
         await run
     await turns()
+    (record,) = [r for r in caplog.records if "a callback for task" in r.getMessage()]
+    assert record.__dict__["task_id"] == "a"
 
 
 @orderly
