@@ -212,6 +212,20 @@ async def test_header_names_keep_their_case(origin: FaultyOrigin, way: Way) -> N
     await client.close()
 
 
+@pytest.mark.parametrize("way", WAYS)
+async def test_origin_headers_stay_with_their_origin(origin: FaultyOrigin, way: Way) -> None:
+    """Whatever they are called; others follow a redirect."""
+    with FaultyOrigin() as other:
+        other.add("/page", b"page")
+        origin.add("/away", b"", always=redirect(other.url("/page")))
+        client = AsyncHttpClient(origin_headers=["X-Own"], headers={"x-own": "1", "X-All": "2"})
+        await way(client, origin.url("/away"))
+        assert origin.requests[-1].headers["X-Own"] == "1"
+        assert "X-Own" not in other.requests[-1].headers
+        assert other.requests[-1].headers["X-All"] == "2"
+        await client.close()
+
+
 async def test_async_with_gives_the_httpx_client_out(origin: FaultyOrigin) -> None:
     """As 0.7 did; every call takes it as `client=`, with the limits of its maker."""
     async with AsyncHttpClient(max_per_host=1) as client:

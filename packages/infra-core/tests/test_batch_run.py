@@ -27,7 +27,8 @@ from infra_core.batch import (
 )
 from infra_core.batch._shard import share_of
 from infra_core.cli import main
-from infra_core.http.testing import FaultyOrigin, reset_after, status
+from infra_core.cli._credentials import cookie_jar
+from infra_core.http.testing import FaultyOrigin, redirect, reset_after, status
 from infra_core.runtime.testing import fast_time
 
 pytestmark = pytest.mark.usefixtures("no_azure")
@@ -114,6 +115,26 @@ def test_items_bring_names_checksums_headers_and_metadata(
     assert sent["user-agent"].startswith("infra-core/")
     for file in tmp_path.rglob("*"):
         assert not file.is_file() or b"hunter2" not in file.read_bytes()
+
+
+def test_headers_of_a_host_stay_with_it(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """A redirect to another one does not take them along."""
+    with FaultyOrigin() as other:
+        other.add("/to", b"x")
+        origin.add("/from", always=redirect(other.url("/to")))
+        here = origin.base_url.partition("//")[2].rstrip("/")
+        run_batch([origin.url("/from")], batch_id="b", out=tmp_path,
+                  host_headers={here: {"X-Host": "hunter2"}})  # fmt: skip
+        assert origin.requests[-1].headers["X-Host"] == "hunter2"
+        assert "X-Host" not in other.requests[-1].headers
+
+
+def test_cookies_of_a_session_are_those_of_the_file(tmp_path: Path) -> None:
+    """curl and browsers write 0 for them, which is no date in the past."""
+    path = tmp_path / "cookies.txt"
+    lines = [f"h.example\tFALSE\t/\tFALSE\t{expires}\tc{expires}\tv" for expires in (0, 1, 9**10)]
+    path.write_text("# Netscape HTTP Cookie File\n" + "\n".join(lines) + "\n")
+    assert {cookie.name for cookie in cookie_jar(path)} == {"c0", f"c{9**10}"}
 
 
 def test_retries_failures_and_rejected_entries_are_told(

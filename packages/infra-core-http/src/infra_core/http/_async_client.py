@@ -3,7 +3,7 @@
 import inspect
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http.cookiejar import CookieJar
 from typing import Any, cast
 
@@ -112,6 +112,7 @@ class LoopClient:
                 options["verify"] = tls_context(verify, cert, network)
             self.client = SafeClient(**options)
         self.client.network = network
+        self.client.origin_headers = manager._origin_headers
         self.client.manager = weakref.ref(manager)
         self._timeout = None if "timeout" in options else self.client.timeout
         self._mounts = dict(mounts_of(self.client))
@@ -203,6 +204,8 @@ class AsyncHttpClient:
         public_only: Refuse hosts whose address is private, loopback, link-local or otherwise not
             public, also after redirects; checked on the address that is connected to. Requests
             that would go through a proxy are refused as well, since it is the proxy that connects.
+        origin_headers: Names of headers that, as credentials do, stay behind when a redirect leads
+            to another scheme, host or port.
         **client_kwargs: What `httpx.AsyncClient` takes. `follow_redirects` is True unless said
             otherwise.
 
@@ -225,8 +228,10 @@ class AsyncHttpClient:
         max_per_host: int | None = None,
         max_per_second_per_host: float | None = None,
         public_only: bool = False,
+        origin_headers: Iterable[str] = (),
         **client_kwargs: object,
     ) -> None:
+        self._origin_headers = frozenset(name.lower() for name in origin_headers)
         check_limits(max_per_host, max_per_second_per_host)
         check_pool(client_kwargs.get("limits", DEFAULT_LIMITS))
         if public_only:
@@ -272,6 +277,7 @@ class AsyncHttpClient:
         max_per_host: int | None = None,
         max_per_second_per_host: float | None = None,
         public_only: bool = False,
+        origin_headers: Iterable[str] = (),
         **client_kwargs: object,
     ) -> None:
         """Replace all settings; connections of the running loop are closed.
@@ -280,6 +286,7 @@ class AsyncHttpClient:
             max_per_host: As for the constructor.
             max_per_second_per_host: As for the constructor.
             public_only: As for the constructor.
+            origin_headers: As for the constructor.
             **client_kwargs: As for the constructor; settings not named return to their defaults.
 
         Raises:
@@ -291,6 +298,7 @@ class AsyncHttpClient:
             max_per_host=max_per_host,
             max_per_second_per_host=max_per_second_per_host,
             public_only=public_only,
+            origin_headers=origin_headers,
             **client_kwargs,
         )
         await old.aclose()

@@ -107,6 +107,7 @@ async def send_direct(
                     headers.items(),
                     status=answer.status,
                     location=location or b"",
+                    origin_headers=here.client.origin_headers,
                 )
             except BadRedirect as error:
                 raise redirect_error(error, exchange.request(timeouts)) from None

@@ -1,6 +1,6 @@
 """Redirects as `httpx.Request` and `httpx.Response` know them; the rule is `_response.redirect`."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import httpx
@@ -62,7 +62,8 @@ async def follow_redirects(
             if len(history) >= client.max_redirects:
                 raise too_many_redirects(request, client.max_redirects)
             await (response.aread_hop() if isinstance(response, Response) else response.aread())
-            request = redirected_request(request, response, client.cookies)
+            at_home = getattr(client, "origin_headers", ())
+            request = redirected_request(request, response, client.cookies, at_home)
         except BaseException:
             await response.aclose()
             raise
@@ -73,7 +74,10 @@ async def follow_redirects(
 
 
 def redirected_request(
-    request: httpx.Request, response: httpx.Response, cookies: httpx.Cookies
+    request: httpx.Request,
+    response: httpx.Response,
+    cookies: httpx.Cookies,
+    origin_headers: Collection[str] = (),
 ) -> httpx.Request:
     """Build the request that a redirect asks for.
 
@@ -81,6 +85,7 @@ def redirected_request(
         request: The one that was answered.
         response: A redirect with a Location.
         cookies: The client's jar, which knows what belongs to the new URL.
+        origin_headers: Of the client.
 
     Raises:
         httpx.RemoteProtocolError: The Location cannot be followed.
@@ -96,6 +101,7 @@ def redirected_request(
             headers,
             status=response.status_code,
             location=location_of(response.headers.raw) or b"",
+            origin_headers=origin_headers,
         )
     except BadRedirect as error:
         raise redirect_error(error, request) from None

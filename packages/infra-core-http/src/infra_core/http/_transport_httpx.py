@@ -140,9 +140,11 @@ class SafeClient(httpx.AsyncClient):
 
     Attributes:
         network: Has the logins of netrc.
+        origin_headers: Names in lower case of headers that stay with their origin.
     """
 
     network = NetworkSettings()
+    origin_headers: frozenset[str] = frozenset()
     manager: "Callable[[], AsyncHttpClient | None]" = staticmethod(lambda: None)
     """Returns the `AsyncHttpClient` that made this client, while there is one."""
 
@@ -246,7 +248,9 @@ class SafeClient(httpx.AsyncClient):
     def _name_next(self, response: httpx.Response) -> None:
         """Say where a redirect that is not followed leads, if that is a URL."""
         try:
-            following = redirected_request(response.request, response, self.cookies)
+            following = redirected_request(
+                response.request, response, self.cookies, self.origin_headers
+            )
         except httpx.TransportError:
             following = None
         response.next_request = following

@@ -65,6 +65,7 @@ class Downloads:
         self._http = AsyncHttpClient(
             max_per_host=options.max_per_host,
             max_per_second_per_host=options.rate_per_host,
+            origin_headers={name for of_host in options.host_headers.values() for name in of_host},
             **settings,
         )
         self._client = AssetDownloadClient(

@@ -86,7 +86,7 @@ def cookie_jar(path: Path) -> "CookieJar":
 
     jar = MozillaCookieJar(path)
     try:
-        jar.load(ignore_discard=True, ignore_expires=False)
+        jar.load(ignore_discard=True, ignore_expires=True)
     except LoadError:
         raise CommandError(
             f"--cookies {str(path)!r} is not in Netscape's format, whose first line is "
@@ -94,6 +94,10 @@ def cookie_jar(path: Path) -> "CookieJar":
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable("--cookies", path, error) from None
+    for cookie in jar:
+        if cookie.expires == 0:  # of a session, as curl and browsers write it
+            cookie.expires, cookie.discard = None, True
+    jar.clear_expired_cookies()
     return jar
 
 

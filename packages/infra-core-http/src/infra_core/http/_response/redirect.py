@@ -5,7 +5,7 @@ request to send next. Cookies and `TooManyRedirects` are the sender's part.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote, urljoin
@@ -125,6 +125,7 @@ def next_request(
     *,
     status: int,
     location: bytes,
+    origin_headers: Collection[str] = (),
 ) -> NextRequest:
     """Return the request that a redirect asks for.
 
@@ -137,6 +138,7 @@ def next_request(
         headers: Of the answered request, without cookies of a jar.
         status: One of `REDIRECT_STATUSES`.
         location: The first `Location` header, byte for byte.
+        origin_headers: Names in lower case of others that stay with their origin.
 
     Raises:
         BadRedirect: The `Location` cannot be followed.
@@ -149,6 +151,7 @@ def next_request(
         for name, value in headers
         if name.lower() not in _OF_THE_MESSAGE
         and survives_redirect(name, same_origin=same_origin)
+        and (same_origin or name.lower() not in origin_headers)
         and (keeps_body or not _OF_THE_BODY.fullmatch(name))
     ]
     return NextRequest(following, target, origin, kept, keeps_body, same_origin)
