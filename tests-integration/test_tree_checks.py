@@ -83,9 +83,14 @@ def part_before_the_whole(tree: Path) -> None:
     (source(tree, "http") / "_part.py").write_text(text)
 
 
+def mannered_word(tree: Path) -> None:
+    (source(tree, "fs") / "_said.py").write_text('MESSAGE = "a lock that nobody\\\n holds"\n')
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
+        (mannered_word, "'nobody'; say it plainly"),
         (stray_file, "stray.py lies directly in infra_core/"),
         (stray_init, "__init__.py lies directly in infra_core/"),
         (no_marker, "infra_core/polling/py.typed is missing"),

@@ -9,24 +9,39 @@ before the whole (see `WHOLE_FIRST`).
 from __future__ import annotations
 
 import ast
+import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from tree import LAYERS, META, PACKAGES, SLICES, Package, no_arguments
+from tree import LAYERS, META, PACKAGES, ROOT, SLICES, Package, no_arguments
 
 LAZY_FACADE = {"infra_core"}
 # Libraries whose parts import each other. Where one thread imports such a library and another one a
 # part of it, each waits for what the other has begun, and Python raises `_DeadlockError` in one of
 # them. A thread that imports the whole first waits for the other one, and holds nothing meanwhile.
 WHOLE_FIRST = ("aiohttp", "azure.core", "requests", "urllib3")
+# What is said, and what to say.
+WORDS = {
+    "nobody": "no caller, no other worker",
+    "for want of": "without, because ... is missing",
+    "by whatever road": "in any way",
+    "says goodbye": "closes, sends close_notify",
+    "unproven": "not authenticated",
+    "no time to wait": "must be a positive number of seconds, got x",
+    "took no connection": "connect timed out",
+    "has no address": "cannot resolve host (DNS)",
+}
+MANNERED = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 REQUIRED = ["README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "tests"]
 
 
 def main() -> int:
     problems = [problem for package in PACKAGES for problem in check(package)]
+    problems += check_words()
     for problem in problems:
         print(problem)
     count = sum(len(package.modules()) for package in PACKAGES)
@@ -42,6 +57,26 @@ def check(package: Package) -> Iterator[str]:
     yield from check_siblings(package)
     for module, path in package.modules().items():
         yield from check_imports(package, module, path)
+
+
+def check_words() -> Iterator[str]:
+    """Comments and strings of the code, and the text of READMEs and pages (not its comments)."""
+    for package in PACKAGES:
+        for path in package.modules().values():
+            with tokenize.open(path) as file:
+                for token in tokenize.generate_tokens(file.readline):
+                    if token.type not in (tokenize.NAME, tokenize.OP, tokenize.NUMBER):
+                        yield from mannered(path, token.start[0], token.string)
+    pages = ("*.md", "packages/*/README.md", "docs/**/*.md")
+    for path in [path for pattern in pages for path in ROOT.glob(pattern)]:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            yield from mannered(path, number, re.sub(r"<!--.*?-->|`[^`]*`", "", line))
+
+
+def mannered(path: Path, line: int, text: str) -> Iterator[str]:
+    for found in MANNERED.findall(" ".join(text.split())):
+        instead = WORDS[found.lower()]
+        yield f"{path.name}:{line}: {found!r}; say it plainly, such as {instead!r}"
 
 
 def check_namespace(package: Package) -> Iterator[str]:

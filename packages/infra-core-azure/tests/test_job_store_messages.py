@@ -371,7 +371,7 @@ def _untrusted() -> OSError:
     ("cause", "told"),
     [
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "the connection was refused"),
-        (socket.gaierror(-2, "Name or service not known"), "the host name has no address"),
+        (socket.gaierror(-2, "Name or service not known"), "cannot resolve the host name (DNS)"),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER]"), "the TLS handshake failed"),
         (_untrusted(), "its certificate is not trusted (self-signed certificate)"),
         (TimeoutError(), "no answer in time"),

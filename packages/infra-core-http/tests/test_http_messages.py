@@ -240,8 +240,8 @@ async def test_what_is_no_url_is_named(url: object, words: str, tmp_path: Path) 
 
 
 BAD_OPTIONS: list[tuple[str, object, str]] = [
-    *(("timeout", value, "is no time to wait") for value in (0, -1, math.nan, math.inf, "5")),
-    *(("delay", value, "is no time to wait") for value in (-1, math.nan, math.inf, "5")),
+    *(("timeout", value, "a positive number") for value in (0, -1, math.nan, math.inf, "5")),
+    *(("delay", value, "must be a number of seconds") for value in (-1, math.nan, math.inf, "5")),
     *(("max_bytes", value, "is no size: pass bytes") for value in (-1, math.nan, "5")),
     *(("max_retries", value, "is not 0 or more") for value in (-1, "5", None)),
     *(("deadline", value, "leaves no time") for value in (0, "5")),
@@ -309,7 +309,7 @@ async def test_parts_of_a_request_are_checked(origin: FaultyOrigin) -> None:
         await request_async("POST", origin.url("/f"), content=iter([b"x"]))
     with pytest.raises(InvalidRequestError, match="is for asynchronous requests: pass seconds"):
         fetch(origin.url("/f"), timeout=wrong(httpx.Timeout(3)))
-    with pytest.raises(InvalidRequestError, match=r"timeout=\(1, 2, 3\) is no time to wait"):
+    with pytest.raises(InvalidRequestError, match=r"timeout=\(1, 2, 3\) must be a positive number"):
         fetch(origin.url("/f"), timeout=wrong((1, 2, 3)))
     assert origin.requests == []
 

@@ -84,7 +84,7 @@ class FileWriteError(FsError, OSError):
 
 
 class FileWriteDenied(FileWriteError, PermissionError):  # noqa: N818 - reads as the fact
-    """An atomic write failed for want of permission."""
+    """An atomic write failed because permission is missing."""
 
 
 class FileLockUnsupported(FsError, OSError):  # noqa: N818 - reads as the fact

@@ -353,7 +353,7 @@ def set_shared_http_client(client: AsyncHttpClient) -> None:
 def reset_shared_http_client(**client_kwargs: Any) -> None:
     """Replace the shared client by a new one with these settings.
 
-    The old one is closed by its event loops when they shut down, or when nobody uses it any more.
+    The old one is closed by its event loops when they shut down, or when it is no longer used.
     """
     set_shared_http_client(AsyncHttpClient(**client_kwargs))
 

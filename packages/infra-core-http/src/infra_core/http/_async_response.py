@@ -77,7 +77,7 @@ class Response(httpx.Response):
     async def aread_hop(self) -> None:
         """Read the body of a redirect, so that its connection can be used again.
 
-        Nobody asked for it: a long, cut or damaged one counts as empty.
+        It was not asked for: a long, cut or damaged one counts as empty.
         """
         self.max_bytes = HOP_BODY
         try:

@@ -52,7 +52,7 @@ def check_timeout(timeout: object) -> None:
         return
     if not (is_number(timeout) and 0 < timeout < math.inf):  # type: ignore[operator]
         raise InvalidRequestError(
-            f"timeout={timeout!r} is no time to wait: pass seconds above 0, or None for no bound"
+            f"timeout={timeout!r} must be a positive number of seconds: pass that, or None"
         )
 
 
@@ -63,7 +63,7 @@ def check_delay(delay: float) -> None:
         InvalidRequestError: Less than zero, NaN, infinity, text.
     """
     if not (is_number(delay) and 0 <= delay < math.inf):
-        raise InvalidRequestError(f"delay={delay!r} is no time to wait: pass seconds, 0 or more")
+        raise InvalidRequestError(f"delay={delay!r} must be a number of seconds: pass 0 or more")
 
 
 def check_call(max_bytes: object, params: object) -> None:

@@ -118,7 +118,7 @@ class InvalidRequestError(HttpError, ValueError):
 
 
 class PrivateAddressError(HttpError):
-    """`public_only` is set, and the host has no address that is public; nothing was sent.
+    """`public_only` is set, and no address of the host is public; nothing was sent.
 
     What is raised is also an `httpx.ConnectError` (async) or a `requests.ConnectionError` (sync).
     It is not retried.

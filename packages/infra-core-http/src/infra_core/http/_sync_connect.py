@@ -31,7 +31,7 @@ class Connecting:
         """Look the host up and connect to the first address that takes the connection.
 
         Raises:
-            NameResolutionError: The host has no address, or the name server cannot answer now.
+            NameResolutionError: The host cannot be resolved, or the name server cannot answer now.
             ConnectTimeoutError: All of it took longer than the connect timeout.
             NewConnectionError: No address takes connections.
             PrivateAddressError: `public_only` is set, and the host is not public.
@@ -68,7 +68,7 @@ def _connected(
     socket_options: Any,
 ) -> socket.socket:
     """Try one address after the other, each with its share of the time that is left."""
-    failure: OSError = OSError("the host has no address")
+    failure: OSError = OSError("cannot resolve host (DNS)")
     for position, info in enumerate(infos):
         share: float | None = None
         if ends is not None:

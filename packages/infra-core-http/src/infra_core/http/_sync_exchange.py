@@ -349,5 +349,5 @@ def _read_redirect(response: requests.Response) -> None:
         attach_decoder(response, _MAX_REDIRECT_BODY)
         _ = response.content
     except (requests.RequestException, ResponseTooLarge):
-        pass  # nobody wants that body
+        pass  # that body is not wanted
     response.close()

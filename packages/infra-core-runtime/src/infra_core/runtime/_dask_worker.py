@@ -121,7 +121,7 @@ _threads = ThreadPool("infra-core-task", 1000)  # as many as a worker may have o
 _lock = threading.Lock()
 _running: dict[str, _Attempt] = {}
 # Cancelled before they arrived here. Bounded: a key that is forgotten means that one task runs
-# whose result nobody waits for.
+# whose result is not waited for.
 _refused: deque[str] = deque(maxlen=10_000)
 
 

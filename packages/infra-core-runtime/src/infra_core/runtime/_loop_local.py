@@ -58,7 +58,7 @@ class _Entry(Generic[T]):
                 await close(self.value)
 
     def _forgotten(self, _: object) -> None:
-        """Close the value on its loop, now that nobody can ask for it any more."""
+        """Close the value on its loop, now that it can no longer be asked for."""
         loop = self.loop()
         if loop is not None and not self.fork.forked:
             with suppress(RuntimeError):  # the loop is closed

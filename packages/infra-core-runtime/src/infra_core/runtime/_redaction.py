@@ -362,7 +362,7 @@ def _decodings(text: str) -> list[str] | None:
     """Return a text and what percent-decoding makes of it, again and again.
 
     Returns:
-        None for a text that is still encoded after eight times: nobody does that by accident.
+        None for a text that is still encoded after eight times: that is no accident.
     """
     levels = [text]
     for _ in range(8):

@@ -1,7 +1,7 @@
 """The errors of the task runtime.
 
     RuntimeError
-     +-- RuntimeCancellationError      the run was cancelled, by whatever road
+     +-- RuntimeCancellationError      the run was cancelled, in any way
           +-- RuntimeDrainedError      intake was stopped; everything that had begun was finished
     TimeoutError
      +-- TaskTimeoutError              one task ran into `RuntimeConfig.task_timeout`

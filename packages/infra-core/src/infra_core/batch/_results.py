@@ -30,7 +30,7 @@ class Outcome:
         http_status: Status of the answer that made it fail.
         mirrored: Whether the file was uploaded; None where nothing is mirrored.
         mirror_error: Why it was not.
-        by_load: Whether it failed for want of something this machine has too little of (file
+        by_load: Whether it failed because this machine has too little of something (file
             descriptors, disk space): then it is not failed for good.
     """
 

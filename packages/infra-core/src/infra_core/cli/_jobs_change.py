@@ -84,7 +84,7 @@ def _put_back(record: JobRecord, options: argparse.Namespace) -> JobRecord:
         until = record.lease_until
         held = f"its lease runs until {until:%Y-%m-%d %H:%M:%SZ}" if until else "it has no lease"
         raise JobStateError(
-            f"job {record.job_id!r} is running, held by {record.lease_owner or 'nobody by name'} "
+            f"job {record.job_id!r} is running, held by {record.lease_owner or 'an unnamed one'} "
             f"({held}); wait, or add --force where that worker is dead",
             job_id=record.job_id,
             current=record.status,

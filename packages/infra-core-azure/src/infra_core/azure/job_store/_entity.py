@@ -264,7 +264,7 @@ def _scalar(name: str, value: Any) -> Any:
                 "on; keep it as text",
                 field=name,
             )
-        # A datetime that came from the SDK keeps its seventh decimal as long as nobody touches it.
+        # A datetime that came from the SDK keeps its seventh decimal as long as it is not changed.
         return value if getattr(value, "tables_service_value", "") else moment
     if _is_edm_property(value):
         if str(getattr(value[1], "value", value[1])) == "Edm.Int64":

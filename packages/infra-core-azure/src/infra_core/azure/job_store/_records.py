@@ -156,7 +156,7 @@ class JobRecord:
     def start(self, *, worker: str | None = None) -> "Self":
         """Return the job as running, with one more attempt and no error.
 
-        It has no lease: nobody else claims it, and after a day without a change it counts as
+        It has no lease: no other worker claims it, and after a day without a change it counts as
         abandoned (`is_abandoned`). `claim` starts a job under a lease.
 
         Args:

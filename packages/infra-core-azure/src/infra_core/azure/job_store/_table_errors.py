@@ -174,7 +174,7 @@ def _connection_problem(error: AzureError) -> str:
     check = "check the account name and the endpoint"
     for cause in causes:
         if isinstance(cause, socket.gaierror) or type(cause).__name__ == "NameResolutionError":
-            return f"the host name has no address; {check}"
+            return f"cannot resolve the host name (DNS); {check}"
         if isinstance(cause, ssl.SSLCertVerificationError):
             # aiohttp's own class of this kind has the text in the error that it wraps
             inner = getattr(cause, "certificate_error", cause)

@@ -67,7 +67,7 @@ class BeatUploads:
             mode = getattr(client, "mode", None)
             raise RuntimeError(
                 f"the heartbeat's storage client is not configured (mode={_mode_name(mode)}): a "
-                "heartbeat that nobody can see is worthless. Set AZURE_STORAGE_CONTAINER and the "
+                "heartbeat that stays here cannot be watched. Set AZURE_STORAGE_CONTAINER and the "
                 "credentials, or pass azure_client=None to keep it on this machine"
             )
         self._upload_method(client)

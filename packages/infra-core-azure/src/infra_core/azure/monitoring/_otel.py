@@ -38,7 +38,7 @@ def otel_sender(
     The exporter is built here, which takes about a second: when the interpreter is ending it can
     neither be imported nor start its threads. A forked child builds its own. What it cannot
     deliver now and finds worth another try it keeps in its own offline storage; here such a batch
-    counts as dropped, reason `otel_export_failed`, because nobody can say which of its items
+    counts as dropped, reason `otel_export_failed`, because it is not known which of its items
     arrived.
 
     Args:

@@ -391,7 +391,7 @@ class Sender(Generic[T, E]):
             self._unlogged[reason] = before + count
 
     def _log_losses(self) -> None:
-        """Log what was lost, without the lock: a slow handler must hold up nobody else."""
+        """Log what was lost, without the lock: a slow handler must hold up no other thread."""
         if not self._unlogged:
             return
         with self._changed:

@@ -120,7 +120,7 @@ class TreeRun:
         # The service client bounds requests; more files than those are under way, since some wait
         # for the disk.
         self._width = min(options.concurrency * 8, 320)
-        self._unlisted = False  # the destination, for want of permission
+        self._unlisted = False  # the destination, without permission to list it
         self._safe_folders: set[str] = set()
         self._total_bytes = 0
         self._done_bytes = 0

@@ -120,7 +120,7 @@ class EngineResponse:
             self.close()
 
     async def drain(self, limit: int) -> bytes:
-        """Read a body that nobody wants, so that its connection can be used again, and close.
+        """Read a body that is not wanted, so that its connection can be used again, and close.
 
         Args:
             limit: Bytes to read at most; a longer body ends the connection instead, and so does

@@ -43,8 +43,8 @@ def use_protocol(connector: aiohttp.BaseConnector, factory: Callable[[], Any]) -
 def protocols_of(connector: aiohttp.BaseConnector) -> Iterator[Any]:
     """Yield the protocols of all connections that are open, idle and in use.
 
-    Closing a connector says goodbye to TLS peers and does not wait for them, so that sockets are
-    left to the garbage collector where the loop ends first.
+    Closing a connector sends close_notify to TLS peers and does not wait for them, so that sockets
+    are left to the garbage collector where the loop ends first.
     """
     for entries in connector._conns.values():
         for entry in entries:

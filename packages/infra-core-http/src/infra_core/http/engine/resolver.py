@@ -182,7 +182,7 @@ def _waker(
     def wake(_: object) -> None:
         try:
             loop.call_soon_threadsafe(settle)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed: no caller waits any more
             return
 
     return wake

@@ -28,7 +28,7 @@ Faults (each is a function that returns a `Fault`; join two with `&`):
 | `slow(bytes_per_second)`, `delay(seconds)` | a dripping body; a late answer |
 | `lie_length(delta)` | a Content-Length that is wrong by delta |
 | `chunked()`, `chunked_early_end(n)` | no length; chunked transfer that ends without its end mark |
-| `gzip_encoded()` | a gzip body that nobody asked for, with the length of the gzip |
+| `gzip_encoded()` | a gzip body that was not asked for, with the length of the gzip |
 | `corrupt(at)` | right length, one byte changed |
 | `change_etag(etag, body=...)` | from now on another version of the file |
 | `wrong_range(shift)`, `ignore_range()`, `refuse_range()` | 206 from another offset; 200; 416 |

@@ -164,7 +164,7 @@ def parse_request(head: bytes, framed_body: bytes) -> RecordedRequest:
 
 
 def complaint_about(request: RecordedRequest) -> str | None:
-    """Say what is wrong with a request that HTTP allows and nobody meant to send."""
+    """Say what is wrong with a request that HTTP allows and no client means to send."""
     if request.method not in ("GET", "HEAD", "DELETE", "OPTIONS"):
         return None
     coding = request.headers.get("Transfer-Encoding")

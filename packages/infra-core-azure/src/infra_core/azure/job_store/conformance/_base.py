@@ -192,5 +192,5 @@ class Checks:
 
     @staticmethod
     def batch() -> str:
-        """Return the id of a batch that nobody else uses."""
+        """Return the id of a batch that no other test uses."""
         return f"batch-{uuid.uuid4().hex}"

@@ -31,7 +31,7 @@ class ClaimChecks(Checks):
         check_model(self.open_store, self.batch, examples=self.model_examples, steps=20)
 
     def test_a_claimed_job_is_held_for_the_worker(self) -> None:
-        """The claim starts the job, and nobody else gets it while the lease lasts."""
+        """The claim starts the job, and no other worker gets it while the lease lasts."""
         with self.open_store() as store, fast_time():
             batch = self.batch()
             store.create(JobRecord(batch, "job"))

@@ -130,7 +130,7 @@ def check_model(
 
     Args:
         open_store: Opens the store.
-        new_batch: Returns the id of a batch that nobody else uses.
+        new_batch: Returns the id of a batch that no other test uses.
         examples: How many sequences.
         steps: Operations of each, at most.
     """
