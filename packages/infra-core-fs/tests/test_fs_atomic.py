@@ -516,6 +516,7 @@ class TestValues:
 
 
 class TestConcurrency:
+    @pytest.mark.posix  # on Windows a file that is read all the time cannot be replaced
     def test_concurrent_writers_never_interleave(self, tmp_path: Path) -> None:
         """While four threads write one path, every read is one whole version."""
         target = tmp_path / "a"

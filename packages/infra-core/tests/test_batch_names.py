@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,9 @@ def test_both_work_with_every_layout() -> None:
         "url": "h.example/d/naïve~{query}.csv",
         "{stem}{ext}/{index}": "naïve.csv/1",
     }.items():
-        names = FileNames(layout, JobIndex(), content_disposition=True, adjust_extension=True)
-        path = final(names, "http://h.example/d/get?id=1", **facts)
+        with closing(JobIndex()) as index:
+            names = FileNames(layout, index, content_disposition=True, adjust_extension=True)
+            path = final(names, "http://h.example/d/get?id=1", **facts)
         job_id = BatchItem("http://h.example/d/get?id=1").job_id
         query = path.partition("~")[2].partition(".")[0]
         assert path == "assets/" + expected.format(shard=job_id[:2], id=job_id, query=query)
@@ -197,9 +199,10 @@ def test_a_name_by_content(origin: FaultyOrigin, tmp_path: Path) -> None:
 
 def test_digests_of_a_layout_are_not_lost_in_a_long_path() -> None:
     """A path is cut at its beginning, and the digest may stand there."""
-    names = FileNames("{digest}/{path}", JobIndex())
     urls = [f"http://h/{number}" + "/d" * 40 for number in range(2)]
-    assert len({names.path_of(item, item.job_id) for item in map(BatchItem, urls)}) == 2
+    with closing(JobIndex()) as index:
+        names = FileNames("{digest}/{path}", index)
+        assert len({names.path_of(item, item.job_id) for item in map(BatchItem, urls)}) == 2
 
 
 @given(
@@ -211,11 +214,12 @@ def test_whatever_a_server_suggests_no_two_urls_share_a_path(
     suggested: list[str], layout: str, path: str
 ) -> None:
     """Nor does any leave the folder, or take the place of one that has no name yet."""
-    names = FileNames(layout, JobIndex(), content_disposition=True, adjust_extension=True)
-    found = [
-        final(names, f"http://h{number}.example{path}", name=name, content_type="text/html")
-        for number, name in enumerate(suggested)
-    ]
+    with closing(JobIndex()) as index:
+        names = FileNames(layout, index, content_disposition=True, adjust_extension=True)
+        found = [
+            final(names, f"http://h{number}.example{path}", name=name, content_type="text/html")
+            for number, name in enumerate(suggested)
+        ]
     folded = [each.casefold() for each in found]
     assert len(set(folded)) == len(folded)
     for each in folded:
