@@ -142,7 +142,7 @@ def test_doctor_reaches_container_and_table_and_makes_neither(
 def test_doctor_tells_a_wrong_key(env: dict[str, str]) -> None:
     """The service answers and refuses; the remedy is the key."""
     parts = env["AZURE_STORAGE_CONNECTION_STRING"].split(";")
-    wrong = [f"AccountKey={'A' * 84}==" if p.startswith("AccountKey=") else p for p in parts]
+    wrong = [f"AccountKey={'A' * 86}==" if p.startswith("AccountKey=") else p for p in parts]
     env["AZURE_STORAGE_CONNECTION_STRING"] = ";".join(wrong)
     found = {item["name"]: item for item in call(env, "doctor", code=1)}
     assert found["storage"]["state"] == "problem"

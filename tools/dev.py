@@ -27,9 +27,9 @@ BIN = DEV / "tools" / ("Scripts" if os.name == "nt" else "bin")
 REQUIREMENTS = ["hatch==1.18.2", "uv==0.13.9"]
 PYTHONS = ["3.10", "3.11", "3.12", "3.13"]
 # Integration tests that run on one Python alone here, so that the whole ends within twenty minutes
-# on two cores: those of texts and of this tree, and comparisons with other programs. The workflow
-# of pull requests runs all of them on each.
-ONCE = ["docs_", "readme", "tree_checks", "upgrade_from", "odd_answers"]
+# on two cores: those of texts and of this tree, comparisons with other programs, and the longest.
+# The workflow of pull requests runs all of them on each.
+ONCE = ["docs_", "readme", "tree_checks", "upgrade_from", "odd_answers", "dask", "soak"]
 CACHES = {
     "INFRA_CORE_CACHE": "",
     "HATCH_CACHE_DIR": "hatch",
