@@ -2,11 +2,13 @@
 
 import asyncio
 import contextvars
+import gc
 import os
 import subprocess
 import sys
 import threading
 import warnings
+import weakref
 
 import pytest
 
@@ -225,3 +227,22 @@ def test_a_forked_child_has_threads_of_its_own() -> None:
     release.set()
     assert busy.result(WAIT)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_work_that_is_done_holds_nothing() -> None:
+    """Bytes that were written are let go at once, not when garbage is collected next."""
+
+    class Held:
+        pass
+
+    pool, held = ThreadPool("own", 1), Held()
+    seen = weakref.ref(held)
+    future = pool.submit(id, held)
+    del held
+    gc.disable()
+    try:
+        future.result(WAIT)
+        pool.submit(int).result(WAIT)  # the only thread has let go of what it did before
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["AtomicFile", "commit_together"]
 
 _BUFFER: Final = 1 << 17  # bytes; small writes are gathered, larger ones pass straight through
-_WRITE_BEHIND: Final = 1 << 24  # bytes; the disk works while the rest of a large file comes
+_WRITE_BEHIND: Final = 1 << 23  # bytes; the disk works while the rest of a large file comes
 _FLUSHERS: Final = 8  # files of a batch that are flushed at the same time
 _FAST: Final = 0.0003  # seconds; a flush below needs no company
 _OWNER_ONLY: Final = 0o600

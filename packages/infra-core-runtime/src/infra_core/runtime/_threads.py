@@ -167,6 +167,8 @@ class ThreadPool:
         return True
 
     def _abandon_cancelled(self, job: _Job, future: Any) -> None:
+        # A future keeps its callbacks, this one its job, and that would keep future and work alive.
+        job.call = _nothing
         if not future.cancelled():
             return
         with self._lock:
@@ -183,6 +185,10 @@ class ThreadPool:
             self._threads += 1
             waiting = self._queue.popleft()
         self._start_thread(waiting)
+
+
+def _nothing() -> None:
+    """In place of work that is done."""
 
 
 def _run(future: "concurrent.futures.Future[Any]", work: Callable[[], Any]) -> None:

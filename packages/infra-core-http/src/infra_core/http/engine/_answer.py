@@ -109,7 +109,7 @@ class EngineResponse:
         content = self._response.content
         try:
             while True:
-                chunk = await content.read(262_144)
+                chunk = await content.readany()
                 if not chunk:
                     break
                 yield chunk
