@@ -23,7 +23,7 @@ from typing import Any
 import griffe
 from packaging.version import Version
 
-from release import git, last_tag
+from tags import git, last_tag
 from tree import PACKAGES, Package, declared_names, lay_out
 
 WRITE = "python3 tools/dev.py hatch run checks:api write"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+from packaging.requirements import Requirement
+
 # uv's words for an answer that says no; anything else is an index that did not answer.
 _NO = ("was not found in the package registry", "there is no version of", "there are no versions")
 _REFUSED = ("401", "403", "network was disabled")
@@ -24,7 +26,7 @@ def is_published(requirement: str, index: str | None = None) -> bool:
 
     Ends the program where the index does not answer: that is no answer that it has none.
     """
-    name = requirement.replace("=", " ").replace("<", " ").replace(">", " ").split()[0]
+    name = Requirement(requirement).name
     asked = uv(
         "pip", "install", "--dry-run", "--no-deps", "--python", sys.executable, *where(index),
         f"--refresh-package={name}", "--reinstall", requirement,

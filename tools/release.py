@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, MutableMapping
@@ -29,12 +28,12 @@ from packaging.version import InvalidVersion, Version
 
 from pins import pinned
 from registry import is_published
+from tags import TAG, GitError, git, git_or_fail, last_tag, tag_of, tags
 from tree import LAYERS, META, PACKAGES, SLICES, Package
 
 if TYPE_CHECKING:
     from packaging.specifiers import SpecifierSet
 
-TAG = re.compile(r"(?P<name>infra-core(?:-[a-z]+)?)-v(?P<version>\d+\.\d+\.\d+\S*)")
 HEADING = re.compile(
     r"^## \[(?P<version>[^\]]+)\](?: - (?P<date>\d{4}-\d{2}-\d{2}))?$", re.MULTILINE
 )
@@ -79,7 +78,7 @@ def main() -> int:
             print(notes(Package(options.package)))
         else:
             print(*(package.name for package in PACKAGES), sep="\n")
-    except ReleaseError as error:
+    except (ReleaseError, GitError) as error:
         print(f"release: {error}", file=sys.stderr)
         return 1
     return 0
@@ -357,39 +356,10 @@ def push(remote: str, index: str | None, *, once: bool) -> None:
             time.sleep(WAIT)
 
 
-def tag_of(package: Package) -> str:
-    return f"{package.name}-v{package.version}"
-
-
-def tags() -> set[str]:
-    return set(git("tag", "--list", "infra-core*").split())
-
-
-def last_tag(package: Package) -> str | None:
-    own = [m for tag in tags() if (m := TAG.fullmatch(tag)) and m["name"] == package.name]
-    return max(own, key=lambda m: Version(m["version"])).group() if own else None
-
-
 def changed_since(package: Package, tag: str) -> bool:
     folder = package.folder
     paths = [str(folder / "src"), str(folder / "pyproject.toml")]
     return bool(git("diff", "--name-only", tag, "--", *paths).strip())
-
-
-def git_or_fail(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=Package(META).folder, text=True, capture_output=True
-    )
-    if done.returncode:
-        raise ReleaseError(f"git {' '.join(arguments)} failed: {done.stderr.strip()}")
-    return done.stdout
-
-
-def git(*arguments: str) -> str:
-    done = subprocess.run(
-        ["git", *arguments], cwd=Package(META).folder, text=True, capture_output=True
-    )
-    return done.stdout if done.returncode == 0 else ""
 
 
 if __name__ == "__main__":
