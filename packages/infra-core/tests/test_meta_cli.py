@@ -83,9 +83,13 @@ def test_a_process_of_a_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     """What makes the command start faster is for its own process: collecting, certificates."""
     monkeypatch.setenv("SSL_CERT_FILE", "mine")
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    monkeypatch.setattr(sys, "argv", ["infra-core", "--version"])
     frozen = gc.get_freeze_count()
+    with pytest.raises(SystemExit):
+        main()
     _start.started()
     _start.import_engine()
+    assert gc.isenabled()
     assert gc.get_freeze_count() == frozen
     monkeypatch.setattr(_start, "_own_process", True)
     _start.import_engine()

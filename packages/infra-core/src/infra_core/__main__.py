@@ -2,7 +2,7 @@
 
 import sys
 
-from infra_core.cli import main
+from infra_core.cli._main import command
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())

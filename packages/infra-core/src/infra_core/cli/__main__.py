@@ -2,9 +2,9 @@
 
 import sys
 
-from ._main import main
+from ._main import command
 
 __all__: list[str] = []
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command())
