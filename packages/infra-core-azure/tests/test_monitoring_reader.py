@@ -13,6 +13,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from infra_core.azure import _process
 from infra_core.azure._process import host_name, process_identity
 from infra_core.azure.exceptions import ConfigurationError
 from infra_core.azure.monitoring import (
@@ -77,13 +78,36 @@ def test_a_process_that_is_gone_is_dead_however_fresh_the_beat(tmp_path: Path) -
 
 
 @pytest.mark.as_windows
-@pytest.mark.skipif(sys.platform != "linux", reason="start times are known on Linux only")
 @pytest.mark.skipif(sys.platform == "darwin", reason="it does not say when a process began")
 def test_a_later_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> None:
     """Numbers come again; start times do not."""
     mine = process_identity(os.getpid())
     assert mine is not None
     assert state(write(tmp_path, process=mine + "0")) == "dead"
+
+
+@pytest.mark.parametrize(("age", "expected"), [(1, "alive"), (91, "dead")])
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc of Linux")
+def test_the_age_decides_where_the_system_hides_the_process(
+    age: float, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `hidepid`, the processes of other users are there and cannot be looked at."""
+    mine = process_identity(os.getpid())
+    assert mine is not None
+    boot, namespace, _ = mine.split("/")
+    proc = tmp_path / "proc"
+    (proc / "sys/kernel/random").mkdir(parents=True)
+    (proc / "sys/kernel/random/boot_id").write_text(boot)
+    (proc / "self/ns").mkdir(parents=True)
+    (proc / "self/ns/pid").symlink_to(namespace)
+    (proc / f"{os.getpid()}").symlink_to(f"/proc/{os.getpid()}")
+    monkeypatch.setattr(_process, "_PROC", proc)
+    run = subprocess.Popen([sys.executable, "-c", "open(0).read()"], stdin=subprocess.PIPE)
+    try:
+        path = write(tmp_path, age=age, pid=run.pid, process=f"{boot}/{namespace}/7")
+        assert state(path) == expected
+    finally:
+        run.communicate()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="boots are known on Linux only")

@@ -67,7 +67,8 @@ def is_running(pid: int, host: str | None, identity: str | None) -> bool | None:
         identity: Its own `process_identity`, if it knew one.
 
     Returns:
-        `None` when it ran elsewhere.
+        `None` when it ran elsewhere, or when the system hides the processes of other users, so
+        that it may be a later one with the same number.
     """
     mine = process_identity(os.getpid())
     if identity is not None and mine is not None:
@@ -76,7 +77,8 @@ def is_running(pid: int, host: str | None, identity: str | None) -> bool | None:
         if their_home != my_home:
             # Another boot of this very machine ended all of its processes.
             return False if _same_machine_rebooted(their_home, my_home, host) else None
-        return start_of(pid) == their_start
+        start = start_of(pid)
+        return None if start == "" else start == their_start
     return None if host != host_name() else start_of(pid) is not None
 
 

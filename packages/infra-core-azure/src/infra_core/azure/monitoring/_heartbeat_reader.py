@@ -90,8 +90,9 @@ def read_heartbeat(
     A beat that is dated further ahead than `stale_after` counts as older than that: a clock that is
     ahead keeps no dead run alive.
 
-    Another machine, another container and Windows cannot check the process: the age decides.
-    Heartbeats of 0.7 are understood and judged by age.
+    The process cannot be checked from another machine or container, nor where the system hides the
+    processes of other users: then the age decides. Heartbeats of 0.7 are understood and judged by
+    age.
 
     Args:
         path: The heartbeat file, or the storage root that holds it.
