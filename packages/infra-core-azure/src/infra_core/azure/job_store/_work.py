@@ -190,8 +190,6 @@ class _Work:
 
     async def _is_waiting(self) -> bool:
         """Whether a job waits for its time; one that cannot be read is not waited for."""
-        if not (await self._call("count_by_status", self._batch)).get("pending"):
-            return False
         found = self._store.iter_runs(self._batch, status=JobStatus.PENDING)
         if self._is_async:
             return await anext(found, None) is not None
