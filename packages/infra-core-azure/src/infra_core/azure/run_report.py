@@ -8,7 +8,6 @@ import base64
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -281,7 +280,7 @@ def _groups(title: str, groups: list[tuple[str, list[list[Any]]]]) -> str:
         return ""
     lines = []
     for name, rows in groups:
-        failed = Counter(row[_ERROR] is not None for row in rows)[True]
+        failed = sum(row[_ERROR] is not None for row in rows)
         size = human_size(sum(row[_SIZE] for row in rows))
         cells = (f"{len(rows) - failed:,}", size, f"{failed:,}" if failed else "")
         numbers = "".join(f'<td class="number">{cell}</td>' for cell in cells)
