@@ -122,9 +122,7 @@ class DurableCaller:
         instance = self._instance(instance)
         url = instance.status_url
         if url is None:
-            if instance.finished is None:
-                raise OrchestrationError("the instance has no status URL; pass what start() gave")
-            status = instance.finished
+            status = _finished(instance)
         else:
             url = secure_url(url, self._calls.base_url)
             status = await self._follow(instance, url, options, new=new)
@@ -263,9 +261,8 @@ class DurableCaller:
                 raise TypeError(f"{what}={text!r:.80} is no text: pass str() of it")
         url = management_url(instance, verb, name=name, reason=reason)
         if url is None:
-            if instance.finished is not None:
-                return False
-            raise OrchestrationError("the instance has no status URL; pass what start() gave")
+            _finished(instance)  # or an error: there is nothing to ask
+            return False
         url = secure_url(url, self._calls.base_url)
         method = "DELETE" if verb == "purge" else "POST"
         options = RequestOptions(idempotent=True) if verb in _HARMLESS else None
@@ -285,9 +282,7 @@ class DurableCaller:
 
         instance = self._instance(instance)
         if instance.status_url is None:
-            if instance.finished is None:
-                raise OrchestrationError("the instance has no status URL; pass what start() gave")
-            return instance.finished
+            return _finished(instance)
         url = secure_url(instance.status_url, self._calls.base_url)
         try:
             return await self.ask(url)
@@ -317,6 +312,20 @@ class DurableCaller:
                 "durable functions"
             ) from error
         return self._calls.json_of(response)
+
+
+def _finished(instance: DurableInstance) -> DurableStatus:
+    """The end of an instance without a status URL, as its starter answered it.
+
+    Raises:
+        OrchestrationError: The starter answered no end either.
+    """
+    if instance.finished is None:
+        raise OrchestrationError(
+            "the instance has no status URL; pass the DurableInstance that start() returned, or "
+            "its status URL as text"
+        )
+    return instance.finished
 
 
 def _not_found(url: str, error: "httpx.HTTPStatusError") -> JobNotFoundError:
