@@ -1049,12 +1049,15 @@ def test_a_broken_state_file_costs_a_repetition_at_most(
     """Nonsense in the state is a new state: lines may be doubled, never lost."""
     state = tmp_path / "_state" / "run_log_mirror.json"
     state.parent.mkdir()
-    for nonsense in ("", "[]", '{"segment": "x"}', '{"segment": null, "offset": 1}'):
+    for nonsense in (
+        "", "[]", '{"segment": "x"}', '{"segment": null, "offset": 1}', '{"segment": 1e999}',
+        "[" * 100_000,
+    ):  # fmt: skip
         state.write_text(nonsense)
         log = make(Client(container))
-        log.write(f"after {nonsense}")
+        log.write(f"after {nonsense:.40}")
         assert log.close(SOON)
-        assert container.events()[-1]["event"] == f"after {nonsense}"
+        assert container.events()[-1]["event"] == f"after {nonsense:.40}"
 
 
 @pytest.mark.as_windows

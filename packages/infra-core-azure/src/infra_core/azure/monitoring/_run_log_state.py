@@ -55,12 +55,17 @@ class MirrorState:
 
     @classmethod
     def load(cls, path: Path) -> "MirrorState":
-        """Read a state; an absent or unreadable one is a new one, and the blob tells the rest."""
+        """Read a state file.
+
+        Returns:
+            A new state where there is no such file or it cannot be read: the blob itself then
+            shows how far it holds the log.
+        """
         new = cls()
         try:
             data = json.loads(path.read_bytes())
             return cls(**{name: type(value)(data[name]) for name, value in vars(new).items()})
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return new
 
     def save(self, path: Path) -> None:
@@ -68,7 +73,10 @@ class MirrorState:
         write_json_atomic(path, asdict(self), durable=False)
 
     def fit(self, log: LogFile) -> None:
-        """Fit the state to the files that are there; of replaced ones, the blob tells how far."""
+        """Fit the state to the files that are there.
+
+        Where they were replaced, the blob shows from which line on they are missing in it.
+        """
         segments = log.segments()
         if self.segment < segments[-1] and self.segment not in segments:  # somebody tidied up
             self.go(log, (min(number for number in segments if number > self.segment), 0))
