@@ -226,7 +226,7 @@ def read_status(response: Response) -> DurableStatus | None:
     is wrapped (`{"data": {...}}`) or the only item of a list. Only such a state can mean an end.
 
     Returns:
-        The state; `None` when the answer holds none and is no success.
+        The state; `None` for an error answer in which there is none.
 
     Raises:
         OrchestrationError: It is a success and no state can be read from it; the message shows

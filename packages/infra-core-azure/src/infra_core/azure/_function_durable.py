@@ -308,8 +308,8 @@ class DurableCaller:
             if error.response.status_code != 404:
                 raise
             raise JobNotFoundError(
-                f"the host knows no entity {name!r} with the key {key!r}, or this is no app with "
-                "durable functions"
+                f"the app has no entity {name!r} with the key {key!r}, or no durable functions; "
+                "check the name, the key and the base URL"
             ) from error
         return self._calls.json_of(response)
 

@@ -98,7 +98,7 @@ class DurableManagement:
                 client's own key is not that one or the master key.
 
         Raises:
-            JobNotFoundError: There is no such entity.
+            JobNotFoundError: The app has no entity of that name and key.
         """
         return await self._durable.entity("GET", name, key, system_key)
 

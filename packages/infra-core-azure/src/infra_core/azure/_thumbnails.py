@@ -37,7 +37,7 @@ def thumbnails(paths: Iterable[Path], *, each: int, total: int) -> list[bytes | 
         total: Bytes of all, at most; the images after that have none.
 
     Returns:
-        One for each path; None where the file is no image that Pillow reads, is broken, or has
+        One for each path, in order. None where Pillow cannot read the file, where the image has
         more than 32 million pixels, and where no thumbnail of it is small enough.
     """
     made: list[bytes | None] = []

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HeartbeatState", "HeartbeatStatus", "read_heartbeat", "read_heartbeat_blob"]
 
+_ABSENT = "the run never started, or writes elsewhere"
 _DEFAULT_INTERVAL = 30.0  # of 0.7, whose heartbeats do not say theirs
 
 
@@ -118,7 +119,7 @@ def read_heartbeat(
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return _dead(path, f"there is no heartbeat at {path}: the run never started, or elsewhere")
+        return _dead(path, f"there is no heartbeat at {path}: {_ABSENT}")
     except OSError as error:
         why = error.strerror or type(error).__name__
         return _dead(path, f"{path} cannot be read ({why}): check the path and its permissions")
@@ -165,7 +166,7 @@ def read_heartbeat_blob(
         path = path / HEARTBEAT_FILE
     found = client.read_blob((client.base_path or Path()) / path)
     if found is None:
-        return _dead(path, f"there is no blob {path}: the run never started, or elsewhere")
+        return _dead(path, f"there is no blob {path}: {_ABSENT}")
     now = datetime.fromtimestamp(clock.time(), tz=timezone.utc)
     return _verdict(path, found.data, now, found.age_seconds, stale_after, max_loop_lag)
 
