@@ -8,6 +8,7 @@ import re
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -92,9 +93,17 @@ def test_a_process_of_a_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     assert gc.isenabled()
     assert gc.get_freeze_count() == frozen
     monkeypatch.setattr(_start, "_own_process", True)
+    monkeypatch.setattr(threading, "active_count", lambda: 1)
     _start.import_engine()
     assert os.environ["SSL_CERT_FILE"] == "mine"
     assert "SSL_CERT_DIR" not in os.environ
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+    with pytest.raises(ImportError):
+        _start.import_engine()
+    assert os.environ["SSL_CERT_FILE"] == "mine"
+    assert "SSL_CERT_DIR" not in os.environ
+    monkeypatch.setattr(threading, "active_count", lambda: 2)
+    _start.import_engine()
 
 
 def test_version_names_every_slice(capsys: pytest.CaptureFixture[str]) -> None:

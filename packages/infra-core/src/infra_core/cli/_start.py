@@ -2,11 +2,11 @@
 
 import gc
 import os
+import threading
 
 __all__ = ["begin", "import_engine", "started"]
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for those of the machine
-
 
 _own_process = False
 
@@ -29,9 +29,10 @@ def import_engine() -> None:
     """Import aiohttp without the certificates of the machine, which it reads twice at import.
 
     That takes 50 ms, for contexts that nothing here uses: each request brings the one of
-    `infra_core.http.engine`. A connection over one of aiohttp's own would be refused.
+    `infra_core.http.engine`. A connection over one of aiohttp's own would be refused. Left out
+    where other threads run already (a tracer's, a debugger's): they may read the environment.
     """
-    if not _own_process:
+    if not _own_process or threading.active_count() > 1:
         return
     before = {name: os.environ.get(name) for name in _CERTIFICATES}
     os.environ.update(dict.fromkeys(_CERTIFICATES, os.devnull))
