@@ -59,6 +59,7 @@ def _keep(jar: CookieJar, url: str, *cookies: str) -> None:
         ("https://h.example/", "__Secure-a=1", False),
         ("https://127.0.0.1/", "a=1; Domain=0.0.1", False),
         ("https://127.0.0.1/", "a=1; Domain=127.0.0.1", True),
+        ("https://web.service.dc1/", "a=1; Domain=service.dc1", True),
     ],
 )
 def test_a_cookie_is_what_its_name_and_domain_say(url: str, cookie: str, *, kept: bool) -> None:

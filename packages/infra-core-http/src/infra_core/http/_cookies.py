@@ -98,7 +98,7 @@ def _keeps_its_promise(cookie: Cookie) -> bool:
 
     `CookieJar` lets 10.0.0.1 set cookies for all addresses that end in `.0.0.1`.
     """
-    if cookie.domain[:1] == "." and cookie.domain[-1:].isdigit():
+    if cookie.domain[:1] == "." and cookie.domain.rpartition(".")[2].isdigit():
         cookie.domain, cookie.domain_specified = cookie.domain[1:], False
         if cookie.domain.count(".") != 3:
             return False
