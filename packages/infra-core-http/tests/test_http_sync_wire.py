@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gzip
 import io
+import pickle
 import shutil
 import socket
 import socketserver
@@ -123,6 +124,21 @@ Serve = Callable[[Answer], RawOrigin]
 
 def moved(code: int, location: bytes) -> bytes:
     return b"HTTP/1.1 %d X\r\nLocation: %b\r\nContent-Length: 0\r\n\r\n" % (code, location)
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_reason_phrase_with_a_secret_does_not_travel(serve: Serve, *, read: bool) -> None:
+    """Whether the body was read or not."""
+    head = b"HTTP/1.1 404 token=hunter2\x1b[0m\r\nContent-Length: 4\r\n\r\ngone"
+    with stream("GET", serve(lambda m, p, b: head).url) as response:
+        _ = response.content if read else None
+        with pytest.raises(requests.HTTPError) as caught:
+            response.raise_for_status()
+    pickled = pickle.dumps(caught.value)
+    assert b"hunter2" not in pickled
+    reason = pickle.loads(pickled).response.reason
+    assert reason.startswith("token=<redacted>")
+    assert "\x1b" not in reason
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])

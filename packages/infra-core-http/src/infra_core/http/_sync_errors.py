@@ -97,7 +97,8 @@ def _travelling(response: requests.Response) -> requests.Response:
 def without_body(response: requests.Response) -> requests.Response:
     """Return what is left, without credentials, of an answer whose body could not be read."""
     left = requests.Response()
-    left.status_code, left.reason = response.status_code, response.reason
+    left.status_code = response.status_code
+    left.reason = clean_reason(response.status_code, response.reason)
     left.url, left.headers = sanitize_url(response.url or ""), _kept(response.headers)
     left.request, left.raw = _sent(response.request), BytesIO()
     return left
