@@ -128,8 +128,11 @@ def disposition_name(fields: Mapping[str, str]) -> str | None:
         >>> disposition_name({"content-disposition": "inline; filename*=UTF-8''a%20b.txt"})
         'a b.txt'
     """
+    header = fields.get("content-disposition")
+    if not header:
+        return None
     found: dict[str, str] = {}
-    for match in _PARAMETER.finditer(fields.get("content-disposition", "")):
+    for match in _PARAMETER.finditer(header):
         name, value = (match[1] or "").lower(), (match[2] or "").strip()
         if name == "filename*":
             extended = _EXTENDED.fullmatch(value.strip('"'))

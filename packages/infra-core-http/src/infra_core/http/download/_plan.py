@@ -267,7 +267,7 @@ class DownloadPlan:
             etag_as_sent=headers.get("etag"),
             last_modified=headers.get("last-modified"),
             content_type=headers.get("content-type"),
-            name=disposition_name(headers) if "content-disposition" in headers else None,
+            name=disposition_name(headers),
             codings=codings,
             digests=announced_digests(headers, whole=True),
         )
@@ -310,7 +310,7 @@ class DownloadPlan:
             etag_as_sent=headers.get("etag") or (None if held is None else held.etag),
             last_modified=headers.get("last-modified"),
             content_type=headers.get("content-type"),
-            name=disposition_name(headers) if "content-disposition" in headers else None,
+            name=disposition_name(headers),
             digests=announced_digests(headers, whole=start == 0 and stop == total),
         )
 
