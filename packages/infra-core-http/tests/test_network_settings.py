@@ -1,7 +1,9 @@
 """What the environment says about proxies, certificates and logins."""
 
 import logging
+from collections import UserDict
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
@@ -132,6 +134,16 @@ def test_the_lower_case_name_wins_and_an_empty_one_switches_off() -> None:
     assert where(read(http_proxy="one:1", HTTP_PROXY="two:2"), "http://a") == "http://one:1"
     assert where(read(http_proxy="", HTTP_PROXY="two:2"), "http://a") is None
     assert where(read(HTTP_PROXY="two:2"), "http://a") == "http://two:2"
+
+
+def test_any_mapping_will_do() -> None:
+    """Also one that keeps its values in an attribute of the name that `os.environ` has for it."""
+
+    class Variables(UserDict[str, str]):
+        _data: ClassVar[dict[str, str]] = {}
+
+    env = Variables(HTTP_PROXY="one:1")
+    assert where(NetworkSettings.read(env), "http://example.com") == "http://one:1"
 
 
 @pytest.mark.posix

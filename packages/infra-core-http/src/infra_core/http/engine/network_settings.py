@@ -66,13 +66,12 @@ class NetworkSettings:
             env: `os.environ` when None; only then the system's own settings are looked at where
                 no variable names a proxy (Windows, macOS), and `~` for a netrc file.
         """
-        source = os.environ if env is None else env
         # Below os.environ is a dict, which can be asked at a tenth of the cost.
-        below = getattr(source, "_data", None)
+        below = getattr(os.environ, "_data", None) if env is None else None
         if isinstance(below, dict):
             values = tuple(map(below.get, _KEYS))
         else:
-            values = tuple(map(source.get, _VARIABLES))
+            values = tuple(map((os.environ if env is None else env).get, _VARIABLES))
         named = values[-1] and os.fsdecode(values[-1])
         return _read(values, find_netrc(named, at_home=env is None), env is None)
 
