@@ -77,13 +77,13 @@ async def test_a_connection_has_one_timer_that_moves_and_goes() -> None:
     assert protocol._alarm.when() < first.when()
     assert first.cancelled()
     moved = protocol._alarm
-    protocol._strike()  # too early: the peer has 30 seconds
+    protocol._on_alarm()  # too early: the peer has 30 seconds
     assert protocol._alarm.when() == moved.when()
     assert protocol.exception() is None
     protocol.read_timeout = 1e-9
     protocol.start_timeout()
     await asyncio.sleep(0)
-    protocol._strike()
+    protocol._on_alarm()
     assert isinstance(protocol.exception(), aiohttp.SocketTimeoutError)
     protocol.read_timeout = 30
     protocol.start_timeout()

@@ -22,7 +22,7 @@ class Watch:
         seconds: From the beginning of the block; None for never.
 
     Attributes:
-        expired: Whether it struck.
+        expired: Whether the deadline has passed.
     """
 
     def __init__(self, seconds: float | None) -> None:
@@ -31,7 +31,7 @@ class Watch:
         self._socket: socket.socket | None = None
         self._timer: threading.Timer | None = None
         if seconds is not None and seconds < threading.TIMEOUT_MAX:
-            self._timer = threading.Timer(max(seconds, 0.0), self._strike)
+            self._timer = threading.Timer(max(seconds, 0.0), self._on_deadline)
 
     def __enter__(self) -> "Watch":
         if self._timer is not None:
@@ -59,7 +59,7 @@ class Watch:
             if self.expired:
                 self._shut()
 
-    def _strike(self) -> None:
+    def _on_deadline(self) -> None:
         with self._lock:
             self.expired = True
             self._shut()

@@ -24,7 +24,7 @@ NAMES: tuple[tuple[type, str, str], ...] = (
     (aiohttp.BaseConnector, "_factory", "the class of a connection's protocol"),
     (ResponseHandler, "_reschedule_timeout", "one timer for a connection, not two a request"),
     (ResponseHandler, "_drop_timeout", "likewise"),
-    (ResponseHandler, "_on_read_timeout", "what to do when it strikes"),
+    (ResponseHandler, "_on_read_timeout", "what to do when that fires"),
     (ResponseHandler, "_read_timeout", "its seconds"),
     (httpx.AsyncClient, "_mounts", "transports that were set on a client"),
     (aiohttp.ClientSession, "_retry_connection", "no second request behind the retry policy"),

@@ -35,7 +35,7 @@ class Protocol(ResponseHandler):
     _taken: bool = False  # what came before the connection broke
 
     # aiohttp sets a timer for each request and each piece of an answer, and cancels it again. Here
-    # one stays, and looks when it strikes whether the time has moved on.
+    # one timer stays, and checks when it fires whether the deadline has moved on.
 
     def _reschedule_timeout(self) -> None:
         seconds = self._read_timeout
@@ -54,9 +54,9 @@ class Protocol(ResponseHandler):
     def _set_alarm(self, at: float | None) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        self._alarm = None if at is None else self._loop.call_at(at, self._strike)
+        self._alarm = None if at is None else self._loop.call_at(at, self._on_alarm)
 
-    def _strike(self) -> None:
+    def _on_alarm(self) -> None:
         self._alarm = None
         if self._silent_at is None:
             return

@@ -14,7 +14,15 @@ PIECE = 65_536
 
 
 class Pump:
-    """A body sent piece by piece, under the write timeout that aiohttp does not have."""
+    """A body that aiohttp iterates over while `watch` awaits the answer.
+
+    Args:
+        body: Bytes, or an asynchronous iterable of them, which can be sent once.
+        timeout: Seconds that a piece may stay unsent; None for no bound.
+
+    Attributes:
+        done: Whether all of it has been handed to aiohttp.
+    """
 
     def __init__(self, body: bytes | AsyncIterable[bytes], timeout: float | None) -> None:
         self._body = body
