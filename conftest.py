@@ -1,7 +1,7 @@
 """What all tests share: a run without a test fails, and a stand-in for Windows on Linux.
 
-A test marked `as_windows` runs a second time where the stand-in refuses what Windows refuses; one
-marked `posix` is about what Windows does not have, and runs on neither.
+A test marked `as_windows` runs a second time on the stand-in, which refuses what Windows refuses.
+One marked `posix` is about what Windows does not have: it runs neither there nor on the stand-in.
 """
 
 import errno
@@ -44,7 +44,8 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what is marked `as_windows` on this system and on the stand-in."""
     marked = metafunc.definition.get_closest_marker("as_windows") is not None
-    # One of hypothesis takes no fixtures of a single run; one Python, that of the tools, is enough.
+    # Hypothesis refuses fixtures that are set up once for all examples. One Python is enough, and
+    # it is that of the tools.
     here = sys.platform == "linux" and sys.version_info[:2] == (3, 11)
     if marked and here and not hasattr(metafunc.function, "hypothesis"):
         metafunc.parametrize("system", ["posix", "windows"], indirect=True)
@@ -101,8 +102,8 @@ class _Lacking(types.ModuleType):
 def _stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the packages' modules run as on Windows, and the files be as they are there.
 
-    What the standard library does with its own `os` is left alone, except that no file is renamed,
-    replaced or removed that has an open handle: none that Python opens shares that right.
+    What the standard library does with its own `os` is left alone, except that a file with an open
+    handle cannot be renamed, replaced or removed: Python opens none with FILE_SHARE_DELETE.
     """
     import ctypes
     import signal
@@ -192,7 +193,7 @@ def _no_kill(pid: int, number: int) -> None:
 
 
 def _locks_of_windows(monkeypatch: pytest.MonkeyPatch) -> dict[object, object]:
-    """Read the package's locks again, as Windows would, over byte ranges of an open file."""
+    """Import the module of locks once more, as on Windows, with locks on bytes of open files."""
     import fcntl
 
     from infra_core.fs import _locks

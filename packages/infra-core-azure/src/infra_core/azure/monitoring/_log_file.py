@@ -189,8 +189,8 @@ class LogFile:
             os.rename(self.path, target)  # noqa: PTH104
             renamed = True
         except PermissionError:
-            # Windows renames no open file. From now on this writer opens it for each line, as all
-            # others do whose renaming failed; a name that exists is no target there.
+            # Windows renames no open file. From now on this writer opens the file for each line,
+            # as does every other one that failed to rename it. `os.rename` replaces no file there.
             self._stays_open = renamed = False
         except OSError:
             return fd, os.fstat(fd).st_size
