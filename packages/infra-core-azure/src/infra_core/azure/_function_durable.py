@@ -196,11 +196,11 @@ class DurableCaller:
         import httpx
 
         last, timeout = error.last_response, options.timeout
-        if last is None and isinstance(error.last_error, httpx.HTTPStatusError):
-            cause = error.last_error.response.status_code
-            seen = f"its state was never told (last answer: {cause})"
-        else:
-            seen = "its state was never told" if last is None else f"it is {last.runtime_status}"
+        seen = "the host never answered with its state"
+        if last is not None:
+            seen = f"it is {last.runtime_status}"
+        elif isinstance(error.last_error, httpx.HTTPStatusError):
+            seen += f" (last answer: {error.last_error.response.status_code})"
         terminated = False
         again = "wait again with wait_for_completion(error.status_url)"
         remedy = f"it goes on; {again}"

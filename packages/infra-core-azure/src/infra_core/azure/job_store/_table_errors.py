@@ -185,7 +185,7 @@ def _connection_problem(error: AzureError) -> str:
             )
         if isinstance(cause, ssl.SSLError):
             # aiohttp's own class of this kind has no `reason`
-            reason = str(getattr(cause, "reason", None) or "no reason told").replace("_", " ")
+            reason = str(getattr(cause, "reason", None) or "no reason given").replace("_", " ")
             return (
                 f"the TLS handshake failed ({reason.lower()}); check the endpoint: one that speaks "
                 "plain HTTP, such as Azurite, begins with http://"
