@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infra_core import fs
-from infra_core.fs import _atomic
+from infra_core.fs import _together
 
 pytestmark = pytest.mark.as_windows
 posix_only = pytest.mark.posix(reason="permission bits are a POSIX matter")
@@ -98,7 +98,7 @@ def test_an_interrupt_while_flushing_leaves_nothing(
 
     files = opened(tmp_path, *(str(number) for number in range(200)))
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(_atomic, "_FLUSHERS", 1)
+    monkeypatch.setattr(_together, "_FLUSHERS", 1)
     with pytest.raises(KeyboardInterrupt):
         fs.commit_together(files)
     assert contents(tmp_path) == {}

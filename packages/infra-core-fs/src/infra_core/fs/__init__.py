@@ -3,7 +3,7 @@
 Everything that infra-core writes to a disk goes through `AtomicFile`.
 """
 
-from ._atomic import AtomicFile as AtomicFile, commit_together as commit_together
+from ._atomic import AtomicFile as AtomicFile
 from ._checksum import (
     CHUNK_SIZE as CHUNK_SIZE,
     compute_checksum as compute_checksum,
@@ -41,6 +41,7 @@ from ._paths import (
 )
 from ._replace import fsync_directory as fsync_directory
 from ._temp_names import is_partial as is_partial, remove_stale_partials as remove_stale_partials
+from ._together import commit_together as commit_together
 from ._write import (
     write_bytes_atomic as write_bytes_atomic,
     write_json_atomic as write_json_atomic,

@@ -1,0 +1,143 @@
+"""Many files committed together: their flushes are shared, each keeps the promise of its own."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from ._atomic import AtomicFile
+from ._replace import fsync_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = ["commit_together"]
+
+_FLUSHERS: Final = 8  # files of a batch that are flushed at the same time
+_FAST: Final = 0.0003  # seconds; a flush below needs no company
+
+
+def commit_together(
+    files: "Sequence[AtomicFile]",
+    *,
+    before: "Callable[[AtomicFile], object] | None" = None,
+) -> "list[Exception | None]":
+    """Commit many files for far less than each on its own, with the same promise for each.
+
+    All are flushed to the disk first, several at once, then all take their names in the given
+    order, then each folder is flushed once. One commit of a journalling file system serves many
+    files, so that most flushes find little left to do (for files of 16 KiB on ext4 a third of the
+    time, less on a busy disk). A file's name appears only when its bytes are on the disk, and
+    on return the names are on the disk as well. Files are independent: when one fails, or the
+    process is killed, each of the others is there whole or not at all.
+
+    Args:
+        files: Open files, each with all of its content written. Those opened with
+            `durable=False` are not flushed.
+        before: Called with each file just before it takes its name; what it raises prevents that
+            and is the file's error.
+
+    Returns:
+        One entry per file, in their order: None, or the error that its `commit()` would have
+        raised. A file with an error from before its name is aborted, and what stood there before
+        still stands.
+
+    Raises:
+        BaseException: An interrupt such as `KeyboardInterrupt`; the files that do not yet have
+            their names are aborted.
+
+    Example:
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> files = [AtomicFile(folder / name) for name in ("a.txt", "b.txt")]
+        >>> for file in files:
+        ...     _ = file.write(b"content")
+        >>> commit_together(files)
+        [None, None]
+    """
+    errors: list[Exception | None] = [None] * len(files)
+    modes: dict[Path, int] = {}  # what a new file gets is asked once per folder
+
+    def take_name(file: AtomicFile) -> None:
+        if before is not None:
+            before(file)
+        file._take_name()
+
+    def each(step: "Callable[[AtomicFile], None]") -> None:
+        for index, file in enumerate(files):
+            if errors[index] is None:
+                try:
+                    step(file)
+                except Exception as error:  # noqa: BLE001 - handed to its owner
+                    errors[index] = error
+                    file.abort()
+
+    try:
+        # Before the first flush: a file that changes after it needs another commit of the journal.
+        each(lambda file: file._hand_to_kernel(modes))
+        _flush_files(files, errors)
+        each(take_name)
+    except BaseException:
+        for file in files:
+            file.abort()
+        raise
+    _flush_folders(files, errors)
+    return errors
+
+
+def _flush_files(files: "Sequence[AtomicFile]", errors: "list[Exception | None]") -> None:
+    """Flush several files: all are on their way to the disk before the first is waited for.
+
+    The first flush commits the journal for all of them. Where the others still take their time,
+    several are waited for at once, since the kernel makes one flush of the disk of those.
+    """
+    import threading
+
+    queue = [
+        (index, file) for index, file in enumerate(files) if file._durable and errors[index] is None
+    ]
+    for _, file in queue:
+        file._start_writing()
+
+    def flush(count: int = len(files)) -> float:
+        begun = time.perf_counter()
+        for _ in range(count):
+            try:
+                index, file = queue.pop()
+            except IndexError:  # nothing is left
+                break
+            begun = time.perf_counter()
+            try:
+                file._flush_to_disk()
+            except Exception as error:  # noqa: BLE001 - handed to its owner
+                errors[index] = error
+        return time.perf_counter() - begun
+
+    helpers: list[threading.Thread] = []
+    try:
+        if flush(2) < _FAST:  # judged by the second one
+            flush()  # costs less than threads
+        for _ in range(min(_FLUSHERS, len(queue)) - 1):
+            helper = threading.Thread(target=flush, name="infra-core-flush")
+            try:
+                helper.start()
+            except RuntimeError:  # no more threads, or Python is ending: then there is this one
+                break
+            helpers.append(helper)
+        flush()
+    finally:
+        queue.clear()  # an interrupt ends it here
+        for helper in helpers:
+            helper.join()
+
+
+def _flush_folders(files: "Sequence[AtomicFile]", errors: "list[Exception | None]") -> None:
+    """Flush each folder that names were taken in; an error is that of all its files."""
+    folders: dict[Path, list[int]] = {}
+    for index, file in enumerate(files):
+        if file._durable and errors[index] is None:
+            folders.setdefault(file.path.parent, []).append(index)
+    for folder, indexes in folders.items():
+        try:
+            fsync_directory(folder)
+        except OSError as error:
+            for index in indexes:
+                errors[index] = error
