@@ -84,9 +84,9 @@ async def download_many_async(
         known.bind("", Path(), **options)
     except TypeError as error:
         raise TypeError(f"download_many(): {error}; see those of download_asset") from None
-    batch = _Batch(client, concurrency, on_outcome, progress, on_retry, options)
     # A subclass written for 0.7 knows nothing of these.
-    batch.shares = {"group", "on_received"} <= known.parameters.keys()
+    shares = {"group", "on_received"} <= known.parameters.keys()
+    batch = _Batch(client, concurrency, on_outcome, progress, on_retry, options, shares=shares)
     return await batch.run(items)
 
 
@@ -110,6 +110,8 @@ class _Batch:
         progress: Callable[[str], ProgressCallback] | None,
         on_retry: Callable[[DownloadItem, RetryDetails], object] | None,
         options: dict[str, Any],
+        *,
+        shares: bool,
     ) -> None:
         self.client = client
         self.on_outcome = on_outcome
@@ -117,7 +119,7 @@ class _Batch:
         self.on_retry = on_retry
         concurrency, together = _within_limit(concurrency)
         self.options = options
-        self.shares = True
+        self.shares = shares
         self.group = CommitGroup(size=together)
         self.slots = asyncio.Semaphore(concurrency)
         self.waiting = [0, 0]  # files without a slot that are not on the disk yet, their bytes
