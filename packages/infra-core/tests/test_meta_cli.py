@@ -106,6 +106,23 @@ def test_a_process_of_a_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     _start.import_engine()
 
 
+def test_a_command_that_reads_much_before_it_starts_collects_garbage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seldom until it has started, as usual then; never not at all."""
+    usual = gc.get_threshold()
+    monkeypatch.setattr(_start, "_own_process", False)
+    try:
+        _start.begin()
+        assert gc.isenabled()
+        assert gc.get_threshold()[0] > usual[0]
+        _start.started()
+        assert gc.get_threshold() == usual
+    finally:
+        gc.set_threshold(*usual)
+        gc.unfreeze()
+
+
 def test_version_names_every_slice(capsys: pytest.CaptureFixture[str]) -> None:
     """A bug report needs one command."""
     with pytest.raises(SystemExit):

@@ -7,22 +7,27 @@ import threading
 __all__ = ["begin", "import_engine", "started"]
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for those of the machine
+_THRESHOLDS = gc.get_threshold()
+_MANY_OBJECTS = 150_000  # more than all imports make
 
 _own_process = False
 
 
 def begin() -> None:
-    """Collect no garbage until `started`: imports make none, and looking for it takes a tenth."""
+    """Seldom look for garbage until `started`: imports make none, and the search takes a tenth.
+
+    Not never: rows of a large table, which are read before the first download, leave garbage.
+    """
     global _own_process
     _own_process = True
-    gc.disable()
+    gc.set_threshold(_MANY_OBJECTS)
 
 
 def started() -> None:
-    """Collect garbage from now on, but for what was imported, which stays to the end."""
+    """Collect garbage as usual, but for what was imported, which stays to the end."""
     if _own_process:
         gc.freeze()
-        gc.enable()
+        gc.set_threshold(*_THRESHOLDS)
 
 
 def import_engine() -> None:
