@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["FileLock", "lock_descriptor", "unlock_descriptor"]
 
+# Seconds: as long as it takes. In a wait that has no end, and in no other, `filelock` before 4.1
+# remembers which thread holds a file; a release in another thread leaves that memory stale, and the
+# next wait of the first one is refused as a deadlock.
+_FOREVER = 1e9
+
 # A file system that has no locks, as some network shares: ENOLCK, ENOSYS, EOPNOTSUPP, EINVAL.
 _UNSUPPORTED = ("ENOLCK", "ENOSYS", "EOPNOTSUPP", "ENOTSUP", "EINVAL")
 
@@ -68,7 +73,7 @@ class FileLock:
             if timeout == 0:
                 lock.acquire(blocking=False)
             else:
-                lock.acquire(timeout=-1 if timeout is None else timeout, poll_interval=0.02)
+                lock.acquire(timeout=_FOREVER if timeout is None else timeout, poll_interval=0.02)
         except filelock.Timeout:
             return False
         except NotImplementedError as error:
