@@ -78,6 +78,38 @@ def test_lines_of_sha256sum_and_its_siblings_bring_their_checksum(
         ]
 
 
+@pytest.mark.parametrize(
+    ("tag", "algorithm", "digits"),
+    [
+        ("MD5", "md5", 32),
+        ("SHA1", "sha1", 40),
+        ("SHA256", "sha256", 64),
+        ("SHA2-256", "sha256", 64),
+        ("SHA512/256", "sha512_256", 64),
+        ("SHA2-512/224", "sha512_224", 56),
+        ("SHA3-256", "sha3-256", 64),
+        ("SHA512", "sha512", 128),
+        ("BLAKE2b", "blake2b", 128),
+    ],
+)
+def test_lines_in_the_form_of_bsd_bring_their_checksum(
+    tag: str, algorithm: str, digits: int
+) -> None:
+    """`sha256sum --tag`, and `openssl dgst` without blanks; the URL may have parentheses."""
+    url, digest = "https://a.example/x(1)", "aB" * (digits // 2)
+    for line in (f"{tag} ({url}) = {digest}", f"{tag}({url})= {digest}  # why"):
+        items, _ = read(f"{line}\r\n")
+        assert [(i.url, i.checksum) for i in items] == [(url, f"{algorithm}:{digest.lower()}")]
+
+
+@pytest.mark.parametrize("tag", ["BLAKE2b-256", "SHA256"])
+def test_lines_in_the_form_of_bsd_that_cannot_be_verified_are_named(tag: str) -> None:
+    """An algorithm that hashlib does not have, or another number of digits."""
+    items, [rejected] = read(f"{tag} (https://a.example/x) = {'ab' * 31}\n")
+    assert items == []
+    assert "algorithm:hexdigest" in rejected.reason
+
+
 def test_csv_names_its_columns_and_keeps_the_others_as_metadata() -> None:
     """Columns in any order, quotes, a headers column of JSON, empty cells."""
     text = (
@@ -143,13 +175,17 @@ def test_json_lines_hold_texts_or_objects() -> None:
         json.dumps(["list"]),
         json.dumps({"url": "https://a.example/6", "headers": {"A": 1}}),
         json.dumps({"url": "https://a.example/7", "metadata": 1}),
+        json.dumps({"url": "https://a.example/8", "headers": {"bad name": "hunter2"}}),
+        json.dumps({"url": "https://a.example/9", "headers": {"X": "hunter2\n"}}),
     ]
     items, rejected = read("\n".join(lines), format="jsonl")
     assert items == [
         BatchItem("https://a.example/1"),
         BatchItem("https://a.example/2", "b", metadata={"x": 1, "y": [2]}),
     ]
-    assert [entry.line for entry in rejected] == [3, 4, 5, 6, 7]
+    assert [entry.line for entry in rejected] == [3, 4, 5, 6, 7, 8, 9]
+    assert "'bad name' is no header name" in rejected[-2].reason
+    assert "hunter2" not in str(rejected)
 
 
 @pytest.mark.parametrize(

@@ -355,6 +355,11 @@ def test_no_two_urls_share_a_path_whatever_the_layout(
         ({"layout": "{sha256}", "scratch": "s", "dask": "tcp://h:1"}, "{sha256}"),
         ({"only_failed": True}, "resume"),
         ({"batch_id": "../x"}, "names a folder"),
+        ({"headers": {"bad name": "x"}}, "headers (--header): 'bad name' is no header name"),
+        ({"headers": {"": "x"}}, "headers (--header): '' is no header name"),
+        ({"headers": {"X": "a\nb"}}, "the value of header 'X' has line breaks"),
+        ({"host_headers": {"h": {"a:b": "x"}}}, "host_headers of h: 'a:b' is no header name"),
+        ({"user_agent": "a\nb"}, "user_agent (--user-agent): the value of header"),
         ({"prefix": "MY-CRAWLER"}, "'MY-CRAWLER' begins no variable's name"),
     ],
 )

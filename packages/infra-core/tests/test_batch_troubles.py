@@ -10,16 +10,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
 from infra_core.batch import BatchResult, Summary, run_batch
+from infra_core.batch._jobs import Ended, JobBook, mirrored
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
 from infra_core.cli._credentials import headers_of
 from infra_core.cli._results import ResultsFile
-from infra_core.cli._run import add_arguments, next_command, warn_unset
+from infra_core.cli._run import add_arguments, batch_options, next_command, warn_unset
 from infra_core.http.testing import FaultyOrigin
 
 pytestmark = pytest.mark.usefixtures("no_azure")
@@ -109,6 +111,26 @@ class FailingStore(SqliteJobStore[JobRecord]):
             self.refused += 1
             raise OSError(5, "the store went away")
         return super().save_many(records)
+
+
+def test_a_record_that_could_not_be_stored_does_not_replace_a_newer_one(tmp_path: Path) -> None:
+    """That a job is completed is not stored, that it is mirrored is: no second upload."""
+    with FailingStore(tmp_path / "jobs.sqlite3") as store:
+        lost: list[str] = []
+        book = JobBook(store, Mock(), Mock(), Mock(), Mock(batch_id="b"), str,
+                       on_lost=lost.append)  # fmt: skip
+        for number in ("1", "2"):
+            record = JobRecord("b", number).start()
+            store.save_many([record])
+            store.refusing = True
+            book.settle([Ended(record.complete(mirrored=False))])
+            store.refusing = number == "2"
+            book.settle([Ended(mirrored(record.complete(mirrored=False)))])
+        store.refusing = False
+        book.conclude([])
+        stored = [*store.iter_runs("b")]
+    assert len(lost) == 3
+    assert [record.payload["mirrored"] for record in stored] == [True, True]
 
 
 def test_a_store_that_goes_away_ends_the_run_in_order(urls: list[str], tmp_path: Path) -> None:
@@ -226,6 +248,17 @@ def test_what_to_type_next_is_the_whole_command_without_secrets() -> None:
         "infra-core run 'u s.txt' --batch-id b --out o --resume --concurrency 9 "
         "--header h:Key=... --proxy ... --public-only --layout url --prefix P"
     )
+
+
+def test_a_zero_that_was_asked_for_stays_asked_for() -> None:
+    """No retry, no failure, no slowest speed; 0 is no bound for curl and aria2c, and here."""
+    zeros = "--retries 0 --min-speed 0 --max-failures 0"
+    assert next_of(zeros.split(), pending=1).endswith(zeros)
+    parser = ArgumentParser()
+    add_arguments(parser)
+    needed = ["u", "--batch-id", "b", "--out", "o"]
+    options = batch_options(parser.parse_args([*needed, "--min-speed", "0", "--limit-rate", "0"]))
+    assert (options.min_speed, options.limit_rate) == (0, None)
 
 
 @pytest.mark.parametrize(

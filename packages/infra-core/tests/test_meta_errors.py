@@ -19,10 +19,11 @@ from infra_core.azure.job_store import JobRecord, SqliteJobStore, work_batch
 from infra_core.azure.monitoring import RunLogWriter
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
 from infra_core.batch import _api, _manifest, run_batch
+from infra_core.batch._errors import plural
 from infra_core.cli import _main, main
 from infra_core.cli._arguments import CommandError, check_writable
 from infra_core.cli._errors import one_line
-from infra_core.cli._report import Lasting, plural, to_json
+from infra_core.cli._report import Lasting, to_json
 from infra_core.http import fetch
 from infra_core.http.assets import download_asset, download_many
 from infra_core.http.testing import FaultyOrigin
@@ -89,6 +90,12 @@ RUN = ("run", "urls", "--batch-id", "b", "--out", "o")
         pytest.param(["jobs", "watch", "b1", "--timeout", "nan"], ["'nan'"], id="watch-timeout"),
         pytest.param(["doctor", "--timeout", "-1"], ["'-1'", "above 0"], id="doctor-timeout"),
         pytest.param(["doctor", "--prefix", "a b"], ["'a b'", "letters, digits"], id="prefix"),
+        pytest.param([*RUN, "--header", "bad name=x"], ["'bad name'", "letters"], id="header"),
+        pytest.param([*RUN, "--header", "X\nY=x"], ["header name", "letters"], id="header-line"),
+        pytest.param([*RUN, "--header", "X=a\nb"], ["'X'", "line breaks"], id="header-value"),
+        pytest.param([*RUN, "--header", "h:bad name=x"], ["of h: 'bad name'"], id="host-header"),
+        pytest.param([*RUN, "--header", "=x"], ["''", "NAME=VALUE"], id="header-without-name"),
+        pytest.param([*RUN, "--header", "A: s=="], ["'A'", "NAME=VALUE"], id="header-of-curl"),
         pytest.param([*RUN, "--prefix", "a-b"], ["'a-b'", "letters, digits"], id="prefix-of-run"),
         pytest.param(
             ["jobs", "list", "b1", "--since", "99999999999d"],

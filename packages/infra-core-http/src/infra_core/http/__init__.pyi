@@ -18,7 +18,10 @@ from ._errors import (
     PrivateAddressError as PrivateAddressError,
     ResponseTooLarge as ResponseTooLarge,
 )
-from ._headers import DEFAULT_HEADERS as DEFAULT_HEADERS
+from ._headers import (
+    DEFAULT_HEADERS as DEFAULT_HEADERS,
+    checked_headers as checked_headers,
+)
 from ._policy import (
     DEFAULT_RETRY_STATUSES as DEFAULT_RETRY_STATUSES,
     is_idempotent as is_idempotent,

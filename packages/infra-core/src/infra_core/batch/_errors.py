@@ -1,6 +1,6 @@
-"""Errors of a batch, and any error as one line for people."""
+"""Errors of a batch, and what people read: an error in one line, a count."""
 
-__all__ = ["BatchError", "one_line", "without_url"]
+__all__ = ["BatchError", "one_line", "plural", "without_url"]
 
 _SHOWN = 500  # characters
 
@@ -16,6 +16,11 @@ def one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     name = type(error).__name__
     return printable(redact_secrets(f"{name}: {text}" if text else name))[:_SHOWN]
+
+
+def plural(count: int, noun: str) -> str:
+    """A number with its noun, such as `1 job` and `2 jobs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def without_url(cause: str, url: str) -> str:

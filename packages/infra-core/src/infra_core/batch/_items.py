@@ -109,6 +109,13 @@ def _why_not_rest(item: Any) -> str:
         and all(isinstance(part, str) for pair in item.headers.items() for part in pair)
     ):
         return "'headers' is no mapping of names to texts; write an object of header names"
+    if item.headers:
+        from infra_core.http import InvalidRequestError, checked_headers
+
+        try:
+            checked_headers(item.headers)
+        except InvalidRequestError as error:
+            return redact_secrets(str(error))
     if item.checksum is not None:
         from infra_core.fs import parse_checksum
 

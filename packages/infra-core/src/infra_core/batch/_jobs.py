@@ -95,7 +95,7 @@ class JobBook:
         on_lost: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._claims = claims
-        self._unstored: list[JobRecord] = []
+        self._unstored: dict[str, JobRecord] = {}  # by job, the newest
         self._on_lost = on_lost
         self._url_of = url_of
         self._store = store
@@ -159,8 +159,10 @@ class JobBook:
         changed = [each.record for each in ended if each.changed]
         try:
             self.store(changed)
+            for record in changed:  # what could not be stored earlier is out of date
+                self._unstored.pop(record.job_id, None)
         except Exception as error:  # noqa: BLE001 - a full disk, a table out of reach
-            self._unstored += changed
+            self._unstored.update((record.job_id, record) for record in changed)
             self._on_lost(one_line(error))
         try:
             # the index knows what a job was when the run began, but of a shared table
@@ -217,7 +219,7 @@ class JobBook:
         from infra_core.azure.job_store import JobStatus
 
         try:
-            self.store(self._unstored)
+            self.store(list(self._unstored.values()))
             # a file may have become durable after its task was cut off: that job is recorded
             cut_off = [record for record in mine if record.status is JobStatus.RUNNING]
             self.store([record.requeue() for record in cut_off])

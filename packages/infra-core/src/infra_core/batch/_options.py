@@ -7,6 +7,8 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
+from infra_core.runtime import redact_secrets
+
 from ._errors import BatchError
 from ._names import check_layout, names_by_content
 
@@ -47,7 +49,7 @@ class BatchOptions:
         timeout: Seconds to wait for a connection, and for each next piece of a body.
         retries: Tries after the first one for each URL.
         backoff: Seconds that the wait before the first retry is at most; doubled for each more.
-        min_speed: Bytes a second below which a server counts as stalled.
+        min_speed: Bytes a second below which a server counts as stalled; 0 for no bound.
         max_bytes: Largest file accepted, None for any.
         max_failures: Failed URLs after which the run ends early, None for any number.
         max_per_host: Downloads at a time from one host, None for `concurrency`.
@@ -137,6 +139,7 @@ class BatchOptions:
                 least_text = "above 0" if least == 0.001 else f"of at least {least:g}"
                 or_none = ", or None" if optional else ""
                 raise BatchError(f"{name} must be {kind} {least_text}{or_none}, got {value!r}")
+        self._check_headers()
         check_layout(self.layout)
         by_content = names_by_content(self.layout)
         if self.scratch is not None and (
@@ -161,6 +164,21 @@ class BatchOptions:
             raise BatchError(f"{name} looks at what an earlier run left: it needs resume as well")
         if self.prefix and (why := why_no_prefix(self.prefix)):
             raise BatchError(f"prefix {why}")
+
+    def _check_headers(self) -> None:
+        """Refuse now what no request could carry: each would fail, after all is set up."""
+        given = [("headers (--header)", self.headers)]
+        given += [(f"host_headers of {host}", each) for host, each in self.host_headers.items()]
+        if self.user_agent is not None:
+            given.append(("user_agent (--user-agent)", {"User-Agent": self.user_agent}))
+        for name, headers in given:
+            if headers:
+                from infra_core.http import InvalidRequestError, checked_headers
+
+                try:
+                    checked_headers(headers)
+                except InvalidRequestError as error:
+                    raise BatchError(f"{name}: {redact_secrets(str(error))}") from None
 
 
 def why_no_prefix(text: str) -> str:

@@ -17,6 +17,8 @@ _ENDLESS = 16 << 20  # bytes without a line end: no list has such a line
 _LINE_LIMIT = {"text": 2 * LONGEST, "csv": 1 << 20, "jsonl": 1 << 20}
 # What sha256sum and its siblings print: digest, blank, blank or asterisk, name.
 _SUM_LINE = re.compile(r"(?:\\)?([0-9a-fA-F]{32,128})[ \t]+\*?(\S.*)")
+# What they print with --tag, as on BSD; openssl leaves out the blanks.
+_TAG_LINE = re.compile(r"(?:\\)?([A-Za-z][\w/-]*) ?\((\S.*)\) ?= ?([0-9a-fA-F]+)", re.ASCII)
 _ALGORITHMS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 128: "sha512"}
 
 
@@ -38,8 +40,9 @@ def read_items(lines: IO[bytes], *, format: Format = "text") -> Iterator[BatchIt
     The list is UTF-8, a byte order mark and CRLF are fine, and no more than a line of it is in
     memory.
 
-    - `text`: a URL a line, perhaps behind a digest as `sha256sum` prints it; blank lines and lines
-      that start with `#` are passed over, and so is a comment behind white space (` # why`).
+    - `text`: a URL a line, perhaps with a digest as `sha256sum` or `sha256sum --tag` print it;
+      blank lines and lines that start with `#` are passed over, and so is a comment behind white
+      space (` # why`).
     - `csv`: a header line that names `url` and perhaps `name`, `checksum`, `headers` (JSON); other
       columns are metadata.
     - `jsonl`: a URL in quotes, or an object with `url`, `name`, `checksum`, `headers`, `metadata`;
@@ -119,7 +122,15 @@ def _from_text(text: str) -> Any:
     found = _SUM_LINE.fullmatch(url)
     if found and (algorithm := _ALGORITHMS.get(len(found[1]))):
         return {"url": found[2], "checksum": f"{algorithm}:{found[1].lower()}"}
+    if tagged := _TAG_LINE.fullmatch(url):
+        return {"url": tagged[2], "checksum": f"{_algorithm(tagged[1])}:{tagged[3].lower()}"}
     return url
+
+
+def _algorithm(tag: str) -> str:
+    """Hashlib's spelling of an algorithm: `SHA2-512/256` of openssl, `RMD160` of the BSDs."""
+    name = tag.lower().removeprefix("sha2-").replace("/", "_").replace("rmd160", "ripemd160")
+    return f"sha{name}" if name[0].isdigit() else name
 
 
 def _from_json(text: str) -> Any:

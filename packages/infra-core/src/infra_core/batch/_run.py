@@ -31,7 +31,7 @@ from infra_core.runtime import (
 )
 
 from ._download import failure_of
-from ._errors import BatchError, one_line
+from ._errors import BatchError, one_line, plural
 from ._finishing import Finisher
 from ._hooks import Hooks, call
 from ._intake import Intake
@@ -255,10 +255,9 @@ class BatchRun:
             self._unreadable = [job.reason for job in left]
             self._index.set_aside(job.job_id for job in left)
         if known and not self._options.resume:
-            jobs = "1 job" if known == 1 else f"{known} jobs"
             raise BatchError(
-                f"batch {batch_id!r} has {jobs} already; resume it (--resume, resume=True), or "
-                "choose another batch id"
+                f"batch {batch_id!r} has {plural(known, 'job')} already; resume it (--resume, "
+                "resume=True), or choose another batch id"
             )
         if self._services.storage is not None:
             self.summary.mirrored = 0
@@ -282,8 +281,8 @@ class BatchRun:
             )
         unreadable = self._unreadable if self._claims is None else self._claims.unreadable
         if unreadable:
-            number = "1 job" if len(unreadable) == 1 else f"{len(unreadable)} jobs"
-            self.summary.trouble(f"{number} left as they are", f"unreadable, {unreadable[0]}")
+            jobs = plural(len(unreadable), "job")
+            self.summary.trouble(f"{jobs} left as they are", f"unreadable, {unreadable[0]}")
         summary = self.summary
         done = summary.succeeded + summary.skipped + summary.failed + summary.elsewhere
         summary.list_ended = self._has_ended()

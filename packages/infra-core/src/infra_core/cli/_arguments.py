@@ -24,6 +24,7 @@ __all__ = [
     "prefix_name",
     "prefixed_environment",
     "seconds",
+    "speed",
 ]
 
 
@@ -177,7 +178,9 @@ def number(text: str) -> float:
     """An argparse type: a number above zero."""
     value = _positive(text)
     if value <= 0 or not isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number above 0; without the option there is no bound"
+        )
     return value
 
 
@@ -187,9 +190,15 @@ def byte_count(text: str) -> int:
     value = _positive(found[1]) * _SIZES[found[2]] if found else 0.0
     if value < 1 or not isfinite(value):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a size of at least 1 byte; units are k, M, G, such as 10M"
+            f"{text!r} is not a size of at least 1 byte; units are k, M, G, such as 10M; "
+            "without the option there is no bound"
         )
     return int(value)
+
+
+def speed(text: str) -> int:
+    """An argparse type: bytes a second, as `byte_count`; 0 is no bound, as for curl and aria2c."""
+    return 0 if re.fullmatch(r"0+", text.strip()) else byte_count(text)
 
 
 def _positive(text: str) -> float:

@@ -31,9 +31,10 @@ def headers_of(
     for text in given:
         head, equals, value = text.partition("=")
         host, _, name = head.rpartition(":")
-        if not equals or not name.strip():
+        if not equals or not name.strip() or (host and name[0].isspace()):
+            shown = head.partition(":")[0]  # behind it there may be a secret: NAME: VALUE is curl's
             raise CommandError(
-                f"--header {head!r} is not of the form NAME=VALUE (or HOST:NAME=VALUE)"
+                f"--header {shown!r} is not of the form NAME=VALUE (or HOST:NAME=VALUE)"
             )
         put(host.strip(), name.strip(), value.strip())
     for text in bearer_files:

@@ -2,9 +2,9 @@
 
 import traceback
 
-from infra_core.batch._errors import one_line, without_url
+from infra_core.batch._errors import one_line, plural, without_url
 
-__all__ = ["one_line", "remedy_for", "traceback_of", "without_url"]
+__all__ = ["one_line", "plural", "remedy_for", "traceback_of", "without_url"]
 
 
 def remedy_for(error: Exception) -> str:

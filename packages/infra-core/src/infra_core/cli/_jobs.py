@@ -25,11 +25,11 @@ from infra_core.runtime import printable
 
 from . import exit_codes
 from ._arguments import CommandError, add_verb, natural, seconds
-from ._errors import without_url
+from ._errors import plural, without_url
 from ._jobs_change import delete_batch, prune_jobs, retry_jobs
 from ._jobs_find import as_dict, find, is_empty, no_jobs, row, tell_unreadable
 from ._jobs_watch import watch_jobs
-from ._report import is_capable, make_console, plural, print_json, print_rows
+from ._report import is_capable, make_console, print_json, print_rows
 
 if TYPE_CHECKING:
     from rich.console import Console

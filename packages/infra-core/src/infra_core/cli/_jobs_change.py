@@ -13,8 +13,9 @@ from infra_core.batch._folder import exclusive, run_folder
 
 from . import exit_codes
 from ._arguments import CommandError
+from ._errors import plural
 from ._jobs_find import as_dict, find, is_empty, is_held, no_jobs, tell_unreadable
-from ._report import plural, print_json
+from ._report import print_json
 
 __all__ = ["delete_batch", "prune_jobs", "retry_jobs"]
 

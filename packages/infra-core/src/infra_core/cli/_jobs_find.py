@@ -13,7 +13,7 @@ from infra_core.batch._folder import JOBS_FILE
 from infra_core.runtime import clock
 
 from ._arguments import CommandError
-from ._report import plural
+from ._errors import plural
 
 __all__ = ["as_dict", "find", "is_empty", "is_held", "no_jobs", "row", "tell_unreadable"]
 

@@ -12,8 +12,8 @@ from infra_core.azure.monitoring import HeartbeatState, HeartbeatStatus, read_he
 from infra_core.runtime import clock
 
 from . import exit_codes
+from ._errors import plural
 from ._jobs_find import is_held, no_jobs, tell_unreadable
-from ._report import plural
 
 __all__ = ["watch_jobs"]
 

@@ -12,7 +12,7 @@ from infra_core.batch import BatchItem, ListError, Rejected, read_items
 from infra_core.batch._readers import format_of
 
 from ._arguments import CommandError
-from ._report import plural
+from ._errors import plural
 
 __all__ = ["ListLines", "open_list"]
 

@@ -14,7 +14,8 @@ from infra_core.fs import write_text_atomic
 
 from . import exit_codes
 from ._arguments import CommandError, check_writable
-from ._report import plural, print_json, to_json
+from ._errors import plural
+from ._report import print_json, to_json
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 

@@ -14,7 +14,8 @@ from infra_core.batch._environment import open_storage
 
 from . import exit_codes
 from ._arguments import CommandError, add_verb
-from ._report import make_console, plural, print_json, print_rows
+from ._errors import plural
+from ._report import make_console, print_json, print_rows
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient, TreeProgress, TreeReport

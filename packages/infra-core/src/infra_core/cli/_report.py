@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, cast
 from infra_core.azure.run_report import human_size
 from infra_core.runtime import printable
 
+from ._errors import plural
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -21,7 +23,6 @@ __all__ = [
     "Reporter",
     "is_capable",
     "make_console",
-    "plural",
     "print_json",
     "print_marked",
     "print_rows",
@@ -31,11 +32,6 @@ __all__ = [
 SHOWN_FAILURES = 20
 SHOWN_RETRIES = 20
 SHORT_CELL = 20  # characters; a cell up to this length is never broken
-
-
-def plural(count: int, noun: str) -> str:
-    """A number with its noun, such as `1 job` and `2 jobs`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def to_json(value: object, encoding: str = "utf-8") -> str:

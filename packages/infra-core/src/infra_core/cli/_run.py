@@ -15,7 +15,16 @@ from infra_core.batch import BatchItem, BatchOptions, BatchResult, Rejected, Sum
 from infra_core.batch._readers import FORMATS
 
 from . import exit_codes
-from ._arguments import add_prefix, byte_count, check_writable, count, natural, number, seconds
+from ._arguments import (
+    add_prefix,
+    byte_count,
+    check_writable,
+    count,
+    natural,
+    number,
+    seconds,
+    speed,
+)
 from ._credentials import cookie_jar, headers_of
 from ._ending import Ending, ending_in_order
 from ._errors import one_line
@@ -69,8 +78,8 @@ def _add_list(group: Any) -> None:
     group.add_argument(
         "--input-format",
         choices=FORMATS,
-        help="text: a URL a line, perhaps behind a digest as sha256sum writes it; csv: columns "
-        "url, name, checksum, headers; jsonl: the same as objects (by the file's extension)",
+        help="text: a URL a line, perhaps with a digest as sha256sum [--tag] writes it; csv: "
+        "columns url, name, checksum, headers; jsonl: the same as objects (by the file's ending)",
     )
     group.add_argument(
         "--strict", action="store_true", help="refuse the list if any line is malformed"
@@ -116,15 +125,16 @@ def _add_downloads(group: Any) -> None:
     )
     add("--max-per-host", count, "N", "downloads at a time from one host")
     add("--rate-per-host", number, "R", "requests begun a second at one host")
-    add("--limit-rate", byte_count, "B", "bytes downloaded a second by the whole run, such as 10M")
+    add("--limit-rate", speed, "B", "bytes downloaded a second by the whole run, such as 10M; "
+        "0 for no bound")  # fmt: skip
     add("--task-timeout", seconds, "S", "time for one URL, retries included (300)", default=300.0)
     add("--timeout", seconds, "S", "time to wait for a connection or for bytes (60)", default=60.0)
     add("--deadline", seconds, "S", "time for the whole run; then it ends as after a signal")
     add("--retries", natural, "N", "tries after the first (4)", default=4)
     add("--backoff", seconds, "S", "longest wait before the first retry (1); doubled for each more",
         default=1.0)  # fmt: skip
-    add("--min-speed", byte_count, "B", "bytes a second below which a server counts as stalled "
-        "(1024)", default=1024)  # fmt: skip
+    add("--min-speed", speed, "B", "bytes a second below which a server counts as stalled "
+        "(1024); 0 for no bound", default=1024)  # fmt: skip
     add("--max-bytes", byte_count, "B", "refuse files larger than this")
     add("--max-failures", natural, "N", "end the run early when more URLs than this have failed")
     add("--grace", seconds, "S", "time for downloads in flight to end after a signal (10)",
@@ -276,7 +286,7 @@ def batch_options(options: argparse.Namespace) -> BatchOptions:
         scratch=options.scratch,
         max_per_host=options.max_per_host,
         rate_per_host=options.rate_per_host,
-        limit_rate=options.limit_rate,
+        limit_rate=options.limit_rate or None,
         task_timeout=options.task_timeout,
         timeout=options.timeout,
         deadline=options.deadline,
@@ -332,7 +342,7 @@ def next_command(options: argparse.Namespace, summary: Summary) -> str:
     defaults = {each.name: each.default for each in fields(BatchOptions)}
     for name in _CARRIED:
         value = getattr(options, name, None)
-        if value in (None, False, []) or value == defaults.get(name):
+        if value is None or value is False or value == [] or value == defaults.get(name):
             continue
         for each in value if isinstance(value, list) else [value]:
             arguments.append("--" + name.replace("_", "-"))
