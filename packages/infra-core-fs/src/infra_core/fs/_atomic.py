@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from ._checksum import canonical_algorithm, new_hasher
 from ._errors import AtomicFileClosed, ChecksumAlgorithmError, no_path, write_error
 from ._paths import ensure_parent
-from ._replace import default_mode, fsync_directory, replace_file
+from ._replace import DefaultModes, fsync_directory, replace_file
 from ._temp_names import temp_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from types import TracebackType
 
     from typing_extensions import Self
 
 __all__ = ["AtomicFile"]
 
-_BUFFER: Final = 1 << 17  # bytes; small writes are gathered, larger ones pass straight through
+_BUFFER: Final = 1 << 13  # bytes; small writes are gathered, larger ones pass straight through
 _WRITE_BEHIND: Final = 1 << 23  # bytes; the disk works while the rest of a large file comes
 _OWNER_ONLY: Final = 0o600
 _ALL_BITS: Final = 0o777  # a mode that was written in decimal, such as 644, is above
@@ -200,7 +200,7 @@ class AtomicFile:
             FileWriteError: It failed; the temporary file is gone and the old file stands.
             AtomicFileClosed: It has been committed or aborted before.
         """
-        self._hand_to_kernel({})
+        self._hand_to_kernel(DefaultModes())
         self._flush_to_disk()
         self._take_name()
         if self._durable:
@@ -240,12 +240,11 @@ class AtomicFile:
         """
         return self._open_file().fileno()
 
-    def _hand_to_kernel(self, modes: dict[Path, int]) -> None:
+    def _hand_to_kernel(self, modes: DefaultModes) -> None:
         """Write out all that is the file's own, so that a flush covers it."""
         file = self._open_file()
-        with self._aborting():
-            file.flush()
-            self._set_mode(file.fileno(), modes)
+        self._or_abort(file.flush)
+        self._or_abort(self._set_mode, file.fileno(), modes)
 
     def _start_writing(self) -> None:
         """Let the kernel begin to write what is new, so that a flush waits less; only a hint.
@@ -262,21 +261,18 @@ class AtomicFile:
     def _flush_to_disk(self) -> None:
         file = self._open_file()
         if self._durable:
-            with self._aborting():
-                os.fsync(file.fileno())
+            self._or_abort(os.fsync, file.fileno())
 
     def _take_name(self, name: Path | None = None) -> None:
         """Move the file into its place, or to another; aborts where that fails."""
         file = self._open_file()
-        with self._aborting():
-            file.close()
-            replace_file(self.temp_path, name or self.path, durable=self._durable)
-            self._file = None
+        self._or_abort(file.close)
+        self._or_abort(replace_file, self.temp_path, name or self.path, self._durable)
+        self._file = None
 
-    @contextlib.contextmanager
-    def _aborting(self) -> "Iterator[None]":
+    def _or_abort(self, step: "Callable[..., object]", *args: object) -> None:
         try:
-            yield
+            step(*args)
         except OSError as error:
             self.abort()
             raise write_error(error, self.path) from error
@@ -292,7 +288,7 @@ class AtomicFile:
             )
         return self._file
 
-    def _set_mode(self, descriptor: int, modes: dict[Path, int]) -> None:
+    def _set_mode(self, descriptor: int, modes: DefaultModes) -> None:
         if not hasattr(os, "fchmod"):  # Windows before 3.13: permission bits mean little there
             return
         mode = self._mode
@@ -303,10 +299,7 @@ class AtomicFile:
                 if not stat.S_ISREG(status.st_mode):
                     raise FileNotFoundError
             except FileNotFoundError:
-                folder = self.path.parent
-                mode = modes.get(folder)
-                if mode is None:
-                    mode = modes[folder] = default_mode(self.temp_path)
+                mode = modes.of(self.temp_path.parent)
         os.fchmod(descriptor, mode)
 
     def __enter__(self) -> "Self":

@@ -10,7 +10,7 @@ from typing import Final
 
 from ._temp_names import temp_name
 
-__all__ = ["default_mode", "fsync_directory", "replace_file"]
+__all__ = ["DefaultModes", "fsync_directory", "replace_file"]
 
 _COPY_SIZE: Final = 1 << 20
 # A target that is a mount point of its own (a file bind-mounted into a container) answers a rename
@@ -58,16 +58,34 @@ def fsync_directory(path: "Path | str") -> None:
         raise
 
 
-def default_mode(beside: Path) -> int:
-    """Return the permission bits that a new file in this folder gets.
+class DefaultModes:
+    """The permission bits that new files get, asked once for each folder.
 
     The umask can only be read by setting it, for all threads at once, and a folder's default ACL
     overrules it. Linux shows both in other ways; elsewhere an empty file is made and looked at.
     """
-    umask = _umask()
-    if umask is not None and not _has_default_acl(beside.parent):
-        return 0o666 & ~umask
-    probe = beside.with_name(temp_name("mode"))
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._umask: int | None = None
+
+    def of(self, folder: Path) -> int:
+        """Return those of a folder."""
+        name = str(folder)
+        mode = self._known.get(name)
+        if mode is None:
+            if self._umask is None:
+                self._umask = _umask()
+            if self._umask is None or _has_default_acl(name):
+                mode = _mode_of_new_file(folder)
+            else:
+                mode = 0o666 & ~self._umask
+            self._known[name] = mode
+        return mode
+
+
+def _mode_of_new_file(folder: Path) -> int:
+    probe = folder / temp_name("mode")
     descriptor = os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         return stat.S_IMODE(os.fstat(descriptor).st_mode)
@@ -90,7 +108,7 @@ def _umask() -> int | None:
     return int(value, 8) if value.isdigit() else None
 
 
-def _has_default_acl(folder: Path) -> bool:
+def _has_default_acl(folder: str) -> bool:
     if not hasattr(os, "getxattr"):
         return True  # unknown: have a look
     try:
@@ -100,7 +118,7 @@ def _has_default_acl(folder: Path) -> bool:
     return True
 
 
-def replace_file(source: Path, target: Path, *, durable: bool) -> None:
+def replace_file(source: Path, target: Path, durable: bool) -> None:
     """Move `source` onto `target` in one step, or by copy where it cannot be renamed onto."""
     try:
         _rename(source, target)

@@ -20,7 +20,8 @@ def temp_name(name: str) -> str:
 
     Tools that choose by extension (decoders, virus scanners) treat the partial file alike.
     """
-    suffix = PurePath(name).suffix
+    before, _, extension = name.rpartition(".")
+    suffix = f".{extension}" if before and extension else ""
     if len(os.fsencode(suffix)) > _SUFFIX_BYTES:
         suffix = ""
     stem = shorten(name.removesuffix(suffix), _STEM_BYTES)

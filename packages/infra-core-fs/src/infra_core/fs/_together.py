@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from ._atomic import AtomicFile
-from ._replace import fsync_directory
+from ._replace import DefaultModes, fsync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ def commit_together(
         [None, None]
     """
     errors: list[Exception | None] = [None] * len(files)
-    modes: dict[Path, int] = {}  # what a new file gets is asked once per folder
+    modes = DefaultModes()
 
     def take_name(file: AtomicFile) -> None:
         if before is not None:
