@@ -7,7 +7,7 @@ logged must be rotated.
 import re
 import string
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from urllib.parse import quote, unquote, unquote_plus
 
 from ._printable import as_text, printable
@@ -293,6 +293,10 @@ def sanitize_url(url: str) -> str:
         'https://a.example:8443/f?code=<redacted>&id=7'
     """
     text = as_text(url)
+    return _remembered(text) if len(text) <= _SHORT else _sanitized(text)
+
+
+def _sanitized(text: str) -> str:
     if not text.isprintable():
         text = "".join(_encoded_unless_printable(character) for character in text)
     if "@" in text:
@@ -313,6 +317,10 @@ def sanitize_url(url: str) -> str:
         return clean
     parts = re.split("([&;])", query[1:])
     return f"{clean}?" + "".join(_sanitize_parameter(part) for part in parts)
+
+
+_remembered = lru_cache(1024)(_sanitized)  # a URL is shown several times while it is at work
+_SHORT = 1_000
 
 
 def _encoded_unless_printable(character: str) -> str:
