@@ -142,9 +142,10 @@ class RecordBinding(Generic[RecordT]):
             )
         else:
             entity = self._codec.encode(record)
-            batch_id, job_id = cast("Any", record).batch_id, cast("Any", record).job_id
-        partition = escape_key(cast("str", batch_id), field="batch_id")
-        key = escape_key(cast("str", job_id), field="job_id")
+            known: Any = record
+            batch_id, job_id = known.batch_id, known.job_id
+        partition = escape_key(batch_id, field="batch_id")
+        key = escape_key(job_id, field="job_id")
         for name in SYSTEM & entity.keys():  # fields whose names the table keeps for itself
             entity[RESERVED + name] = entity.pop(name)
         packed = pack(entity, key_chars=len(partition) + len(key))
@@ -252,10 +253,11 @@ class RecordBinding(Generic[RecordT]):
 
     def stamp(self, record: RecordT, etag: str | None) -> RecordT:
         """Return the record with its version; the same object unless it is frozen."""
+        known: Any = record
         if self._has_etag:
-            if cast("Any", self.record_type).__dataclass_params__.frozen:
-                return cast("RecordT", dataclasses.replace(cast("Any", record), etag=etag))
-            cast("Any", record).etag = etag
+            if known.__dataclass_params__.frozen:
+                return cast("RecordT", dataclasses.replace(known, etag=etag))
+            known.etag = etag
         else:
             _versions.put(record, etag)
         return record

@@ -39,6 +39,7 @@ _CHUNK_UNITS = 32_000  # UTF-16 units; 64 KiB hold 32,768 of them
 _CHUNK_BYTES = 65_536
 _PART, _PARTS, _JSON = "__part_", "__parts", "__json"
 _PART_NAME = re.compile(rf"(.+){_PART}\d+\Z")
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
 EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 LATEST = datetime.max.replace(tzinfo=timezone.utc)
@@ -68,6 +69,8 @@ def to_utc(value: datetime, field: str = "the value") -> datetime:
     Raises:
         JobRecordError: In UTC it lies before the year 1 or after 9999.
     """
+    if value.tzinfo is timezone.utc:
+        return value
     if value.tzinfo is None:
         return value.replace(tzinfo=timezone.utc)
     try:
@@ -284,7 +287,7 @@ def _is_edm_property(value: Any) -> TypeGuard[tuple[Any, Any]]:
 
 def _json_text(value: Any, name: str) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        text = _COMPACT.encode(value)
         return json.dumps(value, separators=(",", ":")) if _SURROGATE.search(text) else text
     except (TypeError, ValueError, RecursionError) as error:
         raise JobRecordError(

@@ -2,7 +2,7 @@
 
 import base64
 import json
-import secrets
+import os
 import uuid
 from datetime import datetime, timezone
 from typing import Any
@@ -58,11 +58,11 @@ def values_of(row: Row) -> tuple[Any, ...]:
     return (
         row.partition,
         row.key,
-        secrets.token_hex(8),
+        os.urandom(8).hex(),
         status if isinstance(status, str) else None,
         _seconds(row.properties.get("updated_at")),
         _seconds(due),
-        json.dumps(row.properties, default=_to_json, separators=(",", ":")),
+        _ENCODER.encode(row.properties),
     )
 
 
@@ -116,6 +116,9 @@ def _to_json(value: object) -> Any:
     if isinstance(value, uuid.UUID):
         return {"uuid": str(value)}
     raise TypeError(f"unexpected {type(value).__name__} in packed properties")
+
+
+_ENCODER = json.JSONEncoder(default=_to_json, separators=(",", ":"))
 
 
 def _from_json(tagged: dict[str, Any]) -> Any:

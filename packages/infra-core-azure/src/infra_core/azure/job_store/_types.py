@@ -49,7 +49,7 @@ def converter_for(hint: Any, *, where: str, in_json: bool = False) -> Converter:
     """
     hint, optional = _unwrap(hint)
     converter = _converter(hint, where, in_json)
-    if not optional:
+    if converter.optional or not optional:
         return converter
     encode, decode = converter.encode, converter.decode
     return Converter(
@@ -192,7 +192,16 @@ def _plain(kind: type, in_json: bool) -> Converter:
             return int(value) if in_json else _int64(int(value))
 
         return Converter(encode, int)
-    return Converter(_check(kind, lambda value: value), _as_is)
+    return _same(kind)
+
+
+def _same(kind: type) -> Converter:
+    def encode(value: Any, path: str) -> Any:
+        if not isinstance(value, kind):
+            wrong(value, path, kind.__name__)
+        return value
+
+    return Converter(encode, _as_is)
 
 
 def _int64(value: int) -> int:
@@ -203,7 +212,7 @@ def _int64(value: int) -> int:
 def _native(kind: type) -> Converter:
     if kind is datetime:
         return Converter(_utc(lambda moment: moment), plain_datetime)
-    return Converter(_check(kind, lambda value: value), _as_is)
+    return _same(kind)
 
 
 def _utc(encode: Callable[[datetime], Any]) -> Callable[[Any, str], Any]:
@@ -336,7 +345,7 @@ def _dynamic(in_json: bool) -> Converter:
             return plain_datetime(value)
         return int(value) if isinstance(value, Int64) else value
 
-    return Converter(encode, decode)
+    return Converter(encode, decode, optional=True)
 
 
 def _json_types(value: Any, path: str) -> Any:

@@ -14,7 +14,6 @@ from infra_core.runtime import clock, trace_fields
 from .._checks import a_kind, require_number
 from ._envelope import MAX_VALUE, Item, encode_item
 from ._plain import Bounds, plain_mapping, plain_text, without_secrets
-from ._sender import Sender, SenderLimits, TelemetryStats
 from ._telemetry_config import TelemetryConfig
 from ._telemetry_events import (
     TelemetryEvent,
@@ -27,6 +26,8 @@ from ._telemetry_events import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from ._sender import SenderLimits, TelemetryStats
+
 __all__ = ["TelemetryClient"]
 
 _BOUNDS: Bounds = (4 * MAX_VALUE, 1_000, 8)
@@ -37,7 +38,7 @@ class _Exporter(Protocol):
     def put(self, item: Item) -> None: ...
     def flush(self, timeout: float) -> bool: ...
     def close(self, timeout: float) -> bool: ...
-    def stats(self) -> TelemetryStats: ...
+    def stats(self) -> "TelemetryStats": ...
 
 
 class EventJournal(Protocol):
@@ -83,7 +84,7 @@ class TelemetryClient:
         config: TelemetryConfig | None = None,
         service_name: str = "infra_core",
         logger_name: str | None = None,
-        limits: SenderLimits | None = None,
+        limits: "SenderLimits | None" = None,
         journal: EventJournal | None = None,
     ) -> None:
         if config is None:
@@ -104,9 +105,10 @@ class TelemetryClient:
         self._journal = journal
         self._exporter: _Exporter | None = None
         if backend == "applicationinsights":
-            self._exporter = _own_exporter(config, limits or SenderLimits())
+            self._exporter = _own_exporter(config, limits)
         elif backend == "otel":
             from ._otel import otel_sender
+            from ._sender import SenderLimits
 
             self._exporter = otel_sender(config, service_name, limits or SenderLimits())
 
@@ -200,8 +202,10 @@ class TelemetryClient:
         """
         return self._exporter is None or self._exporter.close(timeout)
 
-    def stats(self) -> TelemetryStats:
+    def stats(self) -> "TelemetryStats":
         """Return how many items were delivered, wait, or were dropped and why."""
+        from ._sender import TelemetryStats
+
         if self._exporter is None:
             return TelemetryStats(0, 0, 0, 0, {})
         return self._exporter.stats()
@@ -275,15 +279,16 @@ class TelemetryClient:
             )
 
 
-def _own_exporter(config: TelemetryConfig, limits: SenderLimits) -> _Exporter:
+def _own_exporter(config: TelemetryConfig, limits: "SenderLimits | None") -> _Exporter:
     from ._http_transport import IngestionTransport
+    from ._sender import Sender, SenderLimits
 
     ingestion = config.ingestion()
     return Sender(
         IngestionTransport(ingestion.url),
         encode=lambda item: encode_item(item, ingestion.key),
         size=lambda item: item.size,
-        limits=limits,
+        limits=limits or SenderLimits(),
     )
 
 
