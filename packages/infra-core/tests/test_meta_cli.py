@@ -106,18 +106,34 @@ def test_a_process_of_a_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     _start.import_engine()
 
 
+@pytest.mark.parametrize("watched", ["", "import sys; sys.setprofile(lambda *_: None)\n"])
+def test_the_process_of_a_command_ends_in_order(watched: str) -> None:
+    """What is registered for its end runs, and what was printed arrives, whoever looks on."""
+    code = (
+        "import atexit, sys\natexit.register(print, 'last')\n"
+        "from infra_core.cli._main import command\n"
+        f"{watched}sys.argv = ['infra-core', 'jobs', 'list', 'nothing', '--out', 'nowhere']\n"
+        "code = command()\nprint('still here')\nsys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stdout.splitlines() == (["still here", "last"] if watched else ["last"])
+    assert "nowhere" in done.stderr
+
+
 def test_a_command_that_reads_much_before_it_starts_collects_garbage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Seldom until it has started, as usual then; never not at all."""
+    """Very seldom until it has started, seldom then; never not at all."""
     usual = gc.get_threshold()
     monkeypatch.setattr(_start, "_own_process", False)
     try:
         _start.begin()
         assert gc.isenabled()
-        assert gc.get_threshold()[0] > usual[0]
+        before = gc.get_threshold()[0]
         _start.started()
-        assert gc.get_threshold() == usual
+        assert usual[0] < gc.get_threshold()[0] < before
+        assert gc.get_threshold()[1:] == usual[1:]
     finally:
         gc.set_threshold(*usual)
         gc.unfreeze()

@@ -96,12 +96,12 @@ class Downloads:
                 to the disk: another download may use the network now.
             held: ETag and Last-Modified of a file that is here: one that is current is kept.
         """
-        url = sanitize_url(item.url)
         attempts = 1
 
         def retried(details: "RetryDetails") -> None:
             nonlocal attempts
             attempts = details.attempt + 1
+            url = sanitize_url(item.url)
             cause = without_url(one_line(details.error), url)
             self._on_retry(BatchRetry(url, details.attempt, details.wait, cause))
 
@@ -122,9 +122,10 @@ class Downloads:
                 if_modified_since=held[1],
             )
         except TimeoutError as error:
+            url = sanitize_url(item.url)
             return failure_of(job_id, url, error, attempts, status="timed_out")
         except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
-            return failure_of(job_id, url, error, attempts)
+            return failure_of(job_id, sanitize_url(item.url), error, attempts)
         return outcome_of(job_id, path, result)
 
     def _headers(self, item: BatchItem) -> dict[str, str] | None:

@@ -29,9 +29,8 @@ def write_manifest(path: Path, entries: Iterable[str], storage: dict[str, Any]) 
             described = json.loads(entry)
             kinds[described["type"]] = kinds.get(described["type"], 0) + 1
             size += described["size_bytes"] or 0
-            text = json.dumps(described, ensure_ascii=False, indent=2).replace("\n", "\n    ")
             comma = b"," if count else b""
-            file.write(comma + b"\n    " + text.encode("utf-8", "replace"))
+            file.write(comma + b"\n    " + entry.encode("utf-8", "replace"))
             count += 1
         rest = {
             "storage": storage,

@@ -44,7 +44,9 @@ class Command(Protocol):
 def command() -> int:
     """Run the command as a process of its own: `main` faster, for one that ends with it."""
     _start.begin()
-    return main()
+    code = main()
+    _start.end(code)
+    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:
