@@ -48,6 +48,13 @@ NAMES = [
     *("hmac", "otp", "totp", "pin", "id_token", "x-api-key", "auth", "x-auth", "cred", "db_pwd"),
     *("sas_key", "X-JWT-Assertion", "SAMLResponse", "code_verifier", "csrf", "xsrf", "dpop"),
     *("X-Hub-Signature-256", "password2", "password_confirmation", "app_key", "smtp-pass"),
+    *("ticket", "oauth_verifier", "pgtId", "pgtIou", "SAMLart", "wresult", "id_token_hint"),
+    *("oauth_token", "oauth_signature", "oauth_consumer_key", "client_assertion", "logout_token"),
+    *("device_code", "user_code", "authorization_code", "authCode", "verification_code"),
+    *("otp_code", "login_ticket", "jsapi_ticket", "connectionstring", "connection_string"),
+    *("StorageConnectionString", "connection-string", "conn_str", "sign", "q-signature"),
+    *("X-Goog-Signature", "x-oss-signature", "x-oss-credential", "x-cos-security-token"),
+    *("AZURE_STORAGE_CONNECTION_STRING", "passkey", "auth_key", "txSecret", "x-obs-security-token"),
     *("user[password]", "token[]", "token[0]", "auth[otp]"),
 ]
 # Secrets as they are in the world, and an end that could not be there by chance.
@@ -408,6 +415,12 @@ def test_no_credential_survives_in_authorization(secret: str) -> None:
             "Endpoint=sb://h/;SharedAccessKeyName=Root;SharedAccessKey=abc=",
             "Endpoint=sb://h/;SharedAccessKeyName=Root;SharedAccessKey=<redacted>",
         ),
+        (
+            "ConnectionString=Endpoint=sb://h/;SharedAccessKeyName=Root;SharedAccessKey=abc=",
+            "ConnectionString=<redacted>;SharedAccessKeyName=Root;SharedAccessKey=<redacted>",
+        ),
+        ("{'connection_string': 'UseIt=abc'}", "{'connection_string': '<redacted>'}"),
+        ("https://h/login?ticket=ST-1-abc&x=1", "https://h/login?ticket=<redacted>&x=1"),
         ("the access key: abc, in prose", "the access key: <redacted>, in prose"),
         ("export AZURE_CLIENT_SECRET=abc", "export AZURE_CLIENT_SECRET=<redacted>"),
         ("redis://:pw@h:6379/0", "redis://<redacted>@h:6379/0"),
@@ -433,6 +446,9 @@ def test_messages_lose_their_secrets_and_nothing_else(text: str, expected: str) 
         "http://[::1]:80/a@b",
         "C:\\new\\table\\code",
         "12:30:45 passed",
+        "ticket: OPS-1234, {'ticket': 'OPS-1234', 'ticket_id': 7}",
+        "AZURE_STORAGE_CONNECTION_STRING: give one with AccountName",
+        "https://h/?ticket_id=7&country_code=DE&code_challenge=abc&sign_in=1",
     ],
 )
 def test_what_is_no_secret_is_kept(text: str) -> None:
@@ -501,7 +517,16 @@ def test_names_of_secrets_are_known_in_any_case(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["status_code", "partition_key", "RowKey", "monkey", "tokens", "design", "compass", ""]
+    "name",
+    [
+        *("status_code", "partition_key", "RowKey", "monkey", "tokens", "design", "compass", ""),
+        *("ticket_id", "ticketId", "tickets", "support_ticket", "country_code", "zip_code"),
+        *("qr_code", "source_code", "code_challenge", "code_challenge_method", "state", "nonce"),
+        *("grant_type", "response_type", "session_state", "client_id", "SigAlg", "SAMLRequest"),
+        *("RelayState", "signin", "sign_in", "signed", "connection", "connection_id", "Expires"),
+        *("X-Amz-SignedHeaders", "X-Amz-Algorithm", "X-Goog-Date", "q-sign-algorithm", "se", "sp"),
+        *("q-sign-time", "verification_id", "verified", "Key-Pair-Id", "string", "stringify"),
+    ],
 )
 def test_other_names_are_no_secrets(name: str) -> None:
     """Keys of tables and codes of errors are data."""

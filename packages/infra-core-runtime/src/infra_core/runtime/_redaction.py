@@ -13,6 +13,7 @@ from urllib.parse import quote, unquote, unquote_plus
 from ._printable import as_text, printable
 from ._secret_names import (
     AFTER,
+    AMBIGUOUS_ENDINGS,
     AMBIGUOUS_WORDS,
     ENDINGS,
     HEADERS,
@@ -82,6 +83,7 @@ def _heads() -> str:
         (("sharedaccesssignature",), "", r"(?P<part>\s*=\s*)"),
         (HEADERS, "", rf"(?P<line>(?:{_QUOTE})?\s*[:=,]\s*)"),
         (ENDINGS, "", strong),
+        (AMBIGUOUS_ENDINGS, "", ambiguous),
         (WORDS, _NO_LETTER, strong),
         (AMBIGUOUS_WORDS, _NO_LETTER, ambiguous),
         (WEAK_WORDS, _NO_LETTER, weak),
@@ -172,7 +174,7 @@ def _nameless() -> tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]:
         Texts of which one must be there, for a quick look; what finds the secret; what replaces
         it.
     """
-    options = "|".join((*ENDINGS, *WORDS, *AMBIGUOUS_WORDS, *WEAK_WORDS))
+    options = "|".join((*ENDINGS, *AMBIGUOUS_ENDINGS, *WORDS, *AMBIGUOUS_WORDS, *WEAK_WORDS))
     option = rf"(?i)(--(?:\w{{1,32}}-){{0,4}}(?:{options})[ ]+)[^\s<-]\S*"
     return (
         (("@",), _USER_INFO, rf"\1{REDACTED}@"),

@@ -11,14 +11,27 @@ _KEYS = (
     *("private", "sas", "secret", "service", "session", "shared", "signing", "ssh", "storage"),
     *("subscription", "webhook"),
 )
+# Codes that let somebody in: of OAuth (RFC 6749 and 8628), and of sign-in by mail, phone or app.
+_CODES = (
+    *("access", "activation", "auth(?:entication|ori[sz]ation)?", "backup", "confirm(?:ation)?"),
+    *("device", "login", "mfa", "otp", "pairing", "recovery", "sms", "user", "verif(?:y|ication)"),
+)
+# Tickets that do; of CAS, WeChat and others. Those of a help desk do not.
+_TICKETS = ("access", "auth", "jsapi", "login", "proxy", "session", "verify")
 # Secrets whatever stands before them: `client_secret`, `x-functions-key`, `JSESSIONID`.
 ENDINGS = (
     *("signature", "token", "secret", "password", "passwd", "passphrase", "passcode"),
-    *("credentials?", "sess(?:ion)?[-_]?id", "code[-_]?verifier", "samlresponse"),
+    "passkey",
+    *("credentials?", "sess(?:ion)?[-_]?id", "verifier", "saml[-_]?(?:response|art(?:ifact)?)"),
+    *("wresult", "id[-_]?token[-_]?hint"),  # the token of WS-Federation, that of OpenID Connect
     *(f"{kind}[-_. ]?key" for kind in _KEYS),
+    *(f"{kind}[-_]?code" for kind in _CODES),
+    *(f"{kind}[-_]?ticket" for kind in _TICKETS),
 )
+# The same, but in prose a rule may follow: "AZURE_STORAGE_CONNECTION_STRING: must name an account".
+AMBIGUOUS_ENDINGS = ("conn(?:ection)?[-_]?str(?:ing)?",)
 # Secrets as a word of their own: `sig`, `x-sig`, `db_pwd`; but not `design`.
-WORDS = ("sig", "pwd")
+WORDS = ("sig", "pwd", "pgt(?:id|iou)")
 # The same, but in prose they are words like others: "session: closed", "sas: see below".
 AMBIGUOUS_WORDS = (
     *("bearer", "creds?", "csrf", "dpop", "hmac", "jwt", "otp", "pin", "psk", "sas", "session"),
@@ -26,9 +39,10 @@ AMBIGUOUS_WORDS = (
 )
 # Words that mean something else in a mapping: {"auth": "basic"}.
 WEAK_WORDS = ("auth", "pass", "assertion")
-# Only as the whole name: `status_code` and `partition_key` are none. In a mapping they mean
-# something else: {"code": "NotFound"}, {"key": "a.txt"}.
-WEAK_NAMES = ("code", "key")
+# Only as the whole name: `status_code`, `partition_key` and `ticket_id` are none. In a mapping they
+# mean something else: {"code": "NotFound"}, {"key": "a.txt"}. `ticket` and `pgt` are of CAS, `sign`
+# is the signature of Alibaba's and Tencent's URLs.
+WEAK_NAMES = ("code", "key", "pgt", "sign", "ticket")
 # Headers whose value is the rest of the line.
 HEADERS = ("authorization", "cookie")
 
@@ -39,11 +53,13 @@ AFTER = r"(?:[-_]?(?:\d{1,3}|value|hash|confirm(?:ation)?))?"
 HINTS = (
     *("sig", "code", "key", "pwd", "pass", "auth", "token", "secret", "cred", "cookie", "sess"),
     *("saml", "assertion", "bearer", "srf", "dpop", "hmac", "jwt", "otp", "pin", "psk", "sas"),
-    "sid",
+    *("sid", "ticket", "verifier", "wresult", "pgt"),
+    *("connstr", "conn_str", "conn-str", "nstring", "n_string", "n-string", "ion_str", "ion-str"),
 )
 
 _WORDS = "|".join((*WORDS, *AMBIGUOUS_WORDS, *WEAK_WORDS))
-_ENDINGS = "|".join((*ENDINGS, *HEADERS, "authentication", "aspsessionid[a-z]{0,16}"))
+_MORE = (*AMBIGUOUS_ENDINGS, *HEADERS, "authentication", "aspsessionid[a-z]{0,16}")
+_ENDINGS = "|".join((*ENDINGS, *_MORE))
 _STRONG = re.compile(
     rf"(?:(?:[\w-]*[_-])?(?:{_WORDS})|[\w-]*(?:{_ENDINGS})|x-auth-[\w-]+){AFTER}", re.IGNORECASE
 )
