@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -42,6 +43,33 @@ class TestFileHexdigest:
             else hashlib.new(algorithm, b"abc").hexdigest()
         )
         assert fs.file_hexdigest(path, algorithm) == expected
+
+    def test_crc32c_works_where_google_crc32c_is_installed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With its C code; its code in Python would take a thousand times as long."""
+        path = fs.write_bytes_atomic(tmp_path / "a", b"abc")
+        pieces: list[bytes] = []
+
+        def extend(crc: int, data: bytes) -> int:
+            pieces.append(data)
+            return crc + len(data)
+
+        for implementation in ("python", "c"):
+            package = SimpleNamespace(implementation=implementation, extend=extend)
+            monkeypatch.setitem(sys.modules, "google_crc32c", package)
+            _checksum._google_crc32c.cache_clear()
+            if implementation == "python":
+                with pytest.raises(fs.ChecksumAlgorithmError, match="crc32c"):
+                    fs.file_hexdigest(path, "crc32c")
+        assert fs.compute_checksum(path, "CRC32C") == "CRC32C:00000003"
+        assert fs.parse_checksum("crc32c:00000003") == ("crc32c", "00000003")
+        assert pieces == [b"abc"]
+        assert type(pieces[0]) is bytes
+        monkeypatch.setitem(sys.modules, "google_crc32c", None)
+        _checksum._google_crc32c.cache_clear()
+        with pytest.raises(fs.ChecksumAlgorithmError, match="unknown checksum algorithm 'crc32c'"):
+            fs.new_hasher("crc32c")
 
     @pytest.mark.parametrize("size", [0, 1, 8191, (1 << 18) - 1, 1 << 18, (1 << 18) + 1, 1 << 20])
     def test_sizes_around_the_buffer(self, tmp_path: Path, size: int) -> None:

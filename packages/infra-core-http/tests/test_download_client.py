@@ -136,7 +136,7 @@ def test_digests_of_the_server_are_verified(
         text = base64.b64encode(digest).decode()
         if header == "Repr-Digest":
             return f"{name}=:{text}:"
-        return text if header.lower().endswith("content-md5") else f"crc32c=AAAAAA==,{name}={text}"
+        return text if header.lower().endswith("content-md5") else f"crc64=AAAAAA==,{name}={text}"
 
     origin.add("/right", BODY, headers={header: value(raw)})
     origin.add("/wrong", BODY, headers={header: value(raw[::-1])})

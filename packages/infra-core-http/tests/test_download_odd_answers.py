@@ -109,8 +109,8 @@ def get(url: str, dest: Path, **options: object) -> DownloadResult:
 @pytest.mark.parametrize(
     "lines",
     [
-        [f"x-goog-hash: md5={md5(BODY)}", "x-goog-hash: crc32c=AAAAAA=="],
-        ["x-goog-hash: crc32c=AAAAAA==", f"x-goog-hash: md5={md5(BODY)}"],
+        [f"x-goog-hash: md5={md5(BODY)}", "x-goog-hash: crc64=AAAAAA=="],
+        ["x-goog-hash: crc64=AAAAAA==", f"x-goog-hash: md5={md5(BODY)}"],
         [f"Digest: md5={md5(BODY)}", "Digest: unixsum=3"],
         [f"Digest: unixsum=3, SHA-256={sha256(BODY)}"],
         [f"Repr-Digest: sha-256=:{sha256(BODY)}:;a=1", "Repr-Digest: sha-512=:AAAA:"],
@@ -167,7 +167,7 @@ def test_the_digest_of_an_object_that_was_decoded_on_its_way_is_not_the_bodys(
     serve: Serve, tmp_path: Path, lines: list[str]
 ) -> None:
     """GCS decompresses, and announces the digest of what it stores."""
-    stored = f"x-goog-hash: crc32c=AAAAAA==,md5={md5(ZIPPED)}"
+    stored = f"x-goog-hash: crc64=AAAAAA==,md5={md5(ZIPPED)}"
     get(serve(stored, *lines).url, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == BODY
 
@@ -183,6 +183,40 @@ def test_the_digest_of_an_encoded_body_is_that_of_either_form(
     assert (tmp_path / "f").read_bytes() == BODY
     with pytest.raises(ChecksumMismatchError):
         get(serve(*encoded, header + md5(OTHER), body=ZIPPED).url, tmp_path / "g")
+
+
+class Crc32c:
+    """What google-crc32c does, as slow as Python is."""
+
+    @staticmethod
+    def extend(crc: int, data: bytes) -> int:
+        assert type(data) is bytes
+        crc ^= 0xFFFFFFFF
+        for byte in data:
+            crc ^= byte
+            for _ in range(8):
+                crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        return crc ^ 0xFFFFFFFF
+
+
+@pytest.mark.parametrize("body", [BODY, ZIPPED], ids=["plain", "encoded"])
+def test_crc32c_alone_is_verified_where_it_can_be_computed(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    """GCS has no other digest of a composite object; without google-crc32c it is passed over."""
+
+    def header(of: bytes) -> str:
+        digest = Crc32c.extend(0, of).to_bytes(4, "big")
+        return f"x-goog-hash: crc32c={base64.b64encode(digest).decode()}"
+
+    lines = ["Content-Encoding: gzip"] if body is ZIPPED else []
+    monkeypatch.setattr("infra_core.fs._checksum._google_crc32c", lambda: None)
+    get(serve(header(OTHER), *lines, body=body).url, tmp_path / "f")
+    monkeypatch.setattr("infra_core.fs._checksum._google_crc32c", lambda: Crc32c)
+    get(serve(header(body), *lines, body=body).url, tmp_path / "g")
+    assert (tmp_path / "g").read_bytes() == BODY
+    with pytest.raises(ChecksumMismatchError, match="the server's own digest is crc32c"):
+        get(serve(header(OTHER), *lines, body=body).url, tmp_path / "h")
 
 
 def test_digests_of_a_part_are_not_those_of_the_file() -> None:

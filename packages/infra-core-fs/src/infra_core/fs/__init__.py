@@ -6,8 +6,10 @@ Everything that infra-core writes to a disk goes through `AtomicFile`.
 from ._atomic import AtomicFile as AtomicFile
 from ._checksum import (
     CHUNK_SIZE as CHUNK_SIZE,
+    Hasher as Hasher,
     compute_checksum as compute_checksum,
     file_hexdigest as file_hexdigest,
+    new_hasher as new_hasher,
     parse_checksum as parse_checksum,
 )
 from ._errors import (

@@ -5,8 +5,10 @@ import hashlib
 import os
 import re
 import sys
+from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from ._errors import (
     ChecksumAlgorithmError,
@@ -65,12 +67,41 @@ class _FixedLengthXof:
         return self._hash.hexdigest(self._length)  # type: ignore[call-arg]
 
 
+@cache
+def _google_crc32c() -> Any:
+    """The package `google-crc32c` where it is installed with its C code; else None.
+
+    Its code in Python takes a thousand times as long as a hash of `hashlib`, and it warns of that.
+    """
+    try:
+        package = import_module("google_crc32c")
+    except (ImportError, RuntimeWarning):
+        return None
+    return package if package.implementation == "c" else None
+
+
+class _Crc32c:
+    """CRC32C (RFC 3720, appendix B.4), which finds accidents but no forgery."""
+
+    def __init__(self) -> None:
+        self._extend = _google_crc32c().extend
+        self._crc = 0
+
+    def update(self, data: "Buffer", /) -> None:
+        self._crc = self._extend(self._crc, bytes(data))  # a no-op for bytes, which it insists on
+
+    def hexdigest(self) -> str:
+        return f"{self._crc:08x}"
+
+
 def canonical_algorithm(algorithm: str) -> str:
     """Return hashlib's own spelling: `SHA-256` becomes `sha256`, `sha3-256` `sha3_256`."""
     name = algorithm.strip().lower() if isinstance(algorithm, str) else ""
     for candidate in (name, name.replace("-", "_"), name.replace("-", "")):
         if candidate in hashlib.algorithms_available:
             return candidate
+    if name in {"crc32c", "crc-32c"} and _google_crc32c() is not None:
+        return "crc32c"
     known = ", ".join(sorted(hashlib.algorithms_guaranteed))
     raise ChecksumAlgorithmError(
         f"unknown checksum algorithm {algorithm!r}; use one that hashlib knows: {known}"
@@ -78,11 +109,11 @@ def canonical_algorithm(algorithm: str) -> str:
 
 
 def new_hasher(algorithm: str) -> Hasher:
-    """Start a hash of any algorithm that `hashlib` knows.
+    """Start a hash of any algorithm that `hashlib` knows, or of CRC32C.
 
     Args:
         algorithm: Name as in `hashlib.new`; case and dashes do not matter. `shake_128` and
-            `shake_256` give 32 and 64 bytes.
+            `shake_256` give 32 and 64 bytes. `crc32c` needs the package google-crc32c.
 
     Raises:
         ChecksumAlgorithmError: No such algorithm in this Python.
@@ -90,6 +121,8 @@ def new_hasher(algorithm: str) -> Hasher:
     name = canonical_algorithm(algorithm)
     if name in _XOF_BYTES:
         return _FixedLengthXof(name)
+    if name == "crc32c":
+        return _Crc32c()
     try:
         # not for security: FIPS builds refuse md5 otherwise, though it only tells bytes apart
         return hashlib.new(name, usedforsecurity=False)

@@ -13,16 +13,19 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from infra_core.fs import ChecksumAlgorithmError, new_hasher
+
 __all__ = ["Digest", "announced_digests"]
 
 Digest = tuple[str, str]
-"""Algorithm as `hashlib` names it, and hex digits."""
+"""Algorithm as `infra_core.fs` names it, and hex digits."""
 
 _KNOWN: Final = {
     "sha-512": ("sha512", 64),
     "sha-256": ("sha256", 32),
     "sha": ("sha1", 20),
     "md5": ("md5", 16),
+    "crc32c": ("crc32c", 4),
 }
 # One member of a dictionary of byte sequences; parameters may follow it.
 _STRUCTURED: Final = re.compile(
@@ -56,9 +59,18 @@ def announced_digests(fields: Mapping[str, str], *, whole: bool) -> frozenset[Di
             raw = base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
         except (binascii.Error, ValueError):
             continue
-        if algorithm and len(raw) == size:
+        if algorithm and len(raw) == size and _is_computable(algorithm):
             found.add((algorithm, raw.hex()))
     return frozenset(found)
+
+
+def _is_computable(algorithm: str) -> bool:
+    """Whether it is one of `hashlib`, or CRC32C where `google-crc32c` is installed."""
+    try:
+        new_hasher(algorithm)
+    except ChecksumAlgorithmError:
+        return False
+    return True
 
 
 def _candidates(fields: Mapping[str, str], *, whole: bool) -> Iterator[Digest]:

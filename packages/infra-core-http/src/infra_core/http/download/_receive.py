@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import httpx
 
+from infra_core.fs import new_hasher
 from infra_core.runtime import clock, error_chain
 
 from .._errors import DownloadError, IncompleteDownloadError
@@ -39,10 +39,8 @@ class Receiver:
         self._sink = sink
         decodes = bool(body.codings) and not plan.keeps_encoded
         self._decoder = Decoder(body.codings) if decodes else None
-        self._as_sent = [
-            hashlib.new(name, usedforsecurity=False)
-            for name in (plan.digest_algorithms if decodes else ())
-        ]
+        names = plan.digest_algorithms if decodes else set()
+        self._as_sent = {name: new_hasher(name) for name in names}
         self._window = (clock.monotonic(), 0)
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> dict[str, str]:
@@ -80,7 +78,7 @@ class Receiver:
             raise self._cut() from error
         except DamagedBody as error:
             raise damaged_body(plan, self._body, error) from error
-        return {hasher.name: hasher.hexdigest() for hasher in self._as_sent}
+        return {name: hasher.hexdigest() for name, hasher in self._as_sent.items()}
 
     async def receive_rest(self, piece: int) -> None:
         """Take the rest of the file in ranges of so many bytes, several at a time."""
@@ -94,7 +92,7 @@ class Receiver:
 
     async def _decode(self, chunk: bytes, decoder: Decoder) -> None:
         self._plan.received(len(chunk), 0)
-        for hasher in self._as_sent:
+        for hasher in self._as_sent.values():
             hasher.update(chunk)
         for piece in decoder.feed(chunk):
             self._plan.received(0, len(piece))
