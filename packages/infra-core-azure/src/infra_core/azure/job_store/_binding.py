@@ -120,6 +120,8 @@ class RecordBinding(Generic[RecordT]):
                 hands every property to a constructor.
         """
         self.check(record)
+        batch_id: Any
+        job_id: Any
         if self._codec is None:
             made = cast("Any", record).to_entity()
             if not isinstance(made, Mapping):
