@@ -277,7 +277,7 @@ class _Cluster:
         """Fetch the reports of tasks as they end, until none is under way."""
         async for first in self._ended:
             if len(self._waiting) > _FEW:
-                await asyncio.sleep(_GATHER)
+                await asyncio.sleep(min(_GATHER * len(self._waiting), _LOOK))
             batch = [first, *self._ended.next_batch(block=False)]
             done = [future for future in batch if future.status == "finished"]
             reports: list[Any] = []
@@ -348,9 +348,10 @@ _GONE = ("closing", "closed")
 _LOOK = 0.25
 _MARGIN = 5.0
 _FAREWELL = 10.0
-# With more than so many tasks under way, reports wait so many seconds for others.
+# With more than so many tasks under way, reports wait so many seconds for each of them: what the
+# cluster has left to do keeps it busy meanwhile.
 _FEW = 32
-_GATHER = 0.02
+_GATHER = 0.0001
 
 
 def _lost() -> ConnectionError:
