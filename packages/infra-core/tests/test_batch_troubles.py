@@ -8,14 +8,17 @@ import sys
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
+from infra_core import _start
 from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
-from infra_core.batch import BatchResult, Summary, run_batch
+from infra_core.batch import BatchOptions, BatchResult, Summary, _shard, _workers, run_batch
 from infra_core.batch._jobs import Ended, JobBook, mirrored
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
@@ -131,6 +134,26 @@ def test_a_record_that_could_not_be_stored_does_not_replace_a_newer_one(tmp_path
         stored = [*store.iter_runs("b")]
     assert len(lost) == 3
     assert [record.payload["mirrored"] for record in stored] == [True, True]
+
+
+def test_a_worker_process_starts_as_fast_as_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By the same steps, in the same order; it imports no certificates that nothing uses."""
+    steps: list[str] = []
+    for name in ("begin", "import_engine", "started"):
+        monkeypatch.setattr(_start, name, partial(steps.append, name))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def downloads(*_: object) -> AsyncMock:
+        steps.append("downloads")
+        return AsyncMock()
+
+    monkeypatch.setattr(_shard, "Downloads", downloads)
+    ours, theirs = Pipe()
+    ours.send(None)
+    _workers._main(theirs, BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
+    assert steps == ["begin", "import_engine", "downloads", "started"]
 
 
 def test_a_store_that_goes_away_ends_the_run_in_order(urls: list[str], tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
+from infra_core import _start
 from infra_core.azure.job_store import JobConflictError, JobRecord, JobStatus, SqliteJobStore
 from infra_core.azure.monitoring import HeartbeatMonitor
 from infra_core.batch import BatchError
 from infra_core.batch._folder import exclusive, run_folder
-from infra_core.cli import _start, main
+from infra_core.cli import main
 from infra_core.cli._main import COMMANDS
 from infra_core.runtime.testing import fast_time
 

@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra_core import _start
+
 from ._errors import BatchError
 from ._shard import Shard, ShardResult, ShardRunner, share_of
 
@@ -167,6 +169,8 @@ def _main(pipe: Connection, options: "BatchOptions", folder: Path, env: Mapping[
     """The life of a worker process: until it is told to end, or its parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the coordinator decides
         signal.signal(number, signal.SIG_IGN)
+    _start.begin()
+    _start.import_engine()
     asyncio.run(_serve(pipe, options, folder, env))
 
 
@@ -175,6 +179,7 @@ async def _serve(
 ) -> None:
     runner = ShardRunner(options, folder, env)
     await runner.open()
+    _start.started()
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()

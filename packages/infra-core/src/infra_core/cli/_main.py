@@ -9,7 +9,9 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Protocol
 
-from . import _start, exit_codes
+from infra_core import _start
+
+from . import exit_codes
 from ._arguments import CommandError, Parser, add_prefix, prefixed_environment
 
 __all__ = ["command", "main"]

@@ -11,6 +11,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from infra_core._start import import_engine, started
 from infra_core.batch import BatchItem, BatchOptions, BatchResult, Rejected, Summary, run_batch
 from infra_core.batch._readers import FORMATS
 
@@ -31,7 +32,6 @@ from ._errors import one_line
 from ._list import ListLines, open_list
 from ._report import Reporter
 from ._results import ResultsFile
-from ._start import import_engine, started
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute", "exit_code"]
 
@@ -215,9 +215,9 @@ def execute(options: argparse.Namespace) -> int:
     """Run the command."""
     for path, name in ((options.summary_file, "--summary-file"), (options.results, "--results")):
         check_writable(path, name)
+    import_engine()  # before the options, which look at headers with it
     chosen = batch_options(options)
     warn_unset(options.prefix)
-    import_engine()
     with ExitStack() as stack:
         ending = stack.enter_context(ending_in_order())
         items = stack.enter_context(open_list(options))

@@ -1,4 +1,4 @@
-"""The command's own process starts and ends faster; one that only calls `main()` is left alone."""
+"""Our own processes, the command and its workers, start and end faster; others are left alone."""
 
 import atexit
 import gc
