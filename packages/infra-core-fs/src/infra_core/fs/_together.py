@@ -1,18 +1,20 @@
 """Many files committed together: their flushes are shared, each keeps the promise of its own."""
 
+import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from ._atomic import AtomicFile
 from ._replace import DefaultModes, fsync_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 __all__ = ["commit_together"]
 
-_FLUSHERS: Final = 8  # files of a batch that are flushed at the same time
+Key = TypeVar("Key")
+_FLUSHERS: Final = 8  # files or folders of a batch that are flushed at the same time
 _FAST: Final = 0.0003  # seconds; a flush below needs no company
 
 
@@ -84,31 +86,49 @@ def commit_together(
 
 
 def _flush_files(files: "Sequence[AtomicFile]", errors: "list[Exception | None]") -> None:
-    """Flush several files: all are on their way to the disk before the first is waited for.
+    """Flush the files: all are on their way to the disk before the first is waited for."""
+    chosen = [index for index, file in enumerate(files) if file._durable and errors[index] is None]
+    for index in chosen:
+        files[index]._start_writing()
+    for index, error in _flush([(index, files[index]._flush_to_disk) for index in chosen]):
+        errors[index] = error
 
-    The first flush commits the journal for all of them. Where the others still take their time,
+
+def _flush_folders(files: "Sequence[AtomicFile]", errors: "list[Exception | None]") -> None:
+    """Flush each folder that names were taken in; an error is that of all its files."""
+    folders: dict[str, list[int]] = {}
+    for index, file in enumerate(files):
+        if file._durable and errors[index] is None:
+            folders.setdefault(os.path.dirname(file.temp_path), []).append(index)  # noqa: PTH120
+    flushes = [(folder, partial(fsync_directory, folder)) for folder in folders]
+    for folder, error in _flush(flushes):
+        for index in folders[folder]:
+            errors[index] = error
+
+
+def _flush(flushes: "Iterable[tuple[Key, Callable[[], object]]]") -> "list[tuple[Key, Exception]]":
+    """Carry out several flushes; returns what failed and why.
+
+    The first one commits the journal for all of them. Where the others still take their time,
     several are waited for at once, since the kernel makes one flush of the disk of those.
     """
     import threading
 
-    queue = [
-        (index, file) for index, file in enumerate(files) if file._durable and errors[index] is None
-    ]
-    for _, file in queue:
-        file._start_writing()
+    queue = list(flushes)[::-1]
+    failed: list[tuple[Key, Exception]] = []
 
-    def flush(count: int = len(files)) -> float:
+    def flush(count: int = len(queue)) -> float:
         begun = time.perf_counter()
         for _ in range(count):
             try:
-                index, file = queue.pop()
+                key, step = queue.pop()
             except IndexError:  # nothing is left
                 break
             begun = time.perf_counter()
             try:
-                file._flush_to_disk()
+                step()
             except Exception as error:  # noqa: BLE001 - handed to its owner
-                errors[index] = error
+                failed.append((key, error))
         return time.perf_counter() - begun
 
     helpers: list[threading.Thread] = []
@@ -127,17 +147,4 @@ def _flush_files(files: "Sequence[AtomicFile]", errors: "list[Exception | None]"
         queue.clear()  # an interrupt ends it here
         for helper in helpers:
             helper.join()
-
-
-def _flush_folders(files: "Sequence[AtomicFile]", errors: "list[Exception | None]") -> None:
-    """Flush each folder that names were taken in; an error is that of all its files."""
-    folders: dict[Path, list[int]] = {}
-    for index, file in enumerate(files):
-        if file._durable and errors[index] is None:
-            folders.setdefault(file.path.parent, []).append(index)
-    for folder, indexes in folders.items():
-        try:
-            fsync_directory(folder)
-        except OSError as error:
-            for index in indexes:
-                errors[index] = error
+    return failed
