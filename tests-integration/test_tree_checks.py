@@ -87,10 +87,20 @@ def mannered_word(tree: Path) -> None:
     (source(tree, "fs") / "_said.py").write_text('MESSAGE = "a lock that nobody\\\n holds"\n')
 
 
+def mannered_comment(tree: Path) -> None:
+    (source(tree, "fs") / "_said.py").write_text("X = 1  # as the caller was told\n")
+
+
+def mannered_name(tree: Path) -> None:
+    (source(tree, "fs") / "_said.py").write_text("def f(file):\n    told = file.tell()\n")
+
+
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
         (mannered_word, "'nobody'; say it plainly"),
+        (mannered_comment, "'told'; say it plainly"),
+        (mannered_name, "_said.py:2: name 'told'; use such as"),
         (stray_file, "stray.py lies directly in infra_core/"),
         (stray_init, "__init__.py lies directly in infra_core/"),
         (no_marker, "infra_core/polling/py.typed is missing"),

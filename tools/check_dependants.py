@@ -1,4 +1,4 @@
-"""Prove that a built wheel works with the last published packages that stand on it.
+"""Test that a built wheel works with the last published packages that stand on it.
 
 Each dependant is installed from the index together with the wheel, in an environment of its own,
 and imported with all its modules. A dependant whose version in the tree is not published yet is

@@ -1,4 +1,4 @@
-"""Check that every module's `__all__` tells the truth; runs where the packages are installed.
+"""Check that every module's `__all__` is right; runs where the packages are installed.
 
 Every module has a literal `__all__`, sorted as the linter sorts it, or writes its names once: as
 imports of the form `X as X`, in the module or in the stub beside it. Each name resolves, at run

@@ -27,6 +27,8 @@ WHOLE_FIRST = ("aiohttp", "azure.core", "requests", "urllib3")
 # What is said, and what to say.
 WORDS = {
     "nobody": "no caller, no other worker",
+    **dict.fromkeys(("tell", "tells", "told"), "report, call with, ask, return"),
+    **dict.fromkeys(("proof", "prove", "proves", "proven"), "credential, test, show"),
     "for want of": "without, because ... is missing",
     "by whatever road": "in any way",
     "says goodbye": "closes, sends close_notify",
@@ -34,6 +36,23 @@ WORDS = {
     "no time to wait": "must be a positive number of seconds, got x",
     "took no connection": "connect timed out",
     "has no address": "cannot resolve host (DNS)",
+}
+# Identifiers that a search for the field's word does not find.
+NAMES = {
+    "told": "what it is: explained, returned, printed",
+    **dict.fromkeys(("_Told", "_told"), "error text"),
+    "tell": "report, print_error, answer",
+    "_tell": "_report, _call_back",
+    "a_kind": "type_name",
+    "fate": "ending, outcome",
+    "Fate": "Ending, Outcome",
+    "Wire": "service client",
+    "Judgement": "response action",
+    "StartOver": "restart",
+    "look_at": "get_properties",
+    "_strike": "on_deadline",
+    "_lean": "send_direct",
+    "_settled": "resolve_ambiguous_put, _finished",
 }
 MANNERED = re.compile(rf"\b(?:{'|'.join(WORDS)})\b", re.IGNORECASE)
 REQUIRED = ["README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "tests"]
@@ -60,14 +79,19 @@ def check(package: Package) -> Iterator[str]:
 
 
 def check_words() -> Iterator[str]:
-    """Comments and strings of the code, and the text of READMEs and pages (not its comments)."""
-    for package in PACKAGES:
-        for path in package.modules().values():
-            with tokenize.open(path) as file:
-                for token in tokenize.generate_tokens(file.readline):
-                    if token.type not in (tokenize.NAME, tokenize.OP, tokenize.NUMBER):
-                        yield from mannered(path, token.start[0], token.string)
-    pages = ("*.md", "packages/*/README.md", "docs/**/*.md")
+    """Comments, strings and names of the code, and the text of READMEs and pages (no comments)."""
+    for path in [path for package in PACKAGES for path in package.modules().values()]:
+        before = ""
+        with tokenize.open(path) as file:
+            for token in tokenize.generate_tokens(file.readline):
+                text, place = token.string, token.start[0]
+                if token.type == tokenize.NAME:
+                    if text in NAMES and before not in (".", "def"):  # `tell` of a file is its own
+                        yield f"{path.name}:{place}: name {text!r}; use such as {NAMES[text]!r}"
+                elif token.type not in (tokenize.OP, tokenize.NUMBER):
+                    yield from mannered(path, place, text)
+                before = text
+    pages = ("*.md", "packages/*/README.md", "packages/*/CHANGELOG.md", "docs/**/*.md")
     for path in [path for pattern in pages for path in ROOT.glob(pattern)]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             yield from mannered(path, number, re.sub(r"<!--.*?-->|`[^`]*`", "", line))

@@ -386,7 +386,7 @@ add(
     ok(),
     closes=True,
     more=TARGET,
-    httpx="wants the body that nobody reads whole",
+    httpx="wants a body whole that is not read",
 )
 add(
     "redirect, then interim",
@@ -627,7 +627,7 @@ _WHY: list[tuple[str, str, tuple[str, ...]]] = [
     ("requests", "raises an error of urllib3", ("redirect to a bad host",)),
     ("httpx", "raises an error of a codec", ("redirect to a bad host",)),
     ("requests httpx", "joins the two by a comma", ("redirect twice named",)),
-    ("httpx", "decodes what nobody reads", ("redirect with a damaged body",)),
+    ("httpx", "decodes a body that is not read", ("redirect with a damaged body",)),
     (
         "requests",
         "reads text/* as Latin-1",

@@ -4,7 +4,7 @@
 
 A file of 1 GiB is hashed by `infra_core.fs.compute_checksum`, by the loop that Python 3.10 takes,
 and by coreutils' `sha256sum`, in turns; each figure is the best of its rounds, so that a busy
-machine disturbs nobody's. Then the same bytes are written through `AtomicFile`, with the hash
+machine distorts none of them. Then the same bytes are written through `AtomicFile`, with the hash
 computed on the way and, for comparison, with a second read afterwards. `--check` exits with 1 when
 the checksum has less than 0.95 of the throughput of `sha256sum`.
 """

@@ -190,7 +190,7 @@ def main() -> int:
             ("set_slug beside a 500 ms upload, worst ms", slug, slug < 100),
             ("telemetry tracked, events/s", tracked, True),
             ("telemetry delivered to loopback, events/s", delivered, True),
-            ("telemetry queue with nobody there, MiB", memory, memory < 48),
+            ("telemetry queue without a service, MiB", memory, memory < 48),
         ]
         if options.azurite:
             figures = mirror(root)

@@ -18,7 +18,7 @@ import sys
 import typing
 from typing import Any
 
-# What Python puts on every class, or what tells nothing to a caller.
+# What Python puts on every class, or what means nothing to a caller.
 _EVERYWHERE = {
     "__annotations__", "__class__", "__class_getitem__", "__dataclass_fields__",
     "__dataclass_params__", "__delattr__", "__dict__", "__dir__", "__doc__", "__firstlineno__",

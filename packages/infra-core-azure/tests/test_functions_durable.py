@@ -255,7 +255,7 @@ class TestTimeout:
         with FunctionsHost(api_key="k") as host, fast_time():
             host.orchestrator(_PATH, ["Running"])
             async with _client(host) as client:
-                with pytest.raises(OrchestrationTimeoutError, match="told to end") as caught:
+                with pytest.raises(OrchestrationTimeoutError, match="asked to terminate") as caught:
                     await client.start_and_wait(_PATH, timeout=10, terminate_on_timeout=True)
                 assert caught.value.terminated is True
                 assert host.termination_reason(_PATH) == "not done within 10 s"

@@ -178,7 +178,7 @@ async def test_retries_say_why(origin: FaultyOrigin, caplog: pytest.LogCaptureFi
         await fetch_async(origin.url("/x"))
         fetch(origin.url("/y"))
     where = origin.base_url.removeprefix("http://")
-    words = f"Error: {where} closed the connection before the whole body had come: its log may tell"
+    words = f"Error: {where} closed the connection before the whole body had come: its log may say"
     assert [words in record.getMessage() for record in caplog.records] == [True, True]
 
 

@@ -178,7 +178,7 @@ async def test_a_callback_that_raises_loses_no_error(caplog: pytest.LogCaptureFi
 
     with caplog.at_level(logging.ERROR):
         await runtime().run([("a", broken_task)], on_error=on_error)
-    assert "when told of 'a', ConnectionError('reset'); the run goes on" in caplog.text
+    assert "when called with 'a', ConnectionError('reset'); the run goes on" in caplog.text
 
 
 async def test_cancelled_and_drained_runs_say_what_there_is_to_do() -> None:

@@ -72,7 +72,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "Download a list of URLs as one batch",
         "from infra_core.batch import run_batch, run_batch_async, BatchItem",
         "Download a list of URLs as one batch that survives faults, resumes, mirrors and "
-        "tells what became of each.",
+        "reports what became of each.",
         ("crawl", "batch", "urls", "list", "resume", "download", "job"),
         example='summary = run_batch(urls, batch_id="nightly", out="runs")',
     ),

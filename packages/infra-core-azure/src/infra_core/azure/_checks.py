@@ -3,7 +3,7 @@
 import math
 from numbers import Integral, Real
 
-__all__ = ["a_kind", "require_number"]
+__all__ = ["require_number", "type_name"]
 
 
 def require_number(
@@ -44,11 +44,11 @@ def require_number(
         raise ValueError(f"{name}={value!r} is out of range: pass {allowed}")
 
 
-def a_kind(value: object) -> str:
+def type_name(value: object) -> str:
     """Return the name of a value's type with its article.
 
     Example:
-        >>> a_kind(5), a_kind("5")
+        >>> type_name(5), type_name("5")
         ('an int', 'a str')
     """
     name = type(value).__name__

@@ -335,9 +335,9 @@ def failure_of(status: DurableStatus, status_url: str | None) -> OrchestrationFa
     """Return the error for an instance that ended without success."""
     name = "the orchestration" if status.instance_id is None else f"instance {status.instance_id!r}"
     reason = status.output if status.output is not None else status.custom_status
-    told = "" if reason is None else f": {redact_secrets(_short(reason))}"
+    why = "" if reason is None else f": {redact_secrets(_short(reason))}"
     return OrchestrationFailedError(
-        f"{name} ended as {status.runtime_status}{told}; look into the logs of the function app "
+        f"{name} ended as {status.runtime_status}{why}; look into the logs of the function app "
         "for the cause, then start it again",
         status_url=status_url,
         last_status=status,

@@ -239,8 +239,8 @@ class FunctionCaller:
             return
         if status in (401, 403):
             sent = any(name.lower() == KEY_HEADER for name in headers)
-            told = "refused the key that was sent" if sent else "wants a key, and none was sent"
-            add_note(error, f"the function app {told}: check api_key ({API_KEY_VAR})")
+            problem = "refused the key that was sent" if sent else "wants a key, and none was sent"
+            add_note(error, f"the function app {problem}: check api_key ({API_KEY_VAR})")
         elif status == 404:
             add_note(
                 error,

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from infra_core.runtime import redact_secrets, sanitize_url
 
-from ._checks import a_kind, require_number
+from ._checks import require_number, type_name
 from ._durable import (
     DurableInstance,
     DurableStatus,
@@ -57,7 +57,7 @@ class WaitOptions(TypedDict, total=False):
         poll_interval: Seconds between two questions, unless the host's `Retry-After` says
             otherwise (5).
         on_poll: Called with every state.
-        terminate_on_timeout: Tell the instance to end when the time is up. Without it the
+        terminate_on_timeout: Terminate the instance when the time is up. Without it the
             instance goes on, and can be waited for again.
         raise_on_failure: Raise when it ended without success (default); otherwise its state is
             returned.
@@ -180,7 +180,7 @@ class DurableCaller:
             return DurableInstance(status_url=self._calls.url(instance))
         if isinstance(instance, DurableInstance):
             return instance
-        what = "empty" if isinstance(instance, str) else a_kind(instance)
+        what = "empty" if isinstance(instance, str) else type_name(instance)
         raise TypeError(
             f"instance is {what}: pass the DurableInstance that start() returned, or its status "
             "URL as text"
@@ -219,7 +219,7 @@ class DurableCaller:
                     extra={"url": sanitize_url(url)},
                 )
             else:
-                remedy = "it was told to end" if terminated else "it had just ended"
+                remedy = "it was asked to terminate" if terminated else "it had just ended"
         name = sanitize_url(url) if instance.id is None else f"instance {instance.id!r}"
         return OrchestrationTimeoutError(
             f"{name} was not done within {timeout:g} s: {seen}; {remedy}",
@@ -229,7 +229,7 @@ class DurableCaller:
         )
 
     async def terminate(self, instance: "DurableInstance | str", reason: str) -> bool:
-        """Tell an instance to end; see `AzureFunctionAsyncClient.terminate`."""
+        """Terminate an instance; see `AzureFunctionAsyncClient.terminate`."""
         try:
             return await self.manage(instance, "terminate", reason=reason)
         except JobNotFoundError:

@@ -22,7 +22,7 @@ class DurableManagement:
     async def terminate(
         self, instance: "DurableInstance | str", *, reason: str = "terminated by the client"
     ) -> bool:
-        """Tell a durable instance to end; `False` when it has ended already or is not known."""
+        """Terminate a durable instance; `False` when it has ended already or is not known."""
         return await self._durable.terminate(instance, reason)
 
     async def get_status(self, instance: "DurableInstance | str") -> DurableStatus:

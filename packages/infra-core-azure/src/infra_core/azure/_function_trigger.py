@@ -145,7 +145,7 @@ async def trigger_batch_async(
         payload: More of its JSON, besides `batchId` and `concurrency`.
         on_started: Called once the batch is scheduled.
         on_poll: Called with every state.
-        terminate_on_timeout: Tell the batch to end when the time is up.
+        terminate_on_timeout: Terminate the batch when the time is up.
         storage: Writes and mirrors the summary; without it the file is only written.
         state_folder: Where to keep, readable by this user only, what is needed to wait for the
             batch again: its status URL with the key. Files older than 90 days are removed.

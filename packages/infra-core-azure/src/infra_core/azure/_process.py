@@ -1,4 +1,4 @@
-"""Who a process is, so that a reader can tell it from a later one with the same number."""
+"""Who a process is, so that a reader does not take a later one with the same number for it."""
 
 import os
 import signal
@@ -59,7 +59,7 @@ def process_identity(pid: int) -> str | None:
 
 
 def is_running(pid: int, host: str | None, identity: str | None) -> bool | None:
-    """Tell whether a process lives, as far as this machine can know.
+    """Whether a process lives, as far as this machine can know.
 
     Args:
         pid: Its number.

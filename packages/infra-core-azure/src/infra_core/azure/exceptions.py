@@ -147,7 +147,7 @@ class OrchestrationTimeoutError(OrchestrationError, JobTimeoutError):
     """The durable function did not end in time.
 
     Attributes:
-        terminated: Whether it was told to end.
+        terminated: Whether it was asked to terminate.
     """
 
     def __init__(

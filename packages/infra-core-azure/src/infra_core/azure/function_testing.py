@@ -4,7 +4,7 @@ For tests and demonstrations. It speaks the durable protocol as Microsoft docume
 reference"): starters answer 202 with `Location`, `Retry-After` and the management URLs; the status
 URL answers 202 while the instance runs and 200 (or 500, when asked so) when it has ended; the
 management URLs want their own key. It stands on `infra_core.http.testing.FaultyOrigin`, so every
-path can be told to misbehave.
+path can be made to misbehave.
 
 Example:
     ::
@@ -50,7 +50,7 @@ class _Instance:
     events: list[tuple[str, Any]] = field(default_factory=list)
 
     def state(self) -> str:
-        """Return the state to tell now; each question takes it one on, the last one stays."""
+        """Return the state to answer now; each question takes it one on, the last one stays."""
         if self.suspended:
             return "Suspended"
         self.asked += 1
@@ -154,7 +154,7 @@ class FunctionsHost:
 
         Args:
             path: Such as `/api/run`.
-            states: What its status URL tells, one after the other; the last one stays.
+            states: What its status URL answers, one after the other; the last one stays.
             output: Its output, once it has ended.
             custom_status: Its custom status.
             retry_after: `Retry-After` of the 202 answers, in seconds.
@@ -175,7 +175,7 @@ class FunctionsHost:
         # Handlers cannot add routes, so those of instances to come are there from the start.
         for number in range(_MAX_INSTANCES):
             below = f"{_MANAGEMENT}/{_instance_id(path, number)}"
-            self._add(below, self._teller(starter, number), () if number else status_faults)
+            self._add(below, self._status_handler(starter, number), () if number else status_faults)
             verbs = ["terminate", "suspend", "resume", "rewind"]
             for verb in [*verbs, *(f"raiseEvent/{quote(name, safe='')}" for name in events)]:
                 self._add(f"{below}/{verb}", self._manager(starter, number, verb), ())
@@ -268,16 +268,16 @@ class FunctionsHost:
         exchange.reply.headers["Location"] = self.status_url(instance.id)
         _ask_to_wait(exchange, starter)
 
-    def _teller(self, starter: _Starter, number: int) -> Callable[[Exchange], None]:
-        def tell(exchange: Exchange) -> None:
+    def _status_handler(self, starter: _Starter, number: int) -> Callable[[Exchange], None]:
+        def answer_status(exchange: Exchange) -> None:
             instance = self._authorised_for(starter, number, exchange)
             if instance is not None and exchange.request.method == "DELETE":
                 instance.purged = True
                 _reply(exchange, 200, {"instancesDeleted": 1})
             elif instance is not None:
-                self._tell(instance, starter, exchange)
+                self._answer_status(instance, starter, exchange)
 
-        return tell
+        return answer_status
 
     def _manager(self, starter: _Starter, number: int, verb: str) -> Callable[[Exchange], None]:
         def manage(exchange: Exchange) -> None:
@@ -299,7 +299,7 @@ class FunctionsHost:
             return None
         return starter.instances[number]
 
-    def _tell(self, instance: _Instance, starter: _Starter, exchange: Exchange) -> None:
+    def _answer_status(self, instance: _Instance, starter: _Starter, exchange: Exchange) -> None:
         with self._lock:
             state = instance.state()
         ended = state in _ENDED

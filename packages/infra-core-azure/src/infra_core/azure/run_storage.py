@@ -103,7 +103,7 @@ def collect_local_files(
     Args:
         storage_path: The folder.
         checksum: Algorithm to hash each file with, such as `sha256`; none by default.
-        timestamps: Tell when each was last written.
+        timestamps: Add when each was last written.
 
     Returns:
         For each `path`, `type`, `content_type`, `size_bytes` (also as `size`, 0.7's name) and, as
@@ -152,8 +152,8 @@ def collect_blob_files(
     Args:
         client: The storage client.
         storage_path: The local folder whose mirror is listed.
-        checksum: Tell the MD5 that is stored with each blob, whatever the algorithm's name.
-        timestamps: Tell when each was last written.
+        checksum: Add the MD5 that is stored with each blob, whatever the algorithm's name.
+        timestamps: Add when each was last written.
 
     Raises:
         ConfigurationError: The client is not configured.
@@ -198,10 +198,10 @@ def build_manifest(
         client: The storage client; without configuration only local files are listed.
         source: `both` local files and blobs that have no local file (0.7 left the latter out as
             soon as there was one local file); or one of them.
-        checksum: Algorithm to hash local files with; blobs tell their stored MD5.
-        timestamps: Tell when each file was last written.
+        checksum: Algorithm to hash local files with; blobs have their stored MD5.
+        timestamps: Add when each file was last written.
         content_types: Media types that files were served with, by their path: better than what
-            their names tell. What blobs are stored with comes next.
+            their names say. What blobs are stored with comes next.
 
     Returns:
         `files` (each with `path`, `type`, `content_type`, `size_bytes`, `url`), `storage`
@@ -226,7 +226,7 @@ def build_manifest(
     if source != "blobs":
         for entry in collect_local_files(path, **_set(extras)):
             stored = found.get(str(entry["path"]))
-            if stored is not None:  # as it was served, say, where the name does not tell
+            if stored is not None:  # as it was served, say, where the name does not say
                 entry["type"], entry["content_type"] = stored["type"], stored["content_type"]
             found[str(entry["path"])] = entry
     prefix = client.blob_name_for_path(path)

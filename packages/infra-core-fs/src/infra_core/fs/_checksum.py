@@ -124,7 +124,7 @@ def new_hasher(algorithm: str) -> Hasher:
     if name == "crc32c":
         return _Crc32c()
     try:
-        # not for security: FIPS builds refuse md5 otherwise, though it only tells bytes apart
+        # not for security: FIPS builds refuse md5 otherwise, though it only compares bytes
         return hashlib.new(name, usedforsecurity=False)
     except ValueError as error:  # listed, yet switched off in this OpenSSL
         raise ChecksumAlgorithmError(

@@ -28,8 +28,8 @@ __all__ = [
     "undecodable_text",
 ]
 
-BROKEN_OFF = "closed the connection without an answer: its log may tell why"
-CUT_SHORT = "closed the connection before the whole body had come: its log may tell why"
+BROKEN_OFF = "closed the connection without an answer: its log may say why"
+CUT_SHORT = "closed the connection before the whole body had come: its log may say why"
 
 # By OpenSSL's X509_V_ERR_* numbers; all others lack a CA.
 _CERTIFICATE_REMEDIES = {
@@ -142,8 +142,8 @@ def undecodable_text(url: str, reason: object, way: str) -> str:
         way: How to read it as it is.
     """
     return (
-        f"the body of {sanitize_url(url)} cannot be decoded ({reason}): tell its owner, or read it "
-        f"undecoded with {way}"
+        f"the body of {sanitize_url(url)} cannot be decoded ({reason}): report it to the server's "
+        f"owner, or read it undecoded with {way}"
     )
 
 

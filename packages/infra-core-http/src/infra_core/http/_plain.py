@@ -50,7 +50,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
         try:
             return await transport.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-            raise _retold(error, request, proxy) from error
+            raise _with_engine_text(error, request, proxy) from error
 
     def _make(self, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
         if proxy is None:
@@ -98,7 +98,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
             await transport.aclose()
 
 
-def _retold(
+def _with_engine_text(
     error: httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError,
     request: httpx.Request,
     proxy: Proxy | None,

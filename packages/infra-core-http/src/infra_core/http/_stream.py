@@ -49,7 +49,7 @@ class StreamedResponse:
         """Yield the body undecoded, in pieces as large as have arrived.
 
         Raises:
-            httpx.TransportError: It did not come whole, as far as the protocol can tell.
+            httpx.TransportError: It did not come whole, as far as the protocol says.
         """
         if isinstance(self._source, EngineResponse):
             return self._source.aiter_raw()

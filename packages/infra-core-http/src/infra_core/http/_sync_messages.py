@@ -159,9 +159,9 @@ def _text_of_proxy(
         return proxy_refused_text(proxy.where, proxy.variable, answer, where)
     cause = _first(chain, OSError, but=requests.RequestException)
     if proxy.is_socks:
-        told = [link for link in chain if type(link).__module__ == "socks"]
-        if told and type(told[0]).__name__ != "ProxyConnectionError":
-            return proxy_refused_text(proxy.where, proxy.variable, str(told[0]), where)
+        of_socks = [link for link in chain if type(link).__module__ == "socks"]
+        if of_socks and type(of_socks[0]).__name__ != "ProxyConnectionError":
+            return proxy_refused_text(proxy.where, proxy.variable, str(of_socks[0]), where)
         inner = next((link for link in chain if type(link) in _CONNECTING), cause)
         return proxy_connect_text(proxy.variable, connect_text(proxy.where, inner or error))
     if not isinstance(error, requests.exceptions.ProxyError):

@@ -80,7 +80,7 @@ def shut(sock: Any) -> None:
 
 
 def waiting_on(connection: Any) -> None:
-    """Tell the watch of this thread, if there is one, which connection it waits on."""
+    """Give the watch of this thread, if there is one, the connection that it waits on."""
     watch: Watch | None = getattr(_local, "watch", None)
     if watch is not None:
         watch.follow(connection)

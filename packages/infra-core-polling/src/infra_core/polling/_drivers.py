@@ -129,9 +129,9 @@ async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
                 gate.leave()
         run.arrived(response, clock.monotonic())
         if on_poll is not None:
-            told = on_poll(response)
-            if is_awaitable(told):
-                await told  # type: ignore[misc]
+            returned = on_poll(response)
+            if is_awaitable(returned):
+                await returned  # type: ignore[misc]
         wait = run.judge(response, clock.monotonic())
         _log_check(run, wait)
         if wait == DONE:

@@ -5,7 +5,7 @@ The tree::
     PollingError
     ├── PollingTimeoutError      not done by the deadline
     ├── PollingFailureError      done, and failed
-    └── PollingCancelledError    told to stop by its cancel event
+    └── PollingCancelledError    stopped by its cancel event
 
 Errors of the fetch itself come through as they are: at once when they are not transient, after
 `max_consecutive_errors` in a row when they are.

@@ -169,7 +169,7 @@ class PollRun(Generic[T]):
             "%scheck %d: %s; next check in %.3g s",
             "" if self.label is None else f"{self.what()}: ",
             self.attempts,
-            "not there yet (404)" if missing else _told(error),
+            "not there yet (404)" if missing else _error_text(error),
             wait,
             extra=self.fields(wait=wait, error_type=type(error).__name__),
         )
@@ -270,7 +270,7 @@ class PollRun(Generic[T]):
         return self.rules.status(self.last_response)
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """Return type and text of an error in one short line without secrets."""
     text = " ".join(redact_secrets(str(error)).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -36,7 +36,7 @@ class Report:
         status: "succeeded", "failed", "timed_out" or "cancelled".
         value: What it returned, pickled.
         error: A callable that makes what it raised, pickled.
-        told: What it raised, as text.
+        text: What it raised, as text.
         notes: What to add to the error.
         seconds: How long it took there.
         left_behind: It ignored its cancellation and still runs.
@@ -45,7 +45,7 @@ class Report:
     status: str
     value: bytes = b""
     error: bytes = b""
-    told: str = ""
+    text: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     left_behind: bool = False
@@ -56,7 +56,7 @@ class Report:
         try:
             error = pickle.loads(self.error)()  # noqa: S301 - from the caller's own cluster
         except Exception:  # noqa: BLE001 - whatever its class does
-            error = RuntimeError(f"{self.told} (on a worker; its class cannot be sent back)")
+            error = RuntimeError(f"{self.text} (on a worker; its class cannot be sent back)")
         for note in self.notes:
             add_note(error, note)
         return error
@@ -66,7 +66,7 @@ class _Attempt:
     """One task on its thread."""
 
     def __init__(self, function: Callable[[], Any]) -> None:
-        self.changed = threading.Event()  # ended, or told to be cancelled
+        self.changed = threading.Event()  # ended, or to be cancelled
         self.ended = threading.Event()
         self.cancelled = False
         self.value: Any = None
@@ -179,13 +179,13 @@ def _succeeded(value: Any, seconds: float) -> Report:
 def _failed(error: BaseException, seconds: float, *notes: str) -> Report:
     """Make the error fit for travel, its traceback as a note."""
     lines = redact_secrets("".join(traceback.format_exception(error)))
-    told = f"{type(error).__qualname__}: {redact_secrets(as_text(error))}"
+    text = f"{type(error).__qualname__}: {redact_secrets(as_text(error))}"
     if isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit)):
         error = RuntimeError(f"the task raised {type(error).__name__} on a worker: {error}")
     return Report(
         "failed",
         error=_packed(error),
-        told=told,
+        text=text,
         notes=(*notes, f"raised on a worker:\n{lines}"),
         seconds=seconds,
     )

@@ -13,7 +13,7 @@ _registered = False
 
 
 class ForkGuard:
-    """Tells the process that made it from a child that was forked later.
+    """Distinguishes the process that made it from a child that was forked later.
 
     For sockets, database connections and file descriptors, which a child shares with its parent
     and must neither use nor close.

@@ -179,9 +179,9 @@ async def _drive(
             if details is None:
                 raise
             if on_retry is not None:
-                told = on_retry(details)
-                if told is not None:
-                    await told
+                returned = on_retry(details)
+                if returned is not None:
+                    await returned
             wait = details.wait
             del details  # it holds the error, whose traceback holds this frame
         await clock.sleep_async(wait)

@@ -115,7 +115,7 @@ def handle_signals(
     signals: Iterable[int] = (signal.SIGINT, signal.SIGTERM),
     grace: float = 30.0,
 ) -> Iterator[SignalState]:
-    """End a runtime in order when the process is told to stop.
+    """End a runtime in order when the process gets a signal to stop.
 
     The first signal stops the intake of tasks, so that runs raise `RuntimeDrainedError` once what
     they had begun is done; after `grace` seconds, or at a second signal, everything is cancelled,

@@ -56,7 +56,7 @@ class TaskItems:
 
     Attributes:
         alive: Their tasks, but for those that are left behind.
-        halted: All of them were told to end.
+        halted: All of them were cancelled.
 
     Args:
         options: Callbacks, retries, times.
@@ -145,7 +145,7 @@ class TaskItems:
             return
         try:
             status, error = await self._judged(item, status, error)
-            await self._tell(item, status, error, self._close(item, status, value, error))
+            await self._call_back(item, status, error, self._close(item, status, value, error))
         finally:
             value = error = None  # its traceback holds this frame
 
@@ -212,7 +212,7 @@ class TaskItems:
             options.sink.put(item.index, outcome)
         return outcome
 
-    async def _tell(
+    async def _call_back(
         self,
         item: _Item,
         status: TaskStatus,
@@ -289,7 +289,7 @@ class TaskItems:
                 self._leave_behind(item)
             else:
                 logger.error(
-                    "a callback for task %r still ran %g s after the run was told to end: "
+                    "a callback for task %r still ran %g s after the run was cancelled: "
                     "cancelled", item.id, self._grace, extra={"task_id": item.id},
                 )  # fmt: skip
                 task.cancel()
@@ -327,7 +327,7 @@ class TaskItems:
         outcome = self._close(item, status, None, error)
         reporter = _Item(item.id, item.index)
         reporter.ended = True
-        self._launch(reporter, self._tell(reporter, status, error, outcome))
+        self._launch(reporter, self._call_back(reporter, status, error, outcome))
 
 
 async def _call(task_id: str, callback: Callable[..., Any], *args: object) -> None:
@@ -341,7 +341,7 @@ async def _call(task_id: str, callback: Callable[..., Any], *args: object) -> No
             await result
     except Exception:
         logger.exception(
-            "callback %s raised when told of %s; the run goes on",
+            "callback %s raised when called with %s; the run goes on",
             shown(callback),
             ", ".join(shown(arg) for arg in args),
             extra={"task_id": task_id, **trace_fields()},

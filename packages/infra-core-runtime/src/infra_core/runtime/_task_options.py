@@ -123,7 +123,7 @@ class RunOptions:
         if not (is_number(self.progress_interval) and self.progress_interval >= 0):
             raise ValueError(
                 f"progress_interval={self.progress_interval!r} is not 0 or more: pass seconds, "
-                "or 0 to be told of every task"
+                "or 0 for a report of every task"
             )
         if self.retry is not None:
             check_policy("retry", self.retry)

@@ -193,11 +193,11 @@ class TaskRun:
         if self._error is None and not self._cancelled and not self.ended:
             self._error = error
         elif error is not self._error:
-            logger.warning("an error came after the run had been told to end", exc_info=error)
+            logger.warning("an error came after the run had been cancelled", exc_info=error)
         self.halt()
 
     def halt(self) -> None:
-        """Tell every task to end and give them `cancel_grace` seconds for it."""
+        """Cancel every task and give them `cancel_grace` seconds for it."""
         if self.ended or self._items.halted:
             return
         self._end_intake()

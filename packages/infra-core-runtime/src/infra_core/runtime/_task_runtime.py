@@ -336,7 +336,7 @@ class TaskRuntime:
         the latest. A runtime that is cancelled before a run begins refuses it.
         """
         self._cancelled = True
-        self._tell(TaskRun.cancel)
+        self._signal(TaskRun.cancel)
 
     def stop(self) -> None:
         """Take no further tasks, neither now nor in later runs; those under way are finished.
@@ -344,7 +344,7 @@ class TaskRuntime:
         Returns at once. Runs whose source was not read to its end raise `RuntimeDrainedError`.
         """
         self._draining = True
-        self._tell(TaskRun.stop)
+        self._signal(TaskRun.stop)
 
     def _resume(self) -> None:
         self._draining = False
@@ -356,7 +356,7 @@ class TaskRuntime:
         The runtime can be used again.
         """
         runs = list(self._runs)
-        self._tell(TaskRun.stop)
+        self._signal(TaskRun.stop)
         await _ends_of(runs)
 
     async def aclose(self) -> None:
@@ -376,7 +376,7 @@ class TaskRuntime:
     ) -> None:
         await self.aclose()
 
-    def _tell(self, what: Callable[[TaskRun], None]) -> None:
+    def _signal(self, what: Callable[[TaskRun], None]) -> None:
         """Reach every run in its own loop."""
         try:
             here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()

@@ -32,7 +32,7 @@ _MARGIN = 60.0  # seconds that a lease outlasts the longest download
 
 
 class Claimed(NamedTuple):
-    """What became of an attempt to take some jobs.
+    """What became of jobs that were to be taken.
 
     Attributes:
         ours: Taken; recorded as running under our lease.

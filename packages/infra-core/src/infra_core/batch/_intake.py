@@ -18,8 +18,8 @@ _FIRST = 32  # the first chunk is small, so that downloads begin at once
 class Intake:
     """Reads a source in a thread of its own, or in the loop where it is asynchronous.
 
-    The thread is a daemon: one that waits for a pipe must not keep a process alive that was told
-    to end.
+    The thread is a daemon: one that waits for a pipe must not keep a process alive that is to
+    end.
 
     Args:
         source: URLs, mappings, `BatchItem`s, `Rejected`s.
@@ -105,9 +105,9 @@ class Intake:
             if self._stopped:
                 return False
             self._items.append(entry)
-            tell, self._waiting = self._waiting, False
-        if tell:
-            self._tell()
+            wake, self._waiting = self._waiting, False
+        if wake:
+            self._wake()
         return True
 
     async def _read_async(self, source: AsyncIterable[object]) -> None:
@@ -129,8 +129,8 @@ class Intake:
         with self._room:
             self.error = error
             self.ended = error is None
-        self._tell()
+        self._wake()
 
-    def _tell(self) -> None:
+    def _wake(self) -> None:
         with suppress(RuntimeError):  # the loop is gone, and with it whoever would read
             self._loop.call_soon_threadsafe(self._news.set)

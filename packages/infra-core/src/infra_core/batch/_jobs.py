@@ -231,7 +231,7 @@ class JobBook:
             self._summary.trouble("jobs were not recorded", one_line(error))
 
     def beat(self, job_id: str | None) -> None:
-        """Tell the heartbeat what is under way, now and then; a failure stops nothing."""
+        """Name what is under way in the heartbeat, now and then; a failure stops nothing."""
         now = clock.monotonic()
         with self._lock:
             if job_id is not None and now - self._beaten < _BEAT:

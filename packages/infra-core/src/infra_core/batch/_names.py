@@ -31,7 +31,7 @@ def check_layout(layout: str) -> None:
     """Refuse a layout that names no file.
 
     Raises:
-        BatchError: An unknown field, or none that tells one URL from another.
+        BatchError: An unknown field, or none that differs between URLs.
     """
     try:
         found = _fields_of(layout)

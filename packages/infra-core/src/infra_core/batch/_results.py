@@ -13,7 +13,7 @@ KEPT_FAILURES = 1_000  # of which the summary keeps the cause; the job store has
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What one attempt at a job came to; made where it was downloaded, which may be far away.
+    """What one download came to; made where it was done, which may be far away.
 
     Attributes:
         job_id: The job.
@@ -25,7 +25,7 @@ class Outcome:
         etag: Entity tag of the answer.
         last_modified: Date that the server gave.
         name: File name that the server suggests.
-        attempts: Requests made.
+        attempts: At the download, retries included.
         error: Why it failed, in one line without secrets.
         http_status: Status of the answer that made it fail.
         mirrored: Whether the file was uploaded; None where nothing is mirrored.
@@ -66,7 +66,7 @@ class BatchResult:
         checksum: `algorithm:hexdigest`.
         content_type: Its media type.
         http_status: Status of the answer where that is why it failed.
-        attempts: Requests made in this run.
+        attempts: At the download in this run, retries included; those at the job are in its record.
         error: Why it failed, in one line.
         mirrored: Whether it was uploaded; None where nothing is mirrored.
         metadata: What the item brought along.

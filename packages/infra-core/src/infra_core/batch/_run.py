@@ -59,7 +59,7 @@ _MOST_AHEAD = 256
 
 
 class _Runtime(TaskRuntime):
-    """A runtime that says when it was told to stop, by a signal or by us."""
+    """A runtime that says when it is to stop, by a signal or by us."""
 
     def __init__(self, *, config: RuntimeConfig, on_stop: Callable[[], None]) -> None:
         super().__init__(config=config)
@@ -156,7 +156,7 @@ class BatchRun:
         source: Iterable[object] | AsyncIterable[object],
         conclude: Callable[[], Awaitable[object]],
     ) -> None:
-        """Bring every item of the source to its end, or stop in order when told to.
+        """Bring every item of the source to its end, or stop in order at a signal or a bound.
 
         Args:
             source: The list.

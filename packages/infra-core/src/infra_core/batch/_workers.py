@@ -166,7 +166,7 @@ class _Worker:
 
 
 def _main(pipe: Connection, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
-    """The life of a worker process: until it is told to end, or its parent is gone."""
+    """The life of a worker process: until it is asked to end, or its parent is gone."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the coordinator decides
         signal.signal(number, signal.SIG_IGN)
     _start.begin()

@@ -1,4 +1,4 @@
-"""What `infra-core run` proves itself with: headers, and tokens, logins and cookies of files."""
+"""Credentials of `infra-core run`: headers, and tokens, logins and cookies of files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -37,7 +37,7 @@ The exit code is the answer, a line says why:
   {exit_codes.FAILED}    not known: the storage refused or did not answer
 
 A file's age is the time since its beat by the clocks of both machines. A beat that is dated further
-ahead than --max-age counts as too old. The age of a blob is told by the storage's clock alone.
+ahead than --max-age counts as too old. The age of a blob is counted by the storage's clock alone.
 """
 
 

@@ -122,7 +122,7 @@ def delete_batch(store: JobStore[JobRecord], options: argparse.Namespace) -> int
                 shutil.rmtree(folder)
     elif options.blobs:
         deleted["blobs"] = _delete_blobs(options, options.out / options.batch_id)
-    return _tell(store.delete_batch(options.batch_id), options, **deleted)
+    return _print_removed(store.delete_batch(options.batch_id), options, **deleted)
 
 
 def _delete_blobs(options: argparse.Namespace, folder: Path) -> int:
@@ -137,10 +137,10 @@ def prune_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     removed = store.prune(
         older_than=options.older_than, status=options.status, batch_id=options.batch
     )
-    return _tell(removed, options)
+    return _print_removed(removed, options)
 
 
-def _tell(removed: int, options: argparse.Namespace, **more: int) -> int:
+def _print_removed(removed: int, options: argparse.Namespace, **more: int) -> int:
     if options.json:
         print_json({"deleted": removed, **more})
     else:

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         discard_output()
         return exit_codes.FAILED
     except KeyboardInterrupt:
-        tell(name, "interrupted")
+        print_error(name, "interrupted")
         return exit_codes.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - printed in one line, whatever it is
         return explain(name, error, verbose)
@@ -91,22 +91,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 def explain(name: str, error: Exception, verbose: int) -> int:
     """Print an error in one line; the exit code says whether the settings were at fault."""
     if isinstance(error, configuration_errors()):
-        tell(name, str(error))
+        print_error(name, str(error))
         return exit_codes.USAGE
     from ._errors import one_line, remedy_for, traceback_of
 
     if verbose:
-        tell(name, traceback_of(error))
+        print_error(name, traceback_of(error))
     remedy = remedy_for(error)
     if not remedy and not type(error).__module__.startswith("infra_core."):
         remedy = "-v shows where this came from"
-    tell(name, f"{one_line(error)}; {remedy}" if remedy else one_line(error))
+    print_error(name, f"{one_line(error)}; {remedy}" if remedy else one_line(error))
     if isinstance(error, OSError):
         discard_output()  # it may be standard output that is full: do not fail on it again
     return exit_codes.FAILED
 
 
-def tell(name: str, text: str) -> None:
+def print_error(name: str, text: str) -> None:
     """Print to standard error; where that fails, there is nowhere left to say so."""
     from infra_core.runtime import printable
 
@@ -216,15 +216,15 @@ class VersionAction(argparse.Action):
 
 def once() -> Callable[[logging.LogRecord], bool]:
     """A filter that passes each text once: what fails with every beat is shown once."""
-    told: set[str] = set()
+    printed: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         text = record.getMessage()
         if record.levelno < logging.ERROR:
             return True
-        new = text not in told
-        if len(told) < 1000:  # a run may last for days
-            told.add(text)
+        new = text not in printed
+        if len(printed) < 1000:  # a run may last for days
+            printed.add(text)
         return new
 
     return is_new

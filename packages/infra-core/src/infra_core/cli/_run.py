@@ -359,7 +359,7 @@ def _without_secret(name: str, value: str) -> str:
 
 
 def exit_code(summary: Summary) -> int:
-    """The exit code that tells scripts what came of a batch."""
+    """The exit code for what came of a batch."""
     if summary.interrupted == signal.Signals.SIGTERM.name:
         return exit_codes.TERMINATED
     if summary.interrupted:

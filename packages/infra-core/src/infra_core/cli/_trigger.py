@@ -151,8 +151,8 @@ def execute(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise CommandError(str(error)) from None
     except (AzureServiceError, HttpError, httpx.HTTPError) as error:
-        told = "; ".join(filter(None, [one_line(error), remedy(error)]))
-        print(f"infra-core trigger: {told}", file=sys.stderr)
+        problem = "; ".join(filter(None, [one_line(error), remedy(error)]))
+        print(f"infra-core trigger: {problem}", file=sys.stderr)
         return exit_codes.FAILED
     finally:
         if storage is not None:

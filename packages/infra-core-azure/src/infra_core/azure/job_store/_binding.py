@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from infra_core.runtime import redact_secrets
 
-from .._checks import a_kind
+from .._checks import type_name
 from ..exceptions import AzureTableError, JobRecordError
 from ._codec import NULLS, DataclassCodec
 from ._entity import EARLIEST, MAX_PROPERTIES, RESERVED, SYSTEM, field_of, nearest_utc, pack, unpack
@@ -115,7 +115,7 @@ class RecordBinding(Generic[RecordT]):
         Args:
             record: The record.
             new: It is to be created: its row holds a token of this one write. When the answer is
-                lost, the token tells our own row from one that somebody else made. Not that of a
+                lost, the token says whether a row is our own or somebody else's. Not that of a
                 class with `to_entity`: what reads its rows may be 0.7, or another program, which
                 hands every property to a constructor.
         """
@@ -243,7 +243,7 @@ class RecordBinding(Generic[RecordT]):
         kind = typing.get_origin(self.record_type) or self.record_type
         if not known and not isinstance(record, kind):
             raise JobRecordError(
-                f"{a_kind(record)} ({redact_secrets(f'{record!r:.80}')}) is no "
+                f"{type_name(record)} ({redact_secrets(f'{record!r:.80}')}) is no "
                 f"{self.record_type.__name__}, which this store keeps: pass one, or open a store "
                 "with record_type= for others"
             )

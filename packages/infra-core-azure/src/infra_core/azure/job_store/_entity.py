@@ -13,7 +13,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Any, TypeGuard
 
-from .._checks import a_kind
+from .._checks import type_name
 from ..exceptions import JobRecordError
 
 __all__ = [
@@ -274,8 +274,8 @@ def _scalar(name: str, value: Any) -> Any:
             return Int64(value[0])
         return value
     raise JobRecordError(
-        f"field {name!r} is {value!r:.80}, {a_kind(value)}, which a table cannot hold: use text, a "
-        "number, bytes, a datetime, a UUID, or a dict or list of JSON types",
+        f"field {name!r} is {value!r:.80}, {type_name(value)}, which a table cannot hold: use "
+        "text, a number, bytes, a datetime, a UUID, or a dict or list of JSON types",
         field=name,
     )
 

@@ -134,11 +134,11 @@ class _JobFile:
     def explain(self, error: Exception, doing: str) -> Exception:
         if not isinstance(error, (sqlite3.Error, OSError)):
             return error
-        told = AzureTableError(
+        explained = AzureTableError(
             f"{doing} in the job store {str(self._path)!r} failed: {_problem(error, self._path)}"
         )
-        told.__cause__ = error
-        return told
+        explained.__cause__ = error
+        return explained
 
     def insert(self, row: Row) -> str:
         with self._write() as connection:
@@ -369,7 +369,7 @@ def _problem(error: Exception, path: Path) -> str:
     text = str(error)
     if isinstance(error, _FileGoneError):
         return text
-    remedy = next((told for sign, told in _REMEDIES if sign in text.lower()), "check the file")
+    remedy = next((what for sign, what in _REMEDIES if sign in text.lower()), "check the file")
     return f"{text}; {remedy}"
 
 

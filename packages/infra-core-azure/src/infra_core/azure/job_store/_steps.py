@@ -84,11 +84,11 @@ class JobSteps(Generic[RecordT]):
     def _set_aside(self, row: Row, error: Exception) -> None:
         batch_id, job_id = row.ids
         reason = f"{type(error).__name__}: {error}"
-        told = UnreadableJob(batch_id, job_id, printable(redact_secrets(reason))[:500])
-        if self._unreadable.get((batch_id, job_id)) != told:
-            self._unreadable[batch_id, job_id] = told
+        left_out = UnreadableJob(batch_id, job_id, printable(redact_secrets(reason))[:500])
+        if self._unreadable.get((batch_id, job_id)) != left_out:
+            self._unreadable[batch_id, job_id] = left_out
             _log.warning(
-                "job %r of batch %r is left out: %s", job_id, batch_id, told.reason,
+                "job %r of batch %r is left out: %s", job_id, batch_id, left_out.reason,
                 extra={"batch_id": batch_id, "job_id": job_id},
             )  # fmt: skip
 

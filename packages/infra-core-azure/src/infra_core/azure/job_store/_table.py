@@ -158,10 +158,10 @@ class _TableRows:
         try:
             return shared.exists()
         except Exception as error:
-            told = self.explain(error, "looking for the table")
-            if told is error:
+            explained = self.explain(error, "looking for the table")
+            if explained is error:
                 raise
-            raise told from error
+            raise explained from error
 
     def close(self) -> None:
         release, self._release = self._release, None

@@ -12,7 +12,7 @@ from azure.core.exceptions import HttpResponseError, ResourceExistsError, Resour
 from azure.data.tables import TableClient
 from infra_core.runtime import sanitize_url
 
-from .._checks import a_kind
+from .._checks import type_name
 from .._network import sync_transport
 from .._sdk_logs import tidy_sdk_logs
 from ..exceptions import AzureTableError
@@ -37,7 +37,7 @@ def table_client_options(config: TableConfig) -> dict[str, Any]:
         TypeError: It is no configuration.
     """
     if not isinstance(config, TableConfig):  # its value may hold a key
-        raise TypeError(f"config is {a_kind(config)}: pass TableConfig(connection, table_name)")
+        raise TypeError(f"config is {type_name(config)}: pass TableConfig(connection, table_name)")
     if config.connection_string or config.resolved_table_endpoint:
         return dict(CLIENT_OPTIONS)
     raise AzureTableError(

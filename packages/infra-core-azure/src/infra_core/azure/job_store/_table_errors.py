@@ -108,18 +108,18 @@ def table_error(error: Exception, doing: str, config: TableConfig) -> Exception:
         config: Where.
     """
     place = f"{doing} in the job table {config.table_name!r} at {_place(config)} failed"
-    told: Exception
+    explained: Exception
     if isinstance(error, ClientAuthenticationError) and not error.status_code:
-        told = TableAccessError(f"{place}: {_credential_problem(error)}")
+        explained = TableAccessError(f"{place}: {_credential_problem(error)}")
     elif isinstance(error, HttpResponseError):
-        told = _refusal(error, place)
+        explained = _refusal(error, place)
     elif isinstance(error, (ServiceRequestError, ServiceResponseError)):
         proxy = _through_proxy(config)
-        told = TableConnectionError(f"{place}{proxy}: {_connection_problem(error)}")
+        explained = TableConnectionError(f"{place}{proxy}: {_connection_problem(error)}")
     else:
         return error
-    told.__cause__ = error
-    return told
+    explained.__cause__ = error
+    return explained
 
 
 def _refusal(error: HttpResponseError, place: str) -> TableRequestError:

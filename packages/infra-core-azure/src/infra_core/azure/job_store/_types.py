@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import Any, Literal, NamedTuple, NewType, TypeVar, Union
 
-from .._checks import a_kind
+from .._checks import type_name
 from ..exceptions import JobRecordError
 from ._entity import Int64, to_utc
 
@@ -170,7 +170,7 @@ def _check(kind: Any, encode: Callable[[Any], Any]) -> Callable[[Any, str], Any]
 def wrong(value: Any, path: str, wanted: str) -> typing.NoReturn:
     """Say that a field holds a value of another type than it declares."""
     raise JobRecordError(
-        f"{path} holds {value!r:.80}, {a_kind(value)}, and is declared as {wanted}; "
+        f"{path} holds {value!r:.80}, {type_name(value)}, and is declared as {wanted}; "
         "convert the value or change the declaration",
         field=path.partition("[")[0].partition(".")[0],
     )

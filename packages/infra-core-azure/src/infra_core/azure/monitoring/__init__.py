@@ -1,4 +1,4 @@
-"""Heartbeats, run logs and telemetry: what tells operators the truth about a run.
+"""Heartbeats, run logs and telemetry: whether a run is alive, what it does, what fails.
 
 `HeartbeatMonitor` says that a run is alive and what it works on, `read_heartbeat` reads that from
 outside, `RunLogWriter` keeps the run's log on disk and mirrors it to an append blob, and

@@ -42,7 +42,7 @@ def is_configured(client: object) -> bool:
 
 
 def knows_parameter(method: Callable[..., Any], name: str) -> bool:
-    """Tell whether a method takes a keyword argument, as far as its signature says."""
+    """Whether a method takes a keyword argument, as far as its signature says."""
     import inspect
 
     try:

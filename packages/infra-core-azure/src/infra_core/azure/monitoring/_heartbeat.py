@@ -63,7 +63,7 @@ class HeartbeatMonitor:
         azure_client: Storage client to upload with (see `HeartbeatUploader`), or `None` to keep
             the heartbeat on this machine.
         utc_now: Source of timestamps, for tests; texts are taken as they are.
-        on_error: Told of each failed upload, in the monitor's thread.
+        on_error: Called with the error of each failed upload, in the monitor's thread.
         interrupt_main_on_error: Raise `KeyboardInterrupt` in the main thread on a failure.
         loop: Event loop whose lag is measured; by default the one in which `start` is called.
         stop_timeout: Seconds that `stop` waits for the last upload.
@@ -253,7 +253,7 @@ class HeartbeatMonitor:
         try:
             self._uploads.post(beat)
         except Exception as error:
-            self._tell(error)
+            self._call_on_error(error)
             raise
         if self._log_writer is not None:
             self._log_writer.write("heartbeat", timestamp=beat["timestamp"], slug=beat["slug"])
@@ -365,9 +365,9 @@ class HeartbeatMonitor:
         with self._wake:
             self._error = error
         _log.error("the heartbeat failed: %s: %s", type(error).__name__, redact_secrets(str(error)))
-        self._tell(error)
+        self._call_on_error(error)
 
-    def _tell(self, error: Exception) -> None:
+    def _call_on_error(self, error: Exception) -> None:
         try:
             if self._on_error is not None:
                 self._on_error(error)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import clock
 
-from .._checks import a_kind, require_number
+from .._checks import require_number, type_name
 from .._process import is_running
 from ..exceptions import ConfigurationError
 from ._heartbeat import HEARTBEAT_FILE
@@ -198,7 +198,7 @@ def _verdict(
     try:
         beat = json.loads(content)
         if not isinstance(beat, dict):
-            raise ValueError(f"it holds {a_kind(beat)} instead of an object")
+            raise ValueError(f"it holds {type_name(beat)} instead of an object")
         timestamp = _aware(datetime.fromisoformat(str(beat["timestamp"]).replace("Z", "+00:00")))
     except KeyError:
         return _dead(path, f"{path} is no heartbeat: it has no timestamp")

@@ -22,7 +22,7 @@ class BeatUploads:
     Args:
         client: The storage client; `None` keeps the heartbeat on this machine.
         path: The heartbeat's file.
-        on_failure: Told of every failed upload, in the thread of the uploads.
+        on_failure: Called with the error of every failed upload, in the thread of the uploads.
         after_upload: Called after each upload, as the client may have written the file as well.
     """
 

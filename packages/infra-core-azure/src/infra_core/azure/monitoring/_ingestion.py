@@ -78,13 +78,13 @@ def judge(answer: Answer, count: int) -> Verdict:
 
 
 def _by_item(answer: Answer, count: int) -> Verdict:
-    """Judge by the `errors` that the body lists; those not listed share the batch's fate."""
+    """Judge by the `errors` that the body lists; those not listed go with the batch."""
     verdict = Verdict()
-    told = _read(answer.body)
-    if told is None and answer.body.strip() and answer.status != 400:
+    document = _read(answer.body)
+    if document is None and answer.body.strip() and answer.status != 400:
         # A page of some proxy, say: whether the service has taken anything is not known.
         return Verdict(retry=list(range(count)), reason=f"http_{answer.status}_unreadable")
-    refused, all_named = _refused(told or {}, count)
+    refused, all_named = _refused(document or {}, count)
     if answer.status == 206 and not all_named:  # some were refused, and it is not known which
         unnamed = [index for index in range(count) if index not in refused]
         verdict.retry, verdict.reason = unnamed, "http_206_unreadable"
@@ -109,15 +109,15 @@ def _by_item(answer: Answer, count: int) -> Verdict:
 
 def _read(body: bytes) -> dict[str, Any] | None:
     try:
-        told = json.loads(body)
+        document = json.loads(body)
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) else None
+    return document if isinstance(document, dict) else None
 
 
-def _refused(told: dict[str, Any], count: int) -> tuple[dict[int, int], bool]:
+def _refused(document: dict[str, Any], count: int) -> tuple[dict[int, int], bool]:
     """Status of each refused item by index, and whether the answer names all that were refused."""
-    errors = told.get("errors")
+    errors = document.get("errors")
     refused: dict[int, int] = {}
     readable = isinstance(errors, list)
     for error in errors if isinstance(errors, list) else ():
@@ -127,7 +127,7 @@ def _refused(told: dict[str, Any], count: int) -> tuple[dict[int, int], bool]:
             readable = False
         else:
             refused[index] = status
-    accepted = _whole(told.get("itemsAccepted"))
+    accepted = _whole(document.get("itemsAccepted"))
     if accepted is not None and 0 <= accepted <= count:
         return refused, len(refused) == count - accepted
     return refused, readable

@@ -157,7 +157,7 @@ def _known_name(name: str) -> tuple[str, bool]:
 
 
 def _hides(name: str, value: object) -> bool:
-    """Tell whether a value below a secret's name is one: an HTTP status below `code` is none."""
+    """Whether a value below a secret's name is one: an HTTP status below `code` is none."""
     if isinstance(value, (bool, float)):
         return False
     describe: Callable[[], str] = partial(str, value)

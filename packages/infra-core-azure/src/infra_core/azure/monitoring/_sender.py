@@ -197,7 +197,7 @@ class Sender(Generic[T, E]):
                 self._changed.notify_all()
         self._deliver_alone()
         with self._changed:
-            done = self._changed.wait_for(lambda: self._settled() >= target, timeout)
+            done = self._changed.wait_for(lambda: self._finished() >= target, timeout)
             return done and sum(self._dropped.values()) == lost
 
     def close(self, timeout: float) -> bool:
@@ -311,7 +311,7 @@ class Sender(Generic[T, E]):
             or self._alone
             or len(self._queue) >= self._limits.batch_items
             or self._queued_bytes >= self._limits.batch_bytes
-            or self._settled() < self._flush_to
+            or self._finished() < self._flush_to
         )
 
     def _deliver(self, batch: list[T]) -> None:
@@ -409,7 +409,7 @@ class Sender(Generic[T, E]):
     def _pending(self) -> int:
         return len(self._queue) + self._in_flight
 
-    def _settled(self) -> int:
+    def _finished(self) -> int:
         return self._tracked - self._pending()
 
     # The end of the process, and children of it

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from infra_core.runtime import clock, trace_fields
 
-from .._checks import a_kind, require_number
+from .._checks import require_number, type_name
 from ._envelope import MAX_VALUE, Item, encode_item
 from ._plain import Bounds, plain_mapping, plain_text, without_secrets
 from ._telemetry_config import TelemetryConfig
@@ -96,7 +96,9 @@ class TelemetryClient:
             )
             config = TelemetryConfig.from_env()
         if not isinstance(config, TelemetryConfig):  # its value may hold a key
-            raise TypeError(f"config is {a_kind(config)}: pass TelemetryConfig(connection_string)")
+            raise TypeError(
+                f"config is {type_name(config)}: pass TelemetryConfig(connection_string)"
+            )
         self.config = config
         self.service_name = service_name
         self._logger = logging.getLogger(logger_name or f"{service_name}.azure.telemetry")

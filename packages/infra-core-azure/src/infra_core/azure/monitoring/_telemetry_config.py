@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from infra_core.runtime import sanitize_url
 
-from .._checks import a_kind
+from .._checks import type_name
 from ..exceptions import ConfigurationError
 
 __all__ = ["Backend", "Ingestion", "TelemetryConfig"]
@@ -67,7 +67,7 @@ class TelemetryConfig:
             )
         if not isinstance(self.connection_string, (str, NoneType)):
             raise ConfigurationError(
-                f"the connection string is {a_kind(self.connection_string)}: pass text, or None"
+                f"the connection string is {type_name(self.connection_string)}: pass text, or None"
             )
 
     def __repr__(self) -> str:

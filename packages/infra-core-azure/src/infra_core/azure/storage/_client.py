@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from infra_core.fs import ensure_parent, write_json_atomic, write_text_atomic
 
 from .._artifacts import is_own_state
-from .._checks import a_kind
+from .._checks import type_name
 from ..exceptions import ConfigurationError
 from ._blobs import (
     BlobContent,
@@ -298,7 +298,9 @@ class AzureStorageClient(_Base):
         """
         name = self.blob_name_for_path(path)
         if not isinstance(text, str):
-            raise TypeError(f"upload_text takes a str, not {a_kind(text)}; upload_file takes bytes")
+            raise TypeError(
+                f"upload_text takes a str, not {type_name(text)}; upload_file takes bytes"
+            )
         if (uploader := self._ready(name)) is not None:
             await uploader.upload_bytes(text.encode("utf-8"), name, raise_on_error=raise_on_error)
 

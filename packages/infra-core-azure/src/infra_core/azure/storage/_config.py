@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote, urlsplit
 
-from .._checks import a_kind
+from .._checks import type_name
 from ..exceptions import ConfigurationError
 from ._connection_string import (
     ACCOUNT,
@@ -28,7 +28,7 @@ _CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*|\$root|\$web|\$l
 
 @dataclass(frozen=True, slots=True)
 class _AzureStorageConfig:
-    """A checked configuration: account, container and exactly one way to prove who we are."""
+    """A checked configuration: account, container and exactly one credential."""
 
     endpoint: str
     container: str
@@ -98,7 +98,7 @@ def _check_types(settings: AzureStorageSettings) -> None:
     """Refuse values of another type by their setting's name; secrets are not shown."""
     if not isinstance(settings, AzureStorageSettings):
         raise TypeError(
-            f"settings is {a_kind(settings)}; pass AzureStorageSettings "
+            f"settings is {type_name(settings)}; pass AzureStorageSettings "
             "(from_env() returns a pair: settings, mode = AzureStorageSettings.from_env())"
         )
     kinds: dict[str, type] = dict.fromkeys(_TEXTS, str)
@@ -106,7 +106,7 @@ def _check_types(settings: AzureStorageSettings) -> None:
         value = getattr(settings, name)
         if not isinstance(value, kind) and (value is not None or kind is not str):
             raise ConfigurationError(
-                f"{settings.variable(name)} is {a_kind(value)}; pass a {kind.__name__}"
+                f"{settings.variable(name)} is {type_name(value)}; pass a {kind.__name__}"
             )
 
 

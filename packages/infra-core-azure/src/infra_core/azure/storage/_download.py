@@ -53,7 +53,7 @@ async def download_blob(
         known: What a listing said, which saves asking for the size.
         writer: What writes small files; one for a tree flushes many at once.
         before_commit: Called, in a thread, before the file appears; may raise to prevent it.
-        on_bytes: Told the number of bytes whenever some have arrived.
+        on_bytes: Called with the number of bytes whenever some have arrived.
 
     Returns:
         What was fetched, `None` when there is no such blob.

@@ -28,10 +28,10 @@ from ._tree_run import replay_tree
 from ._tree_types import TreeReport
 from ._upload import upload_bytes, upload_path
 
-__all__ = ["FlushReport", "fail_files_of_tree", "fate_of", "flush_journal"]
+__all__ = ["FlushReport", "ending_of", "fail_files_of_tree", "flush_journal"]
 
 
-Fate = Literal["pending", "refused", "dropped"]
+Ending = Literal["pending", "refused", "dropped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +103,12 @@ async def _flush_entry(
     except Exception as error:  # noqa: BLE001 - one entry does not stop the others
         text = redact_secrets(describe(error, "upload", entry.blob))
         extra = {"blob_name": entry.blob, "attempt": entry.attempts + 1}
-        fate = fate_of(error)
-        if fate == "dropped":
+        ending = ending_of(error)
+        if ending == "dropped":
             log.warning("given up, %r leaves the journal: %s", entry.blob, text, extra=extra)
             await asyncio.to_thread(journal.settle, entry.id)
             return "refused", error
-        refused = fate == "refused"
+        refused = ending == "refused"
         await asyncio.to_thread(partial(journal.fail, entry.id, error, refused=refused))
         if refused:
             log.error("refused for good, and not sent again: %s", text, extra=extra)
@@ -140,7 +140,7 @@ async def _flush_tree(
     return outcome, errors[0] if errors else None
 
 
-def fate_of(error: BaseException) -> Fate:
+def ending_of(error: BaseException) -> Ending:
     """What becomes of an upload that failed of this.
 
     Returns:
@@ -171,11 +171,11 @@ def fail_files_of_tree(
         How many uploads stay pending.
     """
     failed = [
-        (outcome.name, outcome.error, fate_of(outcome.error))
+        (outcome.name, outcome.error, ending_of(outcome.error))
         for outcome in report.problems
         if outcome.error is not None
     ]
-    pending = [error for _, error, fate in failed if fate == "pending"]
+    pending = [error for _, error, ending in failed if ending == "pending"]
     if len(failed) < report.failed:  # too many to list: keep the tree
         journal.fail(number, (pending or [failed[0][1]])[0], refused=not pending)
         return len(pending)
@@ -183,9 +183,9 @@ def fail_files_of_tree(
     journal.replace_tree(
         number,
         [
-            (prefix + path, root / path, error, fate == "refused")
-            for path, error, fate in failed
-            if fate != "dropped"
+            (prefix + path, root / path, error, ending == "refused")
+            for path, error, ending in failed
+            if ending != "dropped"
         ],
         overwrite=details.get("overwrite", "always"),
         details=StoredProperties.load(details).dump(),

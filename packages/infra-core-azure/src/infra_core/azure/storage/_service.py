@@ -83,7 +83,7 @@ class BlobService:
     Args:
         config: Account, container and credential.
         credential: Used instead of `DefaultAzureCredential`, and left open.
-        log: Told of every retry.
+        log: Gets a record of every retry.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ def decide(
         md5: Hash stored with the blob, whichever side that is.
 
     Returns:
-        The decision; `None` when only the hash of the local file can tell: see `decide_by_hash`.
+        The decision; `None` when it depends on the hash of the local file: see `decide_by_hash`.
 
     Example:
         >>> decide("up", TreeRules(), "a.txt", 3, None, None).reason

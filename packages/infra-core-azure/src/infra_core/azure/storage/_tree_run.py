@@ -426,10 +426,10 @@ class TreeRun:
             names = {plan.name: plan.reason for plan in first}
             raise UnsafeNamesError(names, operation=operation, more=count - len(names))
 
-        async def tell(plan: PlannedTransfer) -> None:
-            self._tell(FileOutcome(plan.name, "reject", plan.size, plan.reason))
+        async def report_rejected(plan: PlannedTransfer) -> None:
+            self._report_outcome(FileOutcome(plan.name, "reject", plan.size, plan.reason))
 
-        await for_each(growing_batches(rejected()), tell, 1)
+        await for_each(growing_batches(rejected()), report_rejected, 1)
 
     def _may_delete(self) -> bool:
         if self.report.ok:
@@ -457,12 +457,12 @@ class TreeRun:
                 if self._cut_off >= self._service.config.options.concurrency:
                     self._no_service = error  # so many in a row: the others need not wait for it
             move: Action = "upload" if self._direction == "up" else "download"
-            self._tell(FileOutcome(name, move, size, "failed", error))
+            self._report_outcome(FileOutcome(name, move, size, "failed", error))
         else:
             self._cut_off = 0
-            self._tell(FileOutcome(plan.name, plan.action, plan.size, plan.reason))
+            self._report_outcome(FileOutcome(plan.name, plan.action, plan.size, plan.reason))
 
-    def _tell(self, outcome: FileOutcome) -> None:
+    def _report_outcome(self, outcome: FileOutcome) -> None:
         self.report.add(outcome)
         if outcome.action != "delete":
             self._done_files += 1

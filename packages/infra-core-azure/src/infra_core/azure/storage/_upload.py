@@ -233,7 +233,7 @@ async def upload_path(
         overwrite: `always`; `never` (must not exist); `if-unchanged` (must have `etag`, or not
             exist when that is `None`).
         etag: See `overwrite`.
-        on_bytes: Told the number of bytes whenever some have arrived.
+        on_bytes: Called with the number of bytes whenever some have arrived.
         small: Content and MD5 of the file, if somebody read them already; see `read_small`.
         properties: What else is stored with the blob.
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 from infra_core.runtime import clock, redact_secrets, trace_fields
 
 from ._errors import JournalError, UnsafeNamesError, describe
-from ._flush import FlushReport, fate_of, flush_journal
+from ._flush import FlushReport, ending_of, flush_journal
 from ._journal import Journal
 from ._names import upload_problem
 from ._options import Overwrite
@@ -156,21 +156,21 @@ class Uploader:
         self, error: Exception, name: str, number: int | None, raise_on_error: bool
     ) -> None:
         """Keep or drop the journal's entry, then log or raise."""
-        fate = fate_of(error)
-        if fate == "dropped":
+        ending = ending_of(error)
+        if ending == "dropped":
             await self.settle(number)
         elif number is not None:
-            refused = fate == "refused"
+            refused = ending == "refused"
             await self.in_journal(lambda journal: journal.fail(number, error, refused=refused))
             self._flush_due = self._flush_due or not refused
-        lost = fate != "dropped" and number is None
+        lost = ending != "dropped" and number is None
         if raise_on_error or not self.swallow or (lost and self._must_keep):
             raise error
         what = {
             "dropped": "",
             "refused": "refused for good, and not sent again: ",
             "pending": "kept for flush_pending(): ",
-        }[fate]
+        }[ending]
         self._log.error(
             "%s%s",
             "neither uploaded nor kept in the journal: " if lost else what,
@@ -178,7 +178,7 @@ class Uploader:
             extra={
                 "blob_name": name,
                 "error": type(error).__name__,
-                "journal": None if lost or fate == "dropped" else str(self.journal.path),
+                "journal": None if lost or ending == "dropped" else str(self.journal.path),
                 **trace_fields(),
             },
         )

@@ -200,20 +200,22 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
         authority, tail = rest[:end], rest[end:]
         if tail[:1] == b"\\":
             raise refused(
-                "url", "whose host is followed by a backslash, which is no URL: tell its owner"
+                "url",
+                "whose host is followed by a backslash, which is no URL: report it to the server's "
+                "owner",
             )
     else:
         head, slashes, authority, tail = b"", b"", b"", raw
     try:
         text = (head + slashes).decode("ascii") + authority.decode() + _quoted(tail)
     except UnicodeDecodeError:
-        raise refused("url", "which is no URL: tell its owner") from None
+        raise refused("url", "which is no URL: report it to the server's owner") from None
     scheme = _SCHEME.match(text)
     if scheme is not None and scheme[1].lower() not in _PORTS:
         raise refused(
             "scheme", f"a URL of scheme {scheme[1].lower()!r}: only http and https are followed"
         )
-    hostless = "a URL without a host: tell its owner"
+    hostless = "a URL without a host: report it to the server's owner"
     if (scheme is not None or slashes) and not authority.rpartition(b"@")[2].partition(b":")[0]:
         raise refused("host", hostless)
     try:
@@ -222,7 +224,7 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
             _check_authority(url)
     except (ValueError, httpx.InvalidURL) as error:
         raise refused(
-            "url", f"which is no URL ({str(error).rstrip('.')}): tell its owner"
+            "url", f"which is no URL ({str(error).rstrip('.')}): report it to the server's owner"
         ) from None
     if not url.host:
         raise refused("host", hostless)

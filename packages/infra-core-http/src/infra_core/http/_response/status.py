@@ -107,7 +107,7 @@ def _remedy(status: int, headers: Mapping[str, str], max_backoff: float | None) 
         location = (headers.get("location") or headers.get("Location") or "").strip()
         if location:
             return f"it leads to {sanitize_url(location[:200])!r}, and redirects are not followed"
-        return "a redirect without a Location: check the URL, or tell its owner"
+        return "a redirect without a Location: check the URL, or report it to the server's owner"
     if status == 304:
         return "nothing changed since the copy that the request names in If-None-Match or the like"
     return "check the URL"

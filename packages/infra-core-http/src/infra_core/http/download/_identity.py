@@ -24,8 +24,8 @@ __all__ = ["SourceLabel", "read_label", "url_identity", "write_label"]
 _ATTRIBUTE: Final = "user.infra_core.source"
 _LARGEST: Final = 2048  # bytes; ext4 keeps all attributes of a file in one block
 _PLAIN: Final = re.compile(r"https?://[!\"$->@-~]+")  # splitting and joining would not change it
-# Query parameters that sign a request and change with every signature, by the one that proves
-# that they do: Azure SAS, AWS and Google presigned URLs, CloudFront.
+# Query parameters that sign a request and change with every signature, by the one whose
+# presence means that they do: Azure SAS, AWS and Google presigned URLs, CloudFront.
 _SIGNED: Final = {
     "sig": ("sig", "se", "st", "sp", "sv", "sr", "spr", "sip", "ss", "srt", "skoid", "sktid",
             "skt", "ske", "sks", "skv", "sdd", "ses"),
@@ -72,8 +72,8 @@ def url_identity(url: str) -> str:
         return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
     pairs = parse_qsl(parts.query, keep_blank_values=True) if parts.query else []
     names = {name.lower() for name, _ in pairs}
-    for proof, signing in _SIGNED.items():
-        if proof in names:
+    for signature, signing in _SIGNED.items():
+        if signature in names:
             pairs = [
                 (name, value)
                 for name, value in pairs

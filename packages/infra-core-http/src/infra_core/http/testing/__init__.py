@@ -2,7 +2,7 @@
 
 It listens on a free loopback port, in a thread and event loop of its own, speaks HTTP/1.1 with
 keep-alive, ranges and conditional requests as a good server would, and breaks exactly the promise
-that a script tells it to break: one fault is used up per request, then the file is served rightly.
+that a script names: one fault is used up per request, then the file is served rightly.
 
 Example:
     A server that fails once and then resets the connection half-way::

@@ -1,4 +1,4 @@
-"""The faults that a `FaultyOrigin` can be told to commit, one small change of a reply each."""
+"""The faults that a `FaultyOrigin` can be made to commit, one small change of a reply each."""
 
 from __future__ import annotations
 

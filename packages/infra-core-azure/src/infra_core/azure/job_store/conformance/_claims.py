@@ -200,11 +200,11 @@ class ClaimChecks(Checks):
             counts = {"pending": 3, "completed": 1, "paused": 1}
             assert store.count_by_status(batch) == counts
             assert store.count_by_status(self.batch()) == {}
-            told = next(b for b in store.batches() if b.batch_id == batch)
-            assert told.counts == counts
-            assert told.first_change == jobs[0].updated_at
-            assert type(told.first_change) is datetime  # no class of an SDK's
-            assert told.last_change > jobs[2].updated_at
+            listed = next(b for b in store.batches() if b.batch_id == batch)
+            assert listed.counts == counts
+            assert listed.first_change == jobs[0].updated_at
+            assert type(listed.first_change) is datetime  # no class of an SDK's
+            assert listed.last_change > jobs[2].updated_at
         with self.open_store(EntityRecord) as store:
             assert sum(store.count_by_status(batch).values()) == 5
 
