@@ -29,6 +29,7 @@ COMMANDS = [
 ]
 # `run` and `doctor` choose by themselves
 PREFIXED = ("mirror", "manifest", "jobs", "heartbeat", "trigger")
+LATE = ("run", "mirror")  # which import the most, and say by themselves when they have
 
 
 class Command(Protocol):
@@ -72,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # of --help and --version, which leave by SystemExit
         name, verbose = f"infra-core {options.command}", options.verbose
         prefix = options.prefix if options.command in PREFIXED else None
-        if options.command != "run":  # which imports the most, and starts by itself
+        if options.command not in LATE:
             _start.started()
         with logging_to_stderr(verbose), prefixed_environment(prefix):
             code = modules[options.command].execute(options)
