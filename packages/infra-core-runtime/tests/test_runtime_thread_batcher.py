@@ -77,6 +77,22 @@ async def test_an_item_alone_does_not_wait_for_others(orderly_loop: Any, gate: G
     assert gate.begun == [[1]]
 
 
+async def test_one_that_lingers_waits_for_a_quarter_of_a_batch(
+    orderly_loop: Any, gate: Gate
+) -> None:
+    """Enough begin at once, however long it would linger; fewer when that time is over."""
+    batcher = ThreadBatcher(opened(gate), size=12, workers=1, linger=3600.0)
+    few = [asyncio.ensure_future(batcher(item)) for item in range(2)]
+    await settled()
+    assert not gate.begun
+    few[0].cancel()
+    await settled()
+    await asyncio.gather(*map(batcher, (2, 3)), few[1])
+    assert gate.begun == [[1, 2, 3]]
+    await ThreadBatcher(gate, size=12, workers=1, linger=0.001)(4)
+    assert gate.begun[1:] == [[4]]
+
+
 async def test_batches_and_workers_are_bounded(orderly_loop: Any, gate: Gate) -> None:
     """At most `size` items in a batch, at most `workers` batches at once."""
     batcher = ThreadBatcher(gate, size=3, workers=2)
@@ -104,6 +120,23 @@ async def test_what_comes_while_the_workers_are_busy_makes_the_next_batch(
     opened(gate)
     await asyncio.gather(first, *others)
     assert gate.begun == [[0], [1, 2, 3]]
+
+
+async def test_what_comes_meanwhile_is_too_little_for_one_that_lingers(
+    orderly_loop: Any, gate: Gate
+) -> None:
+    """A worker that gets free waits for company as well."""
+    batcher = ThreadBatcher(gate, size=8, workers=1, linger=3600.0)
+    tasks = [asyncio.ensure_future(batcher(item)) for item in range(2)]
+    await entered(gate)
+    tasks.append(asyncio.ensure_future(batcher(2)))
+    await settled()
+    gate.may_go.release(10)
+    await asyncio.gather(*tasks[:2])
+    await settled()
+    assert gate.begun == [[0, 1]]
+    await asyncio.gather(batcher(3), tasks[2])
+    assert gate.begun == [[0, 1], [2, 3]]
 
 
 async def test_each_await_raises_its_own_error(orderly_loop: Any, gate: Gate) -> None:
@@ -228,10 +261,13 @@ async def test_the_loops_executor_may_be_shut_down(gate: Gate) -> None:
     assert gate.begun == [[1]]
 
 
-@pytest.mark.parametrize("options", [{"size": 0}, {"workers": 0}])
-def test_bounds_below_one_are_refused(options: dict[str, int], gate: Gate) -> None:
-    """They would wait for ever."""
-    with pytest.raises(ValueError, match=r"=0: pass 1 or more"):
+@pytest.mark.parametrize(
+    "options", [{"size": 0}, {"workers": 0}, {"linger": -0.5}, {"linger": float("inf")}]
+)
+def test_bounds_that_would_wait_for_ever_are_refused(options: dict[str, Any], gate: Gate) -> None:
+    """The error names the argument, its value and what to pass."""
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=rf"{name}={value!r}: pass [01] or more"):
         ThreadBatcher(gate, **options)
 
 
@@ -240,15 +276,16 @@ def test_bounds_below_one_are_refused(options: dict[str, int], gate: Gate) -> No
     items=st.lists(st.tuples(st.integers(-3, 50), st.booleans()), max_size=25),
     size=st.integers(1, 6),
     workers=st.integers(1, 3),
+    linger=st.sampled_from([0.0, 0.001]),
 )
 def test_every_item_ends_as_it_should(
-    items: list[tuple[int, bool]], size: int, workers: int
+    items: list[tuple[int, bool]], size: int, workers: int, linger: float
 ) -> None:
     """Whatever is cancelled when: each item at most once, errors to their owners, no hang."""
     gate = opened(Gate())
 
     async def main() -> None:
-        batcher = ThreadBatcher(gate, size=size, workers=workers)
+        batcher = ThreadBatcher(gate, size=size, workers=workers, linger=linger)
         tasks = []
         for number, cancel in items:
             task = asyncio.ensure_future(batcher(number))

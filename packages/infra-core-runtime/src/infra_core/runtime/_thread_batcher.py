@@ -1,6 +1,7 @@
 """Blocking work that is cheaper for many than for one: what waits together goes together."""
 
 import asyncio
+import math
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -9,7 +10,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from ._threads import file_threads, until_done
-from ._values import shown
+from ._values import is_number, shown
 
 __all__ = ["ThreadBatcher"]
 
@@ -19,9 +20,9 @@ T = TypeVar("T")
 class ThreadBatcher(Generic[T]):
     """Hands items to a blocking function in a thread, those that wait at the same time together.
 
-    For work whose cost is mostly per call: flushes to a disk, transactions, hops to a thread. It
-    never waits for a batch to fill: an item that comes alone is begun at once, and what comes
-    while all workers are busy makes the next batch.
+    For work whose cost is mostly per call: flushes to a disk, transactions, hops to a thread. What
+    comes while all workers are busy makes the next batch. Without `linger` it never waits for a
+    batch to fill: an item that comes alone is begun at once.
 
     An await that is cancelled before its item was begun takes the item back. Afterwards it waits
     for the thread, which cannot be stopped, and is cancelled then; so whoever awaits may free
@@ -33,9 +34,11 @@ class ThreadBatcher(Generic[T]):
             batch raise.
         size: Items in a batch at most.
         workers: Batches of one event loop at the same time at most.
+        linger: Seconds that a worker which is free waits for a quarter of `size`: where calls are
+            so quick that each would get an item or two, and no caller is in a hurry.
 
     Raises:
-        ValueError: `size` or `workers` is below 1.
+        ValueError: `size` or `workers` is below 1, `linger` negative or no number.
 
     Example:
         ::
@@ -56,13 +59,17 @@ class ThreadBatcher(Generic[T]):
         *,
         size: int = 32,
         workers: int = 2,
+        linger: float = 0.0,
     ) -> None:
         for name, value in (("size", size), ("workers", workers)):
             if not (isinstance(value, int) and value >= 1):
                 raise ValueError(f"{name}={value!r}: pass 1 or more, a whole number")
+        if not (is_number(linger) and 0 <= linger < math.inf):
+            raise ValueError(f"linger={linger!r}: pass 0 or more seconds")
         self._function = function
         self._size = size
         self._workers = workers
+        self._linger = linger
         # Not LoopLocal: there is nothing to close, and batchers may be short-lived.
         self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[T]] = (
             weakref.WeakKeyDictionary()
@@ -77,7 +84,8 @@ class ThreadBatcher(Generic[T]):
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop)
         if lane is None:
-            lane = self._lanes[loop] = _Lane(self._function, self._size, self._workers)
+            lane = _Lane(self._function, self._size, self._workers, self._linger)
+            self._lanes[loop] = lane
         done: asyncio.Future[None] = loop.create_future()
         lane.add(done, item)
         try:
@@ -99,27 +107,40 @@ class _Lane(Generic[T]):
         function: Callable[[list[T]], Sequence[BaseException | None]],
         size: int,
         workers: int,
+        linger: float,
     ) -> None:
         self._function = function
         self._size = size
         self._workers = workers
+        self._linger = linger
         self._waiting: dict[asyncio.Future[None], T] = {}
         self._running = 0
-        self._due = False
+        self._due: asyncio.Handle | None = None
 
     def add(self, done: "asyncio.Future[None]", item: T) -> None:
         self._waiting[done] = item
-        if not self._due and self._running < self._workers:
-            # Not at once: others may be ready in this round of the loop as well.
-            self._due = True
-            asyncio.get_running_loop().call_soon(self._begin)
+        if self._running < self._workers:
+            self._plan()
+
+    def _plan(self) -> None:
+        """Begin a batch soon: when others had time to come, or as soon as these are enough."""
+        lingers = self._linger > 0 and len(self._waiting) * 4 < self._size
+        if self._due is not None:
+            if lingers or not isinstance(self._due, asyncio.TimerHandle):
+                return
+            self._due.cancel()
+        loop = asyncio.get_running_loop()
+        if lingers:
+            self._due = loop.call_later(self._linger, self._begin)
+        else:  # not at once: others may be ready in this round of the loop as well
+            self._due = loop.call_soon(self._begin)
 
     def take_back(self, done: "asyncio.Future[None]") -> bool:
         """Forget an item, unless its batch has begun."""
         return self._waiting.pop(done, self) is not self
 
     def _begin(self) -> None:
-        self._due = False
+        self._due = None
         while self._waiting and self._running < self._workers:
             batch = dict(islice(self._waiting.items(), self._size))
             for done in batch:
@@ -161,5 +182,7 @@ class _Lane(Generic[T]):
                 done.set_exception(RuntimeError(f"{shown(self._function)} raised StopIteration"))
             else:
                 done.set_exception(error)
-        if not self._due:
+        if self._linger and self._waiting:
+            self._plan()
+        elif self._due is None:
             self._begin()

@@ -98,7 +98,7 @@ async def download_blob(
     try:
         return await retry_async(
             attempt,
-            policy=service.config.options.retry_policy,
+            policy=service.policy,
             should_retry=_starts_over,
             on_retry=on_retry,
         )

@@ -99,7 +99,7 @@ class BlobService:
         self.log = log or logging.getLogger("infra_core.azure.storage")
         self._connections: LoopLocal[_Connections] = LoopLocal(self._connect, _Connections.aclose)
         self._base_path = urlsplit(config.container_url).path
-        self._policy = config.options.retry_policy
+        self.policy = config.options.retry_policy
         self._id = uuid.uuid4().hex  # with a number for each request: what support asks for
         self._count = itertools.count(1)
 
@@ -144,7 +144,7 @@ class BlobService:
 
         try:
             return await retry_async(
-                attempt, policy=self._policy, should_retry=should_retry, on_retry=on_retry
+                attempt, policy=self.policy, should_retry=should_retry, on_retry=on_retry
             )
         except (StorageConnectionError, StorageRequestError) as error:
             error.attempts = tries
@@ -165,7 +165,7 @@ class BlobService:
             "retrying in %.2f s (try %d of %d failed): %s",
             details.wait,
             details.attempt,
-            self._policy.max_retries + 1,
+            self.policy.max_retries + 1,
             redact_secrets(str(details.error)),
             extra={
                 "blob_name": name,

@@ -112,7 +112,6 @@ class TreeRun:
         self._chosen = compile_globs(rules.include, rules.exclude)
         self._journal = _names_of_journal(root, journal)
         self._index = TreeIndex()
-        self._writer = BatchWriter()
         options = service.config.options
         # One large file at full speed and small ones beside it.
         self._per_file = options.block_size * (options.block_concurrency + 1)
@@ -120,6 +119,7 @@ class TreeRun:
         # The service client bounds requests; more files than those are under way, since some wait
         # for the disk.
         self._width = min(options.concurrency * 8, 320)
+        self._writer = BatchWriter(self._width)
         self._unlisted = False  # the destination, without permission to list it
         self._safe_folders: set[str] = set()
         self._total_bytes = 0
