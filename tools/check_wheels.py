@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def main() -> int:
     parser.add_argument("--dist", type=Path, help="take their wheels from here, build none of them")
     parser.add_argument("--index", help="an index to ask first")
     parser.add_argument("--released", action="store_true", help="all siblings come from the index")
+    parser.add_argument("--python", help="for the environments, such as 3.10; this one otherwise")
     parser.add_argument("--no-tests", action="store_true", help="install and import only")
     options = parser.parse_args()
     if unknown := set(options.packages) - {package.name for package in PACKAGES}:
@@ -70,9 +72,24 @@ def main() -> int:
                 wheels.built[package.name] = found.resolve()
             wheels.of(package.name)
         problems = check_contents(wheels.built)
-        for package in chosen:
-            venv = Path(folder) / package.name
-            problems += check_alone(package, wheels, venv, tests=not options.no_tests)
+        with ThreadPoolExecutor(2) as pool:  # one is installed, or waits, while one is tested
+            checks = []
+            for package in chosen:
+                siblings, from_index = wheels.siblings(package)
+                tests = ["-n", "4" if len(chosen) == 1 else "3", "--dist", "loadfile"]
+                # What has no other versions here than in the unit tests need not do them again.
+                differs = options.python or from_index or outside(package) or wheels.released
+                if options.no_tests:
+                    tests = []
+                elif not differs:
+                    tests = ["--collect-only", "-qq"]
+                venv = Path(folder) / package.name
+                begun = (package, siblings, wheels, venv, options.python, tests)
+                checks.append(pool.submit(check_alone, *begun))
+            for check in checks:
+                printed, wrong = check.result()
+                print(printed, flush=True)
+                problems += wrong
     print(*problems, sep="\n")
     print(f"wheels: {len(chosen)} checked, {len(problems)} problems")
     return int(bool(problems))
@@ -138,44 +155,59 @@ def check_contents(wheels: dict[str, Path]) -> list[str]:
     return problems
 
 
-def check_alone(package: Package, wheels: Wheels, venv: Path, *, tests: bool) -> list[str]:
-    """Install a wheel in an environment of its own, import it, test it; returns what is wrong."""
-    siblings, from_index = wheels.siblings(package)
-    outside = sorted({str(line) for line in requirements(package) if line.name not in SLICES})
+def check_alone(
+    package: Package,
+    siblings: list[str],
+    wheels: Wheels,
+    venv: Path,
+    python_version: str | None,
+    tests: list[str],
+) -> tuple[str, list[str]]:
+    """Install a wheel in an environment of its own, import it, test it.
+
+    Returns:
+        What to print, and what is wrong.
+    """
     python = venv_python(venv)
     install = [
         "pip", "install", "--python", str(python), "--resolution", "lowest-direct",
         *where(wheels.index), *(f"--refresh-package={name}" for name in SLICES),
-        str(wheels.of(package.name)), *siblings, *outside,
+        str(wheels.of(package.name)), *siblings, *outside(package),
     ]  # fmt: skip
-    made = uv("venv", str(venv))
+    made = uv("venv", *(["--python", python_version] if python_version else []), str(venv))
     if not made.returncode:
         made = uv(*install)
     if not made.returncode:
         made = uv("pip", "check", "--python", str(python))
     if made.returncode:
         why = "does not install at the versions that it declares; its siblings are released first"
-        return [f"{package.name} {why}:\n{made.stderr}"]
+        return "", [f"{package.name} {why}:\n{made.stderr}"]
     tried = import_all(python, package, venv)
     if tried.returncode:
         beside = ", ".join(siblings) or "no sibling"
         why = "what a sibling has not released needs its next version and a range from there"
-        return [f"{package.name} does not import alone, with {beside}; {why}:\n{tried.stderr}"]
-    print(tried.stdout.strip(), flush=True)
+        problem = f"{package.name} does not import alone, with {beside}; {why}:\n{tried.stderr}"
+        return "", [problem]
     if not tests:
-        return []
-    made = uv(*install, *test_requirements())
+        return tried.stdout, []
+    made = uv(*install, "--compile-bytecode", *test_requirements())
     if made.returncode:
-        return [f"{package.name}: the test tools do not install beside it:\n{made.stderr}"]
-    # What has no other versions here than in the unit tests need not do them again.
-    differs = from_index or outside or wheels.released
+        problem = f"{package.name}: the test tools do not install beside it:\n{made.stderr}"
+        return tried.stdout, [problem]
     run = subprocess.run(
-        [str(python), "-m", "pytest", "-q", "-n", "4", "--dist", "loadfile",
-         *([] if differs else ["--collect-only", "-qq"]),
+        [str(python), "-m", "pytest", "-q", *tests,
          "--rootdir", str(ROOT), "-c", str(ROOT / "pyproject.toml"), str(package.folder / "tests")],
-        cwd=venv, env=clean_environment(),
+        cwd=venv, env=clean_environment(), text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )  # fmt: skip
-    return [f"{package.name}: unit tests fail at the lowest versions"] if run.returncode else []
+    printed = f"{tried.stdout}{run.stdout}"
+    failed = [f"{package.name}: unit tests fail at the lowest versions"]
+    return printed, failed if run.returncode else []
+
+
+def outside(package: Package) -> list[str]:
+    """What a package and its siblings require of others."""
+    return sorted({str(line) for line in requirements(package) if line.name not in SLICES})
 
 
 def venv_python(venv: Path) -> Path:

@@ -19,7 +19,9 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 DEV = ROOT / ".dev"
@@ -43,12 +45,14 @@ STAGES: dict[str, list[list[str]]] = {
     "lint": [["run", "lint:check"], ["run", "workflows:check"]],
     "layout": [["run", "checks:layout"], ["run", "checks:pins"], ["run", "checks:api"]],
     "types": [["run", "types:check"], ["run", "types:exports"], ["run", "types:complete"]],
+    "docs": [["run", "docs:build"]],
+    "release": [["run", "checks:release", "check"], ["run", "checks:rehearse"]],
     "unit": [],  # one run per Python that is here, as below
     "integration": [],
-    "docs": [["run", "docs:build"]],
-    "wheels": [["run", "checks:wheels"]],
-    "release": [["run", "checks:release", "check"], ["run", "checks:rehearse"]],
+    "wheels": [],
 }
+# Each of these keeps one core busy. They run at once, and what one says is shown when it ends.
+AT_ONCE = ["types", "docs", "release"]
 
 
 def main() -> int:
@@ -66,9 +70,9 @@ def main() -> int:
     try:
         bootstrap()
         if options.command == "demo":
-            return hatch(["run", "demo:run", *options.arguments])
+            return hatch(["run", "demo:run", *options.arguments]).returncode
         if options.command == "hatch":
-            return hatch(options.arguments)
+            return hatch(options.arguments).returncode
         return run_stages(options.arguments)
     except subprocess.CalledProcessError as error:  # it has said why
         print(
@@ -163,8 +167,9 @@ def pyenv_versions() -> list[str]:
     return sorted(names, key=lambda name: not name.startswith(mine))
 
 
-def hatch(arguments: list[str]) -> int:
-    return subprocess.run([str(BIN / "hatch"), *arguments], cwd=ROOT, env=environment()).returncode
+def hatch(arguments: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [str(BIN / "hatch"), *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment(), text=True, **options)
 
 
 def available_pythons() -> list[str]:
@@ -189,28 +194,67 @@ def available_pythons() -> list[str]:
 
 
 def run_stages(names: list[str]) -> int:
-    timings: list[tuple[str, float, int]] = []
-    stages = dict(STAGES)
-    versions = available_pythons()
-    stages["unit"] = [["run", f"+py={version}", "test:run"] for version in versions]
+    chosen = [name for name in STAGES if name in (names or STAGES)]
+    stages = STAGES | stages_of_tests(available_pythons(), chosen)
+    results: dict[str, tuple[float, int]] = {}
+    at_once = [name for name in AT_ONCE if name in chosen]
+    for name in chosen:
+        if name in results:
+            continue
+        if name not in at_once:
+            results[name] = run_stage(name, stages[name])
+            continue
+        with ThreadPoolExecutor(len(at_once)) as pool:
+            begun = {pool.submit(run_stage, one, stages[one], held=True): one for one in at_once}
+            results |= {begun[done]: done.result() for done in as_completed(begun)}
+    print()
+    for name, (seconds, code) in results.items():
+        print(f"{'FAILED' if code else 'passed'}  {name:12} {seconds:6.1f} s")
+    return int(any(code for _, code in results.values()))
+
+
+def stages_of_tests(versions: list[str], chosen: list[str]) -> dict[str, list[list[str]]]:
+    """The commands of the stages that run tests, on the Pythons that are here.
+
+    The wheels are tested on the oldest. It runs the unit tests there, so that the stage `unit`
+    beside it leaves that Python out.
+    """
     own = ".".join(map(str, sys.version_info[:2]))
     whole = own if own in versions else versions[0]
+    oldest = versions[0]
+    once = "wheels" in chosen and oldest != whole
     few = ["-k", " and ".join(f"not {name}" for name in ONCE)]
-    stages["integration"] = [
-        ["run", f"+py={version}", "integration:run", *([] if version == whole else few)]
-        for version in sorted(versions, key=lambda version: version != whole)
-    ]
-    for name in names or stages:
-        started = time.monotonic()
-        code = int(not stages[name])  # a stage that runs nothing has proved nothing
-        for command in stages[name]:
-            print(f"\n==> {name}: hatch {' '.join(command)}", flush=True)
-            code = hatch(command) or code
-        timings.append((name, time.monotonic() - started, code))
-    print()
-    for name, seconds, code in timings:
-        print(f"{'FAILED' if code else 'passed'}  {name:12} {seconds:6.1f} s")
-    return int(any(code for _, _, code in timings))
+    return {
+        "unit": [
+            ["run", f"+py={version}", "test:run"]
+            for version in versions
+            if not (once and version == oldest)
+        ],
+        "integration": [
+            ["run", f"+py={version}", "test:integration", *([] if version == whole else few)]
+            for version in sorted(versions, key=lambda version: version != whole)
+        ],
+        "wheels": [["run", "checks:wheels", *([] if oldest == whole else ["--python", oldest])]],
+    }
+
+
+def run_stage(name: str, commands: list[list[str]], *, held: bool = False) -> tuple[float, int]:
+    """Run the commands of a stage; returns its seconds, and 0 if all of them went well."""
+    started = time.monotonic()
+    code = int(not commands)  # a stage that runs nothing has proved nothing
+    said = ""
+    for command in commands:
+        heading = f"\n==> {name}: hatch {' '.join(command)}"
+        if held:
+            done = hatch(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            said += f"{heading}\n{done.stdout}"
+        else:
+            print(heading, flush=True)
+            done = hatch(command)
+        code = done.returncode or code
+    if held:
+        print(said, flush=True)
+    return time.monotonic() - started, code
 
 
 if __name__ == "__main__":

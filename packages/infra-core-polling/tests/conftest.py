@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 
+from infra_core.polling import _run
 from infra_core.runtime.testing import FastTime, fast_time
 
 
 @pytest.fixture
-def time() -> Iterator[FastTime]:
-    """Waits return at once and are recorded."""
+def time(monkeypatch: pytest.MonkeyPatch) -> Iterator[FastTime]:
+    """Waits return at once and are recorded; a last check may be slow."""
+    monkeypatch.setattr(_run, "LAST_CHECK_GRACE", 20)
     with fast_time() as fake:
         yield fake
 

@@ -673,7 +673,7 @@ class TestCancelling:
     async def test_an_unset_event_lets_everything_through(
         self, time: FastTime, poll: Any, script: Any, hard: bool
     ) -> None:
-        """Values and errors of async and sync fetches; the deadline holds as well."""
+        """Values and errors of async and sync fetches."""
         answers = script(ConnectionError("x"), "a", "done")
 
         async def fetch() -> Any:
@@ -684,6 +684,10 @@ class TestCancelling:
             answers.calls = 0
             result = await poll(form, is_done, cancel=threading.Event(), hard_timeout=hard)
             assert result == "done"
+
+    @pytest.mark.parametrize("hard", [False, True])
+    async def test_the_deadline_holds_beside_an_unset_event(self, poll: Any, hard: bool) -> None:
+        """A fetch that hangs is cut."""
         with pytest.raises(PollingTimeoutError):
             await poll(
                 asyncio.Event().wait, is_done, cancel=threading.Event(), timeout=0.06,
