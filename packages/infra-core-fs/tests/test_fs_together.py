@@ -216,3 +216,10 @@ def test_permission_bits_are_those_of_single_commits(tmp_path: Path) -> None:
     bits = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert bits["new"] == bits["single"] == stat.S_IMODE(single.stat().st_mode)
     assert (bits["kept"], bits["named"]) == (0o604, 0o640)
+
+
+def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name alone is one of the current folder, which is flushed as any other."""
+    monkeypatch.chdir(tmp_path)
+    assert fs.commit_together(opened(Path(), "a", "sub/b")) == [None, None]
+    assert contents(tmp_path) == {"a": "a", "sub/b": "sub/b"}

@@ -99,7 +99,8 @@ def _flush_folders(files: "Sequence[AtomicFile]", errors: "list[Exception | None
     folders: dict[str, list[int]] = {}
     for index, file in enumerate(files):
         if file._durable and errors[index] is None:
-            folders.setdefault(os.path.dirname(file.temp_path), []).append(index)  # noqa: PTH120
+            folder = os.path.dirname(file.temp_path) or os.curdir  # noqa: PTH120
+            folders.setdefault(folder, []).append(index)
     flushes = [(folder, partial(fsync_directory, folder)) for folder in folders]
     for folder, error in _flush(flushes):
         for index in folders[folder]:
