@@ -88,43 +88,40 @@ def mannered_word(tree: Path) -> None:
 
 
 def mannered_comment(tree: Path) -> None:
-    (source(tree, "fs") / "_said.py").write_text("X = 1  # as the caller was told\n")
+    (source(tree, "fs") / "_heard.py").write_text("X = 1  # as the caller was told\n")
 
 
 def mannered_name(tree: Path) -> None:
-    (source(tree, "fs") / "_said.py").write_text("def f(file):\n    told = file.tell()\n")
+    (source(tree, "fs") / "_asked.py").write_text("def f(file):\n    told = file.tell()\n")
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (mannered_word, "'nobody'; say it plainly"),
-        (mannered_comment, "'told'; say it plainly"),
-        (mannered_name, "_said.py:2: name 'told'; use such as"),
-        (stray_file, "stray.py lies directly in infra_core/"),
-        (stray_init, "__init__.py lies directly in infra_core/"),
-        (no_marker, "infra_core/polling/py.typed is missing"),
-        (upward_import, "imports infra_core.runtime against the layer table"),
-        (hidden_upward_import, "imports infra_core.azure.storage against the layer table"),
-        (sideways_import, "imports infra_core.http against the layer table"),
-        (private_import, "a private module of another package"),
-        (undeclared_sibling, "stands on infra-core-runtime but does not declare it"),
-        (part_before_the_whole, "imports requests.utils before `import requests`"),
-        (sibling_against_the_table, "depends on infra-core-http against the layer table"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
+FAULTS = {
+    mannered_word: "'nobody'; say it plainly",
+    mannered_comment: "'told'; say it plainly",
+    mannered_name: "_asked.py:2: name 'told'; use such as",
+    stray_file: "stray.py lies directly in infra_core/",
+    stray_init: "__init__.py lies directly in infra_core/",
+    no_marker: "infra_core/polling/py.typed is missing",
+    upward_import: "imports infra_core.runtime against the layer table",
+    hidden_upward_import: "imports infra_core.azure.storage against the layer table",
+    sideways_import: "imports infra_core.http against the layer table",
+    private_import: "a private module of another package",
+    undeclared_sibling: "stands on infra-core-runtime but does not declare it",
+    part_before_the_whole: "imports requests.utils before `import requests`",
+    sibling_against_the_table: "depends on infra-core-http against the layer table",
+}
+
+
 def test_layout_check_finds(
-    fault: Callable[[Path], None],
-    message: str,
-    tree: Path,
-    tool: Callable[[str], Any],
-    capsys: pytest.CaptureFixture[str],
+    tree: Path, tool: Callable[[str], Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A tree with this fault is refused, and the fault is named."""
-    fault(tree)
+    """A tree with faults is refused, and each is named."""
+    for fault in FAULTS:
+        fault(tree)
     assert tool("check_layout").main() == 1
-    assert message in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert [fault.__name__ for fault, message in FAULTS.items() if message not in printed] == []
+    assert f"{len(FAULTS)} problems" in printed
 
 
 def test_layout_check_passes_the_tree_as_it_is(tree: Path, tool: Callable[[str], Any]) -> None:

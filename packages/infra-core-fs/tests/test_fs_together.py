@@ -222,4 +222,4 @@ def test_paths_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A name alone is one of the current folder, which is flushed as any other."""
     monkeypatch.chdir(tmp_path)
     assert fs.commit_together(opened(Path(), "a", "sub/b")) == [None, None]
-    assert contents(tmp_path) == {"a": "a", "sub/b": "sub/b"}
+    assert contents(tmp_path) == {"a": "a", "sub/b": "b"}
