@@ -205,6 +205,34 @@ def test_a_line_is_on_the_disk_when_write_returns(make: Make, tmp_path: Path) ->
     assert lines(log.path) == [entry]
 
 
+def test_many_events_are_one_write_or_none(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each a line as `write` makes it; what the disk cuts short is taken back as a whole."""
+    log = make(labels={"service": "crawler"})
+    log.write("first")
+    real, writes = os.write, []
+
+    def write(fd: int, data: bytes) -> int:
+        writes.append(data)
+        if len(writes) > 1 and failing:
+            raise OSError(28, "No space left on device")
+        return real(fd, data[:30] if failing else data)
+
+    monkeypatch.setattr(os, "write", write)
+    failing = True
+    with pytest.raises(OSError, match="No space"):
+        log.write_many({"event": name, "token": "abc"} for name in ("second", "third"))
+    failing = False
+    writes.clear()
+    entries = log.write_many({"event": name, "token": "abc"} for name in ("fourth", "fifth"))
+    assert log.write_many([]) == []
+    monkeypatch.undo()
+    assert len(writes) == 1
+    kept = lines(log.path)
+    assert kept[1:] == entries
+    assert [line["event"] for line in kept] == ["first", "fourth", "fifth"]
+    assert all((line["service"], line["token"]) == ("crawler", "<redacted>") for line in entries)
+
+
 def test_labels_are_in_every_line(make: Make) -> None:
     """What is the same for all lines is said once."""
     log = make(labels={"service": "crawler", "event": "no"})

@@ -336,7 +336,7 @@ def test_what_cannot_be_stored_is_a_problem_of_the_batch(
     monkeypatch.setattr(fs, "write_json_atomic", stored)
     manifest = failing_for(_manifest.write_manifest, "manifest")
     monkeypatch.setattr(_api, "write_manifest", manifest)
-    monkeypatch.setattr(RunLogWriter, "write", failing_for(RunLogWriter.write, "job_"))
+    monkeypatch.setattr(RunLogWriter, "write_many", failing_for(RunLogWriter.write_many, "job_"))
     rows = failing_for(SqliteJobStore.save_many, "HTTPStatus")
     monkeypatch.setattr(SqliteJobStore, "save_many", rows)
     Path("urls").write_text(f"{origin.url('/a')}\n{origin.url('/none')}")

@@ -153,9 +153,9 @@ class JobBook:
         What cannot be recorded now is kept and tried once more at the end of the run, which
         `on_lost` brings about.
         """
-        for each in ended:
-            if each.event:
-                self.note(each.event, job=each.record, **each.properties)
+        self._write(
+            [_event(each.event, each.record, **each.properties) for each in ended if each.event]
+        )
         changed = [each.record for each in ended if each.changed]
         try:
             self.store(changed)
@@ -242,12 +242,19 @@ class JobBook:
 
     def note(self, event: str, *, job: "JobRecord | None" = None, **properties: Any) -> None:
         """Write an event to the run log."""
-        if job is not None:
-            properties |= {"job_id": job.job_id, "url": job.payload.get("url")}
+        self._write([_event(event, job, **properties)])
+
+    def _write(self, events: "list[dict[str, Any]]") -> None:
         try:
-            self._log.write(event, batch_id=self.batch_id, **properties)
+            self._log.write_many([{**event, "batch_id": self.batch_id} for event in events])
         except OSError as error:
             self._summary.trouble("the run log has gaps", one_line(error))
+
+
+def _event(event: str, job: "JobRecord | None", **properties: Any) -> dict[str, Any]:
+    if job is not None:
+        properties |= {"job_id": job.job_id, "url": job.payload.get("url")}
+    return {"event": event, **properties}
 
 
 def completed(record: "JobRecord", outcome: Outcome) -> "JobRecord":

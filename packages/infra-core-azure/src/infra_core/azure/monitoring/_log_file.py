@@ -32,9 +32,9 @@ class LogFile:
     `run.000001.log`, the next one `run.000002.log` and so on; the number of the active segment is
     one more than the highest of those.
 
-    Every line is one `write` to a descriptor opened with `O_APPEND`, under a lock that the system
-    keeps between processes and gives back when one dies. A line is in the system's page cache
-    when `append` returns: it survives the end of the process, however it comes, but a power cut
+    What is appended is one `write` to a descriptor opened with `O_APPEND`, under a lock that the
+    system keeps between processes and gives back when one dies. It is in the page cache when
+    `append` returns: it survives the end of the process, however it comes, but a power cut
     only with `fsync`.
 
     Args:
@@ -60,26 +60,26 @@ class LogFile:
         self._stays_open = True
         after_fork_in_child(self._after_fork)
 
-    def append(self, line: bytes) -> None:
-        """Write one line.
+    def append(self, lines: bytes) -> None:
+        """Write a line, or several of them.
 
         Args:
-            line: Ends with a newline and holds no other.
+            lines: Each ends with a newline.
 
         Raises:
-            OSError: It is not in the file, not even in part.
+            OSError: They are not in the file, not even in part.
         """
         with self._lock:
             fd, locked = self._open_locked()
             try:
                 size = os.fstat(fd).st_size
-                if self._max_bytes and locked and size and size + len(line) > self._max_bytes:
+                if self._max_bytes and locked and size and size + len(lines) > self._max_bytes:
                     fd, size = self._rotate(fd)
                 if size not in (0, self._end) and not _ends_line(fd, size):
-                    # Its writer was killed in the middle: keep what it wrote, and our line whole.
-                    line = b"\n" + line
-                _write_all(fd, line, size, locked=locked)
-                self._end = size + len(line)
+                    # Its writer was killed in the middle: keep what it wrote, and our lines whole.
+                    lines = b"\n" + lines
+                _write_all(fd, lines, size, locked=locked)
+                self._end = size + len(lines)
             finally:
                 if locked:
                     with contextlib.suppress(OSError):  # closed already, by a rotation that failed

@@ -1,7 +1,7 @@
 """The run log: JSON lines on the local disk at once, in an append blob a moment later."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
@@ -140,15 +140,36 @@ class RunLogWriter:
             raise TypeError("write() takes one event: write('page_saved', url=...)")
         if name and "event" in properties:
             properties["event_"] = properties.pop("event")
-        entry: dict[str, Any] = {"timestamp": self._now(), "event": name[0] if name else ""}
-        entry.update(self._labels)
-        entry.update(trace_fields())
-        entry.update(properties)
-        entry, line = _fitting_line(plain_mapping(entry))
-        self._file.append(line)
-        if self._mirror is not None:
-            self._mirror.wake()
-        return entry
+        return self.write_many([{"event": name[0] if name else "", **properties}])[0]
+
+    def write_many(self, events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Append several events at once, for far less than each on its own.
+
+        Args:
+            events: The properties of each, `event` among them.
+
+        Returns:
+            The lines as they were written.
+
+        Raises:
+            OSError: The local disk refused them, and none of them is there.
+
+        Example:
+            >>> with RunLogWriter(Path(tempfile.mkdtemp()), azure_client=None) as log:
+            ...     lines = log.write_many({"event": "page_saved", "page": n} for n in range(3))
+            >>> lines[2]["page"]
+            2
+        """
+        written = [_fitting_line(plain_mapping(self._entry(each))) for each in events]
+        if written:
+            self._file.append(b"".join(line for _, line in written))
+            if self._mirror is not None:
+                self._mirror.wake()
+        return [entry for entry, _ in written]
+
+    def _entry(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        entry = {"timestamp": self._now(), "event": event.get("event", ""), **self._labels}
+        return {**entry, **trace_fields(), **event}
 
     def flush(self, timeout: float = 10.0) -> bool:
         """Flush the local file to the disk and wait until the mirror has all lines.
