@@ -1,14 +1,18 @@
 """The checks of the tree fail when they should: each is shown a tree with one fault."""
 
 import importlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -276,6 +280,74 @@ def test_a_tag_names_a_version_with_all_changes_on_main(
     unreleased, main = list(release.check_tag("infra-core-fs-v1.0.0"))[-2:]
     assert "prepare infra-core-fs minor" in unreleased
     assert "is not on the branch main" in main
+
+
+def ran(number: int, conclusion: str | None) -> dict[str, Any]:
+    status = "completed" if conclusion else "in_progress"
+    return {"run_number": number, "status": status, "conclusion": conclusion, "html_url": "URL"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        ([ran(2, "success"), ran(1, "failure")], None),
+        ([ran(2, "failure"), ran(1, "success")], "not green on 0123456789ab: ci.yml ended as"),
+        ([ran(1, None)], "ci.yml is in_progress; wait for URL"),
+        ([], "ci.yml has not run for it; push it as the last commit of main"),
+        (404, "could not ask whether CI is green on 0123456789ab (GitHub answered 404"),
+        ("<html>", "could not ask"),
+    ],
+)
+def test_only_a_commit_with_green_ci_is_tagged(
+    answer: Any, problem: str | None, tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GitHub is asked for the runs of this commit; where it does not say, nothing is tagged."""
+    commit, asked = "0123456789abcdef", []
+
+    class GitHub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append((self.path, self.headers["Authorization"]))
+            body = answer if isinstance(answer, str) else json.dumps({"workflow_runs": answer})
+            self.send_response(answer if isinstance(answer, int) else 200)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    release, status = tool("release"), tool("ci_status")
+    monkeypatch.setenv("GH_TOKEN", "t")
+    monkeypatch.setattr(status, "git", lambda *_: "git@github.com:me/infra-core.git\n")
+    with ThreadingHTTPServer(("127.0.0.1", 0), GitHub) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("GITHUB_API_URL", f"http://127.0.0.1:{server.server_port}")
+        try:
+            if problem is None:
+                release.require_green("origin", commit)
+            else:
+                with pytest.raises(release.ReleaseError) as caught:
+                    release.require_green("origin", commit)
+                assert problem in str(caught.value)
+                assert ("--unchecked" in str(caught.value)) == problem.startswith("could not")
+        finally:
+            server.shutdown()
+    query = f"head_sha={commit}&branch=main&event=push"
+    path = f"/repos/me/infra-core/actions/workflows/ci.yml/runs?{query}"
+    assert asked == [(path, "Bearer t")]
+    assert (ROOT / ".github" / "workflows" / "ci.yml").is_file()
+
+
+def test_a_remote_elsewhere_cannot_be_asked(
+    tool: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No token is sent there either."""
+    release, status = tool("release"), tool("ci_status")
+    for url in ("/srv/git/github.com/me/x/y", "https://evil.example/github.com.x/me/x", ""):
+        monkeypatch.setattr(status, "git", Mock(return_value=url))
+        with pytest.raises(release.ReleaseError, match=r"not on github\.com.*--unchecked"):
+            release.require_green("origin", "0123")
+    for start in ("https://t@github.com/", "ssh://git@github.com/", "git@github.com:"):
+        monkeypatch.setattr(status, "git", Mock(return_value=f"{start}me/x.git"))
+        assert status._repository("origin") == "me/x"
 
 
 def function(*parameters: str) -> dict[str, Any]:

@@ -108,6 +108,8 @@ class Rehearsal:
             if section(text, UNRELEASED).strip():
                 self.tool("prepare", name, "minor")
         self.commit("Release what has changed")
+        refused = self.tool("push", "--once", "--index", self.index, check=False)
+        expect("could not ask whether CI is green" in refused.stderr, f"pushed unasked: {refused}")
         turns = self.release()
         expect(len(turns) > 2 and max(map(len, turns)) <= 3, f"pushed in the turns {turns}")
         for name in NAMES:
@@ -172,7 +174,7 @@ class Rehearsal:
         """Push what is due, and do for each tag what its workflow does; returns the turns."""
         turns: list[list[str]] = []
         while True:
-            self.tool("push", "--once", "--index", self.index)
+            self.tool("push", "--once", "--unchecked", "--index", self.index)
             refs = run("git", "ls-remote", "--tags", "origin", cwd=self.clone).stdout.split()
             tags = [ref.rpartition("/")[2] for ref in refs if ref.startswith("refs/")]
             due = [tag for tag in tags if tag.replace("-v", " ") not in self.published]

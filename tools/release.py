@@ -3,7 +3,7 @@
     release.py prepare infra-core-http minor     new version, change log, ranges, pins
     release.py check                             is the tree releasable?
     release.py check --tag infra-core-http-v1.2.0    does this tag say what the tree says?
-    release.py push                              tag what is due on the remote, in turns
+    release.py push                              tag what is due, in turns, if CI is green
     release.py order                             packages in the order of their dependencies
     release.py notes infra-core-http             the change log entry of the current version
 
@@ -26,6 +26,7 @@ import tomlkit
 from packaging.requirements import Requirement
 from packaging.version import InvalidVersion, Version
 
+from ci_status import NotAskedError, ci_problem
 from pins import pinned
 from registry import is_published
 from tags import TAG, GitError, git, git_or_fail, last_tag, tag_of, tags
@@ -63,6 +64,9 @@ def main() -> int:
     push_parser.add_argument("--remote", default="origin")
     push_parser.add_argument("--index", help="an index to ask first what is published")
     push_parser.add_argument("--once", action="store_true", help="one turn, without waiting")
+    push_parser.add_argument(
+        "--unchecked", action="store_true", help="do not ask GitHub whether CI is green"
+    )
     commands.add_parser("order")
     notes_parser = commands.add_parser("notes")
     notes_parser.add_argument("package", choices=[package.name for package in PACKAGES])
@@ -73,7 +77,7 @@ def main() -> int:
         elif options.command == "check":
             return report(list(problems(options.tag)))
         elif options.command == "push":
-            push(options.remote, options.index, once=options.once)
+            push(options.remote, options.index, once=options.once, unchecked=options.unchecked)
         elif options.command == "notes":
             print(notes(Package(options.package)))
         else:
@@ -319,8 +323,10 @@ def bounded(specifier: SpecifierSet, version: Version) -> bool:
 # -- push ------------------------------------------------------------------------------------------
 
 
-def push(remote: str, index: str | None, *, once: bool) -> None:
+def push(remote: str, index: str | None, *, once: bool, unchecked: bool = False) -> None:
     """Tag every package whose version has no tag yet, a turn once what it stands on is published.
+
+    Only a commit of main on which CI is green gets tags: an index takes no version back.
 
     Run again, it goes on where it was.
     """
@@ -344,6 +350,8 @@ def push(remote: str, index: str | None, *, once: bool) -> None:
             git_or_fail("fetch", "--quiet", remote, "main")
             if found := [problem for p in turn for problem in check_tag(tag_of(p))]:
                 raise ReleaseError("\n".join(found))
+            if not unchecked:
+                require_green(remote, git_or_fail("rev-parse", "HEAD").strip())
             names = [tag_of(p) for p in turn]
             for name in set(names) - tags():
                 git_or_fail("tag", name)
@@ -354,6 +362,19 @@ def push(remote: str, index: str | None, *, once: bool) -> None:
         if not turn:
             print("waiting for the index to have", *sorted(missing - {p.name for p in waiting}))
             time.sleep(WAIT)
+
+
+def require_green(remote: str, commit: str) -> None:
+    """Refuse a commit on which CI is not green, or where that cannot be asked."""
+    try:
+        problem = ci_problem(remote, commit)
+    except NotAskedError as error:
+        raise ReleaseError(
+            f"could not ask whether CI is green on {commit[:12]} ({error}); look at it yourself, "
+            "then run this again with --unchecked"
+        ) from None
+    if problem is not None:
+        raise ReleaseError(f"CI is not green on {commit[:12]}: {problem}")
 
 
 def changed_since(package: Package, tag: str) -> bool:
