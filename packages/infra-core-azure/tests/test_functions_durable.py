@@ -365,6 +365,9 @@ class TestManagement:
                     await client.raise_event(instance, "e")
                 with pytest.raises(httpx.HTTPStatusError, match=r"409.*instance is being deleted"):
                     await client.raise_event(instance, "e")
+                with pytest.raises(ValueError, match="name='' names no event"):
+                    await client.raise_event(instance, "")
+                assert host.events(_PATH) == []
 
     def test_an_entity_is_read_and_signalled(self) -> None:
         """With the system key as a parameter, or as the key of the client."""

@@ -121,6 +121,9 @@ def test_a_bad_option_is_named(options: dict[str, Any], told: str) -> None:
         (lambda app: app.wait_for_completion({"code": "S3CRET"}), "instance is a dict: pass"),
         (lambda app: app.terminate(5), "instance is an int: pass the DurableInstance"),
         (lambda app: app.terminate("/api/x", reason=None), "reason=None is no text: pass str()"),
+        (lambda app: app.raise_event("/api/x", ""), "name='' names no event: pass the name that"),
+        (lambda app: app.raise_event("/api/x", " "), "name=' ' names no event: pass the name that"),
+        (lambda app: app.raise_event("/api/x", None), "name=None is no text: pass str() of it"),
         (lambda app: app.start_and_wait("/api/run", timeout="5"), "timeout='5' is no number"),
         (lambda app: app.start_and_wait("/api/run", timeout=None), "timeout=None is no number"),
         (

@@ -26,8 +26,10 @@ from hypothesis import given, settings, strategies as st
 
 from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, read_heartbeat
 from infra_core.azure.monitoring._plain import plain_value, without_secrets
+from infra_core.azure.monitoring._run_log_mirror import RunLogMirror
 from infra_core.azure.monitoring._run_log_targets import AppendBlobTarget
 from infra_core.azure.monitoring.run_log_writer import RunLogHandler
+from infra_core.fs import FileLock
 from infra_core.runtime import redact_secrets
 
 SOON = 30.0  # seconds; the first use of the SDK imports it
@@ -1086,6 +1088,32 @@ def test_a_broken_state_file_costs_a_repetition_at_most(
         log.write(f"after {nonsense:.40}")
         assert log.close(SOON)
         assert container.events()[-1]["event"] == f"after {nonsense:.40}"
+
+
+def test_a_state_that_cannot_be_written_blocks_no_other_process(
+    make: Make, container: Container, tmp_path: Path
+) -> None:
+    """The disk is full, say: the lock of the pass is released, and its lines arrive later."""
+    state = tmp_path / "_state" / "run_log_mirror.json"
+    state.mkdir(parents=True)  # nothing can take this name
+    (state / "file").touch()
+    log = make()
+    log.write("e")
+    options: dict[str, Any] = {"interval": 0.01, "max_blocks": 9, "keep": None}
+    mirror = RunLogMirror(Client(container), log._file, state, **options)
+    target = mirror._target()
+    assert target is not None
+    with pytest.raises(OSError) as caught:  # which holds the pass that failed, and its lock
+        mirror._pass(target, look=False)
+    lock = FileLock(state.with_suffix(".lock"))
+    assert lock.acquire(timeout=0)
+    lock.release()
+    del caught
+    (state / "file").unlink()
+    state.rmdir()
+    mirror.wake()
+    assert mirror.close(SOON)
+    assert [event["event"] for event in container.events()] == ["e"]
 
 
 @pytest.mark.as_windows

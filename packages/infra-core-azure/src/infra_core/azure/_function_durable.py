@@ -252,6 +252,7 @@ class DurableCaller:
         Raises:
             JobNotFoundError: The host does not know it.
             OrchestrationError: It has no URL for this.
+            ValueError: An event has no name.
         """
         import httpx
 
@@ -259,6 +260,10 @@ class DurableCaller:
         for what, text in (("reason", reason), ("name", name)):
             if not isinstance(text, str):
                 raise TypeError(f"{what}={text!r:.80} is no text: pass str() of it")
+        if verb == "raiseEvent" and not name.strip():
+            raise ValueError(
+                f"name={name!r:.80} names no event: pass the name that the orchestrator waits for"
+            )
         url = management_url(instance, verb, name=name, reason=reason)
         if url is None:
             _finished(instance)  # or an error: there is nothing to ask

@@ -48,6 +48,7 @@ class DurableManagement:
 
         Raises:
             JobNotFoundError: The host does not know the instance.
+            ValueError: `name` is empty.
         """
         return await self._durable.manage(instance, "raiseEvent", name=name, **_json_body(data))
 

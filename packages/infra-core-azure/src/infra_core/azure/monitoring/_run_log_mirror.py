@@ -172,21 +172,23 @@ class RunLogMirror:
                 return False
         except FileLockUnsupported:
             pass
-        state = MirrorState.load(self._state_path)
-
-        def saved() -> None:
-            self._row = 0
-            state.save(self._state_path)
-
         try:
-            state.fit(self._log)
-            target.push(state, saved, look=look)
-            self._answered = True
-            if self._keep is not None:
-                self._log.remove_before(state.segment, keep=self._keep)
+            state = MirrorState.load(self._state_path)
+
+            def saved() -> None:
+                self._row = 0
+                state.save(self._state_path)
+
+            try:
+                state.fit(self._log)
+                target.push(state, saved, look=look)
+                self._answered = True
+                if self._keep is not None:
+                    self._log.remove_before(state.segment, keep=self._keep)
+            finally:
+                self._lost = self._lost or target.lost
+                state.save(self._state_path)
         finally:
-            self._lost = self._lost or target.lost
-            state.save(self._state_path)
             lock.release()
         self._row = 0
         return True
