@@ -371,7 +371,7 @@ def wait_for_completion(status_url: str, **kwargs: Any) -> DurableStatus:
         status_url: As there.
         **kwargs: As there.
     """
-    from .storage._blocking import run_blocking
+    from ._blocking import run_blocking
 
     return run_blocking(
         lambda: wait_for_completion_async(status_url, **kwargs), "wait_for_completion()"

@@ -230,7 +230,7 @@ def trigger_batch(
         async with client:
             return await trigger_batch_async(client, args, **kwargs)
 
-    from .storage._blocking import run_blocking
+    from ._blocking import run_blocking
 
     return run_blocking(run, "trigger_batch()")
 

@@ -1,10 +1,10 @@
 """Clients of HTTP-triggered Azure Functions, plain and durable, asynchronous and synchronous."""
 
-from collections.abc import Callable, Coroutine, Mapping
-from functools import partial, update_wrapper
+from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
+from ._blocking import blocking
 from ._durable import DurableInstance, DurableStatus
 from ._function_calls import BASE_URL_VAR, FunctionCaller, RequestOptions, read_environment
 from ._function_durable import (
@@ -32,9 +32,6 @@ __all__ = [
     "wait_for_completion",
     "wait_for_completion_async",
 ]
-
-T = TypeVar("T")
-P = ParamSpec("P")
 
 
 class AzureFunctionAsyncClient(DurableManagement):
@@ -263,26 +260,6 @@ class AzureFunctionAsyncClient(DurableManagement):
         return f"{type(self).__name__}({self._calls.base_url!r})"
 
 
-def _blocking(
-    method: "Callable[Concatenate[AzureFunctionAsyncClient, P], Coroutine[Any, Any, T]]",
-) -> "Callable[[Callable[..., T]], Callable[Concatenate[AzureFunctionSyncClient, P], T]]":
-    """Make a method the synchronous twin of an asynchronous one, with its parameters."""
-
-    def decorate(
-        twin: "Callable[..., T]",
-    ) -> "Callable[Concatenate[AzureFunctionSyncClient, P], T]":
-        def call(self: "AzureFunctionSyncClient", /, *args: P.args, **kwargs: P.kwargs) -> T:
-            from .storage._blocking import run_blocking
-
-            make = partial(method, self._async_client, *args, **kwargs)
-            return run_blocking(make, f"AzureFunctionSyncClient.{method.__name__}()")
-
-        update_wrapper(call, method)
-        return call
-
-    return decorate
-
-
 class AzureFunctionSyncClient:
     """`AzureFunctionAsyncClient` for synchronous code: the same settings, methods and errors.
 
@@ -317,75 +294,75 @@ class AzureFunctionSyncClient:
         base_url, api_key = read_environment(base_url_env, api_key_env, env)
         return cls(base_url, api_key=api_key, **kwargs)
 
-    @_blocking(AzureFunctionAsyncClient.request)
+    @blocking(AzureFunctionAsyncClient.request, "_async_client")
     def request(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.request`."""
 
-    @_blocking(AzureFunctionAsyncClient.request_json)
+    @blocking(AzureFunctionAsyncClient.request_json, "_async_client")
     def request_json(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.request_json`."""
 
-    @_blocking(AzureFunctionAsyncClient.get_json)
+    @blocking(AzureFunctionAsyncClient.get_json, "_async_client")
     def get_json(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.get_json`."""
 
-    @_blocking(AzureFunctionAsyncClient.post_json)
+    @blocking(AzureFunctionAsyncClient.post_json, "_async_client")
     def post_json(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.post_json`."""
 
-    @_blocking(AzureFunctionAsyncClient.delete)
+    @blocking(AzureFunctionAsyncClient.delete, "_async_client")
     def delete(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.delete`."""
 
-    @_blocking(AzureFunctionAsyncClient.start)
+    @blocking(AzureFunctionAsyncClient.start, "_async_client")
     def start(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.start`."""
 
-    @_blocking(AzureFunctionAsyncClient.wait_for_completion)
+    @blocking(AzureFunctionAsyncClient.wait_for_completion, "_async_client")
     def wait_for_completion(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.wait_for_completion`."""
 
-    @_blocking(AzureFunctionAsyncClient.start_and_wait)
+    @blocking(AzureFunctionAsyncClient.start_and_wait, "_async_client")
     def start_and_wait(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.start_and_wait`."""
 
-    @_blocking(AzureFunctionAsyncClient.terminate)
+    @blocking(AzureFunctionAsyncClient.terminate, "_async_client")
     def terminate(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.terminate`."""
 
-    @_blocking(AzureFunctionAsyncClient.get_status)
+    @blocking(AzureFunctionAsyncClient.get_status, "_async_client")
     def get_status(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.get_status`."""
 
-    @_blocking(AzureFunctionAsyncClient.raise_event)
+    @blocking(AzureFunctionAsyncClient.raise_event, "_async_client")
     def raise_event(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.raise_event`."""
 
-    @_blocking(AzureFunctionAsyncClient.suspend)
+    @blocking(AzureFunctionAsyncClient.suspend, "_async_client")
     def suspend(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.suspend`."""
 
-    @_blocking(AzureFunctionAsyncClient.resume)
+    @blocking(AzureFunctionAsyncClient.resume, "_async_client")
     def resume(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.resume`."""
 
-    @_blocking(AzureFunctionAsyncClient.rewind)
+    @blocking(AzureFunctionAsyncClient.rewind, "_async_client")
     def rewind(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.rewind`."""
 
-    @_blocking(AzureFunctionAsyncClient.purge)
+    @blocking(AzureFunctionAsyncClient.purge, "_async_client")
     def purge(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.purge`."""
 
-    @_blocking(AzureFunctionAsyncClient.read_entity)
+    @blocking(AzureFunctionAsyncClient.read_entity, "_async_client")
     def read_entity(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.read_entity`."""
 
-    @_blocking(AzureFunctionAsyncClient.signal_entity)
+    @blocking(AzureFunctionAsyncClient.signal_entity, "_async_client")
     def signal_entity(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.signal_entity`."""
 
-    @_blocking(AzureFunctionAsyncClient.close)
+    @blocking(AzureFunctionAsyncClient.close, "_async_client")
     def close(self, *args: Any, **kwargs: Any) -> Any:
         """See `AzureFunctionAsyncClient.close`."""
 

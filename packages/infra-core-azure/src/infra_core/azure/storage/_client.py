@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from infra_core.fs import ensure_parent, write_json_atomic, write_text_atomic
 
 from .._artifacts import is_own_state
+from .._blocking import blocking, run_blocking
 from .._checks import type_name
 from ..exceptions import ConfigurationError
 from ._blobs import (
@@ -20,7 +21,6 @@ from ._blobs import (
     list_pages,
     read_blob,
 )
-from ._blocking import blocking, run_blocking
 from ._bounded import for_each
 from ._config import _AzureStorageConfig, missing_settings, resolve_config
 from ._download import download_blob
@@ -534,11 +534,11 @@ class AzureStorageClient(_Base):
             raise_on_error=raise_on_error,
         )
 
-    async def upload_tree_async(self, path: Path, **options: Any) -> TreeReport:
+    async def upload_tree_async(self, /, path: Path, **options: Any) -> TreeReport:
         """`sync_tree_async(path, "up", ...)`."""
         return await self.sync_tree_async(path, "up", **options)
 
-    async def download_tree_async(self, path: Path, **options: Any) -> bool:
+    async def download_tree_async(self, /, path: Path, **options: Any) -> bool:
         """`sync_tree_async(path, "down", ...)`, with 0.7's return value.
 
         Returns:
@@ -548,7 +548,7 @@ class AzureStorageClient(_Base):
         return report.files > 0
 
     async def plan_tree_async(
-        self, path: Path, direction: Literal["up", "down"] = "up", **options: Any
+        self, /, path: Path, direction: Literal["up", "down"] = "up", **options: Any
     ) -> list[PlannedTransfer]:
         """What `sync_tree` with the same options would do, by the same planner, in order.
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import ForkGuard, LoopLocal
 
+from .._blocking import run_blocking
 from .._sdk_logs import tidy_sdk_logs
 from .._tokens import AsyncSdkCredential, SdkCredential, TokenSource
 from ._blobs import create_container
-from ._blocking import run_blocking
 from ._service import BlobService
 
 if TYPE_CHECKING:

@@ -1,13 +1,8 @@
 """Synchronous methods over asynchronous ones, on the one background loop."""
 
-import asyncio
-import functools
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import Any, ParamSpec, TypeVar
-
-from infra_core.runtime import in_background_loop, run_sync
+from functools import partial, update_wrapper
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 __all__ = ["blocking", "run_blocking"]
 
@@ -23,6 +18,11 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
     (a hook of another synchronous call does that), nothing could run on it meanwhile: then the
     coroutine gets a loop of its own, which costs it new connections, but it ends.
     """
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    from infra_core.runtime import in_background_loop, run_sync
+
     if asyncio._get_running_loop() is None:
         return run_sync(make(), what=what)
     run = asyncio.run if in_background_loop() else partial(run_sync, what=what)
@@ -31,20 +31,26 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
 
 
 def blocking(
-    method: Callable[P, Coroutine[Any, Any, T]],
-) -> Callable[[Callable[..., T]], Callable[P, T]]:
-    """Make a method the synchronous twin of an asynchronous one, with the same parameters.
+    method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], owner: str = ""
+) -> Callable[[Callable[..., T]], Callable[Concatenate[Any, P], T]]:
+    """Make a method the synchronous twin of an asynchronous one: its parameters, its docstring.
 
     A subclass that overrides the asynchronous method has changed both.
+
+    Args:
+        method: The asynchronous method.
+        owner: The attribute that holds the object with that method; it is the same object when
+            empty.
     """
 
-    def decorate(twin: Callable[..., T]) -> Callable[P, T]:
-        def call(*args: P.args, **kwargs: P.kwargs) -> T:
-            bound: Callable[..., Coroutine[Any, Any, T]] = getattr(args[0], method.__name__)
-            return run_blocking(lambda: bound(*args[1:], **kwargs), f"{twin.__name__}()")
+    def decorate(twin: Callable[..., T]) -> Callable[Concatenate[Any, P], T]:
+        def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            async_self = getattr(self, owner) if owner else self
+            bound: Callable[P, Coroutine[Any, Any, T]] = getattr(async_self, method.__name__)
+            return run_blocking(partial(bound, *args, **kwargs), f"{twin.__qualname__}()")
 
-        functools.update_wrapper(call, twin)
-        call.__wrapped__ = method  # type: ignore[attr-defined]  # inspect shows its parameters
+        update_wrapper(call, method)
+        call.__name__, call.__qualname__ = twin.__name__, twin.__qualname__
         return call
 
     return decorate
