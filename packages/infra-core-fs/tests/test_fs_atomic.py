@@ -591,6 +591,19 @@ class TestFallback:
         assert target.read_bytes() == b"new"
         assert names(tmp_path) == ["a"]
 
+    @pytest.mark.posix(reason="permission bits mean little there")
+    def test_one_that_is_overwritten_gets_the_mode(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As if it had been renamed onto."""
+        target = tmp_path / "a"
+        target.write_bytes(b"old")
+        target.chmod(0o600)
+        refuse_rename(errno.EXDEV, monkeypatch)
+        with fs.AtomicFile(target, mode=0o640) as file:
+            file.write(b"new")
+        assert target.stat().st_mode & 0o777 == 0o640
+
     def test_a_new_file_is_copied(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The fallback works without an old file."""
         refuse_rename(errno.EXDEV, monkeypatch)

@@ -160,3 +160,21 @@ def test_a_file_system_without_locks_is_named(
     with (tmp_path / "file").open("ab") as file, pytest.raises(FileLockUnsupported) as caught:
         lock_descriptor(file.fileno())
     assert caught.value.errno == errno.ENOLCK
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_lock_where_there_are_none_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """Whatever `filelock` makes of it: nobody goes on as if alone."""
+    import fcntl
+
+    def refuse(fd: int, mode: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lock = FileLock(tmp_path / "lock")
+    for timeout in (0, 0.05, None):
+        with pytest.raises(FileLockUnsupported, match="lock"):
+            lock.acquire(timeout=timeout)

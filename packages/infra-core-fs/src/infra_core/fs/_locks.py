@@ -68,7 +68,8 @@ class FileLock:
 
         if self._lock is not None:
             raise RuntimeError(f"{os.fspath(self.path)!r} is locked by this object: release it")
-        lock = filelock.FileLock(os.fspath(self.path), thread_local=False)
+        # No soft lock in its place, a file that a killed holder leaves behind.
+        lock = filelock.FileLock(os.fspath(self.path), thread_local=False, fallback_to_soft=False)
         try:
             if timeout == 0:
                 lock.acquire(blocking=False)
@@ -76,8 +77,6 @@ class FileLock:
                 lock.acquire(timeout=_FOREVER if timeout is None else timeout, poll_interval=0.02)
         except filelock.Timeout:
             return False
-        except NotImplementedError as error:
-            raise FileLockUnsupported(self.path) from error
         except OSError as error:
             if _is_unsupported(error):
                 raise FileLockUnsupported(self.path) from error
