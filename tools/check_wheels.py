@@ -88,7 +88,8 @@ def main() -> int:
                 checks.append(pool.submit(check_alone, *begun))
             for check in checks:
                 printed, wrong = check.result()
-                print(printed, flush=True)
+                if printed:
+                    print(printed.rstrip(), flush=True)
                 problems += wrong
     print(*problems, sep="\n")
     print(f"wheels: {len(chosen)} checked, {len(problems)} problems")

@@ -19,12 +19,13 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from check_wheels import import_all, venv_python
-from release import UNRELEASED, section
+from release import AT_ONCE, UNRELEASED, section
 from tree import PACKAGES, ROOT, Package, need, no_arguments
 
 NAMES = [package.name for package in PACKAGES]
@@ -112,8 +113,7 @@ class Rehearsal:
         expect("could not ask whether CI is green" in refused.stderr, f"pushed unasked: {refused}")
         turns = self.release()
         expect(len(turns) > 2 and max(map(len, turns)) <= 3, f"pushed in the turns {turns}")
-        for name in NAMES:
-            self.install(name)
+        self.at_once(self.install, NAMES)
 
     def unreleased_use(self, name: str, sibling: str) -> None:
         """A slice that uses what its sibling has not released fails before its tag."""
@@ -181,8 +181,7 @@ class Rehearsal:
             if not due:
                 return turns
             turns.append(due)
-            for tag in due:
-                self.work(tag)
+            self.at_once(self.work, due)
 
     def work(self, tag: str) -> None:
         """What build.yml and release.yml do for a tag."""
@@ -204,7 +203,7 @@ class Rehearsal:
 
     def install(self, name: str, expected: dict[str, str] | None = None) -> None:
         """Install a package from the index into a fresh environment, and import it."""
-        venv = self.folder / "venv"
+        venv = self.folder / "venv" / name
         shutil.rmtree(venv, ignore_errors=True)
         run("uv", "venv", "--quiet", str(venv))
         python = venv_python(venv)
@@ -226,6 +225,11 @@ class Rehearsal:
                 f"{name} brought {sibling} {installed[sibling]}, not {version}",
             )
         print("installed", name, "with", *(f"{k} {v}" for k, v in sorted(installed.items())))
+
+    def at_once(self, step: Callable[[str], None], names: list[str]) -> None:
+        """Take a step for each; as the workflows of tags do, several run at a time."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(step, names))
 
     def package(self, name: str) -> Path:
         return self.clone / "packages" / name
