@@ -570,6 +570,37 @@ class TestConcurrency:
         file.write(b"1")
         assert file.commit().read_bytes() == b"1"
 
+    @pytest.mark.parametrize(("extension", "kept"), [("e" * 15, True), ("e" * 16, False)])
+    def test_a_long_extension_is_no_extension(
+        self, tmp_path: Path, extension: str, kept: bool
+    ) -> None:
+        """Names of partial files stay short: at most 16 bytes of it, with the dot."""
+        file = fs.AtomicFile(tmp_path / f"a.{extension}")
+        assert (file.temp_path.suffix == f".{extension}") is kept
+        file.abort()
+
+    @pytest.mark.parametrize("mode", [0o1000, 644, -1])
+    def test_what_is_no_mode_is_refused(self, tmp_path: Path, mode: int) -> None:
+        """Such as one that was written in decimal; nothing is made."""
+        with pytest.raises(ValueError, match="octal"):
+            fs.AtomicFile(tmp_path / "a", mode=mode)
+        assert names(tmp_path) == []
+
+    def test_a_rename_that_is_forbidden_is_tried_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only what Windows says of a file that is open is worth waiting for."""
+        calls = []
+
+        def replace(source: object, target: object) -> None:
+            calls.append(target)
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+        monkeypatch.setattr(os, "replace", replace)
+        with pytest.raises(fs.FileWriteError):
+            fs.write_bytes_atomic(tmp_path / "a", b"new")
+        assert len(calls) == 1
+
 
 def refuse_rename(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def replace(source: object, target: object) -> None:
