@@ -1,7 +1,6 @@
 """Clients of HTTP-triggered Azure Functions, plain and durable, asynchronous and synchronous."""
 
 from collections.abc import Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ._blocking import blocking
@@ -248,12 +247,7 @@ class AzureFunctionAsyncClient(DurableManagement):
     async def __aenter__(self) -> "Self":
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __repr__(self) -> str:
@@ -369,12 +363,7 @@ class AzureFunctionSyncClient:
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

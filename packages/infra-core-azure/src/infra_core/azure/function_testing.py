@@ -19,7 +19,6 @@ import json
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -102,13 +101,8 @@ class FunctionsHost:
         self.origin.__enter__()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
-        self.origin.__exit__(exc_type, exc_val, exc_tb)
+    def __exit__(self, *error: object) -> None:
+        self.origin.__exit__(None, None, None)
 
     def function(
         self,

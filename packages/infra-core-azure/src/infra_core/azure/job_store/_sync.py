@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
-from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ._drive import drive
@@ -133,10 +132,5 @@ class SyncJobStore(Generic[RecordT]):
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

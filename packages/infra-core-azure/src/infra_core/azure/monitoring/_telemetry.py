@@ -6,7 +6,6 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from infra_core.runtime import clock, trace_fields
@@ -215,12 +214,7 @@ class TelemetryClient:
     def __enter__(self) -> "Self":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _track(

@@ -15,6 +15,7 @@ from ._names import fold_name
 __all__ = ["TreeIndex"]
 
 _BATCH = 1000
+_SELECT = "select name, size, md5, etag, type, written from entry"
 
 
 class TreeIndex:
@@ -105,23 +106,20 @@ class TreeIndex:
 
     def accepted(self) -> Iterator[list[BlobInfo]]:
         """All others in order of their names, in batches; the index may be used in between."""
+        return self._batches("reason is null")
+
+    def _batches(self, condition: str) -> Iterator[list[BlobInfo]]:
         last = ""
-        while True:
-            rows = self._db.execute(
-                "select name, size, md5, etag, type, written from entry"
-                " where name > ? and reason is null order by name limit ?",
-                (last, _BATCH),
-            ).fetchall()
-            if not rows:
-                return
+        while rows := self._db.execute(
+            f"{_SELECT} where name > ? and {condition} order by name limit ?",
+            (last, _BATCH),
+        ).fetchall():
             last = rows[-1][0]
             yield [_blob(row) for row in rows]
 
     def get(self, name: str) -> BlobInfo | None:
         """The blob of a name."""
-        row = self._db.execute(
-            "select name, size, md5, etag, type, written from entry where name = ?", (name,)
-        ).fetchone()
+        row = self._db.execute(f"{_SELECT} where name = ?", (name,)).fetchone()
         return None if row is None else _blob(row)
 
     def mark(self, names: Iterable[str]) -> None:
@@ -135,17 +133,7 @@ class TreeIndex:
 
     def unmarked(self) -> Iterator[list[BlobInfo]]:
         """Blobs that the other side does not have, in batches."""
-        last = ""
-        while True:
-            rows = self._db.execute(
-                "select name, size, md5, etag, type, written from entry"
-                " where name > ? and name not in (select name from seen) order by name limit ?",
-                (last, _BATCH),
-            ).fetchall()
-            if not rows:
-                return
-            last = rows[-1][0]
-            yield [_blob(row) for row in rows]
+        return self._batches("name not in (select name from seen)")
 
     def close(self) -> None:
         """Forget everything."""
