@@ -1,6 +1,7 @@
 """The generated parts of the documentation: made from their sources, and strict about them."""
 
 import importlib
+import pkgutil
 import re
 import subprocess
 import sys
@@ -114,6 +115,35 @@ def test_every_public_module_stands_in_the_navigation(docs: Any) -> None:
         pages = [name for package in docs.PACKAGES for name in docs.reference(package, tree)]
     assert len(pages) > 30
     assert [name for name in pages if name not in navigation] == []
+
+
+def test_what_pages_name_is_there(docs: Any) -> None:
+    """Names of modules and what is in them, files of the repository, options of the command."""
+    actions = [action for parser in docs.command_parsers() for action in parser._actions]
+    options = {name for action in actions for name in action.option_strings}
+    patterns = ("*.md", "packages/*/README.md", "docs/pages/**/*.md")
+    pages = [page for pattern in patterns for page in ROOT.glob(pattern)]
+    lost = []
+    for page in pages:
+        text = re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        named = re.findall(r"(?<!user\.)\binfra_core(?:\.\w+)+", text)
+        if page.name != "migration.md":  # which names what is gone
+            lost += [(page.name, name) for name in set(named) if not is_importable(name)]
+        files = re.findall(r"\b(?:tools|tests-integration|docs/pages)/[\w/-]+\.\w+", text)
+        lost += [(page.name, file) for file in files if not (ROOT / file).exists()]
+        for line in re.findall(r"infra-core (?:run|mirror|jobs|manifest|doctor|trigger)\b.*", text):
+            used = re.findall(r"(?<![\w-])--[a-z][a-z-]+", line.partition("`")[0])
+            lost += [(page.name, option) for option in used if option not in options]
+    assert lost == []
+
+
+def is_importable(name: str) -> bool:
+    """Whether a module, or a name in one, is there."""
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
 
 
 PROOF = re.compile(r" <!-- proof: (.*) --> \|$")
