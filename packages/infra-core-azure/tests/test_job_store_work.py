@@ -52,7 +52,7 @@ def test_a_batch_is_worked_at_and_failures_are_tried_again(
 
 
 def test_a_job_that_cannot_be_read_is_not_waited_for(store: "SqliteJobStore[JobRecord]") -> None:
-    """It is pending for good: the worker does the rest, and ends."""
+    """It is pending permanently: the worker does the rest, and ends."""
     with closing(sqlite3.connect(store.path)) as connection, connection:
         connection.execute(
             "UPDATE jobs SET properties = json_set(properties, '$.attempts', 'many') "

@@ -1,4 +1,4 @@
-"""What the blob service refuses for good: raised at once, listed once, never sent again."""
+"""What the blob service refuses permanently: raised at once, listed once, never sent again."""
 
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -82,7 +82,7 @@ def test_refused_uploads_are_sent_once_and_listed(
         (f"old{number}", True) for number in range(10)
     ]
     assert all(code in (entry.error or "") for entry in entries)
-    assert caplog.text.count("refused for good") == 10
+    assert caplog.text.count("refused permanently") == 10
 
 
 @pytest.mark.parametrize(("status", "code"), IN_TIME)

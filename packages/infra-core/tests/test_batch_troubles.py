@@ -67,7 +67,7 @@ def statuses(store: Path, batch: str = "b") -> Counter[JobStatus]:
 def test_a_full_disk_ends_the_run_with_every_job_put_back(
     urls: list[str], small_disk: Path
 ) -> None:
-    """Nothing has failed for good or is called running; more room, and a resume does the rest."""
+    """Nothing has failed for ever or is called running; with more room a resume does the rest."""
     out = small_disk / "out"
     summary = run_batch(urls, batch_id="b", out=out, retries=0, concurrency=32)
     assert summary.failed == 0

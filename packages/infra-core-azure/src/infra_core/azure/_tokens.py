@@ -1,7 +1,7 @@
 """Tokens of an Azure credential: fetched once for many requests, in a thread that blocks no other.
 
 azure-identity may wait for minutes for a token endpoint that does not answer (its timeouts are
-300 s each). So a synchronous credential is asked in a daemon thread, and whoever needs the token
+300 s each). So a synchronous credential is asked in a daemon thread, and what needs the token
 waits for it no longer than its own request may take: no thread that files need is occupied, a
 deadline cuts the wait off, Ctrl-C and the end of the process do not wait for it.
 """
@@ -86,7 +86,7 @@ class _Asking(NamedTuple):
 class TokenSource:
     """The tokens of one credential, for any number of threads and event loops.
 
-    A token is renewed five minutes before it expires, in the background: whoever needs one goes
+    A token is renewed five minutes before it expires, in the background: what needs one goes
     on with the old one meanwhile.
 
     Args:

@@ -218,7 +218,7 @@ class AzuriteServer:
                     self.blob_url, self.queue_url = urls["Blob"], urls["Queue"]
                     self.table_url = urls["Table"]
                     self._ready.set()
-        self._ready.set()  # it ended: whoever waits looks at blob_url
+        self._ready.set()  # it ended: waiting threads look at blob_url
 
 
 def find_azurite(env: Mapping[str, str] | None = None) -> list[str]:

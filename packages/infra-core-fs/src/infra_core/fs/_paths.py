@@ -40,7 +40,7 @@ def hashed_asset_path(base_dir: "Path | str", key: str, filename_hint: str | Non
 
     This is 0.7's form, kept for trees that exist. **Two keys can share a path**: the folder holds
     16 bits of hash, so among a few hundred assets that are all called `logo.png` two meet. Use
-    `unique_asset_path` for anything new; whoever stays here must check, as `infra_core.http`
+    `unique_asset_path` for anything new; callers of this one must check, as `infra_core.http`
     does, that an existing file belongs to the same key before reusing it.
 
     Args:

@@ -31,7 +31,7 @@ def temp_name(name: str) -> str:
 def is_partial(path: "str | PurePath") -> bool:
     """Say whether a name is that of a partial file of `AtomicFile`.
 
-    Whoever lists a folder while others write to it (manifests, mirrors) skips these.
+    Code that lists a folder while others write to it (manifests, mirrors) skips these.
 
     Example:
         >>> is_partial(".logo.0123456789abcdef.part.png"), is_partial("logo.png")

@@ -1,4 +1,4 @@
-"""Fetch and download by the thousand: retries that are honest, files that are verified."""
+"""Fetch and download by the thousand: requests retried where that is safe, files verified."""
 
 from infra_core.runtime.lazy import stub_exports
 

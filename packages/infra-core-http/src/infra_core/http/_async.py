@@ -1,4 +1,4 @@
-"""`fetch_async`, `request_async` and `stream_async`: one request, tried as often as is honest."""
+"""`fetch_async`, `request_async` and `stream_async`: one request, retried where that is safe."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager

@@ -214,7 +214,7 @@ class BaseCall:
         return None if self.on_retry is None else self.on_retry(details)
 
     def note_failure(self, error: Exception) -> None:
-        """Log, once, that the call failed for good, as 0.7 did; note the URL on the error."""
+        """Log, once, that the call failed permanently, as 0.7 did; note the URL on the error."""
         url = self.safe_url
         add_note(error, f"while requesting {url}")
         if isinstance(error, (ValueError, httpx.InvalidURL)):

@@ -123,8 +123,8 @@ def check_authority(url: str) -> None:
     r"""Refuse a URL that others read as one of another host.
 
     Browsers and urllib3 take a backslash for a slash, so that `http://a\@b/` is on the host a;
-    httpx and curl take it for a part of the user name, on the host b. Whoever checks a URL by one
-    of these readings and asks by the other lets a request through that was to be refused.
+    httpx and curl take it for a part of the user name, on the host b. A URL that is checked
+    by one of these readings and asked by the other lets a request through that was to be refused.
 
     Raises:
         ValueError: There is a backslash before the path.

@@ -1,7 +1,7 @@
 """Whether somebody has put a mock or a probe between httpx and the network.
 
 respx, pytest-httpx, instrumentation and hand-made patches replace functions of httpx or httpcore.
-Whoever did that expects requests to pass there, so the fast transport steps aside. The check runs
+Tests that do so expect requests to pass there, so the fast transport steps aside. The check runs
 for every request: a handful of identity comparisons.
 """
 

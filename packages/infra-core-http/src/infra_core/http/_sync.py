@@ -1,4 +1,4 @@
-"""`fetch`, `request` and `stream`: one blocking request, tried as often as is honest."""
+"""`fetch`, `request` and `stream`: one blocking request, retried where that is safe."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The body of an answer of requests, decoded by us, whoever reads it and however."""
+"""The body of an answer of requests, decoded by us, in whichever way it is read."""
 
 import io
 import sys

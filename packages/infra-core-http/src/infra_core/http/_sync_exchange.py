@@ -1,6 +1,6 @@
 """Send one request through a session of requests and follow its redirects by our own rule.
 
-The session's adapters, cookies, authentication and hooks take part, and so does whoever mocks
+The session's adapters, cookies, authentication and hooks take part, and so do libraries that mock
 them; where a redirect leads, what it carries and what a body says is decided as in the
 asynchronous half.
 """

@@ -70,7 +70,7 @@ class Watch:
 
 
 def shut(sock: Any) -> None:
-    """End a connection under whoever reads from it."""
+    """End a connection that another thread reads from."""
     with contextlib.suppress(OSError):
         if isinstance(sock, socket.socket):
             # Of the plain socket: the TLS layer's own would wait for the reader.

@@ -230,7 +230,7 @@ class Answer:
     def close(self) -> None:
         """Let go of the socket, which is of no use any more if something is left to read.
 
-        Whoever asks next on that connection must not get it.
+        The next request on that connection must not get it.
         """
         source, self._source = self._source, None
         if source is not None:

@@ -309,7 +309,7 @@ class _Cluster:
             end.set_result(report)
 
     async def _watch(self) -> None:
-        """End all tasks when the scheduler is gone for good; distributed leaves some waiting."""
+        """End all tasks when the scheduler is gone permanently; distributed leaves some waiting."""
         away = 0.0
         while self._waiting and away <= self._patience:
             await asyncio.sleep(_LOOK)

@@ -87,7 +87,7 @@ class _Handler:
             self._timer = self._loop.call_later(self._grace, self._cancel, "the grace is over")
         elif self.state.count == 2:
             self._cancel(f"{name} again")
-            self._restore()  # a third one is for whoever was here before us
+            self._restore()  # a third one goes to the handler before ours
 
     def _cancel(self, why: str) -> None:
         if self._runtime.stats.in_flight:

@@ -47,7 +47,7 @@ if sys.version_info >= (3, 11):
 else:
 
     class _AnyTimeoutError(asyncio.TimeoutError, TimeoutError):
-        """On 3.10 the two are strangers: whoever catches either gets this one."""
+        """On 3.10 the two are unrelated: `except` of either catches this one."""
 
 
 class TaskTimeoutError(_AnyTimeoutError):

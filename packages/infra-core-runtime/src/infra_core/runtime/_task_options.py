@@ -101,7 +101,7 @@ class RunOptions:
 
     config: RuntimeConfig
     make: Callable[[Any], Pair] = as_pair  # makes a task of an item of the source
-    timed: bool = True  # False: whoever runs the tasks elsewhere keeps config.task_timeout
+    timed: bool = True  # False: the cluster that runs the tasks keeps config.task_timeout
     rate: RateLimit | None = None
     retry: RetryPolicy | None = None
     should_retry: ShouldRetry | None = None

@@ -25,7 +25,7 @@ class ThreadBatcher(Generic[T]):
     batch to fill: an item that comes alone is begun at once.
 
     An await that is cancelled before its item was begun takes the item back. Afterwards it waits
-    for the thread, which cannot be stopped, and is cancelled then; so whoever awaits may free
+    for the thread, which cannot be stopped, and is cancelled then; so the caller may free
     what the thread used. One batcher may serve several event loops, each with its own batches.
 
     Args:

@@ -58,7 +58,7 @@ def make_folder(folder: Path) -> None:
 
 
 def move_files(folder: Path, moves: Sequence[tuple[str, str]]) -> list[OSError | None]:
-    """Give files their final names, for good; an older version of one is replaced in one step.
+    """Give files their final names, permanently; an older version of one is replaced in one step.
 
     Args:
         folder: The run's folder.

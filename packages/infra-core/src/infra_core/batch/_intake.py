@@ -132,5 +132,5 @@ class Intake:
         self._wake()
 
     def _wake(self) -> None:
-        with suppress(RuntimeError):  # the loop is gone, and with it whoever would read
+        with suppress(RuntimeError):  # the loop is gone, and with it the reader
             self._loop.call_soon_threadsafe(self._news.set)

@@ -133,7 +133,7 @@ class _Worker:
         self._call(self._die, f"exit code {self._process.exitcode}")
 
     def _call(self, function: Any, *arguments: Any) -> None:
-        with suppress(RuntimeError):  # the loop has ended, and with it whoever waited
+        with suppress(RuntimeError):  # the loop has ended, and with it the waiting task
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _finish(self, number: int, result: "ShardResult | BaseException") -> None:

@@ -123,7 +123,7 @@ def open_missing_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - for good
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115 - permanently
         elif mode == "w" and hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
 

@@ -38,7 +38,7 @@ AZURE_STORAGE_BLOB_PREFIX; `--base` names another folder that names are relative
   infra-core mirror list runs/nightly-42             the blobs of a folder
   infra-core mirror pending                          uploads that failed and wait in the journal
   infra-core mirror pending --flush                  try them again now
-  infra-core mirror pending --flush --refused        and what the service refused for good
+  infra-core mirror pending --flush --refused        and what the service refused permanently
   infra-core mirror pending --forget                 drop from the journal what it refused
 
 Files of equal size and MD5 are skipped. Names that would leave the folder (`..`, absolute, with
@@ -65,10 +65,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     pending = add_mirror_verb(verbs, "pending", "uploads that wait in the journal", folder=False)
     pending.add_argument("--flush", action="store_true", help="upload them now")
     pending.add_argument(
-        "--refused", action="store_true", help="with --flush: also what was refused for good"
+        "--refused", action="store_true", help="with --flush: also what was refused permanently"
     )
     pending.add_argument(
-        "--forget", action="store_true", help="drop what was refused for good; the files stay"
+        "--forget", action="store_true", help="drop what was refused permanently; the files stay"
     )
 
 
@@ -322,6 +322,6 @@ def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     )
     print_rows(make_console(), ["state", "kind", "blob", "path", "last error"], rows)
     refused = sum(entry.refused for entry in entries)
-    more = f", {refused} refused for good" if refused else ""
+    more = f", {refused} refused permanently" if refused else ""
     print(f"{plural(len(entries) - refused, 'pending upload')}{more}")
     return exit_codes.OK

@@ -27,8 +27,8 @@ CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (batch, status, job);
 CREATE INDEX IF NOT EXISTS jobs_to_start ON jobs (batch, lease, job) WHERE status = 'pending';
 CREATE INDEX IF NOT EXISTS jobs_leased ON jobs (batch, lease, job) WHERE status = 'running';
 """
-# The status stands in a column, to be found by, and in the text, which version 1.0 reads. Whoever
-# changes one of them by hand changes both, and the version, so that a worker's update is refused.
+# The status stands in a column, to be found by, and in the text, which version 1.0 reads. A change
+# by hand must change both, and the version, so that a worker's update is refused.
 _OTHER_STATUS = (
     "json_valid(NEW.properties) AND json_type(NEW.properties, '$.status') = 'text' "
     "AND json_extract(NEW.properties, '$.status') IS NOT NEW.status"

@@ -78,14 +78,14 @@ _ACCESS = (
     "Contributor' of this identity, and the account's network rules"
 )
 _OUTDATED = ("UpdateConditionNotSatisfied", "ResourceNotFound", "EntityNotFound")
-_LATER = "the SDK has tried again in vain; try again later"
+_LATER = "the SDK has retried without success; try again later"
 _REMEDIES = {
     "TableNotFound": "create the table, or close this store and open another: opening makes the "
     "table where the credential may",
     "TableBeingDeleted": "wait until it is gone, about 40 seconds, or choose another name",
     "InvalidResourceName": "check that the endpoint is that of a table service, such as "
     "https://ACCOUNT.table.core.windows.net",
-    "ServerBusy": "the SDK has tried again in vain; slow down, or use more batches",
+    "ServerBusy": "the SDK has retried without success; slow down, or use more batches",
 }
 
 

@@ -29,7 +29,7 @@ _EXIT_SECONDS, _EXIT_SECONDS_UNPROVEN = 5.0, 2.0
 
 
 class RunLogMirror:
-    """Brings a log file to its mirror, whoever wrote the lines.
+    """Brings a log file to its mirror, whichever process wrote the lines.
 
     Any number of processes may do so for one file: a lock admits one at a time, and the state
     file says how far it came. Nothing here raises: failures are logged, waited out and retried.

@@ -15,7 +15,7 @@ from infra_core.runtime import ThreadBatcher
 __all__ = ["BatchWriter"]
 
 # One writer and large batches: a flush of 256 files costs hardly more than one of 32, and what
-# comes meanwhile makes the next batch. Whoever fetches the files bounds their bytes.
+# comes meanwhile makes the next batch. The caller that fetches the files bounds their bytes.
 _MOST_FILES = 256
 _WRITERS = 1
 # Of a tree: where flushes take a millisecond, each would serve a file or two, at twice the

@@ -404,8 +404,8 @@ class AzureStorageClient(_Base):
         every 30 s, then every minute and so on up to 15 minutes, while entries go on failing.
 
         Args:
-            refused: Send also what the service refused for good: after a policy, a role or a token
-                was changed.
+            refused: Send also what the service refused permanently: after a policy, a role or a
+                token was changed.
 
         Returns:
             How many arrived, failed again, were refused, or have no local file any more.
@@ -420,8 +420,8 @@ class AzureStorageClient(_Base):
     def pending_uploads(self) -> list[PendingUpload]:
         """What the journal holds: uploads that failed, or that a killed process had begun.
 
-        Those that the service refuses for good are listed with `refused` set and their cause; they
-        are not sent again by themselves. See `flush_pending` and `forget_refused`.
+        Those that the service refuses permanently are listed with `refused` set and their cause;
+        they are not sent again by themselves. See `flush_pending` and `forget_refused`.
 
         Raises:
             JournalError: The journal cannot be read.
@@ -429,7 +429,7 @@ class AzureStorageClient(_Base):
         return [] if self._uploader is None else self._uploader.journal.pending()
 
     def forget_refused(self) -> int:
-        """Drop from the journal what the service refuses for good.
+        """Drop from the journal what the service refuses permanently.
 
         Returns:
             How many entries there were.

@@ -43,7 +43,7 @@ class FlushReport:
         failed: Entries that stay for the next time.
         missing: Entries dropped since their local file is gone.
         refused: Entries that can never pass: those that must not overwrite what is in the
-            container leave the journal, those that the service refuses for good stay in it, and
+            container leave the journal, those that the service refuses permanently stay in it, and
             are not sent again.
     """
 
@@ -59,7 +59,7 @@ async def flush_journal(
     """Upload every entry that no live process is at work on, several at a time, oldest first.
 
     When as many in a row as there are requests in flight met no service, the rest is left for the
-    next time. What was refused for good is sent again only with `refused`.
+    next time. What was refused permanently is sent again only with `refused`.
     """
     counts = dict.fromkeys(("uploaded", "failed", "missing", "refused"), 0)
     cut_off = 0
@@ -111,7 +111,7 @@ async def _flush_entry(
         refused = ending == "refused"
         await asyncio.to_thread(partial(journal.fail, entry.id, error, refused=refused))
         if refused:
-            log.error("refused for good, and not sent again: %s", text, extra=extra)
+            log.error("refused permanently, and not sent again: %s", text, extra=extra)
             return "refused", error
         log.warning(
             "kept for the next flush_pending(), failed %d times: %s",

@@ -2,8 +2,8 @@
 
 Whatever ends the process in between, each artifact is in the container or in here. Entries hold
 where a file lies (or, for text that has no file, its bytes) and which blob it shall become. What
-the service refuses for good stays as `refused`, with the cause: listed, and not sent again unless
-that is asked for.
+the service refuses permanently stays as `refused`, with the cause: listed, and not sent again
+unless that is asked for.
 """
 
 import contextlib
@@ -67,7 +67,7 @@ class PendingUpload:
         created: When it was entered, seconds since the epoch.
         attempts: At the upload so far; all of them failed.
         error: What the last one failed of.
-        refused: The service refuses it for good: it is listed here, and sent again only by
+        refused: The service refuses it permanently: it is listed here, and sent again only by
             `flush_pending(refused=True)`.
         details: Further arguments of the upload: properties of the blob, rules of a tree.
     """
@@ -152,7 +152,7 @@ class Journal:
             self._busy.discard(number)
 
     def fail(self, number: int, error: BaseException, *, refused: bool = False) -> None:
-        """The upload failed: keep it for `flush_pending()`, or as refused for good."""
+        """The upload failed: keep it for `flush_pending()`, or as refused permanently."""
         with self._opened() as db:
             db.execute(
                 "update pending set attempts = attempts + 1, error = ?, owner = '', refused = ?"
@@ -173,7 +173,7 @@ class Journal:
 
         Args:
             number: The tree's entry.
-            failed: Blob, file, error, and whether it is refused for good.
+            failed: Blob, file, error, and whether it is refused permanently.
             overwrite: When the blobs may be replaced.
             details: Properties of the blobs.
         """
@@ -244,7 +244,7 @@ class Journal:
             return True
 
     def forget_refused(self) -> int:
-        """Drop all entries that are refused for good; returns how many there were."""
+        """Drop all entries that are refused permanently; returns how many there were."""
         with self._opened() as db:
             return db.execute("delete from pending where refused").rowcount
 

@@ -380,7 +380,7 @@ def _read_block(
     """The next block, and the header by which the service checks it; feeds the whole file's hash.
 
     Hashing costs more than all else. Both hashes take each piece while the processor's cache has
-    it, in one thread: with more, they would take turns with whoever needs the other cores.
+    it, in one thread: with more, they would take turns with what needs the other cores.
     """
     block = memoryview(bytearray(size))
     own = new_md5()

@@ -168,7 +168,7 @@ class Uploader:
             raise error
         what = {
             "dropped": "",
-            "refused": "refused for good, and not sent again: ",
+            "refused": "refused permanently, and not sent again: ",
             "pending": "kept for flush_pending(): ",
         }[ending]
         self._log.error(

@@ -1,7 +1,7 @@
 """The next request after a redirect (RFC 9110, section 15.4): pure, one rule for every way.
 
-Whoever sends requests asks `next_request` with what was sent and what was answered, and gets the
-request to send next. Cookies and `TooManyRedirects` are the sender's part.
+The code that sends requests asks `next_request` with what was sent and what was answered, and gets
+the request to send next. Cookies and `TooManyRedirects` are the sender's part.
 """
 
 import re

@@ -151,7 +151,7 @@ class AssetDownloadClient:
         """Download one file; see `download_asset_async`.
 
         `timeout`, `max_retries`, `backoff`, `max_backoff` and `retry_statuses` are the client's
-        own where they are None. Some options are for whoever runs many downloads at once:
+        own where they are None. Some options are for callers that run many downloads at once:
         `on_received` is called with the size when all bytes have come, before the file is flushed
         to the disk (once for each attempt): another download may use the network now. `group`
         makes files durable together; see `CommitGroup`. `if_none_match` and `if_modified_since`

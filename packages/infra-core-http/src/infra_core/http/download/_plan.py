@@ -374,7 +374,7 @@ class DownloadPlan:
     ) -> None:
         """Judge the whole file by its digests.
 
-        The caller's checksum outranks the server's: whoever knows the right content need not
+        The caller's checksum outranks the server's: a caller that knows the right content need not
         trust a header that an uploader may have got wrong.
 
         Args:

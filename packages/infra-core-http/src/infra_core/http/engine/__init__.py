@@ -20,5 +20,5 @@ Example:
 
 from infra_core.runtime.lazy import stub_exports
 
-# Lazily: whoever asks for the settings of the network alone pays for no HTTP library.
+# Lazily: the settings of the network alone import no HTTP library.
 __getattr__, __dir__, __all__ = stub_exports(__name__)

@@ -74,7 +74,7 @@ class _Lookups:
                 shared.future.cancel()
 
     def forget(self, key: _Key, shared: _Shared) -> None:
-        """Its answer is here: whoever comes later asks anew."""
+        """Its answer is here: later callers ask anew."""
         with self._lock:
             if self._shared.get(key) is shared:
                 del self._shared[key]
@@ -191,7 +191,7 @@ def _waker(
 def public_only_of(host: str, infos: list[AddressInfo]) -> list[AddressInfo]:
     """Return those addresses that are public.
 
-    Whoever connects to one of these, and to none that is looked up again, is safe from a name
+    A client that connects to one of these, and to none that is looked up again, is safe from a name
     whose address changes between the check and the connection (DNS rebinding).
 
     Raises:

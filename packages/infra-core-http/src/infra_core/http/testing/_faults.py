@@ -260,7 +260,7 @@ def change_etag(etag: str | None, *, body: bytes | None = None) -> Fault:
 
 
 def wrong_range(shift: int = -1) -> Fault:
-    """Answer a range request with 206 and bytes from another offset, honestly labelled.
+    """Answer a range request with 206 and bytes from another offset, and name that offset.
 
     Args:
         shift: Added to the first byte position; kept inside the file. No effect without a Range.

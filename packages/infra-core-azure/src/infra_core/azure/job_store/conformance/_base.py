@@ -187,7 +187,7 @@ class Checks:
     """What every group of checks needs. Each check works in a batch of its own."""
 
     def open_store(self, record_type: type[Any] = JobRecord) -> Any:
-        """Open the `JobStore` under test; overridden by whoever inherits."""
+        """Open the `JobStore` under test; overridden by subclasses."""
         raise NotImplementedError("say in open_store how the store under test is opened")
 
     @staticmethod
