@@ -1,7 +1,7 @@
 """One request whose body is read as it comes, byte for byte as the wire carries it."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +21,7 @@ __all__ = ["StreamedResponse", "open_stream"]
 
 # Bytes that may wait unread: large, so that a fast server is not stopped at every turn.
 _BUFFER = 1 << 20
+_NO_GATE = nullcontext()
 
 
 class StreamedResponse:
@@ -98,9 +99,7 @@ async def open_stream(
     here = await holder._here()
     jar = cookies if cookies is not None or client is None else here.jar
     target = target_of(url)
-    async with AsyncExitStack() as stack:
-        if here.gate is not None:
-            await stack.enter_async_context(here.gate.slot(target.origin))
+    async with _NO_GATE if here.gate is None else here.gate.slot(target.origin):
         timeouts = here.timeout_of(timeout)
         engine = here.direct_engine()
         if engine is not None:
@@ -109,12 +108,16 @@ async def open_stream(
                 here, engine, method, target, merged, timeouts, jar=jar, buffer=_BUFFER
             )
             answer = done[-1].answer
-            stack.callback(answer.close)
-            yield StreamedResponse(answer, done[-1].target.text)
+            try:
+                yield StreamedResponse(answer, done[-1].target.text)
+            finally:
+                answer.close()
         else:
             request = here.client.build_request(
                 method, target.url, headers=sent, timeout=timeouts.as_httpx()
             )
             response = await here.client.send(request, stream=True)
-            stack.push_async_callback(response.aclose)
-            yield StreamedResponse(response, str(response.url))
+            try:
+                yield StreamedResponse(response, str(response.url))
+            finally:
+                await response.aclose()
