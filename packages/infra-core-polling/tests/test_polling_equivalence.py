@@ -1,15 +1,17 @@
 """Whatever the service does: the sync form, the async form and that of many jobs agree."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import pytest
 from hypothesis import given, settings, strategies as st
 
 from infra_core.polling import (
     PollingConfig,
     PollingTimeoutError,
     StatusPoller,
+    _run,
     poll_many_async,
 )
 from infra_core.runtime import clock
@@ -30,6 +32,16 @@ configs = st.builds(
     strict=st.booleans(),
     max_consecutive_errors=st.integers(0, 3),
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def slow_last_checks() -> Iterator[None]:
+    """The thread of a last check may take its time to start, as on a busy machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_run, "LAST_CHECK_GRACE", 20)
+        yield
+
+
 Told = tuple[object, object, int, list[float]]
 
 
