@@ -103,6 +103,9 @@ names = st.sampled_from(NAMES).flatmap(
         ("https://h/a b?q=c d", "https://h/a b?q=c d"),
         ("", ""),
         ("not a url", "not a url"),
+        # a secret's name and its equals sign within a value: the value may begin anywhere
+        ("https://a.example/?q=token%3D", "https://a.example/?q=<redacted>"),
+        ("https://a.example/?q=password%3A", "https://a.example/?q=password%3A"),
     ],
 )
 def test_a_sanitized_url_keeps_everything_but_secrets(url: str, expected: str) -> None:
