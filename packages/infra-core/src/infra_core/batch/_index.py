@@ -25,7 +25,7 @@ class Known(NamedTuple):
 
     Attributes:
         status: Its state.
-        attempts: At the job: how often it was started.
+        attempts: How often the job was started.
         created_at: When it was recorded, as text.
         payload: What was recorded with it.
         history: Its attempts, each as its fields, times as texts.

@@ -47,7 +47,7 @@ class BatchOptions:
         deadline: Seconds for the whole run; then it ends as after a signal.
         grace: Seconds that downloads in flight get to end after a signal.
         timeout: Seconds to wait for a connection, and for each next piece of a body.
-        retries: Tries after the first one for each URL.
+        retries: Attempts after the first one for each URL.
         backoff: Seconds that the wait before the first retry is at most; doubled for each more.
         min_speed: Bytes a second below which a server counts as stalled; 0 for no bound.
         max_bytes: Largest file accepted, None for any.

@@ -25,7 +25,7 @@ class Outcome:
         etag: Entity tag of the answer.
         last_modified: Date that the server gave.
         name: File name that the server suggests.
-        attempts: At the download, retries included.
+        attempts: How often it was tried, the first time included.
         error: Why it failed, in one line without secrets.
         http_status: Status of the answer that made it fail.
         mirrored: Whether the file was uploaded; None where nothing is mirrored.
@@ -66,7 +66,8 @@ class BatchResult:
         checksum: `algorithm:hexdigest`.
         content_type: Its media type.
         http_status: Status of the answer where that is why it failed.
-        attempts: At the download in this run, retries included; those at the job are in its record.
+        attempts: How often it was downloaded in this run, retries included. `attempts` of the job's
+            record is how often the job was started, by any run.
         error: Why it failed, in one line.
         mirrored: Whether it was uploaded; None where nothing is mirrored.
         metadata: What the item brought along.

@@ -253,7 +253,7 @@ def print_for_people(console: "Console", records: list[JobRecord]) -> None:
     if all(re.fullmatch("[0-9a-f]{32,}", i) for i in ids):  # else a part may be another's id
         length = next(n for n in range(12, 1025) if len({i[:n] for i in ids}) == len(ids))
     roomy = console.width >= 80  # else the time is left to `jobs show`
-    columns = ["job", "status", "tries", *(["updated (UTC)"] if roomy else []), "url and error"]
+    columns = ["job", "status", "attempts", *(["updated (UTC)"] if roomy else []), "url and error"]
 
     def short(record: JobRecord) -> Iterable[str]:
         yield record.job_id[:length]

@@ -130,7 +130,7 @@ def _add_downloads(group: Any) -> None:
     add("--task-timeout", seconds, "S", "time for one URL, retries included (300)", default=300.0)
     add("--timeout", seconds, "S", "time to wait for a connection or for bytes (60)", default=60.0)
     add("--deadline", seconds, "S", "time for the whole run; then it ends as after a signal")
-    add("--retries", natural, "N", "tries after the first (4)", default=4)
+    add("--retries", natural, "N", "attempts after the first (4)", default=4)
     add("--backoff", seconds, "S", "longest wait before the first retry (1); doubled for each more",
         default=1.0)  # fmt: skip
     add("--min-speed", speed, "B", "bytes a second below which a server counts as stalled "

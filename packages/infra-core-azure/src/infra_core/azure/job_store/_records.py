@@ -120,7 +120,7 @@ class JobRecord:
         batch_id: The batch the job belongs to; any text.
         job_id: The job, unique in its batch; any text.
         status: State of the job.
-        attempts: At the job: how often it was started.
+        attempts: How often the job was started, the first time included.
         created_at: When the record was made, UTC.
         updated_at: When its state last changed, UTC.
         error: Why the last attempt failed, `None` when it did not.

@@ -65,7 +65,7 @@ class PendingUpload:
         overwrite: When the blob may be replaced, as the upload said.
         etag: ETag that goes with it.
         created: When it was entered, seconds since the epoch.
-        attempts: At the upload so far; all of them failed.
+        attempts: How often the upload was tried; it failed each time.
         error: What the last one failed of.
         refused: The service refuses it permanently: it is listed here, and sent again only by
             `flush_pending(refused=True)`.

@@ -43,7 +43,7 @@ class DownloadResult:
         mime: Its media type, by its name, else as the server said.
         reused: True when a file that was there before was kept.
         size: Bytes.
-        attempts: Requests made for it, retries included; 0 when none was needed.
+        attempts: How often it was tried, the first time included; 0 when no request was needed.
         resumed: True when an interrupted transfer was continued instead of begun again.
         etag: The entity tag that the server gave.
         last_modified: The date of last change that the server gave, as it wrote it.
