@@ -23,6 +23,7 @@ from infra_core.azure.storage import (
     TreeReport,
     UnsafeNamesError,
 )
+from infra_core.azure.storage._batch_writer import BatchWriter
 from infra_core.azure.storage._config import resolve_config
 from infra_core.azure.storage._download import download_blob
 from infra_core.azure.storage._errors import request_error
@@ -494,3 +495,20 @@ def test_memory_does_not_grow_with_the_names(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 64  # MiB; the names alone are above 50, twice
+
+
+async def test_files_that_wait_for_others_are_written_each_by_itself(tmp_path: Path) -> None:
+    """Those of a large tree linger for a batch; one that is refused stops no other."""
+    writer = BatchWriter(12, lingers=True)
+
+    def refuse() -> None:
+        raise LookupError
+
+    few = await asyncio.gather(
+        writer.write(tmp_path / "a", b"1", verify=lambda: None),
+        writer.write(tmp_path / "b", b"2", verify=refuse),
+        return_exceptions=True,
+    )
+    assert few[0] is None
+    assert isinstance(few[1], LookupError)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]

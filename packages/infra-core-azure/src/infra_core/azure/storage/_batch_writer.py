@@ -18,7 +18,7 @@ __all__ = ["BatchWriter"]
 # comes meanwhile makes the next batch. The caller that fetches the files bounds their bytes.
 _MOST_FILES = 256
 _WRITERS = 1
-# Of a tree: where flushes take a millisecond, each would serve a file or two, at twice the
+# Of a large tree: where flushes take a millisecond, each would serve a file or two, at twice the
 # processor time a file of one that serves thirty.
 _LINGER = 0.03  # seconds
 
@@ -55,13 +55,13 @@ class BatchWriter:
     """Writes files in a thread, those that come at the same time together.
 
     Args:
-        width: Files of a tree that are under way at a time; of a single file 1, which does not
-            wait for others.
+        width: Files that are under way at a time.
+        lingers: Whether a file waits a moment for others; no caller waits for a single one then.
     """
 
-    def __init__(self, width: int = 1) -> None:
-        linger = _LINGER if width > 1 else 0.0
+    def __init__(self, width: int = _MOST_FILES, *, lingers: bool = False) -> None:
         size = _batch_size(min(width, _MOST_FILES))
+        linger = _LINGER if lingers else 0.0
         self._batcher = ThreadBatcher(_write_all, size=size, workers=_WRITERS, linger=linger)
 
     async def write(

@@ -51,6 +51,7 @@ UNKNOWN_TYPE = "application/octet-stream"
 _READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
 _LOGGED = 20  # failures that are logged one by one; all of them are counted
 _LISTED = 100  # unsafe names that an error lists
+_MANY_FILES = 256  # of which one may wait a moment for others
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +287,8 @@ class TreeRun:
         await self._list_into_index(collisions=True)
         rejected = await asyncio.to_thread(self._survey_blobs)
         await self._refuse(rejected, self._rejected_blobs, "download")
+        if self.report.files >= _MANY_FILES:
+            self._writer = BatchWriter(self._width, lingers=True)
 
         async def one(item: _ToDownload) -> None:
             await self._outcome(item.blob.name, item.blob.size, lambda: self._down(item))
