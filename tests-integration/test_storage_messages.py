@@ -199,7 +199,7 @@ def test_leased_blob(make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixtur
     blob = container.get_blob_client("file")
     blob.upload_blob(b"theirs")
     lease = blob.acquire_lease()
-    with pytest.raises(BlobConflictError, match="somebody holds a lease on it; release it"):
+    with pytest.raises(BlobConflictError, match="a client holds a lease on it; release it"):
         client.upload_file(tmp_path / "base" / "file")
     gentle = make("best-effort")
     gentle.upload_file(tmp_path / "base" / "file")

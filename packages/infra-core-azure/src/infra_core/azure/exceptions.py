@@ -8,7 +8,7 @@ The tree::
       AzureServiceError          root of what can go wrong when talking to an Azure service
         AzureTableError          the job table refused, or its settings are unusable
           JobExistsError         `create` met a record that is there already
-          JobConflictError       somebody else changed the record since it was read
+          JobConflictError       another worker changed the record since it was read
           JobRecordError         a record cannot be stored as it is (also a ValueError)
           JobStateError          a job cannot go from this state to that one (also a ValueError)
           TableRequestError, TableConnectionError    in `job_store`, also of azure.core's classes
@@ -73,7 +73,7 @@ class JobExistsError(AzureTableError):
 
 
 class JobConflictError(AzureTableError):
-    """Somebody else changed the record between the read and the write.
+    """Another worker changed the record between the read and the write.
 
     Attributes:
         ours: The record that was to be written.

@@ -66,7 +66,7 @@ class JobStore(Protocol[RecordT]):
         """
 
     def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
-        """Store a changed record, unless somebody else has changed it since it was read.
+        """Store a changed record, unless another worker has changed it since it was read.
 
         Args:
             record: The record to store.
@@ -81,7 +81,7 @@ class JobStore(Protocol[RecordT]):
         """Store changed records in few transactions, unless others have changed them meanwhile.
 
         Returns:
-            The stored records in the order given, `None` for each that somebody else has changed
+            The stored records in the order given, `None` for each that another worker changed
             or deleted since it was read; that one is left as it is, and the others are stored.
         """
 
@@ -165,7 +165,7 @@ class JobStore(Protocol[RecordT]):
         Args:
             batch_id: The batch.
             worker: Name of the worker.
-            lease_seconds: How long it may take until somebody else may take the job.
+            lease_seconds: How long it may take until another worker may take the job.
             max_attempts: Jobs that were started this often become failed instead, with the
                 last worker and error in `error`.
 
@@ -177,7 +177,7 @@ class JobStore(Protocol[RecordT]):
         """Extend the lease of a claimed job, counted from now.
 
         Raises:
-            JobConflictError: The lease ended and somebody else took the job.
+            JobConflictError: The lease ended and another worker took the job.
         """
 
     def delete(self, batch_id: str, job_id: str, *, expected: RecordT | None = None) -> bool:

@@ -146,7 +146,7 @@ class JobSteps(Generic[RecordT]):
             stored = yield Call("get", (row.partition, row.key))
             if stored is None or not (error.resent and same_content(row, stored)):
                 theirs = None if stored is None else self._theirs(stored)
-                happened = "was deleted" if stored is None else "was changed by somebody else"
+                happened = "was deleted" if stored is None else "was changed by another worker"
                 batch_id, job_id = row.ids
                 raise JobConflictError(
                     f"job {job_id!r} of batch {batch_id!r} {happened} since it was read; fetch it "
@@ -234,7 +234,7 @@ class JobSteps(Generic[RecordT]):
             if stored is None:
                 return False
             raise JobConflictError(
-                f"job {job_id!r} of batch {batch_id!r} was changed by somebody else since it was "
+                f"job {job_id!r} of batch {batch_id!r} was changed by another worker since it was "
                 "read and has not been deleted; fetch it again and decide again",
                 theirs=self._theirs(stored),
             ) from None
@@ -471,7 +471,7 @@ class JobSteps(Generic[RecordT]):
         try:
             return (yield from self.update(record, None))
         except JobConflictError:
-            return None  # somebody else was faster
+            return None  # another worker was faster
 
 
 def _as_list(records: Iterable[RecordT]) -> list[RecordT]:

@@ -118,7 +118,7 @@ class SyncJobStore(Generic[RecordT]):
         return drive(self._backend(), steps)
 
     def renew(self, record: RecordT, *, lease_seconds: float) -> RecordT:
-        """Extend the lease of a claimed job; `JobConflictError` when somebody else has it."""
+        """Extend the lease of a claimed job; `JobConflictError` when another worker has it."""
         return drive(self._backend(), self._steps.renew(record, lease_seconds))
 
     def delete(self, batch_id: str, job_id: str, *, expected: RecordT | None = None) -> bool:

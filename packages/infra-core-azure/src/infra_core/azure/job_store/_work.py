@@ -47,7 +47,7 @@ class WorkSummary:
         completed: Jobs that it completed.
         failed: Jobs that it gave up after `max_attempts`.
         retried: Attempts that failed and were put back to be tried again.
-        lost: Attempts whose job somebody else took or changed meanwhile; their result is dropped.
+        lost: Attempts whose job another worker took or changed meanwhile; their result is dropped.
         signal: Number of the signal that ended it early, `None` otherwise.
     """
 
@@ -261,7 +261,7 @@ class _Work:
             try:
                 held.record = await self._call("renew", held.record, lease_seconds=self._lease)
             except JobConflictError:
-                return  # somebody else has it: settling it says so
+                return  # another worker has it: settling it says so
             except Exception as error:  # noqa: BLE001 - the lease still runs: there is a next try
                 text = redact_secrets(str(error))
                 _log.warning("the lease of job %r was not renewed: %s", held.record.job_id, text)

@@ -190,7 +190,7 @@ class AppendBlobTarget:
             state.go(log, found or max(state.begin, (segments[0], 0)))
             _log.warning(
                 "run log blob %s has %d bytes of %d that were confirmed (a failover, a restore, or "
-                "somebody removed it): the lines that are missing are sent again",
+                "another program removed it): the lines that are missing are sent again",
                 self._name(state),
                 size,
                 confirmed,

@@ -7,7 +7,7 @@ written for 0.7, which let the SDK's errors through, goes on working)::
       StorageError                     .blob, .operation
         StorageRequestError            the service refused [HttpResponseError] .status, .code
           BlobNotFoundError            no such blob or container [ResourceNotFoundError]
-          BlobConflictError            it exists, or somebody changed it [ResourceExistsError]
+          BlobConflictError            it exists, or another client changed it [ResourceExistsError]
           StorageAccessError           401, 403 [ClientAuthenticationError]
         StorageConnectionError         no answer: reset, refused, cut off [ServiceRequestError]
           StorageTimeoutError          no answer in time [TimeoutError]
@@ -139,7 +139,7 @@ class BlobNotFoundError(StorageRequestError, ResourceNotFoundError):
 
 
 class BlobConflictError(StorageRequestError, ResourceExistsError):
-    """The blob exists with other content, or somebody changed it since it was looked at."""
+    """The blob exists with other content, or another client changed it since it was looked at."""
 
     @property
     def by_condition(self) -> bool:

@@ -72,10 +72,10 @@ REMEDIES = {
     "InvalidBlobTier": "the tier does not fit this blob or account; check the account's default",
     "InvalidBlockList": "another writer has replaced the blob meanwhile: upload it again",
     "InvalidBlobType": "the name belongs to an append or page blob; delete it or use another name",
-    "LeaseIdMismatchWithBlobOperation": "somebody else holds a lease on it; break the lease, or "
+    "LeaseIdMismatchWithBlobOperation": "another client holds a lease on it; break the lease, or "
     "wait until it ends",
     "LeaseIdMissing": (
-        "somebody holds a lease on it; release it, or wait until it ends (one without end must be "
+        "a client holds a lease on it; release it, or wait until it ends (one without end must be "
         "broken)"
     ),
     "LeaseLost": "the lease has ended; try again",
