@@ -204,6 +204,7 @@ def run_stages(names: list[str]) -> int:
         if name not in at_once:
             results[name] = run_stage(name, stages[name])
             continue
+        print(f"\n==> at once: {' '.join(at_once)}", flush=True)
         with ThreadPoolExecutor(len(at_once)) as pool:
             begun = {pool.submit(run_stage, one, stages[one], held=True): one for one in at_once}
             results |= {begun[done]: done.result() for done in as_completed(begun)}

@@ -161,7 +161,7 @@ def test_container_keeps_the_deadline(make: Make, quiet: Quiet) -> None:
     started = time.monotonic()
     with pytest.raises(StorageTimeoutError, match="deadline"):
         client.container()
-    assert time.monotonic() - started < 5  # a timeout is 60
+    assert time.monotonic() - started < 20  # a timeout is 60
 
 
 def test_close_does_not_wait_for_container(make: Make, quiet: Quiet) -> None:
@@ -181,7 +181,7 @@ def test_close_does_not_wait_for_container(make: Make, quiet: Quiet) -> None:
     assert server.asked.wait(10)
     closer = threading.Thread(target=client.close)
     closer.start()
-    closer.join(5)
+    closer.join(30)
     assert not closer.is_alive()
     server.stop()
     user.join(10)
@@ -217,13 +217,13 @@ def test_sdk_requests_wait_by_the_settings(make: Make, quiet: Quiet, what: str) 
 def test_sdk_requests_keep_the_deadline(make: Make, quiet: Quiet) -> None:
     """A silent server gets what is left of the budget, not its whole timeout each time."""
     server = quiet(answers=1)
-    client = make(f"http://127.0.0.1:{server.port}", max_retries=1000, backoff=0, deadline=0.3)
+    client = make(f"http://127.0.0.1:{server.port}", max_retries=1000, backoff=0, deadline=1)
     container = client.container()
     assert container is not None
     started = time.monotonic()
     with pytest.raises(AzureError):
         container.get_container_properties()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_unknown_host_is_not_asked_again(make: Make) -> None:
@@ -373,7 +373,7 @@ def test_proxy_that_refuses_is_told(
 
 def test_deadline_is_told(make: Make, refusing: int) -> None:
     """With its variable, and what the try before it met."""
-    client = make(f"http://127.0.0.1:{refusing}", max_retries=99, backoff=9, deadline=0.2)
+    client = make(f"http://127.0.0.1:{refusing}", max_retries=99, backoff=9, deadline=1)
     with pytest.raises(StorageConnectionError) as raised:
         client.list_tree(Path())
     assert "refused the connection" in str(raised.value)

@@ -382,7 +382,7 @@ async def test_a_post_cut_by_its_deadline_has_an_unknown_outcome(origin: FaultyO
     """It may have reached the server."""
     origin.add("/hang", b"", always=stall(None))
     with pytest.raises(OutcomeUnknown):
-        await request_async("POST", origin.url("/hang"), json={}, deadline=0.1)
+        await request_async("POST", origin.url("/hang"), json={}, deadline=0.5)
 
 
 async def test_no_wait_overshoots_the_deadline(origin: FaultyOrigin) -> None:

@@ -72,9 +72,9 @@ def test_two_live_loops_do_not_disturb_each_other(origin: FaultyOrigin) -> None:
 
     thread = threading.Thread(target=other)
     thread.start()
-    assert started.wait(5)
+    assert started.wait(30)
     results.append(asyncio.run(fetch_async(origin.url("/page"))))
-    thread.join(5)
+    thread.join(30)
     assert sorted(results) == ["hello", "slow"]
 
 
@@ -152,7 +152,7 @@ def test_each_thread_has_its_own_session(origin: FaultyOrigin) -> None:
     def work() -> None:
         for _ in range(2):
             assert fetch(origin.url("/page"), client=client) == "hello"
-            barrier.wait(5)
+            barrier.wait(30)
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:

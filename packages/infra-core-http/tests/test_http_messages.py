@@ -165,9 +165,9 @@ async def test_a_lost_answer_gives_no_advice_to_send_again(origin: FaultyOrigin)
     assert str(awaited.value.cause).endswith(": allow a longer timeout")
     origin.add("/y", b"x", always=stall(None))
     with pytest.raises(OutcomeUnknown, match=r"\(\w+: the deadline passed\): the server may"):
-        await request_async("POST", origin.url("/y"), deadline=0.25)
+        await request_async("POST", origin.url("/y"), deadline=0.5)
     with pytest.raises(OutcomeUnknown, match=r"\(\w+: the deadline passed\): the server may"):
-        request("POST", origin.url("/y"), deadline=0.25)
+        request("POST", origin.url("/y"), deadline=0.5)
 
 
 async def test_retries_say_why(origin: FaultyOrigin, caplog: pytest.LogCaptureFixture) -> None:

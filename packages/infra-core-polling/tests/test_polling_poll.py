@@ -276,7 +276,7 @@ class TestDeadline:
         began = real_time.monotonic()
         with pytest.raises(PollingTimeoutError, match="still running and was cut") as caught:
             await poll(fetch, is_done, timeout=0.06)
-        assert real_time.monotonic() - began < 5
+        assert real_time.monotonic() - began < 20
         assert caught.value.attempts == 1
         assert cleaned == [True]
 
@@ -315,7 +315,7 @@ class TestDeadline:
         try:
             with pytest.raises(PollingTimeoutError, match="still running"):
                 await poll(release.wait, is_done, timeout=0.06, hard_timeout=True)
-            assert real_time.monotonic() - began < 5
+            assert real_time.monotonic() - began < 20
         finally:
             release.set()
 
@@ -351,7 +351,7 @@ class TestDeadline:
         try:
             with pytest.raises(PollingTimeoutError, match="still running"):
                 await poll_until_async(release.wait, is_done, timeout=0.06)
-            assert real_time.monotonic() - began < 5
+            assert real_time.monotonic() - began < 20
         finally:
             release.set()
 
