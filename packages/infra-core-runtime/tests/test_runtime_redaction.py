@@ -106,6 +106,9 @@ names = st.sampled_from(NAMES).flatmap(
         # a secret's name and its equals sign within a value: the value may begin anywhere
         ("https://a.example/?q=token%3D", "https://a.example/?q=<redacted>"),
         ("https://a.example/?q=password%3A", "https://a.example/?q=password%3A"),
+        # encoded eight times, and once more: that is no accident
+        (f"https://h/?q=a%{'25' * 7}20b", f"https://h/?q=a%{'25' * 7}20b"),
+        (f"https://h/?q=a%{'25' * 8}20b", "https://h/?q=<redacted>"),
     ],
 )
 def test_a_sanitized_url_keeps_everything_but_secrets(url: str, expected: str) -> None:

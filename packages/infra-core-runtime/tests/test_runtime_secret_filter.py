@@ -180,6 +180,8 @@ def filtered(**extra: object) -> dict[str, Any]:
         (Path("/a/b"), Path("/a/b")),
         (ValueError("sig=S3CR3T"), "sig=<redacted>"),
         (chained(), "harmless"),
+        (True, True),
+        (2.5, 2.5),
     ],
 )
 def test_an_extra_field_of_any_type_is_redacted(value: object, expected: object) -> None:
