@@ -280,7 +280,7 @@ async def test_a_post_whose_answer_is_lost_is_not_sent_again(
     origin.add("/do", b"done", always=fault)  # type: ignore[arg-type]
     url = origin.url("/do?sig=hunter2")
     with fast_time(), pytest.raises(OutcomeUnknown) as caught:
-        await request_async("POST", url, json={}, timeout=0.1, max_retries=5)
+        await request_async("POST", url, json={}, timeout=0.5, max_retries=5)
     assert isinstance(caught.value.cause, httpx.TransportError)
     assert caught.value.__cause__ is caught.value.cause
     assert caught.value.method == "POST"

@@ -143,7 +143,7 @@ def test_a_post_whose_answer_is_lost_is_not_sent_again(origin: FaultyOrigin, fau
     """`OutcomeUnknown` carries what happened; the server saw one request."""
     origin.add("/do", b"done", always=fault)
     with fast_time(), pytest.raises(OutcomeUnknown) as caught:
-        request("POST", origin.url("/do?sig=hunter2"), json={}, timeout=0.1, max_retries=5)
+        request("POST", origin.url("/do?sig=hunter2"), json={}, timeout=(10, 0.5), max_retries=5)
     assert isinstance(caught.value.cause, requests.RequestException)
     assert caught.value.__cause__ is caught.value.cause
     assert "hunter2" not in str(caught.value)
