@@ -5,7 +5,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from urllib.parse import urlsplit
 
@@ -89,7 +89,8 @@ class _Proxy:
                     server.sendall(data)
             except OSError:
                 pass
-            server.shutdown(socket.SHUT_RDWR)
+            with suppress(OSError):  # the server may have closed it
+                server.shutdown(socket.SHUT_RDWR)
             reader.join()
 
     def done(self) -> bool:
