@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._blocking import blocking
+from ._blocking import T, blocking  # noqa: F401 - T is a name of 0.7
 from ._durable import DurableInstance, DurableStatus
 from ._function_calls import BASE_URL_VAR, FunctionCaller, RequestOptions, read_environment
 from ._function_durable import (
