@@ -292,10 +292,10 @@ def test_concurrency_within_the_limit_is_left_alone(
 
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (100_000, 100_000))
-    assert _many._within_limit(64) == (64, 64)
+    assert _many._within_limit(64) == (64, 128)
     assert caplog.records == []
     monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
-    assert _many._within_limit(10**6) == (10**6, 64)
+    assert _many._within_limit(10**6) == (10**6, 128)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (1, 1))
     assert _many._within_limit(64) == (1, 1)
     assert "ulimit -n" in caplog.text

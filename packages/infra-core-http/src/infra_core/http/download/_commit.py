@@ -79,7 +79,7 @@ class CommitGroup:
             await asyncio.gather(*(client.download(url, path, group=group) for ...))
     """
 
-    def __init__(self, *, after: AfterCommit | None = None, size: int = 64) -> None:
+    def __init__(self, *, after: AfterCommit | None = None, size: int = 128) -> None:
         self._after = after
         self._batcher = ThreadBatcher(self.commit, size=size, workers=2)
         self._folders: dict[str, frozenset[str] | None] = {}

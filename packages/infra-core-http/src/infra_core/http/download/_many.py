@@ -25,7 +25,7 @@ from ._sink import HANDOVER
 __all__ = ["download_many", "download_many_async"]
 
 _logger = logging.getLogger("infra_core.asset_client")
-_TOGETHER: Final = 64  # files that are flushed together; of more the first would wait too long
+_TOGETHER: Final = 128  # files that are flushed together; of more the first would wait too long
 _FILES: Final = 512  # files that may wait for the disk beside the downloads under way
 _BYTES: Final = 16 << 20  # and their bytes, which are in memory
 _RESERVED: Final = 16  # open files for the rest of the program
@@ -255,7 +255,7 @@ class _Slot:
 def _within_limit(concurrency: int) -> tuple[int, int]:
     """Return how many downloads, and how many files of a batch, the open files allow.
 
-    A download needs a socket and a file, a batch a file for each of its own.
+    A download needs a socket and a file, each of two batches a file for each of its own.
     """
     if sys.platform == "win32":  # has no such limit
         return concurrency, _TOGETHER
@@ -269,8 +269,8 @@ def _within_limit(concurrency: int) -> tuple[int, int]:
     except (ImportError, OSError):  # some containers have no /dev
         return concurrency, _TOGETHER
     free = max(1, limit - used - _RESERVED)
-    together = max(1, min(_TOGETHER, free // 4))
-    allowed = max(1, (free - together) // 2)
+    together = max(1, min(_TOGETHER, free // 8))
+    allowed = max(1, (free - 2 * together) // 2)
     if allowed < concurrency:
         _logger.info(
             "concurrency=%d lowered to %d: %d files may be open (ulimit -n) and %d are",
