@@ -242,7 +242,7 @@ def stages_of_tests(versions: list[str], chosen: list[str]) -> dict[str, list[li
 def run_stage(name: str, commands: list[list[str]], *, held: bool = False) -> tuple[float, int]:
     """Run the commands of a stage; returns its seconds, and 0 if all of them went well."""
     started = time.monotonic()
-    code = int(not commands)  # a stage that runs nothing has proved nothing
+    code = int(not commands)  # a stage that runs nothing is a failure
     said = ""
     for command in commands:
         heading = f"\n==> {name}: hatch {' '.join(command)}"

@@ -203,7 +203,7 @@ def measure(
 ) -> dict[str, float]:
     """Median seconds of every contender, in turns; the first turn warms everybody up.
 
-    Nothing is deleted before the last turn: that slows the file system down for whoever is next.
+    Nothing is deleted before the last turn: that slows down the files of the next one.
     """
     shells = {"big": ["curl | sha256sum", "aria2c -j32"], "small": ["aria2c -j32"]}[kind]
     names = [name for name in shells if shutil.which(name.split()[0])]

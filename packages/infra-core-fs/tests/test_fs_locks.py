@@ -145,35 +145,30 @@ def test_who_waits_for_a_lock_goes_on_with_it_alone(tmp_path: Path) -> None:
         assert not lock_descriptor(mine.fileno(), wait=False)
 
 
-@pytest.mark.posix
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_file_system_without_locks_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    """Not a wait for ever, and not a lock that is none."""
+@pytest.fixture(params=[errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def no_locks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has none."""
     import fcntl
 
     def refuse(fd: int, mode: int) -> None:
-        raise OSError(code, os.strerror(code))
+        raise OSError(request.param, os.strerror(request.param))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
+
+
+@pytest.mark.posix
+@pytest.mark.usefixtures("no_locks")
+def test_a_file_system_without_locks_is_named(tmp_path: Path) -> None:
+    """Not a wait for ever, and not a lock that is none."""
     with (tmp_path / "file").open("ab") as file, pytest.raises(FileLockUnsupported) as caught:
         lock_descriptor(file.fileno())
     assert caught.value.errno == errno.ENOLCK
 
 
 @pytest.mark.posix
-@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
-def test_a_lock_where_there_are_none_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
-) -> None:
-    """Whatever `filelock` makes of it: nobody goes on as if alone."""
-    import fcntl
-
-    def refuse(fd: int, mode: int) -> None:
-        raise OSError(code, os.strerror(code))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
+@pytest.mark.usefixtures("no_locks")
+def test_a_lock_where_there_are_none_is_refused(tmp_path: Path) -> None:
+    """Whatever `filelock` makes of it: no process goes on as if it had the lock."""
     lock = FileLock(tmp_path / "lock")
     for timeout in (0, 0.05, None):
         with pytest.raises(FileLockUnsupported, match="lock"):

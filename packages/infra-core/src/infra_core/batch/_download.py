@@ -121,11 +121,9 @@ class Downloads:
                 if_none_match=held[0],
                 if_modified_since=held[1],
             )
-        except TimeoutError as error:
-            url = sanitize_url(item.url)
-            return failure_of(job_id, url, error, attempts, status="timed_out")
         except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
-            return failure_of(job_id, sanitize_url(item.url), error, attempts)
+            status = "timed_out" if isinstance(error, TimeoutError) else "failed"
+            return failure_of(job_id, sanitize_url(item.url), error, attempts, status=status)
         return outcome_of(job_id, path, result)
 
     def _headers(self, item: BatchItem) -> dict[str, str] | None:

@@ -8,7 +8,17 @@ from urllib.parse import urlsplit
 
 from infra_core.runtime import redact_secrets
 
-__all__ = ["LONGEST", "SHOWN", "BatchItem", "Rejected", "item_of", "job_id_of", "shown", "why_not"]
+__all__ = [
+    "LONGEST",
+    "SHOWN",
+    "BatchItem",
+    "Rejected",
+    "item_of",
+    "job_id_of",
+    "shown",
+    "why_no_headers",
+    "why_not",
+]
 
 SHOWN = 80  # characters of a line that is no URL
 LONGEST = 65_536  # no server takes a longer one; common limits are 8 to 16 KiB
@@ -109,13 +119,8 @@ def _why_not_rest(item: Any) -> str:
         and all(isinstance(part, str) for pair in item.headers.items() for part in pair)
     ):
         return "'headers' is no mapping of names to texts; write an object of header names"
-    if item.headers:
-        from infra_core.http import InvalidRequestError, checked_headers
-
-        try:
-            checked_headers(item.headers)
-        except InvalidRequestError as error:
-            return redact_secrets(str(error))
+    if item.headers and (why := why_no_headers(item.headers)):
+        return why
     if item.checksum is not None:
         from infra_core.fs import parse_checksum
 
@@ -123,6 +128,17 @@ def _why_not_rest(item: Any) -> str:
             parse_checksum(item.checksum)
         except (ValueError, TypeError, AttributeError):
             return "the checksum is not of the form algorithm:hexdigest, such as sha256:9f86..."
+    return ""
+
+
+def why_no_headers(headers: Mapping[str, str]) -> str:
+    """Why no request could carry these; empty where one can."""
+    from infra_core.http import InvalidRequestError, checked_headers
+
+    try:
+        checked_headers(headers)
+    except InvalidRequestError as error:
+        return redact_secrets(str(error))
     return ""
 
 

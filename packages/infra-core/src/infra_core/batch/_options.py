@@ -7,9 +7,8 @@ from math import inf, isfinite
 from pathlib import Path
 from typing import Any
 
-from infra_core.runtime import redact_secrets
-
 from ._errors import BatchError
+from ._items import why_no_headers
 from ._names import check_layout, names_by_content
 
 __all__ = ["BatchOptions", "why_no_prefix"]
@@ -172,13 +171,8 @@ class BatchOptions:
         if self.user_agent is not None:
             given.append(("user_agent (--user-agent)", {"User-Agent": self.user_agent}))
         for name, headers in given:
-            if headers:
-                from infra_core.http import InvalidRequestError, checked_headers
-
-                try:
-                    checked_headers(headers)
-                except InvalidRequestError as error:
-                    raise BatchError(f"{name}: {redact_secrets(str(error))}") from None
+            if headers and (why := why_no_headers(headers)):
+                raise BatchError(f"{name}: {why}")
 
 
 def why_no_prefix(text: str) -> str:

@@ -179,7 +179,7 @@ def number(text: str) -> float:
     value = _positive(text)
     if value <= 0 or not isfinite(value):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a number above 0; without the option there is no bound"
+            f"{text!r} is not a number above 0; leave the option out for no limit"
         )
     return value
 
@@ -191,13 +191,13 @@ def byte_count(text: str) -> int:
     if value < 1 or not isfinite(value):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a size of at least 1 byte; units are k, M, G, such as 10M; "
-            "without the option there is no bound"
+            "leave the option out for no limit"
         )
     return int(value)
 
 
 def speed(text: str) -> int:
-    """An argparse type: bytes a second, as `byte_count`; 0 is no bound, as for curl and aria2c."""
+    """An argparse type: bytes a second, as `byte_count`; 0 for no limit, as for curl and aria2c."""
     return 0 if re.fullmatch(r"0+", text.strip()) else byte_count(text)
 
 

@@ -126,7 +126,7 @@ def _add_downloads(group: Any) -> None:
     add("--max-per-host", count, "N", "downloads at a time from one host")
     add("--rate-per-host", number, "R", "requests begun a second at one host")
     add("--limit-rate", speed, "B", "bytes downloaded a second by the whole run, such as 10M; "
-        "0 for no bound")  # fmt: skip
+        "0 for no limit")  # fmt: skip
     add("--task-timeout", seconds, "S", "time for one URL, retries included (300)", default=300.0)
     add("--timeout", seconds, "S", "time to wait for a connection or for bytes (60)", default=60.0)
     add("--deadline", seconds, "S", "time for the whole run; then it ends as after a signal")
@@ -134,7 +134,7 @@ def _add_downloads(group: Any) -> None:
     add("--backoff", seconds, "S", "longest wait before the first retry (1); doubled for each more",
         default=1.0)  # fmt: skip
     add("--min-speed", speed, "B", "bytes a second below which a server counts as stalled "
-        "(1024); 0 for no bound", default=1024)  # fmt: skip
+        "(1024); 0 for no limit", default=1024)  # fmt: skip
     add("--max-bytes", byte_count, "B", "refuse files larger than this")
     add("--max-failures", natural, "N", "end the run early when more URLs than this have failed")
     add("--grace", seconds, "S", "time for downloads in flight to end after a signal (10)",

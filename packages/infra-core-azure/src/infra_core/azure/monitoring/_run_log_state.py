@@ -58,8 +58,8 @@ class MirrorState:
         """Read a state file.
 
         Returns:
-            A new state where there is no such file or it cannot be read: the blob itself then
-            shows how far it holds the log.
+            The file's state; a new one if the file is missing or cannot be read: then the blob
+            itself shows how far it holds the log.
         """
         new = cls()
         try:
