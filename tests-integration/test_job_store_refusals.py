@@ -51,7 +51,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda s: s.delete("b", "j"), "deleting job 'j' of batch 'b'"),
     ],
 )
-def test_every_operation_tells_a_wrong_key_and_a_dead_account(
+def test_every_operation_names_a_wrong_key_and_a_dead_account(
     azurite: AzuriteServer, run: Callable[..., Any], use: Callable[[Any], Any], doing: str
 ) -> None:
     """In one line: what was tried, where, why, and what to check."""

@@ -139,7 +139,7 @@ def test_doctor_reaches_container_and_table_and_makes_neither(
     assert found["storage"]["detail"].endswith("answers")
 
 
-def test_doctor_tells_a_wrong_key(env: dict[str, str]) -> None:
+def test_doctor_names_a_wrong_key(env: dict[str, str]) -> None:
     """The service answers and refuses; the remedy is the key."""
     parts = env["AZURE_STORAGE_CONNECTION_STRING"].split(";")
     wrong = [f"AccountKey={'A' * 86}==" if p.startswith("AccountKey=") else p for p in parts]

@@ -62,7 +62,7 @@ def test_the_heartbeat_in_the_blob_is_the_local_one(
     assert json.loads(blob)["state"] == "stopped"
 
 
-def test_a_mirrored_heartbeat_is_judged_by_the_clock_of_its_storage(
+def test_a_mirrored_heartbeat_is_classified_by_the_clock_of_its_storage(
     storage: AzureStorageClient,
     azurite: AzuriteServer,
     tmp_path: Path,

@@ -244,7 +244,7 @@ def test_journal_that_cannot_be_used(
             ask()
 
 
-def test_failures_of_trees_are_told_once(
+def test_failures_of_trees_are_reported_once(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Operation and name stand once in each message; deletion says why it did not happen."""

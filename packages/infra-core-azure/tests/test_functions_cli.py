@@ -135,7 +135,7 @@ class TestTrigger:
             trigger_batch(args, env={}, storage=storage)
         assert storage.written[tmp_path / "s.json"]["succeeded"] is True
 
-    def test_a_failed_batch_is_told_by_the_summary(self) -> None:
+    def test_a_failed_batch_is_named_in_the_summary(self) -> None:
         """Not by an exception."""
         with FunctionsHost() as host, fast_time():
             host.orchestrator("/api/run", ["Failed"], output="boom")

@@ -432,7 +432,7 @@ class TestSync:
                     assert pool.submit(asyncio.run, _get(client)).result() == {"a": 1}
 
 
-def test_a_sync_client_that_nobody_closed_ends_with_the_process() -> None:
+def test_a_sync_client_left_open_ends_with_the_process() -> None:
     """Quietly: no warning of an open connection, no hanging exit."""
     script = (
         "from infra_core.azure.client import AzureFunctionSyncClient\n"

@@ -541,7 +541,7 @@ class TestProtocol:
         ],
     )  # fmt: skip
     @pytest.mark.parametrize("code", [200, 204])
-    def test_what_tells_no_state_is_an_error(self, code: int, body: bytes) -> None:
+    def test_an_answer_without_a_state_is_an_error(self, code: int, body: bytes) -> None:
         """Never a success; the error shows how the answer begins."""
         request = httpx.Request("GET", "https://app.example/x?code=s3cretkey99")
         response = httpx.Response(code, content=body, request=request)
@@ -551,7 +551,7 @@ class TestProtocol:
         assert body.decode("utf-8-sig", "replace")[:10] in str(caught.value)
 
     @pytest.mark.parametrize("url", ["http://[::1", "http://app.example:x/", "ftp://a/b"])
-    def test_a_status_url_that_cannot_be_asked_is_told_at_the_start(self, url: str) -> None:
+    def test_an_unusable_status_url_is_refused_at_the_start(self, url: str) -> None:
         """Not a ValueError of `urllib` later."""
         with pytest.raises(OrchestrationError, match="no http"):
             read_start(_response(202, {"statusQueryGetUri": url}), what="POST /api/run")

@@ -77,7 +77,7 @@ def test_a_bad_setting_is_named_at_once(
         {"base_url": URL, "api_key": "S3CRETé"},
     ],
 )
-def test_a_secret_in_a_bad_setting_is_not_told(settings: dict[str, Any]) -> None:
+def test_a_secret_in_a_bad_setting_is_not_shown(settings: dict[str, Any]) -> None:
     """The message says where it stood, and api_key is where it belongs."""
     with pytest.raises(ValueError, match="api_key") as caught:
         AzureFunctionAsyncClient(**settings)
@@ -234,7 +234,7 @@ def test_a_payload_must_be_a_mapping(host: FunctionsHost) -> None:
         trigger_batch(args, env={}, base_url_env_var="APP_URL", payload=[1])
 
 
-def test_what_a_function_cannot_answer_with_is_told_with_the_remedy() -> None:
+def test_an_answer_that_a_function_cannot_give_is_refused_with_the_remedy() -> None:
     """And one logger's name is not taken for many."""
     with pytest.raises(TypeError, match=r"payload cannot be written as JSON .*isoformat"):
         json_response({"x": object()})

@@ -225,7 +225,7 @@ def test_a_bad_variable_is_named(env: dict[str, str], variable: str) -> None:
         ),
     ],
 )
-def test_a_secret_in_the_wrong_place_is_not_told(call: Callable[[str], object]) -> None:
+def test_a_secret_in_the_wrong_place_is_not_shown(call: Callable[[str], object]) -> None:
     """Table name and connection string swapped, a SAS in the endpoint."""
     with pytest.raises(AzureTableError) as caught:
         call("c2VjcmV0IQ")
@@ -250,7 +250,7 @@ def _make_other_database(path: Path) -> None:
         (lambda path: path.write_bytes(b"no database" * 500), "a file of another kind"),
     ],
 )
-def test_a_file_that_is_no_job_store_is_told_apart(
+def test_a_file_that_is_no_job_store_is_recognized(
     tmp_path: Path, make: Callable[[Path], object], told: str
 ) -> None:
     """With what was tried and the path."""
@@ -264,7 +264,7 @@ def test_a_file_that_is_no_job_store_is_told_apart(
     assert told in str(caught.value)
 
 
-def test_a_file_in_place_of_the_folder_is_told(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
     """Not by a FileExistsError of pathlib."""
     (tmp_path / "file").write_text("x")
     store = SqliteJobStore(tmp_path / "file" / "jobs.sqlite3")
@@ -338,7 +338,7 @@ def _refused(status: int, code: str, kind: type[HttpResponseError] = HttpRespons
         (_refused(500, "InternalError"), TableRequestError, "try again later"),
     ],
 )
-def test_a_refusal_of_the_service_is_told_in_one_line(
+def test_a_refusal_of_the_service_is_one_line(
     error: HttpResponseError, kind: type[TableRequestError], remedy: str
 ) -> None:
     """Status, code, what to do; the raw answer stays in the cause."""
@@ -409,7 +409,7 @@ def test_a_missing_answer_says_what_happened(
         ),
     ],
 )
-def test_a_missing_proof_says_where_to_get_one(error: AzureError, remedy: str) -> None:
+def test_a_missing_credential_says_where_to_get_one(error: AzureError, remedy: str) -> None:
     """Instead of a page about every credential that was tried."""
     told = table_error(error, "listing batch 'b'", CONFIG)
     assert isinstance(told, TableAccessError)

@@ -109,7 +109,7 @@ class TestConfig:
         with pytest.raises(AzureTableError, match=named):
             TableConfig.from_env(connection_var="MY_CONN", table_var="MY_TABLE", env=env)
 
-    def test_a_store_names_the_variables_it_was_told_to_read(self) -> None:
+    def test_a_store_names_the_variables_it_reads(self) -> None:
         """The constructor of earlier versions, with its three variables."""
         with pytest.raises(AzureTableError, match="RUNS_TABLE"):
             AzureTableJobStore(

@@ -83,7 +83,7 @@ def make(tmp_path: Path) -> Iterator[Callable[..., HeartbeatMonitor]]:
             continue
 
 
-def test_a_beat_tells_slug_process_and_state(
+def test_a_beat_holds_slug_process_and_state(
     make: Callable[..., HeartbeatMonitor], tmp_path: Path
 ) -> None:
     """The local file holds the whole beat as soon as `set_slug` returns, without any client."""
@@ -435,7 +435,7 @@ def test_times_must_be_positive(
         make(**options)
 
 
-async def test_a_beat_tells_the_lag_of_the_event_loop(
+async def test_a_beat_holds_the_lag_of_the_event_loop(
     make: Callable[..., HeartbeatMonitor], tmp_path: Path
 ) -> None:
     """Started within a loop, the monitor measures how late the loop's callbacks run."""

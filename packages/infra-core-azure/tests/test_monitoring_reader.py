@@ -151,7 +151,7 @@ def test_a_stopped_run_is_not_dead(tmp_path: Path) -> None:
     assert state(write(tmp_path, state="stopped", pid=NOBODY, age=9000)) == "stopped"
 
 
-def test_a_heartbeat_of_0_7_is_judged_by_its_age(tmp_path: Path) -> None:
+def test_a_heartbeat_of_0_7_is_classified_by_its_age(tmp_path: Path) -> None:
     """Two fields were all there was."""
     path = tmp_path / "heartbeat.json"
     path.write_text(json.dumps({"timestamp": "2026-01-01T11:59:50Z", "slug": "a"}))

@@ -372,7 +372,7 @@ def test_a_huge_line_is_cut_visibly(make: Make) -> None:
 
 
 @pytest.mark.as_windows
-def test_a_full_disk_is_told_and_leaves_no_torn_line(
+def test_a_full_disk_is_reported_and_leaves_no_torn_line(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A write that the disk cuts short raises, and what was written of it is taken back."""
@@ -842,7 +842,7 @@ def test_a_blob_that_became_shorter_is_noticed_by_the_next_run(
     assert [event["number"] for event in container.events()] == list(range(41))
 
 
-def test_lines_that_are_nowhere_any_more_are_told(
+def test_lost_lines_are_reported(
     make: Make, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The rest is sent again, and flush does not claim that the mirror has everything."""
@@ -1148,7 +1148,7 @@ def test_a_client_with_upload_file_only_works(make: Make) -> None:
     assert len(uploads) < 10
 
 
-def test_an_upload_file_that_swallows_errors_is_told_not_to(make: Make) -> None:
+def test_an_upload_file_that_swallows_errors_is_refused(make: Make) -> None:
     """Only what really arrived counts as mirrored."""
     strict: list[bool] = []
 

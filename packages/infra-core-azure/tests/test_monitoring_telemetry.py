@@ -402,7 +402,7 @@ def test_retries_are_finite(server: IngestionServer, connect: Connect) -> None:
     assert client.stats().dropped_by_reason == {"retries_exhausted:http_503": 1}
 
 
-def test_nobody_listening_is_no_error_of_the_caller(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_endpoint_without_a_listener_is_no_error_of_the_caller(caplog: pytest.LogCaptureFixture) -> None:
     """A refused connection never raises: it is counted."""
     config = TelemetryConfig("InstrumentationKey=k;IngestionEndpoint=http://127.0.0.1:9/")
     client = TelemetryClient(config=config, limits=QUICK)
@@ -819,7 +819,7 @@ def test_left_out_properties_are_counted() -> None:
     retry_after=st.one_of(st.none(), st.floats(0, 1e6)),
     count=st.integers(1, 10),
 )
-def test_every_item_of_every_answer_is_judged_once(
+def test_every_item_of_every_answer_is_counted_once(
     status: int, body: bytes, retry_after: float | None, count: int
 ) -> None:
     """Delivered, to be retried, or dropped with a reason: exactly one of them."""

@@ -239,7 +239,7 @@ def test_empty_segments_are_left_out(
     assert build_run_storage_path("RUNS", *segments) == tmp_path / "runs" / "job"
 
 
-def test_size_of_0_7_is_told_as_well(tmp_path: Path) -> None:
+def test_size_of_0_7_is_reported_as_well(tmp_path: Path) -> None:
     """`entry["size"]` of 0.7 and `entry["size_bytes"]` are the same."""
     (tmp_path / "a.txt").write_bytes(b"abc")
     (local,) = collect_local_files(tmp_path)

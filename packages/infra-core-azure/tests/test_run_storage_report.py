@@ -190,7 +190,7 @@ def test_page_fetches_nothing_from_elsewhere() -> None:
 
 
 @pytest.mark.parametrize(("size", "text"), [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB")])
-def test_sizes_are_told_in_fitting_units(size: int, text: str) -> None:
+def test_sizes_are_printed_in_fitting_units(size: int, text: str) -> None:
     """Bytes up to 1,023, then binary units with one digit."""
     assert human_size(size) == text
 

@@ -30,7 +30,7 @@ def journal(tmp_path: Path) -> Journal:
     return Journal(tmp_path / "state" / "pending.sqlite")
 
 
-def test_entry_stays_until_it_is_settled(journal: Journal, tmp_path: Path) -> None:
+def test_entry_stays_until_its_upload_succeeds(journal: Journal, tmp_path: Path) -> None:
     """Busy entries are not pending; failed ones are, with their error; settled ones are gone."""
     number = journal.enter("file", "a.txt", path=tmp_path / "a.txt", content_type="text/plain")
     assert journal.pending() == []
@@ -167,7 +167,7 @@ def test_forked_child_uses_a_connection_of_its_own(tmp_path: Path) -> None:
     assert done.stdout.strip() == "['child', 'parent']", done.stderr
 
 
-def test_unusable_journal_is_told_and_loses_nothing(
+def test_unusable_journal_is_reported_and_loses_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Where neither container nor journal take an artifact, best-effort raises after all."""
@@ -253,7 +253,7 @@ def test_signature_is_that_of_the_sdk() -> None:
     assert f"SharedKey acc:{SharedKey('acc', key).sign('PUT', path, params, headers)}" == expected
 
 
-def test_broken_journal_file_is_told_and_left_alone(tmp_path: Path) -> None:
+def test_broken_journal_file_is_reported_and_left_alone(tmp_path: Path) -> None:
     """A file that is no database is never overwritten; the error names it and the setting."""
     path = tmp_path / "j.sqlite"
     path.write_bytes(b"not a database, but long enough to be looked at" * 50)

@@ -271,7 +271,7 @@ def test_blob_urls_respect_the_connection_string(connection: str, endpoint: str)
     assert client.blob_url_for_name("a b") == f"{endpoint}/box/a%20b"
 
 
-def test_the_connection_string_wins_and_what_is_ignored_is_told(
+def test_the_connection_string_wins_and_ignored_settings_are_named(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """As in 0.7: other variables may be there for other tools; an endpoint is that of URLs."""

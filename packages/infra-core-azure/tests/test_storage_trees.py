@@ -313,7 +313,7 @@ class Wrong(MemoryService):
 
 
 @pytest.mark.parametrize("size", [10, 3000])
-def test_wrong_stored_md5_is_told_as_such(size: int, tmp_path: Path) -> None:
+def test_wrong_stored_md5_is_reported_as_such(size: int, tmp_path: Path) -> None:
     """The same bytes came twice: fetched no third time, and the option that accepts it is named."""
     service = Wrong(block_size=1024, max_retries=5)
     service.put("a", os.urandom(size))
@@ -404,7 +404,7 @@ def test_trees_take_no_locks_and_states_of_our_own(tmp_path: Path) -> None:
     assert (tmp_path / "_state" / "run.lock").exists()
 
 
-def test_type_that_no_name_tells_survives_a_tree(tmp_path: Path) -> None:
+def test_type_that_no_name_implies_survives_a_tree(tmp_path: Path) -> None:
     """A file without an ending keeps the type that its blob was stored with."""
     write(tmp_path, {"shot": b"new", "page.html": b"new", "data": b"new"})
     service = MemoryService()
@@ -465,7 +465,7 @@ def test_folder_of_any_size_is_walked_whole(
     assert files_of(tmp_path) == {"small/00": b""}
 
 
-def test_many_unsafe_names_are_told_one_by_one(tmp_path: Path) -> None:
+def test_many_unsafe_names_are_listed_one_by_one(tmp_path: Path) -> None:
     """All of them to the hook, the first hundred in the error, the first thousand in the report."""
     service = MemoryService()
     for number in range(1100):

@@ -252,7 +252,7 @@ def refusal(client: AzureStorageClient) -> str:
     return text
 
 
-def test_refused_connection_is_told(make: Make, refusing: int) -> None:
+def test_refused_connection_is_reported(make: Make, refusing: int) -> None:
     """Host and port, how often, and what to look at."""
     assert refusal(make(f"http://127.0.0.1:{refusing}", max_retries=2)) == (
         f"listing of 'box' failed: 127.0.0.1:{refusing} refused the connection (3 attempts); "
@@ -260,7 +260,7 @@ def test_refused_connection_is_told(make: Make, refusing: int) -> None:
     )
 
 
-def test_unknown_host_is_told(make: Make) -> None:
+def test_unknown_host_is_reported(make: Make) -> None:
     """The name that has no address; no retry changes that."""
     assert refusal(make("https://nobody.invalid", max_retries=2)) == (
         "listing of 'box' failed: cannot resolve host 'nobody.invalid' (DNS); check that "
@@ -277,7 +277,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("answer", "hang_up", "told"), ANSWERS)
-def test_broken_answer_is_told(
+def test_broken_answer_is_reported(
     make: Make, quiet: Quiet, answer: bytes, hang_up: bool, told: str
 ) -> None:
     """Whatever stands in the place of a blob service."""
@@ -286,7 +286,7 @@ def test_broken_answer_is_told(
     assert f"127.0.0.1:{server.port} {told}" in refusal(client)
 
 
-def test_connection_that_never_stands_is_told(make: Make) -> None:
+def test_connection_that_never_stands_is_reported(make: Make) -> None:
     """A full backlog drops what comes, as a firewall does."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
         port = full.getsockname()[1]
@@ -302,7 +302,7 @@ def test_connection_that_never_stands_is_told(make: Make) -> None:
     assert "or raise connect_timeout" in text
 
 
-def test_untrusted_certificate_is_told(make: Make) -> None:
+def test_untrusted_certificate_is_reported(make: Make) -> None:
     """Why it is not trusted and what makes it so; once, for it stays so."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
@@ -351,7 +351,7 @@ def test_certificate_authority_of_requests_counts(
         server.join()
 
 
-def test_plain_http_behind_https_is_told(make: Make, quiet: Quiet) -> None:
+def test_plain_http_behind_https_is_reported(make: Make, quiet: Quiet) -> None:
     """An Azurite that was named with https://."""
     server = quiet(99, b"HTTP/1.1 400 Bad Request\r\n\r\n")
     text = refusal(make(f"https://127.0.0.1:{server.port}", max_retries=2))
@@ -359,7 +359,7 @@ def test_plain_http_behind_https_is_told(make: Make, quiet: Quiet) -> None:
     assert "begins with http://" in text
 
 
-def test_proxy_that_refuses_is_told(
+def test_proxy_that_refuses_is_reported(
     make: Make, refusing: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The proxy is named, without its password, not the account behind it."""
@@ -371,7 +371,7 @@ def test_proxy_that_refuses_is_told(
     assert text.endswith("check HTTPS_PROXY, HTTP_PROXY and NO_PROXY")
 
 
-def test_deadline_is_told(make: Make, refusing: int) -> None:
+def test_deadline_is_reported(make: Make, refusing: int) -> None:
     """With its variable, and what the try before it met."""
     client = make(f"http://127.0.0.1:{refusing}", max_retries=99, backoff=9, deadline=1)
     with pytest.raises(StorageConnectionError) as raised:
@@ -418,7 +418,7 @@ class Penniless:
         raise RuntimeError("no identity found: client_secret=hunter2\nAttempted credentials: many")
 
 
-def test_credential_without_token_is_told_and_loses_nothing(tmp_path: Path) -> None:
+def test_credential_without_token_is_reported_and_loses_nothing(tmp_path: Path) -> None:
     """In one line and without secrets; what was to be uploaded waits in the journal."""
     settings = AzureStorageSettings("box", account_name="acc", journal=tmp_path / "j.sqlite")
     for mode in ("strict", "best-effort"):
@@ -439,7 +439,7 @@ def test_credential_without_token_is_told_and_loses_nothing(tmp_path: Path) -> N
                 assert len(client.pending_uploads()) == 1
 
 
-def test_xml_that_is_no_listing_is_told() -> None:
+def test_xml_that_is_no_listing_is_reported() -> None:
     """An empty answer would have meant an empty container."""
     from infra_core.azure.storage._blobs import parse_page
 

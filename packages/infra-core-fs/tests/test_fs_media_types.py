@@ -137,7 +137,7 @@ class TestMediaCategory:
             assert fs.media_category("a." + extension) == fs.media_category(kind), extension
 
 
-def test_what_the_program_has_told_mimetypes_is_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_types_added_to_mimetypes_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in 0.7; what only the files of the machine have added is not."""
     import mimetypes
 

@@ -93,7 +93,7 @@ def test_bad_input_names_value_and_remedy(
 
 
 @pytest.mark.posix(reason="symbolic links need a privilege")
-def test_a_link_out_of_the_base_is_told_with_its_own_remedy(tmp_path: Path) -> None:
+def test_a_link_out_of_the_base_is_refused_with_its_own_remedy(tmp_path: Path) -> None:
     """The name is as it should be: it is the link that has to go."""
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "link").symlink_to(tmp_path)

@@ -261,7 +261,7 @@ class TestSafeJoin:
     @settings(
         max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
     )
-    def test_whatever_is_accepted_lies_in_the_base(self, tmp_path: Path, part: str) -> None:
+    def test_every_accepted_path_lies_in_the_base(self, tmp_path: Path, part: str) -> None:
         """And is the only name that gives its path."""
         try:
             path = fs.safe_join(tmp_path, part)

@@ -142,7 +142,7 @@ def test_a_file_that_cannot_take_its_name_fails_alone(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"a": "a", "c": "c"}
 
 
-def test_a_file_that_was_closed_before_is_told(tmp_path: Path) -> None:
+def test_a_file_that_was_closed_before_is_an_error(tmp_path: Path) -> None:
     """Aborted files and a file given twice are errors of their own entries."""
     files = opened(tmp_path, "a", "b")
     files[0].abort()
@@ -183,7 +183,7 @@ def test_an_interrupt_leaves_no_partial_file(tmp_path: Path) -> None:
 
 
 @posix_only
-def test_a_folder_that_cannot_be_flushed_is_told_to_its_files(
+def test_a_folder_that_cannot_be_flushed_is_reported_to_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They have their names but are not promised to keep them; other folders are not concerned."""

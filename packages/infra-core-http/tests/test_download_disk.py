@@ -49,7 +49,7 @@ def origin() -> Iterator[FaultyOrigin]:
 
 
 @pytest.mark.parametrize("path", ["/f", "/small"])
-def test_full_disk_is_told_and_keeps_the_old_file(
+def test_full_disk_is_reported_and_keeps_the_old_file(
     origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     """ENOSPC: an error that says so, the old file stands, nothing else is left, no retry."""

@@ -221,7 +221,7 @@ def test_no_retry_statuses_means_none(origin: FaultyOrigin, tmp_path: Path) -> N
     assert origin.count("/f503") == 1
 
 
-def test_patience_beyond_the_cap_is_told(origin: FaultyOrigin, tmp_path: Path) -> None:
+def test_a_wait_beyond_the_cap_is_logged(origin: FaultyOrigin, tmp_path: Path) -> None:
     """A Retry-After above max_backoff ends the retries and is on the error."""
     origin.add("/busy", BODY, always=status(503, retry_after=3600))
     with pytest.raises(httpx.HTTPStatusError) as caught:
@@ -249,14 +249,14 @@ def test_success_without_a_file_is_an_error(
     assert left(tmp_path) == set()
 
 
-def test_a_part_nobody_asked_for_is_an_error(origin: FaultyOrigin, tmp_path: Path) -> None:
+def test_an_unrequested_part_is_an_error(origin: FaultyOrigin, tmp_path: Path) -> None:
     """206 to a request without Range is refused."""
     origin.add("/part", BODY, always=status(206, body=b"abc"))
     with pytest.raises(DownloadError, match="206"):
         download_asset(origin.url("/part"), tmp_path / "f")
 
 
-def test_an_encoding_that_nobody_asked_for_is_an_error(
+def test_an_unrequested_encoding_is_an_error(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:
     """What cannot be decoded cannot be stored as the file."""

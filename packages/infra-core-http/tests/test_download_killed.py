@@ -82,7 +82,7 @@ def whole(folder: Path) -> set[str]:
 @pytest.mark.parametrize("lines", [1, 150])
 @pytest.mark.parametrize("levels", [0, 2])
 @pytest.mark.parametrize("way", ["group", "many"])
-def test_what_was_told_is_there_after_a_kill(
+def test_what_was_reported_is_there_after_a_kill(
     origin: FaultyOrigin, tmp_path: Path, way: str, levels: int, lines: int
 ) -> None:
     """Killed after so many lines; the next run brings the rest, and no part stays."""

@@ -438,7 +438,7 @@ async def test_what_waits_for_the_disk_is_bounded(
     assert all(outcome.ok for outcome in await batch)
 
 
-async def test_what_follows_a_commit_is_told_of_durable_files_alone(
+async def test_what_follows_a_commit_sees_durable_files_alone(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:
     """In the committing thread; each download returns afterwards, or raises what it said."""

@@ -569,7 +569,7 @@ def test_the_name_that_a_server_suggests(value: str, name: str | None) -> None:
 
 
 @given(st.text())
-def test_whatever_a_server_suggests_it_is_one_name(value: str) -> None:
+def test_any_suggested_name_is_one_name(value: str) -> None:
     """Or none."""
     name = disposition_name({"content-disposition": value})
     assert name is None or not {"/", "\\"} & set(name)

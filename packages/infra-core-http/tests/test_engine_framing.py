@@ -162,7 +162,7 @@ async def test_what_cannot_be_read_is_an_error_of_httpx(name: str, pieces: int) 
         await fetch_async(url, max_retries=0, timeout=20)
 
 
-async def test_an_answer_nobody_asked_for_is_not_given_to_the_next_caller() -> None:
+async def test_an_unrequested_answer_is_not_given_to_the_next_caller() -> None:
     """It came while the connection was idle: the connection is not used again."""
     normal, evil = _answer(b"Content-Length: 60"), _answer(b"Content-Length: 4", body=b"EVIL")
     answers, sent = [normal], threading.Event()
@@ -232,7 +232,7 @@ def test_interim_answers_are_cut_off(count: int, rest: bytes) -> None:
 @pytest.mark.parametrize(
     "coding", [b"gzip, chunked", b"gzip", b"gzip, identity", b"chunked, identity"]
 )
-def test_a_transfer_coding_that_nobody_asked_for_is_no_text(coding: bytes) -> None:
+def test_an_unrequested_transfer_coding_is_no_text(coding: bytes) -> None:
     """Its bytes would pass as the body."""
     answer = _answer(b"Transfer-Encoding: " + coding, body=CHUNKED)
     with (

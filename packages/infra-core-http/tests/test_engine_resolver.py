@@ -147,7 +147,7 @@ async def test_a_post_whose_name_never_resolves_was_not_sent(
     assert names.asked == ["flaky.test"] * 2
 
 
-async def test_a_hung_name_stops_nobody_else(names: NameServer, origin: FaultyOrigin) -> None:
+async def test_a_hung_name_stops_no_other(names: NameServer, origin: FaultyOrigin) -> None:
     """Neither other look-ups nor the default executor, however many names hang."""
     for number in range(40):
         names.hang(f"hung{number}.test")

@@ -476,7 +476,7 @@ async def test_max_bytes_counts_what_a_compressed_body_grows_to(origin: FaultyOr
     assert caught.value.received < 20_000_000
 
 
-async def test_a_gzip_body_that_nobody_asked_for_is_decoded(origin: FaultyOrigin) -> None:
+async def test_an_unrequested_gzip_body_is_decoded(origin: FaultyOrigin) -> None:
     """Its Content-Length is that of the wire, and whole."""
     origin.add("/g", b"hello", faults=[gzip_encoded()])
     assert await fetch_async(origin.url("/g")) == "hello"

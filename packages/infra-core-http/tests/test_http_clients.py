@@ -221,7 +221,7 @@ gc.collect()
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
-async def test_a_client_that_nobody_closes_is_closed_when_it_is_forgotten(
+async def test_a_client_left_open_is_closed_when_it_is_garbage(
     origin: FaultyOrigin,
 ) -> None:
     """By the garbage collector, through its loop."""

@@ -107,7 +107,7 @@ def call(half: str, method: str, url: str, **options: Any) -> bytes:
 @pytest.mark.parametrize("half", ["sync", "async"])
 @pytest.mark.parametrize("always", [False, True], ids=["once", "always"])
 @pytest.mark.parametrize("name", TABLE)
-def test_every_fault_ends_well_or_is_told(
+def test_every_fault_ends_well_or_is_an_error(
     origin: FaultyOrigin, name: str, always: bool, half: str, method: str
 ) -> None:
     """See the module's docstring."""
@@ -151,7 +151,7 @@ SCRIPTS = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(script=SCRIPTS, data=st.binary(max_size=3000), method=st.sampled_from(["GET", "POST"]))
-def test_whatever_the_script_a_body_is_whole_and_a_post_runs_once(
+def test_in_every_script_a_body_is_whole_and_a_post_runs_once(
     origin: FaultyOrigin, script: list[str], data: bytes, method: str
 ) -> None:
     """For random scripts of faults: the answer is the source's or an error."""

@@ -81,7 +81,7 @@ async def test_respx_intercepts_a_client_in_use(origin: FaultyOrigin) -> None:
     assert origin.count("/page") == 2
 
 
-async def test_respx_passes_through_what_it_is_told_to(origin: FaultyOrigin) -> None:
+async def test_respx_passes_through_what_it_is_asked_to(origin: FaultyOrigin) -> None:
     """To the real network, over plain httpx."""
     with respx.mock as router:
         router.get(origin.url("/page")).pass_through()

@@ -412,7 +412,7 @@ async def test_batches_check_theirs(origin: FaultyOrigin, tmp_path: Path) -> Non
         AssetDownloadClient(timeout=wrong(None))
 
 
-async def test_a_folder_that_is_a_file_is_told_by_the_path_asked_for(
+async def test_a_folder_that_is_a_file_is_named_by_the_path_asked_for(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:
     """And not by the name of a file that only we know of."""
@@ -424,7 +424,7 @@ async def test_a_folder_that_is_a_file_is_told_by_the_path_asked_for(
     assert ".part" not in str(caught.value)
 
 
-async def test_a_slow_server_is_told_in_plain_numbers(origin: FaultyOrigin, tmp_path: Path) -> None:
+async def test_a_slow_server_is_reported_in_plain_numbers(origin: FaultyOrigin, tmp_path: Path) -> None:
     """Neither "0 s" nor an exponent."""
     origin.add("/s", b"x" * 5000, always=slow(5000))
     with pytest.raises(httpx.ReadTimeout, match=r"in 0\.\d+ s, below min_speed=10000000 bytes"):

@@ -257,7 +257,7 @@ def test_a_tls_request_goes_through_a_tunnel(
     assert proxy.asked[0].startswith("CONNECT somewhere.test:443")
 
 
-def test_credentials_reach_the_proxy_and_nobody_else(
+def test_credentials_reach_the_proxy_alone(
     get: Get,
     origin: FaultyOrigin,
     secure: FaultyOrigin,

@@ -108,7 +108,7 @@ async def test_a_get_that_fails_after_a_redirect_is_tried_again(
     assert origin.count("/from") == 4
 
 
-def test_a_download_waits_as_long_as_it_was_told(origin: FaultyOrigin, tmp_path: Path) -> None:
+def test_a_download_waits_as_long_as_asked(origin: FaultyOrigin, tmp_path: Path) -> None:
     """Not less, by jitter or otherwise."""
     origin.add("/f", b"x", faults=[status(429, retry_after="7"), status(503, retry_after="9")])
     with fast_time() as time:
@@ -139,7 +139,7 @@ def test_a_dripping_download_is_cut_off_and_tried_again(
 
 
 @pytest.mark.parametrize("kind", ["part", "encoding"])
-def test_an_answer_that_nobody_asked_for_leaves_no_file(
+def test_an_unrequested_answer_leaves_no_file(
     origin: FaultyOrigin, tmp_path: Path, kind: str
 ) -> None:
     """A part without a Range, a body that cannot be decoded: neither is the file."""

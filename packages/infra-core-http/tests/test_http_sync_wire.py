@@ -217,7 +217,7 @@ def test_a_location_that_httpx_refuses_is_left_to_our_rule(serve: Serve, locatio
     asyncio.run(main())
 
 
-def test_a_body_that_cannot_be_sent_again_is_told(serve: Serve) -> None:
+def test_a_body_that_cannot_be_sent_again_is_an_error(serve: Serve) -> None:
     """With what to do about it, as the asynchronous half does."""
     body: Any = iter([b"ab"])
     origin = serve(lambda m, p, b: moved(307, b"/new") if p == "/old" else OK)
@@ -291,7 +291,7 @@ def test_a_circle_of_redirects_ends(serve: Serve) -> None:
         (b"http://a..b/", requests.exceptions.InvalidURL),
     ],
 )
-def test_a_location_that_cannot_be_followed_is_told(
+def test_a_location_that_cannot_be_followed_is_an_error(
     serve: Serve, location: bytes, kind: type[Exception]
 ) -> None:
     """Not by the ValueError of a parser, and never twice."""
@@ -349,7 +349,7 @@ def test_no_answer_reaches_whoever_asks_next(serve: Serve, raw: bytes) -> None:
         assert fetch(origin.url + "/next", max_retries=0) == "me"
 
 
-def test_an_unread_body_reaches_nobody(serve: Serve) -> None:
+def test_an_unread_body_reaches_no_other_request(serve: Serve) -> None:
     """A stream that is left early takes its connection with it."""
     large = b"HTTP/1.1 200 OK\r\nContent-Length: 900000\r\n\r\n" + b"x" * 900_000
     origin = serve(lambda m, p, b: large if p == "/large" else OK)

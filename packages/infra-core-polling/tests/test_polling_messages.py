@@ -74,7 +74,7 @@ def test_what_must_be_finite_is_named_alone(name: str, words: str) -> None:
 
 @pytest.mark.parametrize("statuses", ["failed", b"failed", 5, [["failed"]]])
 @pytest.mark.parametrize("name", ["terminal_statuses", "failure_statuses"])
-def test_statuses_that_are_no_set_are_told_how_to_write_them(name: str, statuses: object) -> None:
+def test_statuses_that_are_no_set_are_refused_with_the_remedy(name: str, statuses: object) -> None:
     """One word is a set of letters to Python."""
     with pytest.raises(TypeError, match=f"{name} must be a set of statuses.*; write {{") as caught:
         PollingConfig(**wrong({name: statuses}))

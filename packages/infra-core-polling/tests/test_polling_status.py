@@ -172,7 +172,7 @@ class TestStatusPoller:
             ({"2"}, {"status": 2}),
         ],
     )
-    def test_statuses_match_whatever_their_form(
+    def test_statuses_match_in_any_form(
         self, script: Any, statuses: Any, response: object
     ) -> None:
         """Letter case, blanks, enum members."""
@@ -225,7 +225,7 @@ class TestStatusPoller:
             assert caught.value.attempts == 3
 
     @both
-    async def test_a_timeout_tells_the_last_status(
+    async def test_a_timeout_names_the_last_status(
         self, time: FastTime, script: Any, kind: str
     ) -> None:
         """In its message and as an attribute, beside the response."""
@@ -235,7 +235,7 @@ class TestStatusPoller:
         assert caught.value.status == "Running"
         assert caught.value.last_response == {"status": "Running"}
 
-    def test_a_missing_status_is_told_once(
+    def test_a_missing_status_is_reported_once(
         self, time: FastTime, script: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Otherwise one would look for the reason of the timeout for long."""
@@ -389,7 +389,7 @@ def test_errors_survive_pickling() -> None:
     assert failure.response == {"id": 8}
 
 
-def test_extractors_can_be_told_by_their_protocol() -> None:
+def test_extractors_are_recognized_by_their_protocol() -> None:
     """As in 0.7: `isinstance` works, by the call alone."""
     assert isinstance(extract_status, StatusExtractor)
     assert isinstance(status_at("a.b"), StatusExtractor)

@@ -172,7 +172,7 @@ def test_a_timeout_cancels_and_waits_for_the_cleanup() -> None:
     assert cleaned == ["yes"]
 
 
-def test_a_coroutine_that_ignores_its_cancellation_is_told_of(
+def test_a_coroutine_that_ignores_its_cancellation_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """After the grace period the caller gets its thread back."""

@@ -192,7 +192,7 @@ async def test_a_timeout_of_zero_or_less_cuts_at_the_first_suspension(seconds: f
 
 
 @pytest.mark.parametrize("seconds", [None, 60])
-async def test_a_timeout_that_does_not_strike_leaves_no_trace(seconds: float | None) -> None:
+async def test_a_timeout_that_does_not_expire_leaves_no_trace(seconds: float | None) -> None:
     """Results come through, and nothing is pending afterwards."""
     async with clock.timeout(seconds) as scope:
         await asyncio.sleep(0)
@@ -200,7 +200,7 @@ async def test_a_timeout_that_does_not_strike_leaves_no_trace(seconds: float | N
     await asyncio.sleep(0)
 
 
-async def test_a_timeout_error_of_the_body_is_told_from_the_timeout() -> None:
+async def test_a_timeout_error_of_the_body_is_not_taken_for_the_timeout() -> None:
     """What the body itself raises comes through, and the scope has not expired."""
     mine = TimeoutError("the database")
     with pytest.raises(TimeoutError) as caught:
@@ -325,7 +325,7 @@ async def test_an_outer_cancellation_propagates_through_a_timeout() -> None:
 
 
 @pytest.mark.parametrize("outer_is_shorter", [True, False])
-async def test_nested_timeouts_each_strike_for_themselves(outer_is_shorter: bool) -> None:
+async def test_nested_timeouts_each_expire_for_themselves(outer_is_shorter: bool) -> None:
     """The one whose time is up raises; the other one has not expired."""
     outer_time, inner_time = (0.001, 60) if outer_is_shorter else (60, 0.001)
     with pytest.raises(TimeoutError):
@@ -334,7 +334,7 @@ async def test_nested_timeouts_each_strike_for_themselves(outer_is_shorter: bool
     assert (outer.expired(), inner.expired()) == (outer_is_shorter, not outer_is_shorter)
 
 
-async def test_an_outer_timeout_strikes_after_an_inner_one_of_the_same_moment() -> None:
+async def test_an_outer_timeout_expires_after_an_inner_one_of_the_same_moment() -> None:
     """The inner one is caught, the outer one cuts what follows."""
     with pytest.raises(TimeoutError):
         async with clock.timeout(0) as outer:

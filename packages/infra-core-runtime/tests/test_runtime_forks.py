@@ -25,7 +25,7 @@ def in_child(check: object) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def test_a_guard_tells_a_child_from_its_parent() -> None:
+def test_a_guard_distinguishes_a_child_from_its_parent() -> None:
     """One made in the child belongs there."""
     guard = ForkGuard()
     assert in_child(lambda: guard.forked and not ForkGuard().forked) == 0

@@ -146,7 +146,7 @@ async def test_sources_that_cannot_be_iterated_over_are_named() -> None:
         runtime().map(wrong(nothing), wrong(5))
 
 
-async def test_what_is_no_task_is_told_without_its_secrets() -> None:
+async def test_what_is_no_task_is_refused_without_its_secrets() -> None:
     """A partial shows all of its arguments; a long one is cut."""
     item = partial(wrong(nothing), "https://a.example/x?sig=abc123", "y" * 1000)
     with pytest.raises(TypeError, match="sig=<redacted>") as caught:
@@ -257,7 +257,7 @@ def test_what_belongs_to_a_loop_says_so_outside_of_one() -> None:
         (["disk full"], "returned 'disk full' for an item: return None, or the exception"),
     ],
 )
-async def test_batch_functions_that_return_no_errors_are_told(answer: object, words: str) -> None:
+async def test_batch_functions_that_return_no_errors_are_refused(answer: object, words: str) -> None:
     """A function without a return is the usual mistake."""
     store: Callable[[list[int]], Sequence[BaseException | None]] = wrong(lambda items: answer)
     batcher: ThreadBatcher[int] = ThreadBatcher(store)

@@ -281,7 +281,7 @@ async def test_a_cancel_during_the_wait_ends_the_retries() -> None:
     assert calls == 1
 
 
-def test_the_hook_is_told_before_each_wait(run: Runner) -> None:
+def test_the_hook_is_called_before_each_wait(run: Runner) -> None:
     """Attempt, wait, elapsed and error of each failure that is retried."""
     seen: list[RetryDetails] = []
     with fast_time(jitter=1.0):

@@ -205,7 +205,7 @@ def test_a_real_failed_lookup_is_permanent() -> None:
     assert not plain(of_requests.value, never)
 
 
-def test_a_real_certificate_that_nobody_vouches_for_is_permanent() -> None:
+def test_an_untrusted_certificate_is_permanent() -> None:
     """A handshake against a server whose authority is unknown."""
     trustme = pytest.importorskip("trustme")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -264,7 +264,7 @@ async def test_cancellation_from_outside_propagates_after_the_tasks_have_ended()
 
 
 @orderly
-async def test_a_timeout_around_a_run_is_told_from_a_cancel() -> None:
+async def test_a_timeout_around_a_run_is_not_taken_for_a_cancel() -> None:
     """`asyncio.timeout` around `run` raises its own `TimeoutError`, tasks cancelled before."""
     subject = runtime(1, task_timeout=10.0)
     with pytest.raises(TimeoutError) as caught:
@@ -708,7 +708,7 @@ def test_the_shutdown_of_a_loop_ends_a_background_run_quietly() -> None:
 
 
 @pytest.mark.usefixtures("only_new_garbage")
-def test_an_error_nobody_else_saw_is_never_unretrieved() -> None:
+def test_an_error_without_a_reader_is_never_unretrieved() -> None:
     """Errors of many siblings at once make no noise at the end of the loop."""
     complaints: list[dict[str, Any]] = []
 

@@ -232,7 +232,7 @@ async def test_statistics_count_every_end() -> None:
 
 
 @orderly
-async def test_progress_is_told_as_tasks_end_and_at_the_end() -> None:
+async def test_progress_is_reported_as_tasks_end_and_at_the_end() -> None:
     """With an interval of 0 after every task; the last call sees everything done."""
     seen: list[RuntimeStats] = []
     await runtime(1).run(
@@ -242,7 +242,7 @@ async def test_progress_is_told_as_tasks_end_and_at_the_end() -> None:
 
 
 @orderly
-async def test_progress_is_told_no_more_often_than_asked_for() -> None:
+async def test_progress_is_reported_no_more_often_than_asked_for() -> None:
     """With a long interval only the end is reported; the hook may be asynchronous."""
     seen: list[RuntimeStats] = []
 

@@ -54,7 +54,7 @@ async def _act(behaviour: str, log: Counter[str], name: str) -> str:
     after=st.integers(0, 30),
     asynchronous=st.booleans(),
 )
-def test_whatever_happens_each_task_runs_at_most_once_and_ends_before_the_run(
+def test_each_task_runs_at_most_once_and_ends_before_the_run(
     behaviours: list[str], concurrency: int, interruption: str, after: int, asynchronous: bool
 ) -> None:
     """No task is lost, run twice, counted twice or left behind, however a run is interrupted."""

@@ -259,7 +259,7 @@ async def test_a_timeout_of_the_task_itself_is_an_error(kind: type[Exception]) -
     assert late == []
 
 
-async def test_a_value_returned_while_the_timeout_strikes_is_a_success() -> None:
+async def test_a_value_returned_while_the_timeout_expires_is_a_success() -> None:
     """A task that catches the cancellation and still returns has succeeded."""
     outcomes: list[TaskOutcome[str]] = []
 
@@ -274,7 +274,7 @@ async def test_a_value_returned_while_the_timeout_strikes_is_a_success() -> None
     assert [(outcome.status, outcome.value) for outcome in outcomes] == [("succeeded", "saved")]
 
 
-async def test_many_timeouts_strike_in_time_with_one_timer() -> None:
+async def test_many_timeouts_expire_in_time_with_one_timer() -> None:
     """Tasks begun at different times each get the full budget, and no more."""
     late: list[str] = []
     tasks: list[Task] = [(str(n), forever) for n in range(20)]

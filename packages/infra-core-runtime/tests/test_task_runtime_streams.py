@@ -158,7 +158,7 @@ async def test_map_with_outcomes_hands_out_failures_in_their_place() -> None:
     assert [outcome.error for outcome in outcomes] == [None, error, None, error]
 
 
-async def test_as_completed_raises_the_first_failure_unless_told_otherwise() -> None:
+async def test_as_completed_raises_the_first_failure_by_default() -> None:
     """With `outcomes=True` failures and timeouts are handed out like successes."""
 
     async def fail() -> None:

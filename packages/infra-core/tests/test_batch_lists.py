@@ -226,14 +226,14 @@ def test_a_line_that_is_too_long_is_passed_over() -> None:
 
 
 @given(st.binary(max_size=300), st.sampled_from(["text", "jsonl"]))
-def test_whatever_the_bytes_no_line_raises(raw: bytes, kind: str) -> None:
+def test_no_line_raises_for_any_bytes(raw: bytes, kind: str) -> None:
     """Each is an item, a reason, or nothing."""
     items, rejected = read(raw, format=kind)
     assert len(items) + len(rejected) <= raw.count(b"\n") + 1
 
 
 @given(st.binary(max_size=300))
-def test_whatever_the_bytes_a_csv_is_read_or_refused_as_a_list(raw: bytes) -> None:
+def test_a_csv_of_any_bytes_is_read_or_refused_as_a_list(raw: bytes) -> None:
     """No error but ours."""
     try:
         read(b"url,x\n" + raw, format="csv")

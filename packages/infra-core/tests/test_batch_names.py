@@ -210,7 +210,7 @@ def test_digests_of_a_layout_are_not_lost_in_a_long_path() -> None:
     st.sampled_from(["flat", "url", "hashed", "{path}", "{name}/{ext}", ".incoming/{name}"]),
     st.sampled_from(["", "/", "/.incoming", "/a.txt", "/a.txt/b"]),
 )
-def test_whatever_a_server_suggests_no_two_urls_share_a_path(
+def test_no_two_urls_share_a_path_under_any_suggested_name(
     suggested: list[str], layout: str, path: str
 ) -> None:
     """Nor does any leave the folder, or take the place of one that has no name yet."""

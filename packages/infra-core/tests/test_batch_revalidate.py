@@ -99,7 +99,7 @@ def test_what_is_current_stays_and_what_has_changed_is_replaced(
     assert (again.skipped, again.unchanged) == (3, 0)
 
 
-def test_a_file_that_is_not_here_is_fetched_whatever_the_server_would_say(
+def test_a_missing_file_is_fetched_without_a_condition(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:
     """And a batch that does not exist begins."""

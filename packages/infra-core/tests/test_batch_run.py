@@ -137,7 +137,7 @@ def test_cookies_of_a_session_are_those_of_the_file(tmp_path: Path) -> None:
     assert {cookie.name for cookie in cookie_jar(path)} == {"c0", f"c{9**10}"}
 
 
-def test_retries_failures_and_rejected_entries_are_told(
+def test_retries_failures_and_rejected_entries_are_reported(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:
     """Each through its hook, each in the summary; a hook that raises ends nothing."""
@@ -316,7 +316,7 @@ def test_all_downloads_of_a_run_share_its_rate(origin: FaultyOrigin, tmp_path: P
 @pytest.mark.parametrize(
     "layout", ["hashed", "url", "flat", "{host}/{digest}{ext}", "{stem}{ext}", "{sha256}"]
 )
-def test_no_two_urls_share_a_path_whatever_the_layout(
+def test_no_two_urls_share_a_path_in_any_layout(
     layout: str, origin: FaultyOrigin, tmp_path: Path
 ) -> None:
     """Names that collide, folders that are files, queries, letter case, names that climb."""

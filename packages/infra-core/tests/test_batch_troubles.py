@@ -174,7 +174,7 @@ def test_a_store_that_goes_away_ends_the_run_in_order(urls: list[str], tmp_path:
 
 
 @pytest.mark.posix
-def test_a_job_file_that_was_removed_is_told(urls: list[str], tmp_path: Path) -> None:
+def test_a_job_file_that_was_removed_is_reported(urls: list[str], tmp_path: Path) -> None:
     """SQLite writes on into a file without a name."""
 
     def on_result(result: BatchResult) -> None:
@@ -236,7 +236,7 @@ def result_of(**facts: Any) -> BatchResult:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("count", [1, 10_000])
-def test_results_that_cannot_be_written_are_told(count: int) -> None:
+def test_results_that_cannot_be_written_are_reported(count: int) -> None:
     """When the buffer is flushed, or only when the file is closed."""
     results = ResultsFile(Path("/dev/full"))
     for _ in range(count):

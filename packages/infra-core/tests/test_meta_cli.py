@@ -294,7 +294,7 @@ def test_retry_leaves_leases_that_run_and_frees_those_that_ended(
             store.update(held.complete())
 
 
-def test_retry_goes_on_after_a_conflict_and_tells_the_count(
+def test_retry_goes_on_after_a_conflict_and_reports_the_count(
     out: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A job that another changes at the same moment is left to that one."""

@@ -153,7 +153,7 @@ RUN = ("run", "urls", "--batch-id", "b", "--out", "o")
         ),
     ],
 )
-def test_bad_arguments_are_told_and_nothing_starts(
+def test_bad_arguments_are_refused_and_nothing_starts(
     arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, one line that names the value, the rule and the remedy; no secret in it."""
@@ -206,7 +206,7 @@ def test_failure_that_is_no_fault_of_the_arguments_exits_with_1(
     assert "hunter2" not in shown
 
 
-def test_ctrl_c_is_130_whatever_is_under_way(
+def test_ctrl_c_is_130_at_every_stage(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Even while the command line is still being read."""
@@ -304,7 +304,7 @@ def test_batch_goes_on_when_its_reader_leaves(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
-def test_json_stays_json_whatever_the_stream_can_encode(
+def test_json_stays_json_in_every_stream_encoding(
     encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Characters that it cannot are escaped, and text that is no UTF-8 as well."""

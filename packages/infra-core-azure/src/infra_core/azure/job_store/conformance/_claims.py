@@ -92,7 +92,7 @@ class ClaimChecks(Checks):
             assert store.claim(batch, worker="two", lease_seconds=60) is None
             store.update(job.complete())
 
-    def test_a_running_job_without_a_lease_is_nobodys_to_take(self) -> None:
+    def test_a_running_job_without_a_lease_is_not_claimed(self) -> None:
         """What was started without a claim is left alone."""
         with self.open_store() as store:
             job = store.create(JobRecord(self.batch(), "job").start())

@@ -112,7 +112,7 @@ class WriteChecks(Checks):
             assert store.fetch(new.batch_id, "job").small == 2
             raised(JobConflictError, lambda: store.update(replace(old, small=3), expected=old))
 
-    def test_delete_tells_whether_there_was_one(self) -> None:
+    def test_delete_returns_whether_there_was_one(self) -> None:
         """The second delete of a record finds nothing and raises nothing."""
         with self.open_store() as store:
             job = store.create(JobRecord(self.batch(), "job"))
