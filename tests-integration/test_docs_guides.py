@@ -42,7 +42,7 @@ for block in re.finditer(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', text, re
 def test_guide_works_from_an_empty_folder(
     guide: Path, example_com: dict[str, str], tmp_path: Path
 ) -> None:
-    """Whoever follows the guide gets to its end, with no Azure account and nothing set."""
+    """A reader of the guide gets to its end, with no Azure account and nothing set."""
     if guide.stem == "dask":
         pytest.importorskip("distributed")
     home = tmp_path / "home"

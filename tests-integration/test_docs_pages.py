@@ -28,7 +28,7 @@ def taken(docs: Any, file: str, heading: str) -> str:
 
 
 def test_capabilities_page_holds_every_capability(docs: Any) -> None:
-    """Whoever adds a capability has documented it."""
+    """A capability that is added is documented."""
     page = docs.capabilities()
     for capability in CAPABILITIES:
         assert capability.summary in page

@@ -180,11 +180,11 @@ def test_a_batch_is_done_once_though_every_fifth_request_is_broken(
         store.save_many(JobRecord("b", f"{n:02}") for n in range(30))
         proxy.every = 5
         if kind == "sync":
-            told = work_batch(store, "b", handler, concurrency=4)
+            summary = work_batch(store, "b", handler, concurrency=4)
         else:
-            told = asyncio.run(work(config))
+            summary = asyncio.run(work(config))
         proxy.every = 0
-        assert told == WorkSummary(completed=30)
+        assert summary == WorkSummary(completed=30)
         assert sorted(done) == [f"{n:02}" for n in range(30)]
         assert [job.attempts for job in store.iter_runs("b", status="completed")] == [1] * 30
         assert proxy.broken > 10

@@ -57,8 +57,8 @@ def test_failed_jobs_of_a_table_are_put_back_and_worked_at(
             return {"seen": job.job_id}
 
         async with AsyncAzureTableJobStore(config=config) as store:
-            told = await work_batch_async(store, "b", handler, concurrency=8)
-            assert told.completed == 20
+            done = await work_batch_async(store, "b", handler, concurrency=8)
+            assert done.completed == 20
 
     asyncio.run(work())
     with AzureTableJobStore(config=config) as store:

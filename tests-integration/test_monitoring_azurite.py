@@ -223,11 +223,11 @@ class Reaching:
 
 def test_an_outage_of_the_mirror_costs_no_line(container: ContainerClient, tmp_path: Path) -> None:
     """The log begins while nothing answers; a later run, with Azurite there, mirrors all of it."""
-    nobody = (
+    denied = (
         "DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=AAAA;"
         "BlobEndpoint=http://127.0.0.1:9/devstoreaccount1"
     )
-    with ContainerClient.from_connection_string(nobody, container.container_name) as away:
+    with ContainerClient.from_connection_string(denied, container.container_name) as away:
         log = RunLogWriter(tmp_path, azure_client=Reaching(away, tmp_path))
         log.write("during the outage")
         assert not log.close(0.2)

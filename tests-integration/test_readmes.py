@@ -35,7 +35,7 @@ sys.exit(failed)
 def test_python_blocks_of_the_readme_run(
     readme: Path, example_com: dict[str, str], azurite: AzuriteServer, tmp_path: Path
 ) -> None:
-    """Whoever pastes an example gets what the README shows."""
+    """A reader who pastes an example gets what the README shows."""
     text = readme.read_text(encoding="utf-8")
     assert re.search(r"^```python$", text, re.MULTILINE) or readme.parent.name == "infra-core"
     kept = {

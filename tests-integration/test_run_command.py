@@ -202,7 +202,7 @@ def test_batch_through_azurite_lands_every_byte(
 def test_type_that_a_file_was_served_with_is_that_of_blob_and_manifests(
     origin: FaultyOrigin, azurite: AzuriteServer, tmp_path: Path
 ) -> None:
-    """The name of a screenshot need not show it; whoever serves the blob later says what it is."""
+    """The name of a screenshot need not show it; the server of the blob later says what it is."""
     origin.add("/shot", b"RIFF", content_type="image/webp")
     env = azurite_env(azurite, "runs-types")
     done = run(origin.url("/shot"), tmp_path / "out", "--json", env=env)

@@ -64,19 +64,24 @@ LOCAL = [
 ]
 
 
-@pytest.mark.parametrize(("name", "kind", "told"), LOCAL)
+@pytest.mark.parametrize(("name", "kind", "expected"), LOCAL)
 def test_files_that_cannot_be_read(
-    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture, name: str, kind: Any, told: str
+    make: Make,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+    kind: Any,
+    expected: str,
 ) -> None:
     """The same class as before, with the remedy; best-effort logs it and keeps nothing."""
     path = tmp_path / "base" / name
-    with pytest.raises(kind, match=told) as raised:
+    with pytest.raises(kind, match=expected) as raised:
         make().upload_file(path)
     assert raised.value.filename == str(path)
     gentle = make("best-effort")
     gentle.upload_file(path)
     assert f"upload of '{name}' failed" in caplog.text
-    assert told in caplog.text
+    assert expected in caplog.text
     assert gentle.pending_uploads() == []
 
 
@@ -111,13 +116,13 @@ ARGUMENTS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "told"), ARGUMENTS)
+@pytest.mark.parametrize(("arguments", "expected"), ARGUMENTS)
 @pytest.mark.parametrize("mode", MODES)
 def test_arguments_that_cannot_work(
-    make: Make, tmp_path: Path, mode: Any, arguments: dict[str, Any], told: str
+    make: Make, tmp_path: Path, mode: Any, arguments: dict[str, Any], expected: str
 ) -> None:
     """Refused in every mode: a mistake of the caller is no failure to be swallowed."""
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=expected):
         make(mode).upload_file(tmp_path / "base" / "file", **arguments)
 
 
@@ -131,30 +136,30 @@ TREES: list[tuple[str, dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("direction", "options", "kind", "told"), TREES)
+@pytest.mark.parametrize(("direction", "options", "kind", "expected"), TREES)
 @pytest.mark.parametrize("mode", MODES)
 def test_options_of_trees_that_cannot_work(
-    make: Make, tmp_path: Path, mode: Any, direction: Any, options: Any, kind: Any, told: str
+    make: Make, tmp_path: Path, mode: Any, direction: Any, options: Any, kind: Any, expected: str
 ) -> None:
     """Refused in every mode, also where nothing would have been transferred."""
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=expected):
         make(mode).sync_tree(tmp_path / "base", direction, **options)
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "expected"),
     [
         ("a//b", "'a//b': it has an empty segment; rename the file, or pass another name as"),
         ("x" * 1100, "x'...: it has a segment of 1100 bytes"),
         (os.fsdecode(b"caf\xe9"), "it is not valid UTF-8"),
     ],
 )
-def test_blob_names_that_cannot_be(make: Make, tmp_path: Path, name: str, told: str) -> None:
+def test_blob_names_that_cannot_be(make: Make, tmp_path: Path, name: str, expected: str) -> None:
     """One name, its reason, and what to do about one file; never a thousand characters of it."""
     with pytest.raises(UnsafeNamesError) as raised:
         make().upload_file(tmp_path / "base" / "file", blob_path=name)
     assert "refused to upload an unsafe name: " in str(raised.value)
-    assert told in str(raised.value)
+    assert expected in str(raised.value)
     assert len(str(raised.value)) < 300
 
 

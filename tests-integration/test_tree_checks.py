@@ -99,10 +99,16 @@ def mannered_name(tree: Path) -> None:
     (source(tree, "fs") / "_asked.py").write_text("def f(file):\n    told = file.tell()\n")
 
 
+def mannered_test(tree: Path) -> None:
+    tests = tree / "packages" / "infra-core-fs" / "tests"
+    (tests / "test_asked.py").write_text("def test_nobody_waits():\n    pass\n")
+
+
 FAULTS = {
     mannered_word: "'nobody'; say it plainly",
     mannered_comment: "'told'; say it plainly",
     mannered_name: "_asked.py:2: name 'told'; use such as",
+    mannered_test: "test_asked.py:1: 'nobody'",
     stray_file: "stray.py lies directly in infra_core/",
     stray_init: "__init__.py lies directly in infra_core/",
     no_marker: "infra_core/polling/py.typed is missing",

@@ -1,4 +1,4 @@
-"""Whoever runs 0.7 upgrades without a surprise: 0.7.6 itself beside ours, on the same probes."""
+"""Users of 0.7 upgrade without a surprise: 0.7.6 itself beside ours, on the same probes."""
 
 import os
 import subprocess

@@ -83,7 +83,7 @@ def check(package: Package) -> Iterator[str]:
 
 
 def check_words() -> Iterator[str]:
-    """Comments, strings and names of the code, and the text of READMEs and pages (no comments)."""
+    """What the code says and names, what tests are called, and the text of READMEs and pages."""
     for path in [path for package in PACKAGES for path in package.modules().values()]:
         before = ""
         with tokenize.open(path) as file:
@@ -95,6 +95,11 @@ def check_words() -> Iterator[str]:
                 elif token.type not in (tokenize.OP, tokenize.NUMBER):
                     yield from mannered(path, place, text)
                 before = text
+    folders = [*(package.folder / "tests" for package in PACKAGES), ROOT / "tests-integration"]
+    for path in [path for folder in folders for path in folder.glob("*.py")]:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            if name := re.match(r"\s*(?:async )?def (test_\w+)", line):
+                yield from mannered(path, number, name[1].replace("_", " "))
     pages = ("*.md", "packages/*/README.md", "packages/*/CHANGELOG.md", "docs/**/*.md")
     for path in [path for pattern in pages for path in ROOT.glob(pattern)]:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

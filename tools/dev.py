@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("command", choices=["demo", "test", "hatch"])
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to the command")
     options = parser.parse_args()
-    if sys.version_info < (3, 10):  # noqa: UP036 - whoever runs this has any Python
+    if sys.version_info < (3, 10):  # noqa: UP036 - this may run on any Python
         print(f"Python 3.10 or newer is needed, this is {sys.version.split()[0]}", file=sys.stderr)
         return 2
     if options.command == "test" and (unknown := sorted(set(options.arguments) - set(STAGES))):
@@ -141,7 +141,7 @@ def environment() -> dict[str, str]:
     variables["HATCH_DATA_DIR"] = str(DEV / "hatch")
     variables["HATCH_CONFIG"] = str(hatch_config())
     variables["UV_PYTHON_DOWNLOADS"] = "never"
-    for name, folder in CACHES.items():  # whoever shares a cache among clones has set it
+    for name, folder in CACHES.items():  # a cache shared among clones stays
         variables.setdefault(name, str(DEV / "cache" / folder))
     if found := pyenv_versions():  # its shim has narrowed the variable to one version
         variables["PYENV_VERSION"] = ":".join(found)

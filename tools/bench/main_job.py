@@ -4,7 +4,7 @@
 
 Starts its own nginx in a temporary folder on a free port. Contenders take turns, each in a fresh
 folder, and nothing is deleted before the last turn: removing thousands of files slows the file
-system down for whoever comes next. Prints medians and ratios to aria2c. `--resume` times the
+system down for the next one. Prints medians and ratios to aria2c. `--resume` times the
 verification of a batch that is complete, `--memory` the peak of the process by the length of the
 list (on files of 16 bytes). Needs nginx; aria2c and curl join when they are installed.
 """

@@ -348,7 +348,7 @@ async def small_files(
             for contender in contenders:
                 name = type(contender).__name__
                 # Fresh in each round, removed at the end: ext4 does not use an inode again for some
-                # seconds after a file was deleted, and whoever creates files then has to search.
+                # seconds after a file was deleted, and creating files then has to search.
                 target = folder / "down" / f"{name}-{turn}" / "files"
                 for what in ("up", "down"):
                     # Ours alone flushes: it must not pay for what others left in the cache.

@@ -398,13 +398,13 @@ def runtime__first_error() -> Any:
 
 @probe
 def runtime__on_error() -> Any:
-    told: list[Any] = []
+    reported: list[Any] = []
 
     async def task() -> None:
         raise LookupError("x")
 
-    run_tasks([("a", task), ("b", task)], on_error=lambda name, e: told.append([name, str(e)]))
-    return sorted(told)
+    run_tasks([("a", task), ("b", task)], on_error=lambda name, e: reported.append([name, str(e)]))
+    return sorted(reported)
 
 
 @probe
@@ -437,14 +437,14 @@ def runtime__event_set_by_the_last_task() -> Any:
 def runtime__timeout() -> Any:
     from infra_core import RuntimeConfig
 
-    told: list[str] = []
+    reported: list[str] = []
 
     async def task() -> None:
         await asyncio.sleep(30)
 
-    run_tasks([("a", task)], on_timeout=told.append,
+    run_tasks([("a", task)], on_timeout=reported.append,
               config=RuntimeConfig(concurrency=1, task_timeout=0.05))  # fmt: skip
-    return told
+    return reported
 
 
 @probe

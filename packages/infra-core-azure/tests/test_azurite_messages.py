@@ -10,7 +10,7 @@ from infra_core.azure.testing import AzuriteServer, AzuriteUnavailable, find_azu
 
 @pytest.mark.posix(reason="a shell script stands in for Azurite")
 def test_a_server_that_ended_is_not_said_to_be_slow(tmp_path: Path) -> None:
-    """Its exit code and output tell more than the time."""
+    """Its exit code and output say more than the time."""
     script = tmp_path / "azurite"
     script.write_text("#!/bin/sh\necho oops\nexit 3\n")
     script.chmod(0o755)
@@ -35,6 +35,6 @@ def test_a_server_that_was_not_started_has_no_connection_string() -> None:
 
 
 def test_a_startup_timeout_must_be_positive() -> None:
-    """Zero would start it in vain."""
+    """Zero would start it without success."""
     with pytest.raises(ValueError, match="startup_timeout=0 is out of range: pass seconds above 0"):
         AzuriteServer(startup_timeout=0)

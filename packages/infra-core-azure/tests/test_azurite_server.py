@@ -83,7 +83,7 @@ entry.write_text("")
 
 
 def test_two_at_a_time_install_once(tmp_path: Path) -> None:
-    """Whoever comes second waits and uses what the first one installed."""
+    """The second caller waits and uses what the first one installed."""
     programs = tmp_path / "bin"
     programs.mkdir()
     script(programs / "npm", NPM)

@@ -96,7 +96,7 @@ class TestTrigger:
     """From the command line to the summary."""
 
     def test_a_batch_is_scheduled_followed_and_summed_up(self, tmp_path: Path) -> None:
-        """The summary file tells what came of it, without any key."""
+        """The summary file holds the result, without any key."""
         summary_file = tmp_path / "deep" / "summary.json"
         seen: list[Any] = []
         with FunctionsHost(api_key="sesame") as host, fast_time():
@@ -143,7 +143,7 @@ class TestTrigger:
         assert (summary.status, summary.error, summary.succeeded) == ("Failed", "boom", False)
 
     def test_a_batch_that_does_not_end_can_be_resumed(self) -> None:
-        """The summary has what is needed; asked so, the batch is told to end."""
+        """The summary has what is needed; asked so, the batch is asked to end."""
         with FunctionsHost() as host, fast_time():
             host.orchestrator("/api/run", ["Running"])
             args = _parse("b", "--base-url", host.base_url, "--poll-timeout", "20")
@@ -180,7 +180,7 @@ class TestTrigger:
                 trigger_batch(_parse("b", "--base-url", host.base_url, poll), env={})
 
     def test_a_batch_that_had_ended_when_it_was_started_is_not_called_scheduled(self) -> None:
-        """The starter's own answer tells the end."""
+        """The starter's own answer holds the result."""
         with FunctionsHost() as host:
             host.function("/api/run", {"runtimeStatus": 3, "output": "boom"})
             summary = trigger_batch(_parse("b", "--base-url", host.base_url, "--no-poll"), env={})

@@ -277,7 +277,7 @@ class TestTimeout:
     async def test_a_failed_termination_does_not_hide_the_timeout(
         self, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """It is told in the message and logged, without the key."""
+        """It is named in the message and logged, without the key."""
         with FunctionsHost() as host, fast_time(), caplog.at_level(logging.WARNING):
             host.orchestrator(_PATH, ["Running"])
             async with _client(host) as client:
@@ -330,7 +330,7 @@ class TestManagement:
                 assert await client.purge(instance) is False
 
     async def test_a_purged_instance_is_not_found_at_once(self) -> None:
-        """Whoever asks, and though the app is given time to start."""
+        """With every client, and though the app is given time to start."""
         with FunctionsHost() as host, fast_time() as time:
             host.orchestrator(_PATH, ["Running"], events=["e"])
             async with _client(host) as client:
@@ -519,8 +519,8 @@ class TestProtocol:
     )
     def test_the_body_decides(self, code: int, body: Any, state: str | None) -> None:
         """The HTTP status counts only where the body says nothing."""
-        told = read_status(_response(code, body))
-        assert (None if told is None else told.runtime_status) == state
+        reported = read_status(_response(code, body))
+        assert (None if reported is None else reported.runtime_status) == state
 
     @pytest.mark.parametrize(
         "body",
@@ -560,9 +560,9 @@ class TestProtocol:
         """Some servers write one in front of JSON."""
         request = httpx.Request("GET", "https://app.example/x")
         body = b'\xef\xbb\xbf{"runtimeStatus": "Failed"}'
-        told = read_status(httpx.Response(200, content=body, request=request))
-        assert told is not None
-        assert told.failed
+        reported = read_status(httpx.Response(200, content=body, request=request))
+        assert reported is not None
+        assert reported.failed
 
     @given(st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(max_size=8) | st.integers(),
@@ -577,11 +577,11 @@ class TestProtocol:
         request = httpx.Request("GET", "https://app.example/x")
         response = httpx.Response(200, content=json.dumps(body).encode(), request=request)
         try:
-            told = read_status(response)
+            reported = read_status(response)
         except OrchestrationError:
             return
-        assert told is not None
-        if told.succeeded:
+        assert reported is not None
+        if reported.succeeded:
             said = ("completed", "succeeded", "success", "done", "1")
             assert any(word in json.dumps(body).lower() for word in said)
 

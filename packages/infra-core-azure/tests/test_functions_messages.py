@@ -44,7 +44,7 @@ def app(host: FunctionsHost) -> Iterator[AzureFunctionSyncClient]:
 
 
 @pytest.mark.parametrize(
-    ("settings", "kind", "told"),
+    ("settings", "kind", "expected"),
     [
         ({"base_url": 5}, ValueError, "base_url is required and 5 is none: give the URL"),
         ({"base_url": "app.example"}, ValueError, "'app.example' is no URL"),
@@ -60,12 +60,12 @@ def app(host: FunctionsHost) -> Iterator[AzureFunctionSyncClient]:
     ],
 )
 def test_a_bad_setting_is_named_at_once(
-    settings: dict[str, Any], kind: type[Exception], told: str
+    settings: dict[str, Any], kind: type[Exception], expected: str
 ) -> None:
     """When the client is made, not with its first request."""
     with pytest.raises(kind) as caught:
         AzureFunctionAsyncClient(**settings)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_bad_variable_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"delay": float("inf")}, "delay=inf is out of range: pass seconds, 0 to a day"),
         ({"delay": "1"}, "delay='1' is no number"),
@@ -104,15 +104,15 @@ def test_a_bad_variable_is_named() -> None:
         ({"retry_statuses": "503"}, "pass one of HTTP statuses, such as {429, 503}"),
     ],
 )
-def test_a_bad_option_is_named(options: dict[str, Any], told: str) -> None:
+def test_a_bad_option_is_named(options: dict[str, Any], expected: str) -> None:
     """Where it is written, not where it is used."""
     with pytest.raises((TypeError, ValueError)) as caught:
         RequestOptions(**options)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("call", "told"),
+    ("call", "expected"),
     [
         (lambda app: app.get_json(5), "path=5 is no path: pass text"),
         (lambda app: app.get_json("/api/f", options={"timeout": 5}), "is no RequestOptions"),
@@ -135,18 +135,18 @@ def test_a_bad_option_is_named(options: dict[str, Any], told: str) -> None:
     ],
 )
 def test_a_bad_argument_of_a_call_is_named(
-    app: AzureFunctionSyncClient, call: Callable[[Any], object], told: str
+    app: AzureFunctionSyncClient, call: Callable[[Any], object], expected: str
 ) -> None:
     """With what to pass instead."""
     with pytest.raises((TypeError, ValueError)) as caught:
         call(app)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert "S3CRET" not in str(caught.value)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="exceptions have no notes")
 @pytest.mark.parametrize(
-    ("api_key", "path", "told"),
+    ("api_key", "path", "expected"),
     [
         (
             "wrong",
@@ -158,7 +158,7 @@ def test_a_bad_argument_of_a_call_is_named(
     ],
 )
 def test_an_answer_with_a_likely_cause_says_what_to_check(
-    host: FunctionsHost, api_key: str | None, path: str, told: str
+    host: FunctionsHost, api_key: str | None, path: str, expected: str
 ) -> None:
     """The error itself stays the one that 0.7 raised."""
     with (
@@ -166,7 +166,7 @@ def test_an_answer_with_a_likely_cause_says_what_to_check(
         pytest.raises(httpx.HTTPStatusError) as caught,
     ):
         client.get_json(path)
-    assert told in "\n".join(caught.value.__notes__)
+    assert expected in "\n".join(caught.value.__notes__)
 
 
 def test_an_answer_that_is_no_json_says_what_it_is(
@@ -181,7 +181,7 @@ def test_an_answer_that_is_no_json_says_what_it_is(
 def test_an_instance_that_was_never_seen_is_not_said_to_go_on(
     host: FunctionsHost, app: AzureFunctionSyncClient
 ) -> None:
-    """Nobody knows whether it runs."""
+    """Whether it runs is unknown."""
     host.origin.add("/broken", always=status(503))
     with pytest.raises(OrchestrationTimeoutError, match="whether it runs is not known") as caught:
         app.wait_for_completion("/broken?code=x", timeout=0.05, poll_interval=0.02)
@@ -195,7 +195,7 @@ def _parsed(*arguments: str) -> Namespace:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (["b", "--concurrency", "x"], "--concurrency: 'x' is no whole number of 1 or more"),
         (["b", "--concurrency", "0"], "--concurrency: '0' is no whole number of 1 or more"),
@@ -205,12 +205,12 @@ def _parsed(*arguments: str) -> Namespace:
     ],
 )
 def test_a_bad_argument_of_the_command_line_is_named(
-    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In words, not by the name of one of our functions."""
     with pytest.raises(SystemExit):
         _parsed(*arguments)
-    assert told in capsys.readouterr().err
+    assert expected in capsys.readouterr().err
 
 
 def test_a_summary_that_cannot_be_written_does_not_hide_what_came_of_the_batch(

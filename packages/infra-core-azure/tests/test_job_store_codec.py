@@ -313,10 +313,10 @@ def test_the_values_of_hand_written_entities_keep_their_types() -> None:
     from azure.data.tables import EdmType, EntityProperty
 
     packed = pack(
-        {"small": 5, "large": 2**31, "told": EntityProperty(7, EdmType.INT64), "kind": Kind.A}
+        {"small": 5, "large": 2**31, "expected": EntityProperty(7, EdmType.INT64), "kind": Kind.A}
     )
-    assert [type(packed[name]) for name in ("small", "large", "told")] == [int, Int64, Int64]
-    assert packed["told"].value == 7
+    assert [type(packed[name]) for name in ("small", "large", "expected")] == [int, Int64, Int64]
+    assert packed["expected"].value == 7
     assert packed["kind"] == "a"
 
 

@@ -161,7 +161,7 @@ def test_a_record_type_must_be_a_class(tmp_path: Path, record_type: Any) -> None
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "message"),
     [
         ({"table_name": "my-jobs"}, "table_name='my-jobs'"),
         ({"table_name": 5}, "table_name=5"),
@@ -177,12 +177,12 @@ def test_a_record_type_must_be_a_class(tmp_path: Path, record_type: Any) -> None
     ],
 )
 def test_a_setting_that_cannot_be_right_is_refused_at_once(
-    setting: dict[str, Any], told: str
+    setting: dict[str, Any], message: str
 ) -> None:
     """Instead of by the first operation, hours later."""
     with pytest.raises(AzureTableError) as caught:
         TableConfig(**setting)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize("store", [AzureTableJobStore, AsyncAzureTableJobStore])
@@ -243,7 +243,7 @@ def _make_other_database(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (_make_folder, "it is a folder; name a file in it"),
         (_make_other_database, "the database of another program; choose another path"),
@@ -251,7 +251,7 @@ def _make_other_database(path: Path) -> None:
     ],
 )
 def test_a_file_that_is_no_job_store_is_recognized(
-    tmp_path: Path, make: Callable[[Path], object], told: str
+    tmp_path: Path, make: Callable[[Path], object], message: str
 ) -> None:
     """With what was tried and the path."""
     path = tmp_path / "x.db"
@@ -261,7 +261,7 @@ def test_a_file_that_is_no_job_store_is_recognized(
     assert f"fetching job 'j' of batch 'b' in the job store {str(path)!r} failed" in str(
         caught.value
     )
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_file_in_place_of_the_folder_is_reported(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_a_refused_switch_of_mode_is_not_waited_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("properties", "told"),
+    ("properties", "message"),
     [
         ("{bad", "its properties are '{bad'"),
         ("[1]", "its properties are '[1]'"),
@@ -302,7 +302,7 @@ def test_a_refused_switch_of_mode_is_not_waited_out() -> None:
         ('{"error__parts": "x"}', "'error' is incomplete in the store: its number of parts is 'x'"),
     ],
 )
-def test_a_damaged_row_names_the_job(store: Store, properties: str, told: str) -> None:
+def test_a_damaged_row_names_the_job(store: Store, properties: str, message: str) -> None:
     """Also when it is met in a listing."""
     connection = sqlite3.connect(store.path)
     with connection:
@@ -311,7 +311,7 @@ def test_a_damaged_row_names_the_job(store: Store, properties: str, told: str) -
     for read in (lambda: store.fetch("b", "j"), lambda: list(store.iter_runs("b"))):
         with pytest.raises(JobRecordError, match="job 'j' of batch 'b' cannot be read") as caught:
             read()
-        assert told in str(caught.value)
+        assert message in str(caught.value)
 
 
 def _refused(status: int, code: str, kind: type[HttpResponseError] = HttpResponseError) -> Any:
@@ -342,19 +342,19 @@ def test_a_refusal_of_the_service_is_one_line(
     error: HttpResponseError, kind: type[TableRequestError], remedy: str
 ) -> None:
     """Status, code, what to do; the raw answer stays in the cause."""
-    told = table_error(error, "fetching job 'j' of batch 'b'", CONFIG)
-    text = str(told)
-    assert type(told) is kind
-    assert isinstance(told, HttpResponseError)
-    assert isinstance(told, AzureTableError)
-    assert told.status == told.status_code == error.status_code
+    message = table_error(error, "fetching job 'j' of batch 'b'", CONFIG)
+    text = str(message)
+    assert type(message) is kind
+    assert isinstance(message, HttpResponseError)
+    assert isinstance(message, AzureTableError)
+    assert message.status == message.status_code == error.status_code
     assert text.startswith(
         "fetching job 'j' of batch 'b' in the job table 'jobs' at "
         f"https://acc.table.core.windows.net failed with status {error.status_code} ("
     )
     assert remedy in text
     assert not any(inside in text for inside in ("RequestId", "Content", "\n", "c2VjcmV0"))
-    assert told.__cause__ is error
+    assert message.__cause__ is error
 
 
 _KEY = ConnectionKey("acc", 443, True, True, None, None, None)
@@ -368,7 +368,7 @@ def _untrusted() -> OSError:
 
 
 @pytest.mark.parametrize(
-    ("cause", "told"),
+    ("cause", "message"),
     [
         (ConnectionRefusedError(errno.ECONNREFUSED, "refused"), "the connection was refused"),
         (socket.gaierror(-2, "Name or service not known"), "cannot resolve the host name (DNS)"),
@@ -381,7 +381,7 @@ def _untrusted() -> OSError:
 )
 @pytest.mark.parametrize("kind", [ServiceRequestError, ServiceResponseError])
 def test_a_missing_answer_says_what_happened(
-    kind: type[AzureError], cause: OSError, told: str
+    kind: type[AzureError], cause: OSError, message: str
 ) -> None:
     """In words, without the objects of the HTTP library; caught as what 0.7 let through."""
     try:
@@ -394,7 +394,7 @@ def test_a_missing_answer_says_what_happened(
     found = table_error(error, "listing batch 'b'", CONFIG)
     assert isinstance(found, TableConnectionError)
     assert isinstance(found, kind)
-    assert told in str(found)
+    assert message in str(found)
     assert "; check " in str(found)
     assert "ssl:default" not in str(found)
 
@@ -411,7 +411,7 @@ def test_a_missing_answer_says_what_happened(
 )
 def test_a_missing_credential_says_where_to_get_one(error: AzureError, remedy: str) -> None:
     """Instead of a page about every credential that was tried."""
-    told = table_error(error, "listing batch 'b'", CONFIG)
-    assert isinstance(told, TableAccessError)
-    assert remedy in str(told)
-    assert "\n" not in str(told)
+    message = table_error(error, "listing batch 'b'", CONFIG)
+    assert isinstance(message, TableAccessError)
+    assert remedy in str(message)
+    assert "\n" not in str(message)

@@ -16,7 +16,7 @@ def _job(status: JobStatus = JobStatus.PENDING) -> JobRecord:
 
 
 def test_a_new_job_is_pending_and_untried() -> None:
-    """The defaults describe a job that nobody has touched."""
+    """The defaults describe a job that no worker has touched."""
     job = JobRecord("batch", "job")
     assert (job.status, job.attempts, job.error, job.payload) == (JobStatus.PENDING, 0, None, {})
     assert job.created_at.tzinfo is timezone.utc

@@ -179,10 +179,10 @@ def test_jobs_that_cannot_be_read_are_counted_with_their_cause(
         connection.close()
         for _ in range(2):
             assert [job.job_id for job in store.iter_runs("b")] == ["good"]
-        told = {job.job_id: job.reason for job in store.unreadable}
-        assert told.keys() == {"state", "json"}
-        assert "'status' holds 'paused'" in told["state"]
-        assert "its properties are '{bad'" in told["json"]
+        seen = {job.job_id: job.reason for job in store.unreadable}
+        assert seen.keys() == {"state", "json"}
+        assert "'status' holds 'paused'" in seen["state"]
+        assert "its properties are '{bad'" in seen["json"]
         assert len([r for r in caplog.records if "is left out" in r.getMessage()]) == 2
         store.save_many([JobRecord("b", "state"), JobRecord("b", "json")])
         assert len(list(store.iter_runs("b"))) == 3
@@ -195,7 +195,7 @@ def test_jobs_that_cannot_be_read_are_counted_with_their_cause(
 def test_a_status_that_is_changed_by_hand_is_changed_everywhere(
     tmp_path: Path, change: str
 ) -> None:
-    """Column and text never disagree, and whoever has read the job before is refused."""
+    """Column and text never disagree, and a caller that has read the job before is refused."""
     with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
         store.create(JobRecord("b", "j"))
         job = store.claim("b", worker="w", lease_seconds=600)

@@ -160,7 +160,7 @@ class TestConfig:
             assert client.url.partition("?")[0] == endpoint
 
     @pytest.mark.parametrize(
-        ("connection", "told"),
+        ("connection", "expected"),
         [
             (f"AccountName=acc;AccountKey={_KEY};BlobEndpoint=http://127.0.0.1:10000/acc",
              "holds no TableEndpoint, and BlobEndpoint is that of another"),
@@ -168,11 +168,11 @@ class TestConfig:
             ("AccountName=acc;AccountKey=§", "AccountKey in AZURE_JOB_CONNECTION is not base64"),
         ],
     )  # fmt: skip
-    def test_what_cannot_be_read_names_the_variable(self, connection: str, told: str) -> None:
+    def test_what_cannot_be_read_names_the_variable(self, connection: str, expected: str) -> None:
         """And never a key."""
         env = {"AZURE_JOB_TABLE": "jobs", "AZURE_JOB_CONNECTION": connection}
         config = TableConfig.from_env(env=env)
-        with pytest.raises(AzureTableError, match=told) as caught:
+        with pytest.raises(AzureTableError, match=expected) as caught:
             config.connection()
         assert "AZURE_JOB_CONNECTION" in str(caught.value)
         assert _KEY not in str(caught.value)

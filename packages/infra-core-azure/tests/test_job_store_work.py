@@ -40,10 +40,10 @@ def test_a_batch_is_worked_at_and_failures_are_tried_again(
             raise ConnectionError(f"no {job.attempts}")
         return {"square": job.payload["n"] ** 2}
 
-    told = work_batch(
+    summary = work_batch(
         store, "b", handler, concurrency=2, max_attempts=2, retry_seconds=0, poll_seconds=0.01
     )
-    assert told == WorkSummary(completed=5, failed=1, retried=2)
+    assert summary == WorkSummary(completed=5, failed=1, retried=2)
     jobs = {job.job_id: job for job in store.iter_runs("b")}
     assert jobs["3"].payload == {"n": 3, "square": 9}
     assert (jobs["5"].status, jobs["5"].error) == (JobStatus.FAILED, "ConnectionError: no 2")
@@ -74,8 +74,8 @@ def test_a_result_that_cannot_be_stored_fails_its_job_alone(
             job.payload |= result
         return result if job.job_id == "1" else None
 
-    told = work_batch(store, "b", handler, max_attempts=2, retry_seconds=0, poll_seconds=0.01)
-    assert told == WorkSummary(completed=4, failed=2, retried=2)
+    summary = work_batch(store, "b", handler, max_attempts=2, retry_seconds=0, poll_seconds=0.01)
+    assert summary == WorkSummary(completed=4, failed=2, retried=2)
     jobs = {job.job_id: job for job in store.iter_runs("b", status="failed")}
     assert jobs.keys() == {"1", "2"}
     for job in jobs.values():
@@ -106,8 +106,8 @@ def test_the_lease_is_renewed_while_the_handler_works(
             await asyncio.sleep(0.01)
 
     monkeypatch.setattr(store, "renew", unsteady)
-    told = asyncio.run(work_batch_async(store, "b", handler, lease_seconds=3))
-    assert told == WorkSummary(completed=1)
+    summary = asyncio.run(work_batch_async(store, "b", handler, lease_seconds=3))
+    assert summary == WorkSummary(completed=1)
     store.close()
 
 
@@ -135,10 +135,10 @@ def test_a_signal_ends_the_claiming_and_what_is_under_way_is_finished(
         for _ in range(10):
             await asyncio.sleep(0)
 
-    told = work_batch(store, "b", handler)
-    assert told.signal == signal.SIGTERM
-    assert told.completed >= 1
+    summary = work_batch(store, "b", handler)
+    assert summary.signal == signal.SIGTERM
+    assert summary.completed >= 1
     counts = store.count_by_status("b")
-    assert counts["completed"] == told.completed
-    assert counts["pending"] == 6 - told.completed
+    assert counts["completed"] == summary.completed
+    assert counts["pending"] == 6 - summary.completed
     store.close()

@@ -1,4 +1,4 @@
-"""The heartbeat: what it writes, when it tells of trouble, and what it never waits for."""
+"""The heartbeat: what it writes, when it reports trouble, and what it never waits for."""
 
 import json
 import signal
@@ -172,12 +172,12 @@ def test_beats_and_stall_detection_go_on_while_an_upload_hangs(
 def test_a_failed_upload_is_raised_by_the_next_call_once(
     make: Callable[..., HeartbeatMonitor],
 ) -> None:
-    """The failure is kept, told to `on_error` at once, raised once, and the beats go on."""
-    client, told = Client(), threading.Event()
+    """The failure is kept, passed to `on_error` at once, raised once, and the beats go on."""
+    client, reported = Client(), threading.Event()
     client.failures = [OSError("no route")]
-    monitor = make(interval_seconds=60, azure_client=client, on_error=lambda error: told.set())
+    monitor = make(interval_seconds=60, azure_client=client, on_error=lambda error: reported.set())
     monitor.start()
-    assert told.wait(SOON)
+    assert reported.wait(SOON)
     with pytest.raises(OSError, match="no route"):
         monitor.set_slug("a")
     monitor.set_slug("b")
@@ -189,17 +189,17 @@ def test_one_failed_upload_does_not_end_stall_detection(
     make: Callable[..., HeartbeatMonitor],
 ) -> None:
     """After a failure the slug's timeout still fires."""
-    client, told, fired = Client(), threading.Event(), threading.Event()
+    client, reported, fired = Client(), threading.Event(), threading.Event()
     client.failures = [OSError("no route")]
     monitor = make(
         interval_seconds=60,
         slug_timeout_seconds=0.05,
         azure_client=client,
-        on_error=lambda error: told.set(),
+        on_error=lambda error: reported.set(),
         on_timeout=lambda slug, elapsed: fired.set(),
     )
     monitor.start()
-    assert told.wait(SOON)
+    assert reported.wait(SOON)
     with pytest.raises(OSError, match="no route"):
         monitor.set_slug("a")
     assert fired.wait(SOON)
@@ -232,7 +232,7 @@ def test_without_start_the_upload_happens_in_the_call(
 
 
 def test_uploads_force_raise_on_error(make: Callable[..., HeartbeatMonitor]) -> None:
-    """A client that would swallow errors is told not to."""
+    """A client that would swallow errors is asked not to."""
     client = Client()
     make(azure_client=client).pulse()
     assert client.strict == [True]
@@ -457,7 +457,7 @@ async def test_a_beat_holds_the_lag_of_the_event_loop(
 async def test_a_blocked_loop_shows_while_it_is_blocked(
     make: Callable[..., HeartbeatMonitor], tmp_path: Path
 ) -> None:
-    """The age of an unanswered question counts: busy is told apart from dead."""
+    """The age of an unanswered question counts: busy is distinguished from dead."""
     with fast_time() as clock:
         monitor = make(interval_seconds=60)
         monitor.start()

@@ -61,14 +61,14 @@ def _read(**settings: Any) -> object:
 def test_a_number_that_cannot_be_is_named_with_what_can(
     make: Callable[..., object], name: str, value: Any, kind: type[Exception]
 ) -> None:
-    """When the object is made: a thread that dies of it later tells nobody."""
+    """When the object is made: a thread that dies of it later reports to no caller."""
     with pytest.raises(kind, match=rf"{name}=.*: pass .*") as caught:
         make(**{name: value})
     assert f"{name}={value!r}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "expected"),
     [
         (
             lambda: _heartbeat().set_slug(Path("a")),  # type: ignore[arg-type]
@@ -83,11 +83,11 @@ def test_a_number_that_cannot_be_is_named_with_what_can(
         ),
     ],
 )
-def test_a_value_of_another_type_is_named(make: Callable[[], object], told: str) -> None:
+def test_a_value_of_another_type_is_named(make: Callable[[], object], expected: str) -> None:
     """Before anything was written with it."""
     with pytest.raises(TypeError) as caught:
         make()
-    assert told.replace("PosixPath", type(Path()).__name__) in str(caught.value)
+    assert expected.replace("PosixPath", type(Path()).__name__) in str(caught.value)
     assert "S3CRET" not in str(caught.value)
 
 
@@ -124,30 +124,30 @@ def test_a_connection_string_must_be_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("properties", "told"),
+    ("properties", "expected"),
     [
         ({"batch_id": 5}, "batch_id must be a string when provided, not int (5): pass str"),
         ({"metadata": [1]}, "metadata must be a mapping when provided, not list ([1]): pass a"),
         ({"metadata": {1: 2}}, "metadata keys must be strings, 1 is not: pass str(key)"),
     ],
 )
-def test_a_bad_property_of_an_event_is_shown(properties: dict[str, Any], told: str) -> None:
+def test_a_bad_property_of_an_event_is_shown(properties: dict[str, Any], expected: str) -> None:
     """Name, value and what to pass."""
     client = TelemetryClient(config=TelemetryConfig(backend="log"))
     with pytest.raises(ValueError, match=r"must be") as caught:
         client.track_event("started", **properties)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "expected"),
     [
         (400, "1 event lost so far, reason http_400; check the connection string"),
         (402, "reason quota_http_402; the quota or daily cap of Application Insights"),
     ],
 )
 def test_lost_events_are_logged_with_what_to_do(
-    status: int, told: str, caplog: pytest.LogCaptureFixture
+    status: int, expected: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The only trace of them that anybody reads."""
     with IngestionServer() as server:
@@ -156,11 +156,11 @@ def test_lost_events_are_logged_with_what_to_do(
         client.track_event("started")
         assert not client.flush(10)
         client.close()
-    assert told in caplog.text
+    assert expected in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"", "is no heartbeat: it holds no JSON"),
         (b"\xff", "is no heartbeat: it holds no JSON"),
@@ -169,12 +169,12 @@ def test_lost_events_are_logged_with_what_to_do(
     ],
 )
 def test_a_file_that_is_no_heartbeat_says_so_in_words(
-    tmp_path: Path, content: bytes, told: str
+    tmp_path: Path, content: bytes, expected: str
 ) -> None:
     """Not in those of the JSON parser."""
     path = tmp_path / "heartbeat.json"
     path.write_bytes(content)
-    assert read_heartbeat(path).reason == f"{path} {told}"
+    assert read_heartbeat(path).reason == f"{path} {expected}"
 
 
 class _Leaky:

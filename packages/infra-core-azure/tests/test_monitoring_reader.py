@@ -26,7 +26,7 @@ from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, B
 from infra_core.runtime.testing import fast_time
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=timezone.utc)
-NOBODY = 2**22 + 7  # above the largest process number that Linux gives
+NO_PROCESS = 2**22 + 7  # above the largest process number that Linux gives
 
 
 def write(root: Path, *, age: float = 1.0, **changes: Any) -> Path:
@@ -56,7 +56,7 @@ def state(path: Path, **options: Any) -> str:
 
 @pytest.mark.as_windows
 def test_a_fresh_beat_of_a_living_process_is_alive(tmp_path: Path) -> None:
-    """And the status tells what the run is at."""
+    """And the status names what the run is at."""
     status = read_heartbeat(write(tmp_path), utc_now=lambda: NOW)
     assert status.state is HeartbeatState.ALIVE
     assert status.is_alive
@@ -66,7 +66,7 @@ def test_a_fresh_beat_of_a_living_process_is_alive(tmp_path: Path) -> None:
 
 
 def test_the_storage_root_will_do_as_well(tmp_path: Path) -> None:
-    """Nobody has to know where below the root the file lies."""
+    """The caller need not know where below the root the file lies."""
     write(tmp_path)
     assert state(tmp_path) == "alive"
 
@@ -74,7 +74,7 @@ def test_the_storage_root_will_do_as_well(tmp_path: Path) -> None:
 @pytest.mark.as_windows
 def test_a_process_that_is_gone_is_dead_however_fresh_the_beat(tmp_path: Path) -> None:
     """The process decides where it can be checked."""
-    assert state(write(tmp_path, pid=NOBODY)) == "dead"
+    assert state(write(tmp_path, pid=NO_PROCESS)) == "dead"
 
 
 @pytest.mark.as_windows
@@ -127,20 +127,20 @@ def test_elsewhere_the_age_decides(age: float, expected: str, tmp_path: Path) ->
 
 
 def test_a_living_process_that_does_not_beat_is_stalled_not_dead(tmp_path: Path) -> None:
-    """Frozen or starved is told apart from gone."""
+    """Frozen or starved is distinguished from gone."""
     assert state(write(tmp_path, age=91)) == "stalled"
     assert state(write(tmp_path, age=40), stale_after=20) == "stalled"
 
 
 def test_a_run_that_is_stuck_on_an_item_is_stalled(tmp_path: Path) -> None:
-    """It beats, but it does not get along; the reason tells with what."""
+    """It beats, but it does not get along; the reason says with what."""
     status = read_heartbeat(write(tmp_path, stalled=True, slug_seconds=400.0), utc_now=lambda: NOW)
     assert status.state is HeartbeatState.STALLED
     assert "401 s on 'item-1'" in status.reason
 
 
 def test_a_run_whose_loop_is_blocked_is_stalled(tmp_path: Path) -> None:
-    """The lag in the beat tells busy from well."""
+    """The lag in the beat distinguishes busy from well."""
     assert state(write(tmp_path, loop_lag_seconds=0.5)) == "alive"
     assert state(write(tmp_path, loop_lag_seconds=31.0)) == "stalled"
     assert state(write(tmp_path, loop_lag_seconds=0.5), max_loop_lag=0.1) == "stalled"
@@ -148,7 +148,7 @@ def test_a_run_whose_loop_is_blocked_is_stalled(tmp_path: Path) -> None:
 
 def test_a_stopped_run_is_not_dead(tmp_path: Path) -> None:
     """A proper end raises no alarm, long after and with the process gone."""
-    assert state(write(tmp_path, state="stopped", pid=NOBODY, age=9000)) == "stopped"
+    assert state(write(tmp_path, state="stopped", pid=NO_PROCESS, age=9000)) == "stopped"
 
 
 def test_a_heartbeat_of_0_7_is_classified_by_its_age(tmp_path: Path) -> None:

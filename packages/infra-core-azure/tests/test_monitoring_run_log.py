@@ -662,7 +662,7 @@ def test_the_mirror_survives_an_outage(
 
 
 def test_a_batch_whose_answer_was_lost_is_not_sent_twice(make: Make, container: Container) -> None:
-    """The append position tells that it arrived."""
+    """The append position shows that it arrived."""
     container.failures = ["answer lost"]
     log = make(Client(container))
     log.write("first")
@@ -895,7 +895,7 @@ def test_a_blob_that_must_not_be_looked_at_is_trusted(
 def test_a_lost_or_older_state_doubles_no_line_of_rolled_blobs(
     state: dict[str, object] | None, make: Make, container: Container, tmp_path: Path
 ) -> None:
-    """Each blob tells how far it holds the log; the state of another version is none."""
+    """Each blob records how far it holds the log; the state of another version is none."""
     log = make(Client(container), max_blocks=2, max_bytes=1024)
     for number in range(25):
         log.write("e", number=number)
@@ -1118,7 +1118,7 @@ def test_a_state_that_cannot_be_written_blocks_no_other_process(
 
 @pytest.mark.as_windows
 def test_several_writers_share_one_mirror(make: Make, container: Container) -> None:
-    """Whoever mirrors takes everybody's lines, and everybody's flush waits for its own."""
+    """The process that mirrors takes everybody's lines, and everybody's flush waits for its own."""
     first, second = make(Client(container)), make(Client(container))
     for number in range(50):
         first.write("first", number=number)

@@ -385,7 +385,7 @@ def test_a_short_retry_after_is_kept_to(server: IngestionServer, connect: Connec
 def test_a_retry_after_beyond_reason_ends_the_retries(
     server: IngestionServer, connect: Connect
 ) -> None:
-    """Nobody waits a day: the events are counted as lost."""
+    """A day is too long to wait: the events are counted as lost."""
     server.plan(reply(429, retry_after="86400"))
     client = connect()
     client.track_event("started")
@@ -402,7 +402,7 @@ def test_retries_are_finite(server: IngestionServer, connect: Connect) -> None:
     assert client.stats().dropped_by_reason == {"retries_exhausted:http_503": 1}
 
 
-def test_an_endpoint_without_a_listener_is_no_error_of_the_caller(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_endpoint_without_a_listener_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
     """A refused connection never raises: it is counted."""
     config = TelemetryConfig("InstrumentationKey=k;IngestionEndpoint=http://127.0.0.1:9/")
     client = TelemetryClient(config=config, limits=QUICK)
@@ -561,7 +561,7 @@ def test_nonsense_in_an_answer_loses_nothing(body: bytes) -> None:
 
 
 def test_nonsense_beside_what_can_be_read_is_left_aside() -> None:
-    """The count of accepted items tells that everything else has arrived."""
+    """The count of accepted items shows that everything else has arrived."""
     body = (
         b'{"itemsReceived":3,"itemsAccepted":2,"errors":[{"index":1.0,"statusCode":503},'
         b'{"index":Infinity,"statusCode":500}]}'
@@ -647,7 +647,7 @@ def test_proxies_are_those_of_all_other_requests(
 
 
 def test_an_unreadable_206_is_tried_again() -> None:
-    """Some items were refused and nobody knows which: better twice than lost."""
+    """Some items were refused and which is unknown: better twice than lost."""
     assert judge(Answer(206, b"oops"), 2).retry == [0, 1]
     assert judge(Answer(206, b'{"errors": []}'), 2).delivered == [0, 1]
 

@@ -53,7 +53,7 @@ def test_schema_is_itself_valid() -> None:
 
 
 def test_empty_path_gives_an_empty_valid_manifest() -> None:
-    """`build_manifest("")` lists nothing and asks nobody."""
+    """`build_manifest("")` lists nothing and sends no request."""
     manifest = check(build_manifest("", client=local_client()))
     assert manifest["files"] == []
     assert manifest["summary"] == {"total_files": 0, "total_size_bytes": 0, "file_types": {}}
@@ -306,11 +306,11 @@ def test_stored_types_are_those_of_manifest_and_report(
     (folder / "shot").write_bytes(b"RIF")
     (folder / "data").write_bytes(b"1,2")
     manifest = check(build_manifest(folder, client=made, content_types={"data": "text/csv"}))
-    told = {file["path"]: (file["type"], file["content_type"]) for file in manifest["files"]}
-    assert told["data"] == ("data", "text/csv")
-    assert told["shot"] == ("image", "image/webp")
-    assert told["page"] == ("document", "text/html; charset=utf-8")
-    assert told["old.png"] == ("image", "image/png")
+    seen = {file["path"]: (file["type"], file["content_type"]) for file in manifest["files"]}
+    assert seen["data"] == ("data", "text/csv")
+    assert seen["shot"] == ("image", "image/webp")
+    assert seen["page"] == ("document", "text/html; charset=utf-8")
+    assert seen["old.png"] == ("image", "image/png")
 
 
 def test_mixin_builds_the_manifest_of_a_record(tmp_path: Path) -> None:

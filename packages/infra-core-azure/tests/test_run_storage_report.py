@@ -30,7 +30,7 @@ def rows(page: str) -> list[list[Any]]:
 
 
 def test_totals_are_those_of_the_files() -> None:
-    """Number, sum and largest file are told at the top."""
+    """Number, sum and largest file stand at the top."""
     page = render_html({"files": [entry("a", size=1024), entry("b", "image", 2048)]})
     for text in ("<dd>2</dd>", "<dd>3.0 KiB</dd>", "<dd>2.0 KiB</dd>", "image: 1 (2.0 KiB)"):
         assert text in page

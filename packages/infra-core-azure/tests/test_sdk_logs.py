@@ -26,7 +26,7 @@ def levels() -> Iterator[None]:
 def test_a_program_that_logs_at_info_sees_no_dumps_of_requests(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nor of tokens; the failure itself is the error's to tell."""
+    """Nor of tokens; the failure itself is in the error."""
     config = TableConfig(
         "AccountName=acc;AccountKey=a2V5;TableEndpoint=http://127.0.0.1:1/acc", "jobs"
     )

@@ -348,7 +348,7 @@ def test_remedies_stand_whole_in_the_journal() -> None:
 
 @pytest.mark.parametrize("code", ["AccountBeingCreated", "LeaseAlreadyPresent", "SystemInUse"])
 def test_no_remedy_against_waiting_for_what_passes(code: str) -> None:
-    """What is kept as pending is not told as hopeless."""
+    """What is kept as pending is not reported as hopeless."""
     error = request_error(409, code, "", blob="a", operation="upload")
     assert not error.permanent
     assert "does not help" not in error.remedy

@@ -78,7 +78,7 @@ def test_every_option_has_a_variable_and_names_it_when_malformed(name: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("variable", "text", "told"),
+    ("variable", "text", "expected"),
     [
         ("TIMEOUT", "nan", "=nan is out of range; set it to a number of seconds above 0, or unset"),
         ("TIMEOUT", "inf", "=inf is out of range"),
@@ -89,9 +89,9 @@ def test_every_option_has_a_variable_and_names_it_when_malformed(name: str) -> N
         ("MAX_RETRIES", "1.5", "='1.5' is not a whole number.* default of 4"),
     ],
 )
-def test_numbers_of_the_environment(variable: str, text: str, told: str) -> None:
+def test_numbers_of_the_environment(variable: str, text: str, expected: str) -> None:
     """The variable, what it holds, what it may hold, and what happens without it."""
-    with pytest.raises(ConfigurationError, match=f"^APP_AZURE_STORAGE_{variable}{told}"):
+    with pytest.raises(ConfigurationError, match=f"^APP_AZURE_STORAGE_{variable}{expected}"):
         AzureStorageSettings.from_env_with_prefix(
             "APP", env={f"APP_AZURE_STORAGE_{variable}": text}
         )
@@ -107,8 +107,8 @@ def test_switch_of_the_environment(text: str, value: bool) -> None:
 
 def test_switch_that_is_none() -> None:
     """The variable, what it holds, what it may hold."""
-    told = "^AZURE_STORAGE_BLOCK_MD5='maybe' is no switch; set it to true or false, or unset it"
-    with pytest.raises(ConfigurationError, match=told):
+    expected = "^AZURE_STORAGE_BLOCK_MD5='maybe' is no switch; set it to true or false, or unset it"
+    with pytest.raises(ConfigurationError, match=expected):
         AzureStorageSettings.from_env(env={"AZURE_STORAGE_BLOCK_MD5": "maybe"})
     with pytest.raises(ConfigurationError, match="block_md5='no' is out of range; pass True or"):
         TransferOptions(block_md5="no")  # type: ignore[arg-type]

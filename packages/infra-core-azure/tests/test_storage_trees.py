@@ -191,7 +191,7 @@ def test_what_went_up_comes_down_the_same(tree: dict[str, bytes]) -> None:
 def test_plan_and_run_are_one(
     here: dict[str, bytes], there: dict[str, bytes], delete: bool, way: str, data: st.DataObject
 ) -> None:
-    """Whatever stands on both sides, the dry run tells what the run then does."""
+    """Whatever stands on both sides, the dry run prints what the run then does."""
     rules: dict[str, Any] = {
         "delete": delete,
         "overwrite": data.draw(st.sampled_from(["always", "never", "if-unchanged"])),
@@ -445,7 +445,7 @@ def test_cancelled_download_leaves_no_partial_file(tmp_path: Path) -> None:
 def test_folder_of_any_size_is_walked_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Small folders by name, larger ones as they come; nothing is left out or told twice."""
+    """Small folders by name, larger ones as they come; nothing is left out or listed twice."""
     from infra_core.azure.storage import _local_tree
 
     monkeypatch.setattr(_local_tree, "_SORTED", 10)

@@ -100,7 +100,7 @@ def quiet() -> Iterator[Quiet]:
 
 @pytest.fixture
 def refusing() -> Iterator[int]:
-    """A port of which nobody listens, and nobody else will."""
+    """A port on which no server listens, and none will."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]
@@ -276,14 +276,14 @@ ANSWERS = [
 ]
 
 
-@pytest.mark.parametrize(("answer", "hang_up", "told"), ANSWERS)
+@pytest.mark.parametrize(("answer", "hang_up", "expected"), ANSWERS)
 def test_broken_answer_is_reported(
-    make: Make, quiet: Quiet, answer: bytes, hang_up: bool, told: str
+    make: Make, quiet: Quiet, answer: bytes, hang_up: bool, expected: str
 ) -> None:
     """Whatever stands in the place of a blob service."""
     server = quiet(99, answer, hang_up=hang_up)
     client = make(f"http://127.0.0.1:{server.port}", max_retries=2, timeout=0.1, connect_timeout=5)
-    assert f"127.0.0.1:{server.port} {told}" in refusal(client)
+    assert f"127.0.0.1:{server.port} {expected}" in refusal(client)
 
 
 def test_connection_that_never_stands_is_reported(make: Make) -> None:

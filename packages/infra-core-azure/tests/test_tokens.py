@@ -105,7 +105,7 @@ async def test_a_line_break_behind_a_token_ends_no_headers() -> None:
 
 
 async def test_a_token_is_renewed_in_the_background_before_it_expires() -> None:
-    """Nobody waits for that; a failure leaves the present one in use."""
+    """No request waits for that; a failure leaves the present one in use."""
     with fast_time() as time:
         credential = _Credential(lifetime=3600)
         source = TokenSource(credential)
@@ -136,7 +136,7 @@ async def test_a_refused_token_is_fetched_anew_once_for_all_who_sent_it() -> Non
 
 
 async def test_a_silent_credential_ends_no_wait_late_and_is_asked_anew() -> None:
-    """With what to look at; the thread that waits for it is nobody's."""
+    """With what to look at; the thread that waits for it holds no caller."""
     credential = _Credential()
     credential.go.clear()
     source = TokenSource(credential, wait=0.05)
@@ -242,16 +242,16 @@ async def test_the_asynchronous_client_of_the_sdk_does_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "expected"),
     [
         ("InvalidAuthenticationInfo", "does not accept the token"),
         ("AuthorizationPermissionMismatch", "role"),
         ("KeyBasedAuthenticationNotPermitted", "no shared keys"),
     ],
 )
-def test_the_remedy_is_for_what_the_service_said(code: str, told: str) -> None:
+def test_the_remedy_is_for_what_the_service_said(code: str, expected: str) -> None:
     """A stale token is no missing role."""
-    assert told in access_remedy(code)
+    assert expected in access_remedy(code)
     assert is_stale_token(SimpleNamespace(status=401, code=code)) is (
         code == "InvalidAuthenticationInfo"
     )

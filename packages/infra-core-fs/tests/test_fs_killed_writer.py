@@ -57,21 +57,21 @@ class RandomKills:
 
     def kill_one(self, write: Callable[[int], object], first: int) -> int:
         """Kill a writer of the versions from `first` on, and count those that it ended."""
-        told, tells = os.pipe()
+        read_end, write_end = os.pipe()
 
         def write_on() -> None:
-            os.write(tells, b"x")
+            os.write(write_end, b"x")
             for number in range(first, first + 10_000):
                 write(number)
-                os.write(tells, b"x")
+                os.write(write_end, b"x")
 
         writer = fork(write_on)
-        os.close(tells)
+        os.close(write_end)
         seen = self._chance.choice([1, 1, 2, 3])  # begun, and up to two versions ended
-        os.read(told, 1)
+        os.read(read_end, 1)
         start = time.perf_counter()
         for _ in range(seen - 1):
-            os.read(told, 1)
+            os.read(read_end, 1)
         if seen > 1:
             self._seconds = (time.perf_counter() - start) / (seen - 1)
         until = time.perf_counter() + self._chance.uniform(0, 1.5 * self._seconds)
@@ -79,9 +79,9 @@ class RandomKills:
             pass
         os.kill(writer, signal.SIGKILL)
         assert os.WTERMSIG(os.waitpid(writer, 0)[1]) == signal.SIGKILL
-        while os.read(told, 1):  # to the end: the writer's side is closed by its death
+        while os.read(read_end, 1):  # to the end: the writer's side is closed by its death
             seen += 1
-        os.close(told)
+        os.close(read_end)
         return seen - 1
 
 

@@ -167,12 +167,12 @@ async def test_cancellation_waits_for_the_writing_thread(
     origin.add("/f", BODY, always=stall(after=2_900_000))
     come = asyncio.Event()
 
-    def told(done: int, total: int | None) -> None:
+    def progress_seen(done: int, total: int | None) -> None:
         if done >= 2_900_000:
             come.set()
 
     task = asyncio.ensure_future(
-        download_asset_async(origin.url("/f"), tmp_path / "f", progress=told)
+        download_asset_async(origin.url("/f"), tmp_path / "f", progress=progress_seen)
     )
     await come.wait()
     task.cancel()

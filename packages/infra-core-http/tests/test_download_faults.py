@@ -256,9 +256,7 @@ def test_an_unrequested_part_is_an_error(origin: FaultyOrigin, tmp_path: Path) -
         download_asset(origin.url("/part"), tmp_path / "f")
 
 
-def test_an_unrequested_encoding_is_an_error(
-    origin: FaultyOrigin, tmp_path: Path
-) -> None:
+def test_an_unrequested_encoding_is_an_error(origin: FaultyOrigin, tmp_path: Path) -> None:
     """What cannot be decoded cannot be stored as the file."""
     origin.add("/br", BODY, headers={"Content-Encoding": "compress"})
     with pytest.raises(DownloadError, match="identity"):

@@ -17,7 +17,7 @@ from infra_core.http.testing import FaultyOrigin
 COUNT = 300
 BODIES = {str(number): os.urandom(2_000 + 97 * number) for number in range(COUNT)}
 
-# Prints each step: "recorded N" where the commit hook is, "told N" where the download returns.
+# Prints each step: "recorded N" where the commit hook is, "returned N" where the download returns.
 PROGRAM = """
 import asyncio, os, sys
 from pathlib import Path
@@ -44,7 +44,7 @@ async def grouped():
                 release()
         await client.download(f"{base}/{name}", path, group=group, on_received=leave)
         leave()
-        say("told", name)
+        say("returned", name)
 
     await asyncio.gather(*(one(*pair) for pair in paths.items()))
 
@@ -54,7 +54,7 @@ else:
     download_many(
         [(f"{base}/{name}", path) for name, path in paths.items()],
         concurrency=16,
-        on_outcome=lambda outcome: say("told", outcome.unwrap().path.name),
+        on_outcome=lambda outcome: say("returned", outcome.unwrap().path.name),
     )
 """
 
@@ -105,9 +105,9 @@ def test_what_was_reported_is_there_after_a_kill(
     assert len(recorded) == len(set(recorded))
     if way == "group":  # no download returns before the record is there
         assert all(
-            steps.index(("recorded", name)) < steps.index(("told", name))
+            steps.index(("recorded", name)) < steps.index(("returned", name))
             for step, name in steps
-            if step == "told"
+            if step == "returned"
         )
     outcomes = download_many(
         [(f"{base}/{n}", tmp_path.joinpath(*str(n % 7) * levels, str(n))) for n in range(COUNT)]

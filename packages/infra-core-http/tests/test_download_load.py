@@ -320,18 +320,18 @@ async def test_on_retry(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert [details.attempt for details in seen] == [1, 2, 1, 2]
     assert isinstance(seen[0].error, httpx.HTTPStatusError)
 
-    told: list[tuple[str, int]] = []
+    reported: list[tuple[str, int]] = []
 
-    def tell(item: DownloadItem, details: RetryDetails) -> None:
-        told.append((item.dest_path.name, details.attempt))
+    def record(item: DownloadItem, details: RetryDetails) -> None:
+        reported.append((item.dest_path.name, details.attempt))
 
     origin.add("/y", BODY, faults=[status(503)])
     await download_many_async(
         [(origin.url("/f"), tmp_path / "f"), (origin.url("/y"), tmp_path / "y")],
-        on_retry=tell,
+        on_retry=record,
         backoff=0.001,
     )
-    assert told == [("y", 1)]
+    assert reported == [("y", 1)]
 
     def stop(details: RetryDetails) -> None:
         raise KeyError("stop")
@@ -401,20 +401,20 @@ async def test_a_slot_is_free_before_its_file_is_durable(
     origin: FaultyOrigin, tmp_path: Path, disk_goes_on: threading.Event
 ) -> None:
     """While the first file is flushed the next ones come; no outcome comes before the flush."""
-    told: list[Path] = []
+    reported: list[Path] = []
     batch = asyncio.ensure_future(
         download_many_async(
             [(origin.url(f"/f?{n}"), tmp_path / str(n)) for n in range(5)],
             concurrency=1,
-            on_outcome=lambda outcome: told.append(outcome.item.dest_path),
+            on_outcome=lambda outcome: reported.append(outcome.item.dest_path),
         )
     )
     await requests(origin, 5)
-    assert told == []
+    assert reported == []
     assert not any(path.name.isdigit() for path in tmp_path.iterdir())
     disk_goes_on.set()
     assert [outcome.ok for outcome in await batch] == [True] * 5
-    assert len(told) == 5
+    assert len(reported) == 5
 
 
 async def test_what_waits_for_the_disk_is_bounded(

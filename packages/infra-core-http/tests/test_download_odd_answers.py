@@ -49,7 +49,7 @@ def sha256(body: bytes) -> str:
 
 
 class RawServer:
-    """Sends the same bytes to whoever asks, and keeps the heads of the requests."""
+    """Sends the same bytes to every client, and keeps the heads of the requests."""
 
     def __init__(self, answer: bytes) -> None:
         self.heads: list[bytes] = []

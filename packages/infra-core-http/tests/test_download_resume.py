@@ -68,13 +68,13 @@ def interrupt(origin: FaultyOrigin, dest: Path, **options: Any) -> None:
     async def main() -> None:
         come = asyncio.Event()
 
-        def told(done: int, total: int | None) -> None:
+        def progress_seen(done: int, total: int | None) -> None:
             if done == CUT:
                 come.set()
 
         task = asyncio.ensure_future(
             download_asset_async(
-                origin.url("/f"), dest, keep_partial=True, progress=told, **options
+                origin.url("/f"), dest, keep_partial=True, progress=progress_seen, **options
             )
         )
         await come.wait()
@@ -101,10 +101,10 @@ def test_a_killed_process_leaves_a_part_that_the_next_call_continues(
         from infra_core.http.assets import download_asset
         from infra_core.http.download import _sidecar
         _sidecar.CHECKPOINT = 200_000
-        def told(done, total):
+        def stop(done, total):
             if done >= {CUT}:
                 print("there", flush=True)
-        download_asset({origin.url("/f")!r}, Path({str(dest)!r}), progress=told)
+        download_asset({origin.url("/f")!r}, Path({str(dest)!r}), progress=stop)
     """
     child = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
@@ -250,13 +250,13 @@ def test_a_part_whose_writer_lives_is_left_alone(origin: FaultyOrigin, tmp_path:
         origin.add("/f", BODY, etag='"v1"', faults=[stall(after=CUT)])
         come = asyncio.Event()
 
-        def told(done: int, total: int | None) -> None:
+        def progress_seen(done: int, total: int | None) -> None:
             if done == CUT:
                 come.set()
 
         first = asyncio.ensure_future(
             download_asset_async(
-                origin.url("/f"), tmp_path / "f", progress=told, timeout=0.5, backoff=0.001
+                origin.url("/f"), tmp_path / "f", progress=progress_seen, timeout=0.5, backoff=0.001
             )
         )
         await come.wait()

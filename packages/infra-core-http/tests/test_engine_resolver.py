@@ -241,7 +241,7 @@ def test_a_blocking_look_up_ends_in_time(names: NameServer) -> None:
 
 
 def test_the_process_ends_while_a_name_hangs() -> None:
-    """At once, with nobody waiting for the thread."""
+    """At once, without waiting for the thread."""
     code = """
 import asyncio, logging, socket, time
 logging.disable(50)

@@ -105,7 +105,7 @@ def test_plain_get_on_one_connection(origin: FaultyOrigin, get: Client) -> None:
 
 
 def test_unknown_path_is_404(get: Client) -> None:
-    """A path that nobody added does not exist."""
+    """A path that was not added does not exist."""
     assert get("/other")[0].status == 404
 
 

@@ -257,7 +257,7 @@ async def test_retry_after_is_honoured(origin: FaultyOrigin, fault: object, seco
 
 
 async def test_a_retry_after_above_the_cap_is_raised_at_once(origin: FaultyOrigin) -> None:
-    """With the seconds for the caller to decide; nobody sleeps an hour."""
+    """With the seconds for the caller to decide; no client sleeps an hour."""
     origin.add("/busy", b"", always=status(429, retry_after="3600"))
     with fast_time() as time, pytest.raises(httpx.HTTPStatusError) as caught:
         await fetch_async(origin.url("/busy"), max_backoff=60)
@@ -401,7 +401,7 @@ async def test_a_silent_server_is_a_read_timeout(origin: FaultyOrigin) -> None:
 
 
 async def test_a_handshake_that_does_not_end_is_a_connect_timeout() -> None:
-    """The port is open, and nobody speaks TLS there; a POST may be sent again."""
+    """The port is open, and the server does not speak TLS; a POST may be sent again."""
     server = socket.create_server(("127.0.0.1", 0))
     url = f"https://127.0.0.1:{server.getsockname()[1]}/"
     with server, fast_time() as time, pytest.raises(httpx.ConnectTimeout):

@@ -199,7 +199,7 @@ def test_the_shared_blocking_client_can_be_set_and_reset(origin: FaultyOrigin) -
 
 
 def test_nothing_is_left_open_at_the_end_of_the_process(origin: FaultyOrigin) -> None:
-    """Nobody calls close(), whatever the loops and threads, and no ResourceWarning comes."""
+    """No code calls close(), whatever the loops and threads, and no ResourceWarning comes."""
     code = f"""
 import asyncio, gc, threading, httpx
 from infra_core.http import fetch, fetch_async, request_async, AsyncHttpClient

@@ -100,7 +100,7 @@ async def test_errors_survive_pickle_without_credentials(
 async def test_errors_of_streams_and_clients_survive_pickle_too(
     origin: FaultyOrigin, fault: Fault, *, read: bool
 ) -> None:
-    """Whoever sends, and whether the body was read or not; both halves."""
+    """Of every client, and whether the body was read or not; both halves."""
     origin.add("/x", b"page", always=fault)
     url = origin.url(f"/x?sig={SECRET}").replace("//", f"//u:{SECRET}@")
 

@@ -1,4 +1,4 @@
-"""Whoever mocks httpx is obeyed: respx, pytest-httpx, patches by hand, transports of their own."""
+"""Mocks of httpx are obeyed: respx, pytest-httpx, patches by hand, transports of their own."""
 
 import logging
 import subprocess
@@ -116,7 +116,7 @@ async def test_mocks_intercept_streams(httpx_mock: HTTPXMock) -> None:
 
 
 async def test_max_bytes_holds_for_mocks(httpx_mock: HTTPXMock) -> None:
-    """The same error, whoever answers."""
+    """The same error from every transport."""
     httpx_mock.add_response(content=b"x" * 100, is_reusable=True)
     with pytest.raises(ResponseTooLarge):
         await fetch_async(URL, max_bytes=99)

@@ -69,7 +69,7 @@ def origin() -> Iterator[FaultyOrigin]:
 
 @pytest.fixture
 def dead_port() -> int:
-    """A port that nobody listens on."""
+    """A port that no server listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -424,7 +424,7 @@ async def test_a_folder_that_is_a_file_is_named_by_the_path_asked_for(
     assert ".part" not in str(caught.value)
 
 
-async def test_a_slow_server_is_reported_in_plain_numbers(origin: FaultyOrigin, tmp_path: Path) -> None:
+async def test_a_slow_server_is_shown_in_numbers(origin: FaultyOrigin, tmp_path: Path) -> None:
     """Neither "0 s" nor an exponent."""
     origin.add("/s", b"x" * 5000, always=slow(5000))
     with pytest.raises(httpx.ReadTimeout, match=r"in 0\.\d+ s, below min_speed=10000000 bytes"):

@@ -279,7 +279,7 @@ def test_credentials_reach_the_proxy_alone(
 def test_a_proxy_that_does_not_answer_is_named(get: Get, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its variable, without its password."""
     with Proxy() as proxy:
-        pass  # nobody listens there any more
+        pass  # no server listens there any more
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme.upper()}_PROXY", f"http://{LOGIN}@{proxy.where}")
         with pytest.raises(FAILURES) as caught:

@@ -70,7 +70,7 @@ async def test_custom_certificates_are_trusted(
 
 @pytest.mark.parametrize("how", ["unread", "closing", "idle"])
 def test_no_connection_outlives_the_loop(secure: FaultyOrigin, bundle: Path, how: str) -> None:
-    """Closed is closed, even where TLS would still wait for the server's goodbye."""
+    """Closed is closed, even where TLS would still wait for the server's close_notify."""
     secure.add("/closing", b"bye", headers={"Connection": "close"})
 
     async def visit() -> None:

@@ -121,7 +121,7 @@ def test_a_final_failure_is_logged_once(
     assert isinstance(seen[0].error, requests.HTTPError)
 
 
-def test_a_reason_phrase_cannot_steer_a_terminal_nor_tell_secrets(origin: FaultyOrigin) -> None:
+def test_a_reason_phrase_cannot_steer_a_terminal_nor_show_secrets(origin: FaultyOrigin) -> None:
     """It is the server's."""
     origin.add("/f", b"", always=status(403))
     with pytest.raises(requests.HTTPError, match=r"^GET http://.* answered 403 Forbidden: check"):
@@ -392,7 +392,7 @@ def _streamed(url: str) -> str:
 
 
 def test_errors_of_every_way_hide_secrets_and_travel(tmp_path: Path) -> None:
-    """Streams and the client's own calls included, whoever raised them."""
+    """Streams and the client's own calls included, of every layer that raised them."""
     url = f"http://127.0.0.1:1/x?sig={SECRET}"
     with RequestsHttpClient() as client:
         ways: list[Callable[[], object]] = [

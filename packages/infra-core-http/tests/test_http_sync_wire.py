@@ -341,7 +341,7 @@ def test_only_2xx_is_a_success(serve: Serve, code: int) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
     ],
 )
-def test_no_answer_reaches_whoever_asks_next(serve: Serve, raw: bytes) -> None:
+def test_no_answer_reaches_the_next_request(serve: Serve, raw: bytes) -> None:
     """A connection that may be out of step is closed."""
     origin = serve(lambda m, p, b: raw if p == "/odd" else OK.replace(b"ok", b"me"))
     for _ in range(3):

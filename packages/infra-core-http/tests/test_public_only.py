@@ -115,7 +115,7 @@ def test_odd_spellings_of_ipv4_are_read_as_the_resolver_reads_them(host: str) ->
 
 @pytest.mark.parametrize("host", ["999.1.1.1", "127.0.0.1.", "1.2.3.4.5", "99999999999"])
 def test_numbers_that_are_no_address_are_no_host(host: str) -> None:
-    """Nobody knows what a resolver would make of them."""
+    """What a resolver would make of them is unknown."""
     with pytest.raises(ValueError, match="neither a host name nor an address"):
         literal_address(host)
 

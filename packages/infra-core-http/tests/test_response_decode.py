@@ -144,7 +144,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("coding", "encode"), ENCODERS)
 def test_a_bomb_comes_in_small_pieces(coding: str, encode: Callable[[bytes], bytes]) -> None:
-    """Whoever has a bound can stop after the first."""
+    """A caller with a limit can stop after the first."""
     decoder = decoder_for([coding])
     assert decoder is not None
     sizes = [len(piece) for piece in decoder.feed(encode(bytes(20_000_000)))]

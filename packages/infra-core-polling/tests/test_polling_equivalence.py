@@ -42,7 +42,7 @@ def slow_last_checks() -> Iterator[None]:
         yield
 
 
-Told = tuple[object, object, int, list[float]]
+Observed = tuple[object, object, int, list[float]]
 
 
 def play(script: list[Any], took: list[int], times: list[float]) -> Callable[[], Any]:
@@ -67,7 +67,9 @@ def next_delay(answer: Any) -> float | None:
     return answer.get("wait") if isinstance(answer, dict) else None
 
 
-def told(call: Callable[[Callable[[], Any]], Any], script: list[Any], took: list[int]) -> Told:
+def observed(
+    call: Callable[[Callable[[], Any]], Any], script: list[Any], took: list[int]
+) -> Observed:
     """Everything that can be seen of one poll."""
     times: list[float] = []
     with fast_time():
@@ -101,9 +103,9 @@ def test_the_forms_agree(config: PollingConfig, script: list[Any], took: list[in
 
         return asyncio.run(run())
 
-    sync = told(lambda fetch: poller(fetch).poll(), script, took)
-    assert told(lambda fetch: asyncio.run(poller(fetch).poll_async()), script, took) == sync
-    assert told(through_many, script, took) == sync
+    sync = observed(lambda fetch: poller(fetch).poll(), script, took)
+    assert observed(lambda fetch: asyncio.run(poller(fetch).poll_async()), script, took) == sync
+    assert observed(through_many, script, took) == sync
     kind, _, checks, times = sync
     assert times == sorted(times)
     assert all(time <= config.timeout for time in times)

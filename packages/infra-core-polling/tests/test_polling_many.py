@@ -107,7 +107,7 @@ class TestOutcomes:
 
     @pytest.mark.parametrize("name", ["concurrency", "max_active"])
     def test_bounds_must_be_positive(self, name: str) -> None:
-        """Told at the call, not at the first iteration."""
+        """Raised at the call, not at the first iteration."""
         with pytest.raises(ValueError, match=f"{name} must be 1 or more, not 0"):
             poll_many_async([1], lambda job: job, **{name: 0})  # type: ignore[call-overload]
 
@@ -157,7 +157,7 @@ class TestBounds:
         assert handed_out == 50
 
     async def test_a_slow_consumer_slows_the_intake(self, time: FastTime) -> None:
-        """Finished jobs that nobody has fetched count as active."""
+        """Finished jobs that were not fetched count as active."""
         jobs = Jobs(dict.fromkeys(range(100), 1))
         outcomes = poll_many_async(range(100), jobs.fetch, max_active=5)
         await anext_(outcomes)
@@ -207,16 +207,16 @@ class TestDueTimes:
     async def test_each_job_keeps_its_interval(self, time: FastTime) -> None:
         """Backoff and server-given delays are per job."""
         began = time.monotonic()
-        checks: dict[str, list[float]] = {"plain": [], "told": []}
+        checks: dict[str, list[float]] = {"plain": [], "reported": []}
 
         async def fetch(job: str) -> dict[str, object]:
             checks[job].append(round(time.monotonic() - began, 1))
             done = len(checks[job]) == 4
             return {"status": "completed" if done else "running",
-                    "wait": 1 if job == "told" else None}  # fmt: skip
+                    "wait": 1 if job == "reported" else None}  # fmt: skip
 
         await collect(poll_many_async(checks, fetch, next_delay=lambda r: r["wait"], concurrency=1))
-        assert checks == {"plain": [0, 5, 10, 15], "told": [0, 1, 2, 3]}
+        assert checks == {"plain": [0, 5, 10, 15], "reported": [0, 1, 2, 3]}
 
     async def test_a_long_wait_holds_no_worker(self, time: FastTime) -> None:
         """One job that sleeps for an hour does not keep others from being checked."""
@@ -363,7 +363,7 @@ class TestFailures:
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     async def test_a_cancelled_error_out_of_the_fetch_is_not_lost(self, time: FastTime) -> None:
-        """Nobody waits for ever for a job that ended itself like that."""
+        """No caller waits for ever for a job that ended itself like that."""
 
         async def fetch(job: int) -> None:
             raise asyncio.CancelledError

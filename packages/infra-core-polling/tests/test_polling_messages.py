@@ -122,7 +122,7 @@ async def test_the_async_form_checks_alike() -> None:
 @pytest.mark.parametrize("value", ["5", 1.5, math.inf, None])
 @pytest.mark.parametrize("name", ["concurrency", "max_active"])
 def test_bounds_of_many_are_whole_numbers(name: str, value: object) -> None:
-    """Told at the call, not at the first iteration."""
+    """Raised at the call, not at the first iteration."""
     with pytest.raises(ValueError, match=f"{name} must be 1 or more, not .*; give a whole number"):
         poll_many_async([1], running_job, **wrong({name: value}))
 
@@ -173,8 +173,8 @@ async def test_a_blocking_poll_in_a_running_loop_names_the_async_form() -> None:
     async def fetch() -> str:
         return "done"
 
-    told = r"poll_until\(\) with an async fetch blocks.*await poll_until_async\(\)"
-    with pytest.raises(RuntimeError, match=told):
+    seen = r"poll_until\(\) with an async fetch blocks.*await poll_until_async\(\)"
+    with pytest.raises(RuntimeError, match=seen):
         poll_until(fetch, never)
 
 
@@ -188,7 +188,7 @@ def test_secrets_of_a_failed_job_stay_out_of_the_message() -> None:
     assert caught.value.response is response
 
 
-def test_warnings_tell_the_label_and_the_error(caplog: pytest.LogCaptureFixture) -> None:
+def test_warnings_name_the_label_and_the_error(caplog: pytest.LogCaptureFixture) -> None:
     """Of ten polls that log at once one wants to know which; secrets are redacted."""
     errors = [ConnectionError("GET https://a.example/b?sig=abc123\nreset")]
 

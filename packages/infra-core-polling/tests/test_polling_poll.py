@@ -345,7 +345,7 @@ class TestDeadline:
         assert await poll(lambda: get(), is_done, hard_timeout=True) == "done"
 
     async def test_a_sync_fetch_that_hangs_is_left_behind_by_the_async_form(self) -> None:
-        """Also without `hard_timeout`: nobody can wait for it in an event loop."""
+        """Also without `hard_timeout`: an event loop cannot wait for it."""
         release = threading.Event()
         began = real_time.monotonic()
         try:

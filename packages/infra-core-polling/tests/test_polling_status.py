@@ -172,9 +172,7 @@ class TestStatusPoller:
             ({"2"}, {"status": 2}),
         ],
     )
-    def test_statuses_match_in_any_form(
-        self, script: Any, statuses: Any, response: object
-    ) -> None:
+    def test_statuses_match_in_any_form(self, script: Any, statuses: Any, response: object) -> None:
         """Letter case, blanks, enum members."""
         config = PollingConfig(terminal_statuses=statuses)
         assert StatusPoller(script(response), config).poll() == response
@@ -273,7 +271,7 @@ class TestConfig:
             PollingConfig(60)  # type: ignore[call-arg]
 
     def test_sets_become_frozensets(self) -> None:
-        """Nobody changes a configuration from outside."""
+        """A configuration cannot be changed from outside."""
         statuses = {"completed"}
         config = PollingConfig(terminal_statuses=statuses, failure_statuses={"failed"})
         statuses.add("x")

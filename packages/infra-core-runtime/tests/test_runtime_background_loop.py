@@ -132,7 +132,7 @@ def test_a_call_from_within_the_background_loop_is_refused() -> None:
         run_sync(nested())
 
 
-def test_code_can_tell_whether_it_runs_on_the_background_loop() -> None:
+def test_code_can_ask_whether_it_runs_on_the_background_loop() -> None:
     """Also in callbacks and in code that no coroutine calls, and nowhere else."""
 
     async def ask() -> tuple[bool, bool]:
@@ -210,7 +210,7 @@ def test_a_result_that_races_with_the_timeout_is_not_lost() -> None:
 
 
 def test_a_timeout_error_of_the_coroutine_is_its_own() -> None:
-    """Told from the timeout of the call."""
+    """Not taken for the timeout of the call."""
     mine = TimeoutError("mine")
 
     async def fail() -> None:
@@ -254,7 +254,7 @@ def test_what_is_no_coroutine_is_refused_in_the_callers_thread() -> None:
 def test_an_interrupt_before_the_coroutine_began_closes_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Ctrl-C may come at any moment; nothing is left un-awaited, and nobody waits in vain."""
+    """Ctrl-C may come at any moment; nothing is left un-awaited, no caller waits for ever."""
 
     def interrupted(call: object) -> None:
         raise KeyboardInterrupt

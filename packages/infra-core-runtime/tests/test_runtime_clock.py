@@ -156,7 +156,7 @@ async def test_a_task_that_sleeps_again_is_put_in_its_place() -> None:
 
 
 async def test_a_cancelled_sleep_lets_no_time_pass() -> None:
-    """Whoever is cancelled while asleep does not drag the clock along."""
+    """A task that is cancelled while asleep does not drag the clock along."""
     with fast_time():
         started = clock.monotonic()
         task = asyncio.ensure_future(clock.sleep_async(1000))

@@ -134,7 +134,7 @@ def test_a_stub_in_a_zip_file_is_read(stubbed: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_nothing_is_printed_where_no_logging_is_set_up() -> None:
-    """Warnings of a library belong to whoever listens; logging would print them to stderr."""
+    """Warnings of a library belong to the application; logging would print them to stderr."""
     script = (
         "import logging\nfrom infra_core.runtime import RetryPolicy\n"
         "logging.getLogger('infra_core.http').warning('x')"

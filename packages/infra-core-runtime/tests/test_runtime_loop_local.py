@@ -59,7 +59,7 @@ async def test_one_loop_has_one_value() -> None:
 
 
 def test_a_value_is_closed_with_its_loop_and_on_it() -> None:
-    """asyncio.run leaves nothing open, though nobody called aclose."""
+    """asyncio.run leaves nothing open, though aclose was not called."""
     local = clients()
     client = asyncio.run(get(local))
     assert client.closed_on is client.made_on
@@ -147,7 +147,7 @@ async def test_aclose_without_a_value_does_nothing() -> None:
 
 
 async def test_what_closing_raises_comes_through_aclose() -> None:
-    """Whoever closes the value gets the error of closing it."""
+    """The caller that closes the value gets the error of closing it."""
 
     async def fail(client: Client) -> None:
         raise OSError("cannot close")

@@ -7,7 +7,7 @@ from infra_core.runtime import LoopLocal
 
 
 class Client:
-    """Tells whether it was collected before it was closed, as aiohttp's session does."""
+    """Records whether it was collected before it was closed, as aiohttp's session does."""
 
     leaked = 0
 

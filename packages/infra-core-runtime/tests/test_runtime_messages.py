@@ -257,7 +257,7 @@ def test_what_belongs_to_a_loop_says_so_outside_of_one() -> None:
         (["disk full"], "returned 'disk full' for an item: return None, or the exception"),
     ],
 )
-async def test_batch_functions_that_return_no_errors_are_refused(answer: object, words: str) -> None:
+async def test_batch_functions_that_return_no_errors_fail(answer: object, words: str) -> None:
     """A function without a return is the usual mistake."""
     store: Callable[[list[int]], Sequence[BaseException | None]] = wrong(lambda items: answer)
     batcher: ThreadBatcher[int] = ThreadBatcher(store)

@@ -261,7 +261,7 @@ def test_cancellation_is_never_retried(run: Runner) -> None:
 
 
 async def test_a_cancel_during_the_wait_ends_the_retries() -> None:
-    """Whoever cancels need not wait for the backoff."""
+    """A caller that cancels need not wait for the backoff."""
     calls = 0
 
     async def operation() -> None:
@@ -300,14 +300,14 @@ def test_the_hook_is_called_before_each_wait(run: Runner) -> None:
 
 async def test_a_coroutine_function_as_hook_is_awaited() -> None:
     """The async driver takes hooks of both kinds."""
-    told: list[int] = []
+    reported: list[int] = []
 
     async def hook(details: RetryDetails) -> None:
         await asyncio.sleep(0)
-        told.append(details.attempt)
+        reported.append(details.attempt)
 
     async def operation() -> int:
-        if not told:
+        if not reported:
             raise ConnectionError
         return 5
 
@@ -315,7 +315,7 @@ async def test_a_coroutine_function_as_hook_is_awaited() -> None:
         result = await retry_async(
             operation, policy=RetryPolicy(), should_retry=lambda error: True, on_retry=hook
         )
-    assert (result, told) == (5, [1])
+    assert (result, reported) == (5, [1])
 
 
 def test_what_a_hook_raises_ends_the_retries(run: Runner) -> None:
@@ -340,7 +340,7 @@ async def test_an_attempt_that_hangs_is_cut_at_the_deadline() -> None:
 
 
 async def test_the_failure_before_the_cut_attempt_is_the_cause() -> None:
-    """Whoever reads the log sees what went wrong, not only that time ran out."""
+    """A reader of the log sees what went wrong, not only that time ran out."""
     calls = 0
 
     async def operation() -> None:

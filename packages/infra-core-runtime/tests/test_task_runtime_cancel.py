@@ -279,7 +279,7 @@ async def test_a_timeout_around_a_run_is_not_taken_for_a_cancel() -> None:
 async def test_a_second_cancellation_from_outside_does_not_wait_any_longer(
     stubborn: Stubborn,
 ) -> None:
-    """Whoever cancels the caller twice gets it at once."""
+    """Cancelling the caller twice ends it at once."""
     subject = runtime(1, cancel_grace=0.05)
     run = asyncio.create_task(subject.run([("a", stubborn)]))
     await stubborn.begun.wait()
@@ -795,12 +795,12 @@ async def test_a_cancel_event_set_by_the_last_task_cancels_nothing(setter: str, 
         if setter == "task":
             event.set()
 
-    def told(outcome: TaskOutcome[Any]) -> None:
+    def found(outcome: TaskOutcome[Any]) -> None:
         if setter == "callback" and outcome.id == "last":
             event.set()
 
     tasks: list[Task] = [("first", succeed), ("last", last)]
-    await subject.run(iter(tasks) if lazy else tasks, on_outcome=told)
+    await subject.run(iter(tasks) if lazy else tasks, on_outcome=found)
     assert subject.stats.succeeded == 2
     with pytest.raises(RuntimeCancellationError):
         await subject.run(tasks)  # it is set all the same

@@ -257,7 +257,7 @@ async def test_progress_is_reported_no_more_often_than_asked_for() -> None:
 
 
 @orderly
-async def test_streams_tell_progress_too() -> None:
+async def test_streams_report_progress_too() -> None:
     """The hook of a stream is called at its end at the latest."""
     seen: list[RuntimeStats] = []
 

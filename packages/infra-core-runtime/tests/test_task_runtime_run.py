@@ -525,7 +525,7 @@ async def test_tasks_begin_in_the_order_of_the_source(concurrency: int) -> None:
 
 
 async def test_a_failure_is_logged_as_0_7_did(caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever watches the log at night finds each final failure, with or without `on_error`."""
+    """A reader of the log finds each final failure, with or without `on_error`."""
     error = ValueError("broken")
     with caplog.at_level(logging.ERROR, logger="infra_core.task_runtime"):
         await runtime(1).run([("a", partial(fail, error))], on_error=lambda *_: None)

@@ -1,4 +1,4 @@
-"""A run that is told to end, ends in order: from the first line of its list to its last write."""
+"""A run that is asked to end, ends in order: from the first line of its list to its last write."""
 
 import os
 import signal

@@ -85,7 +85,7 @@ def test_a_full_disk_ends_the_run_with_every_job_put_back(
 
 
 @pytest.mark.posix
-def test_few_descriptors_fail_no_job_for_good(urls: list[str], tmp_path: Path) -> None:
+def test_few_descriptors_fail_no_job_permanently(urls: list[str], tmp_path: Path) -> None:
     """The summary comes whole, and says what to do."""
     import resource
 
@@ -306,9 +306,9 @@ def test_a_failed_download_is_one_line(
     (tmp_path / "urls").write_text(origin.url("/none"))
     where = ["--batch-id", "b", "--out", str(tmp_path)]
     assert main(["run", str(tmp_path / "urls"), *where, "--retries", "0"]) == 1
-    told = capsys.readouterr()
-    assert told.err == ""
-    assert told.out.count("/none") == 1
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.count("/none") == 1
 
 
 def test_netrc_brings_a_login_for_each_host_and_none_for_all(tmp_path: Path) -> None:

@@ -53,5 +53,5 @@ def test_what_is_as_recorded_is_intact(path: str, run: Path) -> None:
     ],
 )
 def test_what_is_not_or_lies_outside_is_not(payload: dict[str, Any], run: Path) -> None:
-    """Whoever wrote the record."""
+    """Of every writer of the record."""
     assert not Verifier(run).is_intact(payload)

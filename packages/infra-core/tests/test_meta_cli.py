@@ -109,7 +109,7 @@ def test_a_process_of_a_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("watched", ["", "import sys; sys.setprofile(lambda *_: None)\n"])
 def test_the_process_of_a_command_ends_in_order(watched: str) -> None:
-    """What is registered for its end runs, and what was printed arrives, whoever looks on."""
+    """What is registered for its end runs, and what was printed arrives, under every observer."""
     code = (
         "import atexit, sys\natexit.register(print, 'last')\n"
         "from infra_core.cli._main import command\n"
@@ -202,7 +202,7 @@ def test_batch_id_that_is_no_folder_name_is_refused(batch_id: str, tmp_path: Pat
 
 
 def test_batch_can_be_held_once_only(tmp_path: Path) -> None:
-    """A second holder is told so; the lock ends with its holder."""
+    """A second holder is refused; the lock ends with its holder."""
     with exclusive(tmp_path), pytest.raises(BatchError, match="another process"):
         exclusive(tmp_path).__enter__()
     with exclusive(tmp_path):
@@ -286,9 +286,9 @@ def test_retry_leaves_leases_that_run_and_frees_those_that_ended(
         assert "there is no job 'none'" in error
         assert store.count_by_status("b") == {"pending": 1, "running": 3}
         assert jobs("retry", "b") == 0
-        told = capsys.readouterr()
-        assert "1 running job left to the workers" in told.err
-        assert told.out.startswith("2 jobs put back")
+        printed = capsys.readouterr()
+        assert "1 running job left to the workers" in printed.err
+        assert printed.out.startswith("2 jobs put back")
         assert jobs("retry", "b", "held", "--force") == 0
         with pytest.raises(JobConflictError):
             store.update(held.complete())
@@ -309,9 +309,9 @@ def test_retry_goes_on_after_a_conflict_and_reports_the_count(
 
     monkeypatch.setattr(SqliteJobStore, "update_many", meanwhile)
     assert main(["jobs", "retry", "b1", "--out", str(out)]) == 2
-    told = capsys.readouterr()
-    assert told.out.startswith("1 job put back")
-    assert "1 job changed meanwhile" in told.err
+    printed = capsys.readouterr()
+    assert printed.out.startswith("1 job put back")
+    assert "1 job changed meanwhile" in printed.err
 
 
 def test_watch_does_not_wait_for_abandoned_jobs(
@@ -338,9 +338,9 @@ def test_watch_does_not_wait_for_jobs_that_cannot_be_read(
             "WHERE job = 'odd'"
         )
     assert main(["jobs", "watch", "b", "--out", str(tmp_path)]) == 1
-    told = capsys.readouterr().err
-    assert "odd: JobRecordError: " in told
-    assert "no worker takes it" in told
+    printed = capsys.readouterr().err
+    assert "odd: JobRecordError: " in printed
+    assert "no worker takes it" in printed
 
 
 def test_show_has_the_history_of_attempts(
@@ -351,9 +351,9 @@ def test_show_has_the_history_of_attempts(
         store.create(JobRecord("b", "j").start(worker="ann").fail("no disk").requeue())
         store.claim("b", worker="bob", lease_seconds=60)
     assert main(["jobs", "show", "b", "j", "--out", str(tmp_path)]) == 0
-    told = capsys.readouterr().out
-    assert re.search(r"attempt 1\s.*Z failed by ann: no disk", told)
-    assert re.search(r"attempt 2\s.*Z running by bob", told)
+    printed = capsys.readouterr().out
+    assert re.search(r"attempt 1\s.*Z failed by ann: no disk", printed)
+    assert re.search(r"attempt 2\s.*Z running by bob", printed)
     assert main(["jobs", "show", "b", "j", "--out", str(tmp_path), "--json"]) == 0
     first = json.loads(capsys.readouterr().out)["attempt_history"][0]
     assert (first["number"], first["outcome"], first["error"]) == (1, "failed", "no disk")

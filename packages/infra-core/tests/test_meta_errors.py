@@ -51,7 +51,7 @@ def origin() -> Iterator[FaultyOrigin]:
         yield server
 
 
-def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+def run_cli(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     """Exit code and the last line of standard error; nothing is on standard output."""
     try:
         code = main(list(arguments))
@@ -157,7 +157,7 @@ def test_bad_arguments_are_refused_and_nothing_starts(
     arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, one line that names the value, the rule and the remedy; no secret in it."""
-    code, line = told(capsys, *arguments)
+    code, line = run_cli(capsys, *arguments)
     assert code == 2
     assert [part for part in parts if part not in line] == []
     assert "hunter2" not in line
@@ -170,7 +170,7 @@ def test_what_stands_in_the_way_is_named(blocked: str, capsys: pytest.CaptureFix
     path = Path(blocked)
     path.parent.mkdir(parents=True)
     path.mkdir() if path.suffix else path.touch()
-    code, line = told(capsys, *RUN)
+    code, line = run_cli(capsys, *RUN)
     assert code == 2
     assert blocked in line
 
@@ -181,7 +181,7 @@ def test_job_table_without_a_connection_is_refused(
     """Jobs that went to a file in silence would be sought in the table."""
     monkeypatch.setenv("AZURE_JOB_TABLE", "runs")
     for arguments in (RUN, ("jobs", "list", "b1")):
-        code, line = told(capsys, *arguments)
+        code, line = run_cli(capsys, *arguments)
         assert code == 2
         assert "AZURE_JOB_CONNECTION" in line
 
@@ -195,7 +195,7 @@ def test_failure_that_is_no_fault_of_the_arguments_exits_with_1(
         raise RuntimeError("it broke at https://x.invalid/?sig=hunter2")
 
     monkeypatch.setattr("infra_core.cli._jobs.list_jobs", fail)
-    code, line = told(capsys, "jobs", "list", "b1")
+    code, line = run_cli(capsys, "jobs", "list", "b1")
     assert code == 1
     assert line.startswith("infra-core jobs: RuntimeError: it broke")
     assert line.endswith("-v shows where this came from")
@@ -215,13 +215,13 @@ def test_ctrl_c_is_130_at_every_stage(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(_main, "build_parser", interrupt)
-    assert told(capsys, "doctor") == (130, "infra-core: interrupted")
+    assert run_cli(capsys, "doctor") == (130, "infra-core: interrupted")
 
 
 def test_malformed_lines_are_shown_without_secrets_and_control_characters(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A terminal obeys what it is sent; and nobody reads a thousand lines."""
+    """A terminal obeys what it is sent; and a thousand lines are too many to read."""
     lines = ["\x1b[31mred", "htp://u:hunter2@h/?sig=hunter2", "x\0y", "http://h:abc/"]
     lines += [f"https://x.invalid/{'a' * 70_000}", *["word"] * 30]
     Path("urls").write_text("\n".join(lines))
@@ -371,7 +371,7 @@ def test_one_is_no_plural() -> None:
 
 
 def test_what_a_killed_run_left_half_written_is_swept(origin: FaultyOrigin) -> None:
-    """Beside the manifest and the heartbeat; the lock says that nobody writes there now."""
+    """Beside the manifest and the heartbeat; the lock says that no process writes there now."""
     Path("urls").write_text(origin.url("/a"))
     Path("o/b/_state").mkdir(parents=True)
     for name in ("o/b/.m.0123456789abcdef.part.json", "o/b/_state/.h.0123456789abcdef.part"):

@@ -37,9 +37,9 @@ def test_the_exit_code_says_how_a_run_is(
     assert main([*probe, "--max-age", "2m"]) == 0
     monitor.stop()
     assert main([*probe, "--json"]) == 5
-    *told, status = capsys.readouterr().out.splitlines()
-    assert [line.partition(":")[0] for line in told] == ["none", "alive", "stalled", "alive"]
-    assert told[1].endswith("on 'page-7'")
+    *printed, status = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in printed] == ["none", "alive", "stalled", "alive"]
+    assert printed[1].endswith("on 'page-7'")
     assert json.loads(status)["state"] == "finished"
 
 
@@ -69,7 +69,7 @@ def test_of_a_run_elsewhere_the_age_decides(
 def test_an_exec_probe_is_answered_quickly_with_no_environment(tmp_path: Path) -> None:
     """No HOME, no PATH, another folder, no input; and nothing is imported that it does not need.
 
-    Kubernetes gives an exec probe one second unless it is told otherwise.
+    Kubernetes gives an exec probe one second unless configured otherwise.
     """
     monitor = HeartbeatMonitor(tmp_path, azure_client=None)
     monitor.set_slug("a")

@@ -46,7 +46,7 @@ def test_jobs_are_readable_at_any_width(width: int, terminal: None) -> None:
     assert ("updated" in text) is (width >= 80)
 
 
-def test_ids_are_as_long_as_it_takes_to_tell_them_apart(terminal: None) -> None:
+def test_ids_are_as_long_as_needed_to_be_unique(terminal: None) -> None:
     """`jobs show` takes what the list shows."""
     console = console_of(100)
     print_for_people(console, [JobRecord("b", f"nightly-job-{n}") for n in "12"])

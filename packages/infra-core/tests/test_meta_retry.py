@@ -213,7 +213,7 @@ def test_the_summary_is_exception_wait_and_status() -> None:
 
 
 def test_the_summary_of_a_call_that_has_not_failed_is_empty() -> None:
-    """Nothing to tell yet, or a success."""
+    """Nothing to report yet, or a success."""
     state = RetryCallState(tenacity.Retrying(), None, (), {})
     assert retry_state_summary(state) == (None, None, None)
     state.set_result(1)

@@ -73,8 +73,9 @@ def test_a_scheduled_batch_is_waited_for_and_its_code_stands_nowhere(
     arguments = ["trigger", "b 1", "--base-url", host.base_url, "--summary-file", str(path)]
     assert main([*arguments, "--no-poll", "--json"]) == 0
     shown = capsys.readouterr()
-    told = json.loads(shown.out)
-    assert (told["status"], told["scheduled"], told["succeeded"]) == ("Scheduled", True, False)
+    printed = json.loads(shown.out)
+    assert printed["status"] == "Scheduled"
+    assert (printed["scheduled"], printed["succeeded"]) == (True, False)
     assert "trigger 'b 1' --wait" in " ".join(shown.err.split())
     texts = [shown.out, shown.err, path.read_text()]
     assert main([*arguments, "--wait", "--poll-interval", "0.01"]) == 0
