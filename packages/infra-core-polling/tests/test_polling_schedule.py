@@ -156,7 +156,7 @@ class TestNextWait:
 class TestBudget:
     def test_until_the_deadline(self) -> None:
         """And a small grace for the check that begins there."""
-        rules: PollRules[object] = PollRules.of(
+        rules: PollRules[object] = PollRules(
             PollingConfig(timeout=10), bool, is_transient=None, next_delay=None
         )
         run = PollRun(rules)

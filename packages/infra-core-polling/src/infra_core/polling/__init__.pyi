@@ -5,8 +5,7 @@ from ._errors import (
     PollingFailureError as PollingFailureError,
     PollingTimeoutError as PollingTimeoutError,
 )
-from ._many import poll_many_async as poll_many_async
-from ._outcome import PollOutcome as PollOutcome
+from ._many import PollOutcome as PollOutcome, poll_many_async as poll_many_async
 from ._poll import poll_until as poll_until, poll_until_async as poll_until_async
 from ._signals import is_transient as is_transient, retry_after as retry_after
 from ._status import (

@@ -3,16 +3,15 @@
 import asyncio
 import logging
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, TypeVar
 
 from infra_core.runtime import clock
 
-from ._errors import PollingTimeoutError
+from ._errors import CheckStopped, PollingTimeoutError
 from ._fetch import (
     CANCEL_LATENCY,
-    CheckCancelled,
-    CheckCut,
     as_async,
     await_within,
     call_in_thread,
@@ -20,10 +19,10 @@ from ._fetch import (
     is_awaitable,
     resolve_sync,
 )
-from ._gate import Gate
 from ._run import DONE, PollRun, check_callable, logger
+from ._schedule import LAST_CHECK_GRACE
 
-__all__ = ["drive_async", "drive_sync", "poll_loop"]
+__all__ = ["Gate", "drive_async", "drive_sync", "poll_loop"]
 
 T = TypeVar("T")
 
@@ -51,10 +50,8 @@ def drive_sync(
             response = call_in_thread(fetch_fn, budget, cancel) if in_thread else fetch_fn()
             if is_awaitable(response):
                 response = resolve_sync(response, budget, cancel)
-        except CheckCut:
-            raise run.cut() from None
-        except CheckCancelled:
-            raise run.cancelled() from None
+        except CheckStopped as stopped:
+            raise run.stopped(stopped) from None
         except Exception as error:  # noqa: BLE001 - the run raises what is not transient
             wait = run.error(error)
             continue
@@ -96,6 +93,60 @@ async def drive_async(
             polling.exception()  # seen: what the clean-up of a cancelled fetch raised
 
 
+class Gate:
+    """Lets so many checks in at once; those of polls under way before the first ones of new polls.
+
+    A new poll's time begins when it is let in, unless it waits for an initial delay first: what
+    has not begun cannot be late.
+    """
+
+    def __init__(self, size: int, *, closed: Callable[[], bool]) -> None:
+        self.closed = closed
+        self._free = size
+        self._again: deque[asyncio.Future[None]] = deque()
+        self._first: deque[asyncio.Future[None]] = deque()
+
+    async def enter(self, run: PollRun[Any]) -> None:
+        """Wait for a place.
+
+        Raises:
+            PollingCancelledError: The gate is closed.
+            PollingTimeoutError: The deadline has passed meanwhile.
+        """
+        if self.closed():
+            raise run.cancelled()
+        if self._free:
+            self._free -= 1
+        else:
+            queue = self._again if run.attempts else self._first
+            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            queue.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                if turn.done() and not turn.cancelled():
+                    self.leave()
+                raise
+        now = clock.monotonic()
+        if run.attempts == 0 and not run.rules.schedule.initial_delay:
+            run.began = now
+        elif now - run.began > run.rules.config.timeout + LAST_CHECK_GRACE:
+            self.leave()
+            raise run.timed_out(
+                "there are more checks than can be made; raise concurrency or poll_interval"
+            )
+
+    def leave(self) -> None:
+        """Give the place to the next one."""
+        for queue in (self._again, self._first):
+            while queue:
+                turn = queue.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    return
+        self._free += 1
+
+
 async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
     run: PollRun[T],
     fetch_fn: Callable[[], Awaitable[Any]],
@@ -115,10 +166,8 @@ async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
         try:
             budget = run.begin_check(clock.monotonic())
             response = await await_within(fetch_fn(), budget, cancel)
-        except CheckCut:
-            raise run.cut() from None
-        except CheckCancelled:
-            raise run.cancelled() from None
+        except CheckStopped as stopped:
+            raise run.stopped(stopped) from None
         except PollingTimeoutError:
             raise
         except Exception as error:  # noqa: BLE001 - the run raises what is not transient

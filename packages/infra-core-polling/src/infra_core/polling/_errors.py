@@ -14,6 +14,7 @@ Errors of the fetch itself come through as they are: at once when they are not t
 from typing import Any
 
 __all__ = [
+    "CheckStopped",
     "PollingCancelledError",
     "PollingError",
     "PollingFailureError",
@@ -73,3 +74,11 @@ class PollingCancelledError(PollingError):
     def __init__(self, message: str, last_response: Any = None) -> None:
         super().__init__(message)
         self.last_response = last_response
+
+
+class CheckStopped(Exception):  # noqa: N818 - a signal between our own modules
+    """The fetch was still running when its time was up, or when the cancel event was set."""
+
+    def __init__(self, *, cancelled: bool = False) -> None:
+        super().__init__()
+        self.cancelled = cancelled

@@ -11,10 +11,10 @@ from typing import Any, Final, TypeVar
 
 from infra_core.runtime import ThreadPool, clock, run_sync
 
+from ._errors import CheckStopped
+
 __all__ = [
     "CANCEL_LATENCY",
-    "CheckCancelled",
-    "CheckCut",
     "as_async",
     "await_within",
     "call_in_thread",
@@ -33,14 +33,6 @@ CANCEL_LATENCY: Final = 0.05
 """Seconds between looks at a `threading.Event`, which nothing can wait for beside a fetch."""
 
 
-class CheckCancelled(Exception):  # noqa: N818 - a signal between our own modules
-    """The cancel event was set while the fetch was running."""
-
-
-class CheckCut(Exception):  # noqa: N818 - a signal between our own modules
-    """The fetch was still running when its time was up."""
-
-
 def is_awaitable(value: object) -> bool:
     """Whether the fetch returned something to await; much cheaper than `inspect.isawaitable`."""
     return hasattr(type(value), "__await__") or inspect.isawaitable(value)
@@ -52,8 +44,7 @@ async def await_within(
     """Await a fetch for so long at most.
 
     Raises:
-        CheckCut: The time was up; the fetch has been cancelled.
-        CheckCancelled: The event was set; the fetch has been cancelled.
+        CheckStopped: The time was up, or the event was set; the fetch has been cancelled.
     """
     if cancel is not None:
         awaitable = _watched(awaitable, cancel)
@@ -63,7 +54,7 @@ async def await_within(
             return await awaitable
     except Exception as error:
         if scope is not None and scope.expired():  # or it says something else when it is cut
-            raise CheckCut from error
+            raise CheckStopped from error
         raise
 
 
@@ -74,7 +65,7 @@ async def _watched(awaitable: Awaitable[T], cancel: threading.Event) -> T:
         while not task.done():
             await asyncio.wait({task}, timeout=CANCEL_LATENCY)
             if cancel.is_set() and not task.done():
-                raise CheckCancelled
+                raise CheckStopped(cancelled=True)
         return task.result()
     finally:
         if not task.done():
@@ -90,8 +81,7 @@ def resolve_sync(
     """Wait for what a fetch returned, on the one background loop of `infra_core.runtime`.
 
     Raises:
-        CheckCut: The time was up.
-        CheckCancelled: The event was set.
+        CheckStopped: The time was up, or the event was set.
         RuntimeError: Called inside a running event loop.
     """
     try:
@@ -112,8 +102,7 @@ def call_in_thread(
     """Call in a thread and wait for so long at most; a call that hangs is left behind.
 
     Raises:
-        CheckCut: The time was up.
-        CheckCancelled: The event was set.
+        CheckStopped: The time was up, or the event was set.
     """
     done = _threads.submit(function)
     left = min(seconds, _LONGEST_WAIT)
@@ -124,10 +113,10 @@ def call_in_thread(
             if done.done():
                 return done.result()
             if cancel is not None and cancel.is_set():
-                raise CheckCancelled
+                raise CheckStopped(cancelled=True)
             left -= step
             if left <= 0:
-                raise CheckCut
+                raise CheckStopped
     finally:
         done.cancel()
 

@@ -1,9 +1,10 @@
-"""Polling thousands of jobs at once: the public function."""
+"""Polling thousands of jobs at once: the public function, and what became of each job."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, TypeVar, cast, overload
 
 from infra_core.runtime import (
     RuntimeCancellationError,
@@ -13,17 +14,50 @@ from infra_core.runtime import (
 )
 
 from ._config import PollingConfig, checked_config
-from ._drivers import poll_loop
+from ._drivers import Gate, poll_loop
 from ._fetch import as_async
-from ._gate import Gate
-from ._outcome import PollOutcome
 from ._run import PollRules, PollRun, check_callable
 from ._status import StatusExtractor, StatusRules
 
-__all__ = ["poll_many_async"]
+__all__ = ["PollOutcome", "poll_many_async"]
 
 J = TypeVar("J")
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PollOutcome(Generic[J, T]):
+    """What became of one job of `poll_many_async`.
+
+    Attributes:
+        job: The job, as it was given.
+        response: The terminal response; for a job that ended in an error the newest one, or None.
+        error: Why there is no terminal response: `PollingTimeoutError`, `PollingFailureError`,
+            `PollingCancelledError`, or what the fetch raised. None when there is one.
+        attempts: How often the fetch was called.
+        elapsed: Seconds from the moment the job was taken in to its end.
+    """
+
+    job: J
+    response: T | None
+    error: Exception | None
+    attempts: int
+    elapsed: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a terminal response."""
+        return self.error is None
+
+    def result(self) -> T:
+        """Return the terminal response.
+
+        Raises:
+            Exception: `error`, when there is none.
+        """
+        if self.error is not None:
+            raise self.error
+        return cast("T", self.response)  # may well be None: a response like any other
 
 
 @overload
@@ -128,13 +162,58 @@ def poll_many_async(
     if is_terminal is None:
         statuses = StatusRules(config, status_extractor)
         is_terminal, status = statuses.is_terminal, statuses.status
-    rules = PollRules.of(
+    rules = PollRules(
         config, is_terminal, is_transient=is_transient, next_delay=next_delay, status=status
     )
     runtime = TaskRuntime(config=RuntimeConfig(concurrency=max_active), cancel_event=cancel)
     gate = Gate(concurrency, closed=lambda: runtime.cancelled)
-    many: _Many[J, T] = _Many(fetch_fn, rules, on_poll, gate, runtime)
-    return many.outcomes(jobs, cancel)
+    fetch = as_async(fetch_fn)
+
+    async def poll(job: _Job[J, T]) -> PollOutcome[J, T]:
+        """Poll one job; its end, whatever it is, is the outcome."""
+        report = None if on_poll is None else partial(on_poll, job.job)
+        try:
+            await poll_loop(job.run, partial(fetch, job.job), report, gate=gate)
+        except Exception as error:  # noqa: BLE001 - the outcome of this one job
+            return job.outcome(error)
+        except asyncio.CancelledError:
+            if not runtime.cancelled:
+                raise
+            return job.outcome(job.run.cancelled())
+        return job.outcome(None)
+
+    def task(job: J) -> tuple[Any, Callable[[], Awaitable[Any]]]:
+        entry: _Job[J, T] = _Job(job, rules)
+        return entry, partial(poll, entry)
+
+    return _outcomes(jobs, task, runtime, cancel)
+
+
+async def _outcomes(
+    jobs: "Iterable[J] | AsyncIterable[J]",
+    task: Callable[[J], tuple[Any, Callable[[], Awaitable[Any]]]],
+    runtime: TaskRuntime,
+    cancel: asyncio.Event | None,
+) -> AsyncGenerator[PollOutcome[J, Any], None]:
+    if cancel is not None and cancel.is_set():
+        return
+    tasks: Any = _Tasks(task, jobs) if isinstance(jobs, AsyncIterable) else map(task, jobs)
+    stream = runtime.as_completed(tasks, outcomes=True, ahead=0)
+    try:
+        async for ended in stream:
+            job: Any = ended.id
+            if ended.value is not None:
+                yield ended.value
+            elif runtime.cancelled:  # before its first step, or it ignores that
+                yield job.outcome(job.run.cancelled())
+            elif isinstance(ended.error, RuntimeCancellationError):
+                # The fetch raised a CancelledError of its own.
+                raise ended.error.__cause__ or ended.error
+    except RuntimeCancellationError:
+        if not runtime.cancelled:
+            raise
+    finally:
+        await stream.aclose()
 
 
 class _Job(Generic[J, T]):
@@ -151,69 +230,6 @@ class _Job(Generic[J, T]):
         run = self.run
         elapsed = clock.monotonic() - run.began
         return PollOutcome(self.job, run.last_response, error, run.attempts, elapsed)
-
-
-class _Many(Generic[J, T]):
-    """The polls of one call, each a task of a `TaskRuntime`."""
-
-    def __init__(
-        self,
-        fetch_fn: Callable[[J], Any],
-        rules: PollRules[T],
-        on_poll: Callable[[J, T], object] | None,
-        gate: Gate,
-        runtime: TaskRuntime,
-    ) -> None:
-        self._fetch = as_async(fetch_fn)
-        self._rules = rules
-        self._on_poll = on_poll
-        self._gate = gate
-        self._runtime = runtime
-
-    async def outcomes(
-        self, jobs: "Iterable[J] | AsyncIterable[J]", cancel: asyncio.Event | None
-    ) -> AsyncGenerator[PollOutcome[J, T], None]:
-        if cancel is not None and cancel.is_set():
-            return
-        tasks: Any = (
-            _Tasks(self._task, jobs)
-            if isinstance(jobs, AsyncIterable)
-            else (self._task(job) for job in jobs)
-        )
-        stream = self._runtime.as_completed(tasks, outcomes=True, ahead=0)
-        try:
-            async for ended in stream:
-                job: Any = ended.id
-                if ended.value is not None:
-                    yield ended.value
-                elif self._runtime.cancelled:  # before its first step, or it ignores that
-                    yield job.outcome(job.run.cancelled())
-                elif isinstance(ended.error, RuntimeCancellationError):
-                    # The fetch raised a CancelledError of its own.
-                    raise ended.error.__cause__ or ended.error
-        except RuntimeCancellationError:
-            if not self._runtime.cancelled:
-                raise
-        finally:
-            await stream.aclose()
-
-    def _task(self, job: J) -> tuple[Any, Callable[[], Awaitable[Any]]]:
-        entry = _Job(job, self._rules)
-        return entry, partial(self._poll, entry)
-
-    async def _poll(self, job: _Job[J, T]) -> PollOutcome[J, T]:
-        """Poll one job; its end, whatever it is, is the outcome."""
-        fetch = partial(self._fetch, job.job)
-        on_poll = None if self._on_poll is None else partial(self._on_poll, job.job)
-        try:
-            await poll_loop(job.run, fetch, on_poll, gate=self._gate)
-        except Exception as error:  # noqa: BLE001 - the outcome of this one job
-            return job.outcome(error)
-        except asyncio.CancelledError:
-            if not self._runtime.cancelled:
-                raise
-            return job.outcome(job.run.cancelled())
-        return job.outcome(None)
 
 
 class _Tasks(Generic[J]):

@@ -119,7 +119,7 @@ def poll_until(
         max_consecutive_errors=max_consecutive_errors, handle_404=handle_404,
         hard_timeout=hard_timeout,
     )  # fmt: skip
-    rules = PollRules.of(config, is_terminal, is_transient=is_transient, next_delay=next_delay)
+    rules = PollRules(config, is_terminal, is_transient=is_transient, next_delay=next_delay)
     return drive_sync(
         PollRun(rules, label=label), fetch_fn, on_poll, cancel=cancel, hard_timeout=hard_timeout
     )
@@ -209,5 +209,5 @@ async def poll_until_async(
         max_consecutive_errors=max_consecutive_errors, handle_404=handle_404,
         hard_timeout=hard_timeout,
     )  # fmt: skip
-    rules = PollRules.of(config, is_terminal, is_transient=is_transient, next_delay=next_delay)
+    rules = PollRules(config, is_terminal, is_transient=is_transient, next_delay=next_delay)
     return await drive_async(PollRun(rules, label=label), fetch_fn, on_poll, cancel=cancel)

@@ -2,14 +2,13 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from infra_core.runtime import add_note, clock, is_number, redact_secrets, trace_fields
 
 from ._config import PollingConfig
-from ._errors import PollingCancelledError, PollingError, PollingTimeoutError
-from ._schedule import LAST_CHECK_GRACE, PollSchedule
+from ._errors import CheckStopped, PollingCancelledError, PollingError, PollingTimeoutError
+from ._schedule import LAST_CHECK_GRACE
 from ._signals import is_transient as default_is_transient, retry_after, status_code
 
 __all__ = ["DONE", "PollRules", "PollRun", "check_callable"]
@@ -33,45 +32,32 @@ def check_callable(name: str, function: object) -> None:
                         "a function")  # fmt: skip
 
 
-@dataclass(slots=True, kw_only=True)
 class PollRules(Generic[T]):
-    """What is the same for all checks, and for all jobs of one `poll_many_async`."""
+    """What is the same for all checks, and for all jobs of one `poll_many_async`.
 
-    config: PollingConfig
-    schedule: PollSchedule
-    is_terminal: Callable[[T], bool]
-    is_transient: Callable[[Exception], bool]
-    next_delay: Callable[[Any], float | None]
-    status: Callable[[Any], str | None] | None
-    """Finds the status in a response, for the error of a poll that came to nothing."""
+    Raises:
+        TypeError: One of the callables cannot be called.
+    """
 
-    @classmethod
-    def of(
-        cls,
+    def __init__(
+        self,
         config: PollingConfig,
         is_terminal: Callable[[T], bool],
         *,
         is_transient: Callable[[Exception], bool] | None,
         next_delay: Callable[[Any], float | None] | None,
         status: Callable[[Any], str | None] | None = None,
-    ) -> "PollRules[T]":
-        """Combine a configuration with the callables of one call.
-
-        Raises:
-            TypeError: One of them cannot be called.
-        """
+    ) -> None:
         check_callable("is_terminal", is_terminal)
         for name, function in (("is_transient", is_transient), ("next_delay", next_delay)):
             if function is not None:
                 check_callable(name, function)
-        return cls(
-            config=config,
-            schedule=config.schedule(),
-            is_terminal=is_terminal,
-            is_transient=is_transient or default_is_transient,
-            next_delay=next_delay or retry_after,
-            status=status,
-        )
+        self.config = config
+        self.schedule = config.schedule()
+        self.is_terminal = is_terminal
+        self.is_transient = is_transient or default_is_transient
+        self.next_delay = next_delay or retry_after
+        self.status = status  # finds it in a response, for the error of a poll without success
 
 
 class PollRun(Generic[T]):
@@ -191,17 +177,18 @@ class PollRun(Generic[T]):
                 chance=clock.jitter(1.0) if schedule.jitter else 0.0,
             )
         if planned is None:
-            if self.last_response is None:
-                raise self.timed_out("allow a longer timeout, or look at last_error")
-            raise self.timed_out(
-                "allow a longer timeout, or look at last_response and go on from there"
-            )
+            known = "last_error"
+            if self.last_response is not None:
+                known = "last_response and go on from there"
+            raise self.timed_out(f"allow a longer timeout, or look at {known}")
         self.waits += 1
         wait, self.last = planned
         return wait
 
-    def cut(self) -> PollingTimeoutError:
-        """Return the error for a fetch that was still running at the deadline."""
+    def stopped(self, check: CheckStopped) -> PollingError:
+        """Return the error for a poll that ends while a fetch is still running."""
+        if check.cancelled:
+            return self.cancelled()
         return self.timed_out(
             "the last check was still running and was cut; allow a longer timeout, or find out "
             "why it hangs"

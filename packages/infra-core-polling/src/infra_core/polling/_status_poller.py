@@ -78,7 +78,7 @@ class StatusPoller(Generic[T]):
         self._config = checked_config(config)
         self._label = label
         self._statuses = StatusRules(self._config, status_extractor)
-        self._rules: PollRules[T] = PollRules.of(
+        self._rules: PollRules[T] = PollRules(
             self._config,
             self._statuses.is_terminal,
             is_transient=is_transient,
