@@ -7,12 +7,12 @@ import logging
 import pickle
 import uuid
 from collections.abc import AsyncIterable, Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import clock
-from ._cancel_event import CancelEvent
 from ._loop_local import LoopLocal
 from ._outcomes import TaskStatus
 from ._task_errors import BudgetSpentError
@@ -23,8 +23,8 @@ from ._values import shown
 if TYPE_CHECKING:
     from ._dask_worker import Report
     from ._outcomes import TaskOutcome
-    from ._task_run import TaskRun
-    from ._task_source import Pair, TaskSource
+    from ._task_options import Pair, TaskSource
+    from ._task_run import CancelEvent, TaskRun
     from ._task_stream import TaskStream
 
     RemoteTask = tuple[str, Callable[[], object]]
@@ -73,7 +73,7 @@ class DaskTaskRuntime(TaskRuntime):
         client: Any,
         *,
         config: RuntimeConfig,
-        cancel_event: CancelEvent | None = None,
+        cancel_event: "CancelEvent | None" = None,
     ) -> None:
         super().__init__(config=config, cancel_event=cancel_event)
         self._clients: LoopLocal[_Cluster] = LoopLocal(partial(_Cluster, client), _Cluster.aclose)
@@ -112,23 +112,15 @@ class DaskTaskRuntime(TaskRuntime):
         return super()._open(tasks, options)
 
 
+@dataclass(slots=True)
 class _RemoteCall:
     """One task; called once per attempt, with one budget for all of them."""
 
-    __slots__ = ("_budget", "_cluster", "_function", "_grace", "_left")
-
-    def __init__(
-        self,
-        cluster: "_Cluster",
-        function: Callable[[], Any],
-        budget: float | None,
-        grace: float,
-    ) -> None:
-        self._cluster = cluster
-        self._function = function
-        self._budget = budget
-        self._grace = grace
-        self._left: float | None = None  # when the last attempt ended, for the wait after it
+    _cluster: "_Cluster"
+    _function: Callable[[], Any]
+    _budget: float | None
+    _grace: float
+    _left: float | None = None  # when the last attempt ended, for the wait after it
 
     async def __call__(self) -> Any:
         if self._budget is not None and self._left is not None:

@@ -1,10 +1,12 @@
-"""What became of one task."""
+"""What became of one task, and the outcomes that wait to be read."""
 
+import asyncio
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-__all__ = ["TaskOutcome", "TaskStatus"]
+__all__ = ["ResultBuffer", "TaskOutcome", "TaskStatus"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -55,3 +57,41 @@ class TaskOutcome(Generic[T_co]):
         if self.error is not None:
             raise self.error
         return self.value  # type: ignore[return-value]  # None is a value when there is no error
+
+
+class ResultBuffer:
+    """Puts outcomes in order, if they are to be, and wakes their reader.
+
+    Apart from the stream, so that a stream that is not read any longer can be collected while
+    its run still holds this.
+
+    Attributes:
+        failures: Hand out failures as well, in the place of raising the first.
+        news: Set when there is an outcome to read, and at the end of the run.
+    """
+
+    def __init__(self, *, ordered: bool, failures: bool) -> None:
+        self.failures: bool = failures
+        self.news: asyncio.Event = asyncio.Event()
+        self._ordered = ordered
+        self._ready: deque[TaskOutcome[Any]] = deque()
+        self._early: dict[int, TaskOutcome[Any]] = {}
+        self._next = 0
+
+    def put(self, index: int, outcome: TaskOutcome[Any]) -> None:
+        """Take an outcome from the run."""
+        if not self.failures and outcome.error is not None:
+            return
+        if self._ordered:
+            self._early[index] = outcome
+            while (following := self._early.pop(self._next, None)) is not None:
+                self._next += 1
+                self._ready.append(following)
+        else:
+            self._ready.append(outcome)
+        if self._ready:
+            self.news.set()
+
+    def get(self) -> TaskOutcome[Any] | None:
+        """Return the next outcome, if it is there."""
+        return self._ready.popleft() if self._ready else None

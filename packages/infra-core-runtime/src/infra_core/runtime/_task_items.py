@@ -6,6 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,8 +23,7 @@ from ._task_errors import (
     TaskTimeoutError,
     foreign_cancellation,
 )
-from ._task_options import RunOptions
-from ._task_source import Factory
+from ._task_options import Factory, RunOptions
 from ._trace import trace_fields
 from ._values import shown
 
@@ -32,23 +32,19 @@ __all__ = ["TaskItems"]
 logger = logging.getLogger("infra_core.task_runtime")
 
 
+@dataclass(slots=True, eq=False)
 class _Item:
     """One item with its task, and what was decided about it."""
 
-    __slots__ = (
-        "attempts", "began", "ended", "id", "index", "left_behind", "task", "timer", "verdict",
-    )  # fmt: skip
-
-    def __init__(self, task_id: str, index: int) -> None:
-        self.id = task_id
-        self.index = index
-        self.task: asyncio.Task[Any] | None = None  # None: its first step has not come yet
-        self.began = 0.0
-        self.attempts = 0
-        self.ended = False  # what its task still does is reporting
-        self.verdict: TaskStatus | None = None  # why the runtime cancelled it
-        self.left_behind = False  # what its task still does is ignored
-        self.timer: asyncio.TimerHandle | None = None
+    id: str
+    index: int
+    task: asyncio.Task[Any] | None = None  # None: its first step has not come yet
+    began: float = 0.0
+    attempts: int = 0
+    ended: bool = False  # what its task still does is reporting
+    verdict: TaskStatus | None = None  # why the runtime cancelled it
+    left_behind: bool = False  # what its task still does is ignored
+    timer: asyncio.TimerHandle | None = None
 
 
 class TaskItems:

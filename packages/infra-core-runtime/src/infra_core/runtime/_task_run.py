@@ -7,25 +7,31 @@ task has ended and no item is alive.
 import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
-from typing import Any
+from typing import Any, Protocol
 
 from . import clock
-from ._cancel_event import CancelEvent, until_set
 from ._notes import add_note
 from ._stats import StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError, foreign_cancellation
 from ._task_items import TaskItems
-from ._task_options import RunOptions
-from ._task_source import check_source
+from ._task_options import RunOptions, check_source
 
-__all__ = ["TaskRun"]
+__all__ = ["CancelEvent", "TaskRun"]
 
 logger = logging.getLogger("infra_core.task_runtime")
 
 # Seconds for which items are taken before the event loop has a turn, looked at after so many.
 _SLICE = 0.002
 _AT_ONCE = 16
+_POLL = 0.05  # seconds between looks at an event that cannot be awaited here
 _END: Any = object()
+
+
+class CancelEvent(Protocol):
+    """What can cancel a runtime: `asyncio.Event`, `threading.Event`, anything with `is_set()`."""
+
+    def is_set(self) -> bool:
+        """Say whether to cancel."""
 
 
 class TaskRun:
@@ -137,7 +143,17 @@ class TaskRun:
         self._room.set()
 
     async def _watch(self, event: CancelEvent) -> None:
-        await until_set(event)
+        """Act when the event is set.
+
+        An `asyncio.Event` is noticed at once. One that belongs to another loop, as the first loop
+        that waits for it is its own, and events of other kinds are looked at every 50 ms.
+        """
+        try:
+            seen = isinstance(event, asyncio.Event) and await event.wait()  # and cleared, maybe
+        except RuntimeError:  # it belongs to another loop
+            seen = False
+        while not (seen or event.is_set()):  # noqa: ASYNC110 - it has no other way
+            await asyncio.sleep(_POLL)
         self._on_event()
 
     # Ending

@@ -5,8 +5,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from ._cancel_event import CancelEvent
-from ._outcomes import TaskOutcome
+from ._outcomes import ResultBuffer, TaskOutcome
 from ._rate import RateLimit
 from ._retry_policy import RetryPolicy
 from ._stats import RuntimeStats, StatsRecorder
@@ -19,10 +18,11 @@ from ._task_options import (
     RunOptions,
     RuntimeConfig,
     ShouldRetry,
+    TaskSource,
+    check_source,
+    pairs_of,
 )
-from ._task_results import ResultBuffer
-from ._task_run import TaskRun
-from ._task_source import TaskSource, check_source, pairs_of
+from ._task_run import CancelEvent, TaskRun
 from ._task_stream import TaskStream
 from ._values import is_number
 
@@ -183,7 +183,6 @@ class TaskRuntime:
         return self._stream(
             tasks,
             ResultBuffer(ordered=False, failures=outcomes),
-            _itself,
             ahead,
             on_progress=on_progress,
             progress_interval=progress_interval,
@@ -264,12 +263,11 @@ class TaskRuntime:
             [0, 2, 4, 6]
         """
         check_source("items", items)
-        present: Any = _itself if outcomes else _value
         stream: TaskStream[Any] = self._stream(
             items,
             ResultBuffer(ordered=True, failures=outcomes),
-            present,
             ahead,
+            values=not outcomes,
             make=pairs_of(function, key),
             on_progress=on_progress,
             progress_interval=progress_interval,
@@ -282,12 +280,12 @@ class TaskRuntime:
         self,
         tasks: Items,
         buffer: ResultBuffer,
-        present: Callable[[TaskOutcome[Any]], T],
         ahead: int | None,
         *,
+        values: bool = False,
         retry: RetryPolicy | None,
         **options: Any,
-    ) -> TaskStream[T]:
+    ) -> TaskStream[Any]:
         if ahead is not None and not (is_number(ahead) and ahead >= 0):
             raise ValueError(
                 f"ahead={ahead!r} is not 0 or more: pass how many results may wait to be read, "
@@ -308,7 +306,7 @@ class TaskRuntime:
                 ),
             )
 
-        return TaskStream(begin, buffer, present)
+        return TaskStream(begin, buffer, values=values)
 
     @property
     def _active_tasks(self) -> set[asyncio.Task[None]]:
@@ -431,14 +429,6 @@ async def _ends_of(runs: list[TaskRun]) -> None:
     for run in runs:
         if run.loop is loop:
             await run.over.wait()
-
-
-def _itself(outcome: TaskOutcome[T]) -> TaskOutcome[T]:
-    return outcome
-
-
-def _value(outcome: TaskOutcome[Any]) -> Any:
-    return outcome.value
 
 
 def _is_empty(tasks: Any) -> bool:

@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from ._outcomes import TaskOutcome
-from ._task_results import ResultBuffer
+from ._outcomes import ResultBuffer
 from ._task_run import TaskRun
 
 __all__ = ["TaskStream"]
@@ -29,11 +28,12 @@ class TaskStream(AsyncIterator[T], Generic[T]):
         self,
         begin: Callable[[], TaskRun | None],
         buffer: ResultBuffer,
-        present: Callable[[TaskOutcome[Any]], T],
+        *,
+        values: bool,
     ) -> None:
         self._begin: Callable[[], TaskRun | None] | None = begin
         self._buffer = buffer
-        self._present = present
+        self._values = values
         self._run: TaskRun | None = None
         self._over = False
 
@@ -52,7 +52,7 @@ class TaskStream(AsyncIterator[T], Generic[T]):
             outcome = self._buffer.get()
             if outcome is not None:
                 run.delivered()
-                return self._present(outcome)
+                return outcome.value if self._values else outcome  # type: ignore[return-value]
             if run.ended:
                 break
             try:

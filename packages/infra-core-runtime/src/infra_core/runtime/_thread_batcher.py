@@ -66,10 +66,7 @@ class ThreadBatcher(Generic[T]):
                 raise ValueError(f"{name}={value!r}: pass 1 or more, a whole number")
         if not (is_number(linger) and 0 <= linger < math.inf):
             raise ValueError(f"linger={linger!r}: pass 0 or more seconds")
-        self._function = function
-        self._size = size
-        self._workers = workers
-        self._linger = linger
+        self._lane = partial(_Lane, function, size, workers, linger)
         # Not LoopLocal: there is nothing to close, and batchers may be short-lived.
         self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[T]] = (
             weakref.WeakKeyDictionary()
@@ -84,8 +81,7 @@ class ThreadBatcher(Generic[T]):
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop)
         if lane is None:
-            lane = _Lane(self._function, self._size, self._workers, self._linger)
-            self._lanes[loop] = lane
+            lane = self._lanes[loop] = self._lane()
         done: asyncio.Future[None] = loop.create_future()
         lane.add(done, item)
         try:

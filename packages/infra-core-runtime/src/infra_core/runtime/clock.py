@@ -20,27 +20,18 @@ import time as _time
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # asyncio costs 40 ms to import: only those who await pay for it
     import asyncio
-    from typing import Any, Protocol
+    from typing import Any
 
     from ._timeout310 import Timeout
-
-    class Source(Protocol):
-        """What `fast_time` puts in the place of the real clock."""
-
-        def monotonic(self) -> float: ...
-        def time(self) -> float: ...
-        def sleep(self, seconds: float) -> None: ...
-        async def sleep_async(self, seconds: float) -> None: ...
-        def jitter(self, upper: float) -> float: ...
-        def _hold(self, future: "asyncio.Future[Any]") -> None: ...
+    from .testing import FastTime
 
 
 __all__ = ["jitter", "monotonic", "sleep", "sleep_async", "time", "timeout"]
 
-_fake: "Source | None" = None
+_fake: "FastTime | None" = None
 
 
-def _replace(source: "Source | None") -> "Source | None":
+def _replace(source: "FastTime | None") -> "FastTime | None":
     """Put another source in place of the current one and return the one that was there."""
     global _fake
     previous, _fake = _fake, source
