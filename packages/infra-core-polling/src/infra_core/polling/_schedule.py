@@ -66,8 +66,6 @@ class PollSchedule:
     def interval(self, waits: int) -> float:
         """Return the wait after the check number `waits` (from 0), before jitter."""
         ceiling = max(self.max_backoff, self.poll_interval)
-        if self.backoff_multiplier == 1 or waits == 0:
-            return self.poll_interval
         try:
             return min(self.poll_interval * self.backoff_multiplier**waits, ceiling)
         except OverflowError:

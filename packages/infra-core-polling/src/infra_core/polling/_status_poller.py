@@ -118,20 +118,14 @@ class StatusPoller(Generic[T]):
         on_poll: Callable[[T], Awaitable[None] | None] | None = None,
         cancel: "asyncio.Event | threading.Event | None" = None,
     ) -> T:
-        """Poll in this task; a fetch that hangs is cut at the deadline.
+        """Poll in this task, as `poll` does; a fetch that hangs is cut at the deadline.
 
         Args:
-            on_poll: Called with each response, the terminal one included; may be async.
-            cancel: Ends the poll when it is set.
-
-        Returns:
-            The terminal response.
+            on_poll: As for `poll`; may be async.
+            cancel: As for `poll`.
 
         Raises:
-            PollingFailureError: The status is one of `failure_statuses`.
-            PollingTimeoutError: No terminal status by the deadline.
-            PollingCancelledError: The cancel event was set.
-            Exception: What the fetch raised, when it is not transient or one too many.
+            Exception: What `poll` raises.
         """
         return await drive_async(self._run(), self._fetch, on_poll, cancel=cancel)
 

@@ -6,7 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 from ._forks import ForkGuard, after_fork_in_child
@@ -68,14 +68,18 @@ class _Entry(Generic[T]):
         self.closing = loop.create_task(_close_quietly(self))
 
     @staticmethod
-    def _late(loop: asyncio.AbstractEventLoop) -> AbstractContextManager[object]:
+    @contextmanager
+    def _late(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         """Keep asyncio from warning of a generator begun when its loop has shut them down.
 
         The next loop will close that value. (Only then, since the filters of warnings are global.)
         """
         if not getattr(loop, "_asyncgens_shutdown_called", False):
-            return nullcontext()
-        return _ignoring_resource_warnings()
+            yield
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            yield
 
     def is_stale(self) -> bool:
         """Whether its loop cannot run any more."""
@@ -179,13 +183,6 @@ class LoopLocal(Generic[T]):
         _alive.clear()
         self._lock = threading.Lock()  # may be held by a thread that does not exist here
         self._entries, self._closing = {}, set()
-
-
-@contextmanager
-def _ignoring_resource_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
 
 
 async def _close_quietly(entry: _Entry[T]) -> None:

@@ -125,20 +125,16 @@ async def retry_async(
     Args:
         operation: What to do; called without arguments, its result is awaited.
         policy: How often and how long.
-        should_retry: Called with each exception; `False` raises it, `True` retries, a number
-            retries after that many seconds, which the server asked for.
-        on_retry: Called before each wait; may be a coroutine function; what it raises ends the
-            retries.
+        should_retry: As for `retry_sync`.
+        on_retry: As for `retry_sync`; may be a coroutine function.
 
     Returns:
         What the first successful attempt returned.
 
     Raises:
-        Exception: The one of the last attempt, with a note of attempts, seconds and reason
-            (Python 3.11 and newer).
         TimeoutError: An attempt was cut at the deadline; its cause is what the attempt before it
             raised, if there was one.
-        TypeError: `policy` is no `RetryPolicy`, or `should_retry` returned nonsense.
+        Exception: What `retry_sync` raises.
     """
     check_policy("policy", policy)
     if policy.deadline is None:

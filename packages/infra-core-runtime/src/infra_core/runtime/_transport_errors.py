@@ -124,8 +124,7 @@ def should_retry_requests_exception(
     Args:
         exc: What the request raised; anything that is not of requests is not retried.
         retryable_statuses: Decides over a `requests.HTTPError` that has a response.
-        transport_predicate: Decides over failures of the connection, except for timeouts, which
-            are always retried, and malformed URLs, DNS and TLS failures, which never are.
+        transport_predicate: As for `should_retry_http_exception`.
     """
     names = ("HTTPError", "Timeout", "RequestException")
     return _should_retry(exc, "requests.exceptions", names, retryable_statuses, transport_predicate)
