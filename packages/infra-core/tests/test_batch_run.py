@@ -25,6 +25,7 @@ from infra_core.batch import (
     run_batch,
     run_batch_async,
 )
+from infra_core.batch._download import Downloads
 from infra_core.batch._shard import share_of
 from infra_core.cli import main
 from infra_core.cli._credentials import cookie_jar
@@ -127,6 +128,29 @@ def test_headers_of_a_host_stay_with_it(origin: FaultyOrigin, tmp_path: Path) ->
                   host_headers={here: {"X-Host": "hunter2"}})  # fmt: skip
         assert origin.requests[-1].headers["X-Host"] == "hunter2"
         assert "X-Host" not in other.requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    ("host", "url", "sent"),
+    [
+        ("Example.COM", "https://example.com/f", True),
+        ("example.com:443", "https://example.com/f", True),
+        ("example.com:80", "http://example.com./f", True),
+        ("example.com:8443", "https://example.com/f", False),
+        ("example.com", "https://example.com:8443/f", True),
+        ("m\u00fcller.example", "https://xn--mller-kva.example/f", True),
+        ("[::1]", "http://[::1]:8080/f", True),
+        ("[::1]:8080", "http://[::1]:8080/f", True),
+        ("example.com", "https://www.example.com/f", False),
+    ],
+)
+def test_headers_of_a_host_know_it_in_every_form(
+    host: str, url: str, sent: bool, tmp_path: Path
+) -> None:
+    """The port that a scheme implies, letter case, a final dot, brackets, IDNA."""
+    options = BatchOptions(batch_id="b", out=tmp_path, host_headers={host: {"X": "y"}})
+    downloads = Downloads(options, tmp_path, lambda retry: None)
+    assert downloads._headers(BatchItem(url)) == ({"X": "y"} if sent else {})
 
 
 def test_cookies_of_a_session_are_those_of_the_file(tmp_path: Path) -> None:
@@ -348,6 +372,7 @@ def test_no_two_urls_share_a_path_in_any_layout(
         ({"retries": -1}, "retries"),
         ({"max_bytes": "10M"}, "max_bytes must be a whole number of at least 0, or None"),
         ({"limit_rate": 0}, "limit_rate must be a number of at least 1, or None, got 0"),
+        ({"concurrency": 100_000}, "a whole number of at most 10000, got 100000"),
         ({"layout": "{nope}"}, "{nope}"),
         ({"layout": "{"}, "template"),
         ({"layout": "same"}, "gives many URLs one name"),
@@ -359,6 +384,8 @@ def test_no_two_urls_share_a_path_in_any_layout(
         ({"headers": {"": "x"}}, "headers (--header): '' is no header name"),
         ({"headers": {"X": "a\nb"}}, "the value of header 'X' has line breaks"),
         ({"host_headers": {"h": {"a:b": "x"}}}, "host_headers of h: 'a:b' is no header name"),
+        ({"host_headers": {"https://h": {"X": "y"}}}, "'https://h' names no host"),
+        ({"host_headers": {"h:x": {"X": "y"}}}, "'h:x' names no host"),
         ({"user_agent": "a\nb"}, "user_agent (--user-agent): the value of header"),
         ({"prefix": "MY-CRAWLER"}, "'MY-CRAWLER' begins no variable's name"),
     ],

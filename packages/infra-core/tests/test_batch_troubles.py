@@ -311,6 +311,13 @@ def test_a_failed_download_is_one_line(
     assert printed.out.count("/none") == 1
 
 
+@pytest.mark.parametrize("given", ["Cookie:a=b", "Cookie: a=b", "X-API-Key:a==", "a.example:=b"])
+def test_headers_in_the_form_of_curl_are_refused(given: str) -> None:
+    """`Cookie:a=b` is no header `a` for the host `Cookie`, which no URL names."""
+    with pytest.raises(CommandError, match="is not of the form NAME=VALUE"):
+        headers_of([given], [])
+
+
 def test_netrc_brings_a_login_for_each_host_and_none_for_all(tmp_path: Path) -> None:
     """A header that is given goes before; what is malformed is not shown."""
     file = tmp_path / "netrc"

@@ -1,15 +1,14 @@
 """One URL to one verified file, and what came of it: the part that runs wherever a shard does."""
 
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from infra_core.runtime import error_chain, sanitize_url
 
 from ._errors import one_line, without_url
-from ._items import BatchItem
+from ._items import BatchItem, origin_of
 from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
@@ -61,6 +60,9 @@ class Downloads:
         for name in ("proxy", "cookies"):
             if getattr(options, name) is not None:
                 settings[name] = getattr(options, name)
+        self._host_headers = {
+            origin_of(f"//{host}"): headers for host, headers in options.host_headers.items()
+        }
         self._group = CommitGroup(after=after)
         self._http = AsyncHttpClient(
             max_per_host=options.max_per_host,
@@ -130,21 +132,14 @@ class Downloads:
         options = self._options
         if not (options.headers or options.host_headers or item.headers):
             return None
-        of_host = _of_host(options.host_headers, item.url)
+        host, port = origin_of(item.url)
+        of_host = self._host_headers.get((host, port)) or self._host_headers.get((host, None)) or {}
         return {**options.headers, **of_host, **(item.headers or {})}
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
         await self._http.close()
-
-
-def _of_host(headers: Mapping[str, Mapping[str, str]], url: str) -> Mapping[str, str]:
-    if not headers:
-        return {}
-    parts = urlsplit(url)
-    host = (parts.hostname or "").lower()
-    return headers.get(f"{host}:{parts.port}") or headers.get(host) or {}
 
 
 def failure_of(

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,8 +14,10 @@ __all__ = [
     "SHOWN",
     "BatchItem",
     "Rejected",
+    "is_host",
     "item_of",
     "job_id_of",
+    "origin_of",
     "shown",
     "why_no_headers",
     "why_not",
@@ -129,6 +132,24 @@ def _why_not_rest(item: Any) -> str:
         except (ValueError, TypeError, AttributeError):
             return "the checksum is not of the form algorithm:hexdigest, such as sha256:9f86..."
     return ""
+
+
+def origin_of(text: str) -> tuple[str, int | None]:
+    """Host and port of `//host:port` or a URL, in one form for `Example.com.` and `example.com`."""
+    parts = urlsplit(text)
+    host = (parts.hostname or "").rstrip(".")
+    with suppress(UnicodeError):
+        host = host.encode("idna").decode("ascii")
+    return host, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def is_host(text: object) -> bool:
+    """Whether a text is a host as it stands in a URL, with or without a port."""
+    try:
+        parts = urlsplit(f"//{text}")
+        return isinstance(text, str) and parts.netloc == text and bool(origin_of(f"//{text}")[0])
+    except ValueError:  # of the port, or of half an IPv6 address
+        return False
 
 
 def why_no_headers(headers: Mapping[str, str]) -> str:

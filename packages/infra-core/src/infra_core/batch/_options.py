@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ._errors import BatchError
-from ._items import why_no_headers
+from ._items import is_host, why_no_headers
 from ._names import check_layout, names_by_content
 
 __all__ = ["BatchOptions", "why_no_prefix"]
@@ -128,16 +128,7 @@ class BatchOptions:
             object.__setattr__(self, "scratch", Path(self.scratch))
         if self.dask is not None and self.processes > 1:
             raise BatchError("give either dask or processes: a cluster has processes of its own")
-        for name, (least, most, whole) in _NUMBERS.items():
-            value: Any = getattr(self, name)
-            optional = _DEFAULTS[name] is None
-            if value is None and optional:
-                continue
-            if not _is_within(value, least, most, whole=whole):
-                kind = "a whole number" if whole else "a number"
-                least_text = "above 0" if least == 0.001 else f"of at least {least:g}"
-                or_none = ", or None" if optional else ""
-                raise BatchError(f"{name} must be {kind} {least_text}{or_none}, got {value!r}")
+        self._check_numbers()
         self._check_headers()
         check_layout(self.layout)
         by_content = names_by_content(self.layout)
@@ -164,8 +155,28 @@ class BatchOptions:
         if self.prefix and (why := why_no_prefix(self.prefix)):
             raise BatchError(f"prefix {why}")
 
+    def _check_numbers(self) -> None:
+        for name, (least, most, whole) in _NUMBERS.items():
+            value: Any = getattr(self, name)
+            optional = _DEFAULTS[name] is None
+            if value is None and optional:
+                continue
+            if not _is_within(value, least, most, whole=whole):
+                kind = "a whole number" if whole else "a number"
+                bounds = "above 0" if least == 0.001 else f"of at least {least:g}"
+                if isinstance(value, (int, float)) and value > most:
+                    bounds = f"of at most {most:g}"
+                or_none = ", or None" if optional else ""
+                raise BatchError(f"{name} must be {kind} {bounds}{or_none}, got {value!r}")
+
     def _check_headers(self) -> None:
         """Refuse now what no request could carry: each would fail, after all is set up."""
+        for host in self.host_headers:
+            if not is_host(host):
+                raise BatchError(
+                    f"host_headers: {host!r} names no host; pass one such as 'example.com', or "
+                    "'example.com:8443'"
+                )
         given = [("headers (--header)", self.headers)]
         given += [(f"host_headers of {host}", each) for host, each in self.host_headers.items()]
         if self.user_agent is not None:

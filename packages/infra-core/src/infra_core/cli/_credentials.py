@@ -10,6 +10,12 @@ if TYPE_CHECKING:
 
 __all__ = ["cookie_jar", "headers_of"]
 
+# Names that stand before a colon in curl's form of a header: no host is called like that.
+_FIELDS = {
+    *("accept", "accept-encoding", "accept-language", "authorization", "content-type", "cookie"),
+    *("if-none-match", "origin", "range", "referer", "user-agent", "x-api-key", "x-auth-token"),
+}
+
 
 def headers_of(
     given: list[str], bearer_files: list[str], netrc_file: Path | None = None
@@ -31,7 +37,8 @@ def headers_of(
     for text in given:
         head, equals, value = text.partition("=")
         host, _, name = head.rpartition(":")
-        if not equals or not name.strip() or (host and name[0].isspace()):
+        curls = host and (name[:1].isspace() or host.lower() in _FIELDS)
+        if not equals or not name.strip() or curls:
             shown = head.partition(":")[0]  # behind it there may be a secret: NAME: VALUE is curl's
             raise CommandError(
                 f"--header {shown!r} is not of the form NAME=VALUE (or HOST:NAME=VALUE)"
