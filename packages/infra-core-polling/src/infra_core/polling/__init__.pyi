@@ -10,8 +10,9 @@ from ._poll import poll_until as poll_until, poll_until_async as poll_until_asyn
 from ._signals import is_transient as is_transient, retry_after as retry_after
 from ._status import (
     StatusExtractor as StatusExtractor,
+    StatusPoller as StatusPoller,
+    T as T,
     T_co as T_co,
     extract_status as extract_status,
     status_at as status_at,
 )
-from ._status_poller import StatusPoller as StatusPoller, T as T

@@ -6,10 +6,9 @@ from ._background_loop import (
     run_sync as run_sync,
 )
 from ._dask import DaskTaskRuntime as DaskTaskRuntime
-from ._error_chain import error_chain as error_chain
+from ._exceptions import add_note as add_note, error_chain as error_chain
 from ._forks import ForkGuard as ForkGuard, after_fork_in_child as after_fork_in_child
 from ._loop_local import LoopBoundAsyncLock as LoopBoundAsyncLock, LoopLocal as LoopLocal
-from ._notes import add_note as add_note
 from ._outcomes import TaskOutcome as TaskOutcome, TaskStatus as TaskStatus
 from ._printable import printable as printable
 from ._rate import RateLimit as RateLimit

@@ -20,7 +20,7 @@ from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
-from ._notes import add_note
+from ._exceptions import add_note
 from ._printable import as_text
 from ._redaction import redact_secrets, sanitize_url
 from ._threads import ThreadPool

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from . import clock
-from ._notes import add_note
+from ._exceptions import add_note
 from ._retry_policy import RetryDetails, RetryPolicy, check_policy
 
 if TYPE_CHECKING:

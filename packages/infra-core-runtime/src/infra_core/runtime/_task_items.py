@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from . import clock
-from ._notes import add_note
+from ._exceptions import add_note
 from ._outcomes import TaskOutcome, TaskStatus
 from ._redaction import redact_secrets
 from ._retry import retry_async

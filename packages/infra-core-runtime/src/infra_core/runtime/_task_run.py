@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
 from typing import Any, Protocol
 
 from . import clock
-from ._notes import add_note
+from ._exceptions import add_note
 from ._stats import StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError, foreign_cancellation
 from ._task_items import TaskItems

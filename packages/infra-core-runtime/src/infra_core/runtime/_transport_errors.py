@@ -7,7 +7,7 @@ so its classes are looked up in `sys.modules` and never imported.
 import sys
 from collections.abc import Callable, Iterable
 
-from ._error_chain import error_chain
+from ._exceptions import error_chain
 
 __all__ = [
     "is_permanent_transport_error",

@@ -1,8 +1,8 @@
-"""The walk through everything that an exception wraps."""
+"""What an exception wraps, and the notes that it carries."""
 
 from collections.abc import Iterator
 
-__all__ = ["error_chain"]
+__all__ = ["add_note", "error_chain"]
 
 # Where libraries keep what they met: urllib3.MaxRetryError, aiohttp.ClientConnectorError and
 # ClientConnectorCertificateError, azure.core.exceptions.AzureError.
@@ -34,3 +34,17 @@ def error_chain(error: BaseException, *, suppressed: bool = False) -> Iterator[B
         members = getattr(link, "exceptions", ())  # ExceptionGroup
         if isinstance(members, tuple):
             pending += members
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Attach a line of context that tracebacks show (PEP 678); does nothing on Python 3.10.
+
+    A note that the error carries already is not added twice.
+
+    Args:
+        error: Any exception.
+        note: One line, with no secret in it (see `redact_secrets`).
+    """
+    attach = getattr(error, "add_note", None)
+    if attach is not None and note not in getattr(error, "__notes__", ()):
+        attach(note)
