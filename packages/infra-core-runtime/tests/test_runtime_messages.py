@@ -214,7 +214,8 @@ async def test_of_many_that_are_left_behind_some_are_named() -> None:
 
     mules = runtime(concurrency=12, cancel_grace=0.01)
     try:
-        with pytest.raises(RuntimeCancellationError, match=r"(\d+, ){9}\d+ and others$") as caught:
+        names = r": (\d+, ){9}\d+ and others$"
+        with pytest.raises(RuntimeCancellationError, match=names) as caught:
             await mules.run([(str(number), mule) for number in range(12)])
         assert len(caught.value.unresponsive) == 12
     finally:
