@@ -1,7 +1,6 @@
 """The two loops, sync and async: call, hand the answer to the run, wait as it says."""
 
 import asyncio
-import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,7 +18,7 @@ from ._fetch import (
     is_awaitable,
     resolve_sync,
 )
-from ._run import DONE, PollRun, check_callable, logger
+from ._run import DONE, PollRun, check_callable
 from ._schedule import LAST_CHECK_GRACE
 
 __all__ = ["Gate", "drive_async", "drive_sync", "poll_loop"]
@@ -59,7 +58,6 @@ def drive_sync(
         if on_poll is not None:
             on_poll(response)
         wait = run.judge(response, clock.monotonic())
-        _log_check(run, wait)
         if wait == DONE:
             return response  # type: ignore[no-any-return]
 
@@ -182,7 +180,6 @@ async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
             if is_awaitable(returned):
                 await returned  # type: ignore[misc]
         wait = run.judge(response, clock.monotonic())
-        _log_check(run, wait)
         if wait == DONE:
             return response  # type: ignore[no-any-return]
         if gate is not None and gate.closed():
@@ -191,8 +188,7 @@ async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
 
 def _check(fetch_fn: object, on_poll: object, cancel: object) -> None:
     check_callable("fetch_fn", fetch_fn)
-    if on_poll is not None:
-        check_callable("on_poll", on_poll)
+    check_callable("on_poll", on_poll, optional=True)
     if cancel is not None and not hasattr(cancel, "is_set"):
         raise TypeError(f"cancel must be an event with is_set(), not of type "
                         f"{type(cancel).__name__}; pass a threading.Event")  # fmt: skip
@@ -214,17 +210,3 @@ def _steps(wait: float, cancel: threading.Event | None, run: PollRun[Any]) -> It
             return
         yield min(left, CANCEL_LATENCY)
     raise run.cancelled()
-
-
-def _log_check(run: PollRun[Any], wait: float) -> None:
-    if not logger.isEnabledFor(logging.DEBUG):
-        return
-    if wait == DONE:
-        logger.debug("check %d: done", run.attempts, extra=run.fields(terminal=True))
-    else:
-        logger.debug(
-            "check %d: not done, next check in %.3g s",
-            run.attempts,
-            wait,
-            extra=run.fields(terminal=False, wait=wait),
-        )

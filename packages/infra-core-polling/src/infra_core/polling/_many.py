@@ -150,8 +150,7 @@ def poll_many_async(
             "generator or an asynchronous generator"
         )
     check_callable("fetch_fn", fetch_fn)
-    if on_poll is not None:
-        check_callable("on_poll", on_poll)
+    check_callable("on_poll", on_poll, optional=True)
     if cancel is not None and not isinstance(cancel, asyncio.Event):
         raise TypeError(
             f"cancel must be an asyncio.Event here, not of type {type(cancel).__name__}; set one "

@@ -21,13 +21,13 @@ DONE: Final = -1.0
 """What `PollRun.judge` says in place of a wait when the response is the answer."""
 
 
-def check_callable(name: str, function: object) -> None:
+def check_callable(name: str, function: object, *, optional: bool = False) -> None:
     """Refuse what cannot be called before the first check is made.
 
     Raises:
         TypeError: Such as the result of a function in the place of the function.
     """
-    if not callable(function):
+    if not callable(function) and not (optional and function is None):
         raise TypeError(f"{name} cannot be called, being of type {type(function).__name__}; pass "
                         "a function")  # fmt: skip
 
@@ -49,9 +49,8 @@ class PollRules(Generic[T]):
         status: Callable[[Any], str | None] | None = None,
     ) -> None:
         check_callable("is_terminal", is_terminal)
-        for name, function in (("is_transient", is_transient), ("next_delay", next_delay)):
-            if function is not None:
-                check_callable(name, function)
+        check_callable("is_transient", is_transient, optional=True)
+        check_callable("next_delay", next_delay, optional=True)
         self.config = config
         self.schedule = config.schedule()
         self.is_terminal = is_terminal
@@ -120,11 +119,15 @@ class PollRun(Generic[T]):
                 "give the fetch a timeout of its own"
             )
         try:
-            if self.rules.is_terminal(response):
-                return DONE
+            done = self.rules.is_terminal(response)
         except PollingError as error:
             raise self.enriched(error)  # noqa: B904 - it is the same error
-        return self._wait(response, now)
+        wait = DONE if done else self._wait(response, now)
+        if logger.isEnabledFor(logging.DEBUG):
+            result = "done" if done else f"not done, next check in {wait:.3g} s"
+            fields = self.fields(terminal=True) if done else self.fields(terminal=False, wait=wait)
+            logger.debug("check %d: %s", self.attempts, result, extra=fields)
+        return wait
 
     def error(self, error: Exception) -> float:
         """Take an error of the fetch in.
