@@ -264,6 +264,35 @@ async def test_cancellation_from_outside_propagates_after_the_tasks_have_ended()
 
 
 @orderly
+async def test_the_error_of_a_run_that_is_cancelled_while_it_ends_is_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The caller gets its cancellation, and the log what would be lost by that."""
+    cleaning, release = asyncio.Event(), asyncio.Event()
+
+    async def fail() -> None:
+        raise ValueError("the disk is full")
+
+    async def slow() -> None:
+        try:
+            await forever()
+        finally:
+            cleaning.set()
+            await release.wait()
+
+    run = asyncio.ensure_future(runtime(2).run([("slow", slow), ("fail", fail)]))
+    await cleaning.wait()
+    run.cancel()
+    await turns()
+    release.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    (record,) = [r for r in caplog.records if "cancelled while it failed" in r.getMessage()]
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "the disk is full"
+
+
+@orderly
 async def test_a_timeout_around_a_run_is_not_taken_for_a_cancel() -> None:
     """`asyncio.timeout` around `run` raises its own `TimeoutError`, tasks cancelled before."""
     subject = runtime(1, task_timeout=10.0)
