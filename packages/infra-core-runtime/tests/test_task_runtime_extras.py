@@ -366,6 +366,38 @@ async def test_the_grace_of_a_signal_ends_with_a_cancel() -> None:
     assert subject.stats.cancelled == 1
 
 
+@posix
+@orderly
+@pytest.mark.parametrize("first", [0, 1])
+async def test_blocks_at_the_same_time_all_act_on_a_signal(first: int) -> None:
+    """In whichever order they end, the handler of before is back afterwards, and not sooner."""
+    subjects = [runtime(1), runtime(1)]
+    with recorded(signal.SIGTERM) as outside:
+        before = signal.getsignal(signal.SIGTERM)
+        stacks = [contextlib.ExitStack(), contextlib.ExitStack()]
+        states = [
+            stack.enter_context(handle_signals(subject))
+            for stack, subject in zip(stacks, subjects, strict=True)
+        ]
+        runs = [asyncio.create_task(subject.run([("a", forever)])) for subject in subjects]
+        await turns()
+        os.kill(os.getpid(), signal.SIGTERM)
+        await turns(5)
+        assert [state.count for state in states] == [1, 1]
+        stacks[first].close()
+        assert signal.getsignal(signal.SIGTERM) is not before
+        os.kill(os.getpid(), signal.SIGTERM)
+        await turns(5)
+        assert states[1 - first].count == 2
+        assert states[first].count == 1
+        for run in runs:
+            run.cancel()
+        await asyncio.wait(runs)
+        stacks[1 - first].close()
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert outside == []
+
+
 @orderly
 async def test_signals_are_refused_outside_of_the_main_thread() -> None:
     """The error says where signal handlers work."""

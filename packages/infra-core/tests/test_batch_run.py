@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,27 @@ def test_headers_of_a_host_stay_with_it(origin: FaultyOrigin, tmp_path: Path) ->
                   host_headers={here: {"X-Host": "hunter2"}})  # fmt: skip
         assert origin.requests[-1].headers["X-Host"] == "hunter2"
         assert "X-Host" not in other.requests[-1].headers
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [{"a": {1}}, {"a": b"x"}, {1: 2}, {"a": [{2: 3}]}, {"a": float("nan")}, {"a": [float("-inf")]}],
+)
+def test_metadata_that_is_no_json_is_refused_alone(
+    metadata: Any, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """The entry is passed over with its reason; the rest of the batch goes on."""
+    rejected: list[Rejected] = []
+    items = [{"url": origin.url("/1.txt"), "metadata": metadata}, origin.url("/2.txt")]
+    summary = run_batch(items, batch_id="b", out=tmp_path, on_rejected=rejected.append)
+    assert (summary.succeeded, summary.rejected_lines) == (1, 1)
+    assert "'metadata' is no JSON" in rejected[0].reason
+
+
+def test_a_batch_runs_in_any_thread(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Signals are handled where Python allows it, in the main thread alone."""
+    call = partial(run_batch, [origin.url("/1.txt")], batch_id="b", out=tmp_path)
+    assert asyncio.run(asyncio.to_thread(call)).succeeded == 1
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,17 @@ class SignalState:
         self.count = 0
 
 
+# The blocks that handle a signal, and its handler from before the first of them. Blocks that run at
+# the same time end in any order: each putting back what it found would leave one that is over.
+_blocks: dict[int, list["_Handler"]] = {}
+_former: dict[int, Any] = {}
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    for block in list(_blocks.get(number, ())):
+        block.on_signal(number)
+
+
 class _Handler:
     """One `with` block's worth of handling."""
 
@@ -48,13 +59,14 @@ class _Handler:
             ) from None
         self._grace = grace
         self._timer: asyncio.TimerHandle | None = None
-        self._previous: dict[int, Any] = {}
         self._closed = False
         try:
             for number in signals:
                 # Not loop.add_signal_handler: it does not return what it replaces, so that nothing
                 # could be restored, and Windows does not have it.
-                self._previous[number] = signal.signal(number, self._on_signal)
+                if not _blocks.get(number):
+                    _former[number] = signal.signal(number, _on_signal)
+                _blocks.setdefault(number, []).append(self)
         except (OSError, ValueError, TypeError) as error:
             self._restore()
             raise ValueError(
@@ -65,7 +77,8 @@ class _Handler:
             self._restore()
             raise
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int) -> None:
+        """Act in the event loop, soon."""
         self._loop.call_soon_threadsafe(self._act, number)
 
     def _act(self, number: int) -> None:
@@ -95,13 +108,17 @@ class _Handler:
         self._runtime.cancel()
 
     def _restore(self) -> None:
-        while self._previous:
-            number, previous = self._previous.popitem()
-            # None: it was not installed from Python and cannot be put back from here.
-            signal.signal(number, signal.SIG_DFL if previous is None else previous)
+        """Let go of the signals; the last block puts the former handlers back."""
+        for number, blocks in _blocks.items():
+            if self in blocks:
+                blocks.remove(self)
+                if not blocks:
+                    former = _former.pop(number)
+                    # None: it was not installed from Python and cannot be put back from here.
+                    signal.signal(number, signal.SIG_DFL if former is None else former)
 
     def close(self) -> None:
-        """Put the former handlers back."""
+        """Let go of the signals."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -121,8 +138,9 @@ def handle_signals(
     they had begun is done; after `grace` seconds, or at a second signal, everything is cancelled,
     tasks have `RuntimeConfig.cancel_grace` seconds for cleanup, and runs raise
     `RuntimeCancellationError`. A third signal does what it did before this block. The former
-    handlers are put back at the end of the block. Handlers that were given to
-    `loop.add_signal_handler` for the same signals are called as well.
+    handlers are put back at the end of the block; of blocks at the same time, which all act on a
+    signal, at the end of the last. Handlers that were given to `loop.add_signal_handler` for the
+    same signals are called as well.
 
     Args:
         runtime: What to stop.

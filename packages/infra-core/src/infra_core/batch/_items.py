@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from math import isfinite
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -124,6 +125,11 @@ def _why_not_rest(item: Any) -> str:
         return "'headers' is no mapping of names to texts; write an object of header names"
     if item.headers and (why := why_no_headers(item.headers)):
         return why
+    if not _is_json(item.metadata):
+        return (
+            "'metadata' is no JSON; use texts, finite numbers, booleans, None, lists, and mappings "
+            "with texts as keys"
+        )
     if item.checksum is not None:
         from infra_core.fs import parse_checksum
 
@@ -132,6 +138,18 @@ def _why_not_rest(item: Any) -> str:
         except (ValueError, TypeError, AttributeError):
             return "the checksum is not of the form algorithm:hexdigest, such as sha256:9f86..."
     return ""
+
+
+def _is_json(value: object, depth: int = 100) -> bool:
+    if value is None or isinstance(value, (str, int)):
+        return True
+    if isinstance(value, float):
+        return isfinite(value)
+    if not depth:
+        return False
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _is_json(v, depth - 1) for k, v in value.items())
+    return isinstance(value, (list, tuple)) and all(_is_json(v, depth - 1) for v in value)
 
 
 def origin_of(text: str) -> tuple[str, int | None]:

@@ -6,6 +6,7 @@ to the caller. What is not in flight is in no memory.
 """
 
 import asyncio
+import threading
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -15,7 +16,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import ExitStack, aclosing, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -167,10 +168,11 @@ class BatchRun:
             Exception: What the source raised, after the items before it have come to their end.
         """
         options, summary = self._options, self.summary
-        with (
-            handle_signals(self._runtime, grace=options.grace) as signals,
-            self._watched_deadline(),
-        ):
+        with ExitStack() as stack:
+            signals = None  # Python allows their handlers in the main thread alone
+            if threading.current_thread() is threading.main_thread():
+                signals = stack.enter_context(handle_signals(self._runtime, grace=options.grace))
+            stack.enter_context(self._watched_deadline())
             try:
                 await self._open()
                 self._intake = Intake(source)
@@ -188,7 +190,7 @@ class BatchRun:
                     await self._services.workers.close(kill=self._runtime.cancelled)
                 await asyncio.to_thread(self._conclude)
                 await conclude()
-                if signals.received is not None:
+                if signals is not None and signals.received is not None:
                     summary.interrupted = signals.received.name
         self._listener.progress(last=True)
         if self._intake is not None and self._intake.error is not None:
