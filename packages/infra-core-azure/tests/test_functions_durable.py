@@ -416,6 +416,8 @@ class TestStart:
             (200, {"status": "success", "rows": 3}, "success"),
             (201, {"status": "completed", "id": "row-7"}, "completed"),
             (200, {"data": {"status": "failed"}}, "failed"),
+            (200, {"status": "success", "data": {"status": "failed"}}, "failed"),
+            (200, {"status": "success", "data": {"status": "running"}}, None),
             (200, {"instanceId": "7", "runtimeStatus": "Completed"}, "Completed"),
             (200, {"status": "success", "instanceId": "7"}, None),
             (200, {"status": "success", "data": {"instance_id": "7", "status": "done"}}, None),
@@ -435,6 +437,11 @@ class TestStart:
             finished = read_start(_response(code, body), what="POST /api/run").finished
             assert finished is not None
             assert (finished.runtime_status, finished.failed) == (ended, ended == "failed")
+
+    def test_a_blank_status_url_is_none(self) -> None:
+        """It would lead back to the starter itself."""
+        with pytest.raises(OrchestrationError, match="neither statusQueryGetUri nor Location"):
+            read_start(_response(202, {"statusQueryGetUri": " "}), what="POST /api/run")
 
     @pytest.mark.parametrize("body", [b"", b"<html>Sign in</html>", b"null", b"\xef\xbb\xbf"])
     async def test_no_json_is_no_result(self, body: bytes) -> None:
@@ -508,6 +515,9 @@ class TestProtocol:
             (200, [{"runtimeStatus": "Failed"}], "Failed"),
             (200, '{"runtimeStatus": "Failed"}', "Failed"),
             (200, {"data": {"status": "failed"}}, "failed"),
+            (200, {"status": "success", "data": {"status": "failed"}}, "failed"),
+            (200, {"status": "success", "result": [{"Status": "running"}]}, "running"),
+            (202, {"status": "success", "data": {"status": "failed"}}, "failed"),
             (200, {"runtimeStatus": "3.0"}, "Failed"),
             (200, {"status": "completed", "output": {"runtimeStatus": "Odd"}}, "completed"),
             (202, {"status": "success", "message": "accepted"}, "Running"),

@@ -257,8 +257,7 @@ def _state_in(response: Response, body: Any) -> DurableStatus | None:
     # A status by hand says something about the request itself where that failed, or where it comes
     # with a runtimeStatus: `{"status": "success", "data": {"runtimeStatus": "Odd"}}`.
     if state is None and 200 <= response.status_code < 300 and not _has_runtime_status(body):
-        fields = _unwrap(body, lambda found: _state_by_hand(found) is not None)
-        state = _state_by_hand(fields) if fields is not None else None
+        fields, state = _find_by_hand(body)
         if response.status_code == 202 and state is not None and state.lower() in _SUCCEEDED:
             return None  # accepted, which is all that can have succeeded
     if fields is None or state is None:
@@ -287,6 +286,18 @@ def _state(fields: Mapping[str, Any]) -> str | None:
     if isinstance(value, (int, float)) and not isinstance(value, bool) and value in range(8):
         return _STATUSES[int(value)]
     return None
+
+
+def _find_by_hand(body: Any) -> tuple[Mapping[str, Any] | None, str | None]:
+    """A status by hand and where it stands; the inner one of an envelope speaks of the instance."""
+    fields = _unwrap(body, lambda found: _state_by_hand(found) is not None)
+    state = _state_by_hand(fields) if fields is not None else None
+    if fields is not None and state is not None and state.lower() in _SUCCEEDED:
+        for name in _WRAPPERS:
+            inner, inner_state = _find_by_hand(_member(fields, name))
+            if inner_state is not None:
+                return inner, inner_state
+    return fields, state
 
 
 def _state_by_hand(fields: Mapping[str, Any]) -> str | None:
@@ -445,8 +456,8 @@ def _member(fields: Mapping[str, Any], name: str) -> Any:
 def _text(fields: Mapping[str, Any], *names: str) -> str | None:
     for name in names:
         value = _member(fields, name)
-        if isinstance(value, str) and value:
-            return value
+        if isinstance(value, str) and value.strip():
+            return value.strip()
     return None
 
 
