@@ -1,5 +1,6 @@
 """Lists are read as people write them, a line at a time; what is no URL says why."""
 
+import gzip
 import io
 import json
 from typing import Any
@@ -163,6 +164,14 @@ def test_csv_without_a_url_column_is_refused() -> None:
         read("a,b\n1,2\n", format="csv")
     with pytest.raises(ListError, match="none"):
         read("", format="csv")
+
+
+def test_a_compressed_list_is_named_as_such() -> None:
+    """Not as bytes that are no text."""
+    raw = gzip.compress(b"https://a.example/1\n")
+    first = next(iter(read_items(io.BytesIO(raw))))
+    assert isinstance(first, Rejected)
+    assert "compressed with gzip" in first.reason
 
 
 def test_json_lines_hold_texts_or_objects() -> None:

@@ -150,8 +150,10 @@ class BatchOptions:
                 raise BatchError("revalidate asks for what is here, only_failed for what is not")
             object.__setattr__(self, "resume", True)
         if (self.only_failed or self.verify_mirror) and not self.resume:
-            name = "only_failed" if self.only_failed else "verify_mirror"
-            raise BatchError(f"{name} looks at what an earlier run left: it needs resume as well")
+            name = "only_failed (--only)" if self.only_failed else "verify_mirror (--verify-mirror)"
+            raise BatchError(
+                f"{name} looks at what an earlier run left: it needs resume (--resume) as well"
+            )
         if self.prefix and (why := why_no_prefix(self.prefix)):
             raise BatchError(f"prefix {why}")
 

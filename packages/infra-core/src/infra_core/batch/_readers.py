@@ -80,6 +80,8 @@ def _texts(lines: IO[bytes], limit: int) -> Iterator[tuple[int, str | Rejected]]
             yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             reason = f"byte {error.start + 1} is not UTF-8; save the list as UTF-8"
+            if number == 1 and raw.startswith(b"\x1f\x8b"):
+                reason = "the list is compressed with gzip; decompress it (gunzip)"
             yield number, Rejected(number, _beginning(raw).strip(), reason)
 
 
