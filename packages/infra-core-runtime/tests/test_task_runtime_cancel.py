@@ -706,11 +706,13 @@ def test_keyboard_interrupt_and_system_exit_leave_no_task_behind(
     async def main() -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: complaints.append(context))
-        await runtime(2).run([("a", sibling), ("b", interrupt)])
+        await subject.run([("a", sibling), ("b", interrupt)])
 
+    subject = runtime(2)
     with pytest.raises(kind):
         asyncio.run(main())
     assert cleaned == [1]
+    assert (subject.stats.failed, subject.stats.cancelled, subject.stats.in_flight) == (1, 1, 0)
     gc.collect()
     assert complaints == []
 

@@ -17,7 +17,7 @@ from infra_core.runtime import (
     TaskOutcome,
     TaskRuntime,
 )
-from infra_core.runtime._stats import DurationHistogram
+from infra_core.runtime._stats import DurationHistogram, StatsRecorder
 
 BEHAVIOUR = st.sampled_from(["return", "wait", "raise", "swallow", "cleanup"])
 
@@ -178,3 +178,14 @@ def test_a_rate_limit_never_allows_more_than_its_bound(rate: float, delays: list
         for last in range(first + 1, len(starts)):
             span = starts[last] - starts[first]
             assert last - first <= (span + 0.01) * rate + 1e-3
+
+
+def test_of_tasks_left_behind_the_first_hundred_are_named() -> None:
+    """However many there are, of one run or of several."""
+    one, all_runs = StatsRecorder(), StatsRecorder()
+    for number in range(150):
+        one.left_behind(str(number))
+    assert one.snapshot().unresponsive == tuple(map(str, range(100)))
+    all_runs.merge(one)
+    all_runs.merge(one)
+    assert all_runs.snapshot().unresponsive == tuple(map(str, range(100)))

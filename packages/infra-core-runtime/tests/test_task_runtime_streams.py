@@ -197,6 +197,16 @@ async def test_leaving_a_stream_early_cancels_and_awaits_its_tasks() -> None:
         await anext(stream)
 
 
+async def test_a_stream_that_is_closed_before_its_first_result_begins_nothing() -> None:
+    """It is over, as any that was read to its end."""
+    subject = runtime()
+    stream = subject.map(slow_double, range(3))
+    await stream.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert subject.stats.started == 0
+
+
 async def test_a_stream_that_is_forgotten_cancels_its_tasks() -> None:
     """`break` without `async with`: the tasks end when the stream is collected."""
     subject = runtime(3)

@@ -141,7 +141,7 @@ class TaskItems:
             return
         try:
             status, error = await self._judged(item, status, error)
-            await self._call_back(item, status, error, self._close(item, status, value, error))
+            await self._call_back(self._close(item, status, value, error))
         finally:
             value = error = None  # its traceback holds this frame
 
@@ -196,32 +196,24 @@ class TaskItems:
 
     def _close(
         self, item: _Item, status: TaskStatus, value: object, error: BaseException | None
-    ) -> TaskOutcome[Any] | None:
+    ) -> TaskOutcome[Any]:
         """Count the end of an item and hand its outcome to the reader, if there is one."""
         options = self._options
         seconds = clock.monotonic() - item.began if item.began else 0.0
         self._stats.ended(status, seconds)
-        if options.sink is None and options.on_outcome is None:
-            return None
         outcome = TaskOutcome(item.id, status, value, error, seconds, item.attempts)
         if options.sink is not None:
             options.sink.put(item.index, outcome)
         return outcome
 
-    async def _call_back(
-        self,
-        item: _Item,
-        status: TaskStatus,
-        error: BaseException | None,
-        outcome: TaskOutcome[Any] | None,
-    ) -> None:
+    async def _call_back(self, outcome: TaskOutcome[Any]) -> None:
         """Call the callbacks for an item's end; without one for it, a failure ends the run."""
-        options = self._options
+        options, status, error = self._options, outcome.status, outcome.error
         if options.on_outcome is not None:
-            await _call(item.id, options.on_outcome, outcome)
+            await _call(outcome.id, options.on_outcome, outcome)
         if status is TaskStatus.TIMED_OUT:
             if options.on_timeout is not None:
-                await _call(item.id, options.on_timeout, item.id)
+                await _call(outcome.id, options.on_timeout, outcome.id)
             elif not options.lenient and error is not None:
                 self._fail(error)
         elif isinstance(error, RuntimeCancellationError) and status is TaskStatus.FAILED:
@@ -230,11 +222,11 @@ class TaskItems:
         elif isinstance(error, Exception):
             if not options.lenient and not self.halted:
                 logger.error(
-                    "Unexpected error processing %s", item.id, exc_info=error,
-                    extra={"task_id": item.id, **trace_fields()},
+                    "Unexpected error processing %s", outcome.id, exc_info=error,
+                    extra={"task_id": outcome.id, **trace_fields()},
                 )  # fmt: skip
             if options.on_error is not None:
-                await _call(item.id, options.on_error, item.id, error)
+                await _call(outcome.id, options.on_error, outcome.id, error)
             elif not options.lenient:
                 self._fail(error)
         if options.on_progress is not None and clock.monotonic() >= self._next_report:
@@ -323,7 +315,7 @@ class TaskItems:
         outcome = self._close(item, status, None, error)
         reporter = _Item(item.id, item.index)
         reporter.ended = True
-        self._launch(reporter, self._call_back(reporter, status, error, outcome))
+        self._launch(reporter, self._call_back(outcome))
 
 
 async def _call(task_id: str, callback: Callable[..., Any], *args: object) -> None:
