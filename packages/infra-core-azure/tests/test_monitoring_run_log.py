@@ -824,6 +824,45 @@ def test_a_blob_that_became_shorter_is_filled_again(
     assert "are sent again" in caplog.text
 
 
+@pytest.mark.parametrize("more", [False, True])
+@pytest.mark.parametrize("rolled", [False, True])
+def test_a_blob_that_was_replaced_is_filled_again(
+    more: bool, rolled: bool, make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By a block blob of another program: the lines that were confirmed are sent again."""
+    log = make(Client(container), max_blocks=3 if rolled else 50_000)
+    for number in range(5):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    last = max(container.blobs, key=order)
+    assert (order(last) == 1) is rolled
+    container.blobs[last] = Blob("BlockBlob", b'{"number": "theirs"}\n' * 20, 0)
+    if more:
+        log.write("e", number=5)
+    assert log.flush(SOON)
+    numbers = [event["number"] for event in container.events()]
+    assert [number for number in numbers if number != "theirs"] == list(range(5 + more))
+    assert numbers.count("theirs") == 20
+    assert "are sent again" in caplog.text
+
+
+@pytest.mark.parametrize("field", ["segment", "offset", "blob", "position", "blocks"])
+def test_a_state_with_impossible_numbers_doubles_no_line(
+    field: str, make: Make, container: Container, tmp_path: Path
+) -> None:
+    """It is damaged, and the blob itself shows how far it holds the log."""
+    log = make(Client(container))
+    for number in range(5):
+        log.write("e", number=number)
+    assert log.close(SOON)
+    path = tmp_path / "_state" / "run_log_mirror.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: -7}))
+    again = make(Client(container))
+    again.write("e", number=5)
+    assert again.flush(SOON)
+    assert container.text() == again.path.read_text()
+
+
 def test_a_blob_that_became_shorter_is_noticed_by_the_next_run(
     make: Make, container: Container
 ) -> None:

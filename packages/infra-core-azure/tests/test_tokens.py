@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import trustme
+from azure.core.exceptions import ClientAuthenticationError
 
 from infra_core.azure._access import access_remedy, is_stale_token
 from infra_core.azure._tokens import (
@@ -85,6 +86,37 @@ async def test_many_requests_at_a_time_ask_once(kind: type[_Credential]) -> None
     assert isinstance(tokens[0], asyncio.CancelledError)
     assert {token.token for token in tokens[1:]} == {"T1"}  # type: ignore[union-attr]
     assert credential.asked == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        "T1",
+        SimpleNamespace(token="T1"),
+        SimpleNamespace(token=None, expires_on=2e9),
+        SimpleNamespace(token=" \n", expires_on=2e9),
+        SimpleNamespace(token="T1", expires_on=None),
+        SimpleNamespace(token="T1", expires_on="tomorrow"),
+        SimpleNamespace(token="T1", expires_on=float("inf")),
+    ],
+)
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_what_is_no_token_is_refused_as_such(answer: object, asynchronous: bool) -> None:
+    """A credential of one's own may return anything; the token is in no message."""
+
+    class Own:
+        def get_token(self, *scopes: str, **options: Any) -> Any:
+            return answer
+
+    class OwnAsync:
+        async def get_token(self, *scopes: str, **options: Any) -> Any:
+            return answer
+
+    source = TokenSource(OwnAsync() if asynchronous else Own())
+    with pytest.raises(ClientAuthenticationError, match=r"AccessToken\(token, exp") as caught:
+        await source.get(_SCOPE)
+    assert "T1" not in str(caught.value)
 
 
 def test_many_threads_at_a_time_ask_once() -> None:

@@ -19,6 +19,7 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 from infra_core.runtime import ThreadPool, after_fork_in_child, clock, redact_secrets
 
+from ._checks import type_name
 from ._sdk_logs import tidy_sdk_logs
 
 __all__ = [
@@ -252,9 +253,16 @@ class TokenSource:
         return own
 
     def _keep(self, wanted: _Wanted, given: Any) -> AccessToken:
-        # Credentials of one's own read tokens from files that end with a line break.
-        text = given.token.strip() if isinstance(given.token, str) else given.token
-        token = AccessToken(text, int(given.expires_on))
+        try:
+            # Credentials of one's own read tokens from files that end with a line break.
+            token = AccessToken(given.token.strip(), int(given.expires_on))
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            token = AccessToken("", 0)
+        if not token.token:
+            raise ClientAuthenticationError(
+                f"the Azure credential returned {type_name(given)} without a token of text or its "
+                "end in seconds; its get_token must return AccessToken(token, expires_on)"
+            )
         with self._lock:
             self._held[wanted] = token
         return token

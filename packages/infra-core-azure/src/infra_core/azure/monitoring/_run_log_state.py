@@ -64,9 +64,11 @@ class MirrorState:
         new = cls()
         try:
             data = json.loads(path.read_bytes())
-            return cls(**{name: type(value)(data[name]) for name, value in vars(new).items()})
+            found = cls(**{name: type(value)(data[name]) for name, value in vars(new).items()})
         except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return new
+        numbers = (found.segment, found.offset, found.blob, found.blocks, *found.begin)
+        return found if min(found.position + 1, *numbers) >= 0 else new
 
     def save(self, path: Path) -> None:
         """Write the state; the lines themselves are what is durable, so without a flush."""

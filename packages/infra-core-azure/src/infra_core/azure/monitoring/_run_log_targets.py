@@ -74,15 +74,13 @@ class AppendBlobTarget:
                 self._step(state, data)
             except Exception as error:
                 status, code = getattr(error, "status_code", None), error_code(error)
-                if status == 404 and state.position >= 0:
-                    self._settle(state, 0)
-                    state.position = -1  # made again
+                gone = status == 404 or (status == 409 and code == "InvalidBlobType")
+                if gone and state.position >= 0:
+                    self._begin_again(state)
                 elif not data:  # it was confirmed, and cannot be asked
                     _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
                 elif status != 409 or code in _NOT_OURS:
                     raise
-                elif code == "InvalidBlobType":
-                    state.position = -1  # somebody put another blob into its place
                 else:
                     _log.info("run log blob %s takes no more lines", self._name(state))
                     state.roll()  # 50,000 blocks, or sealed
@@ -173,7 +171,15 @@ class AppendBlobTarget:
         backup.delete_blob(**_ONE_TRY)
         return True
 
+    def _begin_again(self, state: MirrorState) -> None:
+        """The blob was removed, or another one put into its place: what it held is sent again."""
+        self._settle(state, 0)
+        state.position = -1
+
     def _compare(self, state: MirrorState, properties: "BlobProperties") -> None:
+        if _type(properties) != "AppendBlob":
+            self._begin_again(state)
+            return
         state.blocks = properties.append_blob_committed_block_count or 0
         self._settle(state, properties.size)
 
@@ -190,7 +196,7 @@ class AppendBlobTarget:
             state.go(log, found or max(state.begin, (segments[0], 0)))
             _log.warning(
                 "run log blob %s has %d bytes of %d that were confirmed (a failover, a restore, or "
-                "another program removed it): the lines that are missing are sent again",
+                "another program replaced it): the lines that are missing are sent again",
                 self._name(state),
                 size,
                 confirmed,
