@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from infra_core.batch import BatchItem, ListError, Rejected, read_items
+from infra_core.batch._items import item_of
 from infra_core.batch._readers import format_of
 
 
@@ -156,6 +157,22 @@ def test_lines_are_quoted_without_secrets(format: str, text: bytes) -> None:  # 
     _, [rejected] = read(text, format=format)
     assert "a.example" in rejected.text
     assert "hunter2" not in str(rejected)
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (BatchItem(7), "no 'url'"),  # type: ignore[arg-type]
+        (BatchItem(None), "no 'url'"),  # type: ignore[arg-type]
+        ({"url": "https://a.example", "page": "x" * 400_000}, "characters as JSON"),
+        (BatchItem("https://a.example", metadata={"n": 10**5000}), "no JSON"),
+    ],
+)
+def test_what_no_record_could_hold_is_rejected_alone(given: object, reason: str) -> None:
+    """It would end the run, and each resume of it at the same entry."""
+    found = item_of(given, 1)
+    assert isinstance(found, Rejected)
+    assert reason in found.reason
 
 
 def test_csv_without_a_url_column_is_refused() -> None:

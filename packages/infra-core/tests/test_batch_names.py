@@ -234,3 +234,19 @@ def test_names_that_wait_are_refused_where_files_leave_at_once(tmp_path: Path) -
     """A worker with a scratch folder mirrors a file before the coordinator sees its name."""
     with pytest.raises(BatchError, match="adjust_extension"):
         BatchOptions(batch_id="b", out=tmp_path, scratch=tmp_path, adjust_extension=True)
+
+
+def test_paths_that_some_file_systems_keep_as_one_are_one() -> None:
+    """Letter case, and accents composed or apart: macOS looks at neither."""
+    first, *others = "caf\u00e9/a", "CAF\u00c9/A", "cafe\u0301/a"
+    with closing(JobIndex()) as index:
+        assert index.claim_path(first, "00")
+        assert not any(index.claim_path(path, "01") for path in others)
+        assert index.claim_path("cafe/a", "01")
+
+
+def test_numbers_of_a_layout_are_numbers() -> None:
+    """With leading zeros, as other programs write them."""
+    with closing(JobIndex()) as index:
+        names = FileNames("{index:05d}{ext}", index)
+        assert names.path_of(BatchItem("http://h/a.txt"), "00") == "assets/00001.txt"

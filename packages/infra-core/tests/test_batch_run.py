@@ -29,6 +29,7 @@ from infra_core.batch import (
 from infra_core.batch._download import Downloads
 from infra_core.batch._shard import share_of
 from infra_core.cli import main
+from infra_core.cli._arguments import CommandError
 from infra_core.cli._credentials import cookie_jar
 from infra_core.http.testing import FaultyOrigin, redirect, reset_after, status
 from infra_core.runtime.testing import fast_time
@@ -359,6 +360,15 @@ def test_all_downloads_of_a_run_share_its_rate(origin: FaultyOrigin, tmp_path: P
     assert share_of(options, 4).limit_rate == 25
 
 
+def test_cookies_without_tabs_are_refused_without_a_warning(tmp_path: Path) -> None:
+    """Python's warning is a traceback of its own."""
+    path = tmp_path / "cookies.txt"
+    path.write_text("# Netscape HTTP Cookie File\nh.example FALSE / FALSE 0 name hidden\n")
+    with pytest.raises(CommandError, match="with tabs between fields") as caught:
+        cookie_jar(path)
+    assert "hidden" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "layout", ["hashed", "url", "flat", "{host}/{digest}{ext}", "{stem}{ext}", "{sha256}"]
 )
@@ -410,6 +420,12 @@ def test_no_two_urls_share_a_path_in_any_layout(
         ({"host_headers": {"h:x": {"X": "y"}}}, "'h:x' names no host"),
         ({"user_agent": "a\nb"}, "user_agent (--user-agent): the value of header"),
         ({"prefix": "MY-CRAWLER"}, "'MY-CRAWLER' begins no variable's name"),
+        ({"layout": "{index:05x}{name:d}"}, "template (Unknown format code 'd'"),
+        ({"layout": "{name!x}"}, "template"),
+        ({"layout": "{name:{nope}}"}, "template"),
+        ({"proxy": "ftp://user:hidden@h:1"}, "proxy (--proxy) is no proxy URL (its scheme"),
+        ({"proxy": "h:port"}, "its port is no number"),
+        ({"grace": 0}, "grace must be a number above 0, got 0"),
     ],
 )
 def test_bad_options_are_refused_with_their_rule(

@@ -365,6 +365,25 @@ def test_file_that_can_be_written_is_left_alone(place: Path) -> None:
         check_writable(place / "a\0b", "--x")
 
 
+@pytest.mark.parametrize(
+    ("outputs", "what"),
+    [
+        (["--results", "urls"], "--results 'urls' is the list"),
+        (["--summary-file", "o/../urls"], "is the list"),
+        (["--summary-file", "o/jobs.sqlite3"], "is the job store"),
+        (["--results", "same", "--summary-file", "same"], "is --summary-file"),
+    ],
+)
+def test_outputs_that_would_replace_what_the_run_needs_are_refused(
+    outputs: list[str], what: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything of it is written to."""
+    Path("urls").write_text("http://127.0.0.1:1/a\n")
+    assert main([*RUN, *outputs]) == 2
+    assert what in capsys.readouterr().err
+    assert Path("urls").read_text() == "http://127.0.0.1:1/a\n"
+
+
 def test_one_is_no_plural() -> None:
     """`1 job`, `2 jobs`."""
     assert [plural(n, "job") for n in (0, 1, 2)] == ["0 jobs", "1 job", "2 jobs"]

@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import threading
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -128,14 +129,14 @@ class JobIndex:
     def claim_path(self, path: str, job_id: str) -> bool:
         """Take a path for a job; False where another job or a folder has it.
 
-        Paths that differ in the case of their letters alone are one path: some file systems keep
-        them as one file.
+        Paths that differ in the case of their letters alone, or in how an accent is composed, are
+        one path: some file systems keep them as one file.
         """
         with self._lock:
             return self._claim(path, _key(job_id))
 
     def _claim(self, path: str, key: bytes) -> bool:
-        folded = path.casefold()
+        folded = unicodedata.normalize("NFC", path.casefold())
         owner = self._db.execute("SELECT job FROM paths WHERE path = ?", (folded,)).fetchone()
         if owner is not None:
             return bool(owner[0] == key)

@@ -1,6 +1,7 @@
 """One URL of a batch: what is asked for, under which job it is recorded, and why a line is none."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -69,6 +70,8 @@ class Rejected:
     reason: str
 
 
+_NO_URL = "no 'url'; give each entry a url of text"
+_MOST_METADATA = 400_000  # characters as JSON; a record, which has more than these, holds 1 MiB
 _NAMES = frozenset(each.name for each in fields(BatchItem)) - {"line"}
 
 
@@ -103,9 +106,8 @@ def item_of(given: object, number: int) -> BatchItem | Rejected:
 
 def _from_mapping(given: Mapping[Any, Any], number: int) -> BatchItem | str:
     """An item of a mapping; names that are none of its fields are metadata."""
-    url = given.get("url")
-    if not isinstance(url, str):
-        return "no 'url'; give each entry a url of text"
+    if not isinstance(given.get("url"), str):
+        return _NO_URL
     own = {name: given[name] for name in _NAMES & given.keys() if given[name] not in (None, "")}
     extra = {str(name): value for name, value in given.items() if name not in _NAMES}
     metadata = own.pop("metadata", None)
@@ -125,11 +127,8 @@ def _why_not_rest(item: Any) -> str:
         return "'headers' is no mapping of names to texts; write an object of header names"
     if item.headers and (why := why_no_headers(item.headers)):
         return why
-    if not _is_json(item.metadata):
-        return (
-            "'metadata' is no JSON; use texts, finite numbers, booleans, None, lists, and mappings "
-            "with texts as keys"
-        )
+    if item.metadata is not None and (why := _why_no_metadata(item.metadata)):
+        return why
     if item.checksum is not None:
         from infra_core.fs import parse_checksum
 
@@ -137,6 +136,25 @@ def _why_not_rest(item: Any) -> str:
             parse_checksum(item.checksum)
         except (ValueError, TypeError, AttributeError):
             return "the checksum is not of the form algorithm:hexdigest, such as sha256:9f86..."
+    return ""
+
+
+def _why_no_metadata(metadata: Mapping[str, Any]) -> str:
+    try:
+        # a mapping of another type is recorded as a dict
+        size = len(json.dumps(dict(metadata))) if _is_json(metadata) else None
+    except (TypeError, ValueError):  # a mapping within that is no dict, a whole number without end
+        size = None
+    if size is None:
+        return (
+            "'metadata' is no JSON; use texts, finite numbers, booleans, None, lists, and mappings "
+            "with texts as keys"
+        )
+    if size > _MOST_METADATA:
+        return (
+            f"'metadata' takes {size:,} characters as JSON, and a job record holds "
+            f"{_MOST_METADATA:,}: keep it in a file and give its name"
+        )
     return ""
 
 
@@ -186,8 +204,10 @@ def shown(given: object) -> str:
     return redact_secrets(str(given)[:SHOWN])
 
 
-def why_not(url: str) -> str:
+def why_not(url: Any) -> str:
     """The reason why this is no URL to download; empty when it is one."""
+    if not isinstance(url, str):
+        return _NO_URL
     if "\0" in url:
         return "a NUL byte; the list is no text in UTF-8, perhaps UTF-16: save it as UTF-8"
     if len(url) > LONGEST:

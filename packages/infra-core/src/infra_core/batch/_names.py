@@ -35,7 +35,9 @@ def check_layout(layout: str) -> None:
     """
     try:
         found = _fields_of(layout)
-    except ValueError as error:
+        if found <= set(_FIELDS):
+            LAYOUTS.get(layout, layout).format_map({**dict.fromkeys(_FIELDS, "x"), "index": 1})
+    except (ValueError, KeyError) as error:
         raise BatchError(
             f"layout {layout!r} is no template ({error}); double a plain brace"
         ) from None
@@ -150,7 +152,7 @@ class FileNames:
         name = _name_of(item, extension)
         stem, suffix = _split(name)
         host = parts.hostname or "host"
-        values = {
+        values: dict[str, str | int] = {
             "host": _safe(host if parts.port is None else f"{host}_{parts.port}", "host"),
             "path": _path_of(parts.path, parts.query, name, item.name),
             "name": name,
@@ -159,7 +161,7 @@ class FileNames:
             "digest": job_id,
             "sha256": sha256,
             "shard": job_id[:2],
-            "index": str(number),
+            "index": number,
         }
         filled = self._template.format_map(values)
         segments = [_safe(part, "_") for part in filled.split("/") if part]

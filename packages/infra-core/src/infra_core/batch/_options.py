@@ -18,7 +18,7 @@ _NUMBERS: dict[str, tuple[float, float, bool]] = {
     "concurrency": (1, 10_000, True),
     "processes": (1, 1_024, True),
     "task_timeout": (0.001, inf, False),
-    "grace": (0.0, inf, False),
+    "grace": (0.001, inf, False),
     "timeout": (0.001, inf, False),
     "retries": (0, inf, True),
     "backoff": (0.001, inf, False),
@@ -130,6 +130,7 @@ class BatchOptions:
             raise BatchError("give either dask or processes: a cluster has processes of its own")
         self._check_numbers()
         self._check_headers()
+        self._check_proxy()
         check_layout(self.layout)
         by_content = names_by_content(self.layout)
         if self.scratch is not None and (
@@ -186,6 +187,16 @@ class BatchOptions:
         for name, headers in given:
             if headers and (why := why_no_headers(headers)):
                 raise BatchError(f"{name}: {why}")
+
+    def _check_proxy(self) -> None:
+        if self.proxy:
+            from infra_core.http import InvalidRequestError
+            from infra_core.http.engine import Proxy
+
+            try:
+                Proxy.parse(self.proxy, "proxy (--proxy)")
+            except InvalidRequestError as error:
+                raise BatchError(str(error)) from None
 
 
 def why_no_prefix(text: str) -> str:

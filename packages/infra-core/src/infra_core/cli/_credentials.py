@@ -1,5 +1,6 @@
 """Credentials of `infra-core run`: headers, and tokens, logins and cookies of files."""
 
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -94,11 +95,13 @@ def cookie_jar(path: Path) -> "CookieJar":
 
     jar = MozillaCookieJar(path)
     try:
-        jar.load(ignore_discard=True, ignore_expires=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of fields without tabs: a traceback
+            jar.load(ignore_discard=True, ignore_expires=True)
     except LoadError:
         raise CommandError(
             f"--cookies {str(path)!r} is not in Netscape's format, whose first line is "
-            "'# Netscape HTTP Cookie File': export it as cookies.txt"
+            "'# Netscape HTTP Cookie File', with tabs between fields: export it as cookies.txt"
         ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable("--cookies", path, error) from None

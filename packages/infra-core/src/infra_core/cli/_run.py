@@ -13,10 +13,12 @@ from typing import Any
 
 from infra_core._start import import_engine, started
 from infra_core.batch import BatchItem, BatchOptions, BatchResult, Rejected, Summary, run_batch
+from infra_core.batch._folder import JOBS_FILE
 from infra_core.batch._readers import FORMATS
 
 from . import exit_codes
 from ._arguments import (
+    CommandError,
     add_prefix,
     byte_count,
     check_writable,
@@ -213,8 +215,7 @@ def _add_output(group: Any) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Run the command."""
-    for path, name in ((options.summary_file, "--summary-file"), (options.results, "--results")):
-        check_writable(path, name)
+    check_outputs(options)
     import_engine()  # before the options, which look at headers with it
     chosen = batch_options(options)
     warn_unset(options.prefix)
@@ -250,6 +251,21 @@ def execute(options: argparse.Namespace) -> int:
         store_summary(summary, options.summary_file)
         reporter.finish(summary, next_command=next_command(options, summary))
         return exit_code(summary)
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Refuse files that cannot be written, and those that would replace one which the run needs.
+
+    Raises:
+        CommandError: The message names the file.
+    """
+    taken = {(options.out / JOBS_FILE).resolve(): "the job store"}
+    if options.urls != "-":
+        taken[Path(options.urls).resolve()] = "the list"
+    for path, name in ((options.summary_file, "--summary-file"), (options.results, "--results")):
+        check_writable(path, name)
+        if path is not None and (what := taken.setdefault(path.resolve(), name)) != name:
+            raise CommandError(f"{name} {str(path)!r} is {what} as well: name another file")
 
 
 def warn_unset(prefix: str | None) -> None:
