@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import pickle
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -358,6 +359,25 @@ def test_all_downloads_of_a_run_share_its_rate(origin: FaultyOrigin, tmp_path: P
     assert summary.complete
     options = BatchOptions(batch_id="b", out=tmp_path, limit_rate=100)
     assert share_of(options, 4).limit_rate == 25
+
+
+def test_processes_share_what_bounds_the_requests_to_a_host(tmp_path: Path) -> None:
+    """A crawl that is polite is as polite in four processes."""
+    options = BatchOptions(batch_id="b", out=tmp_path, max_per_host=8, rate_per_host=1)
+    share = share_of(options, 4)
+    assert (share.max_per_host, share.rate_per_host) == (2, 0.25)
+    assert share_of(options, 16).max_per_host == 1
+    assert share_of(BatchOptions(batch_id="b", out=tmp_path), 4).max_per_host is None
+
+
+def test_options_with_cookies_go_to_other_processes(tmp_path: Path) -> None:
+    """The lock of a jar of cookies cannot be pickled."""
+    path = tmp_path / "cookies.txt"
+    path.write_text("# Netscape HTTP Cookie File\nh.example\tFALSE\t/a\tTRUE\t0\tn\tv\n")
+    options = BatchOptions(batch_id="b", out=tmp_path, cookies=cookie_jar(path), retries=7)
+    sent = pickle.loads(pickle.dumps(options))
+    assert [vars(cookie) for cookie in sent.cookies] == [vars(c) for c in options.cookies]
+    assert (sent.retries, sent.out) == (7, tmp_path)
 
 
 def test_cookies_without_tabs_are_refused_without_a_warning(tmp_path: Path) -> None:

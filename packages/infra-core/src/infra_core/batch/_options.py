@@ -51,11 +51,11 @@ class BatchOptions:
         min_speed: Bytes a second below which a server counts as stalled; 0 for no bound.
         max_bytes: Largest file accepted, None for any.
         max_failures: Failed URLs after which the run ends early, None for any number.
-        max_per_host: Downloads at a time from one host, None for `concurrency`.
-        rate_per_host: Requests begun a second at one host, None for any number.
-        limit_rate: Bytes downloaded a second by the whole run, None for any number. Each process
-            (`processes`), or each worker of a cluster that is there when the run begins, gets an
-            equal share.
+        max_per_host: Downloads at a time from one host by the whole run, None for any number.
+        rate_per_host: Requests begun a second at one host by the whole run, None for any number.
+        limit_rate: Bytes downloaded a second by the whole run, None for any number. Of these three
+            each process (`processes`), or each worker of a cluster that is there when the run
+            begins, gets an equal share; of `max_per_host` at least one download.
         headers: Request headers for every URL; never recorded.
         host_headers: Request headers by host name (`example.com`, or `example.com:8443`).
         user_agent: The User-Agent header.
@@ -197,6 +197,24 @@ class BatchOptions:
                 Proxy.parse(self.proxy, "proxy (--proxy)")
             except InvalidRequestError as error:
                 raise BatchError(str(error)) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What other processes are sent: a jar of cookies has a lock, which stays here."""
+        from http.cookiejar import CookieJar
+
+        state = dict(vars(self))
+        if isinstance(self.cookies, CookieJar):
+            state["cookies"] = list(self.cookies)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        from http.cookiejar import CookieJar
+
+        if isinstance(cookies := state["cookies"], list):
+            state["cookies"] = jar = CookieJar()
+            for cookie in cookies:
+                jar.set_cookie(cookie)
+        vars(self).update(state)
 
 
 def why_no_prefix(text: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ._download import Downloads
 from ._errors import one_line
@@ -23,9 +23,14 @@ __all__ = ["Shard", "ShardItem", "ShardResult", "ShardRunner", "Workers", "share
 
 def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
     """The options of one of several workers: what bounds the whole run is shared out."""
-    if options.limit_rate is None:
-        return options
-    return replace(options, limit_rate=max(1.0, options.limit_rate / workers))
+    shares: dict[str, Any] = {}
+    if options.limit_rate is not None:
+        shares["limit_rate"] = max(1.0, options.limit_rate / workers)
+    if options.rate_per_host is not None:
+        shares["rate_per_host"] = max(0.000_001, options.rate_per_host / workers)
+    if options.max_per_host is not None:
+        shares["max_per_host"] = max(1, options.max_per_host // workers)
+    return replace(options, **shares)
 
 
 class ShardItem(NamedTuple):
