@@ -1,6 +1,7 @@
 """The main job as a library: what is asked for comes back, recorded, whatever goes wrong."""
 
 import asyncio
+import hashlib
 import json
 import pickle
 import sqlite3
@@ -387,6 +388,23 @@ def test_cookies_without_tabs_are_refused_without_a_warning(tmp_path: Path) -> N
     with pytest.raises(CommandError, match="with tabs between fields") as caught:
         cookie_jar(path)
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "md5"])
+def test_a_resume_keeps_no_file_whose_checksum_the_list_contradicts(
+    algorithm: str, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """The list may have got it, or another, since the file was downloaded."""
+    url, run = origin.url("/1.txt"), partial(run_batch, batch_id="b", out=tmp_path)
+    assert run([url]).succeeded == 1
+    right = hashlib.new(algorithm, body_of(1)).hexdigest()
+    good, bad = ({"url": url, "checksum": f"{algorithm}:{x}"} for x in (right, "0" * len(right)))
+    assert run([good], resume=True).skipped == 1
+    summary = run([bad], resume=True, retries=0)
+    assert (summary.skipped, summary.failed) == (0, 1)
+    assert "Checksum" in summary.failures[0].cause
+    assert manifest_of(tmp_path)["files"] == []
+    assert run([good], resume=True).succeeded == 1
 
 
 @pytest.mark.parametrize(

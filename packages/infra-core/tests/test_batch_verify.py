@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra_core.batch._verify import Verifier
+from infra_core.batch._verify import Verifier, contradicts
 
 
 def stored(path: str, body: bytes = b"body", **facts: Any) -> dict[str, Any]:
@@ -55,3 +55,20 @@ def test_what_is_as_recorded_is_intact(path: str, run: Path) -> None:
 def test_what_is_not_or_lies_outside_is_not(payload: dict[str, Any], run: Path) -> None:
     """Of every writer of the record."""
     assert not Verifier(run).is_intact(payload)
+
+
+@pytest.mark.parametrize(
+    ("listed", "expected"),
+    [
+        (None, False),
+        ("sha256:" + hashlib.sha256(b"body").hexdigest().upper(), False),
+        ("md5:" + "0" * 32, False),
+        ("sha256:" + "0" * 64, True),
+    ],
+)
+def test_a_list_contradicts_a_checksum_of_the_same_algorithm_alone(
+    listed: str | None, expected: bool
+) -> None:
+    """Of another, it takes the file to see."""
+    assert contradicts(stored("assets/a/f"), listed) is expected
+    assert not contradicts({}, listed)

@@ -1,13 +1,13 @@
 """Which items of a list need a download: what is here is kept, what another run has is left."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from ._items import BatchItem
 from ._jobs import Ended, Job, JobBook
 from ._names import FileNames
-from ._verify import Verifier
+from ._verify import Verifier, contradicts
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord
@@ -159,13 +159,14 @@ class Starter:
 
     def _verified(self, jobs: list[Job]) -> set[str]:
         """Which of these jobs' files are here with the bytes that were verified; in a thread."""
-        kept = [job.record for job in jobs if self._is_here(job.record.payload)]
+        kept = [job.record for job in jobs if self._is_here(job)]
         if kept:
             event = "" if self._options.revalidate else "job_kept"
             self._book.settle([Ended(record, event, changed=False) for record in kept])
         return {record.job_id for record in kept}
 
-    def _is_here(self, stored: Mapping[str, Any]) -> bool:
+    def _is_here(self, job: Job) -> bool:
+        stored, listed = job.record.payload, job.item.checksum
         if self._options.scratch is not None:  # files are in the container alone
-            return bool(stored.get("mirrored"))
-        return self._verifier.is_intact(stored)
+            return bool(stored.get("mirrored")) and not contradicts(stored, listed)
+        return self._verifier.is_intact(stored, listed)

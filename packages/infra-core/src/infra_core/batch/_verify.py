@@ -6,7 +6,7 @@ from typing import Any
 
 from infra_core.fs import file_hexdigest, parse_checksum, safe_join
 
-__all__ = ["Verifier"]
+__all__ = ["Verifier", "contradicts"]
 
 _FOLDERS = 4_096  # whose paths are kept; there are 256 in the usual layout
 
@@ -22,20 +22,23 @@ class Verifier:
         self._folder = folder
         self._checked: dict[str, Path] = {}
 
-    def is_intact(self, stored: Mapping[str, Any]) -> bool:
+    def is_intact(self, stored: Mapping[str, Any], listed: str | None = None) -> bool:
         """Whether a file is what its job recorded; an unreadable one is a reason to fetch again.
 
         Args:
             stored: The payload of the job.
+            listed: Checksum that the list gives now, which may not be the one of that time.
         """
         try:
             folder, _, name = str(stored["path"]).rpartition("/")
             path = self._inside(folder) / name
-            algorithm, expected = parse_checksum(str(stored["checksum"]))
+            checksums = {parse_checksum(str(stored["checksum"]))}
+            if listed is not None:
+                checksums.add(parse_checksum(listed))
             size = stored.get("size")
             if size is not None and path.stat().st_size != size:
                 return False
-            return file_hexdigest(path, algorithm) == expected
+            return all(file_hexdigest(path, name) == expected for name, expected in checksums)
         except (KeyError, ValueError, OSError):
             return False
 
@@ -54,3 +57,17 @@ class Verifier:
             if len(self._checked) < _FOLDERS:
                 self._checked[name] = path
         return path
+
+
+def contradicts(stored: Mapping[str, Any], listed: str | None) -> bool:
+    """Whether the list gives another checksum now than the one that was verified, of one algorithm.
+
+    Args:
+        stored: The payload of the job.
+        listed: What the list gives.
+    """
+    try:
+        known, wanted = parse_checksum(str(stored["checksum"])), parse_checksum(listed or "")
+    except (KeyError, ValueError):  # there is none to compare
+        return False
+    return known[0] == wanted[0] and known != wanted
