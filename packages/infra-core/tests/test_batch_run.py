@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import pickle
+import signal
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -29,6 +30,8 @@ from infra_core.batch import (
     run_batch_async,
 )
 from infra_core.batch._download import Downloads
+from infra_core.batch._results import Outcome
+from infra_core.batch._run import BatchRun
 from infra_core.batch._shard import share_of
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
@@ -388,6 +391,34 @@ def test_cookies_without_tabs_are_refused_without_a_warning(tmp_path: Path) -> N
     with pytest.raises(CommandError, match="with tabs between fields") as caught:
         cookie_jar(path)
     assert "hidden" not in str(caught.value)
+
+
+async def test_no_download_begins_once_the_run_is_asked_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits for its turn stays pending; only what is in flight may end."""
+    asked: list[str] = []
+    stopped = asyncio.Event()
+    stop_reading = BatchRun._stop_reading
+
+    def stop(run: BatchRun) -> None:
+        stop_reading(run)
+        stopped.set()
+
+    async def fetch(_: Any, job_id: str, item: BatchItem, *rest: Any, **more: Any) -> Outcome:
+        asked.append(item.url)
+        signal.raise_signal(signal.SIGTERM)
+        await stopped.wait()
+        return Outcome(job_id=job_id, status="failed", error="gone")
+
+    monkeypatch.setattr(BatchRun, "_stop_reading", stop)
+    monkeypatch.setattr(Downloads, "fetch", fetch)
+    urls = [f"http://h.example/{number}" for number in range(9)]
+    summary = await run_batch_async(urls, batch_id="b", out=tmp_path, concurrency=1)
+    assert len(asked) == summary.failed == 1
+    assert (summary.pending, summary.interrupted) == (summary.total - 1, "SIGTERM")
+    statuses = {record.status for record in records_of(tmp_path).values()}
+    assert statuses <= {JobStatus.FAILED, JobStatus.PENDING}
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])

@@ -391,6 +391,9 @@ class BatchRun:
             return
         slot = _Slot(self._slots)
         await slot.take()
+        if self._stopping:  # its turn comes too late: the end of the run puts it back
+            slot.leave()
+            return
         try:
             outcome = await self._services.downloads.fetch(
                 job.record.job_id, job.item, job.path, slot.leave, held=job.held
