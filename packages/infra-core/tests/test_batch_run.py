@@ -345,7 +345,7 @@ def test_a_bound_on_failures_ends_the_run_early(
     """What was not tried is pending, and the summary says why; the event loop has no complaint."""
     urls = [origin.url(f"/none{number}") for number in range(200)]
     summary = run_batch(urls, batch_id="b", out=tmp_path, max_failures=3, concurrency=1, retries=0)
-    assert 3 < summary.failed < 200
+    assert summary.failed == 4
     assert summary.pending == summary.total - summary.failed
     assert "max_failures=3" in summary.problems[0]
     assert [record for record in caplog.records if record.name == "asyncio"] == []
@@ -391,6 +391,26 @@ def test_cookies_without_tabs_are_refused_without_a_warning(tmp_path: Path) -> N
     with pytest.raises(CommandError, match="with tabs between fields") as caught:
         cookie_jar(path)
     assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_assets_that_are_no_folder_end_the_run_before_a_job_fails(
+    is_link: bool, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Such as a link to a disk that is not mounted: what was downloaded counts once it is back."""
+    run = partial(run_batch, [origin.url("/1.txt")], batch_id="b", out=tmp_path)
+    assert run().succeeded == 1
+    assets, away = tmp_path / "b" / "assets", tmp_path / "away"
+    assets.rename(away)
+    if is_link:
+        assets.symlink_to(tmp_path / "unmounted")
+    else:
+        assets.write_bytes(b"")
+    with pytest.raises(BatchError, match=r"assets' is a (file|link to .*unmounted')"):
+        run(resume=True)
+    assets.unlink()
+    assets.symlink_to(away)
+    assert run(resume=True).skipped == 1
 
 
 async def test_no_download_begins_once_the_run_is_asked_to_end(

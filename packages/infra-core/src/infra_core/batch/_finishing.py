@@ -160,6 +160,9 @@ class Finisher:
             record = job.record.time_out(cause) if late else job.record.fail(cause)
             ended = Ended(record, "job_failed", {"error": cause}, ok=False)
         summary.failed += 1
+        bound = self._options.max_failures
+        if bound is not None and summary.failed > bound:  # before others are asked for meanwhile
+            self._end_early(f"{summary.failed} URLs failed, more than max_failures={bound}")
         if len(summary.failures) < KEPT_FAILURES:
             summary.failures.append(Failure(job.url, outcome.status, cause))
         await self._settler(ended)
@@ -172,9 +175,6 @@ class Finisher:
             error=cause,
             http_status=outcome.http_status,
         )
-        bound = self._options.max_failures
-        if bound is not None and summary.failed > bound:
-            self._end_early(f"{summary.failed} URLs failed, more than max_failures={bound}")
 
     def _put_back(self, job: Job, outcome: Outcome) -> None:
         """A full disk is not the URL's fault: the run ends, which puts the job back."""

@@ -15,6 +15,7 @@ __all__ = [
     "JOBS_FILE",
     "MANIFEST_FILE",
     "Reserve",
+    "check_assets",
     "exclusive",
     "make_folder",
     "move_files",
@@ -55,6 +56,21 @@ def make_folder(folder: Path) -> None:
         raise BatchError(
             f"cannot create {str(folder)!r}: {cause}; choose another output folder (--out)"
         ) from None
+
+
+def check_assets(folder: Path) -> None:
+    """Refuse a run whose files have no place: each would fail, those of earlier runs too.
+
+    Raises:
+        BatchError: `assets` is a file, or a link to a folder that is not there.
+    """
+    assets = folder / ASSETS
+    if os.path.lexists(assets) and not assets.is_dir():
+        why = f"a link to {os.fspath(assets.readlink())!r}" if assets.is_symlink() else "a file"
+        raise BatchError(
+            f"{str(assets)!r} is {why}, which is no folder: is its disk mounted? Mount it, or move "
+            "what is in the way"
+        )
 
 
 def move_files(folder: Path, moves: Sequence[tuple[str, str]]) -> list[OSError | None]:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from ._environment import environment_of, open_jobs, open_mirror, table_of
 from ._errors import BatchError, one_line
-from ._folder import ASSETS, JOBS_FILE, Reserve, exclusive, make_folder, run_folder
+from ._folder import (
+    ASSETS,
+    JOBS_FILE,
+    Reserve,
+    check_assets,
+    exclusive,
+    make_folder,
+    run_folder,
+)
 from ._index import JobIndex
 from ._names import INCOMING
 from ._results import Summary
@@ -131,6 +139,7 @@ async def open_services(
     if storage is not None and mine:
         stack.push_async_callback(storage.aclose)
     make_folder(folder)
+    check_assets(folder)
     stack.enter_context(exclusive(folder))
     for place in (folder, folder / "_state"):  # of a run that was killed while it wrote
         remove_stale_partials(place, older_than=0.0)
