@@ -532,6 +532,19 @@ class TestProtocol:
         reported = read_status(_response(code, body))
         assert (None if reported is None else reported.runtime_status) == state
 
+    @pytest.mark.parametrize("depth", [3, 300, 900, 1_500, 3_000, 100_000])
+    def test_an_answer_of_many_envelopes_is_read_or_refused(self, depth: int) -> None:
+        """As deep as JSON can be read; what is deeper is an error of ours."""
+        body = b'{"status": "success", "data": ' * depth + b"{}" + b"}" * depth
+        request = httpx.Request("GET", "https://app.example/api/run")
+        try:
+            reported = read_status(httpx.Response(200, content=body, request=request))
+        except OrchestrationError:
+            assert depth > 300
+        else:
+            assert reported is not None
+            assert reported.runtime_status == "success"
+
     @pytest.mark.parametrize(
         "body",
         [

@@ -288,13 +288,13 @@ def _state(fields: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _find_by_hand(body: Any) -> tuple[Mapping[str, Any] | None, str | None]:
+def _find_by_hand(body: Any, depth: int = 3) -> tuple[Mapping[str, Any] | None, str | None]:
     """A status by hand and where it stands; the inner one of an envelope speaks of the instance."""
     fields = _unwrap(body, lambda found: _state_by_hand(found) is not None)
     state = _state_by_hand(fields) if fields is not None else None
-    if fields is not None and state is not None and state.lower() in _SUCCEEDED:
+    if depth and fields is not None and state is not None and state.lower() in _SUCCEEDED:
         for name in _WRAPPERS:
-            inner, inner_state = _find_by_hand(_member(fields, name))
+            inner, inner_state = _find_by_hand(_member(fields, name), depth - 1)
             if inner_state is not None:
                 return inner, inner_state
     return fields, state

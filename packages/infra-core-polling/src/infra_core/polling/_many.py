@@ -32,8 +32,8 @@ class PollOutcome(Generic[J, T]):
     Attributes:
         job: The job, as it was given.
         response: The terminal response; for a job that ended in an error the newest one, or None.
-        error: Why there is no terminal response: `PollingTimeoutError`, `PollingFailureError`,
-            `PollingCancelledError`, or what the fetch raised. None when there is one.
+        error: The error that ended the job: `PollingTimeoutError`, `PollingFailureError`,
+            `PollingCancelledError`, or what the fetch raised. None with a terminal response.
         attempts: How often the fetch was called.
         elapsed: Seconds from the moment the job was taken in to its end.
     """

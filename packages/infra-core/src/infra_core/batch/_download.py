@@ -1,7 +1,7 @@
 """One URL to one verified file, and what came of it: the part that runs wherever a shard does."""
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +132,11 @@ class Downloads:
         options = self._options
         if not (options.headers or options.host_headers or item.headers):
             return None
-        host, port = origin_of(item.url)
-        of_host = self._host_headers.get((host, port)) or self._host_headers.get((host, None)) or {}
+        of_host: Mapping[str, str] = {}
+        if self._host_headers:
+            host, port = origin_of(item.url)
+            own = self._host_headers
+            of_host = own.get((host, port)) or own.get((host, None)) or {}
         return {**options.headers, **of_host, **(item.headers or {})}
 
     async def close(self) -> None:

@@ -68,8 +68,8 @@ def check_assets(folder: Path) -> None:
     if os.path.lexists(assets) and not assets.is_dir():
         why = f"a link to {os.fspath(assets.readlink())!r}" if assets.is_symlink() else "a file"
         raise BatchError(
-            f"{str(assets)!r} is {why}, which is no folder: is its disk mounted? Mount it, or move "
-            "what is in the way"
+            f"{str(assets)!r} is {why} and leads to no folder: mount its disk, or move what is in "
+            "the way"
         )
 
 

@@ -141,9 +141,10 @@ def _why_not_rest(item: Any) -> str:
 
 def _why_no_metadata(metadata: Mapping[str, Any]) -> str:
     try:
-        # a mapping of another type is recorded as a dict
+        # A mapping of another type is recorded as a dict; json takes none within it, and no integer
+        # of 5,000 digits.
         size = len(json.dumps(dict(metadata))) if _is_json(metadata) else None
-    except (TypeError, ValueError):  # a mapping within that is no dict, a whole number without end
+    except (TypeError, ValueError):
         size = None
     if size is None:
         return (
