@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import ssl
 import subprocess
@@ -117,6 +118,56 @@ async def test_what_is_no_token_is_refused_as_such(answer: object, asynchronous:
     with pytest.raises(ClientAuthenticationError, match=r"AccessToken\(token, exp") as caught:
         await source.get(_SCOPE)
     assert "T1" not in str(caught.value)
+
+
+async def test_the_end_of_the_loop_that_asked_cancels_no_wait_in_another_one() -> None:
+    """Each event loop asks an asynchronous credential for itself."""
+
+    class First(_Credential):
+        async def get_token(self, *scopes: str, **options: Any) -> Any:
+            self.asked += 1
+            if self.asked == 1:
+                await asyncio.Event().wait()
+            return SimpleNamespace(token=f"T{self.asked}", expires_on=clock.time() + 3600)
+
+    credential, end = First(), threading.Event()
+    source = TokenSource(credential)
+
+    async def other_loop() -> None:
+        asking = asyncio.ensure_future(source.get(_SCOPE))
+        await _until(end.is_set)
+        assert not asking.done()
+
+    with ThreadPoolExecutor(1) as pool:
+        ended = pool.submit(asyncio.run, other_loop())
+        await _until(lambda: credential.asked > 0)
+        waiting = asyncio.ensure_future(source.get(_SCOPE))
+        await asyncio.sleep(0)
+        end.set()
+        assert (await waiting).token == "T2"
+        await _until(ended.done)
+    assert not source._asking
+
+
+async def test_a_credential_that_fails_after_the_deadline_is_reported_nowhere() -> None:
+    """Who waited has its answer; asyncio need not speak of an exception that nobody retrieved."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+    credential = _Credential()
+    credential.fails = True
+    credential.go.clear()
+    source = TokenSource(credential, wait=0.01)
+    with pytest.raises(TokenTimeoutError):
+        await source.get(_SCOPE)
+    asked = next(iter(source._asking.values())).future
+    credential.go.set()
+    await _until(asked.done)
+    source.close()
+    del asked
+    for _ in range(5):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert reports == []
 
 
 def test_many_threads_at_a_time_ask_once() -> None:

@@ -11,7 +11,7 @@ import concurrent.futures
 import inspect
 import logging
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
@@ -84,6 +84,12 @@ class _Asking(NamedTuple):
     since: float
 
 
+def _retrieve(waiting: "asyncio.Future[AccessToken]") -> None:
+    """Look at an outcome that comes after all waits are over, so that asyncio reports none."""
+    if not waiting.cancelled():
+        waiting.exception()
+
+
 class TokenSource:
     """The tokens of one credential, for any number of threads and event loops.
 
@@ -114,7 +120,8 @@ class TokenSource:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[_Wanted, AccessToken] = {}
-        self._asking: dict[_Wanted, _Asking] = {}
+        # Asynchronous credentials are asked in each event loop: one may end before another.
+        self._asking: dict[tuple[_Wanted, asyncio.AbstractEventLoop | None], _Asking] = {}
         self._own: Any = None  # connections are not shared with a forked child
         self._paused_until = 0.0
 
@@ -136,7 +143,9 @@ class TokenSource:
         future = self._ask(wanted)
         try:
             async with clock.timeout(self._wait):
-                return await asyncio.shield(asyncio.wrap_future(future))
+                waiting = asyncio.wrap_future(future)
+                waiting.add_done_callback(_retrieve)
+                return await asyncio.shield(waiting)
         except TimeoutError:
             if future.done():
                 raise
@@ -199,23 +208,23 @@ class TokenSource:
     def _ask(self, wanted: _Wanted) -> "concurrent.futures.Future[AccessToken]":
         """Have the credential asked, unless it is being asked already."""
         with self._lock:
-            asking, now = self._asking.get(wanted), clock.monotonic()
+            credential = self._given if self._given is not None else self._own
+            in_loop = inspect.iscoroutinefunction(getattr(credential, "get_token", None))
+            key = (wanted, asyncio.get_running_loop() if in_loop else None)
+            asking, now = self._asking.get(key), clock.monotonic()
             # A request that has taken longer than any caller waits may be lost: ask anew.
             if asking is not None and now - asking.since < self._wait and not asking.future.done():
                 return asking.future
-            credential = self._given if self._given is not None else self._own
-            if inspect.iscoroutinefunction(getattr(credential, "get_token", None)):
+            if in_loop:
                 future: concurrent.futures.Future[AccessToken] = concurrent.futures.Future()
-                self._start(self._fetch_async(wanted, future))
+                task = asyncio.ensure_future(self._fetch_async(wanted, future))
+                self._tasks.add(task)  # the loop itself keeps no hold of it
+                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(lambda _: self._asking.pop(key, None))
             else:
                 future = _threads.submit(self._fetch, wanted)
-            self._asking[wanted] = _Asking(future, now)
+            self._asking[key] = _Asking(future, now)
             return future
-
-    def _start(self, fetching: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(fetching)
-        self._tasks.add(task)  # the loop itself keeps no hold of it
-        task.add_done_callback(self._tasks.discard)
 
     def _fetch(self, wanted: _Wanted) -> AccessToken:
         try:
