@@ -27,7 +27,7 @@ def start(out: Path, urls: str, *arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [*COMMAND, urls, "--batch-id", "b", "--out", str(out), "--show-files", *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=env | {"PYTHONUNBUFFERED": "1"},
+        env=env | {"PYTHONUNBUFFERED": "1"}, start_new_session=True,
         # a test runner that ignores SIGINT would hand that down
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
@@ -83,10 +83,33 @@ def test_a_second_signal_cuts_off_what_is_in_flight(
             while origin.count("/0") == 0:
                 pass
         # Of two kinds, since signals of one kind that are pending are one; a third would be
-        # for the system, which ends the process at once.
-        process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGINT)
+        # for the system, which ends the process at once. To the whole group, as of a terminal.
+        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGINT)
         process.wait(timeout=50)
         assert process.returncode in (130, 143)
         assert "Traceback" not in process.stderr.read()
     assert JobStatus.RUNNING not in statuses(tmp_path)
+
+
+def children_of(parent: int) -> list[int]:
+    """Numbers of the processes that a process has started."""
+    listed = Path(f"/proc/{parent}/task").glob("*/children")
+    return [int(number) for path in listed for number in path.read_text().split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+def test_workers_that_are_killed_are_replaced(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Their shards are done again; not even the process that forks them need live."""
+    origin.add("/held", b"x" * 100_000, faults=[slow(1_000)])
+    listed = tmp_path / "urls"
+    listed.write_text(origin.url("/held"))
+    with start(tmp_path, str(listed), "--processes", "2") as process:
+        while origin.count("/held") == 0:
+            pass
+        (server,) = [child for child in children_of(process.pid) if len(children_of(child)) == 2]
+        for number in [server, *children_of(server)]:
+            os.kill(number, signal.SIGKILL)
+        assert process.wait(timeout=50) == 0
+    assert origin.count("/held") == 2
+    assert statuses(tmp_path) == [JobStatus.COMPLETED]

@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ __all__ = ["Downloads", "failure_of", "outcome_of", "user_agent"]
 _LOAD = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
 
 
+@cache
 def user_agent() -> str:
     """What a batch calls itself where the caller says nothing: its name and version."""
     from importlib.metadata import version

@@ -208,18 +208,19 @@ class JobBook:
         }
         yield path, json.dumps(entry, ensure_ascii=False)
 
-    def conclude(self, mine: Iterable["JobRecord"]) -> None:
+    def conclude(self, mine: Iterable["JobRecord"], ahead: Sequence["JobRecord"] = ()) -> None:
         """Store what could not be stored, and put back what was cut off.
 
         So the store never calls a dead job running.
 
         Args:
             mine: Records that this run had at work.
+            ahead: Records of jobs that were read from the list and have not begun.
         """
         from infra_core.azure.job_store import JobStatus
 
         try:
-            self.store(list(self._unstored.values()))
+            self.store([*ahead, *self._unstored.values()])
             # a file may have become durable after its task was cut off: that job is recorded
             cut_off = [record for record in mine if record.status is JobStatus.RUNNING]
             self.store([record.requeue() for record in cut_off])

@@ -1,6 +1,6 @@
 """The run of a batch: the list beside the downloads, each job to its end, everything recorded.
 
-An item goes one way: read, seen in the index, recorded as pending, recorded as running, downloaded,
+An item goes one way: read, seen in the index, recorded as running, downloaded,
 made durable, its line written, its row committed, mirrored, its row committed again, reported
 to the caller. What is not in flight is in no memory.
 """
@@ -45,6 +45,7 @@ from ._shard import Shard, ShardItem
 from ._starting import Starter
 
 if TYPE_CHECKING:
+    from infra_core.azure.job_store import JobRecord
     from infra_core.http.assets import DownloadResult
 
     from ._options import BatchOptions
@@ -140,6 +141,7 @@ class BatchRun:
         ahead = min(_AHEAD * options.concurrency, _MOST_AHEAD)
         width = options.concurrency + ahead if workers is None else workers.width
         self._recording = False  # whether any jobs could be recorded
+        self._ahead: dict[str, JobRecord] = {}  # recorded by no run; their turn is to come
         self._unreadable: list[str] = []  # why jobs are left as they are
         self._intake: Intake | None = None
         self._stopping = False
@@ -274,7 +276,8 @@ class BatchRun:
         with suppress(OSError):  # it is not empty, or was never made
             (self._services.folder / INCOMING).rmdir()
         self._services.reserve.release()
-        self._book.conclude([job.record for job in self._finisher.active.values()])
+        active = [job.record for job in self._finisher.active.values()]
+        self._book.conclude(active, list(self._ahead.values()))
         store_path = getattr(self._services.store, "path", None)
         if isinstance(store_path, Path) and not store_path.exists():
             self.summary.trouble(
@@ -340,7 +343,7 @@ class BatchRun:
             await chunks.aclose()
 
     async def _recorded(self) -> AsyncGenerator[list[Job], None]:
-        """Yield what the list holds, each item recorded as pending unless it is known."""
+        """Yield what the list holds; a new job is recorded when it begins, or at the end."""
         assert self._intake is not None  # noqa: S101 - run() made it
         async for entries in self._intake.chunks():
             items = [entry for entry in entries if isinstance(entry, BatchItem)]
@@ -353,13 +356,14 @@ class BatchRun:
             for item in duplicates:
                 call(self._hooks.on_duplicate, item)
             self.summary.total += len(jobs)
-            if new:
-                await asyncio.to_thread(self._book.store, new)
+            self._ahead.update((record.job_id, record) for record in new)
             yield jobs
 
     async def _begin(self, group: list[Job]) -> list[Job]:
         """Settle what is here already; the rest is recorded as running, and at work from now on."""
         begun = await self._starter.begin(group)
+        for job in group:
+            self._ahead.pop(job.record.job_id, None)
         for job in begun.elsewhere:
             self.summary.elsewhere += 1
             self._listener.report(job, job.record, "elsewhere")

@@ -58,8 +58,8 @@ class Starter:
         """Make jobs of items; blocking.
 
         Returns:
-            The jobs that are to be tried, the records among theirs that are to be stored as
-            pending, and the items whose URL was seen before.
+            The jobs that are to be tried, the records among theirs that no run has stored, and
+            the items whose URL was seen before.
         """
         only_failed, shared = self._options.only_failed, self._services.claims is not None
         jobs: list[Job] = []

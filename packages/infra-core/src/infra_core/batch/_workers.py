@@ -8,7 +8,6 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
-from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from infra_core import _start
 
 from ._errors import BatchError
+from ._fork_server import worker_context
 from ._shard import Shard, ShardResult, ShardRunner, share_of
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class _Worker:
     """One process: shards go in, results come out, in any order."""
 
     def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
-        context = get_context("spawn")
+        context = worker_context()
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_main, args=(theirs, options, folder, dict(env)), daemon=True
