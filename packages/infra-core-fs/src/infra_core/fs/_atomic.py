@@ -93,7 +93,7 @@ class AtomicFile:
             raise ChecksumAlgorithmError(
                 f"algorithms={algorithms!r} is one name, not several; write [{algorithms!r}]"
             )
-        self.path = Path(path)
+        self.path = path if isinstance(path, Path) else Path(path)
         self.size = 0
         self._begun = 0  # bytes that the kernel was asked to write
         self._mode = mode

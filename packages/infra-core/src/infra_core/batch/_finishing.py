@@ -1,6 +1,7 @@
 """The end of a job: its file named and recorded, mirrored, and reported; or why there is none."""
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,10 @@ class Finisher:
         """Take jobs that are at work from now on."""
         for job in jobs:
             self.active[job.record.job_id] = job
-            self._paths[str(self._services.folder / job.path)] = job.record.job_id
+            self._paths[self._full(job)] = job.record.job_id
+
+    def _full(self, job: Job) -> str:
+        return f"{self._services.folder}{os.sep}{os.path.normpath(job.path)}"  # a Path is slow
 
     def committed(self, results: "list[DownloadResult]") -> list[Exception | None]:
         """Record files that have become durable together; in the thread that made them so.
@@ -147,7 +151,7 @@ class Finisher:
 
     def _release(self, job: Job) -> Any:
         """Forget a job that has ended; returns its record."""
-        del self._paths[str(self._services.folder / job.path)]
+        del self._paths[self._full(job)]
         return self.active.pop(job.record.job_id).record
 
     async def _fail(self, job: Job, outcome: Outcome) -> None:

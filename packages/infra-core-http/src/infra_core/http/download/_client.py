@@ -279,7 +279,7 @@ async def _absolute(url: str, client: Any) -> str:
 
 def _destination(path: object) -> Path:
     if isinstance(path, (str, os.PathLike)):
-        dest = Path(path)
+        dest = path if isinstance(path, Path) else Path(path)
         if dest.name and "\0" not in str(dest):
             return dest
     raise InvalidRequestError(f"dest_path={path!r} names no file: pass the path of one to write")

@@ -86,13 +86,13 @@ class CommitGroup:
 
     def finds_nothing(self, path: Path) -> bool:
         """Whether the folder had no such file, and no part of any, when the group first met it."""
-        folder = str(path.parent)
+        folder, name = os.path.split(path)
         names = self._folders.get(folder, _UNSEEN)
         if names is _UNSEEN:
             if len(self._folders) >= _FOLDERS:
                 return False
             names = self._folders[folder] = _names_in(folder)
-        return names is not None and path.name not in names
+        return names is not None and name not in names
 
     def commit(self, files: Sequence[ReceivedFile]) -> list[Exception | None]:
         """Make files durable and named, then call `after`; blocking.
