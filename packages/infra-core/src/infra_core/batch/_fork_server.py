@@ -24,7 +24,10 @@ def worker_context() -> Any:
 
 
 def start_fork_server() -> None:
-    """Start it, where workers are to be forked; it imports while its caller goes on."""
+    """Start it, where workers are to be forked; it imports while its caller goes on.
+
+    A worker that is forked from one which was not started here imports by itself.
+    """
     if sys.platform == "win32" or worker_context().get_start_method() != "forkserver":
         return
     from multiprocessing.forkserver import ensure_running, set_forkserver_preload

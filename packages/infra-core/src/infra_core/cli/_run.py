@@ -14,7 +14,6 @@ from typing import Any
 from infra_core._start import import_engine, started
 from infra_core.batch import BatchItem, BatchOptions, BatchResult, Rejected, Summary, run_batch
 from infra_core.batch._folder import JOBS_FILE
-from infra_core.batch._fork_server import start_fork_server
 from infra_core.batch._readers import FORMATS
 
 from . import exit_codes
@@ -217,8 +216,6 @@ def _add_output(group: Any) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Run the command."""
     check_outputs(options)
-    if options.processes > 1 or options.scratch is not None:
-        start_fork_server()
     import_engine()  # before the options, which look at headers with it
     chosen = batch_options(options)
     warn_unset(options.prefix)
