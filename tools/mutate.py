@@ -17,11 +17,14 @@ import copy
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,12 +78,14 @@ def main() -> int:
     mutants = [mutant for path in chosen for mutant in mutants_of(path)]
     drawn = random.Random(options.seed).sample(mutants, min(options.sample, len(mutants)))
     tests = [package.folder / "tests" / name for name in options.tests or ["."]]
-    if not survives(package, tests, None):
+    started = time.monotonic()
+    if not survives(package, tests, None, 600):
         print("the tests fail without any change", file=sys.stderr)
         return 2
+    bound = 30 + 5 * (time.monotonic() - started)
     survivors = 0
     with ThreadPoolExecutor(options.jobs) as pool:
-        judged = pool.map(lambda mutant: survives(package, tests, mutant), drawn)
+        judged = pool.map(lambda mutant: survives(package, tests, mutant, bound), drawn)
         for mutant, still in zip(drawn, judged, strict=True):
             survivors += still
             if still:
@@ -163,8 +168,8 @@ def replace(tree: ast.AST, target: ast.AST, replacement: ast.AST) -> bool:
     return False
 
 
-def survives(package: Package, tests: list[Path], mutant: Mutant | None) -> bool:
-    """Whether the tests pass all the same, in a copy that has the change."""
+def survives(package: Package, tests: list[Path], mutant: Mutant | None, seconds: float) -> bool:
+    """Whether the tests pass all the same within a time, in a copy that has the change."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "src"
         shutil.copytree(package.source, source, ignore=shutil.ignore_patterns("__pycache__"))
@@ -173,14 +178,23 @@ def survives(package: Package, tests: list[Path], mutant: Mutant | None) -> bool
             changed.write_text(mutant.source, encoding="utf-8")
         # before the installed packages: the copy's folder is found first in the namespace
         environment = {**os.environ, "PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-m", "pytest", "-x", "-q", *map(str, tests)]
+        tested = subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-x", "-q", *map(str, tests)],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
-            ended = subprocess.run(
-                command, cwd=ROOT, env=environment, capture_output=True, timeout=600
-            )
+            return tested.wait(seconds) == 0
         except subprocess.TimeoutExpired:  # it runs for ever: noticed
             return False
-    return ended.returncode == 0
+        finally:
+            with suppress(ProcessLookupError):  # what its tests have started ends with it
+                os.killpg(tested.pid, signal.SIGKILL)
+            tested.wait()
 
 
 if __name__ == "__main__":

@@ -175,6 +175,25 @@ def test_what_no_record_could_hold_is_rejected_alone(given: object, reason: str)
     assert reason in found.reason
 
 
+@pytest.mark.parametrize("behind", [1, 10_000])
+def test_an_open_quote_in_a_csv_costs_its_own_line(behind: int) -> None:
+    """Whatever follows, up to the next quote, the bound of a field or the end."""
+    row = "https://a.example/%d,n\n"
+    text = 'url,note\nhttps://a.example/x,"16 inch\n' + "".join(row % n for n in range(behind))
+    items, [rejected] = read(text + 'https://a.example/y,"a\nb"\n', format="csv")
+    assert [item.url for item in items[:-1]] == [f"https://a.example/{n}" for n in range(behind)]
+    assert (items[-1].metadata, items[-1].line) == ({"note": "a\nb"}, 3 + behind)
+    assert (rejected.line, rejected.text) == (2, 'https://a.example/x,"16 inch')
+    assert "a quote is opened and not closed" in rejected.reason
+
+
+def test_blank_lines_above_the_header_of_a_csv_are_passed_over() -> None:
+    """Spreadsheets leave them; lines keep their numbers."""
+    items, rejected = read("\ufeff\n , \r\nurl\nhttps://a.example/1\n", format="csv")
+    assert [(item.url, item.line) for item in items] == [("https://a.example/1", 4)]
+    assert rejected == []
+
+
 def test_csv_without_a_url_column_is_refused() -> None:
     """With what a header line looks like."""
     with pytest.raises(ListError, match="url,name,checksum"):

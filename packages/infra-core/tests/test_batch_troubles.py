@@ -19,10 +19,11 @@ import pytest
 from infra_core import _start
 from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
 from infra_core.batch import BatchOptions, BatchResult, Summary, _shard, _workers, run_batch
+from infra_core.batch._errors import without_url
 from infra_core.batch._jobs import Ended, JobBook, mirrored
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
-from infra_core.cli._credentials import headers_of
+from infra_core.cli._credentials import cookie_jar, headers_of
 from infra_core.cli._results import ResultsFile
 from infra_core.cli._run import add_arguments, batch_options, next_command, warn_unset
 from infra_core.http.testing import FaultyOrigin
@@ -333,6 +334,28 @@ def test_netrc_brings_a_login_for_each_host_and_none_for_all(tmp_path: Path) -> 
     assert "hunter2" not in str(caught.value)
     with pytest.raises(CommandError, match="cannot be read"):
         headers_of([], [], tmp_path / "none")
+    file.write_text("machine ::1 login me password hunter2\n")
+    assert list(headers_of([], [], file)[1]) == ["[::1]"]
+
+
+def test_a_byte_order_mark_in_front_of_a_credential_is_no_riddle(tmp_path: Path) -> None:
+    """Editors of Windows write one: it belongs to no token, and is named where it is in the way."""
+    file = tmp_path / "file"
+    file.write_text("\ufefftoken", encoding="utf-8")
+    assert headers_of([], [str(file)])[0] == {"Authorization": "Bearer token"}
+    with pytest.raises(CommandError, match=r"--netrc .* byte order mark \(BOM\)"):
+        headers_of([], [], file)
+    with pytest.raises(CommandError, match=r"--cookies .* byte order mark \(BOM\)"):
+        cookie_jar(file)
+    with pytest.raises(CommandError, match="cannot be read"):
+        cookie_jar(tmp_path)
+
+
+def test_a_url_that_is_none_is_shown_once() -> None:
+    """The cause stands behind the URL already."""
+    url = "http://xn--a./x"
+    assert without_url(f"InvalidURL: {url!r} is no URL", url) == "InvalidURL: it is no URL"
+    assert without_url(f"{url} was not stored", url) == "was not stored"
 
 
 def test_every_command_reads_the_variables_of_one_service(

@@ -25,4 +25,6 @@ def plural(count: int, noun: str) -> str:
 
 def without_url(cause: str, url: str) -> str:
     """The cause without the URL that stands in front of it already."""
-    return cause.replace(f"{url} ", "").replace(url, "") if url else cause
+    if not url:
+        return cause
+    return cause.replace(f"'{url}'", "it").replace(f"{url} ", "").replace(url, "")

@@ -1,6 +1,7 @@
 """Where the file of a URL stands: by digest, by URL, flat, or by a template; never two on one."""
 
 import hashlib
+import re
 import string
 from dataclasses import replace
 from pathlib import PurePosixPath
@@ -24,6 +25,7 @@ LAYOUTS = {
 INCOMING = f"{ASSETS}/.incoming/"  # of files that are named when the server has answered
 _FIELDS = ("host", "path", "name", "stem", "ext", "digest", "sha256", "shard", "index")
 _DEPTH = 32  # folders; a URL may have thousands, a path may not
+_WIDE = re.compile(r"[1-9][0-9]{2}|{")
 _SEGMENT = 120  # bytes; leaves room for what a partial file's name adds
 
 
@@ -31,9 +33,15 @@ def check_layout(layout: str) -> None:
     """Refuse a layout that names no file.
 
     Raises:
-        BatchError: An unknown field, or none that differs between URLs.
+        BatchError: An unknown field, none that differs between URLs, or a name without a bound.
     """
     try:
+        for _, _, spec, _ in string.Formatter().parse(layout):
+            if _WIDE.search(spec or ""):
+                raise BatchError(
+                    f"layout {layout!r} has the format {spec!r}: a width has two digits at most, "
+                    "as in {index:06}"
+                )
         found = _fields_of(layout)
         if found <= set(_FIELDS):
             LAYOUTS.get(layout, layout).format_map({**dict.fromkeys(_FIELDS, "x"), "index": 1})

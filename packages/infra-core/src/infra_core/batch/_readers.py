@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import IO, Any, Literal
 
@@ -139,45 +140,68 @@ def _from_json(text: str) -> Any:
     return json.loads(text)
 
 
-def _read_csv(texts: Iterator[tuple[int, str | Rejected]]) -> Iterator[BatchItem | Rejected]:
+def _csv_rows(
+    texts: Iterator[tuple[int, str | Rejected]],
+) -> Iterator[tuple[int, list[str]] | Rejected]:
+    """Yield each row that is not blank with the number of its first line.
+
+    A quote that is opened and not closed costs its own line: those behind it are read anew.
+    """
+    again: deque[tuple[int, str | Rejected]] = deque()
+    taken: list[tuple[int, str]] = []  # lines of the row: a quoted field may go over several
     rejected: list[Rejected] = []
-    at = 0
 
     def plain() -> Iterator[str]:
-        nonlocal at
-        for number, text in texts:
-            at = number
+        while (entry := again.popleft() if again else next(texts, None)) is not None:
+            number, text = entry
             if isinstance(text, Rejected):
                 rejected.append(text)
             else:
+                taken.append((number, text))
                 yield text
 
     rows = csv.reader(plain(), strict=True)
-    try:
-        names = [name.strip() for name in next(rows, [])]
-    except csv.Error as error:
-        raise ListError(f"line 1 is no CSV ({error}); quote fields that hold commas") from None
+    while True:
+        taken.clear()
+        try:
+            row = next(rows, None)
+        except csv.Error as error:
+            (number, text), *rest = taken
+            again.extendleft(reversed(rest))
+            rows = csv.reader(plain(), strict=True)  # the other one may be at its end
+            reason = f"not CSV ({error}); quote fields that hold commas or quotes"
+            if rest or "end of data" in str(error):
+                reason = "not CSV: a quote is opened and not closed; write a quote itself as two"
+            yield Rejected(number, shown(text.strip()), reason)
+            row = []
+        yield from rejected
+        rejected.clear()
+        if row is None:
+            return
+        if any(cell.strip() for cell in row):
+            yield taken[0][0], row
+
+
+def _read_csv(texts: Iterator[tuple[int, str | Rejected]]) -> Iterator[BatchItem | Rejected]:
+    rows = _csv_rows(texts)
+    header = next(rows, (0, []))
+    if isinstance(header, Rejected):
+        raise ListError(f"line {header.line}: {header.reason}")
+    names = [name.strip() for name in header[1]]
     if "url" not in (lowered := [name.lower() for name in names]):
         raise ListError(
             f"the first line of the CSV names no column 'url' (it has {', '.join(names) or 'none'}"
             "); write a header line such as url,name,checksum"
         )
-    while True:
-        try:
-            row = next(rows, None)
-        except csv.Error as error:
-            yield Rejected(at, "", f"not CSV ({error}); quote fields that hold commas or quotes")
+    for entry in rows:
+        if isinstance(entry, Rejected):
+            yield entry
             continue
-        yield from rejected
-        rejected.clear()
-        if row is None:
-            return
-        if not any(cell.strip() for cell in row):
-            continue
+        number, row = entry
         if len(row) > len(names):
-            yield Rejected(at, shown(row[0]), f"{len(row)} fields under {len(names)} columns")
+            yield Rejected(number, shown(row[0]), f"{len(row)} fields under {len(names)} columns")
             continue
-        yield _from_row(dict(zip(lowered, (cell.strip() for cell in row), strict=False)), at)
+        yield _from_row(dict(zip(lowered, (cell.strip() for cell in row), strict=False)), number)
 
 
 def _from_row(row: dict[str, Any], number: int) -> BatchItem | Rejected:

@@ -1,5 +1,6 @@
 """Credentials of `infra-core run`: headers, and tokens, logins and cookies of files."""
 
+import codecs
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,7 @@ def headers_of(
         if colon and Path(text).exists():  # a path with a colon in it, such as C:\token
             host, path = "", text
         try:
-            token = Path(path).read_text(encoding="utf-8").strip()
+            token = Path(path).read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise _unreadable("--bearer-file", path, error) from None
         if not token or len(token.split()) != 1:
@@ -70,6 +71,7 @@ def logins_of(path: Path) -> dict[str, str]:
     from base64 import b64encode
     from netrc import NetrcParseError, netrc
 
+    _refuse_mark("--netrc", path)
     try:
         hosts = netrc(path).hosts
     except NetrcParseError as error:  # its text holds the word that was not understood
@@ -81,7 +83,8 @@ def logins_of(path: Path) -> dict[str, str]:
     for host, (login, _, password) in hosts.items():
         if host != "default":
             pair = f"{login}:{password or ''}".encode()
-            found[host] = f"Basic {b64encode(pair).decode('ascii')}"
+            name = f"[{host}]" if host.count(":") > 1 else host  # an IPv6 address, as in a URL
+            found[name] = f"Basic {b64encode(pair).decode('ascii')}"
     return found
 
 
@@ -93,6 +96,7 @@ def cookie_jar(path: Path) -> "CookieJar":
     """
     from http.cookiejar import LoadError, MozillaCookieJar
 
+    _refuse_mark("--cookies", path)
     jar = MozillaCookieJar(path)
     try:
         with warnings.catch_warnings():
@@ -110,6 +114,19 @@ def cookie_jar(path: Path) -> "CookieJar":
             cookie.expires, cookie.discard = None, True
     jar.clear_expired_cookies()
     return jar
+
+
+def _refuse_mark(option: str, path: Path) -> None:
+    """Refuse a file whose first word would not be understood, for a reason that no editor shows."""
+    try:
+        with path.open("rb") as file:
+            marked = file.read(3) == codecs.BOM_UTF8
+    except OSError as error:
+        raise _unreadable(option, path, error) from None
+    if marked:
+        raise CommandError(
+            f"{option} {str(path)!r} begins with a byte order mark (BOM): save it as UTF-8 without"
+        )
 
 
 def _unreadable(option: str, path: object, error: Exception) -> CommandError:

@@ -118,8 +118,8 @@ class UnusableProxy:
         from .._errors import InvalidRequestError  # which stands on httpx
 
         return InvalidRequestError(
-            f"{self.variable} is no proxy URL ({self.problem}): set it to "
-            "http://[user:password@]host:port, or unset it"
+            f"{self.variable} is no proxy URL ({self.problem}): set it to http://host:port, with "
+            "user:password@ in front of the host where the proxy asks for a login, or unset it"
         )
 
 
