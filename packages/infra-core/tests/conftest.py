@@ -1,13 +1,15 @@
 """What several tests of this package share."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra_core.azure.job_store import JobRecord, SqliteJobStore
+from infra_core.batch import BatchOptions
+from infra_core.batch._shard import ShardRunner
 
 
 @pytest.fixture
@@ -35,3 +37,21 @@ def shared_table(tmp_path: Path) -> Iterator[Any]:
     """A job store that counts as shared."""
     with SqliteJobStore(tmp_path / "shared.sqlite3") as store:
         yield SharedTable(store)
+
+
+class WorkersHere(ShardRunner):
+    """Shards as the processes of a machine do them, in this one."""
+
+    def __init__(self, options: BatchOptions, folder: Path, env: Mapping[str, str]) -> None:
+        super().__init__(options, folder, env)
+        self.width = 2
+
+    async def close(self, *, kill: bool = False) -> None:
+        await super().close()
+
+
+@pytest.fixture(params=["here", "processes"])
+def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Options to download in this process, and as worker processes do."""
+    monkeypatch.setattr("infra_core.batch._workers.ProcessWorkers", WorkersHere)
+    return {} if request.param == "here" else {"processes": 2}

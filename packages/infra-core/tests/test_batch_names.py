@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from infra_core.batch import BatchError, BatchItem, BatchOptions, Summary, run_b
 from infra_core.batch._index import JobIndex
 from infra_core.batch._names import INCOMING, FileNames
 from infra_core.batch._results import Outcome
-from infra_core.batch._shard import ShardRunner
 from infra_core.http.testing import FaultyOrigin
 
 pytestmark = pytest.mark.usefixtures("no_azure")
@@ -49,24 +48,6 @@ def final(names: FileNames, url: str, **facts: Any) -> str:
     assert path == f"{INCOMING}{item.job_id}-{path.rpartition('-')[2]}"
     outcome = Outcome(job_id=item.job_id, status="completed", **facts)
     return names.final_path(item, outcome, path)
-
-
-class WorkersHere(ShardRunner):
-    """Shards as the processes of a machine do them, in this one."""
-
-    def __init__(self, options: BatchOptions, folder: Path, env: Mapping[str, str]) -> None:
-        super().__init__(options, folder, env)
-        self.width = 2
-
-    async def close(self, *, kill: bool = False) -> None:
-        await super().close()
-
-
-@pytest.fixture(params=["here", "processes"])
-def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Options to download in this process, and as worker processes do."""
-    monkeypatch.setattr("infra_core.batch._workers.ProcessWorkers", WorkersHere)
-    return {} if request.param == "here" else {"processes": 2}
 
 
 def suggest(origin: FaultyOrigin, path: str, name: str) -> None:

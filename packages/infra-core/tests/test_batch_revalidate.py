@@ -152,6 +152,7 @@ async def test_workers_elsewhere_ask_as_well(origin: FaultyOrigin, tmp_path: Pat
         (outcome,) = (await runner.run(shard)).outcomes
     finally:
         await runner.close()
+    assert outcome is not None
     assert outcome.status == "unchanged"
     assert not (tmp_path / "b" / "assets").exists()
 

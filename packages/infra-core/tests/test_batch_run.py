@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from infra_core.batch import (
     BatchRetry,
     Rejected,
     Summary,
+    _workers,
     job_id_of,
     run_batch,
     run_batch_async,
@@ -32,7 +34,7 @@ from infra_core.batch import (
 from infra_core.batch._download import Downloads
 from infra_core.batch._results import Outcome
 from infra_core.batch._run import BatchRun
-from infra_core.batch._shard import share_of
+from infra_core.batch._shard import Shard, ShardItem, ShardRunner, share_of
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
 from infra_core.cli._credentials import cookie_jar
@@ -414,9 +416,9 @@ def test_assets_that_are_no_folder_end_the_run_before_a_job_fails(
 
 
 async def test_no_download_begins_once_the_run_is_asked_to_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: dict[str, Any]
 ) -> None:
-    """What waits for its turn stays pending; only what is in flight may end."""
+    """What waits for its turn stays pending, at workers too; only what is in flight may end."""
     asked: list[str] = []
     stopped = asyncio.Event()
     stop_reading = BatchRun._stop_reading
@@ -434,11 +436,45 @@ async def test_no_download_begins_once_the_run_is_asked_to_end(
     monkeypatch.setattr(BatchRun, "_stop_reading", stop)
     monkeypatch.setattr(Downloads, "fetch", fetch)
     urls = [f"http://h.example/{number}" for number in range(9)]
-    summary = await run_batch_async(urls, batch_id="b", out=tmp_path, concurrency=1)
+    summary = await run_batch_async(urls, batch_id="b", out=tmp_path, concurrency=1, **place)
     assert len(asked) == summary.failed == 1
     assert (summary.pending, summary.interrupted) == (summary.total - 1, "SIGTERM")
     statuses = {record.status for record in records_of(tmp_path).values()}
     assert statuses <= {JobStatus.FAILED, JobStatus.PENDING}
+
+
+async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a process of its own; what it has not begun comes back as such."""
+    begun, stopped = asyncio.Event(), asyncio.Event()
+    stop = ShardRunner.stop
+
+    def stopping(runner: ShardRunner) -> None:
+        stop(runner)
+        stopped.set()
+
+    async def fetch(_: Any, job_id: str, *rest: Any, **more: Any) -> Outcome:
+        begun.set()
+        await stopped.wait()
+        return Outcome(job_id=job_id, status="failed", error="gone")
+
+    monkeypatch.setattr(ShardRunner, "stop", stopping)
+    monkeypatch.setattr(Downloads, "fetch", fetch)
+    ours, theirs = Pipe()
+    options = BatchOptions(batch_id="b", out=tmp_path, concurrency=1)
+    serving = asyncio.ensure_future(_workers._serve(theirs, options, tmp_path, {}))
+    items = [BatchItem(f"http://h.example/{number}") for number in range(3)]
+    ours.send((7, Shard([ShardItem(item.job_id, item, "assets/x") for item in items])))
+    await begun.wait()
+    ours.send(_workers._STOP)
+    number, result = await asyncio.to_thread(ours.recv)
+    assert (number, [outcome and outcome.status for outcome in result.outcomes]) == (
+        7,
+        ["failed", None, None],
+    )
+    ours.send(_workers._END)
+    await serving
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])

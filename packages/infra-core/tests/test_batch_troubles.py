@@ -152,7 +152,7 @@ def test_a_worker_process_starts_as_fast_as_the_command(
 
     monkeypatch.setattr(_shard, "Downloads", downloads)
     ours, theirs = Pipe()
-    ours.send(None)
+    ours.send(_workers._END)
     _workers._main(theirs, BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
     assert steps == ["begin", "import_engine", "downloads", "started"]
 

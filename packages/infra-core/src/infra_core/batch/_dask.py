@@ -1,7 +1,8 @@
 """Workers of a Dask cluster that do shards; those of one that dies are done again by others."""
 
-import hashlib
+import asyncio
 import pickle
+import secrets
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ __all__ = ["DaskWorkers"]
 
 _WIDTH = 1_000  # shards at the cluster at most; the run bounds them by the cluster's threads
 _runners: dict[str, ShardRunner] = {}
+_stopped: set[str] = set()  # runs that are to begin nothing more
 
 
 class DaskWorkers:
@@ -36,6 +38,8 @@ class DaskWorkers:
     ) -> None:
         self._settings = (options, folder, dict(env))
         self._pickled = b""
+        self._run_id = secrets.token_hex(8)
+        self._stopping: asyncio.Future[Any] | None = None
         self._address = client
         self._client: Any = None
         self._runtime: DaskTaskRuntime | None = None
@@ -84,12 +88,18 @@ class DaskWorkers:
             Exception: The scheduler is gone, or workers died over this shard again and again.
         """
         assert self._runtime is not None  # noqa: S101 - open() made it
-        do: Any = partial(do_shard, self._pickled)
+        do: Any = partial(do_shard, self._run_id, self._pickled)
         async with self._runtime.map(do, [shard]) as results:
             async for result in results:
                 found: ShardResult = result
                 return found
         raise BatchError("the cluster returned nothing for a shard")
+
+    def stop(self) -> None:
+        """Have no worker begin another download."""
+        if self._client is not None and self._stopping is None:
+            stopping = self._client.run(stop_shards, self._run_id, on_error="ignore")
+            self._stopping = asyncio.ensure_future(stopping)
 
     async def close(self, *, kill: bool = False) -> None:
         """End the connection; what is at the workers is cancelled there.
@@ -97,6 +107,9 @@ class DaskWorkers:
         Args:
             kill: Without effect here; the other kind of workers needs it.
         """
+        if self._stopping is not None:
+            self._stopping.cancel()
+            await asyncio.gather(self._stopping, return_exceptions=True)
         if self._runtime is not None:
             await self._runtime.aclose()
         if self._client is not None:
@@ -104,19 +117,27 @@ class DaskWorkers:
         self._runtime = self._client = None
 
 
-def do_shard(settings: bytes, shard: Shard) -> ShardResult:
+def do_shard(run_id: str, settings: bytes, shard: Shard) -> ShardResult:
     """Do a shard; runs on a worker, whose connections live on in its background loop."""
-    return run_sync(_do(settings, shard), what="a shard", instead="run_batch_async()")
+    return run_sync(_do(run_id, settings, shard), what="a shard", instead="run_batch_async()")
 
 
-async def _do(settings: bytes, shard: Shard) -> ShardResult:
-    key = hashlib.sha256(settings).hexdigest()
-    runner = _runners.get(key)
+def stop_shards(run_id: str) -> None:
+    """Have the shards of a run begin no more downloads; runs on a worker, beside them."""
+    _stopped.add(run_id)
+    if run_id in _runners:
+        _runners[run_id].stop()
+
+
+async def _do(run_id: str, settings: bytes, shard: Shard) -> ShardResult:
+    runner = _runners.get(run_id)
     if runner is None:
         for old in list(_runners):  # of a batch that has ended
             if not _runners[old].busy:
                 await _runners.pop(old).close()
-        runner = _runners[key] = ShardRunner(*pickle.loads(settings))  # noqa: S301 - from the coordinator
+        runner = _runners[run_id] = ShardRunner(*pickle.loads(settings))  # noqa: S301 - from the coordinator
         on_background_close(runner.close)
+        if run_id in _stopped:
+            runner.stop()
         await runner.open()
     return await runner.run(shard)

@@ -210,6 +210,8 @@ class BatchRun:
     def _stop_reading(self) -> None:
         self._stopping = True
         self._stop_event.set()
+        if self._services.workers is not None:
+            self._services.workers.stop()
         if self._intake is not None:
             self._intake.stop()
 
@@ -423,7 +425,12 @@ class BatchRun:
             return
         for retry in result.retries:
             self._listener.retried(retry)
-        ends = dict(zip((job.record.job_id for job in away), result.outcomes, strict=True))
+        ends = {  # what was not begun is put back at the end of the run
+            job.record.job_id: outcome
+            for job, outcome in zip(away, result.outcomes, strict=True)
+            if outcome is not None
+        }
+        away = [job for job in away if job.record.job_id in ends]
         done = [(job, ends[job.record.job_id]) for job in away]
         done = [(job, outcome) for job, outcome in done if outcome.status == "completed"]
         errors = await asyncio.to_thread(self._finisher.record, done)

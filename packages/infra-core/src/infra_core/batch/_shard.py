@@ -61,11 +61,11 @@ class ShardResult:
     """What became of a shard.
 
     Attributes:
-        outcomes: One for each item, in their order.
+        outcomes: One for each item, in their order; None for an item that was not begun.
         retries: Downloads that were tried again.
     """
 
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[Outcome | None]
     retries: Sequence[BatchRetry]
 
 
@@ -84,6 +84,9 @@ class Workers(Protocol):
     async def run(self, shard: Shard) -> ShardResult:
         """Have a shard done."""
         ...
+
+    def stop(self) -> None:
+        """Begin no more downloads; those under way come to their end."""
 
     async def close(self, *, kill: bool = False) -> None:
         """End; with `kill`, do not wait for the shards that are under way."""
@@ -109,6 +112,7 @@ class ShardRunner:
         self._stack = AsyncExitStack()
         self._storage: AzureStorageClient | None = None
         self._retries: list[BatchRetry] = []
+        self._stopped = False
         self.busy = 0
         self._downloads = Downloads(options, folder, self._retries.append)
 
@@ -132,8 +136,14 @@ class ShardRunner:
         retries, self._retries[:] = list(self._retries), []
         return ShardResult(outcomes, retries)
 
-    async def _one(self, item: ShardItem) -> Outcome:
+    def stop(self) -> None:
+        """Begin no more downloads; those under way come to their end."""
+        self._stopped = True
+
+    async def _one(self, item: ShardItem) -> Outcome | None:
         async with self._slots:
+            if self._stopped:
+                return None
             outcome = await self._downloads.fetch(item.job_id, item.item, item.path, held=item.held)
             if self._storage is None or outcome.status != "completed":
                 return outcome

@@ -26,6 +26,8 @@ __all__ = ["ProcessWorkers"]
 logger = logging.getLogger("infra_core.batch")
 _TRIES = 3  # of a shard whose worker dies: what kills three workers would kill the fourth
 _END_SECONDS = 10.0
+_STOP = "stop"  # begin nothing more
+_END = "end"
 
 
 class ProcessWorkers:
@@ -68,6 +70,11 @@ class ProcessWorkers:
             f"{_TRIES} worker processes died over the same {len(shard.items)} URLs: is the memory "
             "enough? Try fewer processes, a smaller concurrency, or max_bytes"
         )
+
+    def stop(self) -> None:
+        """Have no worker begin another download."""
+        for worker in self._workers:
+            worker.send(_STOP)
 
     async def close(self, *, kill: bool = False) -> None:
         """End all workers.
@@ -115,12 +122,16 @@ class _Worker:
         if self._dead is not None:
             raise _WorkerDied(self._dead)
         self._waiting[number] = done
-        with suppress(OSError), self._sending:  # the reader says that it has died
-            self._pipe.send((number, shard))
+        self.send((number, shard))
         try:
             return await done
         finally:
             self._waiting.pop(number, None)
+
+    def send(self, message: object) -> None:
+        """Send a shard with its number, `_STOP` or `_END`."""
+        with suppress(OSError), self._sending:  # the reader says that it has died
+            self._pipe.send(message)
 
     def _read(self) -> None:
         while True:
@@ -155,8 +166,7 @@ class _Worker:
         if kill:
             self._process.kill()
         else:
-            with suppress(OSError), self._sending:
-                self._pipe.send(None)
+            self.send(_END)
         await asyncio.to_thread(self._process.join, _END_SECONDS)
         if self._process.exitcode is None:
             self._process.kill()
@@ -203,10 +213,13 @@ async def _serve(
                 message = pipe.recv()
             except (EOFError, OSError):  # the coordinator was killed: end with it
                 os._exit(1)
-            if message is None:
+            if message == _END:
                 loop.call_soon_threadsafe(ended.set)
                 return
-            loop.call_soon_threadsafe(begin, *message)
+            if message == _STOP:
+                loop.call_soon_threadsafe(runner.stop)
+            else:
+                loop.call_soon_threadsafe(begin, *message)
 
     threading.Thread(target=read, daemon=True).start()
     await ended.wait()
