@@ -494,6 +494,21 @@ def test_a_resume_keeps_no_file_whose_checksum_the_list_contradicts(
     assert run([good], resume=True).succeeded == 1
 
 
+def test_a_file_elsewhere_does_not_count_whose_checksum_the_list_contradicts(
+    origin: FaultyOrigin, tmp_path: Path, shared_table: Any
+) -> None:
+    """Of two machines that share a table, each has a list of its own."""
+    url = origin.url("/1.txt")
+    run = partial(run_batch, batch_id="b", store=shared_table, resume=True, retries=0)
+    assert run([url], out=tmp_path / "one").succeeded == 1
+    right = hashlib.sha256(body_of(1)).hexdigest()
+    good, bad = ({"url": url, "checksum": f"sha256:{digest}"} for digest in (right, "0" * 64))
+    assert run([good], out=tmp_path / "two").elsewhere == 1
+    summary = run([bad], out=tmp_path / "two")
+    assert (summary.elsewhere, summary.failed) == (0, 1)
+    assert "Checksum" in summary.failures[0].cause
+
+
 @pytest.mark.parametrize(
     "layout", ["hashed", "url", "flat", "{host}/{digest}{ext}", "{stem}{ext}", "{sha256}"]
 )

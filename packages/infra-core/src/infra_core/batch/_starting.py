@@ -122,9 +122,10 @@ class Starter:
             if job.record.job_id in kept:
                 self._keep(job, begun)
                 continue
-            again = None
-            # else it is on another machine's disk
-            if job.record.payload.get("place") in (None, claims.place):
+            again, stored = None, job.record.payload
+            # else it is on another machine's disk, and good
+            here = stored.get("place") in (None, claims.place)
+            if here or contradicts(stored, job.item.checksum):
                 again = await asyncio.to_thread(claims.reopen, job)
             if again is None:
                 elsewhere.append(job)
