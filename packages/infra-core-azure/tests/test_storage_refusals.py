@@ -18,6 +18,7 @@ from infra_core.azure.storage import (
     StorageRequestError,
     TransferOptions,
 )
+from infra_core.azure.storage._blobs import parse_page
 from infra_core.azure.storage._config import resolve_config
 from infra_core.azure.storage._errors import request_error
 from infra_core.azure.storage._journal import Journal
@@ -482,6 +483,23 @@ def test_folder_is_no_blob_of_a_file(
     assert client.stat(client.base_path / "dir") is None
     assert not client.download_to_path(client.base_path / "dir")
     assert not (client.base_path / "dir").exists()
+
+
+def test_a_blob_with_content_is_a_file_whatever_its_metadata_say(
+    blob_server: Any, client_of: Any
+) -> None:
+    """A mark of a folder may have been copied to it; its bytes are not left out."""
+    marks = {"x-ms-meta-hdi_isfolder": "true", "ETag": '"1"'}
+    client = client_of(blob_server(lambda *_: (200, marks, b"bytes")))
+    assert client.stat(client.base_path / "file") is not None
+    assert client.download_to_path(client.base_path / "file")
+    assert (client.base_path / "file").read_bytes() == b"bytes"
+    listed = (
+        b"<EnumerationResults><Blobs><Blob><Name>file</Name><Properties><Content-Length>5"
+        b"</Content-Length></Properties><Metadata><hdi_isfolder>true</hdi_isfolder></Metadata>"
+        b"</Blob></Blobs></EnumerationResults>"
+    )
+    assert [blob.name for blob in parse_page(listed)[0]] == ["file"]
 
 
 def test_errors_keep_what_they_know_when_pickled() -> None:

@@ -84,10 +84,15 @@ def _by_item(answer: Answer, count: int) -> Verdict:
     if document is None and answer.body.strip() and answer.status != 400:
         # A page of some proxy, say: whether the service has taken anything is not known.
         return Verdict(retry=list(range(count)), reason=f"http_{answer.status}_unreadable")
-    refused, all_named = _refused(document or {}, count)
-    if answer.status == 206 and not all_named:  # some were refused, and it is not known which
+    accepted = _whole((document or {}).get("itemsAccepted"))
+    if accepted is not None and not 0 <= accepted <= count:
+        accepted = None
+    refused, all_named = _refused(document or {}, count, accepted)
+    fewer = accepted is not None and accepted < count
+    some_refused = answer.status == 206 or (fewer and answer.status != 400)
+    if some_refused and not all_named:  # and it is not known which
         unnamed = [index for index in range(count) if index not in refused]
-        verdict.retry, verdict.reason = unnamed, "http_206_unreadable"
+        verdict.retry, verdict.reason = unnamed, f"http_{answer.status}_unreadable"
     else:
         unnamed = []
     for index in range(count):
@@ -115,7 +120,9 @@ def _read(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
-def _refused(document: dict[str, Any], count: int) -> tuple[dict[int, int], bool]:
+def _refused(
+    document: dict[str, Any], count: int, accepted: int | None
+) -> tuple[dict[int, int], bool]:
     """Status of each refused item by index, and whether the answer names all that were refused."""
     errors = document.get("errors")
     refused: dict[int, int] = {}
@@ -127,8 +134,7 @@ def _refused(document: dict[str, Any], count: int) -> tuple[dict[int, int], bool
             readable = False
         else:
             refused[index] = status
-    accepted = _whole(document.get("itemsAccepted"))
-    if accepted is not None and 0 <= accepted <= count:
+    if accepted is not None:
         return refused, len(refused) == count - accepted
     return refused, readable
 

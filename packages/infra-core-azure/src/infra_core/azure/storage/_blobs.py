@@ -95,18 +95,20 @@ def info_from_headers(name: str, headers: Mapping[str, str], *, with_time: bool 
     )
 
 
-def is_folder(metadata: Mapping[str, str], resource_type: str) -> bool:
+def is_folder(metadata: Mapping[str, str], resource_type: str, size: int) -> bool:
     """Whether a blob stands for a folder and not for a file.
 
     Accounts with a hierarchical namespace say so by a property; Hadoop's drivers (`wasb`, `abfs`)
-    and the tools that learned from them by metadata, in any case.
+    and the tools that learned from them by metadata, in any case. Where a blob has content all the
+    same, that is not left out of a mirror: metadata may have been copied to it.
 
     Args:
         metadata: Names in lower case.
         resource_type: `x-ms-resource-type`, or `ResourceType` of a listing.
+        size: Bytes.
     """
-    return resource_type.lower() == "directory" or any(
-        metadata.get(name, "").lower() == "true" for name in _FOLDER_MARKS
+    return resource_type.lower() == "directory" or (
+        not size and any(metadata.get(name, "").lower() == "true" for name in _FOLDER_MARKS)
     )
 
 
@@ -142,7 +144,8 @@ async def get_properties(service: BlobService, name: str) -> BlobInfo | None:
     except BlobNotFoundError:
         return None
     info = info_from_headers(name, response.headers)
-    return None if is_folder(info.metadata, response.headers.get(RESOURCE_TYPE, "")) else info
+    resource_type = response.headers.get(RESOURCE_TYPE, "")
+    return None if is_folder(info.metadata, resource_type, info.size) else info
 
 
 class BlobContent(NamedTuple):
@@ -294,7 +297,8 @@ def parse_page(content: bytes, start: int = 0) -> tuple[list[BlobInfo], str]:
         found = {child.tag: child.text or "" for child in parts.get("Properties", ())}
         size = int(found.get("Content-Length", "0"))
         metadata = {child.tag.lower(): child.text or "" for child in parts.get("Metadata", ())}
-        if is_folder(metadata, found.get("ResourceType", "")) or (name[-1] == "/" and not size):
+        resource_type = found.get("ResourceType", "")
+        if is_folder(metadata, resource_type, size) or (name[-1] == "/" and not size):
             continue
         etag = found.get("Etag") or found.get("ETag") or ""
         blobs.append(

@@ -199,7 +199,7 @@ async def _first_part(
         info = known  # listed a moment ago, and not as a folder
     else:
         info = info_from_headers(name, response.headers, with_time=False)
-    if is_folder(info.metadata, response.headers.get(RESOURCE_TYPE, "")):
+    if is_folder(info.metadata, response.headers.get(RESOURCE_TYPE, ""), info.size):
         raise request_error(404, "BlobNotFound", "it is a folder", blob=name, operation="download")
     if response.status == 206:
         if known is None and _HASHED in _step(service, info)[1]:
