@@ -518,6 +518,10 @@ class TestProtocol:
             (200, {"status": "success", "data": {"status": "failed"}}, "failed"),
             (200, {"status": "success", "result": [{"Status": "running"}]}, "running"),
             (202, {"status": "success", "data": {"status": "failed"}}, "failed"),
+            (200, {"status": "success", "payload": {"job": {"status": "failed"}}}, "failed"),
+            (200, {"status": "success", "output": {"status": "failed"}}, "success"),
+            (200, {"status": "success", "a": {"status": "done"}, "b": {"status": "error"}}, "error"),
+            (200, {"runtimeStatus": "df.OrchestrationRuntimeStatus.Completed"}, "Completed"),
             (200, {"runtimeStatus": "3.0"}, "Failed"),
             (200, {"status": "completed", "output": {"runtimeStatus": "Odd"}}, "completed"),
             (202, {"status": "success", "message": "accepted"}, "Running"),
@@ -560,6 +564,7 @@ class TestProtocol:
             b'{"status": "done", "data": [{"runtimeStatus": 3}, {"runtimeStatus": 1}]}',
             b'{"status": "success", "RuntimeStatus": "Odd"}',
             '{"runtimeStatus": "\u00b2"}'.encode(), b'{"runtimeStatus": "--3"}',
+            b'{"runtimeStatus": "Not.Completed"}', b'{"runtimeStatus": ".Completed"}',
             b'{"runtimeStatus": "' + b"9" * 5000 + b'"}',
         ],
     )  # fmt: skip

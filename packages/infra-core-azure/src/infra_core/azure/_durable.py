@@ -278,7 +278,9 @@ def _state(fields: Mapping[str, Any]) -> str | None:
         if re.fullmatch(r"\s*[0-7](\.0*)?\s*", value, re.ASCII):
             value = float(value)
         else:
-            text = value.strip().rpartition(".")[2].strip()
+            enum, dot, text = value.strip().rpartition(".")
+            if dot and not enum.lower().endswith(("status", "state")):
+                return None  # not `OrchestrationRuntimeStatus.Failed`, but `Not.Completed`
             plain = re.sub(r"[\s_-]", "", text).lower().removeprefix("orchestrationstatus")
             if plain in _BY_NAME:
                 return _BY_NAME[plain]
@@ -288,21 +290,41 @@ def _state(fields: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _find_by_hand(body: Any, depth: int = 3) -> tuple[Mapping[str, Any] | None, str | None]:
-    """A status by hand and where it stands; the inner one of an envelope speaks of the instance."""
-    fields = _unwrap(body, lambda found: _state_by_hand(found) is not None)
-    state = _state_by_hand(fields) if fields is not None else None
-    if depth and fields is not None and state is not None and state.lower() in _SUCCEEDED:
-        for name in _WRAPPERS:
-            inner, inner_state = _find_by_hand(_member(fields, name), depth - 1)
-            if inner_state is not None:
-                return inner, inner_state
-    return fields, state
+def _find_by_hand(
+    body: Any, depth: int = 3, *, anywhere: bool = False
+) -> tuple[Mapping[str, Any] | None, str | None]:
+    """A status by hand and where it stands.
+
+    The inner one of an envelope speaks of the instance: what an envelope of success holds, in
+    whichever member, decides unless it is a success as well.
+    """
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    if not isinstance(body, Mapping):
+        return None, None
+    found = (body, _state_by_hand(body))
+    if depth and (found[1] is None or found[1].lower() in _SUCCEEDED):
+        anywhere = anywhere or found[1] is not None
+        for name, value in body.items():
+            if _is_own(name) or not (anywhere or name.lower() in _WRAPPERS):
+                continue
+            inner = _find_by_hand(value, depth - 1, anywhere=anywhere)
+            if inner[1] is None:
+                continue
+            found = inner
+            if inner[1].lower() not in _SUCCEEDED:
+                break
+    return found
 
 
 def _state_by_hand(fields: Mapping[str, Any]) -> str | None:
     text = _text(fields, "status")
     return text if text and text.lower() in _SUCCEEDED | _FAILED | _UNDER_WAY else None
+
+
+def _is_own(name: str) -> bool:
+    """Whether what the orchestrator wrote stands in a member of that name."""
+    return name.replace("_", "").lower() in ("input", "output", "customstatus", "historyevents")
 
 
 def _has_runtime_status(body: Any, depth: int = 4) -> bool:
@@ -312,11 +334,9 @@ def _has_runtime_status(body: Any, depth: int = 4) -> bool:
     if not isinstance(body, Mapping):
         return False
     for key, value in body.items():
-        plain = key.replace("_", "").lower()
-        if plain == "runtimestatus":
+        if key.replace("_", "").lower() == "runtimestatus":
             return True
-        own = plain in ("input", "output", "customstatus", "historyevents")
-        if not own and depth and _has_runtime_status(value, depth - 1):
+        if not _is_own(key) and depth and _has_runtime_status(value, depth - 1):
             return True
     return False
 
