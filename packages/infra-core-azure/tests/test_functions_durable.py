@@ -520,7 +520,7 @@ class TestProtocol:
             (202, {"status": "success", "data": {"status": "failed"}}, "failed"),
             (200, {"status": "success", "payload": {"job": {"status": "failed"}}}, "failed"),
             (200, {"status": "success", "output": {"status": "failed"}}, "success"),
-            (200, {"status": "success", "a": {"status": "done"}, "b": {"status": "error"}}, "error"),
+            (200, {"status": "done", "a": {"status": "done"}, "b": {"status": "error"}}, "error"),
             (200, {"runtimeStatus": "df.OrchestrationRuntimeStatus.Completed"}, "Completed"),
             (200, {"runtimeStatus": "3.0"}, "Failed"),
             (200, {"status": "completed", "output": {"runtimeStatus": "Odd"}}, "completed"),

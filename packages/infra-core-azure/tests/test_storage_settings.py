@@ -162,7 +162,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"container": "a--b"}, "single hyphens"),
     ({"container": "x" * 64}, "3 to 63"),
     ({"connection_string": "nonsense"}, "connection_string is no NAME=VALUE"),
-    ({"connection_string": f"{CONNECTION};AccountName=b"}, "twice"),
+    ({"connection_string": f"{CONNECTION};accountname=b"}, r"AccountName \(part \d\) twice"),
+    ({"connection_string": f"{CONNECTION};c2VjcmV0=a;c2VjcmV0=b"}, r"holds part \d twice"),
     ({"connection_string": "AccountName=acc;AccountKey=§"}, "AccountKey.*not base64"),
     ({"connection_string": "AccountName=acc"}, "neither AccountKey nor"),
     ({"connection_string": f"AccountKey={KEY}"}, "no AccountName"),
@@ -171,6 +172,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"connection_string": f"UseDevelopmentStorage=true;AccountKey={KEY}"}, "contradicts"),
     ({"connection_string": f"{CONNECTION};BlobEndpoint=ftp://x"}, "BlobEndpoint in connection"),
     ({"connection_string": CONNECTION, "blob_endpoint": "ftp://x.y"}, "blob_endpoint .*no http"),
+    *(
+        ({"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix=core.x{end}"}, why)
+        for end, why in (("#", "behind it"), ("?", "behind"), (":0", "port 0"), (":65536", "URL"))
+    ),
+    ({"connection_string": f"{CONNECTION};BlobEndpoint=https://h.example:0"}, "port 0"),
+    ({"connection_string": f"{CONNECTION};BlobEndpoint=https://h.example/a#"}, "behind it"),
     (
         {"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix=a..b"},
         "EndpointSuffix in connection_string",
@@ -181,7 +188,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"connection_string": "UseDevelopmentStorage=true;DevelopmentStorageProxyUri=http://h:0"},
-        "DevelopmentStorageProxyUri in connection_string .* names a port",
+        "DevelopmentStorageProxyUri in connection_string .*port 0",
     ),
     (
         {

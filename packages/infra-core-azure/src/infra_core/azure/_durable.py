@@ -302,19 +302,20 @@ def _find_by_hand(
         body = body[0]
     if not isinstance(body, Mapping):
         return None, None
-    found = (body, _state_by_hand(body))
-    if depth and (found[1] is None or found[1].lower() in _SUCCEEDED):
-        anywhere = anywhere or found[1] is not None
+    where: Mapping[str, Any] | None = body
+    state = _state_by_hand(body)
+    if depth and (state is None or state.lower() in _SUCCEEDED):
+        anywhere = anywhere or state is not None
         for name, value in body.items():
             if _is_own(name) or not (anywhere or name.lower() in _WRAPPERS):
                 continue
             inner = _find_by_hand(value, depth - 1, anywhere=anywhere)
             if inner[1] is None:
                 continue
-            found = inner
+            where, state = inner
             if inner[1].lower() not in _SUCCEEDED:
                 break
-    return found
+    return where, state
 
 
 def _state_by_hand(fields: Mapping[str, Any]) -> str | None:

@@ -34,6 +34,16 @@ _EXAMPLE = (
 )
 
 
+_NAMES = {
+    name.lower(): name
+    for name in (
+        *("AccountName", "AccountKey", "SharedAccessSignature", "BlobEndpoint", "TableEndpoint"),
+        *("QueueEndpoint", "FileEndpoint", "DefaultEndpointsProtocol", "EndpointSuffix"),
+        *("UseDevelopmentStorage", "DevelopmentStorageProxyUri"),
+    )
+}
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class ConnectionParts:
     """What a connection string says about the blob and the table service.
@@ -185,7 +195,9 @@ def _split(text: str, variable: str) -> dict[str, str]:
                 f"like {_EXAMPLE}"
             )
         if name in values:
-            raise ConfigurationError(f"{variable} names {name!r} twice; keep one of them")
+            # A name that none has may be a piece of a key.
+            shown = f"{_NAMES[name]} (part {position})" if name in _NAMES else f"part {position}"
+            raise ConfigurationError(f"{variable} holds {shown} twice; keep one of them")
         values[name] = _unquoted(value)
     if not values:
         raise ConfigurationError(f"{variable} is empty; unset it or set it to {_EXAMPLE}")
@@ -259,7 +271,9 @@ def check_endpoint(url: str, what: str, sas_setting: str) -> None:
     shown = "" if "@" in url else f" ({url.partition('?')[0]!r:.120})"
     try:
         parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
+        host = parts.hostname
+        if parts.port == 0:
+            raise ValueError("port 0 cannot be connected to")
         (host or "").encode("idna")  # an empty label (two dots), or one that is too long
     except ValueError as error:
         raise ConfigurationError(f"{what}{shown} is no URL ({error}); {remedy}") from None
@@ -267,7 +281,7 @@ def check_endpoint(url: str, what: str, sas_setting: str) -> None:
         raise ConfigurationError(f"{what}{shown} is no http(s) URL; {remedy}")
     if parts.username or parts.password:
         raise ConfigurationError(f"{what} holds a user name or password; remove them; {remedy}")
-    if parts.query or parts.fragment:
+    if "?" in url or "#" in url:
         raise ConfigurationError(
             f"{what}{shown} has a query behind it; put a SAS token in its own setting "
             f"({sas_setting}) and keep the endpoint plain: {remedy}"
