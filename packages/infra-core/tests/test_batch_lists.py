@@ -187,6 +187,23 @@ def test_an_open_quote_in_a_csv_costs_its_own_line(behind: int) -> None:
     assert "a quote is opened and not closed" in rejected.reason
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'https://a.example/1,"16 inch\nhttps://a.example/2,b\nhttps://a.example/3,17",blue\n',
+        '"https://a.example/1,n\nhttps://a.example/2,b\n","\nhttps://a.example/3,c,d\n',
+    ],
+)
+def test_an_open_quote_that_a_later_line_closes_costs_no_line_between(text: str) -> None:
+    """The row is longer than the header, or its URL goes over lines."""
+    items, rejected = read("url,note\n" + text, format="csv")
+    assert [(item.url, item.line) for item in items] == [("https://a.example/2", 3)]
+    assert rejected[0].line == 2
+    assert "a quote is opened and not closed" in rejected[0].reason
+    assert rejected[-1].line == len(text.splitlines()) + 1
+    assert "3 fields under 2 columns" in rejected[-1].reason
+
+
 def test_blank_lines_above_the_header_of_a_csv_are_passed_over() -> None:
     """Spreadsheets leave them; lines keep their numbers."""
     items, rejected = read("\ufeff\n , \r\nurl\nhttps://a.example/1\n", format="csv")

@@ -12,6 +12,7 @@ from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -477,6 +478,21 @@ async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
     await serving
 
 
+async def test_a_shard_of_a_worker_that_dies_is_not_done_again_once_the_run_is_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of its URLs has begun then, as far as the run knows."""
+    died = AsyncMock(side_effect=_workers._WorkerDied("exit code -9"))
+    worker = Mock(load=0, run=died)
+    monkeypatch.setattr(_workers, "_Worker", Mock(return_value=worker))
+    workers = _workers.ProcessWorkers(BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
+    await workers.open()
+    workers.stop()
+    item = BatchItem("http://h.example/")
+    result = await workers.run(Shard([ShardItem(item.job_id, item, "assets/x")]))
+    assert (result.outcomes, died.await_count) == ([None], 1)
+
+
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])
 def test_a_resume_keeps_no_file_whose_checksum_the_list_contradicts(
     algorithm: str, origin: FaultyOrigin, tmp_path: Path
@@ -564,6 +580,7 @@ def test_no_two_urls_share_a_path_in_any_layout(
         ({"layout": "{name!x}"}, "template"),
         ({"layout": "{name:{nope}}"}, "the format '{nope}'"),
         ({"layout": "{digest}{name:>9999999999}"}, "a width has two digits at most"),
+        ({"layout": "{digest}{name:>\u0669\u0669\u0669}"}, "a width has two digits at most"),
         ({"proxy": "ftp://user:hidden@h:1"}, "proxy (--proxy) is no proxy URL (its scheme"),
         ({"proxy": "h:port"}, "its port is no number"),
         ({"grace": 0}, "grace must be a number above 0, got 0"),

@@ -25,7 +25,7 @@ LAYOUTS = {
 INCOMING = f"{ASSETS}/.incoming/"  # of files that are named when the server has answered
 _FIELDS = ("host", "path", "name", "stem", "ext", "digest", "sha256", "shard", "index")
 _DEPTH = 32  # folders; a URL may have thousands, a path may not
-_WIDE = re.compile(r"[1-9][0-9]{2}|{")
+_WIDE = re.compile(r"\d{3}|{")  # in any script, as format() reads them
 _SEGMENT = 120  # bytes; leaves room for what a partial file's name adds
 
 

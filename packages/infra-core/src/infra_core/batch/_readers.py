@@ -145,8 +145,10 @@ def _csv_rows(
 ) -> Iterator[tuple[int, list[str]] | Rejected]:
     """Yield each row that is not blank with the number of its first line.
 
-    A quote that is opened and not closed costs its own line: those behind it are read anew.
+    A quote that is opened and not closed costs its own line: those behind it are read anew. It is
+    taken for one where it makes a row longer than the header, or a line break part of a URL.
     """
+    header: list[str] = []
     again: deque[tuple[int, str | Rejected]] = deque()
     taken: list[tuple[int, str]] = []  # lines of the row: a quoted field may go over several
     rejected: list[Rejected] = []
@@ -165,6 +167,8 @@ def _csv_rows(
         taken.clear()
         try:
             row = next(rows, None)
+            if row and (why := _why_no_row(row, header)):
+                raise csv.Error(why)
         except csv.Error as error:
             (number, text), *rest = taken
             again.extendleft(reversed(rest))
@@ -179,7 +183,17 @@ def _csv_rows(
         if row is None:
             return
         if any(cell.strip() for cell in row):
+            header = header or [cell.strip().lower() for cell in row]
             yield taken[0][0], row
+
+
+def _why_no_row(row: list[str], header: list[str]) -> str:
+    if header and len(row) > len(header):
+        return f"{len(row)} fields under {len(header)} columns"
+    for name, cell in zip(header, row, strict=False):
+        if name == "url" and "\n" in cell.strip():
+            return "a line break in the URL"
+    return ""
 
 
 def _read_csv(texts: Iterator[tuple[int, str | Rejected]]) -> Iterator[BatchItem | Rejected]:
@@ -198,9 +212,6 @@ def _read_csv(texts: Iterator[tuple[int, str | Rejected]]) -> Iterator[BatchItem
             yield entry
             continue
         number, row = entry
-        if len(row) > len(names):
-            yield Rejected(number, shown(row[0]), f"{len(row)} fields under {len(names)} columns")
-            continue
         yield _from_row(dict(zip(lowered, (cell.strip() for cell in row), strict=False)), number)
 
 

@@ -42,7 +42,7 @@ class ProcessWorkers:
     def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
         self._settings = (share_of(options, options.processes), folder, dict(env))
         self._workers: list[_Worker] = []
-        self._closed = False
+        self._closed = self._stopped = False
         self.width = 2 * options.processes
 
     async def open(self) -> None:
@@ -63,6 +63,8 @@ class ProcessWorkers:
             except _WorkerDied as error:
                 if self._closed:
                     raise asyncio.CancelledError from None
+                if self._stopped:
+                    return ShardResult([None] * len(shard.items), [])
                 logger.warning("a worker process ended (%s): its shard is done again", error)
                 if worker in self._workers:  # not yet replaced by another shard of its
                     self._workers[self._workers.index(worker)] = _Worker(*self._settings)
@@ -72,7 +74,8 @@ class ProcessWorkers:
         )
 
     def stop(self) -> None:
-        """Have no worker begin another download."""
+        """Have no worker begin another download, and no shard done again."""
+        self._stopped = True
         for worker in self._workers:
             worker.send(_STOP)
 
