@@ -488,6 +488,24 @@ async def test_a_task_cancelled_by_something_else_is_an_error_that_says_so() -> 
 
 
 @orderly
+async def test_a_task_cancelled_by_something_else_before_its_first_step_is_no_less() -> None:
+    """It ends as cancelled, and so does the run, unless each outcome is looked at."""
+
+    def source() -> Iterator[Task]:
+        yield "a", forever
+        for task in asyncio.all_tasks():
+            if task.get_name() == "a":
+                task.cancel()
+        yield "b", succeed
+
+    with pytest.raises(RuntimeCancellationError, match="'a' was cancelled, though not by"):
+        await runtime(2).run(source())
+    outcomes = [o async for o in runtime(2).as_completed(source(), outcomes=True)]
+    ended = {outcome.id: (outcome.ok, outcome.attempts) for outcome in outcomes}
+    assert ended == {"a": (False, 0), "b": (True, 1)}
+
+
+@orderly
 async def test_a_task_cancelled_by_something_else_is_reported_to_on_error() -> None:
     """With `on_error` it is one failure among others, and the run goes on."""
     errors: list[tuple[str, Exception]] = []

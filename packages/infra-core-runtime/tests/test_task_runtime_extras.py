@@ -314,8 +314,20 @@ async def test_the_first_signal_stops_intake_and_drains(
     assert subject.stats.cancelled == 0
     assert len(ended) == subject.stats.started
     assert outside == []
-    assert number.name in caplog.text
+    assert [record.__dict__["signal"] for record in caplog.records] == [number.name]
     await subject.run([("after", succeed)])  # the end of the block ends the stop
+
+
+@posix
+@orderly
+async def test_a_signal_right_before_the_end_of_the_block_stops_nothing() -> None:
+    """What it would have stopped is over; the runtime can be used again."""
+    subject = runtime()
+    with recorded(signal.SIGTERM), handle_signals(subject) as state:
+        os.kill(os.getpid(), signal.SIGTERM)
+    await turns()
+    assert state.count == 0
+    await subject.run([("after", succeed)])
 
 
 @posix

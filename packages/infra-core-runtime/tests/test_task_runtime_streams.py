@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from infra_core.runtime import RuntimeCancellationError, RuntimeConfig, TaskOutcome, TaskRuntime
+from infra_core.runtime import (
+    RetryPolicy,
+    RuntimeCancellationError,
+    RuntimeConfig,
+    TaskOutcome,
+    TaskRuntime,
+)
 
 pytestmark = pytest.mark.usefixtures("orderly_loop")
 Task = tuple[str, Callable[[], Awaitable[Any]]]
@@ -55,6 +61,38 @@ async def test_map_takes_an_asynchronous_source() -> None:
 async def test_map_of_nothing_is_empty() -> None:
     """No items, no results, no error."""
     assert [r async for r in runtime(3).map(slow_double, [])] == []
+
+
+async def _attempts_and_progress(way: str) -> tuple[int, int]:
+    """Of one task that fails twice and may not be tried a third time, how often each was seen."""
+    tried: list[int] = []
+    progress: list[object] = []
+
+    async def fail(_: object = None) -> None:
+        tried.append(1)
+        raise OSError
+
+    options: dict[str, Any] = {
+        "outcomes": True,
+        "retry": RetryPolicy(max_retries=5, backoff=0.0),
+        "should_retry": lambda error: len(tried) < 2,
+        "on_progress": progress.append,
+        "progress_interval": 0.0,
+    }
+    subject: Any = runtime()
+    if way == "map":
+        stream = subject.map(fail, range(3), **options)
+    else:
+        stream = subject.as_completed([(str(n), fail) for n in range(3)], **options)
+    async for _ in stream:
+        pass
+    return len(tried), len(progress)
+
+
+@pytest.mark.parametrize("way", ["map", "as_completed"])
+async def test_streams_know_the_options_of_a_run(way: str) -> None:
+    """Retries and their rule, the progress and its interval."""
+    assert await _attempts_and_progress(way) == (4, 4)
 
 
 async def test_as_completed_hands_out_outcomes_as_tasks_end() -> None:

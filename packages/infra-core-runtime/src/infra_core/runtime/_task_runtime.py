@@ -392,8 +392,6 @@ class TaskRuntime:
     def _open(self, tasks: Items, options: RunOptions) -> TaskRun | None:
         """Begin a run; `None` when there is nothing to do."""
         self.config.validate()
-        if self._cancel_event is not None and self._cancel_event.is_set():
-            self._cancelled = True
         if (self._cancelled or self._draining) and _is_empty(tasks):
             return None
         if self._cancelled:
