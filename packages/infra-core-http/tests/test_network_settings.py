@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings as hypothesis_settings, strategies as st
 
 from infra_core.http import InvalidRequestError
+from infra_core.http.engine import read_netrc
 from infra_core.http.engine.network_settings import NetworkSettings, NoProxy, Proxy, UnusableProxy
 
 
@@ -273,6 +274,40 @@ def test_a_netrc_file_names_the_login_of_a_host(tmp_path: Path) -> None:
     assert settings.netrc_authorization("other.example") == "Basic YW5vbnltb3VzOng="
 
 
+@pytest.mark.parametrize(
+    ("text", "logins", "odd_lines"),
+    [
+        ("\ufeffmachine A.example.\nuser b password c", {"a.example": ("b", "c")}, []),
+        ("machine [::1] login b password c", {"::1": ("b", "c")}, []),
+        ("machine a # why\n login b password #c", {"a": ("b", "#c")}, []),
+        (r'machine a login "b \" c" password d\ e', {"a": ('b " c', "d e")}, []),
+        ("machine a account b password c", {"a": ("b", "c")}, []),
+        ("macdef m\nmachine x\n\nmachine a login b", {"a": ("b", "")}, []),
+        ("machine a login b\nmachine a login c password d", {"a": ("c", "d")}, []),
+        ("machine a login b port 21 password c\nmachine d login e", {"d": ("e", "")}, [1]),
+        ("machine a login b\npasswort c\nmachine d login e", {"d": ("e", "")}, [2]),
+        ("login b\nmachine https://a/ login b\ndefault login c", {"default": ("c", "")}, [1, 2]),
+        ('machine a login b password "c\nmachine d login e', {"d": ("e", "")}, [1]),
+        ("", {}, []),
+    ],
+)
+def test_a_netrc_file_is_read_but_for_the_entries_that_are_not_understood(
+    tmp_path: Path, text: str, logins: dict[str, tuple[str, str]], odd_lines: list[int]
+) -> None:
+    """As Python's own parser reads it, which gives up the file for one odd word."""
+    path = tmp_path / "netrc"
+    path.write_text(text, encoding="utf-8")
+    assert read_netrc(path) == (logins, odd_lines)
+
+
+@pytest.mark.parametrize("host", ["::1", "[::1]", "A.example", "a.example."])
+def test_a_host_of_a_netrc_file_is_found_in_each_of_its_forms(tmp_path: Path, host: str) -> None:
+    """Without regard to letter case, brackets and the dot at the end."""
+    path = tmp_path / "netrc"
+    path.write_text("machine [::1] login b\nmachine a.Example login b\n")
+    assert read(NETRC=str(path)).netrc_authorization(host) == "Basic Yjo="
+
+
 def test_a_netrc_file_that_cannot_be_read_is_logged_without_its_lines(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -281,7 +316,10 @@ def test_a_netrc_file_that_cannot_be_read_is_logged_without_its_lines(
     path.write_text("machine example.com login bob passwort hunter2\n")
     with caplog.at_level(logging.WARNING, "infra_core.http"):
         assert read(NETRC=str(path)).netrc_authorization("example.com") is None
-    assert str(path) in caplog.text
+        assert "line 1 is not understood" in caplog.text
+        path.write_bytes(b"machine \xff login hunter2")
+        assert read(NETRC=str(path)).netrc_authorization("example.com") is None
+    assert f"{path} cannot be read" in caplog.text
     assert "hunter2" not in caplog.text
     assert read(NETRC=str(tmp_path / "missing")).netrc_authorization("example.com") is None
 

@@ -175,6 +175,13 @@ def test_what_no_record_could_hold_is_rejected_alone(given: object, reason: str)
     assert reason in found.reason
 
 
+def test_a_byte_order_mark_in_front_of_the_first_url_is_no_part_of_it() -> None:
+    """Of a file that a program hands over line by line; elsewhere it is no URL."""
+    given = "\ufeffhttps://a.example/\n"
+    assert item_of(given, 1) == BatchItem("https://a.example/")
+    assert isinstance(item_of(given, 2), Rejected)
+
+
 @pytest.mark.parametrize("behind", [1, 10_000])
 def test_an_open_quote_in_a_csv_costs_its_own_line(behind: int) -> None:
     """Whatever follows, up to the next quote, the bound of a field or the end."""

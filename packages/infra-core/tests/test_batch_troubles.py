@@ -18,7 +18,16 @@ import pytest
 
 from infra_core import _start
 from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
-from infra_core.batch import BatchOptions, BatchResult, Summary, _shard, _workers, run_batch
+from infra_core.batch import (
+    BatchItem,
+    BatchOptions,
+    BatchResult,
+    Summary,
+    _shard,
+    _workers,
+    run_batch,
+)
+from infra_core.batch._download import Downloads
 from infra_core.batch._errors import without_url
 from infra_core.batch._jobs import Ended, JobBook, mirrored
 from infra_core.cli import main
@@ -334,19 +343,50 @@ def test_netrc_brings_a_login_for_each_host_and_none_for_all(tmp_path: Path) -> 
     assert "hunter2" not in str(caught.value)
     with pytest.raises(CommandError, match="cannot be read"):
         headers_of([], [], tmp_path / "none")
-    file.write_text("machine ::1 login me password hunter2\n")
-    assert list(headers_of([], [], file)[1]) == ["[::1]"]
 
 
-def test_a_byte_order_mark_in_front_of_a_credential_is_no_riddle(tmp_path: Path) -> None:
-    """Editors of Windows write one: it belongs to no token, and is named where it is in the way."""
+@pytest.mark.parametrize(
+    ("machine", "url"),
+    [
+        ("::1", "http://[::1]:81/"),
+        ("[::1]", "http://[::1]/"),
+        ("[::1]:81", "http://[::1]:81/"),
+        ("A.example.", "https://a.example/"),
+        ("a.example:81", "http://a.example:81/"),
+        ("b\u00fccher.example", "https://xn--bcher-kva.example/"),
+    ],
+)
+def test_each_form_of_a_host_counts_in_a_netrc_file_as_in_a_header(
+    machine: str, url: str, tmp_path: Path
+) -> None:
+    """With a byte order mark in front too."""
+    file = tmp_path / "netrc"
+    file.write_text(f"\ufeffmachine {machine} login me password x\n", encoding="utf-8")
+    _, by_host = headers_of([], [], file)
+    options = BatchOptions(batch_id="b", out=tmp_path, host_headers=by_host)
+    downloads = Downloads(options, tmp_path, lambda retry: None)
+    assert downloads._headers(BatchItem(url)) == {"Authorization": "Basic bWU6eA=="}
+
+
+def test_an_odd_line_of_the_users_own_netrc_file_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is said, and costs its own entry: the line may be for another program."""
+    file = tmp_path / ".netrc"
+    file.write_text("machine imap.example login me port 993 password x\nmachine a login b\n")
+    monkeypatch.setenv("NETRC", str(file))
+    assert list(headers_of([], [], file)[1]) == ["a"]
+    assert "line 1 is not understood" in capsys.readouterr().err
+
+
+def test_a_byte_order_mark_is_no_part_of_a_credential(tmp_path: Path) -> None:
+    """Editors of Windows write one."""
     file = tmp_path / "file"
     file.write_text("\ufefftoken", encoding="utf-8")
     assert headers_of([], [str(file)])[0] == {"Authorization": "Bearer token"}
-    with pytest.raises(CommandError, match=r"--netrc .* byte order mark \(BOM\)"):
-        headers_of([], [], file)
-    with pytest.raises(CommandError, match=r"--cookies .* byte order mark \(BOM\)"):
-        cookie_jar(file)
+    cookie = "a.example\tFALSE\t/\tFALSE\t0\tname\tv\u00e4lue\n"
+    file.write_text(f"\ufeff# Netscape HTTP Cookie File\n{cookie}", encoding="utf-8")
+    assert [each.value for each in cookie_jar(file)] == ["v\u00e4lue"]
     with pytest.raises(CommandError, match="cannot be read"):
         cookie_jar(tmp_path)
 

@@ -88,7 +88,8 @@ def item_of(given: object, number: int) -> BatchItem | Rejected:
         number: Its number, counted from 1, for the message.
     """
     if isinstance(given, str):
-        item = BatchItem(given.strip(), line=number)
+        url = given.strip()  # a byte order mark is what a file of UTF-8 may begin with
+        item = BatchItem(url.removeprefix("\ufeff") if number == 1 else url, line=number)
     elif isinstance(given, Mapping):
         item_or_reason = _from_mapping(given, number)
         if isinstance(item_or_reason, str):

@@ -1,9 +1,9 @@
 """Credentials of `infra-core run`: headers, and tokens, logins and cookies of files."""
 
-import codecs
+import sys
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._arguments import CommandError
 
@@ -66,25 +66,30 @@ def logins_of(path: Path) -> dict[str, str]:
     An entry `default` is passed over: it would be sent to every host of the list.
 
     Raises:
-        CommandError: The file cannot be read or has another format.
+        CommandError: The file cannot be read, or has lines that are not understood and is not the
+            one of the user, which is read anyway.
     """
     from base64 import b64encode
-    from netrc import NetrcParseError, netrc
 
-    _refuse_mark("--netrc", path)
+    from infra_core.http.engine import NetworkSettings, read_netrc
+
     try:
-        hosts = netrc(path).hosts
-    except NetrcParseError as error:  # its text holds the word that was not understood
-        where = f"line {error.lineno} is not understood"
-        raise CommandError(f"--netrc {str(path)!r}: {where}; see the manual of curl") from None
+        logins, odd_lines = read_netrc(path)
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable("--netrc", path, error) from None
+    users_own = NetworkSettings.read().netrc_path  # which other programs read, with lines of theirs
+    is_users = users_own is not None and path.resolve() == Path(users_own).resolve()
+    for line in odd_lines:
+        problem = f"--netrc {str(path)!r}: line {line} is not understood"
+        if not is_users:
+            raise CommandError(f"{problem}; see the manual of curl")
+        print(f"{problem}, so its login is not used", file=sys.stderr)
     found = {}
-    for host, (login, _, password) in hosts.items():
+    for host, login in logins.items():
         if host != "default":
-            pair = f"{login}:{password or ''}".encode()
-            name = f"[{host}]" if host.count(":") > 1 else host  # an IPv6 address, as in a URL
-            found[name] = f"Basic {b64encode(pair).decode('ascii')}"
+            name = f"[{host}]" if host.count(":") > 1 and "[" not in host else host
+            pair = b64encode(":".join(login).encode()).decode("ascii")
+            found[name] = f"Basic {pair}"
     return found
 
 
@@ -96,12 +101,12 @@ def cookie_jar(path: Path) -> "CookieJar":
     """
     from http.cookiejar import LoadError, MozillaCookieJar
 
-    _refuse_mark("--cookies", path)
-    jar = MozillaCookieJar(path)
+    jar: Any = MozillaCookieJar()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), path.open(encoding="utf-8-sig") as file:
             warnings.simplefilter("ignore")  # of fields without tabs: a traceback
-            jar.load(ignore_discard=True, ignore_expires=True)
+            # What load() calls, which takes no byte order mark.
+            jar._really_load(file, str(path), ignore_discard=True, ignore_expires=True)
     except LoadError:
         raise CommandError(
             f"--cookies {str(path)!r} is not in Netscape's format, whose first line is "
@@ -113,20 +118,8 @@ def cookie_jar(path: Path) -> "CookieJar":
         if cookie.expires == 0:  # of a session, as curl and browsers write it
             cookie.expires, cookie.discard = None, True
     jar.clear_expired_cookies()
-    return jar
-
-
-def _refuse_mark(option: str, path: Path) -> None:
-    """Refuse a file whose first word would not be understood, for a reason that no editor shows."""
-    try:
-        with path.open("rb") as file:
-            marked = file.read(3) == codecs.BOM_UTF8
-    except OSError as error:
-        raise _unreadable(option, path, error) from None
-    if marked:
-        raise CommandError(
-            f"{option} {str(path)!r} begins with a byte order mark (BOM): save it as UTF-8 without"
-        )
+    cookies: CookieJar = jar
+    return cookies
 
 
 def _unreadable(option: str, path: object, error: Exception) -> CommandError:

@@ -1,5 +1,6 @@
 from ._answer import EngineResponse as EngineResponse
 from ._errors import failure_of as failure_of
+from ._netrc import Netrc as Netrc, read_netrc as read_netrc
 from ._session import Engine as Engine, Timeouts as Timeouts, timeouts_of as timeouts_of
 from ._target import Target as Target, target_of as target_of
 from .connections import (

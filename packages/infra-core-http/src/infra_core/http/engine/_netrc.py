@@ -2,14 +2,90 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
-from netrc import NetrcParseError, netrc
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
 
-__all__ = ["find_netrc", "netrc_logins"]
+from ._proxies import address_of, plain_name
+
+__all__ = ["Netrc", "find_netrc", "netrc_logins", "read_netrc"]
 
 _logger = logging.getLogger("infra_core.http")
+# In the order of the manual of ftp: comment, macro (up to a blank line), key and value, default.
+_PART = re.compile(
+    r"""(?P<passed> \#.* | macdef\b.*(?:\n.+)* )
+    | (?P<key> machine|login|user|account|password)
+      \s+ (?: "(?P<quoted>(?:[^"\\\n]|\\.)*)" | (?P<plain>(?!")(?:\\.|\S)+) )
+    | (?P<default> default)(?!\S)
+    | \S+""",
+    re.VERBOSE,
+)
+
+
+class Netrc(NamedTuple):
+    """What a netrc file holds.
+
+    Attributes:
+        logins: User and password by host: in lower case, an IPv6 address without brackets; those
+            of `default` are for all others.
+        odd_lines: The lines that are not understood, counted from 1; their entries are left out.
+    """
+
+    logins: Mapping[str, tuple[str, str]]
+    odd_lines: list[int]
+
+
+def read_netrc(path: str | Path) -> Netrc:
+    """Read a netrc file, in UTF-8 with or without a byte order mark.
+
+    The parser of the standard library gives up the whole file for one word that it does not know,
+    such as the `port` of Emacs.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is no text.
+    """
+    text = Path(path).read_text(encoding="utf-8-sig")
+    entries: dict[str, dict[str, str]] = {}
+    odd_lines: list[int] = []
+    host: str | None = None
+    is_odd = False  # what follows belongs to an entry that is left out
+    for part in _PART.finditer(text):
+        key, value = part["key"], part["plain"] if part["quoted"] is None else part["quoted"]
+        if key == "machine" or part["default"]:
+            host, is_odd = _host_of(value) if key else "default", False
+            if host is not None:
+                entries[host] = {}
+                continue
+        elif key and host is not None:
+            entries[host][key] = re.sub(r"\\(.)", r"\1", value)
+            continue
+        if not (is_odd or part["passed"]):
+            odd_lines.append(text.count("\n", 0, part.start()) + 1)
+            entries.pop(host or "", None)
+            host, is_odd = None, True
+    return Netrc({host: _login_of(entry) for host, entry in entries.items()}, odd_lines)
+
+
+def _host_of(text: str) -> str | None:
+    """A host, perhaps with a port, as hosts are compared here; None for what is none."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if address_of(bare) is not None:
+        return bare.lower()
+    try:
+        parts = urlsplit(f"//{text}")
+        is_host = parts.netloc == text and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return plain_name(text) if is_host else None
+
+
+def _login_of(entry: Mapping[str, str]) -> tuple[str, str]:
+    user = entry.get("login") or entry.get("user") or entry.get("account") or ""
+    return user, entry.get("password", "")
 
 
 def find_netrc(named: str | None, *, at_home: bool) -> str | None:
@@ -44,16 +120,17 @@ def netrc_logins(path: str) -> Mapping[str, tuple[str, str]]:
 @lru_cache(maxsize=4)
 def _parsed(path: str, _mtime: int, _size: int) -> Mapping[str, tuple[str, str]]:
     try:
-        hosts = netrc(path).hosts
-    except (NetrcParseError, OSError, UnicodeError) as error:
+        logins, odd_lines = read_netrc(path)
+    except (OSError, UnicodeError) as error:
         # Not the error's text, which may quote a password.
         _logger.warning(
-            "the netrc file %s cannot be read (%s), so no login of it is used: check its lines",
+            "the netrc file %s cannot be read (%s), so no login of it is used: save it as UTF-8",
             path,
             type(error).__name__,
         )
         return {}
-    return {
-        host: (login or account or "", password or "")
-        for host, (login, account, password) in hosts.items()
-    }
+    for line in odd_lines:
+        _logger.warning(
+            "the netrc file %s: line %d is not understood, so its login is not used", path, line
+        )
+    return logins

@@ -17,6 +17,7 @@ __all__ = [
     "address_of",
     "basic_authorization",
     "parse_proxy",
+    "plain_name",
 ]
 
 _PROXY_PORTS = {"http": 80, "https": 443, "socks4": 1080, "socks4a": 1080}
@@ -209,7 +210,7 @@ class NoProxy:
             return cls(scheme, port, network=ipaddress.ip_network(bare, strict=False))
         except ValueError:
             pass
-        name = text if text == "*" else _plain_name(text.removeprefix("*").lstrip("."))
+        name = text if text == "*" else plain_name(text.removeprefix("*").lstrip("."))
         return cls(scheme, port, name=name)
 
     def covers(self, scheme: str, host: str, port: int) -> bool:
@@ -229,7 +230,7 @@ class NoProxy:
             return address is not None and address in self.network
         if address is not None or not self.name:
             return False
-        plain = _plain_name(host)
+        plain = plain_name(host)
         return plain == self.name or plain.endswith("." + self.name)
 
     def __str__(self) -> str:
@@ -240,7 +241,7 @@ class NoProxy:
         return (f"{self.scheme}://" if self.scheme else "") + place + port
 
 
-def _plain_name(host: str) -> str:
+def plain_name(host: str) -> str:
     """Return a name as it is compared: lower case, no trailing dot, other scripts in IDNA."""
     host = host.lower().rstrip(".")
     if not host.isascii():

@@ -25,7 +25,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ._netrc import find_netrc, netrc_logins
-from ._proxies import NoProxy, Proxy, UnusableProxy, basic_authorization, parse_proxy
+from ._proxies import (
+    NoProxy,
+    Proxy,
+    UnusableProxy,
+    basic_authorization,
+    parse_proxy,
+    plain_name,
+)
 
 __all__ = ["NetworkSettings", "NoProxy", "Proxy", "UnusableProxy", "ca_parts"]
 
@@ -140,7 +147,7 @@ class NetworkSettings:
         if self.netrc_path is None:
             return None
         logins = netrc_logins(self.netrc_path)
-        found = logins.get(host) or logins.get("default")
+        found = logins.get(plain_name(host.strip("[]"))) or logins.get("default")
         return found and basic_authorization(*found)
 
     def describe(self) -> Iterator[tuple[str, str, str]]:
