@@ -156,6 +156,27 @@ def test_a_shared_folder_needs_no_storage(
     assert (summary["skipped"], summary["succeeded"]) == (10, 0)
 
 
+def test_workers_begin_no_download_once_the_run_is_asked_to_end(
+    cluster: Cluster, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """They have four shards by then, which would take them 20 s."""
+    for number in range(128):
+        origin.add(f"/{number}", body_of(number), always=slow(4_000))
+    urls = [origin.url(f"/{number}") for number in range(128)]
+    process = start(tmp_path / "out", urls, clean_env(), "--dask", cluster.address, "--grace", "60")
+    deadline = time.monotonic() + 60
+    while not any(origin.count(f"/{number}") for number in range(128)):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 143, out + err
+    summary = json.loads(out)
+    begun = sum(origin.count(f"/{number}") for number in range(128))
+    assert begun == summary["succeeded"] < 128
+    assert (summary["pending"], summary["failed"]) == (summary["total"] - begun, 0)
+
+
 def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
     """With how to start one."""
     env = clean_env(DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="1s")

@@ -439,6 +439,8 @@ class BatchRun:
                 failure = failure_of(job.record.job_id, job.url, refused, outcome.attempts)
                 ends[job.record.job_id] = failure
         await asyncio.gather(*(self._finisher.end(job, ends[job.record.job_id]) for job in away))
+        if result.stopped:
+            self._end_unless_ending(result.stopped)
 
     def retried(self, retry: BatchRetry) -> None:
         """Report a download that is tried again."""

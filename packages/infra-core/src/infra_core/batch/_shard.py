@@ -11,7 +11,7 @@ from ._download import Downloads
 from ._errors import one_line
 from ._items import BatchItem
 from ._names import INCOMING
-from ._results import BatchRetry, Outcome
+from ._results import HERE, BatchRetry, Outcome
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient
@@ -63,10 +63,12 @@ class ShardResult:
     Attributes:
         outcomes: One for each item, in their order; None for an item that was not begun.
         retries: Downloads that were tried again.
+        stopped: Why its worker begins no more downloads; empty while it does.
     """
 
     outcomes: Sequence[Outcome | None]
     retries: Sequence[BatchRetry]
+    stopped: str = ""
 
 
 class Workers(Protocol):
@@ -112,7 +114,8 @@ class ShardRunner:
         self._stack = AsyncExitStack()
         self._storage: AzureStorageClient | None = None
         self._retries: list[BatchRetry] = []
-        self._stopped = False
+        self._stopped = ""
+        self._failed = 0
         self.busy = 0
         self._downloads = Downloads(options, folder, self._retries.append)
 
@@ -134,17 +137,18 @@ class ShardRunner:
         finally:
             self.busy -= 1
         retries, self._retries[:] = list(self._retries), []
-        return ShardResult(outcomes, retries)
+        return ShardResult(outcomes, retries, self._stopped)
 
-    def stop(self) -> None:
+    def stop(self, why: str = "the run is to end") -> None:
         """Begin no more downloads; those under way come to their end."""
-        self._stopped = True
+        self._stopped = self._stopped or why
 
     async def _one(self, item: ShardItem) -> Outcome | None:
         async with self._slots:
             if self._stopped:
                 return None
             outcome = await self._downloads.fetch(item.job_id, item.item, item.path, held=item.held)
+            self._look_at_bounds(outcome)
             if self._storage is None or outcome.status != "completed":
                 return outcome
             if item.path.startswith(INCOMING):  # it has no name yet
@@ -160,6 +164,15 @@ class ShardRunner:
             if self._options.scratch is not None:
                 (self._folder / item.path).unlink(missing_ok=True)
             return replace(outcome, mirrored=True)
+
+    def _look_at_bounds(self, outcome: Outcome) -> None:
+        """Stop where the run is to end: it hears of an outcome only with all of its shard."""
+        self._failed += outcome.status not in HERE
+        bound = self._options.max_failures
+        if outcome.by_load:
+            self.stop(f"a worker's machine lacks something ({outcome.error})")
+        elif bound is not None and self._failed > bound:
+            self.stop(f"{self._failed} URLs failed at one worker, more than max_failures={bound}")
 
     async def close(self) -> None:
         """Close all connections."""
