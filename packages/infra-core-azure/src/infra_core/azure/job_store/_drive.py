@@ -1,19 +1,21 @@
 """Carrying out the steps of a job store: by a synchronous backend, or by one that is awaited.
 
-Steps are generators that yield calls of backend primitives (`_rows.Backend`) and are sent their
+Steps are generators that yield calls of backend primitives (`_rows.Primitives`) and are sent their
 results, or the errors in the backend's words.
 """
 
-from collections.abc import Callable, Generator
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from infra_core.runtime import add_note
 
 from ._keys import unescape_key
 from ._rows import Backend, Query, Row, RowChangedError, RowExistsError, RowUnknownError
 
-__all__ = ["Call", "Steps", "drive", "drive_async"]
+__all__ = ["Call", "Steps", "carry_out", "carry_out_async", "drive", "drive_async"]
 
+C = TypeVar("C")
 T = TypeVar("T")
 
 
@@ -25,41 +27,39 @@ class Call(NamedTuple):
 
 
 Steps = Generator[Call, Any, T]
-Explain = Callable[[Exception, str], Exception]
-
-
-class AsyncBackend(Protocol):
-    """A backend whose primitives are awaited; `explain` is not."""
-
-    def explain(self, error: Exception, doing: str) -> Exception:
-        """As `Backend.explain`."""
 
 
 def drive(backend: Backend, steps: Steps[T]) -> T:
     """Carry out steps against a synchronous backend."""
-    try:
-        call = next(steps)
-        while True:
-            try:
-                result = getattr(backend, call.name)(*call.args)
-            except Exception as error:  # noqa: BLE001 - the steps judge
-                call = steps.throw(_explained(error, call, backend.explain))
-            else:
-                call = steps.send(result)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
+    return carry_out(
+        steps, lambda call: backend.perform(call.name, *call.args), partial(_explained, backend)
+    )
 
 
-async def drive_async(backend: AsyncBackend, steps: Steps[T]) -> T:
+async def drive_async(backend: Backend, steps: Steps[T]) -> T:
     """Carry out steps against an asynchronous backend."""
+    return await carry_out_async(
+        steps, lambda call: backend.perform(call.name, *call.args), partial(_explained, backend)
+    )
+
+
+def _as_it_is(_: object, error: Exception) -> Exception:
+    return error
+
+
+def carry_out(
+    steps: Generator[C, Any, T],
+    perform: Callable[[C], Any],
+    explain: Callable[[C, Exception], Exception] = _as_it_is,
+) -> T:
+    """Perform what a generator yields, and send it the results, or the errors as explained."""
     try:
         call = next(steps)
         while True:
             try:
-                result = await getattr(backend, call.name)(*call.args)
+                result = perform(call)
             except Exception as error:  # noqa: BLE001 - the steps judge
-                call = steps.throw(_explained(error, call, backend.explain))
+                call = steps.throw(explain(call, error))
             else:
                 call = steps.send(result)
     except StopIteration as stop:
@@ -67,12 +67,32 @@ async def drive_async(backend: AsyncBackend, steps: Steps[T]) -> T:
         return value
 
 
-def _explained(error: Exception, call: Call, explain: Explain) -> Exception:
+async def carry_out_async(
+    steps: Generator[C, Any, T],
+    perform: Callable[[C], Awaitable[Any]],
+    explain: Callable[[C, Exception], Exception] = _as_it_is,
+) -> T:
+    """As `carry_out`, awaiting what is performed."""
+    try:
+        call = next(steps)
+        while True:
+            try:
+                result = await perform(call)
+            except Exception as error:  # noqa: BLE001 - the steps judge
+                call = steps.throw(explain(call, error))
+            else:
+                call = steps.send(result)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+
+
+def _explained(backend: Backend, call: Call, error: Exception) -> Exception:
     """Have the backend explain an error, with the job it is about; the service does not say."""
     if isinstance(error, RowUnknownError) and isinstance(error.__cause__, Exception):
-        error.__cause__ = explain(error.__cause__, _doing(call))
+        error.__cause__ = backend.explain(error.__cause__, _doing(call))
     elif not isinstance(error, (RowExistsError, RowChangedError)):
-        explained = explain(error, _doing(call))
+        explained = backend.explain(error, _doing(call))
         if explained is error:
             add_note(error, f"while {_doing(call)}")
         return explained

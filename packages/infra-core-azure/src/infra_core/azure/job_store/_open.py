@@ -4,39 +4,21 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, overload
 
 from ._config import ACCOUNT_VAR, CONNECTION_VAR, ENDPOINT_VAR, FALLBACK_VAR, TABLE_VAR
 from ._protocol import JobStore
-from ._records import JobRecord
+from ._records import JobRecord, RecordT
 
 __all__ = ["open_job_store"]
 
-RecordT = TypeVar("RecordT")
-
 _log = logging.getLogger("infra_core.azure.job_store")
-
-
-_DEFAULT: Any = JobRecord
-
-
-@overload
-def open_job_store(
-    env: Mapping[str, str] | None = ..., *, sqlite_path: Path | str
-) -> JobStore[JobRecord]: ...
-
-
-@overload
-def open_job_store(
-    env: Mapping[str, str] | None = ..., *, sqlite_path: Path | str, record_type: type[RecordT]
-) -> JobStore[RecordT]: ...
 
 
 def open_job_store(
     env: Mapping[str, str] | None = None,
     *,
     sqlite_path: Path | str,
-    record_type: type[RecordT] = _DEFAULT,
+    record_type: type[RecordT] = JobRecord,  # type: ignore[assignment]
 ) -> JobStore[RecordT]:
     """Open the Azure Table store when the environment configures one, else the embedded one.
 

@@ -17,6 +17,8 @@ from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import TypeVar
+
 from infra_core.runtime import clock, printable, redact_secrets
 
 from ..exceptions import JobRecordError, JobStateError
@@ -26,7 +28,7 @@ from ._entity import to_utc
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BatchSummary", "JobRecord", "JobStatus", "UnreadableJob", "utc_now"]
+__all__ = ["BatchSummary", "JobRecord", "JobStatus", "RecordT", "UnreadableJob", "utc_now"]
 
 
 class JobStatus(str, Enum):
@@ -258,6 +260,10 @@ class JobRecord:
                 history, outcome, now=now, error=changes.get("error")
             )
         return dataclasses.replace(self, status=wanted, updated_at=now, **changes)
+
+
+RecordT = TypeVar("RecordT", default=JobRecord)
+"""The records of a store: `JobRecord` where none are named (PEP 696)."""
 
 
 def _cause(error: object) -> str:

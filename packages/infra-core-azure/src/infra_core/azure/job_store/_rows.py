@@ -12,6 +12,7 @@ from ._keys import unescape_key
 
 __all__ = [
     "Backend",
+    "Primitives",
     "Query",
     "Row",
     "RowChangedError",
@@ -108,10 +109,17 @@ class RowChangedError(Exception):
 
 
 class Backend(Protocol):
-    """The primitives a backend provides, each atomic, and words for their errors."""
+    """What carries out `Primitives`, and has words for their errors."""
+
+    def perform(self, name: str, *args: Any) -> Any:
+        """Carry out a primitive; an asynchronous backend returns what is awaited for it."""
 
     def explain(self, error: Exception, doing: str) -> Exception:
         """Return what to raise for an error of a primitive, `doing` what it was to do."""
+
+
+class Primitives(Protocol):
+    """What a backend is asked for, each atomic."""
 
     def insert(self, row: Row) -> str:
         """Store a new row; return its version. `RowExistsError` when it is there.

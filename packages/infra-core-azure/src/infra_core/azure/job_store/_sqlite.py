@@ -9,22 +9,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any
 
 from infra_core.runtime import ForkGuard, clock
 
 from ..exceptions import AzureTableError
-from ._records import JobRecord
-from ._rows import Query, Row, RowChangedError, RowExistsError, Tally, keys_of_token
+from ._records import JobRecord, RecordT
+from ._rows import Primitives, Query, Row, RowChangedError, RowExistsError, Tally, keys_of_token
 from ._sqlite_rows import ONE_STATUS, SCHEMA, conditions_of, moment_at, row_of, values_of
 from ._steps import JobSteps
 from ._sync import SyncJobStore
 
 __all__ = ["SqliteJobStore"]
 
-RecordT = TypeVar("RecordT")
 
-_DEFAULT: Any = JobRecord
 _log = logging.getLogger("infra_core.azure.job_store")
 
 _BUSY_SECONDS = 30.0
@@ -82,13 +80,11 @@ class SqliteJobStore(SyncJobStore[RecordT]):
         'running'
     """
 
-    @overload
-    def __init__(self: "SqliteJobStore[JobRecord]", path: Path | str) -> None: ...
-
-    @overload
-    def __init__(self, path: Path | str, record_type: type[RecordT]) -> None: ...
-
-    def __init__(self, path: Path | str, record_type: type[RecordT] = _DEFAULT) -> None:
+    def __init__(
+        self,
+        path: Path | str,
+        record_type: type[RecordT] = JobRecord,  # type: ignore[assignment]
+    ) -> None:
         if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
             raise AzureTableError(
                 f"path={path!r} is no path: pass that of the file to keep jobs in"
@@ -120,7 +116,7 @@ def _plan(rows: Any) -> list[list[tuple[int, Row]]]:
     return [everything[i : i + _BATCH_ROWS] for i in range(0, len(everything), _BATCH_ROWS)]
 
 
-class _JobFile:
+class _JobFile(Primitives):
     """The backend: one connection per process, used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:
@@ -130,6 +126,9 @@ class _JobFile:
         self._identity: tuple[int, int] | None = None
         self._fork = ForkGuard()
         self._inherited: list[object] = []
+
+    def perform(self, name: str, *args: Any) -> Any:
+        return getattr(self, name)(*args)
 
     def explain(self, error: Exception, doing: str) -> Exception:
         if not isinstance(error, (sqlite3.Error, OSError)):

@@ -1,62 +1,39 @@
 """The asynchronous twin of the Azure Table job store."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
-from azure.core.exceptions import (
-    HttpResponseError,
-    ResourceExistsError,
-    ResourceModifiedError,
-    ResourceNotFoundError,
-    ServiceRequestError,
-    ServiceResponseError,
-)
-from azure.data.tables import UpdateMode
+from azure.core.exceptions import HttpResponseError, ResourceExistsError
 from azure.data.tables.aio import TableClient
 from infra_core.runtime import LoopLocal
 
 from .._network import async_transport
 from .._sdk_logs import tidy_sdk_logs
-from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
-from ._drive import Steps, drive_async
+from ._config import TableConfig
+from ._drive import Steps, carry_out_async, drive_async
 from ._protocol import StatusFilter
-from ._records import BatchSummary, JobRecord, UnreadableJob
-from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, plan_batches
+from ._records import BatchSummary, RecordT, UnreadableJob
+from ._rows import plan_batches
 from ._steps import JobSteps
 from ._table_clients import malformed, table_client_options, tolerate_refusal
-from ._table_errors import is_outdated, is_table_missing, table_error
-from ._table_rows import (
-    TALLIED,
-    attempts_of,
-    columns_of,
-    deleting,
-    entity_of,
-    etag_of,
-    if_version,
-    pages_of,
-    replacing,
-    row_of,
-    tally_of,
-    write_token,
-)
+from ._table_errors import table_error
+from ._table_requests import PRIMITIVES
+from ._table_store import TableJobStore
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["AsyncAzureTableJobStore"]
 
-RecordT = TypeVar("RecordT")
 T = TypeVar("T")
 
-_DEFAULT: Any = JobRecord
 _BATCH_BYTES = 1_000_000  # aiohttp warns about larger bodies, which would hold up the event loop
 
 
-class AsyncAzureTableJobStore(Generic[RecordT]):
+class AsyncAzureTableJobStore(TableJobStore[RecordT]):
     """`AzureTableJobStore`, awaited: the same operations, settings and errors.
 
     One store may be used from several event loops; each gets a client of its own. `close()`
@@ -71,55 +48,12 @@ class AsyncAzureTableJobStore(Generic[RecordT]):
         env: As for `AzureTableJobStore`.
     """
 
-    @overload
-    def __init__(
-        self: "AsyncAzureTableJobStore[JobRecord]",
-        *,
-        connection_string_var: str = ...,
-        table_name_var: str = ...,
-        fallback_connection_var: str = ...,
-        config: TableConfig | None = ...,
-        env: Mapping[str, str] | None = ...,
-    ) -> None: ...
-
-    @overload
-    def __init__(
-        self,
-        *,
-        record_type: type[RecordT],
-        connection_string_var: str = ...,
-        table_name_var: str = ...,
-        fallback_connection_var: str = ...,
-        config: TableConfig | None = ...,
-        env: Mapping[str, str] | None = ...,
-    ) -> None: ...
-
-    def __init__(
-        self,
-        *,
-        record_type: type[RecordT] = _DEFAULT,
-        connection_string_var: str = CONNECTION_VAR,
-        table_name_var: str = TABLE_VAR,
-        fallback_connection_var: str = FALLBACK_VAR,
-        config: TableConfig | None = None,
-        env: Mapping[str, str] | None = None,
-    ) -> None:
-        self._config = config or TableConfig.from_env(
-            connection_var=connection_string_var,
-            table_var=table_name_var,
-            fallback_connection_var=fallback_connection_var,
-            env=env,
-        )
+    def _open(self, record_type: type[RecordT]) -> None:
         options = table_client_options(self._config)
         self._steps = JobSteps(record_type, partial(plan_batches, max_bytes=_BATCH_BYTES))
         self._clients: LoopLocal[_AsyncTableRows] = LoopLocal(
             lambda: _AsyncTableRows(self._config, options), _AsyncTableRows.close
         )
-
-    @property
-    def config(self) -> TableConfig:
-        """Where the table is."""
-        return self._config
 
     @property
     def unreadable(self) -> list[UnreadableJob]:
@@ -280,111 +214,6 @@ class _AsyncTableRows:
     def explain(self, error: Exception, doing: str) -> Exception:
         return table_error(error, doing, self._config)
 
-    async def insert(self, row: Row) -> str:
-        client = await self.client()
-        try:
-            return etag_of(await client.create_entity(entity_of(row)))
-        except ResourceExistsError as error:
-            raise RowExistsError from error
-        except (ServiceRequestError, ServiceResponseError) as error:
-            # The SDK sends no POST again; over aiohttp a lost answer is a request error to it.
-            raise RowUnknownError from error
-
-    async def upsert(self, row: Row) -> str:
-        client = await self.client()
-        return etag_of(await client.upsert_entity(entity_of(row), mode=UpdateMode.REPLACE))
-
-    async def upsert_many(self, rows: Sequence[Row]) -> list[str]:
-        client = await self.client()
-        mode = {"mode": UpdateMode.REPLACE}
-        done = await client.submit_transaction([("upsert", entity_of(row), mode) for row in rows])
-        return [etag_of(metadata) for metadata in done]
-
-    async def replace(self, row: Row, etag: str) -> str:
-        client, sent = await self.client(), list[int]()
-        try:
-            metadata = await client.update_entity(
-                entity_of(row),
-                mode=UpdateMode.REPLACE,
-                raw_response_hook=lambda response: sent.append(attempts_of(response)),
-                **if_version(etag),
-            )
-        except (ResourceModifiedError, ResourceNotFoundError) as error:
-            if is_table_missing(error):
-                raise
-            raise RowChangedError(resent=sent[-1:] > [1]) from error
-        return etag_of(metadata)
-
-    async def get(self, partition: str, key: str) -> Row | None:
-        client = await self.client()
-        try:
-            return row_of(await client.get_entity(partition, key))
-        except ResourceNotFoundError as error:
-            if is_table_missing(error):
-                raise
-            return None
-
-    async def delete(self, partition: str, key: str, etag: str | None) -> bool:
-        client = await self.client()
-        statuses: list[int] = []
-        try:
-            await client.delete_entity(
-                partition,
-                key,
-                raw_response_hook=lambda r: statuses.append(r.http_response.status_code),
-                **if_version(etag),
-            )
-        except ResourceModifiedError as error:
-            raise RowChangedError from error
-        return statuses[-1:] != [404]
-
-    async def page(
-        self, query: Query, limit: int, token: str | None
-    ) -> tuple[list[Row], str | None]:
-        client = await self.client()
-        pages = pages_of(client, query, token, results_per_page=limit, **columns_of(query))
-        rows: list[Row] = []
-        async for page in pages:
-            rows = [row_of(entity) async for entity in page]
-            break
-        return rows, write_token(pages.continuation_token)
-
-    async def tally(
-        self, partition: str | None, token: str | None
-    ) -> tuple[list[Tally], str | None]:
-        options = {"select": TALLIED, "results_per_page": 1_000}
-        pages = pages_of(await self.client(), Query(partition), token, **options)
-        tallies: list[Tally] = []
-        async for page in pages:
-            tallies = tally_of([entity async for entity in page])
-            break
-        return tallies, write_token(pages.continuation_token)
-
-    async def replace_many(self, rows: Sequence[Row]) -> list[str | None]:
-        client, done = await self.client(), list[str | None]()
-        try:
-            done += map(etag_of, await client.submit_transaction([replacing(r) for r in rows]))
-        except HttpResponseError as error:
-            if not is_outdated(error):
-                raise
-            for row in rows:  # one of them changed; which, the service does not say of all
-                try:
-                    done.append(await self.replace(row, str(row.etag)))
-                except RowChangedError:
-                    done.append(None)
-        return done
-
-    async def delete_many(self, rows: Sequence[Row]) -> int:
-        client, count = await self.client(), 0
-        try:
-            return len(await client.submit_transaction([deleting(r) for r in rows]))
-        except HttpResponseError as error:
-            if not is_outdated(error):
-                raise
-        for row in rows:
-            with suppress(RowChangedError):
-                count += await self.delete(row.partition, row.key, row.etag)
-        return count
-
-    async def reclaim(self) -> None:
-        """Nothing to do: the service keeps no space of deleted rows."""
+    async def perform(self, name: str, *args: Any) -> Any:
+        requests = PRIMITIVES[name](await self.client(), *args)
+        return await carry_out_async(requests, lambda request: request)
