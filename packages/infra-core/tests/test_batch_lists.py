@@ -211,6 +211,22 @@ def test_an_open_quote_that_a_later_line_closes_costs_no_line_between(text: str)
     assert "3 fields under 2 columns" in rejected[-1].reason
 
 
+def test_open_quotes_in_every_line_take_neither_all_memory_nor_time() -> None:
+    """Each opens one that the next closes, and opens another: a row without an end."""
+    asked: list[int] = []
+
+    class Lines(io.BytesIO):
+        def readline(self, size: int | None = -1, /) -> bytes:
+            asked.append(1)
+            return super().readline(size)
+
+    entries = read_items(Lines(b"url,note\n" + b'x","\n' * 2_000), format="csv")
+    first = next(entries)
+    assert isinstance(first, Rejected)
+    assert (first.line, len(asked) < 1_100) == (2, True)
+    assert [entry.line for entry in entries if isinstance(entry, Rejected)] == [*range(3, 2_002)]
+
+
 def test_blank_lines_above_the_header_of_a_csv_are_passed_over() -> None:
     """Spreadsheets leave them; lines keep their numbers."""
     items, rejected = read("\ufeff\n , \r\nurl\nhttps://a.example/1\n", format="csv")

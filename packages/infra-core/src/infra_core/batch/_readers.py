@@ -14,6 +14,7 @@ __all__ = ["FORMATS", "ListError", "format_of", "read_items"]
 Format = Literal["text", "csv", "jsonl"]
 FORMATS: tuple[Format, ...] = ("text", "csv", "jsonl")
 
+_ROW_LINES = 1_000  # of a CSV: a quoted field with more is one that was never closed
 _ENDLESS = 16 << 20  # bytes without a line end: no list has such a line
 _LINE_LIMIT = {"text": 2 * LONGEST, "csv": 1 << 20, "jsonl": 1 << 20}
 # What sha256sum and its siblings print: digest, blank, blank or asterisk, name.
@@ -45,7 +46,7 @@ def read_items(lines: IO[bytes], *, format: Format = "text") -> Iterator[BatchIt
       blank lines and lines that start with `#` are passed over, and so is a comment behind white
       space (` # why`).
     - `csv`: a header line that names `url` and perhaps `name`, `checksum`, `headers` (JSON); other
-      columns are metadata.
+      columns are metadata. A row goes over 1,000 lines at most, by fields in quotes.
     - `jsonl`: a URL in quotes, or an object with `url`, `name`, `checksum`, `headers`, `metadata`;
       other members are metadata.
 
@@ -158,9 +159,11 @@ def _csv_rows(
             number, text = entry
             if isinstance(text, Rejected):
                 rejected.append(text)
-            else:
-                taken.append((number, text))
-                yield text
+                continue
+            taken.append((number, text))
+            if len(taken) > _ROW_LINES:
+                raise csv.Error("a row of too many lines")
+            yield text
 
     rows = csv.reader(plain(), strict=True)
     while True:
