@@ -14,6 +14,7 @@ import pytest
 from infra_core.azure.storage import (
     AzureStorageClient,
     AzureStorageSettings,
+    FileOutcome,
     JournalError,
     StorageConnectionError,
     TransferOptions,
@@ -110,9 +111,12 @@ def test_journal_is_its_owners_alone(journal: Journal) -> None:
 def test_tree_is_replaced_by_its_failures(journal: Journal, tmp_path: Path) -> None:
     """In one transaction, so that a crash leaves the one or the others."""
     number = journal.enter("tree", "run", path=tmp_path)
-    journal.replace_tree(number, [("run/a", tmp_path / "a", OSError("full"), False)])
+    error = OSError("full")
+    outcome = FileOutcome("a", "upload", 1, "failed", error, '"7"', "image/png")
+    journal.replace_tree(number, [("run/a", tmp_path / "a", outcome, error, False)])
     (entry,) = journal.pending()
     assert (entry.kind, entry.blob, entry.path) == ("file", "run/a", tmp_path / "a")
+    assert (entry.etag, entry.content_type) == ('"7"', "image/png")
     journal.close()
 
 

@@ -13,10 +13,13 @@ from infra_core.azure.storage import (
     AzureStorageClient,
     AzureStorageSettings,
     BlobConflictError,
+    FileOutcome,
     StorageAccessError,
     StorageConnectionError,
     StorageRequestError,
     TransferOptions,
+    _flush,
+    _tree_types,
 )
 from infra_core.azure.storage._blobs import parse_page
 from infra_core.azure.storage._config import resolve_config
@@ -172,6 +175,88 @@ def test_refused_files_of_a_tree_are_listed_and_the_others_pending(
     assert {name: entry.refused for name, entry in entries.items()} == {"bad": True, "busy": False}
     assert entries["busy"].overwrite == "never"
     assert entries["busy"].details == {"cache_control": "no-store"}
+
+
+def test_files_of_a_tree_are_made_up_for_as_they_were_to_be_sent(
+    blob_server: Any, client_of: Any
+) -> None:
+    """With the media type that the caller gave, in place of the blob that was seen, or not."""
+    server = blob_server(answer_with_one_blob)
+    client = client_of(server, "best-effort", max_retries=0)
+    for name in ("busy", "gone"):
+        (client.base_path / name).write_text("new content")
+    client.upload_tree(
+        client.base_path, overwrite="if-unchanged", content_type=lambda name: "image/webp"
+    )
+    server.requests.clear()
+    client.flush_pending()
+    sent = {path.rpartition("/")[2]: headers for _, path, headers in server.requests}
+    assert sent["busy"]["If-Match"] == '"7"'
+    assert sent["gone"]["If-None-Match"] == "*"
+    assert [h["x-ms-blob-content-type"] for h in sent.values()] == ["image/webp"] * 2
+
+
+def answer_with_one_blob(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    if method != "GET":
+        return refusal(503, "ServerBusy")
+    seen = (
+        b"<Blob><Name>busy</Name><Properties><Content-Length>3</Content-Length>"
+        b'<Etag>"7"</Etag><BlobType>BlockBlob</BlobType></Properties></Blob>'
+    )
+    return 200, {}, b"<EnumerationResults><Blobs>" + seen + b"</Blobs></EnumerationResults>"
+
+
+def test_failed_deletion_is_no_pending_upload(blob_server: Any, client_of: Any) -> None:
+    """No file is there to be uploaded, and a replay deletes nothing."""
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "DELETE":
+            return refusal(412, "LeaseIdMissing")
+        if method == "PUT":
+            return 201, {"ETag": '"1"'}, b""
+        return answer_with_one_blob(method, path, headers, body)
+
+    client = client_of(blob_server(answer), "best-effort")
+    (client.base_path / "new").write_text("x")
+    seen: list[FileOutcome] = []
+    report = client.upload_tree(client.base_path, delete=True, on_outcome=seen.append)
+    assert [(item.action, item.ok) for item in seen] == [("upload", True), ("delete", False)]
+    assert report.failed == 1
+    assert client.pending_uploads() == []
+
+
+@pytest.mark.parametrize("others", ["refused", "rejected"])
+def test_thousand_problems_hide_no_upload_that_may_pass(
+    others: str, blob_server: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report lists the first of them; what is made up for does not depend on its length."""
+    for module in (_flush, _tree_types):
+        monkeypatch.setattr(module, "KEPT_OUTCOMES", 3)
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "GET":
+            return 200, {}, b"<EnumerationResults><Blobs/></EnumerationResults>"
+        return refuse("bad", 400, "InvalidHeaderValue")(method, path, headers, body)
+
+    leased = ["later"]
+
+    def later(*given: Any) -> Answer:
+        held = any(name in given[1] for name in leased)
+        return refusal(412, "LeaseIdMissing") if held else answer(*given)
+
+    client = client_of(blob_server(later), "best-effort", max_retries=0)
+    for number in range(4):
+        name = f"bad{number}" if others == "refused" else f"bad\\{number}"
+        (client.base_path / name).write_text("x")
+    (client.base_path / "later").write_text("x")
+    report = client.upload_tree(client.base_path, on_unsafe="skip")
+    assert (report.failed + report.rejected, len(report.problems)) == (5, 3)
+    (entry,) = client.pending_uploads()
+    assert not entry.refused
+    assert "LeaseIdMissing" in (entry.error or "")
+    leased.clear()
+    client.flush_pending()
+    assert [entry.refused for entry in client.pending_uploads()] == [True] * (others == "refused")
 
 
 def test_replay_of_a_tree_keeps_its_rules(blob_server: Any, client_of: Any, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,10 +26,10 @@ from ._names import tree_prefix
 from ._properties import StoredProperties
 from ._service import BlobService
 from ._tree_run import replay_tree
-from ._tree_types import TreeReport
+from ._tree_types import KEPT_OUTCOMES, FileOutcome, OnOutcome
 from ._upload import upload_bytes, upload_path
 
-__all__ = ["FlushReport", "ending_of", "fail_files_of_tree", "flush_journal"]
+__all__ = ["FailedFiles", "FlushReport", "ending_of", "flush_journal"]
 
 
 Ending = Literal["pending", "refused", "dropped"]
@@ -131,13 +132,11 @@ async def _flush_entry(
 async def _flush_tree(
     service: BlobService, journal: Journal, entry: PendingUpload, root: Path
 ) -> tuple[str, Exception | None]:
-    report = await replay_tree(service, root, entry.blob, entry.details)
-    pending = await asyncio.to_thread(
-        fail_files_of_tree, journal, entry.id, report, root, entry.blob, entry.details
-    )
-    errors = [outcome.error for outcome in report.problems if outcome.error is not None]
-    outcome = "failed" if pending else "refused" if errors else "uploaded"
-    return outcome, errors[0] if errors else None
+    failed = FailedFiles()
+    await replay_tree(service, root, entry.blob, entry.details, failed)
+    await asyncio.to_thread(failed.note, journal, entry.id, root, entry.blob, entry.details)
+    error = next(iter(failed.first.values()), None)
+    return "failed" if failed.pending else "refused" if error else "uploaded", error
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -157,40 +156,57 @@ def ending_of(error: BaseException) -> Ending:
     return "pending"
 
 
-def fail_files_of_tree(
-    journal: Journal,
-    number: int,
-    report: TreeReport,
-    root: Path,
-    name: str,
-    details: Mapping[str, Any],
-) -> int:
-    """Put what failed of a tree into the place of its entry, or drop that when nothing did.
+class FailedFiles:
+    """The uploads of a tree that failed, by what becomes of them: a tree's `on_outcome`.
 
-    Returns:
-        How many uploads stay pending.
+    All are counted, and the first 1,000 kept.
+
+    Args:
+        then: Called with each outcome as well.
     """
-    failed = [
-        (outcome.name, outcome.error, ending_of(outcome.error))
-        for outcome in report.problems
-        if outcome.error is not None
-    ]
-    pending = [error for _, error, ending in failed if ending == "pending"]
-    if len(failed) < report.failed:  # too many to list: keep the tree
-        journal.fail(number, (pending or [failed[0][1]])[0], refused=not pending)
-        return len(pending)
-    prefix = tree_prefix(name)
-    journal.replace_tree(
-        number,
-        [
-            (prefix + path, root / path, error, ending == "refused")
-            for path, error, ending in failed
-            if ending != "dropped"
-        ],
-        overwrite=details.get("overwrite", "always"),
-        details=StoredProperties.load(details).dump(),
-    )
-    return len(pending)
+
+    def __init__(self, then: OnOutcome | None = None) -> None:
+        self.first: dict[Ending, Exception] = {}
+        self._counts: Counter[Ending] = Counter()
+        self._kept: list[tuple[FileOutcome, Exception, Ending]] = []
+        self._then = then
+
+    def __call__(self, outcome: FileOutcome) -> None:
+        """See what became of a file."""
+        error = outcome.error
+        if error is not None and outcome.action == "upload":
+            ending = ending_of(error)
+            self.first.setdefault(ending, error)
+            self._counts[ending] += 1
+            if len(self._kept) < KEPT_OUTCOMES:
+                self._kept.append((outcome, error, ending))
+        if self._then is not None:
+            self._then(outcome)
+
+    @property
+    def pending(self) -> int:
+        """How many uploads may pass later."""
+        return self._counts["pending"]
+
+    def note(
+        self, journal: Journal, number: int, root: Path, name: str, details: Mapping[str, Any]
+    ) -> None:
+        """Put the failures into the place of the tree's entry, or drop that when nothing failed."""
+        if self._counts.total() > len(self._kept):  # too many to list: keep the tree
+            ending = min(self.first, key=("pending", "refused", "dropped").index)
+            journal.fail(number, self.first[ending], refused=ending != "pending")
+            return
+        prefix = tree_prefix(name)
+        journal.replace_tree(
+            number,
+            [
+                (prefix + outcome.name, root / outcome.name, outcome, error, ending == "refused")
+                for outcome, error, ending in self._kept
+                if ending != "dropped"
+            ],
+            overwrite=details.get("overwrite", "always"),
+            details=StoredProperties.load(details).dump(),
+        )
 
 
 async def _upload(service: BlobService, journal: Journal, entry: PendingUpload) -> None:

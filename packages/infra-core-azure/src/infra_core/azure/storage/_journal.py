@@ -25,6 +25,7 @@ from .._process import start_of
 from ._config import _AzureStorageConfig
 from ._errors import JournalError
 from ._options import Overwrite
+from ._tree_types import FileOutcome
 
 __all__ = ["Journal", "PendingUpload", "default_journal_path", "open_journal"]
 
@@ -164,7 +165,7 @@ class Journal:
     def replace_tree(
         self,
         number: int,
-        failed: Iterable[tuple[str, Path, BaseException, bool]],
+        failed: Iterable[tuple[str, Path, FileOutcome, BaseException, bool]],
         *,
         overwrite: Overwrite = "always",
         details: Mapping[str, Any] | None = None,
@@ -173,27 +174,29 @@ class Journal:
 
         Args:
             number: The tree's entry.
-            failed: Blob, file, error, and whether it is refused permanently.
+            failed: Blob, file, outcome, error, and whether it is refused permanently.
             overwrite: When the blobs may be replaced.
             details: Properties of the blobs.
         """
         with self._opened() as db:
             db.executemany(
-                "insert or replace into pending (slot, kind, blob, path, overwrite, created,"
-                " attempts, error, owner, refused, details)"
-                " values (?, 'file', ?, ?, ?, ?, 1, ?, '', ?, ?)",
+                "insert or replace into pending (slot, kind, blob, path, content_type, overwrite,"
+                " etag, created, attempts, error, owner, refused, details)"
+                " values (?, 'file', ?, ?, ?, ?, ?, ?, 1, ?, '', ?, ?)",
                 [
                     (
                         _slot("file", blob),
                         blob,
                         _storable(path),
+                        outcome.content_type,
                         overwrite,
+                        outcome.etag,
                         clock.time(),
                         _text_of(error),
                         refused,
                         json.dumps(details) if details else None,
                     )
-                    for blob, path, error, refused in failed
+                    for blob, path, outcome, error, refused in failed
                 ],
             )
             db.execute("delete from pending where id = ?", (number,))

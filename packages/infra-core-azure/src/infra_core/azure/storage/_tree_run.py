@@ -166,7 +166,7 @@ class TreeRun:
 
         async def one(item: _ToUpload) -> None:
             file = item.file
-            await self._outcome(file.name, file.size, lambda: self._up(item))
+            await self._outcome(file.name, file.size, lambda: self._up(item), sent=item)
 
         await for_each(self._local_batches(), one, self._width)
         if rules.delete and self.report.files and self._may_delete():
@@ -238,7 +238,7 @@ class TreeRun:
                     file.path,
                     self._prefix + file.name,
                     overwrite=self._rules.overwrite,
-                    etag=there.etag if there and self._rules.overwrite == "if-unchanged" else None,
+                    etag=self._etag(there),
                     content_type=self._content_type(file.name, there),
                     properties=self._rules.properties,
                     on_bytes=lambda count: self._moved(count, file.name),
@@ -261,6 +261,10 @@ class TreeRun:
             return PlannedTransfer("keep", name, size, "the run log mirrors itself")
         return None
 
+    def _etag(self, there: BlobInfo | None) -> str | None:
+        """The ETag that a blob must still have to be replaced, `None` where any may be."""
+        return there.etag if there and self._rules.overwrite == "if-unchanged" else None
+
     def _content_type(self, name: str, there: BlobInfo | None) -> str | None:
         """The type to store: what the caller says, else what a nameless type was stored as."""
         chosen = self._rules.content_type(name) if self._rules.content_type else None
@@ -279,7 +283,7 @@ class TreeRun:
             why = "not in the local folder; its snapshots go with it"
             return PlannedTransfer("delete", blob.name, blob.size, why)
 
-        await self._outcome(blob.name, blob.size, delete)
+        await self._outcome(blob.name, blob.size, delete, move="delete")
 
     # -- down ---------------------------------------------------------------------------------
 
@@ -410,7 +414,7 @@ class TreeRun:
                 await asyncio.to_thread(file.path.unlink, missing_ok=True)
             return PlannedTransfer("delete", file.name, file.size, "not in the container")
 
-        await self._outcome(file.name, file.size, delete)
+        await self._outcome(file.name, file.size, delete, move="delete")
 
     # -- both ---------------------------------------------------------------------------------
 
@@ -446,7 +450,13 @@ class TreeRun:
         return False
 
     async def _outcome(
-        self, name: str, size: int, work: Callable[[], Awaitable[PlannedTransfer]]
+        self,
+        name: str,
+        size: int,
+        work: Callable[[], Awaitable[PlannedTransfer]],
+        *,
+        move: Action | None = None,
+        sent: _ToUpload | None = None,
     ) -> None:
         """Do the work on one file and report what became of it."""
         try:
@@ -459,8 +469,13 @@ class TreeRun:
                 self._cut_off += 1
                 if self._cut_off >= self._service.config.options.concurrency:
                     self._no_service = error  # so many in a row: the others need not wait for it
-            move: Action = "upload" if self._direction == "up" else "download"
-            self._report_outcome(FileOutcome(name, move, size, "failed", error))
+            move = move or ("upload" if self._direction == "up" else "download")
+            etag = content_type = None
+            if sent is not None:
+                etag = self._etag(sent.there)
+                with contextlib.suppress(Exception):  # a callable's, which may be what failed
+                    content_type = self._content_type(name, sent.there)
+            self._report_outcome(FileOutcome(name, move, size, "failed", error, etag, content_type))
         else:
             self._cut_off = 0
             self._report_outcome(FileOutcome(plan.name, plan.action, plan.size, plan.reason))
@@ -514,8 +529,12 @@ def _names_of_journal(root: Path, journal: Path | None) -> frozenset[str]:
 
 
 async def replay_tree(
-    service: BlobService, root: Path, name: str, details: Mapping[str, Any]
-) -> TreeReport:
+    service: BlobService,
+    root: Path,
+    name: str,
+    details: Mapping[str, Any],
+    on_outcome: OnOutcome,
+) -> None:
     """Upload a tree that an earlier process had begun: what arrived then is skipped by its hash.
 
     Raises:
@@ -524,4 +543,5 @@ async def replay_tree(
     """
     if not await asyncio.to_thread(root.is_dir):
         raise FileNotFoundError(str(root))
-    return await TreeRun(service, "up", root, tree_prefix(name), TreeRules.load(details)).run()
+    rules = TreeRules.load(details)
+    await TreeRun(service, "up", root, tree_prefix(name), rules, on_outcome=on_outcome).run()

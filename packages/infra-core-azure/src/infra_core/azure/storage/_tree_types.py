@@ -57,6 +57,8 @@ class FileOutcome:
         size: Bytes.
         reason: Why.
         error: What it failed of, `None` when it did not.
+        etag: Of a failed upload, the ETag of the blob that it may replace, where it may no other.
+        content_type: Of a failed upload, the media type to store, `None` for that of the name.
     """
 
     name: str
@@ -64,6 +66,8 @@ class FileOutcome:
     size: int
     reason: str
     error: Exception | None = None
+    etag: str | None = None
+    content_type: str | None = None
 
     @property
     def ok(self) -> bool:

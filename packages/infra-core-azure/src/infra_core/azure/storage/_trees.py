@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ._errors import StorageError, TreeTransferError, UnsafeNamesError, describe
-from ._flush import fail_files_of_tree
+from ._flush import FailedFiles
 from ._names import tree_prefix
 from ._tree_run import TreeRun
 from ._tree_types import OnOutcome, OnProgress, TreeReport, TreeRules
@@ -41,6 +41,7 @@ class Trees:
         raise_on_error: bool,
     ) -> TreeReport:
         """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
+        failed = FailedFiles(on_outcome)
         run = TreeRun(
             self._uploader.service,
             direction,
@@ -49,21 +50,27 @@ class Trees:
             rules,
             dry_run=dry_run,
             on_progress=on_progress,
-            on_outcome=on_outcome,
+            on_outcome=failed,
             log=self._log,
             journal=self._uploader.journal.path,
         )
         if dry_run or direction == "down":
             report = await run.run()
         else:
-            report = await self._upload(run, path, name, rules.dump(), raise_on_error)
+            report = await self._upload(run, failed, path, name, rules.dump(), raise_on_error)
         swallow = self._uploader.swallow and direction == "up"
         if report.failed and (raise_on_error or not swallow):
             raise _tree_error(report, path, name)
         return report
 
     async def _upload(
-        self, run: TreeRun, path: Path, name: str, details: Mapping[str, Any], raise_on_error: bool
+        self,
+        run: TreeRun,
+        failed: FailedFiles,
+        path: Path,
+        name: str,
+        details: Mapping[str, Any],
+        raise_on_error: bool,
     ) -> TreeReport:
         """Upload with the whole tree in the journal until each file is in the container."""
         uploader = self._uploader
@@ -85,10 +92,8 @@ class Trees:
         except BaseException as error:
             uploader.fail_now(number, error)
             raise
-        pending = await uploader.in_journal(
-            lambda journal: fail_files_of_tree(journal, entry, report, path, name, details)
-        )
-        if pending:
+        await uploader.in_journal(lambda journal: failed.note(journal, entry, path, name, details))
+        if failed.pending:
             uploader.want_flush()
         if not report.failed:
             await uploader.flush_leftovers()
