@@ -186,6 +186,14 @@ class TestTrigger:
             summary = trigger_batch(_parse("b", "--base-url", host.base_url, "--no-poll"), env={})
         assert (summary.status, summary.scheduled, summary.succeeded) == ("Failed", False, False)
 
+    def test_an_output_with_the_key_itself_spreads_it_nowhere(self) -> None:
+        """Neither as the output of a batch nor as the reason why it failed."""
+        with FunctionsHost() as host:
+            host.orchestrator("/api/run", ["Failed"], output=f"no access with {host.system_key}")
+            summary = trigger_batch(_parse("b", "--base-url", host.base_url), env={})
+            assert host.system_key not in str(summary.to_dict())
+        assert summary.error == "no access with <redacted>"
+
     def test_a_scheduled_batch_is_waited_for_from_what_was_stored(self, tmp_path: Path) -> None:
         """By another process; only this user can read the key."""
         folder = tmp_path / "state" / "triggers"

@@ -222,6 +222,9 @@ def test_failed_deletion_is_no_pending_upload(blob_server: Any, client_of: Any) 
     report = client.upload_tree(client.base_path, delete=True, on_outcome=seen.append)
     assert [(item.action, item.ok) for item in seen] == [("upload", True), ("delete", False)]
     assert report.failed == 1
+    (client.base_path / "un\\safe").write_text("x")
+    report = client.upload_tree(client.base_path, delete=True, on_unsafe="skip")
+    assert "nothing is deleted" in report.notes[0]
     assert client.pending_uploads() == []
 
 
@@ -337,6 +340,27 @@ def test_write_only_token_meets_a_blob_that_exists(
     kind = BlobConflictError if status == 409 else StorageAccessError
     with pytest.raises(kind):
         client.upload_file(path)
+
+
+@pytest.mark.parametrize("permissions", ["c", "r", "cw"])
+def test_emulator_has_no_word_for_a_blob_that_may_not_be_replaced(
+    permissions: str, blob_server: Any, tmp_path: Path
+) -> None:
+    """Azurite calls everything that a token does not allow by one code; what it allows decides."""
+    server = blob_server(lambda *_: refusal(403, "AuthorizationPermissionMismatch"))
+    endpoint = server.connection_string.partition("BlobEndpoint=")[2]
+    signature = f"SharedAccessSignature=sv=2022-11-02&sp={permissions}&sig=x"
+    settings = AzureStorageSettings("box", f"BlobEndpoint={endpoint};{signature}")
+    path = tmp_path / "a"
+    path.write_text("x")
+    with AzureStorageClient.from_settings(settings, "strict", base_path=tmp_path) as client:
+        creates = permissions == "c"
+        with pytest.raises(BlobConflictError if creates else StorageAccessError):
+            client.upload_file(path, overwrite="never")
+        with pytest.raises(StorageAccessError) as raised:
+            client.upload_file(path)
+    assert ("may create blobs but not replace them" in str(raised.value)) is creates
+    assert raised.value.permanent
 
 
 @pytest.mark.parametrize("overwrite", ["always", "never", "if-unchanged"])

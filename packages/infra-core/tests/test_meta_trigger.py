@@ -98,6 +98,22 @@ def test_a_refusal_says_what_the_app_said(
     assert "instance nightly is running" in capsys.readouterr().err
 
 
+def test_a_batch_that_takes_longer_and_a_refusal_say_what_to_do_in_a_line(
+    host: FunctionsHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which command goes on waiting; and no traceback of what the server refused."""
+    host.orchestrator("/api/run", ["Running"])
+    arguments = ["trigger", "b1", "--base-url", host.base_url]
+    assert main([*arguments, "--poll-timeout", "0.01"]) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"infra-core trigger b1 --wait --base-url {host.base_url} follows it" in shown
+    host.origin.add("/api/refused", always=status(401))
+    assert main([*arguments, "--path", "/api/refused"]) == 1
+    shown = capsys.readouterr().err
+    assert "401" in shown
+    assert "Traceback" not in shown
+
+
 def test_missing_base_url_and_bad_payload_are_usage_errors(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

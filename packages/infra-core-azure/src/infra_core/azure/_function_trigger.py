@@ -355,7 +355,7 @@ class _Run:
             status_url=None if url is None else sanitize_url(url),
             output=_without_key(state.output, url) if state else None,
             custom_status=_without_key(state.custom_status, url) if state else None,
-            error=self._error,
+            error=_without_key(self._error, url),
             polls=self._polls,
             started_at=self._started_at,
             duration_seconds=round(clock.monotonic() - self._began, 3),

@@ -235,6 +235,9 @@ def once() -> Callable[[logging.LogRecord], bool]:
     return is_new
 
 
+LOGGERS_OF_REQUESTS = {"infra_core.asset_client", "infra_core.http", "infra_core.http_async"}
+
+
 @contextmanager
 def logging_to_stderr(verbosity: int) -> Iterator[None]:
     """Send log records to standard error while a command runs; errors only unless asked."""
@@ -246,8 +249,8 @@ def logging_to_stderr(verbosity: int) -> Iterator[None]:
     handler.setLevel(level)
     handler.addFilter(once())
     handler.addFilter(SecretFilter())  # a server's words do not steer the terminal either
-    if not verbosity:  # the commands show each failed download themselves, in one line
-        handler.addFilter(lambda record: record.name != "infra_core.asset_client")
+    if not verbosity:  # the commands show each failed request themselves, in one line
+        handler.addFilter(lambda record: record.name not in LOGGERS_OF_REQUESTS)
     logger = logging.getLogger("infra_core")
     before = logger.level
     logger.addHandler(handler)

@@ -158,13 +158,16 @@ def execute(options: argparse.Namespace) -> int:
         if storage is not None:
             storage.close()
     report(summary, as_json=options.json)
+    goes_on = summary.scheduled or (
+        summary.status == "TimedOut" and not options.terminate_on_timeout
+    )
+    if goes_on and summary.status_url is not None:
+        words = ["infra-core", "trigger", options.batch_id, "--wait"]
+        if options.base_url:
+            words += ["--base-url", summary.base_url]
+        what = "scheduled, not done" if summary.scheduled else "not done"
+        console.print(f"{what}: {shlex.join(words)} follows it", markup=False)
     if summary.scheduled and not options.poll:
-        if summary.status_url is not None:
-            console.print(
-                "scheduled, not done: "
-                f"infra-core trigger {shlex.quote(options.batch_id)} --wait follows it",
-                markup=False,
-            )
         return exit_codes.OK
     return exit_codes.OK if summary.succeeded else exit_codes.FAILED
 

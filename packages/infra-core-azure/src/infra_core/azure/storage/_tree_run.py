@@ -441,12 +441,13 @@ class TreeRun:
     def _may_delete(self) -> bool:
         if self.report.ok:
             return True
-        self._log.warning(
-            "nothing is deleted at the destination, since %d of %d files failed or were rejected; "
-            "run it again when they pass",
-            self.report.failed + self.report.rejected,
-            self.report.files,
+        note = (
+            f"nothing is deleted at the destination, since "
+            f"{self.report.failed + self.report.rejected} of {self.report.files} files failed or "
+            "were rejected; run it again when they pass"
         )
+        self.report.notes.append(note)
+        self._log.warning("%s", note, extra={"prefix": self._prefix})
         return False
 
     async def _outcome(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import parse_qsl
 
 from infra_core.fs import media_type
 
@@ -164,9 +165,10 @@ async def _resolve_ambiguous_put(
     """
     try:
         return await _with_container(service, write)
-    except StorageRequestError as error:
+    except StorageRequestError as refusal:
+        error = _named(refusal, service, name)
         if not _may_be_ours(error):
-            raise
+            raise error from refusal.__cause__
         conflict = _conflict_of(error, name, conditional)
     unseen = None
     try:
@@ -183,6 +185,21 @@ async def _resolve_ambiguous_put(
     if there is None or not ours:
         raise conflict from unseen
     return Uploaded(size, there.etag, md5, written=False)
+
+
+def _named(error: StorageRequestError, service: BlobService, name: str) -> StorageRequestError:
+    """The refusal under its own code where a token that may only create met a blob that exists.
+
+    Azurite calls it `AuthorizationPermissionMismatch`, as if the token allowed nothing. Of its
+    permissions (`sp`), c creates and w replaces:
+    https://learn.microsoft.com/rest/api/storageservices/create-service-sas
+    """
+    granted = dict(parse_qsl((service.config.sas_token or "").lstrip("?"))).get("sp", "")
+    if error.code != "AuthorizationPermissionMismatch" or "c" not in granted or "w" in granted:
+        return error
+    code = "UnauthorizedBlobOverwrite"
+    request_id = error.request_id
+    return request_error(403, code, "", blob=name, operation="upload", request_id=request_id)
 
 
 def _may_be_ours(error: StorageRequestError) -> bool:
