@@ -57,6 +57,7 @@ _ENCRYPTED = (
 )
 REMEDIES = {
     "AccountIsDisabled": "enable the account, or use another",
+    "AccountRequiresHttps": "use https: DefaultEndpointsProtocol=https, or an https:// endpoint",
     "BlobArchived": "rehydrate it first (set its tier to Hot, Cool or Cold and wait some hours), "
     "or use another name",
     "BlobBeingRehydrated": "wait until it is rehydrated, which takes up to 15 hours",
