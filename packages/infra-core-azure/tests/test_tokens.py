@@ -208,6 +208,20 @@ async def test_a_token_is_renewed_in_the_background_before_it_expires() -> None:
         assert (await source.get(_SCOPE)).token == "T3"
 
 
+async def test_a_credential_whose_tokens_are_near_their_end_is_asked_now_and_then() -> None:
+    """The cache of `az` does: each question costs a process, and brings the same token."""
+    with fast_time() as time:
+        credential = _Credential(lifetime=200)
+        source = TokenSource(credential)
+        for _ in range(3):
+            assert (await source.get(_SCOPE)).token == "T1"
+        time.advance(31)
+        await source.get(_SCOPE)
+        await _until(lambda: source._held[_Wanted((_SCOPE,))].token == "T2")
+        assert (await source.get(_SCOPE)).token == "T2"
+    assert credential.asked == 2
+
+
 async def test_a_refused_token_is_fetched_anew_once_for_all_who_sent_it() -> None:
     """Ten requests with T1 that are refused fetch T2 once."""
     credential = _Credential()
@@ -340,6 +354,10 @@ def test_the_remedy_is_for_what_the_service_said(code: str, expected: str) -> No
     )
 
 
+# A claims challenge; the claims are {"a":1}.
+_CHALLENGE = 'Bearer realm="", error="insufficient_claims", claims="eyJhIjoxfQ"'
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Takes one token."""
 
@@ -355,7 +373,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("x-ms-request-id", "r")
         if not good:
             self.send_header("x-ms-error-code", "InvalidAuthenticationInfo")
-            self.send_header("WWW-Authenticate", "Bearer error=invalid_token")
+            self.send_header("WWW-Authenticate", _CHALLENGE)
         self.end_headers()
 
     def log_message(self, *arguments: object) -> None:
@@ -369,8 +387,9 @@ from types import SimpleNamespace
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, StorageAccessError
 class Credential:
     asked = 0
-    def get_token(self, *scopes):
+    def get_token(self, *scopes, claims=""):
         self.asked += 1
+        assert claims == ('{"a":1}' if self.asked > 1 else "")
         return SimpleNamespace(token=f"T{self.asked}", expires_on=time.time() + 3600)
 for endpoint in sys.argv[1:]:
     settings = AzureStorageSettings("box", account_name="acc", blob_endpoint=endpoint)
@@ -384,7 +403,10 @@ for endpoint in sys.argv[1:]:
 
 
 def test_a_token_that_the_service_refuses_is_renewed_once(tmp_path: Path) -> None:
-    """The local clock says that it is good; then the error is about the token, not about roles."""
+    """The local clock says that it is good; then the error is about the token, not about roles.
+
+    The new one is to have the claims that the service asked for.
+    """
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -3,9 +3,11 @@
 Sources: Azure, "Common REST API error codes" and "Blob service error codes".
 """
 
+import base64
+import re
 from typing import Any
 
-__all__ = ["access_remedy", "is_stale_token"]
+__all__ = ["access_remedy", "claims_of", "is_stale_token"]
 
 _STALE = (
     "the service does not accept the token; check this machine's clock, that the identity is of "
@@ -34,6 +36,25 @@ _REMEDIES = {
 def access_remedy(code: str) -> str:
     """Return what to do about a refusal of access, empty where the code does not say."""
     return _REMEDIES.get(code, "")
+
+
+def claims_of(challenge: str) -> str:
+    """Return the claims that a new token must hold by a `WWW-Authenticate` header, empty for none.
+
+    https://learn.microsoft.com/entra/identity-platform/claims-challenge
+
+    Example:
+        >>> claims_of('Bearer realm="", error="insufficient_claims", claims="eyJhIjoxfQ"')
+        '{"a":1}'
+    """
+    found = re.search(r'\bclaims="([^"]+)"', challenge)
+    if found is None:
+        return ""
+    coded = found[1].replace("+", "-").replace("/", "_").rstrip("=")
+    try:
+        return base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode("utf-8")
+    except ValueError:
+        return ""
 
 
 def is_stale_token(error: Any) -> bool:

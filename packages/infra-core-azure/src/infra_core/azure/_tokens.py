@@ -274,6 +274,8 @@ class TokenSource:
             )
         with self._lock:
             self._held[wanted] = token
+        if token.expires_on - clock.time() <= _RENEW_BEFORE:  # as old as that in the cache of `az`
+            self._paused_until = clock.time() + _PAUSE
         return token
 
     def _failed(self, wanted: _Wanted, error: BaseException) -> None:

@@ -49,7 +49,7 @@ class Authenticator(Protocol):
     ) -> None:
         """Add headers; `path` is the encoded path of the URL."""
 
-    def renews(self, sent: Mapping[str, str]) -> bool:
+    def renews(self, sent: Mapping[str, str], claims: str) -> bool:
         """Whether another try with new headers may succeed where the service refused these."""
 
     async def aclose(self) -> None:
@@ -90,7 +90,7 @@ class SharedKey:
         digest = hmac.digest(self._key, "\n".join(lines).encode("utf-8"), hashlib.sha256)
         return base64.b64encode(digest).decode("ascii")
 
-    def renews(self, sent: Mapping[str, str]) -> bool:
+    def renews(self, sent: Mapping[str, str], claims: str) -> bool:
         """No other can be had."""
         return False
 
@@ -109,7 +109,7 @@ class SasToken:
     ) -> None:
         """The URL holds all there is."""
 
-    def renews(self, sent: Mapping[str, str]) -> bool:
+    def renews(self, sent: Mapping[str, str], claims: str) -> bool:
         """No other can be had."""
         return False
 
@@ -124,17 +124,20 @@ class BearerToken:
 
     def __init__(self, credential: Any = None, *, wait: float = 60.0) -> None:
         self._source = TokenSource(credential, wait=wait)
+        self._claims: dict[str, str] = {}  # that the service has asked for last
 
     async def authorize(
         self, method: str, path: str, params: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         """Add the token, fetched first when there is none."""
-        token = await self._source.get(STORAGE_SCOPE)
+        token = await self._source.get(STORAGE_SCOPE, **self._claims)
         headers["x-ms-date"] = _date(int(clock.time()))
         headers["Authorization"] = f"Bearer {token.token}"
 
-    def renews(self, sent: Mapping[str, str]) -> bool:
+    def renews(self, sent: Mapping[str, str], claims: str) -> bool:
         """Have the next request fetch a new token in place of the one that was sent."""
+        if claims:
+            self._claims = {"claims": claims}
         self._source.reject(sent.get("Authorization", "").removeprefix("Bearer "))
         return True
 

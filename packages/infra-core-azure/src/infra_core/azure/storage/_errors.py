@@ -148,7 +148,13 @@ class BlobConflictError(StorageRequestError, ResourceExistsError):
 
 
 class StorageAccessError(StorageRequestError, ClientAuthenticationError):
-    """The service does not allow it: wrong key, expired SAS token, missing role or permission."""
+    """The service does not allow it: wrong key, expired SAS token, missing role or permission.
+
+    Attributes:
+        claims: What a token must state to be accepted, where the service says so (JSON).
+    """
+
+    claims = ""
 
     @property
     def by_permission(self) -> bool:

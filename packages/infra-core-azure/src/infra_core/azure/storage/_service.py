@@ -25,7 +25,7 @@ from infra_core.runtime import (
     trace_fields,
 )
 
-from .._access import access_remedy, is_stale_token
+from .._access import access_remedy, claims_of, is_stale_token
 from .._tokens import TokenTimeoutError
 from ._auth import make_authenticator
 from ._config import _AzureStorageConfig
@@ -198,7 +198,8 @@ class BlobService:
                     expect=expect,
                 )  # fmt: skip
             except StorageAccessError as error:
-                if renewed or not is_stale_token(error) or not self._auth.renews(sent):
+                stale = bool(error.claims) or is_stale_token(error)
+                if renewed or not stale or not self._auth.renews(sent, error.claims):
                     raise
         raise AssertionError  # the second try returns or raises
 
@@ -328,6 +329,8 @@ class BlobService:
             access=access_remedy(code) or self.config.access_remedy,
             by_role=self.config.uses_credential,
         )
+        if isinstance(error, StorageAccessError):
+            error.claims = claims_of(headers.get("WWW-Authenticate", ""))
         if not code and status not in _BY_SIZE and not any(sign in headers for sign in _SIGNS):
             error.permanent = False  # a proxy or gateway said so, and not the service
         return error
