@@ -128,7 +128,7 @@ def resume(options: argparse.Namespace) -> None:
 def memory(options: argparse.Namespace) -> None:
     with site(1, 16) as (folder, urls):
         base = urls.read_text().strip()
-        for count in (1_000, 10_000, options.files):
+        for count in sorted({1_000, 10_000, options.files}):
             listed = folder / f"urls-{count}.txt"
             listed.write_text("".join(f"{base}?{number}\n" for number in range(count)))
             before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
