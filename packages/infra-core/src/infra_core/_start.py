@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 
-__all__ = ["begin", "end", "import_engine", "is_own_process", "started"]
+__all__ = ["begin", "end", "import_engine", "started"]
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for those of the machine
 _COMMAND = "httpx._main"
@@ -24,11 +24,6 @@ def begin() -> None:
     global _own_process
     _own_process = True
     gc.set_threshold(_MANY_OBJECTS)
-
-
-def is_own_process() -> bool:
-    """Whether this process is the command or one of its workers."""
-    return _own_process
 
 
 def end(code: int) -> None:

@@ -10,25 +10,21 @@ import sys
 from multiprocessing import get_context
 from typing import Any
 
-from infra_core import _start
-
 __all__ = ["start_fork_server", "worker_context"]
 
 _FOR_THE_COORDINATOR = {signal.SIGINT, signal.SIGTERM}
+_running = False
 
 
 def worker_context() -> Any:
     """The way in which `multiprocessing` starts workers here."""
-    forked = sys.platform == "linux" and _start.is_own_process()
-    return get_context("forkserver" if forked else "spawn")
+    return get_context("forkserver" if _running else "spawn")
 
 
 def start_fork_server() -> None:
-    """Start it, where workers are to be forked; it imports while its caller goes on.
-
-    A worker that is forked from one which was not started here imports by itself.
-    """
-    if sys.platform == "win32" or worker_context().get_start_method() != "forkserver":
+    """Start it on Linux, unless it cannot be; it imports while its caller goes on."""
+    global _running
+    if sys.platform != "linux":
         return
     from multiprocessing.forkserver import ensure_running, set_forkserver_preload
 
@@ -37,5 +33,8 @@ def start_fork_server() -> None:
     former = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_COORDINATOR)
     try:
         ensure_running()
+        _running = True
+    except OSError:  # it needs a folder for temporary files, of a path that a socket can have
+        return
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
