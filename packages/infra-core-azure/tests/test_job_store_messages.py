@@ -70,6 +70,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         ),
         (lambda s: s.iter_runs("b", status="runing"), ValueError, "'runing'", "timed_out"),
         (lambda s: s.iter_runs("b", status=5), ValueError, "status=5", "pending"),
+        (lambda s: s.prune(older_than=30), TypeError, "older_than=30", "timedelta(days=30)"),
         (lambda s: s.iter_runs("b", since="2026-01-01"), TypeError, "'2026-01-01'", "datetime"),
         (lambda s: s.iter_runs("b", until=date(2026, 1, 2)), TypeError, "until=", "datetime"),
         (
@@ -336,6 +337,8 @@ def _refused(status: int, code: str, kind: type[HttpResponseError] = HttpRespons
         (_refused(400, "InvalidResourceName"), TableRequestError, "table service"),
         (_refused(503, "ServerBusy"), TableRequestError, "slow down"),
         (_refused(500, "InternalError"), TableRequestError, "try again later"),
+        (_refused(409, "AccountIsDisabled"), TableRequestError, "enable the account"),
+        (_refused(200, ""), TableRequestError, "check the endpoint and the proxies in between"),
     ],
 )
 def test_a_refusal_of_the_service_is_one_line(

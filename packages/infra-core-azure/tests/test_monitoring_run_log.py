@@ -1285,6 +1285,8 @@ def test_a_property_may_have_any_name(tmp_path: Path) -> None:
         assert (line["event"], line["event_"]) == ("e", "inner")
         assert (line["self"], line["name"], line["properties"]) == ("s", "n", 1)
         assert log.write(event="e", n=1)["event"] == "e"
+        both = log.write("e", event="inner", event_="second")
+        assert (both["event_"], both["event__"]) == ("second", "inner")
         for wrong in ((), ("a", "b")):
             with pytest.raises(TypeError, match="takes one event"):
                 log.write(*wrong)

@@ -1,5 +1,6 @@
 """What the blob service refuses permanently: raised at once, listed once, never sent again."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -609,6 +610,27 @@ def test_a_blob_with_content_is_a_file_whatever_its_metadata_say(
         b"</Blob></Blobs></EnumerationResults>"
     )
     assert [blob.name for blob in parse_page(listed)[0]] == ["file"]
+
+
+def test_a_block_around_the_shared_client_of_the_sdk_does_not_close_it(
+    blob_server: Any, client_of: Any
+) -> None:
+    """It is one for all: the mirror of a run log would find it closed."""
+    client = client_of(blob_server(lambda *_: (200, {"ETag": '"1"'}, b"")))
+    for _ in range(2):
+        with client.container(create=False) as container:
+            assert container.exists()
+
+    async def twice() -> None:
+        for _ in range(2):
+            async with await client.container_async() as container:
+                assert await container.exists()
+        await client.aclose()
+        with pytest.raises(ValueError, match="closed"):
+            await container.exists()
+
+    asyncio.run(twice())
+    assert client.container(create=False).exists()  # a new one
 
 
 def test_errors_keep_what_they_know_when_pickled() -> None:

@@ -253,6 +253,10 @@ class JobSteps(Generic[RecordT]):
         """Delete jobs that ended and have not changed for so long."""
         if isinstance(older_than, timedelta):
             older_than = utc_now() - older_than
+        elif not isinstance(older_than, datetime):
+            raise TypeError(
+                f"older_than={older_than!r:.80} is no time: pass timedelta(days=30), or a datetime"
+            )
         query = self.query(batch_id, _ENDED if status is None else status, None, older_than)
         return (yield from self._remove(query))
 

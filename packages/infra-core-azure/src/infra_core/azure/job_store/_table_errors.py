@@ -133,6 +133,9 @@ def _refusal(error: HttpResponseError, place: str) -> TableRequestError:
         remedy = remedy or "check the account name and the endpoint"
     elif status >= 500 or status in (408, 429):
         remedy = remedy or _LATER
+    elif status < 400:
+        remedy = "no Table service answers so: check the endpoint and the proxies in between"
+    remedy = remedy or access_remedy(code)
     text = error.message.partition("\n")[0].rstrip(".")
     if text.startswith("Operation returned"):  # the SDK's own text, which repeats the status
         text = error.reason or ""

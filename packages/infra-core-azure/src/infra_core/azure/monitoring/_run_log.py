@@ -138,7 +138,10 @@ class RunLogWriter:
         if len(name) > 1 or not (name or "event" in properties):
             raise TypeError("write() takes one event: write('page_saved', url=...)")
         if name and "event" in properties:
-            properties["event_"] = properties.pop("event")
+            free = "event_"
+            while free in properties:
+                free += "_"
+            properties[free] = properties.pop("event")
         return self.write_many([{"event": name[0] if name else "", **properties}])[0]
 
     def write_many(self, events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

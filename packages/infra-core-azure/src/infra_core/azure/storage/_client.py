@@ -686,7 +686,7 @@ class AzureStorageClient(_Base):
     def container(self, *, create: bool = True) -> "ContainerClient | None":
         """The SDK's client of the container, for what is not wrapped here; `None` if unconfigured.
 
-        Close nothing of it: `close()` does.
+        It is shared, so that a `with` block around it closes nothing: `close()` does.
 
         Args:
             create: Make the container first, if it is missing and that is allowed.

@@ -22,7 +22,8 @@ __all__ = ["SdkClients"]
 class SdkClients:
     """One synchronous client per process and one asynchronous client per event loop.
 
-    The SDK's retries are the only ones on these clients, and they follow our policy.
+    The SDK's retries are the only ones on these clients, and they follow our policy. A `with` block
+    around one of them closes nothing: others use it as well, the mirror of a run log for one.
     """
 
     def __init__(self, service: BlobService, credential: Any = None) -> None:
@@ -32,6 +33,7 @@ class SdkClients:
         self._lock = threading.Lock()
         self._fork = ForkGuard()
         self._client: ContainerClient | None = None
+        self._transport: Any = None
         self._credential: Any = None
         self._made = False
         self._async: LoopLocal[_AsyncPair] = LoopLocal(self._make_async, _AsyncPair.aclose)
@@ -56,11 +58,15 @@ class SdkClients:
                 tidy_sdk_logs()
                 if self._config.uses_credential and self._given is None:
                     self._credential = SdkCredential(TokenSource())
+                arguments = self._arguments(SdkRetry(self._config.options), sync_transport)
+                self._transport = arguments["transport"]
+                self._transport.end = self._transport.close
+                self._transport.close = lambda: None
                 self._client = ContainerClient(
                     self._config.endpoint,
                     self._config.container,
                     credential=self._proof(self._given or self._credential),
-                    **self._arguments(SdkRetry(self._config.options), sync_transport),
+                    **arguments,
                 )
             return self._client
 
@@ -81,13 +87,14 @@ class SdkClients:
         credential = None
         if self._config.uses_credential and self._given is None:
             credential = AsyncSdkCredential(TokenSource())
+        arguments = self._arguments(AsyncSdkRetry(self._config.options), async_transport)
         client = ContainerClient(
             self._config.endpoint,
             self._config.container,
             credential=self._proof(self._given or credential),
-            **self._arguments(AsyncSdkRetry(self._config.options), async_transport),
+            **arguments,
         )
-        return _AsyncPair(client, credential)
+        return _AsyncPair(client, arguments["transport"], credential)
 
     def _proof(self, credential: Any) -> Any:
         if self._config.account_key is not None:
@@ -110,7 +117,7 @@ class SdkClients:
             if self._fork.forked:
                 return
             if client is not None:
-                client.close()
+                self._transport.end()
             if credential is not None:
                 credential.close()
 
@@ -121,11 +128,16 @@ class SdkClients:
 
 
 class _AsyncPair:
-    def __init__(self, client: "AsyncContainerClient", credential: Any) -> None:
+    def __init__(self, client: "AsyncContainerClient", transport: Any, credential: Any) -> None:
         self.client = client
+        self._end, transport.close = transport.close, _nothing
         self._credential = credential
 
     async def aclose(self) -> None:
-        await self.client.close()
+        await self._end()
         if self._credential is not None:
             await self._credential.close()
+
+
+async def _nothing() -> None:
+    """In place of the `close` of what the storage client closes."""
