@@ -155,9 +155,9 @@ def test_a_worker_process_starts_as_fast_as_the_command(
         monkeypatch.setattr(_start, name, partial(steps.append, name))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
-    def downloads(*_: object) -> AsyncMock:
+    def downloads(*_: object) -> Mock:
         steps.append("downloads")
-        return AsyncMock()
+        return Mock(close=AsyncMock())
 
     monkeypatch.setattr(_shard, "Downloads", downloads)
     ours, theirs = Pipe()

@@ -2,7 +2,8 @@
 
 import errno
 from collections.abc import Callable, Mapping
-from functools import cache
+from contextlib import AsyncExitStack
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ._items import BatchItem, origin_of
 from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
-    from infra_core.http.assets import DownloadResult
+    from infra_core.http.assets import AssetDownloadClient, CommitGroup, DownloadResult
     from infra_core.runtime import RetryDetails
 
     from ._options import BatchOptions
@@ -50,36 +51,52 @@ class Downloads:
         on_retry: Callable[[BatchRetry], None],
         after: "Callable[[list[DownloadResult]], list[Exception | None] | None] | None" = None,
     ) -> None:
-        from infra_core.http import AsyncHttpClient
-        from infra_core.http.assets import AssetDownloadClient, CommitGroup
-
         self._options = options
         self._folder = folder
         self._on_retry = on_retry
+        self._after = after
+        self._host_headers = {
+            origin_of(f"//{host}"): headers for host, headers in options.host_headers.items()
+        }
+        self._opened = AsyncExitStack()
+
+    @cached_property
+    def _clients(self) -> "tuple[AssetDownloadClient, CommitGroup]":
+        from infra_core.http import AsyncHttpClient
+        from infra_core.http.assets import AssetDownloadClient, CommitGroup
+
+        options = self._options
         settings: dict[str, Any] = {}
         if options.public_only:
             settings["public_only"] = True
         for name in ("proxy", "cookies"):
             if getattr(options, name) is not None:
                 settings[name] = getattr(options, name)
-        self._host_headers = {
-            origin_of(f"//{host}"): headers for host, headers in options.host_headers.items()
-        }
-        self._group = CommitGroup(after=after)
-        self._http = AsyncHttpClient(
+        http = AsyncHttpClient(
             max_per_host=options.max_per_host,
             max_per_second_per_host=options.rate_per_host,
             origin_headers={name for of_host in options.host_headers.values() for name in of_host},
             **settings,
         )
-        self._client = AssetDownloadClient(
+        self._opened.push_async_callback(http.close)
+        client = AssetDownloadClient(
             timeout=options.timeout,
             max_retries=options.retries,
             backoff=options.backoff,
             user_agent=options.user_agent or user_agent(),
-            client=self._http,
+            client=http,
             limit_rate=options.limit_rate,
         )
+        self._opened.push_async_callback(client.close)
+        return client, CommitGroup(after=self._after)
+
+    def open(self) -> None:
+        """Get ready: a batch whose downloads are done elsewhere imports nothing for them.
+
+        Raises:
+            InvalidRequestError: An option cannot be used.
+        """
+        assert self._clients  # noqa: S101 - made now
 
     async def fetch(
         self,
@@ -110,7 +127,8 @@ class Downloads:
             self._on_retry(BatchRetry(url, details.attempt, details.wait, cause))
 
         try:
-            result = await self._client.download(
+            client, group = self._clients
+            result = await client.download(
                 item.url,
                 self._folder / path,
                 headers=self._headers(item),
@@ -121,7 +139,7 @@ class Downloads:
                 deadline=self._options.task_timeout,
                 on_retry=retried,
                 on_received=on_received,
-                group=self._group,
+                group=group,
                 if_none_match=held[0],
                 if_modified_since=held[1],
             )
@@ -143,8 +161,7 @@ class Downloads:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()
-        await self._http.close()
+        await self._opened.aclose()
 
 
 def failure_of(

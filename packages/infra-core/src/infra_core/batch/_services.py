@@ -179,7 +179,9 @@ async def open_services(
     downloads = make_downloads(folder)
     stack.push_async_callback(downloads.close)
     workers = _make_workers(options, folder, variables, storage, client)
-    if workers is not None:
+    if workers is None:
+        downloads.open()
+    else:
         stack.push_async_callback(workers.close)
         await workers.open()
     heartbeat.start()

@@ -128,6 +128,7 @@ class ShardRunner:
         if self._storage is not None:
             self._stack.push_async_callback(self._storage.aclose)
         self._stack.push_async_callback(self._downloads.close)
+        self._downloads.open()
 
     async def run(self, shard: Shard) -> ShardResult:
         """Download, and mirror, every item of a shard; nothing of an item raises."""

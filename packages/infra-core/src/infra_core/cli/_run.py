@@ -216,7 +216,8 @@ def _add_output(group: Any) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Run the command."""
     check_outputs(options)
-    import_engine()  # before the options, which look at headers with it
+    if options.processes == 1:  # else the workers need it
+        import_engine()  # before the options, which look at headers with it
     chosen = batch_options(options)
     warn_unset(options.prefix)
     with ExitStack() as stack:
