@@ -246,6 +246,19 @@ async def test_a_silent_credential_ends_no_wait_late_and_is_asked_anew() -> None
     assert credential.asked >= 3
 
 
+async def test_an_endless_credential_keeps_no_other_one_waiting() -> None:
+    """Each question that goes unanswered holds a thread, and leaves its place in the pool."""
+    endless = _Credential()
+    endless.go.clear()
+    source = TokenSource(endless, wait=0.01)
+    for _ in range(12):
+        with pytest.raises(TokenTimeoutError):
+            await source.get(_SCOPE)
+    assert (await TokenSource(_Credential(), wait=20).get(_SCOPE)).token == "T1"
+    endless.go.set()
+    await _until(lambda: source._usable(_Wanted((_SCOPE,))) is not None)
+
+
 async def test_a_silent_credential_leaves_the_threads_for_files_alone(tmp_path: Path) -> None:
     """Local writes go on while many uploads wait for a token."""
     credential = _Credential()
@@ -272,14 +285,14 @@ def test_the_deadline_holds_and_the_error_speaks_of_the_credential(tmp_path: Pat
     """It may pass, so it is kept in best-effort; it is no missing role."""
     credential = _Credential()
     credential.go.clear()
-    options = TransferOptions(max_retries=0, timeout=0.1, connect_timeout=0.1)
+    options = TransferOptions(timeout=0.1, connect_timeout=0.1)
     client = AzureStorageClient.from_settings(
         AzureStorageSettings("box", account_name="acc", options=options),
         "strict",
         credential=credential,
     )
     with pytest.raises(StorageTimeoutError, match=r"gave no token within 0\.1 s; check the netw"):
-        client.upload_text(tmp_path / "a", "x")
+        client.upload_text(tmp_path / "a", "x")  # in one attempt: the next would wait as long
     credential.go.set()
     client.close()
 

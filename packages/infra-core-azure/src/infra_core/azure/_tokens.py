@@ -82,6 +82,7 @@ class _Wanted(NamedTuple):
 class _Asking(NamedTuple):
     future: "concurrent.futures.Future[AccessToken]"
     since: float
+    job: "concurrent.futures.Future[None] | None"  # in a thread
 
 
 def _retrieve(waiting: "asyncio.Future[AccessToken]") -> None:
@@ -215,24 +216,28 @@ class TokenSource:
             # A request that has taken longer than any caller waits may be lost: ask anew.
             if asking is not None and now - asking.since < self._wait and not asking.future.done():
                 return asking.future
+            if asking is not None and asking.job is not None:
+                asking.job.cancel()  # goes on, and leaves its place to others
+            future: concurrent.futures.Future[AccessToken] = concurrent.futures.Future()
+            job = None
             if in_loop:
-                future: concurrent.futures.Future[AccessToken] = concurrent.futures.Future()
                 task = asyncio.ensure_future(self._fetch_async(wanted, future))
                 self._tasks.add(task)  # the loop itself keeps no hold of it
                 task.add_done_callback(self._tasks.discard)
                 task.add_done_callback(lambda _: self._asking.pop(key, None))
             else:
-                future = _threads.submit(self._fetch, wanted)
-            self._asking[key] = _Asking(future, now)
+                job = _threads.submit(self._fetch, wanted, future)
+            self._asking[key] = _Asking(future, now, job)
             return future
 
-    def _fetch(self, wanted: _Wanted) -> AccessToken:
+    def _fetch(self, wanted: _Wanted, future: "concurrent.futures.Future[AccessToken]") -> None:
         try:
             credential = self.prepare()
-            return self._keep(wanted, credential.get_token(*wanted.scopes, **dict(wanted.options)))
-        except BaseException as error:
+            token = credential.get_token(*wanted.scopes, **dict(wanted.options))
+            future.set_result(self._keep(wanted, token))
+        except BaseException as error:  # noqa: BLE001 - raised where the token is waited for
             self._failed(wanted, error)
-            raise
+            future.set_exception(error)
 
     async def _fetch_async(
         self, wanted: _Wanted, future: "concurrent.futures.Future[AccessToken]"

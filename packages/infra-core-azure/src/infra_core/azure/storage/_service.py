@@ -288,12 +288,14 @@ class BlobService:
         """The error for a credential that gives no token."""
         if isinstance(error, TokenTimeoutError):
             what, _, remedy = error.message.partition("; ")
-            return StorageTimeoutError(
+            late = StorageTimeoutError(
                 f"{operation} of {blob!r} failed: {what}",
                 blob=blob,
                 operation=operation,
                 remedy=remedy,
             )
+            late.permanent = True  # for this request, which would wait as long at each try
+            return late
         lines = str(error).strip().splitlines()
         said = redact_secrets(lines[0]) if lines else ""
         return StorageAccessError(
