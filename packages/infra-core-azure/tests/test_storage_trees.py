@@ -29,8 +29,9 @@ from infra_core.azure.storage._download import download_blob
 from infra_core.azure.storage._errors import request_error
 from infra_core.azure.storage._names import unsafe_reason
 from infra_core.azure.storage._service import BlobService, Response
-from infra_core.azure.storage._tree_run import TreeRun
+from infra_core.azure.storage._tree_down import DownRun
 from infra_core.azure.storage._tree_types import FileOutcome, TreeRules
+from infra_core.azure.storage._tree_up import UpRun
 from infra_core.azure.storage._upload import upload_path
 
 CONNECTION = "AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a"
@@ -129,9 +130,9 @@ def run(
 ) -> tuple[TreeReport, list[FileOutcome]]:
     outcomes: list[FileOutcome] = []
     dry = rules.pop("dry_run", False)
-    tree = TreeRun(
+    make: Any = UpRun if direction == "up" else DownRun
+    tree = make(
         service,
-        direction,
         root,
         prefix,
         TreeRules(**rules),
@@ -390,9 +391,7 @@ def test_trees_take_no_locks_and_states_of_our_own(tmp_path: Path) -> None:
     names = ["_state/run_log_mirror.json", "_state/run.lock", "j.sqlite", "j.sqlite-wal"]
     write(tmp_path, dict.fromkeys([*names, "a", "_state/heartbeat.json", "yarn.lock"], b"x"))
     service = MemoryService()
-    tree = TreeRun(
-        service, "up", tmp_path, "", TreeRules(delete=True), journal=tmp_path / "j.sqlite"
-    )
+    tree = UpRun(service, tmp_path, "", TreeRules(delete=True), journal=tmp_path / "j.sqlite")
     service.put("_state/run_log_mirror.json", b"old")
     asyncio.run(tree.run())
     assert set(service.blobs) == {

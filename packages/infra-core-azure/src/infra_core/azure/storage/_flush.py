@@ -25,8 +25,8 @@ from ._journal import Journal, PendingUpload
 from ._names import tree_prefix
 from ._properties import StoredProperties
 from ._service import BlobService
-from ._tree_run import replay_tree
 from ._tree_types import KEPT_OUTCOMES, FileOutcome, OnOutcome
+from ._tree_up import replay_tree
 from ._upload import upload_bytes, upload_path
 
 __all__ = ["FailedFiles", "FlushReport", "ending_of", "flush_journal"]

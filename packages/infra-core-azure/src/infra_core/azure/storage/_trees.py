@@ -9,8 +9,10 @@ from typing import Any, Literal
 from ._errors import StorageError, TreeTransferError, UnsafeNamesError, describe
 from ._flush import FailedFiles
 from ._names import tree_prefix
+from ._tree_down import DownRun
 from ._tree_run import TreeRun
 from ._tree_types import OnOutcome, OnProgress, TreeReport, TreeRules
+from ._tree_up import UpRun
 from ._uploader import Uploader
 
 __all__ = ["Trees"]
@@ -42,9 +44,9 @@ class Trees:
     ) -> TreeReport:
         """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
         failed = FailedFiles(on_outcome)
-        run = TreeRun(
+        make = UpRun if direction == "up" else DownRun
+        run: TreeRun = make(
             self._uploader.service,
-            direction,
             path,
             tree_prefix(name),
             rules,

@@ -1,0 +1,169 @@
+"""A tree of blobs into a local folder."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+from infra_core.fs import UnsafePathError, safe_join
+
+from .._artifacts import run_log_is_mirrored, run_log_lives
+from ._batch_writer import BatchWriter
+from ._blobs import BlobInfo
+from ._bounded import for_each, growing_batches
+from ._download import download_blob
+from ._errors import LocalFileChangedError
+from ._local_tree import walk_tree
+from ._names import reason_of, unsafe_reason
+from ._tree_plan import decide, decide_by_hash, local_state
+from ._tree_run import TreeRun
+from ._tree_types import LocalFile, PlannedTransfer
+from ._upload import hash_file
+
+__all__ = ["DownRun"]
+
+_MANY_FILES = 256  # of which one may wait a moment for others
+
+
+@dataclass(frozen=True, slots=True)
+class _ToDownload:
+    blob: BlobInfo
+    path: Path
+    there: LocalFile | None
+    plan: PlannedTransfer | None
+
+
+class DownRun(TreeRun):
+    """Downloads what is in the container; see `TreeRun`."""
+
+    direction = "down"
+
+    async def _run(self) -> None:
+        self._safe_folders: set[str] = set()
+        await self._list_into_index(collisions=True)
+        rejected = await asyncio.to_thread(self._survey_blobs)
+        await self._refuse(rejected, self._rejected_blobs, "download")
+        self._writer = BatchWriter(self._width, lingers=self.report.files >= _MANY_FILES)
+
+        async def one(item: _ToDownload) -> None:
+            await self._outcome(item.blob.name, item.blob.size, lambda: self._down(item))
+
+        await for_each(self._blob_batches(), one, self._width)
+        if self._rules.delete and self.report.files and self._may_delete():
+            await for_each(self._extra_files(), self._delete_file, self._width)
+
+    def _survey_blobs(self) -> int:
+        """Count and find names that must not become files here, links in the target included."""
+        self.report.files = self._index.count
+        self._total_bytes = self._index.size
+        self._index.find_collisions(keep_one=self._rules.on_unsafe == "skip")
+        for batch in self._index.accepted():
+            found = []
+            for blob in batch:
+                reason = unsafe_reason(blob.name) or self._leads_out(blob.name)
+                if reason:
+                    found.append((blob.name, reason))
+            self._index.reject(found)
+        return self._index.count_rejected()
+
+    def _rejected_blobs(self) -> Iterator[PlannedTransfer]:
+        for row in self._index.rejected():
+            yield PlannedTransfer("reject", *row)
+
+    def _leads_out(self, name: str) -> str | None:
+        """Why the path of a name would leave the target through a symbolic link, or `None`."""
+        folder = name.rpartition("/")[0]
+        try:
+            if folder and folder not in self._safe_folders:
+                safe_join(self._root, folder)
+                if len(self._safe_folders) > 10_000:
+                    self._safe_folders.clear()
+                self._safe_folders.add(folder)
+            if local_state(self._root / name, name)[1]:
+                safe_join(self._root, name)
+        except UnsafePathError as error:
+            return reason_of(error, name)
+        return None
+
+    def _blob_batches(self) -> Iterator[list[_ToDownload]]:
+        """What to do with each blob, by what stands at its path; runs in a thread."""
+        for batch in growing_batches(chain.from_iterable(self._index.accepted())):
+            found = []
+            for blob in batch:
+                path = self._root / blob.name
+                there, _ = local_state(path, blob.name)
+                if run_log_lives(self._root, blob.name):
+                    why = "a run log that mirrors itself lives here"
+                    plan: PlannedTransfer | None = PlannedTransfer(
+                        "keep", blob.name, blob.size, why
+                    )
+                else:
+                    plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
+                found.append(_ToDownload(blob, path, there, plan))
+            yield found
+
+    async def _down(self, item: _ToDownload) -> PlannedTransfer:
+        blob, path, there, plan = item.blob, item.path, item.there, item.plan
+        if plan is None:
+            ours = await asyncio.to_thread(hash_file, path)
+            plan = decide_by_hash("down", blob.name, blob.size, ours, blob.md5 or b"")
+        if plan.action == "download" and not self._dry:
+            known = BlobInfo(self._prefix + blob.name, blob.size, blob.md5, blob.etag)
+            got = await download_blob(
+                self._service,
+                known.name,
+                path,
+                known=known,
+                writer=self._writer,
+                before_commit=lambda: self._still(path, blob.name, there),
+                on_bytes=lambda count: self._moved(count, blob.name),
+            )
+            if got is None:
+                return PlannedTransfer("skip", blob.name, 0, "deleted since it was listed")
+        return plan
+
+    def _still(self, path: Path, name: str, seen: LocalFile | None) -> None:
+        """Refuse to replace a local file that appeared or changed since it was looked at."""
+        if self._leads_out(name):
+            raise LocalFileChangedError(
+                f"{path} leads through a symbolic link now; remove the link", blob=name
+            )
+        if self._rules.overwrite != "always" and local_state(path, name)[0] != seen:
+            raise LocalFileChangedError(
+                f"{path} changed while its blob was being downloaded, and overwrite is "
+                f"{self._rules.overwrite!r}; run again or pass overwrite='always'",
+                blob=name,
+                operation="download",
+            )
+
+    def _extra_files(self) -> Iterator[list[LocalFile]]:
+        """Files that the container does not have, noted before the first of them is deleted.
+
+        What a file system lists of a folder that changes meanwhile is left open by POSIX.
+        """
+        extra = (
+            file.name
+            for file, reason in walk_tree(self._root, self._wanted)
+            if reason is None
+            and self._index.get(file.name) is None
+            and not run_log_is_mirrored(self._root, file.name)
+        )
+        for names in growing_batches(extra):
+            self._index.mark(names)
+        yield from growing_batches(self._extra_file(name) for name in self._index.marked())
+
+    def _extra_file(self, name: str) -> LocalFile:
+        path = self._root / name
+        try:
+            return LocalFile(name, path, path.stat().st_size, 0)
+        except OSError:
+            return LocalFile(name, path, 0, 0)
+
+    async def _delete_file(self, file: LocalFile) -> None:
+        async def delete() -> PlannedTransfer:
+            if not self._dry:
+                await asyncio.to_thread(file.path.unlink, missing_ok=True)
+            return PlannedTransfer("delete", file.name, file.size, "not in the container")
+
+        await self._outcome(file.name, file.size, delete, move="delete")

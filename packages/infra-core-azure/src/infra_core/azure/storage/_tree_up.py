@@ -1,0 +1,198 @@
+"""A local tree into a container."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra_core.fs import media_type
+
+from .._artifacts import is_run_log, run_log_is_mirrored
+from ._blobs import BlobInfo, delete_blob
+from ._bounded import for_each, growing_batches
+from ._errors import BlobConflictError, StorageAccessError
+from ._local_tree import walk_tree
+from ._names import tree_prefix
+from ._properties import check_header
+from ._service import BlobService
+from ._tree_plan import decide, decide_by_hash
+from ._tree_run import TreeRun
+from ._tree_types import LocalFile, OnOutcome, PlannedTransfer, TreeRules
+from ._upload import hash_file, read_small, upload_path
+
+__all__ = ["UpRun", "replay_tree"]
+
+UNKNOWN_TYPE = "application/octet-stream"
+_READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
+
+
+@dataclass(frozen=True, slots=True)
+class _ToUpload:
+    file: LocalFile
+    there: BlobInfo | None
+    plan: PlannedTransfer | None
+    small: tuple[bytes, bytes] | None
+
+
+class UpRun(TreeRun):
+    """Uploads what is in the folder; see `TreeRun`."""
+
+    direction = "up"
+    _unlisted = False  # the destination, without permission to list it
+
+    async def _run(self) -> None:
+        rejected = await asyncio.to_thread(self._survey_local)
+        await self._refuse(rejected, self._rejected_files, "upload")
+        rules = self._rules
+        if rules.delete or rules.compare != "nothing" or rules.overwrite != "always":
+            await self._list_blobs_there()
+
+        async def one(item: _ToUpload) -> None:
+            file = item.file
+            await self._outcome(
+                file.name, file.size, lambda: self._up(item), as_sent=lambda: self._as_sent(item)
+            )
+
+        await for_each(self._local_batches(), one, self._width)
+        if rules.delete and self.report.files and self._may_delete():
+            await for_each(self._index.unmarked(), self._delete_blob, self._width)
+
+    async def _list_blobs_there(self) -> None:
+        """List the destination; a token that may only write goes without, unless it deletes."""
+        try:
+            await self._list_into_index(collisions=False)
+        except StorageAccessError as error:
+            if self._rules.delete or not error.by_permission:
+                raise
+            self._unlisted = True
+            note = (
+                f"the container could not be listed ({error.code}): nothing was compared, and "
+                "overwrite was left to the service"
+            )
+            self.report.notes.append(note)
+            self._log.warning("%s", note, extra={"prefix": self._prefix})
+
+    def _source_files(self) -> Iterator[tuple[LocalFile, str | None]]:
+        return walk_tree(self._root, self._wanted, prefix_length=len(self._prefix))
+
+    def _survey_local(self) -> int:
+        """Count the source and its unsafe names, before anything is touched."""
+        rejected = 0
+        for file, reason in self._source_files():
+            self.report.files += 1
+            if reason is None:
+                self._total_bytes += file.size
+            else:
+                rejected += 1
+        return rejected
+
+    def _rejected_files(self) -> Iterator[PlannedTransfer]:
+        for file, reason in self._source_files():
+            if reason is not None:
+                yield PlannedTransfer("reject", file.name, file.size, reason)
+
+    def _local_batches(self) -> Iterator[list[_ToUpload]]:
+        """What to do with each local file, small ones already read; runs in a thread."""
+        files = (file for file, reason in self._source_files() if reason is None)
+        for batch in growing_batches(files):
+            if self._rules.delete:
+                self._index.mark(file.name for file in batch)
+            yield [self._prepare(file) for file in batch]
+
+    def _prepare(self, file: LocalFile) -> _ToUpload:
+        there = self._index.get(file.name) if self._index.count else None
+        plan = self._keep_log(file.name, file.size, there) or decide(
+            "up", self._rules, file.name, file.size, there, there.md5 if there else None
+        )
+        small = None
+        if file.size <= _READ_AHEAD and not self._dry and plan and plan.action == "upload":
+            with contextlib.suppress(OSError):  # met again when it is uploaded
+                small = read_small(file.path, _READ_AHEAD)
+        return _ToUpload(file, there, plan, small)
+
+    async def _up(self, item: _ToUpload) -> PlannedTransfer:
+        file, there, plan = item.file, item.there, item.plan
+        if plan is None:
+            ours = await asyncio.to_thread(hash_file, file.path)
+            stored = (there.md5 if there else None) or b""
+            plan = decide_by_hash("up", file.name, file.size, ours, stored)
+        if plan.action == "upload" and not self._dry:
+            try:
+                await upload_path(
+                    self._service,
+                    file.path,
+                    self._prefix + file.name,
+                    overwrite=self._rules.overwrite,
+                    etag=self._etag(there),
+                    content_type=self._content_type(file.name, there),
+                    properties=self._rules.properties,
+                    on_bytes=lambda count: self._moved(count, file.name),
+                    small=item.small,
+                )
+            except BlobConflictError as error:
+                if not (self._unlisted and error.by_condition):
+                    raise
+                why = f"exists, and overwrite is {self._rules.overwrite!r}"
+                return PlannedTransfer("keep", file.name, file.size, why)
+        return plan
+
+    def _keep_log(self, name: str, size: int, there: BlobInfo | None) -> PlannedTransfer | None:
+        """The decision for a run log that mirrors itself, `None` for everything else."""
+        if not is_run_log(name):
+            return None
+        if (there is not None and there.blob_type == "AppendBlob") or run_log_is_mirrored(
+            self._root, name
+        ):
+            return PlannedTransfer("keep", name, size, "the run log mirrors itself")
+        return None
+
+    def _etag(self, there: BlobInfo | None) -> str | None:
+        """The ETag that a blob must still have to be replaced, `None` where any may be."""
+        return there.etag if there and self._rules.overwrite == "if-unchanged" else None
+
+    def _as_sent(self, item: _ToUpload) -> tuple[str | None, str | None]:
+        content_type = None
+        with contextlib.suppress(Exception):  # a callable's, which may be what failed
+            content_type = self._content_type(item.file.name, item.there)
+        return self._etag(item.there), content_type
+
+    def _content_type(self, name: str, there: BlobInfo | None) -> str | None:
+        """The type to store: what the caller says, else what a nameless type was stored as."""
+        chosen = self._rules.content_type(name) if self._rules.content_type else None
+        if chosen is not None:
+            check_header(f"content_type of {name!r}", chosen, "such as 'image/png'")
+        elif there is not None and media_type(name) == UNKNOWN_TYPE:
+            chosen = there.content_type
+        return chosen or None
+
+    async def _delete_blob(self, blob: BlobInfo) -> None:
+        async def delete() -> PlannedTransfer:
+            if (kept := self._keep_log(blob.name, blob.size, blob)) is not None:
+                return kept
+            if not self._dry:  # one that was written again meanwhile stays
+                await delete_blob(self._service, self._prefix + blob.name, etag=blob.etag or None)
+            why = "not in the local folder; its snapshots go with it"
+            return PlannedTransfer("delete", blob.name, blob.size, why)
+
+        await self._outcome(blob.name, blob.size, delete, move="delete")
+
+
+async def replay_tree(
+    service: BlobService,
+    root: Path,
+    name: str,
+    details: Mapping[str, Any],
+    on_outcome: OnOutcome,
+) -> None:
+    """Upload a tree that an earlier process had begun: what arrived then is skipped by its hash.
+
+    Raises:
+        FileNotFoundError: The folder is gone.
+        StorageError: The listing failed.
+    """
+    if not await asyncio.to_thread(root.is_dir):
+        raise FileNotFoundError(str(root))
+    rules = TreeRules.load(details)
+    await UpRun(service, root, tree_prefix(name), rules, on_outcome=on_outcome).run()
