@@ -9,13 +9,8 @@ import httpx
 import pytest
 from hypothesis import given, strategies as st
 
-from infra_core.azure._durable import (
-    DurableStatus,
-    management_url,
-    read_start,
-    read_status,
-    secure_url,
-)
+from infra_core.azure._durable import management_url, read_start, secure_url
+from infra_core.azure._durable_status import DurableStatus, read_status
 from infra_core.azure.client import (
     AzureFunctionAsyncClient,
     AzureFunctionSyncClient,

@@ -229,7 +229,7 @@ class FunctionCaller:
 
     def _advise(self, error: "httpx.HTTPStatusError", url: str, headers: Mapping[str, str]) -> None:
         """Add what the app says, and what to do about an answer that has a likely cause."""
-        from ._durable import beginning_of
+        from ._durable_status import beginning_of
 
         parts, status = urlsplit(url), error.response.status_code
         if status in (400, 409, 422) and error.response.content:

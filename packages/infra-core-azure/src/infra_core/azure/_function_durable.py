@@ -9,15 +9,8 @@ from urllib.parse import quote
 from infra_core.runtime import redact_secrets, sanitize_url
 
 from ._checks import require_number, type_name
-from ._durable import (
-    DurableInstance,
-    DurableStatus,
-    failure_of,
-    management_url,
-    read_start,
-    read_status,
-    secure_url,
-)
+from ._durable import DurableInstance, management_url, read_start, secure_url
+from ._durable_status import DurableStatus, failure_of, read_status
 from ._function_calls import FunctionCaller, RequestOptions, checked_url
 from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 

@@ -1,11 +1,14 @@
 """What durable instances and entities can be asked for: methods of the client of an app."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ._durable import DurableInstance, DurableStatus
+from ._durable_status import DurableStatus
 from ._function_durable import DurableCaller
 from .exceptions import JobNotFoundError
+
+if TYPE_CHECKING:
+    from ._durable import DurableInstance
 
 __all__ = ["DurableManagement"]
 

@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from infra_core.runtime import clock, sanitize_url
 
-from ._durable import DurableInstance, DurableStatus
+from ._durable import DurableInstance
+from ._durable_status import DurableStatus
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR
 from ._function_state import recall, remember
 from .client import AzureFunctionAsyncClient
@@ -307,7 +308,8 @@ class _Run:
         self._status = "Scheduled" if self._state is None else self._state.runtime_status
 
     async def _start_unwatched(self, path: str, body: Mapping[str, Any]) -> DurableInstance:
-        from ._durable import is_page, read_start
+        from ._durable import read_start
+        from ._durable_status import is_page
 
         response = await self._client.request("POST", path, json=body)
         try:

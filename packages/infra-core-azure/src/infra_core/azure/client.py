@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ._blocking import T, blocking  # noqa: F401 - T is a name of 0.7
-from ._durable import DurableInstance, DurableStatus
+from ._durable import DurableInstance
+from ._durable_status import DurableStatus
 from ._function_calls import BASE_URL_VAR, FunctionCaller, RequestOptions, read_environment
 from ._function_durable import (
     DurableCaller,

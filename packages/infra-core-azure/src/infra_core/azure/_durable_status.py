@@ -1,0 +1,330 @@
+"""What an answer says of a durable instance, without I/O.
+
+A failed instance answers 200 as well, or 500 when asked so: the body decides, never the HTTP status
+alone. An instance counts as ended only where the body holds a state that means so; a body that
+cannot be read is an error.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from infra_core.runtime import redact_secrets, sanitize_url
+
+from .exceptions import OrchestrationError, OrchestrationFailedError
+
+__all__ = [
+    "DurableStatus",
+    "Response",
+    "beginning_of",
+    "failure_of",
+    "has_runtime_status",
+    "is_page",
+    "is_result",
+    "json_of",
+    "read_status",
+    "retry_after_of",
+    "state_in",
+    "text_of",
+    "unwrap",
+]
+
+# `OrchestrationRuntimeStatus` of the Durable extension: the number is the position. -1 is Unknown.
+# https://learn.microsoft.com/dotnet/api/microsoft.azure.webjobs.extensions.durabletask.orchestrationruntimestatus
+_STATUSES = (
+    "Running", "Completed", "ContinuedAsNew", "Failed", "Canceled", "Terminated", "Pending",
+    "Suspended",
+)  # fmt: skip
+_BY_NAME = {name.lower(): name for name in _STATUSES} | {"cancelled": "Canceled"}
+# The second half of each set is what status endpoints written by hand say.
+_SUCCEEDED = frozenset({"completed", "succeeded", "success", "done"})
+_FAILED = frozenset({"failed", "terminated", "canceled", "cancelled", "error", "timed_out"})
+_UNDER_WAY = frozenset(
+    {"pending", "running", "continuedasnew", "suspended", "queued", "scheduled", "started"}
+    | {"in_progress", "inprogress", "accepted"}
+)
+# Members in which gateways and functions written by hand wrap a status.
+_WRAPPERS = ("data", "status", "result", "response", "value", "body", "instance", "state")
+_SHOWN = 200  # characters of an answer that stand in an error
+
+
+class Response(Protocol):
+    """What is read of an HTTP response; `httpx.Response` has it."""
+
+    @property
+    def status_code(self) -> int:
+        """The HTTP status."""
+
+    @property
+    def headers(self) -> Any:
+        """The header fields, by name in any letter case."""
+
+    @property
+    def content(self) -> bytes:
+        """The body."""
+
+    @property
+    def url(self) -> Any:
+        """Where it came from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DurableStatus:
+    """State of a durable instance, as its status URL answered it.
+
+    Attributes:
+        runtime_status: `Pending`, `Running`, `Suspended`, `ContinuedAsNew`, `Completed`, `Failed`,
+            `Terminated` or `Canceled`; what a status endpoint of another make calls it.
+        instance_id: Id of the instance, `None` when the body does not say.
+        output: What the orchestrator returned, or why it failed.
+        custom_status: What the orchestrator reports on its way.
+        body: The whole body.
+        retry_after: Seconds that the host asks to wait, `None` when it does not.
+    """
+
+    runtime_status: str
+    instance_id: str | None = None
+    output: Any = None
+    custom_status: Any = None
+    body: Any = field(default=None, repr=False)
+    retry_after: float | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it ended with success."""
+        return self.runtime_status.lower() in _SUCCEEDED
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended without success."""
+        return self.runtime_status.lower() in _FAILED
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has ended."""
+        return self.succeeded or self.failed
+
+
+def read_status(response: Response) -> DurableStatus | None:
+    """Read the answer of a status URL, whatever its HTTP status.
+
+    The state is a text (`Failed`), a text of an enum (`OrchestrationRuntimeStatus.Failed`) or
+    the number of one (3), in a member `runtimeStatus` of any letter case, also where the status
+    is wrapped (`{"data": {...}}`) or the only item of a list. Only such a state can mean an end.
+
+    Returns:
+        The state; `None` for an error answer in which there is none.
+
+    Raises:
+        OrchestrationError: It is a success and no state can be read from it; the message shows
+            how it begins.
+    """
+    body = json_of(response)
+    status = state_in(response, body)
+    if status is not None:
+        return status
+    if response.status_code == 202 and (body is None or isinstance(body, Mapping)):
+        return DurableStatus(
+            runtime_status="Running", body=body, retry_after=retry_after_of(response)
+        )
+    if 200 <= response.status_code < 300:
+        raise OrchestrationError(
+            f"{sanitize_url(str(response.url))} answered {beginning_of(response)}, in which no "
+            "runtimeStatus can be read; check that it is the status URL of a durable function, "
+            "and that no proxy or sign-in page answers in its place",
+            status_url=str(response.url),
+        )
+    return None
+
+
+def state_in(response: Response, body: Any) -> DurableStatus | None:
+    """The state that stands in a body, `None` where there is none."""
+    fields = unwrap(body, lambda found: _state(found) is not None)
+    state = _state(fields) if fields is not None else None
+    # A status by hand says something about the request itself where that failed, or where it comes
+    # with a runtimeStatus: `{"status": "success", "data": {"runtimeStatus": "Odd"}}`.
+    if state is None and 200 <= response.status_code < 300 and not has_runtime_status(body):
+        fields, state = _find_by_hand(body)
+        if response.status_code == 202 and state is not None and state.lower() in _SUCCEEDED:
+            return None  # accepted, which is all that can have succeeded
+    if fields is None or state is None:
+        return None
+    return DurableStatus(
+        runtime_status=state,
+        instance_id=text_of(fields, "instanceId", "id"),
+        output=_member(fields, "output"),
+        custom_status=_member(fields, "customStatus"),
+        body=body,
+        retry_after=retry_after_of(response),
+    )
+
+
+def _state(fields: Mapping[str, Any]) -> str | None:
+    value = _member(fields, "runtimeStatus")
+    if isinstance(value, str):
+        if re.fullmatch(r"\s*[0-7](\.0*)?\s*", value, re.ASCII):
+            value = float(value)
+        else:
+            enum, dot, text = value.strip().rpartition(".")
+            if dot and not enum.lower().endswith(("status", "state")):
+                return None  # not `OrchestrationRuntimeStatus.Failed`, but `Not.Completed`
+            plain = re.sub(r"[\s_-]", "", text).lower().removeprefix("orchestrationstatus")
+            if plain in _BY_NAME:
+                return _BY_NAME[plain]
+            return text if text.lower() in _SUCCEEDED | _FAILED | _UNDER_WAY else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value in range(8):
+        return _STATUSES[int(value)]
+    return None
+
+
+def _find_by_hand(
+    body: Any, depth: int = 3, *, anywhere: bool = False
+) -> tuple[Mapping[str, Any] | None, str | None]:
+    """A status by hand and where it stands.
+
+    The inner one of an envelope speaks of the instance: what an envelope of success holds, in
+    whichever member, decides unless it is a success as well.
+    """
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    if not isinstance(body, Mapping):
+        return None, None
+    where: Mapping[str, Any] | None = body
+    state = _state_by_hand(body)
+    if depth and (state is None or state.lower() in _SUCCEEDED):
+        anywhere = anywhere or state is not None
+        for name, value in body.items():
+            if _is_own(name) or not (anywhere or name.lower() in _WRAPPERS):
+                continue
+            inner = _find_by_hand(value, depth - 1, anywhere=anywhere)
+            if inner[1] is None:
+                continue
+            where, state = inner
+            if inner[1].lower() not in _SUCCEEDED:
+                break
+    return where, state
+
+
+def _state_by_hand(fields: Mapping[str, Any]) -> str | None:
+    text = text_of(fields, "status")
+    return text if text and text.lower() in _SUCCEEDED | _FAILED | _UNDER_WAY else None
+
+
+def _is_own(name: str) -> bool:
+    """Whether what the orchestrator wrote stands in a member of that name."""
+    return name.replace("_", "").lower() in ("input", "output", "customstatus", "historyevents")
+
+
+def has_runtime_status(body: Any, depth: int = 4) -> bool:
+    """Whether a `runtimeStatus` stands anywhere in a body but in what the orchestrator wrote."""
+    if isinstance(body, list):
+        return depth > 0 and any(has_runtime_status(inner, depth - 1) for inner in body)
+    if not isinstance(body, Mapping):
+        return False
+    for key, value in body.items():
+        if key.replace("_", "").lower() == "runtimestatus":
+            return True
+        if not _is_own(key) and depth and has_runtime_status(value, depth - 1):
+            return True
+    return False
+
+
+def unwrap(
+    body: Any, found: Callable[[Mapping[str, Any]], bool], depth: int = 3
+) -> Mapping[str, Any] | None:
+    """The first mapping with what is looked for: the body, or what it wraps."""
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]
+    if not isinstance(body, Mapping) or found(body):
+        return body if isinstance(body, Mapping) else None
+    if depth:
+        for name in _WRAPPERS:
+            inner = unwrap(_member(body, name), found, depth - 1)
+            if inner is not None:
+                return inner
+    return None
+
+
+def is_result(body: Any) -> bool:
+    """Whether a body can be an orchestrator's output: JSON, and more than nothing."""
+    return body is not None and not isinstance(body, _NoJson)
+
+
+def failure_of(status: DurableStatus, status_url: str | None) -> OrchestrationFailedError:
+    """Return the error for an instance that ended without success."""
+    name = "the orchestration" if status.instance_id is None else f"instance {status.instance_id!r}"
+    reason = status.output if status.output is not None else status.custom_status
+    why = "" if reason is None else f": {redact_secrets(_short(reason))}"
+    return OrchestrationFailedError(
+        f"{name} ended as {status.runtime_status}{why}; look into the logs of the function app "
+        "for the cause, then start it again",
+        status_url=status_url,
+        last_status=status,
+    )
+
+
+class _NoJson(str):
+    """A body that is no JSON."""
+
+    __slots__ = ()
+
+
+def json_of(response: Response) -> Any:
+    """The body: of JSON, text of another kind, or `None` where it is empty."""
+    if not response.content.strip():
+        return None
+    try:
+        value = json.loads(response.content)
+        if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
+            value = json.loads(value)  # JSON that was serialized twice
+    except (ValueError, RecursionError):
+        return _NoJson(response.content.decode("utf-8", "replace"))
+    return value
+
+
+def beginning_of(response: Response) -> str:
+    """How an answer begins, for an error: status, kind and first characters, without secrets."""
+    kind = response.headers.get("content-type", "").partition(";")[0] or "no content type"
+    text = response.content[: 8 * _SHOWN].decode("utf-8", "replace").lstrip("\ufeff")
+    shown = " ".join(re.sub(r"[^\x20-\x7e\u00a0-\U0010ffff]", " ", text).split())
+    shown = redact_secrets(shown)[:_SHOWN] if shown else ""
+    status = response.status_code
+    return f"{status} ({kind}): {shown!r}" if shown else f"{status} (empty)"
+
+
+def is_page(response: Response) -> bool:
+    """Whether an answer is a page for people, which no function app sends."""
+    kind = response.headers.get("content-type", "").lower()
+    return "html" in kind or response.content.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<"
+
+
+def _member(fields: Mapping[str, Any], name: str) -> Any:
+    """A member by its name; by its name in another letter case where there is none."""
+    if name in fields:
+        return fields[name]
+    wanted = name.lower()
+    for key, value in fields.items():
+        if isinstance(key, str) and key.replace("_", "").lower() == wanted:
+            return value
+    return None
+
+
+def text_of(fields: Mapping[str, Any], *names: str) -> str | None:
+    for name in names:
+        value = _member(fields, name)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return None
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return text if len(text) <= 500 else text[:500] + "..."
+
+
+def retry_after_of(response: Response) -> float | None:
+    from infra_core.polling import retry_after
+
+    return retry_after(response)
