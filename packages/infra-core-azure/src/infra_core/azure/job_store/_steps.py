@@ -16,11 +16,11 @@ from infra_core.runtime import clock, printable, redact_secrets
 
 from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError, JobStateError
-from ._attempts import JobAttempt, attempt_begun, attempt_ended, history_of
 from ._binding import RecordBinding, moment_of, newest_first, same_content, same_write, status_of
 from ._drive import Call, Steps
 from ._entity import nearest_utc
 from ._keys import escape_key, unescape_key
+from ._leases import check_claim, check_lease, claimed
 from ._records import BatchSummary, JobStatus, UnreadableJob, utc_now
 from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, add_up
 
@@ -37,7 +37,6 @@ _CLAIM_PAGE = 50
 _CLAIM_SCANS = 3
 _REMOVED_PAGE = 1_000
 _ENDED = tuple(status for status in JobStatus if status.is_terminal)
-_CENTURY = 100 * 365.25 * 24 * 3600
 
 
 class JobSteps(Generic[RecordT]):
@@ -382,7 +381,7 @@ class JobSteps(Generic[RecordT]):
         self, batch_id: str, worker: str, lease_seconds: float, max_attempts: int | None
     ) -> Steps[RecordT | None]:
         """Take one job that is pending or whose worker let its lease end."""
-        _check_claim(worker, lease_seconds, max_attempts)
+        check_claim(worker, lease_seconds, max_attempts)
         partition = escape_key(batch_id, field="batch_id")
         for _ in range(_CLAIM_SCANS):
             contended = False
@@ -398,7 +397,8 @@ class JobSteps(Generic[RecordT]):
                     if record is None:
                         contended = contended or row.partial
                         continue
-                    taken = yield from self._take(record, worker, lease_seconds, max_attempts)
+                    changed = claimed(self.binding, record, worker, lease_seconds, max_attempts)
+                    taken = yield from self._replace(changed)
                     if taken is not None and status_of(taken) == JobStatus.RUNNING.value:
                         return taken
                     contended = contended or taken is None
@@ -416,47 +416,9 @@ class JobSteps(Generic[RecordT]):
                 return record
         return None
 
-    def _take(
-        self, record: RecordT, worker: str, lease_seconds: float, max_attempts: int | None
-    ) -> Steps[RecordT | None]:
-        now = utc_now()
-        attempts = getattr(record, "attempts", 0)
-        history, lease = history_of(record), moment_of(getattr(record, "lease_until", None))
-        if max_attempts is not None and attempts >= max_attempts:
-            owner, last = getattr(record, "lease_owner", None), getattr(record, "error", None)
-            why = f"; last error: {last}" if last else ""
-            if history is not None:
-                history = attempt_ended(history, "lost", now=lease)
-            changed = self.binding.evolve(
-                record,
-                status=_like(record, JobStatus.FAILED),
-                lease_owner=None,
-                lease_until=None,
-                **_known(
-                    record,
-                    updated_at=now,
-                    error=f"gave up after {attempts} attempts; last worker: {owner}{why}",
-                    history=history,
-                ),
-            )
-        else:
-            if history is not None:
-                history = attempt_begun(
-                    history, attempts + 1, now=now, worker=worker, lease_until=lease
-                )
-            changed = self.binding.evolve(
-                record,
-                status=_like(record, JobStatus.RUNNING),
-                attempts=attempts + 1,
-                lease_owner=worker,
-                lease_until=now + timedelta(seconds=lease_seconds),
-                **_known(record, updated_at=now, error=None, not_before=None, history=history),
-            )
-        return (yield from self._replace(changed))
-
     def renew(self, record: RecordT, lease_seconds: float) -> Steps[RecordT]:
         """Extend the lease of a claimed job."""
-        _check_lease(lease_seconds)
+        check_lease(lease_seconds)
         state = status_of(record)
         if state is not None and state != JobStatus.RUNNING.value:
             job_id = getattr(record, "job_id", "")
@@ -493,38 +455,8 @@ def _tally_of(row: Row, records: Sequence[Any]) -> Tally:
     return Tally(row.partition, status_of(record), 1, moment, moment)
 
 
-def _like(record: Any, status: JobStatus) -> Any:
-    """Return a status in the form this record keeps: its own enum or text."""
-    current = record.status
-    kind = type(current)
-    return status if kind is JobStatus else kind(status.value)
-
-
-def _known(record: Any, *, history: list[JobAttempt] | None, **changes: Any) -> dict[str, Any]:
-    """Return the changes to fields that this record has, times in the form it keeps them."""
-    if history is not None:
-        changes["attempt_history"] = history
-    if isinstance(getattr(record, "updated_at", None), str):
-        changes["updated_at"] = changes["updated_at"].isoformat()
-    return {name: value for name, value in changes.items() if hasattr(record, name)}
-
-
 def _keys(batch_id: str, job_id: str) -> tuple[str, str]:
     return escape_key(batch_id, field="batch_id"), escape_key(job_id, field="job_id")
-
-
-def _check_claim(worker: str, lease_seconds: float, max_attempts: int | None) -> None:
-    if not isinstance(worker, str) or not worker:
-        raise ValueError(f"worker={worker!r} is no name: pass text that says who will hold the job")
-    _check_lease(lease_seconds)
-    if max_attempts is not None:
-        allowed = "how often a job may be started, 1 or more, or None for no limit"
-        require_number("max_attempts", max_attempts, allowed, least=1, whole=True)
-
-
-def _check_lease(lease_seconds: float) -> None:
-    allowed = "the seconds that the worker may go on without renewing it, at most a century"
-    require_number("lease_seconds", lease_seconds, allowed, above=0, most=_CENTURY)
 
 
 def _check_times(since: datetime | None, until: datetime | None) -> None:
