@@ -27,9 +27,12 @@ from infra_core.azure._tokens import (
     TokenTimeoutError,
     _Wanted,
 )
+from infra_core.azure.job_store import TableConfig
+from infra_core.azure.job_store._table_errors import table_error
 from infra_core.azure.storage import (
     AzureStorageClient,
     AzureStorageSettings,
+    StorageAccessError,
     StorageTimeoutError,
     TransferOptions,
 )
@@ -244,6 +247,34 @@ async def test_a_silent_credential_ends_no_wait_late_and_is_asked_anew() -> None
     credential.go.set()
     assert (await TokenSource(credential, wait=60).get(_SCOPE)).token
     assert credential.asked >= 3
+
+
+def test_what_entra_said_comes_through_a_chain_of_credentials(tmp_path: Path) -> None:
+    """Not only that all of them failed; and what to do is about that."""
+    credential = _Credential()
+    text = (
+        "DefaultAzureCredential failed to retrieve a token from the included credentials.\n"
+        "Attempted credentials:\n\tEnvironmentCredential: Authentication failed: AADSTS7000215: "
+        "Invalid client secret. client_secret=s3cretvalue99\nTo mitigate this issue, ..."
+    )
+
+    def fail(*_: str) -> None:
+        raise ClientAuthenticationError(text)
+
+    credential.get_token = fail  # type: ignore[method-assign, assignment]
+    settings = AzureStorageSettings("box", account_name="acc")
+    with (
+        AzureStorageClient.from_settings(settings, "strict", credential=credential) as client,
+        pytest.raises(StorageAccessError) as raised,
+    ):
+        client.upload_text(tmp_path / "a", "x")
+    config = TableConfig(table_name="jobs", account_name="acc")
+    table = table_error(ClientAuthenticationError(text), "storing", config)
+    for shown in (str(raised.value), str(table)):
+        assert "AADSTS7000215: Invalid client secret" in shown
+        assert "AZURE_CLIENT_ID and the secret" in shown
+        assert "az login" not in shown
+        assert "s3cretvalue99" not in shown
 
 
 async def test_an_endless_credential_keeps_no_other_one_waiting() -> None:

@@ -275,6 +275,9 @@ def test_the_logs_of_libraries_are_redacted_at_their_source(
     with caplog.at_level(logging.DEBUG, logger.name):
         logger.debug('%s:%s "%s %s" %s', "h", 443, "GET", "/?sid=S3CR3T", 200)
     assert caplog.messages == ['h:443 "GET /?sid=<redacted>" 200']
+    caplog.clear()  # which repeats what the token endpoint answered
+    logging.getLogger("azure.identity._credentials.chained").warning("no: client_secret=S3CR3T")
+    assert caplog.messages == ["no: client_secret=<redacted>"]
 
 
 @given(text=st.text(), keep_lines=st.booleans())

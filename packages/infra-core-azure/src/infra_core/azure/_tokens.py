@@ -10,6 +10,7 @@ import asyncio
 import concurrent.futures
 import inspect
 import logging
+import re
 import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ __all__ = [
     "SdkCredential",
     "TokenSource",
     "TokenTimeoutError",
+    "credential_problem",
     "default_async_credential",
     "default_credential",
 ]
@@ -45,6 +47,29 @@ _TIMEOUTS = {"connection_timeout": 10, "read_timeout": 20}  # of azure-identity;
 
 class TokenTimeoutError(ClientAuthenticationError, TimeoutError):
     """A credential gave no token in time."""
+
+
+def credential_problem(error: BaseException, setting: str) -> tuple[str, str]:
+    """What a credential's error says, in a line without secrets, and what to do about it.
+
+    What Entra ID answered comes first; of a chain of credentials it stands below the first line.
+
+    Args:
+        error: What the credential raised.
+        setting: What may be set in place of a credential, for the remedy.
+    """
+    text = str(error).strip()
+    answered = re.search(r"\bAADSTS\d+\b[^\r\n]*", text)
+    said = redact_secrets(answered[0] if answered else text.partition("\n")[0])
+    variables = "AZURE_TENANT_ID, AZURE_CLIENT_ID and"
+    if answered is None:
+        first = f"sign in (`az login`), give this machine an identity, set {variables}"
+        return said.strip().rstrip("."), f"{first} AZURE_CLIENT_SECRET, or use {setting}"
+    remedy = (
+        f"look the code up at https://login.microsoftonline.com/error, check {variables} the "
+        f"secret, certificate or federated token that goes with them, or use {setting}"
+    )
+    return said[:500].rstrip(". "), remedy
 
 
 def default_credential() -> Any:

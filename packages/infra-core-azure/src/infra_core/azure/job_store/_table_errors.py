@@ -23,7 +23,7 @@ from infra_core.http.engine import NetworkSettings
 from infra_core.runtime import error_chain, redact_secrets, sanitize_url
 
 from .._access import access_remedy
-from .._tokens import TokenTimeoutError
+from .._tokens import TokenTimeoutError, credential_problem
 from ..exceptions import AzureTableError
 from ._config import CONNECTION_VAR, TableConfig
 
@@ -162,14 +162,8 @@ def _credential_problem(error: ClientAuthenticationError) -> str:
             "the AccountKey of the connection string is not base64; copy the connection string "
             "again from the portal, quotes and line breaks are often lost or added on the way"
         )
-    said = redact_secrets(error.message.partition("\n")[0].rstrip("."))
-    if isinstance(error, TokenTimeoutError):
-        return said
-    return (
-        f"no credential ({said}); log in with `az login`, give this machine a managed identity, "
-        "set AZURE_CLIENT_ID, AZURE_TENANT_ID and AZURE_CLIENT_SECRET, or set "
-        f"{CONNECTION_VAR} to a connection string"
-    )
+    said, remedy = credential_problem(error, f"a connection string in {CONNECTION_VAR}")
+    return said if isinstance(error, TokenTimeoutError) else f"no credential ({said}); {remedy}"
 
 
 def _connection_problem(error: AzureError) -> str:

@@ -26,7 +26,7 @@ from infra_core.runtime import (
 )
 
 from .._access import access_remedy, claims_of, is_stale_token
-from .._tokens import TokenTimeoutError
+from .._tokens import TokenTimeoutError, credential_problem
 from ._auth import make_authenticator
 from ._config import _AzureStorageConfig
 from ._errors import (
@@ -296,17 +296,17 @@ class BlobService:
             )
             late.permanent = True  # for this request, which would wait as long at each try
             return late
-        lines = str(error).strip().splitlines()
-        said = redact_secrets(lines[0]) if lines else ""
+        call = self.config.variable
+        said, remedy = credential_problem(
+            error, f"{call('connection_string')} or {call('sas_token')}"
+        )
         return StorageAccessError(
             f"{operation} of {blob!r} failed, for there is no token to send "
             f"({type(error).__name__}: {said})",
             status=401,
             blob=blob,
             operation=operation,
-            remedy="sign in (az login), give this machine an identity, set AZURE_TENANT_ID, "
-            "AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or use "
-            f"{self.config.variable('connection_string')} or {self.config.variable('sas_token')}",
+            remedy=remedy,
         )
 
     def _refusal(
