@@ -11,6 +11,7 @@ import pytest
 
 from infra_core.azure.monitoring.testing import IngestionServer
 from infra_core.cli import main
+from infra_core.cli._doctor import remedy_for_silence
 from infra_core.http.testing import FaultyOrigin
 
 KEY = "c2VjcmV0LWtleS0xMjM0NTY3ODkwYWJjZGVmZ2hpamtsbW5vcHFyc3R1dnd4eXo="
@@ -149,6 +150,9 @@ def test_the_timeout_holds_for_the_command_as_a_whole(tmp_path: Path) -> None:
     assert done.returncode == 1
     for name in ("storage", "jobs", "functions"):
         assert "no answer within 1 s" in checks[name]["detail"], checks[name]
+    assert "AZURE_STORAGE_CONNECTION_STRING" in checks["storage"]["remedy"]
+    by_credential = remedy_for_silence("storage", {"AZURE_STORAGE_ACCOUNT": "acc"}, None)
+    assert "token endpoint of its credential" in by_credential
 
 
 def test_the_network_settings_in_force_are_shown_without_credentials(

@@ -93,7 +93,8 @@ def examine(env: Mapping[str, str], prefix: str | None, *, timeout: float) -> It
         try:
             yield future.result(0)
         except FutureTimeoutError:
-            yield Check(name, "problem", f"no answer within {timeout:g} s", REMEDIES[name])
+            found = f"no answer within {timeout:g} s"
+            yield Check(name, "problem", found, remedy_for_silence(name, env, prefix))
         except Exception as error:  # noqa: BLE001 - whatever an SDK raises is the finding
             yield Check(name, "problem", one_line(error), remedy(name, error))
 
@@ -208,6 +209,23 @@ def remedy(name: str, error: Exception) -> str:
     if getattr(error, "status_code", None) in {401, 403}:
         return "check the key, the SAS token or the role assignment of the identity"
     return "" if type(error).__module__.startswith("infra_core.") else REMEDIES[name]
+
+
+def remedy_for_silence(name: str, env: Mapping[str, str], prefix: str | None) -> str:
+    """What to do where nothing answered, which may be the endpoint of the credential's tokens."""
+    own = environment_of(env, prefix)
+    given = any(own.get(variable, "").strip() for variable in CREDENTIALS)
+    if given or name not in {"storage", "jobs"}:
+        return REMEDIES[name]
+    return (
+        "check the network to the account and to the token endpoint of its credential "
+        "(login.microsoftonline.com, or the managed identity's), or sign in (`az login`)"
+    )
+
+
+CREDENTIALS = (
+    "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN", "AZURE_JOB_CONNECTION"
+)  # fmt: skip
 
 
 def root_of(error: BaseException) -> BaseException:
