@@ -320,6 +320,18 @@ def test_the_values_of_hand_written_entities_keep_their_types() -> None:
     assert packed["kind"] == "a"
 
 
+def test_a_negative_zero_comes_back_from_a_store_that_knows_none() -> None:
+    """JavaScript, so Azurite as well, writes both zeros as `0`; neither goes there as a number."""
+    from azure.data.tables import EdmType, EntityProperty
+
+    values = {"n": -0.0, "sdk": EntityProperty(-0.0, EdmType.DOUBLE), "zero": 0.0, "r": [-0.0]}
+    packed = pack(values)
+    assert "-0.0" not in [repr(value) for value in packed.values() if isinstance(value, float)]
+    fetched = unpack(packed)
+    shown = [repr(fetched[name]) for name in values]
+    assert shown == ["-0.0", "-0.0", "0.0", "[-0.0]"]
+
+
 def test_a_text_with_lone_surrogates_comes_back() -> None:
     """File names that are no UTF-8 may stand in an error text."""
     assert unpack(pack({"error": "caf\udce9"})) == {"error": "caf\udce9"}

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Protocol
 
 from infra_core.runtime import redact_secrets, sanitize_url
@@ -47,6 +48,7 @@ _UNDER_WAY = frozenset(
 )
 # Members in which gateways and functions written by hand wrap a status.
 _WRAPPERS = ("data", "status", "result", "response", "value", "body", "instance", "state")
+_ENUM = re.compile(r"(^|\.)(orchestration)?(runtime)?(status|state)$", re.IGNORECASE)
 _SHOWN = 200  # characters of an answer that stand in an error
 
 
@@ -151,6 +153,12 @@ def state_in(response: Response, body: Any) -> DurableStatus | None:
             return None  # accepted, which is all that can have succeeded
     if fields is None or state is None:
         return None
+    if state.lower() in _SUCCEEDED and any(
+        (_state_by_hand(around) or "").lower() in _FAILED
+        for around in (body, fields)
+        if isinstance(around, Mapping)
+    ):
+        return None  # one of the two is wrong
     return DurableStatus(
         runtime_status=state,
         instance_id=text_of(fields, "instanceId", "id"),
@@ -168,7 +176,7 @@ def _state(fields: Mapping[str, Any]) -> str | None:
             value = float(value)
         else:
             enum, dot, text = value.strip().rpartition(".")
-            if dot and not enum.lower().endswith(("status", "state")):
+            if dot and not _ENUM.search(enum):
                 return None  # not `OrchestrationRuntimeStatus.Failed`, but `Not.Completed`
             plain = re.sub(r"[\s_-]", "", text).lower().removeprefix("orchestrationstatus")
             if plain in _BY_NAME:
@@ -214,20 +222,26 @@ def _state_by_hand(fields: Mapping[str, Any]) -> str | None:
 
 def _is_own(name: str) -> bool:
     """Whether what the orchestrator wrote stands in a member of that name."""
-    return name.replace("_", "").lower() in ("input", "output", "customstatus", "historyevents")
+    return _plain(name) in ("input", "output", "customstatus", "historyevents")
 
 
-def has_runtime_status(body: Any, depth: int = 4) -> bool:
+@lru_cache(maxsize=4096)  # the same names in each row of a result
+def _plain(name: str) -> str:
+    """A name as it is compared: `runtimeStatus`, `runtime_status` and `Runtime-Status` are one."""
+    return re.sub(r"[\W_]", "", name).lower()
+
+
+def has_runtime_status(body: Any) -> bool:
     """Whether a `runtimeStatus` stands anywhere in a body but in what the orchestrator wrote."""
-    if isinstance(body, list):
-        return depth > 0 and any(has_runtime_status(inner, depth - 1) for inner in body)
-    if not isinstance(body, Mapping):
-        return False
-    for key, value in body.items():
-        if key.replace("_", "").lower() == "runtimestatus":
-            return True
-        if not _is_own(key) and depth and has_runtime_status(value, depth - 1):
-            return True
+    waiting = [body]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, list):
+            waiting.extend(found)
+        elif isinstance(found, Mapping):
+            if any(_plain(name) == "runtimestatus" for name in found):
+                return True
+            waiting.extend(value for name, value in found.items() if not _is_own(name))
     return False
 
 
@@ -306,7 +320,7 @@ def _member(fields: Mapping[str, Any], name: str) -> Any:
         return fields[name]
     wanted = name.lower()
     for key, value in fields.items():
-        if isinstance(key, str) and key.replace("_", "").lower() == wanted:
+        if _plain(key) == wanted:
             return value
     return None
 

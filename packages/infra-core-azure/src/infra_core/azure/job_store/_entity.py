@@ -5,6 +5,7 @@ them, so they are checked here, before anything is sent, by every backend.
 """
 
 import json
+import math
 import re
 import uuid
 from collections.abc import Mapping
@@ -148,7 +149,7 @@ def _plain_size(value: Any) -> int:
     kind = type(value)
     if kind is str:
         return 4 + 2 * len(value) if len(value) <= _CHUNK_UNITS and value.isascii() else 0
-    if kind is Int64 or kind is float:
+    if kind is Int64 or (kind is float and value):
         return 8
     if kind is datetime and value.tzinfo is timezone.utc and value.year > FIRST_DATE.year:
         return 8
@@ -221,12 +222,16 @@ def _check_name(name: str) -> None:
 def _put(packed: dict[str, Any], name: str, value: Any) -> None:
     if isinstance(value, Enum):  # the SDK would write `Kind.NAME`
         value = value.value
+    if _is_edm_property(value) and isinstance(value[0], float):
+        value = value[0]  # the type that a float has by itself
     if isinstance(value, (dict, list)) or (type(value) is tuple):
         name, value = name + _JSON, _json_text(value, name)
     elif isinstance(value, str):
         value = str.__str__(value)
         if _SURROGATE.search(value):  # no UTF-8 for these: travels as JSON escapes
             name, value = name + _JSON, json.dumps(value)
+    elif isinstance(value, float) and value == 0 and math.copysign(1, value) < 0:
+        name, value = name + _JSON, "-0.0"  # as a number it may lose its sign in the store
     if isinstance(value, str) and _units(value) > _CHUNK_BYTES // 2:
         step = _CHUNK_UNITS if _units(value) == len(value) else _CHUNK_UNITS // 2
         _spill(packed, name, [value[i : i + step] for i in range(0, len(value), step)])

@@ -29,12 +29,15 @@ class ValueChecks(Checks):
                 assert type(getattr(fetched, name)) is type(getattr(record, name)), name
 
     def test_numbers_up_to_64_bits_are_kept(self) -> None:
-        """The largest and smallest whole numbers of 64 bits survive, larger ones are refused."""
+        """The largest and smallest whole numbers of 64 bits survive, as does the sign of zero."""
         with self.open_store(RichRecord) as store:
             for number in (2**63 - 1, -(2**63), 2**31, 0):
                 record = RichRecord(self.batch(), "job", big=number)
                 store.save(record)
                 assert store.fetch(record.batch_id, "job").big == number
+            record = RichRecord(self.batch(), "job", ratio=-0.0)
+            store.save(record)
+            assert repr(store.fetch(record.batch_id, "job").ratio) == "-0.0"
             record = RichRecord(self.batch(), "job", big=2**63)
             assert raised(JobRecordError, lambda: store.save(record)).field == "big"
 
