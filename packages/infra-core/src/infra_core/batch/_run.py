@@ -134,9 +134,11 @@ class BatchRun:
         # bytes are here lets the next have it. Elsewhere it is a shard, two for each worker, so
         # that none waits for the next.
         workers = services.workers
-        shared = self._claims is not None and workers is None
-        # Of a shared table no run takes more than it can begin with.
-        self._group = min(_GROUP, options.concurrency) if shared else _GROUP
+        self._group = _GROUP
+        if workers is not None:  # the files of a shard are recorded together: none waits for long
+            self._group = min(_GROUP, 2 * options.concurrency)
+        elif self._claims is not None:  # no run takes more of a shared table than it can begin with
+            self._group = min(_GROUP, options.concurrency)
         self._slots = asyncio.Semaphore(options.concurrency)
         ahead = min(_AHEAD * options.concurrency, _MOST_AHEAD)
         width = options.concurrency + ahead if workers is None else workers.width
