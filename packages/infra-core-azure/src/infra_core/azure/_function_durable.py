@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict
 from urllib.parse import quote
 
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DurableCaller",
-    "Wait",
     "WaitOptions",
+    "check_wait",
     "wait_for_completion",
     "wait_for_completion_async",
 ]
@@ -32,6 +31,7 @@ OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
 
 # One question is one request: the poll itself decides about the next, by the body, not the status.
 _ASK_ONCE = RequestOptions(max_retries=0, retry_statuses=())
+_TIMEOUT, _POLL_INTERVAL = 600.0, 5.0  # seconds
 _LONGEST = 86_400  # seconds between two questions; more is a mistake
 # Asking for these twice does no harm.
 _HARMLESS = frozenset({"terminate", "suspend", "resume", "purge"})
@@ -63,20 +63,19 @@ class WaitOptions(TypedDict, total=False):
     raise_on_failure: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wait:
-    """`WaitOptions` with their defaults, checked."""
+def check_wait(options: WaitOptions) -> None:
+    """Refuse options that no wait has, or that are out of range.
 
-    timeout: float = 600.0
-    poll_interval: float = 5.0
-    on_poll: OnPoll | None = None
-    terminate_on_timeout: bool = False
-    raise_on_failure: bool = True
-
-    def __post_init__(self) -> None:
-        require_number("timeout", self.timeout, "seconds above 0", above=0)
-        allowed = "seconds above 0, up to a day"
-        require_number("poll_interval", self.poll_interval, allowed, above=0, most=_LONGEST)
+    Raises:
+        TypeError: A name is unknown, or a number is none.
+        ValueError: A number is out of range.
+    """
+    for name in options.keys() - WaitOptions.__annotations__.keys():
+        raise TypeError(f"waiting got an unexpected keyword argument {name!r}: see WaitOptions")
+    require_number("timeout", options.get("timeout", _TIMEOUT), "seconds above 0", above=0)
+    allowed = "seconds above 0, up to a day"
+    interval = options.get("poll_interval", _POLL_INTERVAL)
+    require_number("poll_interval", interval, allowed, above=0, most=_LONGEST)
 
 
 class DurableCaller:
@@ -108,8 +107,9 @@ class DurableCaller:
         assert status is not None  # noqa: S101 - read_status raises for a success without a state
         return status
 
-    async def wait(self, instance: "DurableInstance | str", options: Wait) -> DurableStatus:
+    async def wait(self, instance: "DurableInstance | str", options: WaitOptions) -> DurableStatus:
         """Wait for the end of an instance; see `AzureFunctionAsyncClient.wait_for_completion`."""
+        check_wait(options)
         # What start() gave may not be known to its host yet; what was stored must be.
         new = isinstance(instance, DurableInstance)
         instance = self._instance(instance)
@@ -119,12 +119,12 @@ class DurableCaller:
         else:
             url = secure_url(url, self._calls.base_url)
             status = await self._follow(instance, url, options, new=new)
-        if options.raise_on_failure and status.failed:
+        if options.get("raise_on_failure", True) and status.failed:
             raise failure_of(status, url)
         return status
 
     async def _follow(
-        self, instance: DurableInstance, url: str, options: Wait, *, new: bool
+        self, instance: DurableInstance, url: str, options: WaitOptions, *, new: bool
     ) -> DurableStatus:
         import httpx
 
@@ -147,16 +147,17 @@ class DurableCaller:
                 return new and not seen and unknown < _UNKNOWN_ANSWERS
             return is_transient(error)
 
+        timeout = options.get("timeout", _TIMEOUT)
         # The starter's own Retry-After is for the first question.
         first = instance.retry_after or 0.0
         try:
             return await poll_until_async(
                 ask,
                 lambda state: state.is_terminal,
-                timeout=options.timeout,
-                poll_interval=options.poll_interval,
-                initial_delay=first if first < options.timeout else 0.0,
-                on_poll=options.on_poll,
+                timeout=timeout,
+                poll_interval=options.get("poll_interval", _POLL_INTERVAL),
+                initial_delay=first if first < timeout else 0.0,
+                on_poll=options.get("on_poll"),
                 is_transient=passes,
                 handle_404=False,
                 label=sanitize_url(url),
@@ -183,12 +184,12 @@ class DurableCaller:
         self,
         instance: DurableInstance,
         url: str,
-        options: Wait,
+        options: WaitOptions,
         error: Any,
     ) -> BaseException:
         import httpx
 
-        last, timeout = error.last_response, options.timeout
+        last, timeout = error.last_response, options.get("timeout", _TIMEOUT)
         seen = "the host never answered with its state"
         if last is not None:
             seen = f"it is {last.runtime_status}"
@@ -199,7 +200,7 @@ class DurableCaller:
         remedy = f"it goes on; {again}"
         if last is None:
             remedy = f"whether it runs is not known; check the status URL and the app, then {again}"
-        if options.terminate_on_timeout:
+        if options.get("terminate_on_timeout"):
             try:
                 terminated = await self.terminate(instance, f"not done within {timeout:g} s")
             except Exception as failure:  # noqa: BLE001 - the timeout is what the caller must see
@@ -352,7 +353,7 @@ async def wait_for_completion_async(
     plain = status_url.partition("?")[0] if isinstance(status_url, str) else status_url
     calls = FunctionCaller(checked_url(plain, "status_url"), timeout=request_timeout)
     try:
-        return await DurableCaller(calls).wait(status_url, Wait(**options))
+        return await DurableCaller(calls).wait(status_url, options)
     finally:
         await calls.close()
 
