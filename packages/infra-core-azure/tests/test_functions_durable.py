@@ -433,6 +433,24 @@ class TestStart:
             assert finished is not None
             assert (finished.runtime_status, finished.failed) == (ended, ended == "failed")
 
+    @pytest.mark.parametrize(
+        "body",
+        [
+            {"runtimeStatus": "Not.Completed"},
+            {"status": "failed", "data": {"runtimeStatus": "Completed"}},
+            {"data": {"runtime-status": "Odd"}},
+            {"status": "success", "payload": {"runtimeStatus": "Failed"}},
+        ],
+    )
+    def test_a_status_is_no_result(self, body: Any) -> None:
+        """A status that cannot be read is no output of an orchestrator that has completed."""
+        with pytest.raises(OrchestrationError, match="nor the end of an instance"):
+            read_start(_response(200, body), what="POST /api/run", accept_result=True)
+        rows = {"rows": [{"runtimeStatus": "Failed"}]}  # what it has looked at, say
+        done = read_start(_response(200, rows), what="POST /api/run", accept_result=True)
+        assert done.finished is not None
+        assert done.finished.output == rows
+
     def test_a_blank_status_url_is_none(self) -> None:
         """It would lead back to the starter itself."""
         with pytest.raises(OrchestrationError, match="neither statusQueryGetUri nor Location"):

@@ -176,7 +176,14 @@ BAD: list[tuple[dict[str, Any], str]] = [
         ({"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix=core.x{end}"}, why)
         for end, why in (("#", "behind it"), ("?", "behind"), (":0", "port 0"), (":65536", "URL"))
     ),
+    *(
+        ({"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix={bad}"}, "no end")
+        for bad in ("core.x/a", "core.x/#", "core.x\\a", "core.x%2fa", "[::1]", "core!x")
+    ),
     ({"connection_string": f"{CONNECTION};BlobEndpoint=https://h.example:0"}, "port 0"),
+    ({"connection_string": f"{CONNECTION};BlobEndpoint=https://h.example:/a"}, "port is missing"),
+    ({"connection_string": f"{CONNECTION};BlobEndpoint=https://h.example\\a"}, "backslash"),
+    ({"connection_string": CONNECTION, "blob_endpoint": "https://h.example%2fa"}, "backslash"),
     ({"connection_string": f"{CONNECTION};BlobEndpoint=https://h.example/a#"}, "behind it"),
     (
         {"connection_string": f"AccountName=acc;AccountKey={KEY};EndpointSuffix=a..b"},

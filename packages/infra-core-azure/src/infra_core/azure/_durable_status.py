@@ -262,8 +262,12 @@ def unwrap(
 
 
 def is_result(body: Any) -> bool:
-    """Whether a body can be an orchestrator's output: JSON, and more than nothing."""
-    return body is not None and not isinstance(body, _NoJson)
+    """Whether a body can be an orchestrator's output: JSON, more than nothing, and no status."""
+    if body is None or isinstance(body, _NoJson):
+        return False
+    if unwrap(body, lambda found: any(_plain(name) == "runtimestatus" for name in found)):
+        return False
+    return _find_by_hand(body)[1] is None or not has_runtime_status(body)
 
 
 def failure_of(status: DurableStatus, status_url: str | None) -> OrchestrationFailedError:

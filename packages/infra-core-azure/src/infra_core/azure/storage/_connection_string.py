@@ -172,7 +172,7 @@ def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
             f"AccountName={account!r:.80} in {variable} is no account name; use 3 to 24 "
             f"lower-case letters and digits, or add {service.title()}Endpoint"
         )
-    if "/" in suffix:
+    if re.search(r"[^\w.:#?@-]", suffix):
         raise ConfigurationError(
             f"EndpointSuffix={suffix!r:.80} in {variable} is no end of a host name; use such as "
             "core.windows.net, without scheme or path"
@@ -274,6 +274,10 @@ def check_endpoint(url: str, what: str, sas_setting: str) -> None:
         host = parts.hostname
         if parts.port == 0:
             raise ValueError("port 0 cannot be connected to")
+        if parts.netloc.endswith(":"):
+            raise ValueError("a port is missing behind the colon")
+        if "\\" in url or "%" in parts.netloc.rpartition("@")[2]:
+            raise ValueError("no host holds a backslash or %")
         (host or "").encode("idna")  # an empty label (two dots), or one that is too long
     except ValueError as error:
         raise ConfigurationError(f"{what}{shown} is no URL ({error}); {remedy}") from None
