@@ -207,6 +207,32 @@ def answer_with_one_blob(method: str, path: str, headers: Mapping[str, str], bod
     return 200, {}, b"<EnumerationResults><Blobs>" + seen + b"</Blobs></EnumerationResults>"
 
 
+@pytest.mark.parametrize("mode", ["strict", "best-effort"])
+def test_a_tree_that_brings_what_was_refused_takes_it_off_the_list(
+    mode: str, blob_server: Any, client_of: Any
+) -> None:
+    """After the policy has ended, `mirror up` is how most send it again."""
+    policy = [True]
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "GET":
+            return 200, {}, b"<EnumerationResults><Blobs/></EnumerationResults>"
+        if policy and "good" not in path:
+            return refusal(409, "InvalidBlobType")
+        return 201, {"ETag": '"1"'}, b""
+
+    server = blob_server(answer)
+    client = client_of(server, "best-effort")
+    folder = client.base_path / "run"
+    for path in (folder / "a", folder / "good", client.base_path / "beside"):
+        client.write_text(path, "x")
+    assert client.upload_tree(folder).failed == 1
+    assert [entry.blob for entry in client.pending_uploads()] == ["beside", "run/a"]
+    policy.clear()
+    assert client_of(server, mode).upload_tree(folder).ok
+    assert [entry.blob for entry in client.pending_uploads()] == ["beside"]
+
+
 def test_failed_deletion_is_no_pending_upload(blob_server: Any, client_of: Any) -> None:
     """No file is there to be uploaded, and a replay deletes nothing."""
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from ._tree_types import KEPT_OUTCOMES, FileOutcome, OnOutcome
 from ._tree_up import replay_tree
 from ._upload import upload_bytes, upload_path
 
-__all__ = ["FailedFiles", "FlushReport", "ending_of", "flush_journal"]
+__all__ = ["FailedFiles", "FlushReport", "ending_of", "flush_journal", "refused_below"]
 
 
 Ending = Literal["pending", "refused", "dropped"]
@@ -156,6 +157,18 @@ def ending_of(error: BaseException) -> Ending:
     return "pending"
 
 
+def refused_below(journal: Journal, root: Path, name: str) -> dict[str, int]:
+    """The entries of files of a tree that were refused permanently, by their names in the tree."""
+    prefix, top = tree_prefix(name), Path(os.path.abspath(root))  # noqa: PTH100 - keeps links
+    return {
+        below: entry.id
+        for page in journal.pages(trees=False, refused=True)
+        for entry in page
+        if (below := entry.blob.removeprefix(prefix)) != entry.blob or not prefix
+        if entry.path is not None and entry.path == top / below
+    }
+
+
 class FailedFiles:
     """The uploads of a tree that failed, by what becomes of them: a tree's `on_outcome`.
 
@@ -163,9 +176,18 @@ class FailedFiles:
 
     Args:
         then: Called with each outcome as well.
+        refused: Entries of the tree's files that were refused earlier, by their names in the tree.
+
+    Attributes:
+        first: The first error of each kind.
+        passed: Numbers of the entries in `refused` whose content is in the container now.
     """
 
-    def __init__(self, then: OnOutcome | None = None) -> None:
+    def __init__(
+        self, then: OnOutcome | None = None, refused: Mapping[str, int] | None = None
+    ) -> None:
+        self.passed: list[int] = []
+        self._refused = refused or {}
         self.first: dict[Ending, Exception] = {}
         self._counts: Counter[Ending] = Counter()
         self._kept: list[tuple[FileOutcome, Exception, Ending]] = []
@@ -180,6 +202,8 @@ class FailedFiles:
             self._counts[ending] += 1
             if len(self._kept) < KEPT_OUTCOMES:
                 self._kept.append((outcome, error, ending))
+        elif outcome.action in ("upload", "skip") and outcome.name in self._refused:
+            self.passed.append(self._refused[outcome.name])
         if self._then is not None:
             self._then(outcome)
 

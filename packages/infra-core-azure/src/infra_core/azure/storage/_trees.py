@@ -1,13 +1,14 @@
 """Trees by mode: a whole folder is one entry of the journal until each of its files is settled."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from ._errors import StorageError, TreeTransferError, UnsafeNamesError, describe
-from ._flush import FailedFiles
+from ._errors import JournalError, StorageError, TreeTransferError, UnsafeNamesError, describe
+from ._flush import FailedFiles, refused_below
 from ._names import tree_prefix
 from ._tree_down import DownRun
 from ._tree_run import TreeRun
@@ -43,7 +44,11 @@ class Trees:
         raise_on_error: bool,
     ) -> TreeReport:
         """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
-        failed = FailedFiles(on_outcome)
+        refused = None
+        if direction == "up" and not dry_run:
+            with contextlib.suppress(JournalError):  # reported where something is entered
+                refused = await asyncio.to_thread(refused_below, self._uploader.journal, path, name)
+        failed = FailedFiles(on_outcome, refused)
         make = UpRun if direction == "up" else DownRun
         run: TreeRun = make(
             self._uploader.service,
@@ -60,6 +65,8 @@ class Trees:
             report = await run.run()
         else:
             report = await self._upload(run, failed, path, name, rules.dump(), raise_on_error)
+        for number in failed.passed:
+            await self._uploader.settle(number)
         swallow = self._uploader.swallow and direction == "up"
         if report.failed and (raise_on_error or not swallow):
             raise _tree_error(report, path, name)
