@@ -650,7 +650,10 @@ def test_the_mirror_survives_an_outage(
     make: Make, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Failures are logged without secrets, never raised, and nothing is missing in the end."""
-    container.failures = [failure(503, "ServerBusy", HttpResponseError), OSError("no route")]
+    refused = HttpResponseError("It is not authorized.\nRequestId:1\nTime:2")
+    refused.error_code = "AuthorizationPermissionMismatch"  # type: ignore[attr-defined]
+    busy = failure(503, "ServerBusy", HttpResponseError)
+    container.failures = [refused, busy, OSError("no route")]
     log = make(Client(container))
     for number in range(20):
         log.write("e", number=number)
@@ -658,6 +661,8 @@ def test_the_mirror_survives_an_outage(
         continue
     assert container.text() == log.path.read_text()
     assert "run log mirror failed" in caplog.text
+    assert "AuthorizationPermissionMismatch: It is not authorized; give this" in caplog.text
+    assert "RequestId" not in caplog.text  # one line, and what to do
     assert "SECRET" not in caplog.text
 
 

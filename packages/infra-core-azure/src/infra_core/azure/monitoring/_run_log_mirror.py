@@ -10,6 +10,7 @@ from typing import Any
 from infra_core.fs import FileLock, FileLockUnsupported
 from infra_core.runtime import RetryPolicy, after_fork_in_child, clock, redact_secrets
 
+from .._access import access_remedy
 from ._client_calls import is_configured, knows_parameter
 from ._log_file import LogFile
 from ._protocols import RunLogUploader
@@ -222,12 +223,17 @@ class RunLogMirror:
         """Log a failure, make the container if that was missing, and return how long to wait."""
         row = self._row
         if row & (row + 1) == 0:  # the 1st, 2nd, 4th, 8th... of an outage
+            # Of the SDK's lines the first says it; the others are for support.
+            said = redact_secrets(str(error).partition("\n")[0].rstrip("."))
+            code = error_code(error)
+            said = said if code in {"None", ""} or code in said else f"{code}: {said}"
+            remedy = access_remedy(code)
             _log.warning(
                 "run log mirror failed (try %d), the lines wait in %s until it works: %s: %s",
                 row + 1,
                 self._log.path,
                 type(error).__name__,
-                redact_secrets(str(error)),
+                f"{said}; {remedy}" if remedy else said,
             )
         with self._changed:
             self._failures += 1
