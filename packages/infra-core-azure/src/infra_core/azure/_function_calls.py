@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
@@ -69,11 +69,7 @@ class RequestOptions:
 
     def over(self, base: "RequestOptions") -> "RequestOptions":
         """Return these options, completed by others where they say nothing."""
-        names = self.__dataclass_fields__
-        mine = {name: getattr(self, name) for name in names}
-        return RequestOptions(
-            **{name: getattr(base, name) if v is None else v for name, v in mine.items()}
-        )
+        return replace(base, **{name: v for name, v in vars(self).items() if v is not None})
 
 
 _NUMBERS: Mapping[str, tuple[str, dict[str, Any]]] = {
@@ -196,16 +192,8 @@ class FunctionCaller:
 
         async def once(**changes: Any) -> httpx.Response:
             arguments: dict[str, Any] = {
+                **vars(chosen),
                 "headers": own_headers,
-                "timeout": chosen.timeout,
-                "delay": chosen.delay,
-                "max_retries": chosen.max_retries,
-                "backoff": chosen.backoff,
-                "max_backoff": chosen.max_backoff,
-                "retry_statuses": chosen.retry_statuses,
-                "idempotent": chosen.idempotent,
-                "deadline": chosen.deadline,
-                "max_bytes": chosen.max_bytes,
                 "params": params,
                 "client": self.http_client,
             }

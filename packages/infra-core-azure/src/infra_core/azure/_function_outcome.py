@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from infra_core.http import OutcomeUnknown
+from infra_core.runtime import sanitize_url
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,13 +27,13 @@ class FunctionOutcomeUnknown(OutcomeUnknown, httpx.HTTPStatusError, httpx.Transp
     def __init__(self, method: str, url: str, cause: httpx.HTTPStatusError) -> None:
         # httpx's own constructor wants keywords that OutcomeUnknown does not hand on.
         self.method = method
-        self.url = cause_url = _sanitized(url)
+        self.url = sanitize_url(url)
         self.cause = cause
         self.request = cause.request
         self.response = cause.response
         Exception.__init__(
             self,
-            f"{method} {cause_url} was cut off with status {cause.response.status_code}: the "
+            f"{method} {self.url} was cut off with status {cause.response.status_code}: the "
             "function may have run, or still run (the host waits 230 s). Ask the app what "
             "happened before sending it again; a function that takes long belongs behind "
             "start_and_wait()",
@@ -41,9 +42,3 @@ class FunctionOutcomeUnknown(OutcomeUnknown, httpx.HTTPStatusError, httpx.Transp
 
     def __reduce__(self) -> "tuple[type[Self], tuple[str, str, BaseException]]":
         return type(self), (self.method, self.url, self.cause)
-
-
-def _sanitized(url: str) -> str:
-    from infra_core.runtime import sanitize_url
-
-    return sanitize_url(url)

@@ -256,24 +256,18 @@ def write_summary(
     return write_json_atomic(path, summary.to_dict())
 
 
+@dataclass
 class _Run:
     """One triggered batch on its way."""
 
-    def __init__(
-        self,
-        client: AzureFunctionAsyncClient,
-        args: Namespace,
-        terminate: bool,
-        on_started: Callable[[DurableInstance], None] | None,
-        on_poll: OnPoll | None,
-        state_folder: Path | None,
-    ) -> None:
-        self._state_folder = state_folder
-        self._client = client
-        self._args = args
-        self._terminate = terminate
-        self._on_started = on_started
-        self._on_poll = on_poll
+    client: AzureFunctionAsyncClient
+    args: Namespace
+    terminate: bool
+    on_started: Callable[[DurableInstance], None] | None
+    on_poll: OnPoll | None
+    state_folder: Path | None
+
+    def __post_init__(self) -> None:
         self._instance = DurableInstance()
         self._state: DurableStatus | None = None
         self._status = "NotScheduled"
@@ -286,8 +280,8 @@ class _Run:
         from infra_core.http import OutcomeUnknown
 
         try:
-            if self._args.poll:
-                self._instance = await self._client.start(path, json=body)
+            if self.args.poll:
+                self._instance = await self.client.start(path, json=body)
             else:
                 self._instance = await self._start_unwatched(path, body)
         except OutcomeUnknown as error:
@@ -296,11 +290,11 @@ class _Run:
         except Exception as error:
             self._error = sanitize_text(error)
             raise
-        if self._state_folder is not None and self._instance.status_url is not None:
-            remember(self._state_folder, self._client.base_url, self._args.batch_id, self._instance)
+        if self.state_folder is not None and self._instance.status_url is not None:
+            remember(self.state_folder, self.client.base_url, self.args.batch_id, self._instance)
         self.adopt(self._instance)
-        if self._on_started is not None:
-            self._on_started(self._instance)
+        if self.on_started is not None:
+            self.on_started(self._instance)
 
     def adopt(self, instance: DurableInstance) -> None:
         """Take over a batch that was scheduled."""
@@ -311,7 +305,7 @@ class _Run:
         from ._durable import read_start
         from ._durable_status import is_page
 
-        response = await self._client.request("POST", path, json=body)
+        response = await self.client.request("POST", path, json=body)
         try:
             return read_start(response, what=f"POST {path}")
         except OrchestrationError:
@@ -323,18 +317,18 @@ class _Run:
         async def seen(state: DurableStatus) -> None:
             self._polls += 1
             self._state = state
-            if self._on_poll is not None:
-                result = self._on_poll(state)
+            if self.on_poll is not None:
+                result = self.on_poll(state)
                 if result is not None:
                     await result
 
         try:
-            self._state = await self._client.wait_for_completion(
+            self._state = await self.client.wait_for_completion(
                 self._instance,
-                timeout=self._args.poll_timeout,
-                poll_interval=self._args.poll_interval,
+                timeout=self.args.poll_timeout,
+                poll_interval=self.args.poll_interval,
                 on_poll=seen,
-                terminate_on_timeout=self._terminate,
+                terminate_on_timeout=self.terminate,
                 raise_on_failure=False,
             )
         except OrchestrationTimeoutError as error:
@@ -350,9 +344,9 @@ class _Run:
     def summary(self) -> TriggerSummary:
         url, state = self._instance.status_url, self._state
         return TriggerSummary(
-            batch_id=self._args.batch_id,
+            batch_id=self.args.batch_id,
             status=self._status,
-            base_url=self._client.base_url,
+            base_url=self.client.base_url,
             instance_id=self._instance.id or (state.instance_id if state else None),
             status_url=None if url is None else sanitize_url(url),
             output=_without_key(state.output, url) if state else None,

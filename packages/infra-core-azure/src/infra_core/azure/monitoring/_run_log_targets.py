@@ -76,7 +76,7 @@ class AppendBlobTarget:
                 status, code = getattr(error, "status_code", None), error_code(error)
                 gone = status == 404 or (status == 409 and code == "InvalidBlobType")
                 if gone and state.position >= 0:
-                    self._begin_again(state)
+                    self._compare(state, None)
                 elif not data:  # it was confirmed, and cannot be asked
                     _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
                 elif status != 409 or code in _NOT_OURS:
@@ -171,20 +171,14 @@ class AppendBlobTarget:
         backup.delete_blob(**_ONE_TRY)
         return True
 
-    def _begin_again(self, state: MirrorState) -> None:
-        """The blob was removed, or another one put into its place: what it held is sent again."""
-        self._settle(state, 0)
-        state.position = -1
+    def _compare(self, state: MirrorState, properties: "BlobProperties | None") -> None:
+        """Go on behind the last line of ours in the blob, which is not as long as we left it.
 
-    def _compare(self, state: MirrorState, properties: "BlobProperties") -> None:
-        if _type(properties) != "AppendBlob":
-            self._begin_again(state)
-            return
-        state.blocks = properties.append_blob_committed_block_count or 0
-        self._settle(state, properties.size)
-
-    def _settle(self, state: MirrorState, size: int) -> None:
-        """Go on behind the last line of ours in the blob, which is not as long as we left it."""
+        Where it was removed, or another one put into its place, what it held is sent again.
+        """
+        if properties is not None and _type(properties) != "AppendBlob":
+            properties = None
+        size = 0 if properties is None else properties.size
         confirmed, reached, log = state.position, state.reached, self._file
         segments = log.segments()
         if size >= confirmed:
@@ -207,7 +201,11 @@ class AppendBlobTarget:
                     "lines of run log blob %s are lost: they are on this disk no more",
                     self._name(state),
                 )
-        state.position = size  # last: what failed before is done again
+        # Last: what failed before is done again.
+        state.position = -1
+        if properties is not None:
+            state.position = size
+            state.blocks = properties.append_blob_committed_block_count or 0
 
     def _last_line(
         self, state: MirrorState, part: tuple[int, int], start: Position, stop: Position
