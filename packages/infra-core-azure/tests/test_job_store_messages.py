@@ -174,7 +174,10 @@ def test_a_record_type_must_be_a_class(tmp_path: Path, record_type: Any) -> None
             "give the name alone",
         ),
         ({"table_name": "jobs", "table_endpoint": "acc"}, "table_endpoint='acc' is no endpoint"),
-        ({"table_name": "jobs", "table_endpoint": "https://[::1"}, "is no endpoint"),
+        *(
+            ({"table_name": "jobs", "table_endpoint": f"https://{bad}"}, "is no endpoint")
+            for bad in ("[::1", "h.x#", "h.x:", "h.x:70000", "abc.table.core.windows.net/j")
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_right_is_refused_at_once(

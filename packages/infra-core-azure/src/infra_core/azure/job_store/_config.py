@@ -5,13 +5,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import urlsplit
 
 from infra_core.runtime import sanitize_url
 
 from ..exceptions import AzureTableError, ConfigurationError
 from ..storage._connection_string import (
     ConnectionParts,
+    check_endpoint,
     parse_connection_string,
     sibling_endpoint,
 )
@@ -200,13 +200,9 @@ def _check(table: _Setting, connection: _Setting, account: _Setting, endpoint: _
 
 def _check_endpoint(name: str, url: str) -> None:
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        usable = usable and not (parts.query or parts.username or parts.port == 0)
-    except ValueError:
-        usable = False
-    if not usable:
+        check_endpoint(url, name, "the connection string")
+    except ConfigurationError:
         raise AzureTableError(
             f"{name}={sanitize_url(url)!r} is no endpoint: give the plain https:// URL of the "
             "table service, such as https://ACCOUNT.table.core.windows.net, without key or query"
-        )
+        ) from None

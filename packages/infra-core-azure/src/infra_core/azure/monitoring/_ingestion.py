@@ -88,7 +88,7 @@ def _by_item(answer: Answer, count: int) -> Verdict:
     if accepted is not None and not 0 <= accepted <= count:
         accepted = None
     refused, all_named = _refused(document or {}, count, accepted)
-    fewer = accepted is not None and accepted < count
+    fewer = accepted < count if accepted is not None else bool((document or {}).get("errors"))
     some_refused = answer.status == 206 or (fewer and answer.status != 400)
     if some_refused and not all_named:  # and it is not known which
         unnamed = [index for index in range(count) if index not in refused]

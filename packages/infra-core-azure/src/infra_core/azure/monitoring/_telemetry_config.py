@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Literal
-from urllib.parse import urlsplit
 
 from infra_core.runtime import sanitize_url
 
 from .._checks import type_name
 from ..exceptions import ConfigurationError
+from ..storage._connection_string import check_endpoint
 
 __all__ = ["Backend", "Ingestion", "TelemetryConfig"]
 
@@ -156,18 +156,14 @@ class TelemetryConfig:
             )
         endpoint = parts.get("ingestionendpoint") or _from_suffix(parts) or _DEFAULT_ENDPOINT
         try:
-            split = urlsplit(endpoint)
-            usable = split.scheme in {"http", "https"} and bool(split.hostname)
-            usable = usable and split.port != 0 and not (split.query or split.username)
-        except ValueError:
-            usable = False
-        if not usable:
+            check_endpoint(endpoint, "IngestionEndpoint", "InstrumentationKey")
+        except ConfigurationError:
             raise ConfigurationError(
                 f"IngestionEndpoint={sanitize_url(endpoint)!r} of the Application Insights "
                 "connection string is no plain URL: it looks like "
                 "https://westeurope-1.in.applicationinsights.azure.com/; copy the whole string "
                 f"from the resource's overview page into {_CONNECTION}"
-            )
+            ) from None
         return Ingestion(key=key, url=endpoint.rstrip("/") + _TRACK)
 
     def otel_connection_string(self) -> str:

@@ -290,8 +290,8 @@ def check_endpoint(url: str, what: str, sas_setting: str) -> None:
             f"{what}{shown} has a query behind it; put a SAS token in its own setting "
             f"({sas_setting}) and keep the endpoint plain: {remedy}"
         )
-    if AZURE_HOST.fullmatch(host) and parts.path.strip("/"):
+    if _AZURE_SERVICE.fullmatch(host) and parts.path.strip("/"):
         raise ConfigurationError(
-            f"{what}{shown} has a path; the container has a setting of its own, so end the "
-            "endpoint after the host"
+            f"{what}{shown} has a path; the container has a setting of its own, as the table has, "
+            "so end the endpoint after the host"
         )
