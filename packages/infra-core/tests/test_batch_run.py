@@ -445,6 +445,20 @@ async def test_no_download_begins_once_the_run_is_asked_to_end(
     assert statuses <= {JobStatus.FAILED, JobStatus.PENDING}
 
 
+@pytest.mark.parametrize("error", [EOFError, ConnectionRefusedError])
+async def test_a_worker_is_spawned_where_the_process_that_forks_it_has_died(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memory killer may take both in the same moment."""
+    dead, whole = Mock(Pipe=Pipe), Mock(Pipe=Pipe)
+    dead.Process.return_value.start.side_effect = error
+    monkeypatch.setattr(_workers, "worker_context", lambda: dead)
+    monkeypatch.setattr(_workers, "get_context", lambda _: whole)
+    worker = _workers._Worker(BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
+    whole.Process.return_value.start.assert_called_once_with()
+    await worker.close(kill=True)
+
+
 async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,9 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,13 +101,11 @@ class _Worker:
     """One process: shards go in, results come out, in any order."""
 
     def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
-        context = worker_context()
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
-            target=_main, args=(theirs, options, folder, dict(env)), daemon=True
-        )
-        self._process.start()
-        theirs.close()
+        settings = (options, folder, dict(env))
+        try:
+            self._pipe, self._process = _started(worker_context(), settings)
+        except (OSError, EOFError):  # what forks them is at its end as well
+            self._pipe, self._process = _started(get_context("spawn"), settings)
         self._loop = asyncio.get_running_loop()
         self._numbers = count()
         self._waiting: dict[int, asyncio.Future[ShardResult]] = {}
@@ -176,6 +176,20 @@ class _Worker:
             await asyncio.to_thread(self._process.join)
         self._reader.join()
         self._pipe.close()
+
+
+def _started(context: Any, settings: tuple[Any, ...]) -> tuple[Connection, BaseProcess]:
+    """Start a process that does shards; returns our end of the pipe to it, and it."""
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_main, args=(theirs, *settings), daemon=True)
+    try:
+        process.start()
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return ours, process
 
 
 def _main(pipe: Connection, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
