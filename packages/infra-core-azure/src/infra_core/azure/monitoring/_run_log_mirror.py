@@ -4,6 +4,7 @@ import atexit
 import logging
 import threading
 import weakref
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ _FOREIGN_PASS = 0.05  # seconds until we look again whether another process has 
 _EXIT_SECONDS, _EXIT_SECONDS_UNPROVEN = 5.0, 2.0
 
 
+@dataclass(eq=False, repr=False)
 class RunLogMirror:
     """Brings a log file to its mirror, whichever process wrote the lines.
 
@@ -47,22 +49,15 @@ class RunLogMirror:
         keep: Rotated segments to keep once they are mirrored, `None` for all.
     """
 
-    def __init__(
-        self,
-        client: RunLogUploader,
-        log: LogFile,
-        state_path: Path,
-        *,
-        interval: float,
-        max_blocks: int,
-        keep: int | None,
-    ) -> None:
-        self._client = client
-        self._log = log
-        self._state_path = state_path
-        self._interval = interval
-        self._max_blocks = max_blocks
-        self._keep = keep
+    client: RunLogUploader
+    log: LogFile
+    state_path: Path
+    _: KW_ONLY
+    interval: float
+    max_blocks: int
+    keep: int | None
+
+    def __post_init__(self) -> None:
         self._begin()
         after_fork_in_child(self._begin)
 
@@ -167,35 +162,35 @@ class RunLogMirror:
 
     def _pass(self, target: MirrorTarget, look: bool) -> bool:
         """Mirror what is there; False when another process is at it."""
-        lock = FileLock(self._state_path.with_suffix(".lock"))
+        lock = FileLock(self.state_path.with_suffix(".lock"))
         try:
             if not lock.acquire(timeout=0):
                 return False
         except FileLockUnsupported:
             pass
         try:
-            state = MirrorState.load(self._state_path)
+            state = MirrorState.load(self.state_path)
 
             def saved() -> None:
                 self._row = 0
-                state.save(self._state_path)
+                state.save(self.state_path)
 
             try:
-                state.fit(self._log)
+                state.fit(self.log)
                 target.push(state, saved, look=look)
                 self._answered = True
-                if self._keep is not None:
-                    self._log.remove_before(state.segment, keep=self._keep)
+                if self.keep is not None:
+                    self.log.remove_before(state.segment, keep=self.keep)
             finally:
                 self._lost = self._lost or target.lost
-                state.save(self._state_path)
+                state.save(self.state_path)
         finally:
             lock.release()
         self._row = 0
         return True
 
     def _target(self) -> MirrorTarget | None:
-        client: Any = self._client
+        client: Any = self.client
         if not is_configured(client):
             return None
         container = None
@@ -206,14 +201,14 @@ class RunLogMirror:
         if container is not None and callable(name_of):
             return AppendBlobTarget(
                 container,
-                str(name_of(self._log.path)),
-                self._log,
-                max_blocks=self._max_blocks,
-                interval=self._interval,
+                str(name_of(self.log.path)),
+                self.log,
+                max_blocks=self.max_blocks,
+                interval=self.interval,
             )
         upload_file = getattr(client, "upload_file", None)
         if callable(upload_file):
-            return UploadFileTarget(upload_file, self._log, interval=self._interval)
+            return UploadFileTarget(upload_file, self.log, interval=self.interval)
         raise RuntimeError(
             f"the run log's storage client {type(client).__name__} has neither container() nor "
             "upload_file(): pass an AzureStorageClient, or azure_client=None for no mirror"
@@ -231,7 +226,7 @@ class RunLogMirror:
             _log.warning(
                 "run log mirror failed (try %d), the lines wait in %s until it works: %s: %s",
                 row + 1,
-                self._log.path,
+                self.log.path,
                 type(error).__name__,
                 f"{said}; {remedy}" if remedy else said,
             )
@@ -241,7 +236,7 @@ class RunLogMirror:
             self._changed.notify_all()
         if error_code(error) == "ContainerNotFound":
             try:
-                self._client.container()  # type: ignore[attr-defined]
+                self.client.container()  # type: ignore[attr-defined]
             except Exception as failure:  # noqa: BLE001 - the next try reports it
                 _log.debug("the run log's container cannot be made: %s", type(failure).__name__)
         return _BACKOFF.ceiling(row)
