@@ -386,6 +386,20 @@ def test_folders_become_no_files_and_are_not_deleted(tmp_path: Path) -> None:
     assert (report.deleted, report.failed, report.skipped) == (0, 0, 1)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_what_is_no_file_is_left_out_with_a_word(tmp_path: Path) -> None:
+    """Links to folders, which would bring what lies elsewhere, and pipes, which have no end."""
+    write(tmp_path, {"tree/a": b"x", "away/b": b"y"})
+    os.mkfifo(tmp_path / "tree" / "pipe")
+    (tmp_path / "tree" / "linked").symlink_to(tmp_path / "away")
+    report, _ = run(MemoryService(), "up", tmp_path / "tree", exclude=["p*"])
+    assert (report.files, report.rejected) == (1, 0)
+    (note,) = report.notes
+    assert "the first is 'linked'" in note
+    report, _ = run(MemoryService(), "up", tmp_path / "tree", include=["a"])
+    assert report.notes == []
+
+
 def test_trees_take_no_locks_and_states_of_our_own(tmp_path: Path) -> None:
     """Nor the journal, wherever it lies; what an earlier release mirrored stays where it is."""
     names = ["_state/run_log_mirror.json", "_state/run.lock", "j.sqlite", "j.sqlite-wal"]

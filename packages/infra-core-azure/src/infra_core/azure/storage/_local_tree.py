@@ -17,7 +17,11 @@ _SORTED = 10_000  # entries of one folder that are held at a time
 
 
 def walk_tree(
-    root: Path, wanted: Callable[[str], bool], *, prefix_length: int = 0
+    root: Path,
+    wanted: Callable[[str], bool],
+    *,
+    prefix_length: int = 0,
+    left_out: Callable[[str], object] = lambda _: None,
 ) -> Iterator[tuple[LocalFile, str | None]]:
     """Files below a folder with the reason why one must not be mirrored, if there is one.
 
@@ -27,6 +31,12 @@ def walk_tree(
     Links to files within the tree are followed; one that leads out of it is unsafe. Links to
     folders are not followed: what they show is elsewhere in the tree, or outside of it. Partial
     files of writers at work are left out.
+
+    Args:
+        root: The folder.
+        wanted: Says of a name, relative to it, whether the file is.
+        prefix_length: Characters that a blob's name has in front of it.
+        left_out: Called with each name of a link to a folder, a pipe, a socket or a device.
 
     Raises:
         NotADirectoryError: There is no such folder.
@@ -50,6 +60,8 @@ def walk_tree(
                     yield found
             elif entry.is_symlink() and not entry.is_dir() and wanted(name):
                 yield LocalFile(name, Path(entry.path), 0, 0), "it is a link to nothing"
+            elif not entry.is_file() and wanted(name):
+                left_out(name)
         stack.extend(reversed(folders))
 
 

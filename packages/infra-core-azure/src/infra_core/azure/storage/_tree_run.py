@@ -139,14 +139,17 @@ class TreeRun(ABC):
     def _may_delete(self) -> bool:
         if self.report.ok:
             return True
-        note = (
+        self._note(
             f"nothing is deleted at the destination, since "
             f"{self.report.failed + self.report.rejected} of {self.report.files} files failed or "
             "were rejected; run it again when they pass"
         )
-        self.report.notes.append(note)
-        self._log.warning("%s", note, extra={"prefix": self._prefix})
         return False
+
+    def _note(self, text: str) -> None:
+        """Say in the report and in the log what was not done."""
+        self.report.notes.append(text)
+        self._log.warning("%s", text, extra={"prefix": self._prefix})
 
     async def _outcome(
         self,

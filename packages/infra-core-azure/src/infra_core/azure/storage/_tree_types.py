@@ -110,7 +110,7 @@ class TreeReport:
         bytes_transferred: Bytes uploaded or downloaded.
         problems: Outcomes that failed or were rejected, the first 1,000 of them.
         seconds: How long it took.
-        notes: What could not be looked at, and what that means.
+        notes: What was left out or could not be looked at, and what that means.
     """
 
     direction: Direction

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,25 +67,37 @@ class UpRun(TreeRun):
             if self._rules.delete or not error.by_permission:
                 raise
             self._unlisted = True
-            note = (
+            self._note(
                 f"the container could not be listed ({error.code}): nothing was compared, and "
                 "overwrite was left to the service"
             )
-            self.report.notes.append(note)
-            self._log.warning("%s", note, extra={"prefix": self._prefix})
 
-    def _source_files(self) -> Iterator[tuple[LocalFile, str | None]]:
-        return walk_tree(self._root, self._wanted, prefix_length=len(self._prefix))
+    def _source_files(
+        self, left_out: Callable[[str], object] = lambda _: None
+    ) -> Iterator[tuple[LocalFile, str | None]]:
+        prefix_length = len(self._prefix)
+        return walk_tree(self._root, self._wanted, prefix_length=prefix_length, left_out=left_out)
 
     def _survey_local(self) -> int:
         """Count the source and its unsafe names, before anything is touched."""
-        rejected = 0
-        for file, reason in self._source_files():
+        rejected = others = 0
+        first = ""
+
+        def left_out(name: str) -> None:
+            nonlocal others, first
+            others, first = others + 1, first or name
+
+        for file, reason in self._source_files(left_out):
             self.report.files += 1
             if reason is None:
                 self._total_bytes += file.size
             else:
                 rejected += 1
+        if others:
+            self._note(
+                f"{others} links to folders, pipes, sockets or devices were left out, the first is "
+                f"{first!r}; mirror the folder that a link leads to by itself"
+            )
         return rejected
 
     def _rejected_files(self) -> Iterator[PlannedTransfer]:
