@@ -291,23 +291,41 @@ class AzureFunctionSyncClient:
         return cls(base_url, api_key=api_key, **kwargs)
 
     request = blocking(AzureFunctionAsyncClient.request, "_async_client")
+    """See `AzureFunctionAsyncClient.request`."""
     request_json = blocking(AzureFunctionAsyncClient.request_json, "_async_client")
+    """See `AzureFunctionAsyncClient.request_json`."""
     get_json = blocking(AzureFunctionAsyncClient.get_json, "_async_client")
+    """See `AzureFunctionAsyncClient.get_json`."""
     post_json = blocking(AzureFunctionAsyncClient.post_json, "_async_client")
+    """See `AzureFunctionAsyncClient.post_json`."""
     delete = blocking(AzureFunctionAsyncClient.delete, "_async_client")
+    """See `AzureFunctionAsyncClient.delete`."""
     start = blocking(AzureFunctionAsyncClient.start, "_async_client")
+    """See `AzureFunctionAsyncClient.start`."""
     wait_for_completion = blocking(AzureFunctionAsyncClient.wait_for_completion, "_async_client")
+    """See `AzureFunctionAsyncClient.wait_for_completion`."""
     start_and_wait = blocking(AzureFunctionAsyncClient.start_and_wait, "_async_client")
+    """See `AzureFunctionAsyncClient.start_and_wait`."""
     terminate = blocking(AzureFunctionAsyncClient.terminate, "_async_client")
+    """See `AzureFunctionAsyncClient.terminate`."""
     get_status = blocking(AzureFunctionAsyncClient.get_status, "_async_client")
+    """See `AzureFunctionAsyncClient.get_status`."""
     raise_event = blocking(AzureFunctionAsyncClient.raise_event, "_async_client")
+    """See `AzureFunctionAsyncClient.raise_event`."""
     suspend = blocking(AzureFunctionAsyncClient.suspend, "_async_client")
+    """See `AzureFunctionAsyncClient.suspend`."""
     resume = blocking(AzureFunctionAsyncClient.resume, "_async_client")
+    """See `AzureFunctionAsyncClient.resume`."""
     rewind = blocking(AzureFunctionAsyncClient.rewind, "_async_client")
+    """See `AzureFunctionAsyncClient.rewind`."""
     purge = blocking(AzureFunctionAsyncClient.purge, "_async_client")
+    """See `AzureFunctionAsyncClient.purge`."""
     read_entity = blocking(AzureFunctionAsyncClient.read_entity, "_async_client")
+    """See `AzureFunctionAsyncClient.read_entity`."""
     signal_entity = blocking(AzureFunctionAsyncClient.signal_entity, "_async_client")
+    """See `AzureFunctionAsyncClient.signal_entity`."""
     close = blocking(AzureFunctionAsyncClient.close, "_async_client")
+    """See `AzureFunctionAsyncClient.close`."""
 
     def __enter__(self) -> "Self":
         return self

@@ -613,19 +613,33 @@ class AzureStorageClient(_Base):
     # -- the same for synchronous callers: hooks are called on another thread -------------------
 
     upload_file = blocking(upload_file_async)
+    """See `upload_file_async`."""
     upload_text = blocking(upload_text_async)
+    """See `upload_text_async`."""
     write_json = blocking(write_json_async)
+    """See `write_json_async`."""
     write_text = blocking(write_text_async)
+    """See `write_text_async`."""
     download_to_path = blocking(download_to_path_async)
+    """See `download_to_path_async`."""
     stat = blocking(stat_async)
+    """See `stat_async`."""
     delete_tree = blocking(delete_tree_async)
+    """See `delete_tree_async`."""
     read_blob = blocking(read_blob_async)
+    """See `read_blob_async`."""
     flush_pending = blocking(flush_pending_async)
+    """See `flush_pending_async`."""
     sync_tree = blocking(sync_tree_async)
+    """See `sync_tree_async`."""
     upload_tree = blocking(upload_tree_async)
+    """See `upload_tree_async`."""
     download_tree = blocking(download_tree_async)
+    """See `download_tree_async`."""
     plan_tree = blocking(plan_tree_async)
+    """See `plan_tree_async`."""
     list_tree = blocking(list_tree_async)
+    """See `list_tree_async`."""
 
     def iter_tree(self, path: Path) -> Iterator[BlobInfo]:
         """Blobs below a path, page by page; see `iter_tree_async`."""
