@@ -32,24 +32,25 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
 
 def blocking(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], owner: str = ""
-) -> Callable[Concatenate[Any, P], T]:
-    """Return the synchronous twin of an asynchronous method: its parameters, its docstring.
+) -> Callable[[Callable[..., T]], Callable[Concatenate[Any, P], T]]:
+    """Make a method the synchronous twin of an asynchronous one: its parameters, its docstring.
 
-    It is named as that method is, without `_async`. A subclass that overrides the asynchronous
-    method has changed both.
+    A subclass that overrides the asynchronous method has changed both.
 
     Args:
         method: The asynchronous method.
         owner: The attribute that holds the object with that method; it is the same object when
             empty.
     """
-    name = method.__name__.removesuffix("_async")
 
-    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        async_self = getattr(self, owner) if owner else self
-        bound: Callable[P, Coroutine[Any, Any, T]] = getattr(async_self, method.__name__)
-        return run_blocking(partial(bound, *args, **kwargs), f"{type(self).__name__}.{name}()")
+    def decorate(twin: Callable[..., T]) -> Callable[Concatenate[Any, P], T]:
+        def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            async_self = getattr(self, owner) if owner else self
+            bound: Callable[P, Coroutine[Any, Any, T]] = getattr(async_self, method.__name__)
+            return run_blocking(partial(bound, *args, **kwargs), f"{twin.__qualname__}()")
 
-    update_wrapper(call, method)
-    call.__name__, call.__qualname__ = name, method.__qualname__.removesuffix("_async")
-    return call
+        update_wrapper(call, method)
+        call.__name__, call.__qualname__ = twin.__name__, twin.__qualname__
+        return call
+
+    return decorate

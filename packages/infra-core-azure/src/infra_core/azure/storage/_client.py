@@ -612,34 +612,61 @@ class AzureStorageClient(_Base):
 
     # -- the same for synchronous callers: hooks are called on another thread -------------------
 
-    upload_file = blocking(upload_file_async)
-    """See `upload_file_async`."""
-    upload_text = blocking(upload_text_async)
-    """See `upload_text_async`."""
-    write_json = blocking(write_json_async)
-    """See `write_json_async`."""
-    write_text = blocking(write_text_async)
-    """See `write_text_async`."""
-    download_to_path = blocking(download_to_path_async)
-    """See `download_to_path_async`."""
-    stat = blocking(stat_async)
-    """See `stat_async`."""
-    delete_tree = blocking(delete_tree_async)
-    """See `delete_tree_async`."""
-    read_blob = blocking(read_blob_async)
-    """See `read_blob_async`."""
-    flush_pending = blocking(flush_pending_async)
-    """See `flush_pending_async`."""
-    sync_tree = blocking(sync_tree_async)
-    """See `sync_tree_async`."""
-    upload_tree = blocking(upload_tree_async)
-    """See `upload_tree_async`."""
-    download_tree = blocking(download_tree_async)
-    """See `download_tree_async`."""
-    plan_tree = blocking(plan_tree_async)
-    """See `plan_tree_async`."""
-    list_tree = blocking(list_tree_async)
-    """See `list_tree_async`."""
+    @blocking(upload_file_async)
+    def upload_file(self, *args: Any, **kwargs: Any) -> Any:
+        """See `upload_file_async`."""
+
+    @blocking(upload_text_async)
+    def upload_text(self, *args: Any, **kwargs: Any) -> Any:
+        """See `upload_text_async`."""
+
+    @blocking(write_json_async)
+    def write_json(self, *args: Any, **kwargs: Any) -> Any:
+        """See `write_json_async`."""
+
+    @blocking(write_text_async)
+    def write_text(self, *args: Any, **kwargs: Any) -> Any:
+        """See `write_text_async`."""
+
+    @blocking(download_to_path_async)
+    def download_to_path(self, *args: Any, **kwargs: Any) -> Any:
+        """See `download_to_path_async`."""
+
+    @blocking(stat_async)
+    def stat(self, *args: Any, **kwargs: Any) -> Any:
+        """See `stat_async`."""
+
+    @blocking(delete_tree_async)
+    def delete_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `delete_tree_async`."""
+
+    @blocking(read_blob_async)
+    def read_blob(self, *args: Any, **kwargs: Any) -> Any:
+        """See `read_blob_async`."""
+
+    @blocking(flush_pending_async)
+    def flush_pending(self, *args: Any, **kwargs: Any) -> Any:
+        """See `flush_pending_async`."""
+
+    @blocking(sync_tree_async)
+    def sync_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `sync_tree_async`."""
+
+    @blocking(upload_tree_async)
+    def upload_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `upload_tree_async`."""
+
+    @blocking(download_tree_async)
+    def download_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `download_tree_async`."""
+
+    @blocking(plan_tree_async)
+    def plan_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `plan_tree_async`."""
+
+    @blocking(list_tree_async)
+    def list_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `list_tree_async`."""
 
     def iter_tree(self, path: Path) -> Iterator[BlobInfo]:
         """Blobs below a path, page by page; see `iter_tree_async`."""
