@@ -46,7 +46,7 @@ def read_netrc(path: str | Path) -> Netrc:
 
     Raises:
         OSError: It cannot be read.
-        UnicodeDecodeError: It is no text.
+        UnicodeDecodeError: It is not UTF-8.
     """
     text = Path(path).read_text(encoding="utf-8-sig")
     entries: dict[str, dict[str, str]] = {}
