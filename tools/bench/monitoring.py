@@ -14,7 +14,6 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +33,6 @@ LINE = {
     "sha256": "ab" * 32,
     "elapsed": 0.127,
 }
-
-
-def mirrored(side: Any, wanted: Any) -> bool:
-    """Whether a mirror has got as far as it was wanted to."""
-    return bool(side._done >= wanted)
 
 
 def per_second(count: int, work: Callable[[], object]) -> tuple[float, float]:
@@ -154,14 +148,14 @@ def mirror(root: Path) -> dict[str, float]:
         lines, _ = per_second(20_000, lambda: log.write("asset_downloaded", **LINE))
         log.flush(60)
         lags = []
-        side = log._mirror
-        assert side is not None
+        assert log._mirror is not None
+        worker = log._mirror._worker
         for _ in range(20):
             for _ in range(50):
                 log.write("asset_downloaded", **LINE)
-            wanted, started = side._asked, time.perf_counter()
-            with side._changed:
-                side._changed.wait_for(partial(mirrored, side, wanted), 10)
+            started = time.perf_counter()
+            with worker.changed:
+                worker.changed.wait_for(lambda: not worker.pending, 10)
             lags.append(time.perf_counter() - started)
         log.flush(60)
         return {

@@ -584,10 +584,10 @@ def test_lines_reach_the_append_blob_by_themselves(make: Make, container: Contai
     log = make(Client(container))
     log.write("first")
     log.write("second")
-    mirror = log._mirror
-    assert mirror is not None
-    with mirror._changed:
-        assert mirror._changed.wait_for(lambda: mirror._done >= mirror._asked, SOON)
+    assert log._mirror is not None
+    worker = log._mirror._worker
+    with worker.changed:
+        assert worker.changed.wait_for(lambda: not worker.pending, SOON)
     assert container.text() == log.path.read_text()
     assert list(container.blobs) == ["runs/run.log"]
 
@@ -1145,7 +1145,7 @@ def test_a_state_that_cannot_be_written_blocks_no_other_process(
     log.write("e")
     options: dict[str, Any] = {"interval": 0.01, "max_blocks": 9, "keep": None}
     mirror = RunLogMirror(Client(container), log._file, state, **options)
-    target = mirror._target()
+    target = mirror._make_target()
     assert target is not None
     with pytest.raises(OSError) as caught:  # which holds the pass that failed, and its lock
         mirror._pass(target, look=False)

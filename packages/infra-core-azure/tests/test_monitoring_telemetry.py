@@ -716,10 +716,10 @@ def test_the_thread_ends_when_idle_and_comes_back(
         client.track_event(name)
         assert client.flush(SOON)
         sender: Any = client._exporter
-        thread = sender._thread
+        thread = sender._worker._thread
         if thread is not None:
             thread.join(SOON)
-        assert sender._thread is None
+        assert sender._worker._thread is None
     assert server.names() == ["started", "completed"]
 
 
@@ -743,8 +743,8 @@ def test_close_accounts_for_what_it_leaves(server: IngestionServer, connect: Con
     assert client.stats().dropped_by_reason == {"closed": 1}
     gate.set()
     sender: Any = client._exporter
-    with sender._changed:
-        assert sender._changed.wait_for(lambda: not sender._pending(), SOON)
+    with sender._worker.changed:
+        assert sender._worker.changed.wait_for(lambda: not sender._pending(), SOON)
     assert client.stats().dropped_by_reason == {"closed": 1, "closed:http_503": 1}
 
 
@@ -924,20 +924,31 @@ def test_a_forked_child_sends_its_own_events_only(server: IngestionServer) -> No
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_the_last_event_of_a_worker_process_arrives(
+def test_the_last_event_and_line_of_a_worker_process_arrive(
     method: str, server: IngestionServer, tmp_path: Path
 ) -> None:
-    """Workers of multiprocessing leave without atexit; their events arrive all the same."""
+    """Workers of multiprocessing leave without atexit; what they track and log arrives."""
     if method == "fork" and not hasattr(os, "fork"):
         pytest.skip("needs fork")
     script = tmp_path / "work.py"
     script.write_text(
         textwrap.dedent(
             """
-            import multiprocessing, sys, warnings
-            from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
+            import multiprocessing, pathlib, shutil, sys
+            from infra_core.azure.monitoring import RunLogWriter, TelemetryClient, TelemetryConfig
+
+            class Copies:
+                def is_configured(self):
+                    return True
+
+                def upload_file(self, path):
+                    shutil.copy(path, "mirrored.log")
 
             def work(connection_string):
+                log = RunLogWriter(pathlib.Path("."), azure_client=Copies(), mirror_interval=60)
+                log.write("first")
+                assert log.flush(20)
+                log.write("last")  # a minute later, but for the exit
                 client = TelemetryClient(config=TelemetryConfig(connection_string))
                 client.track_event("completed")
 
@@ -951,6 +962,9 @@ def test_the_last_event_of_a_worker_process_arrives(
         )
     )
     subprocess.run(
-        [sys.executable, str(script), server.connection_string, method], check=True, timeout=50
-    )
+        [sys.executable, str(script), server.connection_string, method],
+        check=True, timeout=50, cwd=tmp_path,
+    )  # fmt: skip
     assert server.names() == ["completed"]
+    lines = (tmp_path / "mirrored.log").read_text().splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["first", "last"]

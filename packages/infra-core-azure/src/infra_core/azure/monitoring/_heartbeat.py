@@ -81,17 +81,6 @@ class HeartbeatMonitor:
                     work(url)
     """
 
-    _wake: threading.Condition
-    _file_lock: threading.Lock
-    _written: Mapping[str, Any]
-    _thread: threading.Thread | None
-    _probe: LoopLagProbe | None
-    _slug: str | None
-    _slug_since: float
-    _fired: bool
-    _deadline: float | None
-    _pid: int
-
     def __init__(
         self,
         storage_root: Path,
@@ -139,7 +128,21 @@ class HeartbeatMonitor:
         self._make_locks()
         self._error: Exception | None = None
         self._set_slug_now(None)
-        after_fork_in_child(self._after_fork)
+        after_fork_in_child(self._make_locks)
+
+    def _make_locks(self) -> None:
+        self._wake = threading.Condition()  # guards all that follows; never held during I/O
+        self._file_lock = threading.Lock()  # held for writes to the local disk only
+        self._written: Mapping[str, Any] = {"sequence": 0}
+        self._thread: threading.Thread | None = None
+        self._probe: LoopLagProbe | None = None
+
+    def _set_slug_now(self, slug: str | None) -> None:
+        self._slug: str | None = slug
+        self._slug_since = clock.monotonic()
+        self._fired = False  # whether its stall was reported
+        limit = self._slug_timeout if self._forced_delay is None else self._forced_delay
+        self._deadline = None if limit is None else self._slug_since + limit
 
     def start(self) -> None:
         """Write the first beat and start beating; a second call does nothing.
@@ -352,13 +355,6 @@ class HeartbeatMonitor:
         except Exception:  # noqa: BLE001 - user code in our thread
             _log.exception("on_timeout of the heartbeat failed for %r", slug)
 
-    def _set_slug_now(self, slug: str | None) -> None:
-        self._slug = slug
-        self._slug_since = clock.monotonic()
-        self._fired = False
-        limit = self._slug_timeout if self._forced_delay is None else self._forced_delay
-        self._deadline = None if limit is None else self._slug_since + limit
-
     # Errors
 
     def _keep_error(self, error: Exception) -> None:
@@ -382,23 +378,10 @@ class HeartbeatMonitor:
         if error is not None:
             raise error
 
-    # Processes
-
-    def _make_locks(self) -> None:
-        self._wake = threading.Condition()  # guards all that follows; never held during I/O
-        self._file_lock = threading.Lock()  # held for writes to the local disk only
-        self._written = {"sequence": 0}
-        self._thread = None
-        self._probe = None
-
     def _own(self) -> None:
         self._pid = os.getpid()
         self._host = host_name()
         self._identity = process_identity(self._pid)
-
-    def _after_fork(self) -> None:
-        self._make_locks()
-        self._uploads.reset()
 
 
 def _utc_now() -> datetime:

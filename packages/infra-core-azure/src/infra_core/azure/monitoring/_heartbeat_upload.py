@@ -1,12 +1,12 @@
 """Uploads of the heartbeat from a thread of their own: the latest beat wins, no caller waits."""
 
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ._client_calls import call_strictly, is_configured
 from ._protocols import HeartbeatUploader
+from ._worker import Worker
 
 __all__ = ["BeatUploads"]
 
@@ -26,12 +26,6 @@ class BeatUploads:
         after_upload: Called after each upload, as the client may have written the file as well.
     """
 
-    _changed: threading.Condition
-    _next: Beat | None
-    _busy: bool
-    _ending: bool
-    _thread: threading.Thread | None
-
     def __init__(
         self,
         client: HeartbeatUploader | None,
@@ -44,15 +38,9 @@ class BeatUploads:
         self._path = path
         self._on_failure = on_failure
         self._after_upload = after_upload
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget thread, locks and beats, as for a forked child."""
-        self._changed = threading.Condition()
-        self._next = None
-        self._busy = False
-        self._ending = False
-        self._thread = None
+        self._worker = Worker("infra-core-heartbeat-upload", self._upload_latest)
+        self._started = False
+        self._next: Beat | None = None
 
     def require_usable_client(self) -> None:
         """Refuse a client that could never upload.
@@ -73,31 +61,25 @@ class BeatUploads:
         self._upload_method(client)
 
     def start(self) -> None:
-        """Start the thread; a second call does nothing."""
-        with self._changed:
-            if self._client is None or self._thread is not None:
-                return
-            self._ending = False
-            self._thread = threading.Thread(
-                target=self._run, name="infra-core-heartbeat-upload", daemon=True
-            )
-            self._thread.start()
+        """Have beats uploaded by the thread from now on."""
+        self._started = True
 
     def post(self, beat: Beat) -> None:
         """Have a beat uploaded soon; never waits for an upload.
 
-        Without a running thread the upload takes place here and now.
+        Before `start` and after `stop` the upload takes place here and now.
 
         Raises:
-            Exception: Whatever the client raised, only without a running thread.
+            Exception: Whatever the client raised, only then.
         """
         if self._client is None:
             return
-        with self._changed:
-            if self._thread is not None:
+        with self._worker.changed:
+            if self._started:
                 self._next = beat
-                self._changed.notify_all()
-                return
+                if self._worker.ask():
+                    return
+                self._worker.finish(self._worker.asked)  # no thread to be had
         self.upload(beat)
 
     def stop(self, timeout: float) -> bool:
@@ -109,15 +91,10 @@ class BeatUploads:
         Returns:
             Whether it is uploaded, successfully or not. When not, the thread is left to end alone.
         """
-        with self._changed:
-            thread, self._thread = self._thread, None
-            self._ending = True
-            self._changed.notify_all()
-            if thread is None or thread is threading.current_thread():
-                return True
-            done = self._changed.wait_for(lambda: self._next is None and not self._busy, timeout)
-        if done:
-            thread.join(timeout)
+        with self._worker.changed:
+            self._started = False
+        done = self._worker.in_thread or self._worker.flush(timeout)
+        self._worker.close()
         return done
 
     def upload(self, beat: Beat) -> None:
@@ -138,26 +115,18 @@ class BeatUploads:
         finally:
             self._after_upload(beat)
 
-    def _run(self) -> None:
-        me = threading.current_thread()
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._next is not None or self._ending)
-                beat, self._next = self._next, None
-                if beat is None:
-                    return
-                self._busy = True
+    def _upload_latest(self, number: int) -> None:
+        while (beat := self._take()) is not None:  # also what a stop that could not wait has left
             try:
                 self.upload(beat)
             except Exception as error:  # noqa: BLE001 - kept for the caller, see on_failure
                 self._on_failure(error)
-            finally:
-                with self._changed:
-                    self._busy = False
-                    self._changed.notify_all()
-                    superseded = self._thread is not None and self._thread is not me
-            if superseded:  # stopped while this upload hung, and started again since
-                return
+        self._worker.finish(number)
+
+    def _take(self) -> Beat | None:
+        with self._worker.changed:
+            beat, self._next = self._next, None
+            return beat
 
     def _upload_method(self, client: object) -> tuple[str, Callable[..., Any]]:
         for name in ("write_json", "upload_file"):

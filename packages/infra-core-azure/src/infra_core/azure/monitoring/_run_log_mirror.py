@@ -1,9 +1,6 @@
 """The thread that mirrors a run log in batches, and outlives every outage of the mirror."""
 
-import atexit
 import logging
-import threading
-import weakref
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ from ._log_file import LogFile
 from ._protocols import RunLogUploader
 from ._run_log_state import MirrorState
 from ._run_log_targets import AppendBlobTarget, MirrorTarget, UploadFileTarget, error_code
+from ._worker import Worker
 
 __all__ = ["MIRROR_THREAD", "RunLogMirror"]
 
@@ -37,8 +35,8 @@ class RunLogMirror:
     Any number of processes may do so for one file: a lock admits one at a time, and the state
     file says how far it came. Nothing here raises: failures are logged, waited out and retried.
 
-    A pass mirrors all that is in the file. So each line and each flush is a request with a number,
-    and a pass that succeeds has done those that were made before it began.
+    A pass mirrors all that is in the file: one that succeeds has done the requests of its worker
+    that were made before it began.
 
     Args:
         client: The storage client.
@@ -58,109 +56,64 @@ class RunLogMirror:
     keep: int | None
 
     def __post_init__(self) -> None:
-        self._begin()
-        after_fork_in_child(self._begin)
-
-    def _begin(self) -> None:
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
-        self._asked = self._done = 0  # requests
+        self._worker = Worker(MIRROR_THREAD, self._round, at_exit=self._flush_at_exit)
+        self._target: MirrorTarget | None = None
         self._failures = self._row = 0  # passes that failed: all, and since something succeeded
-        self._hurry = False  # a flush waits
-        self._look = False  # and wants to know whether what was mirrored is still there
         self._lost = False  # for ever
         self._answered = False
+        after_fork_in_child(self._forget_target)
+
+    def _forget_target(self) -> None:
+        self._target = None
 
     def wake(self) -> None:
         """Have everything mirrored that is in the file; never waits."""
-        with self._changed:
-            self._request()
+        self._worker.ask()
 
-    def flush(self, timeout: float, *, at_exit: bool = False) -> bool:
+    def flush(self, timeout: float) -> bool:
         """Wait until everything in the file is mirrored, and look whether what was still is.
 
         Args:
             timeout: Seconds to wait at most.
-            at_exit: Do nothing where no line waits, and give up after the first failure.
 
         Returns:
             Whether it is. True as well when the client has no account to mirror to; false for ever
             once lines that were mirrored were lost there and are on this disk no more.
         """
-        with self._changed:
-            if self._asked == self._done and (at_exit or self._thread is None):
-                return not self._lost
-            self._hurry = self._look = True
-            wanted, failures = self._request(), self._failures
-            self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: (
-                    self._done >= wanted
-                    or (at_exit and (self._failures > failures or self._thread is None))
-                ),
-                timeout,
-            )
-            return self._done >= wanted and not self._lost
-
-    def flush_at_exit(self) -> bool:
-        """Give what is written a last chance, which ends with the first failure."""
-        return self.flush(_EXIT_SECONDS if self._answered else _EXIT_SECONDS_UNPROVEN, at_exit=True)
+        return self._worker.flush(timeout) and not self._lost
 
     def close(self, timeout: float) -> bool:
         """Flush, then end the thread."""
         done = self.flush(timeout)
-        with self._changed:
-            thread, self._thread = self._thread, None
-            self._changed.notify_all()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(1.0 if done else 0.0)
-        _alive.discard(self)
+        self._worker.close()
+        self._forget_target()
         return done
 
-    def _request(self) -> int:
-        if self._asked == self._done:
-            self._changed.notify_all()
-        self._asked += 1
-        if self._thread is None:
-            thread = threading.Thread(target=self._run, name=MIRROR_THREAD, daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the interpreter is ending: the next run mirrors the rest
-                return self._asked
-            self._thread = thread
-            if not _alive:
-                atexit.unregister(_flush_at_exit)
-                atexit.register(_flush_at_exit)
-            _alive.add(self)
-        return self._asked
+    def _flush_at_exit(self) -> None:
+        """Give what is written a last chance, which ends with the first failure."""
+        failures, started = self._failures, clock.monotonic()
+        seconds = _EXIT_SECONDS if self._answered else _EXIT_SECONDS_UNPROVEN
+        if self._worker.pending and not self._worker.flush(
+            seconds, until=lambda: self._failures > failures
+        ):
+            _log.warning(
+                "the run log is not mirrored after %.1f s; the next run goes on from there",
+                clock.monotonic() - started,
+            )
 
-    def _run(self) -> None:
-        me, changed = threading.current_thread(), self._changed
-        target: MirrorTarget | None = None
-        while True:
-            with changed:
-                changed.wait_for(lambda: self._thread is not me or self._asked > self._done)
-                if self._thread is not me:  # closed; another one may run already
-                    return
-                asked, look = self._asked, self._look
-                self._hurry = self._look = False
-            done = False
-            try:
-                target = target or self._target()
-                done = target is None or self._pass(target, look)
-                pause = target.interval if target and done else _FOREIGN_PASS
-            except Exception as error:  # noqa: BLE001 - whatever the client raises, we go on
-                pause = self._failed(error)
-                target = None  # the client may have come to its senses
-            with changed:
-                if done:
-                    self._done = asked
-                else:
-                    self._look = self._look or look
-                changed.notify_all()
-                changed.wait_for(lambda: self._hurry or self._thread is not me, pause)
+    def _round(self, number: int) -> None:
+        pause = _FOREIGN_PASS
+        try:
+            self._target = target = self._target or self._make_target()
+            if target is None or self._pass(target, look=self._worker.flushing):
+                pause = target.interval if target else pause
+                self._worker.finish(number)
+        except Exception as error:  # noqa: BLE001 - whatever the client raises, we go on
+            pause = self._failed(error)
+            self._forget_target()  # the client may have come to its senses
+        self._worker.pause(pause, number)
 
-    def _pass(self, target: MirrorTarget, look: bool) -> bool:
+    def _pass(self, target: MirrorTarget, *, look: bool) -> bool:
         """Mirror what is there; False when another process is at it."""
         lock = FileLock(self.state_path.with_suffix(".lock"))
         try:
@@ -189,7 +142,7 @@ class RunLogMirror:
         self._row = 0
         return True
 
-    def _target(self) -> MirrorTarget | None:
+    def _make_target(self) -> MirrorTarget | None:
         client: Any = self.client
         if not is_configured(client):
             return None
@@ -230,26 +183,13 @@ class RunLogMirror:
                 type(error).__name__,
                 f"{said}; {remedy}" if remedy else said,
             )
-        with self._changed:
+        with self._worker.changed:
             self._failures += 1
             self._row += 1
-            self._changed.notify_all()
+            self._worker.changed.notify_all()
         if error_code(error) == "ContainerNotFound":
             try:
                 self.client.container()  # type: ignore[attr-defined]
             except Exception as failure:  # noqa: BLE001 - the next try reports it
                 _log.debug("the run log's container cannot be made: %s", type(failure).__name__)
         return _BACKOFF.ceiling(row)
-
-
-_alive: "weakref.WeakSet[RunLogMirror]" = weakref.WeakSet()
-
-
-def _flush_at_exit() -> None:
-    for mirror in list(_alive):
-        started = clock.monotonic()
-        if not mirror.flush_at_exit():
-            _log.warning(
-                "the run log is not mirrored after %.1f s; the next run goes on from there",
-                clock.monotonic() - started,
-            )

@@ -1,20 +1,19 @@
 """Delivers telemetry from a thread of its own: bounded, in batches, with every loss counted."""
 
-import atexit
 import logging
-import sys
-import threading
+import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from infra_core.runtime import RetryPolicy, after_fork_in_child, clock
 
 from .._checks import require_number
 from ._ingestion import Answer, Verdict, judge
 from ._loss_remedies import loss_remedy
+from ._worker import Worker
 
 __all__ = ["Sender", "SenderLimits", "TelemetryStats", "Transport"]
 
@@ -106,9 +105,8 @@ class Transport(Protocol[E_contra]):
 class Sender(Generic[T, E]):
     """A bounded queue and the thread that empties it.
 
-    The thread starts with the first item and ends when there was none for a while. `put` takes a
-    lock that is never held during I/O. A forked child begins with an empty queue: what its parent
-    has queued is its parent's to send.
+    `put` takes a lock that is never held during I/O. A forked child begins with an empty queue:
+    what its parent has queued is its parent's to send.
 
     Args:
         transport: Carries the batches; used by the thread only.
@@ -116,22 +114,6 @@ class Sender(Generic[T, E]):
         size: Rough size of an item in memory.
         limits: The bounds.
     """
-
-    _changed: threading.Condition
-    _queue: deque[tuple[T, int]]
-    _queued_bytes: int
-    _in_flight: int
-    _tracked: int
-    _delivered: int
-    _retried: int
-    _flush_to: int
-    _hurries: int
-    _dropped: Counter[str]
-    _unlogged: dict[str, int]
-    _finalizer: Any
-    _alone: bool
-    _closed: bool
-    _thread: threading.Thread | None
 
     def __init__(
         self,
@@ -145,35 +127,51 @@ class Sender(Generic[T, E]):
         self._encode = encode
         self._size = size
         self._limits = limits
-        self._at_exit = False
-        self._exiting = False
+        self._worker = Worker(
+            "infra-core-telemetry",
+            self._round,
+            at_exit=self._flush_at_exit,
+            idle_seconds=limits.idle_seconds,
+            at_end=transport.close,
+        )
         self._reset()
         after_fork_in_child(self._after_fork)
 
+    def _reset(self) -> None:
+        self._queue: deque[tuple[int, T, int]] = deque()  # number of the request, item, size
+        self._queued_bytes = self._in_flight = 0
+        self._tracked = self._delivered = self._retried = 0
+        self._dropped: Counter[str] = Counter()
+        self._unlogged: dict[str, int] = {}
+        self._closed = self._exiting = False
+
+    def _after_fork(self) -> None:
+        self._transport.abandon()
+        self._reset()
+
     def put(self, item: T) -> None:
         """Queue an item; never waits, never raises for reasons of transport."""
-        size = self._size(item)
-        with self._changed:
+        size, worker = self._size(item), self._worker
+        with worker.changed:
             self._tracked += 1
             if self._closed:
                 self._drop(1, "closed")
                 return
-            self._queue.append((item, size))
+            threaded = worker.ask()
+            self._queue.append((worker.asked, item, size))
             self._queued_bytes += size
             while len(self._queue) > self._limits.queue_items or (
                 self._queued_bytes > self._limits.queue_bytes and len(self._queue) > 1
             ):
-                _, oldest = self._queue.popleft()
-                self._queued_bytes -= oldest
+                self._queued_bytes -= self._queue.popleft()[2]
                 self._drop(1, "queue_full")
-            if self._thread is None:
-                self._start()
-            elif len(self._queue) == 1 or len(self._queue) >= self._limits.batch_items:
-                self._changed.notify_all()
-            exiting = self._exiting
+            if self._is_full():
+                worker.changed.notify_all()
         self._log_losses()
-        self._deliver_alone()
-        if exiting:  # tracked by an exit handler that ran after ours: now or never
+        if not threaded:  # here, with one try
+            self._round(0)
+            self._transport.close()
+        if self._exiting:  # tracked by an exit handler that ran after ours: now or never
             self.flush(self._limits.exit_seconds)
 
     def flush(self, timeout: float) -> bool:
@@ -186,19 +184,10 @@ class Sender(Generic[T, E]):
             Whether everything put before was delivered: false when something is still on its
             way, or was dropped meanwhile.
         """
-        with self._changed:
-            lost = sum(self._dropped.values())
-            target = self._tracked
-            self._hurries += 1
-            self._flush_to = max(self._flush_to, target)
-            if self._pending():
-                if self._thread is None:
-                    self._start()
-                self._changed.notify_all()
-        self._deliver_alone()
-        with self._changed:
-            done = self._changed.wait_for(lambda: self._finished() >= target, timeout)
-            return done and sum(self._dropped.values()) == lost
+        if self._closed:
+            return not self._pending()
+        lost = self._dropped.total()
+        return self._worker.flush(timeout) and self._dropped.total() == lost
 
     def close(self, timeout: float) -> bool:
         """Flush, refuse further items and end the thread; what is left then is dropped.
@@ -210,28 +199,19 @@ class Sender(Generic[T, E]):
             What `flush` returns.
         """
         done = self.flush(timeout)
-        with self._changed:
+        with self._worker.changed:
             self._closed = True
             if self._queue:
                 self._drop(len(self._queue), "closed")
                 self._queue.clear()
                 self._queued_bytes = 0
-            thread, settled = self._thread, not self._pending()
-            self._changed.notify_all()
         self._log_losses()
-        if settled and thread is not None and thread is not threading.current_thread():
-            thread.join(1.0)
-        if self._at_exit:
-            atexit.unregister(self._finish)
-            self._at_exit = False
-        if self._finalizer is not None:
-            self._finalizer.cancel()
-            self._finalizer = None
+        self._worker.close()
         return done
 
     def stats(self) -> TelemetryStats:
         """Return where every item went so far."""
-        with self._changed:
+        with self._worker.changed:
             return TelemetryStats(
                 tracked=self._tracked,
                 delivered=self._delivered,
@@ -242,60 +222,15 @@ class Sender(Generic[T, E]):
 
     # The thread
 
-    def _start(self) -> None:
-        """Start the thread; the caller holds the lock."""
-        thread = threading.Thread(target=self._run, name="infra-core-telemetry", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the interpreter is ending and allows no threads
-            self._alone = True
-            return
-        self._thread = thread
-        if not self._at_exit:
-            self._at_exit = True
-            atexit.register(self._finish)
-        # Children of multiprocessing leave without running atexit, but run these.
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None and self._finalizer is None:
-            self._finalizer = util.Finalize(None, self._finish, exitpriority=100)
-
-    def _run(self) -> None:
-        while True:
-            batch = self._next_batch()
-            if batch is None:
-                return
-            try:
-                self._deliver(batch)
-            except Exception as error:  # noqa: BLE001 - a defect here must not end all delivery
-                _log.exception("telemetry sender failed")
-                with self._changed:
-                    self._drop(self._in_flight, f"internal:{type(error).__name__}")
-                    self._in_flight = 0
-                    self._changed.notify_all()
-                self._log_losses()
-
-    def _deliver_alone(self) -> None:
-        """Deliver in the calling thread, one try each, when there can be no other thread."""
-        while self._alone and (batch := self._next_batch()) is not None:
-            self._deliver(batch)
-
-    def _next_batch(self) -> list[T] | None:
-        """Wait for a batch; `None` when the thread is to end."""
-        limits = self._limits
-        with self._changed:
-            if not self._queue and not self._closed and not self._alone:
-                self._changed.wait_for(
-                    lambda: self._queue or self._closed, timeout=limits.idle_seconds
-                )
-            if not self._queue:
-                self._thread = None
-                self._transport.close()
-                return None
-            self._changed.wait_for(self._is_due, timeout=limits.batch_seconds)
-            batch: list[T] = []
+    def _round(self, _: int) -> None:
+        """Deliver a batch, when it is full or its time has come, or when somebody waits for it."""
+        worker, limits = self._worker, self._limits
+        worker.pause(limits.batch_seconds, worker.finished, until=self._is_full)
+        batch: list[T] = []
+        with worker.changed:
             total = 0
             while self._queue and len(batch) < limits.batch_items:
-                item, size = self._queue[0]
+                _, item, size = self._queue[0]
                 if batch and total + size > limits.batch_bytes:
                     break
                 self._queue.popleft()
@@ -303,16 +238,17 @@ class Sender(Generic[T, E]):
                 total += size
                 batch.append(item)
             self._in_flight = len(batch)
-            return batch
+        try:
+            self._deliver(batch)
+        except Exception as error:  # noqa: BLE001 - a defect here must not end all delivery
+            _log.exception("telemetry sender failed")
+            self._settle(dropped={f"internal:{type(error).__name__}": self._in_flight})
+        with worker.changed:
+            worker.finish(self._queue[0][0] - 1 if self._queue else worker.asked)
 
-    def _is_due(self) -> bool:
-        return (
-            self._closed
-            or self._alone
-            or len(self._queue) >= self._limits.batch_items
-            or self._queued_bytes >= self._limits.batch_bytes
-            or self._finished() < self._flush_to
-        )
+    def _is_full(self) -> bool:
+        limits = self._limits
+        return len(self._queue) >= limits.batch_items or self._queued_bytes >= limits.batch_bytes
 
     def _deliver(self, batch: list[T]) -> None:
         encoded: list[E] = []
@@ -331,8 +267,7 @@ class Sender(Generic[T, E]):
         started = clock.monotonic()
         retry = 0
         while True:
-            with self._changed:
-                hurries = self._hurries
+            asked: float = self._worker.asked
             answer = self._transport.send(items)
             verdict = judge(answer, len(items))
             self._settle_verdict(verdict)
@@ -348,26 +283,14 @@ class Sender(Generic[T, E]):
                 retry_after=answer.retry_after,
             )
             if answer.retry_after is not None:
-                hurries = -1  # the server asked for patience, which no flush shortens
-            if wait is None or not self._pause(wait, hurries):
+                asked = math.inf  # the server asked for patience, which no flush shortens
+            if wait is None or not self._worker.pause(wait, asked):
                 reason = "closed" if wait is not None else "retries_exhausted"
                 self._settle(dropped={f"{reason}:{verdict.reason}": len(items)})
                 return []
             retry += 1
-            with self._changed:
+            with self._worker.changed:
                 self._retried += len(items)
-
-    def _pause(self, seconds: float, hurries: int) -> bool:
-        """Wait before a retry; False when the sender was closed.
-
-        Somebody who flushed since that count of flushes does not wait for a backoff of ours.
-        """
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._closed or self._alone or self._hurries > hurries >= 0,
-                timeout=seconds,
-            )
-            return not self._closed and not self._alone
 
     # Accounts
 
@@ -375,13 +298,12 @@ class Sender(Generic[T, E]):
         self._settle(delivered=len(verdict.delivered), dropped=Counter(verdict.dropped.values()))
 
     def _settle(self, *, delivered: int = 0, dropped: Mapping[str, int] | None = None) -> None:
-        with self._changed:
+        with self._worker.changed:
             self._delivered += delivered
             self._in_flight -= delivered
             for reason, count in (dropped or {}).items():
                 self._drop(count, reason)
                 self._in_flight -= count
-            self._changed.notify_all()
         self._log_losses()
 
     def _drop(self, count: int, reason: str) -> None:
@@ -394,7 +316,7 @@ class Sender(Generic[T, E]):
         """Log what was lost, without the lock: a slow handler must hold up no other thread."""
         if not self._unlogged:
             return
-        with self._changed:
+        with self._worker.changed:
             losses, self._unlogged = self._unlogged, {}
         for reason, count in losses.items():
             events = "event" if count == 1 else "events"
@@ -409,16 +331,9 @@ class Sender(Generic[T, E]):
     def _pending(self) -> int:
         return len(self._queue) + self._in_flight
 
-    def _finished(self) -> int:
-        return self._tracked - self._pending()
-
-    # The end of the process, and children of it
-
-    def _finish(self) -> None:
-        with self._changed:
-            self._exiting = True
-            pending = self._pending()
-        if pending and not self.flush(self._limits.exit_seconds):
+    def _flush_at_exit(self) -> None:
+        self._exiting = True
+        if self._pending() and not self.flush(self._limits.exit_seconds):
             stats = self.stats()
             _log.warning(
                 "telemetry: %d %s undelivered at exit, dropped: %s; call close() before the end, "
@@ -428,21 +343,3 @@ class Sender(Generic[T, E]):
                 dict(stats.dropped_by_reason) or "none",
                 self._limits.exit_seconds,
             )
-
-    def _after_fork(self) -> None:
-        self._transport.abandon()
-        self._reset()
-        self._exiting = False
-
-    def _reset(self) -> None:
-        self._changed = threading.Condition()
-        self._queue = deque()
-        self._queued_bytes = 0
-        self._in_flight = 0
-        self._tracked = self._delivered = self._retried = self._flush_to = self._hurries = 0
-        self._dropped = Counter()
-        self._unlogged = {}
-        self._finalizer = None
-        self._alone = False
-        self._closed = False
-        self._thread = None

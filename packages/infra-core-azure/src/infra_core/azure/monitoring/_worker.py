@@ -1,0 +1,186 @@
+"""A thread for work that no caller may wait for: run logs' mirrors, uploads of beats, telemetry."""
+
+import atexit
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from infra_core.runtime import after_fork_in_child
+
+__all__ = ["Worker"]
+
+
+def _never() -> bool:
+    return False
+
+
+class Worker:
+    """One daemon thread that works when it is asked to, and can be waited for.
+
+    Requests are numbered. While one is open the thread calls `work` with the number of the latest;
+    the work calls `finish` with the number up to which all is done, and sleeps in `pause` where it
+    has to. A flush is a request as well, for which pauses are cut short.
+
+    The thread starts with the first request and ends with `close`, or when it was idle for long; a
+    later request starts another one. A thread whose work hangs when it is closed ends after it. A
+    forked child begins with neither thread nor requests.
+
+    Not a `ThreadPool`: its threads never end, and at the end of the interpreter it has the caller
+    do the work.
+
+    Args:
+        name: Name of the thread.
+        work: Called in the thread without any lock; raises nothing.
+        at_exit: Called when the interpreter ends, or a child of multiprocessing, unless there was
+            no request or the worker is closed.
+        idle_seconds: Seconds without requests after which the thread ends; `None` for never.
+        at_end: Called in a thread that ends, with the lock held.
+
+    Attributes:
+        changed: The one lock, which a thread may take twice; `finish` notifies it.
+        asked: Number of the latest request.
+        finished: Number up to which requests are done.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[int], object],
+        *,
+        at_exit: Callable[[], object] | None = None,
+        idle_seconds: float | None = None,
+        at_end: Callable[[], object] | None = None,
+    ) -> None:
+        self._name = name
+        self._work = work
+        self._at_exit = at_exit
+        self._idle_seconds = idle_seconds
+        self._at_end = at_end
+        self._reset()
+        after_fork_in_child(self._reset)
+
+    def _reset(self) -> None:
+        self.changed = threading.Condition()
+        self.asked = self.finished = self._flush = 0
+        self._thread: threading.Thread | None = None
+        self._finalizer: Any = None
+
+    @property
+    def pending(self) -> bool:
+        """Whether a request is open."""
+        return self.asked > self.finished
+
+    @property
+    def flushing(self) -> bool:
+        """Whether a flush is."""
+        return self._flush > self.finished
+
+    @property
+    def in_thread(self) -> bool:
+        """Whether this is the worker's thread, and not closed."""
+        return self._thread is threading.current_thread()
+
+    def ask(self) -> bool:
+        """Have the work done soon; never waits.
+
+        Returns:
+            Whether there is a thread for it. At the very end of the interpreter none can be
+            started: the caller may do the work itself, or leave it.
+        """
+        with self.changed:
+            self.asked += 1
+            if self.asked == self.finished + 1:  # else the thread is at it
+                self.changed.notify_all()
+            return self._start()
+
+    def flush(self, timeout: float, *, until: Callable[[], bool] = _never) -> bool:
+        """Have the work done at once and wait for it.
+
+        Args:
+            timeout: Seconds to wait at most.
+            until: Ends the waiting, too; asked whenever `changed` is notified.
+
+        Returns:
+            Whether everything that was asked for before is done.
+        """
+        with self.changed:
+            if self._thread is None and not self.pending:
+                return True
+            self.asked += 1
+            number = self._flush = self.asked
+            self.changed.notify_all()
+            if self._start() and not self.in_thread:
+                self.changed.wait_for(lambda: self.finished >= number or until(), timeout)
+            return self.finished >= number
+
+    def finish(self, number: int) -> None:
+        """Say that all requests up to a number are done."""
+        with self.changed:
+            self.finished = max(self.finished, number)
+            self.changed.notify_all()
+
+    def pause(self, seconds: float, number: float, *, until: Callable[[], bool] = _never) -> bool:
+        """Sleep within the work.
+
+        Args:
+            seconds: How long at most.
+            number: A flush with a higher number ends the pause.
+            until: Ends it, too; asked whenever `changed` is notified.
+
+        Returns:
+            Whether the work is to go on: false, at once, when the worker is closed, and in
+            any other thread.
+        """
+        with self.changed:
+            self.changed.wait_for(
+                lambda: not self.in_thread or self._flush > number or until(), seconds
+            )
+            return self.in_thread
+
+    def close(self) -> None:
+        """End the thread, after the work that it is at; waits for it only when it is idle."""
+        with self.changed:
+            thread, self._thread = self._thread, None
+            finalizer, self._finalizer = self._finalizer, None
+            idle = not self.pending
+            self.changed.notify_all()
+        if self._at_exit is not None:
+            atexit.unregister(self._at_exit)
+        if finalizer is not None:
+            finalizer.cancel()
+        if thread is not None and idle and thread is not threading.current_thread():
+            thread.join(1.0)
+
+    def _start(self) -> bool:
+        if self._thread is not None:
+            return True
+        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is ending, or the system has no thread to give
+            return False
+        self._thread = thread
+        if self._at_exit is not None:
+            atexit.unregister(self._at_exit)
+            atexit.register(self._at_exit)
+            # Children of multiprocessing leave without running atexit, but run these.
+            util = sys.modules.get("multiprocessing.util")
+            if util is not None and self._finalizer is None:
+                self._finalizer = util.Finalize(None, self._at_exit, exitpriority=100)
+        return True
+
+    def _run(self) -> None:
+        while True:
+            with self.changed:
+                self.changed.wait_for(
+                    lambda: self.pending or not self.in_thread, self._idle_seconds
+                )
+                if not (self.pending and self.in_thread):
+                    if self.in_thread:
+                        self._thread = None
+                    if self._at_end is not None:
+                        self._at_end()
+                    return
+                number = self.asked
+            self._work(number)
