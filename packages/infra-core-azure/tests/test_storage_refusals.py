@@ -233,6 +233,40 @@ def test_a_tree_that_brings_what_was_refused_takes_it_off_the_list(
     assert [entry.blob for entry in client.pending_uploads()] == ["beside"]
 
 
+@pytest.mark.parametrize("how", ["file", "text", "tree"])
+@pytest.mark.parametrize("status", [(409, "InvalidBlobType"), (412, "LeaseIdMissing")])
+def test_a_newer_upload_stands_for_what_an_earlier_one_could_not_bring(
+    how: str, status: tuple[int, str], blob_server: Any, client_of: Any
+) -> None:
+    """Else the next flush would put the older content over it, or it would be listed for ever."""
+    refusing, stored = [True], {}
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "GET":
+            return 200, {}, b"<EnumerationResults><Blobs/></EnumerationResults>"
+        if refusing:
+            return refusal(*status)
+        stored[path] = body
+        return 201, {"ETag": '"1"'}, b""
+
+    server = blob_server(answer)
+    late, strict = client_of(server, "best-effort"), client_of(server, "strict")
+    path = late.base_path / "run" / "a"
+    late.upload_text(path, "old")
+    late.write_text(path.with_name("other"), "other")
+    refusing.clear()
+    path.write_text("new")
+    if how == "tree":
+        late.upload_tree(path.parent, include=["a"])
+    elif how == "file":
+        strict.upload_file(path)
+    else:
+        strict.upload_text(path, "new")
+    late.flush_pending(refused=True)
+    assert late.pending_uploads() == []
+    assert stored == {"/a/box/run/a": b"new", "/a/box/run/other": b"other"}
+
+
 def test_failed_deletion_is_no_pending_upload(blob_server: Any, client_of: Any) -> None:
     """No file is there to be uploaded, and a replay deletes nothing."""
 
@@ -256,10 +290,19 @@ def test_failed_deletion_is_no_pending_upload(blob_server: Any, client_of: Any) 
 
 
 @pytest.mark.parametrize("others", ["refused", "rejected"])
+@pytest.mark.parametrize("waiting", [1, 5])
 def test_thousand_problems_hide_no_upload_that_may_pass(
-    others: str, blob_server: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+    others: str,
+    waiting: int,
+    blob_server: Any,
+    client_of: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The report lists the first of them; what is made up for does not depend on its length."""
+    """The report lists the first of them; what is made up for does not depend on its length.
+
+    What is refused is sent once, however many there are, and whether the tree stands in for the
+    others.
+    """
     for module in (_flush, _tree_types):
         monkeypatch.setattr(module, "KEPT_OUTCOMES", 3)
 
@@ -274,19 +317,27 @@ def test_thousand_problems_hide_no_upload_that_may_pass(
         held = any(name in given[1] for name in leased)
         return refusal(412, "LeaseIdMissing") if held else answer(*given)
 
-    client = client_of(blob_server(later), "best-effort", max_retries=0)
+    server = blob_server(later)
+    client = client_of(server, "best-effort", max_retries=0)
     for number in range(4):
         name = f"bad{number}" if others == "refused" else f"bad\\{number}"
         (client.base_path / name).write_text("x")
-    (client.base_path / "later").write_text("x")
+    for number in range(waiting):
+        (client.base_path / f"later{number}").write_text("x")
     report = client.upload_tree(client.base_path, on_unsafe="skip")
-    assert (report.failed + report.rejected, len(report.problems)) == (5, 3)
-    (entry,) = client.pending_uploads()
-    assert not entry.refused
-    assert "LeaseIdMissing" in (entry.error or "")
+    assert (report.failed + report.rejected, len(report.problems)) == (4 + waiting, 3)
+    refused = 4 if others == "refused" else 0
+    entries = client.pending_uploads()
+    assert sum(entry.refused for entry in entries) == refused
+    assert {entry.kind for entry in entries if not entry.refused} == {
+        "file" if waiting == 1 else "tree"
+    }
+    assert all("LeaseIdMissing" in (e.error or "") for e in entries if not e.refused)
+    client.flush_pending()
     leased.clear()
     client.flush_pending()
-    assert [entry.refused for entry in client.pending_uploads()] == [True] * (others == "refused")
+    assert [entry.refused for entry in client.pending_uploads()] == [True] * refused
+    assert server.count("PUT", "bad") == refused
 
 
 def test_replay_of_a_tree_keeps_its_rules(blob_server: Any, client_of: Any, tmp_path: Path) -> None:

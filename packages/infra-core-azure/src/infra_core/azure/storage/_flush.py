@@ -3,8 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -30,7 +28,7 @@ from ._tree_types import KEPT_OUTCOMES, FileOutcome, OnOutcome
 from ._tree_up import replay_tree
 from ._upload import upload_bytes, upload_path
 
-__all__ = ["FailedFiles", "FlushReport", "ending_of", "flush_journal", "refused_below"]
+__all__ = ["FailedFiles", "FlushReport", "ending_of", "entries_below", "flush_journal"]
 
 
 Ending = Literal["pending", "refused", "dropped"]
@@ -133,9 +131,12 @@ async def _flush_entry(
 async def _flush_tree(
     service: BlobService, journal: Journal, entry: PendingUpload, root: Path
 ) -> tuple[str, Exception | None]:
-    failed = FailedFiles()
-    await replay_tree(service, root, entry.blob, entry.details, failed)
-    await asyncio.to_thread(failed.note, journal, entry.id, root, entry.blob, entry.details)
+    failed = FailedFiles(journal, root, entry.blob, entry.details)
+    failed.number = entry.id
+    listed = await asyncio.to_thread(partial(entries_below, journal, entry.blob, refused=True))
+    tree = (root, entry.blob, entry.details)
+    await replay_tree(service, *tree, failed, leave=listed.keys(), journal=journal.path)
+    await asyncio.to_thread(failed.note)
     error = next(iter(failed.first.values()), None)
     return "failed" if failed.pending else "refused" if error else "uploaded", error
 
@@ -157,41 +158,65 @@ def ending_of(error: BaseException) -> Ending:
     return "pending"
 
 
-def refused_below(journal: Journal, root: Path, name: str) -> dict[str, int]:
-    """The entries of files of a tree that were refused permanently, by their names in the tree."""
-    prefix, top = tree_prefix(name), Path(os.path.abspath(root))  # noqa: PTH100 - keeps links
+def entries_below(
+    journal: Journal, name: str, *, refused: bool | None = None
+) -> dict[str, int]:
+    """The entries of blobs below a tree's name, by their names in the tree; on request the refused.
+
+    Whatever file they are of: a tree that brings the blob replaces them, as a newer upload does.
+    """
+    prefix = tree_prefix(name)
     return {
         below: entry.id
-        for page in journal.pages(trees=False, refused=True)
+        for page in journal.pages(trees=False, refused=refused)
         for entry in page
         if (below := entry.blob.removeprefix(prefix)) != entry.blob or not prefix
-        if entry.path is not None and entry.path == top / below
     }
 
 
 class FailedFiles:
     """The uploads of a tree that failed, by what becomes of them: a tree's `on_outcome`.
 
-    All are counted, and the first 1,000 kept.
+    What is refused permanently is listed file by file, by the thousand as it comes: no replay is to
+    send it again. Of what may pass the tree itself stands in for more than 1,000 files.
 
     Args:
+        journal: Where they are noted.
+        root: The folder.
+        name: Its name in the container.
+        details: The rules of the tree, as the journal keeps them.
         then: Called with each outcome as well.
-        refused: Entries of the tree's files that were refused earlier, by their names in the tree.
+        earlier: Entries of the tree's files from before, by their names in the tree.
 
     Attributes:
+        number: The tree's entry; `None` where failures are not noted.
         first: The first error of each kind.
-        passed: Numbers of the entries in `refused` whose content is in the container now.
+        pending: How many uploads may pass later.
+        passed: Numbers of the entries in `earlier` whose blob is in the container now.
     """
 
     def __init__(
-        self, then: OnOutcome | None = None, refused: Mapping[str, int] | None = None
+        self,
+        journal: Journal,
+        root: Path,
+        name: str,
+        details: Mapping[str, Any],
+        *,
+        then: OnOutcome | None = None,
+        earlier: Mapping[str, int] | None = None,
     ) -> None:
-        self.passed: list[int] = []
-        self._refused = refused or {}
+        self.number: int | None = None
         self.first: dict[Ending, Exception] = {}
-        self._counts: Counter[Ending] = Counter()
-        self._kept: list[tuple[FileOutcome, Exception, Ending]] = []
+        self.pending = 0
+        self.passed: list[int] = []
+        self._journal = journal
+        self._root = root
+        self._prefix = tree_prefix(name)
+        self._details = details
         self._then = then
+        self._earlier = earlier or {}
+        self._may_pass: list[FileOutcome] = []
+        self._refused: list[FileOutcome] = []
 
     def __call__(self, outcome: FileOutcome) -> None:
         """See what became of a file."""
@@ -199,37 +224,53 @@ class FailedFiles:
         if error is not None and outcome.action == "upload":
             ending = ending_of(error)
             self.first.setdefault(ending, error)
-            self._counts[ending] += 1
-            if len(self._kept) < KEPT_OUTCOMES:
-                self._kept.append((outcome, error, ending))
-        elif outcome.action in ("upload", "skip") and outcome.name in self._refused:
-            self.passed.append(self._refused[outcome.name])
+            if ending == "refused":
+                self._refused.append(outcome)
+                if len(self._refused) >= KEPT_OUTCOMES:
+                    self._list_refused()
+            elif ending == "pending":
+                self.pending += 1
+                if self.pending <= KEPT_OUTCOMES:
+                    self._may_pass.append(outcome)
+        elif outcome.action in ("upload", "skip") and outcome.name in self._earlier:
+            self.passed.append(self._earlier[outcome.name])
         if self._then is not None:
             self._then(outcome)
 
-    @property
-    def pending(self) -> int:
-        """How many uploads may pass later."""
-        return self._counts["pending"]
-
-    def note(
-        self, journal: Journal, number: int, root: Path, name: str, details: Mapping[str, Any]
-    ) -> None:
+    def note(self) -> None:
         """Put the failures into the place of the tree's entry, or drop that when nothing failed."""
-        if self._counts.total() > len(self._kept):  # too many to list: keep the tree
-            ending = min(self.first, key=("pending", "refused", "dropped").index)
-            journal.fail(number, self.first[ending], refused=ending != "pending")
+        if self.passed:
+            self._journal.settle(*self.passed)
+        if self.number is None:
             return
-        prefix = tree_prefix(name)
-        journal.replace_tree(
+        if self.pending > KEPT_OUTCOMES:  # too many to list: keep the tree
+            self._replace(None, self._refused)
+            self._journal.fail(self.number, self.first["pending"])
+        else:
+            self._replace(self.number, [*self._refused, *self._may_pass])
+
+    def _list_refused(self) -> None:
+        if self.number is not None:
+            with contextlib.suppress(JournalError):  # reported at the end
+                self._replace(None, self._refused)
+        self._refused.clear()
+
+    def _replace(self, number: int | None, outcomes: list[FileOutcome]) -> None:
+        self._journal.replace_tree(
             number,
             [
-                (prefix + outcome.name, root / outcome.name, outcome, error, ending == "refused")
-                for outcome, error, ending in self._kept
-                if ending != "dropped"
+                (
+                    self._prefix + outcome.name,
+                    self._root / outcome.name,
+                    outcome,
+                    outcome.error,
+                    ending_of(outcome.error) == "refused",
+                )
+                for outcome in outcomes
+                if outcome.error is not None
             ],
-            overwrite=details.get("overwrite", "always"),
-            details=StoredProperties.load(details).dump(),
+            overwrite=self._details.get("overwrite", "always"),
+            details=StoredProperties.load(self._details).dump(),
         )
 
 

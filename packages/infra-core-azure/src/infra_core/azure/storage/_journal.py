@@ -146,11 +146,11 @@ class Journal:
             self._busy.add(number)
             return number
 
-    def settle(self, number: int) -> None:
-        """The upload arrived: forget it. A newer entry of the same blob stays."""
+    def settle(self, *numbers: int) -> None:
+        """The uploads arrived: forget them. A newer entry of the same blob stays."""
         with self._opened() as db:
-            db.execute("delete from pending where id = ?", (number,))
-            self._busy.discard(number)
+            db.executemany("delete from pending where id = ?", ((number,) for number in numbers))
+            self._busy.difference_update(numbers)
 
     def fail(self, number: int, error: BaseException, *, refused: bool = False) -> None:
         """The upload failed: keep it for `flush_pending()`, or as refused permanently."""
@@ -164,7 +164,7 @@ class Journal:
 
     def replace_tree(
         self,
-        number: int,
+        number: int | None,
         failed: Iterable[tuple[str, Path, FileOutcome, BaseException, bool]],
         *,
         overwrite: Overwrite = "always",
@@ -173,7 +173,7 @@ class Journal:
         """Put the files of a tree that failed in the place of the tree, in one transaction.
 
         Args:
-            number: The tree's entry.
+            number: The tree's entry; `None` keeps that beside them.
             failed: Blob, file, outcome, error, and whether it is refused permanently.
             overwrite: When the blobs may be replaced.
             details: Properties of the blobs.
@@ -199,8 +199,9 @@ class Journal:
                     for blob, path, outcome, error, refused in failed
                 ],
             )
-            db.execute("delete from pending where id = ?", (number,))
-            self._busy.discard(number)
+            if number is not None:
+                db.execute("delete from pending where id = ?", (number,))
+                self._busy.discard(number)
 
     def pending(self) -> list[PendingUpload]:
         """All entries that no upload of a live process is at work on, oldest first."""
@@ -220,13 +221,12 @@ class Journal:
                     " order by id limit ?",
                     (last, trees, trees, refused, refused, _PAGE),
                 ).fetchall()
-                busy = self._busy & {row[0] for row in rows}
             if not rows:
                 return
             last = rows[-1][0]
             found = []
             for number, kind, blob, path, *rest, refusal, details, owner in rows:
-                if number in busy or (owner != self._owner and _is_alive(owner)):
+                if self._is_taken(number, owner):
                     continue
                 where = None if path is None else Path(os.fsdecode(path))
                 extra = json.loads(details) if details else {}
@@ -238,13 +238,24 @@ class Journal:
         """Take an entry over for an upload of our own; False when it is gone or taken."""
         with self._opened() as db:
             row = db.execute("select owner from pending where id = ?", (number,)).fetchone()
-            if row is None or number in self._busy:
-                return False
-            if row[0] != self._owner and _is_alive(row[0]):
+            if row is None or self._is_taken(number, row[0]):
                 return False
             db.execute("update pending set owner = ? where id = ?", (self._owner, number))
             self._busy.add(number)
             return True
+
+    def entry_of(self, blob: str) -> int | None:
+        """The number of a blob's entry that no upload of a live process is at work on."""
+        if not self.path.exists():
+            return None
+        with self._opened() as db:
+            slot = (_slot("file", blob),)
+            row = db.execute("select id, owner from pending where slot = ?", slot).fetchone()
+        return None if row is None or self._is_taken(*row) else int(row[0])
+
+    def _is_taken(self, number: int, owner: str) -> bool:
+        """Whether an upload of this process, or of another live one, is at work on an entry."""
+        return number in self._busy or (owner != self._owner and _is_alive(owner))
 
     def forget_refused(self) -> int:
         """Drop all entries that are refused permanently; returns how many there were."""

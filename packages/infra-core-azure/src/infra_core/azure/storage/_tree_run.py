@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -47,6 +47,7 @@ class TreeRun(ABC):
         on_outcome: Called with what became of each file.
         log: The logger.
         journal: The journal of pending uploads, which is no artifact wherever it lies.
+        leave: Names that are left alone, as those in `exclude` are.
     """
 
     direction: ClassVar[Literal["up", "down"]]
@@ -63,6 +64,7 @@ class TreeRun(ABC):
         on_outcome: OnOutcome | None = None,
         log: logging.Logger | None = None,
         journal: Path | None = None,
+        leave: Collection[str] = (),
     ) -> None:
         self.report = TreeReport(self.direction)
         self._service = service
@@ -74,7 +76,7 @@ class TreeRun(ABC):
         self._on_outcome = on_outcome
         self._log = log or logging.getLogger("infra_core.azure.storage")
         self._chosen = compile_globs(rules.include, rules.exclude)
-        self._journal = _names_of_journal(root, journal)
+        self._left_alone = (_names_of_journal(root, journal), leave)
         self._index = TreeIndex()
         options = service.config.options
         # One large file at full speed and small ones beside it.
@@ -110,7 +112,9 @@ class TreeRun(ABC):
 
     def _wanted(self, name: str) -> bool:
         """Whether a name is chosen, and an artifact at all."""
-        return self._chosen(name) and not is_own_state(name) and name not in self._journal
+        if is_own_state(name) or any(name in names for names in self._left_alone):
+            return False
+        return self._chosen(name)
 
     @abstractmethod
     async def _run(self) -> None:

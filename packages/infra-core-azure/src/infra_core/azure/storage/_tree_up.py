@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,8 +197,20 @@ async def replay_tree(
     name: str,
     details: Mapping[str, Any],
     on_outcome: OnOutcome,
+    *,
+    leave: Collection[str] = (),
+    journal: Path | None = None,
 ) -> None:
     """Upload a tree that an earlier process had begun: what arrived then is skipped by its hash.
+
+    Args:
+        service: The container.
+        root: The folder.
+        name: Its name in the container.
+        details: The rules, as the journal keeps them.
+        on_outcome: Called with what became of each file.
+        leave: Names of files that are not sent.
+        journal: The journal itself, which is no artifact.
 
     Raises:
         FileNotFoundError: The folder is gone.
@@ -207,4 +219,7 @@ async def replay_tree(
     if not await asyncio.to_thread(root.is_dir):
         raise FileNotFoundError(str(root))
     rules = TreeRules.load(details)
-    await UpRun(service, root, tree_prefix(name), rules, on_outcome=on_outcome).run()
+    run = UpRun(
+        service, root, tree_prefix(name), rules, on_outcome=on_outcome, journal=journal, leave=leave
+    )
+    await run.run()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ._errors import JournalError, StorageError, TreeTransferError, UnsafeNamesError, describe
-from ._flush import FailedFiles, refused_below
+from ._flush import FailedFiles, entries_below
 from ._names import tree_prefix
 from ._tree_down import DownRun
 from ._tree_run import TreeRun
@@ -44,11 +44,11 @@ class Trees:
         raise_on_error: bool,
     ) -> TreeReport:
         """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
-        refused = None
+        earlier, details, journal = None, rules.dump(), self._uploader.journal
         if direction == "up" and not dry_run:
             with contextlib.suppress(JournalError):  # reported where something is entered
-                refused = await asyncio.to_thread(refused_below, self._uploader.journal, path, name)
-        failed = FailedFiles(on_outcome, refused)
+                earlier = await asyncio.to_thread(entries_below, journal, name)
+        failed = FailedFiles(journal, path, name, details, then=on_outcome, earlier=earlier)
         make = UpRun if direction == "up" else DownRun
         run: TreeRun = make(
             self._uploader.service,
@@ -59,14 +59,12 @@ class Trees:
             on_progress=on_progress,
             on_outcome=failed,
             log=self._log,
-            journal=self._uploader.journal.path,
+            journal=journal.path,
         )
         if dry_run or direction == "down":
             report = await run.run()
         else:
-            report = await self._upload(run, failed, path, name, rules.dump(), raise_on_error)
-        for number in failed.passed:
-            await self._uploader.settle(number)
+            report = await self._upload(run, failed, path, name, details, raise_on_error)
         swallow = self._uploader.swallow and direction == "up"
         if report.failed and (raise_on_error or not swallow):
             raise _tree_error(report, path, name)
@@ -87,8 +85,10 @@ class Trees:
         if await asyncio.to_thread(path.is_dir):
             number = await uploader.enter("tree", name, {"path": path, "details": details})
         if number is None:
-            return await run.run()
-        entry = number
+            report = await run.run()
+            await uploader.in_journal(lambda _: failed.note())
+            return report
+        failed.number = number
         try:
             report = await run.run()
         except UnsafeNamesError:  # asked for, and no failure that passes
@@ -101,7 +101,7 @@ class Trees:
         except BaseException as error:
             uploader.fail_now(number, error)
             raise
-        await uploader.in_journal(lambda journal: failed.note(journal, entry, path, name, details))
+        await uploader.in_journal(lambda _: failed.note())
         if failed.pending:
             uploader.want_flush()
         if not report.failed:

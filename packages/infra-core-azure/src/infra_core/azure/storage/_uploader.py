@@ -113,6 +113,10 @@ class Uploader:
         """
         problem = upload_problem(name.removeprefix("/"))  # of the prefix; no part of the path
         number = await self.enter(kind, name, entry) if problem is None else None
+        earlier = number
+        if not self.swallow and self.journal.path.exists():  # of a best-effort run
+            with contextlib.suppress(JournalError):
+                earlier = await asyncio.to_thread(self.journal.entry_of, name)
         try:
             if before is not None:
                 await asyncio.to_thread(before)
@@ -133,7 +137,7 @@ class Uploader:
             self.fail_now(number, error)  # cancelled: the next flush does it
             raise
         else:
-            await self.settle(number)
+            await self.settle(earlier)
             self._log.debug("uploaded %r", name, extra={"blob_name": name, **trace_fields()})
             await self.flush_leftovers()
 
