@@ -148,6 +148,7 @@ def test_from_env_ignores_prefixed_variables() -> None:
             "instrumentationkey=k;IngestionEndpoint=https://weu.in.example/;LiveEndpoint=https://l",
             "https://weu.in.example/v2.1/track",
         ),
+        ("'InstrumentationKey=\"k\";;'", "https://dc.services.visualstudio.com/v2.1/track"),
         (
             "InstrumentationKey=k;EndpointSuffix=ai.contoso.com;Location=weu",
             "https://weu.dc.ai.contoso.com/v2.1/track",
@@ -161,7 +162,16 @@ def test_the_endpoint_comes_from_the_connection_string(text: str, url: str) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["IngestionEndpoint=https://a.example", "InstrumentationKey=k;IngestionEndpoint=a"]
+    "text",
+    [
+        "IngestionEndpoint=https://a.example",
+        "InstrumentationKey=k;IngestionEndpoint=a",
+        "InstrumentationKey=k;InstrumentationKey=other",
+        "InstrumentationKey=k;EndpointSuffix=ai.contoso.com/path",
+        "InstrumentationKey=k;EndpointSuffix=ai.contoso.com;Location=a/b",
+        "InstrumentationKey=k;EndpointSuffix=a..b",
+        "InstrumentationKey=k;other",
+    ],
 )
 def test_an_unusable_connection_string_is_refused_without_showing_it(text: str) -> None:
     """A mistake in the settings shows at the start, not in the night."""

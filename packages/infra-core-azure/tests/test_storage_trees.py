@@ -348,8 +348,10 @@ def test_bytes_that_were_altered_once_are_fetched_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.posix(reason="they are one file there")
-def test_one_of_a_pair_that_collides_elsewhere_is_kept(tmp_path: Path) -> None:
-    """With on_unsafe="skip"; the whole tree is refused without."""
+def test_one_of_a_pair_that_collides_elsewhere_is_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With on_unsafe="skip", and a line in the log; the whole tree is refused without."""
     service = MemoryService()
     for name in ("README", "readme", "Straße", "Strasse", "m²", "m2", "a/b", "A"):
         service.put(name, name.encode())
@@ -358,6 +360,7 @@ def test_one_of_a_pair_that_collides_elsewhere_is_kept(tmp_path: Path) -> None:
     report, outcomes = run(service, "down", tmp_path / "t", on_unsafe="skip")
     assert {o.name for o in outcomes if o.action == "reject"} == {"readme", "A"}
     assert (report.rejected, report.transferred) == (2, 6)
+    assert "2 unsafe names below '' were left out, the first is 'A': it is a folder" in caplog.text
     assert (tmp_path / "t" / "README").exists()
 
 

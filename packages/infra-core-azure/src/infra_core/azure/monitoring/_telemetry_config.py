@@ -10,7 +10,7 @@ from infra_core.runtime import sanitize_url
 
 from .._checks import type_name
 from ..exceptions import ConfigurationError
-from ..storage._connection_string import check_endpoint
+from ..storage._connection_string import check_endpoint, check_suffix, split_connection_string
 
 __all__ = ["Backend", "Ingestion", "TelemetryConfig"]
 
@@ -22,6 +22,8 @@ _KEY = "APPINSIGHTS_INSTRUMENTATIONKEY"
 # https://learn.microsoft.com/azure/azure-monitor/app/connection-strings
 _DEFAULT_ENDPOINT = "https://dc.services.visualstudio.com"
 _TRACK = "/v2.1/track"
+_WHAT = "the Application Insights connection string"
+_EXAMPLE = "InstrumentationKey=...;IngestionEndpoint=https://...applicationinsights.azure.com/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +148,12 @@ class TelemetryConfig:
         if "=" not in text:
             parts = {"instrumentationkey": text}
         else:
-            pairs = (part.partition("=") for part in text.split(";") if part.strip())
-            parts = {name.strip().lower(): value.strip() for name, _, value in pairs}
+            parts = split_connection_string(text, _WHAT, _EXAMPLE)
         key = parts.get("instrumentationkey", "")
         if not key:
             raise ConfigurationError(
-                "the Application Insights connection string has no InstrumentationKey; copy the "
-                "whole string from the resource's overview page into " + _CONNECTION
+                f"{_WHAT} has no InstrumentationKey; copy the whole string from the resource's "
+                f"overview page into {_CONNECTION}"
             )
         endpoint = parts.get("ingestionendpoint") or _from_suffix(parts) or _DEFAULT_ENDPOINT
         try:
@@ -178,8 +179,10 @@ class TelemetryConfig:
 
 
 def _from_suffix(parts: Mapping[str, str]) -> str | None:
-    suffix = parts.get("endpointsuffix")
+    suffix = parts.get("endpointsuffix", "").strip("./")
     if not suffix:
         return None
     location = parts.get("location")
+    for value in (suffix, location or ""):
+        check_suffix(value, _WHAT, "ai.contoso.com, and Location such as westeurope")
     return f"https://{location + '.' if location else ''}dc.{suffix}"

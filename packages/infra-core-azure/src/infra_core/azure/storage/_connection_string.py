@@ -13,8 +13,10 @@ __all__ = [
     "ConnectionParts",
     "check_endpoint",
     "check_sas",
+    "check_suffix",
     "parse_connection_string",
     "sibling_endpoint",
+    "split_connection_string",
 ]
 
 # The emulator's account and key, published by Microsoft:
@@ -40,6 +42,7 @@ _NAMES = {
         *("AccountName", "AccountKey", "SharedAccessSignature", "BlobEndpoint", "TableEndpoint"),
         *("QueueEndpoint", "FileEndpoint", "DefaultEndpointsProtocol", "EndpointSuffix"),
         *("UseDevelopmentStorage", "DevelopmentStorageProxyUri"),
+        *("InstrumentationKey", "IngestionEndpoint", "LiveEndpoint", "Location"),
     )
 }
 
@@ -81,7 +84,7 @@ def parse_connection_string(text: str, variable: str, *, service: str = "blob") 
     Raises:
         ConfigurationError: It is malformed; names the variable and the part, never the secret.
     """
-    values = _split(text, variable)
+    values = split_connection_string(text, variable)
     if "usedevelopmentstorage" in values:
         return _development(values, variable)
     account = values.get("accountname")
@@ -172,17 +175,36 @@ def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
             f"AccountName={account!r:.80} in {variable} is no account name; use 3 to 24 "
             f"lower-case letters and digits, or add {service.title()}Endpoint"
         )
-    if re.search(r"[^\w.:#?@-]", suffix):
-        raise ConfigurationError(
-            f"EndpointSuffix={suffix!r:.80} in {variable} is no end of a host name; use such as "
-            "core.windows.net, without scheme or path"
-        )
+    check_suffix(suffix, variable)
     endpoint = f"{protocol}://{account}.{service}.{suffix or 'core.windows.net'}"
     check_endpoint(endpoint, f"EndpointSuffix in {variable}", "SharedAccessSignature beside it")
     return endpoint
 
 
-def _split(text: str, variable: str) -> dict[str, str]:
+def check_suffix(suffix: str, variable: str, example: str = "core.windows.net") -> None:
+    """Refuse an EndpointSuffix that is more than the end of a host name.
+
+    Raises:
+        ConfigurationError: Names the variable, the value and the remedy.
+    """
+    if re.search(r"[^\w.:#?@-]", suffix):
+        raise ConfigurationError(
+            f"EndpointSuffix={suffix!r:.80} in {variable} is no end of a host name; use such as "
+            f"{example}, without scheme or path"
+        )
+
+
+def split_connection_string(text: str, variable: str, example: str = _EXAMPLE) -> dict[str, str]:
+    """The values of a connection string, also that of telemetry, by their names in lower case.
+
+    Args:
+        text: The connection string.
+        variable: Where it came from, for errors.
+        example: What one looks like, for errors.
+
+    Raises:
+        ConfigurationError: A part is no NAME=VALUE pair, a name is there twice, or there is none.
+    """
     values: dict[str, str] = {}
     for position, part in enumerate(_unquoted(text).split(";"), start=1):
         if not part.strip():
@@ -192,7 +214,7 @@ def _split(text: str, variable: str) -> dict[str, str]:
         if not equals or not name:
             raise ConfigurationError(
                 f"part {position} of {variable} is no NAME=VALUE pair; a connection string looks "
-                f"like {_EXAMPLE}"
+                f"like {example}"
             )
         if name in values:
             # A name that none has may be a piece of a key.
@@ -200,7 +222,7 @@ def _split(text: str, variable: str) -> dict[str, str]:
             raise ConfigurationError(f"{variable} holds {shown} twice; keep one of them")
         values[name] = _unquoted(value)
     if not values:
-        raise ConfigurationError(f"{variable} is empty; unset it or set it to {_EXAMPLE}")
+        raise ConfigurationError(f"{variable} is empty; unset it or set it to {example}")
     return values
 
 

@@ -130,10 +130,19 @@ class TreeRun(ABC):
     ) -> None:
         if not count:
             return
-        if self._rules.on_unsafe == "raise" and not self._dry:
+        if not self._dry:
             first = await asyncio.to_thread(lambda: list(islice(rejected(), _LISTED)))
             names = {plan.name: plan.reason for plan in first}
-            raise UnsafeNamesError(names, operation=operation, more=count - len(names))
+            if self._rules.on_unsafe == "raise":
+                raise UnsafeNamesError(names, operation=operation, more=count - len(names))
+            self._log.warning(
+                "%d unsafe names below %r were left out, the first is %r: %s",
+                count,
+                self._prefix,
+                first[0].name,
+                first[0].reason,
+                extra={"prefix": self._prefix},
+            )
 
         async def report_rejected(plan: PlannedTransfer) -> None:
             self._report_outcome(FileOutcome(plan.name, "reject", plan.size, plan.reason))
