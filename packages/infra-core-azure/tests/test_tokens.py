@@ -19,7 +19,7 @@ import pytest
 import trustme
 from azure.core.exceptions import ClientAuthenticationError
 
-from infra_core.azure._access import access_remedy, is_stale_token
+from infra_core.azure._access import access_remedy, challenge_of, is_stale_token
 from infra_core.azure._tokens import (
     AsyncSdkCredential,
     SdkCredential,
@@ -36,6 +36,7 @@ from infra_core.azure.storage import (
     StorageTimeoutError,
     TransferOptions,
 )
+from infra_core.azure.storage._auth import BearerToken
 from infra_core.runtime import clock
 from infra_core.runtime.testing import fast_time
 
@@ -398,8 +399,41 @@ def test_the_remedy_is_for_what_the_service_said(code: str, expected: str) -> No
     )
 
 
-# A claims challenge; the claims are {"a":1}.
-_CHALLENGE = 'Bearer realm="", error="insufficient_claims", claims="eyJhIjoxfQ"'
+@pytest.mark.parametrize("refusal", [None, ClientAuthenticationError("tenant"), TypeError("kw")])
+async def test_the_tenant_of_the_account_is_asked_where_the_credential_may(
+    refusal: Exception | None,
+) -> None:
+    """The service names it in its 401; else the credential's own tenant has to do."""
+
+    class OfTenants(_Credential):
+        def get_token(self, *scopes: str, **options: Any) -> Any:
+            if options and refusal is not None:
+                raise refusal
+            return super().get_token(*scopes, **options)
+
+    credential = OfTenants()
+    auth = BearerToken(credential)
+    sent: dict[str, str] = {}
+    await auth.authorize("GET", "/", {}, sent)
+    assert auth.renews(sent, challenge_of(_CHALLENGE.partition(" error")[0]))
+    for _ in range(2):
+        await auth.authorize("GET", "/", {}, sent)
+        assert sent["Authorization"] == "Bearer T2"
+    assert credential.options == [{}, {"tenant_id": "T"} if refusal is None else {}]
+
+
+# The claims are {"a":1}.
+_CHALLENGE = (
+    'Bearer authorization_uri="https://login.microsoftonline.com/T/oauth2/authorize", '
+    'error="insufficient_claims", claims="eyJhIjoxfQ"'
+)
+
+
+@pytest.mark.parametrize("tenant", ["common", "organizations", "", "?x"])
+def test_no_tenant_is_asked_where_the_challenge_names_none(tenant: str) -> None:
+    """Of an authority for all of them."""
+    header = f"Bearer authorization_uri=https://login.microsoftonline.com/{tenant}/oauth2"
+    assert challenge_of(header) == {}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -431,9 +465,9 @@ from types import SimpleNamespace
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, StorageAccessError
 class Credential:
     asked = 0
-    def get_token(self, *scopes, claims=""):
+    def get_token(self, *scopes, claims="", tenant_id=""):
         self.asked += 1
-        assert claims == ('{"a":1}' if self.asked > 1 else "")
+        assert (claims, tenant_id) == (('{"a":1}', "T") if self.asked > 1 else ("", ""))
         return SimpleNamespace(token=f"T{self.asked}", expires_on=time.time() + 3600)
 for endpoint in sys.argv[1:]:
     settings = AzureStorageSettings("box", account_name="acc", blob_endpoint=endpoint)

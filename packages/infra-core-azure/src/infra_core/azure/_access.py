@@ -4,10 +4,13 @@ Sources: Azure, "Common REST API error codes" and "Blob service error codes".
 """
 
 import base64
+import contextlib
 import re
 from typing import Any
 
-__all__ = ["access_remedy", "claims_of", "is_stale_token"]
+__all__ = ["access_remedy", "challenge_of", "is_stale_token"]
+
+_NO_TENANTS = ("common", "organizations", "consumers", "adfs")  # of an authority: any, or none
 
 _STALE = (
     "the service does not accept the token; check this machine's clock, that the identity is of "
@@ -38,23 +41,29 @@ def access_remedy(code: str) -> str:
     return _REMEDIES.get(code, "")
 
 
-def claims_of(challenge: str) -> str:
-    """Return the claims that a new token must hold by a `WWW-Authenticate` header, empty for none.
+def challenge_of(header: str) -> dict[str, str]:
+    """Return what a new token must be asked for with, by a `WWW-Authenticate` header.
 
-    https://learn.microsoft.com/entra/identity-platform/claims-challenge
+    `claims` as in https://learn.microsoft.com/entra/identity-platform/claims-challenge, and
+    `tenant_id`, that of the account:
+    https://learn.microsoft.com/rest/api/storageservices/authorize-with-azure-active-directory
 
     Example:
-        >>> claims_of('Bearer realm="", error="insufficient_claims", claims="eyJhIjoxfQ"')
-        '{"a":1}'
+        >>> challenge_of('Bearer realm="", error="insufficient_claims", claims="eyJhIjoxfQ"')
+        {'claims': '{"a":1}'}
+        >>> challenge_of("Bearer authorization_uri=https://login.microsoftonline.com/T/oauth2")
+        {'tenant_id': 'T'}
     """
-    found = re.search(r'\bclaims="([^"]+)"', challenge)
-    if found is None:
-        return ""
-    coded = found[1].replace("+", "-").replace("/", "_").rstrip("=")
-    try:
-        return base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode("utf-8")
-    except ValueError:
-        return ""
+    asked = {}
+    if found := re.search(r'\bclaims="([^"]+)"', header):
+        coded = found[1].replace("+", "-").replace("/", "_").rstrip("=")
+        with contextlib.suppress(ValueError):
+            claims = base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4)).decode("utf-8")
+            asked["claims"] = claims
+    found = re.search(r'\bauthorization_uri="?https://[^/\s",]+/([\w.-]+)', header)
+    if found and found[1] not in _NO_TENANTS:
+        asked["tenant_id"] = found[1]
+    return asked
 
 
 def is_stale_token(error: Any) -> bool:

@@ -12,9 +12,11 @@ from email.utils import formatdate
 from functools import lru_cache
 from typing import Any, Protocol
 
+import azure.core  # noqa: F401 - before its parts: another thread may import it
+from azure.core.exceptions import ClientAuthenticationError
 from infra_core.runtime import clock
 
-from .._tokens import STORAGE_SCOPE, TokenSource
+from .._tokens import STORAGE_SCOPE, TokenSource, TokenTimeoutError
 from ._config import _AzureStorageConfig
 
 __all__ = ["Authenticator", "make_authenticator"]
@@ -49,7 +51,7 @@ class Authenticator(Protocol):
     ) -> None:
         """Add headers; `path` is the encoded path of the URL."""
 
-    def renews(self, sent: Mapping[str, str], claims: str) -> bool:
+    def renews(self, sent: Mapping[str, str], challenge: Mapping[str, str]) -> bool:
         """Whether another try with new headers may succeed where the service refused these."""
 
     async def aclose(self) -> None:
@@ -90,7 +92,7 @@ class SharedKey:
         digest = hmac.digest(self._key, "\n".join(lines).encode("utf-8"), hashlib.sha256)
         return base64.b64encode(digest).decode("ascii")
 
-    def renews(self, sent: Mapping[str, str], claims: str) -> bool:
+    def renews(self, sent: Mapping[str, str], challenge: Mapping[str, str]) -> bool:
         """No other can be had."""
         return False
 
@@ -109,7 +111,7 @@ class SasToken:
     ) -> None:
         """The URL holds all there is."""
 
-    def renews(self, sent: Mapping[str, str], claims: str) -> bool:
+    def renews(self, sent: Mapping[str, str], challenge: Mapping[str, str]) -> bool:
         """No other can be had."""
         return False
 
@@ -124,20 +126,25 @@ class BearerToken:
 
     def __init__(self, credential: Any = None, *, wait: float = 60.0) -> None:
         self._source = TokenSource(credential, wait=wait)
-        self._claims: dict[str, str] = {}  # that the service has asked for last
+        self._asked: dict[str, str] = {}  # what the service has asked for last: claims, tenant
 
     async def authorize(
         self, method: str, path: str, params: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         """Add the token, fetched first when there is none."""
-        token = await self._source.get(STORAGE_SCOPE, **self._claims)
+        try:
+            token = await self._source.get(STORAGE_SCOPE, **self._asked)
+        except (ClientAuthenticationError, TypeError) as error:
+            # A credential may be for its own tenant alone, or know no other arguments.
+            if isinstance(error, TokenTimeoutError) or not self._asked.pop("tenant_id", ""):
+                raise
+            token = await self._source.get(STORAGE_SCOPE, **self._asked)
         headers["x-ms-date"] = _date(int(clock.time()))
         headers["Authorization"] = f"Bearer {token.token}"
 
-    def renews(self, sent: Mapping[str, str], claims: str) -> bool:
+    def renews(self, sent: Mapping[str, str], challenge: Mapping[str, str]) -> bool:
         """Have the next request fetch a new token in place of the one that was sent."""
-        if claims:
-            self._claims = {"claims": claims}
+        self._asked.update(challenge)
         self._source.reject(sent.get("Authorization", "").removeprefix("Bearer "))
         return True
 

@@ -22,6 +22,7 @@ import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
@@ -151,10 +152,11 @@ class StorageAccessError(StorageRequestError, ClientAuthenticationError):
     """The service does not allow it: wrong key, expired SAS token, missing role or permission.
 
     Attributes:
-        claims: What a token must state to be accepted, where the service says so (JSON).
+        challenge: What a token must be asked for with to be accepted, where the service says so:
+            `claims` (JSON) and `tenant_id`.
     """
 
-    claims = ""
+    challenge: Mapping[str, str] = MappingProxyType({})
 
     @property
     def by_permission(self) -> bool:

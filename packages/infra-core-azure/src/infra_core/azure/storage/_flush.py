@@ -158,9 +158,7 @@ def ending_of(error: BaseException) -> Ending:
     return "pending"
 
 
-def entries_below(
-    journal: Journal, name: str, *, refused: bool | None = None
-) -> dict[str, int]:
+def entries_below(journal: Journal, name: str, *, refused: bool | None = None) -> dict[str, int]:
     """The entries of blobs below a tree's name, by their names in the tree; on request the refused.
 
     Whatever file they are of: a tree that brings the blob replaces them, as a newer upload does.

@@ -25,7 +25,7 @@ from infra_core.runtime import (
     trace_fields,
 )
 
-from .._access import access_remedy, claims_of, is_stale_token
+from .._access import access_remedy, challenge_of, is_stale_token
 from .._tokens import TokenTimeoutError, credential_problem
 from ._auth import make_authenticator
 from ._config import _AzureStorageConfig
@@ -198,8 +198,8 @@ class BlobService:
                     expect=expect,
                 )  # fmt: skip
             except StorageAccessError as error:
-                stale = bool(error.claims) or is_stale_token(error)
-                if renewed or not stale or not self._auth.renews(sent, error.claims):
+                stale = "claims" in error.challenge or is_stale_token(error)
+                if renewed or not stale or not self._auth.renews(sent, error.challenge):
                     raise
         raise AssertionError  # the second try returns or raises
 
@@ -332,7 +332,7 @@ class BlobService:
             by_role=self.config.uses_credential,
         )
         if isinstance(error, StorageAccessError):
-            error.claims = claims_of(headers.get("WWW-Authenticate", ""))
+            error.challenge = challenge_of(headers.get("WWW-Authenticate", ""))
         if not code and status not in _BY_SIZE and not any(sign in headers for sign in _SIGNS):
             error.permanent = False  # a proxy or gateway said so, and not the service
         return error
