@@ -104,72 +104,45 @@ def _write(item: Item, key: str, properties: Mapping[str, str], left_out: int) -
     # A submodule of the contracts runs the package's __init__ either way; see the module's text.
     from applicationinsights.channel import contracts
 
-    properties = dict(properties)
-    if left_out:
-        properties["infra_core.truncated"] = f"{left_out} more properties"
+    data: Any
     if item.metric is not None:
-        data = _metric_data(item.name, item.metric)
+        data = contracts.MetricData()
+        data.metrics = [point := contracts.DataPoint()]
+        point.name, point.value, point.count = shorten(item.name, MAX_NAME), item.metric, 1
     elif item.exception is not None:
-        data = _exception_data(item)
+        kind, message, stack = item.exception
+        data = contracts.ExceptionData()
+        data.severity_level = contracts.SeverityLevel.error
+        data.exceptions = [details := contracts.ExceptionDetails()]
+        details.type_name = shorten(kind, 1_024)
+        details.message = shorten(message or kind, MAX_VALUE)
+        details.has_full_stack = len(stack) <= _MAX_STACK
+        details.stack = shorten(stack, _MAX_STACK)
     else:
         data = contracts.EventData()
         data.name = shorten(item.name, 512)
-    data.properties = properties
+    truncated = {"infra_core.truncated": f"{left_out} more properties"} if left_out else {}
+    data.properties = {**properties, **truncated}
     if item.metric is None:  # a metric has its own number only
         data.measurements = {
             shorten(name, MAX_NAME): value
             for name, value in list(item.measurements.items())[:MAX_PROPERTIES]
         }
+    cloud, internal, operation = contracts.Cloud(), contracts.Internal(), contracts.Operation()
+    cloud.role = shorten(item.service, 256)
+    cloud.role_instance = shorten(socket.gethostname(), 256)
+    internal.sdk_version = "infra-core-azure:1"
+    if "trace_id" in item.operation:
+        operation.id = item.operation["trace_id"]
+        operation.parent_id = item.operation.get("span_id")
     envelope = contracts.Envelope()
     envelope.name = data.ENVELOPE_TYPE_NAME
     envelope.time = item.time
     envelope.ikey = key
-    envelope.tags = _tags(item)
+    envelope.tags = {**cloud.write(), **internal.write(), **operation.write()}
     envelope.data = contracts.Data()
     envelope.data.base_type = data.DATA_TYPE_NAME
     envelope.data.base_data = data
     return json.dumps(envelope.write(), ensure_ascii=False, separators=(",", ":")).encode(
         "utf-8", "backslashreplace"
     )
-
-
-def _metric_data(name: str, value: float) -> Any:
-    from applicationinsights.channel import contracts
-
-    point = contracts.DataPoint()
-    point.name = shorten(name, MAX_NAME)
-    point.value = value
-    point.count = 1
-    data = contracts.MetricData()
-    data.metrics = [point]
-    return data
-
-
-def _exception_data(item: Item) -> Any:
-    from applicationinsights.channel import contracts
-
-    kind, message, stack = item.exception or ("", "", "")
-    details = contracts.ExceptionDetails()
-    details.type_name = shorten(kind, 1_024)
-    details.message = shorten(message or kind, MAX_VALUE)
-    details.has_full_stack = len(stack) <= _MAX_STACK
-    details.stack = shorten(stack, _MAX_STACK)
-    data = contracts.ExceptionData()
-    data.exceptions = [details]
-    data.severity_level = contracts.SeverityLevel.error
-    return data
-
-
-def _tags(item: Item) -> dict[str, str]:
-    from applicationinsights.channel import contracts
-
-    cloud = contracts.Cloud()
-    cloud.role = shorten(item.service, 256)
-    cloud.role_instance = shorten(socket.gethostname(), 256)
-    internal = contracts.Internal()
-    internal.sdk_version = "infra-core-azure:1"
-    operation = contracts.Operation()
-    if "trace_id" in item.operation:
-        operation.id = item.operation["trace_id"]
-        operation.parent_id = item.operation.get("span_id")
-    return {**cloud.write(), **internal.write(), **operation.write()}

@@ -1,6 +1,7 @@
 """Uploads of the heartbeat from a thread of their own: the latest beat wins, no caller waits."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ __all__ = ["BeatUploads"]
 Beat = Mapping[str, Any]
 
 
+@dataclass(eq=False, repr=False)
 class BeatUploads:
     """Uploads beats to the blob of the heartbeat's path.
 
@@ -26,18 +28,13 @@ class BeatUploads:
         after_upload: Called after each upload, as the client may have written the file as well.
     """
 
-    def __init__(
-        self,
-        client: HeartbeatUploader | None,
-        path: Path,
-        *,
-        on_failure: Callable[[Exception], None],
-        after_upload: Callable[[Beat], None],
-    ) -> None:
-        self._client = client
-        self._path = path
-        self._on_failure = on_failure
-        self._after_upload = after_upload
+    client: HeartbeatUploader | None
+    path: Path
+    _: KW_ONLY
+    on_failure: Callable[[Exception], None]
+    after_upload: Callable[[Beat], None]
+
+    def __post_init__(self) -> None:
         self._worker = Worker("infra-core-heartbeat-upload", self._upload_latest)
         self._started = False
         self._next: Beat | None = None
@@ -48,7 +45,7 @@ class BeatUploads:
         Raises:
             RuntimeError: It has no storage account, or no method to upload with.
         """
-        client = self._client
+        client = self.client
         if client is None:
             return
         if not is_configured(client):
@@ -72,7 +69,7 @@ class BeatUploads:
         Raises:
             Exception: Whatever the client raised, only then.
         """
-        if self._client is None:
+        if self.client is None:
             return
         with self._worker.changed:
             if self._started:
@@ -103,24 +100,24 @@ class BeatUploads:
         Raises:
             Exception: Whatever the client raised.
         """
-        if self._client is None:
+        if self.client is None:
             return
         self.require_usable_client()
-        name, method = self._upload_method(self._client)
+        name, method = self._upload_method(self.client)
         try:
             if name == "write_json":
-                call_strictly(method, self._path, beat)
+                call_strictly(method, self.path, beat)
             else:
-                call_strictly(method, self._path)
+                call_strictly(method, self.path)
         finally:
-            self._after_upload(beat)
+            self.after_upload(beat)
 
     def _upload_latest(self, number: int) -> None:
         while (beat := self._take()) is not None:  # also what a stop that could not wait has left
             try:
                 self.upload(beat)
             except Exception as error:  # noqa: BLE001 - kept for the caller, see on_failure
-                self._on_failure(error)
+                self.on_failure(error)
         self._worker.finish(number)
 
     def _take(self) -> Beat | None:

@@ -79,27 +79,24 @@ def judge(answer: Answer, count: int) -> Verdict:
 
 def _by_item(answer: Answer, count: int) -> Verdict:
     """Judge by the `errors` that the body lists; those not listed go with the batch."""
-    verdict = Verdict()
     document = _read(answer.body)
     if document is None and answer.body.strip() and answer.status != 400:
         # A page of some proxy, say: whether the service has taken anything is not known.
         return Verdict(retry=list(range(count)), reason=f"http_{answer.status}_unreadable")
-    accepted = _whole((document or {}).get("itemsAccepted"))
+    document = document or {}
+    accepted = _whole(document.get("itemsAccepted"))
     if accepted is not None and not 0 <= accepted <= count:
         accepted = None
-    refused, all_named = _refused(document or {}, count, accepted)
-    fewer = accepted < count if accepted is not None else bool((document or {}).get("errors"))
+    refused, all_named = _refused(document, count, accepted)
+    fewer = accepted < count if accepted is not None else bool(document.get("errors"))
     some_refused = answer.status == 206 or (fewer and answer.status != 400)
-    if some_refused and not all_named:  # and it is not known which
-        unnamed = [index for index in range(count) if index not in refused]
-        verdict.retry, verdict.reason = unnamed, f"http_{answer.status}_unreadable"
-    else:
-        unnamed = []
+    unknown = some_refused and not all_named  # which they are
+    verdict = Verdict(reason=f"http_{answer.status}_unreadable" if unknown else "")
     for index in range(count):
         status = refused.get(index)
-        if index in unnamed:
-            continue
-        if status is None and answer.status == 400:
+        if status is None and unknown:
+            verdict.retry.append(index)
+        elif status is None and answer.status == 400:
             verdict.dropped[index] = "http_400"
         elif status is None or 200 <= status < 300:
             verdict.delivered.append(index)
@@ -108,7 +105,6 @@ def _by_item(answer: Answer, count: int) -> Verdict:
             verdict.reason = f"item_{status}"
         else:
             verdict.dropped[index] = f"item_{status}"
-    verdict.retry.sort()
     return verdict
 
 

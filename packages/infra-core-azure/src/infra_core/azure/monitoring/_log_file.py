@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -25,6 +26,7 @@ Position = tuple[int, int]
 _BINARY = getattr(os, "O_BINARY", 0)
 
 
+@dataclass(eq=False, repr=False)
 class LogFile:
     """An append-only file of lines that rotates by size.
 
@@ -44,16 +46,15 @@ class LogFile:
         keep: Rotated segments that a rotation leaves; `None` for all.
     """
 
-    def __init__(
-        self, path: Path, *, max_bytes: int | None, fsync: bool, keep: int | None = None
-    ) -> None:
-        self.path = path
-        self._max_bytes = max_bytes
-        self._fsync = fsync
-        self._keep = keep
-        self._name = re.compile(
-            rf"{re.escape(path.stem)}\.(\d{{6,}}){re.escape(path.suffix)}", re.ASCII
-        )
+    path: Path
+    _: KW_ONLY
+    max_bytes: int | None
+    fsync: bool
+    keep: int | None = None
+
+    def __post_init__(self) -> None:
+        stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
+        self._name = re.compile(rf"{stem}\.(\d{{6,}}){suffix}", re.ASCII)
         self._fd: int | None = None
         self._lock = threading.Lock()
         self._end = -1  # where our own last line ended; anything else was written by others
@@ -73,7 +74,7 @@ class LogFile:
             fd, locked = self._open_locked()
             try:
                 size = os.fstat(fd).st_size
-                if self._max_bytes and locked and size and size + len(lines) > self._max_bytes:
+                if self.max_bytes and locked and size and size + len(lines) > self.max_bytes:
                     fd, size = self._rotate(fd)
                 if size not in (0, self._end) and not _ends_line(fd, size):
                     # Its writer was killed in the middle: keep what it wrote, and our lines whole.
@@ -84,7 +85,7 @@ class LogFile:
                 if locked:
                     with contextlib.suppress(OSError):  # closed already, by a rotation that failed
                         unlock_descriptor(fd)
-            if self._fsync:
+            if self.fsync:
                 os.fsync(fd)
             if not self._stays_open:
                 self._forget()
@@ -182,7 +183,7 @@ class LogFile:
         segment = self.segments()[-1]
         if not _ends_line(fd, os.fstat(fd).st_size):
             os.write(fd, b"\n")  # or its torn end would run into the next segment's first line
-        if self._fsync:
+        if self.fsync:
             os.fsync(fd)
         target = self.segment_path(segment)
         try:
@@ -200,10 +201,10 @@ class LogFile:
             with contextlib.suppress(OSError):  # somebody still has it open: at a later line
                 os.rename(self.path, target)  # noqa: PTH104
         fd, _ = self._open_locked()
-        if self._fsync:
+        if self.fsync:
             fsync_directory(self.path.parent)
-        if self._keep is not None:
-            self.remove_before(segment, keep=self._keep)
+        if self.keep is not None:
+            self.remove_before(segment, keep=self.keep)
         return fd, os.fstat(fd).st_size
 
     def _forget(self) -> None:

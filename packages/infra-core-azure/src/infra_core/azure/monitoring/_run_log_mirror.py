@@ -1,5 +1,6 @@
 """The thread that mirrors a run log in batches, and outlives every outage of the mirror."""
 
+import contextlib
 import logging
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
@@ -116,30 +117,27 @@ class RunLogMirror:
     def _pass(self, target: MirrorTarget, *, look: bool) -> bool:
         """Mirror what is there; False when another process is at it."""
         lock = FileLock(self.state_path.with_suffix(".lock"))
-        try:
+        with contextlib.suppress(FileLockUnsupported):
             if not lock.acquire(timeout=0):
                 return False
-        except FileLockUnsupported:
-            pass
         try:
             state = MirrorState.load(self.state_path)
 
-            def saved() -> None:
+            def save() -> None:
                 self._row = 0
                 state.save(self.state_path)
 
             try:
                 state.fit(self.log)
-                target.push(state, saved, look=look)
-                self._answered = True
-                if self.keep is not None:
-                    self.log.remove_before(state.segment, keep=self.keep)
+                target.push(state, save, look=look)
             finally:
                 self._lost = self._lost or target.lost
                 state.save(self.state_path)
+            if self.keep is not None:
+                self.log.remove_before(state.segment, keep=self.keep)
         finally:
             lock.release()
-        self._row = 0
+        self._answered, self._row = True, 0
         return True
 
     def _make_target(self) -> MirrorTarget | None:

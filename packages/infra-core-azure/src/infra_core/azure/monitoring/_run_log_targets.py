@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from infra_core.runtime import clock
@@ -26,6 +27,7 @@ _NOT_OURS = frozenset({"ContainerBeingDeleted", "ContainerDisabled", "AccountBei
 _LARGEST_READ = 64 * 1024 * 1024  # bytes of a blob that are read to find our last line, or copied
 
 
+@dataclass(eq=False, repr=False)
 class AppendBlobTarget:
     """Appends batches of lines to an append blob, and rolls to the next blob in time.
 
@@ -45,17 +47,17 @@ class AppendBlobTarget:
         lost: Whether lines that the blob had confirmed are neither there nor on this disk any more.
     """
 
-    def __init__(
-        self, container: "ContainerClient", name: str, log: LogFile, *,
-        max_blocks: int, interval: float,
-    ) -> None:  # fmt: skip
-        self.interval = interval
-        self.lost = False
-        self._container = container
-        stem, dot, suffix = name.rpartition(".")
-        self._stem, self._suffix = (stem, dot + suffix) if dot else (name, "")
-        self._file = log
-        self._max_blocks = max_blocks
+    container: "ContainerClient"
+    name: str
+    log: LogFile
+    _: KW_ONLY
+    max_blocks: int
+    interval: float
+    lost: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        stem, dot, suffix = self.name.rpartition(".")
+        self._stem, self._suffix = (stem, dot + suffix) if dot else (self.name, "")
 
     def push(self, state: MirrorState, saved: Callable[[], None], *, look: bool = False) -> None:
         """Append everything that is in the log.
@@ -68,7 +70,7 @@ class AppendBlobTarget:
         Raises:
             Exception: Whatever went wrong.
         """
-        while (data := state.read_batch(self._file)) or look:
+        while (data := state.read_batch(self.log)) or look:
             look = look and bool(data)
             try:
                 self._step(state, data)
@@ -94,7 +96,7 @@ class AppendBlobTarget:
                 self._open(state)
         elif not data:
             self._compare(state, self._properties(state))
-        elif state.blocks >= self._max_blocks:
+        elif state.blocks >= self.max_blocks:
             state.roll()
         else:
             try:
@@ -106,7 +108,7 @@ class AppendBlobTarget:
                     raise
                 self._compare(state, self._properties(state))
             else:
-                state.go(self._file, (state.segment, state.offset + len(data)))
+                state.go(self.log, (state.segment, state.offset + len(data)))
                 state.position = int(str(answer["blob_append_offset"])) + len(data)
                 state.blocks = int(str(answer["blob_committed_block_count"]))
 
@@ -147,7 +149,7 @@ class AppendBlobTarget:
         blob, size = self._blob(state), properties.size
         if state.blob or state.offset or size > _LARGEST_READ:
             return False
-        backup = self._container.get_blob_client(f"{self._stem}.0_7{self._suffix}")
+        backup = self.container.get_blob_client(f"{self._stem}.0_7{self._suffix}")
         try:
             old = self._read(state, 0, size)
             with contextlib.suppress(ResourceExistsError):
@@ -179,7 +181,7 @@ class AppendBlobTarget:
         if properties is not None and _type(properties) != "AppendBlob":
             properties = None
         size = 0 if properties is None else properties.size
-        confirmed, reached, log = state.position, state.reached, self._file
+        confirmed, reached, log = state.position, state.reached, self.log
         segments = log.segments()
         if size >= confirmed:
             end = segments[-1], log.size(segments[-1])
@@ -215,7 +217,7 @@ class AppendBlobTarget:
         low = max(part[0], end - _LARGEST_READ)
         while found is None and end > low:
             begin = max(low, end - BATCH_BYTES)
-            found = last_common_line(self._file, start, stop, self._read(state, begin, end - begin))
+            found = last_common_line(self.log, start, stop, self._read(state, begin, end - begin))
             end = begin
         return found
 
@@ -233,9 +235,10 @@ class AppendBlobTarget:
         return f"{self._stem}{number}{self._suffix}"
 
     def _blob(self, state: MirrorState) -> "BlobClient":
-        return self._container.get_blob_client(self._name(state))
+        return self.container.get_blob_client(self._name(state))
 
 
+@dataclass(eq=False, repr=False)
 class UploadFileTarget:
     """Uploads the whole file with `upload_file(path)`, for clients that know nothing else.
 
@@ -248,22 +251,24 @@ class UploadFileTarget:
         interval: Seconds between uploads, at least.
     """
 
+    upload_file: Callable[..., Any]
+    log: LogFile
+    _: KW_ONLY
+    interval: float
     lost = False
 
-    def __init__(self, upload_file: Callable[..., Any], log: LogFile, *, interval: float) -> None:
-        self._least = self.interval = max(1.0, interval)
-        self._upload_file = upload_file
-        self._file = log
+    def __post_init__(self) -> None:
+        self._least = self.interval = max(1.0, self.interval)
 
     def push(self, state: MirrorState, saved: Callable[[], None], *, look: bool = False) -> None:
         """Upload every segment that has grown; nothing can be looked at."""
-        log = self._file
+        log = self.log
         while state.read_batch(log):
             segment = state.segment
             size = log.size(segment)
             rotated = log.segments()[-1] > segment
             started = clock.monotonic()
-            call_strictly(self._upload_file, log.segment_path(segment) if rotated else log.path)
+            call_strictly(self.upload_file, log.segment_path(segment) if rotated else log.path)
             self.interval = max(self._least, 4 * (clock.monotonic() - started))
             if rotated == (log.segments()[-1] > segment):  # else: which file did it read?
                 state.go(log, (segment, size))

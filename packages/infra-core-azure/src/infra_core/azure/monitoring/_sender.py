@@ -4,7 +4,7 @@ import logging
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
@@ -102,6 +102,7 @@ class Transport(Protocol[E_contra]):
         """Forget, in a forked child, what is the parent's."""
 
 
+@dataclass(eq=False, repr=False)
 class Sender(Generic[T, E]):
     """A bounded queue and the thread that empties it.
 
@@ -115,24 +116,19 @@ class Sender(Generic[T, E]):
         limits: The bounds.
     """
 
-    def __init__(
-        self,
-        transport: Transport[E],
-        *,
-        encode: Callable[[T], E],
-        size: Callable[[T], int],
-        limits: SenderLimits,
-    ) -> None:
-        self._transport = transport
-        self._encode = encode
-        self._size = size
-        self._limits = limits
+    transport: Transport[E]
+    _: KW_ONLY
+    encode: Callable[[T], E]
+    size: Callable[[T], int]
+    limits: SenderLimits
+
+    def __post_init__(self) -> None:
         self._worker = Worker(
             "infra-core-telemetry",
             self._round,
             at_exit=self._flush_at_exit,
-            idle_seconds=limits.idle_seconds,
-            at_end=transport.close,
+            idle_seconds=self.limits.idle_seconds,
+            at_end=self.transport.close,
         )
         self._reset()
         after_fork_in_child(self._after_fork)
@@ -146,12 +142,12 @@ class Sender(Generic[T, E]):
         self._closed = self._exiting = False
 
     def _after_fork(self) -> None:
-        self._transport.abandon()
+        self.transport.abandon()
         self._reset()
 
     def put(self, item: T) -> None:
         """Queue an item; never waits, never raises for reasons of transport."""
-        size, worker = self._size(item), self._worker
+        size, worker = self.size(item), self._worker
         with worker.changed:
             self._tracked += 1
             if self._closed:
@@ -160,8 +156,8 @@ class Sender(Generic[T, E]):
             threaded = worker.ask()
             self._queue.append((worker.asked, item, size))
             self._queued_bytes += size
-            while len(self._queue) > self._limits.queue_items or (
-                self._queued_bytes > self._limits.queue_bytes and len(self._queue) > 1
+            while len(self._queue) > self.limits.queue_items or (
+                self._queued_bytes > self.limits.queue_bytes and len(self._queue) > 1
             ):
                 self._queued_bytes -= self._queue.popleft()[2]
                 self._drop(1, "queue_full")
@@ -170,9 +166,9 @@ class Sender(Generic[T, E]):
         self._log_losses()
         if not threaded:  # here, with one try
             self._round(0)
-            self._transport.close()
+            self.transport.close()
         if self._exiting:  # tracked by an exit handler that ran after ours: now or never
-            self.flush(self._limits.exit_seconds)
+            self.flush(self.limits.exit_seconds)
 
     def flush(self, timeout: float) -> bool:
         """Send what is queued at once.
@@ -224,7 +220,7 @@ class Sender(Generic[T, E]):
 
     def _round(self, _: int) -> None:
         """Deliver a batch, when it is full or its time has come, or when somebody waits for it."""
-        worker, limits = self._worker, self._limits
+        worker, limits = self._worker, self.limits
         worker.pause(limits.batch_seconds, worker.finished, until=self._is_full)
         batch: list[T] = []
         with worker.changed:
@@ -247,14 +243,14 @@ class Sender(Generic[T, E]):
             worker.finish(self._queue[0][0] - 1 if self._queue else worker.asked)
 
     def _is_full(self) -> bool:
-        limits = self._limits
+        limits = self.limits
         return len(self._queue) >= limits.batch_items or self._queued_bytes >= limits.batch_bytes
 
     def _deliver(self, batch: list[T]) -> None:
         encoded: list[E] = []
         for item in batch:
             try:
-                encoded.append(self._encode(item))
+                encoded.append(self.encode(item))
             except Exception:  # noqa: BLE001 - a foreign str subclass, say
                 _log.exception("a telemetry item could not be encoded")
                 self._settle(dropped={"unencodable": 1})
@@ -268,7 +264,7 @@ class Sender(Generic[T, E]):
         retry = 0
         while True:
             asked: float = self._worker.asked
-            answer = self._transport.send(items)
+            answer = self.transport.send(items)
             verdict = judge(answer, len(items))
             self._settle_verdict(verdict)
             if not verdict.retry:
@@ -277,7 +273,7 @@ class Sender(Generic[T, E]):
                 middle = len(items) // 2
                 return [items[:middle], items[middle:]]
             items = [items[index] for index in verdict.retry]
-            wait = self._limits.retry.next_wait(
+            wait = self.limits.retry.next_wait(
                 retry=retry,
                 elapsed=clock.monotonic() - started,
                 retry_after=answer.retry_after,
@@ -333,7 +329,7 @@ class Sender(Generic[T, E]):
 
     def _flush_at_exit(self) -> None:
         self._exiting = True
-        if self._pending() and not self.flush(self._limits.exit_seconds):
+        if self._pending() and not self.flush(self.limits.exit_seconds):
             stats = self.stats()
             _log.warning(
                 "telemetry: %d %s undelivered at exit, dropped: %s; call close() before the end, "
@@ -341,5 +337,5 @@ class Sender(Generic[T, E]):
                 stats.pending,
                 "event" if stats.pending == 1 else "events",
                 dict(stats.dropped_by_reason) or "none",
-                self._limits.exit_seconds,
+                self.limits.exit_seconds,
             )

@@ -6,13 +6,14 @@ import traceback
 import warnings
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import clock, trace_fields
 
 from .._checks import require_number, type_name
 from ._envelope import MAX_VALUE, Item, encode_item
 from ._plain import Bounds, plain_mapping, plain_text, without_secrets
+from ._protocols import HeartbeatEventWriter
 from ._telemetry_config import TelemetryConfig
 from ._telemetry_events import (
     TelemetryEvent,
@@ -25,25 +26,12 @@ from ._telemetry_events import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._sender import SenderLimits, TelemetryStats
+    from ._sender import Sender, SenderLimits, TelemetryStats
 
 __all__ = ["TelemetryClient"]
 
 _BOUNDS: Bounds = (4 * MAX_VALUE, 1_000, 8)
 _IDS = ("batch_id", "job_id", "slug")
-
-
-class _Exporter(Protocol):
-    def put(self, item: Item) -> None: ...
-    def flush(self, timeout: float) -> bool: ...
-    def close(self, timeout: float) -> bool: ...
-    def stats(self) -> "TelemetryStats": ...
-
-
-class EventJournal(Protocol):
-    """Where events are written down before they are sent, such as a `RunLogWriter`."""
-
-    def write(self, event: str, /, **properties: Any) -> object: ...
 
 
 class TelemetryClient:
@@ -84,7 +72,7 @@ class TelemetryClient:
         service_name: str = "infra_core",
         logger_name: str | None = None,
         limits: "SenderLimits | None" = None,
-        journal: EventJournal | None = None,
+        journal: HeartbeatEventWriter | None = None,
     ) -> None:
         if config is None:
             warnings.warn(
@@ -104,7 +92,7 @@ class TelemetryClient:
         backend = config.resolved_backend()
         self._silent = backend is None
         self._journal = journal
-        self._exporter: _Exporter | None = None
+        self._exporter: Sender[Item, Any] | None = None
         if backend == "applicationinsights":
             self._exporter = _own_exporter(config, limits)
         elif backend == "otel":
@@ -275,7 +263,7 @@ class TelemetryClient:
             )
 
 
-def _own_exporter(config: TelemetryConfig, limits: "SenderLimits | None") -> _Exporter:
+def _own_exporter(config: TelemetryConfig, limits: "SenderLimits | None") -> "Sender[Item, Any]":
     from ._http_transport import IngestionTransport
     from ._sender import Sender, SenderLimits
 
