@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -17,6 +18,8 @@ def test_monotonic_and_time_are_the_real_ones_outside_of_fast_time() -> None:
     """Without the switch the clock is the operating system's."""
     assert clock.monotonic() == pytest.approx(time.monotonic(), abs=5)
     assert clock.time() == pytest.approx(time.time(), abs=5)
+    assert clock.utc_now().timestamp() == pytest.approx(time.time(), abs=5)
+    assert clock.utc_now().utcoffset() == timedelta(0)
 
 
 def test_a_real_sleep_waits() -> None:
@@ -115,9 +118,10 @@ def test_a_jitter_that_is_no_fraction_is_refused(fraction: float) -> None:
 def test_advance_lets_time_pass_and_never_goes_back() -> None:
     """Tests can move the clock on by hand, forwards only."""
     with fast_time() as fake:
-        before = clock.monotonic()
+        before, date = clock.monotonic(), clock.utc_now()
         fake.advance(5)
         assert clock.monotonic() - before == pytest.approx(5)
+        assert (clock.utc_now() - date).total_seconds() == pytest.approx(5)
         with pytest.raises(ValueError, match="never goes back"):
             fake.advance(-1)
 

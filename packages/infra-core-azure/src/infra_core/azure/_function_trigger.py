@@ -4,7 +4,6 @@ import logging
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote, unquote, urlsplit
@@ -274,7 +273,7 @@ class _Run:
         self._error: str | None = None
         self._polls = 0
         self._began = clock.monotonic()
-        self._started_at = datetime.fromtimestamp(clock.time(), tz=timezone.utc).isoformat()
+        self._started_at = clock.utc_now().isoformat()
 
     async def schedule(self, path: str, body: Mapping[str, Any]) -> None:
         from infra_core.http import OutcomeUnknown

@@ -20,13 +20,14 @@ import time as _time
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # asyncio costs 40 ms to import: only those who await pay for it
     import asyncio
+    from datetime import datetime
     from typing import Any
 
     from ._timeout310 import Timeout
     from .testing import FastTime
 
 
-__all__ = ["jitter", "monotonic", "sleep", "sleep_async", "time", "timeout"]
+__all__ = ["jitter", "monotonic", "sleep", "sleep_async", "time", "timeout", "utc_now"]
 
 _fake: "FastTime | None" = None
 
@@ -46,6 +47,13 @@ def monotonic() -> float:
 def time() -> float:
     """Return seconds since the epoch (UTC wall clock)."""
     return _time.time() if _fake is None else _fake.time()
+
+
+def utc_now() -> "datetime":
+    """Return the current time, timezone-aware, in UTC."""
+    from datetime import datetime, timezone
+
+    return datetime.fromtimestamp(time(), tz=timezone.utc)
 
 
 def sleep(seconds: float) -> None:

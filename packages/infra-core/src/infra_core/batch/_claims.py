@@ -12,7 +12,7 @@ import socket
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -121,7 +121,7 @@ class Claims:
         until, owner = record.lease_until, record.lease_owner or ""
         if owner.startswith(f"{self.place}/"):  # of an earlier run in this folder
             return False
-        return until is not None and until > _now()
+        return until is not None and until > clock.utc_now()
 
     def reopen(self, job: Job) -> Job | None:
         """Take a completed job whose file is not here; None where another run did."""
@@ -137,7 +137,7 @@ class Claims:
         return replace(
             record.start(worker=self._owner),
             lease_owner=self._owner,
-            lease_until=_now() + self._lease,
+            lease_until=clock.utc_now() + self._lease,
             payload={**record.payload, "place": self.place},
         )
 
@@ -174,7 +174,3 @@ class Claims:
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-
-def _now() -> datetime:
-    return datetime.fromtimestamp(clock.time(), tz=timezone.utc)

@@ -21,7 +21,7 @@ from infra_core.azure.job_store import (
 )
 from infra_core.batch._environment import open_jobs, table_of
 from infra_core.batch._folder import JOBS_FILE
-from infra_core.runtime import printable
+from infra_core.runtime import clock, printable
 
 from . import exit_codes
 from ._arguments import CommandError, add_verb, natural, seconds
@@ -145,7 +145,7 @@ def parse_since(text: str) -> datetime:
     try:
         if re.fullmatch("[0-9]+[smhd]", text):
             age = timedelta(**{units[text[-1]]: int(text[:-1])})
-            return datetime.now(timezone.utc) - age
+            return clock.utc_now() - age
         when = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))  # Python 3.10 knows no Z
     except (ValueError, OverflowError):
         message = f"{text!r} is neither an age (90s, 30m, 12h, 7d) nor an ISO 8601 time"

@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections import Counter
-from datetime import datetime, timezone
 from math import inf
 
 from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
@@ -81,7 +80,7 @@ def why_over(
     # What the dead run had at work has no lease.
     if any(is_held(record) and (record.lease_until or not ran_here) for record in running):
         return ""
-    now = datetime.fromtimestamp(clock.time(), tz=timezone.utc)
+    now = clock.utc_now()
     pending = store.iter_runs(batch_id, status=JobStatus.PENDING)
     if any(record.not_before is not None and record.not_before > now for record in pending):
         return ""  # a worker waits for it
@@ -101,7 +100,7 @@ def is_at_work(heartbeat: HeartbeatStatus) -> bool:
 def print_counts(counts: Counter[str], *, as_json: bool) -> None:
     """Print one look at a batch: a line of text or of JSON."""
     named = {status.value: counts[status.value] for status in JobStatus}
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    now = clock.utc_now().isoformat(timespec="seconds")
     if as_json:
         print(json.dumps({"time": now, **named}), flush=True)
     else:

@@ -3,10 +3,12 @@
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from infra_core.runtime import clock
+
 from .._checks import require_number
 from ._attempts import JobAttempt, attempt_begun, attempt_ended, history_of
 from ._binding import RecordBinding, moment_of
-from ._records import JobStatus, utc_now
+from ._records import JobStatus
 
 __all__ = ["check_claim", "check_lease", "claimed"]
 
@@ -23,7 +25,7 @@ def claimed(
     max_attempts: int | None,
 ) -> RecordT:
     """The record as running under a lease, or as failed where it was tried often enough."""
-    now = utc_now()
+    now = clock.utc_now()
     attempts = getattr(record, "attempts", 0)
     history, lease = history_of(record), moment_of(getattr(record, "lease_until", None))
     if max_attempts is not None and attempts >= max_attempts:

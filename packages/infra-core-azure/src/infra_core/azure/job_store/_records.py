@@ -13,7 +13,7 @@ only when it is explicitly reopened: `requeue(force=True)`.
 
 import dataclasses
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from ._entity import to_utc
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BatchSummary", "JobRecord", "JobStatus", "RecordT", "UnreadableJob", "utc_now"]
+__all__ = ["BatchSummary", "JobRecord", "JobStatus", "RecordT", "UnreadableJob"]
 
 
 class JobStatus(str, Enum):
@@ -105,11 +105,6 @@ class BatchSummary:
     last_change: datetime | None = None
 
 
-def utc_now() -> datetime:
-    """Return the current time, timezone-aware, from the project's one clock."""
-    return datetime.fromtimestamp(clock.time(), tz=timezone.utc)
-
-
 @dataclass
 class JobRecord:
     """One job of a batch: what state it is in, how often it was tried, what it is about.
@@ -145,8 +140,8 @@ class JobRecord:
     job_id: str
     status: JobStatus = JobStatus.PENDING
     attempts: int = 0
-    created_at: datetime = field(default_factory=utc_now)
-    updated_at: datetime = field(default_factory=utc_now)
+    created_at: datetime = field(default_factory=clock.utc_now)
+    updated_at: datetime = field(default_factory=clock.utc_now)
     error: str | None = None
     payload: dict[str, Any] = field(default_factory=dict)
     lease_owner: str | None = None
@@ -170,7 +165,7 @@ class JobRecord:
         number, history = self.attempts + 1, history_of(self)
         changes: dict[str, Any] = {"attempts": number, "error": None}
         if history is not None:  # a subclass may have a field of its own by that name
-            begun = attempt_begun(history, number, now=utc_now(), worker=worker)
+            begun = attempt_begun(history, number, now=clock.utc_now(), worker=worker)
             changes["attempt_history"] = begun
         return self._become(JobStatus.RUNNING, **changes)
 
@@ -228,7 +223,8 @@ class JobRecord:
             after: How long; a day by default.
         """
         since = self.updated_at if self.lease_until is None else self.lease_until
-        return JobStatus(self.status) is JobStatus.RUNNING and utc_now() - to_utc(since) >= after
+        running = JobStatus(self.status) is JobStatus.RUNNING
+        return running and clock.utc_now() - to_utc(since) >= after
 
     def _become(self, wanted: JobStatus, *, force: bool = False, **changes: Any) -> "Self":
         try:
@@ -253,7 +249,7 @@ class JobRecord:
             changes.update(lease_owner=None, lease_until=None)
         if wanted is not JobStatus.PENDING:
             changes["not_before"] = None
-        now, history = utc_now(), history_of(self)
+        now, history = clock.utc_now(), history_of(self)
         if history is not None and wanted is not JobStatus.RUNNING:
             outcome = "requeued" if wanted is JobStatus.PENDING else wanted.value
             changes["attempt_history"] = attempt_ended(

@@ -21,7 +21,7 @@ from ._drive import Call, Steps
 from ._entity import nearest_utc
 from ._keys import escape_key, unescape_key
 from ._leases import check_claim, check_lease, claimed
-from ._records import BatchSummary, JobStatus, UnreadableJob, utc_now
+from ._records import BatchSummary, JobStatus, UnreadableJob
 from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, add_up
 
 _log = logging.getLogger("infra_core.azure.job_store")
@@ -251,7 +251,7 @@ class JobSteps(Generic[RecordT]):
     ) -> Steps[int]:
         """Delete jobs that ended and have not changed for so long."""
         if isinstance(older_than, timedelta):
-            older_than = utc_now() - older_than
+            older_than = clock.utc_now() - older_than
         elif not isinstance(older_than, datetime):
             raise TypeError(
                 f"older_than={older_than!r:.80} is no time: pass timedelta(days=30), or a datetime"
@@ -387,7 +387,7 @@ class JobSteps(Generic[RecordT]):
             contended = False
             token: str | None = None
             while True:
-                query = Query(partition=partition, claimable_at=utc_now())
+                query = Query(partition=partition, claimable_at=clock.utc_now())
                 remote = self.binding.remote(query)
                 rows, token = yield Call("page", (remote, _CLAIM_PAGE, token))
                 # Workers start at different places, so that they rarely meet at one job.
@@ -429,7 +429,7 @@ class JobSteps(Generic[RecordT]):
                 current=state,
                 wanted=JobStatus.RUNNING,
             )
-        until = utc_now() + timedelta(seconds=lease_seconds)
+        until = clock.utc_now() + timedelta(seconds=lease_seconds)
         changed = self.binding.evolve(record, lease_until=until)
         return (yield from self.update(changed, record))
 

@@ -20,6 +20,7 @@ from infra_core.runtime import (
     RuntimeDrainedError,
     TaskRuntime,
     ThreadPool,
+    clock,
     handle_signals,
     redact_secrets,
     refuse_running_loop,
@@ -27,7 +28,7 @@ from infra_core.runtime import (
 
 from ..exceptions import JobConflictError, JobRecordError
 from ._protocol import AsyncJobStore, JobStore
-from ._records import JobRecord, JobStatus, utc_now
+from ._records import JobRecord, JobStatus
 
 __all__ = ["WorkSummary", "work_batch", "work_batch_async"]
 
@@ -244,7 +245,7 @@ class _Work:
                 self.summary.failed += 1
             return
         delay = timedelta(seconds=self._policy.ceiling(job.attempts - 1))
-        waiting = failed.requeue(not_before=utc_now() + delay)
+        waiting = failed.requeue(not_before=clock.utc_now() + delay)
         if await self._settle(replace(waiting, error=failed.error)):
             self.summary.retried += 1
 

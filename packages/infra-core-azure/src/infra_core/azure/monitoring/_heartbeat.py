@@ -4,7 +4,6 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from types import NoneType, TracebackType
 from typing import TYPE_CHECKING, Any
@@ -112,7 +111,7 @@ class HeartbeatMonitor:
         self._log_writer = log_writer
         self._on_timeout = on_timeout
         self._forced_delay = max(0.0, force_first_slug_delay) if force_first_slug_timeout else None
-        self._utc_now = utc_now or _utc_now
+        self._utc_now = utc_now or clock.utc_now
         self._on_error = on_error
         self._interrupt_main = interrupt_main_on_error
         self._loop = loop
@@ -382,7 +381,3 @@ class HeartbeatMonitor:
         self._pid = os.getpid()
         self._host = host_name()
         self._identity = process_identity(self._pid)
-
-
-def _utc_now() -> datetime:
-    return datetime.fromtimestamp(clock.time(), tz=timezone.utc)

@@ -123,7 +123,7 @@ def read_heartbeat(
     except OSError as error:
         why = error.strerror or type(error).__name__
         return _dead(path, f"{path} cannot be read ({why}): check the path and its permissions")
-    now = utc_now() if utc_now else datetime.fromtimestamp(clock.time(), tz=timezone.utc)
+    now = (utc_now or clock.utc_now)()
     if isinstance(now, str):
         now = datetime.fromisoformat(now.replace("Z", "+00:00"))
     return _verdict(path, content, _aware(now), None, stale_after, max_loop_lag)
@@ -167,8 +167,7 @@ def read_heartbeat_blob(
     found = client.read_blob((client.base_path or Path()) / path)
     if found is None:
         return _dead(path, f"there is no blob {path}: {_ABSENT}")
-    now = datetime.fromtimestamp(clock.time(), tz=timezone.utc)
-    return _verdict(path, found.data, now, found.age_seconds, stale_after, max_loop_lag)
+    return _verdict(path, found.data, clock.utc_now(), found.age_seconds, stale_after, max_loop_lag)
 
 
 def _check_limits(stale_after: float | None, max_loop_lag: float | None) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -85,7 +84,7 @@ class RunLogWriter:
         if labels is not None and not isinstance(labels, Mapping):
             raise TypeError(f"labels={labels!r:.80} is no mapping: pass a dict, or None for none")
         root = Path(storage_root)
-        self._utc_now = utc_now
+        self._utc_now = utc_now or clock.utc_now
         self._labels = {
             name: value
             for name, value in plain_mapping(labels or {}).items()
@@ -170,7 +169,9 @@ class RunLogWriter:
         return [entry for entry, _ in written]
 
     def _entry(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        entry = {"timestamp": self._now(), "event": event.get("event", ""), **self._labels}
+        now = self._utc_now()
+        stamp = now if isinstance(now, str) else now.isoformat()
+        entry = {"timestamp": stamp, "event": event.get("event", ""), **self._labels}
         return {**entry, **trace_fields(), **event}
 
     def flush(self, timeout: float = 10.0) -> bool:
@@ -204,12 +205,6 @@ class RunLogWriter:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _now(self) -> str:
-        if self._utc_now is not None:
-            now = self._utc_now()
-            return now if isinstance(now, str) else now.isoformat()
-        return datetime.fromtimestamp(clock.time(), tz=timezone.utc).isoformat()
 
 
 def _encode(entry: Mapping[str, Any]) -> bytes:

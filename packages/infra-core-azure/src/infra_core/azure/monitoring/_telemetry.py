@@ -5,7 +5,6 @@ import logging
 import traceback
 import warnings
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import clock, trace_fields
@@ -284,7 +283,7 @@ def _to_item(payload: Mapping[str, Any], level: int, trace: Mapping[str, str]) -
         properties["severity"] = "error"
     return Item(
         name=payload["event"],
-        time=_now(),
+        time=clock.utc_now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         service=payload["service"],
         properties=properties,
         measurements={
@@ -315,8 +314,3 @@ def _with_exception(item: Item, error: BaseException) -> Item:
             without_secrets(stack),
         ),
     )
-
-
-def _now() -> str:
-    moment = datetime.fromtimestamp(clock.time(), tz=timezone.utc)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -7,10 +7,11 @@ from importlib.util import find_spec
 from threading import Thread
 from unittest import SkipTest
 
+from infra_core.runtime import clock
 from infra_core.runtime.testing import fast_time
 
 from ...exceptions import JobConflictError, JobRecordError, JobStateError
-from .._records import JobRecord, JobStatus, utc_now
+from .._records import JobRecord, JobStatus
 from ._base import Checks, CrawlRecord, EarlierJob, EntityRecord, raised
 
 __all__ = ["ClaimChecks"]
@@ -175,7 +176,7 @@ class ClaimChecks(Checks):
     def test_claims_find_all_there_is_among_delayed_and_leased_jobs(self) -> None:
         """More jobs than a page of a claim holds, of every kind."""
         with self.open_store() as store, fast_time() as time:
-            batch, later = self.batch(), utc_now() + timedelta(seconds=30)
+            batch, later = self.batch(), clock.utc_now() + timedelta(seconds=30)
             store.save_many(JobRecord(batch, f"a{n:02}") for n in range(17))
             for _ in range(17):
                 assert store.claim(batch, worker="dead", lease_seconds=30)
@@ -259,5 +260,5 @@ class ClaimChecks(Checks):
             age = timedelta(seconds=50)
             assert store.prune(older_than=timedelta(seconds=500), batch_id=batch) == 0
             assert store.prune(older_than=age, status="failed", batch_id=batch) == 1
-            assert store.prune(older_than=utc_now() - age, batch_id=batch) == 1
+            assert store.prune(older_than=clock.utc_now() - age, batch_id=batch) == 1
             assert [job.job_id for job in store.iter_runs(batch)] == ["new", "running"]
