@@ -1,6 +1,7 @@
 """The heartbeat of a run: that it is alive, what it works on, and whether it is stuck."""
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -139,9 +140,9 @@ class HeartbeatMonitor:
     def _set_slug_now(self, slug: str | None) -> None:
         self._slug: str | None = slug
         self._slug_since = clock.monotonic()
-        self._fired = False  # whether its stall was reported
+        self._stalled = False
         limit = self._slug_timeout if self._forced_delay is None else self._forced_delay
-        self._deadline = None if limit is None else self._slug_since + limit
+        self._deadline = math.inf if slug is None or limit is None else self._slug_since + limit
 
     def start(self) -> None:
         """Write the first beat and start beating; a second call does nothing.
@@ -269,7 +270,7 @@ class HeartbeatMonitor:
             "timestamp": now if isinstance(now := self._utc_now(), str) else now.isoformat(),
             "slug": self._slug,
             "slug_seconds": None if on_slug is None else round(on_slug, 3),
-            "stalled": self._slug is not None and self._fired,
+            "stalled": self._stalled,
             "loop_lag_seconds": None if lag is None else round(lag, 6),
             "state": state,
             "pid": self._pid,
@@ -306,39 +307,26 @@ class HeartbeatMonitor:
             with self._wake:
                 if self._thread is not threading.current_thread():
                     return
-                timed_out = self._take_timeout()
-                if timed_out is None:
-                    now = clock.monotonic()
-                    if now < next_beat:
-                        self._wake.wait(self._pause(next_beat - now))
-                        if self._probe is not None:
-                            self._probe.ask()
-                        continue
-            if timed_out is not None:
-                self._report_timeout(*timed_out)
+                now = clock.monotonic()
+                slug, elapsed, overdue = self._slug, now - self._slug_since, now >= self._deadline
+                if overdue:
+                    self._stalled = True
+                    self._deadline, self._forced_delay = math.inf, None
+                elif now < next_beat:
+                    pause = min(next_beat, self._deadline) - now
+                    if self._probe is not None:
+                        pause = min(pause, _LAG_PROBE_SECONDS)
+                    self._wake.wait(max(pause, 0.001))
+                    if self._probe is not None:
+                        self._probe.ask()
+                    continue
+            if overdue and slug is not None:
+                self._report_timeout(slug, elapsed)
             next_beat = clock.monotonic() + self._interval
             try:
                 self._beat()
             except Exception as error:  # noqa: BLE001 - kept for the caller
                 self._keep_error(error)
-
-    def _pause(self, until_beat: float) -> float:
-        """Return how long the thread may sleep; the caller holds the lock."""
-        pause = until_beat
-        if self._deadline is not None and not self._fired:
-            pause = min(pause, self._deadline - clock.monotonic())
-        if self._probe is not None:
-            pause = min(pause, _LAG_PROBE_SECONDS)
-        return max(pause, 0.001)
-
-    def _take_timeout(self) -> tuple[str, float] | None:
-        """Return slug and elapsed seconds of a stall not reported yet; lock held."""
-        now = clock.monotonic()
-        if self._slug is None or self._fired or self._deadline is None or now < self._deadline:
-            return None
-        self._fired = True
-        self._forced_delay = None
-        return self._slug, now - self._slug_since
 
     def _report_timeout(self, slug: str, elapsed: float) -> None:
         try:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from enum import Enum
 from pathlib import Path
@@ -207,57 +207,56 @@ def _verdict(
         return _dead(path, f"{path} is no heartbeat: {error}")
     if age is None:
         age = (now - timestamp).total_seconds()
-    state, reason = _judge(beat, age, stale_after, max_loop_lag)
-    return HeartbeatStatus(
-        state=state,
-        reason=reason,
+    pid = beat.get("pid")
+    status = HeartbeatStatus(
+        state=HeartbeatState.ALIVE,
+        reason="",
         path=path,
         age_seconds=max(0.0, age),
         timestamp=timestamp,
         slug=_text(beat.get("slug")),
         slug_seconds=_number(beat.get("slug_seconds")),
         loop_lag_seconds=_number(beat.get("loop_lag_seconds")),
-        pid=_pid(beat),
+        pid=pid if isinstance(pid, int) and not isinstance(pid, bool) else None,
         host=_text(beat.get("host")),
     )
+    state, reason = _judge(beat, status, age, stale_after, max_loop_lag)
+    return replace(status, state=state, reason=reason)
 
 
 def _judge(
-    beat: Mapping[str, Any], age: float, stale_after: float | None, max_loop_lag: float | None
+    beat: Mapping[str, Any],
+    status: HeartbeatStatus,
+    age: float,
+    stale_after: float | None,
+    max_loop_lag: float | None,
 ) -> tuple[HeartbeatState, str]:
     interval = _number(beat.get("interval_seconds")) or _DEFAULT_INTERVAL
     stale_after = 3 * interval if stale_after is None else stale_after
     max_loop_lag = interval if max_loop_lag is None else max_loop_lag
-    slug, pid = beat.get("slug"), _pid(beat)
+    slug, pid, lag = beat.get("slug"), status.pid, status.loop_lag_seconds
     at_work = f"on {slug!r}" if slug is not None else "between items"
     ahead, age = -age, max(0.0, age)
     if beat.get("state") == "stopped":
         return HeartbeatState.STOPPED, f"the run was stopped properly {age:.0f} s ago"
-    running = (
-        None
-        if pid is None
-        else is_running(pid, _text(beat.get("host")), _text(beat.get("process")))
-    )
+    process = _text(beat.get("process"))
+    running = None if pid is None else is_running(pid, status.host, process)
     if running is False:
         return HeartbeatState.DEAD, f"process {pid} is gone; its last beat was {age:.0f} s ago"
+    lost = HeartbeatState.STALLED if running else HeartbeatState.DEAD
     if ahead > stale_after:
         # Until that moment comes, nothing would show whether it still beats.
-        reason = (
+        return lost, (
             f"its last beat is dated {ahead:.0f} s ahead of the clock here, so that its age is not "
             "known: set the clocks of both machines, or read the heartbeat from its blob"
         )
-        return HeartbeatState.STALLED if running else HeartbeatState.DEAD, reason
     if age > stale_after and running:
-        return (
-            HeartbeatState.STALLED,
-            f"process {pid} is there, but has not beaten for {age:.0f} s {at_work}",
-        )
+        return lost, f"process {pid} is there, but has not beaten for {age:.0f} s {at_work}"
     if age > stale_after:
-        return HeartbeatState.DEAD, f"no beat for {age:.0f} s, the last one {at_work}"
+        return lost, f"no beat for {age:.0f} s, the last one {at_work}"
     if beat.get("stalled"):
-        seconds = _number(beat.get("slug_seconds")) or 0.0
-        return HeartbeatState.STALLED, f"stuck for {seconds + age:.0f} s {at_work}"
-    lag = _number(beat.get("loop_lag_seconds"))
+        seconds = (status.slug_seconds or 0.0) + age
+        return HeartbeatState.STALLED, f"stuck for {seconds:.0f} s {at_work}"
     if lag is not None and lag > max_loop_lag:
         return HeartbeatState.STALLED, f"its event loop was blocked for {lag:.1f} s {at_work}"
     return HeartbeatState.ALIVE, f"last beat {age:.0f} s ago, {at_work}"
@@ -283,8 +282,3 @@ def _number(value: object) -> float | None:
     except OverflowError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _pid(beat: Mapping[str, Any]) -> int | None:
-    pid = beat.get("pid")
-    return pid if isinstance(pid, int) and not isinstance(pid, bool) else None

@@ -45,17 +45,8 @@ class BeatUploads:
         Raises:
             RuntimeError: It has no storage account, or no method to upload with.
         """
-        client = self.client
-        if client is None:
-            return
-        if not is_configured(client):
-            mode = getattr(client, "mode", None)
-            raise RuntimeError(
-                f"the heartbeat's storage client is not configured (mode={_mode_name(mode)}): a "
-                "heartbeat that stays here cannot be watched. Set AZURE_STORAGE_CONTAINER and the "
-                "credentials, or pass azure_client=None to keep it on this machine"
-            )
-        self._upload_method(client)
+        if self.client is not None:
+            self._upload_method(self.client)
 
     def start(self) -> None:
         """Have beats uploaded by the thread from now on."""
@@ -102,13 +93,9 @@ class BeatUploads:
         """
         if self.client is None:
             return
-        self.require_usable_client()
         name, method = self._upload_method(self.client)
         try:
-            if name == "write_json":
-                call_strictly(method, self.path, beat)
-            else:
-                call_strictly(method, self.path)
+            call_strictly(method, self.path, *([beat] if name == "write_json" else []))
         finally:
             self.after_upload(beat)
 
@@ -125,7 +112,15 @@ class BeatUploads:
             beat, self._next = self._next, None
             return beat
 
-    def _upload_method(self, client: object) -> tuple[str, Callable[..., Any]]:
+    def _upload_method(self, client: HeartbeatUploader) -> tuple[str, Callable[..., Any]]:
+        if not is_configured(client):
+            mode = getattr(client, "mode", "unknown")
+            raise RuntimeError(
+                "the heartbeat's storage client is not configured "
+                f"(mode={getattr(mode, 'value', mode)}): a heartbeat that stays here cannot be "
+                "watched. Set AZURE_STORAGE_CONTAINER and the credentials, or pass "
+                "azure_client=None to keep it on this machine"
+            )
         for name in ("write_json", "upload_file"):
             method = getattr(client, name, None)
             if callable(method):
@@ -135,7 +130,3 @@ class BeatUploads:
             "upload_file: pass an AzureStorageClient, or azure_client=None to keep the heartbeat "
             "on this machine"
         )
-
-
-def _mode_name(mode: object) -> str:
-    return str(getattr(mode, "value", mode)) if mode is not None else "unknown"
