@@ -615,9 +615,9 @@ def test_the_mirror_pauses_between_its_rounds(
     ended = threading.Event()
     push = AppendBlobTarget.push
 
-    def counted(*arguments: Any, **options: Any) -> None:
+    def counted(*arguments: Any, **options: Any) -> Iterator[None]:
         nonlocal rounds
-        push(*arguments, **options)
+        yield from push(*arguments, **options)
         rounds += 1
         ended.set()
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["call_strictly", "is_configured", "knows_parameter"]
+__all__ = ["call_strictly", "error_code", "is_configured", "knows_parameter"]
 
 
 def call_strictly(method: Callable[..., Any], *args: object) -> Any:
@@ -53,3 +53,9 @@ def knows_parameter(method: Callable[..., Any], name: str) -> bool:
         parameter.kind is parameter.VAR_KEYWORD or parameter.name == name
         for parameter in parameters
     )
+
+
+def error_code(error: Exception) -> str:
+    """Return the service's code of an error of the SDK, empty where there is none."""
+    code = getattr(error, "error_code", None)
+    return str(getattr(code, "value", code) or "")

@@ -137,17 +137,15 @@ class LogFile:
         with self.open(segment) as file:
             return file.seek(0, os.SEEK_END)
 
-    def lines(self, start: Position, stop: Position) -> Iterator[tuple[bytes, Position]]:
-        """Yield the lines between two positions, and where each of them ends."""
+    def lines(self, start: Position) -> Iterator[tuple[bytes, Position]]:
+        """Yield the lines behind a position, and where each of them ends."""
         for segment in self.segments():
-            if start[0] <= segment <= stop[0]:
+            if segment >= start[0]:
                 offset = start[1] if segment == start[0] else 0
                 with self.open(segment) as file:
                     file.seek(offset)
                     for line in file:
                         offset += len(line)
-                        if (segment, offset) > stop:
-                            return
                         yield line, (segment, offset)
 
     def remove_before(self, segment: int, *, keep: int) -> None:

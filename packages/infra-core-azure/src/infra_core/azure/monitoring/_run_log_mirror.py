@@ -4,18 +4,22 @@ import contextlib
 import logging
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from infra_core.fs import FileLock, FileLockUnsupported
 from infra_core.runtime import RetryPolicy, after_fork_in_child, clock, redact_secrets
 
 from .._access import access_remedy
-from ._client_calls import is_configured, knows_parameter
+from ._client_calls import error_code, is_configured, knows_parameter
 from ._log_file import LogFile
 from ._protocols import RunLogUploader
 from ._run_log_state import MirrorState
-from ._run_log_targets import AppendBlobTarget, MirrorTarget, UploadFileTarget, error_code
 from ._worker import Worker
+
+if TYPE_CHECKING:
+    from ._run_log_targets import AppendBlobTarget, UploadFileTarget
+
+    MirrorTarget: TypeAlias = AppendBlobTarget | UploadFileTarget
 
 __all__ = ["MIRROR_THREAD", "RunLogMirror"]
 
@@ -114,7 +118,7 @@ class RunLogMirror:
             self._forget_target()  # the client may have come to its senses
         self._worker.pause(pause, number)
 
-    def _pass(self, target: MirrorTarget, *, look: bool) -> bool:
+    def _pass(self, target: "MirrorTarget", *, look: bool) -> bool:
         """Mirror what is there; False when another process is at it."""
         lock = FileLock(self.state_path.with_suffix(".lock"))
         with contextlib.suppress(FileLockUnsupported):
@@ -122,14 +126,11 @@ class RunLogMirror:
                 return False
         try:
             state = MirrorState.load(self.state_path)
-
-            def save() -> None:
-                self._row = 0
-                state.save(self.state_path)
-
             try:
                 state.fit(self.log)
-                target.push(state, save, look=look)
+                for _ in target.push(state, look=look):
+                    self._row = 0
+                    state.save(self.state_path)
             finally:
                 self._lost = self._lost or target.lost
                 state.save(self.state_path)
@@ -140,7 +141,9 @@ class RunLogMirror:
         self._answered, self._row = True, 0
         return True
 
-    def _make_target(self) -> MirrorTarget | None:
+    def _make_target(self) -> "MirrorTarget | None":
+        from ._run_log_targets import AppendBlobTarget, UploadFileTarget
+
         client: Any = self.client
         if not is_configured(client):
             return None
@@ -172,7 +175,7 @@ class RunLogMirror:
             # Of the SDK's lines the first says it; the others are for support.
             said = redact_secrets(str(error).partition("\n")[0].rstrip("."))
             code = error_code(error)
-            said = said if code in {"None", ""} or code in said else f"{code}: {said}"
+            said = said if code in said else f"{code}: {said}"
             remedy = access_remedy(code)
             _log.warning(
                 "run log mirror failed (try %d), the lines wait in %s until it works: %s: %s",
@@ -186,8 +189,6 @@ class RunLogMirror:
             self._row += 1
             self._worker.changed.notify_all()
         if error_code(error) == "ContainerNotFound":
-            try:
+            with contextlib.suppress(Exception):  # the next try reports it
                 self.client.container()  # type: ignore[attr-defined]
-            except Exception as failure:  # noqa: BLE001 - the next try reports it
-                _log.debug("the run log's container cannot be made: %s", type(failure).__name__)
         return _BACKOFF.ceiling(row)

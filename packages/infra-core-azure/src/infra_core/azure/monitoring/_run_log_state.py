@@ -122,17 +122,15 @@ class MirrorState:
         return f"{start + len(data) - self.offset} {hashlib.sha256(data).hexdigest()}"
 
 
-def last_common_line(
-    log: LogFile, start: Position, stop: Position, there: bytes
-) -> Position | None:
-    """Return where the last line between two positions ends that is also in part of a blob.
+def last_common_line(log: LogFile, start: Position, there: bytes) -> Position | None:
+    """Return where the last line behind a position ends that is also in part of a blob.
 
     Lines of others may stand between. Of lines that are alike, those that stand there count from
     the first one on: rather one is sent twice than one never.
     """
     expected = Counter(BytesIO(there))
     found = None
-    for line, end in log.lines(start, stop):
+    for line, end in log.lines(start):
         if expected[line] > 0:
             expected[line] -= 1
             found = end

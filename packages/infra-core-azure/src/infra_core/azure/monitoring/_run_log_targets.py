@@ -1,21 +1,24 @@
-"""Where a run log is mirrored to: an append blob, or whatever `upload_file` makes of a file."""
+"""Where a run log is mirrored to: an append blob, or whatever `upload_file` makes of a file.
+
+Imported by the mirror's thread, as it imports the SDK.
+"""
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any
 
+from azure.core import MatchConditions
+from azure.core.exceptions import HttpResponseError, ResourceExistsError
+from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, ContentSettings
 from infra_core.runtime import clock
 
-from ._client_calls import call_strictly
+from ._client_calls import call_strictly, error_code
 from ._log_file import LogFile, Position
 from ._run_log_state import BATCH_BYTES, MirrorState, last_common_line
 
-if TYPE_CHECKING:
-    from azure.storage.blob import BlobClient, BlobProperties, ContainerClient
-
-__all__ = ["AppendBlobTarget", "MirrorTarget", "UploadFileTarget", "error_code"]
+__all__ = ["AppendBlobTarget", "UploadFileTarget"]
 
 _log = logging.getLogger("infra_core.azure.monitoring")
 
@@ -47,7 +50,7 @@ class AppendBlobTarget:
         lost: Whether lines that the blob had confirmed are neither there nor on this disk any more.
     """
 
-    container: "ContainerClient"
+    container: ContainerClient
     name: str
     log: LogFile
     _: KW_ONLY
@@ -59,13 +62,15 @@ class AppendBlobTarget:
         stem, dot, suffix = self.name.rpartition(".")
         self._stem, self._suffix = (stem, dot + suffix) if dot else (self.name, "")
 
-    def push(self, state: MirrorState, saved: Callable[[], None], *, look: bool = False) -> None:
+    def push(self, state: MirrorState, *, look: bool = False) -> Iterator[None]:
         """Append everything that is in the log.
 
         Args:
             state: Where to begin; what it says in the end is mirrored, after an error as well.
-            saved: Called when it has changed.
             look: Look whether what was confirmed is still there, too.
+
+        Yields:
+            Nothing, when the state has changed.
 
         Raises:
             Exception: Whatever went wrong.
@@ -86,11 +91,9 @@ class AppendBlobTarget:
                 else:
                     _log.info("run log blob %s takes no more lines", self._name(state))
                     state.roll()  # 50,000 blocks, or sealed
-            saved()
+            yield
 
     def _step(self, state: MirrorState, data: bytes) -> None:
-        from azure.core import exceptions
-
         if state.position < 0:
             if data:
                 self._open(state)
@@ -103,7 +106,7 @@ class AppendBlobTarget:
                 answer = self._blob(state).append_block(
                     data, length=len(data), appendpos_condition=state.position, **_ONE_TRY
                 )
-            except exceptions.HttpResponseError as error:
+            except HttpResponseError as error:
                 if error.status_code != 412:
                     raise
                 self._compare(state, self._properties(state))
@@ -114,10 +117,6 @@ class AppendBlobTarget:
 
     def _open(self, state: MirrorState) -> None:
         """Make the blob, or go on with the one that is there."""
-        from azure.core import MatchConditions
-        from azure.core.exceptions import HttpResponseError
-        from azure.storage.blob import ContentSettings
-
         blob = self._blob(state)
         try:
             blob.create_append_blob(
@@ -138,14 +137,11 @@ class AppendBlobTarget:
         else:
             state.position = state.blocks = 0
 
-    def _take_over(self, state: MirrorState, properties: "BlobProperties") -> bool:
+    def _take_over(self, state: MirrorState, properties: BlobProperties) -> bool:
         """Make an append blob of the block blob that 0.7 wrote, under the name its readers know.
 
         Its lines are kept in a blob of their own until that is done.
         """
-        from azure.core import MatchConditions
-        from azure.core.exceptions import ResourceExistsError
-
         blob, size = self._blob(state), properties.size
         if state.blob or state.offset or size > _LARGEST_READ:
             return False
@@ -173,7 +169,7 @@ class AppendBlobTarget:
         backup.delete_blob(**_ONE_TRY)
         return True
 
-    def _compare(self, state: MirrorState, properties: "BlobProperties | None") -> None:
+    def _compare(self, state: MirrorState, properties: BlobProperties | None) -> None:
         """Go on behind the last line of ours in the blob, which is not as long as we left it.
 
         Where it was removed, or another one put into its place, what it held is sent again.
@@ -181,14 +177,13 @@ class AppendBlobTarget:
         if properties is not None and _type(properties) != "AppendBlob":
             properties = None
         size = 0 if properties is None else properties.size
-        confirmed, reached, log = state.position, state.reached, self.log
-        segments = log.segments()
+        confirmed, log, reached = state.position, self.log, state.reached
         if size >= confirmed:
-            end = segments[-1], log.size(segments[-1])
-            found = self._last_line(state, (max(0, confirmed), size), reached, end)
+            found = self._last_line(state, (max(0, confirmed), size), reached)
             state.go(log, found or reached)
         else:
-            found = self._last_line(state, (0, size), state.begin, reached)
+            segments = log.segments()
+            found = self._last_line(state, (0, size), state.begin)
             state.go(log, found or max(state.begin, (segments[0], 0)))
             _log.warning(
                 "run log blob %s has %d bytes of %d that were confirmed (a failover, a restore, or "
@@ -210,14 +205,14 @@ class AppendBlobTarget:
             state.blocks = properties.append_blob_committed_block_count or 0
 
     def _last_line(
-        self, state: MirrorState, part: tuple[int, int], start: Position, stop: Position
+        self, state: MirrorState, part: tuple[int, int], start: Position
     ) -> Position | None:
         """Look for our last line in a part of the blob, from its end, in what is affordable."""
         end, found = part[1], None
         low = max(part[0], end - _LARGEST_READ)
         while found is None and end > low:
             begin = max(low, end - BATCH_BYTES)
-            found = last_common_line(self.log, start, stop, self._read(state, begin, end - begin))
+            found = last_common_line(self.log, start, self._read(state, begin, end - begin))
             end = begin
         return found
 
@@ -227,14 +222,14 @@ class AppendBlobTarget:
         download = self._blob(state).download_blob(offset=offset, length=length, **_ONE_TRY)
         return bytes(download.readall())
 
-    def _properties(self, state: MirrorState) -> "BlobProperties":
+    def _properties(self, state: MirrorState) -> BlobProperties:
         return self._blob(state).get_blob_properties(**_ONE_TRY)
 
     def _name(self, state: MirrorState) -> str:
         number = f".{state.blob:06d}" if state.blob else ""
         return f"{self._stem}{number}{self._suffix}"
 
-    def _blob(self, state: MirrorState) -> "BlobClient":
+    def _blob(self, state: MirrorState) -> BlobClient:
         return self.container.get_blob_client(self._name(state))
 
 
@@ -260,7 +255,7 @@ class UploadFileTarget:
     def __post_init__(self) -> None:
         self._least = self.interval = max(1.0, self.interval)
 
-    def push(self, state: MirrorState, saved: Callable[[], None], *, look: bool = False) -> None:
+    def push(self, state: MirrorState, *, look: bool = False) -> Iterator[None]:
         """Upload every segment that has grown; nothing can be looked at."""
         log = self.log
         while state.read_batch(log):
@@ -272,18 +267,9 @@ class UploadFileTarget:
             self.interval = max(self._least, 4 * (clock.monotonic() - started))
             if rotated == (log.segments()[-1] > segment):  # else: which file did it read?
                 state.go(log, (segment, size))
-                saved()
+                yield
 
 
-MirrorTarget: TypeAlias = AppendBlobTarget | UploadFileTarget
-
-
-def error_code(error: Exception) -> str:
-    """Return the service's code of an error of the SDK."""
-    code = getattr(error, "error_code", None)
-    return str(getattr(code, "value", code))
-
-
-def _type(properties: "BlobProperties") -> str:
+def _type(properties: BlobProperties) -> str:
     kind = properties.blob_type
     return str(getattr(kind, "value", kind))
