@@ -5,16 +5,17 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 
 from infra_core.azure.exceptions import ConfigurationError
-from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig, _otel
+from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
 from infra_core.azure.monitoring.testing import IngestionServer, reply
 
 needs_exporter = pytest.mark.skipif(
-    not _otel._is_installed("azure.monitor.opentelemetry.exporter"),
+    find_spec("azure.monitor") is None,
     reason="needs the extra [otel]",
 )
 
@@ -126,7 +127,7 @@ def test_what_the_exporter_could_not_send_is_counted(
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Who asks for the backend without having it learns what to install."""
-    monkeypatch.setattr(_otel, "_is_installed", lambda module: False)
+    monkeypatch.setitem(sys.modules, "azure.monitor.opentelemetry.exporter", None)
     config = TelemetryConfig("InstrumentationKey=k", backend="otel")
     with pytest.raises(ConfigurationError, match=r"infra-core-azure\[otel\]"):
         TelemetryClient(config=config)

@@ -5,7 +5,6 @@ OpenTelemetry's own batch processor is left out: it loses the events of short jo
 (Azure/azure-sdk-for-python#37228) and counts nothing.
 """
 
-import importlib.util
 import json
 import logging
 from collections.abc import Sequence
@@ -49,18 +48,15 @@ def otel_sender(
     Raises:
         ConfigurationError: The extra is not installed, or the connection string is unusable.
     """
-    for module in ("azure.monitor.opentelemetry.exporter", "opentelemetry.sdk._logs"):
-        if not _is_installed(module):
-            raise ConfigurationError(
-                f"telemetry backend 'otel' needs {module}: "
-                'pip install "infra-core-azure[otel]", or choose the backend applicationinsights'
-            )
-    return Sender(
-        ExporterTransport(config.otel_connection_string()),
-        encode=_Records(service_name).make,
-        size=lambda item: item.size,
-        limits=limits,
-    )
+    try:
+        transport = ExporterTransport(config.otel_connection_string())
+        records = _Records(service_name)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"telemetry backend 'otel' needs azure-monitor-opentelemetry-exporter ({error}): "
+            'pip install "infra-core-azure[otel]", or choose the backend applicationinsights'
+        ) from error
+    return Sender(transport, encode=records.make, size=lambda item: item.size, limits=limits)
 
 
 class ExporterTransport:
@@ -178,10 +174,3 @@ def _context(item: Item) -> "Context":
 def _nanoseconds(time: str) -> int:
     moment = datetime.fromisoformat(time.replace("Z", "+00:00"))
     return int(moment.timestamp() * 1_000_000) * (_NANOSECONDS // 1_000_000)
-
-
-def _is_installed(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # a parent package is missing
-        return False

@@ -5,11 +5,11 @@ or an object with a broken `repr` into it. So everything becomes *something* her
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from enum import Enum
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 from infra_core.runtime import REDACTED, is_secret_name, redact_secrets
@@ -160,9 +160,8 @@ def _hides(name: str, value: object) -> bool:
     """Whether a value below a secret's name is one: an HTTP status below `code` is none."""
     if isinstance(value, (bool, float)):
         return False
-    describe: Callable[[], str] = partial(str, value)
     try:
-        return REDACTED in redact_secrets(f'{{"{name}": "{describe()}"}}')
+        return REDACTED in redact_secrets(f'{{"{name}": "{value!s}"}}')
     except Exception:  # noqa: BLE001 - when in doubt, hide
         return True
 

@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 from infra_core.runtime import RetryPolicy, after_fork_in_child, clock
 
 from .._checks import require_number
-from ._ingestion import Answer, Verdict, judge
+from ._ingestion import Answer, judge
 from ._loss_remedies import loss_remedy
 from ._worker import Worker
 
@@ -266,7 +266,8 @@ class Sender(Generic[T, E]):
             asked: float = self._worker.asked
             answer = self.transport.send(items)
             verdict = judge(answer, len(items))
-            self._settle_verdict(verdict)
+            dropped = Counter(verdict.dropped.values())
+            self._settle(delivered=len(verdict.delivered), dropped=dropped)
             if not verdict.retry:
                 return []
             if verdict.split:
@@ -290,16 +291,12 @@ class Sender(Generic[T, E]):
 
     # Accounts
 
-    def _settle_verdict(self, verdict: Verdict) -> None:
-        self._settle(delivered=len(verdict.delivered), dropped=Counter(verdict.dropped.values()))
-
-    def _settle(self, *, delivered: int = 0, dropped: Mapping[str, int] | None = None) -> None:
+    def _settle(self, *, delivered: int = 0, dropped: Mapping[str, int]) -> None:
         with self._worker.changed:
             self._delivered += delivered
-            self._in_flight -= delivered
-            for reason, count in (dropped or {}).items():
+            self._in_flight -= delivered + sum(dropped.values())
+            for reason, count in dropped.items():
                 self._drop(count, reason)
-                self._in_flight -= count
         self._log_losses()
 
     def _drop(self, count: int, reason: str) -> None:
