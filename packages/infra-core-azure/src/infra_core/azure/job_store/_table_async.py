@@ -6,21 +6,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
-from azure.core.exceptions import HttpResponseError, ResourceExistsError
 from azure.data.tables.aio import TableClient
 from infra_core.runtime import LoopLocal
 
 from .._network import async_transport
-from .._sdk_logs import tidy_sdk_logs
 from ._config import TableConfig
 from ._drive import Steps, carry_out_async, drive_async
 from ._protocol import StatusFilter
 from ._records import BatchSummary, RecordT, UnreadableJob
 from ._rows import plan_batches
 from ._steps import JobSteps
-from ._table_clients import malformed, table_client_options, tolerate_refusal
+from ._table_clients import connect, table_client_options
 from ._table_errors import table_error
-from ._table_requests import PRIMITIVES
+from ._table_requests import PRIMITIVES, make_table
 from ._table_store import TableJobStore
 
 if TYPE_CHECKING:
@@ -173,41 +171,26 @@ class _AsyncTableRows:
 
     def __init__(self, config: TableConfig, options: Mapping[str, Any]) -> None:
         self._config = config
-        tidy_sdk_logs()
         self._credential: Any = None
         self._ready = False
-        connection = config.plain_connection()
         options = {**options, "transport": async_transport(**options)}
-        try:
-            if connection is not None:
-                self._table = TableClient.from_connection_string(
-                    connection, config.table_name, **options
-                )
-            else:
-                from .._tokens import AsyncSdkCredential, TokenSource, default_async_credential
+        self._table = connect(TableClient, config, options, self._identity)
 
-                self._credential = AsyncSdkCredential(TokenSource(make=default_async_credential))
-                endpoint = str(config.resolved_table_endpoint)
-                self._table = TableClient(
-                    endpoint, config.table_name, credential=self._credential, **options
-                )
-        except ValueError as error:
-            raise malformed(config, error) from error
+    def _identity(self) -> Any:
+        from .._tokens import AsyncSdkCredential, TokenSource, default_async_credential
+
+        self._credential = AsyncSdkCredential(TokenSource(make=default_async_credential))
+        return self._credential
 
     async def close(self) -> None:
         await self._table.close()
         if self._credential is not None:
             await self._credential.close()
 
-    async def client(self) -> TableClient:
+    async def client(self) -> Any:
         if not self._ready:
             # Two tasks may both come here; making a table twice is harmless.
-            try:
-                await self._table.create_table()
-            except ResourceExistsError:
-                pass
-            except HttpResponseError as error:
-                tolerate_refusal(error)
+            await carry_out_async(make_table(self._table), lambda request: request)
             self._ready = True
         return self._table
 

@@ -1,14 +1,13 @@
 """Shared table clients: stores of one configuration use one, closed with the last of them."""
 
-import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
-from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import ResourceNotFoundError
 from azure.data.tables import TableClient
 from infra_core.runtime import sanitize_url
 
@@ -17,11 +16,17 @@ from .._network import sync_transport
 from .._sdk_logs import tidy_sdk_logs
 from ..exceptions import AzureTableError
 from ._config import TableConfig
+from ._drive import carry_out
+from ._table_requests import make_table
 from ._table_rows import CLIENT_OPTIONS
 
-__all__ = ["SharedClient", "acquire_client", "reset_table_client_cache", "table_client_options"]
-
-_log = logging.getLogger("infra_core.azure.job_store")
+__all__ = [
+    "SharedClient",
+    "acquire_client",
+    "connect",
+    "reset_table_client_cache",
+    "table_client_options",
+]
 
 _MAX_CACHED = 16
 
@@ -64,7 +69,7 @@ class SharedClient:
             if self._table is None:
                 table = self._connect()
                 try:
-                    create_table(table.create_table)
+                    carry_out(make_table(table), lambda result: result)
                 except BaseException:
                     table.close()
                     raise
@@ -94,24 +99,43 @@ class SharedClient:
             if resource is not None:
                 resource.close()
 
-    def _connect(self) -> TableClient:
-        tidy_sdk_logs()
-        config = self.config
-        connection = config.plain_connection()
+    def _connect(self) -> Any:
         options = {**self._options, "transport": sync_transport(**self._options)}
-        try:
-            if connection is not None:
-                return TableClient.from_connection_string(connection, config.table_name, **options)
-            from .._tokens import SdkCredential, TokenSource
+        return connect(TableClient, self.config, options, self._identity)
 
-            self._credential = self._credential or SdkCredential(TokenSource())
-            endpoint = str(config.resolved_table_endpoint)
-            return TableClient(endpoint, config.table_name, credential=self._credential, **options)
-        except ValueError as error:
-            raise malformed(config, error) from error
+    def _identity(self) -> Any:
+        from .._tokens import SdkCredential, TokenSource
+
+        self._credential = self._credential or SdkCredential(TokenSource())
+        return self._credential
 
 
-def malformed(config: TableConfig, error: ValueError) -> AzureTableError:
+def connect(
+    kind: Any, config: TableConfig, options: Mapping[str, Any], identity: Callable[[], Any]
+) -> Any:
+    """Return a client of the SDK; nothing is sent yet.
+
+    Args:
+        kind: Its class, synchronous or asynchronous.
+        config: Where the table is.
+        options: Its options.
+        identity: Makes the credential, where there is no connection string.
+
+    Raises:
+        AzureTableError: The SDK refuses the settings.
+    """
+    tidy_sdk_logs()
+    connection = config.plain_connection()
+    try:
+        if connection is not None:
+            return kind.from_connection_string(connection, config.table_name, **options)
+        endpoint = str(config.resolved_table_endpoint)
+        return kind(endpoint, config.table_name, credential=identity(), **options)
+    except ValueError as error:
+        raise _malformed(config, error) from error
+
+
+def _malformed(config: TableConfig, error: ValueError) -> AzureTableError:
     """Return the error for settings that the SDK refuses; without the connection string."""
     said = str(error).rstrip(".")
     parts = config.connection()
@@ -121,23 +145,6 @@ def malformed(config: TableConfig, error: ValueError) -> AzureTableError:
         f"cannot be used ({said}); DefaultAzureCredential needs an https:// endpoint, Azurite a "
         "connection string"
     )
-
-
-def create_table(create: Callable[[], object]) -> None:
-    """Make the table; that it is there, or that we may not make tables, is no error."""
-    try:
-        create()
-    except ResourceExistsError:
-        return
-    except HttpResponseError as error:
-        tolerate_refusal(error)
-
-
-def tolerate_refusal(error: HttpResponseError) -> None:
-    """Go on when the credential may not make tables: reading and writing may still be allowed."""
-    if error.status_code != 403:
-        raise error
-    _log.debug("not allowed to create the job table; going on without", extra={"status": 403})
 
 
 def acquire_client(config: TableConfig) -> tuple[SharedClient, Callable[[], None]]:

@@ -4,6 +4,7 @@ Each is a generator that yields what a call of the client returns: the result, o
 for it. Its driver sends the result back, or throws the error in.
 """
 
+import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -36,10 +37,25 @@ from ._table_rows import (
     write_token,
 )
 
-__all__ = ["PRIMITIVES", "Requests"]
+__all__ = ["PRIMITIVES", "Requests", "make_table"]
+
+_log = logging.getLogger("infra_core.azure.job_store")
 
 T = TypeVar("T")
 Requests = Generator[Any, Any, T]
+
+
+def make_table(client: Any) -> Requests[None]:
+    """Make the table; that it is there, or that we may not make tables, is no error."""
+    try:
+        yield client.create_table()
+    except ResourceExistsError:
+        return
+    except HttpResponseError as error:
+        if error.status_code != 403:
+            raise
+        # Reading and writing may still be allowed.
+        _log.debug("not allowed to create the job table; going on without", extra={"status": 403})
 
 
 def insert(client: Any, row: Row) -> Requests[str]:
