@@ -215,6 +215,58 @@ class TestFailure:
         assert (done.failed, done.succeeded, done.output) == (True, False, "boom")
 
 
+class TestKeys:
+    """A key that an answer repeats stands in no error, wherever in the answer it stands."""
+
+    KEY = "x3+y/Zw=="
+    FORMS = (
+        *("x3+y/Zw==", "x3%2By%2FZw%3D%3D", "x3%2by/Zw=="),
+        *(r"x3\u002By\/Zw==", "x3&#x2B;y/Zw&#61;="),
+    )
+
+    @pytest.mark.parametrize("form", FORMS)
+    async def test_an_answer_that_begins_with_the_key_does_not_show_it(self, form: str) -> None:
+        """No name stands before it by which it could be told from other text."""
+        said = f"{form} is not a valid key".encode()
+        with FunctionsHost() as host:
+            host.origin.add(_PATH, body=said, content_type="text/plain")
+            host.origin.add("/refused", always=_reply(400, said))
+            url = f"{host.base_url}{_PATH}?code={quote(self.KEY, safe='')}"
+            client = AzureFunctionAsyncClient(host.base_url, api_key=self.KEY)
+            errors: list[BaseException] = []
+            async with client, AzureFunctionAsyncClient(host.base_url) as other:
+                for call in (
+                    client.start(_PATH),
+                    client.wait_for_completion(_PATH),
+                    client.start("/refused"),
+                    other.start(url),
+                    other.get_status(url),
+                    other.wait_for_completion(url),
+                ):
+                    with pytest.raises((OrchestrationError, httpx.HTTPStatusError)) as caught:
+                        await call
+                    errors.append(caught.value)
+        for error in errors:
+            assert "is not a valid key" in str(error)
+            assert "Zw" not in str(error)
+
+    @pytest.mark.parametrize("form", FORMS)
+    async def test_a_failure_that_begins_with_the_key_does_not_show_it(self, form: str) -> None:
+        """The orchestrator writes what it was refused with."""
+        with FunctionsHost(api_key=self.KEY) as host:
+            host.orchestrator(_PATH, ["Failed"], output={"why": [f"{form} was refused"]})
+            async with _client(host) as client:
+                with pytest.raises(OrchestrationFailedError, match="was refused") as caught:
+                    await client.start_and_wait(_PATH)
+            assert "Zw" not in str(caught.value)
+            host.orchestrator("/api/it", ["Failed"], output=f"{host.system_key} was refused")
+            async with _client(host) as client:
+                instance = await client.start("/api/it")
+                with pytest.raises(OrchestrationFailedError, match="was refused") as caught:
+                    await client.wait_for_completion(instance)
+            assert host.system_key not in str(caught.value)
+
+
 class TestTimeout:
     """It does not end in time."""
 

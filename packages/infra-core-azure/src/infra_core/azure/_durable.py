@@ -9,13 +9,13 @@ the app, so nothing here prints them.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
 
 from infra_core.runtime import sanitize_url
 
 from ._durable_status import (
     DurableStatus,
-    Response,
     beginning_of,
     has_runtime_status,
     is_result,
@@ -26,6 +26,9 @@ from ._durable_status import (
     unwrap,
 )
 from .exceptions import OrchestrationError
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = ["DurableInstance", "management_url", "read_start", "secure_url"]
 
@@ -64,7 +67,9 @@ class DurableInstance:
         return f"DurableInstance(id={self.id!r}, status_url={url!r})"
 
 
-def read_start(response: Response, *, what: str, accept_result: bool = False) -> DurableInstance:
+def read_start(
+    response: "httpx.Response", *, what: str, accept_result: bool = False
+) -> DurableInstance:
     """Read the answer of a starter.
 
     A function that is not durable has ended when it answers. So without a status URL a 200 is an
@@ -124,7 +129,7 @@ def read_start(response: Response, *, what: str, accept_result: bool = False) ->
     )
 
 
-def _whole_url(response: Response, url: str | None, what: str) -> str | None:
+def _whole_url(response: "httpx.Response", url: str | None, what: str) -> str | None:
     """A URL of an instance as a whole, `None` where there is none."""
     if not url:
         return None

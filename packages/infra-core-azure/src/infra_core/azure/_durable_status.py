@@ -10,15 +10,18 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import redact_secrets, sanitize_url
 
+from ._function_keys import KEY_HEADER, key_in, without_keys
 from .exceptions import OrchestrationError, OrchestrationFailedError
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = [
     "DurableStatus",
-    "Response",
     "beginning_of",
     "failure_of",
     "has_runtime_status",
@@ -50,26 +53,6 @@ _UNDER_WAY = frozenset(
 _WRAPPERS = ("data", "status", "result", "response", "value", "body", "instance", "state")
 _ENUM = re.compile(r"(^|\.)(orchestration)?(runtime)?(status|state)$", re.IGNORECASE)
 _SHOWN = 200  # characters of an answer that stand in an error
-
-
-class Response(Protocol):
-    """What is read of an HTTP response; `httpx.Response` has it."""
-
-    @property
-    def status_code(self) -> int:
-        """The HTTP status."""
-
-    @property
-    def headers(self) -> Any:
-        """The header fields, by name in any letter case."""
-
-    @property
-    def content(self) -> bytes:
-        """The body."""
-
-    @property
-    def url(self) -> Any:
-        """Where it came from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +92,7 @@ class DurableStatus:
         return self.succeeded or self.failed
 
 
-def read_status(response: Response) -> DurableStatus | None:
+def read_status(response: "httpx.Response") -> DurableStatus | None:
     """Read the answer of a status URL, whatever its HTTP status.
 
     The state is a text (`Failed`), a text of an enum (`OrchestrationRuntimeStatus.Failed`) or
@@ -141,7 +124,7 @@ def read_status(response: Response) -> DurableStatus | None:
     return None
 
 
-def state_in(response: Response, body: Any) -> DurableStatus | None:
+def state_in(response: "httpx.Response", body: Any) -> DurableStatus | None:
     """The state that stands in a body, `None` where there is none."""
     fields = unwrap(body, lambda found: _state(found) is not None)
     state = _state(fields) if fields is not None else None
@@ -270,11 +253,14 @@ def is_result(body: Any) -> bool:
     return _find_by_hand(body)[1] is None or not has_runtime_status(body)
 
 
-def failure_of(status: DurableStatus, status_url: str | None) -> OrchestrationFailedError:
-    """Return the error for an instance that ended without success."""
+def failure_of(
+    status: DurableStatus, status_url: str | None, api_key: str | None = None
+) -> OrchestrationFailedError:
+    """Return the error for an instance that ended without success; it shows neither key."""
     name = "the orchestration" if status.instance_id is None else f"instance {status.instance_id!r}"
     reason = status.output if status.output is not None else status.custom_status
-    why = "" if reason is None else f": {redact_secrets(_short(reason))}"
+    shown = _short(redact_secrets(without_keys(_text(reason), key_in(status_url), api_key)))
+    why = "" if reason is None else f": {shown}"
     return OrchestrationFailedError(
         f"{name} ended as {status.runtime_status}{why}; look into the logs of the function app "
         "for the cause, then start it again",
@@ -289,7 +275,7 @@ class _NoJson(str):
     __slots__ = ()
 
 
-def json_of(response: Response) -> Any:
+def json_of(response: "httpx.Response") -> Any:
     """The body: of JSON, text of another kind, or `None` where it is empty."""
     if not response.content.strip():
         return None
@@ -302,17 +288,20 @@ def json_of(response: Response) -> Any:
     return value
 
 
-def beginning_of(response: Response) -> str:
+def beginning_of(response: "httpx.Response") -> str:
     """How an answer begins, for an error: status, kind and first characters, without secrets."""
     kind = response.headers.get("content-type", "").partition(";")[0] or "no content type"
     text = response.content[: 8 * _SHOWN].decode("utf-8", "replace").lstrip("\ufeff")
     shown = " ".join(re.sub(r"[^\x20-\x7e\u00a0-\U0010ffff]", " ", text).split())
-    shown = redact_secrets(shown)[:_SHOWN] if shown else ""
+    for asked in (*response.history, response):  # a redirect takes the key off the request
+        sent = asked.request
+        shown = without_keys(shown, sent.headers.get(KEY_HEADER), key_in(sent.url))
+    shown = redact_secrets(shown)[:_SHOWN]
     status = response.status_code
     return f"{status} ({kind}): {shown!r}" if shown else f"{status} (empty)"
 
 
-def is_page(response: Response) -> bool:
+def is_page(response: "httpx.Response") -> bool:
     """Whether an answer is a page for people, which no function app sends."""
     kind = response.headers.get("content-type", "").lower()
     return "html" in kind or response.content.lstrip(b"\xef\xbb\xbf \r\n\t")[:1] == b"<"
@@ -337,12 +326,15 @@ def text_of(fields: Mapping[str, Any], *names: str) -> str | None:
     return None
 
 
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 500 else text[:500] + "..."
 
 
-def retry_after_of(response: Response) -> float | None:
+def retry_after_of(response: "httpx.Response") -> float | None:
     from infra_core.polling import retry_after
 
     return retry_after(response)

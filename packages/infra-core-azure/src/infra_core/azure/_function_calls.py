@@ -10,6 +10,7 @@ from urllib.parse import SplitResult, urlsplit
 from infra_core.runtime import add_note, clock, sanitize_url
 
 from ._checks import require_number
+from ._function_keys import KEY_HEADER
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ __all__ = ["FunctionCaller", "RequestOptions", "checked_url", "read_environment"
 
 BASE_URL_VAR = "AZURE_FUNCTION_BASE_URL"
 API_KEY_VAR = "AZURE_FUNCTION_API_KEY"
-KEY_HEADER = "x-functions-key"
 _COLD = frozenset({404, 503})
 _CUT_OFF = frozenset({502, 504})
 _COLD_BACKOFF = 0.5
@@ -124,7 +124,7 @@ class FunctionCaller:
         require_number("cold_start_grace", cold_start_grace, "seconds, 0 or more", least=0)
         _check_key(api_key)
         self._origin = _origin(urlsplit(self.base_url))
-        self._api_key = api_key
+        self.api_key = api_key
         self._headers = dict(default_headers or {})
         base = RequestOptions(timeout=timeout).over(_DEFAULTS)
         self._options = _completed(options, base)
@@ -318,8 +318,8 @@ class FunctionCaller:
                     del merged[known]
                 merged[name] = value
         given = any(name.lower() == KEY_HEADER for name in merged)
-        if self._api_key and at_home and not given:
-            merged[KEY_HEADER] = self._api_key
+        if self.api_key and at_home and not given:
+            merged[KEY_HEADER] = self.api_key
         return merged
 
 

@@ -120,7 +120,7 @@ class DurableCaller:
             url = secure_url(url, self._calls.base_url)
             status = await self._follow(instance, url, options, new=new)
         if options.get("raise_on_failure", True) and status.failed:
-            raise failure_of(status, url)
+            raise failure_of(status, url, self._calls.api_key)
         return status
 
     async def _follow(

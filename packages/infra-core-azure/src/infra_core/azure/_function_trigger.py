@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote, unquote, urlsplit
 
 from infra_core.runtime import clock, sanitize_url
 
 from ._durable import DurableInstance
 from ._durable_status import DurableStatus
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR
+from ._function_keys import key_in, without_keys
 from ._function_state import recall, remember
 from .client import AzureFunctionAsyncClient
 from .exceptions import OrchestrationError, OrchestrationTimeoutError
@@ -348,36 +348,18 @@ class _Run:
             base_url=self.client.base_url,
             instance_id=self._instance.id or (state.instance_id if state else None),
             status_url=None if url is None else sanitize_url(url),
-            output=_without_key(state.output, url) if state else None,
-            custom_status=_without_key(state.custom_status, url) if state else None,
-            error=_without_key(self._error, url),
+            output=self._shown(state.output) if state else None,
+            custom_status=self._shown(state.custom_status) if state else None,
+            error=self._shown(self._error),
             polls=self._polls,
             started_at=self._started_at,
             duration_seconds=round(clock.monotonic() - self._began, 3),
             resume_url=url,
         )
 
-
-def _without_key(value: Any, status_url: str | None) -> Any:
-    """What an orchestrator wrote, without the key of its status URL: some return that URL."""
-    written = [part.partition("=") for part in urlsplit(status_url or "").query.split("&")]
-    keys = [
-        form
-        for name, _, text in written
-        if name.lower() == "code" and len(text) > 3
-        for form in (text, unquote(text), quote(unquote(text), safe=""))
-    ]
-
-    def cut(part: Any) -> Any:
-        if isinstance(part, str):
-            for key in keys:
-                part = part.replace(key, "<redacted>")
-            return part
-        if isinstance(part, list):
-            return [cut(inner) for inner in part]
-        return {cut(k): cut(v) for k, v in part.items()} if isinstance(part, dict) else part
-
-    return cut(value) if keys else value
+    def _shown(self, value: Any) -> Any:
+        """What an orchestrator wrote, without the keys: some return their status URL."""
+        return without_keys(value, key_in(self._instance.status_url), self.client._calls.api_key)
 
 
 def sanitize_text(value: object) -> str:

@@ -1,0 +1,52 @@
+"""The keys that open a function app, kept out of what is shown of its answers.
+
+`redact_secrets` knows a key by the name before it. An answer may repeat the key that it was asked
+with alone, so that one is looked for itself, in the forms that JSON, HTML and URLs write it in.
+"""
+
+import re
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+__all__ = ["KEY_HEADER", "key_in", "without_keys"]
+
+KEY_HEADER = "x-functions-key"
+_SHORTEST = 4  # letters; shorter ones stand in any text
+
+
+def key_in(url: object) -> str | None:
+    """Return the key that stands in a URL, its parameter `code`."""
+    # `+` is a plus sign in a key and never a blank.
+    query = urlsplit(str(url or "")).query.replace("+", "%2B")
+    return next((text for name, text in parse_qsl(query) if name.lower() == "code"), None)
+
+
+def without_keys(value: Any, *keys: str | None) -> Any:
+    """Return text, or what JSON can hold, without keys, in whichever form they stand there.
+
+    Example:
+        >>> without_keys({"said": ["no access with a%2Fkey"]}, "a/key")
+        {'said': ['no access with <redacted>']}
+    """
+    forms = "|".join(
+        "".join(map(_any_form, key)) for key in keys if key is not None and len(key) >= _SHORTEST
+    )
+    return _cut(value, re.compile(forms, re.IGNORECASE)) if forms else value
+
+
+def _any_form(char: str) -> str:
+    if char.isalnum():
+        return char
+    code = ord(char)
+    in_url, in_json = rf"%(?:25)*{code:02x}", rf"\\+u{code:04x}"
+    return rf"(?:\\*{re.escape(char)}|{in_url}|{in_json}|&#(?:{code}|x{code:x});)"
+
+
+def _cut(part: Any, keys: re.Pattern[str]) -> Any:
+    if isinstance(part, str):
+        return keys.sub("<redacted>", part)
+    if isinstance(part, list):
+        return [_cut(inner, keys) for inner in part]
+    if isinstance(part, dict):
+        return {_cut(name, keys): _cut(inner, keys) for name, inner in part.items()}
+    return part
