@@ -515,7 +515,7 @@ def test_memory_does_not_grow_with_the_names(tmp_path: Path) -> None:
 
 async def test_files_that_wait_for_others_are_written_each_by_itself(tmp_path: Path) -> None:
     """Those of a large tree linger for a batch; one that is refused stops no other."""
-    writer = BatchWriter(12, lingers=True)
+    writer = BatchWriter(12, coming=lambda: True)
 
     def refuse() -> None:
         raise LookupError

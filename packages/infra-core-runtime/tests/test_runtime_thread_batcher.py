@@ -93,6 +93,16 @@ async def test_one_that_lingers_waits_for_a_quarter_of_a_batch(
     assert gate.begun[1:] == [[4]]
 
 
+async def test_none_lingers_for_what_does_not_come(orderly_loop: Any, gate: Gate) -> None:
+    """The last ones begin at once, those that waited for company until then as well."""
+    coming = iter((True, False))
+    batcher = ThreadBatcher(
+        opened(gate), size=12, workers=1, linger=3600.0, coming=lambda: next(coming)
+    )
+    await asyncio.wait_for(asyncio.gather(batcher(1), batcher(2)), 30)
+    assert gate.begun == [[1, 2]]
+
+
 async def test_batches_and_workers_are_bounded(orderly_loop: Any, gate: Gate) -> None:
     """At most `size` items in a batch, at most `workers` batches at once."""
     batcher = ThreadBatcher(gate, size=3, workers=2)

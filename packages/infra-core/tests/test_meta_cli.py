@@ -107,6 +107,22 @@ def test_a_process_of_a_program_is_left_alone(monkeypatch: pytest.MonkeyPatch) -
     _start.import_engine()
 
 
+def test_a_command_loads_of_the_sdk_only_its_errors() -> None:
+    """Its client is not loaded for them, and works with them where it is."""
+    code = (
+        "import sys\n"
+        "from infra_core import _start\n"
+        "_start.begin()\n"
+        "_start.import_storage()\n"
+        "assert 'azure.core' not in sys.modules\n"
+        "import azure.identity, azure.storage.blob.aio\n"
+        "from azure.core.exceptions import ResourceNotFoundError\n"
+        "from infra_core.azure.storage import BlobNotFoundError\n"
+        "assert issubclass(BlobNotFoundError, ResourceNotFoundError)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 @pytest.mark.parametrize("watched", ["", "import sys; sys.setprofile(lambda *_: None)\n"])
 def test_the_process_of_a_command_ends_in_order(watched: str) -> None:
     """What is registered for its end runs, and what was printed arrives, under every observer."""

@@ -109,7 +109,7 @@ class AtomicFile:
             except OSError:  # most folders exist; the others cost a second try
                 ensure_parent(self.path)
                 descriptor = os.open(self.temp_path, _CREATE_FLAGS, _OWNER_ONLY)
-            self._file = os.fdopen(descriptor, "w+b", buffering=_BUFFER)
+            self._file = os.fdopen(descriptor, "wb", buffering=_BUFFER)
         except OSError as error:
             raise write_error(error, self.path) from error
         except ValueError as error:  # of the system's path encoding

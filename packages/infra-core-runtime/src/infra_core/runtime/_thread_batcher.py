@@ -36,6 +36,7 @@ class ThreadBatcher(Generic[T]):
         workers: Batches of one event loop at the same time at most.
         linger: Seconds that a worker which is free waits for a quarter of `size`: where calls are
             so quick that each would get an item or two, and no caller is in a hurry.
+        coming: Whether more items may come soon; nothing lingers when not. By default they may.
 
     Raises:
         ValueError: `size` or `workers` is below 1, `linger` negative or no number.
@@ -60,13 +61,14 @@ class ThreadBatcher(Generic[T]):
         size: int = 32,
         workers: int = 2,
         linger: float = 0.0,
+        coming: Callable[[], bool] = lambda: True,
     ) -> None:
         for name, value in (("size", size), ("workers", workers)):
             if not (isinstance(value, int) and value >= 1):
                 raise ValueError(f"{name}={value!r}: pass 1 or more, a whole number")
         if not (is_number(linger) and 0 <= linger < math.inf):
             raise ValueError(f"linger={linger!r}: pass 0 or more seconds")
-        self._lane = partial(_Lane, function, size, workers, linger)
+        self._lane = partial(_Lane, function, size, workers, linger, coming)
         # Not LoopLocal: there is nothing to close, and batchers may be short-lived.
         self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane[T]] = (
             weakref.WeakKeyDictionary()
@@ -104,11 +106,13 @@ class _Lane(Generic[T]):
         size: int,
         workers: int,
         linger: float,
+        coming: Callable[[], bool],
     ) -> None:
         self._function = function
         self._size = size
         self._workers = workers
         self._linger = linger
+        self._coming = coming
         self._waiting: dict[asyncio.Future[None], T] = {}
         self._running = 0
         self._due: asyncio.Handle | None = None
@@ -120,7 +124,8 @@ class _Lane(Generic[T]):
 
     def _plan(self) -> None:
         """Begin a batch soon: when others had time to come, or as soon as these are enough."""
-        lingers = self._linger > 0 and len(self._waiting) * 4 < self._size
+        few = len(self._waiting) * 4 < self._size
+        lingers = self._linger > 0 and few and self._coming()
         if self._due is not None:
             if lingers or not isinstance(self._due, asyncio.TimerHandle):
                 return

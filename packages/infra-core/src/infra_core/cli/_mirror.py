@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from infra_core._start import import_engine, started
+from infra_core._start import import_engine, import_storage, started
 from infra_core.azure.run_report import human_size
 from infra_core.batch._environment import open_storage
 
@@ -116,8 +116,7 @@ def add_rules(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Run the verb."""
-    from infra_core.azure.storage import AzureStorageClient  # noqa: F401 - before `started`
-
+    import_storage()
     if options.verb != "pending":
         import_engine()
         from infra_core.http.engine import Engine  # noqa: F401

@@ -6,8 +6,8 @@ written in the same hop to a thread.
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from infra_core.fs import AtomicFile, commit_together
 from infra_core.runtime import ThreadBatcher
@@ -18,8 +18,8 @@ __all__ = ["BatchWriter"]
 # comes meanwhile makes the next batch. The caller that fetches the files bounds their bytes.
 _MOST_FILES = 256
 _WRITERS = 1
-# Of a large tree: where flushes take a millisecond, each would serve a file or two, at twice the
-# processor time a file of one that serves thirty.
+# Where flushes take a millisecond, each would serve a file or two, at twice the processor time a
+# file of one that serves thirty.
 _LINGER = 0.03  # seconds
 
 
@@ -33,8 +33,7 @@ def _batch_size(most: int) -> int:
     return most if limit < 0 else min(most, max(8, limit // 4))
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(NamedTuple):
     path: Path
     data: bytes
     verify: Callable[[], None]
@@ -56,13 +55,16 @@ class BatchWriter:
 
     Args:
         width: Files that are under way at a time.
-        lingers: Whether a file waits a moment for others; no caller waits for a single one then.
+        coming: Whether others are on their way, for which a file waits a moment; none does without.
     """
 
-    def __init__(self, width: int = _MOST_FILES, *, lingers: bool = False) -> None:
+    def __init__(
+        self, width: int = _MOST_FILES, *, coming: Callable[[], bool] = lambda: False
+    ) -> None:
         size = _batch_size(min(width, _MOST_FILES))
-        linger = _LINGER if lingers else 0.0
-        self._batcher = ThreadBatcher(_write_all, size=size, workers=_WRITERS, linger=linger)
+        self._batcher = ThreadBatcher(
+            _write_all, size=size, workers=_WRITERS, linger=_LINGER, coming=coming
+        )
 
     async def write(
         self,

@@ -244,6 +244,7 @@ class BlobService:
             data = _pieces(body)
         limit = self.config.options.time_limit(size + expect)
         connections = self._connections.get()
+        connections.under_way += 1
         failure: StorageConnectionError | None = None
         cause: Exception | None = None
         try:
@@ -266,6 +267,8 @@ class BlobService:
                 error, config=self.config, limit=limit, blob=blob, operation=operation
             )
             cause = root_cause(error)
+        finally:
+            connections.under_way -= 1
         # The error of the engine holds the whole request, URL and signature included: it stays
         # here, and with it what shows them.
         if failure is not None:
@@ -349,6 +352,10 @@ class BlobService:
         origin = target_of(_origin_of(self.config.endpoint) + "/")
         return _Connections(engine, asyncio.Semaphore(options.concurrency), timeouts, origin)
 
+    def is_busy(self) -> bool:
+        """Whether a request of the running loop is under way."""
+        return self._connections.get().under_way > 0
+
     async def aclose(self) -> None:
         """Close the running loop's connections, those of ended loops, and an own credential."""
         await self._connections.aclose()
@@ -365,6 +372,7 @@ class _Connections:
         self.slots = slots
         self.timeouts = timeouts
         self.origin = origin
+        self.under_way = 0  # requests
 
     async def aclose(self) -> None:
         await self.engine.aclose()

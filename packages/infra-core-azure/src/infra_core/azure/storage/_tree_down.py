@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from infra_core.fs import UnsafePathError, safe_join
 
@@ -23,11 +23,8 @@ from ._upload import hash_file
 
 __all__ = ["DownRun"]
 
-_MANY_FILES = 256  # of which one may wait a moment for others
 
-
-@dataclass(frozen=True, slots=True)
-class _ToDownload:
+class _ToDownload(NamedTuple):
     blob: BlobInfo
     path: Path
     there: LocalFile | None
@@ -44,7 +41,7 @@ class DownRun(TreeRun):
         await self._list_into_index(collisions=True)
         rejected = await asyncio.to_thread(self._survey_blobs)
         await self._refuse(rejected, self._rejected_blobs, "download")
-        self._writer = BatchWriter(self._width, lingers=self.report.files >= _MANY_FILES)
+        self._writer = BatchWriter(self._width, coming=self._service.is_busy)
 
         async def one(item: _ToDownload) -> None:
             await self._outcome(item.blob.name, item.blob.size, lambda: self._down(item))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ._globs import compile_globs
 from ._options import Overwrite
@@ -212,8 +212,7 @@ OnProgress: TypeAlias = Callable[[TreeProgress], None]
 OnOutcome: TypeAlias = Callable[[FileOutcome], None]
 
 
-@dataclass(frozen=True, slots=True)
-class LocalFile:
+class LocalFile(NamedTuple):
     """A file of a local tree."""
 
     name: str

@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from infra_core.fs import media_type
 
@@ -28,8 +27,7 @@ UNKNOWN_TYPE = "application/octet-stream"
 _READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
 
 
-@dataclass(frozen=True, slots=True)
-class _ToUpload:
+class _ToUpload(NamedTuple):
     file: LocalFile
     there: BlobInfo | None
     plan: PlannedTransfer | None

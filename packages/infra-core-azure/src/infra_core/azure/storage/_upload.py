@@ -7,10 +7,9 @@ import hashlib
 import os
 import stat
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from infra_core.fs import media_type
@@ -36,8 +35,7 @@ _PIECE = 1 << 18  # bytes; fits the cache of a core
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Uploaded:
+class Uploaded(NamedTuple):
     """What became of an upload.
 
     Attributes:
