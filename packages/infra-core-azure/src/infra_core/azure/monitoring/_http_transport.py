@@ -6,17 +6,15 @@ has a bound, whatever the server does: an answer that trickles or never ends sto
 """
 
 import asyncio
+import contextlib
 import gzip
 from collections.abc import Coroutine, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from infra_core.runtime import clock, error_chain, parse_retry_after
 
 from ._ingestion import Answer
-
-if TYPE_CHECKING:
-    from infra_core.http.engine import EngineResponse
 
 __all__ = ["IngestionTransport"]
 
@@ -108,14 +106,14 @@ class IngestionTransport:
         """Post; once more at once when a connection that had been idle turns out to be closed."""
         import httpx
 
-        reused = self._engine is not None
+        reused = self._engine
         try:
             return await self._post(body)
         except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-            if not reused or self._engine is None:
+            if reused is None:
                 raise
-            await self._engine.aclose()
             self._engine = None
+            await reused.aclose()
             return await self._post(body)
 
     async def _post(self, body: bytes) -> tuple[Answer, str | None]:
@@ -124,30 +122,14 @@ class IngestionTransport:
         response = await self._engine.send(
             "POST", self._url, headers=_HEADERS, timeout=self._timeout, body=body
         )
-        try:
-            content = await _body_of(response)
-        finally:
-            response.close()
+        content = b""  # of one that does not come whole: the status is there
+        with contextlib.suppress(TimeoutError):
+            async with clock.timeout(_BODY_SECONDS):
+                content = await response.drain(_MAX_ANSWER)
         redirected = response.status in (307, 308)
         location = response.headers.get("Location") if redirected else None
         retry_after = parse_retry_after(dict(response.headers))
         return Answer(response.status, content, retry_after), location
-
-
-async def _body_of(response: "EngineResponse") -> bytes:
-    """Read an answer's body; nothing of one that does not come whole: the status is there."""
-    import httpx
-
-    content = bytearray()
-    try:
-        async with clock.timeout(_BODY_SECONDS):
-            async for piece in response.aiter_raw():
-                content += piece
-                if len(content) > _MAX_ANSWER:
-                    return b""
-    except (TimeoutError, httpx.HTTPError):
-        return b""
-    return bytes(content)
 
 
 def _may_follow(origin: SplitResult, target: SplitResult) -> bool:

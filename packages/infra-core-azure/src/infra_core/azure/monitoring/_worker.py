@@ -4,6 +4,7 @@ import atexit
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from infra_core.runtime import after_fork_in_child
@@ -15,6 +16,7 @@ def _never() -> bool:
     return False
 
 
+@dataclass(eq=False, repr=False)
 class Worker:
     """One daemon thread that works when it is asked to, and can be waited for.
 
@@ -43,20 +45,14 @@ class Worker:
         finished: Number up to which requests are done.
     """
 
-    def __init__(
-        self,
-        name: str,
-        work: Callable[[int], object],
-        *,
-        at_exit: Callable[[], object] | None = None,
-        idle_seconds: float | None = None,
-        at_end: Callable[[], object] | None = None,
-    ) -> None:
-        self._name = name
-        self._work = work
-        self._at_exit = at_exit
-        self._idle_seconds = idle_seconds
-        self._at_end = at_end
+    name: str
+    work: Callable[[int], object]
+    _: KW_ONLY
+    at_exit: Callable[[], object] | None = None
+    idle_seconds: float | None = None
+    at_end: Callable[[], object] | None = None
+
+    def __post_init__(self) -> None:
         self._reset()
         after_fork_in_child(self._reset)
 
@@ -145,8 +141,8 @@ class Worker:
             finalizer, self._finalizer = self._finalizer, None
             idle = not self.pending
             self.changed.notify_all()
-        if self._at_exit is not None:
-            atexit.unregister(self._at_exit)
+        if self.at_exit is not None:
+            atexit.unregister(self.at_exit)
         if finalizer is not None:
             finalizer.cancel()
         if thread is not None and idle and thread is not threading.current_thread():
@@ -155,32 +151,30 @@ class Worker:
     def _start(self) -> bool:
         if self._thread is not None:
             return True
-        thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+        thread = threading.Thread(target=self._run, name=self.name, daemon=True)
         try:
             thread.start()
         except RuntimeError:  # the interpreter is ending, or the system has no thread to give
             return False
         self._thread = thread
-        if self._at_exit is not None:
-            atexit.unregister(self._at_exit)
-            atexit.register(self._at_exit)
+        if self.at_exit is not None:
+            atexit.unregister(self.at_exit)
+            atexit.register(self.at_exit)
             # Children of multiprocessing leave without running atexit, but run these.
             util = sys.modules.get("multiprocessing.util")
             if util is not None and self._finalizer is None:
-                self._finalizer = util.Finalize(None, self._at_exit, exitpriority=100)
+                self._finalizer = util.Finalize(None, self.at_exit, exitpriority=100)
         return True
 
     def _run(self) -> None:
         while True:
             with self.changed:
-                self.changed.wait_for(
-                    lambda: self.pending or not self.in_thread, self._idle_seconds
-                )
+                self.changed.wait_for(lambda: self.pending or not self.in_thread, self.idle_seconds)
                 if not (self.pending and self.in_thread):
                     if self.in_thread:
                         self._thread = None
-                    if self._at_end is not None:
-                        self._at_end()
+                    if self.at_end is not None:
+                        self.at_end()
                     return
                 number = self.asked
-            self._work(number)
+            self.work(number)
