@@ -200,6 +200,8 @@ def test_refused_uploads_are_listed_sent_again_and_forgotten(
     journal.close()
     (entry,) = call(env, "mirror", "pending")
     assert (entry["blob"], entry["refused"]) == ("run-1/a.txt", True)
+    (storage,) = [item for item in call(env, "doctor") if item["name"] == "storage"]
+    assert storage["detail"].endswith("1 upload in the journal (infra-core mirror pending)")
     call(env, "mirror", "pending", "--flush", code=1)  # says that something is left
     assert call(env, "mirror", "pending", "--flush", "--refused")["uploaded"] == 1
     assert call(env, "mirror", "pending") == []

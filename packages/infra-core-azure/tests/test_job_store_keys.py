@@ -30,6 +30,11 @@ def test_a_key_holds_nothing_that_azure_forbids(text: str) -> None:
     key.encode("utf-8")
 
 
+def test_what_names_no_character_is_no_escape() -> None:
+    """Rows of others may have such a key: a batch with one is listed all the same."""
+    assert unescape_key("!x110000!!xFFFFFF!!x10FFFF!") == "!x110000!!xFFFFFF!\U0010ffff"
+
+
 @given(_NASTY, _NASTY)
 def test_two_ids_never_share_a_key(one: str, other: str) -> None:
     """Different ids have different keys."""

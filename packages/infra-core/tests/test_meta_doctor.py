@@ -102,6 +102,21 @@ def test_services_out_of_reach_are_problems_and_keys_stay_secret(
     assert {item["state"] for item in found.values()} == {"problem"}
 
 
+def test_a_journal_that_cannot_be_used_is_a_problem_of_best_effort(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It is what uploads that fail are kept in."""
+    (tmp_path / "journal").write_text("no database, but as long as one would have to be")
+    connection = f"AccountName=acc;AccountKey={KEY};BlobEndpoint=http://127.0.0.1:1/acc"
+    monkeypatch.setenv("AZURE_STORAGE_CONTAINER", "artifacts")
+    monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", connection)
+    monkeypatch.setenv("AZURE_STORAGE_JOURNAL", str(tmp_path / "journal"))
+    monkeypatch.setenv("AZURE_STORAGE_MODE", "best-effort")
+    found = looked(capsys, "--timeout", "20")
+    assert found["storage"]["state"] == "problem"
+    assert "set AZURE_STORAGE_JOURNAL to a file" in str(found["storage"])
+
+
 def test_services_that_answer_are_fine(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from infra_core.runtime import ThreadPool, clock
 
 from . import exit_codes
 from ._arguments import add_prefix, seconds
-from ._errors import one_line
+from ._errors import one_line, plural
 from ._report import make_console, print_json, print_marked
 
 __all__ = ["DESCRIPTION", "Check", "add_arguments", "examine", "execute"]
@@ -135,17 +135,21 @@ def look_at_storage(env: Mapping[str, str], prefix: str | None) -> Check:
         return Check("storage", "off", "mode dev-skip: files stay on this machine")
     # Judged strictly: in mode best-effort a missing setting would only be logged.
     client = AzureStorageClient.from_settings(settings, "strict", base_path=Path())
+    what = f"container {settings.container!r}, mode {mode}: "
     try:
+        waiting = client.pending_uploads() if mode == "best-effort" else []
         first = next(iter(client.iter_tree(Path())), None)
     except StorageAccessError as error:
         if not error.by_permission:
             raise
         found = "accepts this token, which may not list it: blobs could not be looked at"
-        return Check("storage", "ok", f"container {settings.container!r}, mode {mode}: {found}")
+        return Check("storage", "ok", what + found)
     finally:
         client.close()
     found = "answers" if first else "no blobs yet (a missing container is made on first upload)"
-    return Check("storage", "ok", f"container {settings.container!r}, mode {mode}: {found}")
+    if waiting:
+        found += f", {plural(len(waiting), 'upload')} in the journal (infra-core mirror pending)"
+    return Check("storage", "ok", what + found)
 
 
 STORAGE_VARIABLES = ("CONTAINER", "CONNECTION_STRING", "ACCOUNT", "MODE")

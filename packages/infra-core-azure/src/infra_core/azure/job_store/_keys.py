@@ -17,7 +17,7 @@ MAX_KEY_BYTES = 1024
 
 # Lone surrogates and the two non-characters cannot travel as UTF-8 or are refused by parsers.
 _FORBIDDEN = re.compile(r"[/\\#?\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]|!(?=x)")
-_ESCAPED = re.compile(r"!x([0-9A-F]{1,6})!")
+_ESCAPED = re.compile(r"!x(10[0-9A-F]{4}|[0-9A-F]{1,5})!")
 
 
 def escape_key(value: str, *, field: str = "key") -> str:
