@@ -30,6 +30,7 @@ from ._table_rows import (
     entity_of,
     etag_of,
     if_version,
+    keys_of,
     pages_of,
     replacing,
     row_of,
@@ -152,7 +153,8 @@ def page(
 ) -> Requests[tuple[list[Row], str | None]]:
     pages = pages_of(client, query, token, results_per_page=limit, **columns_of(query))
     entities = yield _first(pages)
-    return [row_of(entity) for entity in entities], write_token(pages.continuation_token)
+    rows = keys_of(query, entities) if query.keys_only else list(map(row_of, entities))
+    return rows, write_token(pages.continuation_token)
 
 
 def tally(

@@ -261,4 +261,6 @@ class ClaimChecks(Checks):
             assert store.prune(older_than=timedelta(seconds=500), batch_id=batch) == 0
             assert store.prune(older_than=age, status="failed", batch_id=batch) == 1
             assert store.prune(older_than=clock.utc_now() - age, batch_id=batch) == 1
+            (new,) = store.iter_runs(batch, status="completed")
+            assert store.prune(older_than=new.updated_at, batch_id=batch) == 0
             assert [job.job_id for job in store.iter_runs(batch)] == ["new", "running"]
