@@ -138,13 +138,9 @@ class Worker:
         """End the thread, after the work that it is at; waits for it only when it is idle."""
         with self.changed:
             thread, self._thread = self._thread, None
-            finalizer, self._finalizer = self._finalizer, None
             idle = not self.pending
             self.changed.notify_all()
-        if self.at_exit is not None:
-            atexit.unregister(self.at_exit)
-        if finalizer is not None:
-            finalizer.cancel()
+        self._unregister()
         if thread is not None and idle and thread is not threading.current_thread():
             thread.join(1.0)
 
@@ -157,14 +153,25 @@ class Worker:
         except RuntimeError:  # the interpreter is ending, or the system has no thread to give
             return False
         self._thread = thread
+        self._unregister()
         if self.at_exit is not None:
-            atexit.unregister(self.at_exit)
-            atexit.register(self.at_exit)
+            atexit.register(self._exit)
             # Children of multiprocessing leave without running atexit, but run these.
             util = sys.modules.get("multiprocessing.util")
-            if util is not None and self._finalizer is None:
-                self._finalizer = util.Finalize(None, self.at_exit, exitpriority=100)
+            if util is not None:
+                self._finalizer = util.Finalize(None, self._exit, exitpriority=100)
         return True
+
+    def _exit(self) -> None:
+        self._unregister()  # where both are run, once is enough
+        if self.at_exit is not None:
+            self.at_exit()
+
+    def _unregister(self) -> None:
+        atexit.unregister(self._exit)
+        finalizer, self._finalizer = self._finalizer, None
+        if finalizer is not None:
+            finalizer.cancel()
 
     def _run(self) -> None:
         while True:
