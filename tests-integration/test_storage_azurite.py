@@ -23,6 +23,7 @@ from infra_core.azure.storage import (
     BlobConflictError,
     FileOutcome,
     IntegrityError,
+    StorageRequestError,
     TransferOptions,
     TreeProgress,
     TreeReport,
@@ -175,26 +176,46 @@ def test_overwrite_modes(make: Make, tmp_path: Path) -> None:
     assert last.size == 5
 
 
-def test_concurrent_uploads_of_one_blob_never_mix(make: Make, tmp_path: Path) -> None:
-    """Blocks of two writers stay apart: the blob is one of the two files."""
+@pytest.mark.parametrize("same", [True, False])
+def test_concurrent_uploads_of_one_blob_never_mix(make: Make, tmp_path: Path, same: bool) -> None:
+    """Blocks of two writers stay apart: the blob is one of the two files, and both are done.
+
+    The service drops the blocks of the one when it joins those of the other.
+    """
     client = make(options=replace(QUICK, block_size=4096))
     one, two = os.urandom(40_000), os.urandom(40_000)
     (tmp_path / "one").write_bytes(one)
-    (tmp_path / "two").write_bytes(two)
+    (tmp_path / "two").write_bytes(one if same else two)
 
     async def both() -> None:
-        await asyncio.gather(
-            *(
-                client.upload_file_async(tmp_path / name, blob_path="same")
-                for name in ("one", "two")
-            ),
-            return_exceptions=True,
-        )
+        names = ("one", "two")
+        uploads = [client.upload_file_async(tmp_path / n, blob_path="same") for n in names]
+        await asyncio.gather(*uploads)
 
     asyncio.run(both())
     target = tmp_path / "base" / "same"
-    if client.download_to_path(target):
-        assert target.read_bytes() in (one, two)
+    assert client.download_to_path(target)
+    assert target.read_bytes() in (one, two)
+
+
+@pytest.mark.parametrize("left", ["x" * 46, "x" * 64, "x"])
+def test_blocks_that_another_program_left_behind_stop_no_upload(
+    make: Make, tmp_path: Path, left: str
+) -> None:
+    """The service takes ids of one length alone; those of the SDK have 46 characters."""
+    client = make(options=replace(QUICK, block_size=4096, max_retries=1))
+    container = client.container()
+    assert container is not None
+    container.get_blob_client("big").stage_block(left, b"of a killed upload")
+    path = fill(tmp_path / "base", big=os.urandom(9_000)) / "big"
+    if left == "x":  # has no room for ids of our own
+        with pytest.raises(StorageRequestError, match="another program has left blocks"):
+            client.upload_file(path)
+        return
+    client.upload_file(path)
+    blob = client.stat(path)
+    assert blob is not None
+    assert blob.size == 9_000
 
 
 def test_damaged_blob_is_refused(make: Make, tmp_path: Path) -> None:

@@ -286,6 +286,23 @@ def test_local_change_during_a_download_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"somebody's"
 
 
+class Slow(MemoryService):
+    """A service whose requests take longer all in all than each may."""
+
+    async def send(self, *args: Any, **options: Any) -> Response:
+        await asyncio.sleep(0.01)
+        return await self.send_once(*args, **options)
+
+
+def test_deadline_is_that_of_a_request_and_not_of_a_file(tmp_path: Path) -> None:
+    """A large file takes as long as it takes, both ways."""
+    service = Slow(block_size=1024, deadline=0.001)
+    (tmp_path / "a").write_bytes(os.urandom(3000))
+    asyncio.run(upload_path(service, tmp_path / "a", "a"))
+    assert asyncio.run(download_blob(service, "a", tmp_path / "b")) is not None
+    assert (tmp_path / "b").read_bytes() == service.blobs["a"]
+
+
 class Forgetful(MemoryService):
     """A service that stores no hash, and may not know how to hash a range either."""
 

@@ -176,16 +176,17 @@ async def read_blob(service: BlobService, name: str) -> BlobContent | None:
     return BlobContent(response.body, age)
 
 
-async def list_blocks(service: BlobService, name: str) -> list[str]:
-    """The ids of the blocks that a blob is made of, in order.
+async def list_blocks(service: BlobService, name: str, *, committed: bool = True) -> list[str]:
+    """The ids of the blocks that a blob is made of, in order, or of those that wait for a commit.
 
     Raises:
         StorageError: The service refuses or does not answer.
     """
-    params = {"blocklisttype": "committed", "comp": "blocklist"}
+    kind = "committed" if committed else "uncommitted"
+    params = {"blocklisttype": kind, "comp": "blocklist"}
     response = await service.send("GET", name, "look-up", params=params)
     tree = ET.fromstring(response.body)  # noqa: S314 - expat resolves no entities
-    return [block.text or "" for block in tree.iterfind("CommittedBlocks/Block/Name")]
+    return [block.text or "" for block in tree.iterfind(f"{kind.title()}Blocks/Block/Name")]
 
 
 async def delete_blob(service: BlobService, name: str, *, etag: str | None = None) -> bool:

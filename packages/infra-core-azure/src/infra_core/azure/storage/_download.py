@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 from infra_core.fs import AtomicFile
-from infra_core.runtime import RetryDetails, retry_async
 
 from ._batch_writer import BatchWriter
 from ._blobs import RESOURCE_TYPE, BlobInfo, decode_md5, info_from_headers, is_folder
@@ -15,7 +14,6 @@ from ._errors import (
     BlobNotFoundError,
     IntegrityError,
     StorageRequestError,
-    StorageTimeoutError,
     request_error,
 )
 from ._service import BlobService, Response
@@ -66,8 +64,11 @@ async def download_blob(
     options = service.config.options
     came: bytes | None = None  # the MD5 of content that did not fit the stored one
 
+    tries = 0
+
     async def attempt() -> BlobInfo | None:
-        nonlocal came
+        nonlocal came, tries
+        tries += 1
         while True:
             try:
                 return await _download_once(
@@ -88,26 +89,10 @@ async def download_blob(
                     raise _wrong_from_the_start(service, error) from None
                 raise
 
-    tries = 1
-
-    def on_retry(details: RetryDetails) -> None:
-        nonlocal tries
-        tries += 1
-        service.log_retry(details, name, "download")
-
     try:
-        return await retry_async(
-            attempt,
-            policy=service.policy,
-            should_retry=_starts_over,
-            on_retry=on_retry,
-        )
+        return await service.whole(attempt, name, "download", _starts_over)
     except BlobNotFoundError:
         return None
-    except StorageTimeoutError:  # the deadline of a single request
-        raise
-    except TimeoutError as error:
-        raise service.late(error, name, "download") from error
 
 
 def _starts_over(error: Exception) -> bool:

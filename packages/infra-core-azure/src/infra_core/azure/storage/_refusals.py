@@ -26,6 +26,7 @@ _PASSING = frozenset(
         "ContainerBeingDeleted",
         "ContainerDisabled",
         "InvalidAuthenticationInfo",
+        "InvalidBlobOrBlock",  # blocks that another program left behind, for a week
         "InvalidBlockList",  # another writer's commit has dropped the blocks that were sent
         "LeaseAlreadyBroken",
         "LeaseAlreadyPresent",
@@ -70,6 +71,8 @@ REMEDIES = {
     "ContainerBeingDeleted": "wait until it is gone, about 30 seconds, or use another name",
     "ContainerNotFound": "create the container or let this identity create it",
     "DirectoryIsNotEmpty": "a folder of this name exists; use another name",
+    "InvalidBlobOrBlock": "another program has left blocks of this blob behind, whose ids are of "
+    "another length: use another name, or wait a week",
     "InvalidBlobTier": "the tier does not fit this blob or account; check the account's default",
     "InvalidBlockList": "another writer has replaced the blob meanwhile: upload it again",
     "InvalidBlobType": "the name belongs to an append or page blob; delete it or use another name",

@@ -10,8 +10,9 @@ import asyncio
 import itertools
 import logging
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlsplit
 from xml.etree import ElementTree as ET
 
@@ -50,6 +51,7 @@ API_VERSION = "2023-11-03"
 _SIGNS = ("x-ms-request-id", "x-ms-version")  # headers of every answer of the service
 _BY_SIZE = (413, 414, 431)
 _PIECE = 256 * 1024  # bytes handed to the socket at a time; larger ones would block the loop
+T = TypeVar("T")
 _Buffer = bytes | bytearray | memoryview
 
 
@@ -151,6 +153,28 @@ class BlobService:
             raise
         except TimeoutError as error:
             raise self.late(error, name, operation) from error
+
+    async def whole(
+        self,
+        transfer: Callable[[], Awaitable[T]],
+        name: str,
+        operation: str,
+        should_retry: Callable[[Exception], bool],
+    ) -> T:
+        """Repeat a transfer of many requests from its start; the deadline is that of each request.
+
+        Args:
+            transfer: The whole transfer.
+            name: The blob.
+            operation: What to call it in logs.
+            should_retry: Which errors make all worthless that was transferred.
+        """
+        return await retry_async(
+            transfer,
+            policy=replace(self.policy, deadline=None),
+            should_retry=should_retry,
+            on_retry=lambda details: self.log_retry(details, name, operation),
+        )
 
     def late(self, error: TimeoutError, name: str | None, operation: str) -> StorageConnectionError:
         """The error to raise where the retries were cut off by their deadline."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import errno
 import hashlib
 import os
@@ -20,6 +21,7 @@ from ._errors import (
     BlobNotFoundError,
     LocalFileChangedError,
     StorageAccessError,
+    StorageError,
     StorageRequestError,
     local_error,
     request_error,
@@ -31,6 +33,7 @@ from ._service import BlobService
 __all__ = ["check_upload", "hash_file", "read_small", "upload_bytes", "upload_path"]
 
 _CHUNK = 1 << 20
+_ID_LENGTH, _SHORTEST_ID = 22, 14  # characters of a block's id: random ones, a dash, five digits
 _PIECE = 1 << 18  # bytes; fits the cache of a core
 T = TypeVar("T")
 
@@ -202,7 +205,7 @@ def _named(error: StorageRequestError, service: BlobService, name: str) -> Stora
 
 def _may_be_ours(error: StorageRequestError) -> bool:
     """Whether what stands in the way of a write may be the same bytes, written before."""
-    if error.code in ("BlobImmutableDueToPolicy", "UnauthorizedBlobOverwrite"):
+    if error.code in ("BlobImmutableDueToPolicy", "UnauthorizedBlobOverwrite", "InvalidBlockList"):
         return True
     return isinstance(error, BlobConflictError) and (error.by_condition or error.attempts > 1)
 
@@ -282,8 +285,27 @@ async def upload_path(
     file = await asyncio.to_thread(path.open, "rb", 0)
     try:
         content = await _content_headers(service, name, content_type, properties)
-        return await _upload_blocks(
-            service, file, path, name, content, conditions(overwrite, etag), on_bytes
+        id_length, fitted = _ID_LENGTH, False
+
+        async def attempt() -> Uploaded:
+            nonlocal id_length, fitted
+            await asyncio.to_thread(file.seek, 0)
+            condition, fitted = conditions(overwrite, etag), False
+            try:
+                return await _upload_blocks(
+                    service, file, path, name, content, condition, on_bytes, id_length
+                )
+            except StorageRequestError as error:
+                if error.code == "InvalidBlobOrBlock":
+                    before, id_length = id_length, await _fitting_length(service, name)
+                    fitted = id_length != before
+                raise
+
+        return await service.whole(
+            attempt,
+            name,
+            "upload",
+            lambda error: fitted or getattr(error, "code", "") == "InvalidBlockList",
         )
     finally:
         await asyncio.to_thread(file.close)
@@ -311,6 +333,19 @@ def read_small(path: Path, limit: int) -> tuple[bytes, bytes] | None:
     return (data, new_md5_of(data)) if len(data) <= limit else None
 
 
+async def _fitting_length(service: BlobService, name: str) -> int:
+    """The length for ids of blocks that the service takes beside those that others left behind.
+
+    "If a block is uploaded with a block ID of a different length than the block IDs for any
+    existing uncommitted blocks, the service returns error response code 400": for a week, or until
+    somebody writes the blob. https://learn.microsoft.com/rest/api/storageservices/put-block
+    """
+    with contextlib.suppress(StorageError):  # a token that may only write, say
+        for block_id in await list_blocks(service, name, committed=False):
+            return max(len(base64.b64decode(block_id)), _SHORTEST_ID)
+    return _ID_LENGTH
+
+
 async def _upload_blocks(
     service: BlobService,
     file: FileIO,
@@ -319,13 +354,14 @@ async def _upload_blocks(
     content: dict[str, str],
     condition: dict[str, str],
     on_bytes: Callable[[int], None] | None,
+    id_length: int,
 ) -> Uploaded:
     before = os.fstat(file.fileno())
     block_size = service.config.options.block_size_for(before.st_size)
     count = -(-before.st_size // block_size)
     whole = new_md5() if service.config.options.block_md5 else None
     # Ids of one length; fresh for each upload, so that two writers of one blob never mix blocks.
-    stem = os.urandom(8).hex()
+    stem = os.urandom(id_length).hex()[: id_length - 6]
     ids = [base64.b64encode(f"{stem}-{i:05d}".encode()).decode("ascii") for i in range(count)]
     gate = asyncio.Semaphore(service.config.options.block_concurrency)
     tasks: set[asyncio.Task[None]] = set()
