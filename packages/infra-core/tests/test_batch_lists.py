@@ -242,6 +242,27 @@ def test_csv_without_a_url_column_is_refused() -> None:
         read("", format="csv")
 
 
+def test_two_columns_of_one_name_are_refused() -> None:
+    """One of them would be dropped, be it a URL or metadata; columns without a name are none."""
+    with pytest.raises(ListError, match="names the column 'url' twice"):
+        read("url,note,URL \n1,2,3\n", format="csv")
+    assert read("url,,\nhttps://a.example/,,\n", format="csv")[1] == []
+
+
+@pytest.mark.parametrize(
+    ("format", "text"),
+    [
+        ("jsonl", f"{'[' * 100_000}\n" + '"https://a.example/"\n'),
+        ("csv", f"url,headers\nhttps://b.example/,{'[' * 100_000}\nhttps://a.example/,\n"),
+    ],
+)
+def test_json_that_is_nested_too_deeply_costs_its_own_line(format: str, text: str) -> None:  # noqa: A002
+    """Python raises no ValueError for it."""
+    items, [rejected] = read(text, format=format)
+    assert [item.url for item in items] == ["https://a.example/"]
+    assert "not JSON" in rejected.reason
+
+
 def test_a_compressed_list_is_named_as_such() -> None:
     """Not as bytes that are no text."""
     raw = gzip.compress(b"https://a.example/1\n")

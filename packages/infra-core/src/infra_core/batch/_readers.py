@@ -55,7 +55,8 @@ def read_items(lines: IO[bytes], *, format: Format = "text") -> Iterator[BatchIt
         format: How it is written.
 
     Raises:
-        ListError: A line without an end, or a CSV without a column `url`.
+        ListError: A line without an end, or a CSV without a column `url` or with one name for two
+            columns.
 
     Example:
         >>> import io
@@ -117,7 +118,7 @@ def _read_lines(
             continue
         try:
             yield item_of(parse(text), number)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield Rejected(number, shown(text), f"not JSON ({error}); write an object a line")
 
 
@@ -210,6 +211,12 @@ def _read_csv(texts: Iterator[tuple[int, str | Rejected]]) -> Iterator[BatchItem
             f"the first line of the CSV names no column 'url' (it has {', '.join(names) or 'none'}"
             "); write a header line such as url,name,checksum"
         )
+    for name in filter(None, lowered):
+        if lowered.count(name) > 1:  # else one of them would be dropped silently
+            raise ListError(
+                f"the first line of the CSV names the column {name!r} twice; give each column a "
+                "name of its own"
+            )
     for entry in rows:
         if isinstance(entry, Rejected):
             yield entry
@@ -223,6 +230,6 @@ def _from_row(row: dict[str, Any], number: int) -> BatchItem | Rejected:
         if row.get(name):
             try:
                 row[name] = json.loads(row[name])
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 return Rejected(number, shown(row["url"]), f"{name!r} is not JSON ({error})")
     return item_of({name: value for name, value in row.items() if value != ""}, number)
