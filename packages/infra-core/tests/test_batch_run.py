@@ -6,11 +6,14 @@ import json
 import pickle
 import signal
 import sqlite3
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from functools import partial
 from multiprocessing import Pipe
+from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
+from types import MappingProxyType, ModuleType
 from typing import Any
 from unittest.mock import AsyncMock, Mock
 
@@ -33,6 +36,8 @@ from infra_core.batch import (
     run_batch_async,
 )
 from infra_core.batch._download import Downloads
+from infra_core.batch._finishing import Finisher
+from infra_core.batch._jobs import Job
 from infra_core.batch._results import Outcome
 from infra_core.batch._run import BatchRun
 from infra_core.batch._shard import Shard, ShardItem, ShardRunner, share_of
@@ -220,6 +225,35 @@ def test_retries_failures_and_rejected_entries_are_reported(
     assert "404" in str(failed.error)
 
 
+def test_an_async_function_is_no_hook(tmp_path: Path) -> None:
+    """Nothing would await it, and its results would be lost without a word."""
+
+    async def hook(result: BatchResult) -> None: ...
+
+    for given in (hook, partial(hook), AsyncMock()):
+        with pytest.raises(TypeError, match="on_result is an async function"):
+            run_batch(["http://h.example/"], batch_id="b", out=tmp_path, on_result=given)
+
+
+async def test_a_hook_that_ends_the_program_leaves_no_job_running(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is called again for what was recorded meanwhile, and raises again."""
+
+    class Leave(BaseException):
+        """As SystemExit and KeyboardInterrupt are."""
+
+    def leave(given: object) -> None:
+        raise Leave
+
+    monkeypatch.setattr(Finisher, "settle_cut_off", leave)
+    urls = [origin.url(f"/{number}.txt") for number in range(20)]
+    with pytest.raises(Leave):
+        await run_batch_async(urls, batch_id="b", out=tmp_path, concurrency=1, on_result=leave)
+    found = {record.status for record in records_of(tmp_path).values()}
+    assert found == {JobStatus.COMPLETED, JobStatus.PENDING}
+
+
 def test_an_asynchronous_source_is_read_beside_the_downloads(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:
@@ -386,6 +420,44 @@ def test_options_with_cookies_go_to_other_processes(tmp_path: Path) -> None:
     sent = pickle.loads(pickle.dumps(options))
     assert [vars(cookie) for cookie in sent.cookies] == [vars(c) for c in options.cookies]
     assert (sent.retries, sent.out) == (7, tmp_path)
+
+
+def test_mappings_of_any_kind_go_to_other_processes(tmp_path: Path) -> None:
+    """Such as one that nobody can change; metadata stays here."""
+    given: Any = MappingProxyType({"A": "b"})
+    options = BatchOptions(batch_id="b", out=tmp_path, headers=given, host_headers={"h": given})
+    item = BatchItem("http://h/", "n", "md5:" + "0" * 32, given, MappingProxyType({"n": 1}))
+    shard = ShardItem.of(Job(item, JobRecord("b", "1"), "assets/1"))
+    options, (_, sent, path, _) = pickle.loads(pickle.dumps((options, shard)))
+    assert (options.headers, options.host_headers) == ({"A": "b"}, {"h": {"A": "b"}})
+    assert sent == BatchItem(item.url, None, item.checksum, {"A": "b"})
+    assert path == "assets/1"
+
+
+def test_a_worker_does_not_run_the_main_module_of_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be a script without a guard, which would call `run_batch` again, or standard input."""
+    main = ModuleType("__main__")
+    main.__file__ = str(tmp_path / "<stdin>")
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    context, started = Mock(Pipe=Pipe), Mock()
+    context.Process.return_value.start = lambda: started(get_preparation_data("worker"))
+    for pipe in (_workers._started(context, ())[0], _workers._started(context, ())[0]):
+        pipe.close()
+    for (prepared,), _ in started.call_args_list:
+        assert "init_main_from_path" not in prepared
+        assert prepared["init_main_from_name"].endswith(".__main__")  # which Python passes over
+    assert main.__spec__ is None
+
+
+def test_processes_are_refused_where_there_can_be_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by an AssertionError."""
+    monkeypatch.setattr(_workers, "current_process", lambda: Mock(daemon=True))
+    with pytest.raises(BatchError, match="in a daemonic process"):
+        run_batch(["http://h.example/"], batch_id="b", out=tmp_path, processes=2)
 
 
 def test_cookies_without_tabs_are_refused_without_a_warning(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ async def run_batch_async(
         BatchError: The batch cannot start: a bad option, it exists and `resume` is not set,
             another process runs it.
         ConfigurationError: The storage settings are unusable.
-        TypeError: `items` is a single URL, or an option is unknown.
+        TypeError: `items` is a single URL, a hook is an async function, or an option is unknown.
 
     Example:
         ::

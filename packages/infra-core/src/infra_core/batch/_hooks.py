@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 
 from ._items import BatchItem, Rejected
 from ._results import BatchProgress, BatchResult, BatchRetry
@@ -23,6 +24,9 @@ class Hooks:
         on_rejected: Called for each entry of the list that is no URL.
         on_duplicate: Called for each item whose URL stood in the list before.
         on_event: Called with a word and a text for what else a person wants to see.
+
+    Raises:
+        TypeError: One is an async function.
     """
 
     on_result: Callable[[BatchResult], object] | None = None
@@ -31,6 +35,14 @@ class Hooks:
     on_rejected: Callable[[Rejected], object] | None = None
     on_duplicate: Callable[[BatchItem], object] | None = None
     on_event: Callable[[str, str], object] | None = None
+
+    def __post_init__(self) -> None:
+        for name, hook in vars(self).items():
+            if iscoroutinefunction(hook) or iscoroutinefunction(getattr(hook, "__call__", None)):  # noqa: B004 - not whether it can be called
+                raise TypeError(
+                    f"{name} is an async function, and nothing would await it: pass a plain one, "
+                    "which may start a task (asyncio.create_task) or fill a queue"
+                )
 
 
 def call(hook: Callable[..., object] | None, *arguments: object) -> None:

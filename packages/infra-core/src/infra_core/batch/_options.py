@@ -130,6 +130,10 @@ class BatchOptions:
             raise BatchError("give either dask or processes: a cluster has processes of its own")
         self._check_numbers()
         self._check_headers()
+        # any mapping will do, and not all of them can be sent to another process
+        hosts = {host: dict(headers) for host, headers in self.host_headers.items()}
+        object.__setattr__(self, "headers", dict(self.headers))
+        object.__setattr__(self, "host_headers", hosts)
         self._check_proxy()
         check_layout(self.layout)
         by_content = names_by_content(self.layout)

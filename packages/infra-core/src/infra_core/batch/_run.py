@@ -187,18 +187,23 @@ class BatchRun:
             except (RuntimeCancellationError, RuntimeDrainedError):
                 pass  # by a signal or by a bound that was reached; the summary says which
             finally:
-                self._finisher.settle_cut_off()
-                if self._intake is not None:
-                    self._intake.stop()
-                if self._services.workers is not None:
-                    await self._services.workers.close(kill=self._runtime.cancelled)
-                await asyncio.to_thread(self._conclude)
-                await conclude()
+                try:
+                    self._finisher.settle_cut_off()
+                finally:  # a hook may have raised SystemExit
+                    await self._wind_up(conclude)
                 if signals is not None and signals.received is not None:
                     summary.interrupted = signals.received.name
         self._listener.progress(last=True)
         if self._intake is not None and self._intake.error is not None:
             raise self._intake.error
+
+    async def _wind_up(self, conclude: Callable[[], Awaitable[object]]) -> None:
+        if self._intake is not None:
+            self._intake.stop()
+        if self._services.workers is not None:
+            await self._services.workers.close(kill=self._runtime.cancelled)
+        await asyncio.to_thread(self._conclude)
+        await conclude()
 
     async def _work(self) -> None:
         """Run the tasks; their source is ours to close where it was not read to its end."""
@@ -419,7 +424,7 @@ class BatchRun:
         await asyncio.gather(*(self._finisher.keep(job) for job in here))
         if not away:
             return
-        shard = Shard([ShardItem(job.record.job_id, job.item, job.path, job.held) for job in away])
+        shard = Shard([ShardItem.of(job) for job in away])
         try:
             result = await workers.run(shard)
         except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not these URLs' fault

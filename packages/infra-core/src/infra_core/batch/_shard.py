@@ -16,6 +16,7 @@ from ._results import HERE, BatchRetry, Outcome
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient
 
+    from ._jobs import Job
     from ._options import BatchOptions
 
 __all__ = ["Shard", "ShardItem", "ShardResult", "ShardRunner", "Workers", "share_of"]
@@ -34,7 +35,7 @@ def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
 
 
 class ShardItem(NamedTuple):
-    """An item with its job and the path of its file, relative to the run's folder.
+    """What a worker needs of an item, its job and the path of its file below the run's folder.
 
     Attributes:
         job_id: Its job.
@@ -47,6 +48,14 @@ class ShardItem(NamedTuple):
     item: BatchItem
     path: str
     held: tuple[str | None, str | None] = (None, None)
+
+    @classmethod
+    def of(cls, job: "Job") -> "ShardItem":
+        """What is sent of a job: no metadata, and headers that can be pickled."""
+        item = job.item
+        headers = None if item.headers is None else dict(item.headers)
+        needed = BatchItem(item.url, checksum=item.checksum, headers=headers)
+        return cls(job.record.job_id, needed, job.path, job.held)
 
 
 @dataclass(frozen=True)

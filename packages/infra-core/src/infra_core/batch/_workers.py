@@ -4,11 +4,13 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.machinery import ModuleSpec
 from itertools import count
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,6 +32,7 @@ _TRIES = 3  # of a shard whose worker dies: what kills three workers would kill 
 _END_SECONDS = 10.0
 _STOP = "stop"  # begin nothing more
 _END = "end"
+_starting = threading.Lock()
 
 
 class ProcessWorkers:
@@ -48,7 +51,16 @@ class ProcessWorkers:
         self.width = 2 * options.processes
 
     async def open(self) -> None:
-        """Start the processes."""
+        """Start the processes.
+
+        Raises:
+            BatchError: This process may have none.
+        """
+        if current_process().daemon:
+            raise BatchError(
+                "processes (--processes) cannot be more than 1 in a daemonic process, such as one "
+                "of multiprocessing.Pool: Python lets it start no others"
+            )
         options, *_ = self._settings
         self._workers = [_Worker(*self._settings) for _ in range(options.processes)]
 
@@ -183,13 +195,31 @@ def _started(context: Any, settings: tuple[Any, ...]) -> tuple[Connection, BaseP
     ours, theirs = context.Pipe()
     process = context.Process(target=_main, args=(theirs, *settings), daemon=True)
     try:
-        process.start()
+        with _without_main():
+            process.start()
     except BaseException:
         ours.close()
         raise
     finally:
         theirs.close()
     return ours, process
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Start processes that do not run the program's main module, which no worker needs.
+
+    It may be a script that calls `run_batch` when it is imported, or have come from standard input.
+    `multiprocessing` leaves out what is called `__main__` within a package.
+    """
+    main = sys.modules["__main__"]
+    with _starting:
+        spec = main.__spec__
+        main.__spec__ = ModuleSpec(f"{__package__}.__main__", None)
+        try:
+            yield
+        finally:
+            main.__spec__ = spec
 
 
 def _main(pipe: Connection, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
@@ -229,6 +259,9 @@ async def _serve(
             try:
                 message = pipe.recv()
             except (EOFError, OSError):  # the coordinator was killed: end with it
+                os._exit(1)
+            except Exception:
+                logger.exception("a worker process cannot read what it is sent")
                 os._exit(1)
             if message == _END:
                 loop.call_soon_threadsafe(ended.set)
