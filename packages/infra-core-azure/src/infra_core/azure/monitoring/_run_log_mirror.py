@@ -94,16 +94,16 @@ class RunLogMirror:
         self._forget_target()
         return done
 
-    def _flush_at_exit(self) -> None:
+    def _flush_at_exit(self, began: float) -> None:
         """Give what is written a last chance, which ends with the first failure."""
-        failures, started = self._failures, clock.monotonic()
-        seconds = _EXIT_SECONDS if self._answered else _EXIT_SECONDS_UNPROVEN
+        failures, now = self._failures, clock.monotonic()
+        seconds = began - now + (_EXIT_SECONDS if self._answered else _EXIT_SECONDS_UNPROVEN)
         if self._worker.pending and not self._worker.flush(
             seconds, until=lambda: self._failures > failures
         ):
             _log.warning(
                 "the run log is not mirrored after %.1f s; the next run goes on from there",
-                clock.monotonic() - started,
+                clock.monotonic() - began,
             )
 
     def _round(self, number: int) -> None:

@@ -324,9 +324,10 @@ class Sender(Generic[T, E]):
     def _pending(self) -> int:
         return len(self._queue) + self._in_flight
 
-    def _flush_at_exit(self) -> None:
+    def _flush_at_exit(self, began: float) -> None:
         self._exiting = True
-        if self._pending() and not self.flush(self.limits.exit_seconds):
+        seconds = began + self.limits.exit_seconds - clock.monotonic()
+        if self._pending() and not self.flush(seconds):
             stats = self.stats()
             _log.warning(
                 "telemetry: %d %s undelivered at exit, dropped: %s; call close() before the end, "

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from infra_core.runtime import after_fork_in_child
+from infra_core.runtime import after_fork_in_child, clock
 
 __all__ = ["Worker"]
 
@@ -35,7 +35,8 @@ class Worker:
         name: Name of the thread.
         work: Called in the thread without any lock; raises nothing.
         at_exit: Called when the interpreter ends, or a child of multiprocessing, unless there was
-            no request or the worker is closed.
+            no request or the worker is closed. Its argument is the time on the monotonic clock at
+            which that began, for all workers: their last seconds are the same.
         idle_seconds: Seconds without requests after which the thread ends; `None` for never.
         at_end: Called in a thread that ends, with the lock held.
 
@@ -48,7 +49,7 @@ class Worker:
     name: str
     work: Callable[[int], object]
     _: KW_ONLY
-    at_exit: Callable[[], object] | None = None
+    at_exit: Callable[[float], object] | None = None
     idle_seconds: float | None = None
     at_end: Callable[[], object] | None = None
 
@@ -60,7 +61,7 @@ class Worker:
         self.changed = threading.Condition()
         self.asked = self.finished = self._flush = 0
         self._thread: threading.Thread | None = None
-        self._finalizer: Any = None
+        _forget(self)
 
     @property
     def pending(self) -> bool:
@@ -110,6 +111,12 @@ class Worker:
                 self.changed.wait_for(lambda: self.finished >= number or until(), timeout)
             return self.finished >= number
 
+    def hurry(self) -> None:
+        """Cut pauses short, as a flush does, and wait for nothing."""
+        with self.changed:
+            self._flush = self.asked
+            self.changed.notify_all()
+
     def finish(self, number: int) -> None:
         """Say that all requests up to a number are done."""
         with self.changed:
@@ -140,7 +147,7 @@ class Worker:
             thread, self._thread = self._thread, None
             idle = not self.pending
             self.changed.notify_all()
-        self._unregister()
+        _forget(self)
         if thread is not None and idle and thread is not threading.current_thread():
             thread.join(1.0)
 
@@ -153,25 +160,9 @@ class Worker:
         except RuntimeError:  # the interpreter is ending, or the system has no thread to give
             return False
         self._thread = thread
-        self._unregister()
         if self.at_exit is not None:
-            atexit.register(self._exit)
-            # Children of multiprocessing leave without running atexit, but run these.
-            util = sys.modules.get("multiprocessing.util")
-            if util is not None:
-                self._finalizer = util.Finalize(None, self._exit, exitpriority=100)
+            _remember(self)
         return True
-
-    def _exit(self) -> None:
-        self._unregister()  # where both are run, once is enough
-        if self.at_exit is not None:
-            self.at_exit()
-
-    def _unregister(self) -> None:
-        atexit.unregister(self._exit)
-        finalizer, self._finalizer = self._finalizer, None
-        if finalizer is not None:
-            finalizer.cancel()
 
     def _run(self) -> None:
         while True:
@@ -185,3 +176,35 @@ class Worker:
                     return
                 number = self.asked
             self.work(number)
+
+
+_alive: set[Worker] = set()  # to be asked when the process ends
+_finalizer: Any = None
+
+
+def _remember(worker: Worker) -> None:
+    global _finalizer
+    if not _alive:
+        atexit.register(_exit)
+        # Children of multiprocessing leave without running atexit, but run these.
+        util = sys.modules.get("multiprocessing.util")
+        _finalizer = util and util.Finalize(None, _exit, exitpriority=100)
+    _alive.add(worker)
+
+
+def _forget(worker: Worker) -> None:
+    _alive.discard(worker)
+    if not _alive:
+        atexit.unregister(_exit)
+        if _finalizer is not None:
+            _finalizer.cancel()
+
+
+def _exit() -> None:
+    began, workers = clock.monotonic(), list(_alive)
+    _alive.clear()  # where both handlers are run, once is enough
+    for worker in workers:
+        worker.hurry()
+    for worker in workers:
+        if worker.at_exit is not None:
+            worker.at_exit(began)
