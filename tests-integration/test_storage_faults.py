@@ -527,7 +527,7 @@ def test_flush_drops_what_is_gone(make: Make, proxy: FaultProxy, tmp_path: Path)
 KILLED = """
 import os, pathlib, sys, threading
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, TransferOptions
-from infra_core.azure.storage import _client, _journal, _service
+from infra_core.azure.storage import _client_files, _journal, _service
 base, step = pathlib.Path(sys.argv[1]), int(sys.argv[2])
 settings, _ = AzureStorageSettings.from_env()
 client = AzureStorageClient.from_settings(settings, "best-effort", base_path=base)
@@ -549,7 +549,7 @@ def mortal(owner, name):
 
 mortal(_journal.Journal, "enter")
 mortal(_journal.Journal, "settle")
-mortal(_client, "write_text_atomic")
+mortal(_client_files, "write_text_atomic")
 mortal(_service.BlobService, "send_once")
 client.write_text(base / "one.txt", "1")
 client.write_text(base / "two.txt", "2")

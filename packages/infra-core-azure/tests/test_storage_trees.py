@@ -286,6 +286,15 @@ def test_local_change_during_a_download_is_kept(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"somebody's"
 
 
+def test_file_that_goes_while_its_tree_is_uploaded_is_skipped(tmp_path: Path) -> None:
+    """As a blob that goes is on the way down: there is nothing left to be lost."""
+    write(tmp_path, {"large": b"x" * 200_000, "read": b"y"})
+    service = MemoryService()
+    _, outcomes = run(service, "up", tmp_path, content_type=lambda name: (tmp_path / name).unlink())
+    assert [(o.action, o.ok, o.size) for o in outcomes] == [("skip", True, 0), ("upload", True, 1)]
+    assert service.blobs == {"read": b"y"}
+
+
 class Slow(MemoryService):
     """A service whose requests take longer all in all than each may."""
 

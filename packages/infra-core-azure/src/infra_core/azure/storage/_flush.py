@@ -24,7 +24,7 @@ from ._journal import Journal, PendingUpload
 from ._names import tree_prefix
 from ._properties import StoredProperties
 from ._service import BlobService
-from ._tree_types import KEPT_OUTCOMES, FileOutcome, OnOutcome
+from ._tree_types import GONE, KEPT_OUTCOMES, FileOutcome, OnOutcome
 from ._tree_up import replay_tree
 from ._upload import upload_bytes, upload_path
 
@@ -218,7 +218,7 @@ class FailedFiles:
 
     def __call__(self, outcome: FileOutcome) -> None:
         """See what became of a file."""
-        error = outcome.error
+        error, earlier = outcome.error, self._earlier.get(outcome.name)
         if error is not None and outcome.action == "upload":
             ending = ending_of(error)
             self.first.setdefault(ending, error)
@@ -230,8 +230,8 @@ class FailedFiles:
                 self.pending += 1
                 if self.pending <= KEPT_OUTCOMES:
                     self._may_pass.append(outcome)
-        elif outcome.action in ("upload", "skip") and outcome.name in self._earlier:
-            self.passed.append(self._earlier[outcome.name])
+        elif earlier and outcome.action in ("upload", "skip") and outcome.reason != GONE:
+            self.passed.append(earlier)
         if self._then is not None:
             self._then(outcome)
 

@@ -18,7 +18,7 @@ from ._local_tree import walk_tree
 from ._names import reason_of, unsafe_reason
 from ._tree_plan import decide, decide_by_hash, local_state
 from ._tree_run import TreeRun
-from ._tree_types import LocalFile, PlannedTransfer
+from ._tree_types import GONE, LocalFile, PlannedTransfer
 from ._upload import hash_file
 
 __all__ = ["DownRun"]
@@ -117,7 +117,7 @@ class DownRun(TreeRun):
                 on_bytes=lambda count: self._moved(count, blob.name),
             )
             if got is None:
-                return PlannedTransfer("skip", blob.name, 0, "deleted since it was listed")
+                return PlannedTransfer("skip", blob.name, 0, GONE)
         return plan
 
     def _still(self, path: Path, name: str, seen: LocalFile | None) -> None:

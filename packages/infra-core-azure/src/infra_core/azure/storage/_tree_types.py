@@ -26,6 +26,7 @@ Compare = Literal["hash", "size", "nothing"]
 OnUnsafe = Literal["raise", "skip"]
 
 KEPT_OUTCOMES = 1000
+GONE = "deleted since it was listed"  # why the source's file is skipped
 
 
 @dataclass(frozen=True, slots=True)

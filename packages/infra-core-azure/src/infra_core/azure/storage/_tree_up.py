@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from ._properties import check_header
 from ._service import BlobService
 from ._tree_plan import decide, decide_by_hash
 from ._tree_run import TreeRun
-from ._tree_types import LocalFile, OnOutcome, PlannedTransfer, TreeRules
+from ._tree_types import GONE, LocalFile, OnOutcome, PlannedTransfer, TreeRules
 from ._upload import hash_file, read_small, upload_path
 
 __all__ = ["UpRun", "replay_tree"]
@@ -123,6 +124,14 @@ class UpRun(TreeRun):
         return _ToUpload(file, there, plan, small)
 
     async def _up(self, item: _ToUpload) -> PlannedTransfer:
+        try:
+            return await self._bring(item)
+        except FileNotFoundError:
+            if await asyncio.to_thread(os.path.lexists, item.file.path):
+                raise
+            return PlannedTransfer("skip", item.file.name, 0, GONE)
+
+    async def _bring(self, item: _ToUpload) -> PlannedTransfer:
         file, there, plan = item.file, item.there, item.plan
         if plan is None:
             ours = await asyncio.to_thread(hash_file, file.path)
