@@ -94,6 +94,19 @@ def test_a_full_disk_ends_the_run_with_every_job_put_back(
     assert not (out / "b" / "_state" / "reserve").exists()
 
 
+def test_a_disk_that_becomes_read_only_fails_no_job(
+    urls: list[str], small_disk: Path, tmp_path: Path
+) -> None:
+    """As Linux makes one after an error of the disk; the list is not read on for nothing."""
+    assets = tmp_path / "b" / "assets"
+    assets.parent.mkdir()
+    assets.symlink_to(small_disk)
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    summary = run_batch(urls, batch_id="b", out=tmp_path)
+    assert (summary.failed, summary.pending) == (0, summary.total)
+    assert "read-only" in summary.problems[0]
+
+
 @pytest.mark.posix
 def test_few_descriptors_fail_no_job_permanently(urls: list[str], tmp_path: Path) -> None:
     """The summary comes whole, and says what to do."""

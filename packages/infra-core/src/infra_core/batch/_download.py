@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Downloads", "failure_of", "outcome_of", "user_agent"]
 
-# What this machine has too little of: the URL is not at fault, and a later try may do.
-_LOAD = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
+# What this machine has too little of, or a disk that fails: Linux mounts one read-only after an
+# error. The URL is not at fault, the next ones would fail as well, and a later try may do.
+_LOAD = frozenset(
+    {
+        *(errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT),
+        *(errno.EROFS, errno.EIO, errno.ESTALE),
+    }
+)
 
 
 @cache

@@ -31,7 +31,7 @@ class Outcome:
         mirrored: Whether the file was uploaded; None where nothing is mirrored.
         mirror_error: Why it was not.
         by_load: Whether it failed because this machine has too little of something (file
-            descriptors, disk space): then it is not failed permanently.
+            descriptors, disk space) or its disk fails: then it is not failed permanently.
     """
 
     job_id: str
