@@ -19,7 +19,7 @@ from infra_core.azure.run_storage import (
     manifest_schema,
     resolve_base_path,
 )
-from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, _local_tree
 from infra_core.fs import UnsafePathError
 
 jsonschema: Any = pytest.importorskip("jsonschema")
@@ -161,6 +161,24 @@ def test_checksums_and_timestamps_on_request(tmp_path: Path) -> None:
     )["files"][0]
     assert found["checksum"].startswith("sha256:ba7816bf")
     assert found["modified_at"] == "1970-01-01T00:00:00+00:00"
+
+
+def test_file_that_goes_while_files_are_listed_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is at work has temporary files."""
+    for name in ("goes", "stays"):
+        (tmp_path / name).write_text("x")
+    walk = _local_tree.walk_tree
+
+    def walk_once_gone(*arguments: Any, **options: Any) -> Any:
+        for found in walk(*arguments, **options):
+            (tmp_path / "goes").unlink(missing_ok=True)
+            yield found
+
+    monkeypatch.setattr(_local_tree, "walk_tree", walk_once_gone)
+    found = collect_local_files(tmp_path, checksum="md5")
+    assert [entry["path"] for entry in found] == ["stays"]
 
 
 def test_a_folder_and_file_named_like_a_media_type_is_a_path(tmp_path: Path) -> None:

@@ -120,6 +120,20 @@ def test_tree_is_replaced_by_its_failures(journal: Journal, tmp_path: Path) -> N
     journal.close()
 
 
+@pytest.mark.posix(reason="an open file cannot be removed there")
+def test_journal_that_is_removed_while_it_is_open_loses_nothing(journal: Journal) -> None:
+    """By a cleaner of old files, say: what this process knows goes into a new one."""
+    waiting, busy = (journal.enter("bytes", name, data=b"x") for name in ("waiting", "busy"))
+    journal.fail(waiting, OSError())
+    for file in journal.path.parent.iterdir():
+        file.unlink()
+    assert [entry.blob for entry in journal.pending()] == ["waiting"]
+    journal.settle(journal.enter("bytes", "other", data=b"y"))
+    journal.fail(busy, OSError())
+    journal.close()
+    assert [entry.blob for entry in Journal(journal.path).pending()] == ["waiting", "busy"]
+
+
 def test_one_object_per_file_in_a_process(tmp_path: Path) -> None:
     """Two clients of one journal know of each other's uploads."""
     first = open_journal(tmp_path / "j.sqlite")

@@ -123,7 +123,10 @@ def collect_local_files(
             continue
         entry = _entry(file.name, file.size)
         if checksum is not None:
-            entry["checksum"] = f"{checksum.lower()}:{file_hexdigest(file.path, checksum)}"
+            try:
+                entry["checksum"] = f"{checksum.lower()}:{file_hexdigest(file.path, checksum)}"
+            except FileNotFoundError:  # deleted since it was listed
+                continue
         if timestamps:
             when = datetime.fromtimestamp(file.mtime_ns / 1e9, timezone.utc)
             entry["modified_at"] = when.isoformat()

@@ -102,6 +102,7 @@ class Journal:
         self._setting = setting
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
         self._pid = 0
         self._owner = ""
         self._busy: set[int] = set()
@@ -212,7 +213,7 @@ class Journal:
     ) -> Iterator[list[PendingUpload]]:
         """The same by the page; on request only trees, or none, only what is refused, or none."""
         last = 0
-        while self.path.exists():
+        while self._connection is not None or self.path.exists():
             with self._opened() as db:
                 rows = db.execute(
                     "select id, kind, blob, path, content_type, overwrite, etag, created, attempts,"
@@ -308,6 +309,9 @@ class Journal:
             self._pid = os.getpid()
             self._owner = f"{self._pid}:{start_of(self._pid)}"
         with self._lock:
+            removed = None
+            if self._connection is not None and _identity(self.path) != self._identity:
+                removed, self._connection = self._connection, None
             if self._connection is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
                 # Its owner alone may read what it holds; SQLite takes the mode over to its WAL.
@@ -319,6 +323,10 @@ class Journal:
                 self._connection.execute("pragma synchronous = full")
                 self._connection.execute(_SCHEMA)
                 _add_columns(self._connection)
+                self._identity = _identity(self.path)
+                _begin_numbers(self._connection)
+            if removed is not None:
+                _carry_over(removed, self._connection)
             db = self._connection
             db.execute("begin immediate")
             try:
@@ -336,6 +344,29 @@ def _add_columns(db: sqlite3.Connection) -> None:
         if name not in there:
             with contextlib.suppress(sqlite3.OperationalError):  # another process was faster
                 db.execute(f"alter table pending add column {name} {kind}")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _begin_numbers(db: sqlite3.Connection) -> None:
+    """Let a new file begin with numbers that no earlier one at its place has given to entries."""
+    begun = "select 1 from sqlite_sequence where name = 'pending'"
+    query = f"insert into sqlite_sequence select 'pending', ? where not exists ({begun})"
+    db.execute(query, (int(clock.time() * 1000),))
+
+
+def _carry_over(removed: sqlite3.Connection, db: sqlite3.Connection) -> None:
+    """Save the entries of a file that was removed while it was open, by a cleaner of old files."""
+    rows = removed.execute("select * from pending").fetchall()
+    removed.close()
+    values = ", ".join("?" * len(rows[0])) if rows else ""
+    db.executemany(f"insert or ignore into pending values ({values})", rows)  # noqa: S608
 
 
 def _text_of(error: BaseException) -> str:
