@@ -18,6 +18,7 @@ from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
@@ -827,6 +828,37 @@ def test_a_blob_that_became_shorter_is_filled_again(
     assert log.flush(SOON)
     assert container.text() == log.path.read_text()
     assert "are sent again" in caplog.text
+
+
+def test_a_full_blob_that_became_shorter_is_noticed_when_the_next_begins(
+    make: Make, container: Container
+) -> None:
+    """The last look at a blob: nothing is appended to it any more."""
+    log = make(Client(container), max_blocks=2)
+    for number in range(2):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    shorten(container, to_blocks=1, of=2)
+    log.write("e", number=2)
+    assert log.flush(SOON)
+    assert [event["number"] for event in container.events()] == [0, 1, 2]
+
+
+def test_a_blob_that_became_shorter_and_cannot_be_read_is_no_success(
+    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mirror compares again until it can, and flush does not say True before."""
+    log = make(Client(container))
+    for number in range(3):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    shorten(container, to_blocks=1, of=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(BlobClient, "download_blob", refused := Mock(side_effect=OSError("no")))
+        assert not log.flush(0.2)
+        assert refused.called
+    assert log.flush(SOON)
+    assert container.text() == log.path.read_text()
 
 
 @pytest.mark.parametrize("more", [False, True])

@@ -75,31 +75,38 @@ class AppendBlobTarget:
         Raises:
             Exception: Whatever went wrong.
         """
-        while (data := state.read_batch(self.log)) or look:
-            look = look and bool(data)
+        if look and state.position >= 0:
+            self._look(state)
+            yield
+        while data := state.read_batch(self.log):
             try:
-                self._step(state, data)
+                self._append(state, data)
             except Exception as error:
-                status, code = getattr(error, "status_code", None), error_code(error)
-                gone = status == 404 or (status == 409 and code == "InvalidBlobType")
-                if gone and state.position >= 0:
+                if _is_gone(error) and state.position >= 0:
                     self._compare(state, None)
-                elif not data:  # it was confirmed, and cannot be asked
-                    _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
-                elif status != 409 or code in _NOT_OURS:
+                elif getattr(error, "status_code", None) != 409 or error_code(error) in _NOT_OURS:
                     raise
                 else:
                     _log.info("run log blob %s takes no more lines", self._name(state))
                     state.roll()  # 50,000 blocks, or sealed
             yield
 
-    def _step(self, state: MirrorState, data: bytes) -> None:
+    def _look(self, state: MirrorState) -> None:
+        """Look whether the blob has what was confirmed; one that cannot be asked is trusted."""
+        try:
+            properties = self._properties(state)
+        except Exception as error:  # noqa: BLE001 - a token that may only append, say
+            if not _is_gone(error):
+                _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
+                return
+            properties = None
+        self._compare(state, properties)
+
+    def _append(self, state: MirrorState, data: bytes) -> None:
         if state.position < 0:
-            if data:
-                self._open(state)
-        elif not data:
-            self._compare(state, self._properties(state))
+            self._open(state)
         elif state.blocks >= self.max_blocks:
+            self._look(state)  # for the last time
             state.roll()
         else:
             try:
@@ -273,3 +280,9 @@ class UploadFileTarget:
 def _type(properties: BlobProperties) -> str:
     kind = properties.blob_type
     return str(getattr(kind, "value", kind))
+
+
+def _is_gone(error: Exception) -> bool:
+    """Whether the blob was removed, or another one put into its place."""
+    status = getattr(error, "status_code", None)
+    return status == 404 or (status == 409 and error_code(error) == "InvalidBlobType")
