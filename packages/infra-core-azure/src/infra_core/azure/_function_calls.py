@@ -1,24 +1,26 @@
 """One request to a function app: URL, key, headers, retries, cold start."""
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import KW_ONLY, dataclass, field, replace
+from functools import partial
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import urlsplit
 
 from infra_core.runtime import add_note, clock, sanitize_url
 
 from ._checks import require_number
-from ._function_keys import KEY_HEADER
+from ._function_keys import KEY_HEADER, key_in
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     import httpx
+    from typing_extensions import Self
 
     from infra_core.http import AsyncHttpClient
 
-__all__ = ["FunctionCaller", "RequestOptions", "checked_url", "read_environment"]
+__all__ = ["FromEnvironment", "FunctionCaller", "RequestOptions", "checked_url"]
 
 BASE_URL_VAR = "AZURE_FUNCTION_BASE_URL"
 API_KEY_VAR = "AZURE_FUNCTION_API_KEY"
@@ -84,60 +86,73 @@ _NUMBERS: Mapping[str, tuple[str, dict[str, Any]]] = {
 _DEFAULTS = RequestOptions(delay=0.0, max_retries=2, backoff=1.0, max_backoff=60.0)
 
 
-def read_environment(
-    base_url_env: str, api_key_env: str | None, env: Mapping[str, str] | None
-) -> tuple[str, str | None]:
-    """Return base URL and key from the environment.
+class FromEnvironment:
+    """A client of a function app that can be made from environment variables."""
 
-    Raises:
-        ConfigurationError: The variable of the base URL is not set.
-        ValueError: It is set to no usable URL.
-    """
-    source = os.environ if env is None else env
-    if api_key_env is None and base_url_env == BASE_URL_VAR:
-        api_key_env = API_KEY_VAR
-    base_url = (source.get(base_url_env) or "").strip()
-    if not base_url:
-        raise ConfigurationError(
-            f"{base_url_env} is not set; set it to the URL of the function app, such as "
-            "https://my-app.azurewebsites.net"
-        )
-    api_key = (source.get(api_key_env) or "").strip() if api_key_env else ""
-    return checked_url(base_url, base_url_env), api_key or None
-
-
-class FunctionCaller:
-    """Sends requests to one function app; the parameters are those of the client."""
-
-    def __init__(
-        self,
-        base_url: str,
+    @classmethod
+    def from_env(
+        cls,
         *,
-        api_key: str | None = None,
-        timeout: float = 30.0,
-        http_client: "AsyncHttpClient | None" = None,
-        default_headers: Mapping[str, str] | None = None,
-        options: RequestOptions | None = None,
-        cold_start_grace: float = 0.0,
-    ) -> None:
-        self.base_url = checked_url(base_url, "base_url")
-        require_number("cold_start_grace", cold_start_grace, "seconds, 0 or more", least=0)
-        _check_key(api_key)
-        self._origin = _origin(urlsplit(self.base_url))
-        self.api_key = api_key
-        self._headers = dict(default_headers or {})
-        base = RequestOptions(timeout=timeout).over(_DEFAULTS)
-        self._options = _completed(options, base)
-        self._given = http_client
+        base_url_env: str = BASE_URL_VAR,
+        api_key_env: str | None = None,
+        env: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ) -> "Self":
+        """Make a client from environment variables.
+
+        Args:
+            base_url_env: Variable with the base URL.
+            api_key_env: Variable with the key; `AZURE_FUNCTION_API_KEY` when `base_url_env` is
+                left at its default.
+            env: The environment; that of the process by default.
+            **kwargs: What the constructor takes.
+
+        Raises:
+            ConfigurationError: `base_url_env` is not set.
+            ValueError: It is set to no usable URL.
+        """
+        source = os.environ if env is None else env
+        if api_key_env is None and base_url_env == BASE_URL_VAR:
+            api_key_env = API_KEY_VAR
+        base_url = (source.get(base_url_env) or "").strip()
+        if not base_url:
+            raise ConfigurationError(
+                f"{base_url_env} is not set; set it to the URL of the function app, such as "
+                "https://my-app.azurewebsites.net"
+            )
+        api_key = (source.get(api_key_env) or "").strip() if api_key_env else ""
+        make: Callable[..., Self] = cls
+        return make(checked_url(base_url, base_url_env), api_key=api_key or None, **kwargs)
+
+
+@dataclass
+class FunctionCaller:
+    """Sends requests to one function app; the fields are the parameters of the client."""
+
+    base_url: str
+    api_key: str | None = field(default=None, repr=False)
+    timeout: float = 30.0
+    given_client: "AsyncHttpClient | None" = None
+    default_headers: Mapping[str, str] | None = field(default=None, repr=False)
+    options: RequestOptions | None = None
+    cold_start_grace: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.base_url = checked_url(self.base_url, "base_url")
+        least = "seconds, 0 or more"
+        require_number("cold_start_grace", self.cold_start_grace, least, least=0)
+        _check_key(self.api_key)
+        self._origin = _origin(self.base_url)
+        base = RequestOptions(timeout=self.timeout).over(_DEFAULTS)
+        self._options = _completed(self.options, base)
         self._own: AsyncHttpClient | None = None
-        self._grace = cold_start_grace
-        self._warm = cold_start_grace == 0
+        self._warm = self.cold_start_grace == 0
 
     @property
     def http_client(self) -> "AsyncHttpClient":
         """The client that carries the requests, made on first use when none was given."""
-        if self._given is not None:
-            return self._given
+        if self.given_client is not None:
+            return self.given_client
         if self._own is None:
             from infra_core.http import AsyncHttpClient
 
@@ -162,23 +177,16 @@ class FunctionCaller:
         self,
         method: str,
         path: str,
-        *,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, Any] | None = None,
         options: RequestOptions | None = None,
+        *,
         cold: frozenset[int] = _COLD,
         **fields: Any,
     ) -> "httpx.Response":
         """Send a request; see `AzureFunctionAsyncClient.request`.
 
-        Args:
-            method: As there, and so are the others.
-            path: As there.
-            headers: As there.
-            params: As there.
-            options: As there.
-            cold: Answers of an app that is not there yet, for `cold_start_grace`.
-            **fields: As there.
+        `cold` are the answers of an app that is not there yet, for `cold_start_grace`.
         """
         import httpx
 
@@ -189,20 +197,10 @@ class FunctionCaller:
             url, params = _with_params(url, params), None
         chosen = _completed(options, self._options)
         own_headers = self._merged(url, headers)
-
-        async def once(**changes: Any) -> httpx.Response:
-            arguments: dict[str, Any] = {
-                **vars(chosen),
-                "headers": own_headers,
-                "params": params,
-                "client": self.http_client,
-            }
-            return await request_async(method, url, **{**arguments, **fields, **changes})
-
+        arguments = {**vars(chosen), "headers": own_headers, "params": params, **fields}
+        once = partial(request_async, method, url, client=self.http_client, **arguments)
         try:
-            if self._warm:
-                return await once()
-            return await self._through_cold_start(once, chosen, cold)
+            return await (once() if self._warm else self._through_cold_start(once, chosen, cold))
         except httpx.HTTPStatusError as error:
             from infra_core.http import is_idempotent
 
@@ -219,11 +217,11 @@ class FunctionCaller:
         """Add what the app says, and what to do about an answer that has a likely cause."""
         from ._durable_status import beginning_of
 
-        parts, status = urlsplit(url), error.response.status_code
+        status = error.response.status_code
         if status in (400, 409, 422) and error.response.content:
             said = f"{error}; the function app answered {beginning_of(error.response)}"
             error.args = (said, *error.args[1:])  # no note: 3.10 has none, and logs show none
-        if _origin(parts) != self._origin or "code=" in parts.query:
+        if _origin(url) != self._origin or key_in(url) is not None:
             return
         if status in (401, 403):
             sent = any(name.lower() == KEY_HEADER for name in headers)
@@ -249,11 +247,9 @@ class FunctionCaller:
         from infra_core.http import DEFAULT_RETRY_STATUSES
         from infra_core.runtime import RetryPolicy, retry_async
 
-        statuses = set(
-            DEFAULT_RETRY_STATUSES if chosen.retry_statuses is None else chosen.retry_statuses
-        )
         # A connection that is refused means the same, so it is waited out here as well.
-        changes: dict[str, Any] = {"retry_statuses": statuses - cold}
+        statuses = chosen.retry_statuses
+        below = set(DEFAULT_RETRY_STATUSES if statuses is None else statuses) - cold
 
         def is_cold(error: Exception) -> bool | float:
             if isinstance(error, httpx.ConnectError):
@@ -271,15 +267,15 @@ class FunctionCaller:
             max_retries=1_000_000, backoff=_COLD_BACKOFF, max_backoff=_COLD_MAX_BACKOFF
         )
 
-        async def attempt() -> httpx.Response:
-            response: httpx.Response = await once(**changes, delay=0.0)
-            return response
-
         def in_grace(error: Exception) -> bool | float:
-            return is_cold(error) if clock.monotonic() - started < self._grace else False
+            return is_cold(error) if clock.monotonic() - started < self.cold_start_grace else False
 
         try:
-            response = await retry_async(attempt, policy=policy, should_retry=in_grace)
+            response: httpx.Response = await retry_async(
+                partial(once, retry_statuses=below, delay=0.0),
+                policy=policy,
+                should_retry=in_grace,
+            )
         except httpx.HTTPError as error:
             self._warm = True  # the grace was used, or another answer came
             if is_cold(error):
@@ -287,7 +283,7 @@ class FunctionCaller:
                 add_note(
                     error,
                     f"the function app did not start within {waited:.1f} s: check its log, or "
-                    f"raise cold_start_grace ({self._grace:g} s now)",
+                    f"raise cold_start_grace ({self.cold_start_grace:g} s now)",
                 )
             raise
         self._warm = True
@@ -310,17 +306,13 @@ class FunctionCaller:
             ) from None
 
     def _merged(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
-        merged: dict[str, str] = {}
-        at_home = _origin(urlsplit(url)) == self._origin
-        for source in ((self._headers if at_home else {}), headers or {}):
-            for name, value in source.items():
-                for known in [known for known in merged if known.lower() == name.lower()]:
-                    del merged[known]
-                merged[name] = value
-        given = any(name.lower() == KEY_HEADER for name in merged)
-        if self.api_key and at_home and not given:
-            merged[KEY_HEADER] = self.api_key
-        return merged
+        at_home = _origin(url) == self._origin
+        merged: dict[str, tuple[str, str]] = {}
+        for source in ((self.default_headers if at_home else None) or {}, headers or {}):
+            merged.update((name.lower(), (name, value)) for name, value in source.items())
+        if self.api_key and at_home:
+            merged.setdefault(KEY_HEADER, (KEY_HEADER, self.api_key))
+        return dict(merged.values())
 
 
 def _with_params(url: str, params: Any) -> str:
@@ -394,6 +386,7 @@ def checked_url(url: str, name: str) -> str:
     return url.rstrip("/")
 
 
-def _origin(parts: SplitResult) -> tuple[str, str, int | None]:
+def _origin(url: str) -> tuple[str, str, int | None]:
+    parts = urlsplit(url)
     default = {"http": 80, "https": 443}.get(parts.scheme)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or default

@@ -1,29 +1,19 @@
 """Following durable functions: the protocol of `_durable`, driven over HTTP and polling."""
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypedDict
-from urllib.parse import quote
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import TypedDict
 
 from infra_core.runtime import redact_secrets, sanitize_url
 
-from ._checks import require_number, type_name
-from ._durable import DurableInstance, management_url, read_start, secure_url
-from ._durable_status import DurableStatus, failure_of, read_status
-from ._function_calls import FunctionCaller, RequestOptions, checked_url
+from ._checks import require_number
+from ._durable import DurableInstance, secure_url
+from ._durable_status import DurableStatus, read_status
+from ._function_calls import FunctionCaller, RequestOptions
 from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 
-if TYPE_CHECKING:
-    import httpx
-    from typing_extensions import Unpack
-
-__all__ = [
-    "DurableCaller",
-    "WaitOptions",
-    "check_wait",
-    "wait_for_completion",
-    "wait_for_completion_async",
-]
+__all__ = ["WaitOptions", "ask", "check_wait", "known", "wait"]
 
 _log = logging.getLogger("infra_core.azure.client")
 
@@ -33,13 +23,14 @@ OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
 _ASK_ONCE = RequestOptions(max_retries=0, retry_statuses=())
 _TIMEOUT, _POLL_INTERVAL = 600.0, 5.0  # seconds
 _LONGEST = 86_400  # seconds between two questions; more is a mistake
-# Asking for these twice does no harm.
-_HARMLESS = frozenset({"terminate", "suspend", "resume", "purge"})
 _GONE = (404, 410)
 # A 404 of a management URL is an answer about the instance, not that of an app that starts.
-_COLD = frozenset({503})
+COLD = frozenset({503})
 _UNKNOWN_ANSWERS = 3  # 404 in a row after which an instance that was just started is gone
-_ENTITIES = "/runtime/webhooks/durabletask/entities"
+_PURGED = (
+    "the host does not know the instance; its history may have been purged, or the URL is that of "
+    "another app or task hub"
+)
 
 
 class WaitOptions(TypedDict, total=False):
@@ -78,81 +69,90 @@ def check_wait(options: WaitOptions) -> None:
     require_number("poll_interval", interval, allowed, above=0, most=_LONGEST)
 
 
-class DurableCaller:
-    """Starts, follows and ends the durable functions of one app."""
+@contextmanager
+def known(url: str, otherwise: str = _PURGED) -> Iterator[None]:
+    """Take 404 and 410 for the answer of a host that does not know what it is asked about.
 
-    def __init__(self, calls: FunctionCaller) -> None:
-        self._calls = calls
+    Args:
+        url: What is asked within the block.
+        otherwise: What such an answer means, and what to check.
 
-    async def start(
-        self, path: str, *, method: str, accept_result: bool, **kwargs: Any
-    ) -> DurableInstance:
-        """Start an instance; see `AzureFunctionAsyncClient.start`."""
-        response = await self._calls.send(method, path, **kwargs)
-        what = f"{method} {sanitize_url(self._calls.url(path))}"
-        return read_start(response, what=what, accept_result=accept_result)
+    Raises:
+        JobNotFoundError: The host answered so.
+    """
+    import httpx
 
-    async def ask(self, url: str) -> DurableStatus:
-        """Ask for the state of an instance, once."""
-        import httpx
+    try:
+        yield
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status not in _GONE:
+            raise
+        raise JobNotFoundError(f"{sanitize_url(url)} answered {status}: {otherwise}") from error
 
-        try:
-            response = await self._calls.send("GET", url, options=_ASK_ONCE, cold=_COLD)
-        except httpx.HTTPStatusError as error:
-            status = read_status(error.response)
-            if status is None:
-                raise
-            return status
-        status = read_status(response)
-        assert status is not None  # noqa: S101 - read_status raises for a success without a state
+
+async def ask(calls: FunctionCaller, url: str) -> DurableStatus:
+    """Ask for the state of an instance, once."""
+    import httpx
+
+    try:
+        response = await calls.send("GET", url, options=_ASK_ONCE, cold=COLD)
+    except httpx.HTTPStatusError as error:
+        status = read_status(error.response)
+        if status is None:
+            raise
+        return status
+    status = read_status(response)
+    assert status is not None  # noqa: S101 - read_status raises for a success without a state
+    return status
+
+
+async def wait(
+    calls: FunctionCaller,
+    instance: DurableInstance,
+    options: WaitOptions,
+    terminate: Callable[..., Awaitable[bool]],
+    *,
+    new: bool,
+) -> DurableStatus:
+    """Wait for the end of an instance that has a status URL.
+
+    Args:
+        calls: The app.
+        instance: The instance.
+        options: How to wait.
+        terminate: See `DurableManagement.terminate`.
+        new: It was just started, and may not be known to its host yet.
+    """
+    import httpx
+
+    from infra_core.polling import PollingTimeoutError, is_transient, poll_until_async
+
+    url = secure_url(str(instance.status_url), calls.base_url)
+    seen, unknown = False, 0
+
+    async def fetch() -> DurableStatus:
+        nonlocal seen
+        status = await ask(calls, url)
+        seen = True
         return status
 
-    async def wait(self, instance: "DurableInstance | str", options: WaitOptions) -> DurableStatus:
-        """Wait for the end of an instance; see `AzureFunctionAsyncClient.wait_for_completion`."""
-        check_wait(options)
-        # What start() gave may not be known to its host yet; what was stored must be.
-        new = isinstance(instance, DurableInstance)
-        instance = self._instance(instance)
-        url = instance.status_url
-        if url is None:
-            status = _finished(instance)
-        else:
-            url = secure_url(url, self._calls.base_url)
-            status = await self._follow(instance, url, options, new=new)
-        if options.get("raise_on_failure", True) and status.failed:
-            raise failure_of(status, url, self._calls.api_key)
-        return status
+    def passes(error: Exception) -> bool:
+        nonlocal unknown
+        if isinstance(error, OrchestrationError):  # not readable: a page of some proxy
+            return seen
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
+            unknown += 1
+            return new and not seen and unknown < _UNKNOWN_ANSWERS
+        return is_transient(error)
 
-    async def _follow(
-        self, instance: DurableInstance, url: str, options: WaitOptions, *, new: bool
-    ) -> DurableStatus:
-        import httpx
-
-        from infra_core.polling import PollingTimeoutError, is_transient, poll_until_async
-
-        seen, unknown = False, 0
-
-        async def ask() -> DurableStatus:
-            nonlocal seen
-            status = await self.ask(url)
-            seen = True
-            return status
-
-        def passes(error: Exception) -> bool:
-            nonlocal unknown
-            if isinstance(error, OrchestrationError):  # not readable: a page of some proxy
-                return seen
-            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
-                unknown += 1
-                return new and not seen and unknown < _UNKNOWN_ANSWERS
-            return is_transient(error)
-
-        timeout = options.get("timeout", _TIMEOUT)
-        # The starter's own Retry-After is for the first question.
-        first = instance.retry_after or 0.0
-        try:
+    timeout = options.get("timeout", _TIMEOUT)
+    # The starter's own Retry-After is for the first question.
+    first = instance.retry_after or 0.0
+    try:
+        with known(url):
             return await poll_until_async(
-                ask,
+                fetch,
                 lambda state: state.is_terminal,
                 timeout=timeout,
                 poll_interval=options.get("poll_interval", _POLL_INTERVAL),
@@ -162,211 +162,45 @@ class DurableCaller:
                 handle_404=False,
                 label=sanitize_url(url),
             )
-        except PollingTimeoutError as error:
-            raise await self._timed_out(instance, url, options, error) from error
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code not in _GONE:
-                raise
-            raise _not_found(url, error) from error
-
-    def _instance(self, instance: "DurableInstance | str") -> DurableInstance:
-        if isinstance(instance, str) and instance.strip():
-            return DurableInstance(status_url=self._calls.url(instance))
-        if isinstance(instance, DurableInstance):
-            return instance
-        what = "empty" if isinstance(instance, str) else type_name(instance)
-        raise TypeError(
-            f"instance is {what}: pass the DurableInstance that start() returned, or its status "
-            "URL as text"
-        )
-
-    async def _timed_out(
-        self,
-        instance: DurableInstance,
-        url: str,
-        options: WaitOptions,
-        error: Any,
-    ) -> BaseException:
-        import httpx
-
-        last, timeout = error.last_response, options.get("timeout", _TIMEOUT)
-        seen = "the host never answered with its state"
+    except PollingTimeoutError as error:
+        last, seen_as = error.last_response, "the host never answered with its state"
         if last is not None:
-            seen = f"it is {last.runtime_status}"
+            seen_as = f"it is {last.runtime_status}"
         elif isinstance(error.last_error, httpx.HTTPStatusError):
-            seen += f" (last answer: {error.last_error.response.status_code})"
-        terminated = False
+            seen_as += f" (last answer: {error.last_error.response.status_code})"
         again = "wait again with wait_for_completion(error.status_url)"
         remedy = f"it goes on; {again}"
         if last is None:
             remedy = f"whether it runs is not known; check the status URL and the app, then {again}"
+        terminated = False
         if options.get("terminate_on_timeout"):
-            try:
-                terminated = await self.terminate(instance, f"not done within {timeout:g} s")
-            except Exception as failure:  # noqa: BLE001 - the timeout is what the caller must see
-                remedy = f"telling it to end failed ({type(failure).__name__}), so it may go on"
-                _log.warning(
-                    "could not terminate %s: %s: %s; terminate it in the portal if it must end",
-                    sanitize_url(url),
-                    type(failure).__name__,
-                    redact_secrets(str(failure)),
-                    extra={"url": sanitize_url(url)},
-                )
-            else:
-                remedy = "it was asked to terminate" if terminated else "it had just ended"
+            terminated, remedy = await _ended(instance, url, timeout, terminate)
         name = sanitize_url(url) if instance.id is None else f"instance {instance.id!r}"
-        return OrchestrationTimeoutError(
-            f"{name} was not done within {timeout:g} s: {seen}; {remedy}",
+        raise OrchestrationTimeoutError(
+            f"{name} was not done within {timeout:g} s: {seen_as}; {remedy}",
             status_url=url,
             last_status=last,
             terminated=terminated,
-        )
-
-    async def terminate(self, instance: "DurableInstance | str", reason: str) -> bool:
-        """Terminate an instance; see `AzureFunctionAsyncClient.terminate`."""
-        try:
-            return await self.manage(instance, "terminate", reason=reason)
-        except JobNotFoundError:
-            return False
-
-    async def manage(
-        self,
-        instance: "DurableInstance | str",
-        verb: str,
-        *,
-        name: str = "",
-        reason: str = "",
-        **request: Any,
-    ) -> bool:
-        """Ask an instance for something; see `management_url` for what.
-
-        Returns:
-            False when it is over, so that this is not possible any more.
-
-        Raises:
-            JobNotFoundError: The host does not know it.
-            OrchestrationError: It has no URL for this.
-            ValueError: An event has no name.
-        """
-        import httpx
-
-        instance = self._instance(instance)
-        for what, text in (("reason", reason), ("name", name)):
-            if not isinstance(text, str):
-                raise TypeError(f"{what}={text!r:.80} is no text: pass str() of it")
-        if verb == "raiseEvent" and not name.strip():
-            raise ValueError(
-                f"name={name!r:.80} names no event: pass the name that the orchestrator waits for"
-            )
-        url = management_url(instance, verb, name=name, reason=reason)
-        if url is None:
-            _finished(instance)  # or an error: there is nothing to ask
-            return False
-        url = secure_url(url, self._calls.base_url)
-        method = "DELETE" if verb == "purge" else "POST"
-        options = RequestOptions(idempotent=True) if verb in _HARMLESS else None
-        try:
-            await self._calls.send(method, url, options=options, cold=_COLD, **request)
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code == 404:
-                raise _not_found(url, error) from error
-            if error.response.status_code == 410:
-                return False
-            raise
-        return True
-
-    async def status(self, instance: "DurableInstance | str") -> DurableStatus:
-        """Ask for the state of an instance; see `AzureFunctionAsyncClient.get_status`."""
-        import httpx
-
-        instance = self._instance(instance)
-        if instance.status_url is None:
-            return _finished(instance)
-        url = secure_url(instance.status_url, self._calls.base_url)
-        try:
-            return await self.ask(url)
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code not in _GONE:
-                raise
-            raise _not_found(url, error) from error
-
-    async def entity(
-        self, method: str, name: str, key: str, system_key: str | None, **request: Any
-    ) -> Any:
-        """Read an entity, or send it a signal; see `AzureFunctionAsyncClient`."""
-        import httpx
-
-        for what, text in (("name", name), ("key", key)):
-            if not isinstance(text, str) or not text:
-                raise ValueError(f"{what}={text!r:.80} names no entity: pass text")
-        path = f"{_ENTITIES}/{quote(name, safe='')}/{quote(key, safe='')}"
-        params = {**request.pop("params", {}), **({"code": system_key} if system_key else {})}
-        try:
-            response = await self._calls.send(method, path, params=params, cold=_COLD, **request)
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code != 404:
-                raise
-            raise JobNotFoundError(
-                f"the app has no entity {name!r} with the key {key!r}, or no durable functions; "
-                "check the name, the key and the base URL"
-            ) from error
-        return self._calls.json_of(response)
+        ) from error
 
 
-def _finished(instance: DurableInstance) -> DurableStatus:
-    """The end of an instance without a status URL, as its starter answered it.
-
-    Raises:
-        OrchestrationError: The starter answered no end either.
-    """
-    if instance.finished is None:
-        raise OrchestrationError(
-            "the instance has no status URL; pass the DurableInstance that start() returned, or "
-            "its status URL as text"
-        )
-    return instance.finished
-
-
-def _not_found(url: str, error: "httpx.HTTPStatusError") -> JobNotFoundError:
-    return JobNotFoundError(
-        f"{sanitize_url(url)} answered {error.response.status_code}: the host does not know the "
-        "instance; its history may have been purged, or the URL is that of another app or task hub"
-    )
-
-
-async def wait_for_completion_async(
-    status_url: str, *, request_timeout: float = 30.0, **options: "Unpack[WaitOptions]"
-) -> DurableStatus:
-    """Wait for a durable instance from its stored status URL, without a client of its app.
-
-    Args:
-        status_url: `statusQueryGetUri`, with its key.
-        request_timeout: Seconds for each step of one request.
-        **options: See `WaitOptions`.
-
-    Raises:
-        OrchestrationFailedError: It ended without success.
-        OrchestrationTimeoutError: It did not end in time.
-        JobNotFoundError: The host does not know it.
-        ValueError: `status_url` is no absolute URL.
-    """
-    plain = status_url.partition("?")[0] if isinstance(status_url, str) else status_url
-    calls = FunctionCaller(checked_url(plain, "status_url"), timeout=request_timeout)
+async def _ended(
+    instance: DurableInstance,
+    url: str,
+    timeout: float,
+    terminate: Callable[..., Awaitable[bool]],
+) -> tuple[bool, str]:
+    """Terminate an instance whose time is up; return whether that was done, and how to say so."""
     try:
-        return await DurableCaller(calls).wait(status_url, options)
-    finally:
-        await calls.close()
-
-
-def wait_for_completion(status_url: str, **kwargs: Any) -> DurableStatus:
-    """Do what `wait_for_completion_async` does, from synchronous code.
-
-    Args:
-        status_url: As there.
-        **kwargs: As there.
-    """
-    from ._blocking import run_blocking
-
-    return run_blocking(
-        lambda: wait_for_completion_async(status_url, **kwargs), "wait_for_completion()"
-    )
+        terminated = await terminate(instance, reason=f"not done within {timeout:g} s")
+    except Exception as failure:  # noqa: BLE001 - the timeout is what the caller must see
+        kind = type(failure).__name__
+        _log.warning(
+            "could not terminate %s: %s: %s; terminate it in the portal if it must end",
+            sanitize_url(url),
+            kind,
+            redact_secrets(str(failure)),
+            extra={"url": sanitize_url(url)},
+        )
+        return False, f"telling it to end failed ({kind}), so it may go on"
+    return terminated, "it was asked to terminate" if terminated else "it had just ended"

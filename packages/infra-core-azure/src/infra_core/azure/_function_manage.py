@@ -1,32 +1,115 @@
-"""What durable instances and entities can be asked for: methods of the client of an app."""
+"""What durable functions and entities are asked for: methods of the client of an app."""
 
-import json
+import json as json_module
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from ._durable_status import DurableStatus
-from ._function_durable import DurableCaller
-from .exceptions import JobNotFoundError
+from infra_core.runtime import sanitize_url
+
+from ._checks import type_name
+from ._durable import DurableInstance, management_url, read_start, secure_url
+from ._durable_status import DurableStatus, failure_of
+from ._function_calls import FunctionCaller, RequestOptions
+from ._function_durable import COLD, WaitOptions, ask, check_wait, known, wait
+from .exceptions import JobNotFoundError, OrchestrationError
 
 if TYPE_CHECKING:
-    from ._durable import DurableInstance
+    from typing_extensions import Unpack
 
 __all__ = ["DurableManagement"]
 
+# Asking for these twice does no harm.
+_HARMLESS = frozenset({"terminate", "suspend", "resume", "purge"})
+_ENTITIES = "/runtime/webhooks/durabletask/entities"
+
 
 class DurableManagement:
-    """The methods of `AzureFunctionAsyncClient` for what was started already.
+    """The methods of `AzureFunctionAsyncClient` for durable functions.
 
     An instance is given as `start` returned it, or as its status URL.
     Source: Microsoft, "HTTP API reference" of Durable Functions.
     """
 
-    _durable: DurableCaller
+    _calls: FunctionCaller
+
+    async def start(
+        self,
+        /,
+        path: str,
+        *,
+        json: Any = None,
+        method: str = "POST",
+        accept_result: bool = False,
+        **kwargs: Any,
+    ) -> DurableInstance:
+        """Start a durable function and return what is needed to follow it.
+
+        Args:
+            path: Of the starter.
+            json: Body, as JSON.
+            method: Method of the starter.
+            accept_result: Take any JSON of a 200 for the output of an orchestration that has
+                ended: what `wait_for_completion_or_create_check_status_response` answers when it
+                was quick. Without it only a status says that something has ended.
+            **kwargs: As for `request`.
+
+        Raises:
+            OrchestrationError: The answer is not one of a durable function's starter.
+        """
+        response = await self._calls.send(method, path, json=json, **kwargs)
+        what = f"{method} {sanitize_url(self._calls.url(path))}"
+        return read_start(response, what=what, accept_result=accept_result)
+
+    async def wait_for_completion(
+        self, /, instance: "DurableInstance | str", **options: "Unpack[WaitOptions]"
+    ) -> DurableStatus:
+        """Wait until a durable instance has ended, and return its last state.
+
+        Args:
+            instance: The instance, or its status URL as it was stored (absolute or below
+                `base_url`). An `http://` URL of an app on https is asked over https.
+            **options: See `WaitOptions`: `timeout`, `poll_interval`, `on_poll`,
+                `terminate_on_timeout`, `raise_on_failure`.
+
+        Raises:
+            OrchestrationFailedError: It ended as failed, terminated or cancelled.
+            OrchestrationTimeoutError: It did not end in time; `.status_url` to go on.
+            OrchestrationError: What its status URL answers cannot be read.
+            JobNotFoundError: The host does not know it, or no longer.
+            httpx.HTTPError: Its state could not be had, several times in a row.
+        """
+        check_wait(options)
+        # What start() gave may not be known to its host yet; what was stored must be.
+        new, instance = isinstance(instance, DurableInstance), self._instance(instance)
+        url = instance.status_url
+        if url is None:
+            status = _finished(instance)
+        else:
+            status = await wait(self._calls, instance, options, self.terminate, new=new)
+        if options.get("raise_on_failure", True) and status.failed:
+            raise failure_of(status, url, self._calls.api_key)
+        return status
+
+    async def start_and_wait(self, /, path: str, **kwargs: Any) -> DurableStatus:
+        """Start a durable function and wait until it has ended: `start`, `wait_for_completion`.
+
+        Args:
+            path: Of the starter.
+            **kwargs: What `start` takes, and `WaitOptions`.
+        """
+        names = WaitOptions.__annotations__.keys() & kwargs.keys()
+        options: Any = {name: kwargs.pop(name) for name in names}
+        check_wait(options)  # before anything is started
+        return await self.wait_for_completion(await self.start(path, **kwargs), **options)
 
     async def terminate(
         self, instance: "DurableInstance | str", *, reason: str = "terminated by the client"
     ) -> bool:
         """Terminate a durable instance; `False` when it has ended already or is not known."""
-        return await self._durable.terminate(instance, reason)
+        try:
+            return await self._manage(instance, "terminate", reason=reason)
+        except JobNotFoundError:
+            return False
 
     async def get_status(self, instance: "DurableInstance | str") -> DurableStatus:
         """Ask for the state of a durable instance, once.
@@ -35,7 +118,12 @@ class DurableManagement:
             JobNotFoundError: The host does not know it, or no longer.
             OrchestrationError: What its status URL answers cannot be read.
         """
-        return await self._durable.status(instance)
+        instance = self._instance(instance)
+        if instance.status_url is None:
+            return _finished(instance)
+        url = secure_url(instance.status_url, self._calls.base_url)
+        with known(url):
+            return await ask(self._calls, url)
 
     async def raise_event(
         self, instance: "DurableInstance | str", name: str, data: Any = None
@@ -53,7 +141,7 @@ class DurableManagement:
             JobNotFoundError: The host does not know the instance.
             ValueError: `name` is empty.
         """
-        return await self._durable.manage(instance, "raiseEvent", name=name, **_json_body(data))
+        return await self._manage(instance, "raiseEvent", name=name, **_json_body(data))
 
     async def suspend(
         self, instance: "DurableInstance | str", *, reason: str = "suspended by the client"
@@ -63,7 +151,7 @@ class DurableManagement:
         Raises:
             JobNotFoundError: The host does not know it.
         """
-        return await self._durable.manage(instance, "suspend", reason=reason)
+        return await self._manage(instance, "suspend", reason=reason)
 
     async def resume(
         self, instance: "DurableInstance | str", *, reason: str = "resumed by the client"
@@ -73,7 +161,7 @@ class DurableManagement:
         Raises:
             JobNotFoundError: The host does not know it.
         """
-        return await self._durable.manage(instance, "resume", reason=reason)
+        return await self._manage(instance, "resume", reason=reason)
 
     async def rewind(
         self, instance: "DurableInstance | str", *, reason: str = "rewound by the client"
@@ -83,12 +171,12 @@ class DurableManagement:
         Raises:
             JobNotFoundError: The host does not know it.
         """
-        return await self._durable.manage(instance, "rewind", reason=reason)
+        return await self._manage(instance, "rewind", reason=reason)
 
     async def purge(self, instance: "DurableInstance | str") -> bool:
         """Delete the history of an instance that has ended; `False` when there was none."""
         try:
-            return await self._durable.manage(instance, "purge")
+            return await self._manage(instance, "purge")
         except JobNotFoundError:
             return False
 
@@ -104,7 +192,7 @@ class DurableManagement:
         Raises:
             JobNotFoundError: The app has no entity of that name and key.
         """
-        return await self._durable.entity("GET", name, key, system_key)
+        return await self._entity("GET", name, key, system_key)
 
     async def signal_entity(
         self,
@@ -128,12 +216,93 @@ class DurableManagement:
             OutcomeUnknown: The answer was lost.
         """
         body = _json_body(data)
-        await self._durable.entity("POST", name, key, system_key, params={"op": operation}, **body)
+        await self._entity("POST", name, key, system_key, params={"op": operation}, **body)
+
+    async def _manage(
+        self,
+        instance: "DurableInstance | str",
+        verb: str,
+        *,
+        name: str = "",
+        reason: str = "",
+        **request: Any,
+    ) -> bool:
+        """Ask an instance for something; see `management_url` for what.
+
+        Returns:
+            False when it is over, so that this is not possible any more.
+        """
+        import httpx
+
+        instance = self._instance(instance)
+        for what, text in (("reason", reason), ("name", name)):
+            if not isinstance(text, str):
+                raise TypeError(f"{what}={text!r:.80} is no text: pass str() of it")
+        if verb == "raiseEvent" and not name.strip():
+            raise ValueError(
+                f"name={name!r:.80} names no event: pass the name that the orchestrator waits for"
+            )
+        url = management_url(instance, verb, name=name, reason=reason)
+        if url is None:
+            _finished(instance)  # or an error: there is nothing to ask
+            return False
+        url = secure_url(url, self._calls.base_url)
+        method = "DELETE" if verb == "purge" else "POST"
+        options = RequestOptions(idempotent=True) if verb in _HARMLESS else None
+        with known(url):
+            try:
+                await self._calls.send(method, url, options=options, cold=COLD, **request)
+            except httpx.HTTPStatusError as error:
+                if error.response.status_code != 410:
+                    raise
+                return False
+        return True
+
+    async def _entity(
+        self, method: str, name: str, key: str, system_key: str | None, **request: Any
+    ) -> Any:
+        for what, text in (("name", name), ("key", key)):
+            if not isinstance(text, str) or not text:
+                raise ValueError(f"{what}={text!r:.80} names no entity: pass text")
+        path = f"{_ENTITIES}/{quote(name, safe='')}/{quote(key, safe='')}"
+        params = {**request.pop("params", {}), **({"code": system_key} if system_key else {})}
+        otherwise = (
+            f"the app has no entity {name!r} with the key {key!r}, or no durable functions; check "
+            "the name, the key and the base URL"
+        )
+        with known(self._calls.url(path), otherwise):
+            response = await self._calls.send(method, path, params=params, cold=COLD, **request)
+        return self._calls.json_of(response)
+
+    def _instance(self, instance: "DurableInstance | str") -> DurableInstance:
+        if isinstance(instance, str) and instance.strip():
+            return DurableInstance(status_url=self._calls.url(instance))
+        if isinstance(instance, DurableInstance):
+            return instance
+        what = "empty" if isinstance(instance, str) else type_name(instance)
+        raise TypeError(
+            f"instance is {what}: pass the DurableInstance that start() returned, or its status "
+            "URL as text"
+        )
+
+
+def _finished(instance: DurableInstance) -> DurableStatus:
+    """The end of an instance without a status URL, as its starter answered it.
+
+    Raises:
+        OrchestrationError: The starter answered no end either.
+    """
+    if instance.finished is None:
+        raise OrchestrationError(
+            "the instance has no status URL; pass the DurableInstance that start() returned, or "
+            "its status URL as text"
+        )
+    return instance.finished
 
 
 def _json_body(data: Any) -> dict[str, Any]:
     """The body that goes with an event or a signal: the host takes JSON only, also for nothing."""
     return {
-        "content": json.dumps(data).encode(),
+        "content": json_module.dumps(data).encode(),
         "headers": {"Content-Type": "application/json"},
     }

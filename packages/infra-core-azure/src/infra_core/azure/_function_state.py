@@ -12,6 +12,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from infra_core.fs import write_json_atomic
 from infra_core.runtime import clock
 
 from ._durable import DurableInstance
@@ -46,14 +47,7 @@ def remember(folder: Path, base_url: str, batch_id: str, instance: DurableInstan
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_old(folder)
-        descriptor, name = tempfile.mkstemp(dir=folder)  # mode 0600
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(fields, file)
-            Path(name).replace(_file(folder, base_url, batch_id))
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_json_atomic(_file(folder, base_url, batch_id), fields, mode=0o600)
     except OSError as error:
         _log.warning(
             "batch %r cannot be waited for again: %s cannot be written (%s); set XDG_STATE_HOME "

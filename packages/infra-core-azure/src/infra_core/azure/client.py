@@ -3,17 +3,11 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._blocking import T, blocking  # noqa: F401 - T is a name of 0.7
+from ._blocking import T, blocking, run_blocking  # noqa: F401 - T is a name of 0.7
 from ._durable import DurableInstance
 from ._durable_status import DurableStatus
-from ._function_calls import BASE_URL_VAR, FunctionCaller, RequestOptions, read_environment
-from ._function_durable import (
-    DurableCaller,
-    WaitOptions,
-    check_wait,
-    wait_for_completion,
-    wait_for_completion_async,
-)
+from ._function_calls import FromEnvironment, FunctionCaller, RequestOptions, checked_url
+from ._function_durable import WaitOptions
 from ._function_manage import DurableManagement
 
 if TYPE_CHECKING:
@@ -34,7 +28,7 @@ __all__ = [
 ]
 
 
-class AzureFunctionAsyncClient(DurableManagement):
+class AzureFunctionAsyncClient(DurableManagement, FromEnvironment):
     """Calls the functions of one app: key, retries and timeouts set once.
 
     The key goes into the header `x-functions-key` of requests to the origin of `base_url` only:
@@ -76,40 +70,8 @@ class AzureFunctionAsyncClient(DurableManagement):
         cold_start_grace: float = 0.0,
     ) -> None:
         self._calls = FunctionCaller(
-            base_url,
-            api_key=api_key,
-            timeout=timeout,
-            http_client=http_client,
-            default_headers=default_headers,
-            options=options,
-            cold_start_grace=cold_start_grace,
+            base_url, api_key, timeout, http_client, default_headers, options, cold_start_grace
         )
-        self._durable = DurableCaller(self._calls)
-
-    @classmethod
-    def from_env(
-        cls,
-        *,
-        base_url_env: str = BASE_URL_VAR,
-        api_key_env: str | None = None,
-        env: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> "Self":
-        """Make a client from environment variables.
-
-        Args:
-            base_url_env: Variable with the base URL.
-            api_key_env: Variable with the key; `AZURE_FUNCTION_API_KEY` when `base_url_env` is
-                left at its default.
-            env: The environment; that of the process by default.
-            **kwargs: What the constructor takes.
-
-        Raises:
-            ConfigurationError: `base_url_env` is not set.
-            ValueError: It is set to no usable URL.
-        """
-        base_url, api_key = read_environment(base_url_env, api_key_env, env)
-        return cls(base_url, api_key=api_key, **kwargs)
 
     @property
     def base_url(self) -> str:
@@ -147,14 +109,7 @@ class AzureFunctionAsyncClient(DurableManagement):
                 or the host gave up waiting for it (502, 504; also an `httpx.HTTPStatusError`).
         """
         return await self._calls.send(
-            method,
-            path,
-            headers=headers,
-            params=params,
-            json=json,
-            data=data,
-            content=content,
-            options=options,
+            method, path, headers, params, options, json=json, data=data, content=content
         )
 
     async def request_json(self, /, method: str, path: str, **kwargs: Any) -> Any:
@@ -182,66 +137,6 @@ class AzureFunctionAsyncClient(DurableManagement):
         """DELETE; the answer's body is dropped."""
         await self.request("DELETE", path, **kwargs)
 
-    async def start(
-        self,
-        /,
-        path: str,
-        *,
-        json: Any = None,
-        method: str = "POST",
-        accept_result: bool = False,
-        **kwargs: Any,
-    ) -> DurableInstance:
-        """Start a durable function and return what is needed to follow it.
-
-        Args:
-            path: Of the starter.
-            json: Body, as JSON.
-            method: Method of the starter.
-            accept_result: Take any JSON of a 200 for the output of an orchestration that has
-                ended: what `wait_for_completion_or_create_check_status_response` answers when it
-                was quick. Without it only a status says that something has ended.
-            **kwargs: As for `request`.
-
-        Raises:
-            OrchestrationError: The answer is not one of a durable function's starter.
-        """
-        return await self._durable.start(
-            path, method=method, accept_result=accept_result, json=json, **kwargs
-        )
-
-    async def wait_for_completion(
-        self, /, instance: "DurableInstance | str", **options: "Unpack[WaitOptions]"
-    ) -> DurableStatus:
-        """Wait until a durable instance has ended, and return its last state.
-
-        Args:
-            instance: The instance, or its status URL as it was stored (absolute or below
-                `base_url`). An `http://` URL of an app on https is asked over https.
-            **options: See `WaitOptions`: `timeout`, `poll_interval`, `on_poll`,
-                `terminate_on_timeout`, `raise_on_failure`.
-
-        Raises:
-            OrchestrationFailedError: It ended as failed, terminated or cancelled.
-            OrchestrationTimeoutError: It did not end in time; `.status_url` to go on.
-            OrchestrationError: What its status URL answers cannot be read.
-            JobNotFoundError: The host does not know it, or no longer.
-            httpx.HTTPError: Its state could not be had, several times in a row.
-        """
-        return await self._durable.wait(instance, options)
-
-    async def start_and_wait(self, /, path: str, **kwargs: Any) -> DurableStatus:
-        """Start a durable function and wait until it has ended: `start`, `wait_for_completion`.
-
-        Args:
-            path: Of the starter.
-            **kwargs: What `start` takes, and `WaitOptions`.
-        """
-        names = WaitOptions.__annotations__.keys() & kwargs.keys()
-        options: Any = {name: kwargs.pop(name) for name in names}
-        check_wait(options)  # before anything is started
-        return await self._durable.wait(await self.start(path, **kwargs), options)
-
     async def close(self) -> None:
         """Close the HTTP client, if it is this one's own."""
         await self._calls.close()
@@ -256,7 +151,7 @@ class AzureFunctionAsyncClient(DurableManagement):
         return f"{type(self).__name__}({self._calls.base_url!r})"
 
 
-class AzureFunctionSyncClient:
+class AzureFunctionSyncClient(FromEnvironment):
     """`AzureFunctionAsyncClient` for synchronous code: the same settings, methods and errors.
 
     All clients of a process run on the one background event loop, which ends with the process;
@@ -276,19 +171,6 @@ class AzureFunctionSyncClient:
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._async_client = AzureFunctionAsyncClient(*args, **kwargs)
-
-    @classmethod
-    def from_env(
-        cls,
-        *,
-        base_url_env: str = BASE_URL_VAR,
-        api_key_env: str | None = None,
-        env: Mapping[str, str] | None = None,
-        **kwargs: Any,
-    ) -> "Self":
-        """As `AzureFunctionAsyncClient.from_env`."""
-        base_url, api_key = read_environment(base_url_env, api_key_env, env)
-        return cls(base_url, api_key=api_key, **kwargs)
 
     @blocking(AzureFunctionAsyncClient.request, "_async_client")
     def request(self, *args: Any, **kwargs: Any) -> Any:
@@ -370,3 +252,37 @@ class AzureFunctionSyncClient:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._async_client.base_url!r})"
+
+
+async def wait_for_completion_async(
+    status_url: str, *, request_timeout: float = 30.0, **options: "Unpack[WaitOptions]"
+) -> DurableStatus:
+    """Wait for a durable instance from its stored status URL, without a client of its app.
+
+    Args:
+        status_url: `statusQueryGetUri`, with its key.
+        request_timeout: Seconds for each step of one request.
+        **options: See `WaitOptions`.
+
+    Raises:
+        OrchestrationFailedError: It ended without success.
+        OrchestrationTimeoutError: It did not end in time.
+        JobNotFoundError: The host does not know it.
+        ValueError: `status_url` is no absolute URL.
+    """
+    plain = status_url.partition("?")[0] if isinstance(status_url, str) else status_url
+    base_url = checked_url(plain, "status_url")
+    async with AzureFunctionAsyncClient(base_url, timeout=request_timeout) as client:
+        return await client.wait_for_completion(status_url, **options)
+
+
+def wait_for_completion(status_url: str, **kwargs: Any) -> DurableStatus:
+    """Do what `wait_for_completion_async` does, from synchronous code.
+
+    Args:
+        status_url: As there.
+        **kwargs: As there.
+    """
+    return run_blocking(
+        lambda: wait_for_completion_async(status_url, **kwargs), "wait_for_completion()"
+    )

@@ -16,9 +16,9 @@ Example:
 """
 
 import json
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -30,18 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["FunctionsHost"]
 
 _ENDED = frozenset({"Completed", "Failed", "Terminated", "Canceled"})
-_MAX_INSTANCES = 8
-_MANAGEMENT = "/runtime/webhooks/durabletask/instances"
+_BELOW = "/runtime/webhooks/durabletask"
 
 
 @dataclass
 class _Instance:
     id: str
-    name: str
     states: list[str]
-    output: Any
-    custom_status: Any
-    given: Any
+    body: dict[str, Any]
     asked: int = 0
     reason: str | None = None
     purged: bool = False
@@ -53,17 +49,12 @@ class _Instance:
         if self.suspended:
             return "Suspended"
         self.asked += 1
-        return self.states[min(self.asked, len(self.states)) - 1]
+        return self.current
 
-
-@dataclass
-class _Starter:
-    states: list[str]
-    output: Any
-    custom_status: Any
-    retry_after: int | None
-    only_location: bool
-    instances: list[_Instance] = field(default_factory=list)
+    @property
+    def current(self) -> str:
+        """The state that was answered last."""
+        return self.states[min(max(self.asked, 1), len(self.states)) - 1]
 
 
 @dataclass
@@ -88,8 +79,7 @@ class FunctionsHost:
         self.api_key = api_key
         self.system_key = "system-key-of-the-host"
         self.origin: FaultyOrigin = FaultyOrigin()
-        self._lock = threading.Lock()
-        self._starters: dict[str, _Starter] = {}
+        self._started: dict[str, list[_Instance]] = {}
         self._entities: dict[tuple[str, str], _Entity] = {}
 
     @property
@@ -157,35 +147,59 @@ class FunctionsHost:
             faults: What goes wrong first at the starter, one per request.
             status_faults: What goes wrong first at the status URL of its first instance.
         """
-        starter = _Starter(list(states), output, custom_status, retry_after, only_location)
-        self._starters[path] = starter
+        started: list[_Instance] = []
+        self._started[path] = started
+        faults_of_status = list(status_faults)
+        names = [f"raiseEvent/{quote(name, safe='')}" for name in events]
 
-        def run(exchange: Exchange) -> None:
-            if not self._refused(exchange):
-                with self._lock:
-                    self._start(path, starter, exchange)
+        def wait_for(exchange: Exchange, instance: _Instance) -> None:
+            exchange.reply.headers["Location"] = self.status_url(instance.id)
+            if retry_after is not None:
+                exchange.reply.headers["Retry-After"] = str(retry_after)
 
-        self._add(path, run, faults)
-        # Handlers cannot add routes, so those of instances to come are there from the start.
-        for number in range(_MAX_INSTANCES):
-            below = f"{_MANAGEMENT}/{_instance_id(path, number)}"
-            self._add(below, self._status_handler(starter, number), () if number else status_faults)
-            verbs = ["terminate", "suspend", "resume", "rewind"]
-            for verb in [*verbs, *(f"raiseEvent/{quote(name, safe='')}" for name in events)]:
-                self._add(f"{below}/{verb}", self._manager(starter, number, verb), ())
+        def start(exchange: Exchange) -> None:
+            if self._refused(exchange):
+                return
+            given = exchange.request.body
+            name = f"{path.strip('/').replace('/', '-')}-{len(started) + 1}"
+            body = {
+                "name": path.rsplit("/", 1)[-1],
+                "instanceId": name,
+                "input": json.loads(given) if given else None,
+                "customStatus": custom_status,
+                "createdTime": "2026-01-01T00:00:00Z",
+                "lastUpdatedTime": "2026-01-01T00:00:01Z",
+            }
+            instance = _Instance(name, list(states), body)
+
+            def answer(asked: Exchange) -> None:
+                if asked.request.method == "DELETE":
+                    instance.purged = True
+                    _reply(asked, 200, {"instancesDeleted": 1})
+                elif _answer_status(asked, instance, output) == 202:
+                    wait_for(asked, instance)
+
+            self._manage(instance, "", answer, () if started else faults_of_status)
+            for verb in ("terminate", "suspend", "resume", "rewind", *names):
+                self._manage(instance, f"/{verb}", partial(_carry_out, instance, verb))
+            started.append(instance)
+            _reply(exchange, 202, None if only_location else self._urls(instance.id))
+            wait_for(exchange, instance)
+
+        self._add(path, start, faults)
 
     def instances(self, path: str) -> list[str]:
         """Return the ids of the instances that were started at a path."""
-        return [instance.id for instance in self._starter(path).instances]
+        return [instance.id for instance in self._of(path)]
 
     def termination_reason(self, path: str) -> str | None:
         """Return why the newest instance of a path was terminated, `None` if it was not."""
-        started = self._starter(path).instances
+        started = self._of(path)
         return started[-1].reason if started else None
 
     def events(self, path: str) -> list[tuple[str, Any]]:
         """Return name and data of the events that the newest instance of a path was sent."""
-        started = self._starter(path).instances
+        started = self._of(path)
         return started[-1].events if started else []
 
     def entity(self, name: str, key: str, state: Any = None) -> None:
@@ -204,17 +218,17 @@ class FunctionsHost:
                 entity.signals.append((query.get("op", [""])[0], data))
                 _reply(exchange, 202, None)
 
-        self._add(f"/runtime/webhooks/durabletask/entities/{name}/{key}", run, ())
+        self._add(f"{_BELOW}/entities/{name}/{key}", run, ())
 
     def signals(self, name: str, key: str) -> list[tuple[str, Any]]:
         """Return operation and data of the signals that an entity was sent."""
         return self._entities[name, key].signals
 
-    def _starter(self, path: str) -> _Starter:
-        if path not in self._starters:
-            known = ", ".join(map(repr, self._starters)) or "none"
+    def _of(self, path: str) -> list[_Instance]:
+        if path not in self._started:
+            known = ", ".join(map(repr, self._started)) or "none"
             raise LookupError(f"no orchestrator was added at {path!r}; added were: {known}")
-        return self._starters[path]
+        return self._started[path]
 
     def status_url(self, instance_id: str) -> str:
         """Return the status URL of an instance, key included."""
@@ -222,7 +236,7 @@ class FunctionsHost:
 
     def _management(self, suffix: str, first: str = "") -> str:
         query = f"{first}taskHub=Hub&connection=Storage&code={self.system_key}"
-        return f"{self.base_url}{_MANAGEMENT}{suffix}?{query}"
+        return f"{self.base_url}{_BELOW}/instances{suffix}?{query}"
 
     def _add(self, path: str, run: Callable[[Exchange], None], faults: Iterable[Fault]) -> None:
         self.origin.add(path, faults=list(faults), always=Fault(f"function {path}", run))
@@ -234,109 +248,68 @@ class FunctionsHost:
         _reply(exchange, 401, None)
         return True
 
-    def _start(self, path: str, starter: _Starter, exchange: Exchange) -> None:
-        if len(starter.instances) == _MAX_INSTANCES:
-            _reply(exchange, 429, None)
-            return
-        body = exchange.request.body
-        instance = _Instance(
-            id=_instance_id(path, len(starter.instances)),
-            name=path.rsplit("/", 1)[-1],
-            states=list(starter.states),
-            output=starter.output,
-            custom_status=starter.custom_status,
-            given=json.loads(body) if body else None,
-        )
-        starter.instances.append(instance)
-        urls = {
-            "id": instance.id,
-            "statusQueryGetUri": self.status_url(instance.id),
-            "sendEventPostUri": self._management(f"/{instance.id}/raiseEvent/{{eventName}}"),
-            "purgeHistoryDeleteUri": self.status_url(instance.id),
+    def _urls(self, instance_id: str) -> dict[str, str]:
+        """Return what a starter answers."""
+        return {
+            "id": instance_id,
+            "statusQueryGetUri": self.status_url(instance_id),
+            "sendEventPostUri": self._management(f"/{instance_id}/raiseEvent/{{eventName}}"),
+            "purgeHistoryDeleteUri": self.status_url(instance_id),
             **{
-                f"{verb}PostUri": self._management(f"/{instance.id}/{verb}", "reason={text}&")
+                f"{verb}PostUri": self._management(f"/{instance_id}/{verb}", "reason={text}&")
                 for verb in ("terminate", "suspend", "resume", "rewind")
             },
         }
-        _reply(exchange, 202, None if starter.only_location else urls)
-        exchange.reply.headers["Location"] = self.status_url(instance.id)
-        _ask_to_wait(exchange, starter)
 
-    def _status_handler(self, starter: _Starter, number: int) -> Callable[[Exchange], None]:
-        def answer_status(exchange: Exchange) -> None:
-            instance = self._authorised_for(starter, number, exchange)
-            if instance is not None and exchange.request.method == "DELETE":
-                instance.purged = True
-                _reply(exchange, 200, {"instancesDeleted": 1})
-            elif instance is not None:
-                self._answer_status(instance, starter, exchange)
+    def _manage(
+        self,
+        instance: _Instance,
+        suffix: str,
+        run: Callable[[Exchange], None],
+        faults: Iterable[Fault] = (),
+    ) -> None:
+        """Add a URL of an instance, which wants the system key."""
 
-        return answer_status
+        def check(exchange: Exchange) -> None:
+            if _query(exchange).get("code") != [self.system_key]:
+                _reply(exchange, 401, None)
+            elif instance.purged:
+                _reply(exchange, 404, None)
+            else:
+                run(exchange)
 
-    def _manager(self, starter: _Starter, number: int, verb: str) -> Callable[[Exchange], None]:
-        def manage(exchange: Exchange) -> None:
-            instance = self._authorised_for(starter, number, exchange)
-            if instance is not None:
-                with self._lock:
-                    _reply(exchange, self._manage(instance, verb, exchange), None)
-
-        return manage
-
-    def _authorised_for(
-        self, starter: _Starter, number: int, exchange: Exchange
-    ) -> _Instance | None:
-        if _query(exchange).get("code") != [self.system_key]:
-            _reply(exchange, 401, None)
-            return None
-        if number >= len(starter.instances) or starter.instances[number].purged:
-            _reply(exchange, 404, None)
-            return None
-        return starter.instances[number]
-
-    def _answer_status(self, instance: _Instance, starter: _Starter, exchange: Exchange) -> None:
-        with self._lock:
-            state = instance.state()
-        ended = state in _ENDED
-        body = {
-            "name": instance.name,
-            "instanceId": instance.id,
-            "runtimeStatus": state,
-            "input": instance.given,
-            "customStatus": instance.custom_status,
-            "output": instance.output if ended else None,
-            "createdTime": "2026-01-01T00:00:00Z",
-            "lastUpdatedTime": "2026-01-01T00:00:01Z",
-        }
-        wants_500 = _query(exchange).get("returnInternalServerErrorOnFailure") == ["true"]
-        failed = 500 if state == "Failed" and wants_500 else 200
-        _reply(exchange, failed if ended else 202, body)
-        if not ended:
-            exchange.reply.headers["Location"] = self.status_url(instance.id)
-            _ask_to_wait(exchange, starter)
-
-    def _manage(self, instance: _Instance, verb: str, exchange: Exchange) -> int:
-        """Do what is asked for, and return the status of the answer."""
-        state = instance.states[min(max(instance.asked, 1), len(instance.states)) - 1]
-        if (state != "Failed") if verb == "rewind" else (state in _ENDED):
-            return 410
-        if verb == "terminate":
-            instance.states = ["Terminated"]
-            instance.reason = _query(exchange).get("reason", [""])[0]
-        elif verb == "rewind":
-            instance.states = ["Running", "Completed"]
-            instance.asked = 0
-        elif verb in ("suspend", "resume"):
-            instance.suspended = verb == "suspend"
-        elif exchange.request.headers.get("content-type") != "application/json":
-            return 400
-        else:
-            name = unquote(verb.partition("/")[2])
-            instance.events.append((name, json.loads(exchange.request.body)))
-        return 202
+        self._add(f"{_BELOW}/instances/{instance.id}{suffix}", check, faults)
 
 
-def _instance_id(path: str, number: int) -> str:
-    return f"{path.strip('/').replace('/', '-')}-{number + 1}"
+def _answer_status(exchange: Exchange, instance: _Instance, output: Any) -> int:
+    """Answer a question for the state, and return the status."""
+    state = instance.state()
+    ended = state in _ENDED
+    wants_500 = _query(exchange).get("returnInternalServerErrorOnFailure") == ["true"]
+    failed = 500 if state == "Failed" and wants_500 else 200
+    body = {**instance.body, "runtimeStatus": state, "output": output if ended else None}
+    _reply(exchange, failed if ended else 202, body)
+    return exchange.reply.status
+
+
+def _carry_out(instance: _Instance, verb: str, exchange: Exchange) -> None:
+    """Do what is asked for, and answer."""
+    state, status = instance.current, 202
+    if (state != "Failed") if verb == "rewind" else (state in _ENDED):
+        status = 410
+    elif verb == "terminate":
+        instance.states = ["Terminated"]
+        instance.reason = _query(exchange).get("reason", [""])[0]
+    elif verb == "rewind":
+        instance.states, instance.asked = ["Running", "Completed"], 0
+    elif verb in ("suspend", "resume"):
+        instance.suspended = verb == "suspend"
+    elif exchange.request.headers.get("content-type") != "application/json":
+        status = 400
+    else:
+        name = unquote(verb.partition("/")[2])
+        instance.events.append((name, json.loads(exchange.request.body)))
+    _reply(exchange, status, None)
 
 
 def _query(exchange: Exchange) -> dict[str, list[str]]:
@@ -348,8 +321,3 @@ def _reply(exchange: Exchange, status: int, value: Any) -> None:
     reply.status = status
     reply.headers["Content-Type"] = "application/json; charset=utf-8"
     reply.body = b"" if value is None else json.dumps(value).encode()
-
-
-def _ask_to_wait(exchange: Exchange, starter: _Starter) -> None:
-    if starter.retry_after is not None:
-        exchange.reply.headers["Retry-After"] = str(starter.retry_after)
