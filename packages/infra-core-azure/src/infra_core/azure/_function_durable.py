@@ -13,7 +13,7 @@ from ._durable_status import DurableStatus, read_status
 from ._function_calls import FunctionCaller, RequestOptions
 from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 
-__all__ = ["WaitOptions", "ask", "check_wait", "known", "wait"]
+__all__ = ["OnPoll", "WaitOptions", "ask", "check_wait", "known", "wait"]
 
 _log = logging.getLogger("infra_core.azure.client")
 

@@ -28,9 +28,8 @@ def without_keys(value: Any, *keys: str | None) -> Any:
         >>> without_keys({"said": ["no access with a%2Fkey"]}, "a/key")
         {'said': ['no access with <redacted>']}
     """
-    forms = "|".join(
-        "".join(map(_any_form, key)) for key in keys if key is not None and len(key) >= _SHORTEST
-    )
+    known = [key for key in keys if isinstance(key, str) and len(key) >= _SHORTEST]
+    forms = "|".join("".join(map(_any_form, key)) for key in known)
     return _cut(value, re.compile(forms, re.IGNORECASE)) if forms else value
 
 

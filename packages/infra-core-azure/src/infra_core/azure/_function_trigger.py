@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from infra_core.runtime import clock, sanitize_url
+from infra_core.runtime import clock, redact_secrets, sanitize_url
 
-from ._durable import DurableInstance
-from ._durable_status import DurableStatus
+from ._durable import DurableInstance, read_start
+from ._durable_status import DurableStatus, is_page
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR
+from ._function_durable import OnPoll, WaitOptions
 from ._function_keys import key_in, without_keys
 from ._function_state import recall, remember
 from .client import AzureFunctionAsyncClient
@@ -27,8 +28,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger("infra_core.azure.client")
-
-OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
 
 
 class SummaryWriter(Protocol):
@@ -159,24 +158,38 @@ async def trigger_batch_async(
     """
     if payload is not None and not isinstance(payload, Mapping):
         raise TypeError(f"payload={payload!r:.80} is no mapping: pass a dict of JSON types")
+    if resume and state_folder is None:
+        raise ValueError("resume=True needs the state_folder in which the batch was stored")
     stored = None
-    if resume:
-        if state_folder is None:
-            raise ValueError("resume=True needs the state_folder in which the batch was stored")
+    if resume and state_folder is not None:
         stored = recall(state_folder, client.base_url, args.batch_id)
-    run = _Run(client, args, terminate_on_timeout, on_started, on_poll, state_folder)
+    began, now = clock.monotonic(), clock.utc_now().isoformat()
+    summary = TriggerSummary(args.batch_id, "NotScheduled", client.base_url, started_at=now)
     body = {"batchId": args.batch_id, "concurrency": args.concurrency, **(payload or {})}
     failed = True
     try:
-        if stored is None:
-            await run.schedule(path, body)
-        else:
-            run.adopt(stored)
+        instance = stored or await _schedule(client, path, body, summary, followed=args.poll)
+        if stored is None and state_folder is not None and instance.status_url is not None:
+            remember(state_folder, client.base_url, args.batch_id, instance)
+        _begin(summary, instance)
+        if stored is None and on_started is not None:
+            on_started(instance)
         if args.poll or resume:
-            await run.follow()
+            options: WaitOptions = {
+                "timeout": args.poll_timeout,
+                "poll_interval": args.poll_interval,
+                "on_poll": on_poll,
+                "terminate_on_timeout": terminate_on_timeout,
+                "raise_on_failure": False,
+            }
+            await _follow(client, instance, summary, options)
         failed = False
     finally:
-        summary = run.summary()
+        summary.duration_seconds = round(clock.monotonic() - began, 3)
+        calls = getattr(client, "_calls", None)  # a double in a test has none
+        keys = key_in(summary.resume_url), getattr(calls, "api_key", None)
+        for name in ("output", "custom_status", "error"):  # some return their status URL
+            setattr(summary, name, without_keys(getattr(summary, name), *keys))
         target: Path | None = getattr(args, "summary_file", None)
         if target is not None:
             import asyncio
@@ -189,7 +202,7 @@ async def trigger_batch_async(
                 _log.error(
                     "the summary %s was not written (%s); batch %r: %s, instance %r",
                     target,
-                    sanitize_text(error),
+                    _text_of(error),
                     summary.batch_id,
                     summary.status,
                     summary.instance_id,
@@ -255,116 +268,79 @@ def write_summary(
     return write_json_atomic(path, summary.to_dict())
 
 
-@dataclass
-class _Run:
-    """One triggered batch on its way."""
+async def _schedule(
+    client: AzureFunctionAsyncClient,
+    path: str,
+    body: Mapping[str, Any],
+    summary: TriggerSummary,
+    *,
+    followed: bool,
+) -> DurableInstance:
+    from infra_core.http import OutcomeUnknown
 
-    client: AzureFunctionAsyncClient
-    args: Namespace
-    terminate: bool
-    on_started: Callable[[DurableInstance], None] | None
-    on_poll: OnPoll | None
-    state_folder: Path | None
-
-    def __post_init__(self) -> None:
-        self._instance = DurableInstance()
-        self._state: DurableStatus | None = None
-        self._status = "NotScheduled"
-        self._error: str | None = None
-        self._polls = 0
-        self._began = clock.monotonic()
-        self._started_at = clock.utc_now().isoformat()
-
-    async def schedule(self, path: str, body: Mapping[str, Any]) -> None:
-        from infra_core.http import OutcomeUnknown
-
-        try:
-            if self.args.poll:
-                self._instance = await self.client.start(path, json=body)
-            else:
-                self._instance = await self._start_unwatched(path, body)
-        except OutcomeUnknown as error:
-            self._status, self._error = "OutcomeUnknown", str(error)
-            raise
-        except Exception as error:
-            self._error = sanitize_text(error)
-            raise
-        if self.state_folder is not None and self._instance.status_url is not None:
-            remember(self.state_folder, self.client.base_url, self.args.batch_id, self._instance)
-        self.adopt(self._instance)
-        if self.on_started is not None:
-            self.on_started(self._instance)
-
-    def adopt(self, instance: DurableInstance) -> None:
-        """Take over a batch that was scheduled."""
-        self._instance, self._state = instance, instance.finished
-        self._status = "Scheduled" if self._state is None else self._state.runtime_status
-
-    async def _start_unwatched(self, path: str, body: Mapping[str, Any]) -> DurableInstance:
-        from ._durable import read_start
-        from ._durable_status import is_page
-
-        response = await self.client.request("POST", path, json=body)
+    try:
+        if followed:
+            return await client.start(path, json=body)
+        response = await client.request("POST", path, json=body)
         try:
             return read_start(response, what=f"POST {path}")
         except OrchestrationError:
             if is_page(response):  # a sign-in page has scheduled nothing
                 raise
             return DurableInstance()  # no durable function, and its end is not waited for
-
-    async def follow(self) -> None:
-        async def seen(state: DurableStatus) -> None:
-            self._polls += 1
-            self._state = state
-            if self.on_poll is not None:
-                result = self.on_poll(state)
-                if result is not None:
-                    await result
-
-        try:
-            self._state = await self.client.wait_for_completion(
-                self._instance,
-                timeout=self.args.poll_timeout,
-                poll_interval=self.args.poll_interval,
-                on_poll=seen,
-                terminate_on_timeout=self.terminate,
-                raise_on_failure=False,
-            )
-        except OrchestrationTimeoutError as error:
-            self._status, self._error = "TimedOut", str(error)
-        except Exception as error:
-            self._status, self._error = "Unknown", sanitize_text(error)
-            raise
-        else:
-            self._status = self._state.runtime_status
-            if self._state.failed and self._state.output is not None:
-                self._error = sanitize_text(self._state.output)
-
-    def summary(self) -> TriggerSummary:
-        url, state = self._instance.status_url, self._state
-        return TriggerSummary(
-            batch_id=self.args.batch_id,
-            status=self._status,
-            base_url=self.client.base_url,
-            instance_id=self._instance.id or (state.instance_id if state else None),
-            status_url=None if url is None else sanitize_url(url),
-            output=self._shown(state.output) if state else None,
-            custom_status=self._shown(state.custom_status) if state else None,
-            error=self._shown(self._error),
-            polls=self._polls,
-            started_at=self._started_at,
-            duration_seconds=round(clock.monotonic() - self._began, 3),
-            resume_url=url,
-        )
-
-    def _shown(self, value: Any) -> Any:
-        """What an orchestrator wrote, without the keys: some return their status URL."""
-        return without_keys(value, key_in(self._instance.status_url), self.client._calls.api_key)
+    except OutcomeUnknown as error:
+        summary.status, summary.error = "OutcomeUnknown", str(error)
+        raise
+    except Exception as error:
+        summary.error = _text_of(error)
+        raise
 
 
-def sanitize_text(value: object) -> str:
-    """Return an error or output as text without secrets."""
-    from infra_core.runtime import redact_secrets
+async def _follow(
+    client: AzureFunctionAsyncClient,
+    instance: DurableInstance,
+    summary: TriggerSummary,
+    options: WaitOptions,
+) -> None:
+    on_poll = options["on_poll"]
 
+    def poll(state: DurableStatus) -> Awaitable[None] | None:
+        summary.polls += 1
+        _see(summary, state)
+        return on_poll(state) if on_poll is not None else None
+
+    options["on_poll"] = poll
+    try:
+        state = await client.wait_for_completion(instance, **options)
+    except OrchestrationTimeoutError as error:
+        summary.status, summary.error = "TimedOut", str(error)
+    except Exception as error:
+        summary.status, summary.error = "Unknown", _text_of(error)
+        raise
+    else:
+        _see(summary, state)
+        summary.status = state.runtime_status
+        if state.failed and state.output is not None:
+            summary.error = _text_of(state.output)
+
+
+def _begin(summary: TriggerSummary, instance: DurableInstance) -> None:
+    """Take over what a starter answered."""
+    url = instance.status_url
+    summary.status, summary.instance_id, summary.resume_url = "Scheduled", instance.id, url
+    summary.status_url = None if url is None else sanitize_url(url)
+    if instance.finished is not None:
+        summary.status = instance.finished.runtime_status
+        _see(summary, instance.finished)
+
+
+def _see(summary: TriggerSummary, state: DurableStatus) -> None:
+    """Take over what the batch says of itself."""
+    summary.instance_id = summary.instance_id or state.instance_id
+    summary.output, summary.custom_status = state.output, state.custom_status
+
+
+def _text_of(value: object) -> str:
+    """An error or output as text without secrets."""
     text = f"{type(value).__name__}: {value}" if isinstance(value, Exception) else str(value)
     return redact_secrets(text)

@@ -1,6 +1,7 @@
 """Command lines that trigger a batch in a function app: arguments, scheduling, summary."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from ._function_state import state_folder
@@ -59,16 +60,10 @@ def add_azure_service_arguments(
     )
     parser.add_argument(
         "--poll",
-        action="store_true",
-        help="wait until the batch has ended (default)",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="wait until the batch has ended; otherwise return as soon as it is scheduled",
     )
-    parser.add_argument(
-        "--no-poll",
-        dest="poll",
-        action="store_false",
-        help="return as soon as the batch is scheduled",
-    )
-    parser.set_defaults(poll=True)
     parser.add_argument(
         "--poll-timeout",
         type=_positive_float,
@@ -89,24 +84,21 @@ def add_azure_service_arguments(
         )
 
 
-def _positive_int(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of 1 or more; give one")
-    return number
+def _above_zero(kind: Callable[[str], float], what: str) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = kind(text)
+        except ValueError:
+            number = 0
+        if not 0 < number < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text!r} is no {what}; give one")
+        return number
+
+    return read
 
 
-def _positive_float(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0; give one")
-    return number
+_positive_int = _above_zero(int, "whole number of 1 or more")
+_positive_float = _above_zero(float, "number of seconds above 0")
 
 
 def _batch_id(text: str) -> str:
