@@ -625,6 +625,7 @@ def test_properties_are_stored_and_kept_on_request(blob_server: Any, client_of: 
         "Cache-Control": "max-age=60",
         "Content-Language": "de",
         "x-ms-meta-Origin": "crawl",
+        "x-ms-meta-note": "",
     }
     server = blob_server(
         lambda method, *_: (200, there, b"x") if method == "HEAD" else (201, {"ETag": '"1"'}, b"")
@@ -645,10 +646,11 @@ def test_properties_are_stored_and_kept_on_request(blob_server: Any, client_of: 
         assert sent["x-ms-blob-cache-control"] == "no-store"
         assert sent["x-ms-blob-content-type"] == "image/webp"
         assert sent["x-ms-blob-content-language"] == "de"
-        assert sent["x-ms-meta-origin"] == "crawl"
+        assert (sent["x-ms-meta-origin"], sent["x-ms-meta-note"]) == ("crawl", "")
     info = client.stat(path)
-    assert (info.cache_control, info.metadata) == ("max-age=60", {"origin": "crawl"})
-    refused = ({"cache_control": "a\nb"}, {"metadata": {"a-b": "c"}}, {"metadata": {"a": ""}})
+    assert (info.cache_control, info.metadata) == ("max-age=60", {"origin": "crawl", "note": ""})
+    metadata: list[Any] = [{"a-b": "c"}, {"a": ""}, {"Run": "1", "run": "2"}]
+    refused = ({"cache_control": "a\nb"}, *({"metadata": wrong} for wrong in metadata))
     for wrong in refused:
         with pytest.raises(ValueError, match=r"cache_control|metadata"):
             client.upload_file(path, **wrong)

@@ -61,6 +61,11 @@ class StoredProperties:
                     "beginning with a letter or an underscore"
                 )
             check_header(f"metadata[{name!r}]", value, "printable ASCII text")
+        if len({name.lower() for name in self.metadata}) < len(self.metadata):
+            raise ValueError(
+                f"metadata={dict(self.metadata)!r:.80} has a name twice: letter case makes no "
+                "difference, so keep one of them"
+            )
 
     @classmethod
     def load(cls, details: Mapping[str, Any]) -> "StoredProperties":
@@ -92,10 +97,11 @@ class StoredProperties:
         if kept is not None:
             values["x-ms-blob-content-language"] = kept.content_language
             values["x-ms-blob-content-disposition"] = kept.content_disposition
+        found = {name: value for name, value in values.items() if value}
         metadata = self.metadata if self.metadata is not None or kept is None else kept.metadata
-        for name, value in (metadata or {}).items():
-            values[f"x-ms-meta-{name.lower()}"] = value
-        return {name: value for name, value in values.items() if value}
+        for name, value in (metadata or {}).items():  # those that are kept may be empty
+            found[f"x-ms-meta-{name.lower()}"] = value
+        return found
 
 
 NO_PROPERTIES = StoredProperties()
