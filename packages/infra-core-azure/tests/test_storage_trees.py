@@ -15,6 +15,7 @@ from xml.sax.saxutils import escape
 import pytest
 from hypothesis import HealthCheck, given, settings as hypothesis_settings, strategies as st
 
+from infra_core.azure.run_storage import collect_local_files
 from infra_core.azure.storage import (
     AzureStorageSettings,
     IntegrityError,
@@ -27,7 +28,7 @@ from infra_core.azure.storage._batch_writer import BatchWriter
 from infra_core.azure.storage._config import resolve_config
 from infra_core.azure.storage._download import download_blob
 from infra_core.azure.storage._errors import request_error
-from infra_core.azure.storage._names import unsafe_reason
+from infra_core.azure.storage._names import blob_name_for, unsafe_reason
 from infra_core.azure.storage._service import BlobService, Response
 from infra_core.azure.storage._tree_down import DownRun
 from infra_core.azure.storage._tree_types import FileOutcome, TreeRules
@@ -427,6 +428,25 @@ def test_what_is_no_file_is_left_out_with_a_word(tmp_path: Path) -> None:
     assert "the first is 'linked'" in note
     report, _ = run(MemoryService(), "up", tmp_path / "tree", include=["a"])
     assert report.notes == []
+
+
+@pytest.mark.posix(reason="links need a right there")
+def test_links_that_lead_nowhere_stop_no_other_file(tmp_path: Path) -> None:
+    """In a circle, or through a file: each is a name that is refused, or one file that fails."""
+    root = tmp_path / "t"
+    write(root, {"a": b"x"})
+    (root / "circle").symlink_to("circle")
+    (root / "through").symlink_to("a/b")
+    service = MemoryService()
+    report, _ = run(service, "up", root, on_unsafe="skip")
+    assert (report.transferred, report.rejected) == (1, 2)
+    assert [entry["path"] for entry in collect_local_files(root)] == ["a"]
+    for name in ("circle/x", "new"):
+        service.put(name, b"y")
+    report, _ = run(service, "down", root)
+    assert (report.transferred, report.failed) == (1, 1)
+    assert blob_name_for(root / "circle" / "x", base=tmp_path, prefix="") == "t/circle/x"
+    assert blob_name_for(root / "circle" / "x", base=tmp_path / "other", prefix="")
 
 
 def test_trees_take_no_locks_and_states_of_our_own(tmp_path: Path) -> None:

@@ -54,13 +54,15 @@ def walk_tree(
             name = below + entry.name
             if entry.is_dir(follow_symlinks=False):
                 folders.append((name + "/", entry.path))
-            elif entry.is_file() and not is_partial(entry.name) and wanted(name):
+                continue
+            is_file, is_dir = _kind(entry)
+            if is_file and not is_partial(entry.name) and wanted(name):
                 found = _look(root, entry, name, prefix_length)
                 if found is not None:
                     yield found
-            elif entry.is_symlink() and not entry.is_dir() and wanted(name):
+            elif entry.is_symlink() and not is_dir and wanted(name):
                 yield LocalFile(name, Path(entry.path), 0, 0), "it is a link to nothing"
-            elif not entry.is_file() and wanted(name):
+            elif not is_file and wanted(name):
                 left_out(name)
         stack.extend(reversed(folders))
 
@@ -79,6 +81,17 @@ def _entries(folder: str) -> Iterator["os.DirEntry[str]"]:
             yield from chain(first, listing)
             return
     yield from first  # with the folder closed
+
+
+def _kind(entry: "os.DirEntry[str]") -> tuple[bool, bool]:
+    """Whether an entry is a file or a folder, links followed.
+
+    Neither is a link that leads in a circle, through a file, or to where this user may not look.
+    """
+    try:
+        return entry.is_file(), entry.is_dir()
+    except OSError:
+        return False, False
 
 
 def _look(

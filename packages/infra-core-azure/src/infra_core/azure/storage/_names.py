@@ -72,7 +72,7 @@ def _below(path: PurePath, base: PurePath) -> PurePath | None:
     for candidate, root in (
         (plain, PurePath(os.path.normpath(base))),
         (absolute, PurePath(os.path.abspath(base))),  # noqa: PTH100
-        (Path(absolute.parent).resolve() / absolute.name, Path(base).resolve()),
+        (Path(os.path.realpath(absolute.parent)) / absolute.name, Path(os.path.realpath(base))),
     ):
         if ".." not in candidate.parts and candidate.is_relative_to(root):
             return candidate.relative_to(root)

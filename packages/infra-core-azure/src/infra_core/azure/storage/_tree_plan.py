@@ -67,7 +67,7 @@ def local_state(path: Path, name: str) -> tuple[LocalFile | None, bool]:
     """The regular file at a path, and whether a link stands there instead."""
     try:
         status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:  # nothing is there, or not to be reached: then writing fails, and says why
         return None, False
     if stat.S_ISLNK(status.st_mode):
         return None, True
