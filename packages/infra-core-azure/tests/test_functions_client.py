@@ -57,7 +57,11 @@ class TestSurface:
         assert any("text/html" in note for note in notes)
 
     @pytest.mark.parametrize(
-        "base_url", ["", "  ", "my-app.azurewebsites.net", "ftp://x", "https://", "https://x:no"]
+        "base_url",
+        [
+            *("", "  ", "my-app.azurewebsites.net", "ftp://x", "https://", "https://x:no"),
+            *("https://x:", "https://x:0", r"https://x\.other", "https://x%2F.y", "https://x..y"),
+        ],
     )
     def test_an_unusable_base_url_is_refused(self, base_url: str) -> None:
         """At once, with the remedy."""

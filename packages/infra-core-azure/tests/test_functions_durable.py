@@ -648,7 +648,13 @@ class TestProtocol:
         assert "s3cretkey99" not in str(caught.value)
         assert body.decode("utf-8-sig", "replace")[:10] in str(caught.value)
 
-    @pytest.mark.parametrize("url", ["http://[::1", "http://app.example:x/", "ftp://a/b"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            *("http://[::1", "http://app.example:x/", "ftp://a/b", "https://a:0/s", "https://a:/s"),
+            *(r"https://a\.b/s?code=k", "https://a%2Fb/s", "https://a..b/s"),
+        ],
+    )
     def test_an_unusable_status_url_is_refused_at_the_start(self, url: str) -> None:
         """Not a ValueError of `urllib` later."""
         with pytest.raises(OrchestrationError, match="no http"):

@@ -1,9 +1,10 @@
-"""Checks of numbers that callers pass: one form of error for all of the package."""
+"""Checks of numbers and URLs that callers pass: one form of error for all of the package."""
 
 import math
 from numbers import Integral, Real
+from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["require_number", "type_name"]
+__all__ = ["require_number", "split_url", "type_name"]
 
 
 def require_number(
@@ -53,3 +54,29 @@ def type_name(value: object) -> str:
     """
     name = type(value).__name__
     return f"an {name}" if name[0] in "aeiouAEIO" else f"a {name}"
+
+
+def split_url(url: str) -> SplitResult:
+    """Return the parts of an absolute http(s) URL.
+
+    Raises:
+        ValueError: It is none, or names a host that no request can be sent to; says why.
+
+    Example:
+        >>> split_url("https://app.example:0/api")
+        Traceback (most recent call last):
+        ValueError: port 0 cannot be connected to
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it does not begin with https:// or http:// and a host")
+    if parts.port == 0:
+        raise ValueError("port 0 cannot be connected to")
+    if parts.netloc.endswith(":"):
+        raise ValueError("a port is missing behind the colon")
+    if "\\" in url.partition("?")[0] or "%" in parts.netloc.rpartition("@")[2]:
+        raise ValueError("no host holds a backslash or %")
+    if any(char.isspace() for char in url):
+        raise ValueError("no URL holds a blank")
+    parts.hostname.encode("idna")  # an empty label (two dots), or one that is too long
+    return parts

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsp
 
 from infra_core.runtime import sanitize_url
 
+from ._checks import split_url
 from ._durable_status import (
     DurableStatus,
     beginning_of,
@@ -135,15 +136,14 @@ def _whole_url(response: "httpx.Response", url: str | None, what: str) -> str | 
         return None
     try:
         whole = urljoin(str(response.url), url)
-        parts = urlsplit(whole)
-        if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0:
-            return whole
-    except ValueError:
-        pass
-    raise OrchestrationError(
-        f"{what} answered {response.status_code} with {sanitize_url(url)!r:.200}, which is no "
-        "http(s) URL that can be asked; check how the starter, or a proxy, makes its URLs"
-    )
+        split_url(whole)
+    except ValueError as error:
+        raise OrchestrationError(
+            f"{what} answered {response.status_code} with {sanitize_url(url)!r:.200}, which is no "
+            f"http(s) URL that can be asked ({error}); check how the starter, or a proxy, makes "
+            "its URLs"
+        ) from None
+    return whole
 
 
 def secure_url(url: str, base_url: str) -> str:

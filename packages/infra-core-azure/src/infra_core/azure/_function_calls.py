@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from infra_core.runtime import add_note, clock, sanitize_url
 
-from ._checks import require_number
+from ._checks import require_number, split_url
 from ._function_keys import KEY_HEADER, key_in
 from .exceptions import ConfigurationError
 
@@ -361,29 +361,22 @@ def checked_url(url: str, name: str) -> str:
             "https://my-app.azurewebsites.net"
         )
     url = url.strip()
-    shown = sanitize_url(url)
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        usable = usable and parts.port != 0 and not any(char.isspace() for char in url)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ValueError(
-            f"{name} {shown!r} is no URL of a function app: it must begin with https:// (or "
-            "http://) and name a host, such as https://my-app.azurewebsites.net"
+        parts = split_url(url)
+    except ValueError as error:
+        problem = (
+            f"is no URL of a function app ({error}): it must begin with https:// (or http://) and "
+            "name a host, such as https://my-app.azurewebsites.net"
         )
-    if parts.query or parts.fragment:
-        raise ValueError(
-            f"{name} {shown!r} has a query or fragment: give the URL without it, and a key that "
-            "stood in it as api_key"
-        )
-    if parts.username or parts.password:
-        raise ValueError(
-            f"{name} {shown!r} holds a user name or password; give the URL without them, and a "
-            "key as api_key"
-        )
-    return url.rstrip("/")
+    else:
+        if parts.query or parts.fragment:
+            problem = "has a query or fragment: give the URL without it, and a key that stood in it"
+        elif parts.username or parts.password:
+            problem = "holds a user name or password; give the URL without them, and a key"
+        else:
+            return url.rstrip("/")
+        problem += " as api_key"
+    raise ValueError(f"{name} {sanitize_url(url)!r} {problem}")
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

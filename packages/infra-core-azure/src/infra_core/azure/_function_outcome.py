@@ -1,14 +1,9 @@
 """The error for a function that may or may not have run, as an HTTP status shows."""
 
-from typing import TYPE_CHECKING
-
 import httpx
 
 from infra_core.http import OutcomeUnknown
 from infra_core.runtime import sanitize_url
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["FunctionOutcomeUnknown"]
 
@@ -39,6 +34,3 @@ class FunctionOutcomeUnknown(OutcomeUnknown, httpx.HTTPStatusError, httpx.Transp
             "start_and_wait()",
         )
         self.__cause__ = cause
-
-    def __reduce__(self) -> "tuple[type[Self], tuple[str, str, BaseException]]":
-        return type(self), (self.method, self.url, self.cause)

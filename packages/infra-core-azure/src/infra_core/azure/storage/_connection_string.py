@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from .._checks import split_url
 from ..exceptions import ConfigurationError
 
 __all__ = [
@@ -292,19 +293,9 @@ def check_endpoint(url: str, what: str, sas_setting: str) -> None:
     remedy = "use https://ACCOUNT.blob.core.windows.net or http://127.0.0.1:10000/devstoreaccount1"
     shown = "" if "@" in url else f" ({url.partition('?')[0]!r:.120})"
     try:
-        parts = urlsplit(url)
-        host = parts.hostname
-        if parts.port == 0:
-            raise ValueError("port 0 cannot be connected to")
-        if parts.netloc.endswith(":"):
-            raise ValueError("a port is missing behind the colon")
-        if "\\" in url or "%" in parts.netloc.rpartition("@")[2]:
-            raise ValueError("no host holds a backslash or %")
-        (host or "").encode("idna")  # an empty label (two dots), or one that is too long
+        parts = split_url(url)
     except ValueError as error:
-        raise ConfigurationError(f"{what}{shown} is no URL ({error}); {remedy}") from None
-    if parts.scheme not in ("http", "https") or not host or any(c.isspace() for c in url):
-        raise ConfigurationError(f"{what}{shown} is no http(s) URL; {remedy}")
+        raise ConfigurationError(f"{what}{shown} is no http(s) URL ({error}); {remedy}") from None
     if parts.username or parts.password:
         raise ConfigurationError(f"{what} holds a user name or password; remove them; {remedy}")
     if "?" in url or "#" in url:
@@ -312,7 +303,7 @@ def check_endpoint(url: str, what: str, sas_setting: str) -> None:
             f"{what}{shown} has a query behind it; put a SAS token in its own setting "
             f"({sas_setting}) and keep the endpoint plain: {remedy}"
         )
-    if _AZURE_SERVICE.fullmatch(host) and parts.path.strip("/"):
+    if _AZURE_SERVICE.fullmatch(parts.hostname or "") and parts.path.strip("/"):
         raise ConfigurationError(
             f"{what}{shown} has a path; the container has a setting of its own, as the table has, "
             "so end the endpoint after the host"
