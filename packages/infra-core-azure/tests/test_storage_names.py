@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from infra_core.azure.storage import BlobInfo
 from infra_core.azure.storage._blobs import parse_page
-from infra_core.azure.storage._globs import compile_globs
+from infra_core.azure.storage._globs import compile_globs, compile_pruning
 from infra_core.azure.storage._names import (
     blob_name_for,
     encode_blob_name,
@@ -193,6 +193,18 @@ def test_no_glob_breaks_the_matcher(glob: str, name: str) -> None:
         compile_globs([glob], [])(name)
     except ValueError as error:
         assert "matches nothing" in str(error) or "no valid glob" in str(error)
+
+
+@given(st.text("ab*?/[].", max_size=8), st.text("ab/", min_size=1, max_size=5), st.text("ab/."))
+def test_no_wanted_file_is_below_a_folder_that_is_not_looked_into(
+    glob: str, folder: str, below: str
+) -> None:
+    """All below it is excluded, whatever it is called."""
+    try:
+        pruned, wanted = compile_pruning([glob]), compile_globs([], [glob])
+    except ValueError:
+        return
+    assert not (pruned(folder) and wanted(f"{folder}/{below}"))
 
 
 def test_one_string_instead_of_a_list_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import hashlib
 import os
 import subprocess
@@ -447,6 +448,25 @@ def test_links_that_lead_nowhere_stop_no_other_file(tmp_path: Path) -> None:
     assert (report.transferred, report.failed) == (1, 1)
     assert blob_name_for(root / "circle" / "x", base=tmp_path, prefix="") == "t/circle/x"
     assert blob_name_for(root / "circle" / "x", base=tmp_path / "other", prefix="")
+
+
+def test_excluded_folder_need_not_be_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as lost+found, where a disk is mounted; any other stops the tree before it begins."""
+    write(tmp_path, {"a": b"x", "lost+found/b": b"y"})
+    scan = os.scandir
+
+    def refused(path: str) -> Any:
+        if path.endswith("lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    report, _ = run(MemoryService(), "up", tmp_path, exclude=["lost+found/"])
+    assert report.transferred == 1
+    with pytest.raises(PermissionError, match="lost\\+found"):
+        run(MemoryService(), "up", tmp_path)
 
 
 def test_trees_take_no_locks_and_states_of_our_own(tmp_path: Path) -> None:

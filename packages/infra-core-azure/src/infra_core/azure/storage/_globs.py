@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
-__all__ = ["compile_globs", "listed_globs"]
+__all__ = ["compile_globs", "compile_pruning", "listed_globs"]
 
 
 def compile_globs(include: Iterable[str], exclude: Iterable[str]) -> Callable[[str], bool]:
@@ -28,6 +28,19 @@ def compile_globs(include: Iterable[str], exclude: Iterable[str]) -> Callable[[s
         return not any(pattern.match(name) for pattern in unwanted)
 
     return matches
+
+
+def compile_pruning(exclude: Iterable[str]) -> Callable[[str], bool]:
+    """Whether all below a folder is excluded, so that it need not be looked into.
+
+    Example:
+        >>> pruned = compile_pruning(["cache/", "**/old/**", "data/*"])
+        >>> [pruned(p) for p in ("cache", "a/cache", "a/old", "data", "a")]
+        [True, True, True, False, False]
+    """
+    unwanted = [_translate(glob) for glob in listed_globs(exclude, "exclude")]
+    whole = [pattern for pattern in unwanted if pattern.pattern.endswith(r".*\Z")]
+    return lambda folder: any(pattern.match(f"{folder}/") for pattern in whole)
 
 
 def listed_globs(globs: Iterable[str], what: str) -> list[str]:

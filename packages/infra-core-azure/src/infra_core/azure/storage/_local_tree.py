@@ -22,6 +22,7 @@ def walk_tree(
     *,
     prefix_length: int = 0,
     left_out: Callable[[str], object] = lambda _: None,
+    pruned: Callable[[str], bool] = lambda _: False,
 ) -> Iterator[tuple[LocalFile, str | None]]:
     """Files below a folder with the reason why one must not be mirrored, if there is one.
 
@@ -37,6 +38,7 @@ def walk_tree(
         wanted: Says of a name, relative to it, whether the file is.
         prefix_length: Characters that a blob's name has in front of it.
         left_out: Called with each name of a link to a folder, a pipe, a socket or a device.
+        pruned: Says of a folder's name whether nothing below it is wanted; it may be unreadable.
 
     Raises:
         NotADirectoryError: There is no such folder.
@@ -53,7 +55,8 @@ def walk_tree(
         for entry in _entries(folder):
             name = below + entry.name
             if entry.is_dir(follow_symlinks=False):
-                folders.append((name + "/", entry.path))
+                if not pruned(name):
+                    folders.append((name + "/", entry.path))
                 continue
             is_file, is_dir = _kind(entry)
             if is_file and not is_partial(entry.name) and wanted(name):

@@ -141,7 +141,7 @@ class DownRun(TreeRun):
         """
         extra = (
             file.name
-            for file, reason in walk_tree(self._root, self._wanted)
+            for file, reason in walk_tree(self._root, self._wanted, pruned=self._pruned)
             if reason is None
             and self._index.get(file.name) is None
             and not run_log_is_mirrored(self._root, file.name)

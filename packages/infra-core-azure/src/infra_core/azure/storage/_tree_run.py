@@ -14,7 +14,7 @@ from .._artifacts import is_own_state
 from ._blobs import list_pages
 from ._bounded import ByteBudget, for_each, growing_batches
 from ._errors import StorageConnectionError, UnsafeNamesError, describe
-from ._globs import compile_globs
+from ._globs import compile_globs, compile_pruning
 from ._service import BlobService
 from ._tree_index import TreeIndex
 from ._tree_types import (
@@ -76,6 +76,7 @@ class TreeRun(ABC):
         self._on_outcome = on_outcome
         self._log = log or logging.getLogger("infra_core.azure.storage")
         self._chosen = compile_globs(rules.include, rules.exclude)
+        self._pruned = compile_pruning(rules.exclude)
         self._left_alone = (_names_of_journal(root, journal), leave)
         self._index = TreeIndex()
         options = service.config.options

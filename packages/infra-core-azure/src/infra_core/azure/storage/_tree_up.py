@@ -75,7 +75,13 @@ class UpRun(TreeRun):
         self, left_out: Callable[[str], object] = lambda _: None
     ) -> Iterator[tuple[LocalFile, str | None]]:
         prefix_length = len(self._prefix)
-        return walk_tree(self._root, self._wanted, prefix_length=prefix_length, left_out=left_out)
+        return walk_tree(
+            self._root,
+            self._wanted,
+            prefix_length=prefix_length,
+            left_out=left_out,
+            pruned=self._pruned,
+        )
 
     def _survey_local(self) -> int:
         """Count the source and its unsafe names, before anything is touched."""
