@@ -81,7 +81,10 @@ def test_a_table_that_went_away_is_not_a_job_that_is_missing(azurite: AzuriteSer
             lambda: store.fetch("b", "j"),
             lambda: store.save(JobRecord("b", "k")),
             lambda: store.update(job),
+            lambda: store.delete("b", "j"),
+            lambda: list(store.iter_runs("b")),
         )
         for use in uses:
             with pytest.raises(AzureTableError, match="create the table"):
                 use()
+        assert not store.table_exists()

@@ -79,15 +79,15 @@ class SharedClient:
     def exists(self) -> bool:
         """Whether the table is there, without making it."""
         with self._ready:
-            if self._table is not None:
-                return True
-            table = self._connect()
+            known = self._table
+            table = self._connect() if known is None else known
         try:
             next(iter(table.query_entities("PartitionKey eq ''", results_per_page=1)), None)
         except ResourceNotFoundError:
             return False
         finally:
-            table.close()
+            if known is None:
+                table.close()
         return True
 
     def close(self) -> None:

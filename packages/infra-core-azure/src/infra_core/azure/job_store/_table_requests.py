@@ -122,17 +122,24 @@ def get(client: Any, partition: str, key: str) -> Requests[Row | None]:
 
 
 def delete(client: Any, partition: str, key: str, etag: str | None) -> Requests[bool]:
-    statuses: list[int] = []
+    answers: list[Any] = []
     try:
         yield client.delete_entity(
             partition,
             key,
-            raw_response_hook=lambda r: statuses.append(r.http_response.status_code),
+            raw_response_hook=lambda response: answers.append(response.http_response),
             **if_version(etag),
         )
     except ResourceModifiedError as error:
         raise RowChangedError from error
-    return statuses[-1:] != [404]  # the SDK keeps quiet about a row that is not there
+    # The SDK keeps quiet about a row that is not there, and about a table.
+    if not answers or answers[-1].status_code != 404:
+        return True
+    if "TableNotFound" in answers[-1].text():
+        missing = ResourceNotFoundError("The table does not exist", response=answers[-1])
+        setattr(missing, "error_code", "TableNotFound")  # noqa: B010 - as the SDK does
+        raise missing
+    return False
 
 
 def delete_many(client: Any, rows: Sequence[Row]) -> Requests[int]:
