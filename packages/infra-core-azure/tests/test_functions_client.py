@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -273,6 +274,8 @@ class TestRetries:
                 assert "s3cret" not in str(caught.value)
                 assert caught.value.method == "POST"
                 assert isinstance(caught.value, httpx.TransportError)  # as every lost answer
+                again = pickle.loads(pickle.dumps(caught.value))  # from a process pool, say
+                assert (type(again), str(again)) == (type(caught.value), str(caught.value))
                 with pytest.raises(httpx.HTTPStatusError) as as_before:
                     await client.post_json("/api/run", json={})
                 assert as_before.value.response.status_code == code

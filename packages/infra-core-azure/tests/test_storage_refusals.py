@@ -17,7 +17,6 @@ from infra_core.azure.storage import (
     FileOutcome,
     StorageAccessError,
     StorageConnectionError,
-    StorageRequestError,
     TransferOptions,
     _flush,
     _tree_types,
@@ -710,15 +709,3 @@ def test_a_block_around_the_shared_client_of_the_sdk_does_not_close_it(
 
     asyncio.run(twice())
     assert client.container(create=False).exists()  # a new one
-
-
-def test_errors_keep_what_they_know_when_pickled() -> None:
-    """They cross process borders with Dask and multiprocessing."""
-    import pickle
-
-    from infra_core.azure.storage._errors import request_error
-
-    error = request_error(409, "BlobArchived", "", blob="a", operation="upload")
-    again = pickle.loads(pickle.dumps(error))
-    assert isinstance(again, StorageRequestError)
-    assert (again.permanent, again.remedy, str(again)) == (True, error.remedy, str(error))

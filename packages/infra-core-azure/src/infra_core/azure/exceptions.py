@@ -47,8 +47,25 @@ class ConfigurationError(RuntimeError):
     """A setting is missing, malformed, or contradicts another; the message names the remedy."""
 
 
+# What the SDK's bases of some errors keep: an answer with its connection, and a traceback.
+_NOT_PICKLED = frozenset(
+    {"error", "exc_traceback", "exc_type", "exc_value", "inner_exception", "model", "response"}
+)
+
+
 class AzureServiceError(Exception):
-    """Root of the errors met while talking to an Azure service."""
+    """Root of the errors met while talking to an Azure service; each can be pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # A subclass is made of other arguments than its message.
+        state = {name: None if name in _NOT_PICKLED else v for name, v in vars(self).items()}
+        return _again, (type(self), *self.args), state
+
+
+def _again(kind: type[AzureServiceError], *args: object) -> AzureServiceError:
+    error = kind.__new__(kind)
+    error.args = args  # an OSError takes none from the line above
+    return error
 
 
 class AzureTableError(AzureServiceError):

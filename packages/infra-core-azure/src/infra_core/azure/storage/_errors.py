@@ -84,21 +84,6 @@ class StorageError(AzureServiceError):
         tried = f" ({self.attempts} attempts)" if self.attempts > 1 else ""
         return f"{self.message}{tried}; {self.remedy}" if self.remedy else f"{self.message}{tried}"
 
-    def __reduce__(self) -> tuple[object, ...]:  # the SDK's bases hold what cannot be pickled
-        state = {name: value for name, value in self.__dict__.items() if name in _PICKLED}
-        return _rebuild, (type(self), self.message, state)
-
-
-_PICKLED = {"blob", "operation", "attempts", "remedy", "status", "status_code", "code",
-            "error_code", "request_id", "retry_after", "names", "report", "permanent"}  # fmt: skip
-
-
-def _rebuild(kind: type[StorageError], message: str, state: dict[str, object]) -> StorageError:
-    error = kind.__new__(kind)
-    StorageError.__init__(error, message)
-    error.__dict__.update(state)
-    return error
-
 
 class StorageRequestError(StorageError, HttpResponseError):
     """The service answered with an error.
