@@ -44,7 +44,7 @@ from infra_core.batch._shard import Shard, ShardItem, ShardRunner, share_of
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
 from infra_core.cli._credentials import cookie_jar
-from infra_core.http.testing import FaultyOrigin, redirect, reset_after, status
+from infra_core.http.testing import FaultyOrigin, redirect, reset_after, slow, status
 from infra_core.runtime.testing import fast_time
 
 pytestmark = pytest.mark.usefixtures("no_azure")
@@ -750,6 +750,18 @@ def test_a_deadline_ends_the_run_like_a_signal(
     summary = asyncio.run(main())
     assert (summary.succeeded, summary.list_ended, summary.complete) == (1, False, False)
     assert "deadline of 7200 s" in summary.problems[0]
+
+
+def test_a_deadline_cuts_off_what_the_grace_does_not_end(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """As a signal does: what is in flight may last for long."""
+    origin.add("/slow", b"x" * 60_000, always=slow(1_000))
+    summary = run_batch(
+        [origin.url("/slow")], batch_id="b", out=tmp_path, deadline=0.2, grace=0.2, min_speed=0
+    )
+    assert (summary.succeeded, summary.failed) == (0, 0)
+    assert {record.status for record in records_of(tmp_path).values()} <= {JobStatus.PENDING}
 
 
 def test_a_deadline_is_forgotten_when_the_run_has_ended(

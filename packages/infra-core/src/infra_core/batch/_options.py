@@ -44,7 +44,7 @@ class BatchOptions:
         processes: Processes that download.
         task_timeout: Seconds for one URL, retries included.
         deadline: Seconds for the whole run; then it ends as after a signal.
-        grace: Seconds that downloads in flight get to end after a signal.
+        grace: Seconds that downloads in flight get to end after a signal, or where the run ends early.
         timeout: Seconds to wait for a connection, and for each next piece of a body.
         retries: Attempts after the first one for each URL.
         backoff: Seconds that the wait before the first retry is at most; doubled for each more.

@@ -14,9 +14,8 @@ from collections.abc import (
     Awaitable,
     Callable,
     Iterable,
-    Iterator,
 )
-from contextlib import ExitStack, aclosing, contextmanager, suppress
+from contextlib import ExitStack, aclosing, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -149,6 +148,7 @@ class BatchRun:
         self._stopping = False
         self._loop = asyncio.get_running_loop()
         self._stop_event = asyncio.Event()
+        self._timers: list[asyncio.TimerHandle] = []
         self._runtime = _Runtime(
             config=RuntimeConfig(concurrency=width, cancel_grace=options.grace),
             on_stop=self._stop_reading,
@@ -176,7 +176,8 @@ class BatchRun:
             signals = None  # Python allows their handlers in the main thread alone
             if threading.current_thread() is threading.main_thread():
                 signals = stack.enter_context(handle_signals(self._runtime, grace=options.grace))
-            stack.enter_context(self._watched_deadline())
+            if (seconds := options.deadline) is not None:
+                self._later(seconds, self._end_early, f"the deadline of {seconds:g} s was reached")
             try:
                 await self._open()
                 self._intake = Intake(source)
@@ -191,6 +192,8 @@ class BatchRun:
                     self._finisher.settle_cut_off()
                 finally:  # a hook may have raised SystemExit
                     await self._wind_up(conclude)
+                for timer in self._timers:
+                    timer.cancel()
                 if signals is not None and signals.received is not None:
                     summary.interrupted = signals.received.name
         self._listener.progress(last=True)
@@ -222,24 +225,16 @@ class BatchRun:
         if self._intake is not None:
             self._intake.stop()
 
-    @contextmanager
-    def _watched_deadline(self) -> Iterator[None]:
-        """End the run early at its deadline; a run that has ended is left alone."""
-        seconds = self._options.deadline
-        if seconds is None:
-            yield
-            return
-        why = f"the deadline of {seconds:g} s was reached"
-        timer = self._loop.call_later(seconds, self._end_early, why)
-        try:
-            yield
-        finally:
-            timer.cancel()
-
     def _end_early(self, why: str) -> None:
         """Stop as after a signal, for a reason that the summary gives."""
         self.summary.trouble("ended early", f"{why}; resume the batch for the rest (--resume)")
+        if not self._stopping:
+            self._later(self._options.grace, self._runtime.cancel)
         self._runtime.stop()
+
+    def _later(self, seconds: float, function: Callable[..., object], *arguments: object) -> None:
+        """Call a function then, unless the run has ended."""
+        self._timers.append(self._loop.call_later(seconds, function, *arguments))
 
     def _end_unless_ending(self, why: str) -> None:
         if not self._stopping:
