@@ -19,6 +19,7 @@ import pytest
 
 from infra_core.fs import AtomicFile, FileWriteError
 from infra_core.http import DownloadDeadlineError, DownloadDiskError
+from infra_core.http._stream import host_turn
 from infra_core.http.aio import AsyncHttpClient
 from infra_core.http.assets import (
     AssetDownloadClient,
@@ -30,7 +31,7 @@ from infra_core.http.assets import (
     download_many,
     download_many_async,
 )
-from infra_core.http.download import _many
+from infra_core.http.download import _many, _transfer
 from infra_core.http.testing import FaultyOrigin, delay, status
 
 if TYPE_CHECKING:
@@ -466,6 +467,41 @@ async def test_what_follows_a_commit_sees_durable_files_alone(
     assert all(isinstance(result, DownloadResult) for result in results)
     assert sorted(recorded) == [str(number) for number in range(8)]
     assert sizes == [len(BODY)] * 8
+
+
+async def test_the_wait_for_a_turn_at_the_host_is_no_part_of_the_deadline(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the caller wants to know when it came; what it raises ends the download."""
+    events: list[str] = []
+
+    async def within(seconds: float, work: Any, **more: Any) -> Any:
+        events.append("deadline")
+        return await work
+
+    def too_late() -> None:
+        raise LookupError
+
+    monkeypatch.setattr(_transfer, "within", within)
+    async with AsyncHttpClient(max_per_host=1) as http:
+        client = AssetDownloadClient(client=http)
+        turn = await host_turn(origin.url("/f"), http)
+        assert turn is not None
+        download = asyncio.create_task(
+            client.download(
+                origin.url("/f"), tmp_path / "f", deadline=60, on_turn=lambda: events.append("turn")
+            )
+        )
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert events == []
+        await turn.aclose()
+        await download
+        assert events == ["turn", "deadline"]
+        for _ in range(2):  # the turn is given back
+            with pytest.raises(LookupError):
+                await client.download(origin.url("/f"), tmp_path / "g", on_turn=too_late)
+    assert origin.count("/f") == 1
 
 
 @pytest.mark.parametrize("path", ["/f", "/large"])

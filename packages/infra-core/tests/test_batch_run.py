@@ -517,6 +517,18 @@ async def test_no_download_begins_once_the_run_is_asked_to_end(
     assert statuses <= {JobStatus.FAILED, JobStatus.PENDING}
 
 
+async def test_a_turn_at_a_host_that_comes_too_late_begins_no_download(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """It may be minutes after the run was asked to end, with a slow rate for each host."""
+    downloads = Downloads(BatchOptions(batch_id="b", out=tmp_path), tmp_path, lambda retry: None)
+    downloads.stop()
+    item = BatchItem(origin.url("/1.txt"))
+    assert await downloads.fetch(item.job_id, item, "1") is None
+    await downloads.close()
+    assert origin.count("/1.txt") == 0
+
+
 @pytest.mark.parametrize("error", [EOFError, ConnectionRefusedError])
 async def test_a_worker_is_spawned_where_the_process_that_forks_it_has_died(
     error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

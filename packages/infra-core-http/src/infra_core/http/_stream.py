@@ -1,7 +1,7 @@
 """One request whose body is read as it comes, byte for byte as the wire carries it."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +17,7 @@ from .engine._target import target_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["StreamedResponse", "open_stream"]
+__all__ = ["StreamedResponse", "host_turn", "open_stream"]
 
 # Bytes that may wait unread: large, so that a fast server is not stopped at every turn.
 _BUFFER = 1 << 20
@@ -59,6 +59,21 @@ class StreamedResponse:
         return self._source.aiter_raw()
 
 
+async def host_turn(url: str, client: AnyClient | None) -> AsyncExitStack | None:
+    """Wait for the turn of a URL's host where the client bounds its requests; None where not.
+
+    Raises:
+        httpx.InvalidURL: A malformed URL.
+    """
+    holder = manager_of(client or get_shared_http_client())
+    gate = (await holder._here()).gate if isinstance(holder, AsyncHttpClient) else None
+    if gate is None:
+        return None
+    turn = AsyncExitStack()
+    await turn.enter_async_context(gate.slot(target_of(url).origin))
+    return turn
+
+
 @asynccontextmanager
 async def open_stream(
     method: str,
@@ -68,6 +83,7 @@ async def open_stream(
     timeout: float | httpx.Timeout | None = 30.0,
     client: AnyClient | None = None,
     cookies: CookieJar | None = None,
+    turn: AsyncExitStack | None = None,
 ) -> "AsyncGenerator[StreamedResponse, None]":
     """Send one request, follow redirects, give out the answer whatever its status; no retries.
 
@@ -79,6 +95,7 @@ async def open_stream(
         client: The shared one when None.
         cookies: A jar to take cookies from and to keep them in. Without one those of the client
             count, and without a client they are kept within one chain of redirects only.
+        turn: Of `host_turn`, closed with the answer; None to wait for one.
 
     Raises:
         httpx.TransportError: As httpx would raise it.
@@ -99,7 +116,7 @@ async def open_stream(
     here = await holder._here()
     jar = cookies if cookies is not None or client is None else here.jar
     target = target_of(url)
-    async with _NO_GATE if here.gate is None else here.gate.slot(target.origin):
+    async with turn or (_NO_GATE if here.gate is None else here.gate.slot(target.origin)):
         timeouts = here.timeout_of(timeout)
         engine = here.direct_engine()
         if engine is not None:

@@ -39,6 +39,10 @@ def user_agent() -> str:
     return f"infra-core/{version('infra-core')}"
 
 
+class _TooLateError(Exception):
+    """The run is to end, and a download would begin."""
+
+
 class Downloads:
     """Downloads the items of a batch into its folder.
 
@@ -65,6 +69,7 @@ class Downloads:
             origin_of(f"//{host}"): headers for host, headers in options.host_headers.items()
         }
         self._opened = AsyncExitStack()
+        self._stopped = False
 
     @cached_property
     def _clients(self) -> "tuple[AssetDownloadClient, CommitGroup]":
@@ -112,8 +117,10 @@ class Downloads:
         on_received: Callable[[int], object] | None = None,
         *,
         held: tuple[str | None, str | None] = (None, None),
-    ) -> Outcome:
+    ) -> Outcome | None:
         """Download an item to a path below the run's folder; never raises for the item's sake.
+
+        The wait for the host's turn (`max_per_host`, `rate_per_host`) is no part of `task_timeout`.
 
         Args:
             job_id: Its job.
@@ -122,6 +129,9 @@ class Downloads:
             on_received: Called with the size when all bytes have come, before they are flushed
                 to the disk: another download may use the network now.
             held: ETag and Last-Modified of a file that is here: one that is current is kept.
+
+        Returns:
+            What it came to; None where its turn came after `stop`.
         """
         attempts = 1
 
@@ -144,11 +154,14 @@ class Downloads:
                 min_speed=self._options.min_speed,
                 deadline=self._options.task_timeout,
                 on_retry=retried,
+                on_turn=self._begin,
                 on_received=on_received,
                 group=group,
                 if_none_match=held[0],
                 if_modified_since=held[1],
             )
+        except _TooLateError:
+            return None
         except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
             status = "timed_out" if isinstance(error, TimeoutError) else "failed"
             return failure_of(job_id, sanitize_url(item.url), error, attempts, status=status)
@@ -164,6 +177,14 @@ class Downloads:
             own = self._host_headers
             of_host = own.get((host, port)) or own.get((host, None)) or {}
         return {**options.headers, **of_host, **(item.headers or {})}
+
+    def stop(self) -> None:
+        """Begin no more downloads."""
+        self._stopped = True
+
+    def _begin(self) -> None:
+        if self._stopped:
+            raise _TooLateError
 
     async def close(self) -> None:
         """Close the connections."""

@@ -42,9 +42,10 @@ class BatchOptions:
         resume: Continue a batch that exists: keep what passes its checksum.
         concurrency: Downloads at a time, in each process.
         processes: Processes that download.
-        task_timeout: Seconds for one URL, retries included.
+        task_timeout: Seconds for one URL, retries included, once `max_per_host` and `rate_per_host`
+            let it begin.
         deadline: Seconds for the whole run; then it ends as after a signal.
-        grace: Seconds that downloads in flight get to end after a signal, or where the run ends early.
+        grace: Seconds that downloads in flight get to end after a signal or an early end.
         timeout: Seconds to wait for a connection, and for each next piece of a body.
         retries: Attempts after the first one for each URL.
         backoff: Seconds that the wait before the first retry is at most; doubled for each more.

@@ -220,6 +220,7 @@ class BatchRun:
     def _stop_reading(self) -> None:
         self._stopping = True
         self._stop_event.set()
+        self._services.downloads.stop()
         if self._services.workers is not None:
             self._services.workers.stop()
         if self._intake is not None:
@@ -408,7 +409,8 @@ class BatchRun:
             )
         finally:
             slot.leave()
-        await self._finisher.end(job, outcome)
+        if outcome is not None:
+            await self._finisher.end(job, outcome)
 
     async def _shard(self, jobs: list[Job]) -> None:
         """Have a shard done elsewhere."""

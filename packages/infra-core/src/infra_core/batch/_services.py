@@ -165,7 +165,7 @@ async def open_services(
             store,
             options.batch_id,
             folder=folder,
-            seconds=options.task_timeout,
+            seconds=_longest(options),
             index=index,
             only_failed=options.only_failed,
         )
@@ -200,6 +200,13 @@ async def open_services(
         workers=workers,
         claims=claims,
     )
+
+
+def _longest(options: "BatchOptions") -> float:
+    """Seconds that a download may last, the wait for its turn at its host included."""
+    before = options.concurrency / (options.max_per_host or options.concurrency)
+    turns = options.concurrency / options.rate_per_host if options.rate_per_host else 0.0
+    return options.task_timeout * max(1.0, before) + turns
 
 
 def _make_workers(

@@ -152,12 +152,15 @@ class ShardRunner:
     def stop(self, why: str = "the run is to end") -> None:
         """Begin no more downloads; those under way come to their end."""
         self._stopped = self._stopped or why
+        self._downloads.stop()
 
     async def _one(self, item: ShardItem) -> Outcome | None:
         async with self._slots:
             if self._stopped:
                 return None
             outcome = await self._downloads.fetch(item.job_id, item.item, item.path, held=item.held)
+            if outcome is None:
+                return None
             self._look_at_bounds(outcome)
             if self._storage is None or outcome.status != "completed":
                 return outcome

@@ -139,8 +139,8 @@ def _add_downloads(group: Any) -> None:
         "(1024); 0 for no limit", default=1024)  # fmt: skip
     add("--max-bytes", byte_count, "B", "refuse files larger than this")
     add("--max-failures", natural, "N", "end the run early when more URLs than this have failed")
-    add("--grace", seconds, "S", "time for downloads in flight to end after a signal (10)",
-        default=10.0)  # fmt: skip
+    add("--grace", seconds, "S", "time for downloads in flight to end after a signal or an early "
+        "end (10)", default=10.0)  # fmt: skip
 
 
 def _add_requests(group: Any) -> None:

@@ -37,6 +37,7 @@ _CATCH_UP = 0.1  # seconds' worth of bytes that may follow at once when a timer 
 _CALLED_WITH = {
     "progress": "the bytes so far and the size",
     "on_retry": "one RetryDetails",
+    "on_turn": "no argument",
     "on_received": "the size",
 }
 
@@ -143,6 +144,7 @@ class AssetDownloadClient:
         durable: bool = True,
         min_speed: float = 1024.0,
         on_retry: RetryCallback | None = None,
+        on_turn: Callable[[], object] | None = None,
         on_received: Callable[[int], object] | None = None,
         group: CommitGroup | None = None,
         if_none_match: str | None = None,
@@ -152,14 +154,19 @@ class AssetDownloadClient:
 
         `timeout`, `max_retries`, `backoff`, `max_backoff` and `retry_statuses` are the client's
         own where they are None. Some options are for callers that run many downloads at once:
-        `on_received` is called with the size when all bytes have come, before the file is flushed
-        to the disk (once for each attempt): another download may use the network now. `group`
-        makes files durable together; see `CommitGroup`. `if_none_match` and `if_modified_since`
-        are the ETag and Last-Modified of a copy that the caller holds, here or elsewhere: if the
-        server says that it is current (304), nothing is written, and the result is `reused`.
+        `on_turn` is called when the client's limits (`max_per_host`, `max_per_second_per_host`) let
+        the first request begin; the wait for that is no part of `deadline` then, and what it raises
+        ends the download. `on_received` is called with the size when all bytes have come, before
+        the file is flushed to the disk (once for each attempt): another download may use the
+        network now. `group` makes files durable together; see `CommitGroup`. `if_none_match` and
+        `if_modified_since` are the ETag and Last-Modified of a copy that the caller holds, here or
+        elsewhere: if the server says that it is current (304), nothing is written, and the result
+        is `reused`.
         """
         _check_options(timeout, max_bytes, min_speed, connections, expected_checksum)
-        _check_callbacks(progress=progress, on_retry=on_retry, on_received=on_received)
+        _check_callbacks(
+            progress=progress, on_retry=on_retry, on_turn=on_turn, on_received=on_received
+        )
         spec = DownloadSpec(
             url=await _absolute(_text_of(url), self._client),
             dest=_destination(dest_path),
@@ -189,6 +196,7 @@ class AssetDownloadClient:
             client=self._client,
             group=group,
             on_retry=on_retry,
+            on_turn=on_turn,
             on_received=on_received,
             pace=self._pace,
             held=_held(if_none_match, if_modified_since),

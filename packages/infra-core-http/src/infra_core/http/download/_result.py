@@ -129,6 +129,7 @@ class DownloadSpec:
     client: AnyClient | None = None
     group: CommitGroup | None = None
     on_retry: RetryCallback | None = None
+    on_turn: Callable[[], object] | None = None
     on_received: Callable[[int], object] | None = None
     pace: RateLimit | None = None
     held: Validators | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import stat
 from collections.abc import Awaitable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,7 @@ from .._errors import (
     IncompleteDownloadError,
 )
 from .._response.decode import DamagedBody, Decoder
-from .._stream import open_stream
+from .._stream import host_turn, open_stream
 from ._commit import ReceivedFile, commit
 from ._deadline import within
 from ._fields import fields_of, media_type_of
@@ -68,6 +69,7 @@ class _Transfer:
         self.plan: DownloadPlan | None = None
         self.received: ReceivedFile | None = None
         self.failed: BaseException | None = None
+        self.turn: AsyncExitStack | None = None  # of the first request
 
     @property
     def url(self) -> str:
@@ -75,7 +77,11 @@ class _Transfer:
         return sanitize_url(self.spec.url)
 
     async def run(self) -> DownloadResult:
+        spec = self.spec
         try:
+            if spec.on_turn is not None:
+                self.turn = await host_turn(spec.url, spec.client)
+                spec.on_turn()
             result = await self._run()
         except (DownloadError, httpx.HTTPError) as error:
             self._log_failure(error)
@@ -83,6 +89,8 @@ class _Transfer:
             raise
         finally:
             self.failed = None  # its traceback holds this frame
+            if self.turn is not None:
+                await self.turn.aclose()
         if self.received is not None and self.received.after_error is not None:
             raise self.received.after_error
         return result
@@ -207,12 +215,14 @@ class _Transfer:
 
     async def _request(self, plan: DownloadPlan) -> DownloadResult:
         spec = self.spec
+        turn, self.turn = self.turn, None
         async with open_stream(
             "GET",
             spec.url,
             headers=plan.request_headers(),
             timeout=spec.timeout,
             client=spec.client,
+            turn=turn,
         ) as response:
             fields = fields_of(response.headers)
             action = plan.judge(response.status, fields)
