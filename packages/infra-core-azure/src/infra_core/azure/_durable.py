@@ -86,7 +86,7 @@ def read_start(
         OrchestrationError: It names no status URL, and no end of an instance either.
     """
     body = json_of(response)
-    fields = unwrap(body, lambda found: text_of(found, "statusQueryGetUri") is not None) or (
+    fields = unwrap(body, lambda found: text_of(found, "statusQueryGetUri")) or (
         body if isinstance(body, Mapping) else {}
     )
     instance_id = text_of(fields, "id", "instanceId")
@@ -115,7 +115,7 @@ def read_start(
         status is not None
         and status.succeeded
         and not has_runtime_status(body)
-        and unwrap(body, lambda found: text_of(found, "instanceId") is not None)
+        and unwrap(body, lambda found: text_of(found, "instanceId"))
     ):
         status = None  # `{"status": "success", "instanceId": "7"}` says that it was started
     if status is not None and status.is_terminal:

@@ -79,7 +79,7 @@ class DurableStatus:
     @property
     def succeeded(self) -> bool:
         """Whether it ended with success."""
-        return self.runtime_status.lower() in _SUCCEEDED
+        return _is_success(self.runtime_status)
 
     @property
     def failed(self) -> bool:
@@ -126,21 +126,19 @@ def read_status(response: "httpx.Response") -> DurableStatus | None:
 
 def state_in(response: "httpx.Response", body: Any) -> DurableStatus | None:
     """The state that stands in a body, `None` where there is none."""
-    fields = unwrap(body, lambda found: _state(found) is not None)
+    fields = unwrap(body, _state)
     state = _state(fields) if fields is not None else None
     # A status by hand says something about the request itself where that failed, or where it comes
     # with a runtimeStatus: `{"status": "success", "data": {"runtimeStatus": "Odd"}}`.
     if state is None and 200 <= response.status_code < 300 and not has_runtime_status(body):
-        fields, state = _find_by_hand(body)
-        if response.status_code == 202 and state is not None and state.lower() in _SUCCEEDED:
+        fields = _find_by_hand(body)
+        state = _state_by_hand(fields)
+        if response.status_code == 202 and _is_success(state):
             return None  # accepted, which is all that can have succeeded
     if fields is None or state is None:
         return None
-    if state.lower() in _SUCCEEDED and any(
-        (_state_by_hand(around) or "").lower() in _FAILED
-        for around in (body, fields)
-        if isinstance(around, Mapping)
-    ):
+    around = (_state_by_hand(body) or "", _state_by_hand(fields) or "")
+    if _is_success(state) and not _FAILED.isdisjoint(map(str.lower, around)):
         return None  # one of the two is wrong
     return DurableStatus(
         runtime_status=state,
@@ -170,37 +168,39 @@ def _state(fields: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _find_by_hand(
-    body: Any, depth: int = 3, *, anywhere: bool = False
-) -> tuple[Mapping[str, Any] | None, str | None]:
-    """A status by hand and where it stands.
+def _find_by_hand(body: Any, depth: int = 3, *, anywhere: bool = False) -> Mapping[str, Any] | None:
+    """What holds the status by hand that counts, `None` where there is none.
 
     The inner one of an envelope speaks of the instance: what an envelope of success holds, in
     whichever member, decides unless it is a success as well.
     """
-    if isinstance(body, list) and len(body) == 1:
-        body = body[0]
-    if not isinstance(body, Mapping):
-        return None, None
-    where: Mapping[str, Any] | None = body
+    body = _single(body)
     state = _state_by_hand(body)
-    if depth and (state is None or state.lower() in _SUCCEEDED):
+    where = None if state is None else body
+    if isinstance(body, Mapping) and depth and (state is None or _is_success(state)):
         anywhere = anywhere or state is not None
         for name, value in body.items():
             if _is_own(name) or not (anywhere or name.lower() in _WRAPPERS):
                 continue
             inner = _find_by_hand(value, depth - 1, anywhere=anywhere)
-            if inner[1] is None:
-                continue
-            where, state = inner
-            if inner[1].lower() not in _SUCCEEDED:
+            where = where if inner is None else inner
+            if inner is not None and not _is_success(_state_by_hand(inner)):
                 break
-    return where, state
+    return where
 
 
-def _state_by_hand(fields: Mapping[str, Any]) -> str | None:
-    text = text_of(fields, "status")
+def _state_by_hand(fields: Any) -> str | None:
+    text = text_of(fields, "status") if isinstance(fields, Mapping) else None
     return text if text and text.lower() in _SUCCEEDED | _FAILED | _UNDER_WAY else None
+
+
+def _is_success(state: str | None) -> bool:
+    return state is not None and state.lower() in _SUCCEEDED
+
+
+def _single(body: Any) -> Any:
+    """The only item of a list that has one."""
+    return body[0] if isinstance(body, list) and len(body) == 1 else body
 
 
 def _is_own(name: str) -> bool:
@@ -214,6 +214,10 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()
 
 
+def _has_runtime_status(fields: Mapping[str, Any]) -> bool:
+    return any(_plain(name) == "runtimestatus" for name in fields)
+
+
 def has_runtime_status(body: Any) -> bool:
     """Whether a `runtimeStatus` stands anywhere in a body but in what the orchestrator wrote."""
     waiting = [body]
@@ -222,35 +226,31 @@ def has_runtime_status(body: Any) -> bool:
         if isinstance(found, list):
             waiting.extend(found)
         elif isinstance(found, Mapping):
-            if any(_plain(name) == "runtimestatus" for name in found):
+            if _has_runtime_status(found):
                 return True
             waiting.extend(value for name, value in found.items() if not _is_own(name))
     return False
 
 
 def unwrap(
-    body: Any, found: Callable[[Mapping[str, Any]], bool], depth: int = 3
+    body: Any, found: Callable[[Mapping[str, Any]], object], depth: int = 3
 ) -> Mapping[str, Any] | None:
     """The first mapping with what is looked for: the body, or what it wraps."""
-    if isinstance(body, list) and len(body) == 1:
-        body = body[0]
-    if not isinstance(body, Mapping) or found(body):
-        return body if isinstance(body, Mapping) else None
-    if depth:
-        for name in _WRAPPERS:
-            inner = unwrap(_member(body, name), found, depth - 1)
-            if inner is not None:
-                return inner
-    return None
+    body = _single(body)
+    if not isinstance(body, Mapping):
+        return None
+    if found(body):
+        return body
+    wrapped = (_member(body, name) for name in (_WRAPPERS if depth else ()))
+    inner = (unwrap(value, found, depth - 1) for value in wrapped)
+    return next((fields for fields in inner if fields is not None), None)
 
 
 def is_result(body: Any) -> bool:
     """Whether a body can be an orchestrator's output: JSON, more than nothing, and no status."""
-    if body is None or isinstance(body, _NoJson):
+    if body is None or isinstance(body, _NoJson) or unwrap(body, _has_runtime_status):
         return False
-    if unwrap(body, lambda found: any(_plain(name) == "runtimestatus" for name in found)):
-        return False
-    return _find_by_hand(body)[1] is None or not has_runtime_status(body)
+    return _find_by_hand(body) is None or not has_runtime_status(body)
 
 
 def failure_of(
