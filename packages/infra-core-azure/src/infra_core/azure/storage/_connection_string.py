@@ -28,7 +28,7 @@ _DEVELOPMENT_KEY = (
 )
 ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
 _AZURE_SERVICE = re.compile(
-    r"(?P<account>[a-z0-9]+)(?:-secondary)?(?:\.z\d+)?\.(?:blob|table)\."
+    r"(?P<account>[a-z0-9]+)(?:-secondary)?(?P<zone>\.z\d+)?\.(?:blob|table)\."
     r"(?P<suffix>(?:core|storage)\..+)"
 )
 AZURE_HOST = re.compile(r"([a-z0-9]+)(?:-secondary)?(?:\.z\d+)?\.blob\.(?:core|storage)\..+")
@@ -138,6 +138,8 @@ def sibling_endpoint(endpoint: str, service: str) -> str:
     Example:
         >>> sibling_endpoint("https://acc.blob.core.chinacloudapi.cn", "table")
         'https://acc.table.core.chinacloudapi.cn'
+        >>> sibling_endpoint("https://acc.z20.blob.storage.azure.net", "table")
+        'https://acc.z20.table.storage.azure.net'
         >>> sibling_endpoint("http://127.0.0.1:10000/devstoreaccount1", "table")
         ''
     """
@@ -145,7 +147,9 @@ def sibling_endpoint(endpoint: str, service: str) -> str:
     found = _AZURE_SERVICE.fullmatch(parts.hostname or "")
     if found is None:
         return ""
-    host = f"{found['account']}.{service}.{found['suffix']}"
+    # "The Azure DNS zone is dynamically selected and assigned to your storage account":
+    # https://learn.microsoft.com/azure/storage/common/storage-account-overview
+    host = f"{found['account']}{found['zone'] or ''}.{service}.{found['suffix']}"
     return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}"
 
 
