@@ -54,6 +54,8 @@ class Sample:
     maybe: int | None = None
     unless: str | None = "something"
     anything: Any = None
+    span: timedelta = timedelta()
+    pairs: dict[tuple[int, int], int] = field(default_factory=dict)
 
 
 @settings(max_examples=120)
@@ -176,6 +178,8 @@ def test_an_enum_is_stored_by_its_value() -> None:
         ({"data": {1: "x"}}, "data"),
         ({"times": [1]}, "times"),
         ({"anything": object()}, "anything"),
+        ({"span": timedelta.max}, "span"),
+        ({"pairs": {(1, 2): 3}}, "pairs"),
     ],
 )
 def test_a_value_of_another_type_is_refused_by_name(change: dict[str, Any], name: str) -> None:

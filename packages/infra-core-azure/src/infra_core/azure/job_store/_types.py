@@ -178,7 +178,7 @@ def wrong(value: Any, path: str, wanted: str) -> typing.NoReturn:
 
 def _number(value: Any, in_json: bool) -> Any:
     """Whole numbers of typed fields are Edm.Int64 always, so that they never change their type."""
-    return Int64(value) if type(value) is int and not in_json else value
+    return _int64(value) if type(value) is int and not in_json else value
 
 
 def _plain(kind: type, in_json: bool) -> Converter:
@@ -289,9 +289,9 @@ def _dict(key_hint: Any, value_hint: Any, where: str) -> Converter:
         encoded = {}
         for name, part in value.items():
             text = key.encode(name, f"{path}[key]")
-            encoded[str(text) if numeric else text] = item.encode(part, f"{path}[{name!r}]")
             if not isinstance(text, str) and not numeric:
                 wrong(name, f"{path}[key]", "text in JSON")
+            encoded[str(text) if numeric else text] = item.encode(part, f"{path}[{name!r}]")
         return encoded
 
     return Converter(
