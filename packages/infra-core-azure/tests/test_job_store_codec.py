@@ -324,6 +324,26 @@ def test_the_values_of_hand_written_entities_keep_their_types() -> None:
     assert packed["kind"] == "a"
 
 
+def test_properties_of_the_sdk_are_stored_as_the_values_that_they_hold() -> None:
+    """In both stores: a file knows no `Edm.Guid`."""
+    from azure.data.tables import EdmType, EntityProperty
+
+    key = uuid.UUID(int=3)
+    held: list[tuple[Any, EdmType, Any]] = [
+        (5, EdmType.INT32, 5), (2**40, EdmType.INT64, Int64(2**40)), (1, EdmType.DOUBLE, 1.0),
+        (True, EdmType.BOOLEAN, True), ("x", EdmType.STRING, "x"), (b"x", EdmType.BINARY, b"x"),
+        (str(key), EdmType.GUID, key), (key, EdmType.GUID, key),
+    ]  # fmt: skip
+    for value, kind, expected in held:
+        stored = pack({"v": EntityProperty(value, kind)})["v"]
+        assert (type(stored), stored) == (type(expected), expected)
+    assert len(pack({"v": EntityProperty("x" * 70_000, EdmType.STRING)})) > 2
+    for value, kind in ((2**40, EdmType.INT32), ("x", EdmType.GUID)):
+        with pytest.raises(JobRecordError, match="which is no Edm") as caught:
+            pack({"v": EntityProperty(value, kind)})
+        assert caught.value.field == "v"
+
+
 def test_a_negative_zero_comes_back_from_a_store_that_knows_none() -> None:
     """JavaScript, so Azurite as well, writes both zeros as `0`; neither goes there as a number."""
     from azure.data.tables import EdmType, EntityProperty

@@ -222,8 +222,8 @@ def _check_name(name: str) -> None:
 def _put(packed: dict[str, Any], name: str, value: Any) -> None:
     if isinstance(value, Enum):  # the SDK would write `Kind.NAME`
         value = value.value
-    if _is_edm_property(value) and isinstance(value[0], float):
-        value = value[0]  # the type that a float has by itself
+    if _is_edm_property(value):
+        value = _held(name, value)
     if isinstance(value, (dict, list)) or (type(value) is tuple):
         name, value = name + _JSON, _json_text(value, name)
     elif isinstance(value, str):
@@ -275,8 +275,6 @@ def _scalar(name: str, value: Any) -> Any:
         # A datetime that came from the SDK keeps its seventh decimal as long as it is not changed.
         return value if getattr(value, "tables_service_value", "") else moment
     if _is_edm_property(value):
-        if str(getattr(value[1], "value", value[1])) == "Edm.Int64":
-            return Int64(value[0])
         return value
     raise JobRecordError(
         f"field {name!r} is {value!r:.80}, {type_name(value)}, which a table cannot hold: use "
@@ -288,6 +286,29 @@ def _scalar(name: str, value: Any) -> Any:
 def _is_edm_property(value: Any) -> TypeGuard[tuple[Any, Any]]:
     """Whether it is the SDK's EntityProperty, which must not be imported to ask."""
     return isinstance(value, tuple) and len(value) == 2 and hasattr(value, "edm_type")
+
+
+_EDM: Mapping[str, tuple[Any, Any]] = {
+    "Edm.Int32": (int, int), "Edm.Int64": (int, Int64), "Edm.Double": ((int, float), float),
+    "Edm.Boolean": (bool, bool), "Edm.String": (str, str), "Edm.Binary": (bytes, bytes),
+    "Edm.Guid": ((str, uuid.UUID), lambda value: uuid.UUID(str(value))),
+    "Edm.DateTime": (datetime, lambda value: value),
+}  # fmt: skip
+
+
+def _held(name: str, value: tuple[Any, Any]) -> Any:
+    """The value of an EntityProperty, as what is stored with the same type by itself."""
+    held, kind = value[0], str(getattr(value[1], "value", value[1]))
+    accepted, make = _EDM.get(kind, ((), None))
+    if not isinstance(held, accepted):
+        return value  # for the SDK to convert
+    fits = kind != "Edm.Int32" or -(2**31) <= held < 2**31
+    try:
+        if fits:
+            return make(held)
+    except (ValueError, OverflowError):
+        pass
+    raise JobRecordError(f"field {name!r} is {held!r:.80}, which is no {kind}", field=name)
 
 
 def _json_text(value: Any, name: str) -> str:
