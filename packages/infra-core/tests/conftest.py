@@ -1,15 +1,14 @@
 """What several tests of this package share."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from infra_core.azure.job_store import JobRecord, SqliteJobStore
-from infra_core.batch import BatchOptions
-from infra_core.batch._shard import ShardRunner
+from infra_core.batch._worker import Worker
 
 
 @pytest.fixture
@@ -39,12 +38,10 @@ def shared_table(tmp_path: Path) -> Iterator[Any]:
         yield SharedTable(store)
 
 
-class WorkersHere(ShardRunner):
-    """Shards as the processes of a machine do them, in this one."""
+class WorkersHere(Worker):
+    """Items as the processes of a machine do them, in this one."""
 
-    def __init__(self, options: BatchOptions, folder: Path, env: Mapping[str, str]) -> None:
-        super().__init__(options, folder, env)
-        self.width = 2
+    width = 64
 
     async def close(self, *, kill: bool = False) -> None:
         await super().close()

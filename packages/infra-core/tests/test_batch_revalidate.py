@@ -10,7 +10,7 @@ import pytest
 from infra_core.azure.job_store import JobStatus, SqliteJobStore
 from infra_core.batch import BatchError, BatchOptions, BatchResult, Summary, job_id_of, run_batch
 from infra_core.batch._items import BatchItem
-from infra_core.batch._shard import Shard, ShardItem, ShardRunner
+from infra_core.batch._worker import Worker, WorkItem
 from infra_core.http.testing import FaultyOrigin, status
 
 pytestmark = pytest.mark.usefixtures("no_azure")
@@ -144,14 +144,14 @@ def test_a_shared_table_keeps_up(origin: FaultyOrigin, tmp_path: Path, shared_ta
 async def test_workers_elsewhere_ask_as_well(origin: FaultyOrigin, tmp_path: Path) -> None:
     """With the validators that the coordinator hands them."""
     origin.add("/x", b"x", etag='"1"')
-    runner = ShardRunner(BatchOptions(batch_id="b", out=tmp_path), tmp_path / "b", {})
+    options = BatchOptions(batch_id="b", out=tmp_path)
+    worker = Worker(options, tmp_path / "b", {}, lambda _: None)
     item = BatchItem(origin.url("/x"))
-    await runner.open()
+    await worker.open()
     try:
-        shard = Shard([ShardItem("1", item, "assets/x", ('"1"', None))])
-        (outcome,) = (await runner.run(shard)).outcomes
+        outcome = await worker.fetch(WorkItem("1", item, "assets/x", ('"1"', None)))
     finally:
-        await runner.close()
+        await worker.close()
     assert outcome is not None
     assert outcome.status == "unchanged"
     assert not (tmp_path / "b" / "assets").exists()

@@ -40,7 +40,7 @@ from infra_core.batch._finishing import Finisher
 from infra_core.batch._jobs import Job
 from infra_core.batch._results import Outcome
 from infra_core.batch._run import BatchRun
-from infra_core.batch._shard import Shard, ShardItem, ShardRunner, share_of
+from infra_core.batch._worker import Worker, WorkItem, share_of
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
 from infra_core.cli._credentials import cookie_jar
@@ -427,7 +427,7 @@ def test_mappings_of_any_kind_go_to_other_processes(tmp_path: Path) -> None:
     given: Any = MappingProxyType({"A": "b"})
     options = BatchOptions(batch_id="b", out=tmp_path, headers=given, host_headers={"h": given})
     item = BatchItem("http://h/", "n", "md5:" + "0" * 32, given, MappingProxyType({"n": 1}))
-    shard = ShardItem.of(Job(item, JobRecord("b", "1"), "assets/1"))
+    shard = WorkItem.of(Job(item, JobRecord("b", "1"), "assets/1"))
     options, (_, sent, path, _) = pickle.loads(pickle.dumps((options, shard)))
     assert (options.headers, options.host_headers) == ({"A": "b"}, {"h": {"A": "b"}})
     assert sent == BatchItem(item.url, None, item.checksum, {"A": "b"})
@@ -538,9 +538,32 @@ async def test_a_worker_is_spawned_where_the_process_that_forks_it_has_died(
     dead.Process.return_value.start.side_effect = error
     monkeypatch.setattr(_workers, "worker_context", lambda: dead)
     monkeypatch.setattr(_workers, "get_context", lambda _: whole)
-    worker = _workers._Worker(BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
+    settings: tuple[Any, ...] = (BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
+    worker = _workers._Process(settings, lambda _: None)
     whole.Process.return_value.start.assert_called_once_with()
     await worker.close(kill=True)
+
+
+def test_a_process_that_exits_waits_for_no_worker(tmp_path: Path) -> None:
+    """A signal may have cut off its opening; `multiprocessing` sends a signal that workers ignore."""
+    program = f"""
+import asyncio, pathlib
+from infra_core.batch import BatchOptions
+from infra_core.batch._workers import ProcessWorkers
+
+async def main():
+    options = BatchOptions(batch_id="b", out={str(tmp_path)!r}, processes=2)
+    workers = ProcessWorkers(options, options.out, {{}}, print)
+    started = workers._started
+    workers._started = lambda: started() if not workers._workers else exit("cut off")
+    await workers.open()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (1, "cut off\n")
 
 
 async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
@@ -548,10 +571,10 @@ async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
 ) -> None:
     """In a process of its own; what it has not begun comes back as such."""
     begun, stopped = asyncio.Event(), asyncio.Event()
-    stop = ShardRunner.stop
+    stop = Worker.stop
 
-    def stopping(runner: ShardRunner) -> None:
-        stop(runner)
+    def stopping(worker: Worker) -> None:
+        stop(worker)
         stopped.set()
 
     async def fetch(_: Any, job_id: str, *rest: Any, **more: Any) -> Outcome:
@@ -559,37 +582,39 @@ async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
         await stopped.wait()
         return Outcome(job_id=job_id, status="failed", error="gone")
 
-    monkeypatch.setattr(ShardRunner, "stop", stopping)
+    monkeypatch.setattr(Worker, "stop", stopping)
     monkeypatch.setattr(Downloads, "fetch", fetch)
     ours, theirs = Pipe()
     options = BatchOptions(batch_id="b", out=tmp_path, concurrency=1)
     serving = asyncio.ensure_future(_workers._serve(theirs, options, tmp_path, {}))
     items = [BatchItem(f"http://h.example/{number}") for number in range(3)]
-    ours.send((7, Shard([ShardItem(item.job_id, item, "assets/x") for item in items])))
+    ours.send([(7 + n, WorkItem(i.job_id, i, "assets/x")) for n, i in enumerate(items)])
     await begun.wait()
     ours.send(_workers._STOP)
-    number, result = await asyncio.to_thread(ours.recv)
-    assert (number, [outcome and outcome.status for outcome in result.outcomes]) == (
-        7,
-        ["failed", None, None],
-    )
+    ended: dict[int, Outcome | None] = {}
+    while len(ended) < len(items):
+        ended.update(await asyncio.to_thread(ours.recv))
+    assert [outcome and outcome.status for _, outcome in sorted(ended.items())] == [
+        "failed", None, None,
+    ]  # fmt: skip
     ours.send(_workers._END)
     await serving
 
 
-async def test_a_shard_of_a_worker_that_dies_is_not_done_again_once_the_run_is_to_end(
+async def test_an_item_of_a_worker_that_dies_is_not_done_again_once_the_run_is_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None of its URLs has begun then, as far as the run knows."""
     died = AsyncMock(side_effect=_workers._WorkerDied("exit code -9"))
-    worker = Mock(load=0, run=died)
-    monkeypatch.setattr(_workers, "_Worker", Mock(return_value=worker))
-    workers = _workers.ProcessWorkers(BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
+    worker = Mock(load=0, fetch=died)
+    monkeypatch.setattr(_workers, "_Process", Mock(return_value=worker))
+    options = BatchOptions(batch_id="b", out=tmp_path)
+    workers = _workers.ProcessWorkers(options, tmp_path, {}, lambda _: None)
     await workers.open()
     workers.stop()
     item = BatchItem("http://h.example/")
-    result = await workers.run(Shard([ShardItem(item.job_id, item, "assets/x")]))
-    assert (result.outcomes, died.await_count) == ([None], 1)
+    outcome = await workers.fetch(WorkItem(item.job_id, item, "assets/x"))
+    assert (outcome, died.await_count) == (None, 1)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])

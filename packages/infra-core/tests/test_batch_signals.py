@@ -76,12 +76,8 @@ def test_a_second_signal_cuts_off_what_is_in_flight(
     with start(tmp_path, str(listed), *arguments) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        if processes == "1":
-            while " ok " not in process.stdout.readline():
-                pass
-        else:  # a shard reports its results together
-            while origin.count("/0") == 0:
-                pass
+        while " ok " not in process.stdout.readline():  # of workers too, as soon as it is recorded
+            pass
         # Of two kinds, since signals of one kind that are pending are one; a third would be
         # for the system, which ends the process at once. To the whole group, as of a terminal.
         os.killpg(process.pid, signal.SIGTERM)
@@ -98,9 +94,16 @@ def children_of(parent: int) -> list[int]:
     return [int(number) for path in listed for number in path.read_text().split()]
 
 
+def blocked_by(process: int) -> set[int]:
+    """The signals that a process does not hear: one to the whole group is for the coordinator."""
+    status = Path(f"/proc/{process}/status").read_text()
+    mask = int(status.partition("SigBlk:")[2].split()[0], 16)
+    return {number for number in range(1, 65) if mask >> (number - 1) & 1}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
 def test_workers_that_are_killed_are_replaced(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """Their shards are done again; not even the process that forks them need live."""
+    """Their URLs are done again; not even the process that forks them need live."""
     origin.add("/held", b"x" * 100_000, faults=[slow(1_000)])
     listed = tmp_path / "urls"
     listed.write_text(origin.url("/held"))
@@ -109,6 +112,7 @@ def test_workers_that_are_killed_are_replaced(origin: FaultyOrigin, tmp_path: Pa
             pass
         (server,) = [child for child in children_of(process.pid) if len(children_of(child)) == 2]
         for number in [server, *children_of(server)]:
+            assert {signal.SIGINT, signal.SIGTERM} <= blocked_by(number)
             os.kill(number, signal.SIGKILL)
         assert process.wait(timeout=50) == 0
     assert origin.count("/held") == 2

@@ -23,7 +23,7 @@ from infra_core.batch import (
     BatchOptions,
     BatchResult,
     Summary,
-    _shard,
+    _worker,
     _workers,
     run_batch,
 )
@@ -32,9 +32,10 @@ from infra_core.batch._errors import without_url
 from infra_core.batch._jobs import Ended, JobBook, mirrored
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
+from infra_core.cli._batch import batch_options, next_command, warn_unset
 from infra_core.cli._credentials import cookie_jar, headers_of
 from infra_core.cli._results import ResultsFile
-from infra_core.cli._run import add_arguments, batch_options, next_command, warn_unset
+from infra_core.cli._run import add_arguments, places_of
 from infra_core.http.testing import FaultyOrigin
 
 pytestmark = pytest.mark.usefixtures("no_azure")
@@ -172,7 +173,7 @@ def test_a_worker_process_starts_as_fast_as_the_command(
         steps.append("downloads")
         return Mock(close=AsyncMock())
 
-    monkeypatch.setattr(_shard, "Downloads", downloads)
+    monkeypatch.setattr(_worker, "Downloads", downloads)
     ours, theirs = Pipe()
     ours.send(_workers._END)
     _workers._main(theirs, BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
@@ -303,8 +304,58 @@ def test_a_zero_that_was_asked_for_stays_asked_for() -> None:
     parser = ArgumentParser()
     add_arguments(parser)
     needed = ["u", "--batch-id", "b", "--out", "o"]
-    options = batch_options(parser.parse_args([*needed, "--min-speed", "0", "--limit-rate", "0"]))
+    parsed = parser.parse_args([*needed, "--min-speed", "0", "--limit-rate", "0"])
+    options = batch_options(parsed, 1, 8)
     assert (options.min_speed, options.limit_rate) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("more", "places"),
+    [
+        ("--concurrency 32", (2, 16)),
+        ("--concurrency 40 --public-only", (2, 20)),
+        ("--concurrency 500", (3, 166)),
+        ("--concurrency 31", (1, 31)),
+        ("", (1, 8)),
+        ("--concurrency 32 --processes 1", (1, 32)),
+        ("--concurrency 32 --processes 5", (5, 32)),
+        ("--concurrency 32 --resume", (1, 32)),
+        ("--concurrency 32 --revalidate", (1, 32)),
+        ("--concurrency 32 --rate-per-host 5", (1, 32)),
+        ("--concurrency 32 --max-per-host 5", (1, 32)),
+        ("--concurrency 32 --limit-rate 5k", (1, 32)),
+        ("--concurrency 32 --cookies jar", (1, 32)),
+        ("--concurrency 32 --scratch folder", (1, 32)),
+        ("--concurrency 32 --dask tcp://h", (1, 32)),
+        ("--concurrency 32 -v", (1, 32)),
+    ],
+)
+def test_a_long_list_is_shared_among_cores_where_it_makes_no_difference(
+    more: str, places: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all, no more is asked for at a time, nor faster, than the options say."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)
+    monkeypatch.setattr(_start, "_own_process", True)
+    parser = ArgumentParser()
+    parser.add_argument("-v", "--verbose", action="count", default=0)
+    add_arguments(parser)
+    urls = tmp_path / "urls.txt"
+    urls.write_text("https://example.com/a/long/one\n" * 1_000)
+    arguments = [str(urls), "--batch-id", "b", "--out", str(tmp_path), *more.split()]
+    options = parser.parse_args(arguments)
+    assert places_of(options) == places
+    if "--processes" in more:
+        return
+    urls.write_text("https://example.com/\n" * 100)
+    assert places_of(options) == (1, options.concurrency)
+    for absent in ("-", str(tmp_path / "absent"), "a\0b"):
+        options.urls = absent
+        assert places_of(options) == (1, options.concurrency)
+    monkeypatch.setattr(_start, "_own_process", False)
+    options.urls = str(urls)
+    urls.write_text("https://example.com/a/long/one\n" * 1_000)
+    assert places_of(options) == (1, options.concurrency)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import sys
 import threading
 from importlib.util import find_spec, module_from_spec
 
-__all__ = ["begin", "end", "import_engine", "import_storage", "started"]
+__all__ = ["begin", "end", "import_engine", "import_storage", "is_own_process", "started"]
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for those of the machine
 _COMMAND = "httpx._main"
@@ -26,6 +26,11 @@ def begin() -> None:
     global _own_process
     _own_process = True
     gc.set_threshold(_MANY_OBJECTS)
+
+
+def is_own_process() -> bool:
+    """Whether this is the command, or a worker of it, and no program of others."""
+    return _own_process
 
 
 def end(code: int) -> None:

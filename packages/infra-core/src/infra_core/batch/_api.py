@@ -111,6 +111,10 @@ async def run_batch_async(
         if run is not None:
             run.retried(retry)
 
+    def stopped(why: str) -> None:
+        if run is not None:
+            run.stopped(why)
+
     def committed(results: "list[DownloadResult]") -> list[Exception | None] | None:
         return None if run is None else run.committed(results)
 
@@ -123,6 +127,8 @@ async def run_batch_async(
             store=store,
             client=client,
             on_trouble=partial(_call_in_loop, asyncio.get_running_loop(), on_event, "unsent"),
+            on_retry=retried,
+            on_stopped=stopped,
             make_downloads=lambda folder: Downloads(chosen, folder, retried, committed),
         )
         run = BatchRun(chosen, services, hooks)

@@ -1,9 +1,13 @@
-"""Workers of a Dask cluster that do shards; those of one that dies are done again by others."""
+"""Workers of a Dask cluster that do shards: some dozens of items in one event loop.
+
+The shards of a worker that dies are done again by others.
+"""
 
 import asyncio
 import pickle
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from infra_core.runtime import DaskTaskRuntime, RuntimeConfig, on_background_close, run_sync
 
 from ._errors import BatchError, one_line
-from ._shard import Shard, ShardResult, ShardRunner, share_of
+from ._results import HERE, BatchRetry, Outcome
+from ._worker import Worker, WorkItem, share_of
 
 if TYPE_CHECKING:
     from ._options import BatchOptions
@@ -19,8 +24,25 @@ if TYPE_CHECKING:
 __all__ = ["DaskWorkers"]
 
 _WIDTH = 1_000  # shards at the cluster at most; the run bounds them by the cluster's threads
-_runners: dict[str, ShardRunner] = {}
+_SHARD = 32
+_GATHERED = 0.02  # seconds after the first item of a shard in which others may join it
+_workers: dict[str, "_ShardWorker"] = {}
 _stopped: set[str] = set()  # runs that are to begin nothing more
+
+
+@dataclass(frozen=True)
+class ShardResult:
+    """What became of a shard.
+
+    Attributes:
+        outcomes: One for each item, in their order; None for an item that was not begun.
+        retries: Downloads that were tried again.
+        stopped: Why its worker begins no more downloads; empty while it does.
+    """
+
+    outcomes: Sequence[Outcome | None]
+    retries: Sequence[BatchRetry]
+    stopped: str = ""
 
 
 class DaskWorkers:
@@ -31,19 +53,33 @@ class DaskWorkers:
         folder: The run's folder, as the workers see it.
         env: Variables that say where files are mirrored.
         client: A `distributed.Client`, a cluster, or a scheduler's address.
+        on_retry: Called with each failed attempt that is followed by another.
+        on_stopped: Called with the reason why a worker begins no more downloads.
     """
 
     def __init__(
-        self, options: "BatchOptions", folder: Path, env: Mapping[str, str], client: Any
+        self,
+        options: "BatchOptions",
+        folder: Path,
+        env: Mapping[str, str],
+        client: Any,
+        on_retry: Callable[[BatchRetry], None],
+        on_stopped: Callable[[str], object],
     ) -> None:
         self._settings = (options, folder, dict(env))
+        self._on_retry = on_retry
+        self._on_stopped = on_stopped
+        # its outcomes come together: none is to wait long for the others
+        self._shard = min(_SHARD, 2 * options.concurrency)
+        self._gathered: list[tuple[WorkItem, asyncio.Future[Outcome | None]]] = []
+        self._shards: set[asyncio.Task[None]] = set()
         self._pickled = b""
         self._run_id = secrets.token_hex(8)
         self._stopping: asyncio.Future[Any] | None = None
         self._address = client
         self._client: Any = None
         self._runtime: DaskTaskRuntime | None = None
-        self.width = 2
+        self.width = self._shard
 
     async def open(self) -> None:
         """Connect, and see how many shards the cluster can do at a time.
@@ -76,20 +112,55 @@ class DaskWorkers:
                 f"the Dask scheduler at {address!r} has no workers: start some with `dask worker "
                 f"{address}`"
             )
-        self.width = 2 * sum(threads.values())
+        self.width = 2 * sum(threads.values()) * self._shard
         options, *rest = self._settings
         self._pickled = pickle.dumps((share_of(options, len(threads)), *rest))
         self._runtime = DaskTaskRuntime(self._client, config=RuntimeConfig(concurrency=_WIDTH))
 
-    async def run(self, shard: Shard) -> ShardResult:
-        """Have a shard done by a worker.
+    async def fetch(self, item: WorkItem) -> Outcome | None:
+        """Have an item done by a worker, with others that are asked for at the same time.
 
         Raises:
-            Exception: The scheduler is gone, or workers died over this shard again and again.
+            Exception: The scheduler is gone, or workers died over its shard again and again.
         """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Outcome | None] = loop.create_future()
+        self._gathered.append((item, done))
+        if len(self._gathered) == self._shard:
+            self._begin()
+        elif len(self._gathered) == 1:
+            loop.call_later(_GATHERED, self._begin)
+        return await done
+
+    def _begin(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            task = asyncio.ensure_future(self._run(gathered))
+            self._shards.add(task)
+            task.add_done_callback(self._shards.discard)
+
+    async def _run(self, gathered: "list[tuple[WorkItem, asyncio.Future[Outcome | None]]]") -> None:
+        try:
+            result = await self._result_of([item for item, _ in gathered])
+        except BaseException as error:  # each of its items raises it
+            for _, done in gathered:
+                if not done.done():
+                    done.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+            return
+        for retry in result.retries:
+            self._on_retry(retry)
+        for (_, done), outcome in zip(gathered, result.outcomes, strict=True):
+            if not done.done():
+                done.set_result(outcome)
+        if result.stopped:
+            self._on_stopped(result.stopped)
+
+    async def _result_of(self, items: list[WorkItem]) -> ShardResult:
         assert self._runtime is not None  # noqa: S101 - open() made it
         do: Any = partial(do_shard, self._run_id, self._pickled)
-        async with self._runtime.map(do, [shard]) as results:
+        async with self._runtime.map(do, [items]) as results:
             async for result in results:
                 found: ShardResult = result
                 return found
@@ -117,27 +188,73 @@ class DaskWorkers:
         self._runtime = self._client = None
 
 
-def do_shard(run_id: str, settings: bytes, shard: Shard) -> ShardResult:
+def do_shard(run_id: str, settings: bytes, items: Sequence[WorkItem]) -> ShardResult:
     """Do a shard; runs on a worker, whose connections live on in its background loop."""
-    return run_sync(_do(run_id, settings, shard), what="a shard", instead="run_batch_async()")
+    return run_sync(_do(run_id, settings, items), what="a shard", instead="run_batch_async()")
 
 
 def stop_shards(run_id: str) -> None:
     """Have the shards of a run begin no more downloads; runs on a worker, beside them."""
     _stopped.add(run_id)
-    if run_id in _runners:
-        _runners[run_id].stop()
+    if run_id in _workers:
+        _workers[run_id].stop()
 
 
-async def _do(run_id: str, settings: bytes, shard: Shard) -> ShardResult:
-    runner = _runners.get(run_id)
-    if runner is None:
-        for old in list(_runners):  # of a batch that has ended
-            if not _runners[old].busy:
-                await _runners.pop(old).close()
-        runner = _runners[run_id] = ShardRunner(*pickle.loads(settings))  # noqa: S301 - from the coordinator
-        on_background_close(runner.close)
+async def _do(run_id: str, settings: bytes, items: Sequence[WorkItem]) -> ShardResult:
+    worker = _workers.get(run_id)
+    if worker is None:
+        for old in list(_workers):  # of a batch that has ended
+            if not _workers[old].busy:
+                await _workers.pop(old).close()
+        worker = _workers[run_id] = _ShardWorker(*pickle.loads(settings))  # noqa: S301 - from the coordinator
+        on_background_close(worker.close)
         if run_id in _stopped:
-            runner.stop()
-        await runner.open()
-    return await runner.run(shard)
+            worker.stop()
+        await worker.open()
+    return await worker.run(items)
+
+
+class _ShardWorker(Worker):
+    """Does shards, any number at once, until the run is to end.
+
+    It looks at the bounds itself: the run hears of an outcome only with all of its shard.
+
+    Attributes:
+        busy: Shards that it is at.
+    """
+
+    def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
+        self._retries: list[BatchRetry] = []
+        super().__init__(options, folder, env, self._retries.append)
+        self._bound = options.max_failures
+        self._failed = 0
+        self._why = ""
+        self.busy = 0
+
+    async def run(self, items: Sequence[WorkItem]) -> ShardResult:
+        """Do every item of a shard."""
+        self.busy += 1
+        try:
+            outcomes = await asyncio.gather(*(self.fetch(item) for item in items))
+        finally:
+            self.busy -= 1
+        retries, self._retries[:] = list(self._retries), []
+        return ShardResult(outcomes, retries, self._why)
+
+    async def fetch(self, item: WorkItem) -> Outcome | None:
+        """Do an item, and stop where it says that the run is to end."""
+        outcome = await super().fetch(item)
+        if outcome is None:
+            return None
+        self._failed += outcome.status not in HERE
+        if outcome.by_load:
+            self._stop_for(f"a worker's machine lacks something ({outcome.error})")
+        elif self._bound is not None and self._failed > self._bound:
+            self._stop_for(
+                f"{self._failed} URLs failed at one worker, more than max_failures={self._bound}"
+            )
+        return outcome
+
+    def _stop_for(self, why: str) -> None:
+        self._why = self._why or why
+        self.stop()

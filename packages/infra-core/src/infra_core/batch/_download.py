@@ -1,4 +1,4 @@
-"""One URL to one verified file, and what came of it: the part that runs wherever a shard does."""
+"""One URL to one verified file, and what came of it: the part that runs in each place."""
 
 import errno
 from collections.abc import Callable, Mapping

@@ -10,6 +10,8 @@ import sys
 from multiprocessing import get_context
 from typing import Any
 
+from infra_core import _start
+
 __all__ = ["start_fork_server", "worker_context"]
 
 _FOR_THE_COORDINATOR = {signal.SIGINT, signal.SIGTERM}
@@ -22,17 +24,19 @@ def worker_context() -> Any:
 
 
 def start_fork_server() -> None:
-    """Start it on Linux, unless it cannot be; it imports while its caller goes on."""
+    """Start it for the command on Linux, unless it cannot be; its caller goes on meanwhile."""
     global _running
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not _start.is_own_process():
         return
-    from multiprocessing.forkserver import ensure_running, set_forkserver_preload
+    from multiprocessing import forkserver, resource_tracker
 
-    set_forkserver_preload(["infra_core.batch._worker_imports"])
-    # Inherited by it and by the workers: a signal to the whole group must not end them.
-    former = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_COORDINATOR)
+    forkserver.set_forkserver_preload(["infra_core.batch._worker_imports"])
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        ensure_running()
+        resource_tracker.ensure_running()  # it unblocks signals, so it must be there already
+        # Inherited by the fork server and its workers: a signal to all of them must not end them.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_COORDINATOR)
+        forkserver.ensure_running()
         _running = True
     except OSError:  # it needs a folder for temporary files, of a path that a socket can have
         return

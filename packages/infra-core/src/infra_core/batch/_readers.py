@@ -9,10 +9,9 @@ from typing import IO, Any, Literal
 
 from ._items import LONGEST, SHOWN, BatchItem, Rejected, item_of, shown
 
-__all__ = ["FORMATS", "ListError", "format_of", "read_items"]
+__all__ = ["Format", "ListError", "format_of", "read_items"]
 
 Format = Literal["text", "csv", "jsonl"]
-FORMATS: tuple[Format, ...] = ("text", "csv", "jsonl")
 
 _ROW_LINES = 1_000  # of a CSV: a quoted field with more is one that was never closed
 _ENDLESS = 16 << 20  # bytes without a line end: no list has such a line

@@ -26,6 +26,7 @@ from infra_core.runtime import (
     RuntimeConfig,
     RuntimeDrainedError,
     TaskRuntime,
+    ThreadBatcher,
     clock,
     handle_signals,
 )
@@ -39,9 +40,9 @@ from ._items import BatchItem, Rejected
 from ._jobs import Job, JobBook
 from ._listener import Listener
 from ._names import INCOMING, FileNames
-from ._results import BatchRetry
-from ._shard import Shard, ShardItem
+from ._results import BatchRetry, Outcome
 from ._starting import Starter
+from ._worker import WorkItem, ahead_of
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord
@@ -53,10 +54,9 @@ if TYPE_CHECKING:
 __all__ = ["BatchRun"]
 
 _GROUP = 32  # jobs that are recorded as running together
+_RECORDED_TOGETHER = 256  # files of workers
 _CLAIMED_TOGETHER = 64
 _LOOK_AGAIN = 2.0  # seconds between two looks at what other runs hold
-_AHEAD = 4  # times the concurrency: items that wait for the network, the disk or their record
-_MOST_AHEAD = 256
 
 
 class _Runtime(TaskRuntime):
@@ -129,18 +129,19 @@ class BatchRun:
         self._finisher = Finisher(
             options, services, self._book, self._names, self._listener, self._end_unless_ending
         )
-        # In this process a task is an item: it waits for its turn on the network, and when its
-        # bytes are here lets the next have it. Elsewhere it is a shard, two for each worker, so
-        # that none waits for the next.
+        # A task is an item: in this process it waits for its turn on the network, and when its
+        # bytes are here lets the next have it.
         workers = services.workers
         self._group = _GROUP
-        if workers is not None:  # the files of a shard are recorded together: none waits for long
-            self._group = min(_GROUP, 2 * options.concurrency)
-        elif self._claims is not None:  # no run takes more of a shared table than it can begin with
+        if self._claims is not None:  # no run takes more of a shared table than it can begin with
             self._group = min(_GROUP, options.concurrency)
         self._slots = asyncio.Semaphore(options.concurrency)
-        ahead = min(_AHEAD * options.concurrency, _MOST_AHEAD)
-        width = options.concurrency + ahead if workers is None else workers.width
+        width = options.concurrency + ahead_of(options.concurrency)
+        if workers is not None:
+            width = workers.width
+        self._recorder: ThreadBatcher[tuple[Job, Outcome]] = ThreadBatcher(
+            self._finisher.record, size=_RECORDED_TOGETHER, workers=1
+        )
         self._recording = False  # whether any jobs could be recorded
         self._ahead: dict[str, JobRecord] = {}  # recorded by no run; their turn is to come
         self._unreadable: list[str] = []  # why jobs are left as they are
@@ -335,9 +336,6 @@ class BatchRun:
                 for start in range(0, len(chunk), self._group):
                     jobs = await self._begin(chunk[start : start + self._group])
                     self._recording = True
-                    if self._services.workers is not None and jobs:
-                        yield jobs[0].record.job_id, partial(self._shard, jobs)
-                        continue
                     for job in jobs:
                         yield job.record.job_id, partial(self._one, job)
             async for job in self._deferred():
@@ -398,57 +396,48 @@ class BatchRun:
         if job.record.job_id not in self._finisher.active:
             await self._finisher.keep(job)
             return
+        fetch = self._fetch_here if self._services.workers is None else self._fetch_elsewhere
+        outcome = await fetch(job)
+        if outcome is not None:  # else its turn came too late: the end of the run puts it back
+            await self._finisher.end(job, outcome)
+
+    async def _fetch_here(self, job: Job) -> Outcome | None:
+        """Download an item; its record is written with those that become durable together."""
         slot = _Slot(self._slots)
         await slot.take()
-        if self._stopping:  # its turn comes too late: the end of the run puts it back
-            slot.leave()
-            return
         try:
-            outcome = await self._services.downloads.fetch(
+            if self._stopping:
+                return None
+            return await self._services.downloads.fetch(
                 job.record.job_id, job.item, job.path, slot.leave, held=job.held
             )
         finally:
             slot.leave()
-        if outcome is not None:
-            await self._finisher.end(job, outcome)
 
-    async def _shard(self, jobs: list[Job]) -> None:
-        """Have a shard done elsewhere."""
+    async def _fetch_elsewhere(self, job: Job) -> Outcome | None:
+        """Have an item done by workers, and record it with those that come together."""
         workers = self._services.workers
         assert workers is not None  # noqa: S101 - the caller looked
-        here = [job for job in jobs if job.record.job_id not in self._finisher.active]
-        away = [job for job in jobs if job.record.job_id in self._finisher.active]
-        await asyncio.gather(*(self._finisher.keep(job) for job in here))
-        if not away:
-            return
-        shard = Shard([ShardItem.of(job) for job in away])
+        job_id = job.record.job_id
         try:
-            result = await workers.run(shard)
-        except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not these URLs' fault
+            outcome = await workers.fetch(WorkItem.of(job))
+        except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not the URL's fault
             self._end_unless_ending(one_line(error))
-            return
-        for retry in result.retries:
-            self._listener.retried(retry)
-        ends = {  # what was not begun is put back at the end of the run
-            job.record.job_id: outcome
-            for job, outcome in zip(away, result.outcomes, strict=True)
-            if outcome is not None
-        }
-        away = [job for job in away if job.record.job_id in ends]
-        done = [(job, ends[job.record.job_id]) for job in away]
-        done = [(job, outcome) for job, outcome in done if outcome.status == "completed"]
-        errors = await asyncio.to_thread(self._finisher.record, done)
-        for (job, outcome), refused in zip(done, errors, strict=True):
-            if refused is not None:
-                failure = failure_of(job.record.job_id, job.url, refused, outcome.attempts)
-                ends[job.record.job_id] = failure
-        await asyncio.gather(*(self._finisher.end(job, ends[job.record.job_id]) for job in away))
-        if result.stopped:
-            self._end_unless_ending(result.stopped)
+            return None
+        if outcome is not None and outcome.status == "completed":
+            try:
+                await self._recorder((job, outcome))
+            except OSError as error:  # its file could not be given its name
+                return failure_of(job_id, job.url, error, outcome.attempts)
+        return outcome
 
     def retried(self, retry: BatchRetry) -> None:
         """Report a download that is tried again."""
         self._listener.retried(retry)
+
+    def stopped(self, why: str) -> None:
+        """End the run, since a worker begins no more downloads."""
+        self._end_unless_ending(why)
 
     def committed(self, results: "list[DownloadResult]") -> list[Exception | None]:
         """Record files that have become durable together; in the thread that made them so.

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from ._claims import Claims
     from ._download import Downloads
     from ._options import BatchOptions
-    from ._shard import Workers
+    from ._results import BatchRetry
+    from ._worker import Workers
 
 __all__ = ["Services", "open_services"]
 
@@ -55,7 +56,7 @@ class Services:
         index: What this run has seen.
         summary: What becomes of it.
         downloads: What downloads in this process.
-        workers: What does shards elsewhere; None to download in this process.
+        workers: What downloads elsewhere; None to download in this process.
         claims: Takes jobs of a store that several runs share; None where the store is ours alone.
         reserve: Room on the disk for the end of the run.
     """
@@ -105,6 +106,8 @@ async def open_services(
     store: "JobStore[JobRecord] | None" = None,
     client: Any = None,
     on_trouble: Callable[[str], None],
+    on_retry: "Callable[[BatchRetry], None]",
+    on_stopped: Callable[[str], None],
     make_downloads: Callable[[Path], "Downloads"],
 ) -> Services:
     """Open what the options and the environment ask for; the stack closes it.
@@ -117,6 +120,8 @@ async def open_services(
         store: A store of the caller's, which stays open.
         client: Of a Dask cluster.
         on_trouble: Called with the first failure of the heartbeat.
+        on_retry: Called with each failed attempt at a worker that is followed by another.
+        on_stopped: Called with the reason why a worker begins no more downloads.
         make_downloads: Makes what downloads into the folder.
 
     Raises:
@@ -178,7 +183,9 @@ async def open_services(
     stack.push_async_callback(_stop, heartbeat)
     downloads = make_downloads(folder)
     stack.push_async_callback(downloads.close)
-    workers = _make_workers(options, folder, variables, storage, client)
+    workers = _make_workers(
+        options, folder, variables, storage, client, on_retry=on_retry, on_stopped=on_stopped
+    )
     if workers is None:
         downloads.open()
     else:
@@ -215,8 +222,11 @@ def _make_workers(
     env: Mapping[str, str],
     storage: "AzureStorageClient | None",
     client: Any,
+    *,
+    on_retry: "Callable[[BatchRetry], None]",
+    on_stopped: Callable[[str], None],
 ) -> "Workers | None":
-    """What does shards elsewhere; None to download in this process.
+    """What downloads elsewhere; None to download in this process.
 
     Raises:
         BatchError: Files would be removed that are mirrored nowhere.
@@ -231,11 +241,13 @@ def _make_workers(
     if client is not None or options.dask is not None:
         from ._dask import DaskWorkers
 
-        return DaskWorkers(options, folder.absolute(), env, client or options.dask)
+        return DaskWorkers(
+            options, folder.absolute(), env, client or options.dask, on_retry, on_stopped
+        )
     if options.processes > 1 or options.scratch is not None:
         from ._workers import ProcessWorkers
 
-        return ProcessWorkers(options, folder, env)
+        return ProcessWorkers(options, folder, env, on_retry)
     return None
 
 

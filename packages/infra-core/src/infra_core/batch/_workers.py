@@ -1,12 +1,13 @@
-"""Processes of this machine that do shards; one that dies is replaced, its shards done again."""
+"""Processes of this machine that do items; one that dies is replaced, its items done again."""
 
 import asyncio
+import atexit
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from itertools import count
@@ -20,7 +21,8 @@ from infra_core import _start
 
 from ._errors import BatchError
 from ._fork_server import worker_context
-from ._shard import Shard, ShardResult, ShardRunner, share_of
+from ._results import BatchRetry, Outcome
+from ._worker import Worker, WorkItem, ahead_of, share_of
 
 if TYPE_CHECKING:
     from ._options import BatchOptions
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ProcessWorkers"]
 
 logger = logging.getLogger("infra_core.batch")
-_TRIES = 3  # of a shard whose worker dies: what kills three workers would kill the fourth
+_TRIES = 3  # of an item whose worker dies: what kills three workers would kill the fourth
 _END_SECONDS = 10.0
 _STOP = "stop"  # begin nothing more
 _END = "end"
@@ -42,13 +44,23 @@ class ProcessWorkers:
         options: Of the batch.
         folder: The run's folder.
         env: Variables that say where files are mirrored.
+        on_retry: Called with each failed attempt that is followed by another.
     """
 
-    def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
-        self._settings = (share_of(options, options.processes), folder, dict(env))
-        self._workers: list[_Worker] = []
+    def __init__(
+        self,
+        options: "BatchOptions",
+        folder: Path,
+        env: Mapping[str, str],
+        on_retry: Callable[[BatchRetry], None],
+    ) -> None:
+        self._count = options.processes
+        self._settings = (share_of(options, self._count), folder, dict(env))
+        self._on_retry = on_retry
+        self._workers: list[_Process] = []
         self._closed = self._stopped = False
-        self.width = 2 * options.processes
+        at_a_time = self._count * options.concurrency
+        self.width = at_a_time + ahead_of(at_a_time)
 
     async def open(self) -> None:
         """Start the processes.
@@ -61,11 +73,14 @@ class ProcessWorkers:
                 "processes (--processes) cannot be more than 1 in a daemonic process, such as one "
                 "of multiprocessing.Pool: Python lets it start no others"
             )
-        options, *_ = self._settings
-        self._workers = [_Worker(*self._settings) for _ in range(options.processes)]
+        while len(self._workers) < self._count:
+            self._workers.append(self._started())
 
-    async def run(self, shard: Shard) -> ShardResult:
-        """Have a shard done by the worker that has the fewest.
+    def _started(self) -> "_Process":
+        return _Process(self._settings, self._on_retry)
+
+    async def fetch(self, item: WorkItem) -> Outcome | None:
+        """Have an item done by the worker that has the fewest.
 
         Raises:
             BatchError: Three workers died over it.
@@ -73,22 +88,22 @@ class ProcessWorkers:
         for _ in range(_TRIES):
             worker = min(self._workers, key=lambda each: each.load)
             try:
-                return await worker.run(shard)
+                return await worker.fetch(item)
             except _WorkerDied as error:
                 if self._closed:
                     raise asyncio.CancelledError from None
                 if self._stopped:
-                    return ShardResult([None] * len(shard.items), [])
-                logger.warning("a worker process ended (%s): its shard is done again", error)
-                if worker in self._workers:  # not yet replaced by another shard of its
-                    self._workers[self._workers.index(worker)] = _Worker(*self._settings)
+                    return None
+                if worker in self._workers:  # not yet replaced by another item of its
+                    logger.warning("a worker process ended (%s): its URLs are done again", error)
+                    self._workers[self._workers.index(worker)] = self._started()
         raise BatchError(
-            f"{_TRIES} worker processes died over the same {len(shard.items)} URLs: is the memory "
-            "enough? Try fewer processes, a smaller concurrency, or max_bytes"
+            f"{_TRIES} worker processes died over the same URLs: is the memory enough? Try fewer "
+            "processes, a smaller concurrency, or max_bytes"
         )
 
     def stop(self) -> None:
-        """Have no worker begin another download, and no shard done again."""
+        """Have no worker begin another download, and no item done again."""
         self._stopped = True
         for worker in self._workers:
             worker.send(_STOP)
@@ -97,7 +112,7 @@ class ProcessWorkers:
         """End all workers.
 
         Args:
-            kill: Do not wait for the shards they are at.
+            kill: Do not wait for the items they are at.
         """
         if self._closed:
             return
@@ -106,21 +121,27 @@ class ProcessWorkers:
 
 
 class _WorkerDied(Exception):  # noqa: N818 - what happened
-    """The process ended with shards at work."""
+    """The process ended with items at work."""
 
 
-class _Worker:
-    """One process: shards go in, results come out, in any order."""
+class _Process:
+    """One process: items go in, outcomes come out, in any order.
 
-    def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
-        settings = (options, folder, dict(env))
+    What begins, or ends, in one turn of an event loop goes through the pipe together.
+    """
+
+    def __init__(self, settings: tuple[Any, ...], on_retry: Callable[[BatchRetry], None]) -> None:
         try:
             self._pipe, self._process = _started(worker_context(), settings)
         except (OSError, EOFError):  # what forks them is at its end as well
             self._pipe, self._process = _started(get_context("spawn"), settings)
+        # Its signals are the coordinator's: multiprocessing would wait for it at the exit for ever.
+        atexit.register(self._process.kill)
+        self._on_retry = on_retry
         self._loop = asyncio.get_running_loop()
         self._numbers = count()
-        self._waiting: dict[int, asyncio.Future[ShardResult]] = {}
+        self._waiting: dict[int, asyncio.Future[Outcome | None]] = {}
+        self._outgoing = _Outgoing(self._loop, self.send)
         self._sending = threading.Lock()
         self._dead: str | None = None
         self._reader = threading.Thread(target=self._read, name="infra-core-worker", daemon=True)
@@ -128,33 +149,33 @@ class _Worker:
 
     @property
     def load(self) -> int:
-        """Shards that it has."""
+        """Items that it has."""
         return len(self._waiting)
 
-    async def run(self, shard: Shard) -> ShardResult:
-        number = next(self._numbers)
-        done: asyncio.Future[ShardResult] = self._loop.create_future()
+    async def fetch(self, item: WorkItem) -> Outcome | None:
         if self._dead is not None:
             raise _WorkerDied(self._dead)
+        number = next(self._numbers)
+        done: asyncio.Future[Outcome | None] = self._loop.create_future()
         self._waiting[number] = done
-        self.send((number, shard))
+        self._outgoing.add((number, item))
         try:
             return await done
         finally:
             self._waiting.pop(number, None)
 
     def send(self, message: object) -> None:
-        """Send a shard with its number, `_STOP` or `_END`."""
+        """Send items with their numbers, `_STOP` or `_END`."""
         with suppress(OSError), self._sending:  # the reader says that it has died
             self._pipe.send(message)
 
     def _read(self) -> None:
         while True:
             try:
-                number, result = self._pipe.recv()
+                news = self._pipe.recv()
             except (EOFError, OSError):
                 break
-            self._call(self._finish, number, result)
+            self._call(self._hear, news)
         self._process.join()
         self._call(self._die, f"exit code {self._process.exitcode}")
 
@@ -162,14 +183,19 @@ class _Worker:
         with suppress(RuntimeError):  # the loop has ended, and with it the waiting task
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _finish(self, number: int, result: "ShardResult | BaseException") -> None:
-        done = self._waiting.get(number)
-        if done is None or done.done():
-            return
-        if isinstance(result, BaseException):
-            done.set_exception(result)
-        else:
-            done.set_result(result)
+    def _hear(self, news: "list[BatchRetry | tuple[int, Outcome | BaseException | None]]") -> None:
+        for each in news:
+            if isinstance(each, BatchRetry):
+                self._on_retry(each)
+                continue
+            number, outcome = each
+            done = self._waiting.get(number)
+            if done is None or done.done():
+                continue
+            if isinstance(outcome, BaseException):
+                done.set_exception(outcome)
+            else:
+                done.set_result(outcome)
 
     def _die(self, how: str) -> None:
         self._dead = how
@@ -188,10 +214,32 @@ class _Worker:
             await asyncio.to_thread(self._process.join)
         self._reader.join()
         self._pipe.close()
+        atexit.unregister(self._process.kill)
+
+
+class _Outgoing:
+    """Sends together what is added in one turn of the event loop."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, send: Callable[[list[Any]], object]
+    ) -> None:
+        self._loop = loop
+        self._send = send
+        self._added: list[Any] = []
+
+    def add(self, each: object) -> None:
+        if not self._added:
+            self._loop.call_soon(self._flush)
+        self._added.append(each)
+
+    def _flush(self) -> None:
+        added, self._added = self._added, []
+        with suppress(OSError):  # the other end has died, and the reader says so
+            self._send(added)
 
 
 def _started(context: Any, settings: tuple[Any, ...]) -> tuple[Connection, BaseProcess]:
-    """Start a process that does shards; returns our end of the pipe to it, and it."""
+    """Start a process that does items; returns our end of the pipe to it, and it."""
     ours, theirs = context.Pipe()
     process = context.Process(target=_main, args=(theirs, *settings), daemon=True)
     try:
@@ -234,25 +282,27 @@ def _main(pipe: Connection, options: "BatchOptions", folder: Path, env: Mapping[
 async def _serve(
     pipe: Connection, options: "BatchOptions", folder: Path, env: Mapping[str, str]
 ) -> None:
-    runner = ShardRunner(options, folder, env)
-    await runner.open()
-    _start.started()
     loop = asyncio.get_running_loop()
+    outgoing = _Outgoing(loop, pipe.send)
+    worker = Worker(options, folder, env, outgoing.add)
+    await worker.open()
+    _start.started()
     ended = asyncio.Event()
     tasks: set[asyncio.Task[None]] = set()
 
-    async def do(number: int, shard: Shard) -> None:
-        result: ShardResult | BaseException
+    async def do(number: int, item: WorkItem) -> None:
+        outcome: Outcome | BaseException | None
         try:
-            result = await runner.run(shard)
+            outcome = await worker.fetch(item)
         except Exception as error:  # noqa: BLE001 - raised by the coordinator
-            result = error
-        pipe.send((number, result))
+            outcome = error
+        outgoing.add((number, outcome))
 
-    def begin(number: int, shard: Shard) -> None:
-        task = loop.create_task(do(number, shard))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    def begin(items: list[tuple[int, WorkItem]]) -> None:
+        for number, item in items:
+            task = loop.create_task(do(number, item))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     def read() -> None:
         while True:
@@ -267,11 +317,11 @@ async def _serve(
                 loop.call_soon_threadsafe(ended.set)
                 return
             if message == _STOP:
-                loop.call_soon_threadsafe(runner.stop)
+                loop.call_soon_threadsafe(worker.stop)
             else:
-                loop.call_soon_threadsafe(begin, *message)
+                loop.call_soon_threadsafe(begin, message)
 
     threading.Thread(target=read, daemon=True).start()
     await ended.wait()
     await asyncio.gather(*tasks)
-    await runner.close()
+    await worker.close()

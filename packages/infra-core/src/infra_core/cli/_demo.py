@@ -16,9 +16,9 @@ from infra_core.batch._folder import make_folder, run_folder
 
 from . import exit_codes
 from ._arguments import CommandError
+from ._batch import exit_code
 from ._demo_files import demo_files
 from ._report import Reporter, make_console
-from ._run import exit_code
 
 if TYPE_CHECKING:
     from infra_core.http.testing import FaultyOrigin

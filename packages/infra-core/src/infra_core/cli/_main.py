@@ -47,10 +47,6 @@ class Command(Protocol):
 def command() -> int:
     """Run the command as a process of its own: `main` faster, for one that ends with it."""
     _start.begin()
-    if any(each.startswith(("--processes", "--scratch")) for each in sys.argv):
-        from infra_core.batch._fork_server import start_fork_server
-
-        start_fork_server()  # its imports take as long as ours, and run beside them
     code = main()
     _start.end(code)
     return code

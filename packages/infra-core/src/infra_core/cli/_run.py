@@ -1,41 +1,21 @@
-"""`infra-core run`: the command line of `infra_core.batch`."""
+"""`infra-core run`: its arguments, and in how many processes it downloads."""
 
 import argparse
 import os
-import shlex
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import fields
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra_core._start import import_engine, started
-from infra_core.batch import BatchItem, BatchOptions, BatchResult, Rejected, Summary, run_batch
-from infra_core.batch._folder import JOBS_FILE
-from infra_core.batch._readers import FORMATS
+from infra_core import _start
 
-from . import exit_codes
-from ._arguments import (
-    CommandError,
-    add_prefix,
-    byte_count,
-    check_writable,
-    count,
-    natural,
-    number,
-    seconds,
-    speed,
-)
-from ._credentials import cookie_jar, headers_of
-from ._ending import Ending, ending_in_order
-from ._errors import one_line
-from ._list import ListLines, open_list
-from ._report import Reporter
-from ._results import ResultsFile
+from ._arguments import add_prefix, byte_count, count, natural, number, seconds, speed
 
-__all__ = ["DESCRIPTION", "add_arguments", "execute", "exit_code"]
+__all__ = ["DESCRIPTION", "add_arguments", "execute"]
+
+_DOWNLOADS_EACH = 16  # of a process, unless it is said how many there are to be
+_MOST_PROCESSES = 4
+_LONG_LIST = 16 << 10  # bytes: some hundred URLs, which are worth the start of processes
 
 DESCRIPTION = """\
 Download a list of URLs as one batch that survives faults, and resumes.
@@ -79,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_list(group: Any) -> None:
     group.add_argument(
         "--input-format",
-        choices=FORMATS,
+        choices=["text", "csv", "jsonl"],
         help="text: a URL a line, perhaps with a digest as sha256sum [--tag] writes it; csv: "
         "columns url, name, checksum, headers; jsonl: the same as objects (by the file's ending)",
     )
@@ -116,7 +96,14 @@ def _add_downloads(group: Any) -> None:
         group.add_argument(name, type=kind, metavar=metavar, help=text, **more)
 
     add("--concurrency", count, "N", "downloads at a time (8)", default=8)
-    add("--processes", count, "N", "processes that download (1)", default=1)
+    add(
+        "--processes",
+        count,
+        "N",
+        "processes that download, each with the whole concurrency (1; on Linux a new batch of some "
+        f"hundred URLs has one for {_DOWNLOADS_EACH} downloads at a time, at most one a core and "
+        f"{_MOST_PROCESSES}, which share the concurrency)",
+    )
     add("--dask", str, "ADDRESS", "Dask scheduler whose workers download: tcp://HOST:8786")
     add(
         "--scratch",
@@ -214,171 +201,37 @@ def _add_output(group: Any) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Run the command."""
-    check_outputs(options)
-    if options.processes == 1:  # else the workers need it
-        import_engine()  # before the options, which look at headers with it
-    chosen = batch_options(options)
-    warn_unset(options.prefix)
-    with ExitStack() as stack:
-        ending = stack.enter_context(ending_in_order())
-        items = stack.enter_context(open_list(options))
-        reporter = Reporter(as_json=options.json, quiet=options.quiet, files=options.show_files)
-        results = ResultsFile(options.results)
-        stack.callback(results.close)
+    """Run the command: what it needs is imported beside what its workers need."""
+    processes, concurrency = places_of(options)
+    if processes > 1 or options.scratch is not None:
+        from infra_core.batch._fork_server import start_fork_server
 
-        def on_result(result: BatchResult) -> None:
-            results.write(result)
-            reporter.on_result(result)
+        start_fork_server()
+    from ._batch import run
 
-        lines = ListLines()
-        with reporter:
-            summary = run_batch(
-                begun(items, ending),
-                chosen,
-                on_result=on_result,
-                on_retry=reporter.on_retry,
-                on_progress=reporter.on_progress,
-                on_rejected=lines.rejected,
-                on_duplicate=lines.duplicate,
-                on_event=reporter.on_event,
-            )
-        lines.finish()
-        results.close()
-        if results.error is not None:
-            summary.trouble(f"{str(options.results)!r} has gaps", one_line(results.error))
-        if ending.received is not None and summary.interrupted is None:
-            summary.interrupted = ending.received.name
-        store_summary(summary, options.summary_file)
-        reporter.finish(summary, next_command=next_command(options, summary))
-        return exit_code(summary)
+    return run(options, processes, concurrency)
 
 
-def check_outputs(options: argparse.Namespace) -> None:
-    """Refuse files that cannot be written, and those that would replace one which the run needs.
+def places_of(options: argparse.Namespace) -> tuple[int, int]:
+    """In how many processes to download, and how much at a time in each of them.
 
-    Raises:
-        CommandError: The message names the file.
+    Python uses one core a process. More are worth their start where there is much to do, and only
+    where nobody can tell the difference: what bounds the whole run, or belongs to it, is not split.
     """
-    taken = {(options.out / JOBS_FILE).resolve(): "the job store"}
-    if options.urls != "-":
-        taken[Path(options.urls).resolve()] = "the list"
-    for path, name in ((options.summary_file, "--summary-file"), (options.results, "--results")):
-        check_writable(path, name)
-        if path is not None and (what := taken.setdefault(path.resolve(), name)) != name:
-            raise CommandError(f"{name} {str(path)!r} is {what} as well: name another file")
-
-
-def warn_unset(prefix: str | None) -> None:
-    """Say that no variable has the prefix, which may be mistyped: files would quietly stay here."""
-    if prefix is None:
-        return
-    name = f"{prefix.rstrip('_')}_AZURE_"
-    if not any(variable.startswith(name) for variable in os.environ):
-        text = f"no variable {name}* is set: files and jobs stay on this machine; check --prefix"
-        print(text, file=sys.stderr)
-
-
-def begun(items: Iterator[BatchItem | Rejected], ending: Ending) -> Iterator[BatchItem | Rejected]:
-    """The items; once one is asked for all is imported, and a signal leaves something to record."""
-    ending.begun = True
-    started()
-    yield from items
-
-
-def batch_options(options: argparse.Namespace) -> BatchOptions:
-    """The options of the library that the arguments ask for."""
-    headers, by_host = headers_of(options.header, options.bearer_file, options.netrc)
-    return BatchOptions(
-        batch_id=options.batch_id,
-        out=options.out,
-        resume=options.resume,
-        revalidate=options.revalidate,
-        only_failed=options.only == "failed",
-        verify_mirror=options.verify_mirror,
-        skip_malformed=options.skip_malformed,
-        concurrency=options.concurrency,
-        processes=options.processes,
-        dask=options.dask,
-        scratch=options.scratch,
-        max_per_host=options.max_per_host,
-        rate_per_host=options.rate_per_host,
-        limit_rate=options.limit_rate or None,
-        task_timeout=options.task_timeout,
-        timeout=options.timeout,
-        deadline=options.deadline,
-        retries=options.retries,
-        backoff=options.backoff,
-        min_speed=options.min_speed,
-        max_bytes=options.max_bytes,
-        max_failures=options.max_failures,
-        grace=options.grace,
-        headers=headers,
-        host_headers=by_host,
-        user_agent=options.user_agent,
-        cookies=None if options.cookies is None else cookie_jar(options.cookies),
-        proxy=options.proxy,
-        public_only=options.public_only,
-        layout=options.layout,
-        content_disposition=options.content_disposition,
-        adjust_extension=options.adjust_extension,
-        mode=options.mode,
-        prefix=options.prefix,
-    )
-
-
-def store_summary(summary: Summary, path: Path | None) -> None:
-    """Write the summary's JSON; what prevents that stands in the summary that is printed."""
-    from infra_core.fs import write_json_atomic
-
-    if path is not None:
-        try:
-            write_json_atomic(path, summary.as_dict())
-        except OSError as error:
-            summary.trouble("the summary was not stored", error)
-
-
-_CARRIED = (
-    "input_format", "skip_malformed", "revalidate", "verify_mirror", "concurrency", "processes",
-    "dask", "scratch", "max_per_host", "rate_per_host", "limit_rate", "task_timeout", "timeout",
-    "deadline", "retries", "backoff", "min_speed", "max_bytes", "max_failures", "grace", "header",
-    "user_agent", "bearer_file", "netrc", "cookies", "proxy", "public_only", "layout",
-    "content_disposition", "adjust_extension", "mode", "prefix",
-)  # fmt: skip
-
-
-def next_command(options: argparse.Namespace, summary: Summary) -> str:
-    """What to type for what is left, whole but for secrets."""
-    if options.urls == "-":
-        return ""
-    arguments = ["infra-core", "run", options.urls, "--batch-id", options.batch_id]
-    arguments += ["--out", str(options.out), "--resume"]
-    unfinished = summary.pending or summary.mirror_failed or not summary.list_ended
-    if summary.failed and not unfinished and not options.revalidate:
-        arguments += ["--only", "failed"]
-    defaults = {each.name: each.default for each in fields(BatchOptions)}
-    for name in _CARRIED:
-        value = getattr(options, name, None)
-        if value is None or value is False or value == [] or value == defaults.get(name):
-            continue
-        for each in value if isinstance(value, list) else [value]:
-            arguments.append("--" + name.replace("_", "-"))
-            if each is not True:
-                arguments.append(_without_secret(name, str(each)))
-    return shlex.join(arguments)
-
-
-def _without_secret(name: str, value: str) -> str:
-    """The value of an option as it may be printed."""
-    if name == "header":
-        return value.partition("=")[0] + "=..."
-    return "..." if name == "proxy" and "@" in value else value
-
-
-def exit_code(summary: Summary) -> int:
-    """The exit code for what came of a batch."""
-    if summary.interrupted == signal.Signals.SIGTERM.name:
-        return exit_codes.TERMINATED
-    if summary.interrupted:
-        return exit_codes.INTERRUPTED
-    return exit_codes.OK if summary.complete else exit_codes.FAILED
+    if options.processes is not None:
+        return options.processes, options.concurrency
+    processes = min(options.concurrency // _DOWNLOADS_EACH, _MOST_PROCESSES)
+    going_on = options.resume or options.revalidate  # with little to download, mostly
+    bounds = (options.max_per_host, options.rate_per_host, options.limit_rate)
+    others = (options.dask, options.scratch, options.cookies, *bounds)
+    if processes < 2 or going_on or options.verbose or any(each is not None for each in others):
+        return 1, options.concurrency
+    if not _start.is_own_process() or sys.platform != "linux":  # to spawn them takes long
+        return 1, options.concurrency
+    try:
+        if os.stat(options.urls).st_size < _LONG_LIST:  # noqa: PTH116 - before anything is imported
+            return 1, options.concurrency
+    except (OSError, ValueError):  # standard input, or none: its reader says so
+        return 1, options.concurrency
+    processes = max(1, min(processes, len(os.sched_getaffinity(0))))
+    return processes, options.concurrency // processes

@@ -1,9 +1,9 @@
-"""Some dozens of items in one event loop: what a process or a machine is handed at a time."""
+"""What downloads elsewhere than in the run's event loop: workers, and what they are handed."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ from ._download import Downloads
 from ._errors import one_line
 from ._items import BatchItem
 from ._names import INCOMING
-from ._results import HERE, BatchRetry, Outcome
+from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient
@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from ._jobs import Job
     from ._options import BatchOptions
 
-__all__ = ["Shard", "ShardItem", "ShardResult", "ShardRunner", "Workers", "share_of"]
+__all__ = ["WorkItem", "Worker", "Workers", "ahead_of", "share_of"]
+
+_AHEAD = 4  # times the concurrency: items that wait for the network, the disk or their record
+_MOST_AHEAD = 256
+
+
+def ahead_of(concurrency: int) -> int:
+    """How many items wait beside those that are downloaded, so that no download waits for one."""
+    return min(_AHEAD * concurrency, _MOST_AHEAD)
 
 
 def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
@@ -34,8 +42,10 @@ def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
     return replace(options, **shares)
 
 
-class ShardItem(NamedTuple):
+class WorkItem(NamedTuple):
     """What a worker needs of an item, its job and the path of its file below the run's folder.
+
+    It can be pickled, and done again when the worker dies.
 
     Attributes:
         job_id: Its job.
@@ -50,7 +60,7 @@ class ShardItem(NamedTuple):
     held: tuple[str | None, str | None] = (None, None)
 
     @classmethod
-    def of(cls, job: "Job") -> "ShardItem":
+    def of(cls, job: "Job") -> "WorkItem":
         """What is sent of a job: no metadata, and headers that can be pickled."""
         item = job.item
         headers = None if item.headers is None else dict(item.headers)
@@ -58,33 +68,11 @@ class ShardItem(NamedTuple):
         return cls(job.record.job_id, needed, job.path, job.held)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """What one worker is handed; it can be pickled, and done again when the worker dies."""
-
-    items: Sequence[ShardItem]
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """What became of a shard.
-
-    Attributes:
-        outcomes: One for each item, in their order; None for an item that was not begun.
-        retries: Downloads that were tried again.
-        stopped: Why its worker begins no more downloads; empty while it does.
-    """
-
-    outcomes: Sequence[Outcome | None]
-    retries: Sequence[BatchRetry]
-    stopped: str = ""
-
-
 class Workers(Protocol):
-    """What does shards elsewhere than in this event loop.
+    """What does items elsewhere than in this event loop.
 
     Attributes:
-        width: Shards to hand out at a time.
+        width: Items to hand out at a time.
     """
 
     width: int
@@ -92,41 +80,42 @@ class Workers(Protocol):
     async def open(self) -> None:
         """Begin."""
 
-    async def run(self, shard: Shard) -> ShardResult:
-        """Have a shard done."""
+    async def fetch(self, item: WorkItem) -> Outcome | None:
+        """Have an item done; None where it was not begun, since the run is to end."""
         ...
 
     def stop(self) -> None:
         """Begin no more downloads; those under way come to their end."""
 
     async def close(self, *, kill: bool = False) -> None:
-        """End; with `kill`, do not wait for the shards that are under way."""
+        """End; with `kill`, do not wait for the items that are under way."""
 
 
-class ShardRunner:
-    """Does shards in the running event loop, any number at once, within one bound on downloads.
+class Worker:
+    """Does items in the running event loop, any number at once, within one bound on downloads.
 
     Args:
         options: Of the batch.
         folder: The run's folder; files land below it.
         env: Variables that say where files are mirrored.
-
-    Attributes:
-        busy: Shards that it is at.
+        on_retry: Called with each failed attempt that is followed by another.
     """
 
-    def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        options: "BatchOptions",
+        folder: Path,
+        env: Mapping[str, str],
+        on_retry: Callable[[BatchRetry], None],
+    ) -> None:
         self._options = options
         self._folder = folder
         self._env = env
         self._slots = asyncio.Semaphore(options.concurrency)
         self._stack = AsyncExitStack()
         self._storage: AzureStorageClient | None = None
-        self._retries: list[BatchRetry] = []
-        self._stopped = ""
-        self._failed = 0
-        self.busy = 0
-        self._downloads = Downloads(options, folder, self._retries.append)
+        self._stopped = False
+        self._downloads = Downloads(options, folder, on_retry)
 
     async def open(self) -> None:
         """Open what the environment asks for."""
@@ -139,30 +128,18 @@ class ShardRunner:
         self._stack.push_async_callback(self._downloads.close)
         self._downloads.open()
 
-    async def run(self, shard: Shard) -> ShardResult:
-        """Download, and mirror, every item of a shard; nothing of an item raises."""
-        self.busy += 1
-        try:
-            outcomes = await asyncio.gather(*(self._one(item) for item in shard.items))
-        finally:
-            self.busy -= 1
-        retries, self._retries[:] = list(self._retries), []
-        return ShardResult(outcomes, retries, self._stopped)
-
-    def stop(self, why: str = "the run is to end") -> None:
+    def stop(self) -> None:
         """Begin no more downloads; those under way come to their end."""
-        self._stopped = self._stopped or why
+        self._stopped = True
         self._downloads.stop()
 
-    async def _one(self, item: ShardItem) -> Outcome | None:
+    async def fetch(self, item: WorkItem) -> Outcome | None:
+        """Download an item, and mirror it; nothing of an item raises."""
         async with self._slots:
             if self._stopped:
                 return None
             outcome = await self._downloads.fetch(item.job_id, item.item, item.path, held=item.held)
-            if outcome is None:
-                return None
-            self._look_at_bounds(outcome)
-            if self._storage is None or outcome.status != "completed":
+            if outcome is None or self._storage is None or outcome.status != "completed":
                 return outcome
             if item.path.startswith(INCOMING):  # it has no name yet
                 return outcome
@@ -177,15 +154,6 @@ class ShardRunner:
             if self._options.scratch is not None:
                 (self._folder / item.path).unlink(missing_ok=True)
             return replace(outcome, mirrored=True)
-
-    def _look_at_bounds(self, outcome: Outcome) -> None:
-        """Stop where the run is to end: it hears of an outcome only with all of its shard."""
-        self._failed += outcome.status not in HERE
-        bound = self._options.max_failures
-        if outcome.by_load:
-            self.stop(f"a worker's machine lacks something ({outcome.error})")
-        elif bound is not None and self._failed > bound:
-            self.stop(f"{self._failed} URLs failed at one worker, more than max_failures={bound}")
 
     async def close(self) -> None:
         """Close all connections."""

@@ -1,0 +1,203 @@
+"""`infra-core run` as a call of `infra_core.batch`: what is read, heard and printed."""
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+
+from infra_core._start import import_engine, started
+from infra_core.batch import BatchItem, BatchOptions, BatchResult, Rejected, Summary, run_batch
+from infra_core.batch._folder import JOBS_FILE
+
+from . import exit_codes
+from ._arguments import CommandError, check_writable
+from ._credentials import cookie_jar, headers_of
+from ._ending import Ending, ending_in_order
+from ._errors import one_line
+from ._list import ListLines, open_list
+from ._report import Reporter
+from ._results import ResultsFile
+
+__all__ = ["batch_options", "exit_code", "next_command", "run"]
+
+
+def run(options: argparse.Namespace, processes: int, concurrency: int) -> int:
+    """Run the command.
+
+    Args:
+        options: Its arguments.
+        processes: In how many processes to download.
+        concurrency: Downloads at a time in each of them.
+    """
+    check_outputs(options)
+    if processes == 1:  # else the workers need it
+        import_engine()  # before the options, which look at headers with it
+    chosen = batch_options(options, processes, concurrency)
+    warn_unset(options.prefix)
+    with ExitStack() as stack:
+        ending = stack.enter_context(ending_in_order())
+        items = stack.enter_context(open_list(options))
+        reporter = Reporter(as_json=options.json, quiet=options.quiet, files=options.show_files)
+        results = ResultsFile(options.results)
+        stack.callback(results.close)
+
+        def on_result(result: BatchResult) -> None:
+            results.write(result)
+            reporter.on_result(result)
+
+        lines = ListLines()
+        with reporter:
+            summary = run_batch(
+                begun(items, ending),
+                chosen,
+                on_result=on_result,
+                on_retry=reporter.on_retry,
+                on_progress=reporter.on_progress,
+                on_rejected=lines.rejected,
+                on_duplicate=lines.duplicate,
+                on_event=reporter.on_event,
+            )
+        lines.finish()
+        results.close()
+        if results.error is not None:
+            summary.trouble(f"{str(options.results)!r} has gaps", one_line(results.error))
+        if ending.received is not None and summary.interrupted is None:
+            summary.interrupted = ending.received.name
+        store_summary(summary, options.summary_file)
+        reporter.finish(summary, next_command=next_command(options, summary))
+        return exit_code(summary)
+
+
+def check_outputs(options: argparse.Namespace) -> None:
+    """Refuse files that cannot be written, and those that would replace one which the run needs.
+
+    Raises:
+        CommandError: The message names the file.
+    """
+    taken = {(options.out / JOBS_FILE).resolve(): "the job store"}
+    if options.urls != "-":
+        taken[Path(options.urls).resolve()] = "the list"
+    for path, name in ((options.summary_file, "--summary-file"), (options.results, "--results")):
+        check_writable(path, name)
+        if path is not None and (what := taken.setdefault(path.resolve(), name)) != name:
+            raise CommandError(f"{name} {str(path)!r} is {what} as well: name another file")
+
+
+def warn_unset(prefix: str | None) -> None:
+    """Say that no variable has the prefix, which may be mistyped: files would quietly stay here."""
+    if prefix is None:
+        return
+    name = f"{prefix.rstrip('_')}_AZURE_"
+    if not any(variable.startswith(name) for variable in os.environ):
+        text = f"no variable {name}* is set: files and jobs stay on this machine; check --prefix"
+        print(text, file=sys.stderr)
+
+
+def begun(items: Iterator[BatchItem | Rejected], ending: Ending) -> Iterator[BatchItem | Rejected]:
+    """The items; once one is asked for all is imported, and a signal leaves something to record."""
+    ending.begun = True
+    started()
+    yield from items
+
+
+def batch_options(options: argparse.Namespace, processes: int, concurrency: int) -> BatchOptions:
+    """The options of the library that the arguments ask for."""
+    headers, by_host = headers_of(options.header, options.bearer_file, options.netrc)
+    return BatchOptions(
+        batch_id=options.batch_id,
+        out=options.out,
+        resume=options.resume,
+        revalidate=options.revalidate,
+        only_failed=options.only == "failed",
+        verify_mirror=options.verify_mirror,
+        skip_malformed=options.skip_malformed,
+        concurrency=concurrency,
+        processes=processes,
+        dask=options.dask,
+        scratch=options.scratch,
+        max_per_host=options.max_per_host,
+        rate_per_host=options.rate_per_host,
+        limit_rate=options.limit_rate or None,
+        task_timeout=options.task_timeout,
+        timeout=options.timeout,
+        deadline=options.deadline,
+        retries=options.retries,
+        backoff=options.backoff,
+        min_speed=options.min_speed,
+        max_bytes=options.max_bytes,
+        max_failures=options.max_failures,
+        grace=options.grace,
+        headers=headers,
+        host_headers=by_host,
+        user_agent=options.user_agent,
+        cookies=None if options.cookies is None else cookie_jar(options.cookies),
+        proxy=options.proxy,
+        public_only=options.public_only,
+        layout=options.layout,
+        content_disposition=options.content_disposition,
+        adjust_extension=options.adjust_extension,
+        mode=options.mode,
+        prefix=options.prefix,
+    )
+
+
+def store_summary(summary: Summary, path: Path | None) -> None:
+    """Write the summary's JSON; what prevents that stands in the summary that is printed."""
+    from infra_core.fs import write_json_atomic
+
+    if path is not None:
+        try:
+            write_json_atomic(path, summary.as_dict())
+        except OSError as error:
+            summary.trouble("the summary was not stored", error)
+
+
+_CARRIED = (
+    "input_format", "skip_malformed", "revalidate", "verify_mirror", "concurrency", "processes",
+    "dask", "scratch", "max_per_host", "rate_per_host", "limit_rate", "task_timeout", "timeout",
+    "deadline", "retries", "backoff", "min_speed", "max_bytes", "max_failures", "grace", "header",
+    "user_agent", "bearer_file", "netrc", "cookies", "proxy", "public_only", "layout",
+    "content_disposition", "adjust_extension", "mode", "prefix",
+)  # fmt: skip
+
+
+def next_command(options: argparse.Namespace, summary: Summary) -> str:
+    """What to type for what is left, whole but for secrets."""
+    if options.urls == "-":
+        return ""
+    arguments = ["infra-core", "run", options.urls, "--batch-id", options.batch_id]
+    arguments += ["--out", str(options.out), "--resume"]
+    unfinished = summary.pending or summary.mirror_failed or not summary.list_ended
+    if summary.failed and not unfinished and not options.revalidate:
+        arguments += ["--only", "failed"]
+    defaults = {each.name: each.default for each in fields(BatchOptions)}
+    for name in _CARRIED:
+        value = getattr(options, name, None)
+        if value is None or value is False or value == [] or value == defaults.get(name):
+            continue
+        for each in value if isinstance(value, list) else [value]:
+            arguments.append("--" + name.replace("_", "-"))
+            if each is not True:
+                arguments.append(_without_secret(name, str(each)))
+    return shlex.join(arguments)
+
+
+def _without_secret(name: str, value: str) -> str:
+    """The value of an option as it may be printed."""
+    if name == "header":
+        return value.partition("=")[0] + "=..."
+    return "..." if name == "proxy" and "@" in value else value
+
+
+def exit_code(summary: Summary) -> int:
+    """The exit code for what came of a batch."""
+    if summary.interrupted == signal.Signals.SIGTERM.name:
+        return exit_codes.TERMINATED
+    if summary.interrupted:
+        return exit_codes.INTERRUPTED
+    return exit_codes.OK if summary.complete else exit_codes.FAILED
