@@ -6,6 +6,7 @@ import json
 import pickle
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
@@ -545,7 +546,7 @@ async def test_a_worker_is_spawned_where_the_process_that_forks_it_has_died(
 
 
 def test_a_process_that_exits_waits_for_no_worker(tmp_path: Path) -> None:
-    """A signal may have cut off its opening; `multiprocessing` sends a signal that workers ignore."""
+    """A signal may cut off their start; `multiprocessing` sends one that they ignore."""
     program = f"""
 import asyncio, pathlib
 from infra_core.batch import BatchOptions
