@@ -548,16 +548,17 @@ async def test_a_worker_is_spawned_where_the_process_that_forks_it_has_died(
 def test_a_process_that_exits_waits_for_no_worker(tmp_path: Path) -> None:
     """A signal may cut off their start; `multiprocessing` sends one that they ignore."""
     program = f"""
-import asyncio, pathlib
-from infra_core.batch import BatchOptions
+import asyncio
+from infra_core.batch import BatchItem, BatchOptions
+from infra_core.batch._worker import WorkItem
 from infra_core.batch._workers import ProcessWorkers
 
 async def main():
-    options = BatchOptions(batch_id="b", out={str(tmp_path)!r}, processes=2)
+    options = BatchOptions(batch_id="b", out={str(tmp_path)!r}, processes=2, retries=0)
     workers = ProcessWorkers(options, options.out, {{}}, print)
-    started = workers._started
-    workers._started = lambda: started() if not workers._workers else exit("cut off")
-    await workers.open()
+    workers._workers = [worker := workers._started()]
+    await worker.fetch(WorkItem("1", BatchItem("http://127.0.0.1:9/"), "x"))  # it is there
+    exit("cut off")
 
 if __name__ == "__main__":
     asyncio.run(main())
