@@ -215,8 +215,8 @@ def execute(options: argparse.Namespace) -> int:
 def places_of(options: argparse.Namespace) -> tuple[int, int]:
     """In how many processes to download, and how much at a time in each of them.
 
-    Python uses one core a process. More are worth their start where there is much to do, and only
-    where nobody can tell the difference: what bounds the whole run, or belongs to it, is not split.
+    Python uses one core a process. More are worth their start where there is much to do, and are
+    used where the run is the same but for its time: what bounds or belongs to all of it is not split.
     """
     if options.processes is not None:
         return options.processes, options.concurrency
