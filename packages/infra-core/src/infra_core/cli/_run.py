@@ -216,7 +216,7 @@ def places_of(options: argparse.Namespace) -> tuple[int, int]:
     """In how many processes to download, and how much at a time in each of them.
 
     Python uses one core a process. More are worth their start where there is much to do, and are
-    used where the run is the same but for its time: what bounds or belongs to all of it is not split.
+    used where the run is the same but for its time: what bounds all of it is not shared out.
     """
     if options.processes is not None:
         return options.processes, options.concurrency
