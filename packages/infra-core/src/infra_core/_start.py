@@ -99,7 +99,8 @@ def import_storage() -> None:
     Its errors stand on those of `azure.core.exceptions`; the package around them is run by the next
     import, that of a credential, say.
     """
-    spec = find_spec(_SDK) if _own_process and _SDK not in sys.modules else None
+    alone = _own_process and threading.active_count() == 1
+    spec = find_spec(_SDK) if alone and _SDK not in sys.modules else None
     if spec is not None:
         sys.modules[_SDK] = module_from_spec(spec)  # which has parts, and nothing else
     try:

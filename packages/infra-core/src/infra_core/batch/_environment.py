@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from infra_core._start import import_storage
+
 from ._errors import BatchError
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ def open_storage(
         ConfigurationError: The settings are incomplete, malformed or contradictory.
         BatchError: The mode is unknown.
     """
+    import_storage()
     from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
 
     chosen = _storage_variables(env)

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+from infra_core._start import import_engine
 from infra_core.azure.monitoring import HeartbeatState, HeartbeatStatus, read_heartbeat
 from infra_core.runtime import printable
 
@@ -78,6 +79,7 @@ def read_file(options: argparse.Namespace) -> HeartbeatStatus:
 
 def read_blob(options: argparse.Namespace) -> HeartbeatStatus:
     """Judge the mirror of a heartbeat."""
+    import_engine()
     from infra_core.azure.monitoring import read_heartbeat_blob
     from infra_core.batch._environment import open_storage
 

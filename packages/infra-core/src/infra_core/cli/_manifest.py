@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from infra_core._start import import_engine
 from infra_core.batch._environment import open_jobs, open_storage, table_of
 from infra_core.batch._folder import ASSETS, JOBS_FILE, MANIFEST_FILE
 from infra_core.fs import write_text_atomic
@@ -52,6 +53,8 @@ def execute(options: argparse.Namespace) -> int:
     check_writable(options.out, "--out")
     folder = options.folder.resolve()
     storage = open_storage(os.environ, base_path=options.base or folder.parent)
+    if storage.is_configured():
+        import_engine()
     try:
         algorithm = "sha256" if options.checksums else None
         manifest = build_manifest(
