@@ -9,8 +9,8 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import Enum
-from typing import Any, Generic, TypeVar, cast
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 from infra_core.runtime import clock, printable, redact_secrets
 
@@ -18,9 +18,10 @@ from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError, JobStateError
 from ._binding import RecordBinding, moment_of, newest_first, same_content, same_write, status_of
 from ._drive import Call, Steps
-from ._entity import nearest_utc
 from ._keys import escape_key, unescape_key
 from ._leases import check_claim, check_lease, claimed
+from ._protocol import StatusFilter
+from ._query import query_of
 from ._records import BatchSummary, JobStatus, UnreadableJob
 from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, add_up
 
@@ -30,7 +31,6 @@ __all__ = ["JobSteps"]
 
 RecordT = TypeVar("RecordT")
 Planner = Callable[[Iterable[Row]], Sequence[Sequence[tuple[int, Row]]]]
-Status = JobStatus | str
 
 PAGE = 200
 _CLAIM_PAGE = 50
@@ -50,6 +50,7 @@ class JobSteps(Generic[RecordT]):
     def __init__(self, record_type: type[RecordT], plan: Planner) -> None:
         self.binding = RecordBinding(record_type)
         self._plan = plan
+        self.query = partial(query_of, self.binding.statuses)
         self._unreadable: dict[tuple[str, str], UnreadableJob] = {}
 
     @property
@@ -246,7 +247,7 @@ class JobSteps(Generic[RecordT]):
     def prune(
         self,
         older_than: timedelta | datetime,
-        status: Status | Iterable[Status] | None,
+        status: StatusFilter,
         batch_id: str | None,
     ) -> Steps[int]:
         """Delete jobs that ended and have not changed for so long."""
@@ -298,40 +299,6 @@ class JobSteps(Generic[RecordT]):
             if token is None or len(records) >= limit:
                 break
         return newest_first(records), token
-
-    def query(
-        self,
-        batch_id: str | None,
-        status: Status | Iterable[Status] | None,
-        since: datetime | None,
-        until: datetime | None,
-    ) -> Query:
-        """Build the query of `iter_runs`."""
-        _check_times(since, until)
-        wanted = self._statuses(status)
-        return Query(
-            partition=None if batch_id is None else escape_key(batch_id, field="batch_id"),
-            statuses=wanted,
-            since=None if since is None else nearest_utc(since),
-            until=None if until is None else nearest_utc(until),
-        )
-
-    def _statuses(self, status: Status | Iterable[Status] | None) -> tuple[str, ...]:
-        if status is None:
-            return ()
-        single = isinstance(status, (str, Enum)) or not isinstance(status, Iterable)
-        wanted = [cast("Status", status)] if single else list(status)
-        if not wanted:
-            raise ValueError("status is an empty collection, which nothing matches; pass None")
-        names = [str(getattr(item, "value", item)) for item in wanted]
-        known = self.binding.statuses
-        for item, name in zip(wanted, names, strict=True):
-            if known and name not in known:
-                raise ValueError(
-                    f"status={item!r} is none of this store's records: pass one or several of "
-                    f"{', '.join(known)}, or None for all"
-                )
-        return tuple(names)
 
     def page(self, query: Query, token: str | None) -> Steps[tuple[list[RecordT], str | None]]:
         """Return the records of the next page that match."""
@@ -457,17 +424,3 @@ def _tally_of(row: Row, records: Sequence[Any]) -> Tally:
 
 def _keys(batch_id: str, job_id: str) -> tuple[str, str]:
     return escape_key(batch_id, field="batch_id"), escape_key(job_id, field="job_id")
-
-
-def _check_times(since: datetime | None, until: datetime | None) -> None:
-    for name, value in (("since", since), ("until", until)):
-        if value is not None and not isinstance(value, datetime):
-            raise TypeError(
-                f"{name}={value!r:.80} is no datetime: pass one, best with a timezone (without, "
-                "it is taken for UTC)"
-            )
-    if since is not None and until is not None and nearest_utc(since) > nearest_utc(until):
-        raise ValueError(
-            f"since={since.isoformat()} lies after until={until.isoformat()}, so that nothing "
-            "can match: swap them"
-        )
