@@ -164,12 +164,8 @@ def entries_below(journal: Journal, name: str, *, refused: bool | None = None) -
     Whatever file they are of: a tree that brings the blob replaces them, as a newer upload does.
     """
     prefix = tree_prefix(name)
-    return {
-        below: entry.id
-        for page in journal.pages(trees=False, refused=refused)
-        for entry in page
-        if (below := entry.blob.removeprefix(prefix)) != entry.blob or not prefix
-    }
+    pages = journal.pages(trees=False, refused=refused, below=prefix)
+    return {entry.blob.removeprefix(prefix): entry.id for page in pages for entry in page}
 
 
 class FailedFiles:

@@ -209,9 +209,12 @@ class Journal:
         return [entry for page in self.pages() for entry in page]
 
     def pages(
-        self, *, trees: bool | None = None, refused: bool | None = None
+        self, *, trees: bool | None = None, refused: bool | None = None, below: str = ""
     ) -> Iterator[list[PendingUpload]]:
-        """The same by the page; on request only trees, or none, only what is refused, or none."""
+        """The same by the page; on request only trees, or none, only what is refused, or none.
+
+        With `below` only blobs whose names begin so.
+        """
         last = 0
         while self._connection is not None or self.path.exists():
             with self._opened() as db:
@@ -219,8 +222,8 @@ class Journal:
                     "select id, kind, blob, path, content_type, overwrite, etag, created, attempts,"
                     " error, refused, details, owner from pending where id > ?"
                     " and (? is null or ? = (kind = 'tree')) and (? is null or ? = refused)"
-                    " order by id limit ?",
-                    (last, trees, trees, refused, refused, _PAGE),
+                    " and substr(blob, 1, ?) = ? order by id limit ?",
+                    (last, trees, trees, refused, refused, len(below), below, _PAGE),
                 ).fetchall()
             if not rows:
                 return
