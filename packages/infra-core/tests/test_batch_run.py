@@ -31,6 +31,7 @@ from infra_core.batch import (
     BatchRetry,
     Rejected,
     Summary,
+    _finishing,
     _workers,
     job_id_of,
     run_batch,
@@ -390,6 +391,39 @@ def test_a_bound_on_failures_ends_the_run_early(
     assert [record for record in caplog.records if record.name == "asyncio"] == []
     statuses = {record.status for record in records_of(tmp_path).values()}
     assert JobStatus.RUNNING not in statuses
+
+
+def test_a_list_has_ended_when_all_of_it_is_accounted_for(tmp_path: Path) -> None:
+    """What was read ahead, and is dropped when the run ends early, is left to the resume."""
+    urls = [f"http://127.0.0.1:1/{number}" for number in range(1_500)]
+    summary = run_batch(urls, batch_id="b", out=tmp_path, retries=0, concurrency=1, max_failures=0)
+    assert len(records_of(tmp_path)) == summary.total < len(urls)
+    assert not summary.list_ended
+    again = run_batch(urls[:50], batch_id="b", out=tmp_path, retries=0, resume=True)
+    assert (again.total, again.failed, again.list_ended) == (50, 50, True)
+
+
+async def test_a_failure_that_a_second_signal_cuts_off_is_recorded_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is counted already; its job would be pending."""
+    results: list[BatchResult] = []
+
+    class Settler:
+        """The thread that records is at another job."""
+
+        def __init__(self, *_: Any, **more: Any) -> None: ...
+
+        def __call__(self, ended: object) -> Any:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(_finishing, "ThreadBatcher", Settler)
+    urls = ["http://127.0.0.1:1/"]
+    summary = await run_batch_async(
+        urls, batch_id="b", out=tmp_path, retries=0, on_result=results.append
+    )
+    assert (summary.failed, len(results)) == (1, 1)
+    assert {record.status for record in records_of(tmp_path).values()} == {JobStatus.FAILED}
 
 
 def test_all_downloads_of_a_run_share_its_rate(origin: FaultyOrigin, tmp_path: Path) -> None:

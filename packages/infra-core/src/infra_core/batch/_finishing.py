@@ -169,7 +169,10 @@ class Finisher:
             self._end_early(f"{summary.failed} URLs failed, more than max_failures={bound}")
         if len(summary.failures) < KEPT_FAILURES:
             summary.failures.append(Failure(job.url, outcome.status, cause))
-        await self._settler(ended)
+        try:
+            await self._settler(ended)
+        except asyncio.CancelledError:  # by a second signal, when it is counted already
+            self._book.store_later(record)
         self._release(job)
         self._listener.report(
             job,

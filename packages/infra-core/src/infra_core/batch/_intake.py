@@ -25,23 +25,28 @@ class Intake:
         source: URLs, mappings, `BatchItem`s, `Rejected`s.
 
     Attributes:
-        ended: Whether the source was read to its end.
         error: What the source raised, which ends the run once what came before is done.
     """
 
     def __init__(self, source: Iterable[object] | AsyncIterable[object]) -> None:
-        self.ended = False
         self.error: BaseException | None = None
         self._source = source
         self._items: deque[BatchItem | Rejected] = deque()
         self._room = threading.Condition()
         self._stopped = False
+        self._at_end = False
+        self._at_hand = False  # whether a chunk is out that is not recorded yet
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
         self._space = asyncio.Event()  # of an asynchronous source
         self._waiting = False
         self._task: asyncio.Task[None] | None = None
         self._number = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the source was read to its end, and all of it was handed out and recorded."""
+        return self._at_end and not self._items and not self._at_hand
 
     def start(self) -> None:
         """Begin to read."""
@@ -73,12 +78,14 @@ class Intake:
                 if len(self._items) <= _AHEAD // 2:
                     self._room.notify()
                     self._space.set()
-                done = self.ended or self.error is not None
+                done = self._at_end or self.error is not None
                 self._waiting = not chunk and not done
                 self._news.clear()
             if chunk:
                 size = _CHUNK
+                self._at_hand = True
                 yield chunk
+                self._at_hand = False
             elif done:
                 return
             elif not self._stopped:
@@ -128,7 +135,7 @@ class Intake:
     def _finish(self, error: BaseException | None) -> None:
         with self._room:
             self.error = error
-            self.ended = error is None
+            self._at_end = error is None
         self._wake()
 
     def _wake(self) -> None:

@@ -147,6 +147,10 @@ class JobBook:
         elif records:
             self._store.save_many(records)
 
+    def store_later(self, record: "JobRecord") -> None:
+        """Store a record at the end of the run."""
+        self._unstored[record.job_id] = record
+
     def settle(self, ended: Sequence[Ended]) -> list[None]:
         """Store the records of jobs that have ended, with their lines in the run log.
 
