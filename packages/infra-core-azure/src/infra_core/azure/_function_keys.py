@@ -37,8 +37,8 @@ def _any_form(char: str) -> str:
     if char.isalnum():
         return char
     code = ord(char)
-    in_url, in_json = rf"%(?:25)*{code:02x}", rf"\\+u{code:04x}"
-    return rf"(?:\\*{re.escape(char)}|{in_url}|{in_json}|&#(?:{code}|x{code:x});)"
+    in_url, in_json = rf"%(?:25){{0,4}}{code:02x}", rf"\\{{1,8}}u{code:04x}"
+    return rf"(?:\\{{0,8}}{re.escape(char)}|{in_url}|{in_json}|&#(?:{code}|x{code:x});)"
 
 
 def _cut(part: Any, keys: re.Pattern[str]) -> Any:

@@ -1,4 +1,4 @@
-"""Who a process is, so that a reader does not take a later one with the same number for it."""
+"""Which process or file it is, so that no later one of the same number or name is taken for it."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-__all__ = ["host_name", "interrupt_main", "is_running", "process_identity", "start_of"]
+__all__ = ["file_id", "host_name", "interrupt_main", "is_running", "process_identity", "start_of"]
 
 _PROC = Path("/proc")
 _WINDOWS = "windows"
@@ -15,6 +15,15 @@ _WINDOWS = "windows"
 _QUERY_LIMITED_INFORMATION = 0x1000
 _STILL_ACTIVE = 259
 _ACCESS_DENIED = 5
+
+
+def file_id(path: Path) -> tuple[int, int] | None:
+    """Return what no other file has while this one is there, `None` where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def host_name() -> str:

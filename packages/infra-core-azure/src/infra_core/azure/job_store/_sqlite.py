@@ -13,6 +13,7 @@ from typing import Any
 
 from infra_core.runtime import ForkGuard, clock
 
+from .._process import file_id
 from ..exceptions import AzureTableError
 from ._records import JobRecord, RecordT
 from ._rows import Primitives, Query, Row, RowChangedError, RowExistsError, Tally, keys_of_token
@@ -280,8 +281,8 @@ class _JobFile(Primitives):
         with self._lock:
             if self._connection is None:
                 self._connection = _open(self._path)
-                self._identity = _identity(self._path)
-            elif _identity(self._path) != self._identity:
+                self._identity = file_id(self._path)
+            elif file_id(self._path) != self._identity:
                 raise _FileGoneError(
                     "the file was removed or replaced while it was open; put it back or restore a "
                     "copy, then close this store to open the file anew"
@@ -299,14 +300,6 @@ class _JobFile(Primitives):
 
 class _FileGoneError(sqlite3.Error):
     """The open file is no longer at its path: what is written to it is lost with it."""
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _open(path: Path) -> sqlite3.Connection:

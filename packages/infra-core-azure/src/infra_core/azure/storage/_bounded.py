@@ -2,11 +2,11 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator
 from itertools import chain, islice, repeat
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["ByteBudget", "for_each", "growing_batches"]
+__all__ = ["ByteBudget", "ending", "for_each", "growing_batches"]
 
 T = TypeVar("T")
 _AHEAD = 64  # items that wait for a worker
@@ -39,6 +39,17 @@ class ByteBudget:
             if self._waiting:
                 async with self._turn:
                     self._turn.notify_all()
+
+
+@contextlib.asynccontextmanager
+async def ending(tasks: Collection[asyncio.Task[Any]]) -> AsyncIterator[None]:
+    """Cancel those of the tasks that still run when the block is left, and wait for them."""
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def growing_batches(items: Iterable[T]) -> Iterator[list[T]]:
@@ -78,10 +89,5 @@ async def for_each(
 
     tasks = [asyncio.create_task(produce())]
     tasks.extend(asyncio.create_task(work()) for _ in range(width))
-    try:
+    async with ending(tasks):
         await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise

@@ -9,6 +9,7 @@ from infra_core.fs import AtomicFile
 
 from ._batch_writer import BatchWriter
 from ._blobs import RESOURCE_TYPE, BlobInfo, decode_md5, info_from_headers, is_folder
+from ._bounded import ending
 from ._errors import (
     BlobConflictError,
     BlobNotFoundError,
@@ -218,7 +219,7 @@ async def _ranges(service: BlobService, info: BlobInfo, start: int) -> AsyncIter
     if info.etag:
         headers["If-Match"] = info.etag
     under_way: deque[asyncio.Task[bytes]] = deque()
-    try:
+    async with ending(under_way):
         while start < info.size or under_way:
             while start < info.size and len(under_way) < service.config.options.block_concurrency:
                 end = min(start + step, info.size)
@@ -226,10 +227,6 @@ async def _ranges(service: BlobService, info: BlobInfo, start: int) -> AsyncIter
                 start = end
             yield await under_way[0]
             under_way.popleft()
-    finally:
-        for task in under_way:
-            task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
 
 
 async def _range(

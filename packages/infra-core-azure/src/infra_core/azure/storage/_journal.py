@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from infra_core.runtime import clock, redact_secrets
 
-from .._process import start_of
+from .._process import file_id, start_of
 from ._config import _AzureStorageConfig
 from ._errors import JournalError
 from ._options import Overwrite
@@ -313,7 +313,7 @@ class Journal:
             self._owner = f"{self._pid}:{start_of(self._pid)}"
         with self._lock:
             removed = None
-            if self._connection is not None and _identity(self.path) != self._identity:
+            if self._connection is not None and file_id(self.path) != self._identity:
                 removed, self._connection = self._connection, None
             if self._connection is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -326,7 +326,7 @@ class Journal:
                 self._connection.execute("pragma synchronous = full")
                 self._connection.execute(_SCHEMA)
                 _add_columns(self._connection)
-                self._identity = _identity(self.path)
+                self._identity = file_id(self.path)
                 _begin_numbers(self._connection)
             if removed is not None:
                 _carry_over(removed, self._connection)
@@ -347,14 +347,6 @@ def _add_columns(db: sqlite3.Connection) -> None:
         if name not in there:
             with contextlib.suppress(sqlite3.OperationalError):  # another process was faster
                 db.execute(f"alter table pending add column {name} {kind}")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _begin_numbers(db: sqlite3.Connection) -> None:

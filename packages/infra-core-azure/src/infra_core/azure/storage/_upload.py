@@ -16,6 +16,7 @@ from urllib.parse import parse_qsl
 from infra_core.fs import media_type
 
 from ._blobs import create_container, get_properties, list_blocks
+from ._bounded import ending
 from ._errors import (
     BlobConflictError,
     BlobNotFoundError,
@@ -384,7 +385,7 @@ async def _upload_blocks(
         if on_bytes is not None:
             on_bytes(len(data))
 
-    try:
+    async with ending(tasks):
         for block_id in ids:
             await gate.acquire()
             for done in [task for task in tasks if task.done()]:
@@ -394,11 +395,6 @@ async def _upload_blocks(
             tasks.add(asyncio.create_task(send(block_id, data, headers)))
             del data
         await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
     after = os.fstat(file.fileno())
     if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
         raise LocalFileChangedError(
