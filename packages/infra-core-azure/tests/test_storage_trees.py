@@ -297,6 +297,28 @@ def test_file_that_goes_while_its_tree_is_uploaded_is_skipped(tmp_path: Path) ->
     assert service.blobs == {"read": b"y"}
 
 
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("size", [5, 200_000])
+def test_file_that_cannot_be_compared_stops_no_other(
+    direction: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its batch reads it, since it is small, or it is read by itself."""
+    service = MemoryService()
+    for name, data in write(tmp_path, {"a": b"x" * size, "b": b"y" * size}).items():
+        service.put(name, data)
+    opened: Any = Path.open
+
+    def refuse(path: Path, *args: Any, **options: Any) -> Any:
+        if path.name == "a":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return opened(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    report, outcomes = run(service, direction, tmp_path)
+    assert (report.failed, report.skipped) == (1, 1)
+    assert isinstance(outcomes[0].error, PermissionError)
+
+
 class Slow(MemoryService):
     """A service whose requests take longer all in all than each may."""
 

@@ -1,6 +1,7 @@
 """A tree of blobs into a local folder."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -16,7 +17,7 @@ from ._download import download_blob
 from ._errors import LocalFileChangedError
 from ._local_tree import walk_tree
 from ._names import reason_of, unsafe_reason
-from ._tree_plan import decide, decide_by_hash, local_state
+from ._tree_plan import READ_AHEAD, decide, decide_by_hash, local_state
 from ._tree_run import TreeRun
 from ._tree_types import GONE, LocalFile, PlannedTransfer
 from ._upload import hash_file
@@ -97,14 +98,19 @@ class DownRun(TreeRun):
                     )
                 else:
                     plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
+                    if plan is None and blob.size <= READ_AHEAD:
+                        with contextlib.suppress(OSError):  # met again by the file alone
+                            plan = self._by_hash(blob, path)
                 found.append(_ToDownload(blob, path, there, plan))
             yield found
+
+    def _by_hash(self, blob: BlobInfo, path: Path) -> PlannedTransfer:
+        return decide_by_hash("down", blob.name, blob.size, hash_file(path), blob.md5 or b"")
 
     async def _down(self, item: _ToDownload) -> PlannedTransfer:
         blob, path, there, plan = item.blob, item.path, item.there, item.plan
         if plan is None:
-            ours = await asyncio.to_thread(hash_file, path)
-            plan = decide_by_hash("down", blob.name, blob.size, ours, blob.md5 or b"")
+            plan = await asyncio.to_thread(self._by_hash, blob, path)
         if plan.action == "download" and not self._dry:
             known = BlobInfo(self._prefix + blob.name, blob.size, blob.md5, blob.etag)
             got = await download_blob(

@@ -17,7 +17,7 @@ from ._local_tree import walk_tree
 from ._names import tree_prefix
 from ._properties import check_header
 from ._service import BlobService
-from ._tree_plan import decide, decide_by_hash
+from ._tree_plan import READ_AHEAD, decide, decide_by_hash
 from ._tree_run import TreeRun
 from ._tree_types import GONE, LocalFile, OnOutcome, PlannedTransfer, TreeRules
 from ._upload import hash_file, read_small, upload_path
@@ -25,7 +25,6 @@ from ._upload import hash_file, read_small, upload_path
 __all__ = ["UpRun", "replay_tree"]
 
 UNKNOWN_TYPE = "application/octet-stream"
-_READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
 
 
 class _ToUpload(NamedTuple):
@@ -120,14 +119,18 @@ class UpRun(TreeRun):
 
     def _prepare(self, file: LocalFile) -> _ToUpload:
         there = self._index.get(file.name) if self._index.count else None
+        stored = there.md5 if there else None
         plan = self._keep_log(file.name, file.size, there) or decide(
-            "up", self._rules, file.name, file.size, there, there.md5 if there else None
+            "up", self._rules, file.name, file.size, there, stored
         )
         small = None
-        if file.size <= _READ_AHEAD and not self._dry and plan and plan.action == "upload":
-            with contextlib.suppress(OSError):  # met again when it is uploaded
-                small = read_small(file.path, _READ_AHEAD)
-        return _ToUpload(file, there, plan, small)
+        reads = plan is None or (plan.action == "upload" and not self._dry)
+        if reads and file.size <= READ_AHEAD:
+            with contextlib.suppress(OSError):  # met again by the file alone
+                small = read_small(file.path, READ_AHEAD)
+        if plan is None and small is not None:
+            plan = decide_by_hash("up", file.name, file.size, small[1], stored or b"")
+        return _ToUpload(file, there, plan, small if plan and plan.action == "upload" else None)
 
     async def _up(self, item: _ToUpload) -> PlannedTransfer:
         try:
