@@ -232,14 +232,18 @@ class TestKeys:
             host.origin.add(_PATH, body=said, content_type="text/plain")
             host.origin.add("/refused", always=_reply(400, said))
             url = f"{host.base_url}{_PATH}?code={quote(self.KEY, safe='')}"
+            token = {"Authorization": f"Bearer {self.KEY}"}
             client = AzureFunctionAsyncClient(host.base_url, api_key=self.KEY)
+            by_token = AzureFunctionAsyncClient(host.base_url, default_headers=token)
             errors: list[BaseException] = []
-            async with client, AzureFunctionAsyncClient(host.base_url) as other:
+            async with client, by_token, AzureFunctionAsyncClient(host.base_url) as other:
                 for call in (
                     client.start(_PATH),
                     client.wait_for_completion(_PATH),
                     client.start("/refused"),
+                    by_token.start("/refused"),
                     other.start(url),
+                    other.start(url.replace("code=", "token=")),
                     other.get_status(url),
                     other.wait_for_completion(url),
                 ):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import redact_secrets, sanitize_url
 
-from ._function_keys import KEY_HEADER, key_in, without_keys
+from ._function_keys import keys_in, keys_sent, without_keys
 from .exceptions import OrchestrationError, OrchestrationFailedError
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def failure_of(
     """Return the error for an instance that ended without success; it shows neither key."""
     name = "the orchestration" if status.instance_id is None else f"instance {status.instance_id!r}"
     reason = status.output if status.output is not None else status.custom_status
-    shown = _short(redact_secrets(without_keys(_text(reason), key_in(status_url), api_key)))
+    shown = _short(redact_secrets(without_keys(_text(reason), *keys_in(status_url), api_key)))
     why = "" if reason is None else f": {shown}"
     return OrchestrationFailedError(
         f"{name} ended as {status.runtime_status}{why}; look into the logs of the function app "
@@ -294,8 +294,7 @@ def beginning_of(response: "httpx.Response") -> str:
     text = response.content[: 8 * _SHOWN].decode("utf-8", "replace").lstrip("\ufeff")
     shown = " ".join(re.sub(r"[^\x20-\x7e\u00a0-\U0010ffff]", " ", text).split())
     for asked in (*response.history, response):  # a redirect takes the key off the request
-        sent = asked.request
-        shown = without_keys(shown, sent.headers.get(KEY_HEADER), key_in(sent.url))
+        shown = without_keys(shown, *keys_sent(asked.request))
     shown = redact_secrets(shown)[:_SHOWN]
     status = response.status_code
     return f"{status} ({kind}): {shown!r}" if shown else f"{status} (empty)"

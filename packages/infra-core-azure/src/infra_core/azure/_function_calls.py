@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from infra_core.runtime import add_note, clock, sanitize_url
 
 from ._checks import require_number, split_url
-from ._function_keys import KEY_HEADER, key_in
+from ._function_keys import KEY_HEADER, keys_in
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class FunctionCaller:
         if status in (400, 409, 422) and error.response.content:
             said = f"{error}; the function app answered {beginning_of(error.response)}"
             error.args = (said, *error.args[1:])  # no note: 3.10 has none, and logs show none
-        if _origin(url) != self._origin or key_in(url) is not None:
+        if _origin(url) != self._origin or keys_in(url):
             return
         if status in (401, 403):
             sent = any(name.lower() == KEY_HEADER for name in headers)

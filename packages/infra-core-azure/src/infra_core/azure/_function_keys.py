@@ -5,20 +5,32 @@ with alone, so that one is looked for itself, in the forms that JSON, HTML and U
 """
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["KEY_HEADER", "key_in", "without_keys"]
+from infra_core.runtime import is_secret_name
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["KEY_HEADER", "keys_in", "keys_sent", "without_keys"]
 
 KEY_HEADER = "x-functions-key"
 _SHORTEST = 4  # letters; shorter ones stand in any text
 
 
-def key_in(url: object) -> str | None:
-    """Return the key that stands in a URL, its parameter `code`."""
+def keys_in(url: object) -> list[str]:
+    """Return the keys that stand in the query of a URL, such as its `code`."""
     # `+` is a plus sign in a key and never a blank.
     query = urlsplit(str(url or "")).query.replace("+", "%2B")
-    return next((text for name, text in parse_qsl(query) if name.lower() == "code"), None)
+    return [text for name, text in parse_qsl(query) if is_secret_name(name)]
+
+
+def keys_sent(request: "httpx.Request") -> list[str]:
+    """Return the keys and tokens that a request was sent with."""
+    fields = request.headers.items()
+    held = [value.rpartition(" ")[2] for name, value in fields if is_secret_name(name)]
+    return [*held, *keys_in(request.url)]
 
 
 def without_keys(value: Any, *keys: str | None) -> Any:

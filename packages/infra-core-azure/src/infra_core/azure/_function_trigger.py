@@ -13,7 +13,7 @@ from ._durable import DurableInstance, read_start
 from ._durable_status import DurableStatus, is_page
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR
 from ._function_durable import OnPoll, WaitOptions
-from ._function_keys import key_in, without_keys
+from ._function_keys import keys_in, without_keys
 from ._function_state import recall, remember
 from .client import AzureFunctionAsyncClient
 from .exceptions import OrchestrationError, OrchestrationTimeoutError
@@ -187,7 +187,7 @@ async def trigger_batch_async(
     finally:
         summary.duration_seconds = round(clock.monotonic() - began, 3)
         calls = getattr(client, "_calls", None)  # a double in a test has none
-        keys = key_in(summary.resume_url), getattr(calls, "api_key", None)
+        keys = *keys_in(summary.resume_url), getattr(calls, "api_key", None)
         for name in ("output", "custom_status", "error"):  # some return their status URL
             setattr(summary, name, without_keys(getattr(summary, name), *keys))
         target: Path | None = getattr(args, "summary_file", None)
