@@ -37,7 +37,7 @@ class _Job(NamedTuple):
     path: Path
     data: bytes
     verify: Callable[[], None]
-    before_commit: Callable[[], None] | None
+    before_commit: Callable[[], object]
 
     def stage(self) -> AtomicFile:
         self.verify()
@@ -72,7 +72,7 @@ class BatchWriter:
         data: bytes,
         *,
         verify: Callable[[], None],
-        before_commit: Callable[[], None] | None = None,
+        before_commit: Callable[[], object] = lambda: None,
     ) -> None:
         """Write a file that appears whole and durable, or not at all.
 
@@ -99,14 +99,8 @@ def _write_all(jobs: list[_Job]) -> list[Exception | None]:
             staged[index] = job.stage()
         except Exception as error:  # noqa: BLE001 - raised in its own task
             errors[index] = error
-    hooks = {file: jobs[index].before_commit for index, file in staged.items()}
-
-    def before(file: AtomicFile) -> None:
-        hook = hooks[file]
-        if hook is not None:
-            hook()
-
-    outcomes = commit_together([*staged.values()], before=before)
+    job_of = {file: jobs[index] for index, file in staged.items()}
+    outcomes = commit_together([*job_of], before=lambda file: job_of[file].before_commit())
     for index, outcome in zip(staged, outcomes, strict=True):
         errors[index] = outcome
     return errors

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 
 from infra_core.fs import AtomicFile
@@ -36,8 +37,8 @@ async def download_blob(
     *,
     known: BlobInfo | None = None,
     writer: BatchWriter | None = None,
-    before_commit: Callable[[], None] | None = None,
-    on_bytes: Callable[[int], None] | None = None,
+    before_commit: Callable[[], object] = lambda: None,
+    on_bytes: Callable[[int], object] = lambda _: None,
 ) -> BlobInfo | None:
     """Write a blob to a file that appears whole, verified, or not at all.
 
@@ -62,7 +63,10 @@ async def download_blob(
         FileWriteError: The disk refuses.
         StorageError: The service refuses or does not answer.
     """
-    options = service.config.options
+    accepts = service.config.options.accept_wrong_md5
+    once = partial(
+        _download_once, service, name, path, writer or BatchWriter(), before_commit, on_bytes
+    )
     came: bytes | None = None  # the MD5 of content that did not fit the stored one
 
     tries = 0
@@ -72,16 +76,7 @@ async def download_blob(
         tries += 1
         while True:
             try:
-                return await _download_once(
-                    service,
-                    name,
-                    path,
-                    known if tries == 1 else None,
-                    writer or BatchWriter(),
-                    before_commit,
-                    on_bytes,
-                    came if options.accept_wrong_md5 else None,
-                )
+                return await once(known if tries == 1 else None, came if accepts else None)
             except _MismatchError as error:
                 before, came = came, error.md5
                 if before is None:
@@ -107,10 +102,10 @@ async def _download_once(
     service: BlobService,
     name: str,
     path: Path,
-    known: BlobInfo | None,
     writer: BatchWriter,
-    before_commit: Callable[[], None] | None,
-    on_bytes: Callable[[int], None] | None,
+    before_commit: Callable[[], object],
+    on_bytes: Callable[[int], object],
+    known: BlobInfo | None,
     accepted: bytes | None,
 ) -> BlobInfo | None:
     def check(size: int, md5: bytes | None) -> None:
@@ -133,8 +128,7 @@ async def _download_once(
             verify=lambda: check(len(first), new_md5_of(first)),
             before_commit=before_commit,
         )
-        if on_bytes is not None:
-            on_bytes(info.size)
+        on_bytes(info.size)
         return info
     file = await asyncio.to_thread(AtomicFile, path)
     # Of a blob without MD5 each range has been hashed already.
@@ -145,17 +139,14 @@ async def _download_once(
         if md5 is not None:  # takes as long as writing, or longer: side by side
             work.append(asyncio.to_thread(md5.update, part))
         await asyncio.gather(*work)
-        if on_bytes is not None:
-            on_bytes(len(part))
+        on_bytes(len(part))
 
     try:
         await take(first)
         async for part in _ranges(service, info, len(first)):
             await take(part)
         check(file.size, md5.digest() if md5 is not None else None)
-        if before_commit is not None:
-            await asyncio.to_thread(before_commit)
-        await asyncio.to_thread(file.commit)
+        await asyncio.to_thread(lambda: (before_commit(), file.commit()))
     finally:
         file.abort()  # does nothing after the commit
     return info

@@ -238,7 +238,7 @@ async def upload_path(
     content_type: str | None = None,
     overwrite: Overwrite = "always",
     etag: str | None = None,
-    on_bytes: Callable[[int], None] | None = None,
+    on_bytes: Callable[[int], object] = lambda _: None,
     small: tuple[bytes, bytes] | None = None,
     properties: StoredProperties = NO_PROPERTIES,
 ) -> Uploaded:
@@ -280,8 +280,7 @@ async def upload_path(
             md5=md5,
             properties=properties,
         )
-        if on_bytes is not None:
-            on_bytes(done.size)
+        on_bytes(done.size)
         return done
     file = await asyncio.to_thread(path.open, "rb", 0)
     try:
@@ -354,7 +353,7 @@ async def _upload_blocks(
     name: str,
     content: dict[str, str],
     condition: dict[str, str],
-    on_bytes: Callable[[int], None] | None,
+    on_bytes: Callable[[int], object],
     id_length: int,
 ) -> Uploaded:
     before = os.fstat(file.fileno())
@@ -382,8 +381,7 @@ async def _upload_blocks(
             )
         finally:
             gate.release()
-        if on_bytes is not None:
-            on_bytes(len(data))
+        on_bytes(len(data))
 
     async with ending(tasks):
         for block_id in ids:
