@@ -169,7 +169,8 @@ class DaskWorkers:
     def stop(self) -> None:
         """Have no worker begin another download."""
         if self._client is not None and self._stopping is None:
-            stopping = self._client.run(stop_shards, self._run_id, on_error="ignore")
+            # at the workers that are there, and at those that join while others end their downloads
+            stopping = self._client.register_worker_callbacks(partial(stop_shards, self._run_id))
             self._stopping = asyncio.ensure_future(stopping)
 
     async def close(self, *, kill: bool = False) -> None:
