@@ -536,14 +536,14 @@ async def test_no_download_begins_once_the_run_is_asked_to_end(
         stop_reading(run)
         stopped.set()
 
-    async def fetch(_: Any, job_id: str, item: BatchItem, *rest: Any, **more: Any) -> Outcome:
+    async def download(_: Any, job_id: str, item: BatchItem, *rest: Any) -> Outcome:
         asked.append(item.url)
         signal.raise_signal(signal.SIGTERM)
         await stopped.wait()
         return Outcome(job_id=job_id, status="failed", error="gone")
 
     monkeypatch.setattr(BatchRun, "_stop_reading", stop)
-    monkeypatch.setattr(Downloads, "fetch", fetch)
+    monkeypatch.setattr(Downloads, "_download", download)
     urls = [f"http://h.example/{number}" for number in range(9)]
     summary = await run_batch_async(urls, batch_id="b", out=tmp_path, concurrency=1, **place)
     assert len(asked) == summary.failed == 1
@@ -613,13 +613,13 @@ async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
         stop(worker)
         stopped.set()
 
-    async def fetch(_: Any, job_id: str, *rest: Any, **more: Any) -> Outcome:
+    async def download(_: Any, job_id: str, *rest: Any) -> Outcome:
         begun.set()
         await stopped.wait()
         return Outcome(job_id=job_id, status="failed", error="gone")
 
     monkeypatch.setattr(Worker, "stop", stopping)
-    monkeypatch.setattr(Downloads, "fetch", fetch)
+    monkeypatch.setattr(Downloads, "_download", download)
     ours, theirs = Pipe()
     options = BatchOptions(batch_id="b", out=tmp_path, concurrency=1)
     serving = asyncio.ensure_future(_workers._serve(theirs, options, tmp_path, {}))

@@ -1,5 +1,6 @@
 """One URL to one verified file, and what came of it: the part that runs in each place."""
 
+import asyncio
 import errno
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -43,8 +44,27 @@ class _TooLateError(Exception):
     """The run is to end, and a download would begin."""
 
 
+class _Slot:
+    """An item's turn on the network; given back once, as soon as its bytes are here."""
+
+    def __init__(self, slots: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self._held = False
+
+    async def take(self) -> None:
+        await self._slots.acquire()
+        self._held = True
+
+    def leave(self, _size: int = 0) -> None:
+        if self._held:
+            self._held = False
+            self._slots.release()
+
+
 class Downloads:
-    """Downloads the items of a batch into its folder.
+    """Downloads the items of a batch into its folder, as many at a time as the options say.
+
+    An item waits for its turn on the network; when its bytes are here it lets the next have it.
 
     Args:
         options: How.
@@ -68,6 +88,7 @@ class Downloads:
         self._host_headers = {
             origin_of(f"//{host}"): headers for host, headers in options.host_headers.items()
         }
+        self._slots = asyncio.Semaphore(options.concurrency)
         self._opened = AsyncExitStack()
         self._stopped = False
 
@@ -114,7 +135,6 @@ class Downloads:
         job_id: str,
         item: BatchItem,
         path: str,
-        on_received: Callable[[int], object] | None = None,
         *,
         held: tuple[str | None, str | None] = (None, None),
     ) -> Outcome | None:
@@ -126,13 +146,26 @@ class Downloads:
             job_id: Its job.
             item: The item.
             path: Relative to the run's folder.
-            on_received: Called with the size when all bytes have come, before they are flushed
-                to the disk: another download may use the network now.
             held: ETag and Last-Modified of a file that is here: one that is current is kept.
 
         Returns:
             What it came to; None where its turn came after `stop`.
         """
+        slot = _Slot(self._slots)
+        await slot.take()
+        try:
+            return None if self._stopped else await self._download(job_id, item, path, held, slot)
+        finally:
+            slot.leave()
+
+    async def _download(
+        self,
+        job_id: str,
+        item: BatchItem,
+        path: str,
+        held: tuple[str | None, str | None],
+        slot: _Slot,
+    ) -> Outcome | None:
         attempts = 1
 
         def retried(details: "RetryDetails") -> None:
@@ -155,7 +188,7 @@ class Downloads:
                 deadline=self._options.task_timeout,
                 on_retry=retried,
                 on_turn=self._begin,
-                on_received=on_received,
+                on_received=slot.leave,
                 group=group,
                 if_none_match=held[0],
                 if_modified_since=held[1],

@@ -75,23 +75,6 @@ class _Runtime(TaskRuntime):
         self._on_stop()
 
 
-class _Slot:
-    """An item's turn on the network; given back once, as soon as its bytes are here."""
-
-    def __init__(self, slots: asyncio.Semaphore) -> None:
-        self._slots = slots
-        self._held = False
-
-    async def take(self) -> None:
-        await self._slots.acquire()
-        self._held = True
-
-    def leave(self, _size: int = 0) -> None:
-        if self._held:
-            self._held = False
-            self._slots.release()
-
-
 class BatchRun:
     """One run of a batch over its folder.
 
@@ -129,13 +112,10 @@ class BatchRun:
         self._finisher = Finisher(
             options, services, self._book, self._names, self._listener, self._end_unless_ending
         )
-        # A task is an item: in this process it waits for its turn on the network, and when its
-        # bytes are here lets the next have it.
         workers = services.workers
         self._group = _GROUP
         if self._claims is not None:  # no run takes more of a shared table than it can begin with
             self._group = min(_GROUP, options.concurrency)
-        self._slots = asyncio.Semaphore(options.concurrency)
         width = options.concurrency + ahead_of(options.concurrency)
         if workers is not None:
             width = workers.width
@@ -403,16 +383,9 @@ class BatchRun:
 
     async def _fetch_here(self, job: Job) -> Outcome | None:
         """Download an item; its record is written with those that become durable together."""
-        slot = _Slot(self._slots)
-        await slot.take()
-        try:
-            if self._stopping:
-                return None
-            return await self._services.downloads.fetch(
-                job.record.job_id, job.item, job.path, slot.leave, held=job.held
-            )
-        finally:
-            slot.leave()
+        return await self._services.downloads.fetch(
+            job.record.job_id, job.item, job.path, held=job.held
+        )
 
     async def _fetch_elsewhere(self, job: Job) -> Outcome | None:
         """Have an item done by workers, and record it with those that come together."""

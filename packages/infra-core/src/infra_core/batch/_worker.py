@@ -1,6 +1,5 @@
 """What downloads elsewhere than in the run's event loop: workers, and what they are handed."""
 
-import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -92,7 +91,7 @@ class Workers(Protocol):
 
 
 class Worker:
-    """Does items in the running event loop, any number at once, within one bound on downloads.
+    """Does items in the running event loop, any number at once.
 
     Args:
         options: Of the batch.
@@ -111,10 +110,8 @@ class Worker:
         self._options = options
         self._folder = folder
         self._env = env
-        self._slots = asyncio.Semaphore(options.concurrency)
         self._stack = AsyncExitStack()
         self._storage: AzureStorageClient | None = None
-        self._stopped = False
         self._downloads = Downloads(options, folder, on_retry)
 
     async def open(self) -> None:
@@ -130,30 +127,26 @@ class Worker:
 
     def stop(self) -> None:
         """Begin no more downloads; those under way come to their end."""
-        self._stopped = True
         self._downloads.stop()
 
     async def fetch(self, item: WorkItem) -> Outcome | None:
         """Download an item, and mirror it; nothing of an item raises."""
-        async with self._slots:
-            if self._stopped:
-                return None
-            outcome = await self._downloads.fetch(item.job_id, item.item, item.path, held=item.held)
-            if outcome is None or self._storage is None or outcome.status != "completed":
-                return outcome
-            if item.path.startswith(INCOMING):  # it has no name yet
-                return outcome
-            try:
-                await self._storage.upload_file_async(
-                    self._folder / item.path,
-                    raise_on_error=True,
-                    content_type=outcome.content_type,
-                )
-            except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
-                return replace(outcome, mirrored=False, mirror_error=one_line(error))
-            if self._options.scratch is not None:
-                (self._folder / item.path).unlink(missing_ok=True)
-            return replace(outcome, mirrored=True)
+        outcome = await self._downloads.fetch(item.job_id, item.item, item.path, held=item.held)
+        if outcome is None or self._storage is None or outcome.status != "completed":
+            return outcome
+        if item.path.startswith(INCOMING):  # it has no name yet
+            return outcome
+        try:
+            await self._storage.upload_file_async(
+                self._folder / item.path,
+                raise_on_error=True,
+                content_type=outcome.content_type,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
+            return replace(outcome, mirrored=False, mirror_error=one_line(error))
+        if self._options.scratch is not None:
+            (self._folder / item.path).unlink(missing_ok=True)
+        return replace(outcome, mirrored=True)
 
     async def close(self) -> None:
         """Close all connections."""
