@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
@@ -567,6 +568,26 @@ class TestSharedClients:
         store.fetch("b", "j")
         del store
         assert tables[0].closed == 1
+
+    @pytest.mark.posix
+    @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+    def test_a_forked_child_connects_for_itself(self, tables: list[_FakeTable]) -> None:
+        """Two processes that read from one connection would take each other's answers."""
+        with _open() as opened:
+            store: Any = opened  # whose client is one of these tables
+            assert store.client is tables[0]
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    assert store.client is tables[1]
+                    store.close()
+                    assert [table.closed for table in tables] == [0, 1]
+                    status = 0
+                finally:
+                    os._exit(status)
+            assert os.waitpid(child, 0)[1] == 0
+            assert store.client is tables[0]
 
     def test_reset_makes_new_stores_connect_anew(self, tables: list[_FakeTable]) -> None:
         """Open stores keep their client until they are closed."""

@@ -1,15 +1,13 @@
 """Shared table clients: stores of one configuration use one, closed with the last of them."""
 
-import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.exceptions import ResourceNotFoundError
 from azure.data.tables import TableClient
-from infra_core.runtime import sanitize_url
+from infra_core.runtime import after_fork_in_child, sanitize_url
 
 from .._checks import type_name
 from .._network import sync_transport
@@ -28,10 +26,16 @@ __all__ = [
     "table_client_options",
 ]
 
-_MAX_CACHED = 16
-
 _lock = threading.Lock()
-_cache: OrderedDict[tuple[int, TableConfig], "SharedClient"] = OrderedDict()
+_cache: dict[TableConfig, "SharedClient"] = {}  # those that are leased
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+after_fork_in_child(_new_lock)
 
 
 def table_client_options(config: TableConfig) -> dict[str, Any]:
@@ -52,16 +56,20 @@ def table_client_options(config: TableConfig) -> dict[str, Any]:
 
 
 class SharedClient:
-    """A table client, its credential, and how many stores lease it."""
+    """A table client, its credential, and the leases of the stores that use it."""
 
     def __init__(self, config: TableConfig) -> None:
         self.config = config
-        self.leases = 0
-        self.cached = True
-        self._ready = threading.Lock()
+        self.leases: set[object] = set()
+        self._options = table_client_options(config)
         self._table: TableClient | None = None
         self._credential: Any = None
-        self._options = table_client_options(config)
+        self._begin()
+        after_fork_in_child(self._begin)
+
+    def _begin(self) -> None:
+        self._inherited = self._table, self._credential  # the parent's, neither used nor closed
+        self._ready, self._table, self._credential = threading.Lock(), None, None
 
     def table(self) -> TableClient:
         """Return the client; the first call connects and makes the table if need be."""
@@ -149,33 +157,17 @@ def _malformed(config: TableConfig, error: ValueError) -> AzureTableError:
 
 def acquire_client(config: TableConfig) -> tuple[SharedClient, Callable[[], None]]:
     """Lease the shared client of a configuration; the second item gives it back, once."""
-    key = (os.getpid(), config)  # sockets must not be shared with a forked parent
-    evicted: SharedClient | None = None
+    lease = object()
     with _lock:
-        shared = _cache.get(key)
-        if shared is None:
-            shared = _cache[key] = SharedClient(config)
-            if len(_cache) > _MAX_CACHED:
-                _, oldest = _cache.popitem(last=False)
-                oldest.cached = False
-                evicted = oldest if oldest.leases == 0 else None
-        _cache.move_to_end(key)
-        shared.leases += 1
-    if evicted is not None:
-        evicted.close()
-    released = False
+        shared = _cache.get(config) or _cache.setdefault(config, SharedClient(config))
+        shared.leases.add(lease)
 
     def release() -> None:
-        nonlocal released
         with _lock:
-            if released:
-                return
-            released = True
-            shared.leases -= 1
-            if shared.leases == 0 and shared.cached:
-                _cache.pop(key, None)
-                shared.cached = False
-            last = shared.leases == 0
+            shared.leases.discard(lease)
+            last = not shared.leases
+            if last and _cache.get(config) is shared:
+                del _cache[config]
         if last:
             shared.close()
 
@@ -188,10 +180,4 @@ def reset_table_client_cache() -> None:
     Stores that are open keep their client until they are closed.
     """
     with _lock:
-        dropped = list(_cache.values())
         _cache.clear()
-        for shared in dropped:
-            shared.cached = False
-    for shared in dropped:
-        if shared.leases == 0:
-            shared.close()
