@@ -299,7 +299,8 @@ def test_long_journal_is_flushed_by_the_page(
     monkeypatch.setattr(_journal, "_PAGE", 10)
     journal = open_journal(tmp_path / "j.sqlite")
     for number in range(35):
-        entry = journal.enter("bytes" if number % 7 else "tree", f"b{number}", data=b"x")
+        kind: Any = "bytes" if number % 7 else "tree"
+        entry = journal.enter(kind, f"b{number}", path=tmp_path, data=b"x")
         journal.fail(entry, OSError("down"))
     pages = [len(page) for page in journal.pages(trees=False)]
     assert pages == [10, 10, 10]

@@ -266,6 +266,28 @@ def test_a_newer_upload_stands_for_what_an_earlier_one_could_not_bring(
     assert stored == {"/a/box/run/a": b"new", "/a/box/run/other": b"other"}
 
 
+def test_pending_uploads_are_made_up_for_in_their_order(blob_server: Any, client_of: Any) -> None:
+    """Text that came after a tree stands for the file that the tree would bring."""
+    down, stored = [True], {}
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if down:
+            return refusal(503, "ServerBusy")
+        if method == "GET":
+            return 200, {}, b"<EnumerationResults><Blobs/></EnumerationResults>"
+        stored[path] = body
+        return 201, {"ETag": '"1"'}, b""
+
+    client = client_of(blob_server(answer), "best-effort", max_retries=0)
+    (client.base_path / "a").write_text("older")
+    client.upload_tree(client.base_path)
+    client.upload_text(client.base_path / "a", "newer")
+    assert [entry.kind for entry in client.pending_uploads()] == ["tree", "bytes"]
+    down.clear()
+    assert client.flush_pending().uploaded == 2
+    assert stored == {"/a/box/a": b"newer"}
+
+
 def test_failed_deletion_is_no_pending_upload(blob_server: Any, client_of: Any) -> None:
     """No file is there to be uploaded, and a replay deletes nothing."""
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,9 +76,11 @@ async def flush_journal(
 
     which = None if refused else False
     width = service.config.options.concurrency
-    await for_each(journal.pages(trees=False, refused=which), one, width)
-    # trees bring their own concurrency
-    await for_each(journal.pages(trees=True, refused=which), one, 1)
+    pages = journal.pages(refused=which)
+    while (page := await asyncio.to_thread(next, pages, None)) is not None:
+        # One after the other: what came after a tree stands for what that brings, and vice versa.
+        for tree, entries in groupby(page, lambda entry: entry.id if entry.kind == "tree" else 0):
+            await for_each(iter([list(entries)]), one, 1 if tree else width)
     report = FlushReport(**counts)
     if report != FlushReport():
         log.info("flushed %s: %s", journal.path, counts, extra={"journal": str(journal.path)})

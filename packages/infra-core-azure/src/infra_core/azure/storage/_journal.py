@@ -213,17 +213,21 @@ class Journal:
     ) -> Iterator[list[PendingUpload]]:
         """The same by the page; on request only trees, or none, only what is refused, or none.
 
-        With `below` only blobs whose names begin so.
+        With `below` only blobs whose names begin so. What is entered meanwhile is left out.
         """
         last = 0
+        newest: int | None = None
         while self._connection is not None or self.path.exists():
             with self._opened() as db:
+                if newest is None:
+                    (newest,) = db.execute("select max(id) from pending").fetchone()
                 rows = db.execute(
                     "select id, kind, blob, path, content_type, overwrite, etag, created, attempts,"
                     " error, refused, details, owner from pending where id > ?"
-                    " and (? is null or ? = (kind = 'tree')) and (? is null or ? = refused)"
-                    " and substr(blob, 1, ?) = ? order by id limit ?",
-                    (last, trees, trees, refused, refused, len(below), below, _PAGE),
+                    " and id <= ? and (? is null or ? = (kind = 'tree'))"
+                    " and (? is null or ? = refused) and substr(blob, 1, ?) = ?"
+                    " order by id limit ?",
+                    (last, newest, trees, trees, refused, refused, len(below), below, _PAGE),
                 ).fetchall()
             if not rows:
                 return
