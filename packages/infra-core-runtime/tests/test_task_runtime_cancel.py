@@ -506,6 +506,31 @@ async def test_a_task_cancelled_by_something_else_before_its_first_step_is_no_le
 
 
 @orderly
+async def test_a_task_cancelled_by_something_else_before_its_first_step_is_reported() -> None:
+    """Every callback hears of it, as of one that was cancelled later, and the run goes on."""
+    reported: list[tuple[str, str, type[Any]]] = []
+
+    def source() -> Iterator[Task]:
+        yield "a", forever
+        for task in asyncio.all_tasks():
+            if task.get_name() == "a":
+                task.cancel()
+        yield "b", succeed
+
+    def note(outcome: TaskOutcome[Any]) -> None:
+        reported.append((outcome.id, str(outcome.status), type(outcome.error)))
+
+    await runtime(2).run(source(), on_outcome=note)
+    assert sorted(reported) == [
+        ("a", "cancelled", RuntimeCancellationError),
+        ("b", "succeeded", type(None)),
+    ]
+    errors: list[str] = []
+    await runtime(2).run(source(), on_error=lambda name, _: errors.append(name))
+    assert errors == ["a"]
+
+
+@orderly
 async def test_a_task_cancelled_by_something_else_is_reported_to_on_error() -> None:
     """With `on_error` it is one failure among others, and the run goes on."""
     errors: list[tuple[str, Exception]] = []

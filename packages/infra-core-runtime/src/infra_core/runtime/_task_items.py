@@ -245,14 +245,14 @@ class TaskItems:
     def _done(self, task: asyncio.Task[None]) -> None:
         item = self.alive.pop(task, None)
         self._left_behind.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._fail(error)
-        if item is not None and not item.ended:  # cancelled from outside before its first step
+        if not task.cancelled() and (raised := task.exception()) is not None:
+            self._fail(raised)
+        if item is not None and not item.ended:  # cancelled by other code before its first step
             item.ended = True
-            cause = asyncio.CancelledError()
-            self._close(item, TaskStatus.CANCELLED, None, cause)
-            if not self._options.lenient and not self.halted:
-                self._fail(foreign_cancellation(f"task {item.id!r}", cause))
+            error: BaseException = asyncio.CancelledError()
+            if item.verdict is None and not self.halted:
+                error = foreign_cancellation(f"task {item.id!r}", error)
+            self._report(item, TaskStatus.CANCELLED, error)
         self._changed()
 
     # Ending them
@@ -312,10 +312,12 @@ class TaskItems:
         error: BaseException = asyncio.CancelledError()
         if status is TaskStatus.TIMED_OUT:
             error = self._timeout_error(item, unresponsive=True)
+        self._report(item, status, error)
+
+    def _report(self, item: _Item, status: TaskStatus, error: BaseException) -> None:
+        """Report the end of an item whose own task does not, in a task for that alone."""
         outcome = self._close(item, status, None, error)
-        reporter = _Item(item.id, item.index)
-        reporter.ended = True
-        self._launch(reporter, self._call_back(outcome))
+        self._launch(_Item(item.id, item.index, ended=True), self._call_back(outcome))
 
 
 async def _call(task_id: str, callback: Callable[..., Any], *args: object) -> None:
