@@ -24,6 +24,7 @@ from infra_core.azure.storage import (
     TransferOptions,
     TreeReport,
     UnsafeNamesError,
+    _tree_run,
 )
 from infra_core.azure.storage._batch_writer import BatchWriter
 from infra_core.azure.storage._config import resolve_config
@@ -298,13 +299,15 @@ def test_file_that_goes_while_its_tree_is_uploaded_is_skipped(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-@pytest.mark.parametrize("size", [5, 200_000])
+@pytest.mark.parametrize(("size", "slow"), [(5, 3600.0), (5, -1.0), (200_000, 3600.0)])
 def test_file_that_cannot_be_compared_stops_no_other(
-    direction: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    direction: str, size: int, slow: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether its batch reads it, since it is small, or it is read by itself."""
+    """Whether its batch reads it, or it is read by itself: a large one, any on a slow disk."""
+    monkeypatch.setattr(_tree_run, "_SLOW", slow)
     service = MemoryService()
-    for name, data in write(tmp_path, {"a": b"x" * size, "b": b"y" * size}).items():
+    tree = {name: name.encode() * size for name in "abcd"}
+    for name, data in write(tmp_path, tree).items():
         service.put(name, data)
     opened: Any = Path.open
 
@@ -315,7 +318,7 @@ def test_file_that_cannot_be_compared_stops_no_other(
 
     monkeypatch.setattr(Path, "open", refuse)
     report, outcomes = run(service, direction, tmp_path)
-    assert (report.failed, report.skipped) == (1, 1)
+    assert (report.failed, report.skipped) == (1, 3)
     assert isinstance(outcomes[0].error, PermissionError)
 
 

@@ -1,8 +1,8 @@
 """A tree of blobs into a local folder."""
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from ._download import download_blob
 from ._errors import LocalFileChangedError
 from ._local_tree import walk_tree
 from ._names import reason_of, unsafe_reason
-from ._tree_plan import READ_AHEAD, decide, decide_by_hash, local_state
+from ._tree_plan import decide, decide_by_hash, local_state
 from ._tree_run import TreeRun
 from ._tree_types import GONE, LocalFile, PlannedTransfer
 from ._upload import hash_file
@@ -98,9 +98,8 @@ class DownRun(TreeRun):
                     )
                 else:
                     plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
-                    if plan is None and blob.size <= READ_AHEAD:
-                        with contextlib.suppress(OSError):  # met again by the file alone
-                            plan = self._by_hash(blob, path)
+                    if plan is None:
+                        plan = self._read_ahead(blob.size, partial(self._by_hash, blob, path))
                 found.append(_ToDownload(blob, path, there, plan))
             yield found
 

@@ -8,9 +8,7 @@ from typing import Literal
 from ._blobs import BlobInfo
 from ._tree_types import LocalFile, PlannedTransfer, TreeRules
 
-__all__ = ["READ_AHEAD", "decide", "decide_by_hash", "local_state"]
-
-READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
+__all__ = ["decide", "decide_by_hash", "local_state"]
 
 
 def decide(

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeVar
 
 from infra_core.runtime import clock
 
@@ -28,10 +28,14 @@ from ._tree_types import (
     TreeRules,
 )
 
-__all__ = ["TreeRun"]
+__all__ = ["READ_AHEAD", "TreeRun"]
 
+T = TypeVar("T")
 _LOGGED = 20  # failures that are logged one by one; all of them are counted
 _LISTED = 100  # unsafe names that an error lists
+READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
+_SLOW = 0.005  # seconds for one of them: the disk is far away, and several threads are faster
+_ALONE = 64  # files that are read one by one before that is tried again
 
 
 class TreeRun(ABC):
@@ -91,6 +95,7 @@ class TreeRun(ABC):
         self._done_files = 0
         self._cut_off = 0  # files in a row that met no service
         self._no_service: StorageConnectionError | None = None
+        self._alone = 0  # files that are not to be read ahead
 
     async def run(self) -> TreeReport:
         """Do it.
@@ -116,6 +121,23 @@ class TreeRun(ABC):
         if is_own_state(name) or any(name in names for names in self._left_alone):
             return False
         return self._chosen(name)
+
+    def _read_ahead(self, size: int, read: Callable[[], T]) -> T | None:
+        """What `read` makes of a small file, `None` where it shall be read by itself, or must be.
+
+        Called in the thread that makes a batch: a hop to another costs more than such a file.
+        """
+        if size > READ_AHEAD or self._alone:
+            self._alone = max(0, self._alone - 1)
+            return None
+        begun = clock.monotonic()
+        try:
+            return read()
+        except OSError:  # met again by the file alone
+            return None
+        finally:
+            if clock.monotonic() - begun > _SLOW:
+                self._alone = _ALONE
 
     @abstractmethod
     async def _run(self) -> None:

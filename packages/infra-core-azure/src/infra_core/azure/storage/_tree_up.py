@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,8 +18,8 @@ from ._local_tree import walk_tree
 from ._names import tree_prefix
 from ._properties import check_header
 from ._service import BlobService
-from ._tree_plan import READ_AHEAD, decide, decide_by_hash
-from ._tree_run import TreeRun
+from ._tree_plan import decide, decide_by_hash
+from ._tree_run import READ_AHEAD, TreeRun
 from ._tree_types import GONE, LocalFile, OnOutcome, PlannedTransfer, TreeRules
 from ._upload import hash_file, read_small, upload_path
 
@@ -125,9 +126,8 @@ class UpRun(TreeRun):
         )
         small = None
         reads = plan is None or (plan.action == "upload" and not self._dry)
-        if reads and file.size <= READ_AHEAD:
-            with contextlib.suppress(OSError):  # met again by the file alone
-                small = read_small(file.path, READ_AHEAD)
+        if reads:
+            small = self._read_ahead(file.size, partial(read_small, file.path, READ_AHEAD))
         if plan is None and small is not None:
             plan = decide_by_hash("up", file.name, file.size, small[1], stored or b"")
         return _ToUpload(file, there, plan, small if plan and plan.action == "upload" else None)
