@@ -416,9 +416,10 @@ async def test_the_tenant_of_the_account_is_asked_where_the_credential_may(
     sent: dict[str, str] = {}
     await auth.authorize("GET", "/", {}, sent)
     assert auth.renews(sent, challenge_of(_CHALLENGE.partition(" error")[0]))
-    for _ in range(2):
-        await auth.authorize("GET", "/", {}, sent)
-        assert sent["Authorization"] == "Bearer T2"
+    many: list[dict[str, str]] = [{} for _ in range(3)]
+    for requests in (many[:2], many[2:]):
+        await asyncio.gather(*(auth.authorize("GET", "/", {}, headers) for headers in requests))
+    assert {headers["Authorization"] for headers in many} == {"Bearer T2"}
     assert credential.options == [{}, {"tenant_id": "T"} if refusal is None else {}]
 
 

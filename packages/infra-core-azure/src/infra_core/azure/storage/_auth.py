@@ -132,13 +132,15 @@ class BearerToken:
         self, method: str, path: str, params: Mapping[str, str], headers: dict[str, str]
     ) -> None:
         """Add the token, fetched first when there is none."""
+        asked = dict(self._asked)
         try:
-            token = await self._source.get(STORAGE_SCOPE, **self._asked)
+            token = await self._source.get(STORAGE_SCOPE, **asked)
         except (ClientAuthenticationError, TypeError) as error:
             # A credential may be for its own tenant alone, or know no other arguments.
-            if isinstance(error, TokenTimeoutError) or not self._asked.pop("tenant_id", ""):
+            if isinstance(error, TokenTimeoutError) or not asked.pop("tenant_id", ""):
                 raise
-            token = await self._source.get(STORAGE_SCOPE, **self._asked)
+            self._asked = asked
+            token = await self._source.get(STORAGE_SCOPE, **asked)
         headers["x-ms-date"] = _date(int(clock.time()))
         headers["Authorization"] = f"Bearer {token.token}"
 
