@@ -393,6 +393,17 @@ def test_a_bound_on_failures_ends_the_run_early(
     assert JobStatus.RUNNING not in statuses
 
 
+def test_a_url_that_takes_too_long_names_the_option(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """Not `deadline`, which is that of the whole run."""
+    origin.add("/slow", b"x" * 60_000, always=slow(1_000))
+    summary = run_batch([origin.url("/slow")], batch_id="b", out=tmp_path, task_timeout=0.2)
+    [failure] = summary.failures
+    assert failure.status == "timed_out"
+    assert "within 0.2 s" in failure.cause
+    assert "--task-timeout" in failure.cause
+    assert "deadline" not in failure.cause.partition(":")[2]
+
+
 def test_a_list_has_ended_when_all_of_it_is_accounted_for(tmp_path: Path) -> None:
     """What was read ahead, and is dropped when the run ends early, is left to the resume."""
     urls = [f"http://127.0.0.1:1/{number}" for number in range(1_500)]

@@ -31,6 +31,9 @@ _LOAD = frozenset(
     }
 )
 
+# A batch has a deadline of its own, which would not help.
+_REMEDY = ("allow a longer deadline", "allow more time (task_timeout, --task-timeout)")
+
 
 @cache
 def user_agent() -> str:
@@ -233,7 +236,7 @@ def failure_of(
         job_id=job_id,
         status=status,
         attempts=attempts,
-        error=without_url(one_line(error), url),
+        error=without_url(one_line(error), url).replace(*_REMEDY),
         http_status=getattr(response, "status_code", None),
         by_load=any(getattr(each, "errno", None) in _LOAD for each in error_chain(error)),
     )
