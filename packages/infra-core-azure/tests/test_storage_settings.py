@@ -65,6 +65,14 @@ def test_prefix_reads_its_own_variables_only() -> None:
     assert settings.journal == Path("/state/j.sqlite")
 
 
+def test_home_folder_that_no_shell_has_expanded_is_found() -> None:
+    """As in an env file of Docker or systemd; a folder called `~` is never made."""
+    read = AzureStorageSettings.from_env
+    assert read(env={"AZURE_STORAGE_JOURNAL": "~/j"})[0].journal == Path.home() / "j"
+    with pytest.raises(ConfigurationError, match="AZURE_STORAGE_JOURNAL='~nobody-of/j' begins"):
+        read(env={"AZURE_STORAGE_JOURNAL": "~nobody-of/j"})
+
+
 NUMBERS = [field for field in TransferOptions.__dataclass_fields__ if field != "block_md5"]
 
 

@@ -2,9 +2,27 @@
 
 import math
 from numbers import Integral, Real
+from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-__all__ = ["require_number", "split_url", "type_name"]
+from .exceptions import ConfigurationError
+
+__all__ = ["path_of", "require_number", "split_url", "type_name"]
+
+
+def path_of(variable: str, value: str) -> Path:
+    """The path that a variable holds, with the home folder for a `~` that no shell has expanded.
+
+    Raises:
+        ConfigurationError: There is no such home folder.
+    """
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:  # pathlib's, of its own insides
+        raise ConfigurationError(
+            f"{variable}={value!r:.200} begins with an unknown home folder; set it to an absolute "
+            "path"
+        ) from None
 
 
 def require_number(

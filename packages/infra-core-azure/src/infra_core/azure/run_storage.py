@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from infra_core.fs import file_hexdigest, media_category, media_type, safe_join
 
 from ._artifacts import is_own_state
+from ._checks import path_of
 from .exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -59,13 +60,7 @@ def resolve_base_path(env_var: str, *, fallback_envs: Iterable[str] | None = Non
     fallbacks = _TEMPORARY if fallback_envs is None else tuple(fallback_envs)
     for variable in (env_var, *fallbacks):
         if value := os.environ.get(variable, "").strip():
-            try:
-                return Path(value).expanduser()
-            except RuntimeError:  # pathlib's, of its own insides
-                raise ConfigurationError(
-                    f"{variable}={value!r:.200} begins with an unknown home folder; set it to "
-                    "an absolute path"
-                ) from None
+            return path_of(variable, value)
     return Path(tempfile.gettempdir())
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from .._checks import path_of
 from ._options import TransferOptions
 
 __all__ = ["AzureStorageSettings", "StorageMode", "parse_mode"]
@@ -127,7 +128,8 @@ class AzureStorageSettings:
 
         Raises:
             ValueError: The mode is unknown.
-            ConfigurationError: A number is malformed or out of range.
+            ConfigurationError: A number is malformed or out of range, or a path is in a home folder
+                that does not exist.
         """
         names = {
             "container": container_var,
@@ -145,7 +147,7 @@ class AzureStorageSettings:
         settings = cls(
             **values,
             options=options,
-            journal=Path(journal) if journal else None,
+            journal=path_of(journal_var, journal) if journal else None,
             variables={
                 **names,
                 "journal": journal_var,
