@@ -588,6 +588,7 @@ async def test_a_worker_is_spawned_where_the_process_that_forks_it_has_died(
     worker = _workers._Process(settings, lambda _: None)
     whole.Process.return_value.start.assert_called_once_with()
     await worker.close(kill=True)
+    whole.Process.return_value.close.assert_called_once_with()
 
 
 def test_a_process_that_exits_waits_for_no_worker(tmp_path: Path) -> None:

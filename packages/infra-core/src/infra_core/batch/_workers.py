@@ -214,6 +214,7 @@ class _Process:
             await asyncio.to_thread(self._process.join)
         self._reader.join()
         self._pipe.close()
+        self._process.close()  # its descriptors, which would wait for the next search for garbage
         atexit.unregister(self._process.kill)
 
 
