@@ -137,48 +137,32 @@ async def retry_async(
         Exception: What `retry_sync` raises.
     """
     check_policy("policy", policy)
-    if policy.deadline is None:
-        return await _drive(operation, policy, should_retry, on_retry)
-    failed: list[BaseException] = []
-
-    def remember(details: RetryDetails) -> Awaitable[None] | None:
-        failed[:] = [details.error]
-        return None if on_retry is None else on_retry(details)
-
+    started = clock.monotonic()
+    retry = 0
+    failed: BaseException | None = None
     try:
         async with clock.timeout(policy.deadline) as scope:
-            return await _drive(operation, policy, should_retry, remember)
+            while True:
+                try:
+                    return await operation()
+                except Exception as error:
+                    details = _plan(policy, should_retry, error, retry, started)
+                    if details is None:
+                        raise
+                    failed = error
+                    returned = None if on_retry is None else on_retry(details)
+                    if returned is not None:
+                        await returned
+                    wait = details.wait
+                    del details  # it holds the error, whose traceback holds this frame
+                await clock.sleep_async(wait)
+                retry += 1
     except TimeoutError as error:
         if not scope.expired():
             raise
         raise TimeoutError(
             f"not done within the deadline of {policy.deadline:g} s, retries included: "
             "allow more time, or fewer or shorter attempts"
-        ) from (failed[0] if failed else error)
+        ) from (failed or error)
     finally:
-        failed.clear()  # the errors' tracebacks hold this frame
-
-
-async def _drive(
-    operation: Callable[[], Awaitable[T]],
-    policy: RetryPolicy,
-    should_retry: ShouldRetry,
-    on_retry: Callable[[RetryDetails], Awaitable[None] | None] | None,
-) -> T:
-    started = clock.monotonic()
-    retry = 0
-    while True:
-        try:
-            return await operation()
-        except Exception as error:
-            details = _plan(policy, should_retry, error, retry, started)
-            if details is None:
-                raise
-            if on_retry is not None:
-                returned = on_retry(details)
-                if returned is not None:
-                    await returned
-            wait = details.wait
-            del details  # it holds the error, whose traceback holds this frame
-        await clock.sleep_async(wait)
-        retry += 1
+        failed = None  # its traceback holds this frame
