@@ -7,7 +7,7 @@ import contextvars
 import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
+from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 from . import clock
@@ -154,20 +154,16 @@ class _Call(Generic[T]):
 _lock = threading.Lock()
 _current: _BackgroundLoop | None = None
 _callbacks: list[Callable[[], Awaitable[None]]] = []
-_hooked = False
 _exiting = False
 # The parent's loop in a forked child: its file descriptors are shared, so it must not be closed.
 _inherited: list[object] = []
 
 
+@cache
 def _hook() -> None:
     """Register what is to happen at a fork and at the exit, with the first use."""
-    global _hooked
-    with _lock:
-        if not _hooked:
-            _hooked = True
-            atexit.register(_at_exit)
-            after_fork_in_child(_after_fork)
+    atexit.register(_at_exit)
+    after_fork_in_child(_after_fork)
 
 
 def _background() -> _BackgroundLoop:

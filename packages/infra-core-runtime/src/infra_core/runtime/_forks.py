@@ -55,19 +55,9 @@ def after_fork_in_child(callback: Callable[[], object]) -> None:
         _callbacks[id(callback)] = lambda: callback
         return
     # No WeakMethod: its own callback prints errors where it runs as the interpreter ends.
-    key = id(owner), id(function)
-    known = _callbacks  # the global may be gone by then
-
-    def forget(_: object) -> None:
-        known.pop(key, None)
-
-    held = weakref.ref(owner, forget)
-
-    def method() -> Callable[[], object] | None:
-        alive = held()
-        return None if alive is None else function.__get__(alive)
-
-    _callbacks[key] = method
+    key, held = (id(owner), id(function)), weakref.ref(owner)
+    _callbacks[key] = lambda: None if (alive := held()) is None else function.__get__(alive)
+    weakref.finalize(owner, _callbacks.pop, key, None).atexit = False
 
 
 def _run_callbacks() -> None:
