@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
+from inspect import isawaitable
 from typing import Any, TypeVar
 
 from infra_core.runtime import clock
@@ -15,7 +16,6 @@ from ._fetch import (
     await_within,
     call_in_thread,
     is_async,
-    is_awaitable,
     resolve_sync,
 )
 from ._run import DONE, PollRun, check_callable
@@ -47,7 +47,7 @@ def drive_sync(
         budget = run.begin_check(clock.monotonic())
         try:
             response = call_in_thread(fetch_fn, budget, cancel) if in_thread else fetch_fn()
-            if is_awaitable(response):
+            if isawaitable(response):
                 response = resolve_sync(response, budget, cancel)
         except CheckStopped as stopped:
             raise run.stopped(stopped) from None
@@ -177,8 +177,8 @@ async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
         run.arrived(response, clock.monotonic())
         if on_poll is not None:
             returned = on_poll(response)
-            if is_awaitable(returned):
-                await returned  # type: ignore[misc]
+            if isawaitable(returned):
+                await returned
         wait = run.judge(response, clock.monotonic())
         if wait == DONE:
             return response  # type: ignore[no-any-return]

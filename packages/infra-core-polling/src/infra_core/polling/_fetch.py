@@ -2,11 +2,11 @@
 
 import asyncio
 import concurrent.futures
-import inspect
 import math
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
+from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
 from infra_core.runtime import ThreadPool, clock, run_sync
@@ -19,7 +19,6 @@ __all__ = [
     "await_within",
     "call_in_thread",
     "is_async",
-    "is_awaitable",
     "resolve_sync",
 ]
 
@@ -31,11 +30,6 @@ _LONGEST_WAIT: Final = min(threading.TIMEOUT_MAX, 10 * 365 * 86_400.0)  # waits 
 
 CANCEL_LATENCY: Final = 0.05
 """Seconds between looks at a `threading.Event`, which nothing can wait for beside a fetch."""
-
-
-def is_awaitable(value: object) -> bool:
-    """Whether the fetch returned something to await; much cheaper than `inspect.isawaitable`."""
-    return hasattr(type(value), "__await__") or inspect.isawaitable(value)
 
 
 async def await_within(
@@ -130,27 +124,24 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 def as_async(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
     """Return the fetch as something to await: a synchronous one in a thread."""
-    return function if is_async(function) else _Beside(function)
+    if is_async(function):
+        return function
+    needs_loop = False
 
-
-class _Beside:
-    """A synchronous fetch that is called in a thread; what it returns is awaited if need be."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
-        self._needs_loop = False
-
-    async def __call__(self, *args: object) -> Any:
-        if not self._needs_loop:
+    async def beside(*args: object) -> Any:
+        nonlocal needs_loop
+        if not needs_loop:
             try:
-                response = await _threads.run_abandoning(self._function, *args)
-                return await response if is_awaitable(response) else response
+                response = await _threads.run_abandoning(function, *args)
+                return await response if isawaitable(response) else response
             except RuntimeError as error:
                 # Such as `lambda: asyncio.create_task(...)`, which is quick.
                 if not any(text in str(error) for text in _NO_LOOP):
                     raise
-                self._needs_loop = True
+                needs_loop = True
                 # The coroutine that got no task goes now, not when somebody collects garbage.
                 traceback.clear_frames(error.__traceback__)
-        response = self._function(*args)
-        return await response if is_awaitable(response) else response
+        response = function(*args)
+        return await response if isawaitable(response) else response
+
+    return beside

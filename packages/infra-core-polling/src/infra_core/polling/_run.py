@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
 from infra_core.runtime import add_note, clock, is_number, redact_secrets, trace_fields
@@ -14,6 +15,7 @@ from ._signals import is_transient as default_is_transient, retry_after, status_
 __all__ = ["DONE", "PollRules", "PollRun", "check_callable"]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=PollingError)
 
 logger = logging.getLogger("infra_core.polling")
 
@@ -59,27 +61,22 @@ class PollRules(Generic[T]):
         self.status = status  # finds it in a response, for the error of a poll without success
 
 
+@dataclass(slots=True, eq=False)
 class PollRun(Generic[T]):
     """The state of one poll: counts, newest response, newest error."""
 
-    __slots__ = (
-        "attempts", "began", "budget", "check_began", "check_time", "errors", "label", "last",
-        "last_error", "last_response", "rules", "waits",
-    )  # fmt: skip
-
-    def __init__(self, rules: PollRules[T], *, label: str | None = None) -> None:
-        self.rules = rules
-        self.label = label
-        self.began = clock.monotonic()
-        self.check_began = self.began
-        self.check_time = 0.0
-        self.budget = 0.0
-        self.attempts = 0
-        self.waits = 0
-        self.errors = 0
-        self.last = False
-        self.last_response: T | None = None
-        self.last_error: Exception | None = None
+    rules: PollRules[T]
+    label: str | None = None
+    began: float = field(default_factory=clock.monotonic)
+    check_began: float = 0.0
+    check_time: float = 0.0
+    budget: float = 0.0
+    attempts: int = 0
+    waits: int = 0
+    errors: int = 0
+    last: bool = False
+    last_response: T | None = None
+    last_error: Exception | None = None
 
     def begin_check(self, now: float) -> float:
         """Note that a fetch begins and return how many seconds it may take.
@@ -217,9 +214,7 @@ class PollRun(Generic[T]):
             )
         )
 
-    _E = TypeVar("_E", bound=PollingError)
-
-    def enriched(self, error: _E) -> _E:
+    def enriched(self, error: E) -> E:
         """Fill in what the error's attributes promise."""
         error.attempts = self.attempts
         error.elapsed = clock.monotonic() - self.began
