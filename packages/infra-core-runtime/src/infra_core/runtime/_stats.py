@@ -1,7 +1,7 @@
 """Counts and durations of tasks: a few additions per task, constant memory."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import floor, log2
 
 from ._outcomes import TaskStatus
@@ -78,6 +78,7 @@ class RuntimeStats:
         return self.succeeded + self.failed + self.timed_out + self.cancelled
 
 
+@dataclass(slots=True, eq=False)
 class StatsRecorder:
     """The counters behind `RuntimeStats`.
 
@@ -87,14 +88,11 @@ class StatsRecorder:
         unresponsive: Ids of tasks left behind, the first hundred.
     """
 
-    __slots__ = ("_durations", "_ends", "retries", "started", "unresponsive")
-
-    def __init__(self) -> None:
-        self.started: int = 0
-        self.retries: int = 0
-        self.unresponsive: list[str] = []
-        self._ends: Counter[TaskStatus] = Counter()
-        self._durations = DurationHistogram()
+    started: int = 0
+    retries: int = 0
+    unresponsive: list[str] = field(default_factory=list)
+    _ends: Counter[TaskStatus] = field(default_factory=Counter)
+    _durations: DurationHistogram = field(default_factory=DurationHistogram)
 
     def ended(self, status: TaskStatus, seconds: float) -> None:
         """Count the end of a task."""

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from ._outcomes import ResultBuffer, TaskOutcome
@@ -366,28 +365,20 @@ class TaskRuntime:
     async def __aenter__(self) -> "Self":
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc_info: object) -> None:
         await self.aclose()
 
     def _signal(self, what: Callable[[TaskRun], None]) -> None:
         """Reach every run in its own loop."""
-        try:
-            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
+        here = asyncio._get_running_loop()
         for run in list(self._runs):
             if run.loop is here:
                 what(run)
-            else:
-                try:
-                    run.loop.call_soon_threadsafe(what, run)
-                except RuntimeError:  # its loop is closed, and its tasks with it
-                    self._runs.discard(run)
+                continue
+            try:
+                run.loop.call_soon_threadsafe(what, run)
+            except RuntimeError:  # its loop is closed, and its tasks with it
+                self._runs.discard(run)
 
     def _open(self, tasks: Items, options: RunOptions) -> TaskRun | None:
         """Begin a run; `None` when there is nothing to do."""

@@ -5,6 +5,7 @@ import math
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Generic, TypeVar
@@ -97,25 +98,18 @@ class ThreadBatcher(Generic[T]):
             del done  # its error's traceback refers to this frame: without this, a cycle
 
 
+@dataclass(eq=False)
 class _Lane(Generic[T]):
     """The batches of one event loop. Futures and callbacks only: `asyncio.run` cancels tasks."""
 
-    def __init__(
-        self,
-        function: Callable[[list[T]], Sequence[BaseException | None]],
-        size: int,
-        workers: int,
-        linger: float,
-        coming: Callable[[], bool],
-    ) -> None:
-        self._function = function
-        self._size = size
-        self._workers = workers
-        self._linger = linger
-        self._coming = coming
-        self._waiting: dict[asyncio.Future[None], T] = {}
-        self._running = 0
-        self._due: asyncio.Handle | None = None
+    _function: Callable[[list[T]], Sequence[BaseException | None]]
+    _size: int
+    _workers: int
+    _linger: float
+    _coming: Callable[[], bool]
+    _waiting: "dict[asyncio.Future[None], T]" = field(default_factory=dict)
+    _running: int = 0
+    _due: asyncio.Handle | None = None
 
     def add(self, done: "asyncio.Future[None]", item: T) -> None:
         self._waiting[done] = item

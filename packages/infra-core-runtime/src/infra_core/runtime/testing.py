@@ -30,6 +30,7 @@ import time as _time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from . import clock
 from ._values import is_number
@@ -148,16 +149,14 @@ class FastTime:
             sleepers.scheduled = False
 
 
+@dataclass(slots=True, eq=False)
 class _Sleepers:
     """Those who sleep on one event loop."""
 
-    __slots__ = ("heap", "held", "scheduled", "turns")
-
-    def __init__(self) -> None:
-        self.heap: list[tuple[float, int, asyncio.Future[None]]] = []
-        self.scheduled = False
-        self.turns = 0  # before the next one may wake
-        self.held = 0  # futures that are waited for before any may wake
+    heap: "list[tuple[float, int, asyncio.Future[None]]]" = field(default_factory=list)
+    scheduled: bool = False
+    turns: int = 0  # before the next one may wake
+    held: int = 0  # futures that are waited for before any may wake
 
     def let_go(self, _: object) -> None:
         self.held -= 1
