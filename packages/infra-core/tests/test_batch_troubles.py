@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
@@ -29,6 +31,7 @@ from infra_core.batch import (
 )
 from infra_core.batch._download import Downloads
 from infra_core.batch._errors import without_url
+from infra_core.batch._index import JobIndex
 from infra_core.batch._jobs import Ended, JobBook, mirrored
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
@@ -106,6 +109,14 @@ def test_a_disk_that_becomes_read_only_fails_no_job(
     summary = run_batch(urls, batch_id="b", out=tmp_path)
     assert (summary.failed, summary.pending) == (0, summary.total)
     assert "read-only" in summary.problems[0]
+
+
+def test_a_full_folder_for_temporary_files_is_named() -> None:
+    """What the run has seen of a long list stands there; its own disk may have room."""
+    with closing(JobIndex()) as index:
+        index._db.execute("PRAGMA max_page_count = 20")
+        with pytest.raises(sqlite3.OperationalError, match=r"full: .*\(TMPDIR\)"):
+            index.see([f"{number:032x}" for number in range(10_000)])
 
 
 @pytest.mark.posix

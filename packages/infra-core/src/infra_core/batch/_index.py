@@ -5,6 +5,7 @@ import sqlite3
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -55,6 +56,19 @@ class JobIndex:
             f"PRAGMA synchronous = OFF; {_SCHEMA}"
         )
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN")
+                yield
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError as error:
+                raise sqlite3.OperationalError(
+                    f"{error}: what a run has seen stands in the folder for temporary files, give "
+                    "it more room or name another one (TMPDIR)"
+                ) from error
+
     def load(
         self,
         records: Iterable["JobRecord"],
@@ -62,8 +76,7 @@ class JobIndex:
     ) -> int:
         """Remember the jobs that the store has, and their files; returns how many."""
         count = 0
-        with self._lock:
-            self._db.execute("BEGIN")
+        with self._transaction():
             for record in records:
                 row = Known(
                     str(record.status),
@@ -80,7 +93,6 @@ class JobIndex:
                     self._claim(str(path), _key(record.job_id))
                 self._put(entries(record))
                 count += 1
-            self._db.execute("COMMIT")
         return count
 
     def set_aside(self, job_ids: Iterable[str]) -> None:
@@ -92,12 +104,10 @@ class JobIndex:
 
     def load_paths(self, records: Iterable["JobRecord"]) -> None:
         """Remember which paths are taken."""
-        with self._lock:
-            self._db.execute("BEGIN")
+        with self._transaction():
             for record in records:
                 if path := record.payload.get("path"):
                     self._claim(str(path), _key(record.job_id))
-            self._db.execute("COMMIT")
 
     def see(self, job_ids: Sequence[str]) -> list[Known | bool]:
         """Mark jobs as seen.
@@ -107,8 +117,7 @@ class JobIndex:
             before in this run.
         """
         found: list[Known | bool] = []
-        with self._lock:
-            self._db.execute("BEGIN")
+        with self._transaction():
             for job_id in job_ids:
                 key = _key(job_id)
                 cursor = self._db.execute("INSERT OR IGNORE INTO jobs VALUES (?, 1, NULL)", (key,))
@@ -123,7 +132,6 @@ class JobIndex:
                     continue
                 self._db.execute("UPDATE jobs SET seen = 1 WHERE job = ?", (key,))
                 found.append(Known(*json.loads(row)))
-            self._db.execute("COMMIT")
         return found
 
     def claim_path(self, path: str, job_id: str) -> bool:
@@ -154,10 +162,8 @@ class JobIndex:
 
     def defer(self, jobs: Iterable[bytes]) -> None:
         """Keep jobs for later."""
-        with self._lock:
-            self._db.execute("BEGIN")
+        with self._transaction():
             self._db.executemany("INSERT INTO deferred (job) VALUES (?)", ((job,) for job in jobs))
-            self._db.execute("COMMIT")
 
     def take_deferred(self, limit: int) -> list[bytes]:
         """Take the jobs that were kept first."""
@@ -171,10 +177,8 @@ class JobIndex:
 
     def put_files(self, entries: Iterable[tuple[str, str | None]]) -> None:
         """Keep entries of the manifest by path; None forgets one, whose file is not what it was."""
-        with self._lock:
-            self._db.execute("BEGIN")
+        with self._transaction():
             self._put(entries)
-            self._db.execute("COMMIT")
 
     def _put(self, entries: Iterable[tuple[str, str | None]]) -> None:
         for path, entry in entries:
