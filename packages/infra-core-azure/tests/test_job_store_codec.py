@@ -1,5 +1,6 @@
 """Records to properties and back: every type, every limit."""
 
+import bisect
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -322,6 +323,24 @@ def test_the_values_of_hand_written_entities_keep_their_types() -> None:
     assert [type(packed[name]) for name in ("small", "large", "expected")] == [int, Int64, Int64]
     assert packed["expected"].value == 7
     assert packed["kind"] == "a"
+
+
+def test_the_mark_of_a_creation_takes_no_record_beyond_the_limit() -> None:
+    """A record that fits is stored without one rather than refused by the service."""
+    binding = RecordBinding(Sample)
+
+    def fits(length: int) -> bool:
+        try:
+            return bool(binding.to_row(Sample("b", "j", text="x" * length)))
+        except JobRecordError:
+            return False
+
+    longest = bisect.bisect_left(range(600_000), True, key=lambda length: not fits(length)) - 1
+    for length, marked in ((longest, False), (longest - 100, True)):
+        row = binding.to_row(Sample("b", "j", text="x" * length), new=True)
+        assert ("infra_core_write" in row.properties) is marked
+    with pytest.raises(JobRecordError, match="1,048,576"):
+        binding.to_row(Sample("b", "j", text="x" * (longest + 1)), new=True)
 
 
 def test_properties_of_the_sdk_are_stored_as_the_values_that_they_hold() -> None:

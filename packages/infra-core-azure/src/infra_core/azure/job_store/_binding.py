@@ -150,10 +150,12 @@ class RecordBinding(Generic[RecordT]):
         key = escape_key(job_id, field="job_id")
         for name in SYSTEM & entity.keys():  # fields whose names the table keeps for itself
             entity[RESERVED + name] = entity.pop(name)
-        packed = pack(entity, key_chars=len(partition) + len(key))
-        if new and self._codec is not None and len(packed) < MAX_PROPERTIES:
-            packed[_WRITE] = secrets.token_hex(8)
-        return Row(partition, key, packed)
+        chars = len(partition) + len(key)
+        if new and self._codec is not None:
+            with contextlib.suppress(JobRecordError):  # no room for it, or for the record itself
+                marked = {**entity, _WRITE: secrets.token_hex(8)}
+                return Row(partition, key, pack(marked, key_chars=chars))
+        return Row(partition, key, pack(entity, key_chars=chars))
 
     def from_row(self, row: Row) -> RecordT:
         """Return the record of a row, with its version."""
