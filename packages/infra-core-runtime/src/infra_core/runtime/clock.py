@@ -23,9 +23,12 @@ if TYPE_CHECKING:  # asyncio costs 40 ms to import: only those who await pay for
     from datetime import datetime
     from typing import Any
 
-    from ._timeout310 import Timeout
     from .testing import FastTime
 
+    if sys.version_info >= (3, 11):
+        from asyncio import Timeout
+    else:
+        from ._timeout310 import Timeout
 
 __all__ = ["jitter", "monotonic", "sleep", "sleep_async", "time", "timeout", "utc_now"]
 
@@ -89,35 +92,28 @@ def _hold(future: "asyncio.Future[Any]") -> None:
         _fake._hold(future)
 
 
-if sys.version_info >= (3, 11):
+def timeout(seconds: float | None) -> "Timeout":
+    """Bound the body of an `async with` block; `None` means no bound.
 
-    def timeout(seconds: float | None) -> "asyncio.Timeout":
-        """Bound the body of an `async with` block; `None` means no bound.
+    When the time is up the body is cancelled and the block raises the builtin `TimeoutError`;
+    a cancellation that comes from outside stays a `CancelledError`. The object that
+    `async with clock.timeout(5) as scope` binds has `scope.expired()`, which is false for a
+    `TimeoutError` that the body itself raised.
 
-        When the time is up the body is cancelled and the block raises the builtin `TimeoutError`;
-        a cancellation that comes from outside stays a `CancelledError`. The object that
-        `async with clock.timeout(5) as scope` binds has `scope.expired()`, which is false for a
-        `TimeoutError` that the body itself raised.
+    Real seconds always, also under `fast_time`: a timeout is what ends a hanging test.
 
-        Real seconds always, also under `fast_time`: a timeout is what ends a hanging test.
+    Args:
+        seconds: From now; zero or less lets the body run to its first suspension.
 
-        Args:
-            seconds: From now; zero or less lets the body run to its first suspension.
+    Returns:
+        `asyncio.timeout` on 3.11 and newer, an equivalent on 3.10, with `expired()`, `when()`
+        and `reschedule()` as well.
+    """
+    import asyncio
 
-        Returns:
-            `asyncio.timeout` on 3.11 and newer, an equivalent on 3.10, with `expired()`, `when()`
-            and `reschedule()` as well.
-        """
-        import asyncio
-
+    if sys.version_info >= (3, 11):
         return asyncio.timeout(seconds)
-
-else:
-
-    def timeout(seconds: float | None) -> "Timeout":
-        """Bound the body of an `async with` block, as on 3.11 and newer."""
-        import asyncio
-
+    else:  # noqa: RET505 - a type checker for one version passes the branch of the other over
         from ._timeout310 import Timeout
 
         return Timeout(None if seconds is None else asyncio.get_running_loop().time() + seconds)
