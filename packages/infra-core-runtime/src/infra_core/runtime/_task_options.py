@@ -160,7 +160,7 @@ class RunOptions:
     on_outcome: OnOutcome | None = None
     on_progress: OnProgress | None = None
     progress_interval: float = 0.5
-    lenient: bool = False  # every end is reported as an outcome: none of them ends the run
+    lenient: bool = field(init=False)  # every end is reported as an outcome: none ends the run
     sink: ResultBuffer | None = None
     window: int | None = None  # outcomes that may wait to be read, tasks in flight included
 
@@ -175,5 +175,7 @@ class RunOptions:
                 f"progress_interval={self.progress_interval!r} is not 0 or more: pass seconds, "
                 "or 0 for a report of every task"
             )
-        if self.retry is not None:
+        if self.retry:
             check_policy("retry", self.retry)
+        self.retry = self.retry or self.config.retry
+        self.lenient = self.on_outcome is not None or bool(self.sink and self.sink.failures)

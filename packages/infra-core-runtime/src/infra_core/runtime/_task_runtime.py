@@ -141,15 +141,13 @@ class TaskRuntime:
                 on_outcome=on_outcome,
                 on_progress=on_progress,
                 progress_interval=progress_interval,
-                lenient=on_outcome is not None,
-                retry=retry or self.config.retry,
+                retry=retry,
                 should_retry=should_retry,
             ),
         )
-        if run is None:
-            return
-        await run.join()
-        await run.conclude()
+        if run is not None:
+            await run.join()
+            await run.conclude()
 
     def as_completed(
         self,
@@ -282,7 +280,6 @@ class TaskRuntime:
         ahead: int | None,
         *,
         values: bool = False,
-        retry: RetryPolicy | None,
         **options: Any,
     ) -> TaskStream[Any]:
         if ahead is not None and not (is_number(ahead) and ahead >= 0):
@@ -297,10 +294,8 @@ class TaskRuntime:
                 tasks,
                 RunOptions(
                     config=self.config,
-                    lenient=buffer.failures,
                     sink=buffer,
                     window=limit + (limit if ahead is None else ahead),
-                    retry=retry or self.config.retry,
                     **options,
                 ),
             )
