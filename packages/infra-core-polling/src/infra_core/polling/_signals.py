@@ -80,19 +80,13 @@ def retry_after(answer: object) -> float | None:
     Returns:
         Seconds from now, 0 for a date in the past; None when the server said nothing.
     """
-    given = _number(getattr(answer, "retry_after", None))
-    if given is not None:
-        return given
+    given = getattr(answer, "retry_after", None)
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and math.isfinite(given):
+        return max(0.0, float(given))
     for holder in (answer, getattr(answer, "response", None)):
         headers: Mapping[str, str] | None = getattr(holder, "headers", None)
         if headers is not None and hasattr(headers, "get"):
             asked = parse_retry_after(headers)
             if asked is not None:
                 return asked
-    return None
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
-        return max(0.0, float(value))
     return None
