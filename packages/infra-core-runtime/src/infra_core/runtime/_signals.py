@@ -67,15 +67,14 @@ class _Handler:
                 if not _blocks.get(number):
                     _former[number] = signal.signal(number, _on_signal)
                 _blocks.setdefault(number, []).append(self)
-        except (OSError, ValueError, TypeError) as error:
+        except BaseException as error:
             self._restore()
+            if not isinstance(error, (OSError, ValueError, TypeError)):
+                raise
             raise ValueError(
                 f"signals={signals!r} cannot be handled here ({error}): pass a list such as "
                 "[signal.SIGINT, signal.SIGTERM]"
             ) from error
-        except BaseException:
-            self._restore()
-            raise
 
     def on_signal(self, number: int) -> None:
         """Act in the event loop, soon."""

@@ -96,12 +96,7 @@ class TaskItems:
             self.halt()
 
     def _launch(self, item: _Item, coroutine: Coroutine[Any, Any, None]) -> None:
-        loop, name = self._loop, str(item.id)
-        task = (
-            loop.create_task(coroutine, name=name)
-            if loop.get_task_factory()
-            else asyncio.Task(coroutine, loop=loop, name=name)  # the same, with less detour
-        )
+        task = self._loop.create_task(coroutine, name=str(item.id))
         self.alive[task] = item
         task.add_done_callback(self._done, context=self._context)  # no copy for each
 
