@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -117,6 +118,21 @@ def test_a_full_folder_for_temporary_files_is_named() -> None:
         index._db.execute("PRAGMA max_page_count = 20")
         with pytest.raises(sqlite3.OperationalError, match=r"full: .*\(TMPDIR\)"):
             index.see([f"{number:032x}" for number in range(10_000)])
+
+
+def test_what_a_run_has_seen_is_not_closed_while_a_thread_reads_it() -> None:
+    """The thread of an await that was cancelled goes on, and Python would crash."""
+    index = JobIndex()
+    index.put_files((f"{number:04}", str(number)) for number in range(1_500))
+    assert list(index.files()) == [str(number) for number in range(1_500)]
+    closing_it = threading.Thread(target=index.close)
+    with index._transaction():
+        closing_it.start()
+        closing_it.join(0.05)
+        assert closing_it.is_alive()
+    closing_it.join()
+    with pytest.raises(sqlite3.ProgrammingError):
+        index.see(["00"])
 
 
 @pytest.mark.posix

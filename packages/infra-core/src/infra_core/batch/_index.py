@@ -189,12 +189,23 @@ class JobIndex:
 
     def files(self) -> Iterator[str]:
         """The entries of the manifest, sorted by path."""
-        for (entry,) in self._db.execute("SELECT entry FROM files ORDER BY path"):
-            yield entry
+        select = "SELECT path, entry FROM files WHERE path > ? ORDER BY path LIMIT 1000"
+        last = ""
+        while True:
+            with self._lock:
+                rows = self._db.execute(select, (last,)).fetchall()
+            if not rows:
+                return
+            yield from (entry for _, entry in rows)
+            last = rows[-1][0]
 
     def close(self) -> None:
-        """Forget everything."""
-        self._db.close()
+        """Forget everything, once no thread is at it: one goes on whose await was cancelled.
+
+        SQLite would read freed memory.
+        """
+        with self._lock:
+            self._db.close()
 
 
 def _key(job_id: str) -> bytes:
