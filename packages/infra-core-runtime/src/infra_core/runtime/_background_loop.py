@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import concurrent.futures
+import contextlib
 import contextvars
 import logging
 import threading
@@ -166,14 +167,22 @@ def _hook() -> None:
     after_fork_in_child(_after_fork)
 
 
-def _background() -> _BackgroundLoop:
-    """Return the running background loop of this process, started now if need be."""
+def _background() -> _BackgroundLoop | None:
+    """Return the running background loop of this process, started now if need be.
+
+    `None` when it has ended, or its thread cannot be begun (Python 3.12 and later), since the
+    interpreter ends: exit handlers still get their answer.
+    """
     global _current
-    _hook()
-    with _lock:
-        if _current is None or not _current.thread.is_alive():
-            _current = _BackgroundLoop()
-        return _current
+    if _exiting:
+        return None
+    with contextlib.suppress(RuntimeError):
+        _hook()
+        with _lock:
+            if _current is None or not _current.thread.is_alive():
+                _current = _BackgroundLoop()
+            return _current
+    return None
 
 
 def _after_fork() -> None:
@@ -276,23 +285,15 @@ def run_sync(
         )
     try:
         refuse_running_loop(what, instead)
-    except RuntimeError:
-        coroutine.close()
-        raise
-    if timeout is not None and not is_number(timeout):
-        coroutine.close()
-        raise ValueError(f"timeout={timeout!r} of {what} is no number: pass seconds, or None")
-    if _exiting:  # the background loop has ended: other exit handlers still get their answer
-        return _run_at_exit(_bounded(coroutine, timeout))
-    try:
+        if timeout is not None and not is_number(timeout):
+            raise ValueError(f"timeout={timeout!r} of {what} is no number: pass seconds, or None")
         background = _background()
-    except RuntimeError:  # no thread can be begun: the interpreter ends (Python 3.12 and later)
-        return _run_at_exit(_bounded(coroutine, timeout))
-    try:
-        call = _Call(background.loop, coroutine)
+        call = None if background is None else _Call(background.loop, coroutine)
     except BaseException:
         coroutine.close()
         raise
+    if call is None:
+        return _run_at_exit(_bounded(coroutine, timeout))
     try:
         call.begin()
         in_time = call.wait(timeout)
