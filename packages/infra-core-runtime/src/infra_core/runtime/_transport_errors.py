@@ -20,23 +20,12 @@ __all__ = [
 _TEMPORARY_LOOKUPS = ("EAI_AGAIN", "EAI_MEMORY", "EAI_SYSTEM")
 _TEMPORARY_TEXT = "temporary failure in name resolution"
 # Class names of urllib3, aiohttp and httpx for a host that cannot be resolved, or is no host.
-_PERMANENT_NAMES = frozenset(
-    {
-        "NameResolutionError",
-        "ClientConnectorDNSError",
-        "ClientConnectorCertificateError",
-        "ClientConnectorSSLError",
-        "InvalidURL",
-        "LocationParseError",
-        "LocationValueError",
-        "MissingSchema",
-        "InvalidSchema",
-        "UnsupportedProtocol",
-        "InvalidHeader",
-        "InvalidProxyURL",
-        "TooManyRedirects",
-    }
-)
+_PERMANENT_NAMES = {
+    *("NameResolutionError", "ClientConnectorDNSError", "ClientConnectorCertificateError"),
+    *("ClientConnectorSSLError", "InvalidURL", "LocationParseError", "LocationValueError"),
+    *("MissingSchema", "InvalidSchema", "UnsupportedProtocol", "InvalidHeader"),
+    *("InvalidProxyURL", "TooManyRedirects"),
+}
 # Raised by ssl when the peer went away in mid-stream: a lost connection, not a refused one.
 _CONNECTION_LOST = ("SSLEOFError", "SSLZeroReturnError", "SSLSyscallError")
 # Where a transport keeps only the text of what happened.
