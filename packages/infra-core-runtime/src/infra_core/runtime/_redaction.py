@@ -186,6 +186,7 @@ def _nameless() -> tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]:
     )
 
 
+# Matches any text: every part is optional.
 _URL = re.compile(r"([a-z][a-z0-9+.-]*:)?(//[^/?#]*)?([^?#]*)(\?[^#]*)?", re.IGNORECASE)
 _TOO_MANY_SLASHES = re.compile(r"\s*((?:https?|wss?|ftps?):)[/\\]*(?=[^/\\])", re.IGNORECASE)
 
@@ -304,10 +305,7 @@ def _sanitized(text: str) -> str:
     if "@" in text:
         text = _TOO_MANY_SLASHES.sub(r"\1//", text, count=1)  # as browsers read `https:/u:p@h`
         text = _USER_INFO.sub(r"\1", text)
-    match = _URL.match(text)
-    if match is None:  # cannot be: every part is optional
-        return REDACTED
-    scheme, authority, path, query = (part or "" for part in match.groups())
+    scheme, authority, path, query = _URL.match(text).groups("")  # type: ignore[union-attr]
     if authority:
         authority = "//" + authority[2:].rpartition("@")[2]
     elif scheme and "@" in path and scheme.lower() != "mailto:":

@@ -82,9 +82,7 @@ class ThreadBatcher(Generic[T]):
             BaseException: What the function returned for the item, or raised.
         """
         loop = asyncio.get_running_loop()
-        lane = self._lanes.get(loop)
-        if lane is None:
-            lane = self._lanes[loop] = self._lane()
+        lane = self._lanes.setdefault(loop, self._lane())
         done: asyncio.Future[None] = loop.create_future()
         lane.add(done, item)
         try:

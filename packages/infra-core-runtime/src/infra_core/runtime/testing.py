@@ -122,10 +122,7 @@ class FastTime:
 
     def _sleepers_of(self, loop: asyncio.AbstractEventLoop) -> "_Sleepers":
         with self._lock:
-            sleepers = self._sleepers.get(loop)
-            if sleepers is None:
-                sleepers = self._sleepers[loop] = _Sleepers()
-            return sleepers
+            return self._sleepers.setdefault(loop, _Sleepers())
 
     def jitter(self, upper: float) -> float:
         """Return the fixed fraction of `upper`, or a random one when none was fixed."""
