@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from functools import partial
@@ -39,7 +40,7 @@ from infra_core.batch import (
 )
 from infra_core.batch._download import Downloads
 from infra_core.batch._finishing import Finisher
-from infra_core.batch._jobs import Job
+from infra_core.batch._jobs import Job, JobBook
 from infra_core.batch._results import Outcome
 from infra_core.batch._run import BatchRun
 from infra_core.batch._worker import Worker, WorkItem, share_of
@@ -254,6 +255,30 @@ async def test_a_hook_that_ends_the_program_leaves_no_job_running(
         await run_batch_async(urls, batch_id="b", out=tmp_path, concurrency=1, on_result=leave)
     found = {record.status for record in records_of(tmp_path).values()}
     assert found == {JobStatus.COMPLETED, JobStatus.PENDING}
+
+
+async def test_a_run_that_is_cancelled_twice_concludes_nevertheless(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timeout around it may end while it puts jobs back; then the caller is told."""
+    begun, go = threading.Event(), threading.Event()
+    conclude = JobBook.conclude
+
+    def waiting(*arguments: Any) -> None:
+        begun.set()
+        go.wait(30)
+        conclude(*arguments)
+
+    monkeypatch.setattr(JobBook, "conclude", waiting)
+    run = asyncio.create_task(run_batch_async([origin.url("/1.txt")], batch_id="b", out=tmp_path))
+    await asyncio.to_thread(begun.wait, 30)
+    for _ in range(5):
+        run.cancel()
+        await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert (tmp_path / "b" / "manifest.json").exists()
 
 
 def test_an_asynchronous_source_is_read_beside_the_downloads(

@@ -29,6 +29,7 @@ from infra_core.runtime import (
     ThreadBatcher,
     clock,
     handle_signals,
+    until_done,
 )
 
 from ._download import failure_of
@@ -171,8 +172,8 @@ class BatchRun:
             finally:
                 try:
                     self._finisher.settle_cut_off()
-                finally:  # a hook may have raised SystemExit
-                    await self._wind_up(conclude)
+                finally:  # a hook may have raised SystemExit, the caller may cancel again
+                    await until_done(asyncio.ensure_future(self._wind_up(conclude)))
                 for timer in self._timers:
                     timer.cancel()
                 if signals is not None and signals.received is not None:
