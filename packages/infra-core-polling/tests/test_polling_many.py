@@ -371,6 +371,18 @@ class TestFailures:
         with pytest.raises(asyncio.CancelledError):
             await collect(poll_many_async([1], fetch, lambda r: True))
 
+    async def test_a_job_whose_task_other_code_cancels_at_once_is_not_lost(self) -> None:
+        """Before its first check as after it."""
+
+        def jobs() -> Iterator[str]:
+            yield "a"
+            for task in asyncio.all_tasks():
+                if task.get_name() == "a":
+                    task.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await collect(poll_many_async(jobs(), Jobs({"a": 1}).fetch))
+
     async def test_an_error_of_on_poll_is_that_jobs_outcome(self, time: FastTime) -> None:
         """The others go on."""
 
