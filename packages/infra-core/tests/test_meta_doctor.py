@@ -100,6 +100,7 @@ def test_services_out_of_reach_are_problems_and_keys_stay_secret(
     assert found.pop("code") == {"state": "1"}
     assert found.pop("network")["state"] == "off"
     assert {item["state"] for item in found.values()} == {"problem"}
+    assert "refused the connection" in found["functions"]["detail"]
 
 
 def test_a_journal_that_cannot_be_used_is_a_problem_of_best_effort(

@@ -448,6 +448,29 @@ def test_error_that_is_logged_again_and_again_is_shown_once(
     assert [line.rpartition(" ")[2] for line in shown] == ["down", "gone"]
 
 
+@pytest.mark.parametrize(("verbose", "shown"), [(0, ""), (1, "WARNING azure.identity: no CLI\n")])
+def test_warnings_of_the_sdks_are_shown_on_request_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], verbose: int, shown: str
+) -> None:
+    """Where no token is to be had azure-identity logs a dozen lines; the error says it in one."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # those of pytest
+    with _main.logging_to_stderr(verbose):
+        logging.getLogger("azure.identity").warning("no CLI")
+    assert capsys.readouterr().err == shown
+
+
+def test_a_mirror_that_the_mode_keeps_off_names_the_mode(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The container is set, so to ask for one would not help."""
+    monkeypatch.setenv("AZURE_STORAGE_CONTAINER", "artifacts")
+    monkeypatch.setenv("AZURE_STORAGE_MODE", "dev-skip")
+    code, shown = run_cli(capsys, "mirror", "up", "folder")
+    assert code == 2
+    assert "AZURE_STORAGE_MODE=dev-skip" in shown
+    assert "set AZURE_STORAGE_CONTAINER" not in shown
+
+
 def test_what_a_server_said_does_not_steer_the_terminal() -> None:
     """Escape sequences, C1 controls and marks of text direction are shown as escapes."""
     shown = one_line(ValueError("a\x1b[2J\x9b1m \u202egpj"))

@@ -365,8 +365,8 @@ def checked_url(url: str, name: str) -> str:
         parts = split_url(url)
     except ValueError as error:
         problem = (
-            f"is no URL of a function app ({error}): it must begin with https:// (or http://) and "
-            "name a host, such as https://my-app.azurewebsites.net"
+            f"is no URL of a function app ({error}): it must begin with https://, such as "
+            "https://my-app.azurewebsites.net"
         )
     else:
         if parts.query or parts.fragment:

@@ -202,9 +202,8 @@ def reach(name: str, url: str) -> Check:
     except requests.HTTPError as error:
         status = error.response.status_code
     except requests.ConnectionError as error:
-        cause = root_of(error)
-        why = f"{type(cause).__name__}: {cause}"
-        return Check(name, "problem", f"{sanitize_url(url)} is out of reach: {why}", REMEDIES[name])
+        what = f"{sanitize_url(url)} is out of reach: {error}"
+        return Check(name, "problem", what, REMEDIES[name])
     return Check(name, "ok", f"{sanitize_url(url)} answers (HTTP {status})")
 
 
@@ -230,13 +229,6 @@ def remedy_for_silence(name: str, env: Mapping[str, str], prefix: str | None) ->
 CREDENTIALS = (
     "AZURE_STORAGE_CONNECTION_STRING", "AZURE_STORAGE_SAS_TOKEN", "AZURE_JOB_CONNECTION"
 )  # fmt: skip
-
-
-def root_of(error: BaseException) -> BaseException:
-    """The first cause; what is wrapped around it repeats it at length."""
-    while (cause := error.__cause__ or error.__context__) is not None:
-        error = cause
-    return error
 
 
 # What to do when a service does not answer as it should.

@@ -247,12 +247,12 @@ def logging_to_stderr(verbosity: int) -> Iterator[None]:
     handler.addFilter(SecretFilter())  # a server's words do not steer the terminal either
     if not verbosity:  # the commands show each failed request themselves, in one line
         handler.addFilter(lambda record: record.name not in LOGGERS_OF_REQUESTS)
-    logger = logging.getLogger("infra_core")
+    logger, root = logging.getLogger("infra_core"), logging.getLogger()
     before = logger.level
-    logger.addHandler(handler)
+    root.addHandler(handler)  # the SDKs' too, whose warnings Python would print
     logger.setLevel(min(level, logging.WARNING))  # the batch counts retries, which are warnings
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        root.removeHandler(handler)
         logger.setLevel(before)

@@ -130,6 +130,11 @@ def execute(options: argparse.Namespace) -> int:
         accept_wrong_md5=getattr(options, "accept_wrong_md5", False),
     )
     try:
+        if client.mode == os.environ.get("AZURE_STORAGE_MODE", "").strip() == "dev-skip":
+            raise CommandError(
+                "AZURE_STORAGE_MODE=dev-skip keeps everything on this machine: unset it, or give "
+                "--mode strict or --mode best-effort"
+            )
         if not client.is_configured():
             raise CommandError(
                 "storage is not configured; set AZURE_STORAGE_CONTAINER and "

@@ -168,7 +168,7 @@ def _add_output(group: Any) -> None:
         default="hashed",
         metavar="L",
         help="names below assets/: hashed, url (HOST/PATH), flat, or a template of {host} {path} "
-        "{name} {stem} {ext} {digest} {sha256} {index}",
+        "{name} {stem} {ext} {digest} {sha256} {shard} {index}",
     )
     group.add_argument(
         "--content-disposition",
