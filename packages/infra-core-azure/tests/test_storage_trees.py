@@ -37,6 +37,9 @@ from infra_core.azure.storage._tree_types import FileOutcome, TreeRules
 from infra_core.azure.storage._tree_up import UpRun, replay_tree
 from infra_core.azure.storage._upload import upload_path
 
+pytestmark = pytest.mark.as_windows
+
+
 CONNECTION = "AccountName=a;AccountKey=a2V5;BlobEndpoint=http://127.0.0.1:1/a"
 
 

@@ -13,7 +13,7 @@ from infra_core.batch._items import BatchItem
 from infra_core.batch._worker import Worker, WorkItem
 from infra_core.http.testing import FaultyOrigin, status
 
-pytestmark = pytest.mark.usefixtures("no_azure")
+pytestmark = [pytest.mark.usefixtures("no_azure"), pytest.mark.as_windows]
 MONDAY = "Mon, 01 Jan 2024 00:00:00 GMT"
 TUESDAY = "Tue, 02 Jan 2024 00:00:00 GMT"
 

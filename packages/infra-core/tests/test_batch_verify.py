@@ -8,6 +8,8 @@ import pytest
 
 from infra_core.batch._verify import Verifier, contradicts
 
+pytestmark = pytest.mark.as_windows
+
 
 def stored(path: str, body: bytes = b"body", **facts: Any) -> dict[str, Any]:
     checksum = f"sha256:{hashlib.sha256(body).hexdigest()}"
