@@ -257,6 +257,8 @@ class TestTrigger:
         )
         with pytest.raises(ConfigurationError, match="APP_URL"):
             build_function_client(_parse("b"), base_url_env_var="APP_URL", env={})
+        with pytest.raises(ValueError, match="--base-url 'app' is no URL"):
+            build_function_client(_parse("b", "--base-url", "app"), env={"APP_URL": "https://x"})
 
 
 def test_an_output_with_the_status_url_shows_no_key() -> None:

@@ -11,7 +11,7 @@ from infra_core.runtime import clock, redact_secrets, sanitize_url
 
 from ._durable import DurableInstance, read_start
 from ._durable_status import DurableStatus, is_page
-from ._function_calls import API_KEY_VAR, BASE_URL_VAR
+from ._function_calls import API_KEY_VAR, BASE_URL_VAR, checked_url
 from ._function_durable import OnPoll, WaitOptions
 from ._function_keys import keys_in, without_keys
 from ._function_state import recall, remember
@@ -114,7 +114,7 @@ def build_function_client(
 
     source = dict(os.environ if env is None else env)
     if args.base_url:
-        source[base_url_env_var] = args.base_url
+        source[base_url_env_var] = checked_url(args.base_url, "--base-url")
     return AzureFunctionAsyncClient.from_env(
         base_url_env=base_url_env_var, api_key_env=api_key_env_var, env=source, **kwargs
     )

@@ -26,7 +26,7 @@ Nothing is created or changed, and no secret is printed. What is not configured 
 line says which variable would turn it on. Exit code 1 when something configured does not work.
 
   infra-core doctor
-  infra-core doctor --prefix CRAWLER     storage and telemetry of one service
+  infra-core doctor --prefix CRAWLER     all that one service uses
   infra-core doctor --json
 """
 
