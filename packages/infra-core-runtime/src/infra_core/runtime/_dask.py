@@ -192,7 +192,7 @@ class _Cluster:
             if task is not None:
                 task.cancel()
                 await asyncio.wait({task})
-        if self._own:  # it says good-bye to a scheduler that may be gone
+        if self._own:  # its last message goes to a scheduler that may be gone
             with contextlib.suppress(Exception):
                 async with clock.timeout(_FAREWELL):
                     await self._client.close()

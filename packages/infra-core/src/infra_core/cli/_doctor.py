@@ -191,7 +191,7 @@ def look_at_telemetry(env: Mapping[str, str], prefix: str | None) -> Check:
 
 
 def reach(name: str, url: str) -> Check:
-    """Whether a web server answers at all; what it answers is its own business."""
+    """Whether a web server answers at all, with any status."""
     import requests
 
     from infra_core.http import request

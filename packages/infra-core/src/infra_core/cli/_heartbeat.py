@@ -30,7 +30,7 @@ Say whether a run is alive, by its heartbeat.
 
 The exit code is the answer, a line says why:
 
-  {exit_codes.OK}    alive: it beats and gets along
+  {exit_codes.OK}    alive: it beats and makes progress
   {STALLED}    stalled: its process lives, but is stuck on an item or too busy to beat
   {DEAD}    dead: its process is gone, or its last beat is too old
   {FINISHED}    finished: it was stopped properly

@@ -30,11 +30,11 @@ class HeartbeatState(str, Enum):
     """What a heartbeat says about its run."""
 
     ALIVE = "alive"
-    """It beats and gets along."""
+    """It beats and makes progress."""
     STALLED = "stalled"
     """Its process lives but does not get along: stuck on an item, or too busy to beat."""
     DEAD = "dead"
-    """Its process is gone without having said good-bye, or there never was one."""
+    """Its process ended without stopping properly, or there never was one."""
     STOPPED = "stopped"
     """It ended properly, with `HeartbeatMonitor.stop`: not a death."""
 
@@ -71,7 +71,7 @@ class HeartbeatStatus:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the run is alive and gets along."""
+        """Whether the run is alive and makes progress."""
         return self.state is HeartbeatState.ALIVE
 
 
