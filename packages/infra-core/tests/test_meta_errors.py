@@ -459,6 +459,16 @@ def test_warnings_of_the_sdks_are_shown_on_request_alone(
     assert capsys.readouterr().err == shown
 
 
+def test_a_demo_that_cannot_write_does_not_start(
+    capsys: pytest.CaptureFixture[str], place: Path
+) -> None:
+    """The option is named, and nothing is served."""
+    (place / "o/urls.txt").mkdir(parents=True)
+    code, shown = run_cli(capsys, "demo", "--out", "o")
+    assert code == 2
+    assert "--out" in shown
+
+
 def test_a_mirror_that_the_mode_keeps_off_names_the_mode(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

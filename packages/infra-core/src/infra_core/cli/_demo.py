@@ -15,7 +15,7 @@ from infra_core.batch import BatchResult, Summary, read_items, run_batch
 from infra_core.batch._folder import make_folder, run_folder
 
 from . import exit_codes
-from ._arguments import CommandError
+from ._arguments import CommandError, check_writable
 from ._batch import exit_code
 from ._demo_files import demo_files
 from ._report import Reporter, make_console
@@ -57,12 +57,13 @@ def execute(options: argparse.Namespace) -> int:
     if (out / BATCH).exists():
         raise CommandError(f"{str(out / BATCH)!r} exists already; choose another --out")
     make_folder(out)
+    url_file = out / "urls.txt"
+    check_writable(url_file, "--out")
     files = demo_files()
     with ExitStack() as stack:
         env = {} if not options.azurite else azurite_environment(stack)
         origin = stack.enter_context(FaultyOrigin())
         urls = serve(origin, files)
-        url_file = out / "urls.txt"
         url_file.write_text("# the demo's URLs\n" + "\n".join(urls) + "\n", encoding="utf-8")
         say(f"A server that misbehaves listens at {origin.base_url}; {len(urls)} URLs to have.")
         say(f"All that comes goes to {out}")
