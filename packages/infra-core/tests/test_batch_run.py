@@ -1,6 +1,7 @@
 """The main job as a library: what is asked for comes back, recorded, whatever goes wrong."""
 
 import asyncio
+import errno
 import hashlib
 import json
 import pickle
@@ -610,7 +611,7 @@ async def test_a_worker_is_spawned_where_the_process_that_forks_it_has_died(
     monkeypatch.setattr(_workers, "worker_context", lambda: dead)
     monkeypatch.setattr(_workers, "get_context", lambda _: whole)
     settings: tuple[Any, ...] = (BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
-    worker = _workers._Process(settings, lambda _: None)
+    worker = _workers._Process(settings, asyncio.get_running_loop(), lambda _: None)
     whole.Process.return_value.start.assert_called_once_with()
     await worker.close(kill=True)
     whole.Process.return_value.close.assert_called_once_with()
@@ -627,7 +628,7 @@ from infra_core.batch._workers import ProcessWorkers
 async def main():
     options = BatchOptions(batch_id="b", out={str(tmp_path)!r}, processes=2, retries=0)
     workers = ProcessWorkers(options, options.out, {{}}, print)
-    workers._workers = [worker := workers._started()]
+    workers._workers = [worker := workers._started(asyncio.get_running_loop())]
     await worker.fetch(WorkItem("1", BatchItem("http://127.0.0.1:9/"), "x"))  # it is there
     exit("cut off")
 
@@ -688,6 +689,19 @@ async def test_an_item_of_a_worker_that_dies_is_not_done_again_once_the_run_is_t
     item = BatchItem("http://h.example/")
     outcome = await workers.fetch(WorkItem(item.job_id, item, "assets/x"))
     assert (outcome, died.await_count) == (None, 1)
+
+
+async def test_workers_that_cannot_be_started_say_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each URL that asks for one, and the run ends; they are started beside the first records."""
+    refused = OSError(errno.EAGAIN, "Resource temporarily unavailable")
+    monkeypatch.setattr(_workers, "_Process", Mock(side_effect=refused))
+    urls = [f"http://h.example/{number}" for number in range(9)]
+    summary = await run_batch_async(urls, batch_id="b", out=tmp_path, processes=2)
+    assert (summary.failed, summary.pending) == (0, summary.total)
+    assert "temporarily unavailable" in str(summary.problems)
+    assert {record.status for record in records_of(tmp_path).values()} == {JobStatus.PENDING}
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "md5"])

@@ -59,11 +59,12 @@ class ProcessWorkers:
         self._on_retry = on_retry
         self._workers: list[_Process] = []
         self._closed = self._stopped = False
+        self._opening: asyncio.Future[None] | None = None
         at_a_time = self._count * options.concurrency
         self.width = at_a_time + ahead_of(at_a_time)
 
     async def open(self) -> None:
-        """Start the processes.
+        """Begin to start the processes; the first jobs can be recorded meanwhile.
 
         Raises:
             BatchError: This process may have none.
@@ -73,18 +74,27 @@ class ProcessWorkers:
                 "processes (--processes) cannot be more than 1 in a daemonic process, such as one "
                 "of multiprocessing.Pool: Python lets it start no others"
             )
-        while len(self._workers) < self._count:
-            self._workers.append(self._started())
+        starting = asyncio.to_thread(self._start, asyncio.get_running_loop())
+        self._opening = asyncio.ensure_future(starting)
 
-    def _started(self) -> "_Process":
-        return _Process(self._settings, self._on_retry)
+    def _start(self, loop: asyncio.AbstractEventLoop) -> None:
+        while len(self._workers) < self._count and not self._closed:
+            self._workers.append(self._started(loop))
+            if self._stopped:
+                self._workers[-1].send(_STOP)
+
+    def _started(self, loop: asyncio.AbstractEventLoop) -> "_Process":
+        return _Process(self._settings, loop, self._on_retry)
 
     async def fetch(self, item: WorkItem) -> Outcome | None:
         """Have an item done by the worker that has the fewest.
 
         Raises:
             BatchError: Three workers died over it.
+            OSError: No worker could be started.
         """
+        if self._opening is not None and not (self._opening.done() and self._workers):
+            await asyncio.shield(self._opening)
         for _ in range(_TRIES):
             worker = min(self._workers, key=lambda each: each.load)
             try:
@@ -96,7 +106,8 @@ class ProcessWorkers:
                     return None
                 if worker in self._workers:  # not yet replaced by another item of its
                     logger.warning("a worker process ended (%s): its URLs are done again", error)
-                    self._workers[self._workers.index(worker)] = self._started()
+                    loop = asyncio.get_running_loop()
+                    self._workers[self._workers.index(worker)] = self._started(loop)
         raise BatchError(
             f"{_TRIES} worker processes died over the same URLs: is the memory enough? Try fewer "
             "processes, a smaller concurrency, or max_bytes"
@@ -117,6 +128,8 @@ class ProcessWorkers:
         if self._closed:
             return
         self._closed = True
+        if self._opening is not None:
+            await asyncio.gather(self._opening, return_exceptions=True)
         await asyncio.gather(*(worker.close(kill=kill) for worker in self._workers))
 
 
@@ -130,7 +143,12 @@ class _Process:
     What begins, or ends, in one turn of an event loop goes through the pipe together.
     """
 
-    def __init__(self, settings: tuple[Any, ...], on_retry: Callable[[BatchRetry], None]) -> None:
+    def __init__(
+        self,
+        settings: tuple[Any, ...],
+        loop: asyncio.AbstractEventLoop,
+        on_retry: Callable[[BatchRetry], None],
+    ) -> None:
         try:
             self._pipe, self._process = _started(worker_context(), settings)
         except (OSError, EOFError):  # what forks them is at its end as well
@@ -138,7 +156,7 @@ class _Process:
         # Its signals are the coordinator's: multiprocessing would wait for it at the exit for ever.
         atexit.register(self._process.kill)
         self._on_retry = on_retry
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._numbers = count()
         self._waiting: dict[int, asyncio.Future[Outcome | None]] = {}
         self._outgoing = _Outgoing(self._loop, self.send)
