@@ -40,6 +40,7 @@ def contenders(urls: Path) -> dict[str, object]:
     found: dict[str, object] = {
         "infra-core run": lambda out: infra_core(urls, out),
         "infra-core run --processes 2": lambda out: infra_core(urls, out, "--processes", "2"),
+        "infra-core run --processes 1": lambda out: infra_core(urls, out, "--processes", "1"),
     }
     if shutil.which("aria2c"):
         found["aria2c"] = lambda out: [

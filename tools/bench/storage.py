@@ -249,8 +249,8 @@ class Mirror(Command):
             "AZURE_STORAGE_CONNECTION_STRING": self.azurite.connection_string,
             "AZURE_STORAGE_CONCURRENCY": str(self.concurrency),
         }
-        program = str(Path(sys.executable).with_name("infra-core"))
-        return [program, "mirror", way, str(folder), "--compare", "nothing", "--json"]
+        program = [sys.executable, "-m", "infra_core.cli"]  # a script may be of an older install
+        return [*program, "mirror", way, str(folder), "--compare", "nothing", "--json"]
 
 
 def signed(azurite: AzuriteServer, container: str) -> tuple[str, str]:
