@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 import threading
 import warnings
 import weakref
@@ -11,6 +12,9 @@ from typing import Any, Generic, TypeVar
 
 from ._forks import ForkGuard, after_fork_in_child
 from ._redaction import redact_secrets
+
+if sys.version_info < (3, 11):
+    from . import _timeout310  # noqa: F401 - what clock.timeout needs, before descriptors run out
 
 __all__ = ["LoopBoundAsyncLock", "LoopLocal"]
 

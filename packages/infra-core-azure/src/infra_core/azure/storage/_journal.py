@@ -316,25 +316,14 @@ class Journal:
             self._pid = os.getpid()
             self._owner = f"{self._pid}:{start_of(self._pid)}"
         with self._lock:
-            removed = None
-            if self._connection is not None and file_id(self.path) != self._identity:
-                removed, self._connection = self._connection, None
-            if self._connection is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-                # Its owner alone may read what it holds; SQLite takes the mode over to its WAL.
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-                self._connection = sqlite3.connect(
-                    self.path, timeout=30, isolation_level=None, check_same_thread=False
-                )
-                self._connection.execute("pragma journal_mode = wal")
-                self._connection.execute("pragma synchronous = full")
-                self._connection.execute(_SCHEMA)
-                _add_columns(self._connection)
+            removed = self._connection
+            if removed is None or file_id(self.path) != self._identity:
+                self._connection = _connect(self.path)
                 self._identity = file_id(self.path)
-                _begin_numbers(self._connection)
-            if removed is not None:
-                _carry_over(removed, self._connection)
+                if removed is not None:
+                    _carry_over(removed, self._connection)
             db = self._connection
+            assert db is not None  # noqa: S101 - connected now, or before
             db.execute("begin immediate")
             try:
                 yield db
@@ -342,6 +331,24 @@ class Journal:
                 db.execute("rollback")
                 raise
             db.execute("commit")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    """Open the file, made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Its owner alone may read what it holds; SQLite takes the mode over to its WAL.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("pragma journal_mode = wal")
+        db.execute("pragma synchronous = full")
+        db.execute(_SCHEMA)
+        _add_columns(db)
+        _begin_numbers(db)
+    except BaseException:  # it is no database, say
+        db.close()
+        raise
+    return db
 
 
 def _add_columns(db: sqlite3.Connection) -> None:
