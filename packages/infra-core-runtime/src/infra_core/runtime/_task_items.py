@@ -338,11 +338,12 @@ def _always(error: Exception) -> bool:
 
 
 def _log_retry(task_id: str, details: RetryDetails) -> None:
-    logger.info(
-        "task %r failed in attempt %d, next in %.2f s: %s",
-        task_id,
-        details.attempt,
-        details.wait,
-        redact_secrets(repr(details.error)),
-        extra={"task_id": task_id, "attempt": details.attempt, **trace_fields()},
-    )
+    if logger.isEnabledFor(logging.INFO):  # to redact an error takes time
+        logger.info(
+            "task %r failed in attempt %d, next in %.2f s: %s",
+            task_id,
+            details.attempt,
+            details.wait,
+            redact_secrets(repr(details.error)),
+            extra={"task_id": task_id, "attempt": details.attempt, **trace_fields()},
+        )

@@ -82,7 +82,9 @@ class ThreadBatcher(Generic[T]):
             BaseException: What the function returned for the item, or raised.
         """
         loop = asyncio.get_running_loop()
-        lane = self._lanes.setdefault(loop, self._lane())
+        lane = self._lanes.get(loop)
+        if lane is None:  # of the first item: a lane for each would be made and dropped
+            lane = self._lanes[loop] = self._lane()
         done: asyncio.Future[None] = loop.create_future()
         lane.add(done, item)
         try:
