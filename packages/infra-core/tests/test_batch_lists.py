@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from infra_core.batch import BatchItem, ListError, Rejected, read_items
+from infra_core.batch._formats import format_of
 from infra_core.batch._items import item_of
-from infra_core.batch._readers import format_of
 
 
 def read(text: str | bytes, **options: Any) -> tuple[list[BatchItem], list[Rejected]]:

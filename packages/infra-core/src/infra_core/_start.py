@@ -5,6 +5,7 @@ import gc
 import os
 import sys
 import threading
+from functools import cache
 from importlib.util import find_spec, module_from_spec
 
 __all__ = ["begin", "end", "import_engine", "import_storage", "is_own_process", "started"]
@@ -93,6 +94,7 @@ def import_engine() -> None:
                 os.environ[name] = value
 
 
+@cache
 def import_storage() -> None:
     """Import the storage client without the HTTP client of Azure's SDK, which takes 15 ms.
 

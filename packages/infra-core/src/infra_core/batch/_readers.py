@@ -5,13 +5,12 @@ import json
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Literal
+from typing import IO, Any
 
+from ._formats import Format
 from ._items import LONGEST, SHOWN, BatchItem, Rejected, item_of, shown
 
-__all__ = ["Format", "ListError", "format_of", "read_items"]
-
-Format = Literal["text", "csv", "jsonl"]
+__all__ = ["ListError", "read_items"]
 
 _ROW_LINES = 1_000  # of a CSV: a quoted field with more is one that was never closed
 _ENDLESS = 16 << 20  # bytes without a line end: no list has such a line
@@ -25,14 +24,6 @@ _ALGORITHMS = {32: "md5", 40: "sha1", 56: "sha224", 64: "sha256", 96: "sha384", 
 
 class ListError(ValueError):
     """The list as a whole cannot be read; the message names the rule and the remedy."""
-
-
-def format_of(name: str) -> Format:
-    """The format that a file's extension speaks of; text for any other."""
-    extension = name.rpartition(".")[2].lower()
-    if extension == "csv":
-        return "csv"
-    return "jsonl" if extension in {"jsonl", "ndjson"} else "text"
 
 
 def read_items(lines: IO[bytes], *, format: Format = "text") -> Iterator[BatchItem | Rejected]:  # noqa: A002 - the field's word

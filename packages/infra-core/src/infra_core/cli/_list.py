@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from infra_core.batch import BatchItem, ListError, Rejected, read_items
-from infra_core.batch._readers import format_of
+from infra_core.batch._formats import format_of
 
 from ._arguments import CommandError
 from ._errors import plural

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from infra_core import _start
+from infra_core.batch._formats import FORMATS
 
 from ._arguments import add_prefix, byte_count, count, natural, number, seconds, speed
 
@@ -59,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_list(group: Any) -> None:
     group.add_argument(
         "--input-format",
-        choices=["text", "csv", "jsonl"],
+        choices=FORMATS,
         help="text: a URL a line, perhaps with a digest as sha256sum [--tag] writes it; csv: "
         "columns url, name, checksum, headers; jsonl: the same as objects (by the file's ending)",
     )
@@ -218,20 +219,25 @@ def places_of(options: argparse.Namespace) -> tuple[int, int]:
     Python uses one core a process. More are worth their start where there is much to do, and are
     used where the run is the same but for its time: what bounds all of it is not shared out.
     """
-    if options.processes is not None:
-        return options.processes, options.concurrency
+    processes, concurrency = options.processes, options.concurrency
+    if processes is None:
+        processes = _worth_starting(options)
+        concurrency //= processes
+    return processes, concurrency
+
+
+def _worth_starting(options: argparse.Namespace) -> int:
+    """How many processes a run has where it is not said."""
     processes = min(options.concurrency // _DOWNLOADS_EACH, _MOST_PROCESSES)
     going_on = options.resume or options.revalidate  # with little to download, mostly
     bounds = (options.max_per_host, options.rate_per_host, options.limit_rate)
     others = (options.dask, options.scratch, options.cookies, *bounds)
     if processes < 2 or going_on or options.verbose or any(each is not None for each in others):
-        return 1, options.concurrency
+        return 1
     if not _start.is_own_process() or sys.platform != "linux":  # to spawn them takes long
-        return 1, options.concurrency
+        return 1
     try:
-        if os.stat(options.urls).st_size < _LONG_LIST:  # noqa: PTH116 - before anything is imported
-            return 1, options.concurrency
+        size = os.stat(options.urls).st_size  # noqa: PTH116 - before anything is imported
     except (OSError, ValueError):  # standard input, or none: its reader says so
-        return 1, options.concurrency
-    processes = max(1, min(processes, len(os.sched_getaffinity(0))))
-    return processes, options.concurrency // processes
+        return 1
+    return 1 if size < _LONG_LIST else min(processes, len(os.sched_getaffinity(0)))
