@@ -14,7 +14,7 @@ def path_of(variable: str, value: str) -> Path:
     """The path that a variable holds, with the home folder for a `~` that no shell has expanded.
 
     Raises:
-        ConfigurationError: There is no such home folder.
+        ConfigurationError: The home folder does not exist.
     """
     try:
         return Path(value).expanduser()

@@ -268,7 +268,7 @@ async def wait_for_completion_async(
         OrchestrationFailedError: It ended without success.
         OrchestrationTimeoutError: It did not end in time.
         JobNotFoundError: The host does not know it.
-        ValueError: `status_url` is no absolute URL.
+        ValueError: `status_url` is not an absolute URL.
     """
     plain = status_url.partition("?")[0] if isinstance(status_url, str) else status_url
     base_url = checked_url(plain, "status_url")

@@ -62,7 +62,7 @@ def _check_times(since: datetime | None, until: datetime | None) -> None:
     for name, value in (("since", since), ("until", until)):
         if value is not None and not isinstance(value, datetime):
             raise TypeError(
-                f"{name}={value!r:.80} is no datetime: pass one, best with a timezone (without, "
+                f"{name}={value!r:.80} is not a datetime: pass one, best with a timezone (without, "
                 "it is taken for UTC)"
             )
     if since is not None and until is not None and nearest_utc(since) > nearest_utc(until):

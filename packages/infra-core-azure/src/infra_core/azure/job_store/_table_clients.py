@@ -127,7 +127,7 @@ def connect(
         kind: Its class, synchronous or asynchronous.
         config: Where the table is.
         options: Its options.
-        identity: Makes the credential, where there is no connection string.
+        identity: Makes the credential; called without a connection string only.
 
     Raises:
         AzureTableError: The SDK refuses the settings.

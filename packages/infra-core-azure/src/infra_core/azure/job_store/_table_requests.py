@@ -47,7 +47,7 @@ Requests = Generator[Any, Any, T]
 
 
 def make_table(client: Any) -> Requests[None]:
-    """Make the table; that it is there, or that we may not make tables, is no error."""
+    """Create the table; one that exists is kept, and a refusal to create tables is passed over."""
     try:
         yield client.create_table()
     except ResourceExistsError:

@@ -283,7 +283,7 @@ class FileClient(_Base):
         """Fetch the blob of `path` to `path`, verified and atomically.
 
         Returns:
-            False when there is no such blob, or storage is not configured.
+            False when the blob does not exist, or storage is not configured.
 
         Raises:
             IntegrityError: What comes is not what was stored.
@@ -291,7 +291,7 @@ class FileClient(_Base):
         """
         path = Path(path)
         name = self.blob_name_for_path(path)
-        if self._uploader is None or not name:  # the base folder itself is no blob
+        if self._uploader is None or not name:  # the base folder itself is not a blob
             return False
         return await download_blob(self._service, name, path) is not None
 
