@@ -515,7 +515,8 @@ def test_a_worker_does_not_run_the_main_module_of_the_program(
     monkeypatch.setitem(sys.modules, "__main__", main)
     context, started = Mock(Pipe=Pipe), Mock()
     context.Process.return_value.start = lambda: started(get_preparation_data("worker"))
-    for pipe in (_workers._started(context, ())[0], _workers._started(context, ())[0]):
+    monkeypatch.setattr(_workers, "get_context", lambda _: context)
+    for pipe in (_workers._started("spawn")[0], _workers._started("spawn")[0]):
         pipe.close()
     for (prepared,), _ in started.call_args_list:
         assert "init_main_from_path" not in prepared
@@ -599,22 +600,6 @@ async def test_a_turn_at_a_host_that_comes_too_late_begins_no_download(
     assert await downloads.fetch(item.job_id, item, "1") is None
     await downloads.close()
     assert origin.count("/1.txt") == 0
-
-
-@pytest.mark.parametrize("error", [EOFError, ConnectionRefusedError])
-async def test_a_worker_is_spawned_where_the_process_that_forks_it_has_died(
-    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A memory killer may take both in the same moment."""
-    dead, whole = Mock(Pipe=Pipe), Mock(Pipe=Pipe)
-    dead.Process.return_value.start.side_effect = error
-    monkeypatch.setattr(_workers, "worker_context", lambda: dead)
-    monkeypatch.setattr(_workers, "get_context", lambda _: whole)
-    settings: tuple[Any, ...] = (BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
-    worker = _workers._Process(settings, asyncio.get_running_loop(), lambda _: None)
-    whole.Process.return_value.start.assert_called_once_with()
-    await worker.close(kill=True)
-    whole.Process.return_value.close.assert_called_once_with()
 
 
 def test_a_process_that_exits_waits_for_no_worker(tmp_path: Path) -> None:

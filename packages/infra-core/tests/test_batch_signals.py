@@ -1,6 +1,7 @@
 """A run that is asked to end, ends in order: from the first line of its list to its last write."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -101,19 +102,41 @@ def blocked_by(process: int) -> set[int]:
     return {number for number in range(1, 65) if mask >> (number - 1) & 1}
 
 
+def hold(origin: FaultyOrigin, folder: Path) -> Path:
+    """A list of one URL, whose first download does not come to its end."""
+    origin.add("/held", b"x" * 100_000, faults=[slow(1_000)])
+    listed = folder / "urls"
+    listed.write_text(origin.url("/held"))
+    return listed
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
 def test_workers_that_are_killed_are_replaced(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """Their URLs are done again; not even the process that forks them need live."""
-    origin.add("/held", b"x" * 100_000, faults=[slow(1_000)])
-    listed = tmp_path / "urls"
-    listed.write_text(origin.url("/held"))
-    with start(tmp_path, str(listed), "--processes", "2") as process:
+    """Their URLs are done again by others, which are spawned."""
+    with start(tmp_path, str(hold(origin, tmp_path)), "--processes", "2") as process:
         while origin.count("/held") == 0:
             pass
-        (server,) = [child for child in children_of(process.pid) if len(children_of(child)) == 2]
-        for number in [server, *children_of(server)]:
-            assert {signal.SIGINT, signal.SIGTERM} <= blocked_by(number)
+        workers = children_of(process.pid)
+        assert len(workers) == 2
+        for number in workers:
+            assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= blocked_by(number)
             os.kill(number, signal.SIGKILL)
         assert process.wait(timeout=50) == 0
     assert origin.count("/held") == 2
     assert statuses(tmp_path) == [JobStatus.COMPLETED]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers are spawned")
+def test_workers_end_with_a_coordinator_that_is_killed(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Each sees its pipe closed: none was left a copy of the coordinator's end."""
+    with start(tmp_path, str(hold(origin, tmp_path)), "--processes", "3") as process:
+        while origin.count("/held") == 0:
+            pass
+        handles = [os.pidfd_open(number) for number in children_of(process.pid)]
+        assert len(handles) == 3
+        process.kill()
+        for handle in handles:
+            assert select.select([handle], [], [], 50)[0]
+            os.close(handle)

@@ -202,8 +202,9 @@ def test_a_worker_process_starts_as_fast_as_the_command(
 
     monkeypatch.setattr(_worker, "Downloads", downloads)
     ours, theirs = Pipe()
+    ours.send((BatchOptions(batch_id="b", out=tmp_path), tmp_path, {}))
     ours.send(_workers._END)
-    _workers._main(theirs, BatchOptions(batch_id="b", out=tmp_path), tmp_path, {})
+    _workers._main(theirs)
     assert steps == ["begin", "import_engine", "downloads", "started"]
 
 

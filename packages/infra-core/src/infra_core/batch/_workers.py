@@ -2,39 +2,80 @@
 
 import asyncio
 import atexit
+import gc
 import logging
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from itertools import count
 from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from infra_core import _start
 
 from ._errors import BatchError
-from ._fork_server import worker_context
 from ._results import BatchRetry, Outcome
 from ._worker import Worker, WorkItem, ahead_of, share_of
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from ._options import BatchOptions
 
-__all__ = ["ProcessWorkers"]
+__all__ = ["ProcessWorkers", "fork_workers"]
 
 logger = logging.getLogger("infra_core.batch")
 _TRIES = 3  # of an item whose worker dies: what kills three workers would kill the fourth
 _END_SECONDS = 10.0
 _STOP = "stop"  # begin nothing more
 _END = "end"
+# Signals that workers do not hear: one to the whole group, such as a terminal's, is not for them.
+_FOR_THE_COORDINATOR = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 _starting = threading.Lock()
+_forked: list[tuple[Connection, BaseProcess]] = []  # which wait for a batch
+
+
+def fork_workers(number: int) -> None:
+    """Fork workers for the command on Linux, before anything else of it; others are spawned.
+
+    They share the memory of what is imported here, and are there as soon as a job is recorded. A
+    program of others is left alone: threads of its own may hold locks.
+    """
+    if sys.platform != "linux" or not _start.is_own_process() or threading.active_count() > 1:
+        return
+    _import_all()
+    gc.freeze()  # a search for garbage would write to what is shared
+    # None is to end them before they ignore it.
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_COORDINATOR)
+    try:
+        while len(_forked) < number:
+            _forked.append(_started("fork", inherited=[pipe for pipe, _ in _forked]))
+    except OSError:  # too many processes: what tries to spawn the rest says so
+        return
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+def _import_all() -> None:
+    """Import what a download needs."""
+    _start.import_engine()
+    from infra_core.http import AsyncHttpClient  # noqa: F401
+    from infra_core.http.assets import AssetDownloadClient, CommitGroup  # noqa: F401
+
+    from . import _environment  # noqa: F401
+    from ._download import user_agent
+
+    user_agent()
 
 
 class ProcessWorkers:
@@ -55,7 +96,7 @@ class ProcessWorkers:
         on_retry: Callable[[BatchRetry], None],
     ) -> None:
         self._count = options.processes
-        self._settings = (share_of(options, self._count), folder, dict(env))
+        self._settings = ForkingPickler.dumps((share_of(options, self._count), folder, dict(env)))
         self._on_retry = on_retry
         self._workers: list[_Process] = []
         self._closed = self._stopped = False
@@ -145,16 +186,13 @@ class _Process:
 
     def __init__(
         self,
-        settings: tuple[Any, ...],
+        settings: "Buffer",
         loop: asyncio.AbstractEventLoop,
         on_retry: Callable[[BatchRetry], None],
     ) -> None:
-        try:
-            self._pipe, self._process = _started(worker_context(), settings)
-        except (OSError, EOFError):  # what forks them is at its end as well
-            self._pipe, self._process = _started(get_context("spawn"), settings)
-        # Its signals are the coordinator's: multiprocessing would wait for it at the exit for ever.
-        atexit.register(self._process.kill)
+        self._pipe, self._process = _forked.pop() if _forked else _started("spawn")
+        with suppress(OSError):  # the reader says that it has died
+            self._pipe.send_bytes(settings)
         self._on_retry = on_retry
         self._loop = loop
         self._numbers = count()
@@ -257,10 +295,13 @@ class _Outgoing:
             self._send(added)
 
 
-def _started(context: Any, settings: tuple[Any, ...]) -> tuple[Connection, BaseProcess]:
+def _started(how: str, inherited: Sequence[Connection] = ()) -> tuple[Connection, BaseProcess]:
     """Start a process that does items; returns our end of the pipe to it, and it."""
+    context: Any = get_context(how)
     ours, theirs = context.Pipe()
-    process = context.Process(target=_main, args=(theirs, *settings), daemon=True)
+    # A fork has our ends of all pipes, and would not see that they are closed here.
+    closed = (*inherited, ours) if how == "fork" else ()
+    process = context.Process(target=_main, args=(theirs, *closed), daemon=True)
     try:
         with _without_main():
             process.start()
@@ -269,6 +310,8 @@ def _started(context: Any, settings: tuple[Any, ...]) -> tuple[Connection, BaseP
         raise
     finally:
         theirs.close()
+    # Its signals are the coordinator's: multiprocessing would wait for it at the exit for ever.
+    atexit.register(process.kill)
     return ours, process
 
 
@@ -289,13 +332,19 @@ def _without_main() -> Iterator[None]:
             main.__spec__ = spec
 
 
-def _main(pipe: Connection, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
+def _main(pipe: Connection, *inherited: Connection) -> None:
     """The life of a worker process: until it is asked to end, or its parent is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the coordinator decides
+    for each in inherited:
+        each.close()
+    for number in _FOR_THE_COORDINATOR:
         signal.signal(number, signal.SIG_IGN)
     _start.begin()
-    _start.import_engine()
-    asyncio.run(_serve(pipe, options, folder, env))
+    _import_all()
+    try:
+        settings = pipe.recv()
+    except (EOFError, OSError):  # the command has ended before it began
+        return
+    asyncio.run(_serve(pipe, *settings))
 
 
 async def _serve(

@@ -202,12 +202,12 @@ def _add_output(group: Any) -> None:
 
 
 def execute(options: argparse.Namespace) -> int:
-    """Run the command: what it needs is imported beside what its workers need."""
+    """Run the command: its workers are there before it reads anything."""
     processes, concurrency = places_of(options)
-    if processes > 1 or options.scratch is not None:
-        from infra_core.batch._fork_server import start_fork_server
+    if options.dask is None and (processes > 1 or options.scratch is not None):
+        from infra_core.batch._workers import fork_workers
 
-        start_fork_server()
+        fork_workers(processes)
     from ._batch import run
 
     return run(options, processes, concurrency)
