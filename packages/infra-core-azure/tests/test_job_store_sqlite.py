@@ -274,3 +274,22 @@ def test_a_file_that_is_removed_under_a_worker_is_reported(tmp_path: Path) -> No
             store.fetch("b", "j")
         store.close()
         assert store.fetch("b", "new") is not None
+
+
+@pytest.mark.parametrize("open_elsewhere", [False, True])
+def test_a_file_in_a_folder_that_cannot_be_written_to_is_read(
+    open_elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a mounted copy; a writer may be at it elsewhere. To change a job is refused."""
+    path = tmp_path / "jobs.sqlite3"
+    with SqliteJobStore(path) as writer:
+        writer.save(JobRecord("batch", "job"))
+        if not open_elsewhere:
+            writer.close()
+        monkeypatch.setattr("os.access", lambda *_: False)
+        before = sorted(tmp_path.iterdir())
+        with SqliteJobStore(path) as store:
+            assert [record.job_id for record in store.iter_runs("batch")] == ["job"]
+            with pytest.raises(AzureTableError, match="give this user write permission"):
+                store.save(JobRecord("batch", "other"))
+        assert sorted(tmp_path.iterdir()) == before

@@ -6,15 +6,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from infra_core.azure.job_store import JobStatus, SqliteJobStore
+from infra_core.batch import run_batch
 from infra_core.http.testing import FaultyOrigin, slow
 
 COMMAND = [sys.executable, "-m", "infra_core.cli", "run"]
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
 @pytest.fixture
@@ -61,6 +63,42 @@ def test_a_signal_while_the_list_is_read_ends_the_run(
     assert "succeeded  1" in rest
     assert statuses(tmp_path) == [JobStatus.COMPLETED]
     assert (tmp_path / "b" / "manifest.json").exists()
+
+
+@pytest.mark.usefixtures("no_azure")
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_is_ignored_ends_no_run(
+    number: signal.Signals, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """As for `nohup`, and for what a script starts with `&`."""
+    origin.add("/a", b"a")
+    former = signal.signal(number, signal.SIG_IGN)
+    try:
+        summary = run_batch(
+            [origin.url("/a"), origin.url("/a?2")], batch_id="b", out=tmp_path, concurrency=1,
+            on_result=lambda _: signal.raise_signal(number),
+        )  # fmt: skip
+    finally:
+        signal.signal(number, former)
+    assert summary.complete
+    assert summary.succeeded == 2
+
+
+@pytest.mark.usefixtures("no_azure")
+def test_a_hangup_that_the_program_uses_ends_no_run(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """A service reads its settings again then."""
+    origin.add("/a", b"a")
+    heard: list[int] = []
+    former = signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+    try:
+        hung_up = partial(signal.raise_signal, signal.SIGHUP)
+        summary = run_batch(
+            [origin.url("/a")], batch_id="b", out=tmp_path, on_result=lambda _: hung_up()
+        )
+    finally:
+        signal.signal(signal.SIGHUP, former)
+    assert summary.complete
+    assert heard == [signal.SIGHUP]
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

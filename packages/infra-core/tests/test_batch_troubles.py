@@ -79,6 +79,31 @@ def statuses(store: Path, batch: str = "b") -> Counter[JobStatus]:
         return Counter(record.status for record in opened.iter_runs(batch))
 
 
+def test_a_disk_that_is_taken_away_fails_no_url(
+    urls: list[str], tmp_path: Path, place: dict[str, Any]
+) -> None:
+    """`assets` was a link to it: the run ends, and a resume brings the rest once it is back."""
+    disk, gone = tmp_path / "disk", tmp_path / "gone"
+    disk.mkdir()
+    (tmp_path / "out" / "b").mkdir(parents=True)
+    (tmp_path / "out" / "b" / "assets").symlink_to(disk)
+
+    def take_away(_: object) -> None:
+        if disk.exists():
+            disk.rename(gone)
+
+    options: Any = {"batch_id": "b", "out": tmp_path / "out", "concurrency": 2, **place}
+    summary = run_batch(urls[:40], on_result=take_away, **options)
+    assert summary.failed == 0
+    assert summary.pending > 0
+    assert "this machine lacks something" in summary.problems[0]
+    assert statuses(tmp_path / "out" / "jobs.sqlite3").keys() == {
+        JobStatus.COMPLETED, JobStatus.PENDING
+    }  # fmt: skip
+    gone.rename(disk)
+    assert run_batch(urls[:40], resume=True, **options).complete
+
+
 def test_a_full_disk_ends_the_run_with_every_job_put_back(
     urls: list[str], small_disk: Path
 ) -> None:

@@ -128,7 +128,7 @@ def test_the_process_of_a_command_ends_in_order(watched: str) -> None:
     """What is registered for its end runs, and what was printed arrives, under every observer."""
     code = (
         "import atexit, sys\natexit.register(print, 'last')\n"
-        "from infra_core.cli._main import command\n"
+        "from infra_core._start import command\n"
         f"{watched}sys.argv = ['infra-core', 'jobs', 'list', 'nothing', '--out', 'nowhere']\n"
         "code = command()\nprint('still here')\nsys.exit(code)"
     )
@@ -210,7 +210,10 @@ def test_incomplete_storage_settings_are_one_line(
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize("batch_id", ["", "../x", "a/b", ".hidden", "x" * 200, "a\0b", "end."])
+@pytest.mark.parametrize(
+    "batch_id",
+    ["", "../x", "a/b", ".hidden", "x" * 200, "a\0b", "end.", "jobs.sqlite3", "Jobs.sqlite3-wal"],
+)
 def test_batch_id_that_is_no_folder_name_is_refused(batch_id: str, tmp_path: Path) -> None:
     """The output folder is never left."""
     with pytest.raises(BatchError, match="--batch-id"):

@@ -2,7 +2,7 @@
 
 import sys
 
-from infra_core.cli._main import command
+from infra_core._start import command
 
 if __name__ == "__main__":
     sys.exit(command())

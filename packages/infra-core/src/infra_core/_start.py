@@ -3,12 +3,30 @@
 import atexit
 import gc
 import os
+import signal
 import sys
 import threading
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec, module_from_spec
+from types import FrameType
 
-__all__ = ["begin", "end", "import_engine", "import_storage", "is_own_process", "started"]
+__all__ = [
+    "ENDING_SIGNALS",
+    "begin",
+    "command",
+    "end",
+    "heard_signals",
+    "import_engine",
+    "import_storage",
+    "is_own_process",
+    "started",
+]
+
+# What asks a process to end: Ctrl-C, kill, a terminal that closes. Windows has no SIGHUP.
+ENDING_SIGNALS = [
+    number for number in signal.Signals if number.name in {"SIGINT", "SIGTERM", "SIGHUP"}
+]
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for those of the machine
 _COMMAND = "httpx._main"
@@ -19,19 +37,62 @@ _MANY_OBJECTS = 150_000  # more than all imports make
 _own_process = False
 
 
+def command() -> int:
+    """Run the `infra-core` command as a process of its own, which ends with it."""
+    begin()
+    try:
+        from infra_core.cli import main
+
+        code = main()
+    except KeyboardInterrupt:  # a second one, while the first was reported
+        code = 128 + signal.SIGINT
+    end(code)
+    return code
+
+
 def begin() -> None:
     """Seldom look for garbage until `started`: imports make none, and the search takes a tenth.
 
     Not never: rows of a large table, which are read before the first download, leave garbage.
+    Ctrl-C ends the process at once meanwhile, for nothing is under way.
     """
     global _own_process
     _own_process = True
     gc.set_threshold(_MANY_OBJECTS)
+    _on_ctrl_c(_leave, signal.default_int_handler)
+
+
+def _on_ctrl_c(handler: Callable[[int, FrameType | None], object], former: object) -> None:
+    """Replace a handler of SIGINT; one that another has set stays, and so does SIG_IGN."""
+    if signal.getsignal(signal.SIGINT) == former:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    os._exit(128 + number)
 
 
 def is_own_process() -> bool:
     """Whether this is the command, or a worker of it, and no program of others."""
     return _own_process
+
+
+def heard_signals() -> list[signal.Signals]:
+    """The signals that end a run: none that is ignored, as by `nohup` and for a script's `&`.
+
+    SIGHUP only where the program does not use it itself, as services do to read settings anew.
+    """
+    handlers = {number: signal.getsignal(number) for number in ENDING_SIGNALS}
+    return [
+        number
+        for number, handler in handlers.items()
+        if handler not in (signal.SIG_IGN, None)
+        and (
+            number.name != "SIGHUP"
+            or handler == signal.SIG_DFL
+            or getattr(handler, "__module__", "").startswith("infra_core.")
+        )
+    ]
 
 
 def end(code: int) -> None:
@@ -44,6 +105,7 @@ def end(code: int) -> None:
     others = set(threading.enumerate()) - {threading.main_thread()}
     if watched or not all(thread.daemon for thread in others):
         return
+    _on_ctrl_c(_leave, signal.default_int_handler)
     atexit._run_exitfuncs()
     try:
         sys.stdout.flush()
@@ -61,6 +123,7 @@ def started() -> None:
     as among new ones: what lived through the first search is garbage by the next, 50 MiB of it.
     """
     if _own_process:
+        _on_ctrl_c(signal.default_int_handler, _leave)
         gc.freeze()
         gc.set_threshold(_YOUNG, 1, 1)
 

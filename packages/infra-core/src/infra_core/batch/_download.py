@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from infra_core.runtime import error_chain, sanitize_url
 
 from ._errors import one_line, without_url
+from ._folder import ASSETS, leads_nowhere
 from ._items import BatchItem, origin_of
 from ._results import BatchRetry, Outcome
 
@@ -30,6 +31,8 @@ _LOAD = frozenset(
         *(errno.EROFS, errno.EIO, errno.ESTALE),
     }
 )
+# Of a disk that was taken away; a connection may fail with the same numbers.
+_DISK_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EHOSTDOWN})
 
 # A batch has a deadline of its own, which would not help.
 _REMEDY = ("allow a longer deadline", "allow more time (task_timeout, --task-timeout)")
@@ -200,7 +203,8 @@ class Downloads:
             return None
         except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
             status = "timed_out" if isinstance(error, TimeoutError) else "failed"
-            return failure_of(job_id, sanitize_url(item.url), error, attempts, status=status)
+            url = sanitize_url(item.url)
+            return failure_of(job_id, url, error, attempts, folder=self._folder, status=status)
         return outcome_of(job_id, path, result)
 
     def _headers(self, item: BatchItem) -> dict[str, str] | None:
@@ -228,17 +232,20 @@ class Downloads:
 
 
 def failure_of(
-    job_id: str, url: str, error: Exception, attempts: int, *, status: Any = "failed"
+    job_id: str, url: str, error: Exception, attempts: int, *, folder: Path, status: Any = "failed"
 ) -> Outcome:
-    """What a download came to that failed."""
+    """What a download into the run's folder came to that failed."""
     response = getattr(error, "response", None)
+    by_load = any(getattr(each, "errno", None) in _LOAD for each in error_chain(error))
+    if getattr(error, "filename", None):  # of the disk
+        by_load |= getattr(error, "errno", None) in _DISK_GONE or leads_nowhere(folder / ASSETS)
     return Outcome(
         job_id=job_id,
         status=status,
         attempts=attempts,
         error=without_url(one_line(error), url).replace(*_REMEDY),
         http_status=getattr(response, "status_code", None),
-        by_load=any(getattr(each, "errno", None) in _LOAD for each in error_chain(error)),
+        by_load=by_load,
     )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "Reserve",
     "check_assets",
     "exclusive",
+    "leads_nowhere",
     "make_folder",
     "move_files",
     "run_folder",
@@ -35,6 +36,11 @@ def run_folder(out: Path, batch_id: str) -> Path:
     Raises:
         BatchError: The batch id cannot be a folder's name.
     """
+    if isinstance(batch_id, str) and batch_id.lower().startswith(JOBS_FILE):
+        raise BatchError(
+            f"batch id {batch_id!r} is the name of the job store's file or of one beside it: "
+            "choose another (--batch-id)"
+        )
     if not isinstance(batch_id, str) or not _NAME.fullmatch(batch_id) or batch_id.endswith("."):
         raise BatchError(
             f"batch id {batch_id!r} names a folder: use up to 128 letters, digits, '.', '_' and "
@@ -65,12 +71,17 @@ def check_assets(folder: Path) -> None:
         BatchError: `assets` is a file, or a link to a folder that is not there.
     """
     assets = folder / ASSETS
-    if os.path.lexists(assets) and not assets.is_dir():
+    if leads_nowhere(assets):
         why = f"a link to {os.fspath(assets.readlink())!r}" if assets.is_symlink() else "a file"
         raise BatchError(
             f"{str(assets)!r} is {why} and leads to no folder: mount its disk, or move what is in "
             "the way"
         )
+
+
+def leads_nowhere(assets: Path) -> bool:
+    """Whether `assets` is something else than a folder, such as a link to a disk that is gone."""
+    return os.path.lexists(assets) and not assets.is_dir()
 
 
 def move_files(folder: Path, moves: Sequence[tuple[str, str]]) -> list[OSError | None]:

@@ -21,6 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra_core._start import heard_signals
 from infra_core.runtime import (
     RuntimeCancellationError,
     RuntimeConfig,
@@ -157,7 +158,8 @@ class BatchRun:
         with ExitStack() as stack:
             signals = None  # Python allows their handlers in the main thread alone
             if threading.current_thread() is threading.main_thread():
-                signals = stack.enter_context(handle_signals(self._runtime, grace=options.grace))
+                heard = handle_signals(self._runtime, signals=heard_signals(), grace=options.grace)
+                signals = stack.enter_context(heard)
             if (seconds := options.deadline) is not None:
                 self._later(seconds, self._end_early, f"the deadline of {seconds:g} s was reached")
             try:
@@ -402,7 +404,8 @@ class BatchRun:
             try:
                 await self._recorder((job, outcome))
             except OSError as error:  # its file could not be given its name
-                return failure_of(job_id, job.url, error, outcome.attempts)
+                folder = self._services.folder
+                return failure_of(job_id, job.url, error, outcome.attempts, folder=folder)
         return outcome
 
     def retried(self, retry: BatchRetry) -> None:

@@ -38,9 +38,7 @@ _END_SECONDS = 10.0
 _STOP = "stop"  # begin nothing more
 _END = "end"
 # Signals that workers do not hear: one to the whole group, such as a terminal's, is not for them.
-_FOR_THE_COORDINATOR = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]
+_FOR_THE_COORDINATOR = _start.ENDING_SIGNALS
 _starting = threading.Lock()
 _forked: list[tuple[Connection, BaseProcess]] = []  # which wait for a batch
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from ._main import command
+from infra_core._start import command
 
 __all__: list[str] = []
 

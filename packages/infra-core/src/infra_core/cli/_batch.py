@@ -196,8 +196,6 @@ def _without_secret(name: str, value: str) -> str:
 
 def exit_code(summary: Summary) -> int:
     """The exit code for what came of a batch."""
-    if summary.interrupted == signal.Signals.SIGTERM.name:
-        return exit_codes.TERMINATED
     if summary.interrupted:
-        return exit_codes.INTERRUPTED
+        return 128 + signal.Signals[summary.interrupted]  # as shells report it
     return exit_codes.OK if summary.complete else exit_codes.FAILED

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM outside of the batch: before it begins, and while it is concluded."""
+"""Ctrl-C, SIGTERM and SIGHUP outside of the batch: before it begins, and while it is concluded."""
 
 import os
 import signal
@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
+
+from infra_core import _start
 
 __all__ = ["Ending", "ending_in_order"]
 
@@ -41,16 +43,12 @@ class Ending:
 
 @contextmanager
 def ending_in_order() -> Iterator[Ending]:
-    """Handle SIGINT and SIGTERM for as long as a command runs.
-
-    A signal that was ignored when the process began stays ignored (`nohup`, a shell's `&`).
-    """
+    """Handle what asks the process to end, for as long as a command runs."""
     ending = Ending()
     previous: dict[int, Any] = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                previous[number] = signal.signal(number, ending.handle)
+        for number in _start.heard_signals():
+            previous[number] = signal.signal(number, ending.handle)
     except ValueError:  # called in another thread than the main one
         pass
     try:

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import Protocol
 
 from infra_core import _start
+from infra_core._start import command
 
 from . import exit_codes
 from ._arguments import CommandError, Parser, add_prefix, prefixed_environment
@@ -42,14 +43,6 @@ class Command(Protocol):
 
     def execute(self, options: argparse.Namespace) -> int:
         """Run the command; returns the exit code."""
-
-
-def command() -> int:
-    """Run the command as a process of its own: `main` faster, for one that ends with it."""
-    _start.begin()
-    code = main()
-    _start.end(code)
-    return code
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -304,9 +305,15 @@ class _FileGoneError(sqlite3.Error):
 
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(
-        path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+    connect = partial(
+        sqlite3.connect, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
+    if path.exists() and not os.access(path.parent, os.W_OK):
+        # To be read, such as in a mounted copy. Without a log beside it, no process writes to it.
+        # https://www.sqlite.org/wal.html#read_only_databases
+        how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+        return connect(f"{path.absolute().as_uri()}?{how}", uri=True)
+    connection = connect(path)
     try:
         # Only a file without any table takes it.
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
