@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.storage.blob import ContentSettings
 
 from infra_core.azure.run_storage import build_manifest
 from infra_core.azure.storage import (
@@ -614,3 +615,33 @@ def test_missing_container(make: Make, tmp_path: Path) -> None:
     assert client.list_tree(tmp_path) == []
     client.upload_text(tmp_path / "base" / "a", "made")
     assert client.list_tree(tmp_path / "base") == [("a", 4)]
+
+
+def test_properties_that_are_not_ascii_are_read_as_the_sdk_does_and_not_sent(
+    make: Make, tmp_path: Path
+) -> None:
+    """The SDK writes Latin-1; what cannot be kept is said, with the remedy, and never dropped."""
+    client = make("best-effort")
+    base = tmp_path / "base"
+    base.mkdir()
+    path = base / "a.txt"
+    path.write_text("new")
+    container = client.container()
+    assert container is not None
+    blob = container.get_blob_client("a.txt")
+    attachment = ContentSettings(content_disposition="attachment; filename=é.txt")
+    for metadata, settings in (({"owner": "é"}, None), ({}, attachment)):
+        blob.upload_blob(b"old", overwrite=True, metadata=metadata, content_settings=settings)
+        there = client.stat(path)
+        assert there is not None
+        assert there.metadata == blob.get_blob_properties().metadata == metadata
+        (listed,) = client.iter_tree(base)
+        assert listed.metadata == metadata
+        with pytest.raises(StorageRequestError, match="cannot be sent again") as raised:
+            client.upload_file(path, keep_properties=True, raise_on_error=True)
+        assert "without keep_properties" in raised.value.remedy
+        (entry,) = client.pending_uploads()
+        assert entry.refused
+        client.forget_refused()
+    client.upload_file(path)
+    assert blob.download_blob().readall() == b"new"

@@ -351,13 +351,20 @@ def test_properties_of_the_sdk_are_stored_as_the_values_that_they_hold() -> None
     held: list[tuple[Any, EdmType, Any]] = [
         (5, EdmType.INT32, 5), (2**40, EdmType.INT64, Int64(2**40)), (1, EdmType.DOUBLE, 1.0),
         (True, EdmType.BOOLEAN, True), ("x", EdmType.STRING, "x"), (b"x", EdmType.BINARY, b"x"),
-        (str(key), EdmType.GUID, key), (key, EdmType.GUID, key),
+        (str(key), EdmType.GUID, key), (key, EdmType.GUID, key), (7.0, EdmType.INT64, Int64(7)),
+        ("-Infinity", EdmType.DOUBLE, -float("inf")), ("-5", EdmType.INT32, -5),
+        (bytearray(b"x"), EdmType.BINARY, b"x"), ("False", EdmType.BOOLEAN, False),
     ]  # fmt: skip
     for value, kind, expected in held:
         stored = pack({"v": EntityProperty(value, kind)})["v"]
         assert (type(stored), stored) == (type(expected), expected)
     assert len(pack({"v": EntityProperty("x" * 70_000, EdmType.STRING)})) > 2
-    for value, kind in ((2**40, EdmType.INT32), ("x", EdmType.GUID)):
+    refused: list[tuple[Any, Any]] = [
+        (2**31, EdmType.INT32), (-(2**31) - 1, EdmType.INT32), ("x", EdmType.GUID),
+        (None, EdmType.STRING), (1, EdmType.BOOLEAN), (5, EdmType.BINARY), (5, "Edm.Nothing"),
+        ("today", EdmType.DATETIME), (5, EdmType.DATETIME), (0.5, EdmType.INT32),
+    ]  # fmt: skip
+    for value, kind in refused:
         with pytest.raises(JobRecordError, match="which is no Edm") as caught:
             pack({"v": EntityProperty(value, kind)})
         assert caught.value.field == "v"

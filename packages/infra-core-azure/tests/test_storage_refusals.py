@@ -17,6 +17,8 @@ from infra_core.azure.storage import (
     FileOutcome,
     StorageAccessError,
     StorageConnectionError,
+    StorageMode,
+    StorageRequestError,
     TransferOptions,
     _flush,
     _tree_types,
@@ -377,6 +379,119 @@ def test_replay_of_a_tree_keeps_its_rules(blob_server: Any, client_of: Any, tmp_
     assert client.flush_pending().uploaded == 1
     (put,) = [headers for method, _, headers in server.requests if method == "PUT"]
     assert put["If-None-Match"] == "*"
+
+
+class _Container:
+    """Keeps what is put into it, as answers of `blob_server`; refuses the names in `leased`."""
+
+    def __init__(self) -> None:
+        self.blobs: dict[str, bytes] = {}
+        self.leased: set[str] = set()
+
+    def __call__(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "GET":
+            return 200, {}, b"<EnumerationResults><Blobs/></EnumerationResults>"
+        name = path.rpartition("/")[2]
+        if method == "DELETE":
+            del self.blobs[name]
+            return 202, {}, b""
+        if name in self.leased:
+            return refusal(412, "LeaseIdMissing")
+        self.blobs[name] = body
+        return 201, {"ETag": '"1"'}, b""
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["arrives", "waits"])
+@pytest.mark.parametrize("mode", ["best-effort", "strict"])
+@pytest.mark.parametrize("how", ["text", "file"])
+def test_an_upload_outlives_the_replay_of_an_older_tree(
+    how: str, mode: StorageMode, waits: bool, blob_server: Any, client_of: Any, tmp_path: Path
+) -> None:
+    """Whether it arrives at once or later, the tree that waited brings all others."""
+    container = _Container()
+    server = blob_server(container)
+    client, strict = client_of(server, "best-effort", max_retries=0), client_of(server, mode)
+    path = client.base_path / "a"
+    path.write_text("old")
+    (client.base_path / "b").write_text("b")
+    journal = Journal(tmp_path / "state" / "journal.sqlite")
+    journal.fail(journal.enter("tree", "", path=client.base_path), OSError())
+    if waits:
+        container.leased = {"a", "b"}
+    try:
+        if how == "text":
+            strict.upload_text(path, "new")
+        else:
+            (tmp_path / "other").write_text("new")
+            strict.upload_file(tmp_path / "other", blob_path="a")
+    except StorageRequestError:
+        assert waits
+        assert mode == "strict"
+        return
+    client.flush_pending()
+    container.leased = {"b"}
+    client.flush_pending()
+    container.leased = set()
+    assert client.flush_pending().failed == 0
+    assert container.blobs == {"a": b"new", "b": b"b"}
+    assert client.pending_uploads() == []
+    assert len(journal) == 0
+    with sqlite3.connect(journal.path) as db:
+        assert db.execute("select count(*) from pending").fetchone() == (0,)
+    journal.close()
+
+
+def test_a_tree_brings_what_it_was_asked_for_after_an_upload(
+    blob_server: Any, client_of: Any, tmp_path: Path
+) -> None:
+    """The newest wish counts, whichever kind it is of, and whatever waits."""
+    container = _Container()
+    client = client_of(blob_server(container), "best-effort")
+    path = client.base_path / "a"
+    path.write_text("tree")
+    journal = Journal(tmp_path / "state" / "journal.sqlite")
+    journal.fail(journal.enter("tree", "", path=client.base_path), OSError())
+    with fast_time():
+        container.leased = {"a"}
+        client.upload_text(path, "text")
+        container.leased = set()
+        client.upload_text(path, "text")
+    journal.fail(journal.enter("tree", "", path=client.base_path), OSError())
+    assert client.flush_pending().uploaded == 1
+    assert container.blobs == {"a": b"tree"}
+    journal.close()
+
+
+def test_failures_of_a_tree_do_not_replace_newer_entries(tmp_path: Path) -> None:
+    """A text that came while the tree was under way waits, or stays."""
+    journal = Journal(tmp_path / "journal.sqlite")
+    tree = journal.enter("tree", "run", path=tmp_path)
+    journal.fail(journal.enter("bytes", "run/a", data=b"new"), OSError())
+    journal.arrived("run/b", journal.enter("bytes", "run/b", data=b"new"))
+    failed = _flush.FailedFiles(journal, tmp_path, "run", {})
+    failed.number = tree
+    for name in "abc":
+        failed(FileOutcome(name, "upload", 1, "new", error=OSError("no")))
+    failed.note()
+    assert [(entry.blob, entry.kind) for entry in journal.pending()] == [
+        ("run/a", "bytes"), ("run/c", "file")
+    ]  # fmt: skip
+    journal.close()
+
+
+def test_deleted_trees_do_not_come_back(blob_server: Any, client_of: Any) -> None:
+    """What waits below a tree's name leaves the journal with its blobs."""
+    container = _Container()
+    container.leased = {"a"}
+    client = client_of(blob_server(container), "best-effort", max_retries=0)
+    client.write_text(client.base_path / "run" / "a", "x")
+    client.write_text(client.base_path / "other", "x")
+    assert [entry.blob for entry in client.pending_uploads()] == ["run/a"]
+    container.leased = set()
+    assert client.delete_tree(client.base_path / "run") == 0
+    assert client.pending_uploads() == []
+    client.flush_pending()
+    assert container.blobs == {"other": b"x"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,17 @@ from infra_core.runtime import redact_secrets
 from .._checks import type_name
 from ..exceptions import AzureTableError, JobRecordError
 from ._codec import NULLS, DataclassCodec
-from ._entity import EARLIEST, MAX_PROPERTIES, RESERVED, SYSTEM, field_of, nearest_utc, pack, unpack
+from ._entity import (
+    EARLIEST,
+    MAX_PROPERTIES,
+    RESERVED,
+    SYSTEM,
+    field_of,
+    nearest_utc,
+    pack,
+    time_of,
+    unpack,
+)
 from ._keys import escape_key
 from ._rows import Query, Row
 
@@ -342,12 +352,9 @@ def moment_of(value: Any) -> datetime | None:
     """Return a time that is kept as datetime or as ISO 8601 text."""
     if isinstance(value, datetime):
         return nearest_utc(value)
-    if isinstance(value, str) and value:
-        text = value[:-1] + "+00:00" if value.endswith(("Z", "z")) else value
-        try:
-            return nearest_utc(datetime.fromisoformat(text))
-        except ValueError:
-            return None
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return nearest_utc(time_of(value))
     return None
 
 

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from enum import Enum
 from functools import lru_cache
@@ -29,6 +29,7 @@ __all__ = [
     "field_of",
     "nearest_utc",
     "pack",
+    "time_of",
     "to_utc",
     "unpack",
 ]
@@ -41,6 +42,7 @@ _CHUNK_BYTES = 65_536
 _PART, _PARTS, _JSON = "__part_", "__parts", "__json"
 _PART_NAME = re.compile(rf"(.+){_PART}\d+\Z")
 _COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_FRACTION = re.compile(r"\.\d+")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 EARLIEST = datetime.min.replace(tzinfo=timezone.utc)
 LATEST = datetime.max.replace(tzinfo=timezone.utc)
@@ -82,6 +84,16 @@ def to_utc(value: datetime, field: str = "the value") -> datetime:
             "9999; use a time without offset at the ends, such as datetime.max",
             field=field,
         ) from None
+
+
+def time_of(text: str) -> datetime:
+    """Return the time that an ISO 8601 text names, as any tool writes it: `Z`, seven decimals.
+
+    Raises:
+        ValueError: It names none.
+    """
+    text = _FRACTION.sub(lambda found: f"{found[0]:0<7.7}", text)  # 3.10 reads no other number
+    return datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text)
 
 
 def nearest_utc(value: datetime) -> datetime:
@@ -274,8 +286,6 @@ def _scalar(name: str, value: Any) -> Any:
             )
         # A datetime that came from the SDK keeps its seventh decimal as long as it is not changed.
         return value if getattr(value, "tables_service_value", "") else moment
-    if _is_edm_property(value):
-        return value
     raise JobRecordError(
         f"field {name!r} is {value!r:.80}, {type_name(value)}, which a table cannot hold: use "
         "text, a number, bytes, a datetime, a UUID, or a dict or list of JSON types",
@@ -288,27 +298,50 @@ def _is_edm_property(value: Any) -> TypeGuard[tuple[Any, Any]]:
     return isinstance(value, tuple) and len(value) == 2 and hasattr(value, "edm_type")
 
 
-_EDM: Mapping[str, tuple[Any, Any]] = {
-    "Edm.Int32": (int, int), "Edm.Int64": (int, Int64), "Edm.Double": ((int, float), float),
-    "Edm.Boolean": (bool, bool), "Edm.String": (str, str), "Edm.Binary": (bytes, bytes),
-    "Edm.Guid": ((str, uuid.UUID), lambda value: uuid.UUID(str(value))),
-    "Edm.DateTime": (datetime, lambda value: value),
-}  # fmt: skip
+def _whole(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, float) and number != value:
+        raise ValueError
+    return number
+
+
+def _int32(value: Any) -> int:
+    number = _whole(value)
+    if not -(2**31) <= number < 2**31:
+        raise ValueError
+    return number
+
+
+def _time(value: Any) -> datetime:
+    return value if isinstance(value, datetime) else time_of(value)
+
+
+# Like the SDK takes them, texts included, which it sends as they are.
+_EDM: Mapping[str, Callable[[Any], Any]] = {
+    "Edm.Int32": _int32,
+    "Edm.Int64": lambda value: Int64(_whole(value)),
+    "Edm.Double": float,
+    "Edm.Boolean": lambda value: {"true": True, "false": False}[str(value).lower()],
+    "Edm.String": str,
+    "Edm.Binary": lambda value: value.encode() if isinstance(value, str) else memoryview(value),
+    "Edm.Guid": lambda value: uuid.UUID(str(value)),
+    "Edm.DateTime": _time,
+}
 
 
 def _held(name: str, value: tuple[Any, Any]) -> Any:
     """The value of an EntityProperty, as what is stored with the same type by itself."""
     held, kind = value[0], str(getattr(value[1], "value", value[1]))
-    accepted, make = _EDM.get(kind, ((), None))
-    if not isinstance(held, accepted):
-        return value  # for the SDK to convert
-    fits = kind != "Edm.Int32" or -(2**31) <= held < 2**31
     try:
-        if fits:
-            return make(held)
-    except (ValueError, OverflowError):
+        if held is not None:
+            return _EDM[kind](held)
+    except (KeyError, TypeError, ValueError, OverflowError):
         pass
-    raise JobRecordError(f"field {name!r} is {held!r:.80}, which is no {kind}", field=name)
+    raise JobRecordError(
+        f"field {name!r} is {held!r:.80}, which is no {kind}; give it a value of that type, or the "
+        "value alone",
+        field=name,
+    )
 
 
 def _json_text(value: Any, name: str) -> str:

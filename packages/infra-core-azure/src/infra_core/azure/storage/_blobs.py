@@ -80,19 +80,28 @@ def info_from_headers(name: str, headers: Mapping[str, str], *, with_time: bool 
         int(size),
         decode_md5(md5),
         headers.get("ETag", ""),
-        headers.get("Content-Type", ""),
+        _text(headers.get("Content-Type", "")),
         _parse_time(headers.get("Last-Modified")) if with_time else None,
         headers.get("x-ms-blob-type", ""),
-        headers.get("Cache-Control", ""),
-        headers.get("Content-Encoding", ""),
-        headers.get("Content-Language", ""),
-        headers.get("Content-Disposition", ""),
+        _text(headers.get("Cache-Control", "")),
+        _text(headers.get("Content-Encoding", "")),
+        _text(headers.get("Content-Language", "")),
+        _text(headers.get("Content-Disposition", "")),
         {
-            key[len(_META) :].lower(): value
+            key[len(_META) :].lower(): _text(value)
             for key, value in headers.items()
             if key[: len(_META)].lower() == _META
         },
     )
+
+
+def _text(value: str) -> str:
+    """A header's text: Latin-1 where it is no UTF-8, as the SDK writes and reads it."""
+    try:
+        value.isascii() or value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogateescape").decode("latin-1")
+    return value
 
 
 def is_folder(metadata: Mapping[str, str], resource_type: str, size: int) -> bool:

@@ -241,6 +241,8 @@ class AzureStorageClient(FileClient):
     async def delete_tree_async(self, path: Path) -> int:
         """Delete all blobs below the name of a folder, with their snapshots; the files stay.
 
+        What waits in the journal for a name below it is dropped as well.
+
         Returns:
             How many there were; 0 when storage is not configured.
 
@@ -262,6 +264,7 @@ class AzureStorageClient(FileClient):
 
         async for page in list_pages(self._service, prefix):
             await for_each(iter([page]), one, self.settings.options.concurrency)
+        await self._uploader.in_journal(lambda journal: journal.forget_below(name))
         return count
 
     # -- the same for synchronous callers: hooks are called on another thread -------------------

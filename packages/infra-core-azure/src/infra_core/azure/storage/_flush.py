@@ -127,7 +127,7 @@ async def _flush_entry(
         with contextlib.suppress(JournalError):
             journal.fail(entry.id, error)
         raise
-    await asyncio.to_thread(journal.settle, entry.id)
+    await asyncio.to_thread(journal.arrived, entry.blob, entry.id)
     return "uploaded", None
 
 
@@ -136,9 +136,9 @@ async def _flush_tree(
 ) -> tuple[str, Exception | None]:
     failed = FailedFiles(journal, root, entry.blob, entry.details)
     failed.number = entry.id
-    listed = await asyncio.to_thread(partial(entries_below, journal, entry.blob, refused=True))
+    leave = await asyncio.to_thread(failed.left_to_others)
     tree = (root, entry.blob, entry.details)
-    await replay_tree(service, *tree, failed, leave=listed.keys(), journal=journal.path)
+    await replay_tree(service, *tree, failed, leave=leave, journal=journal.path)
     await asyncio.to_thread(failed.note)
     error = next(iter(failed.first.values()), None)
     return "failed" if failed.pending else "refused" if error else "uploaded", error
@@ -208,7 +208,7 @@ class FailedFiles:
         self.passed: list[int] = []
         self._journal = journal
         self._root = root
-        self._prefix = tree_prefix(name)
+        self._name, self._prefix = name, tree_prefix(name)
         self._details = details
         self._then = then
         self._earlier = earlier or {}
@@ -234,6 +234,15 @@ class FailedFiles:
         if self._then is not None:
             self._then(outcome)
 
+    def left_to_others(self) -> set[str]:
+        """Names in the tree that a replay is not to send: refused, or uploaded after the tree."""
+        refused = entries_below(self._journal, self._name, refused=True)
+        return {*refused, *self._newer()}
+
+    def _newer(self) -> set[str]:
+        found = self._journal.newer(self.number or 0, self._prefix)
+        return {name.removeprefix(self._prefix) for name in found}
+
     def note(self) -> None:
         """Put the failures into the place of the tree's entry, or drop that when nothing failed."""
         if self.passed:
@@ -253,6 +262,7 @@ class FailedFiles:
         self._refused.clear()
 
     def _replace(self, number: int | None, outcomes: list[FileOutcome]) -> None:
+        newer = self._newer()
         self._journal.replace_tree(
             number,
             [
@@ -264,7 +274,7 @@ class FailedFiles:
                     ending_of(outcome.error) == "refused",
                 )
                 for outcome in outcomes
-                if outcome.error is not None
+                if outcome.error is not None and outcome.name not in newer
             ],
             overwrite=self._details.get("overwrite", "always"),
             details=StoredProperties.load(self._details).dump(),

@@ -3,7 +3,8 @@
 Whatever ends the process in between, each artifact is in the container or in here. Entries hold
 where a file lies (or, for text that has no file, its bytes) and which blob it shall become. What
 the service refuses permanently stays as `refused`, with the cause: listed, and not sent again
-unless that is asked for.
+unless that is asked for. While a tree waits, an upload that arrives after it stays as `newer`: the
+tree is not to bring its older version.
 """
 
 import contextlib
@@ -48,9 +49,15 @@ create table if not exists pending (
     details text
 )
 """
+_INDEX = "create index if not exists pending_kinds on pending (kind, id)"
 _LATER = {"refused": "integer not null default 0", "details": "text"}  # than the first release
+_LAST = 2**63 - 1  # above the number of any entry
 _PAGE = 1000  # entries in memory at a time
 _Kind = Literal["file", "bytes", "tree"]
+_HOLDS = (
+    "select 1 from pending where kind = 'tree' and id < ?"
+    " and (blob = '' or substr(?, 1, length(blob) + 1) = blob || '/')"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +158,39 @@ class Journal:
         """The uploads arrived: forget them. A newer entry of the same blob stays."""
         with self._opened() as db:
             db.executemany("delete from pending where id = ?", ((number,) for number in numbers))
+            _forget_newer(db)
             self._busy.difference_update(numbers)
+
+    def arrived(self, blob: str, number: int, *, own: bool = True) -> None:
+        """The upload of a blob arrived: forget its entry; a tree that waits must not undo it.
+
+        Args:
+            blob: Name of the blob.
+            number: Its entry, 0 for none.
+            own: The entry is that of this upload; otherwise that of one before it.
+        """
+        with self._opened() as db:
+            held = db.execute(_HOLDS, (number if own else _LAST, blob)).fetchone()
+            if not (held and own):
+                db.execute("delete from pending where id = ?", (number,))
+            if held:
+                db.execute(
+                    "insert or replace into pending (id, slot, kind, blob, created, owner)"
+                    " values (?, ?, 'newer', ?, ?, '')",
+                    (number if own else None, f"newer {blob}", blob, clock.time()),
+                )
+            _forget_newer(db)
+            self._busy.discard(number)
+
+    def newer(self, number: int, below: str) -> set[str]:
+        """Names of blobs that were uploaded, or are to be, after a tree was entered."""
+        with self._opened() as db:
+            found = db.execute(
+                "select blob from pending where id > ? and kind <> 'tree'"
+                " and substr(blob, 1, ?) = ?",
+                (number, len(below), below),
+            )
+            return {blob for (blob,) in found}
 
     def fail(self, number: int, error: BaseException, *, refused: bool = False) -> None:
         """The upload failed: keep it for `flush_pending()`, or as refused permanently."""
@@ -202,6 +241,7 @@ class Journal:
             )
             if number is not None:
                 db.execute("delete from pending where id = ?", (number,))
+                _forget_newer(db)
                 self._busy.discard(number)
 
     def pending(self) -> list[PendingUpload]:
@@ -209,14 +249,15 @@ class Journal:
         return [entry for page in self.pages() for entry in page]
 
     def pages(
-        self, *, trees: bool | None = None, refused: bool | None = None, below: str = ""
+        self, *, trees: bool = True, refused: bool | None = None, below: str = ""
     ) -> Iterator[list[PendingUpload]]:
-        """The same by the page; on request only trees, or none, only what is refused, or none.
+        """The same by the page; on request without trees, only what is refused, or none of it.
 
         With `below` only blobs whose names begin so. What is entered meanwhile is left out.
         """
         last = 0
         newest: int | None = None
+        left_out = "newer" if trees else "tree"
         while self._connection is not None or self.path.exists():
             with self._opened() as db:
                 if newest is None:
@@ -224,10 +265,10 @@ class Journal:
                 rows = db.execute(
                     "select id, kind, blob, path, content_type, overwrite, etag, created, attempts,"
                     " error, refused, details, owner from pending where id > ?"
-                    " and id <= ? and (? is null or ? = (kind = 'tree'))"
+                    " and id <= ? and kind not in ('newer', ?)"
                     " and (? is null or ? = refused) and substr(blob, 1, ?) = ?"
                     " order by id limit ?",
-                    (last, newest, trees, trees, refused, refused, len(below), below, _PAGE),
+                    (last, newest, left_out, refused, refused, len(below), below, _PAGE),
                 ).fetchall()
             if not rows:
                 return
@@ -252,14 +293,12 @@ class Journal:
             self._busy.add(number)
             return True
 
-    def entry_of(self, blob: str) -> int | None:
-        """The number of a blob's entry that no upload of a live process is at work on."""
-        if not self.path.exists():
-            return None
+    def entry_of(self, blob: str) -> int:
+        """The number of a blob's entry that no upload of a live process is at work on, or 0."""
         with self._opened() as db:
             slot = (_slot("file", blob),)
             row = db.execute("select id, owner from pending where slot = ?", slot).fetchone()
-        return None if row is None or self._is_taken(*row) else int(row[0])
+        return 0 if row is None or self._is_taken(*row) else int(row[0])
 
     def _is_taken(self, number: int, owner: str) -> bool:
         """Whether an upload of this process, or of another live one, is at work on an entry."""
@@ -269,6 +308,15 @@ class Journal:
         """Drop all entries that are refused permanently; returns how many there were."""
         with self._opened() as db:
             return db.execute("delete from pending where refused").rowcount
+
+    def forget_below(self, name: str) -> None:
+        """Drop the entries of a folder and of what is below it: its blobs were deleted."""
+        if self.path.exists():
+            with self._opened() as db:
+                db.execute(
+                    "delete from pending where slot = ? or substr(blob, 1, ?) = ?",
+                    (_slot("tree", name), len(name) + 1, f"{name}/"),
+                )
 
     def data(self, number: int) -> bytes:
         """The bytes of an entry of kind `bytes`."""
@@ -343,6 +391,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute("pragma journal_mode = wal")
         db.execute("pragma synchronous = full")
         db.execute(_SCHEMA)
+        db.execute(_INDEX)
         _add_columns(db)
         _begin_numbers(db)
     except BaseException:  # it is no database, say
@@ -373,6 +422,12 @@ def _carry_over(removed: sqlite3.Connection, db: sqlite3.Connection) -> None:
     removed.close()
     values = ", ".join("?" * len(rows[0])) if rows else ""
     db.executemany(f"insert or ignore into pending values ({values})", rows)  # noqa: S608
+
+
+def _forget_newer(db: sqlite3.Connection) -> None:
+    """Drop what no tree that waits is older than."""
+    first = "select coalesce(min(id), ?) from pending where kind = 'tree'"
+    db.execute(f"delete from pending where kind = 'newer' and id < ({first})", (_LAST,))  # noqa: S608
 
 
 def _text_of(error: BaseException) -> str:

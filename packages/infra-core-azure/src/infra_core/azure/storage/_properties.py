@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ._errors import request_error
+
 if TYPE_CHECKING:
     from ._blobs import BlobInfo
 
@@ -81,12 +83,18 @@ class StoredProperties:
             if value is not None and value is not False
         }
 
-    def headers(self, content_type: str | None, kept: "BlobInfo | None") -> dict[str, str]:
+    def headers(
+        self, blob: str, content_type: str | None, kept: "BlobInfo | None"
+    ) -> dict[str, str]:
         """The headers of an upload.
 
         Args:
+            blob: The name of the blob.
             content_type: Media type; `None` leaves it to the caller.
             kept: The blob that is replaced and whose properties stay, if there is one.
+
+        Raises:
+            StorageRequestError: A property that is to stay cannot be sent again.
         """
         values = {
             "x-ms-blob-content-type": content_type or (kept.content_type if kept else ""),
@@ -101,6 +109,11 @@ class StoredProperties:
         metadata = self.metadata if self.metadata is not None or kept is None else kept.metadata
         for name, value in (metadata or {}).items():  # those that are kept may be empty
             found[f"x-ms-meta-{name.lower()}"] = value
+        for name, value in found.items():
+            if not value.isascii():  # only what is kept: anything else was refused before
+                what = name.removeprefix("x-ms-")
+                text = f"the blob there has {what} {value!r:.80}, which cannot be sent again"
+                raise request_error(400, "InvalidMetadata", text, blob=blob, operation="upload")
         return found
 
 

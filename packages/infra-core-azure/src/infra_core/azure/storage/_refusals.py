@@ -76,6 +76,8 @@ REMEDIES = {
     "InvalidBlobTier": "the tier does not fit this blob or account; check the account's default",
     "InvalidBlockList": "another writer has replaced the blob meanwhile: upload it again",
     "InvalidBlobType": "the name belongs to an append or page blob; delete it or use another name",
+    "InvalidMetadata": "headers hold ASCII alone: upload it without keep_properties, and give what "
+    "it shall have",
     "LeaseIdMismatchWithBlobOperation": "another client holds a lease on it; break the lease, or "
     "wait until it ends",
     "LeaseIdMissing": (

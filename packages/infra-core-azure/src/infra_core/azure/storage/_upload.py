@@ -139,7 +139,7 @@ async def _content_headers(
     service: BlobService, name: str, content_type: str | None, properties: StoredProperties
 ) -> dict[str, str]:
     kept = await get_properties(service, name) if properties.keep else None
-    headers = properties.headers(content_type, kept)
+    headers = properties.headers(name, content_type, kept)
     headers.setdefault("x-ms-blob-content-type", media_type(name))
     return headers
 

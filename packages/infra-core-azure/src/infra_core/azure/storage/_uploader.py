@@ -137,7 +137,10 @@ class Uploader:
             self.fail_now(number, error)  # cancelled: the next flush does it
             raise
         else:
-            await self.settle(earlier)
+            if earlier is not None:
+                await self.in_journal(
+                    lambda journal: journal.arrived(name, earlier, own=earlier == number)
+                )
             self._log.debug("uploaded %r", name, extra={"blob_name": name, **trace_fields()})
             await self.flush_leftovers()
 
