@@ -77,7 +77,8 @@ def test_delete_is_planned_and_done_only_when_asked(env: dict[str, str], folder:
 
 def test_missing_folder_and_settings_are_one_line(env: dict[str, str], tmp_path: Path) -> None:
     """No traceback; the exit code is 2 and the message names what is missing."""
-    assert "missing" in call(env, "mirror", "up", str(tmp_path / "missing"), code=2)
+    for verb in ("up", "down"):
+        assert "missing" in call(env, "mirror", verb, str(tmp_path / "missing"), code=2)
     bare = {name: value for name, value in env.items() if not name.startswith("AZURE_")}
     assert "AZURE_STORAGE_CONTAINER" in call(bare, "mirror", "up", str(tmp_path), code=2)
 

@@ -56,7 +56,7 @@ def test_relative_path_below_an_absolute_base(
 
 UNSAFE = [
     "", "/etc/passwd", "..", "a/../b", "a//b", "a/", "./a", "a/./b", "a\\b",
-    "a\x00b", "a\nb", "a\x7f", "a\x85b", "x" * 256, "\ud800",
+    "a\x00b", "a\nb", "a\x7f", "a\x85b", "x" * 256, "\ud800", "a\ufffe", "\uffff",
 ]  # fmt: skip
 
 
@@ -273,10 +273,10 @@ def test_listing_page_is_read() -> None:
     assert marker == "more"
 
 
-def test_listing_with_characters_that_xml_cannot_hold() -> None:
+@pytest.mark.parametrize("text", ["\x01", "\ufffe", "\uffff", "&#1;", "&#xFFFF;"])
+def test_listing_with_characters_that_xml_cannot_hold(text: str) -> None:
     """Such a name is listed with a stand-in that no file may have, so it is rejected later."""
-    page = (
-        b"<EnumerationResults><Blobs><Blob><Name>a\x01b</Name></Blob></Blobs></EnumerationResults>"
-    )
-    blobs, _ = parse_page(page)
+    blob = f"<Blob><Name>a{text}b</Name></Blob>"
+    page = f"<EnumerationResults><Blobs>{blob}</Blobs></EnumerationResults>"
+    blobs, _ = parse_page(page.encode())
     assert unsafe_reason(blobs[0].name)

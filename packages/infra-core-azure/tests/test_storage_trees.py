@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 from xml.sax.saxutils import escape
 
 import pytest
@@ -552,6 +553,16 @@ def test_cancelled_download_leaves_no_partial_file(tmp_path: Path) -> None:
 
     asyncio.run(go())
     assert not list(tmp_path.iterdir())
+
+
+def test_folder_that_cannot_be_read_may_be_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the option."""
+    refuse = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(PermissionError, match=r"let this user read it, or .*--exclude"):
+        run(MemoryService(), "up", tmp_path)
 
 
 def test_folder_of_any_size_is_walked_whole(

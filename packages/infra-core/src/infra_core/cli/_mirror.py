@@ -192,6 +192,12 @@ def transfer(client: "AzureStorageClient", options: argparse.Namespace) -> int:
             )
         except TreeTransferError as error:
             report = error.report
+    if options.verb == "down" and not report.files and next(iterate(client, options), None) is None:
+        raise CommandError(
+            f"nothing was downloaded: the container {client.settings.container!r} has no blob "
+            f"below {client.blob_name_for_path(options.folder)!r}, or does not exist; check the "
+            "folder's name, --base and AZURE_STORAGE_BLOB_PREFIX"
+        )
     print_report(report, as_json=options.json)
     return exit_codes.OK if report.ok else exit_codes.FAILED
 

@@ -31,7 +31,9 @@ _META = "x-ms-meta-"
 _FOLDER_MARKS = ("hdi_isfolder", "asv_isfolder")
 PAGE = 5000  # most that the service gives at a time
 # Characters that XML cannot hold. The service encodes them; Azurite sends them as they are.
-_ILLEGAL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|&#(x[0-9a-fA-F]{1,6}|[0-9]{1,7});")
+_ILLEGAL = re.compile(
+    rb"[\x00-\x08\x0b\x0c\x0e-\x1f]|\xef\xbf[\xbe\xbf]|&#(x[0-9a-fA-F]{1,6}|[0-9]{1,7});"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,12 +333,9 @@ def parse_page(content: bytes, start: int = 0) -> tuple[list[BlobInfo], str]:
 
 
 def _stand_in(match: "re.Match[bytes]") -> bytes:
-    """A control character as one that XML may hold and no file name of ours (U+0080 to U+009F)."""
-    if not match[1]:
-        code = match[0][0]
-    else:
-        digits = match[1]
-        code = int(digits[1:], 16) if digits[:1] == b"x" else int(digits)
-        if code >= 0x20 or code in (9, 10, 13):
-            return match[0]
-    return chr(0x80 + code).encode("utf-8")
+    """What no XML may hold as what no file name of ours may (U+0080 to U+009F)."""
+    digits = match[1] or b"0"
+    code = int(digits[1:], 16) if digits[:1] == b"x" else int(digits)
+    if code in (9, 10, 13) or (code >= 0x20 and code not in (0xFFFE, 0xFFFF)):
+        return match[0]
+    return b"\xc2\x80"

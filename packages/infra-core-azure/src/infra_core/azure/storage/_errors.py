@@ -308,6 +308,8 @@ def local_error(error: OSError, path: str | Path, what: str = "file to upload") 
     """The same error, of the same class, with what could not be read and what to do."""
     reason = error.strerror or str(error)
     remedy = _LOCAL.get(error.errno or 0, "check the disk and try again")
+    if what == "folder":
+        remedy += ", or leave it out with exclude (--exclude)"
     return OSError(
         error.errno or errno.EIO, f"cannot read the {what} ({reason}); {remedy}", os.fspath(path)
     )

@@ -27,7 +27,7 @@ __all__ = [
 MAX_NAME = 1024
 MAX_PARTS = 254
 _TEMPORARY = ("tmp/", "temp/", "var/tmp/")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 # Parts that begin with a word character, without colon or backslash: nothing to object to.
 _PLAIN = re.compile(r"(?:\w[\w .,+@=()~%#&!$'\[\]{}^-]*/)*\w[\w .,+@=()~%#&!$'\[\]{}^-]*", re.ASCII)
@@ -141,7 +141,7 @@ def unsafe_reason(name: str) -> str | None:
     if not name:
         return "it is empty"
     if _CONTROL.search(name):
-        return "it has a control character"
+        return "it has a control character, or one that XML cannot hold"
     if _SURROGATE.search(name):
         return "it is not valid UTF-8"
     try:
