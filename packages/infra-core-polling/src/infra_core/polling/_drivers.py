@@ -17,6 +17,7 @@ from ._fetch import (
     call_in_thread,
     is_async,
     resolve_sync,
+    unless_set,
 )
 from ._run import DONE, PollRun, check_callable
 from ._schedule import LAST_CHECK_GRACE
@@ -69,26 +70,16 @@ async def drive_async(
     *,
     cancel: "asyncio.Event | threading.Event | None",
 ) -> T:
-    """Poll in the calling task, or in a child of it that an `asyncio.Event` can end."""
+    """Poll in the calling task, or in a child of it that an event can end."""
     _check(fetch_fn, on_poll, cancel)
     fetch_fn = as_async(fetch_fn)
-    if not isinstance(cancel, asyncio.Event):
-        return await poll_loop(run, fetch_fn, on_poll, cancel=cancel)
-    if cancel.is_set():
-        raise run.cancelled()
-    polling = asyncio.ensure_future(poll_loop(run, fetch_fn, on_poll))
-    cancelled = asyncio.ensure_future(cancel.wait())
+    if cancel is None:
+        return await poll_loop(run, fetch_fn, on_poll)
     try:
-        await asyncio.wait({polling, cancelled}, return_when=asyncio.FIRST_COMPLETED)
-        if polling.done():  # an answer that is there counts, whatever was set meanwhile
-            return polling.result()
-        raise run.cancelled()
-    finally:
-        for task in (polling, cancelled):
-            task.cancel()
-        await asyncio.wait({polling, cancelled})
-        if not polling.cancelled():
-            polling.exception()  # seen: what the clean-up of a cancelled fetch raised
+        polling = poll_loop(run, fetch_fn, on_poll, cancelled=cancel.is_set)
+        return await unless_set(cancel, polling)
+    except CheckStopped as stopped:
+        raise run.stopped(stopped) from None
 
 
 class Gate:
@@ -98,8 +89,7 @@ class Gate:
     has not begun cannot be late.
     """
 
-    def __init__(self, size: int, *, closed: Callable[[], bool]) -> None:
-        self.closed = closed
+    def __init__(self, size: int) -> None:
         self._free = size
         self._again: deque[asyncio.Future[None]] = deque()
         self._first: deque[asyncio.Future[None]] = deque()
@@ -108,11 +98,8 @@ class Gate:
         """Wait for a place.
 
         Raises:
-            PollingCancelledError: The gate is closed.
             PollingTimeoutError: The deadline has passed meanwhile.
         """
-        if self.closed():
-            raise run.cancelled()
         if self._free:
             self._free -= 1
         else:
@@ -150,20 +137,21 @@ async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
     fetch_fn: Callable[[], Awaitable[Any]],
     on_poll: Callable[[T], object] | None,
     *,
-    cancel: threading.Event | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
     gate: Gate | None = None,
 ) -> T:
     """Poll in the calling task; with a gate, each check is made when it lets in."""
     wait = run.rules.schedule.first_wait()
     while True:
-        if wait > 0 or cancel is not None:
-            for step in _steps(wait, cancel, run):
-                await clock.sleep_async(step)
+        if cancelled():  # and maybe it ignores that it was cut
+            raise run.cancelled()
+        if wait > 0:
+            await clock.sleep_async(wait)
         if gate is not None:
             await gate.enter(run)
         try:
             budget = run.begin_check(clock.monotonic())
-            response = await await_within(fetch_fn(), budget, cancel)
+            response = await await_within(fetch_fn(), budget)
         except CheckStopped as stopped:
             raise run.stopped(stopped) from None
         except PollingTimeoutError:
@@ -182,8 +170,6 @@ async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
         wait = run.judge(response, clock.monotonic())
         if wait == DONE:
             return response  # type: ignore[no-any-return]
-        if gate is not None and gate.closed():
-            raise run.cancelled()
 
 
 def _check(fetch_fn: object, on_poll: object, cancel: object) -> None:

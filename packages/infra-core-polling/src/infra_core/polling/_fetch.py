@@ -5,7 +5,7 @@ import concurrent.futures
 import math
 import threading
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ __all__ = [
     "call_in_thread",
     "is_async",
     "resolve_sync",
+    "unless_set",
 ]
 
 T = TypeVar("T")
@@ -32,41 +33,51 @@ CANCEL_LATENCY: Final = 0.05
 """Seconds between looks at a `threading.Event`, which nothing can wait for beside a fetch."""
 
 
-async def await_within(
-    awaitable: Awaitable[T], seconds: float, cancel: threading.Event | None = None
-) -> T:
+async def await_within(awaitable: Awaitable[T], seconds: float) -> T:
     """Await a fetch for so long at most.
 
     Raises:
-        CheckStopped: The time was up, or the event was set; the fetch has been cancelled.
+        CheckStopped: The time was up; the fetch has been cancelled.
     """
-    if cancel is not None:
-        awaitable = _watched(awaitable, cancel)
-    scope = None
+    scope = clock.timeout(None if math.isinf(seconds) else seconds)
     try:
-        async with clock.timeout(None if math.isinf(seconds) else seconds) as scope:
+        async with scope:
             return await awaitable
     except Exception as error:
-        if scope is not None and scope.expired():  # or it says something else when it is cut
+        if scope.expired():  # or it says something else when it is cut
             raise CheckStopped from error
         raise
 
 
-async def _watched(awaitable: Awaitable[T], cancel: threading.Event) -> T:
-    """Await a fetch, with an eye on an event that belongs to threads."""
-    task = asyncio.ensure_future(awaitable)
+async def unless_set(
+    event: "asyncio.Event | threading.Event", awaitable: Coroutine[Any, Any, T]
+) -> T:
+    """Await something in a child of this task, which ends when the event is set.
+
+    Raises:
+        CheckStopped: The event was set first; the child has been cancelled.
+    """
+    work = asyncio.ensure_future(awaitable)
+    watch = asyncio.ensure_future(_until_set(event))
     try:
-        while not task.done():
-            await asyncio.wait({task}, timeout=CANCEL_LATENCY)
-            if cancel.is_set() and not task.done():
-                raise CheckStopped(cancelled=True)
-        return task.result()
+        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():  # an answer that is there counts, whatever was set meanwhile
+            return work.result()
+        raise CheckStopped(cancelled=True)
     finally:
-        if not task.done():
+        for task in (work, watch):
             task.cancel()
-            await asyncio.wait({task})
-            if not task.cancelled():
-                task.exception()  # seen: what its clean-up raised
+        await asyncio.wait({work, watch})
+        if not work.cancelled():
+            work.exception()  # seen: what the clean-up of a cancelled fetch raised
+
+
+async def _until_set(event: "asyncio.Event | threading.Event") -> None:
+    if isinstance(event, asyncio.Event):
+        await event.wait()
+        return
+    while not event.is_set():  # noqa: ASYNC110 - it belongs to threads and has no other way
+        await asyncio.sleep(CANCEL_LATENCY)
 
 
 def resolve_sync(
@@ -78,11 +89,14 @@ def resolve_sync(
         CheckStopped: The time was up, or the event was set.
         RuntimeError: Called inside a running event loop.
     """
+
+    async def resolve() -> T:
+        answer = await_within(awaitable, seconds)
+        return await (answer if cancel is None else unless_set(cancel, answer))
+
     try:
         return run_sync(
-            await_within(awaitable, seconds, cancel),
-            what="poll_until() with an async fetch",
-            instead="poll_until_async()",
+            resolve(), what="poll_until() with an async fetch", instead="poll_until_async()"
         )
     finally:
         close = getattr(awaitable, "close", None)

@@ -165,14 +165,17 @@ def poll_many_async(
         config, is_terminal, is_transient=is_transient, next_delay=next_delay, status=status
     )
     runtime = TaskRuntime(config=RuntimeConfig(concurrency=max_active), cancel_event=cancel)
-    gate = Gate(concurrency, closed=lambda: runtime.cancelled)
+    gate = Gate(concurrency)
     fetch = as_async(fetch_fn)
 
     async def poll(job: _Job[J, T]) -> PollOutcome[J, T]:
         """Poll one job; its end, whatever it is, is the outcome."""
         report = None if on_poll is None else partial(on_poll, job.job)
         try:
-            await poll_loop(job.run, partial(fetch, job.job), report, gate=gate)
+            await poll_loop(
+                job.run, partial(fetch, job.job), report,
+                cancelled=lambda: runtime.cancelled, gate=gate,
+            )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - the outcome of this one job
             return job.outcome(error)
         except asyncio.CancelledError:

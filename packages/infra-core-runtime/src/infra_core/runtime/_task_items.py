@@ -41,10 +41,9 @@ class _Item:
     task: asyncio.Task[Any] | None = None  # None: its first step has not come yet
     began: float = 0.0
     attempts: int = 0
-    ended: bool = False  # what its task still does is reporting
+    ended: bool = False  # it is counted; what its task still does is reporting, or ignored
     verdict: TaskStatus | None = None  # why the runtime cancelled it
-    left_behind: bool = False  # what its task still does is ignored
-    timer: asyncio.TimerHandle | None = None
+    timer: asyncio.TimerHandle | None = None  # for what is next to be done about it
 
 
 class TaskItems:
@@ -92,13 +91,13 @@ class TaskItems:
         if self.halted:  # while the source was giving it
             item.verdict = TaskStatus.CANCELLED
         self._launch(item, self._work(item, factory))
-        if self.halted:  # by its first step, which an eager task has taken by now
-            self.halt()
 
     def _launch(self, item: _Item, coroutine: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(coroutine, name=str(item.id))
         self.alive[task] = item
         task.add_done_callback(self._done, context=self._context)  # no copy for each
+        if self.halted:  # maybe by its first step, which an eager task has taken by now
+            self._halt(task, item)
 
     async def _work(self, item: _Item, factory: Factory) -> None:
         """Be the task of one item: run it, judge how it ended, report that."""
@@ -111,7 +110,7 @@ class TaskItems:
             if item.verdict is not None:
                 raise asyncio.CancelledError
             if self._timeout is not None:
-                item.timer = self._loop.call_later(self._timeout, self._on_late, item)
+                item.timer = self._loop.call_later(self._timeout, self._on_late, item.task, item)
             if self._options.retry is None:
                 item.attempts = 1
                 value = await factory()
@@ -125,12 +124,9 @@ class TaskItems:
             item.ended = True
             self._close(item, TaskStatus.FAILED, None, caught)
             raise  # KeyboardInterrupt and SystemExit stop the loop; _done() is called with it
-        finally:
-            if item.timer is not None:
-                item.timer.cancel()
-        item.ended = True
-        if item.left_behind:
+        if item.ended:  # it was left behind
             return
+        item.ended = True
         if error is None and self._quiet and item.verdict is None:
             self._stats.ended(status, clock.monotonic() - item.began)
             return
@@ -242,6 +238,8 @@ class TaskItems:
         self._left_behind.discard(task)
         if not task.cancelled() and (raised := task.exception()) is not None:
             self._fail(raised)
+        if item is not None and item.timer is not None:
+            item.timer.cancel()
         if item is not None and not item.ended:  # cancelled by other code before its first step
             item.ended = True
             error: BaseException = asyncio.CancelledError()
@@ -253,31 +251,52 @@ class TaskItems:
     # Ending them
 
     def halt(self) -> None:
-        """Cancel all that have not ended."""
+        """Cancel all that have not ended; what still runs after the grace is left behind."""
         self.halted = True
         for task, item in list(self.alive.items()):
-            if not item.ended and item.verdict is None:
-                item.verdict = TaskStatus.CANCELLED
-                # One that has not begun sees its verdict when it does; a second cancel would
-                # hit the cleanup of one that was cancelled before.
-                if item.task is not None:
-                    task.cancel()
+            self._halt(task, item)
 
-    def give_up(self) -> None:
-        """Go on without those that still run when the grace after a `halt` is over."""
-        for task, item in list(self.alive.items()):
-            if task.done():
-                continue  # _done() is about to be called with it
-            if not item.ended:
-                self._leave_behind(item)
-            else:
-                logger.error(
-                    "a callback for task %r still ran %g s after the run was cancelled: "
-                    "cancelled", item.id, self._grace, extra={"task_id": item.id},
-                )  # fmt: skip
+    def _halt(self, task: asyncio.Task[None], item: _Item) -> None:
+        if not item.ended and item.verdict is None:
+            item.verdict = TaskStatus.CANCELLED
+            # One that has not begun sees its verdict when it does; a second cancel would
+            # hit the cleanup of one that was cancelled before.
+            if item.task is not None:
                 task.cancel()
-                del self.alive[task]
-                self._left_behind.add(task)
+        self._give_grace(task, item)
+
+    def _on_late(self, task: asyncio.Task[None], item: _Item) -> None:
+        if not item.ended and item.verdict is None:
+            item.verdict = TaskStatus.TIMED_OUT
+            task.cancel()
+            self._give_grace(task, item)
+
+    def _give_grace(self, task: asyncio.Task[None], item: _Item) -> None:
+        if item.timer is not None:
+            item.timer.cancel()
+        item.timer = self._loop.call_later(self._grace, self._leave_behind, task, item)
+
+    def _leave_behind(self, task: asyncio.Task[None], item: _Item) -> None:
+        """Go on without a task that suppresses cancellation; it is cancelled once more."""
+        if task.done() or (item.ended and not self.halted):
+            return  # _done() is about to be called with it; or its callback has all the time
+        del self.alive[task]
+        self._left_behind.add(task)
+        task.cancel()
+        if item.ended:
+            logger.error(
+                "a callback for task %r still ran %g s after the run was cancelled: "
+                "cancelled", item.id, self._grace, extra={"task_id": item.id},
+            )  # fmt: skip
+            self._changed()
+            return
+        item.ended = True
+        self.report_unresponsive(item.id)
+        status = item.verdict or TaskStatus.CANCELLED
+        error: BaseException = asyncio.CancelledError()
+        if status is TaskStatus.TIMED_OUT:
+            error = self._timeout_error(item, unresponsive=True)
+        self._report(item, status, error)
 
     def report_unresponsive(self, task_id: str) -> None:
         """Put a task that was left behind into the log and the statistics."""
@@ -286,28 +305,6 @@ class TaskItems:
             "task %r ignores cancellation: it still runs %g s after it was cancelled and is left "
             "behind", task_id, self._grace, extra={"task_id": task_id, **trace_fields()},
         )  # fmt: skip
-
-    def _on_late(self, item: _Item) -> None:
-        if item.verdict is None and item.task is not None:
-            item.verdict = TaskStatus.TIMED_OUT
-            item.task.cancel()
-            item.timer = self._loop.call_later(self._grace, self._leave_behind, item)
-
-    def _leave_behind(self, item: _Item) -> None:
-        """Go on without a task that suppresses cancellation; it is cancelled once more."""
-        assert item.task is not None  # noqa: S101 - for the type checker
-        if item.timer is not None:
-            item.timer.cancel()
-        self.report_unresponsive(item.id)
-        item.left_behind = True
-        del self.alive[item.task]
-        self._left_behind.add(item.task)
-        item.task.cancel()
-        status = item.verdict or TaskStatus.CANCELLED
-        error: BaseException = asyncio.CancelledError()
-        if status is TaskStatus.TIMED_OUT:
-            error = self._timeout_error(item, unresponsive=True)
-        self._report(item, status, error)
 
     def _report(self, item: _Item, status: TaskStatus, error: BaseException) -> None:
         """Report the end of an item whose own task does not, in a task for that alone."""

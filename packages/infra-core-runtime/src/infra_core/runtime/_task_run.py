@@ -218,24 +218,21 @@ class TaskRun:
             return
         self._end_intake()
         self._items.halt()
-        self._grace_timer = self.loop.call_later(self._options.config.cancel_grace, self._give_up)
+        grace = self._options.config.cancel_grace
+        self._grace_timer = self.loop.call_later(grace, self._leave_source_behind)
 
     def _end_intake(self) -> None:
         self._stopped = True
         if self._feeder is not None:
             self._feeder.cancel()
 
-    def _give_up(self) -> None:
-        self._items.give_up()
+    def _leave_source_behind(self) -> None:
         if self._feeder is not None:
             self._items.report_unresponsive("<source>")
             self._feeder.cancel()
             self._left_behind.add(self._feeder)
             self._feeder = None
-        if self._items.alive:  # callbacks about those left behind, which have their grace as well
-            grace = self._options.config.cancel_grace
-            self._grace_timer = self.loop.call_later(grace, self._give_up)
-        self._changed()
+            self._changed()
 
     async def join(self) -> None:
         """Wait for the end; when cancelled meanwhile, cancel the tasks and await them first."""
