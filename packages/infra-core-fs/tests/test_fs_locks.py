@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -162,7 +163,8 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path) -> None:
     """Not a wait for ever, and not a lock that is none."""
     with (tmp_path / "file").open("ab") as file, pytest.raises(FileLockUnsupported) as caught:
         lock_descriptor(file.fileno())
-    assert caught.value.errno == errno.ENOLCK
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value))):
+        assert error.errno == errno.ENOLCK
 
 
 @pytest.mark.posix

@@ -211,7 +211,7 @@ class TestHostileNames:
 class TestSafeJoin:
     @pytest.mark.parametrize(
         "parts",
-        [("a",), ("a/b.txt",), ("a", "b/c"), ("Grüße.md",), ("a b",), ("..a",)]
+        [("a",), ("a/b.txt",), ("a", "b/c"), ("Grüße.md",), ("a b",), ("..a",), ("x" * 255,)]
         + [
             pytest.param(parts, marks=pytest.mark.posix)
             for parts in [("x..",), ("c:d/e",), ("x:",), ("a/C:x",)]

@@ -91,17 +91,26 @@ def test_an_interrupt_while_flushing_leaves_nothing(
 ) -> None:
     """Helpers end first, so that nothing is flushed behind the caller's back."""
     main = threading.current_thread()
+    helping, interrupted = threading.Event(), threading.Event()
+    flushed: list[str] = []
 
     def fsync(descriptor: int) -> None:
-        if threading.current_thread() is main:
+        if threading.current_thread() is not main:
+            helping.set()
+            interrupted.wait(60)
+        elif len(flushed) == 2:
+            helping.wait(60)
+            interrupted.set()
             raise KeyboardInterrupt
+        flushed.append(threading.current_thread().name)
 
     files = opened(tmp_path, *(str(number) for number in range(200)))
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(_together, "_FLUSHERS", 1)
+    monkeypatch.setattr(_together, "_FAST", 0.0)  # help is worth it
     with pytest.raises(KeyboardInterrupt):
         fs.commit_together(files)
     assert contents(tmp_path) == {}
+    assert set(flushed[2:]) == {"infra-core-flush"}
     assert not [thread for thread in threading.enumerate() if "flush" in thread.name]
 
 

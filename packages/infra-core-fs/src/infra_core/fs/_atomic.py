@@ -85,7 +85,6 @@ class AtomicFile:
         durable: bool = True,
     ) -> None:
         self._file: BinaryIO | None = None
-        self._owner = 0  # no process yet
         if mode is not None and not (isinstance(mode, int) and 0 <= mode <= _ALL_BITS):
             shown = oct(mode) if isinstance(mode, int) else repr(mode)
             raise ValueError(f"mode={shown} is no permission bits; write them in octal: mode=0o644")

@@ -132,7 +132,7 @@ class Gate:
         self._free += 1
 
 
-async def poll_loop(  # noqa: C901 - one round of a poll, from top to bottom
+async def poll_loop(
     run: PollRun[T],
     fetch_fn: Callable[[], Awaitable[Any]],
     on_poll: Callable[[T], object] | None,

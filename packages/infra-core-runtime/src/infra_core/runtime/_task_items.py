@@ -38,7 +38,7 @@ class _Item:
 
     id: str
     index: int
-    task: asyncio.Task[Any] | None = None  # None: its first step has not come yet
+    task: Any = None  # before its first step
     began: float = 0.0
     attempts: int = 0
     ended: bool = False  # it is counted; what its task still does is reporting, or ignored
