@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import Pipe
 from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
@@ -39,16 +40,17 @@ from infra_core.batch import (
     run_batch,
     run_batch_async,
 )
-from infra_core.batch._download import Downloads
+from infra_core.batch._download import Downloads, WorkItem
 from infra_core.batch._finishing import Finisher
 from infra_core.batch._jobs import Job, JobBook
 from infra_core.batch._results import Outcome
 from infra_core.batch._run import BatchRun
-from infra_core.batch._worker import Worker, WorkItem, share_of
+from infra_core.batch._worker import Worker, share_of
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
 from infra_core.cli._credentials import cookie_jar
 from infra_core.http.testing import FaultyOrigin, redirect, reset_after, slow, status
+from infra_core.runtime import clock
 from infra_core.runtime.testing import fast_time
 
 pytestmark = pytest.mark.usefixtures("no_azure")
@@ -574,11 +576,11 @@ async def test_no_download_begins_once_the_run_is_asked_to_end(
         stop_reading(run)
         stopped.set()
 
-    async def download(_: Any, job_id: str, item: BatchItem, *rest: Any) -> Outcome:
-        asked.append(item.url)
+    async def download(_: Any, work: WorkItem, *rest: Any) -> Outcome:
+        asked.append(work.item.url)
         signal.raise_signal(signal.SIGTERM)
         await stopped.wait()
-        return Outcome(job_id=job_id, status="failed", error="gone")
+        return Outcome(job_id=work.job_id, status="failed", error="gone")
 
     monkeypatch.setattr(BatchRun, "_stop_reading", stop)
     monkeypatch.setattr(Downloads, "_download", download)
@@ -597,9 +599,63 @@ async def test_a_turn_at_a_host_that_comes_too_late_begins_no_download(
     downloads = Downloads(BatchOptions(batch_id="b", out=tmp_path), tmp_path, lambda retry: None)
     downloads.stop()
     item = BatchItem(origin.url("/1.txt"))
-    assert await downloads.fetch(item.job_id, item, "1") is None
+    assert await downloads.fetch(WorkItem(item.job_id, item, "1")) is None
     await downloads.close()
     assert origin.count("/1.txt") == 0
+
+
+def test_what_waits_for_a_host_holds_no_place_that_another_could_use(
+    tmp_path: Path, place: dict[str, Any]
+) -> None:
+    """A list sorted by host: the second host is asked while the first one takes its time."""
+    others_are_here = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path.startswith("/first"):
+                others_are_here.wait(60)
+            self.send_response(200)
+            self.send_header("Content-Length", "1")
+            self.end_headers()
+            self.wfile.write(b"x")
+
+        def log_message(self, *_: Any) -> None:
+            """Keep quiet."""
+
+    ended: list[str] = []
+
+    def on_result(result: BatchResult) -> None:
+        ended.append(result.url)
+        if len(ended) == 5:
+            others_are_here.set()
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        port = server.server_port
+        first = [f"http://127.0.0.1:{port}/first/{number}" for number in range(100)]
+        second = [f"http://localhost:{port}/second/{number}" for number in range(5)]
+        summary = run_batch(
+            [*first, *second], batch_id="b", out=tmp_path, concurrency=4, max_per_host=2,
+            on_result=on_result, **place,
+        )  # fmt: skip
+        server.shutdown()
+        thread.join()
+    assert summary.succeeded == 105
+    assert set(ended[:5]) == set(second)
+
+
+async def test_a_rate_for_each_host_keeps_no_run_from_its_end(tmp_path: Path) -> None:
+    """What waits for its turn is pending at once."""
+    options = BatchOptions(batch_id="b", out=tmp_path, rate_per_host=0.001, concurrency=1)
+    downloads = Downloads(options, tmp_path, lambda retry: None)
+    assert downloads._rate is not None
+    downloads._rate.reserve(clock.monotonic(), ("127.0.0.1", 9))
+    work = WorkItem("1", BatchItem("http://127.0.0.1:9/"), "1")
+    waiting = asyncio.ensure_future(downloads.fetch(work))
+    await asyncio.sleep(0)
+    downloads.stop()
+    assert await waiting is None
 
 
 def test_a_process_that_exits_waits_for_no_worker(tmp_path: Path) -> None:
@@ -636,10 +692,10 @@ async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
         stop(worker)
         stopped.set()
 
-    async def download(_: Any, job_id: str, *rest: Any) -> Outcome:
+    async def download(_: Any, work: WorkItem, *rest: Any) -> Outcome:
         begun.set()
         await stopped.wait()
-        return Outcome(job_id=job_id, status="failed", error="gone")
+        return Outcome(job_id=work.job_id, status="failed", error="gone")
 
     monkeypatch.setattr(Worker, "stop", stopping)
     monkeypatch.setattr(Downloads, "_download", download)

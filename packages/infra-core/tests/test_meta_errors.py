@@ -18,7 +18,7 @@ from infra_core.azure.client import AzureFunctionSyncClient
 from infra_core.azure.job_store import JobRecord, SqliteJobStore, work_batch
 from infra_core.azure.monitoring import RunLogWriter
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
-from infra_core.batch import _api, _manifest, run_batch
+from infra_core.batch import _manifest, run_batch
 from infra_core.batch._errors import plural
 from infra_core.cli import _main, main
 from infra_core.cli._arguments import CommandError, check_writable
@@ -335,7 +335,7 @@ def test_what_cannot_be_stored_is_a_problem_of_the_batch(
     stored = failing_for(fs.write_json_atomic, "s.json")
     monkeypatch.setattr(fs, "write_json_atomic", stored)
     manifest = failing_for(_manifest.write_manifest, "manifest")
-    monkeypatch.setattr(_api, "write_manifest", manifest)
+    monkeypatch.setattr(_manifest, "write_manifest", manifest)
     monkeypatch.setattr(RunLogWriter, "write_many", failing_for(RunLogWriter.write_many, "job_"))
     rows = failing_for(SqliteJobStore.save_many, "HTTPStatus")
     monkeypatch.setattr(SqliteJobStore, "save_many", rows)

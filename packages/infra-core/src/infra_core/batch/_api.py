@@ -8,20 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import refuse_running_loop
 
-from ._errors import BatchError, one_line
-from ._folder import ASSETS, MANIFEST_FILE
+from ._errors import BatchError
 from ._hooks import Hooks, call
 from ._items import BatchItem, Rejected
-from ._manifest import write_manifest
 from ._options import BatchOptions
 from ._results import BatchProgress, BatchResult, BatchRetry, Summary
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord, JobStore
     from infra_core.azure.storage import AzureStorageClient
-    from infra_core.http.assets import DownloadResult
-
-    from ._services import Services
 
 __all__ = ["run_batch", "run_batch_async"]
 
@@ -87,7 +82,6 @@ async def run_batch_async(
             if not summary.complete:
                 alert(summary.failures)
     """
-    from ._download import Downloads
     from ._run import BatchRun
     from ._services import open_services
 
@@ -105,34 +99,14 @@ async def run_batch_async(
         on_duplicate=on_duplicate,
         on_event=on_event,
     )
-    run: BatchRun | None = None
-
-    def retried(retry: BatchRetry) -> None:
-        if run is not None:
-            run.retried(retry)
-
-    def stopped(why: str) -> None:
-        if run is not None:
-            run.stopped(why)
-
-    def committed(results: "list[DownloadResult]") -> list[Exception | None] | None:
-        return None if run is None else run.committed(results)
-
+    on_trouble = partial(_call_in_loop, asyncio.get_running_loop(), on_event, "unsent")
     async with AsyncExitStack() as stack:
         services = await open_services(
-            chosen,
-            stack,
-            env=env,
-            storage=storage,
-            store=store,
-            client=client,
-            on_trouble=partial(_call_in_loop, asyncio.get_running_loop(), on_event, "unsent"),
-            on_retry=retried,
-            on_stopped=stopped,
-            make_downloads=lambda folder: Downloads(chosen, folder, retried, committed),
+            chosen, stack, env=env, storage=storage, store=store, on_trouble=on_trouble
         )
-        run = BatchRun(chosen, services, hooks)
-        await run.run(items, partial(_conclude, services))
+        run = BatchRun(chosen, services, hooks, client)
+        await run.open(stack)
+        await run.run(items)
     return services.summary
 
 
@@ -180,31 +154,3 @@ def _options_of(options: BatchOptions | None, settings: Mapping[str, Any]) -> Ba
         return BatchOptions(**settings)
     except TypeError as error:
         raise TypeError(str(error).replace("BatchOptions.__init__()", "run_batch()")) from None
-
-
-async def _conclude(services: "Services") -> None:
-    await services.downloads.close()  # a manifest needs a descriptor
-    await asyncio.to_thread(_write_manifest, services)
-
-
-def _write_manifest(services: "Services") -> None:
-    """Write the manifest, locally first, then mirrored; what fails is a problem of the summary."""
-    summary, storage = services.summary, services.storage
-    path = services.folder / MANIFEST_FILE
-    prefix = "" if storage is None else storage.blob_name_for_path(services.folder / ASSETS)
-    where = {
-        "provider": "local" if storage is None else "azure_blob",
-        "container": None if storage is None else storage.config.container,  # type: ignore[union-attr]
-        "prefix": prefix or f"{services.folder.name}/{ASSETS}",
-    }
-    try:
-        write_manifest(path, services.index.files(), where)
-        summary.manifest = str(path)
-    except Exception as error:  # noqa: BLE001 - a full disk, too few descriptors; the files are here
-        summary.trouble("there is no manifest", f"{one_line(error)}; a resume writes it (--resume)")
-        return
-    if storage is not None:
-        try:
-            storage.upload_file(path, raise_on_error=True)
-        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
-            summary.trouble(f"{str(path)!r} was not mirrored", one_line(error))

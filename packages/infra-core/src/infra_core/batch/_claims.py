@@ -97,7 +97,7 @@ class Claims:
 
         for _ in range(_RACES):
             try:
-                current = self._store.fetch(self._batch_id, job.record.job_id)
+                current = self._store.fetch(self._batch_id, job.job_id)
             except JobRecordError as error:
                 self.unreadable.append(str(error))
                 return job.record, "passed_over"

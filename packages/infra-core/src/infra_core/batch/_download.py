@@ -2,13 +2,14 @@
 
 import asyncio
 import errno
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
-from functools import cache, cached_property
+from collections.abc import Callable
+from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakValueDictionary
 
-from infra_core.runtime import error_chain, sanitize_url
+from infra_core.runtime import RateLimit, clock, error_chain, sanitize_url
 
 from ._errors import one_line, without_url
 from ._folder import ASSETS, leads_nowhere
@@ -19,9 +20,10 @@ if TYPE_CHECKING:
     from infra_core.http.assets import AssetDownloadClient, CommitGroup, DownloadResult
     from infra_core.runtime import RetryDetails
 
+    from ._jobs import Job
     from ._options import BatchOptions
 
-__all__ = ["Downloads", "failure_of", "outcome_of", "user_agent"]
+__all__ = ["Downloads", "WorkItem", "failure_of", "outcome_of", "user_agent"]
 
 # What this machine has too little of, or a disk that fails: Linux mounts one read-only after an
 # error. The URL is not at fault, the next ones would fail as well, and a later try may do.
@@ -50,21 +52,30 @@ class _TooLateError(Exception):
     """The run is to end, and a download would begin."""
 
 
-class _Slot:
-    """An item's turn on the network; given back once, as soon as its bytes are here."""
+class WorkItem(NamedTuple):
+    """What a download needs of an item, its job and the path of its file below the run's folder.
 
-    def __init__(self, slots: asyncio.Semaphore) -> None:
-        self._slots = slots
-        self._held = False
+    It can be pickled, and done again when a worker dies.
 
-    async def take(self) -> None:
-        await self._slots.acquire()
-        self._held = True
+    Attributes:
+        job_id: Its job.
+        item: What is asked for.
+        path: Where its file goes.
+        held: ETag and Last-Modified of the file, where that is here: one that is current is kept.
+    """
 
-    def leave(self, _size: int = 0) -> None:
-        if self._held:
-            self._held = False
-            self._slots.release()
+    job_id: str
+    item: BatchItem
+    path: str
+    held: tuple[str | None, str | None] = (None, None)
+
+    @classmethod
+    def of(cls, job: "Job") -> "WorkItem":
+        """What is sent of a job: no metadata, and headers that can be pickled."""
+        item = job.item
+        headers = None if item.headers is None else dict(item.headers)
+        needed = BatchItem(item.url, checksum=item.checksum, headers=headers)
+        return cls(job.job_id, needed, job.path, job.held)
 
 
 class Downloads:
@@ -95,8 +106,10 @@ class Downloads:
             origin_of(f"//{host}"): headers for host, headers in options.host_headers.items()
         }
         self._slots = asyncio.Semaphore(options.concurrency)
+        self._hosts: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
+        self._rate = RateLimit(options.rate_per_host) if options.rate_per_host else None
         self._opened = AsyncExitStack()
-        self._stopped = False
+        self._stopped = asyncio.Event()
 
     @cached_property
     def _clients(self) -> "tuple[AssetDownloadClient, CommitGroup]":
@@ -104,17 +117,13 @@ class Downloads:
         from infra_core.http.assets import AssetDownloadClient, CommitGroup
 
         options = self._options
-        settings: dict[str, Any] = {}
-        if options.public_only:
-            settings["public_only"] = True
-        for name in ("proxy", "cookies"):
-            if getattr(options, name) is not None:
-                settings[name] = getattr(options, name)
+        names = ("proxy", "cookies", "public_only")
+        given: dict[str, Any] = {name: getattr(options, name) for name in names}
         http = AsyncHttpClient(
             max_per_host=options.max_per_host,
             max_per_second_per_host=options.rate_per_host,
             origin_headers={name for of_host in options.host_headers.values() for name in of_host},
-            **settings,
+            **{name: each for name, each in given.items() if each is not None},
         )
         self._opened.push_async_callback(http.close)
         client = AssetDownloadClient(
@@ -136,43 +145,40 @@ class Downloads:
         """
         assert self._clients  # noqa: S101 - made now
 
-    async def fetch(
-        self,
-        job_id: str,
-        item: BatchItem,
-        path: str,
-        *,
-        held: tuple[str | None, str | None] = (None, None),
-    ) -> Outcome | None:
-        """Download an item to a path below the run's folder; never raises for the item's sake.
+    async def fetch(self, work: "WorkItem | Job") -> Outcome | None:
+        """Download an item to its path below the run's folder; never raises for the item's sake.
 
-        The wait for the host's turn (`max_per_host`, `rate_per_host`) is no part of `task_timeout`.
-
-        Args:
-            job_id: Its job.
-            item: The item.
-            path: Relative to the run's folder.
-            held: ETag and Last-Modified of a file that is here: one that is current is kept.
+        The wait for the host's turn (`max_per_host`, `rate_per_host`) is no part of `task_timeout`,
+        and keeps no other host waiting.
 
         Returns:
             What it came to; None where its turn came after `stop`.
         """
-        slot = _Slot(self._slots)
-        await slot.take()
-        try:
-            return None if self._stopped else await self._download(job_id, item, path, held, slot)
-        finally:
-            slot.leave()
+        with ExitStack() as turn:
+            await self._wait_for_host(work.item.url, turn)
+            await _take(self._slots, turn)
+            return None if self._stopped.is_set() else await self._download(work, turn)
 
-    async def _download(
-        self,
-        job_id: str,
-        item: BatchItem,
-        path: str,
-        held: tuple[str | None, str | None],
-        slot: _Slot,
-    ) -> Outcome | None:
-        attempts = 1
+    async def _wait_for_host(self, url: str, turn: ExitStack) -> None:
+        """Wait until the host may be asked, but for what `stop` ends; the client sees to the rest.
+
+        It waits for nothing then, except where many begin late at once, or behind a redirect.
+        """
+        options = self._options
+        if options.max_per_host is None and self._rate is None:
+            return
+        origin = origin_of(url)
+        if options.max_per_host is not None:
+            bound = self._hosts.setdefault(origin, asyncio.Semaphore(options.max_per_host))
+            await _take(bound, turn)
+        if self._rate is not None:
+            wait = self._rate.reserve(clock.monotonic(), origin)
+            if wait:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._stopped.wait(), wait)
+
+    async def _download(self, work: "WorkItem | Job", turn: ExitStack) -> Outcome | None:
+        attempts, item = 1, work.item
 
         def retried(details: "RetryDetails") -> None:
             nonlocal attempts
@@ -185,7 +191,7 @@ class Downloads:
             client, group = self._clients
             result = await client.download(
                 item.url,
-                self._folder / path,
+                self._folder / work.path,
                 headers=self._headers(item),
                 expected_checksum=item.checksum,
                 skip_if_exists=False,
@@ -194,36 +200,30 @@ class Downloads:
                 deadline=self._options.task_timeout,
                 on_retry=retried,
                 on_turn=self._begin,
-                on_received=slot.leave,
+                on_received=lambda _: turn.close(),  # the next one uses the network meanwhile
                 group=group,
-                if_none_match=held[0],
-                if_modified_since=held[1],
+                if_none_match=work.held[0],
+                if_modified_since=work.held[1],
             )
         except _TooLateError:
             return None
         except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
-            status = "timed_out" if isinstance(error, TimeoutError) else "failed"
-            url = sanitize_url(item.url)
-            return failure_of(job_id, url, error, attempts, folder=self._folder, status=status)
-        return outcome_of(job_id, path, result)
+            return failure_of(work, error, attempts, self._folder)
+        return outcome_of(work, result)
 
     def _headers(self, item: BatchItem) -> dict[str, str] | None:
-        options = self._options
-        if not (options.headers or options.host_headers or item.headers):
-            return None
-        of_host: Mapping[str, str] = {}
-        if self._host_headers:
+        own, of_host = self._host_headers, None
+        if own:
             host, port = origin_of(item.url)
-            own = self._host_headers
-            of_host = own.get((host, port)) or own.get((host, None)) or {}
-        return {**options.headers, **of_host, **(item.headers or {})}
+            of_host = own.get((host, port)) or own.get((host, None))
+        return {**self._options.headers, **(of_host or {}), **(item.headers or {})}
 
     def stop(self) -> None:
         """Begin no more downloads."""
-        self._stopped = True
+        self._stopped.set()
 
     def _begin(self) -> None:
-        if self._stopped:
+        if self._stopped.is_set():
             raise _TooLateError
 
     async def close(self) -> None:
@@ -231,37 +231,39 @@ class Downloads:
         await self._opened.aclose()
 
 
-def failure_of(
-    job_id: str, url: str, error: Exception, attempts: int, *, folder: Path, status: Any = "failed"
-) -> Outcome:
+async def _take(places: asyncio.Semaphore, turn: ExitStack) -> None:
+    await places.acquire()
+    turn.callback(places.release)
+
+
+def failure_of(work: "WorkItem | Job", error: Exception, attempts: int, folder: Path) -> Outcome:
     """What a download into the run's folder came to that failed."""
     response = getattr(error, "response", None)
     by_load = any(getattr(each, "errno", None) in _LOAD for each in error_chain(error))
     if getattr(error, "filename", None):  # of the disk
         by_load |= getattr(error, "errno", None) in _DISK_GONE or leads_nowhere(folder / ASSETS)
+    cause = without_url(one_line(error), sanitize_url(work.item.url))
     return Outcome(
-        job_id=job_id,
-        status=status,
+        job_id=work.job_id,
+        status="timed_out" if isinstance(error, TimeoutError) else "failed",
         attempts=attempts,
-        error=without_url(one_line(error), url).replace(*_REMEDY),
+        error=cause.replace(*_REMEDY),
         http_status=getattr(response, "status_code", None),
         by_load=by_load,
     )
 
 
-def outcome_of(job_id: str, path: str, result: "DownloadResult") -> Outcome:
+def outcome_of(work: "WorkItem | Job", result: "DownloadResult") -> Outcome:
     """What a download came to that did not fail."""
+    made = partial(Outcome, job_id=work.job_id, path=work.path, attempts=result.attempts)
     if result.reused:
-        return Outcome(job_id=job_id, status="unchanged", path=path, attempts=result.attempts)
-    return Outcome(
-        job_id=job_id,
+        return made(status="unchanged")
+    return made(
         status="completed",
-        path=path,
         size=result.size,
         checksum=result.checksum,
         content_type=result.mime,
         etag=result.etag,
         last_modified=result.last_modified,
         name=result.name,
-        attempts=result.attempts,
     )

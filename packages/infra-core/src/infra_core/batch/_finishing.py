@@ -68,8 +68,8 @@ class Finisher:
     def begin(self, jobs: list[Job]) -> None:
         """Take jobs that are at work from now on."""
         for job in jobs:
-            self.active[job.record.job_id] = job
-            self._paths[self._full(job)] = job.record.job_id
+            self.active[job.job_id] = job
+            self._paths[self._full(job)] = job.job_id
 
     def _full(self, job: Job) -> str:
         return f"{self._services.folder}{os.sep}{os.path.normpath(job.path)}"  # a Path is slow
@@ -80,11 +80,10 @@ class Finisher:
         Returns:
             As `record`.
         """
-        done = []
-        for result in results:
-            job = self.active[self._paths[str(result.path)]]
-            done.append((job, outcome_of(job.record.job_id, job.path, result)))
-        return self.record(done)
+        jobs = [self.active[self._paths[str(result.path)]] for result in results]
+        return self.record(
+            [(job, outcome_of(job, result)) for job, result in zip(jobs, results, strict=True)]
+        )
 
     def record(self, done: list[tuple[Job, Outcome]]) -> list[Exception | None]:
         """Record jobs whose files are durable, as soon as these have their names; in a thread.
@@ -152,7 +151,7 @@ class Finisher:
     def _release(self, job: Job) -> Any:
         """Forget a job that has ended; returns its record."""
         del self._paths[self._full(job)]
-        return self.active.pop(job.record.job_id).record
+        return self.active.pop(job.job_id).record
 
     async def _fail(self, job: Job, outcome: Outcome) -> None:
         summary, cause = self._summary, outcome.error or "unknown"

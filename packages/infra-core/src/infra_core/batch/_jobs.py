@@ -45,6 +45,11 @@ class Job(NamedTuple):
     former: "JobRecord | None" = None
 
     @property
+    def job_id(self) -> str:
+        """The job's id."""
+        return self.record.job_id
+
+    @property
     def url(self) -> str:
         """The URL without secrets."""
         return sanitize_url(self.item.url)

@@ -3,11 +3,17 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from infra_core.fs import AtomicFile
 
-__all__ = ["write_manifest"]
+from ._errors import one_line
+from ._folder import ASSETS, MANIFEST_FILE
+
+if TYPE_CHECKING:
+    from ._services import Services
+
+__all__ = ["store_manifest", "write_manifest"]
 
 
 def write_manifest(path: Path, entries: Iterable[str], storage: dict[str, Any]) -> None:
@@ -38,3 +44,26 @@ def write_manifest(path: Path, entries: Iterable[str], storage: dict[str, Any]) 
         }
         text = json.dumps(rest, ensure_ascii=False, indent=2)[1:].lstrip("\n")
         file.write((b"\n  ]" if count else b"]") + b",\n" + text.encode() + b"\n")
+
+
+def store_manifest(services: "Services") -> None:
+    """Write the manifest, locally first, then mirrored; what fails is a problem of the summary."""
+    summary, storage = services.summary, services.storage
+    path = services.folder / MANIFEST_FILE
+    prefix = "" if storage is None else storage.blob_name_for_path(services.folder / ASSETS)
+    where = {
+        "provider": "local" if storage is None else "azure_blob",
+        "container": None if storage is None else storage.config.container,  # type: ignore[union-attr]
+        "prefix": prefix or f"{services.folder.name}/{ASSETS}",
+    }
+    try:
+        write_manifest(path, services.index.files(), where)
+        summary.manifest = str(path)
+    except Exception as error:  # noqa: BLE001 - a full disk, too few descriptors; the files are here
+        summary.trouble("there is no manifest", f"{one_line(error)}; a resume writes it (--resume)")
+        return
+    if storage is not None:
+        try:
+            storage.upload_file(path, raise_on_error=True)
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
+            summary.trouble(f"{str(path)!r} was not mirrored", one_line(error))

@@ -15,7 +15,7 @@ from collections.abc import (
     Callable,
     Iterable,
 )
-from contextlib import ExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,7 +33,7 @@ from infra_core.runtime import (
     until_done,
 )
 
-from ._download import failure_of
+from ._download import Downloads, WorkItem, failure_of
 from ._errors import BatchError, one_line, plural
 from ._finishing import Finisher
 from ._hooks import Hooks, call
@@ -41,14 +41,14 @@ from ._intake import Intake
 from ._items import BatchItem, Rejected
 from ._jobs import Job, JobBook
 from ._listener import Listener
+from ._manifest import store_manifest
 from ._names import INCOMING, FileNames
-from ._results import BatchRetry, Outcome
+from ._results import Outcome
 from ._starting import Starter
-from ._worker import WorkItem, ahead_of
+from ._worker import ahead_of, workers_of
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord
-    from infra_core.http.assets import DownloadResult
 
     from ._options import BatchOptions
     from ._services import Services
@@ -58,6 +58,7 @@ __all__ = ["BatchRun"]
 _GROUP = 32  # jobs that are recorded as running together
 _RECORDED_TOGETHER = 256  # files of workers
 _CLAIMED_TOGETHER = 64
+_WAITING_FOR_HOSTS = 1_000  # jobs that no other has to wait for, in a list sorted by host
 _LOOK_AGAIN = 2.0  # seconds between two looks at what other runs hold
 
 
@@ -84,9 +85,12 @@ class BatchRun:
         options: How.
         services: Where to: store, storage, log, heartbeat, downloads; opened by the caller.
         hooks: What the caller wants to hear.
+        client: Of a Dask cluster whose workers download.
     """
 
-    def __init__(self, options: "BatchOptions", services: "Services", hooks: Hooks) -> None:
+    def __init__(
+        self, options: "BatchOptions", services: "Services", hooks: Hooks, client: Any = None
+    ) -> None:
         self._options = options
         self._services = services
         self._hooks = hooks
@@ -114,13 +118,27 @@ class BatchRun:
         self._finisher = Finisher(
             options, services, self._book, self._names, self._listener, self._end_unless_ending
         )
-        workers = services.workers
+        self._downloads = Downloads(
+            options, services.folder, self._listener.retried, self._finisher.committed
+        )
+        self._workers = workers_of(
+            options,
+            services.folder,
+            services.env,
+            client,
+            mirrors=services.storage is not None,
+            on_retry=self._listener.retried,
+            on_stopped=self._end_unless_ending,
+        )
         self._group = _GROUP
         if self._claims is not None:  # no run takes more of a shared table than it can begin with
             self._group = min(_GROUP, options.concurrency)
         width = options.concurrency + ahead_of(options.concurrency)
-        if workers is not None:
-            width = workers.width
+        if self._workers is not None:
+            width = self._workers.width
+        bounded = options.max_per_host is not None or options.rate_per_host is not None
+        if bounded and self._claims is None:  # a job is claimed for no longer than it may last
+            width += _WAITING_FOR_HOSTS
         self._recorder: ThreadBatcher[tuple[Job, Outcome]] = ThreadBatcher(
             self._finisher.record, size=_RECORDED_TOGETHER, workers=1
         )
@@ -139,16 +157,25 @@ class BatchRun:
 
     # -- the whole -------------------------------------------------------------------------------
 
-    async def run(
-        self,
-        source: Iterable[object] | AsyncIterable[object],
-        conclude: Callable[[], Awaitable[object]],
-    ) -> None:
+    async def open(self, stack: AsyncExitStack) -> None:
+        """Get ready to download, here or elsewhere; the stack ends it.
+
+        Raises:
+            BatchError: Workers cannot be had.
+            InvalidRequestError: An option cannot be used.
+        """
+        stack.push_async_callback(self._downloads.close)
+        if self._workers is None:
+            self._downloads.open()
+        else:
+            stack.push_async_callback(self._workers.close)
+            await self._workers.open()
+
+    async def run(self, source: Iterable[object] | AsyncIterable[object]) -> None:
         """Bring every item of the source to its end, or stop in order at a signal or a bound.
 
         Args:
             source: The list.
-            conclude: What is to be done at the end; a signal does not cut it off.
 
         Raises:
             BatchError: The batch exists and is not to be resumed.
@@ -175,7 +202,7 @@ class BatchRun:
                 try:
                     self._finisher.settle_cut_off()
                 finally:  # a hook may have raised SystemExit, the caller may cancel again
-                    await until_done(asyncio.ensure_future(self._wind_up(conclude)))
+                    await until_done(asyncio.ensure_future(self._wind_up()))
                 for timer in self._timers:
                     timer.cancel()
                 if signals is not None and signals.received is not None:
@@ -184,13 +211,14 @@ class BatchRun:
         if self._intake is not None and self._intake.error is not None:
             raise self._intake.error
 
-    async def _wind_up(self, conclude: Callable[[], Awaitable[object]]) -> None:
+    async def _wind_up(self) -> None:
         if self._intake is not None:
             self._intake.stop()
-        if self._services.workers is not None:
-            await self._services.workers.close(kill=self._runtime.cancelled)
+        if self._workers is not None:
+            await self._workers.close(kill=self._runtime.cancelled)
         await asyncio.to_thread(self._conclude)
-        await conclude()
+        await self._downloads.close()  # a manifest needs a descriptor
+        await asyncio.to_thread(store_manifest, self._services)
 
     async def _work(self) -> None:
         """Run the tasks; their source is ours to close where it was not read to its end."""
@@ -204,9 +232,9 @@ class BatchRun:
     def _stop_reading(self) -> None:
         self._stopping = True
         self._stop_event.set()
-        self._services.downloads.stop()
-        if self._services.workers is not None:
-            self._services.workers.stop()
+        self._downloads.stop()
+        if self._workers is not None:
+            self._workers.stop()
         if self._intake is not None:
             self._intake.stop()
 
@@ -320,9 +348,9 @@ class BatchRun:
                     jobs = await self._begin(chunk[start : start + self._group])
                     self._recording = True
                     for job in jobs:
-                        yield job.record.job_id, partial(self._one, job)
+                        yield job.job_id, partial(self._one, job)
             async for job in self._deferred():
-                yield job.record.job_id, partial(self._one, job)
+                yield job.job_id, partial(self._one, job)
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
@@ -349,7 +377,7 @@ class BatchRun:
         """Settle what is here already; the rest is recorded as running, and at work from now on."""
         begun = await self._starter.begin(group)
         for job in group:
-            self._ahead.pop(job.record.job_id, None)
+            self._ahead.pop(job.job_id, None)
         for job in begun.elsewhere:
             self.summary.elsewhere += 1
             self._listener.report(job, job.record, "elsewhere")
@@ -376,27 +404,19 @@ class BatchRun:
 
     async def _one(self, job: Job) -> None:
         """Bring one item to its end: kept, or downloaded and recorded; then mirrored."""
-        if job.record.job_id not in self._finisher.active:
+        if job.job_id not in self._finisher.active:
             await self._finisher.keep(job)
             return
-        fetch = self._fetch_here if self._services.workers is None else self._fetch_elsewhere
+        fetch = self._downloads.fetch if self._workers is None else self._fetch_elsewhere
         outcome = await fetch(job)
         if outcome is not None:  # else its turn came too late: the end of the run puts it back
             await self._finisher.end(job, outcome)
 
-    async def _fetch_here(self, job: Job) -> Outcome | None:
-        """Download an item; its record is written with those that become durable together."""
-        return await self._services.downloads.fetch(
-            job.record.job_id, job.item, job.path, held=job.held
-        )
-
     async def _fetch_elsewhere(self, job: Job) -> Outcome | None:
         """Have an item done by workers, and record it with those that come together."""
-        workers = self._services.workers
-        assert workers is not None  # noqa: S101 - the caller looked
-        job_id = job.record.job_id
+        assert self._workers is not None  # noqa: S101 - the caller looked
         try:
-            outcome = await workers.fetch(WorkItem.of(job))
+            outcome = await self._workers.fetch(WorkItem.of(job))
         except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not the URL's fault
             self._end_unless_ending(one_line(error))
             return None
@@ -404,25 +424,8 @@ class BatchRun:
             try:
                 await self._recorder((job, outcome))
             except OSError as error:  # its file could not be given its name
-                folder = self._services.folder
-                return failure_of(job_id, job.url, error, outcome.attempts, folder=folder)
+                return failure_of(job, error, outcome.attempts, self._services.folder)
         return outcome
-
-    def retried(self, retry: BatchRetry) -> None:
-        """Report a download that is tried again."""
-        self._listener.retried(retry)
-
-    def stopped(self, why: str) -> None:
-        """End the run, since a worker begins no more downloads."""
-        self._end_unless_ending(why)
-
-    def committed(self, results: "list[DownloadResult]") -> list[Exception | None]:
-        """Record files that have become durable together; in the thread that made them so.
-
-        Returns:
-            An entry for each: None, or why it could not be given its name.
-        """
-        return self._finisher.committed(results)
 
 
 def _completed(store: Any, batch_id: str) -> Iterable[Any]:

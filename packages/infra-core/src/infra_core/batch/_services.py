@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._environment import environment_of, open_jobs, open_mirror, table_of
-from ._errors import BatchError, one_line
+from ._errors import one_line
 from ._folder import (
     ASSETS,
     JOBS_FILE,
@@ -30,10 +30,7 @@ if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient
 
     from ._claims import Claims
-    from ._download import Downloads
     from ._options import BatchOptions
-    from ._results import BatchRetry
-    from ._worker import Workers
 
 __all__ = ["Services", "open_services"]
 
@@ -47,6 +44,7 @@ class Services:
 
     Attributes:
         folder: The run's folder.
+        env: Environment variables, of one service where a prefix is given.
         store: Where jobs are recorded.
         fresh: Whether the store was made by this run, so that it holds nothing.
         storage: Where files are mirrored, None where nothing is configured.
@@ -55,13 +53,12 @@ class Services:
         telemetry: Where the batch's beginning and end are tracked.
         index: What this run has seen.
         summary: What becomes of it.
-        downloads: What downloads in this process.
-        workers: What downloads elsewhere; None to download in this process.
         claims: Takes jobs of a store that several runs share; None where the store is ours alone.
         reserve: Room on the disk for the end of the run.
     """
 
     folder: Path
+    env: Mapping[str, str]
     store: "JobStore[JobRecord]"
     fresh: bool
     storage: "AzureStorageClient | None"
@@ -71,8 +68,6 @@ class Services:
     index: JobIndex
     summary: Summary
     reserve: Reserve
-    downloads: "Downloads"
-    workers: "Workers | None" = None
     claims: "Claims | None" = None
 
     async def upload(self, path: Path, content_type: str | None) -> None:
@@ -104,11 +99,7 @@ async def open_services(
     env: Mapping[str, str] | None = None,
     storage: "AzureStorageClient | None" = None,
     store: "JobStore[JobRecord] | None" = None,
-    client: Any = None,
     on_trouble: Callable[[str], None],
-    on_retry: "Callable[[BatchRetry], None]",
-    on_stopped: Callable[[str], None],
-    make_downloads: Callable[[Path], "Downloads"],
 ) -> Services:
     """Open what the options and the environment ask for; the stack closes it.
 
@@ -118,11 +109,7 @@ async def open_services(
         env: Environment variables; those of the process when None.
         storage: A client of the caller's, which stays open.
         store: A store of the caller's, which stays open.
-        client: Of a Dask cluster.
         on_trouble: Called with the first failure of the heartbeat.
-        on_retry: Called with each failed attempt at a worker that is followed by another.
-        on_stopped: Called with the reason why a worker begins no more downloads.
-        make_downloads: Makes what downloads into the folder.
 
     Raises:
         BatchError: The folder cannot be used.
@@ -181,19 +168,10 @@ async def open_services(
     stack.push_async_callback(asyncio.to_thread, telemetry.flush, _FLUSH_SECONDS)
     heartbeat = _open_heartbeat(folder, storage, log, on_trouble)
     stack.push_async_callback(_stop, heartbeat)
-    downloads = make_downloads(folder)
-    stack.push_async_callback(downloads.close)
-    workers = _make_workers(
-        options, folder, variables, storage, client, on_retry=on_retry, on_stopped=on_stopped
-    )
-    if workers is None:
-        downloads.open()
-    else:
-        stack.push_async_callback(workers.close)
-        await workers.open()
     heartbeat.start()
     return Services(
         folder=folder,
+        env=variables,
         store=store,
         fresh=fresh,
         storage=storage,
@@ -203,8 +181,6 @@ async def open_services(
         index=index,
         summary=summary,
         reserve=reserve,
-        downloads=downloads,
-        workers=workers,
         claims=claims,
     )
 
@@ -214,41 +190,6 @@ def _longest(options: "BatchOptions") -> float:
     before = options.concurrency / (options.max_per_host or options.concurrency)
     turns = options.concurrency / options.rate_per_host if options.rate_per_host else 0.0
     return options.task_timeout * max(1.0, before) + turns
-
-
-def _make_workers(
-    options: "BatchOptions",
-    folder: Path,
-    env: Mapping[str, str],
-    storage: "AzureStorageClient | None",
-    client: Any,
-    *,
-    on_retry: "Callable[[BatchRetry], None]",
-    on_stopped: Callable[[str], None],
-) -> "Workers | None":
-    """What downloads elsewhere; None to download in this process.
-
-    Raises:
-        BatchError: Files would be removed that are mirrored nowhere.
-    """
-    if options.scratch is not None:
-        if storage is None:
-            raise BatchError(
-                "scratch (--scratch) removes files once they are mirrored, and no storage is "
-                "configured: set AZURE_STORAGE_CONTAINER and how to sign in, or leave it out"
-            )
-        folder = options.scratch / options.batch_id
-    if client is not None or options.dask is not None:
-        from ._dask import DaskWorkers
-
-        return DaskWorkers(
-            options, folder.absolute(), env, client or options.dask, on_retry, on_stopped
-        )
-    if options.processes > 1 or options.scratch is not None:
-        from ._workers import ProcessWorkers
-
-        return ProcessWorkers(options, folder, env, on_retry)
-    return None
 
 
 def _sweep(assets: Path) -> None:

@@ -93,7 +93,7 @@ class Starter:
         kept: set[str] = set()
         if done:
             kept = await self._kept(done)
-            lost = [job.record for job in done if job.record.job_id not in kept]
+            lost = [job.record for job in done if job.job_id not in kept]
             await asyncio.to_thread(self._book.forget, lost)
         begun = Begun([], [])
         started: list[Job] = []
@@ -119,7 +119,7 @@ class Starter:
         elsewhere: list[Job] = []
         begun = Begun([], claimed.ours, elsewhere, len(claimed.passed_over))
         for job in claimed.done:
-            if job.record.job_id in kept:
+            if job.job_id in kept:
                 self._keep(job, begun)
                 continue
             again, stored = None, job.record.payload

@@ -4,21 +4,19 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ._download import Downloads
-from ._errors import one_line
-from ._items import BatchItem
+from ._download import Downloads, WorkItem
+from ._errors import BatchError, one_line
 from ._names import INCOMING
 from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient
 
-    from ._jobs import Job
     from ._options import BatchOptions
 
-__all__ = ["WorkItem", "Worker", "Workers", "ahead_of", "share_of"]
+__all__ = ["WorkItem", "Worker", "Workers", "ahead_of", "share_of", "workers_of"]
 
 _AHEAD = 4  # times the concurrency: items that wait for the network, the disk or their record
 _MOST_AHEAD = 256
@@ -39,32 +37,6 @@ def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
     if options.max_per_host is not None:
         shares["max_per_host"] = max(1, options.max_per_host // workers)
     return replace(options, **shares)
-
-
-class WorkItem(NamedTuple):
-    """What a worker needs of an item, its job and the path of its file below the run's folder.
-
-    It can be pickled, and done again when the worker dies.
-
-    Attributes:
-        job_id: Its job.
-        item: What is asked for.
-        path: Where its file goes.
-        held: ETag and Last-Modified of the file, where that is here and may be current.
-    """
-
-    job_id: str
-    item: BatchItem
-    path: str
-    held: tuple[str | None, str | None] = (None, None)
-
-    @classmethod
-    def of(cls, job: "Job") -> "WorkItem":
-        """What is sent of a job: no metadata, and headers that can be pickled."""
-        item = job.item
-        headers = None if item.headers is None else dict(item.headers)
-        needed = BatchItem(item.url, checksum=item.checksum, headers=headers)
-        return cls(job.record.job_id, needed, job.path, job.held)
 
 
 class Workers(Protocol):
@@ -131,7 +103,7 @@ class Worker:
 
     async def fetch(self, item: WorkItem) -> Outcome | None:
         """Download an item, and mirror it; nothing of an item raises."""
-        outcome = await self._downloads.fetch(item.job_id, item.item, item.path, held=item.held)
+        outcome = await self._downloads.fetch(item)
         if outcome is None or self._storage is None or outcome.status != "completed":
             return outcome
         if item.path.startswith(INCOMING):  # it has no name yet
@@ -151,3 +123,38 @@ class Worker:
     async def close(self) -> None:
         """Close all connections."""
         await self._stack.aclose()
+
+
+def workers_of(
+    options: "BatchOptions",
+    folder: Path,
+    env: Mapping[str, str],
+    client: Any,
+    *,
+    mirrors: bool,
+    on_retry: Callable[[BatchRetry], None],
+    on_stopped: Callable[[str], None],
+) -> "Workers | None":
+    """What downloads elsewhere; None to download in this process.
+
+    Raises:
+        BatchError: Files would be removed that are mirrored nowhere.
+    """
+    if options.scratch is not None:
+        if not mirrors:
+            raise BatchError(
+                "scratch (--scratch) removes files once they are mirrored, and no storage is "
+                "configured: set AZURE_STORAGE_CONTAINER and how to sign in, or leave it out"
+            )
+        folder = options.scratch / options.batch_id
+    if client is not None or options.dask is not None:
+        from ._dask import DaskWorkers
+
+        return DaskWorkers(
+            options, folder.absolute(), env, client or options.dask, on_retry, on_stopped
+        )
+    if options.processes > 1 or options.scratch is not None:
+        from ._workers import ProcessWorkers
+
+        return ProcessWorkers(options, folder, env, on_retry)
+    return None

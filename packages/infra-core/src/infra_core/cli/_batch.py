@@ -106,44 +106,20 @@ def begun(items: Iterator[BatchItem | Rejected], ending: Ending) -> Iterator[Bat
 
 
 def batch_options(options: argparse.Namespace, processes: int, concurrency: int) -> BatchOptions:
-    """The options of the library that the arguments ask for."""
+    """The options of the library that the arguments ask for; they have the same names."""
     headers, by_host = headers_of(options.header, options.bearer_file, options.netrc)
-    return BatchOptions(
-        batch_id=options.batch_id,
-        out=options.out,
-        resume=options.resume,
-        revalidate=options.revalidate,
-        only_failed=options.only == "failed",
-        verify_mirror=options.verify_mirror,
-        skip_malformed=options.skip_malformed,
-        concurrency=concurrency,
-        processes=processes,
-        dask=options.dask,
-        scratch=options.scratch,
-        max_per_host=options.max_per_host,
-        rate_per_host=options.rate_per_host,
-        limit_rate=options.limit_rate or None,
-        task_timeout=options.task_timeout,
-        timeout=options.timeout,
-        deadline=options.deadline,
-        retries=options.retries,
-        backoff=options.backoff,
-        min_speed=options.min_speed,
-        max_bytes=options.max_bytes,
-        max_failures=options.max_failures,
-        grace=options.grace,
-        headers=headers,
-        host_headers=by_host,
-        user_agent=options.user_agent,
-        cookies=None if options.cookies is None else cookie_jar(options.cookies),
-        proxy=options.proxy,
-        public_only=options.public_only,
-        layout=options.layout,
-        content_disposition=options.content_disposition,
-        adjust_extension=options.adjust_extension,
-        mode=options.mode,
-        prefix=options.prefix,
-    )
+    names = {each.name for each in fields(BatchOptions)}
+    chosen = {name: value for name, value in vars(options).items() if name in names}
+    chosen |= {
+        "headers": headers,
+        "host_headers": by_host,
+        "only_failed": options.only == "failed",
+        "cookies": None if options.cookies is None else cookie_jar(options.cookies),
+        "limit_rate": options.limit_rate or None,
+        "processes": processes,
+        "concurrency": concurrency,
+    }
+    return BatchOptions(**{name: each for name, each in chosen.items() if each is not None})
 
 
 def store_summary(summary: Summary, path: Path | None) -> None:
@@ -157,13 +133,11 @@ def store_summary(summary: Summary, path: Path | None) -> None:
             summary.trouble("the summary was not stored", error)
 
 
-_CARRIED = (
-    "input_format", "skip_malformed", "revalidate", "verify_mirror", "concurrency", "processes",
-    "dask", "scratch", "max_per_host", "rate_per_host", "limit_rate", "task_timeout", "timeout",
-    "deadline", "retries", "backoff", "min_speed", "max_bytes", "max_failures", "grace", "header",
-    "user_agent", "bearer_file", "netrc", "cookies", "proxy", "public_only", "layout",
-    "content_disposition", "adjust_extension", "mode", "prefix",
-)  # fmt: skip
+# What the next command says anew, or what is its caller's to choose.
+_NOT_CARRIED = {
+    *("command", "verbose", "urls", "batch_id", "out", "resume", "only", "strict", "results"),
+    *("summary_file", "json", "quiet", "show_files"),
+}
 
 
 def next_command(options: argparse.Namespace, summary: Summary) -> str:
@@ -176,9 +150,9 @@ def next_command(options: argparse.Namespace, summary: Summary) -> str:
     if summary.failed and not unfinished and not options.revalidate:
         arguments += ["--only", "failed"]
     defaults = {each.name: each.default for each in fields(BatchOptions)}
-    for name in _CARRIED:
-        value = getattr(options, name, None)
-        if value is None or value is False or value == [] or value == defaults.get(name):
+    for name, value in vars(options).items():
+        absent = value is None or value is False or value == []
+        if absent or name in _NOT_CARRIED or value == defaults.get(name):
             continue
         for each in value if isinstance(value, list) else [value]:
             arguments.append("--" + name.replace("_", "-"))

@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,160 +44,101 @@ Sizes may be written 500k, 10M, 2G; times 90, 90s, 5m, 2h.
 """
 
 
+# By group: each option with the name of its value, its help, and how the value is read or which
+# ones there are. A default that a help names is that of `BatchOptions`.
+_OPTIONS: dict[str, list[tuple[Any, ...]]] = {
+    "the list": [
+        ("--input-format", ("text: a URL a line, perhaps with a digest as sha256sum [--tag] writes "
+         "it; csv: columns url, name, checksum, headers; jsonl: the same as objects (by the file's "
+         "ending)"), FORMATS),
+        ("--strict", "refuse the list if any line is malformed"),
+        ("--skip-malformed", "malformed lines do not make the exit code 1"),
+    ],
+    "going on with a batch": [
+        ("--resume", "continue a batch: keep what passes its checksum"),
+        ("--revalidate", ("continue a batch, and ask for each file that is here whether it is "
+         "current (ETag, Last-Modified); what has changed is replaced")),
+        ("--only", "with --resume: try only what failed before", ("failed",)),
+        ("--verify-mirror", ("with --resume: ask the container for each file that counts as "
+         "mirrored")),
+    ],
+    "downloads": [
+        ("--concurrency N", "downloads at a time (8)", count),
+        ("--processes N", ("processes that download, each with the whole concurrency (1; on Linux "
+         f"a new batch of some hundred URLs has one for {_DOWNLOADS_EACH} downloads at a time, at "
+         f"most one a core and {_MOST_PROCESSES}, which share the concurrency)"), count),
+        ("--dask ADDRESS", "Dask scheduler whose workers download: tcp://HOST:8786"),
+        ("--scratch DIR", ("folder of each worker's own for files, which are mirrored and removed; "
+         "without it OUT is shared"), Path),
+        ("--max-per-host N", "downloads at a time from one host", count),
+        ("--rate-per-host R", "requests begun a second at one host", number),
+        ("--limit-rate B", ("bytes downloaded a second by the whole run, such as 10M; 0 for no "
+         "limit"), speed),
+        ("--task-timeout S", "time for one URL, retries included (300)", seconds),
+        ("--timeout S", "time to wait for a connection or for bytes (60)", seconds),
+        ("--deadline S", "time for the whole run; then it ends as after a signal", seconds),
+        ("--retries N", "attempts after the first (4)", natural),
+        ("--backoff S", "longest wait before the first retry (1); doubled for each more", seconds),
+        ("--min-speed B", ("bytes a second below which a server counts as stalled (1024); 0 for no "
+         "limit"), speed),
+        ("--max-bytes B", "refuse files larger than this", byte_count),
+        ("--max-failures N", "end the run early when more URLs than this have failed", natural),
+        ("--grace S", "time for downloads in flight to end after a signal or an early end (10)",
+         seconds),
+    ],
+    "requests (values are never printed nor recorded)": [
+        ("--header [HOST:]NAME=VALUE", ("request header, for one host where HOST: stands in front; "
+         "may be repeated"), list),
+        ("--user-agent TEXT", "User-Agent (infra-core/VERSION)"),
+        ("--bearer-file [HOST:]F", ("file with a token for Authorization: Bearer, for one host "
+         "where HOST: is in front"), list),
+        ("--netrc F", "logins by host, as curl and ftp read them", Path),
+        ("--cookies F", "cookies of a browser, in Netscape's format", Path),
+        ("--proxy URL", "proxy for all requests, in place of what *_PROXY says"),
+        ("--public-only", ("refuse private, loopback and link-local addresses, also after "
+         "redirects")),
+    ],
+    "files, storage and what is printed": [
+        ("--layout L", ("names below assets/: hashed, url (HOST/PATH), flat, or a template of "
+         "{host} {path} {name} {stem} {ext} {digest} {sha256} {shard} {index}")),
+        ("--content-disposition", "name files as the server says (Content-Disposition)"),
+        ("--adjust-extension", ("give files without an extension the one of the type that they "
+         "were served with")),
+        ("--mode", "storage mode; default: AZURE_STORAGE_MODE, or local files only without AZURE_*",
+         ("strict", "best-effort", "dev-skip")),
+        ("--results F", "write what became of each URL here, as JSON lines, or as CSV to F.csv",
+         Path),
+        ("--summary-file F", "store the summary as JSON here as well", Path),
+        ("--json", "print the summary as JSON"),
+        ("--quiet -q", "print the summary alone"),
+        ("--show-files", "print a line for each file"),
+    ],
+}  # fmt: skip
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core run`."""
     parser.add_argument("urls", metavar="URLS", help="file with a URL a line, - for standard input")
     parser.add_argument("--batch-id", required=True, metavar="ID", help="name of the batch")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
-    _add_list(parser.add_argument_group("the list"))
-    _add_resume(parser.add_argument_group("going on with a batch"))
-    _add_downloads(parser.add_argument_group("downloads"))
-    _add_requests(parser.add_argument_group("requests (values are never printed nor recorded)"))
-    _add_output(parser.add_argument_group("files, storage and what is printed"))
-
-
-def _add_list(group: Any) -> None:
-    group.add_argument(
-        "--input-format",
-        choices=FORMATS,
-        help="text: a URL a line, perhaps with a digest as sha256sum [--tag] writes it; csv: "
-        "columns url, name, checksum, headers; jsonl: the same as objects (by the file's ending)",
-    )
-    group.add_argument(
-        "--strict", action="store_true", help="refuse the list if any line is malformed"
-    )
-    group.add_argument(
-        "--skip-malformed", action="store_true", help="malformed lines do not make the exit code 1"
-    )
-
-
-def _add_resume(group: Any) -> None:
-    group.add_argument(
-        "--resume", action="store_true", help="continue a batch: keep what passes its checksum"
-    )
-    group.add_argument(
-        "--revalidate",
-        action="store_true",
-        help="continue a batch, and ask for each file that is here whether it is current (ETag, "
-        "Last-Modified); what has changed is replaced",
-    )
-    group.add_argument(
-        "--only", choices=["failed"], help="with --resume: try only what failed before"
-    )
-    group.add_argument(
-        "--verify-mirror",
-        action="store_true",
-        help="with --resume: ask the container for each file that counts as mirrored",
-    )
-
-
-def _add_downloads(group: Any) -> None:
-    def add(name: str, kind: Callable[[str], object], metavar: str, text: str, **more: Any) -> None:
-        group.add_argument(name, type=kind, metavar=metavar, help=text, **more)
-
-    add("--concurrency", count, "N", "downloads at a time (8)", default=8)
-    add(
-        "--processes",
-        count,
-        "N",
-        "processes that download, each with the whole concurrency (1; on Linux a new batch of some "
-        f"hundred URLs has one for {_DOWNLOADS_EACH} downloads at a time, at most one a core and "
-        f"{_MOST_PROCESSES}, which share the concurrency)",
-    )
-    add("--dask", str, "ADDRESS", "Dask scheduler whose workers download: tcp://HOST:8786")
-    add(
-        "--scratch",
-        Path,
-        "DIR",
-        "folder of each worker's own for files, which are mirrored and "
-        "removed; without it OUT is shared",
-    )
-    add("--max-per-host", count, "N", "downloads at a time from one host")
-    add("--rate-per-host", number, "R", "requests begun a second at one host")
-    add("--limit-rate", speed, "B", "bytes downloaded a second by the whole run, such as 10M; "
-        "0 for no limit")  # fmt: skip
-    add("--task-timeout", seconds, "S", "time for one URL, retries included (300)", default=300.0)
-    add("--timeout", seconds, "S", "time to wait for a connection or for bytes (60)", default=60.0)
-    add("--deadline", seconds, "S", "time for the whole run; then it ends as after a signal")
-    add("--retries", natural, "N", "attempts after the first (4)", default=4)
-    add("--backoff", seconds, "S", "longest wait before the first retry (1); doubled for each more",
-        default=1.0)  # fmt: skip
-    add("--min-speed", speed, "B", "bytes a second below which a server counts as stalled "
-        "(1024); 0 for no limit", default=1024)  # fmt: skip
-    add("--max-bytes", byte_count, "B", "refuse files larger than this")
-    add("--max-failures", natural, "N", "end the run early when more URLs than this have failed")
-    add("--grace", seconds, "S", "time for downloads in flight to end after a signal or an early "
-        "end (10)", default=10.0)  # fmt: skip
-
-
-def _add_requests(group: Any) -> None:
-    group.add_argument(
-        "--header",
-        action="append",
-        default=[],
-        metavar="[HOST:]NAME=VALUE",
-        help="request header, for one host where HOST: stands in front; may be repeated",
-    )
-    group.add_argument("--user-agent", metavar="TEXT", help="User-Agent (infra-core/VERSION)")
-    group.add_argument(
-        "--bearer-file",
-        action="append",
-        default=[],
-        metavar="[HOST:]F",
-        help="file with a token for Authorization: Bearer, for one host where HOST: is in front",
-    )
-    group.add_argument(
-        "--netrc", type=Path, metavar="F", help="logins by host, as curl and ftp read them"
-    )
-    group.add_argument(
-        "--cookies", type=Path, metavar="F", help="cookies of a browser, in Netscape's format"
-    )
-    group.add_argument(
-        "--proxy", metavar="URL", help="proxy for all requests, in place of what *_PROXY says"
-    )
-    group.add_argument(
-        "--public-only",
-        action="store_true",
-        help="refuse private, loopback and link-local addresses, also after redirects",
-    )
-
-
-def _add_output(group: Any) -> None:
-    group.add_argument(
-        "--layout",
-        default="hashed",
-        metavar="L",
-        help="names below assets/: hashed, url (HOST/PATH), flat, or a template of {host} {path} "
-        "{name} {stem} {ext} {digest} {sha256} {shard} {index}",
-    )
-    group.add_argument(
-        "--content-disposition",
-        action="store_true",
-        help="name files as the server says (Content-Disposition)",
-    )
-    group.add_argument(
-        "--adjust-extension",
-        action="store_true",
-        help="give files without an extension the one of the type that they were served with",
-    )
-    group.add_argument(
-        "--mode",
-        choices=["strict", "best-effort", "dev-skip"],
-        help="storage mode; default: AZURE_STORAGE_MODE, or local files only without AZURE_*",
-    )
+    for title, options in _OPTIONS.items():
+        group = parser.add_argument_group(title)
+        for names, text, *kind in options:
+            flags = [word for word in names.split() if word.startswith("-")]
+            group.add_argument(*flags, help=text, **_kind(names.split()[len(flags) :], *kind))
     add_prefix(group)
-    group.add_argument(
-        "--results",
-        type=Path,
-        metavar="F",
-        help="write what became of each URL here, as JSON lines, or as CSV to F.csv",
-    )
-    group.add_argument(
-        "--summary-file", type=Path, metavar="F", help="store the summary as JSON here as well"
-    )
-    group.add_argument("--json", action="store_true", help="print the summary as JSON")
-    group.add_argument("--quiet", "-q", action="store_true", help="print the summary alone")
-    group.add_argument("--show-files", action="store_true", help="print a line for each file")
+    parser.set_defaults(concurrency=8)
+
+
+def _kind(metavar: list[str], kind: Any = str) -> dict[str, Any]:
+    """How argparse reads an option, by the name of its value: a switch has none."""
+    if isinstance(kind, tuple):
+        return {"choices": kind}
+    if not metavar:
+        return {"action": "store_true"}
+    if kind is list:
+        return {"metavar": metavar[0], "action": "append", "default": []}
+    return {"metavar": metavar[0], "type": kind}
 
 
 def execute(options: argparse.Namespace) -> int:
