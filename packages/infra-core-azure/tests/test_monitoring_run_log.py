@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -26,9 +27,9 @@ from azure.core.exceptions import HttpResponseError, ResourceExistsError, Resour
 from hypothesis import given, settings, strategies as st
 
 from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, read_heartbeat
+from infra_core.azure.monitoring._log_file import LogFile
 from infra_core.azure.monitoring._plain import plain_value, without_secrets
 from infra_core.azure.monitoring._run_log_mirror import RunLogMirror
-from infra_core.azure.monitoring._run_log_targets import AppendBlobTarget
 from infra_core.azure.monitoring.run_log_writer import RunLogHandler
 from infra_core.fs import FileLock
 from infra_core.runtime import redact_secrets
@@ -93,6 +94,7 @@ def failure(status: int, code: str, kind: type[HttpResponseError]) -> HttpRespon
 class BlobClient:
     def __init__(self, container: Container, name: str) -> None:
         self.container, self.name = container, name
+        self.blob_name = name
 
     def _blob(self) -> Blob:
         try:
@@ -130,10 +132,6 @@ class BlobClient:
             "blob_append_offset": str(appendpos_condition),
             "blob_committed_block_count": blob.blocks,
         }
-
-    def upload_blob(self, data: bytes, *, overwrite: bool, **_: object) -> None:
-        assert not overwrite
-        self.container.blobs[self.name] = Blob("BlockBlob", data)
 
     def delete_blob(self, *, etag: str = "1", **_: object) -> None:
         assert etag == "1"
@@ -614,15 +612,16 @@ def test_the_mirror_pauses_between_its_rounds(
     """The first round comes at once, each further one when the interval has passed."""
     rounds = 0
     ended = threading.Event()
-    push = AppendBlobTarget.push
+    one_pass = RunLogMirror._pass
 
-    def counted(*arguments: Any, **options: Any) -> Iterator[None]:
+    def counted(*arguments: Any, **options: Any) -> bool:
         nonlocal rounds
-        yield from push(*arguments, **options)
+        done = one_pass(*arguments, **options)
         rounds += 1
         ended.set()
+        return done
 
-    monkeypatch.setattr(AppendBlobTarget, "push", counted)
+    monkeypatch.setattr(RunLogMirror, "_pass", counted)
     started = time.monotonic()
     log = make(Client(container), mirror_interval=0.05)
     for number in range(10):
@@ -883,9 +882,16 @@ def test_a_blob_that_was_replaced_is_filled_again(
     assert "are sent again" in caplog.text
 
 
-@pytest.mark.parametrize("field", ["segment", "offset", "blob", "position", "blocks"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"reached": [-7, 0]}, {"reached": [1, 10**30]}, {"reached": [1, 1.5]}, {"reached": [1]},
+        {"begin": ["a", "b"]}, {"blob": -7}, {"position": -7}, {"blocks": -7},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_a_state_with_impossible_numbers_doubles_no_line(
-    field: str, make: Make, container: Container, tmp_path: Path
+    damage: dict[str, Any], make: Make, container: Container, tmp_path: Path
 ) -> None:
     """It is damaged, and the blob itself shows how far it holds the log."""
     log = make(Client(container))
@@ -893,7 +899,7 @@ def test_a_state_with_impossible_numbers_doubles_no_line(
         log.write("e", number=number)
     assert log.close(SOON)
     path = tmp_path / "_state" / "run_log_mirror.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), field: -7}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
     again = make(Client(container))
     again.write("e", number=5)
     assert again.flush(SOON)
@@ -967,7 +973,7 @@ def test_a_blob_that_must_not_be_looked_at_is_trusted(
     assert log.flush(SOON)
 
 
-@pytest.mark.parametrize("state", [None, {"segment": 1, "offset": 9, "blob_start": [1, 0]}])
+@pytest.mark.parametrize("state", [None, {"segment": 1, "offset": 9, "blob": 0}])
 def test_a_lost_or_older_state_doubles_no_line_of_rolled_blobs(
     state: dict[str, object] | None, make: Make, container: Container, tmp_path: Path
 ) -> None:
@@ -1017,6 +1023,133 @@ def test_an_answer_that_was_lost_is_found_behind_lines_of_others(
     assert log.flush(SOON)
     events = [event["event"] for event in container.events()]
     assert events == ["ours 1", "theirs 1", "ours 2", "ours 3", "theirs 2", "ours 4"]
+
+
+def test_an_append_that_is_refused_for_another_reason_than_its_position_is_no_busy_loop(
+    make: Make, container: Container
+) -> None:
+    """A lease is a 412 as well: waited out like every failure."""
+    log = make(Client(container))
+    log.write("first")
+    assert log.flush(SOON)
+    leased = failure(412, "LeaseIdMissing", HttpResponseError)
+    container.failures, container.appends = [leased] * 500, 0
+    log.write("second")
+    assert not log.flush(0.2)
+    assert container.appends < 20
+    container.failures = []
+    assert log.flush(SOON)
+    assert container.text() == log.path.read_text()
+
+
+def test_a_container_that_takes_no_appends_is_not_filled_with_empty_blobs(
+    make: Make, container: Container
+) -> None:
+    """A 409 for the first block of a blob is no full blob: another name would not help."""
+    immutable = failure(409, "BlobImmutableDueToPolicy", ResourceExistsError)
+    container.failures = [immutable] * 500
+    log = make(Client(container))
+    log.write("first")
+    assert not log.flush(0.2)
+    assert list(container.blobs) == ["runs/run.log"]
+    container.failures = []
+    assert log.flush(SOON)
+    assert container.text() == log.path.read_text()
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_block_blob_whose_removal_was_not_answered_costs_no_line(
+    deleted: bool, make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lines are on the disk before it goes."""
+    delete, asked = BlobClient.delete_blob, []
+
+    def once(self: BlobClient, **options: Any) -> None:
+        asked.append(1)
+        if len(asked) > 1 or deleted:
+            delete(self, **options)
+        if len(asked) == 1:
+            raise HttpResponseError(message="connection lost")
+
+    monkeypatch.setattr(BlobClient, "delete_blob", once)
+    container.blobs["runs/run.log"] = Blob("BlockBlob", b'{"event": "old"}\n', 0)
+    log = make(Client(container))
+    log.write("new")
+    while not log.flush(0.05):
+        continue
+    assert [event["event"] for event in container.events()] == ["old", "new"]
+    assert list(container.blobs) == ["runs/run.log"]
+
+
+STEPS = st.lists(
+    st.sampled_from(
+        ["write"] * 6 + ["flush"] * 6
+        + ["answer lost", "outage", "theirs", "shorten", "remove", "replace", "old state",
+           "no state", "restart"]
+    ),
+    max_size=40,
+)  # fmt: skip
+
+
+@settings(max_examples=80, deadline=None)
+@given(steps=STEPS, max_blocks=st.sampled_from([2, 3, 50_000]), old=st.booleans())
+def test_whatever_happens_to_blob_and_state_every_line_is_in_the_mirror(
+    steps: list[str], max_blocks: int, old: bool
+) -> None:
+    """In order; and once, unless a blob was changed by others or the state is older than that."""
+    with tempfile.TemporaryDirectory() as folder:
+        state, before = Path(folder, "state.json"), b"{}"
+        container, shortened, number = Container(), False, 0
+        if old:
+            container.blobs["runs/run.log"] = Blob("BlockBlob", b'{"number": "old"}\n', 0)
+        log = LogFile(Path(folder, "run.log"), max_bytes=100, fsync=False)
+
+        def mirror() -> bool:
+            made = RunLogMirror(
+                Client(container), log, state, interval=1, max_blocks=max_blocks, keep=None
+            )
+            target = made._make_target()
+            assert target is not None
+            try:
+                return made._pass(target, look=True)
+            except HttpResponseError:
+                return False
+
+        for step in steps:
+            last = max(container.blobs, key=order, default="")
+            blob = container.blobs.get(last)
+            if blob is None or blob.kind == "BlockBlob":
+                last, blob = "", Blob()  # nothing yet that could change
+            if step == "write":
+                log.append(b'{"number": %d}\n' % number)
+                number += 1
+            elif step == "flush":
+                before = state.read_bytes() if state.exists() else before
+                shortened = not mirror() and shortened
+            elif step in ("answer lost", "outage"):
+                container.failures = [HttpResponseError("no route") if step == "outage" else step]
+            elif step == "theirs" and not shortened:  # or it is as long as before, unnoticed
+                blob.data += b'{"number": "theirs"}\n'
+            elif step == "shorten":
+                blob.data = b"".join(blob.data.splitlines(keepends=True)[: blob.blocks // 2])
+                shortened = True
+            elif step == "remove":
+                container.blobs.pop(last, None)
+            elif step == "replace" and last:
+                container.blobs[last] = Blob("BlockBlob", b'{"number": "theirs"}\n', 0)
+            elif step == "old state":
+                state.write_bytes(before)
+            elif step == "no state":
+                state.unlink(missing_ok=True)
+        container.failures = []
+        assert mirror()
+        found = [event["number"] for event in container.events()]
+        ours = [event for event in found if isinstance(event, int)]
+        assert set(ours) == set(range(number))
+        if "replace" not in steps:
+            assert ours == list(range(number))
+            assert found.count("old") == old or not number or "old state" in steps
+        log.close()
 
 
 EXIT = """

@@ -16,6 +16,7 @@ from infra_core.fs import (
     fsync_directory,
     lock_descriptor,
     unlock_descriptor,
+    write_bytes_atomic,
 )
 from infra_core.runtime import after_fork_in_child
 
@@ -58,7 +59,6 @@ class LogFile:
         self._fd: int | None = None
         self._lock = threading.Lock()
         self._end = -1  # where our own last line ended; anything else was written by others
-        self._stays_open = True
         after_fork_in_child(self._after_fork)
 
     def append(self, lines: bytes) -> None:
@@ -75,19 +75,19 @@ class LogFile:
             try:
                 size = os.fstat(fd).st_size
                 if self.max_bytes and locked and size and size + len(lines) > self.max_bytes:
-                    fd, size = self._rotate(fd)
+                    fd, locked = self._rotate(fd, size)
+                    size = os.fstat(fd).st_size
                 if size not in (0, self._end) and not _ends_line(fd, size):
                     # Its writer was killed in the middle: keep what it wrote, and our lines whole.
                     lines = b"\n" + lines
                 _write_all(fd, lines, size, locked=locked)
                 self._end = size + len(lines)
             finally:
-                if locked:
-                    with contextlib.suppress(OSError):  # closed already, by a rotation that failed
-                        unlock_descriptor(fd)
+                if locked and self._fd is not None:
+                    unlock_descriptor(self._fd)
             if self.fsync:
                 os.fsync(fd)
-            if not self._stays_open:
+            if os.name == "nt":  # which renames no open file
                 self._forget()
 
     def sync(self) -> None:
@@ -95,6 +95,9 @@ class LogFile:
         with self._lock:
             if self._fd is not None:
                 os.fsync(self._fd)
+            elif self.path.exists():
+                os.fsync(self._open())
+                self._forget()
 
     def close(self) -> None:
         """Close the file; the next `append` opens it again."""
@@ -132,10 +135,15 @@ class LogFile:
             file.seek(position[1])
             return file.read(count)
 
-    def size(self, segment: int) -> int:
-        """Return the size of a segment in bytes."""
-        with self.open(segment) as file:
-            return file.seek(0, os.SEEK_END)
+    def put_first(self, lines: bytes) -> None:
+        """Put lines before all others, as segment 0.
+
+        Raises:
+            OSError: There is one, or it cannot be written.
+        """
+        if self.segments()[0] == 0:
+            raise FileExistsError(self.segment_path(0))
+        write_bytes_atomic(self.segment_path(0), lines)
 
     def lines(self, start: Position) -> Iterator[tuple[bytes, Position]]:
         """Yield the lines behind a position, and where each of them ends."""
@@ -157,7 +165,7 @@ class LogFile:
 
     def _open_locked(self) -> tuple[int, bool]:
         while True:
-            fd = self._fd = self._open() if self._fd is None else self._fd
+            fd = self._open() if self._fd is None else self._fd
             try:
                 locked = lock_descriptor(fd)
             except FileLockUnsupported:
@@ -168,42 +176,31 @@ class LogFile:
             self._forget()  # somebody rotated or removed the file since we opened it
 
     def _open(self) -> int:
+        ensure_parent(self.path)
         self._end = -1
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY
-        try:
-            return os.open(self.path, flags, 0o644)
-        except FileNotFoundError:
-            ensure_parent(self.path)
-            return os.open(self.path, flags, 0o644)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o644)
+        return self._fd
 
-    def _rotate(self, fd: int) -> tuple[int, int]:
+    def _rotate(self, fd: int, size: int) -> tuple[int, bool]:
         """Move the active file away and open the next one, which comes locked."""
         segment = self.segments()[-1]
-        if not _ends_line(fd, os.fstat(fd).st_size):
+        if not _ends_line(fd, size):
             os.write(fd, b"\n")  # or its torn end would run into the next segment's first line
         if self.fsync:
             os.fsync(fd)
-        target = self.segment_path(segment)
-        try:
-            os.rename(self.path, target)  # noqa: PTH104
-            renamed = True
-        except PermissionError:
-            # Windows renames no open file. From now on this writer opens the file for each line,
-            # as does every other one that failed to rename it. `os.rename` replaces no file there.
-            self._stays_open = renamed = False
-        except OSError:
-            return fd, os.fstat(fd).st_size
-        unlock_descriptor(fd)
+        if os.name == "nt":
+            self._forget()
+        with contextlib.suppress(OSError):  # somebody still has it open: at a later line
+            os.rename(self.path, self.segment_path(segment))  # noqa: PTH104 - replaces none there
+        if self._fd is not None:
+            unlock_descriptor(self._fd)
         self._forget()
-        if not renamed and not target.exists():
-            with contextlib.suppress(OSError):  # somebody still has it open: at a later line
-                os.rename(self.path, target)  # noqa: PTH104
-        fd, _ = self._open_locked()
+        opened = self._open_locked()
         if self.fsync:
             fsync_directory(self.path.parent)
         if self.keep is not None:
             self.remove_before(segment, keep=self.keep)
-        return fd, os.fstat(fd).st_size
+        return opened
 
     def _forget(self) -> None:
         if self._fd is not None:

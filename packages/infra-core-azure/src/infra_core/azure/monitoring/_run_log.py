@@ -1,6 +1,7 @@
 """The run log: JSON lines on the local disk at once, in an append blob a moment later."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -210,14 +211,12 @@ class RunLogWriter:
 def _encode(entry: Mapping[str, Any]) -> bytes:
     text = _dumps(entry)
     if not text.isascii():  # JSON allows these within strings, readers split lines at them
-        for character, escape in _LINE_ENDS:
-            if character in text:
-                text = text.replace(character, escape)
+        text = _LINE_END.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 _dumps = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would build one per line
-_LINE_ENDS = (("\x85", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
+_LINE_END = re.compile("[\x85\u2028\u2029]")
 
 
 def _fitting_line(entry: dict[str, Any]) -> tuple[dict[str, Any], bytes]:

@@ -30,7 +30,7 @@ _log = logging.getLogger("infra_core.azure.monitoring")
 _BACKOFF = RetryPolicy(backoff=0.5, max_backoff=15.0)
 _FOREIGN_PASS = 0.05  # seconds until we look again whether another process has finished its pass
 # Seconds that the end of the process waits for the mirror: less where it never answered.
-_EXIT_SECONDS, _EXIT_SECONDS_UNPROVEN = 5.0, 2.0
+_EXIT_SECONDS, _EXIT_SECONDS_ANSWERED = 2.0, 5.0
 
 
 @dataclass(eq=False, repr=False)
@@ -63,9 +63,9 @@ class RunLogMirror:
     def __post_init__(self) -> None:
         self._worker = Worker(MIRROR_THREAD, self._round, at_exit=self._flush_at_exit)
         self._target: MirrorTarget | None = None
-        self._failures = self._row = 0  # passes that failed: all, and since something succeeded
+        self._row = 0  # passes that failed since something succeeded
         self._lost = False  # for ever
-        self._answered = False
+        self._exit_seconds = _EXIT_SECONDS
         after_fork_in_child(self._forget_target)
 
     def _forget_target(self) -> None:
@@ -96,26 +96,26 @@ class RunLogMirror:
 
     def _flush_at_exit(self, began: float) -> None:
         """Give what is written a last chance, which ends with the first failure."""
-        failures, now = self._failures, clock.monotonic()
-        seconds = began - now + (_EXIT_SECONDS if self._answered else _EXIT_SECONDS_UNPROVEN)
-        if self._worker.pending and not self._worker.flush(
-            seconds, until=lambda: self._failures > failures
-        ):
+        self._row = 0
+        seconds = began - clock.monotonic() + self._exit_seconds
+        if self._worker.pending and not self._worker.flush(seconds, until=lambda: self._row > 0):
             _log.warning(
                 "the run log is not mirrored after %.1f s; the next run goes on from there",
                 clock.monotonic() - began,
             )
 
     def _round(self, number: int) -> None:
-        pause = _FOREIGN_PASS
+        pause = self.interval
         try:
             self._target = target = self._target or self._make_target()
             if target is None or self._pass(target, look=self._worker.flushing):
-                pause = target.interval if target else pause
+                pause = max(pause, target.pause if target else 0.0)
                 self._worker.finish(number)
+            else:
+                pause = _FOREIGN_PASS
         except Exception as error:  # noqa: BLE001 - whatever the client raises, we go on
             pause = self._failed(error)
-            self._forget_target()  # the client may have come to its senses
+            self._target = None  # the client may have come to its senses
         self._worker.pause(pause, number)
 
     def _pass(self, target: "MirrorTarget", *, look: bool) -> bool:
@@ -128,17 +128,20 @@ class RunLogMirror:
             state = MirrorState.load(self.state_path)
             try:
                 state.fit(self.log)
-                for _ in target.push(state, look=look):
+                if look:
+                    target.look(state)
+                while data := state.read_batch(self.log):
+                    target.append(state, data)
                     self._row = 0
                     state.save(self.state_path)
             finally:
                 self._lost = self._lost or target.lost
                 state.save(self.state_path)
             if self.keep is not None:
-                self.log.remove_before(state.segment, keep=self.keep)
+                self.log.remove_before(state.reached[0], keep=self.keep)
         finally:
             lock.release()
-        self._answered, self._row = True, 0
+        self._exit_seconds, self._row = _EXIT_SECONDS_ANSWERED, 0
         return True
 
     def _make_target(self) -> "MirrorTarget | None":
@@ -153,16 +156,10 @@ class RunLogMirror:
             container = method(create=False) if knows_parameter(method, "create") else method()
         name_of = getattr(client, "blob_name_for_path", None)
         if container is not None and callable(name_of):
-            return AppendBlobTarget(
-                container,
-                str(name_of(self.log.path)),
-                self.log,
-                max_blocks=self.max_blocks,
-                interval=self.interval,
-            )
-        upload_file = getattr(client, "upload_file", None)
-        if callable(upload_file):
-            return UploadFileTarget(upload_file, self.log, interval=self.interval)
+            name = str(name_of(self.log.path))
+            return AppendBlobTarget(container, name, self.log, max_blocks=self.max_blocks)
+        if callable(upload_file := getattr(client, "upload_file", None)):
+            return UploadFileTarget(upload_file, self.log)
         raise RuntimeError(
             f"the run log's storage client {type(client).__name__} has neither container() nor "
             "upload_file(): pass an AzureStorageClient, or azure_client=None for no mirror"
@@ -170,25 +167,22 @@ class RunLogMirror:
 
     def _failed(self, error: Exception) -> float:
         """Log a failure, make the container if that was missing, and return how long to wait."""
-        row = self._row
+        row, code = self._row, error_code(error)
         if row & (row + 1) == 0:  # the 1st, 2nd, 4th, 8th... of an outage
             # Of the SDK's lines the first says it; the others are for support.
             said = redact_secrets(str(error).partition("\n")[0].rstrip("."))
-            code = error_code(error)
             said = said if code in said else f"{code}: {said}"
-            remedy = access_remedy(code)
             _log.warning(
                 "run log mirror failed (try %d), the lines wait in %s until it works: %s: %s",
                 row + 1,
                 self.log.path,
                 type(error).__name__,
-                f"{said}; {remedy}" if remedy else said,
+                "; ".join(filter(None, (said, access_remedy(code)))),
             )
         with self._worker.changed:
-            self._failures += 1
             self._row += 1
             self._worker.changed.notify_all()
-        if error_code(error) == "ContainerNotFound":
+        if code == "ContainerNotFound":
             with contextlib.suppress(Exception):  # the next try reports it
                 self.client.container()  # type: ignore[attr-defined]
         return _BACKOFF.ceiling(row)

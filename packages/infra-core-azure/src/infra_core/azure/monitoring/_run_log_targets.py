@@ -3,20 +3,22 @@
 Imported by the mirror's thread, as it imports the SDK.
 """
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
+from io import BytesIO
+from os.path import splitext
 from typing import Any
 
 from azure.core import MatchConditions
-from azure.core.exceptions import HttpResponseError, ResourceExistsError
+from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, ContentSettings
 from infra_core.runtime import clock
 
 from ._client_calls import call_strictly, error_code
 from ._log_file import LogFile, Position
-from ._run_log_state import BATCH_BYTES, MirrorState, last_common_line
+from ._run_log_state import BATCH_BYTES, MirrorState
 
 __all__ = ["AppendBlobTarget", "UploadFileTarget"]
 
@@ -26,8 +28,8 @@ _log = logging.getLogger("infra_core.azure.monitoring")
 # later run with it.
 _ONE_TRY: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30}
 # A 409 of the container or account, which another blob would not help.
-_NOT_OURS = frozenset({"ContainerBeingDeleted", "ContainerDisabled", "AccountBeingCreated"})
-_LARGEST_READ = 64 * 1024 * 1024  # bytes of a blob that are read to find our last line, or copied
+_HELD_UP = frozenset({"ContainerBeingDeleted", "ContainerDisabled", "AccountBeingCreated"})
+_LARGEST_READ = 64 * 1024 * 1024  # bytes of a blob that are read to find our last line, or kept
 
 
 @dataclass(eq=False, repr=False)
@@ -44,7 +46,6 @@ class AppendBlobTarget:
         name: Name of the first blob; the following have a number before their suffix.
         log: What is mirrored.
         max_blocks: Blocks after which to roll; the service allows 50,000.
-        interval: Seconds between batches.
 
     Attributes:
         lost: Whether lines that the blob had confirmed are neither there nor on this disk any more.
@@ -55,72 +56,54 @@ class AppendBlobTarget:
     log: LogFile
     _: KW_ONLY
     max_blocks: int
-    interval: float
+    pause = 0.0
     lost: bool = field(default=False, init=False)
 
-    def __post_init__(self) -> None:
-        stem, dot, suffix = self.name.rpartition(".")
-        self._stem, self._suffix = (stem, dot + suffix) if dot else (self.name, "")
-
-    def push(self, state: MirrorState, *, look: bool = False) -> Iterator[None]:
-        """Append everything that is in the log.
+    def append(self, state: MirrorState, data: bytes) -> None:
+        """Take one step to append lines: open the blob, append, compare, or roll.
 
         Args:
-            state: Where to begin; what it says in the end is mirrored, after an error as well.
-            look: Look whether what was confirmed is still there, too.
-
-        Yields:
-            Nothing, when the state has changed.
+            state: Where they go; what it says in the end is mirrored, after an error as well.
+            data: The lines at which it stands.
 
         Raises:
             Exception: Whatever went wrong.
         """
-        if look and state.position >= 0:
-            self._look(state)
-            yield
-        while data := state.read_batch(self.log):
-            try:
-                self._append(state, data)
-            except Exception as error:
-                if _is_gone(error) and state.position >= 0:
-                    self._compare(state, None)
-                elif getattr(error, "status_code", None) != 409 or error_code(error) in _NOT_OURS:
-                    raise
-                else:
-                    _log.info("run log blob %s takes no more lines", self._name(state))
-                    state.roll()  # 50,000 blocks, or sealed
-            yield
+        try:
+            if state.position < 0:
+                self._open(state)
+            elif state.blocks >= self.max_blocks:
+                self.look(state)  # for the last time
+                self._roll(state)
+            else:
+                answer = self._blob(state).append_block(
+                    data, length=len(data), appendpos_condition=state.position, **_ONE_TRY
+                )
+                state.go(self.log, (state.reached[0], state.reached[1] + len(data)))
+                state.position = int(str(answer["blob_append_offset"])) + len(data)
+                state.blocks = int(str(answer["blob_committed_block_count"]))
+        except HttpResponseError as error:
+            status, code = error.status_code, error_code(error)
+            if state.position >= 0 and (status in (404, 412) or code == "InvalidBlobType"):
+                properties = self._properties(state)
+                if properties is not None and properties.size == state.position:
+                    raise  # somebody has a lease on it, say
+                self._compare(state, properties)
+            elif status == 409 and state.position > 0 and code not in _HELD_UP:
+                _log.info("run log blob %s takes no more lines", self._blob(state).blob_name)
+                self._roll(state)  # 50,000 blocks, or sealed; one that never took any is neither
+            else:
+                raise
 
-    def _look(self, state: MirrorState) -> None:
+    def look(self, state: MirrorState) -> None:
         """Look whether the blob has what was confirmed; one that cannot be asked is trusted."""
         try:
             properties = self._properties(state)
         except Exception as error:  # noqa: BLE001 - a token that may only append, say
-            if not _is_gone(error):
-                _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
-                return
-            properties = None
-        self._compare(state, properties)
-
-    def _append(self, state: MirrorState, data: bytes) -> None:
-        if state.position < 0:
-            self._open(state)
-        elif state.blocks >= self.max_blocks:
-            self._look(state)  # for the last time
-            state.roll()
+            _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
         else:
-            try:
-                answer = self._blob(state).append_block(
-                    data, length=len(data), appendpos_condition=state.position, **_ONE_TRY
-                )
-            except HttpResponseError as error:
-                if error.status_code != 412:
-                    raise
-                self._compare(state, self._properties(state))
-            else:
-                state.go(self.log, (state.segment, state.offset + len(data)))
-                state.position = int(str(answer["blob_append_offset"])) + len(data)
-                state.blocks = int(str(answer["blob_committed_block_count"]))
+            if state.position >= 0:
+                self._compare(state, properties)
 
     def _open(self, state: MirrorState) -> None:
         """Make the blob, or go on with the one that is there."""
@@ -131,113 +114,122 @@ class AppendBlobTarget:
                 match_condition=MatchConditions.IfMissing,
                 **_ONE_TRY,
             )
+            state.position = state.blocks = 0
+            state.begin = state.reached
         except HttpResponseError as error:
-            if error.status_code not in {409, 412} or error_code(error) in _NOT_OURS:
+            if error.status_code not in {409, 412} or error_code(error) in _HELD_UP:
                 raise
-            properties = self._properties(state)
-            if _type(properties) != "AppendBlob" and self._take_over(state, properties):
-                properties = self._properties(state)
-            if _type(properties) != "AppendBlob" or properties.is_append_blob_sealed:
-                state.roll()
+            properties = blob.get_blob_properties(**_ONE_TRY)
+            if properties.blob_type != "AppendBlob":
+                self._take_over(state, properties)
+            elif properties.is_append_blob_sealed:
+                self._roll(state)
             else:
                 self._compare(state, properties)
-        else:
-            state.position = state.blocks = 0
 
-    def _take_over(self, state: MirrorState, properties: BlobProperties) -> bool:
-        """Make an append blob of the block blob that 0.7 wrote, under the name its readers know.
+    def _take_over(self, state: MirrorState, properties: BlobProperties) -> None:
+        """Have an append blob replace the block blob of 0.7, under the name its readers know.
 
-        Its lines are kept in a blob of their own until that is done.
+        Its lines become segment 0 of the log, where this disk does not begin with them, and go to
+        the append blob as all others do.
         """
-        blob, size = self._blob(state), properties.size
-        if state.blob or state.offset or size > _LARGEST_READ:
-            return False
-        backup = self.container.get_blob_client(f"{self._stem}.0_7{self._suffix}")
+        log, blob, size = self.log, self._blob(state), properties.size
+        before, first = state.reached, (log.segments()[0], 0)
         try:
-            old = self._read(state, 0, size)
-            with contextlib.suppress(ResourceExistsError):
-                backup.upload_blob(old, overwrite=False, **_ONE_TRY)
+            if state.blob or before != first or size > _LARGEST_READ:
+                raise FileExistsError("it is not where a new log begins, or too large")
+            lines = self._read(state, 0, size)
+            if lines != log.read(first, size):
+                log.put_first(lines)
+                state.go(log, (0, 0))
             blob.delete_blob(
                 etag=properties.etag, match_condition=MatchConditions.IfNotModified, **_ONE_TRY
             )
-        except Exception as error:  # noqa: BLE001 - the lines go to the next name, as ever
+        except (FileExistsError, HttpResponseError) as error:
+            if (getattr(error, "status_code", 400) or 0) not in range(400, 500):
+                raise  # whether it is there still is not known
+            if state.reached != before:
+                log.segment_path(0).unlink()
+                state.go(log, before)
             _log.warning(
                 "run log blob %s is no append blob and cannot be made one, the lines go to the "
                 "next name: %s",
-                self._name(state),
+                blob.blob_name,
                 type(error).__name__,
             )
-            return False
-        _log.info("run log blob %s, a block blob, is made an append blob", self._name(state))
-        blob.create_append_blob(**_ONE_TRY)
-        for start in range(0, size, BATCH_BYTES):
-            piece = old[start : start + BATCH_BYTES]
-            blob.append_block(piece, length=len(piece), appendpos_condition=start, **_ONE_TRY)
-        backup.delete_blob(**_ONE_TRY)
-        return True
+            self._roll(state)
+        else:
+            _log.info("run log blob %s, a block blob, is made an append blob", blob.blob_name)
+
+    def _roll(self, state: MirrorState) -> None:
+        """Go on with another blob."""
+        state.blob += 1
+        state.position, state.blocks, state.begin = -1, 0, state.reached
 
     def _compare(self, state: MirrorState, properties: BlobProperties | None) -> None:
         """Go on behind the last line of ours in the blob, which is not as long as we left it.
 
         Where it was removed, or another one put into its place, what it held is sent again.
         """
-        if properties is not None and _type(properties) != "AppendBlob":
-            properties = None
-        size = 0 if properties is None else properties.size
-        confirmed, log, reached = state.position, self.log, state.reached
-        if size >= confirmed:
-            found = self._last_line(state, (max(0, confirmed), size), reached)
-            state.go(log, found or reached)
-        else:
-            segments = log.segments()
-            found = self._last_line(state, (0, size), state.begin)
-            state.go(log, found or max(state.begin, (segments[0], 0)))
+        size = properties.size if properties else 0
+        shorter = size < state.position
+        low, start = (0, state.begin) if shorter else (max(0, state.position), state.reached)
+        found = self._last_line(state, low, size, start)
+        state.go(self.log, found or start)
+        if shorter:
+            name = self._blob(state).blob_name
             _log.warning(
                 "run log blob %s has %d bytes of %d that were confirmed (a failover, a restore, or "
                 "another program replaced it): the lines that are missing are sent again",
-                self._name(state),
+                name,
                 size,
-                confirmed,
+                state.position,
             )
-            if found is None and state.begin_segment not in segments:
+            if found is None and start[0] not in self.log.segments():
                 self.lost = True
-                _log.error(
-                    "lines of run log blob %s are lost: they are on this disk no more",
-                    self._name(state),
-                )
+                _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
         # Last: what failed before is done again.
-        state.position = -1
-        if properties is not None:
-            state.position = size
-            state.blocks = properties.append_blob_committed_block_count or 0
+        state.position = size if properties else -1
+        state.blocks = (properties.append_blob_committed_block_count or 0) if properties else 0
 
     def _last_line(
-        self, state: MirrorState, part: tuple[int, int], start: Position
+        self, state: MirrorState, low: int, high: int, start: Position
     ) -> Position | None:
-        """Look for our last line in a part of the blob, from its end, in what is affordable."""
-        end, found = part[1], None
-        low = max(part[0], end - _LARGEST_READ)
-        while found is None and end > low:
-            begin = max(low, end - BATCH_BYTES)
-            found = last_common_line(self.log, start, self._read(state, begin, end - begin))
-            end = begin
+        """Where the last line behind `start` ends that is also in a part of the blob.
+
+        It is looked for from the part's end, in what is affordable; lines of others may stand
+        between. Of lines that are alike, those that stand there count from the first one on:
+        rather one is sent twice than one never.
+        """
+        found, low = None, max(low, high - _LARGEST_READ)
+        while found is None and high > low:
+            begin = max(low, high - BATCH_BYTES)
+            there = Counter(BytesIO(self._read(state, begin, high - begin)))
+            for line, end in self.log.lines(start):
+                if there[line] > 0:
+                    there[line] -= 1
+                    found = end
+            high = begin
         return found
 
     def _read(self, state: MirrorState, offset: int, length: int) -> bytes:
-        if not length:
+        if not length:  # a range that is empty cannot be asked for
             return b""
         download = self._blob(state).download_blob(offset=offset, length=length, **_ONE_TRY)
         return bytes(download.readall())
 
-    def _properties(self, state: MirrorState) -> BlobProperties:
-        return self._blob(state).get_blob_properties(**_ONE_TRY)
-
-    def _name(self, state: MirrorState) -> str:
-        number = f".{state.blob:06d}" if state.blob else ""
-        return f"{self._stem}{number}{self._suffix}"
+    def _properties(self, state: MirrorState) -> BlobProperties | None:
+        """`None` where the blob was removed, or another one put into its place."""
+        try:
+            properties = self._blob(state).get_blob_properties(**_ONE_TRY)
+        except ResourceNotFoundError:
+            return None
+        return properties if properties.blob_type == "AppendBlob" else None
 
     def _blob(self, state: MirrorState) -> BlobClient:
-        return self.container.get_blob_client(self._name(state))
+        stem, suffix = splitext(self.name)  # noqa: PTH122 - a blob's name, no path
+        name = f"{stem}.{state.blob:06d}{suffix}" if state.blob else self.name
+        return self.container.get_blob_client(name)
 
 
 @dataclass(eq=False, repr=False)
@@ -250,39 +242,26 @@ class UploadFileTarget:
     Args:
         upload_file: The client's method.
         log: What is mirrored.
-        interval: Seconds between uploads, at least.
+
+    Attributes:
+        pause: Seconds until the next upload, at least.
     """
 
     upload_file: Callable[..., Any]
     log: LogFile
-    _: KW_ONLY
-    interval: float
+    pause: float = field(default=1.0, init=False)
     lost = False
 
-    def __post_init__(self) -> None:
-        self._least = self.interval = max(1.0, self.interval)
+    def append(self, state: MirrorState, data: bytes) -> None:
+        """Upload the segment that has grown."""
+        log, segment = self.log, state.reached[0]
+        rotated = log.segments()[-1] > segment
+        path = log.segment_path(segment) if rotated else log.path
+        size, started = path.stat().st_size, clock.monotonic()
+        call_strictly(self.upload_file, path)
+        self.pause = max(1.0, 4 * (clock.monotonic() - started))
+        if rotated == (log.segments()[-1] > segment):  # else: which file did it read?
+            state.go(log, (segment, size))
 
-    def push(self, state: MirrorState, *, look: bool = False) -> Iterator[None]:
-        """Upload every segment that has grown; nothing can be looked at."""
-        log = self.log
-        while state.read_batch(log):
-            segment = state.segment
-            size = log.size(segment)
-            rotated = log.segments()[-1] > segment
-            started = clock.monotonic()
-            call_strictly(self.upload_file, log.segment_path(segment) if rotated else log.path)
-            self.interval = max(self._least, 4 * (clock.monotonic() - started))
-            if rotated == (log.segments()[-1] > segment):  # else: which file did it read?
-                state.go(log, (segment, size))
-                yield
-
-
-def _type(properties: BlobProperties) -> str:
-    kind = properties.blob_type
-    return str(getattr(kind, "value", kind))
-
-
-def _is_gone(error: Exception) -> bool:
-    """Whether the blob was removed, or another one put into its place."""
-    status = getattr(error, "status_code", None)
-    return status == 404 or (status == 409 and error_code(error) == "InvalidBlobType")
+    def look(self, state: MirrorState) -> None:
+        """Do nothing: the client cannot say what it has."""
