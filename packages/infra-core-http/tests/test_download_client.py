@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
@@ -27,7 +27,16 @@ from infra_core.http.assets import (
     download_many,
     download_many_async,
 )
-from infra_core.http.testing import FaultyOrigin, chunked, delay, stall, status, truncate
+from infra_core.http.testing import (
+    Fault,
+    FaultyOrigin,
+    chunked,
+    delay,
+    reset_after,
+    stall,
+    status,
+    truncate,
+)
 from infra_core.runtime.testing import fast_time
 
 if TYPE_CHECKING:
@@ -382,6 +391,22 @@ async def test_many_is_cancelled_cleanly(origin: FaultyOrigin, tmp_path: Path) -
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_many_takes_every_item_and_awaits_its_callback(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """An item that is none is an error, not the end of the list."""
+    seen: list[DownloadOutcome] = []
+
+    async def keep(outcome: DownloadOutcome) -> None:
+        seen.append(outcome)
+
+    items: list[Any] = [(origin.url("/f.png"), tmp_path / "f"), None]
+    with pytest.raises(ValueError, match="None is no download"):
+        await download_many_async(items)
+    await download_many_async(items[:1], on_outcome=keep)
+    assert [outcome.ok for outcome in seen] == [True]
+
+
 async def test_many_ends_when_the_callback_raises(origin: FaultyOrigin, tmp_path: Path) -> None:
     """A caller that cannot take outcomes gets no more of them."""
 
@@ -488,15 +513,17 @@ async def test_downloads_mocked_with_pytest_httpx(httpx_mock: HTTPXMock, tmp_pat
     assert (result.attempts, (tmp_path / "a.bin").read_bytes()) == (2, BODY)
 
 
-def test_a_stalled_transfer_is_continued_by_the_next_attempt(
-    origin: FaultyOrigin, tmp_path: Path
+@pytest.mark.parametrize("fault", [stall, truncate, reset_after], ids=lambda fault: fault.__name__)
+def test_a_transfer_that_broke_off_is_continued_by_the_next_attempt(
+    origin: FaultyOrigin, tmp_path: Path, fault: Callable[[int], Fault]
 ) -> None:
-    """With a strong ETag a retry after a timeout asks for the rest only."""
-    origin.script("/f.png", stall(after=60_000))
+    """With a strong ETag a retry asks for the rest only, also where other requests failed."""
+    origin.script("/f.png", fault(60_000), status(503))
     result = download_asset(origin.url("/f.png"), tmp_path / "f", timeout=1, backoff=0.001)
-    assert (result.attempts, result.resumed) == (2, True)
-    assert origin.requests[1].headers["Range"] == "bytes=60000-"
-    assert origin.requests[1].headers["If-Range"] == '"v1"'
+    assert (result.attempts, result.resumed) == (3, True)
+    for request in origin.requests[1:]:
+        assert request.headers["Range"] == "bytes=60000-"
+        assert request.headers["If-Range"] == '"v1"'
     assert (tmp_path / "f").read_bytes() == BODY
 
 

@@ -93,6 +93,16 @@ def test_destination_is_a_folder(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert origin.requests == []
 
 
+@pytest.mark.posix(reason="a pipe")
+def test_destination_is_a_special_file(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """It is not replaced, which root could do to /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DownloadDiskError, match="name a regular file"):
+        download_asset(origin.url("/f"), tmp_path / "pipe", skip_if_exists=False)
+    assert (tmp_path / "pipe").is_fifo()
+    assert origin.requests == []
+
+
 def test_missing_folders_are_made(origin: FaultyOrigin, tmp_path: Path) -> None:
     """And a name of the greatest length works."""
     dest = tmp_path / "a" / "b" / ("x" * 255)
@@ -124,11 +134,16 @@ def test_max_bytes(origin: FaultyOrigin, tmp_path: Path, announced: bool) -> Non
     assert download_asset(origin.url("/c"), tmp_path / "f", max_bytes=len(BODY)).size == len(BODY)
 
 
-def test_max_bytes_stops_a_compression_bomb(origin: FaultyOrigin, tmp_path: Path) -> None:
+@pytest.mark.parametrize("expected", [None, "sha256:" + "0" * 64])
+def test_max_bytes_stops_a_compression_bomb(
+    origin: FaultyOrigin, tmp_path: Path, expected: str | None
+) -> None:
     """What counts is what lands on the disk."""
     origin.add("/bomb", bytes(20_000_000), always=gzip_encoded())
     with pytest.raises(DownloadTooLargeError):
-        download_asset(origin.url("/bomb"), tmp_path / "f", max_bytes=1_000_000)
+        download_asset(
+            origin.url("/bomb"), tmp_path / "f", max_bytes=1_000_000, expected_checksum=expected
+        )
     assert list(tmp_path.iterdir()) == []
 
 

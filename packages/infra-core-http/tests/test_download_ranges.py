@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from infra_core.http import IncompleteDownloadError
 from infra_core.http.assets import download_asset, download_asset_async
 from infra_core.http.download import _transfer
 from infra_core.http.testing import (
@@ -23,6 +24,7 @@ from infra_core.http.testing import (
     ignore_range,
     refuse_range,
     reset_after,
+    slow,
     stall,
     status,
     truncate,
@@ -111,6 +113,36 @@ def test_a_fault_in_one_of_the_ranges(
     )
     assert (tmp_path / "f").read_bytes() == BODY
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.parametrize("fault", [reset_after(5000), truncate(5000), status(503)], ids=repr)
+def test_ranges_that_came_are_not_fetched_again(
+    origin: FaultyOrigin, tmp_path: Path, fault: Fault
+) -> None:
+    """After a fault of a later range the next attempt continues."""
+    origin.add("/f", BODY, etag='"v1"')
+    origin.script("/f", delay(0), delay(0), fault)
+    result = download_asset(origin.url("/f"), tmp_path / "f", connections=1 + 1, backoff=0.001)
+    assert (tmp_path / "f").read_bytes() == BODY
+    assert (result.attempts, result.resumed) == (2, True)
+    asked = [request.headers["Range"] for request in origin.requests]
+    assert asked.count(f"bytes=0-{PIECE - 1}") == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [(truncate(10), IncompleteDownloadError), (reset_after(10), IncompleteDownloadError),
+     (slow(50), httpx.ReadTimeout)],
+    ids=repr,
+)  # fmt: skip
+def test_errors_of_a_range_are_those_of_a_download(
+    origin: FaultyOrigin, tmp_path: Path, fault: Fault, error: type[Exception]
+) -> None:
+    """`min_speed` holds for each range as well."""
+    origin.add("/f", BODY, etag='"v1"', faults=[delay(0)], always=fault)
+    with pytest.raises(error):
+        download_asset(origin.url("/f"), tmp_path / "f", connections=2, max_retries=0, timeout=0.5)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_changes_between_ranges(origin: FaultyOrigin, tmp_path: Path) -> None:

@@ -97,9 +97,9 @@ async def download_asset_async(
 
     The body goes to a partial file beside `dest_path` and is hashed on the way; its length must
     be what the server announced and its digest what the caller (or the server) says. Only then
-    does it take its name, in one step. Cut and altered bodies are fetched again from zero. After
-    a reset or a timeout the rest is asked for, when the server gave a strong ETag to pin the
-    version. Whatever fails, an older file at `dest_path` stays and nothing else is left.
+    does it take its name, in one step. Altered bodies are fetched again from zero. Of one that
+    broke off the rest is asked for, when the server gave a strong ETag to pin the version, else
+    all of it. Whatever fails, an older file at `dest_path` stays and nothing else is left.
 
     A process that is killed leaves the partial file and a note beside it; the next call for the
     same URL and path checks them against each other and asks for the rest only.

@@ -31,9 +31,10 @@ _CONTENT_RANGE: Final = re.compile(
     r"bytes[ \t=]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE
 )
 # RFC 6266 section 4.1, and what servers send in its place: spaces in an unquoted value, no type in
-# front. A parameter, whose value may be quoted, or whatever stands up to the next semicolon.
+# front. A parameter, whose value may be quoted, or whatever stands up to the next semicolon; a
+# comma after a quoted value begins another line of the header.
 _PARAMETER: Final = re.compile(
-    r'\s*(?:([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"(?=\s*(?:;|$))|[^;]*)|[^;]*)(?:;|$)'
+    r'\s*(?:([^\s=;"]+)\s*=\s*("(?:[^"\\]|\\.)*"(?=\s*(?:[;,]|$))|[^;]*)|[^;]*)(?:[;,]|$)'
 )
 # RFC 8187 section 3.2
 _EXTENDED: Final = re.compile(r"(utf-8|iso-8859-1)'[^']*'(.*)", re.IGNORECASE)

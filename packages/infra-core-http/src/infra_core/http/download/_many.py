@@ -29,6 +29,7 @@ _TOGETHER: Final = 128  # files that are flushed together; of more the first wou
 _FILES: Final = 512  # files that may wait for the disk beside the downloads under way
 _BYTES: Final = 16 << 20  # and their bytes, which are in memory
 _RESERVED: Final = 16  # open files for the rest of the program
+_END: Final = object()
 Item = Union[DownloadItem, "tuple[str, Path]"]
 
 
@@ -50,7 +51,8 @@ async def download_many_async(
         items: `DownloadItem`s, or pairs of URL and path.
         concurrency: Downloads under way at the same time; fewer where the limit of open files
             (`ulimit -n`) does not allow so many.
-        on_outcome: Called with each outcome as it comes; what it raises ends the batch.
+        on_outcome: Called with each outcome as it comes; what it raises ends the batch. May be a
+            coroutine function.
         progress: Called with the URL (without secrets) of each download that begins; returns the
             progress callback of that one. `DownloadProgress.track` is made for it.
         on_retry: Called with the item and a `RetryDetails` before each wait of a retry.
@@ -134,8 +136,8 @@ class _Batch:
             rest = iter(items)
             for index in count():
                 await self.slots.acquire()  # an item is taken when its slot is there
-                given = next(rest, None) if self.failure is None else None
-                if given is None:
+                given = next(rest, _END) if self.failure is None else _END
+                if given is _END:
                     break
                 task = asyncio.ensure_future(self._one(index, _item(given)))
                 self.tasks.add(task)
@@ -171,7 +173,9 @@ class _Batch:
             slot.close()
         self.outcomes[index] = outcome
         if self.on_outcome is not None:
-            self.on_outcome(outcome)
+            answer = self.on_outcome(outcome)
+            if inspect.isawaitable(answer):
+                await answer
 
     async def _download_once(self, item: DownloadItem, slot: _Slot) -> DownloadResult:
         """Download an item, unless its path is taken: no two URLs may share one silently."""

@@ -38,6 +38,7 @@ from ._fields import (
 
 __all__ = ["Body", "DownloadPlan", "ResponseAction", "Restart", "Resume", "Validators"]
 
+_OVERHEAD: Final = 1 << 16  # bytes by which an encoded body may be larger than the file
 _OURS: Final = frozenset({"accept-encoding", "if-range"})  # headers that are part of the protocol
 
 
@@ -154,9 +155,8 @@ class DownloadPlan:
         self._held = held
         self._resume = resume
         self._asked: tuple[int, int | None] | None = None
-        self._wire = 0
-        self._size = 0
         self._status = 200
+        self.wire = 0  # bytes of this message body so far
         self.body: Body | None = None
         self.resumed = False
 
@@ -179,10 +179,9 @@ class DownloadPlan:
             return {self.expected[0]}
         return set() if self.body is None else {algorithm for algorithm, _ in self.body.digests}
 
-    @property
-    def keeps_encoded(self) -> bool:
-        """Whether an encoded body is stored as sent: only its end shows which form is expected."""
-        return self.expected is not None and self.body is not None and bool(self.body.codings)
+    def expects(self, digests: Mapping[str, str]) -> bool:
+        """Whether bytes with these digests are what the caller expects."""
+        return self.expected is not None and digests.get(self.expected[0]) == self.expected[1]
 
     def request_headers(self) -> dict[str, str]:
         """The headers of the next request.
@@ -225,7 +224,7 @@ class DownloadPlan:
             DownloadError: The answer is a success, but not one that carries the file.
             DownloadTooLargeError: It is longer than `max_bytes`, by its own account.
         """
-        self.body, self._wire, self._size = None, 0, 0
+        self.body, self.wire = None, 0
         if status == 304 and self._held is not None:
             return ResponseAction.UNCHANGED
         if status in {412, 416} and self._asked is not None:
@@ -244,7 +243,6 @@ class DownloadPlan:
         if body.total is not None:
             self.check_size(body.total)
         self.resumed = body.start > 0
-        self._size = body.start
         self.body = body
         return ResponseAction.READ
 
@@ -316,29 +314,24 @@ class DownloadPlan:
 
     # -- counting --------------------------------------------------------------------------------
 
-    def received(self, wire: int, size: int | None = None) -> None:
+    def received(self, count: int) -> None:
         """Count bytes as they come.
-
-        Args:
-            wire: Bytes of the message body.
-            size: Bytes of the file that they became; the same unless the body is encoded.
 
         Raises:
             DownloadTooLargeError: The file has grown above `max_bytes`.
+            IncompleteDownloadError: They are more than the server announced.
         """
-        self._wire += wire
-        self._size += wire if size is None else size
-        self.check_size(self._size)
+        self.wire += count
+        body = self.body
+        if body is not None and body.length is not None and self.wire > body.length:
+            raise self.incomplete()
+        # An encoded body may be a little larger than the file; its end is judged when decoded.
+        self.check_size(self.size - (_OVERHEAD if body is not None and body.codings else 0))
 
     @property
     def size(self) -> int:
         """Bytes of the file so far, those before the resumed offset included."""
-        return self._size
-
-    @property
-    def wire(self) -> int:
-        """Bytes of this message body so far."""
-        return self._wire
+        return self.wire + (0 if self.body is None else self.body.start)
 
     def check_size(self, size: int) -> None:
         """Raise `DownloadTooLargeError` for a file of that many bytes, if that is too many."""
@@ -353,25 +346,27 @@ class DownloadPlan:
 
     def check_not_empty(self) -> None:
         """Raise `DownloadError` where nothing came with a status that promises no file."""
-        if self._wire == 0 and self._status not in {200, 203, 206}:
+        if self.wire == 0 and self._status not in {200, 203, 206}:
             raise self._no_file(self._status)
 
-    def incomplete(self) -> IncompleteDownloadError | None:
-        """The error to raise if the body ended now; None when all of it has come."""
-        body = self.body
-        if body is None or body.length is None or self._wire == body.length:
-            return None
+    @property
+    def lacks_bytes(self) -> bool:
+        """Whether more of the body was announced than has come."""
+        return self.body is not None and self.wire < (self.body.length or 0)
+
+    def incomplete(self) -> IncompleteDownloadError:
+        """The error for a body that ended before its end, or went on after it."""
+        length = None if self.body is None else self.body.length
+        of = "bytes and no end of its body" if length is None else f"of {length} bytes"
         return IncompleteDownloadError(
-            f"{self.url} sent {self._wire} of {body.length} bytes: the connection was cut or the "
-            "server announced a wrong length; try again later",
+            f"{self.url} sent {self.wire} {of}: the connection was cut or the server announced a "
+            "wrong length; try again later",
             url=self.url,
-            expected=body.length,
-            actual=self._wire,
+            expected="the end of the body" if length is None else length,
+            actual=self.wire,
         )
 
-    def check_content(
-        self, digests: Mapping[str, str], as_sent: Mapping[str, str] | None = None
-    ) -> None:
+    def check_content(self, digests: Mapping[str, str], as_sent: Mapping[str, str]) -> None:
         """Judge the whole file by its digests.
 
         The caller's checksum outranks the server's: a caller that knows the right content need not
@@ -393,7 +388,7 @@ class DownloadPlan:
             wanted, source = sorted(announced), "the server's own digest"
         for algorithm, digest in wanted:
             actual = digests.get(algorithm)
-            if actual in {None, digest} or digest == (as_sent or {}).get(algorithm):
+            if actual in {None, digest} or digest == as_sent.get(algorithm):
                 continue
             raise ChecksumMismatchError(
                 f"{self.url} has the checksum {algorithm}:{actual}, but {source} is "
@@ -408,8 +403,7 @@ class DownloadPlan:
 
     def start_over(self) -> None:
         """Let the next request ask for everything: what is held is not to be trusted."""
-        self._resume = None
-        self.piece = None
+        self._resume = self.piece = self.body = None
 
     def forget_resume(self) -> None:
         """Let the next request begin at zero: the part that is held is of no use."""
@@ -421,4 +415,5 @@ class DownloadPlan:
         Args:
             size: Bytes of the file that are safely held.
         """
-        self._resume = None if self.body is None else self.body.resume_at(size)
+        if self.body is not None:  # else there was no other answer since the last call
+            self._resume = self.body.resume_at(size)

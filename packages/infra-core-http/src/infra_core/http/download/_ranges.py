@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from .._stream import open_stream
-from ._fields import fields_of
-from ._plan import Body, DownloadPlan, ResponseAction, Restart, Resume
-from ._retrying import status_error
+from ._plan import Body, DownloadPlan, Restart, Resume
+from ._receive import open_body, receive
 
 if TYPE_CHECKING:
     from ._result import DownloadSpec
@@ -43,6 +42,8 @@ async def pieces_in_order(
     etag, total = body.etag, body.total
     starts = iter(range(first, total, piece))
     under_way: deque[asyncio.Task[list[bytes]]] = deque()
+    # The connections share the link, so each may be slower; the caller reports the progress.
+    spec = replace(spec, min_speed=spec.min_speed / spec.connections, progress=None)
 
     def begin_one() -> None:
         start = next(starts, None)
@@ -69,23 +70,12 @@ async def _fetch(spec: DownloadSpec, part: Resume, size: int) -> list[bytes]:
     """Fetch one range, whole."""
     plan = DownloadPlan(spec.url, headers=spec.headers, resume=part, piece=size)
     chunks: list[bytes] = []
-    async with open_stream(
-        "GET",
-        spec.url,
-        headers=plan.request_headers(),
-        timeout=spec.timeout,
-        client=spec.client,
-    ) as response:
-        fields = fields_of(response.headers)
-        action = plan.judge(response.status, fields)
-        if action is not ResponseAction.READ:
-            raise status_error(spec.url, response.status, fields, spec.policy.max_backoff)
-        if not plan.resumed:
+
+    async def keep(chunk: bytes) -> None:
+        chunks.append(chunk)
+
+    async with open_body(spec, plan) as body:
+        if body is None or not plan.resumed:
             raise Restart("the server answered a range with the whole file")
-        async for chunk in response.aiter_raw():
-            plan.received(len(chunk))
-            chunks.append(chunk)
-    incomplete = plan.incomplete()
-    if incomplete is not None:
-        raise incomplete
+        await receive(spec, plan, body, keep)
     return chunks

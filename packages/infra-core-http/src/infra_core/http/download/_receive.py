@@ -1,144 +1,124 @@
-"""The body of an answer on its way to the disk: counted, decoded, timed."""
+"""One request of a download, and its body on its way: counted, timed, kept to the client's pace."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx
 
-from infra_core.fs import new_hasher
-from infra_core.runtime import clock, error_chain
+from infra_core.runtime import clock
 
 from .._errors import DownloadError, IncompleteDownloadError
-from .._response.decode import DamagedBody, Decoder, UnsupportedCoding
-from ._ranges import pieces_in_order
+from .._response.decode import DamagedBody, UnsupportedCoding
+from .._stream import open_stream
+from ._fields import fields_of
+from ._plan import ResponseAction
+from ._retrying import status_error
 
 if TYPE_CHECKING:
-    from ._plan import Body, DownloadPlan
+    from infra_core.runtime import RateLimit
+
+    from ._plan import DownloadPlan
     from ._result import DownloadSpec
-    from ._sink import Sink
 
-__all__ = ["Receiver", "damaged_body"]
+__all__ = ["damaged_body", "open_body", "receive"]
 
 
-class Receiver:
-    """Takes one body.
+@asynccontextmanager
+async def open_body(
+    spec: DownloadSpec, plan: DownloadPlan, *, turn: AsyncExitStack | None = None
+) -> AsyncGenerator[AsyncIterator[bytes] | None, None]:
+    """Send the plan's next request; gives the body, or None where the copy we hold is current.
+
+    Raises:
+        Restart: What the plan holds is not continued.
+        httpx.HTTPStatusError: The status is no success.
+        httpx.TransportError: No answer came.
+        DownloadError: The answer carries no file.
+    """
+    async with open_stream(
+        "GET",
+        spec.url,
+        headers=plan.request_headers(),
+        timeout=spec.timeout,
+        client=spec.client,
+        turn=turn,
+    ) as response:
+        fields = fields_of(response.headers)
+        action = plan.judge(response.status, fields)
+        if action is ResponseAction.FAILED:
+            raise status_error(spec.url, response.status, fields, spec.policy.max_backoff)
+        yield response.aiter_raw() if action is ResponseAction.READ else None
+
+
+async def receive(
+    spec: DownloadSpec,
+    plan: DownloadPlan,
+    chunks: AsyncIterator[bytes],
+    write: Callable[[bytes], Awaitable[object]],
+) -> None:
+    """Take a body to its end.
 
     Args:
         spec: The download.
         plan: Counts the bytes.
-        body: What is to come.
-        sink: Where the bytes go.
+        chunks: The body.
+        write: Takes each chunk.
+
+    Raises:
+        IncompleteDownloadError: It is shorter or longer than announced.
+        DownloadTooLargeError: It is larger than `max_bytes`.
+        httpx.TransportError: The connection broke, or the server was too slow.
     """
-
-    def __init__(self, spec: DownloadSpec, plan: DownloadPlan, body: Body, sink: Sink) -> None:
-        self._spec = spec
-        self._plan = plan
-        self._body = body
-        self._sink = sink
-        decodes = bool(body.codings) and not plan.keeps_encoded
-        self._decoder = Decoder(body.codings) if decodes else None
-        names = plan.digest_algorithms if decodes else set()
-        self._as_sent = {name: new_hasher(name) for name in names}
-        self._window = (clock.monotonic(), 0)
-
-    async def receive(self, chunks: AsyncIterator[bytes]) -> dict[str, str]:
-        """Take the body to its end; returns the digests of a decoded one as it was sent.
-
-        Raises:
-            IncompleteDownloadError: It is shorter or longer than announced, or damaged.
-            DownloadError: Nothing here decodes it.
-            DownloadTooLargeError: It is larger than `max_bytes`.
-            httpx.TransportError: The connection broke, or the server was too slow.
-        """
-        plan, progress, total = self._plan, self._spec.progress, self._body.total
-        try:
-            if progress is not None:
-                progress(plan.size, total)
-            async for chunk in chunks:
-                if self._decoder is None:
-                    plan.received(len(chunk))
-                    await self._sink.write(chunk)
-                else:
-                    await self._decode(chunk, self._decoder)
-                self._check_speed(len(chunk))
-                if progress is not None:
-                    progress(plan.size, total)
-                await self._keep_pace(len(chunk))
-            incomplete = plan.incomplete()
-            if incomplete is not None:
-                raise incomplete
-            plan.check_not_empty()
-            if self._decoder is not None:
-                self._decoder.finish()
-        except httpx.RemoteProtocolError as error:
-            if _was_reset(error):
-                raise httpx.ReadError(str(error)) from error
-            raise self._cut() from error
-        except DamagedBody as error:
-            raise damaged_body(plan, self._body, error) from error
-        return {name: hasher.hexdigest() for name, hasher in self._as_sent.items()}
-
-    async def receive_rest(self, piece: int) -> None:
-        """Take the rest of the file in ranges of so many bytes, several at a time."""
-        spec, plan = self._spec, self._plan
-        async for chunk in pieces_in_order(spec, self._body, first=plan.size, piece=piece):
+    total = None if plan.body is None else plan.body.total
+    since, received = clock.monotonic(), 0
+    if spec.progress is not None:
+        spec.progress(plan.size, total)
+    try:
+        async for chunk in chunks:
             plan.received(len(chunk))
-            await self._sink.write(chunk)
+            await write(chunk)
             if spec.progress is not None:
-                spec.progress(plan.size, self._body.total)
-            await self._keep_pace(len(chunk))
-
-    async def _decode(self, chunk: bytes, decoder: Decoder) -> None:
-        self._plan.received(len(chunk), 0)
-        for hasher in self._as_sent.values():
-            hasher.update(chunk)
-        for piece in decoder.feed(chunk):
-            self._plan.received(0, len(piece))
-            await self._sink.write(piece)
-
-    def _check_speed(self, count: int) -> None:
-        """End an attempt that drips, so that no server can hold the call for ever."""
-        since, received = self._window
-        received += count
-        now = clock.monotonic()
-        if now - since < self._spec.timeout:
-            self._window = (since, received)
-            return
-        if received < self._spec.min_speed * (now - since):
-            raise httpx.ReadTimeout(
-                f"{self._plan.url} sent {received} bytes in {now - since:.3g} s, below "
-                f"min_speed={self._spec.min_speed:.12g} bytes per second: lower min_speed to wait "
-                "for such a server"
-            )
-        self._window = (now, 0)
-
-    async def _keep_pace(self, count: int) -> None:
-        """Wait until so many bytes fit the client's rate: the server sends no more meanwhile."""
-        pace = self._spec.pace
-        if pace is None:
-            return
-        wait = pace.reserve(clock.monotonic(), weight=count)
-        if wait > 0:
-            await clock.sleep_async(wait)
-            since, received = self._window
-            self._window = (since + wait, received)  # it was not the server that was slow
-
-    def _cut(self) -> IncompleteDownloadError:
-        plan = self._plan
-        return plan.incomplete() or IncompleteDownloadError(
-            f"{plan.url} broke off after {plan.wire} bytes, before the end of its body: try again "
-            "later",
-            url=plan.url,
-            expected="the end of the body",
-            actual=plan.wire,
-        )
+                spec.progress(plan.size, total)
+            received += len(chunk)
+            seconds = clock.monotonic() - since
+            if seconds >= spec.timeout:  # so that no server can hold the call for ever
+                if received < spec.min_speed * seconds:
+                    raise _too_slow(spec, plan, received, seconds)
+                since, received = since + seconds, 0
+            if spec.pace is not None:  # the server sends no more meanwhile, and is not slow
+                since += await _keep_pace(spec.pace, len(chunk))
+    except IncompleteDownloadError:
+        raise
+    except httpx.RemoteProtocolError as error:
+        raise plan.incomplete() from error
+    if plan.lacks_bytes:
+        raise plan.incomplete()
+    plan.check_not_empty()
 
 
-def damaged_body(plan: DownloadPlan, body: Body, error: DamagedBody) -> DownloadError:
+async def _keep_pace(pace: RateLimit, count: int) -> float:
+    wait = pace.reserve(clock.monotonic(), weight=count)
+    if wait > 0:
+        await clock.sleep_async(wait)
+    return max(wait, 0.0)
+
+
+def _too_slow(
+    spec: DownloadSpec, plan: DownloadPlan, received: int, seconds: float
+) -> httpx.ReadTimeout:
+    return httpx.ReadTimeout(
+        f"{plan.url} sent {received} bytes in {seconds:.3g} s, below "
+        f"min_speed={spec.min_speed:.12g} bytes per second: lower min_speed to wait for such a "
+        "server"
+    )
+
+
+def damaged_body(plan: DownloadPlan, error: DamagedBody) -> DownloadError:
     """Return the error for an encoded body that cannot be decoded."""
-    name = ", ".join(body.codings)
+    name = ", ".join(plan.body.codings if plan.body else ())
     if isinstance(error, UnsupportedCoding):
         return DownloadError(
             f"{plan.url} came with Content-Encoding {name!r} though identity was asked for, and "
@@ -152,16 +132,4 @@ def damaged_body(plan: DownloadPlan, body: Body, error: DamagedBody) -> Download
         url=plan.url,
         expected=f"a whole {name} body",
         actual=f"{plan.wire} bytes",
-    )
-
-
-def _was_reset(error: BaseException) -> bool:
-    """Whether a connection broke, rather than that its other side closed it too early.
-
-    aiohttp shows the difference only in the text of its error; where that should change, the
-    next attempt begins at zero instead of going on.
-    """
-    return any(
-        isinstance(link, OSError) or "ConnectionResetError(" in str(link)
-        for link in error_chain(error)
     )

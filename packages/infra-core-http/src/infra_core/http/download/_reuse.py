@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -43,7 +42,7 @@ class Existing:
 def inspect_existing(spec: DownloadSpec, status: os.stat_result) -> Existing | None:
     """Judge what is at the destination; blocking, it may hash the whole file.
 
-    - An empty file, or no regular file: None.
+    - An empty file: None.
     - With `expected_checksum` the content alone decides.
     - A file labelled with another URL belongs to that one, and is not reused.
     - Any other file is reused, as 0.7 did: somebody may have put it there for this purpose.
@@ -52,7 +51,7 @@ def inspect_existing(spec: DownloadSpec, status: os.stat_result) -> Existing | N
         spec: What is asked for.
         status: What `stat` says of the destination.
     """
-    if not stat.S_ISREG(status.st_mode) or status.st_size == 0:
+    if status.st_size == 0:
         return None
     label = read_label(spec.dest)
     ours = label is None or label.source == url_identity(spec.url)

@@ -104,12 +104,12 @@ class Sink:
             file.write(part)
         return file
 
-    def decode(self, decoder: Decoder, received: Callable[[int], None]) -> AtomicFile:
+    def decode(self, decoder: Decoder, check_size: Callable[[int], None]) -> AtomicFile:
         """Replace the file, which holds an encoded body, by what it decodes to; blocking.
 
         Args:
             decoder: For the codings of the body.
-            received: Called with the size of each piece; what it raises ends the decoding.
+            check_size: Called with the size so far; what it raises ends the decoding.
 
         Raises:
             DamagedBody: It cannot be decoded.
@@ -121,8 +121,8 @@ class Sink:
             with encoded.temp_path.open("rb", buffering=0) as source:
                 while chunk := source.read(_READ):
                     for piece in decoder.feed(chunk):
-                        received(len(piece))
                         plain.write(piece)
+                        check_size(plain.size)
             decoder.finish()
         except BaseException:
             plain.abort()

@@ -6,6 +6,7 @@ import logging
 import stat
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -27,18 +28,18 @@ from .._errors import (
     DownloadDeadlineError,
     DownloadDiskError,
     DownloadError,
-    IncompleteDownloadError,
 )
 from .._response.decode import DamagedBody, Decoder
-from .._stream import host_turn, open_stream
+from .._stream import host_turn
 from ._commit import ReceivedFile, commit
 from ._deadline import within
-from ._fields import fields_of, media_type_of
+from ._fields import media_type_of
 from ._identity import SourceLabel, url_identity, write_label
-from ._plan import Body, DownloadPlan, ResponseAction, Restart, Validators
-from ._receive import Receiver, damaged_body
+from ._plan import Body, DownloadPlan, Restart, Validators
+from ._ranges import pieces_in_order
+from ._receive import damaged_body, open_body, receive
 from ._result import DownloadResult, DownloadSpec
-from ._retrying import is_load, should_retry, status_error
+from ._retrying import is_load, should_retry
 from ._reuse import Existing, inspect_existing
 from ._sidecar import Sidecar
 from ._sink import HANDOVER, Sink
@@ -171,6 +172,8 @@ class _Transfer:
             return None  # such as a symbolic link to itself, which is replaced
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(f"{spec.dest} is a folder: name a file in it")
+        if not stat.S_ISREG(status.st_mode):  # root would replace /dev/null
+            raise FileExistsError(f"{spec.dest} is a device, pipe or socket: name a regular file")
         if not wanted:
             return None
         if status.st_size < _HASHED_INLINE:
@@ -198,10 +201,10 @@ class _Transfer:
                     # The next request has neither Range nor If-Range, so this ends here.
                     _logger.debug("%s: restarting, %s", self.url, reason)
                     plan.start_over()
-        except (IncompleteDownloadError, ChecksumMismatchError):
+        except ChecksumMismatchError:
             plan.start_over()
             raise
-        except (httpx.ReadError, httpx.TimeoutException):
+        except httpx.HTTPError:
             # The bytes so far are good: with a strong tag the next attempt asks for the rest.
             if self.sink is not None:
                 await self.sink.drain()
@@ -216,28 +219,21 @@ class _Transfer:
     async def _request(self, plan: DownloadPlan) -> DownloadResult:
         spec = self.spec
         turn, self.turn = self.turn, None
-        async with open_stream(
-            "GET",
-            spec.url,
-            headers=plan.request_headers(),
-            timeout=spec.timeout,
-            client=spec.client,
-            turn=turn,
-        ) as response:
-            fields = fields_of(response.headers)
-            action = plan.judge(response.status, fields)
-            if action is ResponseAction.FAILED:
-                raise status_error(spec.url, response.status, fields, spec.policy.max_backoff)
-            if action is ResponseAction.UNCHANGED:
+        async with open_body(spec, plan, turn=turn) as chunks:
+            if chunks is None:
                 return self._reused(self.existing)
             body = plan.body
             assert body is not None  # noqa: S101 - judge() says READ only with a body
             sink = await self._ready(plan, body)
-            receiver = Receiver(spec, plan, body, sink)
-            as_sent = await receiver.receive(response.aiter_raw())
+            await receive(spec, plan, chunks, sink.write)
         if plan.piece is not None and body.total is not None and plan.size < body.total:
-            await receiver.receive_rest(PIECE)
-        return await self._finish(sink, plan, body, as_sent)
+            plan.body = replace(body, length=body.total - body.start)
+            async for chunk in pieces_in_order(spec, body, first=plan.size, piece=PIECE):
+                plan.received(len(chunk))
+                await sink.write(chunk)
+                if spec.progress is not None:
+                    spec.progress(plan.size, body.total)
+        return await self._finish(sink, plan, body)
 
     async def _ready(self, plan: DownloadPlan, body: Body) -> Sink:
         """A sink that holds exactly the bytes before the body."""
@@ -290,16 +286,20 @@ class _Transfer:
 
     # -- the end -----------------------------------------------------------------------------------
 
-    async def _finish(
-        self, sink: Sink, plan: DownloadPlan, body: Body, as_sent: dict[str, str]
-    ) -> DownloadResult:
+    async def _finish(self, sink: Sink, plan: DownloadPlan, body: Body) -> DownloadResult:
         spec, group = self.spec, self.spec.group
         if spec.on_received is not None:
             spec.on_received(sink.size)
         parts = await sink.take_rest()
 
         def complete(received: ReceivedFile) -> AtomicFile:
-            file = self._decoded(sink, plan, body, sink.write_parts(parts))
+            file = sink.write_parts(parts)
+            as_sent = file.digests
+            if body.codings and not plan.expects(as_sent):
+                try:
+                    file = sink.decode(Decoder(body.codings), plan.check_size)
+                except DamagedBody as error:
+                    raise damaged_body(plan, error) from error
             digests = file.digests
             plan.check_content(digests, as_sent)
             received.result = self._stored(file, plan, body, digests.get("sha256"))
@@ -320,18 +320,6 @@ class _Transfer:
             _logger.debug("downloaded %s", url, extra=extra)
         assert received.result is not None  # noqa: S101 - set where there was no error
         return received.result
-
-    def _decoded(self, sink: Sink, plan: DownloadPlan, body: Body, file: AtomicFile) -> AtomicFile:
-        """The file to keep of an encoded body: as it was sent, if that is what is expected."""
-        if not plan.keeps_encoded or plan.expected is None:
-            return file
-        algorithm, wanted = plan.expected
-        if file.hexdigest(algorithm) == wanted:
-            return file
-        try:
-            return sink.decode(Decoder(body.codings), plan.check_size)
-        except DamagedBody as error:
-            raise damaged_body(plan, body, error) from error
 
     def _stored(
         self, file: AtomicFile, plan: DownloadPlan, body: Body, sha256: str | None
