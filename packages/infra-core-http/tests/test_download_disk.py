@@ -88,8 +88,9 @@ def test_folder_that_cannot_be_made(origin: FaultyOrigin, tmp_path: Path) -> Non
 
 def test_destination_is_a_folder(origin: FaultyOrigin, tmp_path: Path) -> None:
     """Raised before a request is made."""
-    with pytest.raises(DownloadDiskError, match="name a file in it"):
+    with pytest.raises(DownloadDiskError, match="name a file in it") as caught:
         download_asset(origin.url("/f"), tmp_path)
+    assert (caught.value.errno, caught.value.filename) == (errno.EISDIR, str(tmp_path))
     assert origin.requests == []
 
 

@@ -625,8 +625,10 @@ async def test_malformed_requests_are_refused_before_anything_is_sent(
     with fast_time() as time:
         for url in ("nonsense", "http://a:99999/", "http://"):
             for method in ("GET", "POST"):
-                with pytest.raises((httpx.InvalidURL, httpx.UnsupportedProtocol)):
+                with pytest.raises((httpx.InvalidURL, httpx.UnsupportedProtocol)) as caught:
                     await request_async(method, url, json=None if method == "GET" else {})
+                if isinstance(caught.value, httpx.RequestError):  # whose `request` users read
+                    assert caught.value.request.method == method
     assert time.slept == []
     assert origin.requests == []
 

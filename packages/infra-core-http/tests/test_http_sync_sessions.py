@@ -277,7 +277,12 @@ def test_sessions_that_do_more_are_asked_as_a_whole(origin: FaultyOrigin) -> Non
             called.append("send")
             return super().send(request, **kwargs)
 
-    for kind in (Asking, Sending):
+    class Getting(requests.Session):
+        def get(self, url: Any, **kwargs: Any) -> Any:
+            called.append("get")
+            return super().get(url, **kwargs)
+
+    for kind in (Asking, Sending, Getting):
         with RequestsHttpClient(session_factory=kind) as client:
             called.clear()
             answer = request("PUT", origin.url("/old"), content=b"kept", client=client)

@@ -3,7 +3,7 @@
 Example:
     >>> from infra_core import find_capabilities
     >>> find_capabilities("poll async job status")[0].slug
-    'poll-until-done'
+    'status-polling'
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ class Capability:
     """One task and what serves it.
 
     Attributes:
-        slug: Short identifier, words joined by hyphens.
+        slug: Short identifier, words joined by hyphens; where 0.7 had the task, as in 0.7.
         task: The task in a few words.
         preferred_import: The line to paste.
         summary: The task in one sentence.
@@ -77,7 +77,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         example='summary = run_batch(urls, batch_id="nightly", out="runs")',
     ),
     Capability(
-        "fetch-pages",
+        "http-fetch",
         "Fetch pages with retries",
         "from infra_core.http import fetch, fetch_async, request, request_async",
         "Fetch text over HTTP with retries that never repeat what must not be repeated.",
@@ -97,7 +97,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         example='html = fetch("https://example.com", timeout=30)',
     ),
     Capability(
-        "download-files",
+        "asset-download",
         "Download files with retries",
         "from infra_core.http.assets import download_asset, download_asset_async, "
         "AssetDownloadClient, DownloadResult",
@@ -106,7 +106,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         example='result = download_asset(url, Path("assets/file.bin"))',
     ),
     Capability(
-        "run-many-tasks",
+        "task-runtime",
         "Run bounded async work",
         "from infra_core.runtime import TaskRuntime, RuntimeConfig, RuntimeCancellationError",
         "Run many coroutines with bounded concurrency, timeouts and clean cancellation.",
@@ -140,7 +140,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         example='sanitize_url("https://host/blob?sig=secret")',
     ),
     Capability(
-        "poll-until-done",
+        "status-polling",
         "Poll remote job status",
         "from infra_core.polling import poll_until, poll_until_async, StatusPoller, PollingConfig",
         "Poll a status until it is terminal, never past the deadline.",
@@ -168,7 +168,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         example='write_json_atomic(Path("out/result.json"), {"status": "ok"})',
     ),
     Capability(
-        "mirror-to-blob-storage",
+        "azure-blob-storage",
         "Mirror files to Azure Blob",
         "from infra_core.azure import AzureStorageClient, AzureStorageSettings, get_client",
         "Mirror files and trees to Blob Storage and back, with nothing lost.",
@@ -188,7 +188,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         example="settings, mode = AzureStorageSettings.from_env()",
     ),
     Capability(
-        "list-run-artifacts",
+        "run-manifest",
         "Build run manifests",
         "from infra_core.azure.run_storage import build_manifest, collect_local_files, "
         "collect_blob_files",
@@ -198,7 +198,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         example="manifest = build_manifest(folder, client=get_client(settings, mode))",
     ),
     Capability(
-        "track-jobs",
+        "azure-table-job-store",
         "Track jobs in a table",
         "from infra_core.azure.job_store import AzureTableJobStore, SqliteJobStore, "
         "JobRecord, TableConfig",
@@ -220,7 +220,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         example='store = SqliteJobStore("jobs.sqlite3")',
     ),
     Capability(
-        "watch-a-run",
+        "azure-monitoring",
         "Emit heartbeats and run logs",
         "from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, "
         "TelemetryClient, TelemetryConfig",
@@ -238,7 +238,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         example="monitor = HeartbeatMonitor(folder, azure_client=None)",
     ),
     Capability(
-        "call-functions",
+        "azure-function-http",
         "Call Azure Functions",
         "from infra_core.azure.client import AzureFunctionAsyncClient, "
         "AzureFunctionSyncClient, RequestOptions",

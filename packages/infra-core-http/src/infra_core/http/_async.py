@@ -42,7 +42,7 @@ async def _run(call: Call) -> "str | httpx.Response":
         call.note_failure(late)
         raise late from cause
     except Exception as error:
-        call.note_failure(fit_to_travel(error))
+        call.note_failure(fit_to_travel(error, call.method, call.url))
         raise
 
 

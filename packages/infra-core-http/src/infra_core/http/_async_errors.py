@@ -41,8 +41,14 @@ def _kept(headers: httpx.Headers) -> httpx.Headers:
     )
 
 
-def fit_to_travel(error: Any) -> Any:
-    """Let an error of httpx be pickled without credentials, and return it."""
+def fit_to_travel(error: Any, method: str = "GET", url: str | httpx.URL | None = None) -> Any:
+    """Let an error of httpx be pickled without credentials, and return it.
+
+    A URL that was refused before a request was made gets one, of `method` and `url`: an
+    `httpx.RequestError` without it raises where its `request` is read.
+    """
+    if url is not None and getattr(error, "_request", url) is None:
+        error.request = httpx.Request(method, url)
     try:
         request = error.request
     except (RuntimeError, AttributeError):  # it has no request

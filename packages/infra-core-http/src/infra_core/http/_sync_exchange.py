@@ -205,14 +205,13 @@ class _Exchange:
     def first(self, method: str, url: str, headers: dict[str, str]) -> Any:
         """Send the request that was asked for."""
         session, kind = self._session, type(self._session)
-        own = vars(session)
-        if any(
-            name in own or getattr(requests.Session, name) is not _OWN[name]
-            for name in ("get", "request")
-        ):  # a mock stands in the way
+        if (
+            not vars(session).keys().isdisjoint(("get", "request"))
+            or requests.Session.request is not _OWN["request"]
+            or kind.get is not _OWN["get"]
+        ):  # a mock, or a class of the user's own that answers `get`
             return _as_in_0_7(session, method, url, headers, self._timeout, False, self._options)
-        if kind.request is not _OWN["request"] or kind.get is not _OWN["get"]:
-            # A class of the user's own, which does more.
+        if kind.request is not _OWN["request"]:  # a class of the user's own, which does more
             return session.request(
                 method, url, headers=headers, timeout=self._timeout, stream=True, **self._options
             )

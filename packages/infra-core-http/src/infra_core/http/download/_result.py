@@ -49,18 +49,20 @@ class DownloadResult:
         last_modified: The date of last change that the server gave, as it wrote it.
         name: The file name that the server suggests (Content-Disposition), without folders; it may
             hold what a file system refuses, see `infra_core.fs.safe_file_name`.
+
+    Two results are equal when the first four are: what 0.7 knew, and tests of its users compare.
     """
 
     path: Path
     checksum: str | None = None
     mime: str | None = None
     reused: bool = False
-    size: int = 0
-    attempts: int = 0
-    resumed: bool = False
-    etag: str | None = None
-    last_modified: str | None = None
-    name: str | None = None
+    size: int = field(default=0, compare=False)
+    attempts: int = field(default=0, compare=False)
+    resumed: bool = field(default=False, compare=False)
+    etag: str | None = field(default=None, compare=False)
+    last_modified: str | None = field(default=None, compare=False)
+    name: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import stat
 from collections.abc import Awaitable
@@ -86,7 +87,7 @@ class _Transfer:
             result = await self._run()
         except (DownloadError, httpx.HTTPError) as error:
             self._log_failure(error)
-            fit_to_travel(error)
+            fit_to_travel(error, url=spec.url)
             raise
         finally:
             self.failed = None  # its traceback holds this frame
@@ -171,9 +172,11 @@ class _Transfer:
                 raise
             return None  # such as a symbolic link to itself, which is replaced
         if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(f"{spec.dest} is a folder: name a file in it")
+            problem = "it is a folder: name a file in it"
+            raise IsADirectoryError(errno.EISDIR, problem, str(spec.dest))
         if not stat.S_ISREG(status.st_mode):  # root would replace /dev/null
-            raise FileExistsError(f"{spec.dest} is a device, pipe or socket: name a regular file")
+            problem = "it is a device, pipe or socket: name a regular file"
+            raise FileExistsError(errno.EEXIST, problem, str(spec.dest))
         if not wanted:
             return None
         if status.st_size < _HASHED_INLINE:
