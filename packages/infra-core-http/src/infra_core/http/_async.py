@@ -1,20 +1,21 @@
 """`fetch_async`, `request_async` and `stream_async`: one request, retried where that is safe."""
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import httpx
 
 from infra_core.runtime import clock, retry_async
 
-from ._async_client import AnyClient, AsyncHttpClient, get_shared_http_client, manager_of
+from ._async_client import AnyClient
 from ._async_errors import AsyncDeadlineExceeded, fit_to_travel
-from ._attempts import Call, foreign_client, foreign_headers, request_of, send_through
+from ._attempts import Call
 from ._call import OnRetry
 from ._checks import DEFAULT_TIMEOUT, check_async_client, check_call, check_timeout
+from ._direct import Exchanges
 from ._headers import check_method, checked_headers
-from .engine._target import origin_of, target_of
+from ._stream import open_answer
 
 __all__ = ["AsyncDeadlineExceeded", "fetch_async", "request_async", "stream_async"]
 
@@ -221,26 +222,13 @@ async def stream_async(
     check_call(None, params)
     if client is not None:
         check_async_client(client)
-    holder = manager_of(client or get_shared_http_client())
-    here = await holder._here() if isinstance(holder, AsyncHttpClient) else None
-    http: Any
-    if here is not None:
-        http, timeout = here.client, here.timeout_of(timeout).as_httpx()
-    else:
-        http, timeout = await foreign_client(holder, timeout)
-        own = foreign_headers(http, own)
-    if not http.base_url.host:
-        target_of(url)
     given = (("params", params), ("json", json), ("data", data), ("content", content))
-    fields: dict[str, Any] = {name: value for name, value in given if value is not None}
-    request = request_of(http, method, url, own, timeout, fields)
-    async with AsyncExitStack() as stack:
-        if here is not None and here.gate is not None:
-            await stack.enter_async_context(here.gate.slot(origin_of(request.url)))
-        try:
-            response = await send_through(http, request)
-            stack.push_async_callback(response.aclose)
-            yield response
-        except httpx.RequestError as error:
-            fit_to_travel(error)
-            raise
+    fields = {name: value for name, value in given if value is not None}
+    try:
+        async with open_answer(client, method, url, own, timeout, fields=fields) as answer:
+            response = await answer.response() if isinstance(answer, Exchanges) else answer
+            async with aclosing(response):
+                yield response
+    except httpx.RequestError as error:
+        fit_to_travel(error)
+        raise

@@ -64,22 +64,6 @@ class BaseCall:
         attempts: Attempts begun so far.
     """
 
-    __slots__ = (
-        "attempts",
-        "deadline",
-        "delay",
-        "fields",
-        "headers",
-        "idempotent",
-        "max_bytes",
-        "method",
-        "on_retry",
-        "policy",
-        "replayable",
-        "statuses",
-        "url",
-    )
-
     logger: ClassVar[logging.Logger]
     outcome_unknown: ClassVar[type[OutcomeUnknown]]
     deadline_exceeded: ClassVar[type[DeadlineExceeded]]

@@ -5,7 +5,7 @@ through `httpx.AsyncClient`, which does the same for everything else.
 """
 
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 from multidict import CIMultiDict
@@ -14,6 +14,8 @@ from ._async_response import HOP_BODY, Response, response_of
 from ._cookies import BoundedCookieJar, cookie_header, cookie_header_after, keep_cookies
 from ._redirects import redirect_error, too_many_redirects
 from ._response.redirect import BadRedirect, is_redirect, next_request
+from ._response.status import is_success
+from ._response.text import decode_text
 from .engine._answer import EngineResponse
 from .engine._session import Engine, Timeouts
 from .engine._target import Target, target_of
@@ -21,10 +23,10 @@ from .engine._target import Target, target_of
 if TYPE_CHECKING:
     from ._async_client import LoopClient
 
-__all__ = ["Exchange", "as_response", "send_direct"]
+__all__ = ["Exchanges", "send_direct"]
 
 
-class Exchange(NamedTuple):
+class _Exchange(NamedTuple):
     """A request and its answer.
 
     Attributes:
@@ -32,24 +34,77 @@ class Exchange(NamedTuple):
         target: Of the request.
         headers: Of the request.
         answer: Its body unread, for the last one; read, for the hops before it.
-        body: Of a hop.
+        timeouts: Of the request.
+        body: What was read of the answer, as it came.
     """
 
     method: str
     target: Target
     headers: "CIMultiDict[str]"
     answer: EngineResponse
+    timeouts: Timeouts
     body: bytes | None = None
 
-    def request(self, timeouts: Timeouts) -> httpx.Request:
+    def request(self) -> httpx.Request:
         """Return the request as httpx knows it."""
         return httpx.Request(
             self.method,
             self.target.url,
             # Bytes, since a cookie may have what is not ASCII.
             headers=[(name.encode(), value.encode()) for name, value in self.headers.items()],
-            extensions={"timeout": timeouts._asdict()},
+            extensions={"timeout": self.timeouts._asdict()},
         )
+
+
+class Exchanges:
+    """A request, those that its redirects asked for, and the last answer with its body unread.
+
+    Args:
+        hops: The exchanges before the last.
+        last: The one that is no redirect.
+        default_encoding: Of text whose charset the answer does not name.
+    """
+
+    def __init__(self, hops: list[_Exchange], last: _Exchange, default_encoding: Any) -> None:
+        self._hops = hops
+        self._last = last
+        self._default_encoding = default_encoding
+        self.target: Target = last.target
+        self.answer: EngineResponse = last.answer
+
+    async def text(self) -> str | None:
+        """Return the text of a success, None where it is for `response` to find out."""
+        answer = self.answer
+        if not is_success(answer.status):
+            return None
+        body = await answer.read()
+        if "Content-Encoding" in answer.headers:
+            self._last = self._last._replace(body=body)
+            return None
+        default, kind = self._default_encoding, answer.headers.get("Content-Type")
+        if kind is not None and not kind.isascii():
+            kind = kind.encode("utf-8", "surrogateescape").decode("latin-1")
+        return decode_text(body, kind, None if default == "utf-8" else default)
+
+    async def response(self) -> Response:
+        """Return the last answer as httpx knows it, its body unread, its `history` read."""
+        *hops, last = [
+            response_of(
+                exchange.answer,
+                exchange.request(),
+                body=exchange.body,
+                default_encoding=self._default_encoding,
+            )
+            for exchange in (*self._hops, self._last)
+        ]
+        for hop in hops:
+            await hop.aread_hop()
+        last.history = list(hops)
+        return last
+
+    async def aclose(self) -> None:
+        """Let go of the connection."""
+        self.answer.close()
 
 
 async def send_direct(
@@ -62,8 +117,8 @@ async def send_direct(
     *,
     jar: CookieJar | None,
     buffer: int = 65_536,
-) -> list[Exchange]:
-    """Send a request without a body and follow redirects; return all exchanges, the last unread.
+) -> Exchanges:
+    """Send a request without a body and follow redirects.
 
     Args:
         here: Says whether redirects are followed, and how many.
@@ -84,10 +139,10 @@ async def send_direct(
         if cookie is not None:
             headers = headers.copy()
             headers["Cookie"] = cookie
-    done: list[Exchange] = []
+    done: list[_Exchange] = []
     while True:
         answer = await engine.send(method, target, headers=headers, timeout=timeouts, buffer=buffer)
-        exchange = Exchange(method, target, headers, answer)
+        exchange = _Exchange(method, target, headers, answer, timeouts)
         try:
             if "Set-Cookie" in answer.headers:
                 jar = BoundedCookieJar() if jar is None else jar
@@ -95,10 +150,9 @@ async def send_direct(
                 keep_cookies(jar, request, answer.status, answer.raw_headers)
             location = answer.location
             if not is_redirect(answer.status, location) or not here.client.follow_redirects:
-                done.append(exchange)
-                return done
+                return Exchanges(done, exchange, here.default_encoding)
             if len(done) >= here.client.max_redirects:
-                raise too_many_redirects(exchange.request(timeouts), len(done))
+                raise too_many_redirects(exchange.request(), len(done))
             previous = headers.get("Cookie")
             try:
                 following = next_request(
@@ -110,13 +164,13 @@ async def send_direct(
                     origin_headers=here.client.origin_headers,
                 )
             except BadRedirect as error:
-                raise redirect_error(error, exchange.request(timeouts)) from None
+                raise redirect_error(error, exchange.request()) from None
             body = await answer.drain(HOP_BODY)
         except BaseException:
             answer.close()
             raise
         done.append(exchange._replace(body=body))
-        method, target = following.method, _target(following.url, done[-1], timeouts)
+        method, target = following.method, _target(following.url, done[-1])
         headers = CIMultiDict(following.headers)
         headers.pop("Cookie", None)
         login = here.login(target, headers)
@@ -127,30 +181,10 @@ async def send_direct(
             headers["Cookie"] = cookie
 
 
-def _target(url: str, last: Exchange, timeouts: Timeouts) -> Target:
+def _target(url: str, last: _Exchange) -> Target:
     try:
         return target_of(url)
     except httpx.InvalidURL as error:  # yarl is stricter than httpx about a few hosts
         host = last.target.origin[1]
         problem = BadRedirect("url", f"{host} redirects to no URL ({error.__cause__})")
-        raise redirect_error(problem, last.request(timeouts)) from None
-
-
-async def as_response(
-    done: list[Exchange], timeouts: Timeouts, default_encoding: object
-) -> Response:
-    """Return the last answer as httpx knows it, its body unread, its `history` set and read."""
-    responses = [
-        response_of(
-            exchange.answer,
-            exchange.request(timeouts),
-            body=exchange.body,
-            default_encoding=default_encoding,
-        )
-        for exchange in done
-    ]
-    last = responses.pop()
-    for hop in responses:
-        await hop.aread_hop()
-    last.history = list(responses)
-    return last
+        raise redirect_error(problem, last.request()) from None

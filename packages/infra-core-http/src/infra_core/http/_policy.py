@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
+from functools import lru_cache
 
 from infra_core.runtime import RetryPolicy
 
@@ -90,6 +91,8 @@ def status_verdict(
     return True if retry_after is None else retry_after
 
 
+# Programs use a handful of settings; building one per request would cost as much as its headers.
+@lru_cache(maxsize=64)
 def build_policy(
     max_retries: int, backoff: float, max_backoff: float, deadline: float | None
 ) -> RetryPolicy:
@@ -98,17 +101,6 @@ def build_policy(
     Raises:
         ValueError: Negative retries, backoffs that are not positive numbers, a deadline of 0.
     """
-    key = (max_retries, backoff, max_backoff, deadline)
-    policy = _policies.get(key)
-    if policy is None:
-        policy = RetryPolicy(
-            max_retries=max_retries, backoff=backoff, max_backoff=max_backoff, deadline=deadline
-        )
-        if len(_policies) >= 64:
-            _policies.clear()
-        _policies[key] = policy
-    return policy
-
-
-# Programs use a handful of settings; building one per request would cost as much as its headers.
-_policies: dict[tuple[int, float, float, float | None], RetryPolicy] = {}
+    return RetryPolicy(
+        max_retries=max_retries, backoff=backoff, max_backoff=max_backoff, deadline=deadline
+    )

@@ -1,27 +1,174 @@
-"""One request whose body is read as it comes, byte for byte as the wire carries it."""
+"""One request, sent once over whichever client, whose answer is handed out with its body unread."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    aclosing,
+    asynccontextmanager,
+    nullcontext,
+)
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import httpx
 
-from ._async_client import AnyClient, AsyncHttpClient, get_shared_http_client, manager_of
-from ._attempts import foreign_client, foreign_headers, request_of, send_through
-from ._direct import send_direct
-from ._headers import check_method, checked_headers
-from .engine._answer import EngineResponse
-from .engine._target import target_of
+from ._async_client import (
+    AnyClient,
+    AsyncHttpClient,
+    LoopClient,
+    get_shared_http_client,
+    manager_of,
+)
+from ._async_response import ours
+from ._checks import DEFAULT_TIMEOUT, DefaultTimeout
+from ._direct import Exchanges, send_direct
+from ._headers import DEFAULT_HEADERS, check_method, checked_headers, merge_headers
+from ._intercept import TRUE_CLIENT, interceptor
+from ._redirects import follow_redirects, leads_elsewhere
+from ._transport_httpx import SafeClient, note_plain, with_query
+from .engine._target import origin_of, target_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["StreamedResponse", "host_turn", "open_stream"]
+__all__ = ["StreamedResponse", "host_turn", "open_answer", "open_stream", "send_once", "turn_at"]
 
+_STOCK_TIMEOUT = httpx.Timeout(5.0)
+_STOCK_HEADERS = {
+    "accept": "*/*",
+    "connection": "keep-alive",
+    "user-agent": f"python-httpx/{httpx.__version__}",
+}
 # Bytes that may wait unread: large, so that a fast server is not stopped at every turn.
 _BUFFER = 1 << 20
 _NO_GATE = nullcontext()
+_OF_CLIENT: Any = object()
+
+
+async def _here(client: Any) -> LoopClient | None:
+    """Return what a client of ours keeps for this loop; None for any that gives out its own."""
+    if getattr(type(client), "get_client", None) is not AsyncHttpClient.get_client:
+        return None
+    return await cast("AsyncHttpClient", client)._here()
+
+
+async def turn_at(client: Any, url: str) -> AbstractAsyncContextManager[object]:
+    """Return the turn of a URL's host, to be waited for and held; one at once without a bound.
+
+    Raises:
+        httpx.InvalidURL: A malformed URL.
+    """
+    here = await _here(client)
+    if here is None or here.gate is None:
+        return _NO_GATE
+    base = here.client.base_url
+    return here.gate.slot(origin_of(base.join(url)) if base.host else target_of(url).origin)
+
+
+async def host_turn(url: str, client: AnyClient | None) -> AsyncExitStack | None:
+    """Wait for the turn of a URL's host where the client bounds its requests; None where not.
+
+    Raises:
+        httpx.InvalidURL: A malformed URL.
+    """
+    gate = await turn_at(manager_of(client or get_shared_http_client()), url)
+    if gate is _NO_GATE:
+        return None
+    turn = AsyncExitStack()
+    await turn.enter_async_context(gate)
+    return turn
+
+
+async def send_once(
+    client: Any,
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    timeout: Any,
+    *,
+    fields: Mapping[str, Any] | None = None,
+    jar: CookieJar | None = _OF_CLIENT,
+    buffer: int = 65_536,
+    whole: bool = False,
+) -> "Exchanges | httpx.Response":
+    """Send a request by the fastest way there is, follow redirects, and leave the body unread.
+
+    Args:
+        client: Of `manager_of`.
+        method: In upper case.
+        url: Absolute, or relative to the client's `base_url`.
+        headers: Win over those of the client.
+        timeout: As callers pass it.
+        fields: Those of `params`, `json`, `data` and `content` that were given.
+        jar: Where cookies come from and go to on the fast way, instead of the client's jar; None
+            to keep them within the redirects.
+        buffer: Bytes that may wait unread.
+        whole: Whether all of the body will be read at once, so that the plain call of httpx
+            serves where that is what a mock has replaced.
+
+    Raises:
+        httpx.TransportError: As httpx would raise it.
+        httpx.InvalidURL: A malformed URL.
+    """
+    fields = fields or {}
+    here = await _here(client)
+    if here is None:
+        http, timeout = await _foreign_client(client, timeout)
+        headers = _foreign_headers(http, headers)
+    else:
+        http, timeouts = here.client, here.timeout_of(timeout)
+        if not fields and (engine := here.direct_engine()) is not None:
+            target = target_of(url)
+            headers = here.headers_with(headers, target)
+            jar = here.jar if jar is _OF_CLIENT else jar
+            return await send_direct(
+                here, engine, method, target, headers, timeouts, jar=jar, buffer=buffer
+            )
+        timeout = timeouts.as_httpx()
+    if not getattr(http, "base_url", None):
+        target_of(url)  # says clearly what is wrong with it
+    patched = interceptor()
+    if whole and (not isinstance(http, TRUE_CLIENT) or patched == "AsyncClient.request"):
+        names = ("params", "json", "data", "content")
+        given = {name: fields.get(name) for name in names}
+        return cast(
+            "httpx.Response",
+            await http.request(method, url, headers=headers, timeout=timeout, **given),
+        )
+    if patched is not None:
+        note_plain(f"{patched} is patched")
+    return await _send_through(http, _request_of(http, method, url, headers, timeout, fields))
+
+
+@asynccontextmanager
+async def open_answer(
+    client: AnyClient | None,
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    timeout: Any,
+    *,
+    turn: AsyncExitStack | None = None,
+    **options: Any,
+) -> "AsyncGenerator[Exchanges | httpx.Response, None]":
+    """Wait for the host's turn, send a request once, and close its answer after the block.
+
+    Args:
+        client: The shared one when None.
+        method: As for `send_once`, and so are the others.
+        url: As for `send_once`.
+        headers: As for `send_once`.
+        timeout: As for `send_once`.
+        turn: Of `host_turn`, closed with the answer; None to wait for one.
+        **options: As for `send_once`.
+    """
+    holder = manager_of(client or get_shared_http_client())
+    async with (
+        turn or await turn_at(holder, url),
+        aclosing(await send_once(holder, method, url, headers, timeout, **options)) as answer,
+    ):
+        yield answer
 
 
 class StreamedResponse:
@@ -34,17 +181,16 @@ class StreamedResponse:
         http_version: "HTTP/1.1", "HTTP/2" and the like.
     """
 
-    def __init__(self, source: "EngineResponse | httpx.Response", url: str) -> None:
-        self.url = url
-        self._source = source
-        if isinstance(source, EngineResponse):
-            self.status: int = source.status
-            self.headers: Mapping[str, str] = source.headers
-            self.http_version = source.http_version
+    def __init__(self, source: "Exchanges | httpx.Response") -> None:
+        self._source = source.answer if isinstance(source, Exchanges) else source
+        if isinstance(source, Exchanges):
+            self.url: str = source.target.text
+            self.status: int = source.answer.status
         else:
+            self.url = str(source.url)
             self.status = source.status_code
-            self.headers = source.headers
-            self.http_version = source.http_version
+        self.headers: Mapping[str, str] = self._source.headers
+        self.http_version: str = self._source.http_version
 
     def aiter_raw(self) -> AsyncIterator[bytes]:
         """Yield the body undecoded, in pieces as large as have arrived.
@@ -52,26 +198,10 @@ class StreamedResponse:
         Raises:
             httpx.TransportError: It did not come whole, as far as the protocol says.
         """
-        if isinstance(self._source, EngineResponse):
-            return self._source.aiter_raw()
-        if self._source.is_stream_consumed:  # an answer that a mock was given whole
-            return aiter(cast("httpx.AsyncByteStream", self._source.stream))
-        return self._source.aiter_raw()
-
-
-async def host_turn(url: str, client: AnyClient | None) -> AsyncExitStack | None:
-    """Wait for the turn of a URL's host where the client bounds its requests; None where not.
-
-    Raises:
-        httpx.InvalidURL: A malformed URL.
-    """
-    holder = manager_of(client or get_shared_http_client())
-    gate = (await holder._here()).gate if isinstance(holder, AsyncHttpClient) else None
-    if gate is None:
-        return None
-    turn = AsyncExitStack()
-    await turn.enter_async_context(gate.slot(target_of(url).origin))
-    return turn
+        source = self._source
+        if isinstance(source, httpx.Response) and source.is_stream_consumed:
+            return aiter(cast("httpx.AsyncByteStream", source.stream))  # a mock was given it whole
+        return source.aiter_raw()
 
 
 @asynccontextmanager
@@ -103,38 +233,69 @@ async def open_stream(
         InvalidRequestError: A malformed header or method.
     """
     method, sent = check_method(method), checked_headers(headers)
-    holder = manager_of(client or get_shared_http_client())
-    if not isinstance(holder, AsyncHttpClient):
-        http, timeout = await foreign_client(holder, timeout)
-        request = request_of(http, method, url, foreign_headers(http, sent), timeout, {})
-        response = await send_through(http, request)
-        try:
-            yield StreamedResponse(response, str(response.url))
-        finally:
-            await response.aclose()
-        return
-    here = await holder._here()
-    jar = cookies if cookies is not None or client is None else here.jar
-    target = target_of(url)
-    async with turn or (_NO_GATE if here.gate is None else here.gate.slot(target.origin)):
-        timeouts = here.timeout_of(timeout)
-        engine = here.direct_engine()
-        if engine is not None:
-            merged = here.headers_with(sent, target)
-            done = await send_direct(
-                here, engine, method, target, merged, timeouts, jar=jar, buffer=_BUFFER
-            )
-            answer = done[-1].answer
-            try:
-                yield StreamedResponse(answer, done[-1].target.text)
-            finally:
-                answer.close()
-        else:
-            request = here.client.build_request(
-                method, target.url, headers=sent, timeout=timeouts.as_httpx()
-            )
-            response = await here.client.send(request, stream=True)
-            try:
-                yield StreamedResponse(response, str(response.url))
-            finally:
-                await response.aclose()
+    jar = cookies if cookies is not None or client is None else _OF_CLIENT
+    async with open_answer(
+        client, method, url, sent, timeout, turn=turn, jar=jar, buffer=_BUFFER
+    ) as answer:
+        yield StreamedResponse(answer)
+
+
+async def _foreign_client(client: Any, timeout: Any) -> tuple[Any, Any]:
+    """Return the client of httpx to send through, and the timeout of a call.
+
+    Args:
+        client: An `httpx.AsyncClient`, or something with `get_client()`.
+        timeout: Of the call.
+    """
+    if hasattr(client, "get_client"):
+        return await client.get_client(), timeout
+    if isinstance(timeout, DefaultTimeout):
+        # A download allows more than the 5 s of httpx, unless somebody has set these.
+        is_set = timeout is DEFAULT_TIMEOUT or client.timeout != _STOCK_TIMEOUT
+        timeout = client.timeout if is_set else timeout
+    return client, timeout
+
+
+def _foreign_headers(client: Any, own: dict[str, str]) -> dict[str, str]:
+    """Return what to send through somebody else's client: the defaults only where it has none."""
+    given = getattr(client, "headers", None)
+    named: set[str] = set()
+    if isinstance(given, httpx.Headers):
+        named = {name for name, value in given.items() if _STOCK_HEADERS.get(name) != value}
+    defaults = {name: v for name, v in DEFAULT_HEADERS.items() if name.lower() not in named}
+    return merge_headers(defaults, own)
+
+
+def _request_of(
+    client: httpx.AsyncClient,
+    method: str,
+    url: str,
+    headers: dict[str, str],
+    timeout: Any,
+    fields: Mapping[str, Any],
+) -> httpx.Request:
+    """Build a request; `params` adds to the query of the URL, whosever client it is."""
+    options = {**fields, "headers": headers, "timeout": timeout}
+    if isinstance(client, SafeClient):
+        return client.build_request(method, url, **options)
+    params = options.pop("params", None)
+    if not (params or client.params):
+        return client.build_request(method, url, **options)
+    url = str(with_query(httpx.URL(url), client.params.merge(params or {})))
+    request = client.build_request(method, url, **options)
+    request.url = request.url.copy_with(query=httpx.URL(url).query or None)
+    return request
+
+
+async def _send_through(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send a request through a client of httpx, redirects by our rules, the body unread."""
+    if isinstance(client, SafeClient):
+        return await client.send(request, stream=True)
+    response = ours(await client.send(request, stream=True, follow_redirects=False))
+    if not client.follow_redirects or not leads_elsewhere(response):
+        return response
+
+    async def hop(request: httpx.Request) -> httpx.Response:
+        return ours(await client.send(request, stream=True, auth=None, follow_redirects=False))
+
+    return await follow_redirects(hop, client, response.request, response)

@@ -18,7 +18,6 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from ._errors import InvalidRequestError, PrivateAddressError
 from ._sync_body import encoding_by_requests
 from ._sync_connect import Connecting
-from ._sync_watch import waiting_on
 from ._sync_wire import Answer
 from ._urls import plain_url
 from .engine._socks import missing_socks
@@ -37,7 +36,6 @@ class _LastAnswer(Answer):
 
 
 def _read_answer(connection: Any, getresponse: Any) -> Any:
-    waiting_on(connection)
     # Only here: what a proxy says to CONNECT is read by http.client with a class of its own.
     forwarded = connection.proxy is not None and getattr(connection, "_tunnel_host", None) is None
     connection.response_class = _LastAnswer if forwarded else Answer

@@ -33,7 +33,7 @@ from ._sync_errors import (
     status_error,
 )
 from ._sync_messages import Timeout, retell, tunnel_answer
-from ._sync_watch import Watch
+from ._sync_wire import no_read_after
 from ._urls import plain_url
 
 __all__ = ["Call", "check_sync_timeout", "check_url", "split_headers"]
@@ -114,8 +114,6 @@ class Call(BaseCall):
         client: The shared one when None.
     """
 
-    __slots__ = ("_client", "_removed", "_started", "_timeout")
-
     logger = logging.getLogger("infra_core.http")
     outcome_unknown = SyncOutcomeUnknown
     deadline_exceeded = SyncDeadlineExceeded
@@ -177,16 +175,14 @@ class Call(BaseCall):
         remaining = self._remaining()
         if remaining is not None and remaining <= 0:
             raise self.too_late()
-        with Watch(remaining) as watch:
-            try:
+        try:
+            with no_read_after(remaining):
                 response: requests.Response = self._send(self._step_timeout(remaining))
-            except requests.RequestException as error:
-                judged = self._judged_in_time(error, watch)
-                if judged is error:
-                    raise
-                raise judged from judged.__cause__
-            if watch.expired:  # a body without a length may look whole after the cut
-                raise self.lost(self.too_late())
+        except requests.RequestException as error:
+            judged = self._judged_in_time(error)
+            if judged is error:
+                raise
+            raise judged from judged.__cause__
         self._check_status(response)
         return response
 
@@ -213,13 +209,13 @@ class Call(BaseCall):
                 response.close()
         return response
 
-    def _judged_in_time(self, error: requests.RequestException, watch: Watch) -> Exception:
+    def _judged_in_time(self, error: requests.RequestException) -> Exception:
         """Return what to raise for a failure of the network, or for the deadline behind it."""
         client: Any = self._client
         if not isinstance(client, RequestsHttpClient):  # whose errors have our text already
             retell(error, self.url, self._timeout)
         remaining = self._remaining()
-        if watch.expired or (remaining is not None and remaining <= 0):
+        if remaining is not None and remaining <= 0:
             late = self.too_late()
             late.__cause__ = error
             return late if self.failure_of(error) is Failure.NOT_SENT else self.lost(late)

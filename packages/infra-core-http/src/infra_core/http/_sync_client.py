@@ -1,6 +1,5 @@
 """`RequestsHttpClient`: one requests session per thread, all of them closed in the end."""
 
-import atexit
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
@@ -34,6 +33,9 @@ _STOCK = frozenset(requests.utils.default_headers().lower_items())
 _PORTS = {"http": 80, "https": 443}
 # What a forked child inherits and must neither use nor close: the sockets are the parent's.
 _inherited: list[object] = []
+
+
+_Session = tuple["weakref.ref[threading.Thread]", Any]
 
 
 def _origin(url: str | None) -> tuple[str, str | None, int | None]:
@@ -109,8 +111,9 @@ class RequestsHttpClient:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._local = threading.local()
-        self._sessions: list[tuple[weakref.ref[threading.Thread], Any]] = []
+        self._sessions: list[_Session] = []
         self._fork = ForkGuard()
+        weakref.finalize(self, _close, self._sessions, self._fork)
 
     def _session(self) -> Any:
         if self._fork.forked:
@@ -124,13 +127,11 @@ class RequestsHttpClient:
             if self._public_only:
                 keep_public(session)
             with self._lock:
-                ended = [s for thread, s in self._sessions if not _alive(thread)]
-                self._sessions = [pair for pair in self._sessions if _alive(pair[0])]
-                self._sessions.append((weakref.ref(threading.current_thread()), session))
+                ended = [pair for pair in self._sessions if not _alive(pair[0])]
+                alive = [pair for pair in self._sessions if pair not in ended]
+                self._sessions[:] = [*alive, (weakref.ref(threading.current_thread()), session)]
                 self._local.session = session
-            for old in ended:
-                old.close()
-            _close_at_exit(self)
+            _close(ended, self._fork)
         return session
 
     def default_headers(self) -> dict[str, str]:
@@ -216,12 +217,12 @@ class RequestsHttpClient:
     def close(self) -> None:
         """Close the sessions of all threads; the next request makes a new one."""
         if self._fork.forked:
-            return  # they are the parent's
+            return
         with self._lock:
-            sessions, self._sessions = self._sessions, []
             self._local = threading.local()
-        for _, session in sessions:
-            session.close()
+            sessions = self._sessions[:]
+            self._sessions.clear()
+        _close(sessions, self._fork)
 
     def __enter__(self) -> "RequestsHttpClient":
         return self
@@ -235,24 +236,14 @@ def _alive(thread: "weakref.ref[threading.Thread]") -> bool:
     return found is not None and found.is_alive()
 
 
-_open_clients: "weakref.WeakSet[RequestsHttpClient]" = weakref.WeakSet()
-_exit_hook = False
+def _close(sessions: list[_Session], fork: ForkGuard) -> None:
+    if not fork.forked:  # they are the parent's
+        for _, session in sessions:
+            session.close()
+
+
 _lock = threading.Lock()
 _shared: RequestsHttpClient | None = None
-
-
-def _close_at_exit(client: RequestsHttpClient) -> None:
-    global _exit_hook
-    with _lock:
-        _open_clients.add(client)
-        if not _exit_hook:
-            _exit_hook = True
-            atexit.register(_close_all)
-
-
-def _close_all() -> None:
-    for client in list(_open_clients):
-        client.close()
 
 
 def get_shared_http_client() -> RequestsHttpClient:

@@ -3,17 +3,24 @@
 `http.client` takes an interim answer for the answer, refuses more than 100 header lines, reads a
 negative or malformed length as none, and cannot say whether bytes are left over. An `Answer` here
 takes its place below urllib3. A connection that may be out of step is closed and not used again.
+
+The timeouts of requests bound each wait for the next byte, and a server that drips bytes never
+meets them: `no_read_after` bounds them together.
 """
 
+import contextlib
 import re
+import socket
+import threading
+from collections.abc import Iterator
 from http.client import HTTPException, HTTPMessage, IncompleteRead, RemoteDisconnected
+from time import monotonic
 from typing import Any, Final
 
 from ._response.body import length_of
 from ._response.status import is_interim
-from ._sync_watch import shut
 
-__all__ = ["Answer", "BadAnswer"]
+__all__ = ["Answer", "BadAnswer", "no_read_after"]
 
 _READ: Final = 65_536
 _MAX_HEAD: Final = 1 << 20
@@ -28,8 +35,25 @@ _CHUNK: Final = re.compile(rb"0*([0-9A-Fa-f]{1,16})[ \t]*(?:;[^\r]*)?")
 _NO_BODY: Final = frozenset({101, 204, 304})
 
 
+_local = threading.local()
+
+
 class BadAnswer(HTTPException):
     """What came is no answer of HTTP/1."""
+
+
+@contextlib.contextmanager
+def no_read_after(seconds: float | None) -> Iterator[None]:
+    """Let no answer that this thread begins within the block be read for longer.
+
+    Args:
+        seconds: From now; None for no bound.
+    """
+    _local.ends = None if seconds is None else monotonic() + seconds
+    try:
+        yield
+    finally:
+        _local.ends = None
 
 
 class Answer:
@@ -47,6 +71,8 @@ class Answer:
     ) -> None:
         self._sock = sock
         self._source: Any = sock.makefile("rb", buffering=0)
+        self._ends: float | None = getattr(_local, "ends", None)
+        self._timeout: float | None = sock.gettimeout()
         self._method = method
         self._buffer = b""
         self._at = 0
@@ -214,17 +240,27 @@ class Answer:
         # Line ends and chunk sizes come with the bytes before them where that is possible.
         if self.chunked:
             return self._take(limit) if self._fill() else b""
-        found: bytes = self._source.read(limit)
-        return found
+        return self._receive(limit)
+
+    def _receive(self, limit: int) -> bytes:
+        if self._ends is not None:
+            left = self._ends - monotonic()
+            if left <= 0:
+                raise TimeoutError("the deadline passed")
+            self._sock.settimeout(left if self._timeout is None else min(left, self._timeout))
+        data: bytes = self._source.read(limit)
+        return data
 
     def _fill(self) -> bool:
-        data = self._source.read(_READ)
+        data = self._receive(_READ)
         self._buffer = self._buffer[self._at :] + data
         self._at = 0
         return bool(data)
 
     def _end(self) -> None:
         self._ended = self._at == len(self._buffer)
+        if self._ends is not None:
+            self._sock.settimeout(self._timeout)
         self.close()
 
     def close(self) -> None:
@@ -235,7 +271,8 @@ class Answer:
         source, self._source = self._source, None
         if source is not None:
             if not self._ended and not self.will_close:
-                shut(self._sock)
+                with contextlib.suppress(OSError):
+                    self._sock.shutdown(socket.SHUT_RDWR)
             source.close()
 
     def isclosed(self) -> bool:

@@ -31,18 +31,6 @@ class EngineResponse:
         proxy: What the request went through, None when nothing.
     """
 
-    __slots__ = (
-        "_engine",
-        "_pump",
-        "_read_timeout",
-        "_response",
-        "headers",
-        "method",
-        "proxy",
-        "status",
-        "target",
-    )
-
     def __init__(
         self,
         engine: "Engine",
