@@ -10,11 +10,11 @@ from typing import Any, cast
 import httpx
 from multidict import CIMultiDict
 
-from infra_core.runtime import LoopLocal, RateLimit, redact_library_logs
+from infra_core.runtime import LoopLocal, redact_library_logs
 
 from ._checks import DefaultTimeout
 from ._intercept import interceptor
-from ._limits import AsyncHostGate, check_limits
+from ._limits import AsyncHostGate, rate_of
 from ._plain import PlainTransport
 from ._settings import (
     DEFAULT_LIMITS,
@@ -232,29 +232,18 @@ class AsyncHttpClient:
         **client_kwargs: object,
     ) -> None:
         self._origin_headers = frozenset(name.lower() for name in origin_headers)
-        check_limits(max_per_host, max_per_second_per_host)
+        rate = rate_of(max_per_host, max_per_second_per_host)
         check_pool(client_kwargs.get("limits", DEFAULT_LIMITS))
         if public_only:
             check_public_only(client_kwargs)
-        self._public_only = public_only
-        self._max_per_host = max_per_host
-        self._rate: RateLimit | None = (
-            None
-            if max_per_second_per_host is None
-            else RateLimit(max_per_second_per_host, catch_up=0.0)
-        )
-        self._clients = self._per_loop(dict(client_kwargs))
-
-    def _per_loop(self, options: dict[str, Any]) -> "LoopLocal[LoopClient]":
-        size, rate = self._max_per_host, self._rate
-        limited = size is not None or rate is not None
-        public_only = self._public_only
+        limited = max_per_host is not None or rate is not None
+        options: dict[str, Any] = dict(client_kwargs)
 
         def make() -> LoopClient:
-            gate = AsyncHostGate(size, rate) if limited else None
+            gate = AsyncHostGate(max_per_host, rate) if limited else None
             return LoopClient(self, dict(options), gate, public_only=public_only)
 
-        return LoopLocal(make, LoopClient.aclose)
+        self._clients = LoopLocal(make, LoopClient.aclose)
 
     async def _here(self) -> LoopClient:
         here = self._clients.get()
@@ -264,43 +253,21 @@ class AsyncHttpClient:
             here = self._clients.get()
         return here
 
-    async def _gate(self) -> AsyncHostGate | None:
-        return (await self._here()).gate
-
     async def get_client(self) -> httpx.AsyncClient:
         """Return the httpx client of the running event loop; `close` is for us to call."""
         return (await self._here()).client
 
-    async def reconfigure(
-        self,
-        *,
-        max_per_host: int | None = None,
-        max_per_second_per_host: float | None = None,
-        public_only: bool = False,
-        origin_headers: Iterable[str] = (),
-        **client_kwargs: object,
-    ) -> None:
+    async def reconfigure(self, **settings: Any) -> None:
         """Replace all settings; connections of the running loop are closed.
 
         Args:
-            max_per_host: As for the constructor.
-            max_per_second_per_host: As for the constructor.
-            public_only: As for the constructor.
-            origin_headers: As for the constructor.
-            **client_kwargs: As for the constructor; settings not named return to their defaults.
+            **settings: As for the constructor; those not named return to their defaults.
 
         Raises:
             ValueError: For limits that would let nothing through.
         """
         old = self._clients
-        AsyncHttpClient.__init__(
-            self,
-            max_per_host=max_per_host,
-            max_per_second_per_host=max_per_second_per_host,
-            public_only=public_only,
-            origin_headers=origin_headers,
-            **client_kwargs,
-        )
+        AsyncHttpClient.__init__(self, **settings)
         await old.aclose()
 
     async def close(self) -> None:

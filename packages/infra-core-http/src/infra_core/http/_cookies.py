@@ -32,7 +32,7 @@ class BoundedCookieJar(CookieJar):
     def __init__(self, cookies: Iterable[Cookie] = ()) -> None:
         super().__init__()
         self._ages: dict[_Key, None] = {}
-        self._domains: dict[str, dict[_Key, None]] = {}
+        self._cookies: dict[str, dict[str, dict[str, Cookie]]]  # by domain, path and name
         for cookie in cookies:
             self.set_cookie(cookie)
 
@@ -44,12 +44,10 @@ class BoundedCookieJar(CookieJar):
             return
         super().set_cookie(cookie)
         key = cookie.domain, cookie.path, cookie.name
-        of_domain = self._domains.setdefault(cookie.domain, {})
-        for order in (of_domain, self._ages):
-            order.pop(key, None)
-            order[key] = None
-        if len(of_domain) > PER_DOMAIN:
-            self.clear(*next(iter(of_domain)))
+        self._ages.pop(key, None)
+        self._ages[key] = None
+        if sum(map(len, self._cookies[cookie.domain].values())) > PER_DOMAIN:
+            self.clear(*next(key for key in self._ages if key[0] == cookie.domain))
         elif len(self._ages) > IN_ALL:
             self.clear_expired_cookies()
             if len(self._ages) > IN_ALL:
@@ -61,18 +59,15 @@ class BoundedCookieJar(CookieJar):
         """Forget all cookies, or those of a domain, of a path of it, or one."""
         super().clear(domain, path, name)
         given = tuple(part for part in (domain, path, name) if part is not None)
-        for key in list(self._domains.get(domain or "", self._ages)):
-            if key[: len(given)] == given:
-                self._ages.pop(key, None)
-                of_domain = self._domains.get(key[0], {})
-                of_domain.pop(key, None)
-                if not of_domain:
-                    self._domains.pop(key[0], None)
+        for key in [key for key in self._ages if key[: len(given)] == given]:
+            del self._ages[key]
+        if domain is not None and not any(self._cookies.get(domain, {}).values()):
+            self._cookies.pop(domain, None)  # CookieJar leaves it behind
 
     def may_have(self, host: str) -> bool:
         """Whether there may be cookies for a host; costs next to nothing when there are none."""
-        domains = self._domains
-        if not domains:
+        domains = self._cookies
+        if not self._ages:
             return False
         if ":" in host:
             host = f"[{host}]"

@@ -2,18 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
+from typing import Any, ClassVar
 
 from infra_core.runtime import RateLimit, clock, is_number
 
 from ._errors import InvalidRequestError
 
-__all__ = ["AsyncHostGate", "HostGate", "check_limits"]
+__all__ = ["AsyncHostGate", "HostGate", "rate_of"]
 
 
-def check_limits(max_per_host: int | None, max_per_second_per_host: float | None) -> None:
-    """Refuse limits that would let nothing through.
+def rate_of(max_per_host: int | None, max_per_second_per_host: float | None) -> RateLimit | None:
+    """Return the rate of a client, and refuse limits that would let nothing through.
 
     Raises:
         InvalidRequestError: Below one request at once, or not above zero per second.
@@ -24,75 +25,72 @@ def check_limits(max_per_host: int | None, max_per_second_per_host: float | None
             "more, or None"
         )
     rate = max_per_second_per_host
-    if rate is not None and not (is_number(rate) and rate > 0):
+    if rate is None:
+        return None
+    if not (is_number(rate) and rate > 0):
         raise InvalidRequestError(
             f"max_per_second_per_host={rate!r} lets no request through: pass a number above 0, or "
             "None"
         )
+    return RateLimit(rate, catch_up=0.0)
 
 
-class AsyncHostGate:
-    """The limits of one client on one event loop."""
+class _Gate:
+    """The limits of one client, and how many requests of each host are under way."""
 
-    def __init__(self, max_per_host: int | None, rate: RateLimit | None) -> None:
-        self._size = max_per_host
-        self._rate = rate
-        self._slots: dict[object, tuple[asyncio.Semaphore, list[int]]] = {}
-
-    @asynccontextmanager
-    async def slot(self, host: object) -> AsyncIterator[None]:
-        """Wait for the host's turn and hold one of its slots during the block."""
-        if self._size is None:
-            await self._wait_turn(host)
-            yield
-            return
-        semaphore, users = self._slots.setdefault(host, (asyncio.Semaphore(self._size), [0]))
-        users[0] += 1
-        try:
-            async with semaphore:
-                await self._wait_turn(host)
-                yield
-        finally:
-            users[0] -= 1
-            if not users[0]:
-                self._slots.pop(host, None)
-
-    async def _wait_turn(self, host: object) -> None:
-        if self._rate is not None:
-            wait = self._rate.reserve(clock.monotonic(), host)
-            if wait > 0:
-                await clock.sleep_async(wait)
-
-
-class HostGate:
-    """The limits of one client across threads."""
+    _semaphore: ClassVar[Callable[[int], Any]]
 
     def __init__(self, max_per_host: int | None, rate: RateLimit | None) -> None:
         self._size = max_per_host
         self._rate = rate
         self._lock = threading.Lock()
-        self._slots: dict[object, tuple[threading.Semaphore, list[int]]] = {}
+        self._slots: dict[object, tuple[Any, list[int]]] = {}
 
     @contextmanager
-    def slot(self, host: object) -> Iterator[None]:
-        """Wait for the host's turn and hold one of its slots during the block."""
+    def _semaphore_of(self, host: object) -> Iterator[Any]:
+        """Give out the semaphore of a host, which is forgotten after its last user."""
         if self._size is None:
-            self._wait_turn(host)
-            yield
+            yield nullcontext()
             return
         with self._lock:
-            semaphore, users = self._slots.setdefault(host, (threading.Semaphore(self._size), [0]))
+            semaphore, users = self._slots.setdefault(host, (self._semaphore(self._size), [0]))
             users[0] += 1
         try:
-            with semaphore:
-                self._wait_turn(host)
-                yield
+            yield semaphore
         finally:
             with self._lock:
                 users[0] -= 1
                 if not users[0]:
                     self._slots.pop(host, None)
 
-    def _wait_turn(self, host: object) -> None:
-        if self._rate is not None:
-            clock.sleep(self._rate.reserve(clock.monotonic(), host))
+    def _reserve(self, host: object) -> float:
+        return 0.0 if self._rate is None else self._rate.reserve(clock.monotonic(), host)
+
+
+class AsyncHostGate(_Gate):
+    """The limits of one client on one event loop."""
+
+    _semaphore = asyncio.Semaphore
+
+    @asynccontextmanager
+    async def slot(self, host: object) -> AsyncIterator[None]:
+        """Wait for the host's turn and hold one of its slots during the block."""
+        with self._semaphore_of(host) as semaphore:
+            async with semaphore:
+                if (wait := self._reserve(host)) > 0:
+                    await clock.sleep_async(wait)
+                yield
+
+
+class HostGate(_Gate):
+    """The limits of one client across threads."""
+
+    _semaphore = threading.Semaphore
+
+    @contextmanager
+    def slot(self, host: object) -> Iterator[None]:
+        """Wait for the host's turn and hold one of its slots during the block."""
+        with self._semaphore_of(host) as semaphore, semaphore:
+            if (wait := self._reserve(host)) > 0:
+                clock.sleep(wait)
+            yield

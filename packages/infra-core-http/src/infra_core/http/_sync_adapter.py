@@ -3,10 +3,8 @@
 import re
 import ssl
 import threading
-from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -177,13 +175,6 @@ def _refuse_proxy(proxy: str, **_: object) -> Any:
     raise PrivateAddressError.behind_proxy("", found.where, found.variable)
 
 
-@lru_cache(maxsize=1024)
-def _place(origin: str) -> tuple[str | None, int | None, str]:
-    """Return host, port and scheme of an origin, as urllib3 takes them."""
-    parts = urlsplit(origin)
-    return parts.hostname, parts.port, parts.scheme
-
-
 class Adapter(HTTPAdapter):
     """The adapter of requests with our connections, to proxies too; SOCKS has its own.
 
@@ -219,12 +210,14 @@ class Adapter(HTTPAdapter):
             return theirs(request, verify, proxies=proxies, cert=cert)
         asked = "CERT_NONE" if verify is False else "CERT_REQUIRED"
         manager: Any = self.poolmanager
-        return manager.connection_from_host(*_place(plain[0]), pool_kwargs={"cert_reqs": asked})
+        return manager.connection_from_host(
+            plain.host, plain.port, plain.scheme, pool_kwargs={"cert_reqs": asked}
+        )
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """Return what stands in the first line of a request, likewise."""
         plain = None if proxies else plain_url(request.url or "")
-        return super().request_url(request, proxies) if plain is None else plain[1]
+        return super().request_url(request, proxies) if plain is None else plain.target
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
         """Return an answer as requests does, which looks through its headers three times."""

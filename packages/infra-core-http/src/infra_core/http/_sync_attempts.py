@@ -1,11 +1,8 @@
 """One blocking call and its attempts: how it is sent, and what a failure means."""
 
 import logging
-import re
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import requests
@@ -15,11 +12,10 @@ from infra_core.runtime import (
     clock,
     error_chain,
     is_permanent_transport_error,
-    sanitize_url,
 )
 
 from ._call import BaseCall
-from ._checks import check_authority, check_sync_client, check_timeout, host_problem
+from ._checks import check_sync_client, check_timeout
 from ._errors import InvalidRequestError, PrivateAddressError
 from ._policy import Failure
 from ._response.decode import UnsupportedCoding
@@ -35,10 +31,9 @@ from ._sync_errors import (
 from ._sync_messages import Timeout, retell, tunnel_answer
 from ._sync_wire import no_read_after
 from ._urls import plain_url
+from .engine._target import target_of
 
 __all__ = ["Call", "check_sync_timeout", "check_url", "split_headers"]
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def check_sync_timeout(timeout: Timeout) -> None:
@@ -56,45 +51,24 @@ def check_sync_timeout(timeout: Timeout) -> None:
 
 
 def check_url(url: str) -> None:
-    if not isinstance(url, str):
-        raise requests.exceptions.InvalidURL(
-            f"{sanitize_url(url)!r} of type {type(url).__name__} is no URL: pass it as text, in "
-            "the form https://host[:port]/path"
-        )
-    plain = plain_url(url)
-    if plain is not None and _is_sound(plain[0]):
+    """Refuse what is no URL; one of another scheme may have an adapter mounted for it.
+
+    Raises:
+        requests.exceptions.InvalidURL: It cannot be parsed, or names no host.
+        requests.exceptions.MissingSchema: It does not begin with a scheme.
+    """
+    scheme, mark, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
+    is_http = scheme.lower() in ("http", "https")
+    if mark and (plain_url(url) is not None or (scheme[:1].isalpha() and not is_http)):
         return
     try:
-        if _CONTROL.search(url):  # the parser would drop some of them
-            raise ValueError("it has control characters, such as the line break of a file's line")
-        check_authority(url)
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-        if port == 0:
-            raise ValueError("port 0 is not within 1 to 65535")
-        if host is not None and (problem := host_problem(host)):
-            raise ValueError(problem)
-    except ValueError as error:
-        raise requests.exceptions.InvalidURL(
-            f"{sanitize_url(url)!r} is no URL ({error}): pass it in the form https://host[:port]/path"
-        ) from None
-    if not parts.scheme or "://" not in url:
-        raise requests.exceptions.MissingSchema(
-            f"{sanitize_url(url)!r} cannot be requested: a URL begins with http:// or https://"
-        )
-    if parts.scheme.lower() in ("http", "https") and not host:
-        raise requests.exceptions.InvalidURL(
-            f"{sanitize_url(url)!r} cannot be requested: it names no host"
-        )
-
-
-@lru_cache(maxsize=1024)
-def _is_sound(origin: str) -> bool:
-    try:
-        check_url(origin + "/?#")  # with a part that keeps it from being looked up here again
-    except requests.RequestException:
-        return False
-    return True
+        target_of(url)
+    except httpx.UnsupportedProtocol as error:
+        kinds = requests.exceptions
+        kind = kinds.InvalidURL if is_http else kinds.MissingSchema
+        raise kind(str(error)) from None
+    except httpx.InvalidURL as error:
+        raise requests.exceptions.InvalidURL(str(error)) from None
 
 
 _LOST = (

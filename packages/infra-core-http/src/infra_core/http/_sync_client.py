@@ -10,12 +10,12 @@ from urllib.parse import urlsplit
 import requests
 from requests.structures import CaseInsensitiveDict
 
-from infra_core.runtime import ForkGuard, RateLimit, redact_library_logs
+from infra_core.runtime import ForkGuard, redact_library_logs
 
 from ._cookies import BoundedCookieJar
 from ._errors import InvalidRequestError
 from ._headers import DEFAULT_HEADERS, merge_headers
-from ._limits import HostGate, check_limits
+from ._limits import HostGate, rate_of
 from ._response.redirect import MAX_REDIRECTS
 from ._sync_adapter import Adapter, keep_public
 from ._sync_exchange import exchange, guard
@@ -90,7 +90,7 @@ class RequestsHttpClient:
         max_per_second_per_host: float | None = None,
         public_only: bool = False,
     ) -> None:
-        check_limits(max_per_host, max_per_second_per_host)
+        rate = rate_of(max_per_host, max_per_second_per_host)
         self._public_only = public_only
         if session_factory is not None and not callable(session_factory):
             raise InvalidRequestError(
@@ -98,14 +98,8 @@ class RequestsHttpClient:
                 "a function that makes a requests.Session"
             )
         self._factory = session_factory or _new_session
-        self._gate: HostGate | None = None
-        if max_per_host is not None or max_per_second_per_host is not None:
-            rate: RateLimit | None = (
-                None
-                if max_per_second_per_host is None
-                else RateLimit(max_per_second_per_host, catch_up=0.0)
-            )
-            self._gate = HostGate(max_per_host, rate)
+        limited = max_per_host is not None or rate is not None
+        self._gate = HostGate(max_per_host, rate) if limited else None
         self._reset()
 
     def _reset(self) -> None:

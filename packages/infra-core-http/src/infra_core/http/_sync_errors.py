@@ -5,7 +5,7 @@ answer there, and the requests and answers that errors carry hold credentials; t
 """
 
 from io import BytesIO
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -78,19 +78,9 @@ class _WithAnswer(requests.RequestException):
 
 def _travelling(response: requests.Response) -> requests.Response:
     """Return a copy without credentials, and without the answers before it."""
-    if vars(response).get("_content") is False:  # unread, and it may never end
-        return without_body(response)
-    copy = requests.Response()
-    state = cast("Any", response).__getstate__()
-    state.update(
-        url=sanitize_url(response.url or ""),
-        headers=_kept(response.headers),
-        history=[],
-        reason=clean_reason(response.status_code, response.reason),
-        cookies=requests.cookies.RequestsCookieJar(),
-        request=_sent(response.request),
-    )
-    cast("Any", copy).__setstate__(state)
+    copy = without_body(response)
+    if vars(response).get("_content") is not False:  # unread, it may never end
+        vars(copy).update({name: getattr(response, name) for name in _OF_THE_BODY})
     return copy
 
 
@@ -102,6 +92,9 @@ def without_body(response: requests.Response) -> requests.Response:
     left.url, left.headers = sanitize_url(response.url or ""), _kept(response.headers)
     left.request, left.raw = _sent(response.request), BytesIO()
     return left
+
+
+_OF_THE_BODY = ("_content", "encoding", "elapsed")
 
 
 def _rebuilt(

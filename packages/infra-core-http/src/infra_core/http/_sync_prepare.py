@@ -1,6 +1,5 @@
 """The first request of a blocking call, with what its session adds to it."""
 
-from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -101,14 +100,8 @@ def _prepared_directly(
 
 
 def _normal_url(url: str) -> str:
-    plain = plain_url(url)
-    if plain is not None and _prepared_url(plain[0] + "/") == plain[0] + "/":
+    if plain_url(url) is not None:
         return url
-    return _prepared_url(url)
-
-
-@lru_cache(maxsize=1024)
-def _prepared_url(url: str) -> str:
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)
     return prepared.url or url
@@ -116,12 +109,7 @@ def _prepared_url(url: str) -> str:
 
 def _host_of(url: str) -> str:
     plain = plain_url(url)
-    return _parsed_host(url if plain is None else plain[0])
-
-
-@lru_cache(maxsize=1024)
-def _parsed_host(url: str) -> str:
-    return urlsplit(url).hostname or ""
+    return (urlsplit(url).hostname or "") if plain is None else plain.host
 
 
 class _WithHeader(requests.auth.AuthBase):
