@@ -723,3 +723,15 @@ async def test_connections_are_kept_and_reused(origin: FaultyOrigin) -> None:
         assert origin.connections == 1
         await asyncio.gather(*(fetch_async(origin.url("/page"), client=client) for _ in range(40)))
         assert origin.connections <= 4
+
+
+@pytest.mark.parametrize("deadline", [None, 60])
+async def test_a_timeout_of_somebody_elses_comes_through(deadline: float | None) -> None:
+    """An application behind a transport may raise one; it is no deadline of ours that passed."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        raise TimeoutError("the application gave up")
+
+    async with AsyncHttpClient(transport=httpx.MockTransport(answer)) as client:
+        with pytest.raises(TimeoutError, match="the application gave up"):
+            await fetch_async("http://a.example/", client=client, deadline=deadline)

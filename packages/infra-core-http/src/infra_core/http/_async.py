@@ -1,7 +1,9 @@
 """`fetch_async`, `request_async` and `stream_async`: one request, retried where that is safe."""
 
+import math
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -23,6 +25,7 @@ __all__ = ["AsyncDeadlineExceeded", "fetch_async", "request_async", "stream_asyn
 async def _run(call: Call) -> "str | httpx.Response":
     if call.delay:
         await clock.sleep_async(call.delay)
+    ends = math.inf if call.deadline is None else monotonic() + call.deadline
     try:
         return await retry_async(
             call.attempt,
@@ -30,9 +33,9 @@ async def _run(call: Call) -> "str | httpx.Response":
             should_retry=call.should_retry,
             on_retry=call.note_retry,
         )
-    except TimeoutError as error:
-        if isinstance(error, httpx.HTTPError):
-            call.note_failure(error)
+    except Exception as error:
+        if not isinstance(error, TimeoutError) or monotonic() < ends:  # perhaps a stand-in's own
+            call.note_failure(fit_to_travel(error, call.method, call.url))
             raise
         cause = error.__cause__  # what the last attempt met; the error itself says the same
         if call.sent and not call.idempotent:
@@ -42,9 +45,6 @@ async def _run(call: Call) -> "str | httpx.Response":
             late = call.too_late()
         call.note_failure(late)
         raise late from cause
-    except Exception as error:
-        call.note_failure(fit_to_travel(error, call.method, call.url))
-        raise
 
 
 async def request_async(

@@ -17,7 +17,6 @@ from ._call import BaseCall
 from ._checks import check_async_client, check_timeout
 from ._direct import Exchanges
 from ._errors import ResponseTooLarge
-from ._policy import Failure
 from ._response.status import is_success
 from ._stream import send_once, turn_at
 from .engine._errors import failure_of
@@ -40,6 +39,7 @@ class Call(BaseCall):
     logger = logging.getLogger("infra_core.http_async")
     outcome_unknown = AsyncOutcomeUnknown
     deadline_exceeded = AsyncDeadlineExceeded
+    failure_of = staticmethod(failure_of)
 
     def __init__(
         self,
@@ -64,9 +64,6 @@ class Call(BaseCall):
         self._timeout = timeout
         self._client = manager_of(client or get_shared_http_client())
         self._want_text = want_text
-
-    def failure_of(self, error: Exception) -> Failure:
-        return failure_of(error)
 
     async def attempt(self) -> "str | httpx.Response":
         """Send once and return a success, read to its end; its text when that came cheaply.

@@ -67,6 +67,8 @@ class BaseCall:
     logger: ClassVar[logging.Logger]
     outcome_unknown: ClassVar[type[OutcomeUnknown]]
     deadline_exceeded: ClassVar[type[DeadlineExceeded]]
+    failure_of: "ClassVar[staticmethod[[Exception], Failure]]"
+    """What a failure of the network means; each half knows the errors of its library."""
 
     def __init__(
         self,
@@ -114,10 +116,6 @@ class BaseCall:
     def safe_url(self) -> str:
         """The URL without its secrets."""
         return sanitize_url(str(self.url))
-
-    def failure_of(self, error: Exception) -> Failure:
-        """Return what a failure of the network means; each half knows its library's errors."""
-        raise NotImplementedError
 
     def lost(self, error: Exception) -> Exception:
         """Return what to raise when the answer was lost after the request may have been sent."""

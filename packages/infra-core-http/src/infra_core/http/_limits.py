@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, ClassVar
 
@@ -38,7 +38,7 @@ def rate_of(max_per_host: int | None, max_per_second_per_host: float | None) -> 
 class _Gate:
     """The limits of one client, and how many requests of each host are under way."""
 
-    _semaphore: ClassVar[Callable[[int], Any]]
+    _semaphore: ClassVar[type[asyncio.Semaphore] | type[threading.Semaphore]]
 
     def __init__(self, max_per_host: int | None, rate: RateLimit | None) -> None:
         self._size = max_per_host

@@ -120,10 +120,10 @@ async def send_once(
         http, timeouts = here.client, here.timeout_of(timeout)
         if not fields and (engine := here.direct_engine()) is not None:
             target = target_of(url)
-            headers = here.headers_with(headers, target)
+            merged = here.headers_with(headers, target)
             jar = here.jar if jar is _OF_CLIENT else jar
             return await send_direct(
-                here, engine, method, target, headers, timeouts, jar=jar, buffer=buffer
+                here, engine, method, target, merged, timeouts, jar=jar, buffer=buffer
             )
         timeout = timeouts.as_httpx()
     if not getattr(http, "base_url", None):

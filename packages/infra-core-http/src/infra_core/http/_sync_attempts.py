@@ -1,12 +1,14 @@
 """One blocking call and its attempts: how it is sent, and what a failure means."""
 
 import logging
+import math
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 import httpx
 import requests
-import urllib3
+from urllib3.exceptions import NewConnectionError
 
 from infra_core.runtime import (
     clock,
@@ -34,6 +36,14 @@ from ._urls import plain_url
 from .engine._target import target_of
 
 __all__ = ["Call", "check_sync_timeout", "check_url", "split_headers"]
+
+
+_LOST = (
+    requests.ConnectionError,
+    requests.Timeout,
+    requests.exceptions.ChunkedEncodingError,
+    requests.exceptions.ContentDecodingError,
+)
 
 
 def check_sync_timeout(timeout: Timeout) -> None:
@@ -71,12 +81,19 @@ def check_url(url: str) -> None:
         raise requests.exceptions.InvalidURL(str(error)) from None
 
 
-_LOST = (
-    requests.ConnectionError,
-    requests.Timeout,
-    requests.exceptions.ChunkedEncodingError,
-    requests.exceptions.ContentDecodingError,
-)
+def failure_of(error: Exception) -> Failure:
+    """Return what an error of requests means for the request that met it."""
+    if isinstance(error, PrivateAddressError):
+        return Failure.PERMANENT
+    if isinstance(error, requests.exceptions.ProxyError):
+        answer = tunnel_answer(list(error_chain(error, suppressed=True))) or ""
+        return Failure.PERMANENT if answer.startswith("4") else Failure.NOT_SENT
+    met = list(error_chain(error))
+    if is_permanent_transport_error(error) or any(isinstance(e, UnsupportedCoding) for e in met):
+        return Failure.PERMANENT
+    if any(isinstance(e, (requests.ConnectTimeout, NewConnectionError)) for e in met):
+        return Failure.NOT_SENT
+    return Failure.OUTCOME_UNKNOWN if isinstance(error, _LOST) else Failure.PERMANENT
 
 
 class Call(BaseCall):
@@ -91,6 +108,7 @@ class Call(BaseCall):
     logger = logging.getLogger("infra_core.http")
     outcome_unknown = SyncOutcomeUnknown
     deadline_exceeded = SyncDeadlineExceeded
+    failure_of = staticmethod(failure_of)
 
     def __init__(
         self,
@@ -112,31 +130,11 @@ class Call(BaseCall):
             check_sync_client(client)
         self._client = client or get_shared_http_client()
         self._timeout = timeout
-        self._started = clock.monotonic()
+        self.start()
 
     def start(self) -> None:
         """Begin to count towards the deadline."""
-        self._started = clock.monotonic()
-
-    def failure_of(self, error: Exception) -> Failure:
-        """Return what an error of requests means for the request that met it."""
-        return failure_of(error)
-
-    def _remaining(self) -> float | None:
-        if self.deadline is None:
-            return None
-        return self.deadline - (clock.monotonic() - self._started)
-
-    def _step_timeout(self, remaining: float | None) -> Timeout:
-        if remaining is None:
-            return self._timeout
-        if isinstance(self._timeout, tuple):
-            connect, read = self._timeout
-            return (
-                remaining if connect is None else min(connect, remaining),
-                remaining if read is None else min(read, remaining),
-            )
-        return remaining if self._timeout is None else min(self._timeout, remaining)
+        self._ends = math.inf if self.deadline is None else clock.monotonic() + self.deadline
 
     def attempt(self) -> requests.Response:
         """Send once and return a success, read to its end.
@@ -146,19 +144,23 @@ class Call(BaseCall):
             requests.RequestException: No answer, when another try is harmless.
             OutcomeUnknown: No answer, when it is not.
         """
-        remaining = self._remaining()
-        if remaining is not None and remaining <= 0:
+        remaining = self._ends - clock.monotonic()
+        if remaining <= 0:
             raise self.too_late()
+        ends = monotonic() + remaining
         try:
-            with no_read_after(remaining):
-                response: requests.Response = self._send(self._step_timeout(remaining))
+            with no_read_after(ends):
+                response = self._send(_bounded(self._timeout, remaining))
         except requests.RequestException as error:
-            judged = self._judged_in_time(error)
+            judged = self._judged_in_time(error, late=monotonic() >= ends)
             if judged is error:
                 raise
             raise judged from judged.__cause__
-        self._check_status(response)
-        return response
+        if not isinstance(response, requests.Response):
+            response.raise_for_status()
+        elif not is_success(response.status_code):
+            raise self._status_error(response)
+        return response  # type: ignore[no-any-return]  # perhaps a stand-in's
 
     def _send(self, timeout: Timeout) -> Any:
         headers = sent_headers(self._client, {**self.headers, **self._removed})
@@ -183,28 +185,21 @@ class Call(BaseCall):
                 response.close()
         return response
 
-    def _judged_in_time(self, error: requests.RequestException) -> Exception:
+    def _judged_in_time(self, error: requests.RequestException, *, late: bool) -> Exception:
         """Return what to raise for a failure of the network, or for the deadline behind it."""
         client: Any = self._client
         if not isinstance(client, RequestsHttpClient):  # whose errors have our text already
             retell(error, self.url, self._timeout)
-        remaining = self._remaining()
-        if remaining is not None and remaining <= 0:
-            late = self.too_late()
-            late.__cause__ = error
-            return late if self.failure_of(error) is Failure.NOT_SENT else self.lost(late)
+        if late:
+            passed = self.too_late()
+            passed.__cause__ = error
+            return passed if failure_of(error) is Failure.NOT_SENT else self.lost(passed)
         answer = error.response
         if isinstance(error, _LOST) and isinstance(answer, requests.Response):
             known = self._status_error(answer)  # says enough without the body
             known.__cause__ = error
             return known
         return self.judged(error)
-
-    def _check_status(self, response: Any) -> None:
-        if not isinstance(response, requests.Response):
-            response.raise_for_status()
-        elif not is_success(response.status_code):
-            raise self._status_error(response)
 
     def _status_error(self, response: requests.Response) -> HTTPError:
         return status_error(response, self.method, self.url, self.policy.max_backoff)
@@ -220,24 +215,9 @@ def split_headers(
     return sent, {name: None for name, value in headers.items() if value is None}
 
 
-def _cannot_be_decoded(error: Exception) -> bool:
-    """Whether nothing here undoes the coding of the body, which will not change."""
-    if not isinstance(error, requests.exceptions.ContentDecodingError):
-        return False
-    return any(isinstance(link, UnsupportedCoding) for link in error_chain(error))
-
-
-def failure_of(error: Exception) -> Failure:
-    """Return what an error of requests means for the request that met it."""
-    if isinstance(error, PrivateAddressError):
-        return Failure.PERMANENT
-    if isinstance(error, requests.exceptions.ProxyError):
-        answer = tunnel_answer(list(error_chain(error, suppressed=True))) or ""
-        return Failure.PERMANENT if answer.startswith("4") else Failure.NOT_SENT
-    if is_permanent_transport_error(error) or _cannot_be_decoded(error):
-        return Failure.PERMANENT
-    if isinstance(error, requests.ConnectTimeout):
-        return Failure.NOT_SENT
-    if any(isinstance(link, urllib3.exceptions.NewConnectionError) for link in error_chain(error)):
-        return Failure.NOT_SENT
-    return Failure.OUTCOME_UNKNOWN if isinstance(error, _LOST) else Failure.PERMANENT
+def _bounded(timeout: Timeout, remaining: float) -> Timeout:
+    """Return the timeouts of one attempt, none longer than what remains."""
+    if isinstance(timeout, tuple):
+        return tuple(_bounded(each, remaining) for each in timeout)  # type: ignore[return-value]
+    least = min(math.inf if timeout is None else timeout, remaining)
+    return None if least == math.inf else least

@@ -9,6 +9,7 @@ meets them: `no_read_after` bounds them together.
 """
 
 import contextlib
+import math
 import re
 import socket
 import threading
@@ -43,17 +44,17 @@ class BadAnswer(HTTPException):
 
 
 @contextlib.contextmanager
-def no_read_after(seconds: float | None) -> Iterator[None]:
+def no_read_after(ends: float) -> Iterator[None]:
     """Let no answer that this thread begins within the block be read for longer.
 
     Args:
-        seconds: From now; None for no bound.
+        ends: By `time.monotonic`; infinity for no bound.
     """
-    _local.ends = None if seconds is None else monotonic() + seconds
+    _local.ends = ends
     try:
         yield
     finally:
-        _local.ends = None
+        _local.ends = math.inf
 
 
 class Answer:
@@ -71,7 +72,7 @@ class Answer:
     ) -> None:
         self._sock = sock
         self._source: Any = sock.makefile("rb", buffering=0)
-        self._ends: float | None = getattr(_local, "ends", None)
+        self._ends: float = getattr(_local, "ends", math.inf)
         self._timeout: float | None = sock.gettimeout()
         self._method = method
         self._buffer = b""
@@ -243,7 +244,7 @@ class Answer:
         return self._receive(limit)
 
     def _receive(self, limit: int) -> bytes:
-        if self._ends is not None:
+        if self._ends < math.inf:
             left = self._ends - monotonic()
             if left <= 0:
                 raise TimeoutError("the deadline passed")
@@ -259,7 +260,7 @@ class Answer:
 
     def _end(self) -> None:
         self._ended = self._at == len(self._buffer)
-        if self._ends is not None:
+        if self._ends < math.inf:
             self._sock.settimeout(self._timeout)
         self.close()
 
