@@ -7,19 +7,17 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 import requests
+import urllib3  # noqa: F401 - before its parts: another thread may import it
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPHeaderDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ._errors import InvalidRequestError, PrivateAddressError
-from ._sync_body import encoding_by_requests
 from ._sync_connect import Connecting
 from ._sync_wire import Answer
-from ._urls import plain_url
 from .engine._socks import missing_socks
-from .engine._tls import shared_context
+from .engine._tls import trust
 from .engine.network_settings import NetworkSettings, Proxy
 
 __all__ = ["Adapter", "keep_public", "proxy_url", "read_answers"]
@@ -190,7 +188,7 @@ class Adapter(HTTPAdapter):
         """Make the pools to a proxy likewise."""
         if proxy.lower().startswith("https:"):
             settings = NetworkSettings.read()
-            kwargs.setdefault("proxy_ssl_context", shared_context(settings, "requests"))
+            kwargs.setdefault("proxy_ssl_context", trust(settings, "requests"))
         manager = super().proxy_manager_for(proxy, **kwargs)
         _use_ours(manager)
         return manager
@@ -199,40 +197,6 @@ class Adapter(HTTPAdapter):
         """Return the credentials for a proxy, in UTF-8 as everywhere."""
         login = Proxy.parse(proxy).authorization
         return {} if login is None else {"Proxy-Authorization": login}
-
-    def get_connection_with_tls_context(
-        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
-    ) -> Any:
-        """Return the pool for a request, without parsing its URL where that is a usual one."""
-        plain = None if proxies or cert or isinstance(verify, str) else plain_url(request.url or "")
-        if plain is None:
-            theirs: Any = super().get_connection_with_tls_context
-            return theirs(request, verify, proxies=proxies, cert=cert)
-        asked = "CERT_NONE" if verify is False else "CERT_REQUIRED"
-        manager: Any = self.poolmanager
-        return manager.connection_from_host(
-            plain.host, plain.port, plain.scheme, pool_kwargs={"cert_reqs": asked}
-        )
-
-    def request_url(self, request: Any, proxies: Any) -> str:
-        """Return what stands in the first line of a request, likewise."""
-        plain = None if proxies else plain_url(request.url or "")
-        return super().request_url(request, proxies) if plain is None else plain.target
-
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """Return an answer as requests does, which looks through its headers three times."""
-        if "Set-Cookie" in resp.headers or not isinstance(resp.headers, HTTPHeaderDict):
-            return super().build_response(req, resp)
-        response = requests.Response()
-        response.status_code = resp.status
-        response.headers.update(resp.headers.itermerged())
-        response.encoding = encoding_by_requests(response.headers.get("Content-Type"))
-        response.raw = resp
-        response.reason = resp.reason
-        response.url = req.url
-        response.request = req
-        cast("Any", response).connection = self
-        return response
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Set up a pool as requests does; a context is handed on as it is."""

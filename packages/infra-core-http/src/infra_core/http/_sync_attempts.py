@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import requests
-from urllib3.exceptions import NewConnectionError
+import urllib3
 
 from infra_core.runtime import (
     clock,
@@ -38,6 +38,7 @@ from .engine._target import target_of
 __all__ = ["Call", "check_sync_timeout", "check_url", "split_headers"]
 
 
+_NOT_SENT = (requests.ConnectTimeout, urllib3.exceptions.NewConnectionError)
 _LOST = (
     requests.ConnectionError,
     requests.Timeout,
@@ -91,7 +92,7 @@ def failure_of(error: Exception) -> Failure:
     met = list(error_chain(error))
     if is_permanent_transport_error(error) or any(isinstance(e, UnsupportedCoding) for e in met):
         return Failure.PERMANENT
-    if any(isinstance(e, (requests.ConnectTimeout, NewConnectionError)) for e in met):
+    if any(isinstance(e, _NOT_SENT) for e in met):
         return Failure.NOT_SENT
     return Failure.OUTCOME_UNKNOWN if isinstance(error, _LOST) else Failure.PERMANENT
 

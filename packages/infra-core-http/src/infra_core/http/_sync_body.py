@@ -3,7 +3,6 @@
 import io
 import sys
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 
 import requests
@@ -18,7 +17,7 @@ from ._sync_errors import status_error
 from ._sync_messages import READ_RAW, cut_text
 from ._sync_wire import Answer
 
-__all__ = ["attach_decoder", "encoding_by_requests", "settle_encoding"]
+__all__ = ["attach_decoder", "settle_encoding"]
 
 
 class _DecodedBody(io.RawIOBase):
@@ -186,12 +185,6 @@ class _Streamed(_Answer):
         return super().text
 
 
-@lru_cache(maxsize=256)
-def encoding_by_requests(content_type: str | None) -> str | None:
-    """Return the encoding that requests names for a `Content-Type` header."""
-    return get_encoding_from_headers({} if content_type is None else {"content-type": content_type})
-
-
 def settle_encoding(response: requests.Response, *, read: bool) -> None:
     """Set the encoding with which `response.text` says the same as the asynchronous half.
 
@@ -206,7 +199,7 @@ def settle_encoding(response: requests.Response, *, read: bool) -> None:
     """
     body = response.content if read else b""
     kind = response.headers.get("Content-Type")
-    if response.encoding == encoding_by_requests(kind):
+    if response.encoding == get_encoding_from_headers(response.headers):
         response.encoding = encoding_of(body, kind)
         if not read and type(response) is requests.Response:
             response.__class__ = _Streamed

@@ -23,7 +23,7 @@ from ._cookies import trimmed
 from ._errors import PrivateAddressError, ResponseTooLarge
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
 from ._response.status import is_success
-from ._sync_adapter import Adapter, proxy_url, read_answers
+from ._sync_adapter import read_answers
 from ._sync_body import attach_decoder, settle_encoding
 from ._sync_errors import (
     InvalidRedirect,
@@ -35,7 +35,7 @@ from ._sync_errors import (
 )
 from ._sync_messages import Timeout, retell
 from ._sync_prepare import prepare
-from .engine._tls import shared_context
+from ._sync_session import network_of
 from .engine.network_settings import NetworkSettings
 
 __all__ = ["exchange", "guard"]
@@ -222,13 +222,9 @@ class _Exchange:
         session, options = self._session, self._options
         self._bound_cookies(request)
         self.url = request.url or ""
-        how: dict[str, Any] = {
-            "stream": True,
-            "timeout": self._timeout,
-            "verify": self._verify(self.url),
-            "cert": options.get("cert") or session.cert,
-            "proxies": self._proxies(self.url),
-        }
+        given = {name: options.get(name) for name in ("proxies", "verify", "cert")}
+        network = network_of(session, self._settings, self.url, **given)
+        how: dict[str, Any] = {"stream": True, "timeout": self._timeout, **network}
         if "send" in vars(session) or type(session).send is not _OWN["send"]:
             return session.send(request, allow_redirects=False, **how)
         started = perf_counter()
@@ -240,29 +236,6 @@ class _Exchange:
             if "Set-Cookie" in answer.headers:
                 _extract_cookies(session.cookies, answer.request, answer.raw)
         return response
-
-    def _verify(self, url: str) -> Any:
-        session, options = self._session, self._options
-        verify = options.get("verify")
-        verify = session.verify if verify is None else verify
-        if verify is not True or not session.trust_env:
-            return verify
-        if url[:5].lower() == "http:" and not self._settings.has_proxies:
-            return True  # of no consequence without TLS
-        cert = options.get("cert") or session.cert
-        if cert is None and isinstance(session.get_adapter(url), Adapter):
-            # Also for URLs without TLS, whose proxy may want it; the context is made once.
-            return shared_context(self._settings, "requests")
-        return self._settings.ca_path or True
-
-    def _proxies(self, url: str) -> dict[str, str]:
-        proxies = dict(self._session.proxies)
-        if self._settings.has_proxies:
-            proxy = self._settings.proxy_for(url)
-            if proxy is not None:
-                proxies[url.partition(":")[0].lower()] = proxy_url(proxy)
-        given = self._options.get("proxies")
-        return {**proxies, **given} if given else proxies
 
     def follow(self, response: requests.Response, location: bytes, count: int) -> requests.Response:
         """Send the request that a redirect asks for."""

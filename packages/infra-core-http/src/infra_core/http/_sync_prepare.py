@@ -108,8 +108,7 @@ def _normal_url(url: str) -> str:
 
 
 def _host_of(url: str) -> str:
-    plain = plain_url(url)
-    return (urlsplit(url).hostname or "") if plain is None else plain.host
+    return urlsplit(url).hostname or ""
 
 
 class _WithHeader(requests.auth.AuthBase):

@@ -1,14 +1,47 @@
-"""A session of requests that follows our network settings, for callers that are not ours."""
+"""Which proxy and which certificates a request of requests uses, ours and those of others."""
 
 from typing import Any
 
 import requests
 
 from ._sync_adapter import Adapter, proxy_url
-from .engine._tls import shared_context
+from .engine._tls import trust
 from .engine.network_settings import NetworkSettings
 
-__all__ = ["NetworkSession"]
+__all__ = ["NetworkSession", "network_of"]
+
+
+def network_of(
+    session: requests.Session,
+    settings: NetworkSettings,
+    url: str,
+    *,
+    proxies: Any = None,
+    verify: Any = None,
+    cert: Any = None,
+) -> dict[str, Any]:
+    """Return `proxies`, `verify` and `cert` of a request: those of the call before all others.
+
+    Args:
+        session: Its own settings count where the call has none.
+        settings: Of the environment.
+        url: Of the request.
+        proxies: Of the call, and so are the others.
+        verify: True for the certificates of the environment.
+        cert: Of the client.
+    """
+    cert = cert or session.cert
+    verify = session.verify if verify is None else verify
+    scheme = url.partition(":")[0].lower()
+    used = dict(session.proxies)
+    if settings.has_proxies and (proxy := settings.proxy_for(url)) is not None:
+        used[scheme] = proxy_url(proxy)
+    used.update(proxies or {})
+    if verify is True and (scheme == "https" or used):  # perhaps of TLS itself
+        # A client's certificate would be loaded into the context of all.
+        ours = cert is None and isinstance(session.get_adapter(url), Adapter)
+        verify = trust(settings, "requests") if ours else settings.ca_path or True
+    return {"proxies": used, "verify": verify, "cert": cert}
 
 
 class NetworkSession(requests.Session):
@@ -27,17 +60,7 @@ class NetworkSession(requests.Session):
         self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
     ) -> Any:
         """Return what requests asks for each request: the call's, the session's, ours."""
-        settings = NetworkSettings.read()
-        merged: dict[str, Any] = dict(
-            super().merge_environment_settings(url, proxies, stream, verify, cert)
+        network = network_of(
+            self, NetworkSettings.read(), str(url), proxies=proxies, verify=verify, cert=cert
         )
-        scheme = str(url).partition(":")[0].lower()
-        proxy = None if merged["proxies"] else settings.proxy_for(str(url))
-        if proxy is not None:
-            merged["proxies"] = {scheme: proxy_url(proxy)}
-        if merged["verify"] is True:
-            if merged["cert"] is not None:  # which would be loaded into the context of all
-                merged["verify"] = settings.ca_path or True
-            elif scheme == "https" or merged["proxies"]:
-                merged["verify"] = shared_context(settings, "requests")
-        return merged
+        return {"stream": self.stream if stream is None else stream, **network}

@@ -2,14 +2,14 @@
 
 import re
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 from infra_core.runtime import sanitize_url
 
 from ._checks import host_problem
 from ._errors import InvalidRequestError
 
-__all__ = ["PlainUrl", "absolute_url", "plain_url"]
+__all__ = ["absolute_url", "plain_url"]
 
 # What httpx, requests and urllib3 leave as it is: characters that may stand unencoded, and bytes
 # that may not, in capital digits. No part of the path begins with a dot, nor the path with "//".
@@ -24,48 +24,25 @@ _PLAIN: Final = re.compile(
 )
 
 
-class PlainUrl(NamedTuple):
-    """A URL that every library sends as it stands.
-
-    Attributes:
-        origin: Its beginning, up to the path.
-        target: The rest, without a fragment.
-        scheme: `http` or `https`.
-        host: A name or an address of IPv4.
-        port: None where it is not named.
-    """
-
-    origin: str
-    target: str
-    scheme: str
-    host: str
-    port: int | None
-
-
 @lru_cache(maxsize=64)  # since one call asks several times
-def plain_url(url: str) -> PlainUrl | None:
-    """Take a URL apart that every library sends as it stands.
+def plain_url(url: str) -> tuple[str, str] | None:
+    """Return origin and request target of a URL that every library sends as it stands.
 
     Nearly all URLs are such. Their origins are few and can be remembered, so that a crawl does
     not parse each URL. None for all others, which must be parsed.
 
     Example:
-        >>> plain_url("https://example.com/a?b=1")[:2], plain_url("https://example.com/a/../b")
+        >>> plain_url("https://example.com/a?b=1"), plain_url("https://example.com/a/../b")
         (('https://example.com', '/a?b=1'), None)
     """
     found = _PLAIN.fullmatch(url) if len(url) <= _LONGEST else None
-    place = None if found is None else _place(found[1])
-    return None if found is None or place is None else PlainUrl(found[1], found[2], *place)
+    return (found[1], found[2]) if found is not None and _can_be(found[1]) else None
 
 
 @lru_cache(maxsize=1024)
-def _place(origin: str) -> tuple[str, str, int | None] | None:
-    """Return scheme, host and port; None where there can be no such host."""
-    scheme, _, authority = origin.partition("://")
-    host, colon, port = authority.partition(":")
-    if host_problem(host) or int(port or 0) > 65_535:
-        return None
-    return scheme, host, int(port) if colon else None
+def _can_be(origin: str) -> bool:
+    host, _, port = origin.partition("://")[2].partition(":")
+    return host_problem(host) is None and int(port or 0) <= 65_535
 
 
 def absolute_url(base: str, *segments: str) -> str:

@@ -20,7 +20,7 @@ from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
 from ._private_names import send_once
 from ._pump import PIECE, Pump
 from ._target import Origin, Target, target_of
-from ._tls import shared_context
+from ._tls import trust
 from .connections import connector, through
 from .network_settings import NetworkSettings, Proxy
 
@@ -92,7 +92,7 @@ class Engine:
     ) -> None:
         limits = limits or httpx.Limits()
         self._settings = NetworkSettings.read() if settings is None else settings
-        self._make_ssl_context = ssl_context or (lambda: shared_context(self._settings))
+        self._make_ssl_context = ssl_context or (lambda: trust(self._settings))
         self._ssl_context: ssl.SSLContext | None = None
         self._limits = limits
         self._public_only = public_only

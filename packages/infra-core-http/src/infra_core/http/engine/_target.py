@@ -103,8 +103,8 @@ def target_of(url: str | httpx.URL) -> Target:
         )
     try:
         plain = plain_url(url)
-        root = None if plain is None else _root_of(plain.origin)
-        return _parsed(url) if plain is None or root is None else root.at(plain.target)
+        root = None if plain is None else _root_of(plain[0])
+        return _parsed(url) if plain is None or root is None else root.at(plain[1])
     # yarl is stricter than httpx about a few hosts, and raises a ValueError
     except (httpx.InvalidURL, ValueError) as error:
         raise httpx.InvalidURL(

@@ -15,7 +15,7 @@ from .._errors import InvalidRequestError
 from .._messages import reason_of
 from .network_settings import NetworkSettings, ca_parts
 
-__all__ = ["shared_context", "tls_context"]
+__all__ = ["tls_context", "trust"]
 
 _logger = logging.getLogger("infra_core.http")
 
@@ -38,7 +38,7 @@ def tls_context(
     if isinstance(verify, ssl.SSLContext):
         context = verify
     elif isinstance(verify, (str, os.PathLike)):
-        context = _context_of(f"verify={os.fspath(verify)!r}", [os.fspath(verify)])
+        context = _context_of([(f"verify={os.fspath(verify)!r}", [os.fspath(verify)])])
     elif not isinstance(verify, bool | None):
         raise InvalidRequestError(
             f"verify={verify!r} says nothing about certificates: pass True, False, a path or an "
@@ -60,8 +60,8 @@ def tls_context(
     return context
 
 
-def shared_context(settings: NetworkSettings, library: str = "aiohttp") -> ssl.SSLContext:
-    """Return the context for the certificates of the environment, read once for all clients.
+def trust(settings: NetworkSettings, library: str = "aiohttp") -> ssl.SSLContext:
+    """Return the TLS context that trusts the certificates of the environment, made once for all.
 
     Args:
         settings: Which certificates.
@@ -69,7 +69,7 @@ def shared_context(settings: NetworkSettings, library: str = "aiohttp") -> ssl.S
             of the contexts that they are given.
 
     Raises:
-        OSError: As for `tls_context`.
+        OSError: A file or folder of certificates is missing or cannot be read.
     """
     seen: list[object] = []
     for _, path in settings.ca_settings:
@@ -101,36 +101,26 @@ def _environment_context(settings: NetworkSettings) -> ssl.SSLContext:
     for what, parts in named:
         if (what, parts) not in there and there:
             _logger.warning("%s does not exist, and other CA certificates are used", what)
-    what, parts = (there or named)[0]
-    context = _context_of(what, parts)
-    for what, parts in there[1:]:
-        _load(context, what, parts)
-    return context
+    return _context_of(there or named[:1])
 
 
-def _context_of(what: str, parts: list[str]) -> ssl.SSLContext:
-    for part in parts:
-        if not Path(part).exists():
-            raise FileNotFoundError(
-                f"{what} does not exist: name a file or folder of CA certificates in PEM form"
-            )
+def _context_of(named: list[tuple[str, list[str]]]) -> ssl.SSLContext:
+    """Return a context that trusts the certificates of these files and folders, and no others."""
+    (what, first), *others = [(what, _place(what, part)) for what, parts in named for part in parts]
     with _naming(what):
-        first = Path(parts[0])
-        context = ssl.create_default_context(
-            cafile=parts[0] if first.is_file() else None,
-            capath=parts[0] if first.is_dir() else None,
-        )
-    _load(context, what, parts[1:])
+        context = ssl.create_default_context(**first)
+    for what, place in others:
+        with _naming(what):
+            context.load_verify_locations(**place)
     return context
 
 
-def _load(context: ssl.SSLContext, what: str, parts: list[str]) -> None:
-    for part in parts:
-        with _naming(what):
-            if Path(part).is_dir():
-                context.load_verify_locations(capath=part)
-            else:
-                context.load_verify_locations(cafile=part)
+def _place(what: str, part: str) -> dict[str, Any]:
+    if not Path(part).exists():
+        raise FileNotFoundError(
+            f"{what} does not exist: name a file or folder of CA certificates in PEM form"
+        )
+    return {"capath" if Path(part).is_dir() else "cafile": part}
 
 
 @contextmanager

@@ -15,7 +15,6 @@ Example:
         session = requests_session()
 """
 
-import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +23,7 @@ from multidict import CIMultiDict
 
 from ._connector import Connector
 from ._socks import socks_connector
-from ._tls import shared_context
+from ._tls import trust
 from .network_settings import NetworkSettings, Proxy
 from .resolver import Resolver
 
@@ -32,19 +31,6 @@ if TYPE_CHECKING:
     import requests
 
 __all__ = ["connector", "requests_session", "through", "trust"]
-
-
-def trust(settings: NetworkSettings, library: str) -> ssl.SSLContext:
-    """Return the TLS context that trusts the certificates of the environment, made once.
-
-    Args:
-        settings: Of the environment.
-        library: Whose connections use it: each has a context of its own, since some change it.
-
-    Raises:
-        OSError: A file or folder of certificates is missing or cannot be read.
-    """
-    return shared_context(settings, library)
 
 
 def connector(
@@ -68,7 +54,7 @@ def connector(
         OSError: A file or folder of certificates is missing or cannot be read.
     """
     if "ssl" not in options:
-        options["ssl"] = shared_context(settings)
+        options["ssl"] = trust(settings)
     if proxy is not None and proxy.is_socks:
         return socks_connector(proxy, **options)
     return Connector(resolver=Resolver(public_only=public_only), **options)
