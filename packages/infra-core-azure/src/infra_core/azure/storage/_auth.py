@@ -10,7 +10,7 @@ import hmac
 from collections.abc import Mapping
 from email.utils import formatdate
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.exceptions import ClientAuthenticationError
@@ -41,10 +41,11 @@ def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
-class Authenticator(Protocol):
-    """Authenticates requests; `query` is what a SAS token adds to every URL."""
+class Authenticator:
+    """Authenticates requests; this one has no more than `query`, a SAS token for every URL."""
 
-    query: str
+    def __init__(self, sas_token: str = "") -> None:
+        self.query = sas_token.lstrip("?&")
 
     async def authorize(
         self, method: str, path: str, params: Mapping[str, str], headers: dict[str, str]
@@ -53,17 +54,17 @@ class Authenticator(Protocol):
 
     def renews(self, sent: Mapping[str, str], challenge: Mapping[str, str]) -> bool:
         """Whether another try with new headers may succeed where the service refused these."""
+        return False
 
     async def aclose(self) -> None:
         """Let go of what it owns."""
 
 
-class SharedKey:
+class SharedKey(Authenticator):
     """Signs each request with the account's key."""
 
-    query = ""
-
     def __init__(self, account: str, key: str) -> None:
+        super().__init__()
         self._account = account
         self._key = base64.b64decode(key)
 
@@ -92,39 +93,12 @@ class SharedKey:
         digest = hmac.digest(self._key, "\n".join(lines).encode("utf-8"), hashlib.sha256)
         return base64.b64encode(digest).decode("ascii")
 
-    def renews(self, sent: Mapping[str, str], challenge: Mapping[str, str]) -> bool:
-        """No other can be had."""
-        return False
 
-    async def aclose(self) -> None:
-        """Nothing to let go."""
-
-
-class SasToken:
-    """Adds a shared access signature to each URL."""
-
-    def __init__(self, token: str) -> None:
-        self.query = token.lstrip("?&")
-
-    async def authorize(
-        self, method: str, path: str, params: Mapping[str, str], headers: dict[str, str]
-    ) -> None:
-        """The URL holds all there is."""
-
-    def renews(self, sent: Mapping[str, str], challenge: Mapping[str, str]) -> bool:
-        """No other can be had."""
-        return False
-
-    async def aclose(self) -> None:
-        """Nothing to let go."""
-
-
-class BearerToken:
+class BearerToken(Authenticator):
     """Sends tokens of an Azure credential; see `TokenSource`."""
 
-    query = ""
-
     def __init__(self, credential: Any = None, *, wait: float = 60.0) -> None:
+        super().__init__()
         self._source = TokenSource(credential, wait=wait)
         self._asked: dict[str, str] = {}  # what the service has asked for last: claims, tenant
 
@@ -160,5 +134,5 @@ def make_authenticator(config: _AzureStorageConfig, credential: Any = None) -> A
     if config.account_key is not None:
         return SharedKey(config.account_name or "", config.account_key)
     if config.sas_token is not None:
-        return SasToken(config.sas_token)
+        return Authenticator(config.sas_token)
     return BearerToken(credential, wait=config.options.timeout)
