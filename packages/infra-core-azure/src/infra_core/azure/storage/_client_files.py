@@ -22,7 +22,6 @@ from ._properties import StoredProperties
 from ._sdk import SdkClients
 from ._service import BlobService
 from ._settings import AzureStorageSettings, StorageMode, parse_mode
-from ._upload import check_upload
 from ._uploader import Uploader
 
 __all__ = ["FileClient", "StorageBackend"]
@@ -189,8 +188,10 @@ class FileClient(_Base):
             StorageError: The service refuses or does not answer (mode strict).
         """
         path = Path(path)
-        check_upload(overwrite, etag, content_type)
-        properties = StoredProperties(
+        how = StoredProperties(
+            overwrite=overwrite,
+            etag=etag,
+            content_type=content_type,
             cache_control=cache_control,
             content_encoding=content_encoding,
             metadata=metadata,
@@ -198,15 +199,7 @@ class FileClient(_Base):
         )
         name = str(blob_path).lstrip("/") if blob_path else self.blob_name_for_path(path)
         if (uploader := self._ready(name)) is not None:
-            await uploader.upload_file(
-                path,
-                name,
-                raise_on_error=raise_on_error,
-                overwrite=overwrite,
-                etag=etag,
-                content_type=content_type,
-                properties=properties,
-            )
+            await uploader.upload_file(path, name, how, raise_on_error=raise_on_error)
 
     async def upload_text_async(
         self, path: Path, text: str, *, raise_on_error: bool = False

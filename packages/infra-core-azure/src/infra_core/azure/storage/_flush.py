@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -282,21 +282,16 @@ class FailedFiles:
 
 
 async def _upload(service: BlobService, journal: Journal, entry: PendingUpload) -> None:
-    properties = StoredProperties.load(entry.details)
+    how = replace(
+        StoredProperties.load(entry.details),
+        content_type=entry.content_type,
+        overwrite=entry.overwrite,
+        etag=entry.etag,
+    )
     if entry.kind == "bytes":
         data = await asyncio.to_thread(journal.data, entry.id)
-        await upload_bytes(
-            service, data, entry.blob, content_type=entry.content_type, properties=properties
-        )
+        await upload_bytes(service, data, entry.blob, how)
     elif entry.path is None:
         raise FileNotFoundError(entry.blob)
     else:
-        await upload_path(
-            service,
-            entry.path,
-            entry.blob,
-            content_type=entry.content_type,
-            overwrite=entry.overwrite,
-            etag=entry.etag,
-            properties=properties,
-        )
+        await upload_path(service, entry.path, entry.blob, how)

@@ -1,11 +1,14 @@
-"""What is stored with a blob beside its bytes: how it is cached, how it is encoded, metadata."""
+"""How a blob is written: whether it may replace another, and what is stored beside its bytes."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from infra_core.fs import media_type
+
 from ._errors import request_error
+from ._options import Overwrite
 
 if TYPE_CHECKING:
     from ._blobs import BlobInfo
@@ -14,6 +17,13 @@ __all__ = ["NO_PROPERTIES", "StoredProperties", "check_header"]
 
 # "metadata names must adhere to the naming rules for C# identifiers"
 # https://learn.microsoft.com/rest/api/storageservices/setting-and-retrieving-properties-and-metadata-for-blob-resources
+_EXAMPLES = {
+    "etag": "the etag of stat()",
+    "content_type": "a media type such as 'image/png'",
+    "cache_control": "such as 'max-age=3600'",
+    "content_encoding": "such as 'gzip'",
+}
+_WITH_THE_ENTRY = ("overwrite", "etag", "content_type")  # columns of their own in the journal
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -29,9 +39,13 @@ def check_header(name: str, text: object, example: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredProperties:
-    """Properties that an upload gives to its blob, or lets it keep.
+    """When an upload may replace a blob, and the properties that it gives it or lets it keep.
 
     Attributes:
+        overwrite: `always`; `never` (must not exist); `if-unchanged` (must have `etag`, or not
+            exist when that is `None`).
+        etag: See `overwrite`.
+        content_type: Media type; by default that of the name.
         cache_control: `Cache-Control` that the blob is served with.
         content_encoding: `Content-Encoding` that it is served with; the bytes are stored as given.
         metadata: Names and values; names are case-insensitive, and stored in lower case.
@@ -39,19 +53,30 @@ class StoredProperties:
             encoding, language, disposition and metadata. Costs a request.
 
     Raises:
-        ValueError: A name or value cannot be sent; names it.
+        ValueError: A name or value cannot be sent, or would not be heeded; names it.
     """
 
+    overwrite: Overwrite = "always"
+    etag: str | None = None
+    content_type: str | None = None
     cache_control: str | None = None
     content_encoding: str | None = None
     metadata: Mapping[str, str] | None = None
     keep: bool = False
 
     def __post_init__(self) -> None:
-        if self.cache_control is not None:
-            check_header("cache_control", self.cache_control, "such as 'max-age=3600'")
-        if self.content_encoding is not None:
-            check_header("content_encoding", self.content_encoding, "such as 'gzip'")
+        if self.overwrite not in ("always", "never", "if-unchanged"):
+            raise ValueError(
+                f"overwrite={self.overwrite!r:.80} is unknown; use always, never, if-unchanged"
+            )
+        if self.etag is not None and self.overwrite != "if-unchanged":
+            raise ValueError(
+                f"etag={self.etag!r:.80} is not heeded with overwrite={self.overwrite!r}; pass "
+                "overwrite='if-unchanged' with it"
+            )
+        for name, example in _EXAMPLES.items():
+            if (text := getattr(self, name)) is not None:
+                check_header(name, text, example)
         if self.metadata is None:
             return
         if not isinstance(self.metadata, Mapping):
@@ -75,29 +100,38 @@ class StoredProperties:
         return cls(**{name: details[name] for name in cls.__dataclass_fields__ if name in details})
 
     def dump(self) -> dict[str, Any]:
-        """What differs from the default, as JSON takes it."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        """The properties that differ from the default, as JSON takes them."""
+        names = self.__dataclass_fields__.keys() - _WITH_THE_ENTRY
+        values = {name: getattr(self, name) for name in names}
         return {
             name: dict(value) if isinstance(value, Mapping) else value
             for name, value in values.items()
             if value is not None and value is not False
         }
 
-    def headers(
-        self, blob: str, content_type: str | None, kept: "BlobInfo | None"
-    ) -> dict[str, str]:
-        """The headers of an upload.
+    @property
+    def conditions(self) -> dict[str, str]:
+        """Headers under which the service accepts the write."""
+        if self.overwrite == "always":
+            return {}
+        if self.overwrite == "if-unchanged" and self.etag:
+            return {"If-Match": self.etag}
+        return {"If-None-Match": "*"}
+
+    def headers(self, blob: str, kept: "BlobInfo | None") -> dict[str, str]:
+        """The headers of what is stored with the bytes.
 
         Args:
             blob: The name of the blob.
-            content_type: Media type; `None` leaves it to the caller.
             kept: The blob that is replaced and whose properties stay, if there is one.
 
         Raises:
             StorageRequestError: A property that is to stay cannot be sent again.
         """
         values = {
-            "x-ms-blob-content-type": content_type or (kept.content_type if kept else ""),
+            "x-ms-blob-content-type": self.content_type
+            or (kept.content_type if kept else "")
+            or media_type(blob),
             "x-ms-blob-cache-control": self.cache_control or (kept.cache_control if kept else ""),
             "x-ms-blob-content-encoding": self.content_encoding
             or (kept.content_encoding if kept else ""),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,10 +153,12 @@ class UpRun(TreeRun):
                     self._service,
                     file.path,
                     self._prefix + file.name,
-                    overwrite=self._rules.overwrite,
-                    etag=self._etag(there),
-                    content_type=self._content_type(file.name, there),
-                    properties=self._rules.properties,
+                    replace(
+                        self._rules.properties,
+                        overwrite=self._rules.overwrite,
+                        etag=self._etag(there) or None,
+                        content_type=self._content_type(file.name, there),
+                    ),
                     on_bytes=lambda count: self._moved(count, file.name),
                     small=item.small,
                 )

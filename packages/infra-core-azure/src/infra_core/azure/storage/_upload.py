@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
-from infra_core.fs import media_type
-
 from ._blobs import create_container, get_properties, list_blocks
 from ._bounded import ending
 from ._errors import (
@@ -27,11 +25,10 @@ from ._errors import (
     local_error,
     request_error,
 )
-from ._options import Overwrite
-from ._properties import NO_PROPERTIES, StoredProperties, check_header
+from ._properties import NO_PROPERTIES, StoredProperties
 from ._service import BlobService
 
-__all__ = ["check_upload", "hash_file", "read_small", "upload_bytes", "upload_path"]
+__all__ = ["hash_file", "read_small", "upload_bytes", "upload_path"]
 
 _CHUNK = 1 << 20
 _ID_LENGTH, _SHORTEST_ID = 22, 14  # characters of a block's id: random ones, a dash, five digits
@@ -72,58 +69,26 @@ def hash_file(path: Path) -> bytes:
     return digest.digest()
 
 
-def check_upload(overwrite: str, etag: str | None, content_type: str | None) -> None:
-    """Refuse what could only fail on the way, or would silently not be heeded.
-
-    Raises:
-        ValueError: `overwrite` is unknown, `etag` is not for it, or one of the others is no text
-            for a header.
-    """
-    if overwrite not in ("always", "never", "if-unchanged"):
-        raise ValueError(f"overwrite={overwrite!r:.80} is unknown; use always, never, if-unchanged")
-    if etag is not None and overwrite != "if-unchanged":
-        raise ValueError(
-            f"etag={etag!r:.80} is not heeded with overwrite={overwrite!r}; pass "
-            "overwrite='if-unchanged' with it"
-        )
-    if etag is not None:
-        check_header("etag", etag, "the etag of stat()")
-    if content_type is not None:
-        check_header("content_type", content_type, "a media type such as 'image/png'")
-
-
-def conditions(overwrite: Overwrite, etag: str | None) -> dict[str, str]:
-    """Headers under which the service accepts the write."""
-    if overwrite == "always":
-        return {}
-    if overwrite == "if-unchanged" and etag:
-        return {"If-Match": etag}
-    return {"If-None-Match": "*"}
-
-
 async def upload_bytes(
     service: BlobService,
     data: bytes,
     name: str,
+    how: StoredProperties = NO_PROPERTIES,
     *,
-    content_type: str | None = None,
-    overwrite: Overwrite = "always",
-    etag: str | None = None,
     md5: bytes | None = None,
-    properties: StoredProperties = NO_PROPERTIES,
 ) -> Uploaded:
     """Store bytes that fit one request; the service checks their MD5 and keeps it.
 
     Raises:
-        BlobConflictError: By `overwrite` it must not be written, and its content is another.
+        BlobConflictError: By `how` it must not be written, and its content is another.
         StorageError: The service refuses or does not answer.
     """
     digest = md5 or new_md5_of(data)
     headers = {
         "x-ms-blob-type": "BlockBlob",
         "Content-MD5": base64.b64encode(digest).decode("ascii"),
-        **await _content_headers(service, name, content_type, properties),
-        **conditions(overwrite, etag),
+        **await _content_headers(service, name, how),
+        **how.conditions,
     }
 
     async def put() -> Uploaded:
@@ -131,17 +96,14 @@ async def upload_bytes(
         return Uploaded(len(data), response.headers.get("ETag", ""), digest)
 
     return await _resolve_ambiguous_put(
-        service, name, put, len(data), digest, [], conditional=overwrite != "always"
+        service, name, put, len(data), digest, [], conditional=bool(how.conditions)
     )
 
 
 async def _content_headers(
-    service: BlobService, name: str, content_type: str | None, properties: StoredProperties
+    service: BlobService, name: str, how: StoredProperties
 ) -> dict[str, str]:
-    kept = await get_properties(service, name) if properties.keep else None
-    headers = properties.headers(name, content_type, kept)
-    headers.setdefault("x-ms-blob-content-type", media_type(name))
-    return headers
+    return how.headers(name, await get_properties(service, name) if how.keep else None)
 
 
 def new_md5_of(data: bytes) -> bytes:
@@ -234,13 +196,10 @@ async def upload_path(
     service: BlobService,
     path: Path,
     name: str,
+    how: StoredProperties = NO_PROPERTIES,
     *,
-    content_type: str | None = None,
-    overwrite: Overwrite = "always",
-    etag: str | None = None,
     on_bytes: Callable[[int], object] = lambda _: None,
     small: tuple[bytes, bytes] | None = None,
-    properties: StoredProperties = NO_PROPERTIES,
 ) -> Uploaded:
     """Store a file, in one request or in blocks; never more than a few blocks in memory.
 
@@ -248,13 +207,9 @@ async def upload_path(
         service: Where to.
         path: The file.
         name: Name of the blob.
-        content_type: Media type; by default that of the name.
-        overwrite: `always`; `never` (must not exist); `if-unchanged` (must have `etag`, or not
-            exist when that is `None`).
-        etag: See `overwrite`.
+        how: Whether it may replace another, and what is stored with it.
         on_bytes: Called with the number of bytes whenever some have arrived.
         small: Content and MD5 of the file, if somebody read them already; see `read_small`.
-        properties: What else is stored with the blob.
 
     Raises:
         OSError: The file cannot be read.
@@ -270,30 +225,21 @@ async def upload_path(
             raise local_error(error, path) from error
     if small is not None:
         data, md5 = small
-        done = await upload_bytes(
-            service,
-            data,
-            name,
-            content_type=content_type,
-            overwrite=overwrite,
-            etag=etag,
-            md5=md5,
-            properties=properties,
-        )
+        done = await upload_bytes(service, data, name, how, md5=md5)
         on_bytes(done.size)
         return done
     file = await asyncio.to_thread(path.open, "rb", 0)
     try:
-        content = await _content_headers(service, name, content_type, properties)
+        content = await _content_headers(service, name, how)
         id_length, fitted = _ID_LENGTH, False
 
         async def attempt() -> Uploaded:
             nonlocal id_length, fitted
             await asyncio.to_thread(file.seek, 0)
-            condition, fitted = conditions(overwrite, etag), False
+            fitted = False
             try:
                 return await _upload_blocks(
-                    service, file, path, name, content, condition, on_bytes, id_length
+                    service, file, path, name, content, how.conditions, on_bytes, id_length
                 )
             except StorageRequestError as error:
                 if error.code == "InvalidBlobOrBlock":

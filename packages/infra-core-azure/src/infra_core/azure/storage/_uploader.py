@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -13,7 +14,6 @@ from ._errors import JournalError, UnsafeNamesError, describe
 from ._flush import FlushReport, ending_of, flush_journal
 from ._journal import Journal
 from ._names import upload_problem
-from ._options import Overwrite
 from ._properties import NO_PROPERTIES, StoredProperties
 from ._service import BlobService
 from ._upload import upload_bytes, upload_path
@@ -59,49 +59,32 @@ class Uploader:
         self,
         path: Path,
         name: str,
+        how: StoredProperties = NO_PROPERTIES,
         *,
         raise_on_error: bool = False,
         before: Callable[[], object] | None = None,
-        overwrite: Overwrite = "always",
-        etag: str | None = None,
-        content_type: str | None = None,
-        properties: StoredProperties = NO_PROPERTIES,
     ) -> None:
         """Upload a file; `before` writes it, in a thread, after it was noted in the journal."""
-
-        async def send() -> None:
-            await upload_path(
-                self.service,
-                path,
-                name,
-                overwrite=overwrite,
-                etag=etag,
-                content_type=content_type,
-                properties=properties,
-            )
-
         entry = {
             "path": path,
-            "content_type": content_type,
-            "overwrite": overwrite,
-            "etag": etag,
-            "details": properties.dump(),
+            "content_type": how.content_type,
+            "overwrite": how.overwrite,
+            "etag": how.etag,
+            "details": how.dump(),
         }
+        send = partial(upload_path, self.service, path, name, how)
         await self._upload("file", name, send, raise_on_error, entry, before)
 
     async def upload_bytes(self, data: bytes, name: str, *, raise_on_error: bool = False) -> None:
         """Upload bytes that have no file."""
-
-        async def send() -> None:
-            await upload_bytes(self.service, data, name)
-
+        send = partial(upload_bytes, self.service, data, name)
         await self._upload("bytes", name, send, raise_on_error, {"data": data}, None)
 
     async def _upload(
         self,
         kind: Literal["file", "bytes"],
         name: str,
-        send: Callable[[], Awaitable[None]],
+        send: Callable[[], Awaitable[object]],
         raise_on_error: bool,
         entry: Mapping[str, Any],
         before: Callable[[], object] | None,
