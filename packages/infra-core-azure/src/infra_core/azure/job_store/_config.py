@@ -30,7 +30,7 @@ _ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}(-secondary)?\Z")
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{2,62}\Z")
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True)
 class TableConfig:
     """The job table: its name and either a connection string or an account.
 
@@ -48,31 +48,16 @@ class TableConfig:
         AzureTableError: The table name is one that Azure refuses.
     """
 
-    table_name: str
     connection_string: str | None = field(default=None, repr=False)  # holds the account key
-    account_name: str | None = None
-    table_endpoint: str | None = None
+    table_name: str = None  # type: ignore[assignment] # 0.7's order: the default is refused
+    account_name: str | None = field(default=None, kw_only=True)
+    table_endpoint: str | None = field(default=None, kw_only=True)
 
-    def __init__(
-        self,
-        connection_string: str | None = None,
-        table_name: str | None = None,
-        *,
-        account_name: str | None = None,
-        table_endpoint: str | None = None,
-    ) -> None:
-        if table_name is None:
+    def __post_init__(self) -> None:
+        if self.table_name is None:
             raise TypeError("TableConfig needs a table_name; pass the name of the job table")
-        _check(
-            ("table_name", table_name),
-            ("connection_string", connection_string),
-            ("account_name", account_name),
-            ("table_endpoint", table_endpoint),
-        )
-        object.__setattr__(self, "connection_string", connection_string)
-        object.__setattr__(self, "table_name", table_name)
-        object.__setattr__(self, "account_name", account_name)
-        object.__setattr__(self, "table_endpoint", table_endpoint)
+        names = ("table_name", "connection_string", "account_name", "table_endpoint")
+        _check(*((name, getattr(self, name)) for name in names))
 
     @property
     def resolved_table_endpoint(self) -> str | None:

@@ -97,23 +97,20 @@ class JobSteps(Generic[RecordT]):
         row = self.binding.to_row(record, new=True)
         try:
             etag = yield Call("insert", (row,))
-        except RowExistsError:
-            stored = yield Call("get", (row.partition, row.key))
-            if stored is None or not same_write(row, stored):
-                batch_id, job_id = row.ids
-                raise JobExistsError(batch_id, job_id) from None
-            etag = stored.etag
-        except RowUnknownError as error:
-            etag = yield from self._landed(row, error.__cause__ or error)
+        except (RowExistsError, RowUnknownError) as error:
+            cause = error.__cause__ if isinstance(error, RowUnknownError) else None
+            etag = yield from self._landed(row, cause or JobExistsError(*row.ids))
         self.binding.remember(row, etag, {})
         return self.binding.stamp(record, etag)
 
     def _landed(self, row: Row, cause: BaseException) -> Steps[str | None]:
-        """Return the version of an insert whose answer was lost, or raise what lost it."""
+        """Return the version of an insert that is there, or raise why it may not be our own."""
+        stored = None
         try:
             stored = yield Call("get", (row.partition, row.key))
-        except Exception:  # noqa: BLE001 - the first error says more
-            raise cause from None
+        except Exception:
+            if isinstance(cause, JobExistsError):
+                raise
         if stored is None or not same_write(row, stored):
             raise cause from None
         etag: str | None = stored.etag
