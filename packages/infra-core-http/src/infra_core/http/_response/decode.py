@@ -8,6 +8,7 @@ say nothing about the body, which is then taken as it is.
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
+from itertools import chain
 from typing import Any, Final, Protocol
 
 __all__ = ["DamagedBody", "Decoder", "UnsupportedCoding", "codings_of", "decoder_for"]
@@ -32,19 +33,6 @@ class UnsupportedCoding(DamagedBody):
     """Nothing here decodes it: asking again would bring the same."""
 
 
-class _Stream(Protocol):
-    """One member, frame or stream of a coding."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def unused(self) -> bytes:
-        """What came after its end."""
-
-    def decompress(self, data: bytes) -> Iterator[bytes]: ...
-
-
 class Decoder:
     """Decode one body, as it comes.
 
@@ -57,16 +45,17 @@ class Decoder:
         self._layers: list[_Layer] | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the decoded pieces of these bytes, each of at most some 256 KiB.
+        """Return the decoded pieces of these bytes, one by one, each of at most some 256 KiB.
 
         Raises:
             DamagedBody: The bytes are damaged, or a package that decodes them is missing.
         """
-        if not data:
-            return
-        if self._layers is None:  # an empty body needs no decoder: any coding of it is nothing
+        pieces = iter((data,) if data else ())
+        if data and self._layers is None:  # an empty body of any coding is nothing
             self._layers = self._build()
-        yield from _through(self._layers, data)
+        for layer in self._layers or ():
+            pieces = chain.from_iterable(map(layer.feed, pieces))
+        return pieces
 
     def finish(self) -> None:
         """Check that the encoded data had its proper end.
@@ -86,170 +75,129 @@ class Decoder:
         return [_Layer(coding) for coding in reversed(self.codings)]
 
 
+class _Stream(Protocol):
+    """One member, frame or stream of a coding, as `bz2`, `lzma` and `compression.zstd` have it."""
+
+    @property
+    def eof(self) -> bool: ...
+
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+
+
 class _Layer:
     """One coding of a body, which may be several members or frames in a row."""
 
     def __init__(self, coding: str) -> None:
         self._coding = coding
-        self._open: Callable[[], _Stream] = _opener(coding)
+        self._open, self._error = _codec(coding)
         self._several = coding in ("gzip", "zstd")
         self._padded = coding in ("gzip", "deflate")  # with zeros, which gzip(1) drops too
+        self._least = 2 if coding == "deflate" else 1  # bytes that say which form of it this is
+        self._head = b""
         self._stream: _Stream | None = None
         self._ended = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        data = self._head + data
         while data:
             if self._stream is None:
-                if self._ended:
-                    if self._padded:
-                        data = data.lstrip(b"\0")
-                        if not data:
-                            return
-                    if not self._several:
-                        raise DamagedBody(f"bytes follow the end of its {self._coding} data")
-                self._stream = self._open()
+                if self._ended and self._padded:
+                    data = data.lstrip(b"\0")
+                if self._ended and data and not self._several:
+                    raise DamagedBody(f"bytes follow the end of its {self._coding} data")
+                self._head = data if len(data) < self._least else b""
+                if self._head or not data:
+                    return
+                self._stream = self._open(data)
             stream = self._stream
-            yield from stream.decompress(data)
-            if not stream.eof:
-                return
-            data = stream.unused
-            self._stream, self._ended = None, True
+            while True:
+                try:
+                    piece = stream.decompress(data, _PIECE)
+                except self._error as error:
+                    reason = str(error).rpartition(": ")[2]
+                    raise DamagedBody(f"its {self._coding} data are damaged ({reason})") from error
+                if piece:
+                    yield piece
+                if stream.eof:
+                    break
+                if stream.needs_input:
+                    return
+                data = b""
+            data, self._stream, self._ended = stream.unused_data, None, True
 
     def finish(self) -> None:
-        if self._stream is not None:
+        if self._stream is not None or self._head:
             raise DamagedBody(f"its {self._coding} data end too early")
 
 
-def _through(layers: "list[_Layer]", data: bytes) -> Iterator[bytes]:
-    first, rest = layers[0], layers[1:]
-    if not rest:
-        yield from first.feed(data)
-        return
-    for piece in first.feed(data):
-        yield from _through(rest, piece)
+class _Inflater:
+    """One gzip member (RFC 1952), zlib stream (RFC 1950) or bare deflate stream (RFC 1951)."""
 
-
-class _Gzip:
-    """One gzip member (RFC 1952)."""
-
-    window = _GZIP_WINDOW
-
-    def __init__(self) -> None:
-        self._inflater: Any = None
-        self.unused = b""
+    def __init__(self, window: int) -> None:
+        self._zlib = zlib.decompressobj(window)
+        self.needs_input = True
 
     @property
     def eof(self) -> bool:
-        return self._inflater is not None and bool(self._inflater.eof)
+        return self._zlib.eof
 
-    def decompress(self, data: bytes) -> Iterator[bytes]:
-        inflater = self._inflater
-        if inflater is None:
-            inflater = self._inflater = zlib.decompressobj(self.window)
-        while True:
-            try:
-                piece = inflater.decompress(data, _PIECE)
-            except zlib.error as error:
-                raise DamagedBody(str(error).rpartition(": ")[2]) from error
-            if piece:
-                yield piece
-            data = inflater.unconsumed_tail
-            if inflater.eof:
-                self.unused = inflater.unused_data
-                return
-            if not data and len(piece) < _PIECE:
-                return
+    @property
+    def unused_data(self) -> bytes:
+        return self._zlib.unused_data
 
-
-class _Deflate(_Gzip):
-    """What HTTP calls deflate is the zlib format (RFC 1950); some servers send the bare one."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._head = b""
-
-    def decompress(self, data: bytes) -> Iterator[bytes]:
-        if self._inflater is None:
-            self._head = data = self._head + data
-            if len(data) < 2:
-                return
-            is_zlib = data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0
-            self.window = _ZLIB_WINDOW if is_zlib else _RAW_WINDOW
-        yield from super().decompress(data)
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        piece = self._zlib.decompress(self._zlib.unconsumed_tail + data, max_length)
+        self.needs_input = not self._zlib.unconsumed_tail and len(piece) < max_length
+        return piece
 
 
 class _Brotli:
     """One brotli stream (RFC 7932)."""
 
-    unused = b""
+    unused_data = b""
 
     def __init__(self, module: Any) -> None:
-        self._error: type[Exception] = module.error
         self._stream = module.Decompressor()
+        self.needs_input = True
 
     @property
     def eof(self) -> bool:
         return bool(self._stream.is_finished())
 
-    def decompress(self, data: bytes) -> Iterator[bytes]:
-        while True:
-            try:
-                piece = self._stream.process(data, output_buffer_limit=_PIECE)
-            except self._error as error:
-                raise DamagedBody(f"its br data are damaged ({error})") from error
-            if piece:
-                yield piece
-            data = b""
-            if self._stream.is_finished() or (
-                self._stream.can_accept_more_data() and len(piece) < _PIECE
-            ):
-                return
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        piece: bytes = self._stream.process(data, output_buffer_limit=max_length)
+        self.needs_input = self._stream.can_accept_more_data() and len(piece) < max_length
+        return piece
 
 
-class _Zstd:
-    """One frame of Zstandard (RFC 8878)."""
-
-    def __init__(self, module: Any) -> None:
-        limit = {module.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
-        self._error: type[Exception] = module.ZstdError
-        self._frame = module.ZstdDecompressor(options=limit)
-
-    @property
-    def eof(self) -> bool:
-        return bool(self._frame.eof)
-
-    @property
-    def unused(self) -> bytes:
-        found: bytes = self._frame.unused_data
-        return found
-
-    def decompress(self, data: bytes) -> Iterator[bytes]:
-        while True:
-            try:
-                piece = self._frame.decompress(data, _PIECE)
-            except self._error as error:
-                raise DamagedBody(f"its zstd data are damaged ({error})") from error
-            if piece:
-                yield piece
-            if self._frame.eof or self._frame.needs_input:
-                return
-            data = b""
-
-
-def _opener(coding: str) -> Callable[[], _Stream]:
+def _codec(coding: str) -> tuple[Callable[[bytes], _Stream], type[Exception]]:
+    """Return what opens a stream of a coding, given its first bytes, and what a damage raises."""
     if coding == "gzip":
-        return _Gzip
+        return lambda _: _Inflater(_GZIP_WINDOW), zlib.error
     if coding == "deflate":
-        return _Deflate
+        return _open_deflate, zlib.error
     if coding == "br":
         module = _module_of(coding, "brotli", "brotlicffi")
-        return lambda: _Brotli(module)
+        return lambda _: _Brotli(module), module.error
     if coding == "zstd":
         module = _module_of(coding, "compression.zstd", "backports.zstd")
-        return lambda: _Zstd(module)
+        limit = {module.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+        return lambda _: module.ZstdDecompressor(options=limit), module.ZstdError
     raise UnsupportedCoding(
         f"its Content-Encoding {coding!r} cannot be undone here: send Accept-Encoding: identity"
     )
+
+
+def _open_deflate(head: bytes) -> _Stream:
+    """What HTTP calls deflate is the zlib format (RFC 1950); some servers send the bare one."""
+    is_zlib = head[0] & 0x0F == 8 and int.from_bytes(head[:2], "big") % 31 == 0
+    return _Inflater(_ZLIB_WINDOW if is_zlib else _RAW_WINDOW)
 
 
 def _module_of(coding: str, *names: str) -> Any:

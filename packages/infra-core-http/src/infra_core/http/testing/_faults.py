@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
-from ._http1 import RecordedRequest, Reply, Resource
+from ._http1 import RecordedRequest, Reply, Resource, answer
 
 __all__ = [
     "Exchange",
@@ -71,6 +71,16 @@ class Fault:
         return f"<fault {self.name}>"
 
 
+def _set(name: str, **fields: object) -> Fault:
+    """The fault of a reply with these fields."""
+
+    def change(exchange: Exchange) -> None:
+        for field, value in fields.items():
+            setattr(exchange.reply, field, value)
+
+    return Fault(name, change)
+
+
 def status(
     code: int,
     *,
@@ -94,7 +104,7 @@ def status(
         reply = exchange.reply
         reply.status, reply.body, reply.chunked = code, body, False
         for name in ("ETag", "Last-Modified", "Content-Range", "Accept-Ranges"):
-            reply.headers.pop(name.lower(), None)
+            reply.headers.pop(name, None)
         if retry_after is not None:
             reply.headers["Retry-After"] = _retry_after_text(retry_after)
         if retry_after_ms is not None:
@@ -121,30 +131,22 @@ def redirect(location: str, code: int = 302) -> Fault:
 
 def redirect_loop(code: int = 302) -> Fault:
     """Redirect to the very same place; use it as `always=`."""
-
-    def change(exchange: Exchange) -> None:
-        redirect(exchange.request.path, code).change(exchange)
-
-    return Fault("redirect loop", change)
+    return Fault("redirect loop", lambda it: redirect(it.request.path, code).change(it))
 
 
 def hang_up() -> Fault:
     """Read the request, then reset the connection without a word."""
-
-    def change(exchange: Exchange) -> None:
-        exchange.reply.silent, exchange.reply.ending = True, "reset"
-
-    return Fault("hang up", change)
+    return _set("hang up", silent=True, ending="reset")
 
 
 def reset_after(n: int) -> Fault:
     """Send the headers and n bytes of the body, then reset the connection (TCP RST)."""
-    return _cut(f"reset after {n}", n, "reset")
+    return _set(f"reset after {n}", send=n, ending="reset")
 
 
 def truncate(n: int) -> Fault:
     """Send the headers and n bytes of the body, then close the connection in good order."""
-    return _cut(f"truncate at {n}", n, "close")
+    return _set(f"truncate at {n}", send=n, ending="close")
 
 
 def stall(after: int | None = 0) -> Fault:
@@ -153,39 +155,19 @@ def stall(after: int | None = 0) -> Fault:
     Args:
         after: Bytes of the body; None holds back even the status line.
     """
-    if after is not None:
-        return _cut(f"stall after {after}", after, "stall")
-
-    def change(exchange: Exchange) -> None:
-        exchange.reply.silent, exchange.reply.ending = True, "stall"
-
-    return Fault("stall", change)
-
-
-def _cut(name: str, n: int, ending: str) -> Fault:
-    def change(exchange: Exchange) -> None:
-        exchange.reply.send = n
-        exchange.reply.ending = ending  # type: ignore[assignment]
-
-    return Fault(name, change)
+    if after is None:
+        return _set("stall", silent=True, ending="stall")
+    return _set(f"stall after {after}", send=after, ending="stall")
 
 
 def slow(bytes_per_second: float) -> Fault:
     """Drip the body out at this pace."""
-
-    def change(exchange: Exchange) -> None:
-        exchange.reply.bytes_per_second = bytes_per_second
-
-    return Fault(f"slow {bytes_per_second:g} B/s", change)
+    return _set(f"slow {bytes_per_second:g} B/s", bytes_per_second=bytes_per_second)
 
 
 def delay(seconds: float) -> Fault:
     """Wait before the status line."""
-
-    def change(exchange: Exchange) -> None:
-        exchange.reply.delay = seconds
-
-    return Fault(f"delay {seconds:g} s", change)
+    return _set(f"delay {seconds:g} s", delay=seconds)
 
 
 def lie_length(delta: int) -> Fault:
@@ -193,30 +175,17 @@ def lie_length(delta: int) -> Fault:
 
     With a negative delta no client can see that bytes are missing, except by a checksum.
     """
-
-    def change(exchange: Exchange) -> None:
-        exchange.reply.length_delta, exchange.reply.ending = delta, "close"
-
-    return Fault(f"lie about length by {delta}", change)
+    return _set(f"lie about length by {delta}", length_delta=delta, ending="close")
 
 
 def chunked() -> Fault:
     """Send the body in chunks, with no Content-Length (legal, but there is no size to check)."""
-
-    def change(exchange: Exchange) -> None:
-        exchange.reply.chunked = True
-
-    return Fault("chunked", change)
+    return _set("chunked", chunked=True)
 
 
 def chunked_early_end(n: int) -> Fault:
     """Send n bytes in chunks, then close without the end mark."""
-
-    def change(exchange: Exchange) -> None:
-        reply = exchange.reply
-        reply.chunked, reply.send, reply.ending = True, n, "close"
-
-    return Fault(f"chunked, ends at {n}", change)
+    return _set(f"chunked, ends at {n}", chunked=True, send=n, ending="close")
 
 
 def gzip_encoded() -> Fault:
@@ -247,8 +216,6 @@ def change_etag(etag: str | None, *, body: bytes | None = None) -> Fault:
     """Replace the file: from this request on it has another ETag and, when given, another body."""
 
     def change(exchange: Exchange) -> None:
-        from ._http1 import answer
-
         exchange.resource.etag = etag
         if body is not None:
             exchange.resource.body = body
@@ -305,8 +272,5 @@ def refuse_range() -> Fault:
 
 def oversized_headers(size: int = 1_000_000) -> Fault:
     """Send a header field of this many bytes; clients are expected to refuse it."""
-
-    def change(exchange: Exchange) -> None:
-        exchange.reply.headers["X-Padding"] = "x" * size
-
-    return Fault("oversized headers", change)
+    padding = {"X-Padding": "x" * size}
+    return Fault("oversized headers", lambda it: it.reply.headers.update(padding))

@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import Literal
 from urllib.parse import urlsplit
 
-import h11
+import httpx
 
 __all__ = [
     "BadRequest",
@@ -20,7 +20,7 @@ __all__ = [
     "Resource",
     "answer",
     "complaint_about",
-    "parse_request",
+    "new_headers",
 ]
 
 Ending = Literal["keep", "close", "reset", "stall"]
@@ -28,20 +28,9 @@ Ending = Literal["keep", "close", "reset", "stall"]
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)\s*$")
 
 
-class _Headers(dict[str, str]):
-    """A dict whose look-ups ignore letter case; keys are kept in lower case."""
-
-    def __getitem__(self, name: str) -> str:
-        return super().__getitem__(name.lower())
-
-    def __setitem__(self, name: str, value: str) -> None:
-        super().__setitem__(name.lower(), value)
-
-    def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and super().__contains__(name.lower())
-
-    def get(self, name: str, default: str | None = None) -> str | None:  # type: ignore[override]
-        return super().get(name.lower(), default)
+def new_headers() -> httpx.Headers:
+    """Return no fields: look-ups ignore letter case, and values may be of Latin-1."""
+    return httpx.Headers(encoding="latin-1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +40,14 @@ class RecordedRequest:
     Attributes:
         method: In upper case, as sent.
         path: The request target: path and query.
-        headers: Header fields; look-ups ignore letter case.
+        headers: Header fields; look-ups ignore letter case, lines of one name are joined.
         body: The whole body, de-chunked.
         raw_headers: Every field in the order sent, as (name, value), repeated ones included.
     """
 
     method: str
     path: str
-    headers: dict[str, str]
+    headers: httpx.Headers
     body: bytes = b""
     raw_headers: tuple[tuple[str, str], ...] = ()
 
@@ -111,7 +100,7 @@ class Reply:
     """
 
     status: int
-    headers: dict[str, str] = field(default_factory=_Headers)
+    headers: httpx.Headers = field(default_factory=new_headers)
     body: bytes = b""
     length_delta: int = 0
     send: int | None = None
@@ -124,43 +113,6 @@ class Reply:
 
 class BadRequest(ValueError):  # noqa: N818 - what it is
     """A request that no server should have to read."""
-
-
-def parse_request(head: bytes, framed_body: bytes) -> RecordedRequest:
-    """Read a request as strictly as h11 does in the role of a server.
-
-    Args:
-        head: Request line and header fields, with the empty line.
-        framed_body: What came after them, still in chunks where it was sent so.
-
-    Raises:
-        BadRequest: h11 refuses it.
-    """
-    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=1 << 20)
-    body = b""
-    asked: h11.Request | None = None
-    try:
-        connection.receive_data(head + framed_body)
-        while True:
-            event = connection.next_event()
-            if isinstance(event, h11.Request):
-                asked = event
-            elif isinstance(event, h11.Data):
-                body += event.data
-            elif isinstance(event, h11.EndOfMessage):
-                break
-            else:
-                raise BadRequest(f"the body of {head[:200]!r} does not end")
-    except h11.RemoteProtocolError as error:
-        raise BadRequest(f"{head[:200]!r}: {error}") from error
-    if asked is None:
-        raise BadRequest(f"{head[:200]!r} is no request")
-    headers = _Headers()
-    raw = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in asked.headers.raw_items()]
-    for name, value in raw:
-        headers[name] = value
-    method, target = asked.method.decode("ascii"), asked.target.decode("latin-1")
-    return RecordedRequest(method, target, headers, body, tuple(raw))
 
 
 def complaint_about(request: RecordedRequest) -> str | None:
@@ -176,7 +128,7 @@ def complaint_about(request: RecordedRequest) -> str | None:
 
 def answer(request: RecordedRequest, resource: Resource) -> Reply:
     """What a well-behaved server answers to this request: 200, 206, 304 or 416."""
-    headers = _Headers()
+    headers = new_headers()
     headers["Content-Type"] = resource.content_type
     for name, value in resource.headers.items():
         headers[name] = value

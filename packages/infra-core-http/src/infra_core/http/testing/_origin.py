@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 import socket
 import struct
 import sys
@@ -15,6 +14,9 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+import h11
+import httpx
+
 from ._faults import Exchange, Fault
 from ._http1 import (
     BadRequest,
@@ -23,7 +25,6 @@ from ._http1 import (
     Resource,
     answer,
     complaint_about,
-    parse_request,
 )
 
 if TYPE_CHECKING:
@@ -34,9 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FaultyOrigin"]
 
-_MAX_HEAD = 4 * 1024 * 1024
+_MAX_HEAD = 1 << 20
 _PIECE = 256 * 1024
-_SPELLING = {"etag": "ETag"}
 _TICK = 0.05  # seconds between two pieces of a dripping body
 
 
@@ -242,9 +242,7 @@ class FaultyOrigin:
             talks[task] = writer
             task.add_done_callback(talks.pop)
 
-        server = await asyncio.start_server(
-            connected, sock=listener, limit=_MAX_HEAD, ssl=self._ssl
-        )
+        server = await asyncio.start_server(connected, sock=listener, ssl=self._ssl)
         ready.set()
         await self._stop.wait()
         # A server that is closed loses the sockets that asyncio has accepted and not set up yet:
@@ -270,11 +268,13 @@ class FaultyOrigin:
         """Answer the requests of one connection until either side ends it."""
         if not self._ssl:  # whose transport never resumes from a limit of zero
             writer.transport.set_write_buffer_limits(high=0)  # drain() means handed to the kernel
+        ahead = b""
         try:
             while True:
-                request = await _read_request(reader, writer)
-                if request is None:
+                read = await _read_request(reader, writer, ahead)
+                if read is None:
                     return
+                request, ahead = read
                 complaint = complaint_about(request)
                 if complaint is not None:
                     self._complaints.append(complaint)
@@ -289,7 +289,7 @@ class FaultyOrigin:
                     return
         except BadRequest as error:
             self._complaints.append(str(error))
-        except (OSError, ValueError, EOFError, asyncio.LimitOverrunError):
+        except OSError:
             return  # the client went away or spoke no HTTP: nothing to report
         finally:
             writer.close()
@@ -311,41 +311,53 @@ class FaultyOrigin:
 
 
 async def _read_request(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> RecordedRequest | None:
-    """Read one request with its body; None at the end of the connection."""
-    try:
-        head = await reader.readuntil(b"\r\n\r\n")
-    except asyncio.IncompleteReadError as error:
-        if error.partial:
-            raise BadRequest(f"{error.partial[:200]!r} is no whole request") from None
-        return None
-    lower = head.lower()
-    if b"\r\nexpect: 100-continue\r\n" in lower:
-        writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        await writer.drain()
-    framed = b""
-    length = _LENGTH.search(lower)
-    if _CHUNKED.search(lower):
-        while True:
-            size = await reader.readline()
-            framed += size
-            count = int(size.split(b";")[0], 16)
-            if not count:
-                break
-            framed += await reader.readexactly(count + 2)
-        while True:  # trailers
-            line = await reader.readline()
-            framed += line
-            if not line.strip():
-                break
-    elif length is not None:
-        framed = await reader.readexactly(int(length[1]))
-    return parse_request(head, framed)
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes
+) -> tuple[RecordedRequest, bytes] | None:
+    """Read one request as strictly as h11 does; None at the end of the connection.
 
+    Args:
+        reader: Of the connection.
+        writer: For `100 Continue`.
+        data: What came after the request before.
 
-_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,12}) *\r\n")
-_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[^\r\n]*chunked *\r\n")
+    Returns:
+        The request, and what came after it.
+
+    Raises:
+        BadRequest: h11 refuses it.
+    """
+    connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
+    asked: h11.Request | None = None
+    body = b""
+    while True:
+        try:
+            if data:
+                connection.receive_data(data)
+            event = connection.next_event()
+        except h11.RemoteProtocolError as error:
+            raise BadRequest(f"{data[:200]!r}: {error}") from error
+        if isinstance(event, h11.Request):
+            asked = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+        elif isinstance(event, h11.EndOfMessage) and asked is not None:
+            break
+        if event is not h11.NEED_DATA:
+            data = b""
+            continue
+        if connection.they_are_waiting_for_100_continue:
+            go = h11.InformationalResponse(status_code=100, headers=[])
+            writer.write(connection.send(go) or b"")
+        data = await reader.read(_PIECE)
+        if not data:  # the client went away
+            if asked is None and connection.trailing_data[0]:
+                raise BadRequest(f"{connection.trailing_data[0][:200]!r} is no whole request")
+            return None
+    raw = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in asked.headers.raw_items()]
+    headers = httpx.Headers(raw, encoding="latin-1")
+    method, target = asked.method.decode("ascii"), asked.target.decode("latin-1")
+    request = RecordedRequest(method, target, headers, body, tuple(raw))
+    return request, connection.trailing_data[0]
 
 
 async def _send(
@@ -379,17 +391,15 @@ def _head(request: RecordedRequest, reply: Reply) -> bytes:
         reason = HTTPStatus(reply.status).phrase
     except ValueError:
         reason = "Unknown"
-    lines = [f"HTTP/1.1 {reply.status} {reason}"]
-    lines += [
-        f"{_SPELLING.get(name) or name.title()}: {value}" for name, value in reply.headers.items()
-    ]
+    lines = [b"HTTP/1.1 %d %s" % (reply.status, reason.encode())]
+    lines += [b"%s: %s" % field for field in reply.headers.raw]
     if reply.chunked:
-        lines.append("Transfer-Encoding: chunked")
+        lines.append(b"Transfer-Encoding: chunked")
     elif reply.status not in {204, 304}:
-        lines.append(f"Content-Length: {len(reply.body) + reply.length_delta}")
+        lines.append(b"Content-Length: %d" % (len(reply.body) + reply.length_delta))
     if (request.headers.get("Connection") or "").lower() == "close":
-        lines.append("Connection: close")
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+        lines.append(b"Connection: close")
+    return b"\r\n".join([*lines, b"", b""])
 
 
 async def _send_body(reply: Reply, writer: asyncio.StreamWriter) -> None:
