@@ -196,6 +196,9 @@ async def test_a_proxy_that_is_named_is_used() -> None:
     async with _proxy() as (url, asked), AsyncHttpClient(proxy=url) as client:
         assert await fetch_async("http://somewhere.example/page", client=client) == "proxy"
         assert len(asked) == 1
+    async with AsyncHttpClient(proxy="http://127.0.0.1:9") as client:
+        with pytest.raises(httpx.ConnectError, match="proxy of the argument proxy: 127"):
+            await fetch_async("http://somewhere.example/page", client=client, max_retries=0)
 
 
 class _H2Server(asyncio.Protocol):

@@ -104,7 +104,7 @@ def network_of(options: Mapping[str, Any]) -> NetworkSettings:
     found = NetworkSettings.read() if options.get("trust_env", True) else NetworkSettings()
     proxy = options.get("proxy")
     if isinstance(proxy, (str, httpx.URL)) and proxy:
-        given = Proxy.parse(str(proxy), "proxy=")
+        given = Proxy.parse(str(proxy), "the argument proxy")
         # As httpx has it: the argument is for all hosts, whatever the environment says.
         return replace(found, http_proxy=given, https_proxy=given, all_proxy=given, no_proxy=())
     return found

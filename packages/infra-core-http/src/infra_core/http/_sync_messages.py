@@ -136,7 +136,7 @@ def _proxy_of(chain: list[BaseException], url: str) -> Proxy | None:
         pool: Any = link.pool if isinstance(link, urllib3.exceptions.PoolError) else None
         used = getattr(pool, "proxy", None)
         if used is not None:  # it may be that of the session or the call
-            found = Proxy(used.scheme, used.host, used.port or 0, variable="proxies=")
+            found = Proxy(used.scheme, used.host, used.port or 0, variable="the argument proxies")
             return named if named is not None and named.where == found.where else found
     socks = any(type(link).__module__ == "socks" for link in chain)
     return named if named is not None and named.is_socks and socks else None
