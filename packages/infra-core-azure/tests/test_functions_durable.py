@@ -114,6 +114,17 @@ class TestFollowing:
             async with _client(host) as client:
                 assert (await client.start_and_wait(_PATH)).succeeded
 
+    @pytest.mark.parametrize("seen", [False, True])
+    async def test_an_app_that_starts_or_restarts_is_waited_for_at_any_interval(
+        self, seen: bool
+    ) -> None:
+        """For a time, not for a number of questions: 404 before it is known, 502 afterwards."""
+        faults = [_RUNNING, *[_reply(502, b"<html>")] * 50] if seen else [status(404)] * 15
+        with FunctionsHost() as host, fast_time():
+            host.orchestrator(_PATH, ["Completed"], status_faults=faults)
+            async with _client(host) as client:
+                assert (await client.start_and_wait(_PATH, poll_interval=0.5)).succeeded
+
     async def test_a_question_is_one_request(self) -> None:
         """The poll decides about the next, not a second layer of retries below it."""
         with FunctionsHost() as host, fast_time():
@@ -403,6 +414,35 @@ class TestManagement:
                 with pytest.raises(JobNotFoundError, match="purged"):  # it may be too new
                     await client.wait_for_completion(instance)
         assert sum(time.slept) == 10.0
+
+    @pytest.mark.parametrize("redirected", [False, True])
+    async def test_a_sign_in_page_has_done_nothing(self, redirected: bool) -> None:
+        """Nor has a redirect that makes another method of the request."""
+        page = _reply(200, b"<html>Sign in</html>")
+
+        def lead_away(exchange: Exchange) -> None:
+            exchange.reply.status, exchange.reply.headers["Location"] = 302, "/login"
+
+        with FunctionsHost() as host:
+            always = Fault("redirect", lead_away) if redirected else page
+            host.origin.add("/login", always=_reply(202, b""))
+            for path in ("", "/terminate", "/suspend", "/resume", "/rewind", "/raiseEvent/e"):
+                host.origin.add(f"/i/1{path}", always=always)
+            host.origin.add("/runtime/webhooks/durabletask/entities/C/k", always=always)
+            async with _client(host) as client:
+                url = f"{host.base_url}/i/1?code=s3cretkey99"
+                for call in (
+                    client.terminate(url),
+                    client.suspend(url),
+                    client.resume(url),
+                    client.rewind(url),
+                    client.raise_event(url, "e"),
+                    client.signal_entity("C", "k", "add"),
+                    *(() if redirected else (client.purge(url),)),  # DELETE stays what it is
+                ):
+                    with pytest.raises(OrchestrationError, match="done nothing") as caught:
+                        await call
+                    assert "s3cretkey99" not in str(caught.value)
 
     async def test_an_event_is_sent_once(self) -> None:
         """A lost answer is an outcome that is not known; a refusal says what the host said."""

@@ -8,7 +8,7 @@ from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from infra_core.runtime import add_note, clock, sanitize_url
+from infra_core.runtime import RetryPolicy, add_note, clock, retry_async, sanitize_url
 
 from ._checks import require_number, split_url
 from ._function_keys import KEY_HEADER, keys_in
@@ -26,8 +26,8 @@ BASE_URL_VAR = "AZURE_FUNCTION_BASE_URL"
 API_KEY_VAR = "AZURE_FUNCTION_API_KEY"
 _COLD = frozenset({404, 503})
 _CUT_OFF = frozenset({502, 504})
-_COLD_BACKOFF = 0.5
-_COLD_MAX_BACKOFF = 5.0
+# No deadline here: it would cut off a request that runs, and only waiting has an end.
+_UNTIL_WARM = RetryPolicy(max_retries=1_000_000, backoff=0.5, max_backoff=5.0)
 
 
 @dataclass(frozen=True)
@@ -245,46 +245,38 @@ class FunctionCaller:
         import httpx
 
         from infra_core.http import DEFAULT_RETRY_STATUSES
-        from infra_core.runtime import RetryPolicy, retry_async
 
         # A connection that is refused means the same, so it is waited out here as well.
         statuses = chosen.retry_statuses
         below = set(DEFAULT_RETRY_STATUSES if statuses is None else statuses) - cold
-
-        def is_cold(error: Exception) -> bool | float:
-            if isinstance(error, httpx.ConnectError):
-                return True
-            if isinstance(error, httpx.HTTPStatusError) and error.response.status_code in cold:
-                after = getattr(error, "retry_after", None)
-                return True if after is None else float(after)
-            return False
-
         started = clock.monotonic()
-        if chosen.delay:
-            await clock.sleep_async(chosen.delay)
-        # No deadline here: it would cut off a request that runs, and only waiting has an end.
-        policy = RetryPolicy(
-            max_retries=1_000_000, backoff=_COLD_BACKOFF, max_backoff=_COLD_MAX_BACKOFF
-        )
 
         def in_grace(error: Exception) -> bool | float:
-            return is_cold(error) if clock.monotonic() - started < self.cold_start_grace else False
+            if not isinstance(error, httpx.ConnectError) and (
+                not isinstance(error, httpx.HTTPStatusError)
+                or error.response.status_code not in cold
+            ):
+                return False
+            waited = clock.monotonic() - started
+            if waited < self.cold_start_grace:
+                return getattr(error, "retry_after", None) or True
+            add_note(
+                error,
+                f"the function app did not start within {waited:.1f} s: check its log, or raise "
+                f"cold_start_grace ({self.cold_start_grace:g} s now)",
+            )
+            return False
 
+        if chosen.delay:
+            await clock.sleep_async(chosen.delay)
         try:
             response: httpx.Response = await retry_async(
                 partial(once, retry_statuses=below, delay=0.0),
-                policy=policy,
+                policy=_UNTIL_WARM,
                 should_retry=in_grace,
             )
-        except httpx.HTTPError as error:
+        except httpx.HTTPError:
             self._warm = True  # the grace was used, or another answer came
-            if is_cold(error):
-                waited = clock.monotonic() - started
-                add_note(
-                    error,
-                    f"the function app did not start within {waited:.1f} s: check its log, or "
-                    f"raise cold_start_grace ({self.cold_start_grace:g} s now)",
-                )
             raise
         self._warm = True
         return response

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypedDict
 
-from infra_core.runtime import redact_secrets, sanitize_url
+from infra_core.runtime import clock, redact_secrets, sanitize_url
 
 from ._checks import require_number
 from ._durable import DurableInstance, secure_url
@@ -13,7 +13,7 @@ from ._durable_status import DurableStatus, read_status
 from ._function_calls import FunctionCaller, RequestOptions
 from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 
-__all__ = ["OnPoll", "WaitOptions", "ask", "check_wait", "known", "wait"]
+__all__ = ["COLD", "OnPoll", "WaitOptions", "ask", "check_wait", "known", "wait"]
 
 _log = logging.getLogger("infra_core.azure.client")
 
@@ -26,7 +26,9 @@ _LONGEST = 86_400  # seconds between two questions; more is a mistake
 _GONE = (404, 410)
 # A 404 of a management URL is an answer about the instance, not that of an app that starts.
 COLD = frozenset({503})
-_UNKNOWN_ANSWERS = 3  # 404 in a row after which an instance that was just started is gone
+# An instance that was just started may be answered by 404 for as long, and as often.
+_NEW_SECONDS, _NEW_ANSWERS = 10.0, 2
+_OUTAGE_SECONDS = 30.0  # of a host that restarts, however often it is asked meanwhile
 _PURGED = (
     "the host does not know the instance; its history may have been purged, or the URL is that of "
     "another app or task hub"
@@ -96,13 +98,11 @@ async def ask(calls: FunctionCaller, url: str) -> DurableStatus:
     import httpx
 
     try:
-        response = await calls.send("GET", url, options=_ASK_ONCE, cold=COLD)
+        status = read_status(await calls.send("GET", url, options=_ASK_ONCE, cold=COLD))
     except httpx.HTTPStatusError as error:
         status = read_status(error.response)
         if status is None:
             raise
-        return status
-    status = read_status(response)
     assert status is not None  # noqa: S101 - read_status raises for a success without a state
     return status
 
@@ -129,7 +129,7 @@ async def wait(
     from infra_core.polling import PollingTimeoutError, is_transient, poll_until_async
 
     url = secure_url(str(instance.status_url), calls.base_url)
-    seen, unknown = False, 0
+    seen, unknown, began = False, 0, clock.monotonic()
 
     async def fetch() -> DurableStatus:
         nonlocal seen
@@ -143,10 +143,12 @@ async def wait(
             return seen
         if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
             unknown += 1
-            return new and not seen and unknown < _UNKNOWN_ANSWERS
+            young = unknown <= _NEW_ANSWERS or clock.monotonic() - began < _NEW_SECONDS
+            return new and not seen and young
         return is_transient(error)
 
     timeout = options.get("timeout", _TIMEOUT)
+    interval = options.get("poll_interval", _POLL_INTERVAL)
     # The starter's own Retry-After is for the first question.
     first = instance.retry_after or 0.0
     try:
@@ -155,10 +157,11 @@ async def wait(
                 fetch,
                 lambda state: state.is_terminal,
                 timeout=timeout,
-                poll_interval=options.get("poll_interval", _POLL_INTERVAL),
+                poll_interval=interval,
                 initial_delay=first if first < timeout else 0.0,
                 on_poll=options.get("on_poll"),
                 is_transient=passes,
+                max_consecutive_errors=max(5, int(_OUTAGE_SECONDS / interval)),
                 handle_404=False,
                 label=sanitize_url(url),
             )

@@ -8,12 +8,13 @@ from infra_core.runtime import sanitize_url
 
 from ._checks import type_name
 from ._durable import DurableInstance, management_url, read_start, secure_url
-from ._durable_status import DurableStatus, failure_of
+from ._durable_status import DurableStatus, beginning_of, failure_of, is_page
 from ._function_calls import FunctionCaller, RequestOptions
 from ._function_durable import COLD, WaitOptions, ask, check_wait, known, wait
 from .exceptions import JobNotFoundError, OrchestrationError
 
 if TYPE_CHECKING:
+    import httpx
     from typing_extensions import Unpack
 
 __all__ = ["DurableManagement"]
@@ -246,12 +247,13 @@ class DurableManagement:
         if url is None:
             _finished(instance)  # or an error: there is nothing to ask
             return False
-        url = secure_url(url, self._calls.base_url)
         method = "DELETE" if verb == "purge" else "POST"
-        options = RequestOptions(idempotent=True) if verb in _HARMLESS else None
+        if verb in _HARMLESS:
+            request["options"] = RequestOptions(idempotent=True)
+        url = secure_url(url, self._calls.base_url)
         with known(url):
             try:
-                await self._calls.send(method, url, options=options, cold=COLD, **request)
+                await self._send(method, url, **request)
             except httpx.HTTPStatusError as error:
                 if error.response.status_code != 410:
                     raise
@@ -271,8 +273,22 @@ class DurableManagement:
             "the name, the key and the base URL"
         )
         with known(self._calls.url(path), otherwise):
-            response = await self._calls.send(method, path, params=params, cold=COLD, **request)
-        return self._calls.json_of(response)
+            return self._calls.json_of(await self._send(method, path, params=params, **request))
+
+    async def _send(self, method: str, path: str, **request: Any) -> "httpx.Response":
+        """Send a request of the durable extension, and return what the extension answers.
+
+        Raises:
+            OrchestrationError: A sign-in page answers, or a redirect has made a GET of the request.
+        """
+        response = await self._calls.send(method, path, cold=COLD, **request)
+        if response.request.method != method or is_page(response):
+            raise OrchestrationError(
+                f"{method} {sanitize_url(self._calls.url(path))} has done nothing: "
+                f"{sanitize_url(str(response.url))} answered {beginning_of(response)}; check that "
+                "no proxy or sign-in page answers in its place, and that the URL is https://"
+            )
+        return response
 
     def _instance(self, instance: "DurableInstance | str") -> DurableInstance:
         if isinstance(instance, str) and instance.strip():

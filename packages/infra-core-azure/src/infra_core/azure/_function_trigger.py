@@ -168,12 +168,13 @@ async def trigger_batch_async(
     body = {"batchId": args.batch_id, "concurrency": args.concurrency, **(payload or {})}
     failed = True
     try:
-        instance = stored or await _schedule(client, path, body, summary, followed=args.poll)
-        if stored is None and state_folder is not None and instance.status_url is not None:
-            remember(state_folder, client.base_url, args.batch_id, instance)
+        instance = stored or await _schedule(client, path, body, followed=args.poll)
         _begin(summary, instance)
-        if stored is None and on_started is not None:
-            on_started(instance)
+        if stored is None:
+            if state_folder is not None and instance.status_url is not None:
+                remember(state_folder, client.base_url, args.batch_id, instance)
+            if on_started is not None:
+                on_started(instance)
         if args.poll or resume:
             options: WaitOptions = {
                 "timeout": args.poll_timeout,
@@ -184,31 +185,17 @@ async def trigger_batch_async(
             }
             await _follow(client, instance, summary, options)
         failed = False
+    except Exception as error:
+        _end(summary, error)
+        raise
     finally:
         summary.duration_seconds = round(clock.monotonic() - began, 3)
-        calls = getattr(client, "_calls", None)  # a double in a test has none
-        keys = *keys_in(summary.resume_url), getattr(calls, "api_key", None)
+        keys = *keys_in(summary.resume_url), client._calls.api_key
         for name in ("output", "custom_status", "error"):  # some return their status URL
             setattr(summary, name, without_keys(getattr(summary, name), *keys))
         target: Path | None = getattr(args, "summary_file", None)
         if target is not None:
-            import asyncio
-
-            # in a thread: a storage client that blocks must not hold up this loop
-            try:
-                await asyncio.to_thread(write_summary, target, summary, storage=storage)
-            except Exception as error:
-                # Of two errors only one comes through: what came of the batch is worth more.
-                _log.error(
-                    "the summary %s was not written (%s); batch %r: %s, instance %r",
-                    target,
-                    _text_of(error),
-                    summary.batch_id,
-                    summary.status,
-                    summary.instance_id,
-                )
-                if not failed:
-                    raise
+            await _write_in_thread(target, summary, storage, failed=failed)
     return summary
 
 
@@ -269,31 +256,17 @@ def write_summary(
 
 
 async def _schedule(
-    client: AzureFunctionAsyncClient,
-    path: str,
-    body: Mapping[str, Any],
-    summary: TriggerSummary,
-    *,
-    followed: bool,
+    client: AzureFunctionAsyncClient, path: str, body: Mapping[str, Any], *, followed: bool
 ) -> DurableInstance:
-    from infra_core.http import OutcomeUnknown
-
+    if followed:
+        return await client.start(path, json=body)
+    response = await client.request("POST", path, json=body)
     try:
-        if followed:
-            return await client.start(path, json=body)
-        response = await client.request("POST", path, json=body)
-        try:
-            return read_start(response, what=f"POST {path}")
-        except OrchestrationError:
-            if is_page(response):  # a sign-in page has scheduled nothing
-                raise
-            return DurableInstance()  # no durable function, and its end is not waited for
-    except OutcomeUnknown as error:
-        summary.status, summary.error = "OutcomeUnknown", str(error)
-        raise
-    except Exception as error:
-        summary.error = _text_of(error)
-        raise
+        return read_start(response, what=f"POST {path}")
+    except OrchestrationError:
+        if is_page(response):  # a sign-in page has scheduled nothing
+            raise
+        return DurableInstance()  # no durable function, and its end is not waited for
 
 
 async def _follow(
@@ -314,14 +287,44 @@ async def _follow(
         state = await client.wait_for_completion(instance, **options)
     except OrchestrationTimeoutError as error:
         summary.status, summary.error = "TimedOut", str(error)
-    except Exception as error:
-        summary.status, summary.error = "Unknown", _text_of(error)
-        raise
     else:
         _see(summary, state)
         summary.status = state.runtime_status
         if state.failed and state.output is not None:
             summary.error = _text_of(state.output)
+
+
+async def _write_in_thread(
+    path: Path, summary: TriggerSummary, storage: SummaryWriter | None, *, failed: bool
+) -> None:
+    """Write a summary where a storage client that blocks does not hold up this loop."""
+    import asyncio
+
+    try:
+        await asyncio.to_thread(write_summary, path, summary, storage=storage)
+    except Exception as error:
+        # Of two errors only one comes through: what came of the batch is worth more.
+        _log.error(
+            "the summary %s was not written (%s); batch %r: %s, instance %r",
+            path,
+            _text_of(error),
+            summary.batch_id,
+            summary.status,
+            summary.instance_id,
+        )
+        if not failed:
+            raise
+
+
+def _end(summary: TriggerSummary, error: Exception) -> None:
+    """Take over why a batch could not be scheduled, or followed."""
+    from infra_core.http import OutcomeUnknown
+
+    summary.error = _text_of(error)
+    if summary.status != "NotScheduled":
+        summary.status = "Unknown"
+    elif isinstance(error, OutcomeUnknown):
+        summary.status = "OutcomeUnknown"
 
 
 def _begin(summary: TriggerSummary, instance: DurableInstance) -> None:
