@@ -5,6 +5,7 @@ import atexit
 import gc
 import logging
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -15,7 +16,6 @@ from itertools import count
 from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,6 @@ from ._results import BatchRetry, Outcome
 from ._worker import Worker, WorkItem, ahead_of, share_of
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
     from ._options import BatchOptions
 
 __all__ = ["ProcessWorkers", "fork_workers"]
@@ -94,7 +92,7 @@ class ProcessWorkers:
         on_retry: Callable[[BatchRetry], None],
     ) -> None:
         self._count = options.processes
-        self._settings = ForkingPickler.dumps((share_of(options, self._count), folder, dict(env)))
+        self._settings = pickle.dumps((share_of(options, self._count), folder, dict(env)))
         self._on_retry = on_retry
         self._workers: list[_Process] = []
         self._closed = self._stopped = False
@@ -184,7 +182,7 @@ class _Process:
 
     def __init__(
         self,
-        settings: "Buffer",
+        settings: bytes,
         loop: asyncio.AbstractEventLoop,
         on_retry: Callable[[BatchRetry], None],
     ) -> None:
