@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,12 @@ from ._names import check_layout, names_by_content
 
 __all__ = ["BatchOptions", "why_no_prefix"]
 
-_NUMBERS: dict[str, tuple[float, float, bool]] = {
-    # least, most, whole
-    "concurrency": (1, 10_000, True),
-    "processes": (1, 1_024, True),
-    "task_timeout": (0.001, inf, False),
-    "grace": (0.001, inf, False),
-    "timeout": (0.001, inf, False),
-    "retries": (0, inf, True),
-    "backoff": (0.001, inf, False),
-    "min_speed": (0.0, inf, False),
-    "max_bytes": (0, inf, True),
-    "max_failures": (0, inf, True),
-    "max_per_host": (1, inf, True),
-    "rate_per_host": (0.000_001, inf, False),
-    "limit_rate": (1, inf, False),
-    "deadline": (0.001, inf, False),
-}
+_MOMENT = 0.001  # seconds
+
+
+def _number(default: Any, least: float, most: float = inf) -> Any:
+    """A field with its bounds; whether it is a whole number says its annotation."""
+    return field(default=default, metadata={"bounds": (least, most)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,20 +79,20 @@ class BatchOptions:
     batch_id: str
     out: Path
     resume: bool = False
-    concurrency: int = 8
-    processes: int = 1
-    task_timeout: float = 300.0
-    deadline: float | None = None
-    grace: float = 10.0
-    timeout: float = 60.0
-    retries: int = 4
-    backoff: float = 1.0
-    min_speed: float = 1024.0
-    max_bytes: int | None = None
-    max_failures: int | None = None
-    max_per_host: int | None = None
-    rate_per_host: float | None = None
-    limit_rate: float | None = None
+    concurrency: int = _number(8, 1, 10_000)
+    processes: int = _number(1, 1, 1_024)
+    task_timeout: float = _number(300.0, _MOMENT)
+    deadline: float | None = _number(None, _MOMENT)
+    grace: float = _number(10.0, _MOMENT)
+    timeout: float = _number(60.0, _MOMENT)
+    retries: int = _number(4, 0)
+    backoff: float = _number(1.0, _MOMENT)
+    min_speed: float = _number(1024.0, 0)
+    max_bytes: int | None = _number(None, 0)
+    max_failures: int | None = _number(None, 0)
+    max_per_host: int | None = _number(None, 1)
+    rate_per_host: float | None = _number(None, 0.000_001)
+    limit_rate: float | None = _number(None, 1)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     host_headers: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     user_agent: str | None = None
@@ -164,18 +153,21 @@ class BatchOptions:
             raise BatchError(f"prefix {why}")
 
     def _check_numbers(self) -> None:
-        for name, (least, most, whole) in _NUMBERS.items():
-            value: Any = getattr(self, name)
-            optional = _DEFAULTS[name] is None
-            if value is None and optional:
+        for each in fields(self):
+            value: Any = getattr(self, each.name)
+            if "bounds" not in each.metadata or value is each.default is None:
                 continue
-            if not _is_within(value, least, most, whole=whole):
+            least, most = each.metadata["bounds"]
+            whole = "int" in str(each.type)
+            kinds = int if whole else (int, float)
+            fits = isinstance(value, kinds) and not isinstance(value, bool) and value != inf
+            if not fits or not least <= value <= most:
                 kind = "a whole number" if whole else "a number"
-                bounds = "above 0" if least == 0.001 else f"of at least {least:g}"
+                bounds = "above 0" if least == _MOMENT else f"of at least {least:g}"
                 if isinstance(value, (int, float)) and value > most:
                     bounds = f"of at most {most:g}"
-                or_none = ", or None" if optional else ""
-                raise BatchError(f"{name} must be {kind} {bounds}{or_none}, got {value!r}")
+                or_none = ", or None" if each.default is None else ""
+                raise BatchError(f"{each.name} must be {kind} {bounds}{or_none}, got {value!r}")
 
     def _check_headers(self) -> None:
         """Refuse now what no request could carry: each would fail, after all is set up."""
@@ -227,12 +219,3 @@ def why_no_prefix(text: str) -> str:
     if re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", text):
         return ""
     return f"{text!r} begins no variable's name; use letters, digits and _, such as CRAWLER"
-
-
-def _is_within(value: object, least: float, most: float, *, whole: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-        return False
-    return isfinite(value) and least <= value <= most
-
-
-_DEFAULTS = {option.name: option.default for option in fields(BatchOptions)}

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 __all__ = [
     "CommandError",
     "Parser",
+    "add_options",
     "add_prefix",
     "add_verb",
     "byte_count",
@@ -87,6 +88,27 @@ def wrapped(block: str, width: int) -> str:
         )
         for line, match in zip(lines, hanging, strict=True)
     )
+
+
+def add_options(parser: Any, options: Iterable[tuple[Any, ...]]) -> None:
+    """Add options, each with its help, and how its value is read.
+
+    Args:
+        parser: A parser, or a group of one.
+        options: Of each `--name VALUE`, or `--name` for a switch; its help; an argparse type for
+            the value, a tuple of all values that there are, or `list` where it may be repeated.
+    """
+    for names, text, *rest in options:
+        flags = [word for word in names.split() if word.startswith("-")]
+        kind = rest[0] if rest else str
+        how: dict[str, Any] = {"metavar": names.split()[-1], "type": kind}
+        if isinstance(kind, tuple):
+            how = {"choices": kind}
+        elif len(names.split()) == len(flags):
+            how = {"action": "store_true"}
+        elif kind is list:
+            how |= {"action": "append", "default": [], "type": str}
+        parser.add_argument(*flags, help=text, **how)
 
 
 def add_prefix(parser: Any, *, default: Any = None) -> None:

@@ -24,7 +24,7 @@ from infra_core.batch._folder import JOBS_FILE
 from infra_core.runtime import clock, printable
 
 from . import exit_codes
-from ._arguments import CommandError, add_verb, natural, seconds
+from ._arguments import CommandError, add_options, add_verb, natural, seconds
 from ._errors import plural, without_url
 from ._jobs_change import delete_batch, prune_jobs, retry_jobs
 from ._jobs_find import as_dict, find, is_empty, no_jobs, row, tell_unreadable
@@ -64,47 +64,44 @@ whose lease has ended, or which were started without a lease and have not change
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core jobs`."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    statuses = tuple(status.value for status in JobStatus)
     listing = add_batch_verb(verbs, "list", "a line for each job")
-    listing.add_argument(
-        "--status", action="append", choices=[s.value for s in JobStatus], help="only these"
-    )
-    listing.add_argument(
-        "--since", type=parse_since, metavar="WHEN", help="changed since: 90s, 30m, 12h, 7d or ISO"
-    )
-    listing.add_argument(
-        "--until", type=parse_since, metavar="WHEN", help="changed before: as --since"
-    )
-    listing.add_argument("--worker", metavar="NAME", help="held by this worker")
-    listing.add_argument(
-        "--limit", type=natural, metavar="N",
-        help=f"so many at most, 0 for all (all; {TERMINAL_LIMIT} on a terminal)",
+    listing.add_argument("--status", action="append", choices=statuses, help="only these")
+    add_options(
+        listing,
+        [
+            ("--since WHEN", "changed since: 90s, 30m, 12h, 7d or ISO", parse_since),
+            ("--until WHEN", "changed before: as --since", parse_since),
+            ("--worker NAME", "held by this worker"),
+            ("--limit N", f"so many at most, 0 for all (all; {TERMINAL_LIMIT} on a terminal)",
+             natural),
+            ("--format", "CSV, or a JSON line a job", ("csv", "jsonl")),
+            ("--header", "name the columns where the output is no terminal"),
+        ],
     )  # fmt: skip
-    sorts = [sign + name for name in SORTS for sign in ("", "-")]
     listing.add_argument(
-        "--sort", choices=sorts, metavar="BY",
+        "--sort", choices=[sign + name for name in SORTS for sign in ("", "-")], metavar="BY",
         help=f"{', '.join(SORTS)}; with - in front the other way, as --sort=-updated",
     )  # fmt: skip
-    listing.add_argument("--format", choices=["csv", "jsonl"], help="CSV, or a JSON line a job")
-    listing.add_argument(
-        "--header", action="store_true", help="name the columns where the output is no terminal"
-    )
-    batches = add_verb(verbs, "batches", "a line for each batch, with its counts")
-    add_out(batches)
+    add_out(add_verb(verbs, "batches", "a line for each batch, with its counts"))
     show = add_batch_verb(verbs, "show", "everything known of one job")
     show.add_argument("job_id", metavar="JOB", help="its id, or enough of its beginning")
     retry = add_batch_verb(verbs, "retry", "put jobs back to pending")
     retry.add_argument("job_id", metavar="JOB", nargs="*", help="only these (all that failed)")
-    retry.add_argument(
-        "--completed", action="store_true", help="completed jobs as well, so they run again"
+    add_options(
+        retry,
+        [
+            ("--completed", "completed jobs as well, so they run again"),
+            ("--force", "also jobs that a worker holds; it is dead for sure"),
+        ],
     )
-    retry.add_argument(
-        "--force", action="store_true", help="also jobs that a worker holds; it is dead for sure"
-    )
-    delete = add_batch_verb(verbs, "delete", "delete all jobs of a batch")
-    delete.add_argument("--force", action="store_true", help="pending and running jobs as well")
-    delete.add_argument("--files", action="store_true", help="the folder DIR/BATCH as well")
-    delete.add_argument(
-        "--blobs", action="store_true", help="the blobs below BATCH in the container as well"
+    add_options(
+        add_batch_verb(verbs, "delete", "delete all jobs of a batch"),
+        [
+            ("--force", "pending and running jobs as well"),
+            ("--files", "the folder DIR/BATCH as well"),
+            ("--blobs", "the blobs below BATCH in the container as well"),
+        ],
     )
     prune = add_verb(verbs, "prune", "delete old jobs")
     add_out(prune)
@@ -113,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="not changed since: 90s, 30m, 12h, 7d or ISO",
     )  # fmt: skip
     prune.add_argument(
-        "--status", action="append", choices=[s.value for s in JobStatus],
+        "--status", action="append", choices=statuses,
         help="only these (completed, failed and timed out)",
     )  # fmt: skip
     prune.add_argument("--batch", metavar="BATCH", help="only of this batch")

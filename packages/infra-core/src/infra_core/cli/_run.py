@@ -9,7 +9,7 @@ from typing import Any
 from infra_core import _start
 from infra_core.batch._formats import FORMATS
 
-from ._arguments import add_prefix, byte_count, count, natural, number, seconds, speed
+from ._arguments import add_options, add_prefix, byte_count, count, natural, number, seconds, speed
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
@@ -44,8 +44,7 @@ Sizes may be written 500k, 10M, 2G; times 90, 90s, 5m, 2h.
 """
 
 
-# By group: each option with the name of its value, its help, and how the value is read or which
-# ones there are. A default that a help names is that of `BatchOptions`.
+# By group, as `add_options` takes them. A default that a help names is that of `BatchOptions`.
 _OPTIONS: dict[str, list[tuple[Any, ...]]] = {
     "the list": [
         ("--input-format", ("text: a URL a line, perhaps with a digest as sha256sum [--tag] writes "
@@ -123,22 +122,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="output folder")
     for title, options in _OPTIONS.items():
         group = parser.add_argument_group(title)
-        for names, text, *kind in options:
-            flags = [word for word in names.split() if word.startswith("-")]
-            group.add_argument(*flags, help=text, **_kind(names.split()[len(flags) :], *kind))
+        add_options(group, options)
     add_prefix(group)
     parser.set_defaults(concurrency=8)
-
-
-def _kind(metavar: list[str], kind: Any = str) -> dict[str, Any]:
-    """How argparse reads an option, by the name of its value: a switch has none."""
-    if isinstance(kind, tuple):
-        return {"choices": kind}
-    if not metavar:
-        return {"action": "store_true"}
-    if kind is list:
-        return {"metavar": metavar[0], "action": "append", "default": []}
-    return {"metavar": metavar[0], "type": kind}
 
 
 def execute(options: argparse.Namespace) -> int:
