@@ -42,6 +42,10 @@ def files_in(out: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
 
 
+def names_of(layout: str, index: JobIndex, **options: Any) -> FileNames:
+    return FileNames(BatchOptions(batch_id="b", out=Path(), layout=layout, **options), index)
+
+
 def final(names: FileNames, url: str, **facts: Any) -> str:
     item = BatchItem(url)
     path = names.path_of(item, item.job_id)
@@ -147,7 +151,7 @@ def test_both_work_with_every_layout() -> None:
         "{stem}{ext}/{index}": "naïve.csv/1",
     }.items():
         with closing(JobIndex()) as index:
-            names = FileNames(layout, index, content_disposition=True, adjust_extension=True)
+            names = names_of(layout, index, content_disposition=True, adjust_extension=True)
             path = final(names, "http://h.example/d/get?id=1", **facts)
         job_id = BatchItem("http://h.example/d/get?id=1").job_id
         query = path.partition("~")[2].partition(".")[0]
@@ -182,7 +186,7 @@ def test_digests_of_a_layout_are_not_lost_in_a_long_path() -> None:
     """A path is cut at its beginning, and the digest may stand there."""
     urls = [f"http://h/{number}" + "/d" * 40 for number in range(2)]
     with closing(JobIndex()) as index:
-        names = FileNames("{digest}/{path}", index)
+        names = names_of("{digest}/{path}", index)
         assert len({names.path_of(item, item.job_id) for item in map(BatchItem, urls)}) == 2
 
 
@@ -196,7 +200,7 @@ def test_no_two_urls_share_a_path_under_any_suggested_name(
 ) -> None:
     """Nor does any leave the folder, or take the place of one that has no name yet."""
     with closing(JobIndex()) as index:
-        names = FileNames(layout, index, content_disposition=True, adjust_extension=True)
+        names = names_of(layout, index, content_disposition=True, adjust_extension=True)
         found = [
             final(names, f"http://h{number}.example{path}", name=name, content_type="text/html")
             for number, name in enumerate(suggested)
@@ -229,5 +233,5 @@ def test_paths_that_some_file_systems_keep_as_one_are_one() -> None:
 def test_numbers_of_a_layout_are_numbers() -> None:
     """With leading zeros, as other programs write them."""
     with closing(JobIndex()) as index:
-        names = FileNames("{index:05d}{ext}", index)
+        names = names_of("{index:05d}{ext}", index)
         assert names.path_of(BatchItem("http://h/a.txt"), "00") == "assets/00001.txt"

@@ -196,8 +196,8 @@ def test_a_record_that_could_not_be_stored_does_not_replace_a_newer_one(tmp_path
     """That a job is completed is not stored, that it is mirrored is: no second upload."""
     with FailingStore(tmp_path / "jobs.sqlite3") as store:
         lost: list[str] = []
-        book = JobBook(store, Mock(), Mock(), Mock(), Mock(batch_id="b"), str,
-                       on_lost=lost.append)  # fmt: skip
+        services = Mock(store=store, claims=None, summary=Mock(batch_id="b"))
+        book = JobBook(services, lost.append)
         for number in ("1", "2"):
             record = JobRecord("b", number).start()
             store.save_many([record])

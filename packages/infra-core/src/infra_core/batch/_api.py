@@ -3,12 +3,11 @@
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import refuse_running_loop
 
-from ._errors import BatchError
+from ._errors import BatchError, one_line
 from ._hooks import Hooks, call
 from ._items import BatchItem, Rejected
 from ._options import BatchOptions
@@ -99,7 +98,14 @@ async def run_batch_async(
         on_duplicate=on_duplicate,
         on_event=on_event,
     )
-    on_trouble = partial(_call_in_loop, asyncio.get_running_loop(), on_event, "unsent")
+    loop, troubles = asyncio.get_running_loop(), list[str]()
+
+    def on_trouble(error: Exception) -> None:
+        if not troubles:
+            troubles.append(f"heartbeat: {one_line(error)}")
+            with suppress(RuntimeError):  # the loop has ended, and the summary is out
+                loop.call_soon_threadsafe(call, on_event, "unsent", troubles[0])
+
     async with AsyncExitStack() as stack:
         services = await open_services(
             chosen, stack, env=env, storage=storage, store=store, on_trouble=on_trouble
@@ -108,14 +114,6 @@ async def run_batch_async(
         await run.open(stack)
         await run.run(items)
     return services.summary
-
-
-def _call_in_loop(
-    loop: asyncio.AbstractEventLoop, hook: Callable[[str, str], object] | None, word: str, text: str
-) -> None:
-    """Call a hook from another thread, such as the heartbeat's."""
-    with suppress(RuntimeError):  # the loop has ended, and the summary is out
-        loop.call_soon_threadsafe(call, hook, word, text)
 
 
 def run_batch(

@@ -14,37 +14,23 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from infra_core.runtime import clock
 
 from ._index import JobIndex
-from ._jobs import Job
+from ._jobs import Begun, Job
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord, JobStore
 
-__all__ = ["Claimed", "Claims"]
+    from ._options import BatchOptions
+
+__all__ = ["Claims"]
 
 _THREADS = 16  # a table answers in milliseconds, one request after the other would crawl
 _RACES = 3  # tries at a row that others change at the same time
 _MARGIN = 60.0  # seconds that a lease outlasts the longest download
-
-
-class Claimed(NamedTuple):
-    """What became of jobs that were to be taken.
-
-    Attributes:
-        ours: Taken; recorded as running under our lease.
-        done: Completed already, by whichever run; with the record of the table.
-        elsewhere: Held by another run.
-        passed_over: Not to be tried by this run.
-    """
-
-    ours: list[Job]
-    done: list[Job]
-    elsewhere: list[Job]
-    passed_over: list[Job]
 
 
 class Claims:
@@ -52,11 +38,10 @@ class Claims:
 
     Args:
         store: A table.
-        batch_id: The batch.
+        options: Of the batch.
         folder: The run's folder, which this run has locked.
-        seconds: The longest that a download may last.
         index: Where jobs wait that others hold, on disk.
-        only_failed: Take only what has failed.
+        seconds: The longest that a download may last.
 
     Attributes:
         place: This machine and folder, by which a later run knows whose disk holds a file.
@@ -66,27 +51,25 @@ class Claims:
     def __init__(
         self,
         store: "JobStore[JobRecord]",
-        batch_id: str,
-        *,
+        options: "BatchOptions",
         folder: Path,
-        seconds: float,
         index: JobIndex,
-        only_failed: bool,
+        seconds: float,
     ) -> None:
         self._store = store
-        self._batch_id = batch_id
+        self._batch_id = options.batch_id
+        self._only_failed = options.only_failed
         place = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:8]
         self.place = f"{socket.gethostname()}/{place}"
         self._owner = f"{self.place}/{secrets.token_hex(4)}"
         self._lease = timedelta(seconds=seconds + _MARGIN)
         self._index = index
         self.unreadable: list[str] = []
-        self._only_failed = only_failed
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="infra-core-claim")
 
-    def take(self, jobs: Sequence[Job]) -> Claimed:
+    def take(self, jobs: Sequence[Job]) -> Begun:
         """Take each job that is pending, failed, or under a lease that has ended."""
-        found = Claimed([], [], [], [])
+        found = Begun([], [], [], [])
         for job, (record, place) in zip(jobs, self._threads.map(self._one, jobs), strict=True):
             getattr(found, place).append(job._replace(record=record))
         return found
@@ -105,14 +88,14 @@ class Claims:
                 return current or job.record, "passed_over"
             try:
                 if current is None:
-                    return self._store.create(self._leased(job.record)), "ours"
+                    return self._store.create(self._leased(job.record)), "started"
                 if current.status is JobStatus.COMPLETED:
-                    return current, "done"
+                    return current, "kept"
                 if current.status is JobStatus.RUNNING:
                     if self._is_held(current):
                         return current, "elsewhere"
                     current = current.requeue()
-                return self._store.update(self._leased(current)), "ours"
+                return self._store.update(self._leased(current)), "started"
             except (JobExistsError, JobConflictError):
                 continue
         return job.record, "elsewhere"  # others change it at each try: one of them has it

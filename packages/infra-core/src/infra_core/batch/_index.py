@@ -89,8 +89,7 @@ class JobIndex:
                     "INSERT OR REPLACE INTO jobs VALUES (?, 0, ?)",
                     (_key(record.job_id), json.dumps(row, default=str)),
                 )
-                if path := record.payload.get("path"):
-                    self._claim(str(path), _key(record.job_id))
+                self._claim_stored(record)
                 self._put(entries(record))
                 count += 1
         return count
@@ -106,8 +105,11 @@ class JobIndex:
         """Remember which paths are taken."""
         with self._transaction():
             for record in records:
-                if path := record.payload.get("path"):
-                    self._claim(str(path), _key(record.job_id))
+                self._claim_stored(record)
+
+    def _claim_stored(self, record: "JobRecord") -> None:
+        if path := record.payload.get("path"):
+            self._claim(str(path), _key(record.job_id))
 
     def see(self, job_ids: Sequence[str]) -> list[Known | bool]:
         """Mark jobs as seen.
@@ -149,14 +151,13 @@ class JobIndex:
         if owner is not None:
             return bool(owner[0] == key)
         parts = folded.split("/")
-        for depth in range(1, len(parts)):
-            parent = "/".join(parts[:depth])
+        parents = ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+        for parent in parents:
             held = self._db.execute("SELECT job FROM paths WHERE path = ?", (parent,)).fetchone()
             if held is not None and held[0] != b"/":
                 return False  # a file stands where a folder is needed
-        for depth in range(1, len(parts)):
-            parent = "/".join(parts[:depth])
-            self._db.execute("INSERT OR IGNORE INTO paths VALUES (?, ?)", (parent, b"/"))
+        folders = ((parent, b"/") for parent in parents)
+        self._db.executemany("INSERT OR IGNORE INTO paths VALUES (?, ?)", folders)
         self._db.execute("INSERT INTO paths VALUES (?, ?)", (folded, key))
         return True
 

@@ -14,18 +14,18 @@ from infra_core.runtime import clock, sanitize_url
 
 from ._errors import one_line
 from ._folder import ASSETS
-from ._index import JobIndex, Known
+from ._index import Known
 from ._items import BatchItem
-from ._results import Outcome, Summary
+from ._results import Outcome
 
 if TYPE_CHECKING:
-    from infra_core.azure.job_store import JobRecord, JobStore
-    from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter
+    from infra_core.azure.job_store import JobRecord
 
-    from ._claims import Claims
+    from ._services import Services
 
-__all__ = ["Ended", "Job", "JobBook", "completed", "is_same", "mirrored", "named"]
+__all__ = ["Begun", "Ended", "Job", "JobBook", "completed", "is_same", "mirrored", "named"]
 
+_FACTS = ("path", "checksum", "size", "content_type", "etag", "last_modified")
 _BEAT = 1.0  # seconds between two beats that name a job
 
 
@@ -61,6 +61,22 @@ class Job(NamedTuple):
         return stored.get("etag"), stored.get("last_modified")
 
 
+class Begun(NamedTuple):
+    """What becomes of jobs whose turn has come, each with its record of now.
+
+    Attributes:
+        kept: Completed before.
+        started: To be asked for; recorded as running, unless their files are here.
+        elsewhere: Another run has them, or has their files.
+        passed_over: Not to be tried by this run.
+    """
+
+    kept: list[Job]
+    started: list[Job]
+    elsewhere: list[Job]
+    passed_over: list[Job]
+
+
 class Ended(NamedTuple):
     """What is to be recorded of a job.
 
@@ -88,26 +104,15 @@ class JobBook:
     """
 
     def __init__(
-        self,
-        store: "JobStore[JobRecord]",
-        log: "RunLogWriter",
-        heartbeat: "HeartbeatMonitor",
-        index: JobIndex,
-        summary: Summary,
-        url_of: Callable[[str], str | None],
-        claims: "Claims | None" = None,
-        *,
-        on_lost: Callable[[str], object] = lambda _: None,
+        self, services: "Services", on_lost: Callable[[str], object] = lambda _: None
     ) -> None:
-        self._claims = claims
+        self._services = services
+        self._claims = services.claims
+        self._store = services.store
+        self._index = services.index
+        self._summary = services.summary
         self._unstored: dict[str, JobRecord] = {}  # by job, the newest
         self._on_lost = on_lost
-        self._url_of = url_of
-        self._store = store
-        self._log = log
-        self._heartbeat = heartbeat
-        self._index = index
-        self._summary = summary
         self._beaten = -_BEAT
         self._lock = threading.Lock()
 
@@ -211,7 +216,7 @@ class JobBook:
             "type": media_category(content_type if known else path.rpartition("/")[2]),
             "content_type": content_type,
             "size_bytes": stored.get("size"),
-            "url": self._url_of(str(stored["path"])) if stored.get("mirrored") else None,
+            "url": self._services.url_of(str(stored["path"])) if stored.get("mirrored") else None,
             "source_url": stored.get("url"),
             "checksum": stored.get("checksum"),
         }
@@ -248,7 +253,7 @@ class JobBook:
                 return
             self._beaten = now
         with suppress(Exception):  # the heartbeat's on_error was called with it
-            self._heartbeat.set_slug(job_id)
+            self._services.heartbeat.set_slug(job_id)
 
     def note(self, event: str, *, job: "JobRecord | None" = None, **properties: Any) -> None:
         """Write an event to the run log."""
@@ -256,7 +261,8 @@ class JobBook:
 
     def _write(self, events: "list[dict[str, Any]]") -> None:
         try:
-            self._log.write_many([{**event, "batch_id": self.batch_id} for event in events])
+            named = [{**event, "batch_id": self.batch_id} for event in events]
+            self._services.log.write_many(named)
         except OSError as error:
             self._summary.trouble("the run log has gaps", one_line(error))
 
@@ -272,17 +278,9 @@ def completed(record: "JobRecord", outcome: Outcome) -> "JobRecord":
     former = record
     if record.is_terminal:
         record = record.requeue(force=True).start()
-    facts = {
-        "path": outcome.path,
-        "checksum": outcome.checksum,
-        "size": outcome.size,
-        "content_type": outcome.content_type,
-        "etag": outcome.etag,
-        "last_modified": outcome.last_modified,
-    }
-    known = {name: value for name, value in facts.items() if value is not None}
+    known = {n: each for n in _FACTS if (each := getattr(outcome, n)) is not None}
     # What the last answer said is not said of this one, such as an ETag that is not sent any more.
-    rest = {name: value for name, value in former.payload.items() if name not in facts}
+    rest = {name: value for name, value in former.payload.items() if name not in _FACTS}
     record = replace(record, payload=rest).complete(**known, mirrored=bool(outcome.mirrored))
     if former.is_terminal and former.payload.get("mirrored") and is_same(record, former):
         return mirrored(record)

@@ -5,6 +5,7 @@ import re
 import string
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from infra_core.fs import media_extension, safe_file_name
@@ -14,6 +15,9 @@ from ._folder import ASSETS
 from ._index import JobIndex
 from ._items import BatchItem
 from ._results import Outcome
+
+if TYPE_CHECKING:
+    from ._options import BatchOptions
 
 __all__ = ["INCOMING", "LAYOUTS", "FileNames", "check_layout", "names_by_content"]
 
@@ -76,30 +80,20 @@ class FileNames:
     """Chooses the path of each item's file, relative to the run's folder.
 
     Args:
-        layout: See `BatchOptions.layout`.
+        options: Of the batch.
         index: Knows which paths are taken.
-        content_disposition: See `BatchOptions`.
-        adjust_extension: See `BatchOptions`.
 
     Attributes:
         unique: Whether the names of two URLs differ by themselves.
     """
 
-    def __init__(
-        self,
-        layout: str,
-        index: JobIndex,
-        *,
-        content_disposition: bool = False,
-        adjust_extension: bool = False,
-    ) -> None:
-        self._template = LAYOUTS.get(layout, layout)
+    def __init__(self, options: "BatchOptions", index: JobIndex) -> None:
+        self._options = options
+        self._template = LAYOUTS.get(options.layout, options.layout)
         self.unique = "{digest}" in self._template
-        self._by_content = names_by_content(layout)
+        self._by_content = names_by_content(options.layout)
         self._index = index
         self._count = 0
-        self._content_disposition = content_disposition
-        self._adjust_extension = adjust_extension
 
     def path_of(self, item: BatchItem, job_id: str) -> str:
         """Return a path that no other URL has, in `INCOMING` where the answer decides on the name.
@@ -110,8 +104,8 @@ class FileNames:
         if self._by_content or (
             item.name is None
             and (
-                self._content_disposition
-                or (self._adjust_extension and not _has_extension(_name_of(item)))
+                self._options.content_disposition
+                or (self._options.adjust_extension and not _has_extension(_name_of(item)))
             )
         ):
             return f"{INCOMING}{job_id}-{self._count}"
@@ -126,9 +120,9 @@ class FileNames:
             path: Where the file is, by `path_of`.
         """
         extension, given = "", item.name is not None
-        if self._content_disposition and outcome.name and not given:
+        if self._options.content_disposition and outcome.name and not given:
             item = replace(item, name=outcome.name)
-        if self._adjust_extension and not given and not _has_extension(_name_of(item)):
+        if self._options.adjust_extension and not given and not _has_extension(_name_of(item)):
             extension = media_extension(outcome.content_type or "")
         number = int(path.rpartition("-")[2])
         sha256 = (outcome.checksum or "").rpartition(":")[2]

@@ -96,23 +96,9 @@ class BatchRun:
         self._hooks = hooks
         self.summary = services.summary
         self._index = services.index
-        self._book = JobBook(
-            services.store,
-            services.log,
-            services.heartbeat,
-            services.index,
-            services.summary,
-            services.url_of,
-            services.claims,
-            on_lost=self._record_lost,
-        )
+        self._book = JobBook(services, self._record_lost)
         self._claims = services.claims
-        self._names = FileNames(
-            options.layout,
-            services.index,
-            content_disposition=options.content_disposition,
-            adjust_extension=options.adjust_extension,
-        )
+        self._names = FileNames(options, services.index)
         self._starter = Starter(options, services, self._book, self._names)
         self._listener = Listener(hooks, services.summary, self._book, self._has_ended)
         self._finisher = Finisher(
@@ -381,7 +367,7 @@ class BatchRun:
         for job in begun.elsewhere:
             self.summary.elsewhere += 1
             self._listener.report(job, job.record, "elsewhere")
-        self.summary.total -= begun.passed_over
+        self.summary.total -= len(begun.passed_over)
         self._finisher.begin(begun.started)
         return begun.kept + begun.started
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ._environment import environment_of, open_jobs, open_mirror, table_of
-from ._errors import one_line
 from ._folder import (
     ASSETS,
     JOBS_FILE,
@@ -99,7 +98,7 @@ async def open_services(
     env: Mapping[str, str] | None = None,
     storage: "AzureStorageClient | None" = None,
     store: "JobStore[JobRecord] | None" = None,
-    on_trouble: Callable[[str], None],
+    on_trouble: Callable[[Exception], None],
 ) -> Services:
     """Open what the options and the environment ask for; the stack closes it.
 
@@ -109,13 +108,18 @@ async def open_services(
         env: Environment variables; those of the process when None.
         storage: A client of the caller's, which stays open.
         store: A store of the caller's, which stays open.
-        on_trouble: Called with the first failure of the heartbeat.
+        on_trouble: Called with each failure of the heartbeat, in its thread.
 
     Raises:
         BatchError: The folder cannot be used.
         ConfigurationError: The storage settings are unusable.
     """
-    from infra_core.azure.monitoring import RunLogWriter
+    from infra_core.azure.monitoring import (
+        HeartbeatMonitor,
+        RunLogWriter,
+        TelemetryClient,
+        TelemetryConfig,
+    )
     from infra_core.fs import remove_stale_partials
 
     variables = environment_of(os.environ if env is None else env, options.prefix)
@@ -153,20 +157,23 @@ async def open_services(
     if not hasattr(store, "path"):  # no file of this machine, but a table
         from ._claims import Claims
 
-        claims = Claims(
-            store,
-            options.batch_id,
-            folder=folder,
-            seconds=_longest(options),
-            index=index,
-            only_failed=options.only_failed,
-        )
+        claims = Claims(store, options, folder, index, _longest(options))
         stack.callback(claims.close)
     log = RunLogWriter(folder, azure_client=storage)
     stack.push_async_callback(asyncio.to_thread, log.close)
-    telemetry = _open_telemetry(variables, log)
+    telemetry = TelemetryClient(
+        config=TelemetryConfig.from_env(env=variables),
+        service_name="infra-core run",
+        journal=log,  # events survive a killed process
+    )
     stack.push_async_callback(asyncio.to_thread, telemetry.flush, _FLUSH_SECONDS)
-    heartbeat = _open_heartbeat(folder, storage, log, on_trouble)
+    heartbeat = HeartbeatMonitor(
+        folder,
+        interval_seconds=_BEAT_SECONDS,
+        azure_client=storage,
+        log_writer=log,
+        on_error=on_trouble,
+    )
     stack.push_async_callback(_stop, heartbeat)
     heartbeat.start()
     return Services(
@@ -199,41 +206,6 @@ def _sweep(assets: Path) -> None:
     shutil.rmtree(assets.parent / INCOMING, ignore_errors=True)  # none of it is recorded
     for folder, _, _ in os.walk(assets):
         remove_stale_partials(Path(folder), older_than=0.0)
-
-
-def _open_telemetry(env: Mapping[str, str], log: "RunLogWriter") -> "TelemetryClient":
-    from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
-
-    config = TelemetryConfig.from_env(env=env)
-    return TelemetryClient(
-        config=config,
-        service_name="infra-core run",
-        journal=log,  # events survive a killed process
-    )
-
-
-def _open_heartbeat(
-    folder: Path,
-    storage: "AzureStorageClient | None",
-    log: "RunLogWriter",
-    on_trouble: Callable[[str], None],
-) -> "HeartbeatMonitor":
-    from infra_core.azure.monitoring import HeartbeatMonitor
-
-    troubles: list[str] = []
-
-    def trouble(error: Exception) -> None:
-        if not troubles:
-            troubles.append(one_line(error))
-            on_trouble(f"heartbeat: {troubles[0]}")
-
-    return HeartbeatMonitor(
-        folder,
-        interval_seconds=_BEAT_SECONDS,
-        azure_client=storage,
-        log_writer=log,
-        on_error=trouble,
-    )
 
 
 async def _stop(heartbeat: "HeartbeatMonitor") -> None:

@@ -1,11 +1,10 @@
 """Which items of a list need a download: what is here is kept, what another run has is left."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from ._items import BatchItem
-from ._jobs import Ended, Job, JobBook
+from ._jobs import Begun, Ended, Job, JobBook
 from ._names import FileNames
 from ._verify import Verifier, contradicts
 
@@ -16,23 +15,7 @@ if TYPE_CHECKING:
     from ._options import BatchOptions
     from ._services import Services
 
-__all__ = ["Begun", "Starter"]
-
-
-class Begun(NamedTuple):
-    """What becomes of jobs whose turn has come.
-
-    Attributes:
-        kept: Their files are here.
-        started: To be asked for; recorded as running, unless their files are here.
-        elsewhere: Another run has them, or has their files.
-        passed_over: How many are not to be tried by this run.
-    """
-
-    kept: list[Job]
-    started: list[Job]
-    elsewhere: Sequence[Job] = ()
-    passed_over: int = 0
+__all__ = ["Starter"]
 
 
 class Starter:
@@ -95,7 +78,7 @@ class Starter:
             kept = await self._kept(done)
             lost = [job.record for job in done if job.job_id not in kept]
             await asyncio.to_thread(self._book.forget, lost)
-        begun = Begun([], [])
+        begun = Begun([], [], [], [])
         started: list[Job] = []
         for job in group:
             record = job.record
@@ -115,10 +98,9 @@ class Starter:
     async def _take(self, group: list[Job], claims: "Claims") -> Begun:
         """Take from a shared table what no other run has; settle what is done."""
         claimed = await asyncio.to_thread(claims.take, group)
-        kept = await self._kept(claimed.done)
-        elsewhere: list[Job] = []
-        begun = Begun([], claimed.ours, elsewhere, len(claimed.passed_over))
-        for job in claimed.done:
+        kept = await self._kept(claimed.kept)
+        begun = claimed._replace(kept=[], elsewhere=[])
+        for job in claimed.kept:
             if job.job_id in kept:
                 self._keep(job, begun)
                 continue
@@ -128,9 +110,9 @@ class Starter:
             if here or contradicts(stored, job.item.checksum):
                 again = await asyncio.to_thread(claims.reopen, job)
             if again is None:
-                elsewhere.append(job)
+                begun.elsewhere.append(job)
             else:
-                claimed.ours.append(again)
+                begun.started.append(again)
         await asyncio.to_thread(claims.defer, claimed.elsewhere)
         return begun
 

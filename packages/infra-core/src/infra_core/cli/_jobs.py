@@ -219,17 +219,7 @@ def list_batches(store: JobStore[JobRecord], options: argparse.Namespace) -> int
     """Print a line for each batch."""
     batches = store.batches()
     if options.json:
-        print_json(
-            [
-                {
-                    "batch_id": batch.batch_id,
-                    "counts": batch.counts,
-                    "first_change": batch.first_change and batch.first_change.isoformat(),
-                    "last_change": batch.last_change and batch.last_change.isoformat(),
-                }
-                for batch in batches
-            ]
-        )
+        print_json([as_dict(batch) for batch in batches])
         return exit_codes.OK
     columns = ["batch", *(status.value for status in JobStatus), "first change", "last change"]
 

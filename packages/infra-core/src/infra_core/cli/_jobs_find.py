@@ -1,13 +1,15 @@
 """Jobs as the verbs of `infra-core jobs` find and name them."""
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
+from datetime import datetime
 from typing import Any
 
-from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
+from infra_core.azure.job_store import BatchSummary, JobRecord, JobStatus, JobStore
 from infra_core.batch._environment import table_of
 from infra_core.batch._folder import JOBS_FILE
 from infra_core.runtime import clock
@@ -37,29 +39,12 @@ def row(record: JobRecord) -> Iterable[str]:
     yield record.error or ""
 
 
-def as_dict(record: JobRecord) -> dict[str, Any]:
-    """One job for JSON."""
-    return {
-        "batch_id": record.batch_id,
-        "job_id": record.job_id,
-        "status": str(record.status),
-        "attempts": record.attempts,
-        "created_at": record.created_at.isoformat(),
-        "updated_at": record.updated_at.isoformat(),
-        "error": record.error,
-        "payload": record.payload,
-        "lease_owner": record.lease_owner,
-        "lease_until": record.lease_until.isoformat() if record.lease_until else None,
-        "not_before": record.not_before.isoformat() if record.not_before else None,
-        "attempt_history": [
-            {
-                **asdict(attempt),
-                "started_at": attempt.started_at and attempt.started_at.isoformat(),
-                "ended_at": attempt.ended_at and attempt.ended_at.isoformat(),
-            }
-            for attempt in record.attempt_history
-        ],
-    }
+def as_dict(record: JobRecord | BatchSummary) -> dict[str, Any]:
+    """A job, or the counts of a batch, for JSON."""
+    text = json.dumps(asdict(record), default=datetime.isoformat)
+    found: dict[str, Any] = json.loads(text)
+    found.pop("etag", None)
+    return found
 
 
 def find(store: JobStore[JobRecord], batch_id: str, job_id: str) -> JobRecord:
