@@ -16,18 +16,20 @@ import argparse
 import fnmatch
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from differences import surface_differences  # type: ignore[import-not-found]
+from differences import (  # type: ignore[import-not-found]
+    SURFACE,
+    allowed,
+    surface_differences,
+)
 from origin import origin  # type: ignore[import-not-found]
 
 HERE = Path(__file__).resolve().parent
-MIGRATION = HERE.parent.parent / "docs" / "pages" / "migration.md"
 OLD = "infra-core[azure]==0.7.6"
 NO_REGISTRY = 3
 
@@ -122,23 +124,10 @@ def exchange_differences(old: Path) -> dict[str, str]:
     return found
 
 
-def surface_of_0_7() -> dict[str, Any]:
-    """What 0.7.6 offered, as it was when it was asked last; needs no registry."""
-    found: dict[str, Any] = json.loads((HERE / "surface_0_7_6.json").read_text(encoding="utf-8"))
-    return found
-
-
-def surfaces_differ() -> dict[str, str]:
-    """What 0.7.6 offered and ours does not."""
-    before = surface_of_0_7()
-    now = json.loads(run(sys.executable, str(HERE / "surface.py"), *before))
-    return dict(surface_differences(before, now))
-
-
 def differences() -> dict[str, str]:
     """Every difference by its name."""
     old = old_python()
-    found = surfaces_differ()
+    found: dict[str, str] = surface_differences()
     found.update(exchange_differences(old))
     before, now = probed(old), probed(sys.executable)
     for name, outcome in before.items():
@@ -155,24 +144,9 @@ def differences() -> dict[str, str]:
     return found
 
 
-def allowed(text: str) -> dict[str, str]:
-    """The patterns that rows of the migration page allow, each with the row's number."""
-    patterns: dict[str, str] = {}
-    for line in text.splitlines():
-        comment = re.search(r"<!-- probes: (.*?) -->", line)
-        number = re.match(r"\| *(\d+) *\|", line)
-        if comment and number:
-            for pattern in comment[1].split(","):
-                patterns[pattern.strip()] = number[1]
-    return patterns
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--all", action="store_true", help="print the allowed differences too")
-    parser.add_argument(
-        "--surface", action="store_true", help="compare names and parameters alone, offline"
-    )
     parser.add_argument(
         "--write", action="store_true", help="ask 0.7.6 anew what it offers, and store that"
     )
@@ -183,12 +157,12 @@ def main() -> int:
             old = old_python()
             surface = json.loads(run(old, str(HERE / "surface.py"), *modules(old)))
             text = json.dumps(surface, indent=1, sort_keys=True) + "\n"
-            (HERE / "surface_0_7_6.json").write_text(text, encoding="utf-8")
-        found = surfaces_differ() if options.surface else differences()
+            SURFACE.write_text(text, encoding="utf-8")
+        found = differences()
     except RegistryError as error:
         print(error)
         return NO_REGISTRY
-    patterns = allowed(MIGRATION.read_text(encoding="utf-8"))
+    patterns = allowed()
     used: set[str] = set()
     new = 0
     for name, text in sorted(found.items()):
@@ -201,12 +175,7 @@ def main() -> int:
             print(f"NOT ALLOWED  {name}: {text[:600]}")
         elif options.all:
             print(f"row {patterns[matching[0]]:>3}      {name}: {text[:300]}")
-    kind = "surface." if options.surface else ""
-    unused = (
-        []
-        if options.probes
-        else [pattern for pattern in sorted(set(patterns) - used) if pattern.startswith(kind)]
-    )
+    unused = [] if options.probes else sorted(set(patterns) - used)
     for pattern in unused:
         print(f"NOTHING LEFT  row {patterns[pattern]} allows {pattern}, which differs no more")
     print(f"{len(found)} differences, {new} not allowed, {len(unused)} allowances unused")

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from surface import surface  # type: ignore[import-not-found]
+
 Difference = tuple[str, str]
+HERE = Path(__file__).resolve().parent
+SURFACE = HERE / "surface_0_7_6.json"  # what 0.7.6 offered when `compare.py --write` asked it
+MIGRATION = HERE.parent.parent / "docs" / "pages" / "migration.md"
 
 
-def surface_differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Difference]:
-    """Compare what two distributions offer; yields a name and a text for each difference."""
+def surface_differences() -> dict[str, str]:
+    """What 0.7.6 offered and ours does not: a text by a name for each; needs no registry."""
+    old = json.loads(SURFACE.read_text(encoding="utf-8"))
+    return dict(_differences(old, surface(list(old))))
+
+
+def allowed() -> dict[str, str]:
+    """The patterns that rows of the migration page allow, each with the row's number."""
+    patterns: dict[str, str] = {}
+    for line in MIGRATION.read_text(encoding="utf-8").splitlines():
+        comment = re.search(r"<!-- probes: (.*?) -->", line)
+        number = re.match(r"\| *(\d+) *\|", line)
+        if comment and number:
+            for pattern in comment[1].split(","):
+                patterns[pattern.strip()] = number[1]
+    return patterns
+
+
+def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[Difference]:
     for module, names in old.items():
         for name, described in names.items():
             key = f"surface.{module.removeprefix('infra_core.')}.{name}"
@@ -44,7 +69,8 @@ def _described(key: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[D
             yield f"{key}.{flag}", "is not so any more"
     fields = new.get("fields", ())
     for name, described in old.get("attributes", {}).items():
-        if name in fields:  # of an instance; whether the class has it depends on slots
+        # Whether a class has the fields of its instances depends on slots; notes came with 3.11.
+        if name in fields or name == "add_note":
             continue
         found = new.get("attributes", {}).get(name)
         if found is None:

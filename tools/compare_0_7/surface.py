@@ -63,9 +63,11 @@ def _is_alias(value: Any) -> bool:
 
 
 def _describe(value: Any) -> dict[str, Any]:
+    if _is_alias(value):  # which Python 3.10 takes for a class
+        return {"kind": "value", "type": type(value).__name__}
     if inspect.isclass(value):
         return _class(value)
-    if callable(value) and not _is_alias(value):
+    if callable(value):
         kind = "async function" if inspect.iscoroutinefunction(value) else "function"
         return {"kind": kind, "parameters": _parameters(value)}
     return {"kind": "value", "type": type(value).__name__}
