@@ -1,10 +1,6 @@
 """The package as its users see it: names, examples, cost of the import."""
 
-import asyncio
-import doctest
-import importlib
 import inspect
-import pkgutil
 import subprocess
 import sys
 import typing
@@ -15,18 +11,6 @@ import pytest
 from infra_core import polling
 
 EXPORTED: list[str] = vars(polling)["__all__"]
-MODULES = [name for _, name, _ in pkgutil.iter_modules(polling.__path__)]
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_docstring_examples_run(name: str) -> None:
-    """What the docstrings show is what happens."""
-    module = importlib.import_module(f"infra_core.polling.{name}")
-    names = {name: getattr(polling, name) for name in EXPORTED} | {"asyncio": asyncio}
-    runner = doctest.DocTestRunner(verbose=False)
-    for test in doctest.DocTestFinder(exclude_empty=True).find(module, extraglobs=names):
-        runner.run(test)
-    assert runner.failures == 0
 
 
 def test_every_public_name_is_there_and_documented() -> None:
@@ -38,31 +22,6 @@ def test_every_public_name_is_there_and_documented() -> None:
             assert inspect.getdoc(value), name
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = polling.no_such_name  # type: ignore[attr-defined]
-
-
-FUNCTION = {
-    "timeout": 600.0,
-    "poll_interval": 5.0,
-    "on_poll": None,
-    "handle_404": True,
-    "initial_delay": 0.0,
-    "backoff_multiplier": 1.0,
-    "max_backoff": 60.0,
-}
-
-
-@pytest.mark.parametrize("name", ["poll_until", "poll_until_async"])
-def test_the_parameters_of_0_7(name: str) -> None:
-    """Names, kinds and defaults; what is new comes after, by name only."""
-    signature = inspect.signature(getattr(polling, name))
-    assert list(signature.parameters)[:2] == ["fetch_fn", "is_terminal"]
-    given = {
-        parameter.name: parameter.default
-        for parameter in signature.parameters.values()
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
-    }
-    assert list(given)[: len(FUNCTION)] == list(FUNCTION)
-    assert {key: given[key] for key in FUNCTION} == FUNCTION
 
 
 def test_the_poller_of_0_7() -> None:

@@ -53,7 +53,7 @@ def hashed_asset_path(base_dir: "Path | str", key: str, filename_hint: str | Non
 
     Example:
         >>> hashed_asset_path("assets", "https://example.com/logo.png").as_posix()
-        'assets/59/e6/logo.png'
+        'assets/ad/c2/logo.png'
     """
     digest = _key_digest(key)
     name = _asset_name(key, filename_hint, limit=NAME_MAX, portable=False)

@@ -57,7 +57,7 @@ def shorten(text: str, limit: int) -> str:
 
     Example:
         >>> shorten("a" * 100, 40)
-        'aaaaaaaaaaaaaa...<80 characters cut off>'
+        'aaaaaaaaaaaaaa...<86 characters cut off>'
     """
     if len(text) <= limit:
         return text
