@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -419,12 +420,15 @@ def test_a_log_that_is_removed_meanwhile_is_made_again(make: Make) -> None:
 
 def test_fsync_flushes_every_line(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `fsync=True` a line has reached the disk when `write` returns."""
-    flushed: list[int] = []
-    monkeypatch.setattr(os, "fsync", flushed.append)
+    flushed: list[bool] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(stat.S_ISDIR(os.fstat(fd).st_mode)))
     make().write("a")
     assert flushed == []
-    make(fsync=True).write("b")
-    assert len(flushed) == 1
+    log = make(fsync=True)
+    log.write("b")
+    assert flushed == [True, False]  # the name of a new file is in its folder
+    log.write("c")
+    assert flushed == [True, False, False]
 
 
 def test_the_active_span_is_in_the_line(make: Make) -> None:

@@ -18,7 +18,6 @@ Example:
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -38,23 +37,53 @@ class _Instance:
     id: str
     states: list[str]
     body: dict[str, Any]
+    output: Any
+    headers: dict[str, str]  # of the answers while it runs
     asked: int = 0
     reason: str | None = None
     purged: bool = False
     suspended: bool = False
     events: list[tuple[str, Any]] = field(default_factory=list)
 
-    def state(self) -> str:
-        """Return the state to answer now; each question takes it one on, the last one stays."""
-        if self.suspended:
-            return "Suspended"
-        self.asked += 1
-        return self.current
-
     @property
-    def current(self) -> str:
-        """The state that was answered last."""
+    def state(self) -> str:
+        """The state that was answered last; each question takes it one on, the last one stays."""
         return self.states[min(max(self.asked, 1), len(self.states)) - 1]
+
+    def answer(self, exchange: Exchange, query: dict[str, list[str]]) -> None:
+        """Answer a question for the state, or delete the history."""
+        if exchange.request.method == "DELETE":
+            self.purged = True
+            _reply(exchange, 200, {"instancesDeleted": 1})
+            return
+        self.asked += not self.suspended
+        state = "Suspended" if self.suspended else self.state
+        body = {**self.body, "runtimeStatus": state, "output": None}
+        if state not in _ENDED:
+            _reply(exchange, 202, body)
+            exchange.reply.headers.update(self.headers)
+        else:
+            wants_500 = query.get("returnInternalServerErrorOnFailure") == ["true"]
+            body["output"] = self.output
+            _reply(exchange, 500 if state == "Failed" and wants_500 else 200, body)
+
+    def carry_out(self, verb: str, exchange: Exchange, query: dict[str, list[str]]) -> None:
+        """Do what is asked for, and answer."""
+        status = 202
+        if (self.state != "Failed") if verb == "rewind" else (self.state in _ENDED):
+            status = 410
+        elif verb == "terminate":
+            self.states, self.reason = ["Terminated"], query.get("reason", [""])[0]
+        elif verb == "rewind":
+            self.states, self.asked = ["Running", "Completed"], 0
+        elif verb in ("suspend", "resume"):
+            self.suspended = verb == "suspend"
+        elif exchange.request.headers.get("content-type") != "application/json":
+            status = 400
+        else:
+            name = unquote(verb.removeprefix("raiseEvent/"))
+            self.events.append((name, json.loads(exchange.request.body)))
+        _reply(exchange, status, None)
 
 
 @dataclass
@@ -149,19 +178,16 @@ class FunctionsHost:
         """
         started: list[_Instance] = []
         self._started[path] = started
-        faults_of_status = list(status_faults)
         names = [f"raiseEvent/{quote(name, safe='')}" for name in events]
-
-        def wait_for(exchange: Exchange, instance: _Instance) -> None:
-            exchange.reply.headers["Location"] = self.status_url(instance.id)
-            if retry_after is not None:
-                exchange.reply.headers["Retry-After"] = str(retry_after)
 
         def start(exchange: Exchange) -> None:
             if self._refused(exchange):
                 return
             given = exchange.request.body
             name = f"{path.strip('/').replace('/', '-')}-{len(started) + 1}"
+            headers = {"Location": self.status_url(name)}
+            if retry_after is not None:
+                headers["Retry-After"] = str(retry_after)
             body = {
                 "name": path.rsplit("/", 1)[-1],
                 "instanceId": name,
@@ -170,21 +196,13 @@ class FunctionsHost:
                 "createdTime": "2026-01-01T00:00:00Z",
                 "lastUpdatedTime": "2026-01-01T00:00:01Z",
             }
-            instance = _Instance(name, list(states), body)
-
-            def answer(asked: Exchange) -> None:
-                if asked.request.method == "DELETE":
-                    instance.purged = True
-                    _reply(asked, 200, {"instancesDeleted": 1})
-                elif _answer_status(asked, instance, output) == 202:
-                    wait_for(asked, instance)
-
-            self._manage(instance, "", answer, () if started else faults_of_status)
+            instance = _Instance(name, list(states), body, output, headers)
+            self._manage(instance, "", () if started else status_faults)
             for verb in ("terminate", "suspend", "resume", "rewind", *names):
-                self._manage(instance, f"/{verb}", partial(_carry_out, instance, verb))
+                self._manage(instance, verb)
             started.append(instance)
-            _reply(exchange, 202, None if only_location else self._urls(instance.id))
-            wait_for(exchange, instance)
+            _reply(exchange, 202, None if only_location else self._urls(name))
+            exchange.reply.headers.update(headers)
 
         self._add(path, start, faults)
 
@@ -261,55 +279,21 @@ class FunctionsHost:
             },
         }
 
-    def _manage(
-        self,
-        instance: _Instance,
-        suffix: str,
-        run: Callable[[Exchange], None],
-        faults: Iterable[Fault] = (),
-    ) -> None:
+    def _manage(self, instance: _Instance, verb: str, faults: Iterable[Fault] = ()) -> None:
         """Add a URL of an instance, which wants the system key."""
 
-        def check(exchange: Exchange) -> None:
-            if _query(exchange).get("code") != [self.system_key]:
+        def run(exchange: Exchange) -> None:
+            query = _query(exchange)
+            if query.get("code") != [self.system_key]:
                 _reply(exchange, 401, None)
             elif instance.purged:
                 _reply(exchange, 404, None)
+            elif verb:
+                instance.carry_out(verb, exchange, query)
             else:
-                run(exchange)
+                instance.answer(exchange, query)
 
-        self._add(f"{_BELOW}/instances/{instance.id}{suffix}", check, faults)
-
-
-def _answer_status(exchange: Exchange, instance: _Instance, output: Any) -> int:
-    """Answer a question for the state, and return the status."""
-    state = instance.state()
-    ended = state in _ENDED
-    wants_500 = _query(exchange).get("returnInternalServerErrorOnFailure") == ["true"]
-    failed = 500 if state == "Failed" and wants_500 else 200
-    body = {**instance.body, "runtimeStatus": state, "output": output if ended else None}
-    _reply(exchange, failed if ended else 202, body)
-    return exchange.reply.status
-
-
-def _carry_out(instance: _Instance, verb: str, exchange: Exchange) -> None:
-    """Do what is asked for, and answer."""
-    state, status = instance.current, 202
-    if (state != "Failed") if verb == "rewind" else (state in _ENDED):
-        status = 410
-    elif verb == "terminate":
-        instance.states = ["Terminated"]
-        instance.reason = _query(exchange).get("reason", [""])[0]
-    elif verb == "rewind":
-        instance.states, instance.asked = ["Running", "Completed"], 0
-    elif verb in ("suspend", "resume"):
-        instance.suspended = verb == "suspend"
-    elif exchange.request.headers.get("content-type") != "application/json":
-        status = 400
-    else:
-        name = unquote(verb.partition("/")[2])
-        instance.events.append((name, json.loads(exchange.request.body)))
-    _reply(exchange, status, None)
+        self._add(f"{_BELOW}/instances/{instance.id}/{verb}".rstrip("/"), run, faults)
 
 
 def _query(exchange: Exchange) -> dict[str, list[str]]:

@@ -74,12 +74,12 @@ class LogFile:
             fd, locked = self._open_locked()
             try:
                 size = os.fstat(fd).st_size
-                if self.max_bytes and locked and size and size + len(lines) > self.max_bytes:
-                    fd, locked = self._rotate(fd, size)
-                    size = os.fstat(fd).st_size
                 if size not in (0, self._end) and not _ends_line(fd, size):
                     # Its writer was killed in the middle: keep what it wrote, and our lines whole.
-                    lines = b"\n" + lines
+                    size += os.write(fd, b"\n")
+                if self.max_bytes and locked and size and size + len(lines) > self.max_bytes:
+                    fd, locked = self._rotate()
+                    size = os.fstat(fd).st_size
                 _write_all(fd, lines, size, locked=locked)
                 self._end = size + len(lines)
             finally:
@@ -179,15 +179,13 @@ class LogFile:
         ensure_parent(self.path)
         self._end = -1
         self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | _BINARY, 0o644)
+        if self.fsync:
+            fsync_directory(self.path.parent)  # or a power cut takes a new file with its lines
         return self._fd
 
-    def _rotate(self, fd: int, size: int) -> tuple[int, bool]:
+    def _rotate(self) -> tuple[int, bool]:
         """Move the active file away and open the next one, which comes locked."""
         segment = self.segments()[-1]
-        if not _ends_line(fd, size):
-            os.write(fd, b"\n")  # or its torn end would run into the next segment's first line
-        if self.fsync:
-            os.fsync(fd)
         if os.name == "nt":
             self._forget()
         with contextlib.suppress(OSError):  # somebody still has it open: at a later line
@@ -196,8 +194,6 @@ class LogFile:
             unlock_descriptor(self._fd)
         self._forget()
         opened = self._open_locked()
-        if self.fsync:
-            fsync_directory(self.path.parent)
         if self.keep is not None:
             self.remove_before(segment, keep=self.keep)
         return opened
