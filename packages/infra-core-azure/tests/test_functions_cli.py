@@ -18,7 +18,7 @@ from infra_core.azure.function_cli import (
 )
 from infra_core.azure.function_testing import FunctionsHost
 from infra_core.http import OutcomeUnknown
-from infra_core.http.testing import hang_up, status
+from infra_core.http.testing import Exchange, Fault, hang_up, status
 from infra_core.runtime.testing import fast_time
 
 
@@ -138,9 +138,11 @@ class TestTrigger:
     def test_a_failed_batch_is_named_in_the_summary(self) -> None:
         """Not by an exception."""
         with FunctionsHost() as host, fast_time():
-            host.orchestrator("/api/run", ["Failed"], output="boom")
-            summary = trigger_batch(_parse("b", "--base-url", host.base_url), env={})
-        assert (summary.status, summary.error, summary.succeeded) == ("Failed", "boom", False)
+            for output, said in (("boom", "boom"), ({"why": None}, '{"why": null}')):
+                host.orchestrator("/api/run", ["Failed"], output=output)
+                summary = trigger_batch(_parse("b", "--base-url", host.base_url), env={})
+                assert (summary.status, summary.succeeded) == ("Failed", False)
+                assert summary.error == said
 
     def test_a_batch_that_does_not_end_can_be_resumed(self) -> None:
         """The summary has what is needed; asked so, the batch is asked to end."""
@@ -178,6 +180,18 @@ class TestTrigger:
             host.origin.add("/api/run", body=b"<html>Sign in</html>", content_type="text/html")
             with pytest.raises(OrchestrationError, match="Sign in"):
                 trigger_batch(_parse("b", "--base-url", host.base_url, poll), env={})
+
+    def test_a_redirect_that_drops_the_request_has_scheduled_nothing(self) -> None:
+        """302 makes a GET of a POST; what that answers says nothing of a batch."""
+
+        def lead_away(exchange: Exchange) -> None:
+            exchange.reply.status, exchange.reply.headers["Location"] = 302, "/"
+
+        with FunctionsHost() as host:
+            host.function("/", {"ok": True})
+            host.origin.add("/api/run", always=Fault("redirect", lead_away))
+            with pytest.raises(OrchestrationError, match="neither a status URL"):
+                trigger_batch(_parse("b", "--base-url", host.base_url, "--no-poll"), env={})
 
     def test_a_batch_that_had_ended_when_it_was_started_is_not_called_scheduled(self) -> None:
         """The starter's own answer holds the result."""

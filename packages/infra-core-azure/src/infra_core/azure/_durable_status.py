@@ -7,7 +7,7 @@ cannot be read is an error.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DurableStatus",
+    "as_text",
     "beginning_of",
     "failure_of",
     "has_runtime_status",
@@ -232,18 +233,17 @@ def has_runtime_status(body: Any) -> bool:
     return False
 
 
-def unwrap(
-    body: Any, found: Callable[[Mapping[str, Any]], object], depth: int = 3
-) -> Mapping[str, Any] | None:
+def unwrap(body: Any, found: Callable[[Mapping[str, Any]], object]) -> Mapping[str, Any] | None:
     """The first mapping with what is looked for: the body, or what it wraps."""
+    return next(filter(found, _wrapped(body)), None)
+
+
+def _wrapped(body: Any, depth: int = 3) -> Iterator[Mapping[str, Any]]:
     body = _single(body)
-    if not isinstance(body, Mapping):
-        return None
-    if found(body):
-        return body
-    wrapped = (_member(body, name) for name in (_WRAPPERS if depth else ()))
-    inner = (unwrap(value, found, depth - 1) for value in wrapped)
-    return next((fields for fields in inner if fields is not None), None)
+    if isinstance(body, Mapping):
+        yield body
+        for name in _WRAPPERS if depth else ():
+            yield from _wrapped(_member(body, name), depth - 1)
 
 
 def is_result(body: Any) -> bool:
@@ -259,7 +259,7 @@ def failure_of(
     """Return the error for an instance that ended without success; it shows neither key."""
     name = "the orchestration" if status.instance_id is None else f"instance {status.instance_id!r}"
     reason = status.output if status.output is not None else status.custom_status
-    shown = _short(redact_secrets(without_keys(_text(reason), *keys_in(status_url), api_key)))
+    shown = _short(redact_secrets(without_keys(as_text(reason), *keys_in(status_url), api_key)))
     why = "" if reason is None else f": {shown}"
     return OrchestrationFailedError(
         f"{name} ended as {status.runtime_status}{why}; look into the logs of the function app "
@@ -325,7 +325,7 @@ def text_of(fields: Mapping[str, Any], *names: str) -> str | None:
     return None
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 

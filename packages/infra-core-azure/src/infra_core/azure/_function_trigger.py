@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from infra_core.runtime import clock, redact_secrets, sanitize_url
 
 from ._durable import DurableInstance, read_start
-from ._durable_status import DurableStatus, is_page
+from ._durable_status import DurableStatus, as_text, is_page
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR, checked_url
 from ._function_durable import OnPoll, WaitOptions
 from ._function_keys import keys_in, without_keys
@@ -264,7 +264,8 @@ async def _schedule(
     try:
         return read_start(response, what=f"POST {path}")
     except OrchestrationError:
-        if is_page(response):  # a sign-in page has scheduled nothing
+        # A sign-in page has scheduled nothing, nor has what a redirect made a GET of.
+        if is_page(response) or response.request.method != "POST":
             raise
         return DurableInstance()  # no durable function, and its end is not waited for
 
@@ -291,7 +292,7 @@ async def _follow(
         _see(summary, state)
         summary.status = state.runtime_status
         if state.failed and state.output is not None:
-            summary.error = _text_of(state.output)
+            summary.error = redact_secrets(as_text(state.output))
 
 
 async def _write_in_thread(
@@ -343,7 +344,5 @@ def _see(summary: TriggerSummary, state: DurableStatus) -> None:
     summary.output, summary.custom_status = state.output, state.custom_status
 
 
-def _text_of(value: object) -> str:
-    """An error or output as text without secrets."""
-    text = f"{type(value).__name__}: {value}" if isinstance(value, Exception) else str(value)
-    return redact_secrets(text)
+def _text_of(error: Exception) -> str:
+    return redact_secrets(f"{type(error).__name__}: {error}")
