@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra_core.azure.monitoring import HeartbeatMonitor
+from infra_core.fs import write_json_atomic
 from infra_core.runtime.testing import fast_time
 
 SOON = 10.0
@@ -81,6 +82,24 @@ def make(tmp_path: Path) -> Iterator[Callable[..., HeartbeatMonitor]]:
             monitor.stop()
         except Exception:
             continue
+
+
+def test_a_signal_handler_may_stop_it_in_the_middle_of_a_beat(
+    make: Callable[..., HeartbeatMonitor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in the thread that it interrupts; what it has written is the last word."""
+    monitor = make()
+    interrupted: list[int] = []
+
+    def write(path: Path, beat: Mapping[str, Any], **options: Any) -> Path:
+        if not interrupted:
+            interrupted.append(1)
+            monitor.stop()
+        return write_json_atomic(path, beat, **options)
+
+    monkeypatch.setattr("infra_core.azure.monitoring._heartbeat.write_json_atomic", write)
+    monitor.set_slug("item-1")
+    assert read(tmp_path)["state"] == "stopped"
 
 
 def test_a_beat_holds_slug_process_and_state(

@@ -408,6 +408,29 @@ def test_a_torn_line_of_a_killed_writer_costs_only_itself(make: Make) -> None:
     assert json.loads(kept[2])["event"] == "second"
 
 
+@pytest.mark.as_windows
+def test_a_signal_handler_may_write_and_close_in_the_middle_of_a_write(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs in the thread that it interrupts, so it must not wait for that."""
+    log = make(max_bytes=1024)
+    real = os.write
+    interrupted: list[int] = []
+
+    def write(fd: int, data: bytes) -> int:
+        if not interrupted:
+            interrupted.append(1)
+            log.write("handler")
+            log.close()
+        return real(fd, data)
+
+    monkeypatch.setattr(os, "write", write)
+    log.write("main")
+    monkeypatch.undo()
+    log.write("later")
+    assert [line["event"] for line in lines(log.path)] == ["handler", "main", "later"]
+
+
 @pytest.mark.posix
 def test_a_log_that_is_removed_meanwhile_is_made_again(make: Make) -> None:
     """Somebody who tidies up does not silence the log."""

@@ -132,7 +132,8 @@ class HeartbeatMonitor:
 
     def _make_locks(self) -> None:
         self._wake = threading.Condition()  # guards all that follows; never held during I/O
-        self._file_lock = threading.Lock()  # held for writes to the local disk only
+        # Held for writes to the local disk only; a signal handler may beat in the middle of one.
+        self._file_lock = threading.RLock()
         self._written: Mapping[str, Any] = {"sequence": 0}
         self._thread: threading.Thread | None = None
         self._probe: LoopLagProbe | None = None
@@ -285,8 +286,10 @@ class HeartbeatMonitor:
         # that of a dead run.
         with self._file_lock:
             if beat["sequence"] > self._written["sequence"]:
-                write_json_atomic(self.path, beat, durable=False)
                 self._written = beat
+                write_json_atomic(self.path, beat, durable=False)
+                if self._written is not beat:  # that of a signal handler, meanwhile
+                    write_json_atomic(self.path, self._written, durable=False)
 
     def _rewrite_if_older(self, uploaded: Mapping[str, Any]) -> None:
         """Put the newest beat back where a client's own local write has left an older one."""

@@ -57,9 +57,15 @@ class LogFile:
         stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
         self._name = re.compile(rf"{stem}\.(\d{{6,}}){suffix}", re.ASCII)
         self._fd: int | None = None
-        self._lock = threading.Lock()
         self._end = -1  # where our own last line ended; anything else was written by others
-        after_fork_in_child(self._after_fork)
+        self._reset()
+        after_fork_in_child(self._reset)
+
+    def _reset(self) -> None:
+        # In a forked child the descriptor is shared with the parent, and so would be its lock.
+        self._forget()
+        self._lock = threading.RLock()
+        self._appending = False
 
     def append(self, lines: bytes) -> None:
         """Write a line, or several of them.
@@ -71,24 +77,35 @@ class LogFile:
             OSError: They are not in the file, not even in part.
         """
         with self._lock:
-            fd, locked = self._open_locked()
+            if self._appending:  # by a signal handler, in the middle of an append of this thread
+                with self.path.open("ab", buffering=0) as file:
+                    file.write(lines)
+                return
+            self._appending = True
             try:
-                size = os.fstat(fd).st_size
-                if size not in (0, self._end) and not _ends_line(fd, size):
-                    # Its writer was killed in the middle: keep what it wrote, and our lines whole.
-                    size += os.write(fd, b"\n")
-                if self.max_bytes and locked and size and size + len(lines) > self.max_bytes:
-                    fd, locked = self._rotate()
-                    size = os.fstat(fd).st_size
-                _write_all(fd, lines, size, locked=locked)
-                self._end = size + len(lines)
+                self._append(lines)
             finally:
-                if locked and self._fd is not None:
-                    unlock_descriptor(self._fd)
-            if self.fsync:
-                os.fsync(fd)
-            if os.name == "nt":  # which renames no open file
-                self._forget()
+                self._appending = False
+
+    def _append(self, lines: bytes) -> None:
+        fd, locked = self._open_locked()
+        try:
+            size = os.fstat(fd).st_size
+            if size not in (0, self._end) and not _ends_line(fd, size):
+                # Its writer was killed in the middle: keep what it wrote, and our lines whole.
+                size += os.write(fd, b"\n")
+            if self.max_bytes and locked and size and size + len(lines) > self.max_bytes:
+                fd, locked = self._rotate()
+                size = os.fstat(fd).st_size
+            _write_all(fd, lines, size, locked=locked)
+            self._end = size + len(lines)
+        finally:
+            if locked and self._fd is not None:
+                unlock_descriptor(self._fd)
+        if self.fsync:
+            os.fsync(fd)
+        if os.name == "nt":  # which renames no open file
+            self._forget()
 
     def sync(self) -> None:
         """Flush everything written so far to the disk."""
@@ -102,7 +119,8 @@ class LogFile:
     def close(self) -> None:
         """Close the file; the next `append` opens it again."""
         with self._lock:
-            self._forget()
+            if not self._appending:
+                self._forget()
 
     def segment_path(self, segment: int) -> Path:
         """Return where a segment lies that is no longer the active one."""
@@ -202,11 +220,6 @@ class LogFile:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-
-    def _after_fork(self) -> None:
-        # The descriptor is shared with the parent, and so would be its lock.
-        self._forget()
-        self._lock = threading.Lock()
 
 
 def _ends_line(fd: int, size: int) -> bool:

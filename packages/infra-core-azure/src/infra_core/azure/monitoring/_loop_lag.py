@@ -33,7 +33,7 @@ class LoopLagProbe:
 
     def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
         self._loop = loop
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask in the middle of an answer
         self._asked_at: float | None = None
         self._worst: float | None = None
 
