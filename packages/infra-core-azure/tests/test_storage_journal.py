@@ -20,6 +20,7 @@ from infra_core.azure.storage import (
     TransferOptions,
 )
 from infra_core.azure.storage._auth import BearerToken, SharedKey
+from infra_core.azure.storage._flush import FailedFiles
 from infra_core.azure.storage._journal import Journal, open_journal
 from infra_core.runtime.testing import fast_time
 
@@ -109,14 +110,16 @@ def test_journal_is_its_owners_alone(journal: Journal) -> None:
 
 
 def test_tree_is_replaced_by_its_failures(journal: Journal, tmp_path: Path) -> None:
-    """In one transaction, so that a crash leaves the one or the others."""
-    number = journal.enter("tree", "run", path=tmp_path)
+    """Each is listed before the tree goes, so that a crash leaves the one or the others."""
+    failed = FailedFiles(journal, tmp_path, "run", {"overwrite": "never", "exclude": ["b"]})
+    failed.number = journal.enter("tree", "run", path=tmp_path)
     error = OSError("full")
-    outcome = FileOutcome("a", "upload", 1, "failed", error, '"7"', "image/png")
-    journal.replace_tree(number, [("run/a", tmp_path / "a", outcome, error, False)])
+    failed(FileOutcome("a", "upload", 1, "failed", error, '"7"', "image/png"))
+    failed.note()
     (entry,) = journal.pending()
     assert (entry.kind, entry.blob, entry.path) == ("file", "run/a", tmp_path / "a")
     assert (entry.etag, entry.content_type) == ('"7"', "image/png")
+    assert (entry.attempts, entry.overwrite, entry.error) == (1, "never", "OSError: full")
     journal.close()
 
 

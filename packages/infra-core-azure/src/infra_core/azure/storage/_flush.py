@@ -21,7 +21,7 @@ from ._errors import (
     UnsafeNamesError,
     describe,
 )
-from ._journal import Journal, PendingUpload
+from ._journal import Journal, PendingUpload, text_of
 from ._names import tree_prefix
 from ._properties import StoredProperties
 from ._service import BlobService
@@ -141,7 +141,7 @@ async def _flush_tree(
     await replay_tree(service, *tree, failed, leave=leave, journal=journal.path)
     await asyncio.to_thread(failed.note)
     error = next(iter(failed.first.values()), None)
-    return "failed" if failed.pending else "refused" if error else "uploaded", error
+    return "failed" if "pending" in failed.first else "refused" if error else "uploaded", error
 
 
 def ending_of(error: BaseException) -> Ending:
@@ -174,8 +174,8 @@ def entries_below(journal: Journal, name: str, *, refused: bool | None = None) -
 class FailedFiles:
     """The uploads of a tree that failed, by what becomes of them: a tree's `on_outcome`.
 
-    What is refused permanently is listed file by file, by the thousand as it comes: no replay is to
-    send it again. Of what may pass the tree itself stands in for more than 1,000 files.
+    They are listed file by file, by the thousand as they come, so that each is made up for, or
+    refused, by itself; then the tree's own entry goes.
 
     Args:
         journal: Where they are noted.
@@ -188,7 +188,6 @@ class FailedFiles:
     Attributes:
         number: The tree's entry; `None` where failures are not noted.
         first: The first error of each kind.
-        pending: How many uploads may pass later.
         passed: Numbers of the entries in `earlier` whose blob is in the container now.
     """
 
@@ -204,16 +203,15 @@ class FailedFiles:
     ) -> None:
         self.number: int | None = None
         self.first: dict[Ending, Exception] = {}
-        self.pending = 0
         self.passed: list[int] = []
         self._journal = journal
         self._root = root
         self._name, self._prefix = name, tree_prefix(name)
-        self._details = details
+        self._overwrite = details.get("overwrite", "always")
+        self._details = StoredProperties.load(details).dump()
         self._then = then
         self._earlier = earlier or {}
-        self._may_pass: list[FileOutcome] = []
-        self._refused: list[FileOutcome] = []
+        self._failed: list[tuple[FileOutcome, Exception]] = []
 
     def __call__(self, outcome: FileOutcome) -> None:
         """See what became of a file."""
@@ -221,14 +219,11 @@ class FailedFiles:
         if error is not None and outcome.action == "upload":
             ending = ending_of(error)
             self.first.setdefault(ending, error)
-            if ending == "refused":
-                self._refused.append(outcome)
-                if len(self._refused) >= KEPT_OUTCOMES:
-                    self._list_refused()
-            elif ending == "pending":
-                self.pending += 1
-                if self.pending <= KEPT_OUTCOMES:
-                    self._may_pass.append(outcome)
+            if ending != "dropped" and self.number is not None:
+                self._failed.append((outcome, error))
+                if len(self._failed) % KEPT_OUTCOMES == 0:
+                    with contextlib.suppress(JournalError):  # reported at the end
+                        self._list()
         elif earlier and outcome.action in ("upload", "skip") and outcome.reason != GONE:
             self.passed.append(earlier)
         if self._then is not None:
@@ -237,48 +232,38 @@ class FailedFiles:
     def left_to_others(self) -> set[str]:
         """Names in the tree that a replay is not to send: refused, or uploaded after the tree."""
         refused = entries_below(self._journal, self._name, refused=True)
-        return {*refused, *self._newer()}
-
-    def _newer(self) -> set[str]:
-        found = self._journal.newer(self.number or 0, self._prefix)
-        return {name.removeprefix(self._prefix) for name in found}
+        newer = self._journal.newer(self.number or 0, self._prefix)
+        return {*refused, *(name.removeprefix(self._prefix) for name in newer)}
 
     def note(self) -> None:
-        """Put the failures into the place of the tree's entry, or drop that when nothing failed."""
+        """List the failures, and drop the entry of the tree itself."""
         if self.passed:
             self._journal.settle(*self.passed)
-        if self.number is None:
-            return
-        if self.pending > KEPT_OUTCOMES:  # too many to list: keep the tree
-            self._replace(None, self._refused)
-            self._journal.fail(self.number, self.first["pending"])
-        else:
-            self._replace(self.number, [*self._refused, *self._may_pass])
-
-    def _list_refused(self) -> None:
         if self.number is not None:
-            with contextlib.suppress(JournalError):  # reported at the end
-                self._replace(None, self._refused)
-        self._refused.clear()
+            self._list()
+            self._journal.settle(self.number)
 
-    def _replace(self, number: int | None, outcomes: list[FileOutcome]) -> None:
-        newer = self._newer()
-        self._journal.replace_tree(
-            number,
+    def _list(self) -> None:
+        self._journal.keep(
+            self.number or 0,
             [
-                (
+                PendingUpload(
+                    0,
+                    "file",
                     self._prefix + outcome.name,
                     self._root / outcome.name,
-                    outcome,
-                    outcome.error,
-                    ending_of(outcome.error) == "refused",
+                    outcome.content_type,
+                    self._overwrite,
+                    outcome.etag,
+                    attempts=1,
+                    error=text_of(error),
+                    refused=ending_of(error) == "refused",
+                    details=self._details,
                 )
-                for outcome in outcomes
-                if outcome.error is not None and outcome.name not in newer
+                for outcome, error in self._failed
             ],
-            overwrite=self._details.get("overwrite", "always"),
-            details=StoredProperties.load(self._details).dump(),
         )
+        self._failed.clear()
 
 
 async def _upload(service: BlobService, journal: Journal, entry: PendingUpload) -> None:

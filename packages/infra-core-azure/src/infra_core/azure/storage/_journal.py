@@ -26,7 +26,6 @@ from .._process import file_id, start_of
 from ._config import _AzureStorageConfig
 from ._errors import JournalError
 from ._options import Overwrite
-from ._tree_types import FileOutcome
 
 __all__ = ["Journal", "PendingUpload", "default_journal_path", "open_journal"]
 
@@ -84,14 +83,17 @@ class PendingUpload:
     kind: _Kind
     blob: str
     path: Path | None
-    content_type: str | None
-    overwrite: Overwrite
-    etag: str | None
-    created: float
-    attempts: int
-    error: str | None
+    content_type: str | None = None
+    overwrite: Overwrite = "always"
+    etag: str | None = None
+    created: float = 0.0
+    attempts: int = 0
+    error: str | None = None
     refused: bool = False
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+_COLUMNS = ("kind", "blob", "content_type", "overwrite", "etag", "attempts", "error", "refused")
 
 
 class Journal:
@@ -131,28 +133,22 @@ class Journal:
         Returns:
             The number to `settle` it with.
         """
+        entry = PendingUpload(
+            0, kind, blob, path, content_type, overwrite, etag, details=details or {}
+        )
         with self._opened() as db:
-            where = None if path is None else _storable(path)
-            cursor = db.execute(
-                "insert or replace into pending (slot, kind, blob, path, data, content_type,"
-                " overwrite, etag, created, owner, details) values (?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    _slot(kind, blob),
-                    kind,
-                    blob,
-                    where,
-                    data,
-                    content_type,
-                    overwrite,
-                    etag,
-                    clock.time(),
-                    self._owner,
-                    json.dumps(details) if details else None,
-                ),
-            )
-            number = int(cursor.lastrowid or 0)
+            number = _insert(db, entry, self._owner, data)
             self._busy.add(number)
             return number
+
+    def keep(self, tree: int, entries: Iterable[PendingUpload]) -> None:
+        """Note, in one transaction, files of a tree that failed; newer uploads of theirs stay."""
+        query = "select 1 from pending where id > ? and slot in (?, ?)"
+        with self._opened() as db:
+            for entry in entries:
+                slots = _slot(entry.kind, entry.blob), f"newer {entry.blob}"
+                if db.execute(query, (tree, *slots)).fetchone() is None:
+                    _insert(db, entry)
 
     def settle(self, *numbers: int) -> None:
         """The uploads arrived: forget them. A newer entry of the same blob stays."""
@@ -198,51 +194,9 @@ class Journal:
             db.execute(
                 "update pending set attempts = attempts + 1, error = ?, owner = '', refused = ?"
                 " where id = ?",
-                (_text_of(error), refused, number),
+                (text_of(error), refused, number),
             )
             self._busy.discard(number)
-
-    def replace_tree(
-        self,
-        number: int | None,
-        failed: Iterable[tuple[str, Path, FileOutcome, BaseException, bool]],
-        *,
-        overwrite: Overwrite = "always",
-        details: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Put the files of a tree that failed in the place of the tree, in one transaction.
-
-        Args:
-            number: The tree's entry; `None` keeps that beside them.
-            failed: Blob, file, outcome, error, and whether it is refused permanently.
-            overwrite: When the blobs may be replaced.
-            details: Properties of the blobs.
-        """
-        with self._opened() as db:
-            db.executemany(
-                "insert or replace into pending (slot, kind, blob, path, content_type, overwrite,"
-                " etag, created, attempts, error, owner, refused, details)"
-                " values (?, 'file', ?, ?, ?, ?, ?, ?, 1, ?, '', ?, ?)",
-                [
-                    (
-                        _slot("file", blob),
-                        blob,
-                        _storable(path),
-                        outcome.content_type,
-                        overwrite,
-                        outcome.etag,
-                        clock.time(),
-                        _text_of(error),
-                        refused,
-                        json.dumps(details) if details else None,
-                    )
-                    for blob, path, outcome, error, refused in failed
-                ],
-            )
-            if number is not None:
-                db.execute("delete from pending where id = ?", (number,))
-                _forget_newer(db)
-                self._busy.discard(number)
 
     def pending(self) -> list[PendingUpload]:
         """All entries that no upload of a live process is at work on, oldest first."""
@@ -424,13 +378,31 @@ def _carry_over(removed: sqlite3.Connection, db: sqlite3.Connection) -> None:
     db.executemany(f"insert or ignore into pending values ({values})", rows)  # noqa: S608
 
 
+def _insert(
+    db: sqlite3.Connection, entry: PendingUpload, owner: str = "", data: bytes | None = None
+) -> int:
+    values = {
+        **{name: getattr(entry, name) for name in _COLUMNS},
+        "slot": _slot(entry.kind, entry.blob),
+        "path": None if entry.path is None else _storable(entry.path),
+        "details": json.dumps(entry.details) if entry.details else None,
+        "created": clock.time(),
+        "owner": owner,
+        "data": data,
+    }
+    columns, marks = ", ".join(values), ", ".join("?" * len(values))
+    query = f"insert or replace into pending ({columns}) values ({marks})"  # noqa: S608
+    return int(db.execute(query, tuple(values.values())).lastrowid or 0)
+
+
 def _forget_newer(db: sqlite3.Connection) -> None:
     """Drop what no tree that waits is older than."""
     first = "select coalesce(min(id), ?) from pending where kind = 'tree'"
     db.execute(f"delete from pending where kind = 'newer' and id < ({first})", (_LAST,))  # noqa: S608
 
 
-def _text_of(error: BaseException) -> str:
+def text_of(error: BaseException) -> str:
+    """An error as an entry keeps it."""
     return redact_secrets(f"{type(error).__name__}: {error}")[:1000]
 
 

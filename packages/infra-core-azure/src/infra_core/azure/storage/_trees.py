@@ -102,7 +102,7 @@ class Trees:
             uploader.fail_now(number, error)
             raise
         await uploader.in_journal(lambda _: failed.note())
-        if failed.pending:
+        if "pending" in failed.first:
             uploader.want_flush()
         if not report.failed:
             await uploader.flush_leftovers()
