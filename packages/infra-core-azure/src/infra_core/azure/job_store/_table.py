@@ -1,7 +1,5 @@
 """The job store in Azure Table storage."""
 
-import weakref
-from collections.abc import Callable
 from typing import Any
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
@@ -13,7 +11,7 @@ from ._records import RecordT
 from ._rows import plan_batches
 from ._steps import JobSteps
 from ._sync import SyncJobStore
-from ._table_clients import SharedClient, acquire_client
+from ._table_clients import SharedClient, shared_client
 from ._table_errors import table_error
 from ._table_requests import PRIMITIVES
 from ._table_store import TableJobStore
@@ -47,7 +45,6 @@ class AzureTableJobStore(TableJobStore[RecordT], SyncJobStore[RecordT]):
     def _open(self, record_type: type[RecordT]) -> None:
         self._steps = JobSteps(record_type, plan_batches)
         self._table = _TableRows(self._config)
-        self._release = weakref.finalize(self, self._table.close)
 
     @property
     def client(self) -> TableClient:
@@ -76,21 +73,18 @@ class _TableRows:
 
     def __init__(self, config: TableConfig) -> None:
         self._config = config
-        self._shared, release = acquire_client(config)
-        self._release: Callable[[], None] | None = release
+        self._held: SharedClient | None = shared_client(config)
 
-    def _leased(self) -> SharedClient:
-        if self._release is None:
-            self._shared, self._release = acquire_client(self._config)
-        return self._shared
+    def _shared(self) -> SharedClient:
+        self._held = held = self._held or shared_client(self._config)
+        return held
 
     def client(self) -> TableClient:
-        return self._leased().table()
+        return self._shared().table()
 
     def exists(self) -> bool:
-        shared = self._leased()
         try:
-            return shared.exists()
+            return self._shared().exists()
         except Exception as error:
             explained = self.explain(error, "looking for the table")
             if explained is error:
@@ -98,9 +92,7 @@ class _TableRows:
             raise explained from error
 
     def close(self) -> None:
-        release, self._release = self._release, None
-        if release is not None:
-            release()
+        self._held = None
 
     def explain(self, error: Exception, doing: str) -> Exception:
         return table_error(error, doing, self._config)

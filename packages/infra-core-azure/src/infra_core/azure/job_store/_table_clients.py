@@ -1,6 +1,8 @@
 """Shared table clients: stores of one configuration use one, closed with the last of them."""
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,14 +22,15 @@ from ._table_rows import CLIENT_OPTIONS
 
 __all__ = [
     "SharedClient",
-    "acquire_client",
     "connect",
     "reset_table_client_cache",
+    "shared_client",
     "table_client_options",
 ]
 
 _lock = threading.Lock()
-_cache: dict[TableConfig, "SharedClient"] = {}  # those that are leased
+# A client is closed as soon as no store holds it.
+_cache: "weakref.WeakValueDictionary[TableConfig, SharedClient]" = weakref.WeakValueDictionary()
 
 
 def _new_lock() -> None:
@@ -56,20 +59,20 @@ def table_client_options(config: TableConfig) -> dict[str, Any]:
 
 
 class SharedClient:
-    """A table client, its credential, and the leases of the stores that use it."""
+    """A table client and its credential, which are closed with the last store that holds it."""
 
     def __init__(self, config: TableConfig) -> None:
         self.config = config
-        self.leases: set[object] = set()
         self._options = table_client_options(config)
-        self._table: TableClient | None = None
-        self._credential: Any = None
         self._begin()
         after_fork_in_child(self._begin)
 
     def _begin(self) -> None:
-        self._inherited = self._table, self._credential  # the parent's, neither used nor closed
-        self._ready, self._table, self._credential = threading.Lock(), None, None
+        self._ready = threading.Lock()
+        self._table: TableClient | None = None
+        self._credential: Any = None
+        self._open: list[Any] = []
+        weakref.finalize(self, _close, os.getpid(), self._open)
 
     def table(self) -> TableClient:
         """Return the client; the first call connects and makes the table if need be."""
@@ -82,6 +85,7 @@ class SharedClient:
                     table.close()
                     raise
                 self._table = table
+                self._open.append(table)
             return self._table
 
     def exists(self) -> bool:
@@ -98,15 +102,6 @@ class SharedClient:
                 table.close()
         return True
 
-    def close(self) -> None:
-        """Close the client and its credential."""
-        with self._ready:
-            table, self._table = self._table, None
-            credential, self._credential = self._credential, None
-        for resource in (table, credential):
-            if resource is not None:
-                resource.close()
-
     def _connect(self) -> Any:
         options = {**self._options, "transport": sync_transport(**self._options)}
         return connect(TableClient, self.config, options, self._identity)
@@ -114,8 +109,17 @@ class SharedClient:
     def _identity(self) -> Any:
         from .._tokens import SdkCredential, TokenSource
 
-        self._credential = self._credential or SdkCredential(TokenSource())
+        if self._credential is None:
+            self._credential = SdkCredential(TokenSource())
+            self._open.append(self._credential)
         return self._credential
+
+
+def _close(process: int, resources: list[Any]) -> None:
+    """Close what this process has opened; a forked child leaves alone what it has inherited."""
+    if process == os.getpid():
+        for resource in resources:
+            resource.close()
 
 
 def connect(
@@ -155,23 +159,10 @@ def _malformed(config: TableConfig, error: ValueError) -> AzureTableError:
     )
 
 
-def acquire_client(config: TableConfig) -> tuple[SharedClient, Callable[[], None]]:
-    """Lease the shared client of a configuration; the second item gives it back, once."""
-    lease = object()
+def shared_client(config: TableConfig) -> SharedClient:
+    """Return the client of a configuration, which the stores of this process share."""
     with _lock:
-        shared = _cache.get(config) or _cache.setdefault(config, SharedClient(config))
-        shared.leases.add(lease)
-
-    def release() -> None:
-        with _lock:
-            shared.leases.discard(lease)
-            last = not shared.leases
-            if last and _cache.get(config) is shared:
-                del _cache[config]
-        if last:
-            shared.close()
-
-    return shared, release
+        return _cache.get(config) or _cache.setdefault(config, SharedClient(config))
 
 
 def reset_table_client_cache() -> None:
