@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from infra_core.azure.storage._errors import request_error
 from infra_core.azure.storage._journal import Journal
 from infra_core.azure.testing import AzuriteServer
 
@@ -197,7 +198,8 @@ def test_refused_uploads_are_listed_sent_again_and_forgotten(
     call(env, "mirror", "up", str(folder))
     journal = Journal(Path(env["AZURE_STORAGE_JOURNAL"]))
     number = journal.enter("file", "run-1/a.txt", path=folder / "a.txt")
-    journal.fail(number, OSError("immutable"), refused=True)
+    immutable = request_error(409, "BlobImmutableDueToPolicy", "", blob="", operation="upload")
+    journal.fail(number, immutable)
     journal.close()
     (entry,) = call(env, "mirror", "pending")
     assert (entry["blob"], entry["refused"]) == ("run-1/a.txt", True)

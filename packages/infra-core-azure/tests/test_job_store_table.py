@@ -27,7 +27,7 @@ from infra_core.azure.job_store import (
     SqliteJobStore,
     TableConfig,
     _table_clients,
-    _table_requests,
+    _table_rows,
     open_job_store,
     reset_table_client_cache,
 )
@@ -458,7 +458,7 @@ class TestCredential:
         """Client and credential are released together."""
         monkeypatch.setattr("azure.identity.DefaultAzureCredential", _FakeCredential)
         monkeypatch.setattr(_FakeCredential, "closed", 0)
-        monkeypatch.setattr(_table_clients, "make_table", _table_requests.reclaim)
+        monkeypatch.setattr(_table_clients, "make_table", _table_rows.reclaim)
         config = TableConfig(table_name="jobs", account_name="acc")
         one, other = AzureTableJobStore(config=config), AzureTableJobStore(config=config)
         assert one.client is other.client

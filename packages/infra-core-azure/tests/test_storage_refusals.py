@@ -693,7 +693,7 @@ def test_journal_of_an_earlier_release_is_read(tmp_path: Path) -> None:
     journal = Journal(path)
     (entry,) = journal.pending()
     assert (entry.blob, entry.refused, entry.details) == ("a", False, {})
-    journal.fail(entry.id, OSError("no"), refused=True)
+    journal.fail(entry.id, request_error(400, "No", "", blob="", operation="upload"))
     assert [entry.refused for entry in journal.pending()] == [True]
     journal.close()
 

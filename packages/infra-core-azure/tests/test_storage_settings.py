@@ -94,7 +94,7 @@ def test_every_option_has_a_variable_and_names_it_when_malformed(name: str) -> N
         ("DEADLINE", "soon", "='soon' is not a number; .* above 0, or unset it for no bound"),
         ("BLOCK_SIZE", "8MiB", "='8MiB' is not a whole number; set it to a whole number of bytes"),
         ("CONCURRENCY", "0", "=0 is out of range; set it to a whole number from 1 to 1024"),
-        ("MAX_RETRIES", "1.5", "='1.5' is not a whole number.* default of 4"),
+        ("MAX_RETRIES", "1.5", "=1.5 is not a whole number.* default of 4"),
     ],
 )
 def test_numbers_of_the_environment(variable: str, text: str, expected: str) -> None:

@@ -328,50 +328,46 @@ class TokenSource:
         )
 
 
-class SdkCredential:
-    """A synchronous credential for clients of the SDK, over a `TokenSource`."""
+class _SdkCredential:
+    """What the SDK's clients are given for a credential, over a `TokenSource`."""
 
     def __init__(self, source: TokenSource) -> None:
         source.prepare()
         self._source = source
         self._given = ""
 
-    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """Return a token; a new one after the service has refused that which was given last."""
-        asked = _asked(self._source, self._given, options)
-        token = self._source.get_blocking(*scopes, **asked)
+    def _asked(self, options: dict[str, Any]) -> dict[str, str]:
+        """What the SDK asks for; it names tenant or claims after a 401 only (a challenge)."""
+        named = {name: options.get(name) for name in ("claims", "tenant_id")}
+        asked = {name: str(value) for name, value in named.items() if value is not None}
+        if asked and self._given:
+            self._source.reject(self._given)
+        return asked
+
+    def _given_now(self, token: AccessToken) -> AccessToken:
         self._given = token.token
         return token
+
+
+class SdkCredential(_SdkCredential):
+    """A synchronous credential for clients of the SDK."""
+
+    def get_token(self, *scopes: str, **options: Any) -> AccessToken:
+        """Return a token; a new one after the service has refused that which was given last."""
+        return self._given_now(self._source.get_blocking(*scopes, **self._asked(options)))
 
     def close(self) -> None:
         """Close the source."""
         self._source.close()
 
 
-class AsyncSdkCredential:
+class AsyncSdkCredential(_SdkCredential):
     """As `SdkCredential`, for the SDK's asynchronous clients."""
-
-    def __init__(self, source: TokenSource) -> None:
-        source.prepare()
-        self._source = source
-        self._given = ""
 
     async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
         """Return a token; a new one after the service has refused that which was given last."""
-        asked = _asked(self._source, self._given, options)
-        token = await self._source.get(*scopes, **asked)
-        self._given = token.token
-        return token
+        return self._given_now(await self._source.get(*scopes, **self._asked(options)))
 
     async def close(self) -> None:
         """Close the source."""
         await self._source.aclose()
-
-
-def _asked(source: TokenSource, given: str, options: dict[str, Any]) -> dict[str, str]:
-    """What the SDK asks for; it names tenant or claims after a 401 only (a challenge)."""
-    named = {name: options.get(name) for name in ("claims", "tenant_id")}
-    asked = {name: str(value) for name, value in named.items() if value is not None}
-    if asked and given:
-        source.reject(given)
-    return asked

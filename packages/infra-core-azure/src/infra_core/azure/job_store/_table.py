@@ -11,10 +11,9 @@ from ._records import RecordT
 from ._rows import plan_batches
 from ._steps import JobSteps
 from ._sync import SyncJobStore
-from ._table_clients import SharedClient, shared_client
+from ._table_clients import SharedClient, TableJobStore, shared_client
 from ._table_errors import table_error
-from ._table_requests import PRIMITIVES
-from ._table_store import TableJobStore
+from ._table_rows import PRIMITIVES
 
 __all__ = ["AzureTableJobStore"]
 

@@ -16,10 +16,9 @@ from ._protocol import StatusFilter
 from ._records import BatchSummary, RecordT, UnreadableJob
 from ._rows import plan_batches
 from ._steps import JobSteps
-from ._table_clients import connect, table_client_options
+from ._table_clients import TableJobStore, connect, table_client_options
 from ._table_errors import table_error
-from ._table_requests import PRIMITIVES, make_table
-from ._table_store import TableJobStore
+from ._table_rows import PRIMITIVES, make_table
 
 if TYPE_CHECKING:
     from typing_extensions import Self

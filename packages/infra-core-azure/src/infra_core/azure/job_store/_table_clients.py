@@ -1,10 +1,10 @@
-"""Shared table clients: stores of one configuration use one, closed with the last of them."""
+"""Table clients and what stores of both kinds share: their settings, and one client for each."""
 
 import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Generic
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.exceptions import ResourceNotFoundError
@@ -15,13 +15,14 @@ from .._checks import type_name
 from .._network import sync_transport
 from .._sdk_logs import tidy_sdk_logs
 from ..exceptions import AzureTableError
-from ._config import TableConfig
+from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._drive import carry_out
-from ._table_requests import make_table
-from ._table_rows import CLIENT_OPTIONS
+from ._records import JobRecord, RecordT
+from ._table_rows import CLIENT_OPTIONS, make_table
 
 __all__ = [
     "SharedClient",
+    "TableJobStore",
     "connect",
     "reset_table_client_cache",
     "shared_client",
@@ -172,3 +173,33 @@ def reset_table_client_cache() -> None:
     """
     with _lock:
         _cache.clear()
+
+
+class TableJobStore(Generic[RecordT]):
+    """What the synchronous and the asynchronous store share: their settings."""
+
+    def __init__(
+        self,
+        *,
+        record_type: type[RecordT] = JobRecord,  # type: ignore[assignment]
+        connection_string_var: str = CONNECTION_VAR,
+        table_name_var: str = TABLE_VAR,
+        fallback_connection_var: str = FALLBACK_VAR,
+        config: TableConfig | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._config = config or TableConfig.from_env(
+            connection_var=connection_string_var,
+            table_var=table_name_var,
+            fallback_connection_var=fallback_connection_var,
+            env=env,
+        )
+        self._open(record_type)
+
+    def _open(self, record_type: type[RecordT]) -> None:
+        raise TypeError(f"{type(self).__name__} provides no client")
+
+    @property
+    def config(self) -> TableConfig:
+        """Where the table is."""
+        return self._config

@@ -160,8 +160,7 @@ _TEXTUAL: tuple[tuple[type, Callable[[Any], str], Callable[[Any], Callable[[str]
 
 def _check(kind: Any, encode: Callable[[Any], Any]) -> Callable[[Any, str], Any]:
     def checked(value: Any, path: str) -> Any:
-        if not isinstance(value, kind):
-            wrong(value, path, getattr(kind, "__name__", str(kind)))
+        _require(value, kind, path, getattr(kind, "__name__", str(kind)))
         return encode(value)
 
     return checked
@@ -174,6 +173,11 @@ def wrong(value: Any, path: str, wanted: str) -> typing.NoReturn:
         "convert the value or change the declaration",
         field=path.partition("[")[0].partition(".")[0],
     )
+
+
+def _require(value: Any, kind: Any, path: str, wanted: str) -> None:
+    if not isinstance(value, kind):
+        wrong(value, path, wanted)
 
 
 def _number(value: Any, in_json: bool) -> Any:
@@ -197,8 +201,7 @@ def _plain(kind: type, in_json: bool) -> Converter:
 
 def _same(kind: type) -> Converter:
     def encode(value: Any, path: str) -> Any:
-        if not isinstance(value, kind):
-            wrong(value, path, kind.__name__)
+        _require(value, kind, path, kind.__name__)
         return value
 
     return Converter(encode, _as_is)
@@ -217,8 +220,7 @@ def _native(kind: type) -> Converter:
 
 def _utc(encode: Callable[[datetime], Any]) -> Callable[[Any, str], Any]:
     def checked(value: Any, path: str) -> Any:
-        if not isinstance(value, datetime):
-            wrong(value, path, "datetime")
+        _require(value, datetime, path, "datetime")
         return encode(to_utc(value, path))
 
     return checked
@@ -269,8 +271,7 @@ def _generic(origin: Any, args: tuple[Any, ...], where: str) -> Converter | None
     accepted = (list, tuple) if origin in (Sequence, Collection) else kind
 
     def encode_items(value: Any, path: str) -> Any:
-        if not isinstance(value, accepted):
-            wrong(value, path, kind.__name__)
+        _require(value, accepted, path, kind.__name__)
         encoded = [item.encode(part, f"{path}[{index}]") for index, part in enumerate(value)]
         return sorted(encoded, key=repr) if kind in (set, frozenset) else encoded
 
@@ -284,8 +285,7 @@ def _dict(key_hint: Any, value_hint: Any, where: str) -> Converter:
     numeric = _unwrap(key_hint)[0] is int
 
     def encode(value: Any, path: str) -> Any:
-        if not isinstance(value, Mapping):
-            wrong(value, path, "dict")
+        _require(value, Mapping, path, "dict")
         encoded = {}
         for name, part in value.items():
             text = key.encode(name, f"{path}[key]")
@@ -316,8 +316,7 @@ def _nested(hint: type, where: str) -> Converter:
         return table
 
     def encode(value: Any, path: str) -> Any:
-        if not isinstance(value, hint):
-            wrong(value, path, hint.__name__)
+        _require(value, hint, path, hint.__name__)
         return {
             name: converter.encode(getattr(value, name), f"{path}.{name}")
             for name, converter in converters().items()

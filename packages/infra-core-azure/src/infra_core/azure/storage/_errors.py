@@ -23,7 +23,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.exceptions import (
@@ -37,12 +37,15 @@ from azure.core.exceptions import (
 from ..exceptions import AzureServiceError
 from ._refusals import CONDITIONS, LIMITS_OF_A_TOKEN, REMEDIES, is_permanent
 
+Ending = Literal["pending", "refused", "dropped"]
+
 if TYPE_CHECKING:
     from ._tree_types import TreeReport
 
 __all__ = [
     "BlobConflictError",
     "BlobNotFoundError",
+    "Ending",
     "IntegrityError",
     "JournalError",
     "LocalFileChangedError",
@@ -54,6 +57,7 @@ __all__ = [
     "TreeTransferError",
     "UnsafeNamesError",
     "describe",
+    "ending_of",
     "local_error",
     "request_error",
 ]
@@ -77,7 +81,7 @@ class StorageError(AzureServiceError):
         self.blob = blob
         self.operation = operation
         self.remedy = remedy
-        Exception.__init__(self, message)
+        super().__init__(message)
         self.message = message
 
     def __str__(self) -> str:
@@ -110,8 +114,7 @@ class StorageRequestError(StorageError, HttpResponseError):
         retry_after: float | None = None,
         remedy: str = "",
     ) -> None:
-        HttpResponseError.__init__(self, message)
-        StorageError.__init__(self, message, blob=blob, operation=operation, remedy=remedy)
+        super().__init__(message, blob=blob, operation=operation, remedy=remedy)
         self.status = status
         self.status_code: int | None = status
         self.code = code
@@ -157,12 +160,6 @@ class StorageConnectionError(StorageError, ServiceRequestError):
     """
 
     permanent = False
-
-    def __init__(
-        self, message: str, *, blob: str = "", operation: str = "", remedy: str = ""
-    ) -> None:
-        ServiceRequestError.__init__(self, message)
-        StorageError.__init__(self, message, blob=blob, operation=operation, remedy=remedy)
 
 
 class StorageTimeoutError(StorageConnectionError, TimeoutError):
@@ -285,6 +282,23 @@ def request_error(
     )
     error.permanent = permanent
     return error
+
+
+def ending_of(error: BaseException) -> Ending:
+    """What becomes of an upload that failed of this.
+
+    Returns:
+        `pending`: it may pass, and is made up for. `refused`: the service will never take it, and
+        it stays listed. `dropped`: `overwrite` or its name forbids it, or there is no such file.
+    """
+    if isinstance(error, BlobConflictError) and error.by_condition:
+        return "dropped"
+    hopeless = (FileNotFoundError, IsADirectoryError, NotADirectoryError, UnsafeNamesError)
+    if isinstance(error, hopeless):
+        return "dropped"
+    if isinstance(error, StorageRequestError) and error.permanent:
+        return "refused"
+    return "pending"
 
 
 def describe(error: BaseException, operation: str, name: str) -> str:

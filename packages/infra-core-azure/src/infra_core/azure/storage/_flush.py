@@ -5,22 +5,14 @@ import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from infra_core.runtime import redact_secrets
 
 from ._bounded import for_each
-from ._errors import (
-    BlobConflictError,
-    JournalError,
-    StorageConnectionError,
-    StorageRequestError,
-    UnsafeNamesError,
-    describe,
-)
+from ._errors import Ending, JournalError, StorageConnectionError, describe, ending_of
 from ._journal import Journal, PendingUpload, text_of
 from ._names import tree_prefix
 from ._properties import StoredProperties
@@ -29,10 +21,7 @@ from ._tree_types import GONE, KEPT_OUTCOMES, FileOutcome, OnOutcome
 from ._tree_up import replay_tree
 from ._upload import upload_bytes, upload_path
 
-__all__ = ["FailedFiles", "FlushReport", "ending_of", "entries_below", "flush_journal"]
-
-
-Ending = Literal["pending", "refused", "dropped"]
+__all__ = ["FailedFiles", "FlushReport", "entries_below", "flush_journal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,25 +93,24 @@ async def _flush_entry(
         await asyncio.to_thread(journal.settle, entry.id)
         return "missing", error
     except Exception as error:  # noqa: BLE001 - one entry does not stop the others
-        text = redact_secrets(describe(error, "upload", entry.blob))
-        extra = {"blob_name": entry.blob, "attempt": entry.attempts + 1}
-        ending = ending_of(error)
-        if ending == "dropped":
-            log.warning("given up, %r leaves the journal: %s", entry.blob, text, extra=extra)
-            await asyncio.to_thread(journal.settle, entry.id)
-            return "refused", error
-        refused = ending == "refused"
-        await asyncio.to_thread(partial(journal.fail, entry.id, error, refused=refused))
-        if refused:
-            log.error("refused permanently, and not sent again: %s", text, extra=extra)
-            return "refused", error
-        log.warning(
-            "kept for the next flush_pending(), failed %d times: %s",
-            entry.attempts + 1,
-            text,
-            extra=extra,
+        ending = await asyncio.to_thread(journal.fail, entry.id, error)
+        outcome, level, what = {
+            "dropped": ("refused", logging.WARNING, "given up, leaves the journal"),
+            "refused": ("refused", logging.ERROR, "refused permanently, and not sent again"),
+            "pending": (
+                "failed",
+                logging.WARNING,
+                f"kept for the next flush_pending(), failed {entry.attempts + 1} times",
+            ),
+        }[ending]
+        log.log(
+            level,
+            "%s: %s",
+            what,
+            redact_secrets(describe(error, "upload", entry.blob)),
+            extra={"blob_name": entry.blob, "attempt": entry.attempts + 1},
         )
-        return "failed", error
+        return outcome, error
     except BaseException as error:
         with contextlib.suppress(JournalError):
             journal.fail(entry.id, error)
@@ -142,23 +130,6 @@ async def _flush_tree(
     await asyncio.to_thread(failed.note)
     error = next(iter(failed.first.values()), None)
     return "failed" if "pending" in failed.first else "refused" if error else "uploaded", error
-
-
-def ending_of(error: BaseException) -> Ending:
-    """What becomes of an upload that failed of this.
-
-    Returns:
-        `pending`: it may pass, and is made up for. `refused`: the service will never take it, and
-        it stays listed. `dropped`: `overwrite` or its name forbids it, or there is no such file.
-    """
-    if isinstance(error, BlobConflictError) and error.by_condition:
-        return "dropped"
-    hopeless = (FileNotFoundError, IsADirectoryError, NotADirectoryError, UnsafeNamesError)
-    if isinstance(error, hopeless):
-        return "dropped"
-    if isinstance(error, StorageRequestError) and error.permanent:
-        return "refused"
-    return "pending"
 
 
 def entries_below(journal: Journal, name: str, *, refused: bool | None = None) -> dict[str, int]:

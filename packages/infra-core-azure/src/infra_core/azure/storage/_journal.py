@@ -24,7 +24,7 @@ from infra_core.runtime import clock, redact_secrets
 
 from .._process import file_id, start_of
 from ._config import _AzureStorageConfig
-from ._errors import JournalError
+from ._errors import Ending, JournalError, ending_of
 from ._options import Overwrite
 
 __all__ = ["Journal", "PendingUpload", "default_journal_path", "open_journal"]
@@ -188,15 +188,19 @@ class Journal:
             )
             return {blob for (blob,) in found}
 
-    def fail(self, number: int, error: BaseException, *, refused: bool = False) -> None:
-        """The upload failed: keep it for `flush_pending()`, or as refused permanently."""
+    def fail(self, number: int, error: BaseException) -> Ending:
+        """The upload failed: keep its entry, pending or refused, or drop it; see `ending_of`."""
+        ending = ending_of(error)
         with self._opened() as db:
+            if ending == "dropped":
+                db.execute("delete from pending where id = ?", (number,))
             db.execute(
                 "update pending set attempts = attempts + 1, error = ?, owner = '', refused = ?"
                 " where id = ?",
-                (text_of(error), refused, number),
+                (text_of(error), ending == "refused", number),
             )
             self._busy.discard(number)
+        return ending
 
     def pending(self) -> list[PendingUpload]:
         """All entries that no upload of a live process is at work on, oldest first."""

@@ -140,22 +140,20 @@ class TransferOptions:
             if not text:
                 continue
             rule = _RULES.get(field.name)
-            if rule is None:
-                if text.lower() not in _SWITCH:
-                    raise ConfigurationError(
-                        f"{variable}={_shown(text)} is no switch; set it to true or false, or "
-                        f"unset it for the default of {str(field.default).lower()}"
-                    )
-                values[field.name] = _SWITCH[text.lower()]
-                continue
             try:
-                values[field.name] = int(text) if rule.whole else float(text)
-            except ValueError:
-                kind = "a whole number" if rule.whole else "a number"
-                usual = "no bound" if field.default is None else f"the default of {field.default}"
+                if rule is None:
+                    values[field.name] = _SWITCH[text.lower()]
+                else:
+                    values[field.name] = int(text) if rule.whole else float(text)
+            except (KeyError, ValueError):
+                kind, allowed = "no switch", "true or false"
+                if rule is not None:
+                    kind = "not a whole number" if rule.whole else "not a number"
+                    allowed = rule.allowed
+                usual = f"the default of {str(field.default).lower()}"
                 raise ConfigurationError(
-                    f"{variable}={text!r:.80} is not {kind}; set it to {rule.allowed}, or unset it "
-                    f"for {usual}"
+                    f"{variable}={_shown(text)} is {kind}; set it to {allowed}, or unset it for "
+                    f"{'no bound' if field.default is None else usual}"
                 ) from None
         try:
             return cls(**values)  # type: ignore[arg-type]

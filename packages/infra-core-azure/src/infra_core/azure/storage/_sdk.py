@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infra_core.runtime import ForkGuard, LoopLocal
 
@@ -10,6 +10,7 @@ from .._blocking import run_blocking
 from .._sdk_logs import tidy_sdk_logs
 from .._tokens import AsyncSdkCredential, SdkCredential, TokenSource
 from ._blobs import create_container
+from ._options import TransferOptions
 from ._service import BlobService
 
 if TYPE_CHECKING:
@@ -32,11 +33,9 @@ class SdkClients:
         self._given = credential
         self._lock = threading.Lock()
         self._fork = ForkGuard()
-        self._client: ContainerClient | None = None
-        self._transport: Any = None
-        self._credential: Any = None
+        self._held: _Held | None = None
         self._made = False
-        self._async: LoopLocal[_AsyncPair] = LoopLocal(self._make_async, _AsyncPair.aclose)
+        self._async: LoopLocal[_Held] = LoopLocal(self._make_async, _Held.aclose)
 
     def sync(self, *, create: bool = True) -> "ContainerClient":
         """The synchronous client; with `create` the container is made first, where we may."""
@@ -52,74 +51,70 @@ class SdkClients:
         from ._sdk_retry import SdkRetry
 
         if self._fork.forked:  # connections are not shared with a forked child
-            self._lock, self._client, self._fork = threading.Lock(), None, ForkGuard()
+            self._lock, self._held, self._fork = threading.Lock(), None, ForkGuard()
         with self._lock:
-            if self._client is None:
-                tidy_sdk_logs()
-                if self._config.uses_credential and self._given is None:
-                    self._credential = SdkCredential(TokenSource())
-                arguments = self._arguments(SdkRetry(self._config.options), sync_transport)
-                self._transport = arguments["transport"]
-                self._transport.end = self._transport.close
-                self._transport.close = lambda: None
-                self._client = ContainerClient(
-                    self._config.endpoint,
-                    self._config.container,
-                    credential=self._proof(self._given or self._credential),
-                    **arguments,
+            if self._held is None:
+                self._held = self._make(
+                    ContainerClient, SdkRetry, sync_transport, SdkCredential, lambda: None
                 )
-            return self._client
+            client: ContainerClient = self._held.client
+            return client
 
     async def asynchronous(self) -> "AsyncContainerClient":
         """The running loop's client; the container is made first, where we may."""
         if not self._made:
             await create_container(self._service)
             self._made = True
-        return self._async.get().client
+        client: AsyncContainerClient = self._async.get().client
+        return client
 
-    def _make_async(self) -> "_AsyncPair":
+    def _make_async(self) -> "_Held":
         from azure.storage.blob.aio import ContainerClient
 
         from .._network import async_transport
         from ._sdk_retry import AsyncSdkRetry
 
-        tidy_sdk_logs()
-        credential = None
-        if self._config.uses_credential and self._given is None:
-            credential = AsyncSdkCredential(TokenSource())
-        arguments = self._arguments(AsyncSdkRetry(self._config.options), async_transport)
-        client = ContainerClient(
-            self._config.endpoint,
-            self._config.container,
-            credential=self._proof(self._given or credential),
-            **arguments,
+        return self._make(
+            ContainerClient, AsyncSdkRetry, async_transport, AsyncSdkCredential, _nothing
         )
-        return _AsyncPair(client, arguments["transport"], credential)
 
-    def _proof(self, credential: Any) -> Any:
-        if self._config.account_key is not None:
-            return {
-                "account_name": self._config.account_name,
-                "account_key": self._config.account_key,
-            }
-        return self._config.sas_token or credential
-
-    def _arguments(self, retry: Any, transport: Callable[..., object]) -> dict[str, Any]:
-        options = self._config.options
+    def _make(
+        self,
+        kind: Any,
+        retry: Callable[[TransferOptions], object],
+        make_transport: Callable[..., Any],
+        make_credential: Callable[[TokenSource], Any],
+        nothing: Callable[[], object],
+    ) -> "_Held":
+        tidy_sdk_logs()
+        config, options = self._config, self._config.options
+        own = None
+        if config.uses_credential and self._given is None:
+            own = make_credential(TokenSource())
+        credential = config.sas_token or self._given or own
+        if config.account_key is not None:
+            credential = {"account_name": config.account_name, "account_key": config.account_key}
         timeouts = {"connection_timeout": options.connect_timeout, "read_timeout": options.timeout}
-        return {"retry_policy": retry, "transport": transport(**timeouts), **timeouts}
+        transport = make_transport(**timeouts)
+        client = kind(
+            config.endpoint,
+            config.container,
+            credential=credential,
+            retry_policy=retry(options),
+            transport=transport,
+            **timeouts,
+        )
+        end, transport.close = transport.close, nothing
+        return _Held(client, end, own)
 
     def close(self) -> None:
         """Close the synchronous client and its credential."""
         with self._lock:
-            client, self._client = self._client, None
-            credential, self._credential = self._credential, None
-            if self._fork.forked:
-                return
-            if client is not None:
-                self._transport.end()
-            if credential is not None:
-                credential.close()
+            held, self._held = self._held, None
+        if held is not None and not self._fork.forked:
+            held.end()
+            if held.credential is not None:
+                held.credential.close()
 
     async def aclose(self) -> None:
         """Close the running loop's client, those of ended loops, and the synchronous one."""
@@ -127,16 +122,18 @@ class SdkClients:
         self.close()
 
 
-class _AsyncPair:
-    def __init__(self, client: "AsyncContainerClient", transport: Any, credential: Any) -> None:
-        self.client = client
-        self._end, transport.close = transport.close, _nothing
-        self._credential = credential
+class _Held(NamedTuple):
+    """A client, how its connections are closed, and a credential of its own."""
+
+    client: Any
+    end: Callable[[], Any]
+    credential: Any
 
     async def aclose(self) -> None:
-        await self._end()
-        if self._credential is not None:
-            await self._credential.close()
+        """Close those of an asynchronous client."""
+        await self.end()
+        if self.credential is not None:
+            await self.credential.close()
 
 
 async def _nothing() -> None:

@@ -10,8 +10,8 @@ from typing import Any, Literal, TypeVar
 
 from infra_core.runtime import clock, redact_secrets, trace_fields
 
-from ._errors import JournalError, UnsafeNamesError, describe
-from ._flush import FlushReport, ending_of, flush_journal
+from ._errors import JournalError, UnsafeNamesError, describe, ending_of
+from ._flush import FlushReport, flush_journal
 from ._journal import Journal
 from ._names import upload_problem
 from ._properties import NO_PROPERTIES, StoredProperties
@@ -147,12 +147,9 @@ class Uploader:
     ) -> None:
         """Keep or drop the journal's entry, then log or raise."""
         ending = ending_of(error)
-        if ending == "dropped":
-            await self.settle(number)
-        elif number is not None:
-            refused = ending == "refused"
-            await self.in_journal(lambda journal: journal.fail(number, error, refused=refused))
-            self._flush_due = self._flush_due or not refused
+        if number is not None:
+            await self.in_journal(lambda journal: journal.fail(number, error))
+            self._flush_due = self._flush_due or ending == "pending"
         lost = ending != "dropped" and number is None
         if raise_on_error or not self.swallow or (lost and self._must_keep):
             raise error
