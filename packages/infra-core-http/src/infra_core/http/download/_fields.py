@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 from urllib.parse import unquote
 
+from .._response.body import length_of
+
 __all__ = [
     "content_length",
     "content_range",
@@ -26,7 +28,6 @@ __all__ = [
 _ETAG: Final = re.compile(r'(?:W/)?"[\x21\x23-\x7e]*"')
 # RFC 9110 section 5.6.7: letters, digits and the separators of its three date formats.
 _DATE: Final = re.compile(r"[A-Za-z]{3,9},? [A-Za-z0-9 :+-]{8,40}")
-_NUMBER: Final = re.compile(r"[0-9]{1,18}")  # bytes: more digits than any file has
 _CONTENT_RANGE: Final = re.compile(
     r"bytes[ \t=]+([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", re.IGNORECASE
 )
@@ -94,17 +95,8 @@ def sendable_date(date: object) -> str | None:
 
 
 def content_length(fields: Mapping[str, str]) -> int | None:
-    """Return the Content-Length where it says something; chunked transfer overrides it.
-
-    A number that is repeated counts once (RFC 9112 section 6.3).
-    """
-    first, *others = fields.get("content-length", "").split(",")
-    text = first.strip(" \t")
-    if any(other.strip(" \t") != text for other in others):
-        return None
-    if "transfer-encoding" in fields or not _NUMBER.fullmatch(text):
-        return None
-    return int(text)
+    """Return the Content-Length where it says something; chunked transfer overrides it."""
+    return None if "transfer-encoding" in fields else length_of([fields.get("content-length", "")])
 
 
 def content_range(fields: Mapping[str, str]) -> tuple[int, int, int | None] | None:

@@ -86,8 +86,7 @@ class Body:
         start: Offset of its first byte in the file.
         length: Bytes on the wire, or None when the server does not say.
         total: Size of the whole file, or None.
-        etag: The strong entity tag, or None.
-        etag_as_sent: The tag, weak or strong.
+        etag_as_sent: The entity tag, weak or strong, or None.
         last_modified: As the server wrote it.
         content_type: As the server wrote it.
         name: The file name that the server suggests, or None.
@@ -98,7 +97,6 @@ class Body:
     start: int
     length: int | None
     total: int | None
-    etag: str | None = None
     etag_as_sent: str | None = None
     last_modified: str | None = None
     content_type: str | None = None
@@ -109,14 +107,37 @@ class Body:
     @property
     def resumable(self) -> bool:
         """Whether a part of it can be continued without mixing two versions of the file."""
-        return self.etag is not None and self.total is not None and not self.codings
+        return self.resume_at(1) is not None
 
     def resume_at(self, size: int) -> Resume | None:
         """Return how to ask for the rest after so many bytes; None where all must come again."""
-        etag, total = self.etag, self.total
+        etag, total = strong_etag(self.etag_as_sent), self.total
         if etag is None or total is None or self.codings or not 0 < size < total:
             return None
         return Resume(size, etag, total)
+
+
+def _body_of(
+    headers: Mapping[str, str],
+    part: tuple[int, int | None, int | None],
+    *,
+    etag: str | None = None,
+    codings: tuple[str, ...] = (),
+    whole: bool = True,
+) -> Body:
+    """Return the body with these headers, from `part[0]` up to `part[1]` of `part[2]` bytes."""
+    start, stop, total = part
+    return Body(
+        start=start,
+        length=None if stop is None else stop - start,
+        total=total,
+        etag_as_sent=headers.get("etag", etag),
+        last_modified=headers.get("last-modified"),
+        content_type=headers.get("content-type"),
+        name=disposition_name(headers),
+        codings=codings,
+        digests=announced_digests(headers, whole=whole),
+    )
 
 
 class DownloadPlan:
@@ -236,7 +257,7 @@ class DownloadPlan:
         elif status in {204, 205}:  # RFC 9110, sections 15.3.5 and 15.3.6: never with a body
             raise self._no_file(status)
         else:
-            body = self._judge_whole(headers)
+            body = self._judge_whole(headers, content_length(headers))
         self._status = status
         if body.length == 0:
             self.check_not_empty()
@@ -254,28 +275,16 @@ class DownloadPlan:
             actual=status,
         )
 
-    def _judge_whole(self, headers: Mapping[str, str], *, length: int | None = None) -> Body:
-        length = content_length(headers) if length is None else length
+    def _judge_whole(self, headers: Mapping[str, str], length: int | None) -> Body:
         codings = codings_of([headers.get("content-encoding", "")])
-        return Body(
-            start=0,
-            length=length,
-            total=None if codings else length,
-            etag=strong_etag(headers.get("etag")),
-            etag_as_sent=headers.get("etag"),
-            last_modified=headers.get("last-modified"),
-            content_type=headers.get("content-type"),
-            name=disposition_name(headers),
-            codings=codings,
-            digests=announced_digests(headers, whole=True),
-        )
+        return _body_of(headers, (0, length, None if codings else length), codings=codings)
 
     def _judge_part(self, headers: Mapping[str, str]) -> Body:
         """Accept a 206 that begins exactly where it was asked to, in exactly the same file."""
         part = content_range(headers)
         if self._asked is None:
             if part is not None and part[0] == 0 and part[1] == part[2]:
-                return self._judge_whole(headers, length=part[1])
+                return self._judge_whole(headers, part[1])
             raise DownloadError(
                 f"{self.url} answered 206 with a part of the file to a request for all of it: "
                 "the server is broken, ask its owner",
@@ -286,7 +295,6 @@ class DownloadPlan:
         if part is None or codings_of([headers.get("content-encoding", "")]):
             raise Restart("206 without a plain Content-Range")
         start, stop, total = part
-        etag = strong_etag(headers.get("etag"))
         first, last = self._asked
         length = content_length(headers)
         wanted_stop = total if last is None or total is None else min(last + 1, total)
@@ -295,22 +303,15 @@ class DownloadPlan:
         held = self._resume
         # RFC 9110 13.1.5: a 206 to If-Range is of the same version; it may leave the tag out. One
         # with a weak tag may have other bytes.
-        sent = headers.get("etag")
-        if held is not None and (total != held.total or sent not in {None, held.etag}):
+        if held is not None and (
+            total != held.total or headers.get("etag", held.etag) != held.etag
+        ):
             raise Restart("206 of another version of the file")
-        if held is None and stop != total and (etag is None or total is None):
+        etag = None if held is None else held.etag
+        body = _body_of(headers, part, etag=etag, whole=start == 0 and stop == total)
+        if held is None and stop != total and not body.resumable:
             raise Restart("206 of a file whose version cannot be pinned")
-        return Body(
-            start=start,
-            length=stop - start,
-            total=total,
-            etag=etag if held is None else held.etag,
-            etag_as_sent=headers.get("etag") or (None if held is None else held.etag),
-            last_modified=headers.get("last-modified"),
-            content_type=headers.get("content-type"),
-            name=disposition_name(headers),
-            digests=announced_digests(headers, whole=start == 0 and stop == total),
-        )
+        return body
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -404,10 +405,6 @@ class DownloadPlan:
     def start_over(self) -> None:
         """Let the next request ask for everything: what is held is not to be trusted."""
         self._resume = self.piece = self.body = None
-
-    def forget_resume(self) -> None:
-        """Let the next request begin at zero: the part that is held is of no use."""
-        self._resume = None
 
     def continue_from(self, size: int) -> None:
         """Let the next request ask for what is missing if the version can be pinned, else for all.

@@ -37,10 +37,10 @@ async def pieces_in_order(
         IncompleteDownloadError: A piece was cut.
         httpx.HTTPError: A request failed; the bytes yielded before it are good.
     """
-    if body.etag is None or body.total is None:
+    rest = body.resume_at(first)
+    if rest is None:
         raise Restart("without a strong ETag and a size, ranges cannot be put together")
-    etag, total = body.etag, body.total
-    starts = iter(range(first, total, piece))
+    starts = iter(range(first, rest.total, piece))
     under_way: deque[asyncio.Task[list[bytes]]] = deque()
     # The connections share the link, so each may be slower; the caller reports the progress.
     spec = replace(spec, min_speed=spec.min_speed / spec.connections, progress=None)
@@ -48,7 +48,7 @@ async def pieces_in_order(
     def begin_one() -> None:
         start = next(starts, None)
         if start is not None:
-            fetch = _fetch(spec, Resume(start, etag, total), min(piece, total - start))
+            fetch = _fetch(spec, replace(rest, offset=start), min(piece, rest.total - start))
             under_way.append(asyncio.ensure_future(fetch))
 
     try:

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from infra_core.fs import compute_checksum, file_hexdigest, parse_checksum
+from infra_core.fs import compute_checksum, file_hexdigest, media_type, parse_checksum
 from infra_core.runtime import sanitize_url, trace_fields
 
-from ._identity import SourceLabel, read_label, url_identity
+from ._identity import read_label, url_identity
+from ._result import DownloadResult
 
 if TYPE_CHECKING:
-    import os
-
     from ._result import DownloadSpec
 
-__all__ = ["Existing", "inspect_existing"]
+__all__ = ["inspect_existing"]
 
 _logger = logging.getLogger("infra_core.asset_client")
 
 
-@dataclass(frozen=True, slots=True)
-class Existing:
-    """A file at the destination.
-
-    Attributes:
-        size: Bytes.
-        checksum: `sha256:...` when it was computed.
-        reusable: Whether it may be returned with no request made.
-        label: Set when it is unchanged since we downloaded it from the same URL: its validators
-            may be used to ask the server whether it is current.
-    """
-
-    size: int
-    checksum: str | None
-    reusable: bool
-    label: SourceLabel | None
-
-
-def inspect_existing(spec: DownloadSpec, status: os.stat_result) -> Existing | None:
-    """Judge what is at the destination; blocking, it may hash the whole file.
+def inspect_existing(spec: DownloadSpec, size: int) -> DownloadResult | None:
+    """Judge the file at the destination; blocking, it may hash all of it.
 
     - An empty file: None.
     - With `expected_checksum` the content alone decides.
@@ -49,9 +29,13 @@ def inspect_existing(spec: DownloadSpec, status: os.stat_result) -> Existing | N
 
     Args:
         spec: What is asked for.
-        status: What `stat` says of the destination.
+        size: Of the file.
+
+    Returns:
+        What to return if it is reused: with its validators where it is unchanged since we
+        downloaded it from the same URL. None where it may not be.
     """
-    if status.st_size == 0:
+    if size == 0:
         return None
     label = read_label(spec.dest)
     ours = label is None or label.source == url_identity(spec.url)
@@ -74,16 +58,15 @@ def inspect_existing(spec: DownloadSpec, status: os.stat_result) -> Existing | N
             matches = file_hexdigest(spec.dest, algorithm) == wanted
         if not matches:
             return None
-        return Existing(status.st_size, checksum, reusable=True, label=None)
-    pinned = (
-        label is not None
-        and label.size == status.st_size
-        and checksum == f"sha256:{label.sha256}"
-        and (label.etag is not None or label.last_modified is not None)
-    )
-    return Existing(
-        status.st_size,
-        checksum,
-        reusable=not spec.revalidate,
-        label=label if pinned else None,
+        label = None
+    if label is not None and (label.size, f"sha256:{label.sha256}") != (size, checksum):
+        label = None
+    return DownloadResult(
+        spec.dest,
+        checksum if spec.compute_checksum else None,
+        media_type(spec.dest.name),
+        reused=True,
+        size=size,
+        etag=None if label is None else label.etag,
+        last_modified=None if label is None else label.last_modified,
     )

@@ -16,7 +16,6 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,7 +61,6 @@ class Sidecar:
         self._left: Path | None = None
         self._body: Body | None = None
         self._noted = 0
-        self._pending: tuple[int, str] | None = None
         self.found: _Note | None = None
 
     @cached_property
@@ -98,31 +96,20 @@ class Sidecar:
             with contextlib.suppress(OSError):  # a folder, or not ours to remove
                 self.path.unlink()
             return None
-        if not usable:
-            return None
-        if _is_written(partial):
+        if not usable or _is_written(partial):
             return None
         self.found, self._left = note, partial
         return Resume(note.offset, note.etag, note.total)
 
-    def chunks(self) -> Iterator[bytes]:
-        """The bytes of the partial file, up to the checkpoint."""
-        if self.found is None or self._left is None:
-            return
-        rest = self.found.offset
-        with contextlib.suppress(FileNotFoundError), self._left.open("rb", buffering=0) as file:
-            while rest and (chunk := file.read(min(rest, _READ))):
-                rest -= len(chunk)
-                yield chunk
-
-    def agrees(self, file: AtomicFile) -> bool:
-        """Whether the bytes that were read are those that the note describes."""
+    def restore(self, file: AtomicFile) -> bool:
+        """Copy the part into a new file; returns whether it is what its note says. Blocking."""
         note = self.found
-        return (
-            note is not None
-            and file.size == note.offset
-            and file.hexdigest("sha256") == note.sha256
-        )
+        if note is None or self._left is None:
+            return False
+        with contextlib.suppress(FileNotFoundError), self._left.open("rb", buffering=0) as part:
+            while chunk := part.read(min(note.offset - file.size, _READ)):
+                file.write(chunk)
+        return file.size == note.offset and file.hexdigest("sha256") == note.sha256
 
     # -- this call's own note --------------------------------------------------------------------
 
@@ -137,7 +124,7 @@ class Sidecar:
         The lock is on the file's own descriptor: the system drops it when the writer dies, however
         that happens, and with a second one Windows could not rename the file.
         """
-        self._noted, self._pending = file.size, None
+        self._noted = file.size
         try:
             if self._locked is file or lock_descriptor(file.fileno(), wait=False):
                 self._locked, self._body = file, body
@@ -146,14 +133,10 @@ class Sidecar:
 
     def checkpoint(self, file: AtomicFile) -> None:
         """Take a note if enough has come since the last; called in the writing thread."""
-        if self._body is None:
-            return
-        if self._pending is None and file.size - self._noted >= CHECKPOINT:
-            self._pending = (file.size, file.hexdigest("sha256"))
-        # The file's own buffer hides its last bytes from the kernel: a note must wait for them.
-        if self._pending is not None and file.temp_path.stat().st_size >= self._pending[0]:
-            self._write(file.temp_path, *self._pending)
-            self._noted, self._pending = self._pending[0], None
+        if self._body is not None and file.size - self._noted >= CHECKPOINT:
+            file.flush()  # what the note describes, the kernel must have
+            self._write(file.temp_path, file)
+            self._noted = file.size
             self._drop_left()
 
     def keep(self, file: AtomicFile) -> bool:
@@ -162,12 +145,11 @@ class Sidecar:
         Returns:
             False when there is nothing that could be resumed.
         """
-        if self._body is None or not 0 < file.size < (self._body.total or 0):
+        if self._body is None or self._body.resume_at(file.size) is None:
             return False
-        size, digest = file.size, file.hexdigest("sha256")
         kept = self._dest.with_name(self._stem)
         file.leave_as(kept)
-        self._write(kept, size, digest)
+        self._write(kept, file)
         return True
 
     def remove(self) -> None:
@@ -180,11 +162,14 @@ class Sidecar:
                 for torn in self.path.parent.glob(f".{glob.escape(self._stem)}.*.part.json"):
                     torn.unlink(missing_ok=True)
 
-    def _write(self, partial: Path, offset: int, digest: str) -> None:
-        body = self._body
-        if body is None or body.etag is None or body.total is None:
+    def _write(self, partial: Path, file: AtomicFile) -> None:
+        done = None if self._body is None else self._body.resume_at(file.size)
+        if done is None:
             return
-        note = _Note(_VERSION, self._source, body.etag, body.total, partial.name, offset, digest)
+        sha256 = file.hexdigest("sha256")
+        note = _Note(
+            _VERSION, self._source, done.etag, done.total, partial.name, done.offset, sha256
+        )
         fields: dict[str, Any] = asdict(note)
         # A note that cannot be written costs a resume, not the download.
         with contextlib.suppress(OSError):

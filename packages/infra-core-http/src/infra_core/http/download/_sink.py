@@ -84,14 +84,6 @@ class Sink:
             parts = self._take()
             await in_thread(self._write, parts)
 
-    async def truncate(self) -> None:
-        """Drop everything, to begin again from zero."""
-        self._take()
-        await self._settle()
-        self.size = 0
-        if self._file is not None:
-            self._file.truncate()
-
     async def take_rest(self) -> list[bytes]:
         """Wait for the writing thread and return the bytes that are yet to be written."""
         await self._settle()
