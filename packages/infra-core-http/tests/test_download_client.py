@@ -412,6 +412,21 @@ async def test_many_takes_every_item_and_awaits_its_callback(
     assert [outcome.ok for outcome in seen] == [True]
 
 
+async def test_many_is_cancelled_with_one_of_its_tasks(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """As other code may do that cancels all tasks of the loop."""
+    origin.add("/s", BODY, always=stall(after=10))
+    items = [(origin.url("/s"), tmp_path / str(i)) for i in range(2)]
+    batch = asyncio.ensure_future(download_many_async(items))
+    while origin.count("/s") < 2:  # noqa: ASYNC110 - the server runs in another thread
+        await asyncio.sleep(0.001)
+    (asyncio.all_tasks() - {asyncio.current_task(), batch}).pop().cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await batch
+    assert names(tmp_path) == []
+
+
 async def test_many_ends_when_the_callback_raises(origin: FaultyOrigin, tmp_path: Path) -> None:
     """A caller that cannot take outcomes gets no more of them."""
 

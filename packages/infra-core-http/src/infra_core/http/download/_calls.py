@@ -162,10 +162,8 @@ async def download_asset_async(
             result = await download_asset_async(url, Path("assets/logo.png"), deadline=60)
             print(result.checksum, result.size)
     """
-    options: dict[str, Any] = {
-        name: value for name, value in locals().items() if name not in {"url", "dest_path"}
-    }
-    return await _shared_client().download(url, dest_path, **options)
+    options: dict[str, Any] = locals()
+    return await _shared_client().download(options.pop("url"), options.pop("dest_path"), **options)
 
 
 def download_asset(
@@ -200,11 +198,9 @@ def download_asset(
         RuntimeError: Inside a running event loop, which would be blocked: await
             `download_asset_async`.
     """
-    options: dict[str, Any] = {
-        name: value for name, value in locals().items() if name not in {"url", "dest_path"}
-    }
+    options: dict[str, Any] = locals()
     return run_sync(
-        _shared_client().download(url, dest_path, **options),
+        download_asset_async(**options),
         what="download_asset()",
         instead="download_asset_async()",
     )

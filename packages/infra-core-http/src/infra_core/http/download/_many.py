@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -88,7 +89,11 @@ async def download_many_async(
         raise TypeError(f"download_many(): {error}; see those of download_asset") from None
     # A subclass written for 0.7 knows nothing of these.
     shares = {"group", "on_received"} <= known.parameters.keys()
-    batch = _Batch(client, concurrency, on_outcome, progress, on_retry, options, shares=shares)
+    concurrency, together = _within_limit(concurrency)
+    if shares:
+        options = {"group": CommitGroup(size=together), **options}
+    slots = asyncio.Semaphore(concurrency)
+    batch = _Batch(client, slots, on_outcome, progress, on_retry, options, shares)
     return await batch.run(items)
 
 
@@ -103,32 +108,20 @@ def _item(given: object) -> DownloadItem:
     )
 
 
+@dataclass(eq=False)
 class _Batch:
-    def __init__(
-        self,
-        client: AssetDownloadClient,
-        concurrency: int,
-        on_outcome: Callable[[DownloadOutcome], object] | None,
-        progress: Callable[[str], ProgressCallback] | None,
-        on_retry: Callable[[DownloadItem, RetryDetails], object] | None,
-        options: dict[str, Any],
-        *,
-        shares: bool,
-    ) -> None:
-        self.client = client
-        self.on_outcome = on_outcome
-        self.progress = progress
-        self.on_retry = on_retry
-        concurrency, together = _within_limit(concurrency)
-        self.options = options
-        self.shares = shares
-        self.group = CommitGroup(size=together)
-        self.slots = asyncio.Semaphore(concurrency)
-        self.waiting = [0, 0]  # files without a slot that are not on the disk yet, their bytes
-        self.outcomes: dict[int, DownloadOutcome] = {}
-        self.owners: dict[str, tuple[str, asyncio.Future[DownloadResult | Exception]]] = {}
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.failure: BaseException | None = None
+    client: AssetDownloadClient
+    slots: asyncio.Semaphore
+    on_outcome: Callable[[DownloadOutcome], object] | None
+    progress: Callable[[str], ProgressCallback] | None
+    on_retry: Callable[[DownloadItem, RetryDetails], object] | None
+    options: dict[str, Any]
+    shares: bool
+    waiting: tuple[int, int] = (0, 0)  # files without a slot that wait for the disk, their bytes
+    outcomes: dict[int, DownloadOutcome] = field(default_factory=dict)
+    owners: dict[str, tuple[int, str]] = field(default_factory=dict)  # of each path
+    tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    failure: BaseException | None = None
 
     async def run(self, items: Iterable[Item]) -> list[DownloadOutcome]:
         """Start a task for each item as a slot gets free, and wait for all of them."""
@@ -140,12 +133,11 @@ class _Batch:
                 if given is _END:
                     break
                 task = asyncio.ensure_future(self._one(index, _item(given)))
-                self.tasks.add(task)
-                task.add_done_callback(self._ended)
+                self.tasks[index] = task
+                task.add_done_callback(partial(self._ended, index))
             await self._all_ended()
         finally:
-            for task in self.tasks:
-                task.cancel()
+            self._cancel()
             await self._all_ended()
         if self.failure is not None:
             raise self.failure
@@ -153,20 +145,23 @@ class _Batch:
 
     async def _all_ended(self) -> None:
         while self.tasks:
-            await asyncio.wait(self.tasks)
+            await asyncio.wait(self.tasks.values())
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self.tasks.discard(task)
-        if self.failure is None and not task.cancelled():
-            self.failure = task.exception()
+    def _cancel(self) -> None:
+        for task in self.tasks.values():
+            task.cancel()
+
+    def _ended(self, index: int, task: asyncio.Task[None]) -> None:
+        del self.tasks[index]
+        if self.failure is None:
+            self.failure = asyncio.CancelledError() if task.cancelled() else task.exception()
             if self.failure is not None:
-                for other in self.tasks:
-                    other.cancel()
+                self._cancel()
 
     async def _one(self, index: int, item: DownloadItem) -> None:
         slot = _Slot(self)
         try:
-            outcome = DownloadOutcome(item, await self._download_once(item, slot))
+            outcome = DownloadOutcome(item, await self._download_once(index, item, slot))
         except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
             outcome = DownloadOutcome(item, error=error)
         finally:
@@ -177,30 +172,12 @@ class _Batch:
             if inspect.isawaitable(answer):
                 await answer
 
-    async def _download_once(self, item: DownloadItem, slot: _Slot) -> DownloadResult:
+    async def _download_once(self, index: int, item: DownloadItem, slot: _Slot) -> DownloadResult:
         """Download an item, unless its path is taken: no two URLs may share one silently."""
         dest = os.path.abspath(item.dest_path)  # noqa: ASYNC240, PTH100 - cheap, and asks no disk
-        owner = self.owners.get(dest)
-        if owner is not None:
-            return await self._again(item, *owner)
-        done: asyncio.Future[DownloadResult | Exception] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self.owners[dest] = (item.url, done)
-        try:
-            result = await self._download(item, slot)
-        except Exception as error:
-            done.set_result(error)
-            raise
-        except BaseException:
-            done.cancel()
-            raise
-        done.set_result(result)
-        return result
-
-    async def _again(
-        self, item: DownloadItem, url: str, done: asyncio.Future[DownloadResult | Exception]
-    ) -> DownloadResult:
+        owner, url = self.owners.setdefault(dest, (index, item.url))
+        if owner == index:
+            return await self._download(item, slot)
         if url != item.url:
             raise DownloadError(
                 f"{sanitize_url(item.url)} and {sanitize_url(url)} are both to be stored as "
@@ -209,15 +186,14 @@ class _Batch:
                 url=item.url,
                 expected=str(item.dest_path),
             )
-        result = await asyncio.shield(done)
-        if isinstance(result, Exception):
-            raise result
-        return result
+        if owner in self.tasks:
+            await asyncio.wait([self.tasks[owner]])
+        return self.outcomes[owner].unwrap()
 
     async def _download(self, item: DownloadItem, slot: _Slot) -> DownloadResult:
         options = dict(self.options)
         if self.shares:
-            options = {"group": self.group, "on_received": slot.leave, **options}
+            options.setdefault("on_received", slot.leave)
         if item.expected_checksum is not None:
             options["expected_checksum"] = item.expected_checksum
         if item.headers is not None:
@@ -244,7 +220,7 @@ class _Slot:
         files, waiting = self._batch.waiting
         if self._size is None and size < HANDOVER and files < _FILES and waiting + size <= _BYTES:
             self._size = size
-            self._batch.waiting = [files + 1, waiting + size]
+            self._batch.waiting = (files + 1, waiting + size)
             self._batch.slots.release()
 
     def close(self) -> None:
@@ -253,7 +229,7 @@ class _Slot:
             self._batch.slots.release()
         else:
             files, waiting = self._batch.waiting
-            self._batch.waiting = [files - 1, waiting - self._size]
+            self._batch.waiting = (files - 1, waiting - self._size)
 
 
 def _within_limit(concurrency: int) -> tuple[int, int]:
