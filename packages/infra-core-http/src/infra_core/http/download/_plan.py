@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from infra_core.fs import parse_checksum
 from infra_core.runtime import sanitize_url
@@ -35,8 +34,12 @@ from ._fields import (
     sendable_etag,
     strong_etag,
 )
+from ._retrying import status_error
 
-__all__ = ["Body", "DownloadPlan", "ResponseAction", "Restart", "Resume", "Validators"]
+if TYPE_CHECKING:
+    from ._result import DownloadSpec
+
+__all__ = ["Body", "DownloadPlan", "Restart", "Resume", "Validators"]
 
 _OVERHEAD: Final = 1 << 16  # bytes by which an encoded body may be larger than the file
 _OURS: Final = frozenset({"accept-encoding", "if-range"})  # headers that are part of the protocol
@@ -44,14 +47,6 @@ _OURS: Final = frozenset({"accept-encoding", "if-range"})  # headers that are pa
 
 class Restart(Exception):  # noqa: N818 - an instruction, not an error; never leaves the package
     """The server does not continue the file that we hold a part of: ask for all of it."""
-
-
-class ResponseAction(Enum):
-    """What an answer means."""
-
-    READ = "read"
-    UNCHANGED = "unchanged"
-    FAILED = "failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +139,7 @@ class DownloadPlan:
     """The protocol of one download, over all its attempts.
 
     Args:
-        url: What is downloaded; only for messages.
-        headers: What the caller wants sent.
-        expected_checksum: `algorithm:hexdigest` of the whole file.
-        max_bytes: The largest file that is welcome.
+        spec: What is asked for.
         held: Validators of a whole copy that we hold: the request becomes conditional.
         resume: A verified beginning that a crashed download left.
         piece: Ask for a first range of this many bytes, to see whether ranges can be had in
@@ -159,20 +151,16 @@ class DownloadPlan:
 
     def __init__(
         self,
-        url: str,
+        spec: DownloadSpec,
         *,
-        headers: Mapping[str, str] | None = None,
-        expected_checksum: str | None = None,
-        max_bytes: int | None = None,
         held: Validators | None = None,
         resume: Resume | None = None,
         piece: int | None = None,
     ) -> None:
-        self._url = url
-        self.expected = None if expected_checksum is None else parse_checksum(expected_checksum)
-        self.max_bytes = max_bytes
+        checksum = spec.expected_checksum
+        self._spec = spec
+        self.expected = None if checksum is None else parse_checksum(checksum)
         self.piece = piece
-        self._headers = dict(headers or {})
         self._held = held
         self._resume = resume
         self._asked: tuple[int, int | None] | None = None
@@ -184,7 +172,7 @@ class DownloadPlan:
     @property
     def url(self) -> str:
         """The URL without secrets, for messages; most downloads need none."""
-        return sanitize_url(self._url)
+        return sanitize_url(self._spec.url)
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -210,9 +198,8 @@ class DownloadPlan:
         Always `Accept-Encoding: identity`: an encoded body has another length than the file, and
         ranges of it are of no use.
         """
-        headers = {
-            name: value for name, value in self._headers.items() if name.lower() not in _OURS
-        }
+        given = self._spec.headers
+        headers = {name: value for name, value in given.items() if name.lower() not in _OURS}
         headers["Accept-Encoding"] = "identity"
         self._asked = None
         if self._resume is not None:
@@ -230,7 +217,7 @@ class DownloadPlan:
 
     # -- judging ---------------------------------------------------------------------------------
 
-    def judge(self, status: int, headers: Mapping[str, str]) -> ResponseAction:
+    def judge(self, status: int, headers: Mapping[str, str]) -> Body | None:
         """Say what to do with an answer.
 
         Args:
@@ -238,20 +225,22 @@ class DownloadPlan:
             headers: The header fields, by lower-case name.
 
         Returns:
-            Read the body (then `body` is set), keep the copy that we hold, or fail by status.
+            The body to read; None to keep the copy that we hold.
 
         Raises:
             Restart: Forget the part that we hold, ask again for everything.
+            httpx.HTTPStatusError: The status is no success.
             DownloadError: The answer is a success, but not one that carries the file.
             DownloadTooLargeError: It is longer than `max_bytes`, by its own account.
         """
         self.body, self.wire = None, 0
         if status == 304 and self._held is not None:
-            return ResponseAction.UNCHANGED
+            return None
         if status in {412, 416} and self._asked is not None:
             raise Restart(f"{status}: the range does not exist (any more)")
         if not 200 <= status <= 299:
-            return ResponseAction.FAILED
+            spec = self._spec
+            raise status_error(spec.url, status, headers, spec.policy.max_backoff)
         if status == 206:
             body = self._judge_part(headers)
         elif status in {204, 205}:  # RFC 9110, sections 15.3.5 and 15.3.6: never with a body
@@ -265,7 +254,7 @@ class DownloadPlan:
             self.check_size(body.total)
         self.resumed = body.start > 0
         self.body = body
-        return ResponseAction.READ
+        return body
 
     def _no_file(self, status: int) -> DownloadError:
         return DownloadError(
@@ -336,12 +325,13 @@ class DownloadPlan:
 
     def check_size(self, size: int) -> None:
         """Raise `DownloadTooLargeError` for a file of that many bytes, if that is too many."""
-        if self.max_bytes is not None and size > self.max_bytes:
+        limit = self._spec.max_bytes
+        if limit is not None and size > limit:
             raise DownloadTooLargeError(
-                f"{self.url} has {size} bytes or more, above max_bytes={self.max_bytes}: raise "
-                "max_bytes if the file is wanted",
+                f"{self.url} has {size} bytes or more, above max_bytes={limit}: raise max_bytes "
+                "if the file is wanted",
                 url=self.url,
-                expected=self.max_bytes,
+                expected=limit,
                 actual=size,
             )
 

@@ -42,8 +42,9 @@ async def pieces_in_order(
         raise Restart("without a strong ETag and a size, ranges cannot be put together")
     starts = iter(range(first, rest.total, piece))
     under_way: deque[asyncio.Task[list[bytes]]] = deque()
-    # The connections share the link, so each may be slower; the caller reports the progress.
-    spec = replace(spec, min_speed=spec.min_speed / spec.connections, progress=None)
+    # The connections share the link, so each may be slower; all else is the caller's to say.
+    speed = spec.min_speed / spec.connections
+    spec = replace(spec, min_speed=speed, progress=None, expected_checksum=None, max_bytes=None)
 
     def begin_one() -> None:
         start = next(starts, None)
@@ -68,7 +69,7 @@ async def pieces_in_order(
 
 async def _fetch(spec: DownloadSpec, part: Resume, size: int) -> list[bytes]:
     """Fetch one range, whole."""
-    plan = DownloadPlan(spec.url, headers=spec.headers, resume=part, piece=size)
+    plan = DownloadPlan(spec, resume=part, piece=size)
     chunks: list[bytes] = []
 
     async def keep(chunk: bytes) -> None:

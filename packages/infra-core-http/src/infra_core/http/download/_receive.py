@@ -14,8 +14,6 @@ from .._errors import DownloadError, IncompleteDownloadError
 from .._response.decode import DamagedBody, UnsupportedCoding
 from .._stream import open_stream
 from ._fields import fields_of
-from ._plan import ResponseAction
-from ._retrying import status_error
 
 if TYPE_CHECKING:
     from infra_core.runtime import RateLimit
@@ -46,11 +44,8 @@ async def open_body(
         client=spec.client,
         turn=turn,
     ) as response:
-        fields = fields_of(response.headers)
-        action = plan.judge(response.status, fields)
-        if action is ResponseAction.FAILED:
-            raise status_error(spec.url, response.status, fields, spec.policy.max_backoff)
-        yield response.aiter_raw() if action is ResponseAction.READ else None
+        body = plan.judge(response.status, fields_of(response.headers))
+        yield None if body is None else response.aiter_raw()
 
 
 async def receive(

@@ -156,15 +156,8 @@ class _Transfer:
             else:
                 await self._drop_sink()
                 resume = None
-        return DownloadPlan(
-            spec.url,
-            headers=spec.headers,
-            expected_checksum=spec.expected_checksum,
-            max_bytes=spec.max_bytes,
-            held=held,
-            resume=resume,
-            piece=PIECE if spec.connections > 1 else None,
-        )
+        piece = PIECE if spec.connections > 1 else None
+        return DownloadPlan(spec, held=held, resume=resume, piece=piece)
 
     async def _look(self) -> DownloadResult | None:
         spec = self.spec
