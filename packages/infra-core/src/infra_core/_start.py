@@ -29,7 +29,8 @@ ENDING_SIGNALS = [
 ]
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for those of the machine
-_COMMAND = "httpx._main"
+# What httpx and aiohttp import where it is installed: a command, and what decodes answers.
+_UNUSED = ("httpx._main", "brotli", "brotlicffi", "backports.zstd", "zstandard")
 _SDK = "azure.core"
 _YOUNG = 20_000  # new objects between two searches for garbage
 _MANY_OBJECTS = 150_000  # more than all imports make
@@ -135,21 +136,21 @@ def import_engine() -> None:
     brings the context of `infra_core.http.engine`, and a connection over one of aiohttp's own
     would be refused. Not left out where other threads run already (a tracer's, a debugger's),
     which may read the environment. httpx imports its own command, and with it rich, click and
-    pygments where they are installed.
+    pygments where they are installed; both import decoders, which `infra_core.http` does when an
+    answer needs one.
     """
     if not _own_process or threading.active_count() > 1:
         return
     before = {name: os.environ.get(name) for name in _CERTIFICATES}
     os.environ.update(dict.fromkeys(_CERTIFICATES, os.devnull))
-    absent = _COMMAND not in sys.modules
-    if absent:
-        sys.modules[_COMMAND] = None  # type: ignore[assignment] # cannot be imported
+    absent = [name for name in _UNUSED if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type] # cannot be imported
     try:
         import aiohttp  # noqa: F401
         import httpx  # noqa: F401
     finally:
-        if absent:
-            del sys.modules[_COMMAND]
+        for name in absent:
+            del sys.modules[name]
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

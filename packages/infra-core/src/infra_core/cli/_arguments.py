@@ -1,7 +1,6 @@
 """What all commands read and refuse alike: unknown options, numbers, files to be written."""
 
 import argparse
-import difflib
 import os
 import re
 import textwrap
@@ -54,6 +53,8 @@ class Parser(argparse.ArgumentParser):
 
     def _refuse(self, unknown: list[str]) -> NoReturn:
         """End with an error that names the first unknown argument, without a value it may have."""
+        import difflib
+
         first = next((item for item in unknown if item.startswith("-")), unknown[0])
         name = first.partition("=")[0]
         if not name.startswith("-"):

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from infra_core._start import import_engine, import_storage, started
-from infra_core.azure.run_report import human_size
 from infra_core.batch._environment import open_storage
 
 from . import exit_codes
 from ._arguments import CommandError, add_verb
 from ._errors import plural
-from ._report import make_console, print_json, print_rows
+from ._report import human_size, make_console, print_json, print_rows
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient, TreeProgress, TreeReport

@@ -9,7 +9,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from infra_core.azure.run_report import human_size
 from infra_core.runtime import printable
 
 from ._errors import plural
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Reporter",
+    "human_size",
     "is_capable",
     "make_console",
     "print_json",
@@ -32,6 +32,13 @@ __all__ = [
 SHOWN_FAILURES = 20
 SHOWN_RETRIES = 20
 SHORT_CELL = 20  # characters; a cell up to this length is never broken
+
+
+def human_size(size: int) -> str:
+    """Bytes in the unit that people would choose."""
+    from infra_core.azure import run_report  # which loads what makes whole pages
+
+    return run_report.human_size(size)
 
 
 def to_json(value: object, encoding: str = "utf-8") -> str:

@@ -1,5 +1,6 @@
 """What can be done with blobs in one request each: look, list, delete, make the container."""
 
+import asyncio
 import base64
 import binascii
 import re
@@ -266,7 +267,7 @@ async def list_pages(
             response = await service.send("GET", None, "listing", params=params, expect=4 << 20)
         except BlobNotFoundError:
             return
-        blobs, marker = parse_page(response.body, len(prefix))
+        blobs, marker = await asyncio.to_thread(parse_page, response.body, len(prefix))
         if blobs:
             yield blobs
         if not marker:

@@ -9,7 +9,7 @@ here, and nothing else retries.
 import asyncio
 import itertools
 import logging
-import uuid
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -102,7 +102,8 @@ class BlobService:
         self._connections: LoopLocal[_Connections] = LoopLocal(self._connect, _Connections.aclose)
         self._base_path = urlsplit(config.container_url).path
         self.policy = config.options.retry_policy
-        self._id = uuid.uuid4().hex  # with a number for each request: what support asks for
+        self._policy_of_whole = replace(self.policy, deadline=None)
+        self._id = os.urandom(16).hex()  # with a number for each request: what support asks for
         self._count = itertools.count(1)
 
     async def send(
@@ -171,7 +172,7 @@ class BlobService:
         """
         return await retry_async(
             transfer,
-            policy=replace(self.policy, deadline=None),
+            policy=self._policy_of_whole,
             should_retry=should_retry,
             on_retry=lambda details: self.log_retry(details, name, operation),
         )

@@ -1,9 +1,9 @@
 """A tree of blobs into a local folder."""
 
 import asyncio
-from collections.abc import Iterator
+import os
+from collections.abc import Container, Iterator
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +38,8 @@ class DownRun(TreeRun):
     direction = "down"
 
     async def _run(self) -> None:
-        self._safe_folders: set[str] = set()
-        await self._list_into_index(collisions=True)
+        self._folders: dict[str, tuple[str | None, Container[str] | None]] = {}
+        await self._list_into_index(self._unsafe)
         rejected = await asyncio.to_thread(self._survey_blobs)
         await self._refuse(rejected, self._rejected_blobs, "download")
         self._writer = BatchWriter(self._width, coming=self._service.is_busy)
@@ -52,41 +52,42 @@ class DownRun(TreeRun):
             await for_each(self._extra_files(), self._delete_file, self._width)
 
     def _survey_blobs(self) -> int:
-        """Count and find names that must not become files here, links in the target included."""
+        """Count, and find names that cannot stand beside each other."""
         self.report.files = self._index.count
         self._total_bytes = self._index.size
         self._index.find_collisions(keep_one=self._rules.on_unsafe == "skip")
-        for batch in self._index.accepted():
-            found = []
-            for blob in batch:
-                reason = unsafe_reason(blob.name) or self._leads_out(blob.name)
-                if reason:
-                    found.append((blob.name, reason))
-            self._index.reject(found)
         return self._index.count_rejected()
 
     def _rejected_blobs(self) -> Iterator[PlannedTransfer]:
         for row in self._index.rejected():
             yield PlannedTransfer("reject", *row)
 
+    def _unsafe(self, name: str) -> str | None:
+        """Why a blob of that name must not become a file here, or `None`."""
+        if reason := unsafe_reason(name):
+            return reason
+        folder, _, last = name.rpartition("/")
+        if folder not in self._folders:
+            if len(self._folders) > 10_000:
+                self._folders.clear()
+            reason = self._leads_out(folder) if folder else None
+            self._folders[folder] = reason, _links_in(self._root / folder)
+        reason, links = self._folders[folder]
+        if reason is None and (links is None or last in links):
+            reason = self._leads_out(name)
+        return reason
+
     def _leads_out(self, name: str) -> str | None:
-        """Why the path of a name would leave the target through a symbolic link, or `None`."""
-        folder = name.rpartition("/")[0]
+        """Why a path would leave the target through a symbolic link, or `None`."""
         try:
-            if folder and folder not in self._safe_folders:
-                safe_join(self._root, folder)
-                if len(self._safe_folders) > 10_000:
-                    self._safe_folders.clear()
-                self._safe_folders.add(folder)
-            if local_state(self._root / name, name)[1]:
-                safe_join(self._root, name)
+            safe_join(self._root, name)
         except UnsafePathError as error:
             return reason_of(error, name)
         return None
 
     def _blob_batches(self) -> Iterator[list[_ToDownload]]:
         """What to do with each blob, by what stands at its path; runs in a thread."""
-        for batch in growing_batches(chain.from_iterable(self._index.accepted())):
+        for batch in growing_batches(self._index.accepted()):
             found = []
             for blob in batch:
                 path = self._root / blob.name
@@ -127,11 +128,12 @@ class DownRun(TreeRun):
 
     def _still(self, path: Path, name: str, seen: LocalFile | None) -> None:
         """Refuse to replace a local file that appeared or changed since it was looked at."""
-        if self._leads_out(name):
+        found, is_link = local_state(path, name)
+        if is_link and self._leads_out(name):
             raise LocalFileChangedError(
                 f"{path} leads through a symbolic link now; remove the link", blob=name
             )
-        if self._rules.overwrite != "always" and local_state(path, name)[0] != seen:
+        if self._rules.overwrite != "always" and found != seen:
             raise LocalFileChangedError(
                 f"{path} changed while its blob was being downloaded, and overwrite is "
                 f"{self._rules.overwrite!r}; run again or pass overwrite='always'",
@@ -169,3 +171,14 @@ class DownRun(TreeRun):
             return PlannedTransfer("delete", file.name, file.size, "not in the container")
 
         await self._outcome(file.name, file.size, delete, move="delete")
+
+
+def _links_in(folder: Path) -> Container[str] | None:
+    """The names of the symbolic links in a folder, `None` where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_symlink()}
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError:
+        return None

@@ -6,7 +6,7 @@ matter (UTF-8, UTF-16 and locale orders differ), which a merge of two sorted lis
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from ._blobs import BlobInfo
@@ -36,39 +36,31 @@ class TreeIndex:
         self.count = 0
         self.size = 0
 
-    def add(self, blobs: Iterable[BlobInfo], *, folded: bool) -> None:
-        """Remember blobs; `folded` also what finds collisions."""
+    def add(
+        self, blobs: Iterable[BlobInfo], unsafe: Callable[[str], str | None] | None = None
+    ) -> None:
+        """Remember blobs; with `unsafe`, which says why a name is, also what finds collisions."""
         rows = []
         folders: dict[str, str] = {}
         for blob in blobs:
             self.count += 1
             self.size += blob.size
-            key = fold_name(blob.name) if folded else None
-            properties = blob.etag, blob.content_type, blob.blob_type
+            key, reason = (fold_name(blob.name), unsafe(blob.name)) if unsafe else (None, None)
+            properties = blob.etag, blob.content_type, blob.blob_type, reason
             rows.append((blob.name, key, blob.size, blob.md5, *properties))
-            if folded:
+            if unsafe:
                 folder = blob.name.rpartition("/")[0]
                 while folder and folder not in folders:
                     folders[folder] = fold_name(folder)
                     folder = folder.rpartition("/")[0]
         self._db.execute("begin")
-        self._db.executemany(
-            "insert or replace into entry (name, folded, size, md5, etag, type, written)"
-            " values (?,?,?,?,?,?,?)",
-            rows,
-        )
+        self._db.executemany("insert or replace into entry values (?,?,?,?,?,?,?,?)", rows)
         if folders:
             self._db.executemany(
                 "insert or ignore into folder values (?,?)",
                 ((key, folder) for folder, key in folders.items()),
             )
         self._db.execute("commit")
-
-    def reject(self, reasons: Iterable[tuple[str, str]]) -> None:
-        """Note why names are unsafe."""
-        self._db.executemany(
-            "update entry set reason = ? where name = ?", ((why, name) for name, why in reasons)
-        )
 
     def find_collisions(self, *, keep_one: bool) -> None:
         """Reject names that would be one file, or file and folder at once, somewhere.
@@ -104,18 +96,18 @@ class TreeIndex:
             "select name, size, reason from entry where reason is not null order by name"
         )
 
-    def accepted(self) -> Iterator[list[BlobInfo]]:
-        """All others in order of their names, in batches; the index may be used in between."""
-        return self._batches("reason is null")
+    def accepted(self) -> Iterator[BlobInfo]:
+        """All others in order of their names; the index may be used in between."""
+        return self._select("reason is null")
 
-    def _batches(self, condition: str) -> Iterator[list[BlobInfo]]:
+    def _select(self, condition: str) -> Iterator[BlobInfo]:
         last = ""
         while rows := self._db.execute(
             f"{_SELECT} where name > ? and {condition} order by name limit ?",
             (last, _BATCH),
         ).fetchall():
             last = rows[-1][0]
-            yield [_blob(row) for row in rows]
+            yield from map(_blob, rows)
 
     def get(self, name: str) -> BlobInfo | None:
         """The blob of a name."""
@@ -131,9 +123,9 @@ class TreeIndex:
         for (name,) in self._db.execute("select name from seen order by name"):
             yield name
 
-    def unmarked(self) -> Iterator[list[BlobInfo]]:
-        """Blobs that the other side does not have, in batches."""
-        return self._batches("name not in (select name from seen)")
+    def unmarked(self) -> Iterator[BlobInfo]:
+        """Blobs that the other side does not have."""
+        return self._select("name not in (select name from seen)")
 
     def close(self) -> None:
         """Forget everything."""

@@ -143,10 +143,10 @@ class TreeRun(ABC):
     async def _run(self) -> None:
         """Bring the tree over."""
 
-    async def _list_into_index(self, *, collisions: bool) -> None:
+    async def _list_into_index(self, unsafe: Callable[[str], str | None] | None = None) -> None:
         async for page in list_pages(self._service, self._prefix):
-            blobs = [blob for blob in page if self._wanted(blob.name)]
-            await asyncio.to_thread(self._index.add, blobs, folded=collisions)
+            blobs = (blob for blob in page if self._wanted(blob.name))
+            await asyncio.to_thread(self._index.add, blobs, unsafe)
 
     async def _refuse(
         self, count: int, rejected: Callable[[], Iterator[PlannedTransfer]], operation: str

@@ -57,12 +57,12 @@ class UpRun(TreeRun):
 
         await for_each(self._local_batches(), one, self._width)
         if rules.delete and self.report.files and self._may_delete():
-            await for_each(self._index.unmarked(), self._delete_blob, self._width)
+            await for_each(growing_batches(self._index.unmarked()), self._delete_blob, self._width)
 
     async def _list_blobs_there(self) -> None:
         """List the destination; a token that may only write goes without, unless it deletes."""
         try:
-            await self._list_into_index(collisions=False)
+            await self._list_into_index()
         except StorageAccessError as error:
             if self._rules.delete or not error.by_permission:
                 raise

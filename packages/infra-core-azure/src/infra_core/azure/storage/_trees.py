@@ -57,7 +57,7 @@ class Trees:
             rules,
             dry_run=dry_run,
             on_progress=on_progress,
-            on_outcome=failed,
+            on_outcome=on_outcome if direction == "down" else failed,
             log=self._log,
             journal=journal.path,
         )

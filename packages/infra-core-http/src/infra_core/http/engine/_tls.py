@@ -9,8 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import certifi
-
 from .._errors import InvalidRequestError
 from .._messages import reason_of
 from .network_settings import NetworkSettings, ca_parts
@@ -47,6 +45,8 @@ def tls_context(
     else:
         settings = NetworkSettings.read() if settings is None else settings
         if verify is False or not settings.ca_settings:
+            import certifi
+
             context = ssl.create_default_context(cafile=certifi.where())
             if verify is False:
                 context.check_hostname = False
