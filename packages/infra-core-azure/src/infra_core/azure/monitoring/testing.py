@@ -13,17 +13,19 @@ Example:
 
 import gzip
 import json
-import socket
-import struct
 import threading
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from infra_core.http.testing import Exchange, Fault, FaultyOrigin
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from infra_core.http.testing import RecordedRequest
 
 __all__ = ["IngestionServer", "ReceivedBatch", "Reply", "reply"]
 
@@ -114,19 +116,13 @@ class IngestionServer:
         self.batches: list[ReceivedBatch] = []
         self._plan: deque[Reply] = deque()
         self._changed = threading.Condition()
-        self._server = _Server(("127.0.0.1", 0), _Handler)
-        self._server.owner = self
-        self._thread = threading.Thread(
-            target=self._server.serve_forever,
-            kwargs={"poll_interval": 0.02},
-            name="ingestion-server",
-            daemon=True,
-        )
+        self._origin = FaultyOrigin()
+        self._serve("/v2.1/track")
 
     @property
     def url(self) -> str:
         """Base URL, without a slash at its end."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        return self._origin.base_url
 
     @property
     def connection_string(self) -> str:
@@ -138,6 +134,9 @@ class IngestionServer:
         """Answer the next requests with these, one each."""
         with self._changed:
             self._plan.extend(replies)
+        for location in (urlsplit(reply.headers.get("Location", "")) for reply in replies):
+            if location.path.endswith("/track"):
+                self._serve(location.path)
 
     def wait_for_items(self, count: int, timeout: float = 10.0) -> bool:
         """Wait until that many items were accepted."""
@@ -154,83 +153,49 @@ class IngestionServer:
         return [item["data"]["baseData"].get("name", "") for item in list(self.items)]
 
     def __enter__(self) -> "Self":
-        self._thread.start()
+        self._origin.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self._origin.__exit__(None, None, None)
 
-    def _receive(self, batch: ReceivedBatch) -> tuple[Reply, bytes]:
-        """Book a batch and return the answer to it, with its body."""
+    def _serve(self, path: str) -> None:
+        ingest = Fault("ingestion", self._receive)
+        self._origin.add(path, content_type="application/json; charset=utf-8", always=ingest)
+
+    def _receive(self, exchange: Exchange) -> None:
+        """Book a batch and answer it."""
+        request, reply = exchange.request, exchange.reply
+        items, problem = [], ""
+        try:
+            items = _parse(request)
+        except (ValueError, OSError, EOFError, KeyError, TypeError) as error:
+            problem = repr(error)
+        headers = dict(request.headers)
+        batch = ReceivedBatch(request.path, headers, items, len(request.body), problem)
         with self._changed:
             self.batches.append(batch)
             answer = self._plan.popleft() if self._plan else Reply(200)
             self._changed.notify_all()
         if answer.hold is not None:
             answer.hold.wait(60)
-        count = len(batch.items)
-        if batch.error:
-            return Reply(400), _body(0, {})
-        refused = {index: status for index, status in answer.item_statuses.items() if index < count}
-        accepts = answer.accept or 200 <= answer.status < 300
-        taken = [item for index, item in enumerate(batch.items) if index not in refused]
-        with self._changed:
-            if accepts:
+        if problem:
+            answer = Reply(400)
+        refused = {n: code for n, code in answer.item_statuses.items() if n < len(items)}
+        taken = [item for index, item in enumerate(items) if index not in refused]
+        if accepts := answer.accept or 200 <= answer.status < 300:
+            with self._changed:
                 self.items.extend(taken)
-            self._changed.notify_all()
-        return answer, _body(count, refused, none_accepted=not accepts)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 64
-    owner: IngestionServer
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that vanish are part of the game."""
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
-    protocol_version = "HTTP/1.1"
-    timeout = 60
-
-    def do_POST(self) -> None:
-        """Take a batch."""
-        raw = self.rfile.read(int(self.headers.get("Content-Length", "0")))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        try:
-            items = _parse(raw, headers, self.path)
-            batch = ReceivedBatch(self.path, headers, items, len(raw))
-        except (ValueError, OSError, EOFError, KeyError, TypeError) as error:
-            batch = ReceivedBatch(self.path, headers, [], len(raw), error=repr(error))
-        answer, body = self.server.owner._receive(batch)
+                self._changed.notify_all()
+        reply.status, reply.body = answer.status, _body(items, refused, len(taken) * accepts)
+        reply.headers.update(answer.headers)
         if answer.status == 0:
-            # Linger of zero: the close is a reset, not an orderly end.
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            self.close_connection = True
-            self.connection.close()
-            return
-        self.send_response(answer.status)
-        for name, value in answer.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "application/json; charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's name
-        """Say nothing."""
+            reply.silent, reply.ending = True, "reset"
 
 
-def _parse(raw: bytes, headers: Mapping[str, str], path: str) -> list[dict[str, Any]]:
-    if not path.endswith("/track"):
-        raise ValueError(f"no such path: {path}")
-    text = gzip.decompress(raw) if headers.get("content-encoding") == "gzip" else raw
-    items = json.loads(text)
+def _parse(request: "RecordedRequest") -> list[dict[str, Any]]:
+    gzipped = request.headers.get("content-encoding") == "gzip"
+    items = json.loads(gzip.decompress(request.body) if gzipped else request.body)
     if not isinstance(items, list):
         raise ValueError("the body is no array")
     for item in items:
@@ -242,12 +207,10 @@ def _parse(raw: bytes, headers: Mapping[str, str], path: str) -> list[dict[str, 
     return items
 
 
-def _body(count: int, refused: Mapping[int, int], *, none_accepted: bool = False) -> bytes:
-    accepted = 0 if none_accepted else count - len(refused)
+def _body(items: list[dict[str, Any]], refused: Mapping[int, int], accepted: int) -> bytes:
     errors = [
         {"index": index, "statusCode": status, "message": f"refused with {status}"}
         for index, status in refused.items()
     ]
-    return json.dumps(
-        {"itemsReceived": count, "itemsAccepted": accepted, "errors": errors}
-    ).encode()
+    answer = {"itemsReceived": len(items), "itemsAccepted": accepted, "errors": errors}
+    return json.dumps(answer).encode()
