@@ -223,7 +223,7 @@ def test_a_worker_process_starts_as_fast_as_the_command(
 
     def downloads(*_: object) -> Mock:
         steps.append("downloads")
-        return Mock(close=AsyncMock())
+        return Mock(open=AsyncMock(), close=AsyncMock())
 
     monkeypatch.setattr(_worker, "Downloads", downloads)
     ours, theirs = Pipe()

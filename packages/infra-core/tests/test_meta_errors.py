@@ -371,6 +371,8 @@ def test_file_that_can_be_written_is_left_alone(place: Path) -> None:
         (["--results", "urls"], "--results 'urls' is the list"),
         (["--summary-file", "o/../urls"], "is the list"),
         (["--summary-file", "o/jobs.sqlite3"], "is the job store"),
+        (["--summary-file", "o/b"], "is the batch's folder"),
+        (["--results", "o/b/manifest.json"], "is the batch's manifest"),
         (["--results", "same", "--summary-file", "same"], "is --summary-file"),
     ],
 )

@@ -90,14 +90,7 @@ async def run_batch_async(
             "list of URLs, and for a file read_items(open(path, 'rb'))"
         )
     chosen = _options_of(options, settings)
-    hooks = Hooks(
-        on_result=on_result,
-        on_retry=on_retry,
-        on_progress=on_progress,
-        on_rejected=on_rejected,
-        on_duplicate=on_duplicate,
-        on_event=on_event,
-    )
+    hooks = Hooks(on_result, on_retry, on_progress, on_rejected, on_duplicate, on_event)
     loop, troubles = asyncio.get_running_loop(), list[str]()
 
     def on_trouble(error: Exception) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ._jobs import Job
     from ._options import BatchOptions
 
-__all__ = ["Downloads", "WorkItem", "failure_of", "outcome_of", "user_agent"]
+__all__ = ["Downloads", "WorkItem", "ahead_of", "failure_of", "outcome_of", "user_agent"]
 
 # What this machine has too little of, or a disk that fails: Linux mounts one read-only after an
 # error. The URL is not at fault, the next ones would fail as well, and a later try may do.
@@ -36,6 +36,8 @@ _LOAD = frozenset(
 # Of a disk that was taken away; a connection may fail with the same numbers.
 _DISK_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EHOSTDOWN})
 
+_AHEAD = 4  # times the concurrency: items that wait for the network, the disk or their record
+_MOST_AHEAD = 256
 # A batch has a deadline of its own, which would not help.
 _REMEDY = ("allow a longer deadline", "allow more time (task_timeout, --task-timeout)")
 
@@ -46,6 +48,11 @@ def user_agent() -> str:
     from importlib.metadata import version
 
     return f"infra-core/{version('infra-core')}"
+
+
+def ahead_of(concurrency: int) -> int:
+    """How many items wait beside those that are downloaded, so that no download waits for one."""
+    return min(_AHEAD * concurrency, _MOST_AHEAD)
 
 
 class _TooLateError(Exception):
@@ -89,6 +96,9 @@ class Downloads:
         on_retry: Called with each failed attempt that is followed by another.
         after: Called in a thread with the files that have become durable together, before their
             downloads end.
+
+    Attributes:
+        width: Items to hand out at a time.
     """
 
     def __init__(
@@ -105,6 +115,7 @@ class Downloads:
         self._host_headers = {
             origin_of(f"//{host}"): headers for host, headers in options.host_headers.items()
         }
+        self.width = options.concurrency + ahead_of(options.concurrency)
         self._slots = asyncio.Semaphore(options.concurrency)
         self._hosts: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
         self._rate = RateLimit(options.rate_per_host) if options.rate_per_host else None
@@ -137,7 +148,7 @@ class Downloads:
         self._opened.push_async_callback(client.close)
         return client, CommitGroup(after=self._after)
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """Get ready: a batch whose downloads are done elsewhere imports nothing for them.
 
         Raises:
@@ -226,7 +237,7 @@ class Downloads:
         if self._stopped.is_set():
             raise _TooLateError
 
-    async def close(self) -> None:
+    async def close(self, *, kill: bool = False) -> None:
         """Close the connections."""
         await self._opened.aclose()
 

@@ -10,9 +10,8 @@ from infra_core.runtime import ThreadBatcher
 from ._download import outcome_of
 from ._errors import one_line
 from ._folder import move_files
-from ._hooks import call
+from ._hooks import Listener, call
 from ._jobs import Ended, Job, JobBook, completed, is_same, mirrored, named
-from ._listener import Listener
 from ._names import INCOMING, FileNames
 from ._results import HERE, KEPT_FAILURES, Failure, Outcome
 

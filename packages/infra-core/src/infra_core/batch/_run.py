@@ -15,7 +15,7 @@ from collections.abc import (
     Callable,
     Iterable,
 )
-from contextlib import AsyncExitStack, ExitStack, aclosing, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -36,16 +36,15 @@ from infra_core.runtime import (
 from ._download import Downloads, WorkItem, failure_of
 from ._errors import BatchError, one_line, plural
 from ._finishing import Finisher
-from ._hooks import Hooks, call
+from ._hooks import Hooks, Listener, call
 from ._intake import Intake
 from ._items import BatchItem, Rejected
 from ._jobs import Job, JobBook
-from ._listener import Listener
 from ._manifest import store_manifest
 from ._names import INCOMING, FileNames
 from ._results import Outcome
 from ._starting import Starter
-from ._worker import ahead_of, workers_of
+from ._worker import workers_of
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord
@@ -104,24 +103,18 @@ class BatchRun:
         self._finisher = Finisher(
             options, services, self._book, self._names, self._listener, self._end_unless_ending
         )
-        self._downloads = Downloads(
-            options, services.folder, self._listener.retried, self._finisher.committed
-        )
         self._workers = workers_of(
             options,
-            services.folder,
-            services.env,
+            services,
             client,
-            mirrors=services.storage is not None,
             on_retry=self._listener.retried,
             on_stopped=self._end_unless_ending,
+            after=self._finisher.committed,
         )
         self._group = _GROUP
         if self._claims is not None:  # no run takes more of a shared table than it can begin with
             self._group = min(_GROUP, options.concurrency)
-        width = options.concurrency + ahead_of(options.concurrency)
-        if self._workers is not None:
-            width = self._workers.width
+        width = self._workers.width
         bounded = options.max_per_host is not None or options.rate_per_host is not None
         if bounded and self._claims is None:  # a job is claimed for no longer than it may last
             width += _WAITING_FOR_HOSTS
@@ -150,12 +143,8 @@ class BatchRun:
             BatchError: Workers cannot be had.
             InvalidRequestError: An option cannot be used.
         """
-        stack.push_async_callback(self._downloads.close)
-        if self._workers is None:
-            self._downloads.open()
-        else:
-            stack.push_async_callback(self._workers.close)
-            await self._workers.open()
+        stack.push_async_callback(self._workers.close)
+        await self._workers.open()
 
     async def run(self, source: Iterable[object] | AsyncIterable[object]) -> None:
         """Bring every item of the source to its end, or stop in order at a signal or a bound.
@@ -200,10 +189,8 @@ class BatchRun:
     async def _wind_up(self) -> None:
         if self._intake is not None:
             self._intake.stop()
-        if self._workers is not None:
-            await self._workers.close(kill=self._runtime.cancelled)
+        await self._workers.close(kill=self._runtime.cancelled)  # a manifest needs a descriptor
         await asyncio.to_thread(self._conclude)
-        await self._downloads.close()  # a manifest needs a descriptor
         await asyncio.to_thread(store_manifest, self._services)
 
     async def _work(self) -> None:
@@ -218,9 +205,7 @@ class BatchRun:
     def _stop_reading(self) -> None:
         self._stopping = True
         self._stop_event.set()
-        self._downloads.stop()
-        if self._workers is not None:
-            self._workers.stop()
+        self._workers.stop()
         if self._intake is not None:
             self._intake.stop()
 
@@ -313,18 +298,10 @@ class BatchRun:
     # -- from the list to the tasks ----------------------------------------------------------------
 
     async def _tasks(self) -> AsyncGenerator[tuple[str, Callable[[], Awaitable[None]]], None]:
-        """Yield each job when a download may begin; ends when jobs cannot be recorded."""
-        async with aclosing(self._startable()) as tasks:
-            try:
-                async for task in tasks:
-                    yield task
-            except Exception as error:
-                if not self._recording:  # nothing has begun: the settings are at fault
-                    raise
-                self._end_early(f"jobs cannot be recorded ({one_line(error)})")
+        """Yield each job when a download may begin; the next ones are recorded meanwhile.
 
-    async def _startable(self) -> AsyncGenerator[tuple[str, Callable[[], Awaitable[None]]], None]:
-        """Yield each job when a download may begin; the next ones are recorded meanwhile."""
+        Ends when jobs cannot be recorded.
+        """
         chunks = self._recorded()
         upcoming = asyncio.ensure_future(anext(chunks, None))
         try:
@@ -337,6 +314,10 @@ class BatchRun:
                         yield job.job_id, partial(self._one, job)
             async for job in self._deferred():
                 yield job.job_id, partial(self._one, job)
+        except Exception as error:
+            if not self._recording:  # nothing has begun: the settings are at fault
+                raise
+            self._end_early(f"jobs cannot be recorded ({one_line(error)})")
         finally:
             upcoming.cancel()
             await asyncio.gather(upcoming, return_exceptions=True)
@@ -393,14 +374,15 @@ class BatchRun:
         if job.job_id not in self._finisher.active:
             await self._finisher.keep(job)
             return
-        fetch = self._downloads.fetch if self._workers is None else self._fetch_elsewhere
-        outcome = await fetch(job)
+        if isinstance(self._workers, Downloads):
+            outcome = await self._workers.fetch(job)
+        else:
+            outcome = await self._fetch_elsewhere(job)
         if outcome is not None:  # else its turn came too late: the end of the run puts it back
             await self._finisher.end(job, outcome)
 
     async def _fetch_elsewhere(self, job: Job) -> Outcome | None:
         """Have an item done by workers, and record it with those that come together."""
-        assert self._workers is not None  # noqa: S101 - the caller looked
         try:
             outcome = await self._workers.fetch(WorkItem.of(job))
         except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not the URL's fault

@@ -6,25 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ._download import Downloads, WorkItem
+from ._download import Downloads, WorkItem, ahead_of
 from ._errors import BatchError, one_line
 from ._names import INCOMING
 from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient
+    from infra_core.http.assets import DownloadResult
 
     from ._options import BatchOptions
+    from ._services import Services
 
 __all__ = ["WorkItem", "Worker", "Workers", "ahead_of", "share_of", "workers_of"]
-
-_AHEAD = 4  # times the concurrency: items that wait for the network, the disk or their record
-_MOST_AHEAD = 256
-
-
-def ahead_of(concurrency: int) -> int:
-    """How many items wait beside those that are downloaded, so that no download waits for one."""
-    return min(_AHEAD * concurrency, _MOST_AHEAD)
 
 
 def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
@@ -40,7 +34,7 @@ def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
 
 
 class Workers(Protocol):
-    """What does items elsewhere than in this event loop.
+    """What does items: `Downloads` in this event loop, others elsewhere.
 
     Attributes:
         width: Items to hand out at a time.
@@ -51,7 +45,7 @@ class Workers(Protocol):
     async def open(self) -> None:
         """Begin."""
 
-    async def fetch(self, item: WorkItem) -> Outcome | None:
+    async def fetch(self, work: WorkItem) -> Outcome | None:
         """Have an item done; None where it was not begun, since the run is to end."""
         ...
 
@@ -95,7 +89,7 @@ class Worker:
         if self._storage is not None:
             self._stack.push_async_callback(self._storage.aclose)
         self._stack.push_async_callback(self._downloads.close)
-        self._downloads.open()
+        await self._downloads.open()
 
     def stop(self) -> None:
         """Begin no more downloads; those under way come to their end."""
@@ -127,21 +121,29 @@ class Worker:
 
 def workers_of(
     options: "BatchOptions",
-    folder: Path,
-    env: Mapping[str, str],
+    services: "Services",
     client: Any,
     *,
-    mirrors: bool,
     on_retry: Callable[[BatchRetry], None],
     on_stopped: Callable[[str], None],
-) -> "Workers | None":
-    """What downloads elsewhere; None to download in this process.
+    after: "Callable[[list[DownloadResult]], list[Exception | None]]",
+) -> "Workers":
+    """What downloads: this process, others of this machine, or those of a cluster.
+
+    Args:
+        options: Of the batch.
+        services: What it works with.
+        client: Of a Dask cluster.
+        on_retry: Called with each failed attempt that is followed by another.
+        on_stopped: Called with the reason why a worker begins no more downloads.
+        after: See `Downloads`.
 
     Raises:
         BatchError: Files would be removed that are mirrored nowhere.
     """
+    folder = services.folder
     if options.scratch is not None:
-        if not mirrors:
+        if services.storage is None:
             raise BatchError(
                 "scratch (--scratch) removes files once they are mirrored, and no storage is "
                 "configured: set AZURE_STORAGE_CONTAINER and how to sign in, or leave it out"
@@ -150,11 +152,10 @@ def workers_of(
     if client is not None or options.dask is not None:
         from ._dask import DaskWorkers
 
-        return DaskWorkers(
-            options, folder.absolute(), env, client or options.dask, on_retry, on_stopped
-        )
+        where = client or options.dask
+        return DaskWorkers(options, folder.absolute(), services.env, where, on_retry, on_stopped)
     if options.processes > 1 or options.scratch is not None:
         from ._workers import ProcessWorkers
 
-        return ProcessWorkers(options, folder, env, on_retry)
-    return None
+        return ProcessWorkers(options, folder, services.env, on_retry)
+    return Downloads(options, folder, on_retry, after)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from infra_core._start import import_engine, started
 from infra_core.batch import BatchItem, BatchOptions, BatchResult, Rejected, Summary, run_batch
-from infra_core.batch._folder import JOBS_FILE
+from infra_core.batch._folder import JOBS_FILE, MANIFEST_FILE
 
 from . import exit_codes
 from ._arguments import CommandError, check_writable
@@ -79,7 +79,12 @@ def check_outputs(options: argparse.Namespace) -> None:
     Raises:
         CommandError: The message names the file.
     """
-    taken = {(options.out / JOBS_FILE).resolve(): "the job store"}
+    folder = options.out / options.batch_id
+    taken = {
+        (options.out / JOBS_FILE).resolve(): "the job store",
+        folder.resolve(): "the batch's folder",
+        (folder / MANIFEST_FILE).resolve(): "the batch's manifest",
+    }
     if options.urls != "-":
         taken[Path(options.urls).resolve()] = "the list"
     for path, name in ((options.summary_file, "--summary-file"), (options.results, "--results")):
