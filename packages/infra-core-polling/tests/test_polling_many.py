@@ -266,6 +266,7 @@ class TestFailures:
         assert never.elapsed == pytest.approx(60, abs=0.1)
         assert isinstance(never.error, PollingTimeoutError)
         assert never.error.attempts == never.attempts == 13
+        assert never.error.status == "running"
         assert "never timed out after 60 s" in str(never.error)
 
     async def test_transient_errors_are_per_job(self, time: FastTime) -> None:

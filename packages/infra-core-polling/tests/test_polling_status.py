@@ -88,7 +88,7 @@ class TestExtraction:
             ("a.b.c", {"a": {"b": {"c": "x"}}}, "x"),
             ("properties.status", {"properties": Response(State.DONE)}, "completed"),
             ("jobs.1.state", {"jobs": [{}, {"state": "x"}]}, "x"),
-            ("jobs.5.state", {"jobs": []}, None),
+            ("jobs.0.state", {"jobs": []}, None),
             ("a.b", {"a": None}, None),
             ("a.b", {"a": "text"}, None),
             ("status", Response("x"), "x"),
@@ -234,13 +234,19 @@ class TestStatusPoller:
         assert caught.value.last_response == {"status": "Running"}
 
     def test_a_missing_status_is_reported_once(
-        self, time: FastTime, script: Any, caplog: pytest.LogCaptureFixture
+        self,
+        time: FastTime,
+        script: Any,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Otherwise one would look for the reason of the timeout for long."""
+        monkeypatch.setattr("infra_core.polling._status.trace_fields", lambda: {"trace_id": "7"})
         poller = StatusPoller(script({"progress": 5}), PollingConfig(timeout=20))
         with pytest.raises(PollingTimeoutError):
             poller.poll()
-        assert [r.levelno for r in caplog.records] == [logging.WARNING]
+        (record,) = caplog.records
+        assert (record.levelno, record.__dict__["trace_id"]) == (logging.WARNING, "7")
         assert "give a status_extractor" in caplog.text
 
     def test_the_hard_timeout_of_the_configuration(self, script: Any) -> None:

@@ -254,15 +254,15 @@ def test_what_belongs_to_a_loop_says_so_outside_of_one() -> None:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (None, "returned None for 1 item: return a list with an entry for each"),
-        (["disk full"], "returned 'disk full' for an item: return None, or the exception"),
+        (None, r"returned None for 1 item\(s\): return a list with an entry for each"),
+        (["disk full"], r"returned \['disk full'\] for 1 item\(s\): .* the exception"),
     ],
 )
 async def test_batch_functions_that_return_no_errors_fail(answer: object, words: str) -> None:
     """A function without a return is the usual mistake."""
     store: Callable[[list[int]], Sequence[BaseException | None]] = wrong(lambda items: answer)
     batcher: ThreadBatcher[int] = ThreadBatcher(store)
-    with pytest.raises((TypeError, ValueError), match=words):
+    with pytest.raises(ValueError, match=words):
         await batcher(1)
 
 

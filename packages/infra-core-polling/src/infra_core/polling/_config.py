@@ -1,7 +1,7 @@
 """Settings of a poll: validated once, immutable, shared by all drivers."""
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from infra_core.runtime import is_number
 
@@ -11,7 +11,7 @@ __all__ = ["PollingConfig", "checked_config"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class PollingConfig:
+class PollingConfig(PollSchedule):
     """Timing, statuses and tolerance of a poll.
 
     Attributes:
@@ -45,21 +45,15 @@ class PollingConfig:
         ['failed']
     """
 
-    timeout: float = 600.0
-    poll_interval: float = 5.0
-    initial_delay: float = 0.0
-    max_backoff: float = 60.0
-    backoff_multiplier: float = 1.0
     terminal_statuses: AbstractSet[str] | None = None
     failure_statuses: AbstractSet[str] | None = None
     strict: bool = False
-    jitter: float = 0.0
     max_consecutive_errors: int = 5
     handle_404: bool = True
     hard_timeout: bool = False
 
     def __post_init__(self) -> None:
-        self.schedule()  # checks the times
+        super().__post_init__()  # checks the times
         errors = self.max_consecutive_errors
         if not (is_number(errors) and errors >= 0):
             raise ValueError(
@@ -77,11 +71,6 @@ class PollingConfig:
                     raise TypeError(
                         f"{name} must be a set of statuses, not {statuses!r}; write {{'failed'}}"
                     ) from error
-
-    def schedule(self) -> PollSchedule:
-        """Return the times of this configuration."""
-        names = [field.name for field in fields(PollSchedule)]
-        return PollSchedule(**{name: getattr(self, name) for name in names})
 
 
 def checked_config(config: PollingConfig | None) -> PollingConfig:

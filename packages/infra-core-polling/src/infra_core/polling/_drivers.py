@@ -41,7 +41,7 @@ def drive_sync(
                         "pass a threading.Event, or use the async form")  # fmt: skip
     _check(fetch_fn, on_poll, cancel)
     in_thread = hard_timeout and not is_async(fetch_fn)
-    wait = run.rules.schedule.first_wait()
+    wait = run.rules.config.first_wait()
     while True:
         for step in _steps(wait, cancel, run):
             clock.sleep(step)
@@ -113,7 +113,7 @@ class Gate:
                     self.leave()
                 raise
         now = clock.monotonic()
-        if run.attempts == 0 and not run.rules.schedule.initial_delay:
+        if run.attempts == 0 and not run.rules.config.initial_delay:
             run.began = now
         elif now - run.began > run.rules.config.timeout + LAST_CHECK_GRACE:
             self.leave()
@@ -141,7 +141,7 @@ async def poll_loop(
     gate: Gate | None = None,
 ) -> T:
     """Poll in the calling task; with a gate, each check is made when it lets in."""
-    wait = run.rules.schedule.first_wait()
+    wait = run.rules.config.first_wait()
     while True:
         if cancelled():  # and maybe it ignores that it was cut
             raise run.cancelled()

@@ -54,7 +54,6 @@ class PollRules(Generic[T]):
         check_callable("is_transient", is_transient, optional=True)
         check_callable("next_delay", next_delay, optional=True)
         self.config = config
-        self.schedule = config.schedule()
         self.is_terminal = is_terminal
         self.is_transient = is_transient or default_is_transient
         self.next_delay = next_delay or retry_after
@@ -166,7 +165,7 @@ class PollRun(Generic[T]):
         asked = self.rules.next_delay(answer)
         if asked is not None and not is_number(asked) and not isinstance(asked, float):
             raise TypeError(f"next_delay returned {asked!r}; return seconds as a number, or None")
-        schedule = self.rules.schedule
+        schedule = self.rules.config
         planned = None
         if not self.last:
             planned = schedule.next_wait(

@@ -53,9 +53,8 @@ class _BackgroundLoop:
         """Run the close callbacks, end what still runs, stop the thread, close the loop."""
         if self.fork.forked or self.loop.is_closed():
             return
-        winding_down = _Call(self.loop, self._wind_down())
-        winding_down.begin()
-        winding_down.wait(CLOSE_TIMEOUT + 1)
+        winding_down = asyncio.run_coroutine_threadsafe(self._wind_down(), self.loop)
+        concurrent.futures.wait([winding_down], CLOSE_TIMEOUT + 1)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(timeout=1)
         if not self.thread.is_alive():
@@ -72,14 +71,19 @@ class _BackgroundLoop:
                         _logger.warning(
                             "a background close callback failed: %s", redact_secrets(repr(error))
                         )
-                others = asyncio.all_tasks() - {asyncio.current_task()}
-                for task in others:
-                    task.cancel()
-                if others:
-                    await asyncio.wait(others)
-                await self.loop.shutdown_asyncgens()
+                await _end_the_others()
         except TimeoutError:
             _logger.warning("closing at exit took more than %g s and was cut", CLOSE_TIMEOUT)
+
+
+async def _end_the_others() -> None:
+    """Cancel the other tasks of this loop and end its generators, as `asyncio.run` does."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 class _Threads(concurrent.futures.ThreadPoolExecutor):
@@ -116,13 +120,8 @@ class _Call(Generic[T]):
         self._loop.call_soon_threadsafe(self._start, context=contextvars.copy_context())
 
     def _start(self) -> None:
-        try:
-            self._task = self._loop.create_task(self._coroutine)
-        except BaseException as error:  # noqa: BLE001 - raised where the caller waits
-            self._coroutine.close()
-            self.done.set_exception(error)
-        else:
-            self._task.add_done_callback(self._finish)
+        self._task = self._loop.create_task(self._coroutine)
+        self._task.add_done_callback(self._finish)
 
     def _finish(self, task: "asyncio.Task[T]") -> None:
         if task.cancelled():
@@ -233,12 +232,15 @@ def refuse_running_loop(what: str, instead: str | None = None) -> None:
     Example:
         >>> refuse_running_loop("run_batch()", "run_batch_async()")
     """
-    if asyncio._get_running_loop() is not None:
-        remedy = f"await {instead}" if instead else "await its async counterpart"
-        raise RuntimeError(
-            f"{what} blocks, and this thread runs an event loop, which would stand still: "
-            f"{remedy}, or call it from another thread with asyncio.to_thread()"
-        )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    remedy = f"await {instead}" if instead else "await its async counterpart"
+    raise RuntimeError(
+        f"{what} blocks, and this thread runs an event loop, which would stand still: "
+        f"{remedy}, or call it from another thread with asyncio.to_thread()"
+    )
 
 
 def run_sync(
@@ -323,12 +325,7 @@ def _run_at_exit(coroutine: Coroutine[Any, Any, T]) -> T:
     try:
         return loop.run_until_complete(coroutine)
     finally:
-        left = asyncio.all_tasks(loop)
-        for task in left:
-            task.cancel()
-        if left:
-            loop.run_until_complete(asyncio.wait(left))
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(_end_the_others())
         loop.close()
 
 

@@ -6,6 +6,7 @@ the grace at the latest, whatever it does.
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
 import inspect
 import pickle
@@ -67,35 +68,17 @@ class _Attempt:
 
     def __init__(self, function: Callable[[], Any]) -> None:
         self.changed = threading.Event()  # ended, or to be cancelled
-        self.ended = threading.Event()
         self.cancelled = False
-        self.value: Any = None
-        self.error: BaseException | None = None
         self._function = function
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
+        self.work = _threads.submit(self._main)
+        self.work.add_done_callback(lambda _: self.changed.set())
 
-    def start(self) -> None:
-        self._thread = _threads.submit(self._main)
-
-    def leave_behind(self) -> None:
-        """Let its thread not count any longer."""
-        self._thread.cancel()
-
-    def _main(self) -> None:
-        try:
-            value = self._function()
-            if inspect.isawaitable(value):
-                value = asyncio.run(self._await(value))
-            self.value = value
-        except BaseException as error:  # noqa: BLE001 - reported
-            self.error = error
-        finally:
-            with self._lock:
-                self._loop = None
-            self.ended.set()
-            self.changed.set()
+    def _main(self) -> Any:
+        value = self._function()
+        return asyncio.run(self._await(value)) if inspect.isawaitable(value) else value
 
     async def _await(self, awaitable: Any) -> Any:
         with self._lock:
@@ -113,7 +96,8 @@ class _Attempt:
                 return
             self.cancelled = True
             if self._loop is not None and self._task is not None:
-                self._loop.call_soon_threadsafe(self._task.cancel)
+                with contextlib.suppress(RuntimeError):  # its loop has just been closed
+                    self._loop.call_soon_threadsafe(self._task.cancel)
         self.changed.set()
 
 
@@ -133,35 +117,30 @@ def execute(pickled: bytes, budget: float | None, grace: float, key: str) -> Rep
     except Exception as error:  # noqa: BLE001 - reported
         hint = "the task could not be loaded on a worker: is its module installed there?"
         return _failed(error, 0.0, hint)
-    attempt = _Attempt(function)
     with _lock:
         if key in _refused:
             return Report("cancelled")
-        _running[key] = attempt
+        attempt = _running[key] = _Attempt(function)
+    stopped = "cancelled"
     try:
-        attempt.start()
         attempt.changed.wait(budget)
-        late = False
-        if not attempt.ended.is_set():
-            late = not attempt.cancelled
+        if not attempt.work.done():
+            if not attempt.cancelled:
+                stopped = "timed_out"
             attempt.cancel()
-            attempt.ended.wait(grace)
+            concurrent.futures.wait([attempt.work], grace)
     finally:
         with _lock:
             _running.pop(key, None)
-    return _judge(attempt, late, time.monotonic() - started)
-
-
-def _judge(attempt: _Attempt, late: bool, seconds: float) -> Report:
-    stopped = "timed_out" if late else "cancelled"
-    if not attempt.ended.is_set():
-        attempt.leave_behind()
+    seconds = time.monotonic() - started
+    if attempt.work.cancel():  # its thread does not count any longer
         return Report(stopped, seconds=seconds, left_behind=True)
-    if attempt.error is None:
-        return _succeeded(attempt.value, seconds)
-    if isinstance(attempt.error, asyncio.CancelledError):
+    error = attempt.work.exception()
+    if error is None:
+        return _succeeded(attempt.work.result(), seconds)
+    if isinstance(error, asyncio.CancelledError):
         return Report(stopped, seconds=seconds)
-    return _failed(attempt.error, seconds)
+    return _failed(error, seconds)
 
 
 def _succeeded(value: Any, seconds: float) -> Report:
@@ -246,7 +225,6 @@ def cancel(keys: Iterable[str]) -> list[str]:
             if attempt is None:
                 _refused.append(key)
         if attempt is not None:
-            with contextlib.suppress(RuntimeError):  # its loop has just been closed
-                attempt.cancel()
+            attempt.cancel()
             found.append(key)
     return found

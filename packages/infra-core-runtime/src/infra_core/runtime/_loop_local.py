@@ -4,10 +4,9 @@ import asyncio
 import logging
 import sys
 import threading
-import warnings
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from ._forks import ForkGuard, after_fork_in_child
@@ -41,8 +40,11 @@ class _Entry(Generic[T]):
         self.lifetime = self._live(weakref.ref(local, self._forgotten), local._close)
         # An async generator that was begun on a loop is closed by loop.shutdown_asyncgens(), which
         # asyncio.run and its like call while the loop still runs: the one hook there is.
-        with suppress(StopIteration), self._late(loop):
-            self.lifetime.asend(None).send(None)
+        with suppress(StopIteration):
+            try:
+                self.lifetime.asend(None).send(None)
+            except ResourceWarning:  # an error here: the loop has shut its generators down,
+                self.lifetime.asend(None).send(None)  # and the next one will close this value
         _alive.setdefault(loop, set()).add(self)
 
     async def _live(
@@ -70,20 +72,6 @@ class _Entry(Generic[T]):
 
     def _close_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         self.closing = loop.create_task(_close_quietly(self))
-
-    @staticmethod
-    @contextmanager
-    def _late(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        """Keep asyncio from warning of a generator begun when its loop has shut them down.
-
-        The next loop will close that value. (Only then, since the filters of warnings are global.)
-        """
-        if not getattr(loop, "_asyncgens_shutdown_called", False):
-            yield
-            return
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ResourceWarning)
-            yield
 
     def is_stale(self) -> bool:
         """Whether its loop cannot run any more."""

@@ -365,7 +365,10 @@ class TaskRuntime:
 
     def _signal(self, what: Callable[[TaskRun], None]) -> None:
         """Reach every run in its own loop."""
-        here = asyncio._get_running_loop()
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:  # of a thread without one
+            here = None
         for run in list(self._runs):
             if run.loop is here:
                 what(run)

@@ -147,19 +147,13 @@ class _Lane(Generic[T]):
     def _call(self, items: list[T]) -> Sequence[BaseException | None]:
         try:
             errors = self._function(items)
-            if not isinstance(errors, Sequence) or len(errors) != len(items):
-                count = f"{len(errors)} entries" if isinstance(errors, Sequence) else repr(errors)
+            entries = errors if isinstance(errors, Sequence) else ()
+            kinds = (BaseException, type(None))
+            if [isinstance(entry, kinds) for entry in entries] != [True] * len(items):
                 raise ValueError(
-                    f"{shown(self._function)} returned {count} for {len(items)} "
-                    f"item{'s' * (len(items) != 1)}: return a list with an entry for each, None "
-                    "where there was no error"
+                    f"{shown(self._function)} returned {shown(errors)} for {len(items)} item(s): "
+                    "return a list with an entry for each, None or the exception to raise"
                 )
-            for error in errors:
-                if error is not None and not isinstance(error, BaseException):
-                    raise TypeError(
-                        f"{shown(self._function)} returned {shown(error)} for an item: return "
-                        "None, or the exception to raise"
-                    )
         except BaseException as error:  # noqa: BLE001 - raised by each await
             return [error] * len(items)
         return errors

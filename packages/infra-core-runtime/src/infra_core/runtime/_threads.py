@@ -8,6 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -20,15 +21,13 @@ T = TypeVar("T")
 _numbers = itertools.count(1)
 
 
+@dataclass(slots=True, eq=False)
 class _Job:
     """A piece of work, and how far it is."""
 
-    __slots__ = ("abandoned", "begun", "call", "ended", "hanging")
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self.call = call
-        self.begun = self.ended = self.abandoned = False
-        self.hanging = False  # its thread does not count
+    call: Callable[[], None]
+    begun: bool = False
+    hanging: bool = False  # its thread does not count, and ends with it
 
 
 class ThreadPool:
@@ -143,11 +142,10 @@ class ThreadPool:
         wake.acquire()
         while True:
             job.begun = True
-            if not job.abandoned:
-                job.call()
+            job.call()
             with self._lock:
-                job.ended = True
-                if job.hanging and self._is_surplus():
+                if job.hanging:
+                    self._hanging -= 1
                     return
             del job  # and with it what the work holds, while this thread waits
             while True:
@@ -158,31 +156,19 @@ class ThreadPool:
                     self._idle.append(wake)
                 wake.acquire()
 
-    def _is_surplus(self) -> bool:
-        """Say whether a thread that has come back from abandoned work is one too many."""
-        self._hanging -= 1
-        if self._threads < self._size:
-            self._threads += 1
-            return False
-        return True
-
     def _abandon_cancelled(self, job: _Job, future: Any) -> None:
         # A future keeps its callbacks, this one its job, and that would keep future and work alive.
         job.call = _nothing
         if not future.cancelled():
             return
         with self._lock:
-            if job.ended or job.abandoned:
-                return
-            job.abandoned = True
             if not job.begun or self._hanging >= 4 * self._size:
                 return
             job.hanging = True
             self._hanging += 1
-            self._threads -= 1
             if not self._queue:
+                self._threads -= 1
                 return
-            self._threads += 1
             waiting = self._queue.popleft()
         self._start_thread(waiting)
 
