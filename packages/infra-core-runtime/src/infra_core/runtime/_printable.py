@@ -1,6 +1,8 @@
 """Text that a terminal and a log line show as it is meant, and do not obey."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 __all__ = ["printable"]
 
@@ -41,13 +43,13 @@ def _escape(match: "re.Match[str]") -> str:
     return match[0].encode("unicode_escape").decode("ascii")
 
 
-def as_text(value: object) -> str:
+def as_text(value: Any, show: Callable[[Any], str] = str) -> str:
     """Return any object as text, without raising: what is logged must not end the work."""
     if isinstance(value, str):
         return value
     try:
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value).decode("utf-8", "replace")
-        return str(value)
+        return show(value)
     except Exception:  # noqa: BLE001 - a broken or endless __str__
         return f"<{type(value).__name__}>"

@@ -332,23 +332,13 @@ def _encoded_unless_printable(character: str) -> str:
 def _sanitize_parameter(parameter: str) -> str:
     """Hide the value of one `name=value`, also when the secret hides in a URL inside of it."""
     name, equals, value = parameter.partition("=")
-    if equals and is_secret_name(name):
-        return f"{name}={REDACTED}" if value else parameter
-    if "%" not in parameter and "+" not in parameter:
-        return _hidden(name, equals) if _betrays(parameter) else parameter
     names = _decodings(name)
-    if equals and (names is None or any(is_secret_name(level) for level in names)):
+    if equals and (names is None or any(map(is_secret_name, names))):
         return f"{name}={REDACTED}" if value else parameter
     levels = _decodings(parameter)
-    if levels is not None and not any(_betrays(level) for level in levels):
+    if levels is not None and not any(map(_betrays, levels)):
         return parameter
-    return _hidden(name, equals)
-
-
-def _hidden(name: str, equals: str) -> str:
-    """Return a parameter without its value, or without anything if the name is not harmless."""
-    levels = _decodings(name)
-    if not equals or levels is None or any(_betrays(level) for level in levels):
+    if not equals or names is None or any(map(_betrays, names)):
         return REDACTED
     return f"{name}={REDACTED}"
 
@@ -373,6 +363,8 @@ def _decodings(text: str) -> list[str] | None:
         None for a text that is still encoded after eight times: that is no accident.
     """
     levels = [text]
+    if "%" not in text and "+" not in text:
+        return levels
     for _ in range(8):
         # servers of Microsoft decode %u0073 as well
         plain = _UNICODE_ESCAPE.sub(lambda match: chr(int(match[1], 16)), levels[-1])

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import traceback
 from collections.abc import Iterator, Mapping
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -108,11 +109,8 @@ def _line(text: str) -> str:
 def _traceback(
     kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
 ) -> str:
-    try:
-        lines = traceback.format_exception(kind, error, trace)
-    except Exception:  # noqa: BLE001 - an exception that cannot be formatted
-        lines = [f"{getattr(kind, '__name__', kind)}: (its traceback cannot be formatted)"]
-    return "".join(lines).rstrip("\n")
+    lines = partial(traceback.format_exception, kind, tb=trace)
+    return as_text(error, lambda error: "".join(lines(value=error)).rstrip("\n"))
 
 
 def _redact_value(name: object, value: Any, above: tuple[int, ...]) -> Any:
@@ -179,9 +177,6 @@ def _redact_object(value: Any, above: tuple[int, ...]) -> Any:
 def _texts(value: object) -> Iterator[str]:
     """Every text that a formatter could make of an object; of an exception with its causes."""
     yield as_text(value)
-    try:
-        yield repr(value)
-    except Exception:  # noqa: BLE001 - then a formatter cannot show it either
-        yield ""
+    yield as_text(value, repr)
     if isinstance(value, BaseException):
         yield _traceback(type(value), value, None)

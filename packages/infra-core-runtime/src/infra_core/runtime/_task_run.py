@@ -39,7 +39,6 @@ class TaskRun:
 
     Attributes:
         stats: Counters of this run alone.
-        ended: No task is left and none will come.
         over: Set when the run has ended.
     """
 
@@ -56,7 +55,6 @@ class TaskRun:
         check_source("tasks", source)
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.stats: StatsRecorder = StatsRecorder()
-        self.ended: bool = False
         self.over: asyncio.Event = asyncio.Event()
         self._source = source
         self._options = options
@@ -75,6 +73,11 @@ class TaskRun:
         self._grace_timer: asyncio.TimerHandle | None = None
         self._watcher = None if event is None else self._start(self._watch(event))
         self._feeder: asyncio.Task[None] | None = self._start(self._feed())
+
+    @property
+    def ended(self) -> bool:
+        """Whether no task is left and none will come."""
+        return self.over.is_set()
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
@@ -178,11 +181,10 @@ class TaskRun:
         if self._watcher is not None:
             self._watcher.cancel()  # when it has ended this is called again
             return
-        self.ended = True
+        self.over.set()
         if self._grace_timer is not None:
             self._grace_timer.cancel()
         self._on_end(self)
-        self.over.set()
         if self._options.sink is not None:
             self._options.sink.news.set()
 
