@@ -37,11 +37,16 @@ async def test_sleeping_zero_or_less_returns_at_once(seconds: float) -> None:
 
 
 async def test_an_async_sleep_of_zero_gives_the_loop_a_turn() -> None:
-    """Other tasks run while somebody sleeps for nothing."""
+    """Other tasks run while somebody sleeps for nothing, and no more than that."""
     seen: list[str] = []
     asyncio.get_running_loop().call_soon(seen.append, "other")
     await clock.sleep_async(0)
     assert seen == ["other"]
+    with fast_time():
+        sleeper = asyncio.ensure_future(clock.sleep_async(0))
+        for _ in range(2):
+            await asyncio.sleep(0)
+        assert sleeper.done()
 
 
 @settings(deadline=None)

@@ -455,6 +455,7 @@ def test_messages_lose_their_secrets_and_nothing_else(text: str, expected: str) 
         "ticket: OPS-1234, {'ticket': 'OPS-1234', 'ticket_id': 7}",
         "AZURE_STORAGE_CONNECTION_STRING: give one with AccountName",
         "https://h/?ticket_id=7&country_code=DE&code_challenge=abc&sign_in=1",
+        "https://h/?sig=&x=1, code=",
     ],
 )
 def test_what_is_no_secret_is_kept(text: str) -> None:

@@ -180,6 +180,16 @@ def test_a_rate_limit_never_allows_more_than_its_bound(rate: float, delays: list
             assert last - first <= (span + 0.01) * rate + 1e-3
 
 
+def test_a_rate_limit_forgets_keys_that_are_not_waited_for() -> None:
+    """A crawler meets a million hosts; those whose start is still to come keep their place."""
+    limit = RateLimit(1.0)
+    for number in range(10_000):
+        assert limit.reserve(float(number), number) == 0.0
+        assert limit.reserve(float(number), "busy") == number
+        assert limit.reserve(float(number), "busy") == number + 1
+    assert len(limit._next) < 5_000
+
+
 def test_of_tasks_left_behind_the_first_hundred_are_named() -> None:
     """However many there are, of one run or of several."""
     one, all_runs = StatsRecorder(), StatsRecorder()

@@ -42,13 +42,13 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
         block.on_signal(number)
 
 
-class _Handler:
+class _Handler(SignalState):
     """One `with` block's worth of handling."""
 
     def __init__(self, runtime: TaskRuntime, signals: Iterable[int], grace: float) -> None:
         if not (is_number(grace) and grace >= 0):
             raise ValueError(f"grace={grace!r} is not 0 or more: pass the seconds to finish in")
-        self.state = SignalState()
+        super().__init__()
         self._runtime = runtime
         try:
             self._loop = asyncio.get_running_loop()
@@ -83,10 +83,10 @@ class _Handler:
     def _act(self, number: int) -> None:
         if self._closed:
             return
-        self.state.count += 1
+        self.count += 1
         name = signal.Signals(number).name
-        if self.state.count == 1:
-            self.state.received = signal.Signals(number)
+        if self.count == 1:
+            self.received = signal.Signals(number)
             logger.warning(
                 "%s: no further tasks are begun; those under way (%d) have %g s to finish, another "
                 "signal cancels them at once",
@@ -97,7 +97,7 @@ class _Handler:
             )
             self._runtime.stop()
             self._timer = self._loop.call_later(self._grace, self._cancel, "the grace is over")
-        elif self.state.count == 2:
+        elif self.count == 2:
             self._cancel(f"{name} again")
             self._restore()  # a third one goes to the handler before ours
 
@@ -178,7 +178,7 @@ def handle_signals(
         )
     handler = _Handler(runtime, signals, grace)
     try:
-        yield handler.state
+        yield handler
     finally:
         handler.close()
         runtime._resume()

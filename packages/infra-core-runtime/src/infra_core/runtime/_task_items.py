@@ -127,6 +127,8 @@ class TaskItems:
         if item.ended:  # it was left behind
             return
         item.ended = True
+        if self.halted:  # for its callbacks
+            self._give_grace(item.task, item)
         if error is None and self._quiet and item.verdict is None:
             self._stats.ended(status, clock.monotonic() - item.began)
             return
