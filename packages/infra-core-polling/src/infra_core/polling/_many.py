@@ -199,7 +199,11 @@ async def _outcomes(
 ) -> AsyncGenerator[PollOutcome[J, Any], None]:
     if cancel is not None and cancel.is_set():
         return
-    tasks: Any = _Tasks(task, jobs) if isinstance(jobs, AsyncIterable) else map(task, jobs)
+    tasks: Any
+    if isinstance(jobs, AsyncIterable):
+        tasks = (task(job) async for job in jobs)
+    else:
+        tasks = map(task, jobs)
     stream = runtime.as_completed(tasks, outcomes=True, ahead=0)
     try:
         async for ended in stream:
@@ -232,17 +236,3 @@ class _Job(Generic[J, T]):
         run = self.run
         elapsed = clock.monotonic() - run.began
         return PollOutcome(self.job, run.last_response, error, run.attempts, elapsed)
-
-
-class _Tasks(Generic[J]):
-    """An asynchronous source of jobs as one of tasks; no generator, which would need closing."""
-
-    def __init__(self, make: Callable[[J], Any], jobs: AsyncIterable[J]) -> None:
-        self._make = make
-        self._jobs = aiter(jobs)
-
-    def __aiter__(self) -> "_Tasks[J]":
-        return self
-
-    async def __anext__(self) -> Any:
-        return self._make(await anext(self._jobs))

@@ -270,13 +270,9 @@ def _child(value: object, name: str) -> object:
 
 
 def _text(value: object) -> str | None:
-    if type(value) is str:
-        return value
-    if value is None:
-        return None
     if isinstance(value, enum.Enum):
         return value.value if isinstance(value.value, str) else value.name
-    return value if isinstance(value, str) else str(value)
+    return None if value is None else str(value)
 
 
 def _normal(status: str) -> str:

@@ -4,12 +4,12 @@ import logging
 import os
 import weakref
 from collections.abc import Callable
+from functools import cache
 
 __all__ = ["ForkGuard", "after_fork_in_child"]
 
 _logger = logging.getLogger("infra_core.runtime")
 _callbacks: dict[object, Callable[[], Callable[[], object] | None]] = {}
-_registered = False
 
 
 class ForkGuard:
@@ -44,12 +44,9 @@ def after_fork_in_child(callback: Callable[[], object]) -> None:
     Args:
         callback: Makes locks, threads and queues new. Must not wait for anything.
     """
-    global _registered
     if not hasattr(os, "register_at_fork"):
         return
-    if not _registered:
-        _registered = True
-        os.register_at_fork(after_in_child=_run_callbacks)
+    _hook()
     owner, function = getattr(callback, "__self__", None), getattr(callback, "__func__", None)
     if owner is None or function is None:
         _callbacks[id(callback)] = lambda: callback
@@ -58,6 +55,12 @@ def after_fork_in_child(callback: Callable[[], object]) -> None:
     key, held = (id(owner), id(function)), weakref.ref(owner)
     _callbacks[key] = lambda: None if (alive := held()) is None else function.__get__(alive)
     weakref.finalize(owner, _callbacks.pop, key, None).atexit = False
+
+
+@cache
+def _hook() -> None:
+    """Register what is to happen at a fork, with the first use."""
+    os.register_at_fork(after_in_child=_run_callbacks)
 
 
 def _run_callbacks() -> None:
