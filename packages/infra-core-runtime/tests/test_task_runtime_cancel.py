@@ -327,7 +327,10 @@ async def test_a_task_that_suppresses_cancellation_is_reported_and_left_behind(
 ) -> None:
     """After the grace `run` raises; the id is on the error, in the statistics and in the log."""
     subject = runtime(2, cancel_grace=0.01)
-    run = asyncio.create_task(subject.run([("mule", stubborn), ("b", forever)]))
+    ends: list[str] = []
+    run = asyncio.create_task(
+        subject.run([("mule", stubborn), ("b", forever)], on_outcome=lambda o: ends.append(o.id))
+    )
     await stubborn.begun.wait()
     subject.cancel()
     with (
@@ -341,6 +344,7 @@ async def test_a_task_that_suppresses_cancellation_is_reported_and_left_behind(
     assert len(subject._active_tasks) == 1
     await stubborn.let_go()
     assert stubborn.cancelled == 2  # once, and once more at the end of the grace
+    assert sorted(ends) == ["b", "mule"]  # what it does after that is of no interest
     assert not subject._active_tasks
 
 
@@ -423,8 +427,11 @@ async def test_a_cleanup_under_way_is_not_interrupted_by_a_further_cancel() -> N
 
 
 @orderly
-async def test_a_callback_under_way_is_finished_within_the_grace() -> None:
-    """`cancel()` cancels tasks; a callback that reports one gets to its end."""
+async def test_a_callback_under_way_is_finished_within_the_grace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """`cancel()` cancels tasks; a callback gets to its end, also in the last moment."""
+    loop: Any = asyncio.get_running_loop()
     reporting = asyncio.Event()
     go_on = asyncio.Event()
     reported: list[str] = []
@@ -443,9 +450,12 @@ async def test_a_callback_under_way_is_finished_within_the_grace() -> None:
     subject.cancel()
     await turns()
     go_on.set()
+    for timer in list(loop._scheduled):  # the grace is over in the very turn in which it ends
+        loop.call_soon(timer._run)
     with pytest.raises(RuntimeCancellationError):
         await run
     assert reported == ["a"]
+    assert caplog.messages == ["Unexpected error processing a"]
 
 
 @orderly

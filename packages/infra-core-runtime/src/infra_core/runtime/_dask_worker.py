@@ -135,12 +135,12 @@ def execute(pickled: bytes, budget: float | None, grace: float, key: str) -> Rep
     seconds = time.monotonic() - started
     if attempt.work.cancel():  # its thread does not count any longer
         return Report(stopped, seconds=seconds, left_behind=True)
-    error = attempt.work.exception()
-    if error is None:
+    raised = attempt.work.exception()
+    if raised is None:
         return _succeeded(attempt.work.result(), seconds)
-    if isinstance(error, asyncio.CancelledError):
+    if isinstance(raised, asyncio.CancelledError):
         return Report(stopped, seconds=seconds)
-    return _failed(error, seconds)
+    return _failed(raised, seconds)
 
 
 def _succeeded(value: Any, seconds: float) -> Report:

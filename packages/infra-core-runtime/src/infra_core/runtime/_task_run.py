@@ -70,7 +70,6 @@ class TaskRun:
         self._room = asyncio.Event()
         self._exhausted = self._stopped = self._cancelled = self._drained = False
         self._error: BaseException | None = None
-        self._grace_timer: asyncio.TimerHandle | None = None
         self._watcher = None if event is None else self._start(self._watch(event))
         self._feeder: asyncio.Task[None] | None = self._start(self._feed())
 
@@ -182,8 +181,6 @@ class TaskRun:
             self._watcher.cancel()  # when it has ended this is called again
             return
         self.over.set()
-        if self._grace_timer is not None:
-            self._grace_timer.cancel()
         self._on_end(self)
         if self._options.sink is not None:
             self._options.sink.news.set()
@@ -220,8 +217,7 @@ class TaskRun:
             return
         self._end_intake()
         self._items.halt()
-        grace = self._options.config.cancel_grace
-        self._grace_timer = self.loop.call_later(grace, self._leave_source_behind)
+        self.loop.call_later(self._options.config.cancel_grace, self._leave_source_behind)
 
     def _end_intake(self) -> None:
         self._stopped = True
