@@ -136,5 +136,5 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_exporter_gets_a_whole_connection_string() -> None:
     """Also when only an instrumentation key was given."""
     assert TelemetryConfig("k").otel_connection_string() == (
-        "InstrumentationKey=k;IngestionEndpoint=https://dc.services.visualstudio.com/"
+        "InstrumentationKey=k;IngestionEndpoint=https://dc.services.visualstudio.com"
     )

@@ -175,7 +175,7 @@ class TelemetryConfig:
         """
         ingestion = self.ingestion()
         endpoint = ingestion.url.removesuffix(_TRACK)
-        return f"InstrumentationKey={ingestion.key};IngestionEndpoint={endpoint}/"
+        return f"InstrumentationKey={ingestion.key};IngestionEndpoint={endpoint}"
 
 
 def _from_suffix(parts: Mapping[str, str]) -> str | None:
