@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any
 
@@ -14,10 +14,7 @@ from ._async_client import AnyClient
 from ._async_errors import AsyncDeadlineExceeded, fit_to_travel
 from ._attempts import Call
 from ._call import OnRetry
-from ._checks import DEFAULT_TIMEOUT, check_async_client, check_call, check_timeout
-from ._direct import Exchanges
-from ._headers import check_method, checked_headers
-from ._stream import open_answer
+from ._checks import DEFAULT_TIMEOUT
 
 __all__ = ["AsyncDeadlineExceeded", "fetch_async", "request_async", "stream_async"]
 
@@ -109,25 +106,7 @@ async def request_async(
         DeadlineExceeded: The deadline passed; an `httpx.TimeoutException` as well.
         InvalidRequestError: A malformed method or header.
     """
-    given = (("params", params), ("json", json), ("data", data), ("content", content))
-    call = Call(
-        method,
-        url,
-        headers=headers,
-        fields={name: value for name, value in given if value is not None},
-        timeout=timeout,
-        client=client,
-        delay=delay,
-        max_retries=max_retries,
-        backoff=backoff,
-        max_backoff=max_backoff,
-        retry_statuses=retry_statuses,
-        idempotent=idempotent,
-        deadline=deadline,
-        max_bytes=max_bytes,
-        on_retry=on_retry,
-    )
-    answer = await _run(call)
+    answer = await _run(Call(**locals()))
     assert not isinstance(answer, str)  # noqa: S101 - text comes only to those who want it
     return answer
 
@@ -156,23 +135,7 @@ async def fetch_async(
 
             html = await fetch_async("https://example.com", max_retries=4, deadline=60)
     """
-    call = Call(
-        "GET",
-        url,
-        headers=headers,
-        timeout=timeout,
-        client=client,
-        delay=delay,
-        max_retries=max_retries,
-        backoff=backoff,
-        max_backoff=max_backoff,
-        retry_statuses=retry_statuses,
-        deadline=deadline,
-        max_bytes=max_bytes,
-        on_retry=on_retry,
-        want_text=True,
-    )
-    answer = await _run(call)
+    answer = await _run(Call("GET", **locals(), want_text=True))
     return answer if isinstance(answer, str) else answer.text
 
 
@@ -217,18 +180,10 @@ async def stream_async(
                 async for chunk in response.aiter_bytes():
                     ...
     """
-    method, own = check_method(method), checked_headers(headers)
-    check_timeout(timeout)
-    check_call(None, params)
-    if client is not None:
-        check_async_client(client)
-    given = (("params", params), ("json", json), ("data", data), ("content", content))
-    fields = {name: value for name, value in given if value is not None}
+    call = Call(**locals())
     try:
-        async with open_answer(client, method, url, own, timeout, fields=fields) as answer:
-            response = await answer.response() if isinstance(answer, Exchanges) else answer
-            async with aclosing(response):
-                yield response
+        async with call.opened() as response:
+            yield response
     except httpx.RequestError as error:
         fit_to_travel(error)
         raise

@@ -1,10 +1,10 @@
 """One asynchronous call and its attempts: which way it travels, and what a failure means."""
 
 import logging
-from collections.abc import Mapping
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -18,8 +18,11 @@ from ._checks import check_async_client, check_timeout
 from ._direct import Exchanges
 from ._errors import ResponseTooLarge
 from ._response.status import is_success
-from ._stream import send_once, turn_at
+from ._stream import open_answer, send_once, turn_at
 from .engine._errors import failure_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 __all__ = ["Call"]
 
@@ -46,17 +49,12 @@ class Call(BaseCall):
         method: str,
         url: str,
         *,
-        headers: Mapping[str, str] | None,
         timeout: "float | httpx.Timeout | None",
         client: AnyClient | None,
-        fields: dict[str, Any] | None = None,
-        idempotent: bool | None = None,
         want_text: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(
-            method, url, headers=headers, fields=fields, idempotent=idempotent, **options
-        )
+        super().__init__(method, url, **options)
         check_timeout(timeout)
         if client is not None:
             check_async_client(client)
@@ -121,6 +119,16 @@ class Call(BaseCall):
             response.elapsed = timedelta(seconds=perf_counter() - started)
         check_status(response)
         return response
+
+    @asynccontextmanager
+    async def opened(self) -> "AsyncGenerator[httpx.Response, None]":
+        """Send once and give out the answer, whatever its status, its body unread."""
+        async with open_answer(
+            self._client, self.method, self.url, self.headers, self._timeout, fields=self.fields
+        ) as answer:
+            response = await answer.response() if isinstance(answer, Exchanges) else answer
+            async with aclosing(response):
+                yield response
 
     def note_retry(self, details: RetryDetails) -> Any:
         self.sent = False

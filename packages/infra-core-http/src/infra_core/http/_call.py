@@ -45,8 +45,10 @@ class BaseCall:
         method: Any letter case.
         url: Absolute, or relative to the client's `base_url`.
         headers: Win over those of the client, in any letter case.
-        fields: Those of `params`, `json`, `data` and `content` that were given. `params` is added
-            to the query of the URL.
+        params: Added to the query of the URL.
+        json: Body, as JSON.
+        data: Body, as a form.
+        content: Body as it is.
         delay: Seconds to wait before the first attempt.
         max_retries: Retries after the first attempt.
         backoff: The wait before retry n is random, at most `min(backoff * 2**n, max_backoff)`.
@@ -62,6 +64,7 @@ class BaseCall:
 
     Attributes:
         attempts: Attempts begun so far.
+        fields: Those of `params`, `json`, `data` and `content` that were given.
     """
 
     logger: ClassVar[logging.Logger]
@@ -75,17 +78,20 @@ class BaseCall:
         method: str,
         url: str,
         *,
-        headers: Mapping[str, str] | None,
-        fields: dict[str, Any] | None,
-        delay: float,
-        max_retries: int,
-        backoff: float,
-        max_backoff: float,
-        retry_statuses: Iterable[int] | None,
-        idempotent: bool | None,
-        deadline: float | None,
-        max_bytes: int | None,
-        on_retry: OnRetry | None,
+        headers: Mapping[str, str] | None = None,
+        params: Any = None,
+        json: Any = None,
+        data: Any = None,
+        content: Any = None,
+        delay: float = 0.0,
+        max_retries: int = 2,
+        backoff: float = 1.0,
+        max_backoff: float = 60.0,
+        retry_statuses: Iterable[int] | None = None,
+        idempotent: bool | None = None,
+        deadline: float | None = None,
+        max_bytes: int | None = None,
+        on_retry: OnRetry | None = None,
     ) -> None:
         self.method = check_method(method)
         self.url = url
@@ -93,19 +99,16 @@ class BaseCall:
         self.idempotent = is_idempotent(self.method, self.headers, idempotent)
         self.statuses = retry_statuses_of(retry_statuses)
         self.policy = build_policy(max_retries, backoff, max_backoff, deadline)
-        self.replayable = True
-        if fields:
-            self.replayable = is_replayable(fields.get("data"), fields.get("content"))
-        if fields or max_bytes is not None:
-            check_call(max_bytes, (fields or {}).get("params"))
-        if delay:
-            check_delay(delay)
+        given = (("params", params), ("json", json), ("data", data), ("content", content))
+        self.fields: dict[str, Any] = {name: value for name, value in given if value is not None}
+        self.replayable = is_replayable(data, content)
+        check_call(max_bytes, params)
+        check_delay(delay)
         if on_retry is not None and not callable(on_retry):
             raise InvalidRequestError(
                 f"on_retry of type {type(on_retry).__name__} cannot be called: pass a function of "
                 "one RetryDetails"
             )
-        self.fields = fields
         self.delay = delay
         self.deadline = deadline
         self.max_bytes = max_bytes
@@ -172,47 +175,33 @@ class BaseCall:
         """Log that an attempt failed and another follows; return what `on_retry` returned."""
         self.attempts += 1
         error = details.error
-        status = _status_of(error)
-        kind = type(error).__name__
-        why = status or f"{kind}: {redact_secrets(str(error))}"
-        url = self.safe_url
         self.logger.warning(
             "%s %s: attempt %d failed (%s), the next in %.2f s",
             self.method,
-            url,
+            self.safe_url,
             details.attempt,
-            why,
+            _status_of(error) or f"{type(error).__name__}: {redact_secrets(str(error))}",
             details.wait,
-            extra={
-                "method": self.method,
-                "url": url,
-                "attempt": details.attempt,
-                "status": status,
-                "wait": details.wait,
-                "error": kind,
-                **trace_fields(),
-            },
+            extra={**self._log_fields(error), "attempt": details.attempt, "wait": details.wait},
         )
         return None if self.on_retry is None else self.on_retry(details)
 
     def note_failure(self, error: Exception) -> None:
         """Log, once, that the call failed permanently, as 0.7 did; note the URL on the error."""
-        url = self.safe_url
-        add_note(error, f"while requesting {url}")
+        add_note(error, f"while requesting {self.safe_url}")
         if isinstance(error, (ValueError, httpx.InvalidURL)):
             return  # an argument that cannot be sent; nothing was
-        self.logger.error(
-            "Fetch failed",
-            extra={
-                "method": self.method,
-                "url": url,
-                "attempts": self.attempts,
-                "status": _status_of(error),
-                "error": type(error).__name__,
-                **trace_fields(),
-            },
-            exc_info=error,
-        )
+        fields = {**self._log_fields(error), "attempts": self.attempts}
+        self.logger.error("Fetch failed", extra=fields, exc_info=error)
+
+    def _log_fields(self, error: BaseException) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "url": self.safe_url,
+            "status": _status_of(error),
+            "error": type(error).__name__,
+            **trace_fields(),
+        }
 
 
 def _status_of(error: BaseException) -> int | None:

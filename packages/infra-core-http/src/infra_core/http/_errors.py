@@ -21,7 +21,8 @@ kept and printed without their secrets.
 """
 
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import httpx
 
@@ -46,10 +47,16 @@ __all__ = [
 class HttpError(Exception):
     """Root of the errors of this package."""
 
+    # Parameters of the constructors that take more than a text, which pickling does not know by
+    # itself: names of attributes, or `message`.
+    _fields: ClassVar[tuple[str, ...]] = ()
 
-def _notes_of(error: BaseException) -> dict[str, object] | None:
-    notes = getattr(error, "__notes__", None)
-    return None if notes is None else {"__notes__": list(notes)}
+    def __reduce__(self) -> Any:
+        if not self._fields:
+            return super().__reduce__()
+        fields = {name: getattr(self, name, str(self)) for name in self._fields}
+        notes = getattr(self, "__notes__", None)
+        return partial(type(self), **fields), (), notes and {"__notes__": list(notes)}
 
 
 class OutcomeUnknown(HttpError):  # noqa: N818 - the name says what is known: nothing
@@ -64,6 +71,8 @@ class OutcomeUnknown(HttpError):  # noqa: N818 - the name says what is known: no
         method: Of the request.
         url: Of the request, without secrets.
     """
+
+    _fields = ("method", "url", "cause")
 
     def __init__(self, method: str, url: str, cause: BaseException) -> None:
         self.method = method
@@ -80,9 +89,6 @@ class OutcomeUnknown(HttpError):  # noqa: N818 - the name says what is known: no
         )
         self.__cause__: BaseException | None = cause
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.method, self.url, self.cause), _notes_of(self)
-
 
 class ResponseTooLarge(HttpError):  # noqa: N818 - reads as what happened
     """The body is larger than the caller allows; reading was stopped.
@@ -93,6 +99,8 @@ class ResponseTooLarge(HttpError):  # noqa: N818 - reads as what happened
         received: Bytes announced or read when it was noticed.
     """
 
+    _fields: ClassVar[tuple[str, ...]] = ("url", "limit", "received")
+
     def __init__(self, url: str, limit: int, received: int) -> None:
         self.url: str = sanitize_url(url)
         self.limit = limit
@@ -101,9 +109,6 @@ class ResponseTooLarge(HttpError):  # noqa: N818 - reads as what happened
             f"the body of {self.url} has {received} bytes or more, above max_bytes={limit}: raise "
             "max_bytes, or stream the body"
         )
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.url, self.limit, self.received), _notes_of(self)
 
 
 class DeadlineExceeded(HttpError, TimeoutError):  # noqa: N818 - reads as what happened
@@ -128,6 +133,8 @@ class PrivateAddressError(HttpError):
         address: What would have been connected to; None where it is not known.
         reason: Why that is refused.
     """
+
+    _fields = ("host", "address", "reason", "remedy")
 
     def __init__(
         self, host: str, address: str | None, reason: str, remedy: str | None = None
@@ -171,6 +178,8 @@ class DownloadError(HttpError):
         actual: What came, or None.
     """
 
+    _fields: ClassVar[tuple[str, ...]] = ("message", "url", "expected", "actual")
+
     def __init__(
         self, message: str, *, url: str, expected: object = None, actual: object = None
     ) -> None:
@@ -185,17 +194,6 @@ class DownloadError(HttpError):
                 error.request = httpx.Request("GET", self.url)
         else:
             Exception.__init__(self, message)
-
-    def __reduce__(self) -> tuple[object, ...]:
-        # keyword-only arguments do not survive the default pickling of exceptions
-        return _rebuilt, (type(self), str(self), self._arguments()), _notes_of(self)
-
-    def _arguments(self) -> dict[str, object]:
-        return {"url": self.url, "expected": self.expected, "actual": self.actual}
-
-
-def _rebuilt(kind: type[DownloadError], message: str, arguments: dict[str, Any]) -> DownloadError:
-    return kind(message, **arguments)
 
 
 class IncompleteDownloadError(DownloadError, httpx.RemoteProtocolError):
@@ -230,6 +228,8 @@ class DownloadDiskError(DownloadError, OSError):
         filename: The destination.
     """
 
+    _fields = ("message", "url", "errno", "filename")
+
     def __init__(
         self, message: str, *, url: str, errno: int | None = None, filename: str = ""
     ) -> None:
@@ -239,6 +239,3 @@ class DownloadDiskError(DownloadError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0])  # an OSError with an errno would print that alone
-
-    def _arguments(self) -> dict[str, object]:
-        return {"url": self.url, "errno": self.errno, "filename": self.filename}

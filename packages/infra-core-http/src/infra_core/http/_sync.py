@@ -4,16 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 import requests
 
 from infra_core.runtime import clock, retry_sync
 
 from ._call import OnRetry
-from ._checks import check_call, check_sync_client
-from ._headers import check_method, checked_headers
-from ._sync_attempts import Call, check_sync_timeout, check_url, split_headers
-from ._sync_client import RequestsHttpClient, get_shared_http_client, sent_headers
+from ._sync_attempts import Call
+from ._sync_client import RequestsHttpClient
 from ._sync_errors import SyncDeadlineExceeded, fit_to_travel
 from ._sync_messages import Timeout
 
@@ -34,15 +31,6 @@ def _run(call: Call) -> requests.Response:
     except Exception as error:
         call.note_failure(fit_to_travel(error))
         raise
-
-
-def _query(params: Any) -> dict[str, list[str]] | None:
-    """Return parameters with the texts that httpx makes of their values."""
-    check_call(None, params)
-    if params is None:
-        return None
-    query = httpx.QueryParams(params)
-    return {name: query.get_list(name) for name in query}
 
 
 def request(
@@ -107,26 +95,7 @@ def request(
         DeadlineExceeded: The deadline passed; a `requests.Timeout` as well.
         InvalidRequestError: A malformed method or header.
     """
-    body = data if content is None else content
-    given = (("params", _query(params)), ("json", json), ("data", body))
-    call = Call(
-        method,
-        url,
-        headers=headers,
-        fields={name: value for name, value in given if value is not None},
-        timeout=timeout,
-        client=client,
-        delay=delay,
-        max_retries=max_retries,
-        backoff=backoff,
-        max_backoff=max_backoff,
-        retry_statuses=retry_statuses,
-        idempotent=idempotent,
-        deadline=deadline,
-        max_bytes=max_bytes,
-        on_retry=on_retry,
-    )
-    return _run(call)
+    return _run(Call(**locals()))
 
 
 def fetch(
@@ -153,22 +122,7 @@ def fetch(
 
             html = fetch("https://example.com", max_retries=4, deadline=60)
     """
-    call = Call(
-        "GET",
-        url,
-        headers=headers,
-        timeout=timeout,
-        client=client,
-        delay=delay,
-        max_retries=max_retries,
-        backoff=backoff,
-        max_backoff=max_backoff,
-        retry_statuses=retry_statuses,
-        deadline=deadline,
-        max_bytes=max_bytes,
-        on_retry=on_retry,
-    )
-    return _run(call).text
+    return _run(Call("GET", **locals())).text
 
 
 @contextmanager
@@ -209,22 +163,5 @@ def stream(
                 for chunk in response.iter_content(65536):
                     ...
     """
-    method = check_method(method)
-    given, removed = split_headers(headers)
-    own = checked_headers(given)
-    check_url(url)
-    check_sync_timeout(timeout)
-    query = _query(params)
-    if client is not None:
-        check_sync_client(client)
-    holder = client or get_shared_http_client()
-    with holder.streamed(
-        method,
-        url,
-        headers=sent_headers(holder, {**own, **removed}),
-        timeout=timeout,
-        params=query,
-        json=json,
-        data=data,
-    ) as response:
+    with Call(**locals()).opened() as response:
         yield response

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -17,7 +18,7 @@ from infra_core.runtime import (
 )
 
 from ._call import BaseCall
-from ._checks import check_sync_client, check_timeout
+from ._checks import check_call, check_sync_client, check_timeout
 from ._errors import InvalidRequestError, PrivateAddressError
 from ._policy import Failure
 from ._response.decode import UnsupportedCoding
@@ -35,7 +36,7 @@ from ._sync_wire import no_read_after
 from ._urls import plain_url
 from .engine._target import target_of
 
-__all__ = ["Call", "check_sync_timeout", "check_url", "split_headers"]
+__all__ = ["Call", "check_url"]
 
 
 _NOT_SENT = (requests.ConnectTimeout, urllib3.exceptions.NewConnectionError)
@@ -47,7 +48,7 @@ _LOST = (
 )
 
 
-def check_sync_timeout(timeout: Timeout) -> None:
+def _check_timeout(timeout: Timeout) -> None:
     """Refuse what is no number of seconds, nor a pair of them.
 
     Raises:
@@ -116,17 +117,19 @@ class Call(BaseCall):
         method: str,
         url: str,
         *,
-        headers: Mapping[str, str | None] | None,
         timeout: Timeout,
         client: RequestsHttpClient | None,
-        fields: dict[str, Any] | None = None,
-        idempotent: bool | None = None,
+        headers: Mapping[str, str | None] | None = None,
+        params: Any = None,
+        data: Any = None,
+        content: Any = None,
         **options: Any,
     ) -> None:
-        own, self._removed = split_headers(headers)
-        super().__init__(method, url, headers=own, fields=fields, idempotent=idempotent, **options)
+        own, self._removed = _split_headers(headers)
+        body = data if content is None else content
+        super().__init__(method, url, headers=own, params=_query(params), data=body, **options)
         check_url(url)
-        check_sync_timeout(timeout)
+        _check_timeout(timeout)
         if client is not None:
             check_sync_client(client)
         self._client = client or get_shared_http_client()
@@ -163,10 +166,22 @@ class Call(BaseCall):
             raise self._status_error(response)
         return response  # type: ignore[no-any-return]  # perhaps a stand-in's
 
+    @contextmanager
+    def opened(self) -> Iterator[requests.Response]:
+        """Send once and give out the answer, whatever its status, its body unread."""
+        headers, timeout = self._sent_headers(), self._timeout
+        with self._client.streamed(
+            self.method, self.url, headers=headers, timeout=timeout, **self.fields
+        ) as response:
+            yield response
+
+    def _sent_headers(self) -> dict[str, str]:
+        return sent_headers(self._client, {**self.headers, **self._removed})
+
     def _send(self, timeout: Timeout) -> Any:
-        headers = sent_headers(self._client, {**self.headers, **self._removed})
+        headers = self._sent_headers()
         client: Any = self._client
-        fields = self.fields or {}
+        fields = self.fields
         if self.max_bytes is None and self.method == "GET" and not fields:
             # The call that 0.7 made, which stand-ins for the client know.
             return client.get(self.url, headers=headers, timeout=timeout)
@@ -206,7 +221,16 @@ class Call(BaseCall):
         return status_error(response, self.method, self.url, self.policy.max_backoff)
 
 
-def split_headers(
+def _query(params: Any) -> dict[str, list[str]] | None:
+    """Return parameters with the texts that httpx makes of their values."""
+    check_call(None, params)
+    if params is None:
+        return None
+    query = httpx.QueryParams(params)
+    return {name: query.get_list(name) for name in query}
+
+
+def _split_headers(
     headers: Mapping[str, str | None] | None,
 ) -> tuple[Mapping[str, str] | None, dict[str, None]]:
     """Return the headers to send, and those that are not to be sent: their value is None."""

@@ -7,6 +7,8 @@ from typing import Any
 import aiohttp
 import httpx
 
+from infra_core.runtime import clock
+
 __all__ = ["PIECE", "Pump"]
 
 PIECE = 65_536
@@ -28,30 +30,26 @@ class Pump:
         self._body = body
         self._timeout = timeout
         self.done: bool = False
-        self._stalled: asyncio.Future[None] | None = None
-        self._alarm: asyncio.TimerHandle | None = None
+        self._scope: Any = None  # while the answer is awaited
 
     async def watch(
         self, sending: Coroutine[Any, Any, aiohttp.ClientResponse]
     ) -> aiohttp.ClientResponse:
         """Await the answer; a piece that stays unsent for too long is a write timeout."""
-        loop = asyncio.get_running_loop()
-        stalled = self._stalled = loop.create_future()
-        task = loop.create_task(sending)
         try:
-            await asyncio.wait({task, stalled}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
+            async with clock.timeout(None) as scope:
+                self._scope = scope
+                try:
+                    return await sending
+                finally:
+                    self._scope = None
+        except TimeoutError:
+            if not scope.expired():
+                raise
             raise httpx.WriteTimeout(
                 f"the server took no more of the body for {self._timeout:g} s: allow a longer "
                 "timeout"
-            )
-        finally:
-            self._wind(None)
-            stalled.cancel()
-            if not task.done():
-                task.cancel()
-                await asyncio.wait({task})
+            ) from None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if isinstance(self._body, bytes):
@@ -67,15 +65,6 @@ class Pump:
         self._wind(None)
 
     def _wind(self, seconds: float | None) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
-        stalled = self._stalled
-        if seconds is not None and stalled is not None and not stalled.done():
-            loop = asyncio.get_running_loop()
-            self._alarm = loop.call_later(seconds, _finish, stalled)
-
-
-def _finish(future: "asyncio.Future[None]") -> None:
-    if not future.done():
-        future.set_result(None)
+        if self._scope is not None and not self._scope.expired():
+            now = asyncio.get_running_loop().time()
+            self._scope.reschedule(None if seconds is None else now + seconds)
