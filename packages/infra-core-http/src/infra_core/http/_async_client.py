@@ -157,17 +157,10 @@ class LoopClient:
             self._headers = (current.raw, _decoded(current.raw))
         return self._headers[1]
 
-    def login(self, target: Target, headers: Mapping[str, str]) -> str | None:
-        """Return the login of netrc for a request that brings no credentials of its own."""
-        network = self.client.network
-        if not network.netrc_path or "Authorization" in headers:
-            return None
-        return network.netrc_authorization(target.origin[1])
-
     def headers_with(self, own: Mapping[str, str], target: Target) -> "CIMultiDict[str]":
         """Return the client's headers with those of one request over them; not to be changed."""
         headers = self.headers()
-        login = target.authorization or self.login(target, headers)
+        login = target.authorization or self.client.login(target.origin[1], headers)
         if own or login is not None:
             headers = headers.copy()
             if login is not None:

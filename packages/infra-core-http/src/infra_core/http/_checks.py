@@ -38,17 +38,12 @@ _TEXT_OR_PAIRS = (Mapping, str, bytes, Sequence)
 
 
 def check_timeout(timeout: object) -> None:
-    """Refuse what is no number of seconds; costs next to nothing when all is well.
+    """Refuse what is no number of seconds.
 
     Raises:
         InvalidRequestError: Zero and less, NaN, infinity, text.
     """
-    kind = type(timeout)
-    if timeout is DEFAULT_TIMEOUT:
-        return
-    if (kind is float or kind is int) and 0 < timeout < math.inf:  # type: ignore[operator]
-        return
-    if timeout is None or isinstance(timeout, httpx.Timeout):
+    if timeout is None or timeout is DEFAULT_TIMEOUT or isinstance(timeout, httpx.Timeout):
         return
     if not (is_number(timeout) and 0 < timeout < math.inf):  # type: ignore[operator]
         raise InvalidRequestError(

@@ -173,7 +173,7 @@ async def send_direct(
         method, target = following.method, _target(following.url, done[-1])
         headers = CIMultiDict(following.headers)
         headers.pop("Cookie", None)
-        login = here.login(target, headers)
+        login = here.client.login(target.origin[1], headers)
         if login is not None:
             headers["Authorization"] = login
         cookie = cookie_header_after(previous, jar or BoundedCookieJar(), following)

@@ -2,16 +2,13 @@
 
 import asyncio
 import socket
-import ssl
 from typing import Any
 
 import httpx
 
-from infra_core.runtime import error_chain
-
 from ._errors import PrivateAddressError
-from ._messages import connect_text, connect_timeout_text, peer, proxy_connect_text, through_proxy
-from .engine._errors import AsyncPrivateAddressError, proxy_error
+from ._messages import connect_text, connect_timeout_text, peer
+from .engine._errors import AsyncPrivateAddressError, httpx_error
 from .engine._socks import missing_socks
 from .engine._target import origin_of
 from .engine.network_settings import NetworkSettings, Proxy
@@ -50,7 +47,8 @@ class PlainTransport(httpx.AsyncBaseTransport):
         try:
             return await transport.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-            raise _with_engine_text(error, request, proxy) from error
+            seconds = (request.extensions.get("timeout") or {}).get("connect")
+            raise httpx_error(error, lambda: request, connect=seconds, proxy=proxy) from error
 
     def _make(self, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
         if proxy is None:
@@ -96,33 +94,3 @@ class PlainTransport(httpx.AsyncBaseTransport):
         transports, self._transports = self._transports, {}
         for transport in transports.values():
             await transport.aclose()
-
-
-def _with_engine_text(
-    error: httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError,
-    request: httpx.Request,
-    proxy: Proxy | None,
-) -> httpx.TransportError:
-    """Return an error of httpx with the text that the engine gives to the same failure."""
-    _, host, port = origin_of(request.url)
-    where = peer(host, port)
-    reached = where if proxy is None else through_proxy(where, proxy.where)
-    if isinstance(error, httpx.ConnectTimeout):
-        seconds = (request.extensions.get("timeout") or {}).get("connect")
-        text = connect_timeout_text(reached, seconds)
-        return httpx.ConnectTimeout(text, request=request)
-    if isinstance(error, httpx.ProxyError):
-        if proxy is None:
-            return error
-        return proxy_error(proxy, str(error), where, request)
-    cause = next((link for link in error_chain(error) if isinstance(link, OSError)), error)
-    in_tunnel = (
-        isinstance(cause, ssl.SSLError)
-        and proxy is not None
-        and proxy.scheme != "https"
-        and request.url.scheme == "https"
-    )
-    if proxy is None or in_tunnel:
-        return httpx.ConnectError(connect_text(reached, cause), request=request)
-    text = proxy_connect_text(proxy.variable, connect_text(proxy.where, cause))
-    return httpx.ConnectError(text, request=request)

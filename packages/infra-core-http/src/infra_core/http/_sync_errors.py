@@ -24,6 +24,7 @@ __all__ = [
     "SyncPrivateAddressError",
     "TooManyRedirects",
     "UnsupportedRedirect",
+    "WithAnswer",
     "fit_to_travel",
     "status_error",
     "without_body",
@@ -66,7 +67,7 @@ def fit_to_travel(error: Any) -> Any:
     return error
 
 
-class _WithAnswer(requests.RequestException):
+class WithAnswer(requests.RequestException):
     """An error about an answer that came, whose answer is still there after it was pickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -98,17 +99,17 @@ _OF_THE_BODY = ("_content", "encoding", "elapsed")
 
 
 def _rebuilt(
-    kind: type[_WithAnswer],
+    kind: type[WithAnswer],
     args: tuple[str],
     response: requests.Response | None,
     fields: dict[str, object],
-) -> _WithAnswer:
+) -> WithAnswer:
     error = kind(*args, response=response)
     vars(error).update(fields)
     return error
 
 
-class HTTPError(_WithAnswer, requests.HTTPError):
+class HTTPError(WithAnswer, requests.HTTPError):
     """An answer that is no success; a `requests.HTTPError` that can be pickled.
 
     Attributes:
@@ -145,15 +146,15 @@ def status_error(
     return error
 
 
-class TooManyRedirects(_WithAnswer, requests.TooManyRedirects):
+class TooManyRedirects(WithAnswer, requests.TooManyRedirects):
     """More redirects than the session follows."""
 
 
-class InvalidRedirect(_WithAnswer, requests.exceptions.InvalidURL):
+class InvalidRedirect(WithAnswer, requests.exceptions.InvalidURL):
     """A redirect to what is no URL."""
 
 
-class UnsupportedRedirect(_WithAnswer, requests.exceptions.InvalidSchema):
+class UnsupportedRedirect(WithAnswer, requests.exceptions.InvalidSchema):
     """A redirect that leads away from http and https."""
 
 

@@ -16,7 +16,6 @@ import urllib3
 
 from infra_core.runtime import error_chain, redact_secrets, sanitize_url
 
-from ._errors import PrivateAddressError
 from ._messages import (
     BROKEN_OFF,
     CUT_SHORT,
@@ -33,7 +32,7 @@ from ._messages import (
     undecodable_text,
 )
 from ._response.decode import DamagedBody
-from ._sync_errors import HTTPError, InvalidRedirect, TooManyRedirects, UnsupportedRedirect
+from ._sync_errors import WithAnswer
 from ._sync_wire import BadAnswer
 from .engine.network_settings import NetworkSettings, Proxy
 
@@ -82,8 +81,6 @@ def _text(
     timeout: Timeout,
 ) -> str | None:
     where = _where(url)
-    if isinstance(error, PrivateAddressError):
-        return None
     proxy = _proxy_of(chain, url)
     if proxy is not None:
         met = _text_of_proxy(error, chain, proxy, where)
@@ -91,16 +88,12 @@ def _text(
             return met
         where = through_proxy(where, proxy.where)
     connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
-    if isinstance(error, (HTTPError, InvalidRedirect, TooManyRedirects, UnsupportedRedirect)):
+    if isinstance(error, WithAnswer):
         return None  # our own text
     if isinstance(error, requests.exceptions.InvalidSchema):
         _, _, target = str(error).partition(" for ")  # it may be that of a redirect
         target = sanitize_url(target.strip("'\"") or url)
         return f"{target!r} cannot be requested: a URL begins with http:// or https://"
-    if isinstance(error, requests.exceptions.InvalidURL):
-        reason = redact_secrets(str(error).removeprefix("Failed to parse: "))
-        form = "https://host[:port]/path"
-        return f"{sanitize_url(url)!r} is no URL ({reason}): pass it in the form {form}"
     if isinstance(error, requests.ConnectTimeout):
         return connect_timeout_text(where, connect)
     if isinstance(error, requests.Timeout) or _first(chain, urllib3.exceptions.ReadTimeoutError):

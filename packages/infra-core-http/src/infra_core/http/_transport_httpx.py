@@ -1,7 +1,7 @@
 """The fast transport below httpx's own client, and a client that follows redirects safely."""
 
 import logging
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable, Callable, Mapping
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
 
@@ -95,20 +95,12 @@ def _plain_reason(request: httpx.Request) -> str | None:
         return f"request extensions {sorted(unknown)}"
     if request.url.scheme not in ("http", "https") or not request.url.host:
         return "the URL is for httpx to refuse"
-    headers = request.headers
-    if not all(value.isascii() for _, value in headers.raw):
-        try:  # a cookie goes back as the server gave it
-            others = [name for name, value in _header_map(request).items() if not value.isascii()]
-        except UnicodeDecodeError:
-            others = [""]
-        if any(name.lower() != "cookie" for name in others):
-            return "a header has characters outside of ASCII"
-        headers = headers.copy()
-        del headers["cookie"]
     try:
+        headers = _header_map(request)
+        headers.popall("Cookie", None)  # a cookie goes back as the server gave it
         checked_headers(headers)
-    except InvalidRequestError:
-        return "a header is for httpx to refuse"
+    except (UnicodeDecodeError, InvalidRequestError):
+        return "a header has characters outside of ASCII, or is for httpx to refuse"
     return None
 
 
@@ -236,14 +228,16 @@ class SafeClient(httpx.AsyncClient):
             raise
         return response
 
+    def login(self, host: str, headers: Mapping[str, str]) -> str | None:
+        """Return the login of netrc for a request that brings no credentials of its own."""
+        if not self.network.netrc_path or "Authorization" in headers:
+            return None
+        return self.network.netrc_authorization(host)
+
     def _log_in(self, request: httpx.Request) -> None:
-        """Add the login of netrc to a request that brings no credentials of its own."""
-        if self.network.netrc_path and "Authorization" not in request.headers:
-            login = (
-                None if request.url.userinfo else self.network.netrc_authorization(request.url.host)
-            )
-            if login is not None:
-                request.headers["Authorization"] = login
+        login = None if request.url.userinfo else self.login(request.url.host, request.headers)
+        if login is not None:
+            request.headers["Authorization"] = login
 
     def _name_next(self, response: httpx.Response) -> None:
         """Say where a redirect that is not followed leads, if that is a URL."""

@@ -1,6 +1,7 @@
 """Failures of aiohttp turned into those of httpx, which users of httpx know how to catch."""
 
 import asyncio
+import ssl
 from collections.abc import Callable
 
 import aiohttp
@@ -29,7 +30,7 @@ from ._socks import SocksRefusedError, SocksUnreachableError
 from ._target import origin_of
 from .network_settings import Proxy
 
-__all__ = ["FAILURES", "AsyncPrivateAddressError", "failure_of", "httpx_error", "proxy_error"]
+__all__ = ["FAILURES", "AsyncPrivateAddressError", "failure_of", "httpx_error"]
 
 # Everything that sending and reading can raise, apart from cancellation.
 FAILURES: tuple[type[Exception], ...] = (
@@ -74,15 +75,15 @@ def _describe(
     _, host, port = origin_of(url)
     where = peer(host, port)
     if proxy is not None:
-        met = _of_proxy(error, proxy, where)
+        met = _of_proxy(error, proxy, where, url)
         if met is not None:
             return met
         where = through_proxy(where, proxy.where)
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
+    if isinstance(error, (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout)):
         return httpx.ConnectTimeout, connect_timeout_text(where, connect), False
     if isinstance(error, (aiohttp.ServerTimeoutError, asyncio.TimeoutError, TimeoutError)):
         return httpx.ReadTimeout, silence_text(where, read), True
-    if isinstance(error, aiohttp.ClientConnectorError):
+    if isinstance(error, (aiohttp.ClientConnectorError, httpx.ConnectError)):
         return httpx.ConnectError, connect_text(where, _cause(error)), True
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return httpx.RemoteProtocolError, f"{where} {BROKEN_OFF}", True
@@ -102,49 +103,38 @@ def _describe(
     return httpx.ReadError, broken_text(where, repr(error)), True
 
 
-def proxy_error(
-    proxy: Proxy, answer: str, where: str, request: httpx.Request | None = None
-) -> httpx.ProxyError:
-    """Return the error for what a proxy answered in place of a connection.
-
-    Args:
-        proxy: Which one.
-        answer: Its status, or what it said.
-        where: Host and port that were asked for.
-        request: What failed.
-    """
-    for_good = answer[:1] == "4" and answer[:3].isdigit()
-    text = proxy_refused_text(proxy.where, proxy.variable, answer, where)
-    return (RefusedByProxyError if for_good else httpx.ProxyError)(text, request=request)
-
-
-def _cause(error: aiohttp.ClientConnectorError) -> Exception:
+def _cause(error: Exception) -> BaseException:
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return error.certificate_error
-    return error.os_error
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error
+    return next((link for link in error_chain(error) if isinstance(link, OSError)), error)
 
 
 def _of_proxy(
-    error: Exception, proxy: Proxy, where: str
+    error: Exception, proxy: Proxy, where: str, url: httpx.URL
 ) -> tuple[type[httpx.RequestError], str, bool] | None:
     """Return the same for what the proxy itself did, None for what lies behind it."""
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        known = proxy_error(proxy, str(error.status), where)
-        return type(known), str(known), False
-    if isinstance(error, aiohttp.ClientConnectorError) and (
-        isinstance(error, aiohttp.ClientProxyConnectionError)
-        or (error.host, error.port) == (proxy.host, proxy.port)
-    ):
-        reason = connect_text(proxy.where, _cause(error))
-        return httpx.ConnectError, proxy_connect_text(proxy.variable, reason), True
-    if isinstance(error, SocksUnreachableError):
-        cause = next((e for e in error_chain(error) if isinstance(e, ConnectionError)), error)
-        reason = connect_text(proxy.where, cause)
-        return httpx.ConnectError, proxy_connect_text(proxy.variable, reason), True
+    if isinstance(error, (aiohttp.ClientHttpProxyError, httpx.ProxyError)):
+        answer = str(getattr(error, "status", error))
+        text = proxy_refused_text(proxy.where, proxy.variable, answer, where)
+        for_good = answer[:1] == "4" and answer[:3].isdigit()
+        return RefusedByProxyError if for_good else httpx.ProxyError, text, False
     if isinstance(error, SocksRefusedError):
         text = proxy_refused_text(proxy.where, proxy.variable, str(error), where)
         return httpx.ProxyError, text, True
-    return None
+    if isinstance(error, aiohttp.ClientConnectorError):
+        at_proxy = (error.host, error.port) == (proxy.host, proxy.port)
+        at_proxy = at_proxy or isinstance(error, aiohttp.ClientProxyConnectionError)
+    elif isinstance(error, httpx.ConnectError):
+        tls_within = url.scheme == "https" and proxy.scheme != "https"
+        at_proxy = not (tls_within and isinstance(_cause(error), ssl.SSLError))
+    else:
+        at_proxy = isinstance(error, SocksUnreachableError)
+    if not at_proxy:
+        return None
+    reason = connect_text(proxy.where, _cause(error))
+    return httpx.ConnectError, proxy_connect_text(proxy.variable, reason), True
 
 
 def httpx_error(
@@ -158,7 +148,7 @@ def httpx_error(
     """Return what httpx would have raised, its cause set.
 
     Args:
-        error: What aiohttp or the system raised.
+        error: What aiohttp, the system or httpx's own transport raised.
         request: Makes the request that the error carries; called only here, where time does not
             matter any more.
         connect: The timeout for connecting, in seconds, for the text.
