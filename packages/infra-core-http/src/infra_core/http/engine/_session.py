@@ -19,7 +19,7 @@ from ._connector import Connector
 from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
 from ._private_names import send_once
 from ._pump import PIECE, Pump
-from ._target import Origin, Target, target_of
+from ._target import Target, target_of
 from ._tls import trust
 from .connections import connector, through
 from .network_settings import NetworkSettings, Proxy
@@ -29,7 +29,7 @@ __all__ = ["Engine", "Timeouts", "timeouts_of"]
 # A server may send headers as large as httpx accepts.
 _MAX_HEADER = 65_536
 # aiohttp would add these by itself; whether they are sent is for our callers to say.
-_NO_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding", "Content-Type")
+_AUTO_HEADERS = ("User-Agent", "Accept", "Accept-Encoding")
 _WITH_CONTENT = ("POST", "PUT", "PATCH")  # to which it adds a Content-Type
 
 # Servers send more header lines than the 128 that aiohttp takes by itself, and curl takes them.
@@ -96,27 +96,26 @@ class Engine:
         self._ssl_context: ssl.SSLContext | None = None
         self._limits = limits
         self._public_only = public_only
-        self._session: aiohttp.ClientSession | None = None
-        self._proxies: dict[Origin, Proxy | None] | None = (
-            {} if self._settings.has_proxies else None
-        )
-        # For those of SOCKS, and for requests without TLS to those of HTTP.
-        self._by_proxy: dict[Proxy, aiohttp.ClientSession] = {}
+        # Of each proxy of SOCKS, and of HTTP for requests without TLS; under None all others.
+        self._sessions: dict[Proxy | None, aiohttp.ClientSession] = {}
+        self._proxy_of: Callable[..., Proxy | None] | None = None
+        if self._settings.has_proxies:
+            self._proxy_of = lru_cache(maxsize=1024)(self._settings.proxy_for_origin)
         # Requests in flight are bounded here and not in the connector: a request that is
         # cancelled while it waits must not take a connection's place with it.
         size = limits.max_connections
         self._slots = None if size is None else asyncio.Semaphore(size)
 
-    def _open_session(self, proxy: Proxy | None = None) -> aiohttp.ClientSession:
+    def _open_session(self, proxy: Proxy | None) -> aiohttp.ClientSession:
         redact_library_logs()
-        options: dict[str, Any] = {"limit": 0, "force_close": True}
-        if self._limits.max_keepalive_connections != 0:
-            idle = self._limits.keepalive_expiry
-            options = {"limit": 0, "keepalive_timeout": 86_400.0 if idle is None else idle}
-        if proxy is not None and not proxy.is_socks:
-            # A proxy may close a connection after an answer that does not say so (tinyproxy
-            # does), and then it is unknown whether the next request was read.
-            options = {"limit": 0, "force_close": True}
+        idle = self._limits.keepalive_expiry
+        options: dict[str, Any] = {"keepalive_timeout": 86_400.0 if idle is None else idle}
+        # A proxy may close a connection after an answer that does not say so (tinyproxy does), and
+        # then it is unknown whether the next request was read.
+        at_proxy = proxy is not None and not proxy.is_socks
+        if at_proxy or self._limits.max_keepalive_connections == 0:
+            options = {"force_close": True}
+        options["limit"] = 0
         options["ssl"] = True  # each request brings its context, which is made when it is needed
         session = aiohttp.ClientSession(
             connector=connector(self._settings, proxy, public_only=self._public_only, **options),
@@ -128,22 +127,8 @@ class Engine:
             **_HEADER_LINES,
         )
         send_once(session)
-        if proxy is not None:
-            self._by_proxy[proxy] = session
-        else:
-            self._session = session
+        self._sessions[proxy] = session
         return session
-
-    def _proxy_of(self, target: Target) -> Proxy | None:
-        known = self._proxies
-        if known is None:
-            return None
-        origin = target.origin
-        if origin not in known:
-            if len(known) >= 1024:
-                known.clear()
-            known[origin] = self._settings.proxy_for_origin(*origin)
-        return known[origin]
 
     def _check_public(self, method: str, target: Target, proxy: Proxy | None) -> None:
         """Refuse what the resolver does not see: addresses in URLs, and what goes to a proxy."""
@@ -169,18 +154,6 @@ class Engine:
         if self._ssl_context is None:
             self._ssl_context = self._make_ssl_context()
         return self._ssl_context
-
-    def _way(
-        self, proxy: Proxy | None, target: Target, headers: Mapping[str, str] | None
-    ) -> tuple[aiohttp.ClientSession, dict[str, Any], Mapping[str, str]]:
-        """Return the session, further arguments and headers for a request."""
-        if proxy is None:
-            return self._session or self._open_session(), {}, headers or {}
-        if proxy.is_socks or not target.secure:
-            session = self._by_proxy.get(proxy) or self._open_session(proxy)
-        else:  # a tunnel is a connection to the host
-            session = self._session or self._open_session()
-        return session, *through(proxy, target.origin[0] + ":", headers)
 
     async def send(
         self,
@@ -212,12 +185,16 @@ class Engine:
         """
         target = url if isinstance(url, Target) else target_of(url)
         timeouts = timeouts_of(timeout)
-        proxy = self._proxy_of(target)
+        proxy = None if self._proxy_of is None else self._proxy_of(*target.origin)
         if self._public_only:
             self._check_public(method, target, proxy)
         # Outside of the block below: a missing bundle is the caller's to hear of.
         secure = self._tls_for(target, proxy)
-        session, options, headers = self._way(proxy, target, headers)
+        # A tunnel through a proxy of HTTP is a connection to the host.
+        at_proxy = proxy is not None and (proxy.is_socks or not target.secure)
+        key = proxy if at_proxy else None
+        session = self._sessions.get(key) or self._open_session(key)
+        options, headers = through(proxy, target.origin[0] + ":", headers)
         if self._slots is not None:
             if self._slots.locked():
                 await self._wait_for_slot(self._slots, timeouts.pool, method, target)
@@ -226,13 +203,8 @@ class Engine:
         response: aiohttp.ClientResponse | None = None
         try:
             # Seeing that aiohttp has nothing to add costs less than saying what it may not.
-            may_add = (
-                body is not None
-                or method in _WITH_CONTENT
-                or "User-Agent" not in headers
-                or "Accept" not in headers
-                or "Accept-Encoding" not in headers
-            )
+            may_add = body is not None or method in _WITH_CONTENT
+            may_add = may_add or any(name not in headers for name in _AUTO_HEADERS)
             pump = None
             if body is not None and not (isinstance(body, bytes) and len(body) <= PIECE):
                 pump = Pump(body, timeouts.write)
@@ -245,7 +217,7 @@ class Engine:
                 timeout=_client_timeout(timeouts.connect, timeouts.read),
                 ssl=secure,
                 read_bufsize=buffer,
-                skip_auto_headers=_NO_AUTO_HEADERS if may_add else None,
+                skip_auto_headers=(*_AUTO_HEADERS, "Content-Type") if may_add else None,
                 **options,
             )
             response = await (sending if pump is None else pump.watch(sending))
@@ -289,17 +261,13 @@ class Engine:
 
     async def aclose(self) -> None:
         """Close all connections; a request that comes later opens new ones."""
-        sessions = [*self._by_proxy.values(), *([self._session] if self._session else [])]
-        self._session = None
-        self._by_proxy.clear()
-        transports: list[asyncio.Transport] = []
-        for session in sessions:
+        sessions, self._sessions = self._sessions, {}
+        for session in sessions.values():
             if isinstance(session.connector, Connector):
-                transports += session.connector.transports()
+                for transport in session.connector.transports():
+                    transport.abort()
             await session.close()
-        for transport in transports:
-            transport.abort()
-        if transports:
+        if sessions:
             await asyncio.sleep(0)  # an abort is carried out in the loop's next turn
 
 
