@@ -18,6 +18,7 @@ from ._limits import AsyncHostGate, rate_of
 from ._plain import PlainTransport
 from ._settings import (
     DEFAULT_LIMITS,
+    OWN_TRANSPORT,
     ROUTES,
     check_pool,
     check_public_only,
@@ -42,9 +43,6 @@ __all__ = [
     "reset_shared_http_client",
     "set_shared_http_client",
 ]
-
-# What takes the place of the transport that we would make.
-_OWN_TRANSPORT = ("transport", "app", "proxy", "proxies")
 
 
 class LoopClient:
@@ -104,7 +102,7 @@ class LoopClient:
             self.client = SafeClient(transport=transport, **options)
         else:
             note_plain(reason)
-            if not any(options.get(name) for name in _OWN_TRANSPORT):
+            if not any(options.get(name) for name in OWN_TRANSPORT):
                 options["transport"] = plain(
                     **{name: options.pop(name) for name in ("http1", "http2") if name in options}
                 )

@@ -28,13 +28,6 @@ class Response(httpx.Response):
 
     max_bytes: int | None = None
     _named: str | None = None
-    _within_httpx = False
-
-    @property
-    def has_redirect_location(self) -> bool:
-        """Whether it is a redirect with a Location."""
-        # Not to httpx's client, which would build the next request by rules of its own.
-        return not self._within_httpx and super().has_redirect_location
 
     async def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
         """Yield the decoded body.
@@ -174,8 +167,6 @@ def response_of(
 
 def ours(response: httpx.Response) -> httpx.Response:
     """Let an answer of plain httpx be decoded and read like all others; a mock stays a mock."""
-    if isinstance(response, Response):
-        response._within_httpx = False
     if type(response) is httpx.Response:
         response.__class__ = Response
     return response

@@ -12,6 +12,7 @@ from .engine.network_settings import NetworkSettings, Proxy
 
 __all__ = [
     "DEFAULT_LIMITS",
+    "OWN_TRANSPORT",
     "ROUTES",
     "check_pool",
     "check_public_only",
@@ -32,6 +33,8 @@ ROUTES: dict[str, tuple[object, ...]] = {
     "http2": (False, None),
     "http1": (True,),
 }
+OWN_TRANSPORT = ("transport", "app", "proxy", "proxies")
+"""Those that take the place of the transport that we would make."""
 _KNOWN = frozenset(
     {
         "auth",
@@ -116,7 +119,7 @@ def check_public_only(options: Mapping[str, Any]) -> None:
     Raises:
         InvalidRequestError: A transport of the caller's own.
     """
-    for name in ("transport", "mounts", "app", "proxy", "proxies"):
+    for name in (*OWN_TRANSPORT, "mounts"):
         if options.get(name):
             raise InvalidRequestError(
                 f"public_only cannot be checked over {name}=, which connects by itself: pass one "

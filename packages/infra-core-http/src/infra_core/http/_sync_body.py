@@ -33,8 +33,7 @@ class _DecodedBody(io.RawIOBase):
         self._reader = reader
         self.decode_content = bool(getattr(raw, "decode_content", False))
         self._pieces: Iterator[bytes] | None = None
-        self._piece = b""
-        self._at = 0
+        self._held = memoryview(b"")  # the rest of the last piece
 
     def __getattr__(self, name: str) -> Any:
         if name == "_raw":  # of an instance that is being copied
@@ -96,16 +95,11 @@ class _DecodedBody(io.RawIOBase):
 
     def _next(self, limit: int) -> bytes:
         """Return the next bytes, at most so many; none at the end."""
-        while self._at == len(self._piece):
-            if self._pieces is None:
-                self._pieces = self._decoded(limit)
-            found = next(self._pieces, None)
-            if found is None:
-                return b""
-            self._piece, self._at = found, 0
-        piece = self._piece[self._at : self._at + limit]
-        self._at += len(piece)
-        return piece
+        self._pieces = self._pieces or filter(None, self._decoded(limit))
+        if not self._held:
+            self._held = memoryview(next(self._pieces, b""))
+        piece, self._held = self._held[:limit], self._held[limit:]
+        return bytes(piece)
 
     def bound(self, max_bytes: int | None) -> None:
         """Accept so many bytes, decoded."""

@@ -19,7 +19,7 @@ from requests.utils import rewind_body
 
 from infra_core.runtime import sanitize_url
 
-from ._cookies import trimmed
+from ._cookies import cookie_header_after, trimmed
 from ._errors import PrivateAddressError, ResponseTooLarge
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
 from ._response.status import is_success
@@ -43,7 +43,6 @@ __all__ = ["exchange", "guard"]
 # Without types of their own.
 _dispatch_hook: Any = requests.hooks.dispatch_hook
 _extract_cookies: Any = requests.cookies.extract_cookies_to_jar
-_merge_cookies: Any = requests.cookies.merge_cookies
 
 _local = threading.local()
 # A redirect's body is read so that its connection can be used again, up to this size.
@@ -166,8 +165,7 @@ class _Exchange:
         self._timeout = timeout
         self._options = options
         self._settings = NetworkSettings.read() if session.trust_env else NetworkSettings()
-        self._in_call = False  # whether the call has a Cookie header
-        self._by_hand = False  # whether it or the session has one
+        self._by_hand = False  # whether the call or the session has a Cookie header
         self.url = ""  # of the request under way
 
     def run(
@@ -181,8 +179,8 @@ class _Exchange:
     ) -> requests.Response:
         """Send, follow redirects, and read the last answer unless it is to be streamed."""
         history: list[requests.Response] = []
-        self._in_call = any(name.lower() == "cookie" for name in headers)
-        self._by_hand = self._in_call or "Cookie" in self._session.headers
+        names = (*headers, *self._session.headers)
+        self._by_hand = any(name.lower() == "cookie" for name in names)
         with _busy():
             response = self.first(method, url, headers)
             if not isinstance(response, requests.Response):
@@ -256,7 +254,7 @@ class _Exchange:
                 [
                     (_text(name), _text(value))
                     for name, value in request.headers.items()
-                    if self._in_call or name.lower() != "cookie"
+                    if name.lower() != "cookie"
                 ],
                 status=response.status_code,
                 location=location,
@@ -288,11 +286,11 @@ class _Exchange:
                         request=request,
                     ) from error
             prepared.prepare_content_length(prepared.body)
-        jar = _merge_cookies(requests.cookies.RequestsCookieJar(), self._session.cookies)
-        given = self._options.get("cookies")
-        if given and following.same_origin:
-            _merge_cookies(jar, given)
-        prepared.prepare_cookies(jar)
+        previous = request.headers.get("Cookie")
+        before = None if previous is None else _text(previous)
+        cookie = cookie_header_after(before, self._session.cookies, following)
+        if cookie is not None:
+            prepared.headers["Cookie"] = cookie
         if not following.same_origin and "Authorization" not in prepared.headers:
             login = self._settings.netrc_authorization(following.origin[1])
             if login is not None:

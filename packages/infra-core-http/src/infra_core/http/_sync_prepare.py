@@ -61,14 +61,13 @@ def _login(
     """Return what to authenticate with where neither call nor session says it."""
     if session.auth is not None or not session.trust_env:
         return None
-    if any(name.lower() == "authorization" for name in headers):
-        return _leave_alone
-    if "@" in url and any(own := get_auth_from_url(url)):
+    in_call = any(name.lower() == "authorization" for name in headers)
+    if not in_call and "@" in url and any(own := get_auth_from_url(url)):
         return own
-    if settings.netrc_path is None or "Authorization" in session.headers:
-        return _leave_alone
-    found = settings.netrc_authorization(_host_of(url))
-    return _leave_alone if found is None else _WithHeader(found)
+    login = None
+    if settings.netrc_path and not in_call and "Authorization" not in session.headers:
+        login = settings.netrc_authorization(_host_of(url))
+    return _Login(login)
 
 
 def _prepared_directly(
@@ -111,17 +110,13 @@ def _host_of(url: str) -> str:
     return urlsplit(url).hostname or ""
 
 
-class _WithHeader(requests.auth.AuthBase):
-    """Sends one value of Authorization."""
+class _Login(requests.auth.AuthBase):
+    """Sends a value of Authorization, and none of netrc, which requests asks by itself."""
 
-    def __init__(self, value: str) -> None:
+    def __init__(self, value: str | None) -> None:
         self._value = value
 
     def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
-        r.headers["Authorization"] = self._value
+        if self._value is not None:
+            r.headers["Authorization"] = self._value
         return r
-
-
-def _leave_alone(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keep requests from asking netrc on its own, which it does whatever a header says."""
-    return request

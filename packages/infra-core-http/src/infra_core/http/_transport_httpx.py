@@ -75,9 +75,7 @@ class FastTransport(httpx.AsyncBaseTransport):
             timeout=timeouts,
             body=_body_of(request),
         )
-        response = response_of(answer)
-        response._within_httpx = True
-        return response
+        return response_of(answer)
 
     async def aclose(self) -> None:
         await self.engine.aclose()
@@ -212,11 +210,8 @@ class SafeClient(httpx.AsyncClient):
         try:
             response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
             response = ours(response)
-            if leads_elsewhere(response):
-                if follow:
-                    response = await _follow(self._send_hop, self, response.request, response)
-                else:
-                    self._name_next(response)
+            if follow and leads_elsewhere(response):
+                response = await _follow(self._send_hop, self, response.request, response)
             if not stream:
                 try:
                     await response.aread()
@@ -239,15 +234,12 @@ class SafeClient(httpx.AsyncClient):
         if login is not None:
             request.headers["Authorization"] = login
 
-    def _name_next(self, response: httpx.Response) -> None:
-        """Say where a redirect that is not followed leads, if that is a URL."""
+    def _build_redirect_request(self, request: httpx.Request, response: httpx.Response) -> Any:
+        """Return where a redirect leads, for `next_request`; None where that is no URL."""
         try:
-            following = redirected_request(
-                response.request, response, self.cookies, self.origin_headers
-            )
+            return redirected_request(request, response, self.cookies, self.origin_headers)
         except httpx.TransportError:
-            following = None
-        response.next_request = following
+            return None
 
     async def _send_hop(self, request: httpx.Request) -> httpx.Response:
         self._log_in(request)

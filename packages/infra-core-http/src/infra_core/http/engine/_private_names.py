@@ -27,6 +27,7 @@ NAMES: tuple[tuple[type, str, str], ...] = (
     (ResponseHandler, "_on_read_timeout", "what to do when that fires"),
     (ResponseHandler, "_read_timeout", "its seconds"),
     (httpx.AsyncClient, "_mounts", "transports that were set on a client"),
+    (httpx.AsyncClient, "_build_redirect_request", "where a redirect leads, by our rules"),
     (aiohttp.ClientSession, "_retry_connection", "no second request behind the retry policy"),
 )
 """Class, name, purpose. Attributes of instances are looked up on one made for the test."""
