@@ -163,14 +163,18 @@ async def send_direct(
                     location=location or b"",
                     origin_headers=here.client.origin_headers,
                 )
+                onward = target_of(following.url)
             except BadRedirect as error:
                 raise redirect_error(error, exchange.request()) from None
+            except httpx.InvalidURL as error:  # yarl is stricter than httpx about a few hosts
+                text = f"{target.origin[1]} redirects to no URL ({error.__cause__})"
+                raise redirect_error(BadRedirect("url", text), exchange.request()) from None
             body = await answer.drain(HOP_BODY)
         except BaseException:
             answer.close()
             raise
         done.append(exchange._replace(body=body))
-        method, target = following.method, _target(following.url, done[-1])
+        method, target = following.method, onward
         headers = CIMultiDict(following.headers)
         headers.pop("Cookie", None)
         login = here.client.login(target.origin[1], headers)
@@ -179,12 +183,3 @@ async def send_direct(
         cookie = cookie_header_after(previous, jar or BoundedCookieJar(), following)
         if cookie is not None:
             headers["Cookie"] = cookie
-
-
-def _target(url: str, last: _Exchange) -> Target:
-    try:
-        return target_of(url)
-    except httpx.InvalidURL as error:  # yarl is stricter than httpx about a few hosts
-        host = last.target.origin[1]
-        problem = BadRedirect("url", f"{host} redirects to no URL ({error.__cause__})")
-        raise redirect_error(problem, last.request()) from None

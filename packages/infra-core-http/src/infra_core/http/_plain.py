@@ -7,7 +7,6 @@ from typing import Any
 import httpx
 
 from ._errors import PrivateAddressError
-from ._messages import connect_text, connect_timeout_text, peer
 from .engine._errors import AsyncPrivateAddressError, httpx_error
 from .engine._socks import missing_socks
 from .engine._target import origin_of
@@ -39,15 +38,17 @@ class PlainTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         proxy = self._settings.proxy_for_origin(*origin_of(request.url))
-        if self._public_only:
-            request = await self._pinned(request, proxy)
-        transport = self._transports.get(proxy)
-        if transport is None:
-            transport = self._transports[proxy] = self._make(proxy)
+        seconds = (request.extensions.get("timeout") or {}).get("connect")
         try:
+            if self._public_only:
+                request = await self._pinned(request, proxy, seconds)
+            transport = self._transports.get(proxy)
+            if transport is None:
+                transport = self._transports[proxy] = self._make(proxy)
             return await transport.handle_async_request(request)
+        except PrivateAddressError as error:
+            raise AsyncPrivateAddressError.of(error, request.method, request.url) from None
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-            seconds = (request.extensions.get("timeout") or {}).get("connect")
             raise httpx_error(error, lambda: request, connect=seconds, proxy=proxy) from error
 
     def _make(self, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
@@ -62,23 +63,20 @@ class PlainTransport(httpx.AsyncBaseTransport):
         except ImportError:
             raise missing_socks(proxy) from None
 
-    async def _pinned(self, request: httpx.Request, proxy: Proxy | None) -> httpx.Request:
+    async def _pinned(
+        self, request: httpx.Request, proxy: Proxy | None, seconds: float | None
+    ) -> httpx.Request:
+        """Return a request to an address of the host that is public."""
         scheme, host, port = origin_of(request.url)
+        if proxy is not None:
+            raise PrivateAddressError.behind_proxy(host, proxy.where, proxy.variable)
         try:
-            if proxy is not None:
-                raise PrivateAddressError.behind_proxy(host, proxy.where, proxy.variable)
-            seconds = (request.extensions.get("timeout") or {}).get("connect")
-            try:
-                infos = await asyncio.wait_for(lookup_async(host, port), seconds)
-            except socket.gaierror as error:
-                text = connect_text(peer(host, port), error)
-                raise httpx.ConnectError(text, request=request) from error
-            except (TimeoutError, asyncio.TimeoutError):
-                text = connect_timeout_text(peer(host, port), seconds)
-                raise httpx.ConnectTimeout(text, request=request) from None
-            address = str(public_only_of(host, infos)[0][4][0])
-        except PrivateAddressError as error:
-            raise AsyncPrivateAddressError.of(error, request.method, request.url) from None
+            infos = await asyncio.wait_for(lookup_async(host, port), seconds)
+        except socket.gaierror as error:
+            raise httpx.ConnectError(str(error)) from error
+        except (TimeoutError, asyncio.TimeoutError):
+            raise httpx.ConnectTimeout("no answer of the name server") from None
+        address = str(public_only_of(host, infos)[0][4][0])
         pinned = httpx.Request(
             request.method,
             request.url.copy_with(host=address),

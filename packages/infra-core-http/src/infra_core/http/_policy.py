@@ -1,6 +1,7 @@
 """When a failed request is tried again: pure decisions, shared by the sync and the async half."""
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from enum import Enum
 from functools import lru_cache
 
@@ -67,13 +68,11 @@ def retry_statuses_of(statuses: Iterable[int] | None) -> frozenset[int]:
     """
     if statuses is None:
         return frozenset(DEFAULT_RETRY_STATUSES)
-    given = None if isinstance(statuses, (str, bytes)) else statuses
-    try:
-        found = frozenset(given or ())
-        if given is not None and all(isinstance(status, int) for status in found):
+    with suppress(TypeError):  # cannot be iterated over, or has what cannot be in a set
+        found = frozenset(statuses)
+        given: object = statuses
+        if not isinstance(given, (str, bytes)) and all(isinstance(status, int) for status in found):
             return found
-    except TypeError:  # cannot be iterated over, or has what cannot be in a set
-        pass
     raise InvalidRequestError(
         f"retry_statuses={statuses!r} are no HTTP statuses: pass numbers, such as [429, 503]"
     )

@@ -96,33 +96,18 @@ class _TlsConnection(_ToTarget, HTTPSConnection):
         return _read_answer(self, super().getresponse)
 
 
-class _PublicConnection(_Connection):
-    public_only = True
-
-
-class _PublicTlsConnection(_TlsConnection):
-    public_only = True
-
-
-class _Pool(_AsGiven, HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _TlsPool(_AsGiven, HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-class _PublicPool(_AsGiven, HTTPConnectionPool):
-    ConnectionCls = _PublicConnection
-
-
-class _PublicTlsPool(_AsGiven, HTTPSConnectionPool):
-    ConnectionCls = _PublicTlsConnection
+def _pools(*, public_only: bool) -> dict[str, Any]:
+    """Return the classes of urllib3's pools by scheme, with our connections."""
+    kinds: dict[str, Any] = {}
+    for scheme, connection in (("http", _Connection), ("https", _TlsConnection)):
+        ours = type(connection.__name__, (connection,), {"public_only": public_only})
+        pool = _THEIRS[scheme]
+        kinds[scheme] = type(pool.__name__, (_AsGiven, pool), {"ConnectionCls": ours})
+    return kinds
 
 
 _THEIRS = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
-_OURS = {"http": _Pool, "https": _TlsPool}
-_PUBLIC = {"http": _PublicPool, "https": _PublicTlsPool}
+_OURS, _PUBLIC = _pools(public_only=False), _pools(public_only=True)
 
 
 def read_answers(adapter: Any) -> None:

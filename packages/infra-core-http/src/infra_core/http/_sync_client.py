@@ -8,7 +8,6 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
-from requests.structures import CaseInsensitiveDict
 
 from infra_core.runtime import ForkGuard, redact_library_logs
 
@@ -131,11 +130,8 @@ class RequestsHttpClient:
     def default_headers(self) -> dict[str, str]:
         """The default headers, but for those that this thread's session names itself."""
         own = getattr(self._session(), "headers", None) or {}
-        if isinstance(own, CaseInsensitiveDict):
-            found = own.lower_items()
-        else:
-            found = ((name.lower(), value) for name, value in own.items())
-        named = {name for name, value in found if (name, value) not in _STOCK}
+        given = {(name.lower(), value) for name, value in own.items()}
+        named = {name for name, _ in given - _STOCK}
         return {name: v for name, v in DEFAULT_HEADERS.items() if name.lower() not in named}
 
     def get(

@@ -104,17 +104,11 @@ class Answer:
             raise BadAnswer(f"{_MAX_INTERIM} interim answers came, and no other")
         self.version = 10 if line[1] == "1.0" else 11
         self.reason = (line[3] or "").strip()
-        framing: dict[str, list[str]] = {
-            "connection": [],
-            "transfer-encoding": [],
-            "content-length": [],
-        }
-        for name, value in _fields(lines):
+        fields = _fields(lines)
+        for name, value in fields:
             self.msg.set_raw(name, value)
-            values = framing.get(name.lower())
-            if values is not None:
-                values.append(value)
-        self._frame(*framing.values())
+        names = ("connection", "transfer-encoding", "content-length")
+        self._frame(*([value for key, value in fields if key.lower() == name] for name in names))
 
     def _frame(self, connection: list[str], encodings: list[str], lengths: list[str]) -> None:
         """Find out where the body ends (RFC 9112, section 6.3)."""

@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import aiohttp  # noqa: F401 - before its parts: another thread may import it
@@ -73,12 +73,6 @@ class _Lookups:
                     del self._shared[key]
                 shared.future.cancel()
 
-    def forget(self, key: _Key, shared: _Shared) -> None:
-        """Its answer is here: later callers ask anew."""
-        with self._lock:
-            if self._shared.get(key) is shared:
-                del self._shared[key]
-
 
 _lookups = _Lookups()
 
@@ -134,12 +128,9 @@ def lookup(
     """
     key = (host, port, family, flags)
     shared = _lookups.join(key)
-    arrived = threading.Event()
-    shared.future.add_done_callback(lambda _: arrived.set())
     try:
-        if not arrived.wait(timeout):
+        if not wait([shared.future], timeout).done:
             raise TimeoutError(f"no answer about {host!r} from the name server")
-        _lookups.forget(key, shared)
         return _result(shared.future)
     finally:
         _lookups.leave(key, shared)
@@ -166,7 +157,6 @@ async def lookup_async(
     shared.future.add_done_callback(_waker(loop, arrived))
     try:
         await arrived
-        _lookups.forget(key, shared)
         return _result(shared.future)
     finally:
         _lookups.leave(key, shared)
