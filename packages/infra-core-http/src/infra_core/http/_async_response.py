@@ -54,7 +54,9 @@ class Response(httpx.Response):
                         del held[:chunk_size]
             reader.finish()
         except DamagedBody as error:
-            raise decoding_error(self.request, error) from error
+            way = "stream_async() and aiter_raw()"
+            text = undecodable_text(str(self.request.url), error, way)
+            raise httpx.DecodingError(text, request=self.request) from error
         if held:
             yield bytes(held)
 
@@ -114,14 +116,6 @@ class Response(httpx.Response):
     def encoding(self, value: str) -> None:
         httpx.Response.encoding.__set__(self, value)  # type: ignore[attr-defined]
         self._named = value
-
-
-def decoding_error(request: httpx.Request, error: DamagedBody) -> httpx.DecodingError:
-    """Return the error of httpx for a body that cannot be decoded."""
-    return httpx.DecodingError(
-        undecodable_text(str(request.url), error, "stream_async() and aiter_raw()"),
-        request=request,
-    )
 
 
 class _BodyStream(httpx.AsyncByteStream):

@@ -73,14 +73,8 @@ class BoundedCookieJar(CookieJar):
             host = f"[{host}]"
         if "." not in host:
             host = f"{host}.local"  # as CookieJar names it
-        if "" in domains or host in domains or f".{host}" in domains:
-            return True
-        at = host.find(".")
-        while at >= 0:
-            if host[at:] in domains:
-                return True
-            at = host.find(".", at + 1)
-        return False
+        ends = [host[at:] for at, character in enumerate(host) if character == "."]
+        return any(domain in domains for domain in ("", host, f".{host}", *ends))
 
     def age_of(self, names: Iterable[str]) -> dict[str, int]:
         """Return when cookies of these names were set last: higher is newer."""

@@ -30,7 +30,7 @@ class _DecodedBody(io.RawIOBase):
     def __init__(self, raw: Any, reader: BodyReader, url: str) -> None:
         self._raw = raw
         self._url = url
-        self._reader = reader
+        self.reader = reader
         self.decode_content = bool(getattr(raw, "decode_content", False))
         self._pieces: Iterator[bytes] | None = None
         self._held = memoryview(b"")  # the rest of the last piece
@@ -101,30 +101,24 @@ class _DecodedBody(io.RawIOBase):
         piece, self._held = self._held[:limit], self._held[limit:]
         return bytes(piece)
 
-    def bound(self, max_bytes: int | None) -> None:
-        """Accept so many bytes, decoded."""
-        self._reader.max_bytes = max_bytes
-
     def _decoded(self, step: int) -> Iterator[bytes]:
         if isinstance(getattr(self._raw, "_original_response", None), Answer):
             step = 65_536  # which gives out what is there, and waits for no more
         else:
             step = min(step, 65_536)
-        if self._reader.decodes:
+        if self.reader.decodes:
             step = max(step, 4096)
         try:
             for data in self._raw.stream(step, decode_content=False):
-                yield from self._reader.feed(data)
-            self._reader.finish()
-        except DamagedBody as error:
+                yield from self.reader.feed(data)
+            self.reader.finish()
+        except Exception as error:
             self._raw.close()
-            text = undecodable_text(self._url, error, READ_RAW)
-            raise urllib3.exceptions.DecodeError(text) from error
-        except urllib3.exceptions.ProtocolError as error:
-            self._raw.close()
-            raise urllib3.exceptions.ProtocolError(cut_text(self._url, error)) from error
-        except Exception:
-            self._raw.close()
+            if isinstance(error, DamagedBody):
+                text = undecodable_text(self._url, error, READ_RAW)
+                raise urllib3.exceptions.DecodeError(text) from error
+            if isinstance(error, urllib3.exceptions.ProtocolError):
+                raise urllib3.exceptions.ProtocolError(cut_text(self._url, error)) from error
             raise
 
 
@@ -139,22 +133,23 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
         ResponseTooLarge: The server announces a larger one.
     """
     raw: Any = response.raw
-    if max_bytes is None and isinstance(raw, _DecodedBody):
-        raw.bound(None)
-        return
-    encodings = [response.headers.get("Content-Encoding", "")]
-    reader = BodyReader(response.url, encodings, max_bytes)
-    if max_bytes is not None and response.request.method != "HEAD":
-        lengths = response.headers.get("Content-Length")
-        reader.check_length(None if lengths is None else length_of([lengths]))
-    if isinstance(raw, _DecodedBody):
-        raw.bound(max_bytes)
-    elif hasattr(raw, "stream"):
-        response.raw = _DecodedBody(raw, reader, response.url)
+    if not isinstance(raw, _DecodedBody):
+        if not hasattr(raw, "stream"):
+            return
+        encodings = [response.headers.get("Content-Encoding", "")]
+        raw = _DecodedBody(raw, BodyReader(response.url, encodings), response.url)
+        response.raw = raw
+    raw.reader.max_bytes = max_bytes
+    length = response.headers.get("Content-Length")
+    if length is not None and response.request.method != "HEAD":
+        raw.reader.check_length(length_of([length]))
 
 
 class _Answer(requests.Response):
     """An answer whose error has a text without secrets, and can be pickled."""
+
+    provisional: str | None = None
+    """The encoding of a body that is unread, which is found out when the text is asked for."""
 
     def raise_for_status(self) -> None:
         """Raise the error of a status from 400.
@@ -165,16 +160,10 @@ class _Answer(requests.Response):
         if self.status_code >= 400:
             raise status_error(self)
 
-
-class _Streamed(_Answer):
-    """An answer whose body is unread: its encoding is found out when the text is asked for."""
-
-    provisional: str | None = None
-
     @property
     def text(self) -> str:
         """The text of the body, as everywhere."""
-        if self.encoding == self.provisional:
+        if self.provisional is not None and self.encoding == self.provisional:
             self.encoding = encoding_of(self.content, self.headers.get("Content-Type"))
         return super().text
 
@@ -192,11 +181,9 @@ def settle_encoding(response: requests.Response, *, read: bool) -> None:
         ResponseTooLarge: It is above the bound.
     """
     body = response.content if read else b""
-    kind = response.headers.get("Content-Type")
-    if response.encoding == get_encoding_from_headers(response.headers):
-        response.encoding = encoding_of(body, kind)
-        if not read and type(response) is requests.Response:
-            response.__class__ = _Streamed
-            vars(response)["provisional"] = response.encoding
+    settled = response.encoding == get_encoding_from_headers(response.headers)
+    if settled:
+        response.encoding = encoding_of(body, response.headers.get("Content-Type"))
     if type(response) is requests.Response:
         response.__class__ = _Answer
+        vars(response)["provisional"] = response.encoding if settled and not read else None

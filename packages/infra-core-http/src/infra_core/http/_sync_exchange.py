@@ -107,9 +107,8 @@ def exchange(
     """
     headers = headers or {}
     if not isinstance(session, requests.Session):
-        answer: requests.Response = _as_in_0_7(
-            session, method, url, headers, timeout, stream, options
-        )
+        options = {**options, "stream": True} if stream else options
+        answer: requests.Response = _as_in_0_7(session, method, url, headers, timeout, options)
         return answer
     sent = _Exchange(session, timeout, options)
     try:
@@ -128,14 +127,11 @@ def _as_in_0_7(
     url: str,
     headers: dict[str, str],
     timeout: Timeout,
-    stream: bool,
     options: dict[str, Any],
 ) -> Any:
     """Make the call that 0.7 made, which stand-ins and mocks know."""
-    if method == "GET" and not options and not stream:
+    if method == "GET" and not options:
         return session.get(url, headers=headers, timeout=timeout)
-    if stream:
-        options = {**options, "stream": True}
     return session.request(method, url, headers=headers, timeout=timeout, **options)
 
 
@@ -144,15 +140,11 @@ def _location(response: requests.Response) -> bytes | None:
     raw: Any = getattr(response.raw, "headers", None)
     values = raw.getlist("Location") if hasattr(raw, "getlist") else []
     value = values[0] if values else response.headers.get("Location")
-    location = None if value is None else _bytes_of(value)
+    if value is None:
+        return None
+    # As http.client and we read it; a mock may have what that does not know.
+    location = value.encode("latin-1" if max(value, default="") <= "\xff" else "utf-8")
     return location if is_redirect(response.status_code, location) else None
-
-
-def _bytes_of(value: str) -> bytes:
-    try:
-        return value.encode("latin-1")  # as http.client and we read it
-    except UnicodeEncodeError:  # of a mock
-        return value.encode()
 
 
 class _Exchange:
@@ -208,7 +200,7 @@ class _Exchange:
             or requests.Session.request is not _OWN["request"]
             or kind.get is not _OWN["get"]
         ):  # a mock, or a class of the user's own that answers `get`
-            return _as_in_0_7(session, method, url, headers, self._timeout, False, self._options)
+            return _as_in_0_7(session, method, url, headers, self._timeout, self._options)
         if kind.request is not _OWN["request"]:  # a class of the user's own, which does more
             return session.request(
                 method, url, headers=headers, timeout=self._timeout, stream=True, **self._options

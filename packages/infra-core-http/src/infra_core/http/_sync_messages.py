@@ -29,9 +29,7 @@ from ._messages import (
     reason_of,
     silence_text,
     through_proxy,
-    undecodable_text,
 )
-from ._response.decode import DamagedBody
 from ._sync_errors import WithAnswer
 from ._sync_wire import BadAnswer
 from .engine.network_settings import NetworkSettings, Proxy
@@ -98,11 +96,6 @@ def _text(
         return connect_timeout_text(where, connect)
     if isinstance(error, requests.Timeout) or _first(chain, urllib3.exceptions.ReadTimeoutError):
         return silence_text(where, read)
-    if isinstance(error, requests.exceptions.ContentDecodingError):
-        damage = _first(chain, DamagedBody) or "its coded data are damaged"
-        return undecodable_text(url, damage, READ_RAW)
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return cut_text(url, error, where)
     return _connection_text(chain, where) if isinstance(error, requests.ConnectionError) else None
 
 

@@ -198,11 +198,8 @@ class SafeClient(httpx.AsyncClient):
         follow_redirects: Any = httpx.USE_CLIENT_DEFAULT,
     ) -> httpx.Response:
         """Send a request as `httpx.AsyncClient.send` does, redirects by our rules."""
-        follow = (
-            self.follow_redirects
-            if follow_redirects is httpx.USE_CLIENT_DEFAULT
-            else bool(follow_redirects)
-        )
+        if follow_redirects is httpx.USE_CLIENT_DEFAULT:
+            follow_redirects = self.follow_redirects
         if not isinstance(request.stream, httpx.AsyncByteStream):
             _body_of(request)  # says clearly what is wrong with it
         if auth is httpx.USE_CLIENT_DEFAULT and self.auth is None:
@@ -210,7 +207,7 @@ class SafeClient(httpx.AsyncClient):
         try:
             response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
             response = ours(response)
-            if follow and leads_elsewhere(response):
+            if follow_redirects and leads_elsewhere(response):
                 response = await _follow(self._send_hop, self, response.request, response)
             if not stream:
                 try:
