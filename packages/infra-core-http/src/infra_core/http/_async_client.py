@@ -152,7 +152,9 @@ class LoopClient:
         """Return the client's own headers, as they are now; not to be changed."""
         current = self.client.headers
         if self._headers is None or self._headers[0] != current.raw:
-            self._headers = (current.raw, _decoded(current.raw))
+            # In the letter case in which they were given.
+            pairs = ((n.decode("latin-1"), value.decode("latin-1")) for n, value in current.raw)
+            self._headers = (current.raw, CIMultiDict(pairs))
         return self._headers[1]
 
     def headers_with(self, own: Mapping[str, str], target: Target) -> "CIMultiDict[str]":
@@ -172,11 +174,6 @@ class LoopClient:
         closing = self.client.aclose()
         if inspect.isawaitable(closing):
             await closing
-
-
-def _decoded(raw: list[tuple[bytes, bytes]]) -> "CIMultiDict[str]":
-    """Return headers in the letter case in which they were given."""
-    return CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in raw)
 
 
 class AsyncHttpClient:

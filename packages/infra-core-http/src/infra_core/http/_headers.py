@@ -1,7 +1,7 @@
 """Headers: the defaults, how they merge, what may be sent, and what must not leave an origin."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from infra_core.runtime import is_secret_name
 
@@ -11,6 +11,7 @@ __all__ = [
     "DEFAULT_HEADERS",
     "check_method",
     "checked_headers",
+    "defaults_beside",
     "merge_headers",
     "survives_redirect",
 ]
@@ -111,6 +112,20 @@ def merge_headers(
         for name, value in pairs:
             merged[name.lower()] = (name, value)
     return dict(merged.values())
+
+
+def defaults_beside(
+    given: Iterable[tuple[str, str]], stock: Collection[tuple[str, str]]
+) -> dict[str, str]:
+    """Return the default headers that a client does not name.
+
+    Args:
+        given: The headers of the client.
+        stock: Those that its library gives every client, in lower case: no caller has set these.
+    """
+    pairs = {(name.lower(), value) for name, value in given}
+    named = {name for name, _ in pairs.difference(stock)}
+    return {name: value for name, value in DEFAULT_HEADERS.items() if name.lower() not in named}
 
 
 def survives_redirect(name: str, *, same_origin: bool) -> bool:

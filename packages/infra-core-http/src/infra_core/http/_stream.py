@@ -23,7 +23,7 @@ from ._async_client import (
 from ._async_response import ours
 from ._checks import DEFAULT_TIMEOUT, DefaultTimeout
 from ._direct import Exchanges, send_direct
-from ._headers import DEFAULT_HEADERS, check_method, checked_headers, merge_headers
+from ._headers import check_method, checked_headers, defaults_beside, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
 from ._redirects import follow_redirects, leads_elsewhere
 from ._transport_httpx import SafeClient, note_plain, with_query
@@ -259,11 +259,8 @@ async def _foreign_client(client: Any, timeout: Any) -> tuple[Any, Any]:
 def _foreign_headers(client: Any, own: dict[str, str]) -> dict[str, str]:
     """Return what to send through somebody else's client: the defaults only where it has none."""
     given = getattr(client, "headers", None)
-    named: set[str] = set()
-    if isinstance(given, httpx.Headers):
-        named = {name for name, value in given.items() if _STOCK_HEADERS.get(name) != value}
-    defaults = {name: v for name, v in DEFAULT_HEADERS.items() if name.lower() not in named}
-    return merge_headers(defaults, own)
+    pairs = given.items() if isinstance(given, httpx.Headers) else ()
+    return merge_headers(defaults_beside(pairs, _STOCK_HEADERS.items()), own)
 
 
 def _request_of(

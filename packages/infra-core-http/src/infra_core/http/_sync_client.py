@@ -13,7 +13,7 @@ from infra_core.runtime import ForkGuard, redact_library_logs
 
 from ._cookies import BoundedCookieJar
 from ._errors import InvalidRequestError
-from ._headers import DEFAULT_HEADERS, merge_headers
+from ._headers import DEFAULT_HEADERS, defaults_beside, merge_headers
 from ._limits import HostGate, rate_of
 from ._response.redirect import MAX_REDIRECTS
 from ._sync_adapter import Adapter, keep_public
@@ -130,9 +130,7 @@ class RequestsHttpClient:
     def default_headers(self) -> dict[str, str]:
         """The default headers, but for those that this thread's session names itself."""
         own = getattr(self._session(), "headers", None) or {}
-        given = {(name.lower(), value) for name, value in own.items()}
-        named = {name for name, _ in given - _STOCK}
-        return {name: v for name, v in DEFAULT_HEADERS.items() if name.lower() not in named}
+        return defaults_beside(own.items(), _STOCK)
 
     def get(
         self, url: str, *, headers: dict[str, str], timeout: float | tuple[float, float] | None

@@ -274,10 +274,7 @@ class Answer:
         """Whether the body was read to its end, or given up."""
         return self._source is None
 
-    @property
-    def closed(self) -> bool:
-        """As `isclosed`."""
-        return self._source is None
+    closed = property(isclosed)
 
 
 def _fields(lines: list[str]) -> list[tuple[str, str]]:

@@ -67,10 +67,6 @@ def absolute_url(base: str, *segments: str) -> str:
                 f"{sanitize_url(part)!r} of type {type(part).__name__} is no part of a URL: pass "
                 "text"
             )
-    head, mark, tail = base, "", ""
-    for position, character in enumerate(base):
-        if character in "?#":
-            head, mark, tail = base[:position], character, base[position + 1 :]
-            break
+    head = re.split("[?#]", base, maxsplit=1)[0]
     parts = [head.rstrip("/"), *(part for part in (s.strip("/") for s in segments) if part)]
-    return ("/".join(parts) or "/") + mark + tail
+    return ("/".join(parts) or "/") + base[len(head) :]

@@ -1,6 +1,7 @@
 """Answers over aiohttp whose bodies are not read yet."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -80,13 +81,8 @@ class EngineResponse:
         Raises:
             httpx.TransportError: The body did not come whole.
         """
-        try:
+        with self._ending():
             return await self._response.read()
-        except FAILURES as error:
-            failure = self._failure(error)
-            raise failure from failure.__cause__
-        finally:
-            self.close()
 
     async def aiter_raw(self) -> AsyncIterator[bytes]:
         """Yield the body as it came over the wire, in pieces as large as have arrived.
@@ -94,15 +90,22 @@ class EngineResponse:
         Raises:
             httpx.TransportError: The body did not come whole.
         """
-        content = self._response.content
-        try:
-            while True:
-                chunk = await content.readany()
-                if not chunk:
-                    break
+        with self._ending():
+            while chunk := await self._response.content.readany():
                 yield chunk
+
+    @contextmanager
+    def _ending(self) -> Iterator[None]:
+        """Close at the end of the body, and raise what httpx would raise."""
+        try:
+            yield
         except FAILURES as error:
-            failure = self._failure(error)
+            failure = httpx_error(
+                error,
+                lambda: httpx.Request(self.method, self.target.url),
+                read=self._read_timeout,
+                proxy=self.proxy,
+            )
             raise failure from failure.__cause__
         finally:
             self.close()
@@ -141,11 +144,3 @@ class EngineResponse:
         elif self._response.connection is not None:  # at the end aiohttp gives it back by itself
             self._response.release()
         engine.give_slot()
-
-    def _failure(self, error: Exception) -> httpx.RequestError:
-        return httpx_error(
-            error,
-            lambda: httpx.Request(self.method, self.target.url),
-            read=self._read_timeout,
-            proxy=self.proxy,
-        )

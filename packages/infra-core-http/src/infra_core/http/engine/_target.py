@@ -1,6 +1,7 @@
 """URLs as the transport wants them: checked, split into origin and credentials."""
 
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import unquote
 
 import httpx
@@ -18,29 +19,25 @@ __all__ = ["Origin", "Target", "origin_of", "target_of"]
 _SCHEMES = ("http", "https")
 
 
-class Target:
+class Target(NamedTuple):
     """One URL to be asked.
 
-    Args:
+    Attributes:
         text: The URL in the form in which httpx writes it.
         origin: Its scheme, host and port (RFC 6454).
         request_url: As aiohttp wants it: encoded, without user info and fragment.
         authorization: Header value from user info in the URL, or None.
-
-    Attributes:
-        secure: Whether TLS is asked for.
     """
 
-    __slots__ = ("authorization", "origin", "request_url", "secure", "text")
+    text: str
+    origin: Origin
+    request_url: yarl.URL
+    authorization: str | None = None
 
-    def __init__(
-        self, text: str, origin: Origin, request_url: yarl.URL, authorization: str | None = None
-    ) -> None:
-        self.text: str = text
-        self.origin: Origin = origin
-        self.secure: bool = origin[0] == "https"
-        self.authorization: str | None = authorization
-        self.request_url: yarl.URL = request_url
+    @property
+    def secure(self) -> bool:
+        """Whether TLS is asked for."""
+        return self.origin[0] == "https"
 
     @property
     def url(self) -> httpx.URL:
