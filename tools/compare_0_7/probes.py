@@ -22,6 +22,46 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from infra_core import (
+    AssetDownloadClient,
+    RuntimeCancellationError,
+    RuntimeConfig,
+    TaskRuntime,
+    compute_checksum,
+    download_asset,
+    ensure_parent,
+    fetch,
+    fetch_async,
+    find_capabilities,
+    poll_until,
+    poll_until_async,
+)
+from infra_core.azure.client import AzureFunctionAsyncClient, AzureFunctionSyncClient
+from infra_core.azure.function_cli import add_azure_service_arguments
+from infra_core.azure.job_store import AzureTableJobStore, TableConfig
+from infra_core.azure.monitoring import (
+    HeartbeatMonitor,
+    RunLogWriter,
+    TelemetryClient,
+    TelemetryConfig,
+    TelemetryEvent,
+)
+from infra_core.azure.run_service import RunStorageMixin
+from infra_core.azure.run_storage import (
+    build_manifest,
+    build_run_storage_path,
+    collect_local_files,
+    resolve_base_path,
+)
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings, get_client
+from infra_core.fs_utils import CHUNK_SIZE, compute_checksum as other, hashed_asset_path
+from infra_core.http import RequestsHttpClient
+from infra_core.http_async import AsyncHttpClient, request_async
+from infra_core.http_utils import absolute_url
+from infra_core.logging_utils import redact_sas_tokens, sanitize_url
+from infra_core.polling import PollingConfig, StatusExtractor, StatusPoller
+from infra_core.retry import AsyncRetryConfig, retry_state_summary, run_with_retries_sync
+
 PROBES: dict[str, Callable[[], Any]] = {}
 BASE, CONNECTION, FOLDER = sys.argv[1], sys.argv[2], Path(sys.argv[3])
 
@@ -117,9 +157,6 @@ def words(function: Callable[[], Any], *texts: str) -> dict[str, bool]:
 
 @probe
 def fs__checksum() -> Any:
-    from infra_core import compute_checksum
-    from infra_core.fs_utils import compute_checksum as other
-
     path = new()
     path.write_bytes(b"text")
     return [compute_checksum(path), other(path, "md5"), other(path, algorithm="sha1")]
@@ -127,8 +164,6 @@ def fs__checksum() -> Any:
 
 @probe
 def fs__hashed_paths() -> Any:
-    from infra_core.fs_utils import hashed_asset_path
-
     keys = ["https://a.example/x.png", "https://a.example/x.png;v=1", "https://a.example/", "key",
             "https://a.example/a%20b.png?x=1", "https://a.example/d/"]  # fmt: skip
     hints = [None, "x.png", "thumb/x.png", "full/x.png"]
@@ -137,8 +172,6 @@ def fs__hashed_paths() -> Any:
 
 @probe
 def fs__ensure_parent() -> Any:
-    from infra_core import ensure_parent
-
     path = new() / "a" / "b.txt"
     ensure_parent(path)
     return path.parent.is_dir()
@@ -146,8 +179,6 @@ def fs__ensure_parent() -> Any:
 
 @probe
 def fs__chunk_size() -> Any:
-    from infra_core.fs_utils import CHUNK_SIZE
-
     return CHUNK_SIZE
 
 
@@ -156,58 +187,42 @@ def fs__chunk_size() -> Any:
 
 @probe
 def http__fetch() -> Any:
-    from infra_core import fetch, fetch_async
-
     return [fetch(BASE + "/ok"), asyncio.run(fetch_async(BASE + "/ok"))]
 
 
 @probe
 def http__redirects() -> Any:
-    from infra_core import fetch, fetch_async
-
     return [fetch(BASE + "/redirect"), asyncio.run(fetch_async(BASE + "/redirect"))]
 
 
 @probe
 def http__missing_sync() -> Any:
-    from infra_core import fetch
-
     return fetch(BASE + "/missing")
 
 
 @probe
 def http__missing_async() -> Any:
-    from infra_core import fetch_async
-
     return asyncio.run(fetch_async(BASE + "/missing"))
 
 
 @probe
 def http__refused_sync() -> Any:
-    from infra_core import fetch
-
     return fetch("http://127.0.0.1:9/", max_retries=0)
 
 
 @probe
 def http__refused_async() -> Any:
-    from infra_core import fetch_async
-
     return asyncio.run(fetch_async("http://127.0.0.1:9/", max_retries=0))
 
 
 @probe
 def http__request() -> Any:
-    from infra_core.http_async import request_async
-
     response = asyncio.run(request_async("GET", BASE + "/ok", params={"a": "b"}))
     return [type(response).__name__, response.status_code, response.text, str(response.url)]
 
 
 @probe
 def http__async_with_gives_a_client() -> Any:
-    from infra_core.http_async import AsyncHttpClient
-
     async def main() -> Any:
         async with AsyncHttpClient() as client:
             response = await client.get(BASE + "/ok")
@@ -218,8 +233,6 @@ def http__async_with_gives_a_client() -> Any:
 
 @probe
 def http__absolute_url() -> Any:
-    from infra_core.http_utils import absolute_url
-
     pairs = [("https://a.example", "b", "c"), ("https://a.example/", "/b/"), ("",), ("/",)]
     return [absolute_url(*pair) for pair in [*pairs, ("https://a.example/x", "y z")]]
 
@@ -227,8 +240,6 @@ def http__absolute_url() -> Any:
 @probe
 def http__reconfigured_client_keeps_its_factory() -> Any:
     import requests
-
-    from infra_core.http import RequestsHttpClient
 
     class Own(requests.Session):
         pass
@@ -254,8 +265,6 @@ def http__sessions_share_cookies_between_threads() -> Any:
 
     import requests
 
-    from infra_core.http import RequestsHttpClient
-
     session = requests.Session()
     client = RequestsHttpClient(session_factory=lambda: session)
     seen: list[str] = []
@@ -274,22 +283,16 @@ def http__sessions_share_cookies_between_threads() -> Any:
 
 @probe
 def http__header_none_is_left_out() -> Any:
-    from infra_core import fetch
-
     return fetch(BASE + "/headers", headers={"User-Agent": None})
 
 
 @probe
 def http__text_of_odd_pages() -> Any:
-    from infra_core import fetch_async
-
     return asyncio.run(fetch_async(BASE + "/latin"))
 
 
 @probe
 def http__bad_arguments() -> Any:
-    from infra_core import fetch_async
-
     return words(lambda: asyncio.run(fetch_async(BASE + "/ok", max_retries=-1)), "max_retries")
 
 
@@ -298,8 +301,6 @@ def http__bad_arguments() -> Any:
 
 @probe
 def assets__download() -> Any:
-    from infra_core import download_asset
-
     path = new(".png")
     first = download_asset(BASE + "/image.png", path)
     second = download_asset(BASE + "/image.png", path)
@@ -309,15 +310,11 @@ def assets__download() -> Any:
 
 @probe
 def assets__missing() -> Any:
-    from infra_core import download_asset
-
     return download_asset(BASE + "/missing", new())
 
 
 @probe
 def assets__client_is_a_context_manager() -> Any:
-    from infra_core import AssetDownloadClient
-
     async def main() -> Any:
         async with AssetDownloadClient(max_retries=0) as client:
             result = await client.download(BASE + "/image.png", new(".png"))
@@ -328,8 +325,6 @@ def assets__client_is_a_context_manager() -> Any:
 
 @probe
 def assets__inside_a_loop() -> Any:
-    from infra_core import download_asset
-
     async def main() -> Any:
         return download_asset(BASE + "/image.png", new())
 
@@ -338,15 +333,11 @@ def assets__inside_a_loop() -> Any:
 
 @probe
 def assets__truncated() -> Any:
-    from infra_core import download_asset
-
     return download_asset(BASE + "/cut", new(), max_retries=0)
 
 
 @probe
 def assets__folder_in_the_way() -> Any:
-    from infra_core import download_asset
-
     path = new()
     path.mkdir()
     return download_asset(BASE + "/image.png", path, skip_if_exists=False)
@@ -356,8 +347,6 @@ def assets__folder_in_the_way() -> Any:
 
 
 def run_tasks(tasks: Any, **options: Any) -> Any:
-    from infra_core import RuntimeConfig, TaskRuntime
-
     config = options.pop("config", RuntimeConfig(concurrency=2))
     return asyncio.run(TaskRuntime(config=config).run(tasks, **options))
 
@@ -376,8 +365,6 @@ def runtime__each_task_is_its_own() -> Any:
 
 @probe
 def runtime__order() -> Any:
-    from infra_core import RuntimeConfig
-
     seen: list[int] = []
 
     async def task(number: int) -> None:
@@ -409,8 +396,6 @@ def runtime__on_error() -> Any:
 
 @probe
 def runtime__cancellation_error_of_a_task_ends_the_run() -> Any:
-    from infra_core import RuntimeCancellationError
-
     async def task() -> None:
         raise RuntimeCancellationError("stop")
 
@@ -419,8 +404,6 @@ def runtime__cancellation_error_of_a_task_ends_the_run() -> Any:
 
 @probe
 def runtime__event_set_by_the_last_task() -> Any:
-    from infra_core import RuntimeConfig, TaskRuntime
-
     async def main() -> Any:
         event = asyncio.Event()
 
@@ -435,8 +418,6 @@ def runtime__event_set_by_the_last_task() -> Any:
 
 @probe
 def runtime__timeout() -> Any:
-    from infra_core import RuntimeConfig
-
     reported: list[str] = []
 
     async def task() -> None:
@@ -449,15 +430,11 @@ def runtime__timeout() -> Any:
 
 @probe
 def runtime__config_is_checked() -> Any:
-    from infra_core import RuntimeConfig
-
     return words(lambda: RuntimeConfig(concurrency=0), "concurrency")
 
 
 @probe
 def retry__state_and_waits() -> Any:
-    from infra_core.retry import AsyncRetryConfig, retry_state_summary, run_with_retries_sync
-
     seen: list[Any] = []
     calls = iter(range(10))
 
@@ -479,15 +456,11 @@ def retry__state_and_waits() -> Any:
 
 @probe
 def retry__create_refuses() -> Any:
-    from infra_core.retry import AsyncRetryConfig
-
     return AsyncRetryConfig.create(max_retries=-1)
 
 
 @probe
 def polling__until() -> Any:
-    from infra_core import poll_until
-
     answers = iter([{"status": "running"}, {"status": "completed"}])
     return poll_until(lambda: next(answers), lambda a: a["status"] == "completed",
                       poll_interval=0.01, timeout=5)  # fmt: skip
@@ -495,8 +468,6 @@ def polling__until() -> Any:
 
 @probe
 def polling__a_plain_fetch_runs_beside_the_loop() -> Any:
-    from infra_core import poll_until_async
-
     async def main() -> Any:
         import threading
 
@@ -514,45 +485,33 @@ def polling__a_plain_fetch_runs_beside_the_loop() -> Any:
 
 @probe
 def polling__timeout_words() -> Any:
-    from infra_core import poll_until
-
     return words(lambda: poll_until(lambda: 1, lambda a: False, timeout=0.02, poll_interval=0.01),
                  "timed out")  # fmt: skip
 
 
 @probe
 def polling__timeout() -> Any:
-    from infra_core import poll_until
-
     return poll_until(lambda: 1, lambda answer: False, timeout=0.02, poll_interval=0.01)
 
 
 @probe
 def polling__arguments() -> Any:
-    from infra_core import poll_until
-
     return words(lambda: poll_until(lambda: 1, lambda a: True, timeout=0), "must be positive")
 
 
 @probe
 def polling__failure() -> Any:
-    from infra_core.polling import PollingConfig, StatusPoller
-
     config = PollingConfig(failure_statuses={"failed"}, terminal_statuses={"completed", "failed"})
     return StatusPoller(lambda: {"status": "failed", "error": "no"}, config=config).poll()
 
 
 @probe
 def polling__extractor_is_checkable() -> Any:
-    from infra_core.polling import StatusExtractor
-
     return isinstance(lambda answer: "x", StatusExtractor)
 
 
 @probe
 def logging__urls() -> Any:
-    from infra_core.logging_utils import redact_sas_tokens, sanitize_url
-
     urls = ["https://h/x?sig=abc", "https://h/", "https://h", "https://u:p@h/x", "https://h/x?a=b"]
     shown = [sanitize_url(url) for url in urls] + [redact_sas_tokens("x?sig=abc&a=b")]
     return ["abc" in text or ":p@" in text for text in shown] + [shown[4]]
@@ -563,8 +522,6 @@ def logging__urls() -> Any:
 
 @probe
 def capabilities__found() -> Any:
-    from infra_core import find_capabilities
-
     found = find_capabilities("poll async job status")
     return [type(found).__name__, bool(found), hasattr(found[0], "slug") if found else None]
 
@@ -573,8 +530,6 @@ def capabilities__found() -> Any:
 
 
 def storage(container: str, base: Path, **more: Any) -> Any:
-    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
-
     env = {"AZURE_STORAGE_CONTAINER": container,
            "AZURE_STORAGE_CONNECTION_STRING": CONNECTION, **more}  # fmt: skip
     settings, mode = AzureStorageSettings.from_env(env=env)
@@ -617,32 +572,24 @@ def storage__prefix_with_a_slash() -> Any:
 
 @probe
 def storage__strict_without_configuration() -> Any:
-    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
-
     client = AzureStorageClient(None, settings=AzureStorageSettings(container=None), mode="strict")
     return client.write_text(new(".txt"), "text")
 
 
 @probe
 def storage__missing_settings() -> Any:
-    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
-
     settings, mode = AzureStorageSettings.from_env(env={})
     return AzureStorageClient.from_settings(settings, mode)
 
 
 @probe
 def storage__words() -> Any:
-    from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
-
     settings, mode = AzureStorageSettings.from_env(env={})
     return words(lambda: AzureStorageClient.from_settings(settings, mode), "configur")
 
 
 @probe
 def storage__modes() -> Any:
-    from infra_core.azure.storage import AzureStorageSettings
-
     names = ["strict", "best-effort", "best", "warn", "dev-skip", "dev", "dev-no-upload",
              "local-dev-no-upload", "best_effort", "STRICT"]  # fmt: skip
     return [AzureStorageSettings.from_env(env={"AZURE_STORAGE_MODE": name})[1] for name in names]
@@ -650,8 +597,6 @@ def storage__modes() -> Any:
 
 @probe
 def storage__unknown_mode() -> Any:
-    from infra_core.azure.storage import AzureStorageSettings
-
     return AzureStorageSettings.from_env(env={"AZURE_STORAGE_MODE": "nope"})
 
 
@@ -677,9 +622,6 @@ def storage__two_settings_at_once() -> Any:
 
 @probe
 def runs__manifest_local() -> Any:
-    from infra_core.azure.run_storage import build_manifest, collect_local_files
-    from infra_core.azure.storage import AzureStorageSettings, get_client
-
     folder = new()
     for name in ("a.png", "b.json", "c.csv", "d.pdf", "e.log", "f.txt", "g.bin", "h.xml", "i.ini"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -699,8 +641,6 @@ def runs__manifest_local() -> Any:
 
 @probe
 def runs__manifest_mirrored() -> Any:
-    from infra_core.azure.run_storage import build_manifest
-
     base = new()
     with closing(storage("probe-manifest", base)) as client:
         client.write_text(base / "run" / "a b.txt", "text")
@@ -711,17 +651,12 @@ def runs__manifest_mirrored() -> Any:
 
 @probe
 def runs__empty_manifest() -> Any:
-    from infra_core.azure.run_storage import build_manifest
-    from infra_core.azure.storage import AzureStorageSettings, get_client
-
     settings, mode = AzureStorageSettings.from_env(env={"AZURE_STORAGE_MODE": "dev-skip"})
     return build_manifest("", client=get_client(settings, mode))["files"]
 
 
 @probe
 def runs__paths() -> Any:
-    from infra_core.azure.run_storage import build_run_storage_path, resolve_base_path
-
     os.environ["PROBE_BASE"] = str(FOLDER)
     return [resolve_base_path("PROBE_BASE"), build_run_storage_path("PROBE_BASE", "runs", "job"),
             build_run_storage_path("PROBE_BASE", "runs", None, "job"),
@@ -731,9 +666,6 @@ def runs__paths() -> Any:
 
 @probe
 def runs__mixin_reads_run_storage_path() -> Any:
-    from infra_core.azure.run_service import RunStorageMixin
-    from infra_core.azure.storage import AzureStorageSettings, get_client
-
     folder = new()
     folder.mkdir()
     (folder / "a.txt").write_text("a")
@@ -767,8 +699,6 @@ class Run:
 
 
 def jobs(table: str) -> Any:
-    from infra_core.azure.job_store import AzureTableJobStore, TableConfig
-
     return AzureTableJobStore(
         record_type=Run, connection_string_var="X", table_name_var="Y",
         config=TableConfig(CONNECTION, table),
@@ -814,8 +744,6 @@ def jobs__pages() -> Any:
 
 @probe
 def jobs__missing_settings() -> Any:
-    from infra_core.azure.job_store import TableConfig
-
     return TableConfig.from_env(connection_var="PROBE_A", table_var="PROBE_B", env={})
 
 
@@ -824,8 +752,6 @@ def jobs__missing_settings() -> Any:
 
 @probe
 def monitoring__run_log() -> Any:
-    from infra_core.azure.monitoring import RunLogWriter
-
     root = new()
     with closing(storage("probe-log", FOLDER)) as client:
         log = RunLogWriter(root, azure_client=client, utc_now=lambda: "2026-01-01T00:00:00+00:00")
@@ -838,8 +764,6 @@ def monitoring__run_log() -> Any:
 
 @probe
 def monitoring__heartbeat() -> Any:
-    from infra_core.azure.monitoring import HeartbeatMonitor
-
     root = new()
     with closing(storage("probe-beat", FOLDER)) as client:
         beat = HeartbeatMonitor(root, azure_client=client, interval_seconds=60,
@@ -856,8 +780,6 @@ def monitoring__heartbeat() -> Any:
 
 @probe
 def monitoring__heartbeat_without_slug_timeout() -> Any:
-    from infra_core.azure.monitoring import HeartbeatMonitor
-
     with closing(storage("probe-beat", FOLDER)) as client:
         HeartbeatMonitor(new(), azure_client=client, slug_timeout_seconds=0)
     return "made"
@@ -865,8 +787,6 @@ def monitoring__heartbeat_without_slug_timeout() -> Any:
 
 @probe
 def monitoring__telemetry() -> Any:
-    from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig, TelemetryEvent
-
     records: list[logging.LogRecord] = []
 
     class Keep(logging.Handler):
@@ -885,8 +805,6 @@ def monitoring__telemetry() -> Any:
 
 @probe
 def monitoring__telemetry_logger() -> Any:
-    from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig, TelemetryEvent
-
     seen: list[str] = []
 
     class Keep(logging.Handler):
@@ -909,8 +827,6 @@ def monitoring__telemetry_logger() -> Any:
 
 @probe
 def monitoring__unknown_event() -> Any:
-    from infra_core.azure.monitoring import TelemetryClient, TelemetryConfig
-
     return TelemetryClient(config=TelemetryConfig(), service_name="p").track_event("nope")
 
 
@@ -919,8 +835,6 @@ def monitoring__unknown_event() -> Any:
 
 @probe
 def functions__sync_client_inside_a_loop() -> Any:
-    from infra_core.azure.client import AzureFunctionSyncClient
-
     client = AzureFunctionSyncClient(BASE)
 
     async def main() -> Any:
@@ -934,8 +848,6 @@ def functions__sync_client_inside_a_loop() -> Any:
 
 @probe
 def functions__calls() -> Any:
-    from infra_core.azure.client import AzureFunctionSyncClient
-
     client = AzureFunctionSyncClient(BASE, api_key="k")
     try:
         return [client.get_json("/json"), client.post_json("/json", json={"a": 1}),
@@ -946,8 +858,6 @@ def functions__calls() -> Any:
 
 @probe
 def functions__missing() -> Any:
-    from infra_core.azure.client import AzureFunctionSyncClient
-
     client = AzureFunctionSyncClient(BASE)
     try:
         return client.get_json("/missing")
@@ -957,8 +867,6 @@ def functions__missing() -> Any:
 
 @probe
 def functions__base_url_is_required() -> Any:
-    from infra_core.azure.client import AzureFunctionAsyncClient
-
     return AzureFunctionAsyncClient("")
 
 
@@ -966,20 +874,9 @@ def functions__base_url_is_required() -> Any:
 def functions__arguments() -> Any:
     import argparse
 
-    from infra_core.azure.function_cli import add_azure_service_arguments
-
     parser = argparse.ArgumentParser()
     add_azure_service_arguments(parser, base_url_env_var="PROBE_URL")
     return vars(parser.parse_args(["batch"]))
-
-
-@probe
-def packages__attributes_after_a_plain_import() -> Any:
-    import infra_core
-
-    names = ["http", "azure", "asset_client", "fs_utils", "http_async", "polling", "retry",
-             "task_runtime", "logging_utils", "asyncio_utils", "capabilities"]  # fmt: skip
-    return [hasattr(infra_core, name) for name in names]
 
 
 @probe
