@@ -139,10 +139,10 @@ LIBRARIES = {"httpx", "aiohttp", "requests", "pooch"}  # left out where they are
 
 
 class Nginx:
-    """An nginx of our own, serving one folder."""
+    """An nginx of our own, serving one folder; `more` stands in its server block."""
 
-    def __init__(self, root: Path, home: Path) -> None:
-        home.mkdir()
+    def __init__(self, root: Path, home: Path, more: str = "") -> None:
+        home.mkdir(exist_ok=True)
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port = probe.getsockname()[1]
         self.base = f"http://127.0.0.1:{port}"
@@ -154,10 +154,13 @@ class Nginx:
         config.write_text(
             f"daemon off; worker_processes 1; pid {home}/pid; error_log {home}/error.log;\n"
             "events { worker_connections 1024; }\n"
-            f"http {{ access_log off; sendfile on; keepalive_requests 1000000; {temp}\n"
-            f"server {{ listen 127.0.0.1:{port}; root {root}; }} }}\n"
+            f"http {{ access_log off; sendfile on; keepalive_requests 10000000; {temp}\n"
+            "default_type text/html;\n"
+            f"server {{ listen 127.0.0.1:{port}; root {root}; {more} }} }}\n"
         )
-        nginx = shutil.which("nginx") or "/usr/sbin/nginx"
+        nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+        if nginx is None:
+            raise SystemExit("nginx is not installed: apt install nginx-light, or brew install it")
         self.process = subprocess.Popen([nginx, "-c", str(config)], stderr=subprocess.DEVNULL)
         for _ in range(100):
             with socket.socket() as probe:

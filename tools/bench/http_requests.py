@@ -24,10 +24,8 @@ import contextlib
 import importlib.util
 import itertools
 import json
-import shutil
 import socket
 import ssl
-import subprocess
 import sys
 import tempfile
 import threading
@@ -37,23 +35,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import trustme
+from download import Nginx  # type: ignore[import-not-found]
 
 Get = Callable[[str], Awaitable[object]]
 BODY = b"<p>" + b"x" * 1017 + b"</p>"
-CONFIG = """
-daemon off; worker_processes 1; pid {folder}/nginx.pid; error_log {folder}/error.log;
-events {{ worker_connections 1024; }}
-http {{
-  access_log off; keepalive_requests 10000000; default_type text/html;
-  client_body_temp_path {folder}/t1; proxy_temp_path {folder}/t2; fastcgi_temp_path {folder}/t3;
-  uwsgi_temp_path {folder}/t4; scgi_temp_path {folder}/t5;
-  server {{
-    listen 127.0.0.1:{port}; listen 127.0.0.1:{tls} ssl; root {folder}/www;
-    ssl_certificate {folder}/cert.pem; ssl_certificate_key {folder}/cert.pem;
-    location = /moved.html {{ return 302 /page.html?$args; }}
-  }}
-}}
-"""
 FASTEST = "aiohttp"
 REDIRECTED = "fetch_async, redirected"
 OVER_TLS = "fetch_async, TLS"
@@ -85,46 +70,28 @@ class Cost(NamedTuple):
 @contextlib.contextmanager
 def nginx() -> Iterator[tuple[str, str, str]]:
     """Serve one small page on two free ports; give out its URLs and the CA of the second one."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if program is None:
-        raise SystemExit("nginx is not installed: apt install nginx-light, or brew install nginx")
     with tempfile.TemporaryDirectory(prefix="infra-core-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # nginx started by root reads files as another user
-        (folder / "www").mkdir()
-        (folder / "www" / "page.html").write_bytes(BODY)
-        with socket.socket() as probe, socket.socket() as second:
-            probe.bind(("127.0.0.1", 0))
-            second.bind(("127.0.0.1", 0))
-            port, tls = probe.getsockname()[1], second.getsockname()[1]
+        (folder / "page.html").write_bytes(BODY)
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            tls = probe.getsockname()[1]
         authority = trustme.CA()
         authority.cert_pem.write_to_path(str(folder / "ca.pem"))
         certificate = authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem
         certificate.write_to_path(str(folder / "cert.pem"))
-        (folder / "nginx.conf").write_text(CONFIG.format(folder=folder, port=port, tls=tls))
-        command = [program, "-p", name, "-c", str(folder / "nginx.conf"), "-e", f"{name}/start.log"]
-        server = subprocess.Popen(command)
+        server = Nginx(
+            folder,
+            folder,
+            f"listen 127.0.0.1:{tls} ssl; ssl_certificate {folder}/cert.pem;"
+            f"ssl_certificate_key {folder}/cert.pem;"
+            "location = /moved.html { return 302 /page.html?$args; }",
+        )
         try:
-            wait_for(port, server)
             page = "page.html"
-            yield (
-                f"http://127.0.0.1:{port}/{page}",
-                f"https://127.0.0.1:{tls}/{page}",
-                str(folder / "ca.pem"),
-            )
+            yield f"{server.base}/{page}", f"https://127.0.0.1:{tls}/{page}", f"{folder}/ca.pem"
         finally:
-            server.terminate()
-            server.wait()
-
-
-def wait_for(port: int, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(200):
-        if server.poll() is not None:
-            raise SystemExit(f"nginx ended with {server.returncode} instead of serving")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.1):
-            return
-        time.sleep(0.02)
-    raise SystemExit("nginx did not listen within 4 seconds")
+            server.stop()
 
 
 @contextlib.asynccontextmanager

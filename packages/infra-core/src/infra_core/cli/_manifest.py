@@ -26,7 +26,7 @@ List a folder's files with types, sizes and blob URLs.
   infra-core manifest runs/nightly-42/assets
   infra-core manifest runs/nightly-42/assets --html report.html     one self-contained page
 
-The page has thumbnails where infra-core-azure[thumbnails] is installed. Of a batch it also shows
+The page has thumbnails where infra-core[thumbnails] is installed. Of a batch it also shows
 where each file came from, and which downloads failed, as its manifest and its job store have it.
 """
 
