@@ -25,14 +25,19 @@ def origin() -> Iterator[FaultyOrigin]:
         yield server
 
 
+def hear_signals() -> None:
+    """Undo what `nohup` did, or a shell's `&`: a process hands on what it ignores."""
+    for number, _ in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def start(out: Path, urls: str, *arguments: str) -> "subprocess.Popen[str]":
     env = {k: v for k, v in os.environ.items() if not k.startswith(("AZURE_", "APPLICATIONINS"))}
     return subprocess.Popen(
         [*COMMAND, urls, "--batch-id", "b", "--out", str(out), "--show-files", *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=env | {"PYTHONUNBUFFERED": "1"}, start_new_session=True,
-        # a test runner that ignores SIGINT would hand that down
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=hear_signals,
     )  # fmt: skip
 
 
