@@ -140,6 +140,23 @@ def test_a_kept_part_is_continued(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["f.bin"]
 
 
+def test_a_part_that_was_continued_is_kept_once(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """What a killed process left under a name of its own is removed, not left to the sweep."""
+    interrupt(origin, tmp_path / "f")
+    (note,) = tmp_path.glob(".*.json")
+    fields = json.loads(note.read_text())
+    own = fields["partial"] + ".of-the-killed"
+    (tmp_path / fields["partial"]).rename(tmp_path / own)
+    note.write_text(json.dumps({**fields, "partial": own}))
+    origin.script("/f", stall(after=1000))
+    with pytest.raises(httpx.ReadTimeout):
+        download_asset(
+            origin.url("/f"), tmp_path / "f", keep_partial=True, timeout=0.2, max_retries=0
+        )
+    assert ranges(origin)[-1] == f"bytes={fields['offset']}-"
+    assert {path.name for path in tmp_path.iterdir()} == {fields["partial"], note.name}
+
+
 def test_a_part_is_kept_on_deadline_and_failure(origin: FaultyOrigin, tmp_path: Path) -> None:
     """The same for the other ways to end."""
     origin.add("/f", BODY, etag='"v1"', always=stall(after=CUT))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -20,9 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["CommitGroup", "ReceivedFile", "commit"]
 
-_FOLDERS: Final = 10_000  # that a group remembers
+_FOLDERS: Final = 10_000  # that a group remembers, the last ones
 _NAMES: Final = 1_000  # in a folder; a larger one is looked at for each file
-_UNSEEN: Final = frozenset({""})
 
 AfterCommit = Callable[[list["DownloadResult"]], "Sequence[Exception | None] | None"]
 
@@ -82,16 +82,12 @@ class CommitGroup:
     def __init__(self, *, after: AfterCommit | None = None, size: int = 128) -> None:
         self._after = after
         self._batcher = ThreadBatcher(self.commit, size=size, workers=2)
-        self._folders: dict[str, frozenset[str] | None] = {}
+        self._names_in = lru_cache(_FOLDERS)(_names_in)
 
     def finds_nothing(self, path: Path) -> bool:
         """Whether the folder had no such file, and no part of any, when the group first met it."""
         folder, name = os.path.split(path)
-        names = self._folders.get(folder, _UNSEEN)
-        if names is _UNSEEN:
-            if len(self._folders) >= _FOLDERS:
-                return False
-            names = self._folders[folder] = _names_in(folder)
+        names = self._names_in(folder)
         return names is not None and name not in names
 
     def commit(self, files: Sequence[ReceivedFile]) -> list[Exception | None]:

@@ -62,20 +62,15 @@ def fields_of(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in pairs:
         if not value.isascii():
             raw = value.encode("utf-8", "surrogateescape")
-            value = value if raw.isascii() or _is_utf8(raw) else raw.decode("latin-1")  # noqa: PLW2901
+            try:
+                raw.decode()
+            except UnicodeDecodeError:
+                value = raw.decode("latin-1")  # noqa: PLW2901
         name = name.lower()  # noqa: PLW2901
         known = lines.setdefault(name, [])
         if value not in known or name == "content-encoding":
             known.append(value)
     return {name: ", ".join(values) for name, values in lines.items()}
-
-
-def _is_utf8(raw: bytes) -> bool:
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def sendable_etag(etag: object) -> str | None:

@@ -167,7 +167,6 @@ class DownloadPlan:
         self._status = 200
         self.wire = 0  # bytes of this message body so far
         self.body: Body | None = None
-        self.resumed = False
 
     @property
     def url(self) -> str:
@@ -175,11 +174,6 @@ class DownloadPlan:
         return sanitize_url(self._spec.url)
 
     # -- asking ----------------------------------------------------------------------------------
-
-    @property
-    def offset(self) -> int:
-        """Where the next answer shall begin."""
-        return 0 if self._resume is None else self._resume.offset
 
     @property
     def digest_algorithms(self) -> set[str]:
@@ -201,15 +195,16 @@ class DownloadPlan:
         given = self._spec.headers
         headers = {name: value for name, value in given.items() if name.lower() not in _OURS}
         headers["Accept-Encoding"] = "identity"
-        self._asked = None
+        self._asked, first = None, 0
         if self._resume is not None:
+            first = self._resume.offset
             headers["If-Range"] = self._resume.etag
-            self._asked = (self._resume.offset, None)
+            self._asked = (first, None)
         elif self._held is not None:
             headers.update(self._held.conditions())
             return headers
         if self.piece is not None:
-            self._asked = (self.offset, self.offset + self.piece - 1)
+            self._asked = (first, first + self.piece - 1)
         if self._asked is not None:
             first, last = self._asked
             headers["Range"] = f"bytes={first}-{'' if last is None else last}"
@@ -252,7 +247,6 @@ class DownloadPlan:
             self.check_not_empty()
         if body.total is not None:
             self.check_size(body.total)
-        self.resumed = body.start > 0
         self.body = body
         return body
 

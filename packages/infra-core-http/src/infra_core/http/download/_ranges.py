@@ -76,7 +76,7 @@ async def _fetch(spec: DownloadSpec, part: Resume, size: int) -> list[bytes]:
         chunks.append(chunk)
 
     async with open_body(spec, plan) as body:
-        if body is None or not plan.resumed:
+        if body is None or plan.size == 0:
             raise Restart("the server answered a range with the whole file")
         await receive(spec, plan, body, keep)
     return chunks

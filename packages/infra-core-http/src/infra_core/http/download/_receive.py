@@ -16,8 +16,6 @@ from .._stream import open_stream
 from ._fields import fields_of
 
 if TYPE_CHECKING:
-    from infra_core.runtime import RateLimit
-
     from ._plan import DownloadPlan
     from ._result import DownloadSpec
 
@@ -84,7 +82,10 @@ async def receive(
                     raise _too_slow(spec, plan, received, seconds)
                 since, received = since + seconds, 0
             if spec.pace is not None:  # the server sends no more meanwhile, and is not slow
-                since += await _keep_pace(spec.pace, len(chunk))
+                wait = spec.pace.reserve(clock.monotonic(), weight=len(chunk))
+                if wait > 0:
+                    await clock.sleep_async(wait)
+                    since += wait
     except IncompleteDownloadError:
         raise
     except httpx.RemoteProtocolError as error:
@@ -92,13 +93,6 @@ async def receive(
     if plan.lacks_bytes:
         raise plan.incomplete()
     plan.check_not_empty()
-
-
-async def _keep_pace(pace: RateLimit, count: int) -> float:
-    wait = pace.reserve(clock.monotonic(), weight=count)
-    if wait > 0:
-        await clock.sleep_async(wait)
-    return max(wait, 0.0)
 
 
 def _too_slow(

@@ -19,12 +19,15 @@ import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from infra_core.fs import AtomicFile, lock_descriptor, write_json_atomic
 
 from ._fields import strong_etag
 from ._plan import Body, Resume
+
+if TYPE_CHECKING:
+    from ._sink import Sink
 
 __all__ = ["NOTE_SUFFIX", "Sidecar"]
 
@@ -113,17 +116,21 @@ class Sidecar:
 
     # -- this call's own note --------------------------------------------------------------------
 
-    def wants(self, body: Body, *, small: bool) -> bool:
-        """Whether a note is worth taking: the file can be resumed and is large, or `small`."""
-        self._body = None
-        return body.resumable and (small or (body.total or 0) > CHECKPOINT)
-
-    def begin(self, file: AtomicFile, body: Body) -> None:
-        """Mark the partial file as alive, and start to take notes.
+    def begin(self, sink: Sink, body: Body, *, small: bool) -> None:
+        """Mark the partial file as alive and take notes, if it can be resumed and is worth one.
 
         The lock is on the file's own descriptor: the system drops it when the writer dies, however
         that happens, and with a second one Windows could not rename the file.
+
+        Args:
+            sink: What writes the file; opened now where notes are taken.
+            body: What is to come.
+            small: Whether a file below the size of a checkpoint is worth a note.
         """
+        self._body = None
+        if not body.resumable or not (small or (body.total or 0) > CHECKPOINT):
+            return
+        file = sink.file
         self._noted = file.size
         try:
             if self._locked is file or lock_descriptor(file.fileno(), wait=False):
@@ -147,6 +154,7 @@ class Sidecar:
         """
         if self._body is None or self._body.resume_at(file.size) is None:
             return False
+        self._drop_left()
         kept = self._dest.with_name(self._stem)
         file.leave_as(kept)
         self._write(kept, file)

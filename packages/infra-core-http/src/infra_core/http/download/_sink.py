@@ -79,9 +79,8 @@ class Sink:
 
     async def drain(self) -> None:
         """Bring everything taken so far into the file and its hashes."""
-        await self._settle()
-        if self._parts:
-            parts = self._take()
+        parts = await self.take_rest()
+        if parts:
             await in_thread(self._write, parts)
 
     async def take_rest(self) -> list[bytes]:

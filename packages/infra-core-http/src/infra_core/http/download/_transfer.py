@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import stat
@@ -86,7 +87,8 @@ class _Transfer:
                 spec.on_turn()
             result = await self._run()
         except (DownloadError, httpx.HTTPError) as error:
-            self._log_failure(error)
+            extra = {"attempts": self.attempts, "error": type(error).__name__, **self._facts(error)}
+            _logger.error("Async download failed", extra=extra, exc_info=error)
             fit_to_travel(error, url=spec.url)
             raise
         finally:
@@ -249,8 +251,7 @@ class _Transfer:
         sink = self.sink or self._open(algorithms)
         if sink.size != body.start:
             raise Restart("what is held is not what was asked to be continued")
-        if self.sidecar.wants(body, small=self.spec.keep_partial):
-            self.sidecar.begin(sink.file, body)
+        self.sidecar.begin(sink, body, small=self.spec.keep_partial)
         return sink
 
     def _open(self, algorithms: set[str]) -> Sink:
@@ -331,17 +332,13 @@ class _Transfer:
         """Leave nothing behind, unless the caller asked to keep the part for another call."""
         sink = self.sink
         if sink is not None and not sink.closed:
-            if self.spec.keep_partial and await self._keep(sink):
-                return
+            with contextlib.suppress(OSError):  # a full disk; the error under way says more
+                if self.spec.keep_partial:
+                    await sink.drain()
+                    if await in_thread(self.sidecar.keep, sink.file):
+                        return
             await sink.abort()
         self.sidecar.remove()
-
-    async def _keep(self, sink: Sink) -> bool:
-        try:
-            await sink.drain()
-            return await in_thread(lambda: self.sidecar.keep(sink.file))
-        except OSError:
-            return False  # a full disk; the error under way says more
 
     def _on_retry(self, details: RetryDetails) -> Awaitable[None] | None:
         error = self.failed = details.error
@@ -362,17 +359,6 @@ class _Transfer:
             },
         )
         return None if self.spec.on_retry is None else self.spec.on_retry(details)
-
-    def _log_failure(self, error: Exception) -> None:
-        _logger.error(
-            "Async download failed",
-            extra={
-                "attempts": self.attempts,
-                "error": type(error).__name__,
-                **self._facts(error),
-            },
-            exc_info=error,
-        )
 
     def _facts(self, error: BaseException) -> dict[str, object]:
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None

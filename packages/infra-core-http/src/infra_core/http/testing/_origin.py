@@ -167,16 +167,8 @@ class FaultyOrigin:
             ValueError: The path does not begin with a slash.
         """
         _check_path(path)
-        resource = Resource(
-            body=body,
-            content_type=content_type,
-            etag=etag,
-            last_modified=last_modified,
-            status=status,
-            headers=dict(headers or {}),
-            ranges=ranges,
-            chunked=chunked,
-        )
+        extra = dict(headers or {})
+        resource = Resource(body, content_type, etag, last_modified, status, extra, ranges, chunked)
         with self._lock:
             self._routes[path] = _Route(resource, deque(faults), always)
 
