@@ -12,7 +12,7 @@ from ._errors import one_line
 from ._folder import move_files
 from ._hooks import Listener, call
 from ._jobs import Ended, Job, JobBook, completed, is_same, mirrored, named
-from ._names import INCOMING, FileNames
+from ._names import FileNames
 from ._results import HERE, KEPT_FAILURES, Failure, Outcome
 
 if TYPE_CHECKING:
@@ -90,25 +90,15 @@ class Finisher:
         Returns:
             An entry for each: None, or why the file could not be given its name.
         """
-        errors: list[Exception | None] = [None] * len(done)
-        final = {
-            number: self._names.final_path(job.item, outcome, job.path)
-            for number, (job, outcome) in enumerate(done)
-            if job.path.startswith(INCOMING)
-        }
-        if final:
-            moves = [(done[number][0].path, path) for number, path in final.items()]
-            for number, error in zip(final, move_files(self._services.folder, moves), strict=True):
-                errors[number] = error
+        paths = [self._names.final_path(job.item, outcome, job.path) for job, outcome in done]
+        moves = [(job.path, to) for (job, _), to in zip(done, paths, strict=True)]
+        errors = move_files(self._services.folder, moves)
         ended = []
-        for number, (job, outcome) in enumerate(done):
-            if errors[number] is not None:
-                continue
-            if number in final:
-                outcome = named(outcome, final[number])  # noqa: PLW2901 - as it is recorded
-            record = completed(job.record, outcome)
-            self.active[record.job_id] = job._replace(record=record)
-            ended.append(Ended(record, "job_completed", {"attempts": outcome.attempts}))
+        for (job, outcome), to, error in zip(done, paths, errors, strict=True):
+            if error is None:
+                record = completed(job.record, outcome if to == job.path else named(outcome, to))
+                self.active[record.job_id] = job._replace(record=record)
+                ended.append(Ended(record, "job_completed", {"attempts": outcome.attempts}))
         if ended:
             self._book.settle(ended)
         return errors
@@ -202,7 +192,8 @@ class Finisher:
             path = self._services.folder / name
             if stored.get("mirrored") and await self._services.is_mirrored(path, stored):
                 return True
-            await self._services.upload(path, stored.get("content_type"))
+            content_type = stored.get("content_type")
+            await storage.upload_file_async(path, raise_on_error=True, content_type=content_type)
         except asyncio.CancelledError:
             self._unsent(record, "the run was cut off by a second signal")
             return False

@@ -84,19 +84,22 @@ def leads_nowhere(assets: Path) -> bool:
     return os.path.lexists(assets) and not assets.is_dir()
 
 
-def move_files(folder: Path, moves: Sequence[tuple[str, str]]) -> list[OSError | None]:
+def move_files(folder: Path, moves: Sequence[tuple[str, str]]) -> list[Exception | None]:
     """Give files their final names, permanently; an older version of one is replaced in one step.
 
     Args:
         folder: The run's folder.
-        moves: Each file with its new name, relative to the folder.
+        moves: Each file with its new name, relative to the folder; the same for one that stays.
 
     Returns:
         An entry for each: None, or what the disk refused, and then the file is where it was.
     """
-    errors: list[OSError | None] = []
+    errors: list[Exception | None] = []
     folders: set[Path] = set()
     for name, to in moves:
+        if name == to:
+            errors.append(None)
+            continue
         path = folder / to
         try:
             ensure_parent(path)

@@ -1,43 +1,28 @@
 """Which jobs a run has seen and what the store knew of them: on disk, so that memory stays flat."""
 
-import json
+import pickle
 import sqlite3
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import fields
+from functools import cache
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord
 
-__all__ = ["JobIndex", "Known"]
+__all__ = ["JobIndex"]
 
 _SCHEMA = """
-CREATE TABLE jobs (job BLOB PRIMARY KEY, seen INTEGER, row TEXT) WITHOUT ROWID;
+CREATE TABLE jobs (job BLOB PRIMARY KEY, seen INTEGER, row BLOB) WITHOUT ROWID;
 CREATE TABLE paths (path TEXT PRIMARY KEY, job BLOB) WITHOUT ROWID;
 CREATE TABLE deferred (number INTEGER PRIMARY KEY, job BLOB);
 CREATE TABLE files (path TEXT PRIMARY KEY, entry TEXT) WITHOUT ROWID;
 """
 _CACHE_KIB = 8192
-
-
-class Known(NamedTuple):
-    """A job that an earlier run recorded.
-
-    Attributes:
-        status: Its state.
-        attempts: How often the job was started.
-        created_at: When it was recorded, as text.
-        payload: What was recorded with it.
-        history: Its attempts, each as its fields, times as texts.
-    """
-
-    status: str
-    attempts: int
-    created_at: str
-    payload: dict[str, Any]
-    history: list[list[Any]]
 
 
 class JobIndex:
@@ -75,19 +60,13 @@ class JobIndex:
         entries: Callable[["JobRecord"], Iterable[tuple[str, str | None]]],
     ) -> int:
         """Remember the jobs that the store has, and their files; returns how many."""
+        values_of = attrgetter(*_record_fields())
         count = 0
         with self._transaction():
             for record in records:
-                row = Known(
-                    str(record.status),
-                    record.attempts,
-                    record.created_at.isoformat(),
-                    record.payload,
-                    [list(vars(attempt).values()) for attempt in record.attempt_history],
-                )
+                row = pickle.dumps(values_of(record))  # without names, a million times
                 self._db.execute(
-                    "INSERT OR REPLACE INTO jobs VALUES (?, 0, ?)",
-                    (_key(record.job_id), json.dumps(row, default=str)),
+                    "INSERT OR REPLACE INTO jobs VALUES (?, 0, ?)", (_key(record.job_id), row)
                 )
                 self._claim_stored(record)
                 self._put(entries(record))
@@ -111,14 +90,16 @@ class JobIndex:
         if path := record.payload.get("path"):
             self._claim(str(path), _key(record.job_id))
 
-    def see(self, job_ids: Sequence[str]) -> list[Known | bool]:
+    def see(self, job_ids: Sequence[str]) -> "list[JobRecord | bool]":
         """Mark jobs as seen.
 
         Returns:
-            For each what the store knew of it, True for a new one, False for one that was seen
+            For each its record in the store, True for a new one, False for one that was seen
             before in this run.
         """
-        found: list[Known | bool] = []
+        from infra_core.azure.job_store import JobRecord
+
+        found: list[JobRecord | bool] = []
         with self._transaction():
             for job_id in job_ids:
                 key = _key(job_id)
@@ -133,7 +114,8 @@ class JobIndex:
                     found.append(False)
                     continue
                 self._db.execute("UPDATE jobs SET seen = 1 WHERE job = ?", (key,))
-                found.append(Known(*json.loads(row)))
+                values = pickle.loads(row)  # noqa: S301 - of this process
+                found.append(JobRecord(**dict(zip(_record_fields(), values, strict=True))))
         return found
 
     def claim_path(self, path: str, job_id: str) -> bool:
@@ -207,6 +189,13 @@ class JobIndex:
         """
         with self._lock:
             self._db.close()
+
+
+@cache
+def _record_fields() -> list[str]:
+    from infra_core.azure.job_store import JobRecord
+
+    return [each.name for each in fields(JobRecord)]
 
 
 def _key(job_id: str) -> bytes:

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infra_core.fs import media_category, media_type
@@ -14,7 +13,6 @@ from infra_core.runtime import clock, sanitize_url
 
 from ._errors import one_line
 from ._folder import ASSETS
-from ._index import Known
 from ._items import BatchItem
 from ._results import Outcome
 
@@ -129,26 +127,6 @@ class JobBook:
         if item.metadata:
             payload["metadata"] = dict(item.metadata)
         return JobRecord(self.batch_id, item.job_id, payload=payload)
-
-    def known(self, item: BatchItem, known: Known) -> "JobRecord":
-        """The record that an earlier run stored."""
-        from infra_core.azure.job_store import JobAttempt, JobRecord, JobStatus
-
-        def moment(text: str | None) -> datetime | None:
-            return None if text is None else datetime.fromisoformat(text)
-
-        return JobRecord(
-            self.batch_id,
-            item.job_id,
-            status=JobStatus(known.status),
-            attempts=known.attempts,
-            created_at=datetime.fromisoformat(known.created_at),
-            payload=known.payload,
-            attempt_history=[
-                JobAttempt(number, moment(started), worker, moment(ended), *rest)
-                for number, started, worker, ended, *rest in known.history
-            ],
-        )
 
     def store(self, records: Sequence["JobRecord"]) -> None:
         """Store records; an error is raised."""

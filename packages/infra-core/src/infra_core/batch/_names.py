@@ -112,13 +112,15 @@ class FileNames:
         return self._free(item, job_id, self._count)
 
     def final_path(self, item: BatchItem, outcome: Outcome, path: str) -> str:
-        """Return the path of a file that came into `INCOMING`, now that the server has answered.
+        """Return the path of a file, now that the server has answered: another than in `INCOMING`.
 
         Args:
             item: What was asked for.
             outcome: With what the server said.
             path: Where the file is, by `path_of`.
         """
+        if not path.startswith(INCOMING):
+            return path
         extension, given = "", item.name is not None
         if self._options.content_disposition and outcome.name and not given:
             item = replace(item, name=outcome.name)

@@ -56,7 +56,7 @@ def read_items(lines: IO[bytes], *, format: Format = "text") -> Iterator[BatchIt
     texts = _texts(lines, _LINE_LIMIT[format])
     if format == "csv":
         return _read_csv(texts)
-    return _read_lines(texts, _from_json if format == "jsonl" else _from_text)
+    return _read_lines(texts, json.loads if format == "jsonl" else _from_text)
 
 
 def _texts(lines: IO[bytes], limit: int) -> Iterator[tuple[int, str | Rejected]]:
@@ -126,10 +126,6 @@ def _algorithm(tag: str) -> str:
     """Hashlib's spelling of an algorithm: `SHA2-512/256` of openssl, `RMD160` of the BSDs."""
     name = tag.lower().removeprefix("sha2-").replace("/", "_").replace("rmd160", "ripemd160")
     return f"sha{name}" if name[0].isdigit() else name
-
-
-def _from_json(text: str) -> Any:
-    return json.loads(text)
 
 
 def _csv_rows(

@@ -69,15 +69,6 @@ class Services:
     reserve: Reserve
     claims: "Claims | None" = None
 
-    async def upload(self, path: Path, content_type: str | None) -> None:
-        """Mirror a file.
-
-        Raises:
-            Exception: It was not stored.
-        """
-        assert self.storage is not None  # noqa: S101 - the caller looked
-        await self.storage.upload_file_async(path, raise_on_error=True, content_type=content_type)
-
     async def is_mirrored(self, path: Path, stored: Mapping[str, Any]) -> bool:
         """Whether the container holds a blob of the file's size."""
         assert self.storage is not None  # noqa: S101 - the caller looked

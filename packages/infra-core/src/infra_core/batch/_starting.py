@@ -53,16 +53,11 @@ class Starter:
             if known is False:
                 duplicates.append(item)
                 continue
-            if known is True:
-                if only_failed and not shared:
-                    continue
-                record = self._book.new(item)
-                if not shared:  # else it is recorded when it is taken
-                    new.append(record)
-            else:
-                record = self._book.known(item, known)
-                if only_failed and not record.status.is_failure:
-                    continue
+            record = self._book.new(item) if known is True else known
+            if only_failed and not shared and not record.status.is_failure:
+                continue
+            if known is True and not shared:  # else it is recorded when it is taken
+                new.append(record)
             jobs.append(Job(item, record, self._names.path_of(item, record.job_id)))
         return jobs, new, duplicates
 

@@ -115,10 +115,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     prune.add_argument("--batch", metavar="BATCH", help="only of this batch")
     watch = add_batch_verb(verbs, "watch", "follow a batch until all its jobs have ended")
-    watch.add_argument(
-        "--interval", type=seconds, default=2.0, metavar="S", help="seconds between looks (2)"
+    watch.set_defaults(interval=2.0)
+    add_options(
+        watch,
+        [
+            ("--interval S", "seconds between looks (2)", seconds),
+            ("--timeout S", "stop watching after so long", moment),
+        ],
     )
-    watch.add_argument("--timeout", type=moment, metavar="S", help="stop watching after so long")
 
 
 def add_batch_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:

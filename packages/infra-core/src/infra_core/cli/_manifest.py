@@ -60,17 +60,19 @@ def execute(options: argparse.Namespace) -> int:
         manifest = build_manifest(
             folder, client=storage, checksum=algorithm, timestamps=bool(options.html)
         )
-        without = 0
         if storage.is_configured():
-            stored = build_manifest(folder, client=storage, source="blobs")["files"]
-            without = leave_out_urls(manifest["files"], {file["path"] for file in stored})
-        if without:
-            base = (options.base or folder.parent).resolve()
-            print(
-                f"{plural(without, 'file')} without a blob: names were sought relative to "
-                f"{str(base)!r}, --base names another folder",
-                file=sys.stderr,
-            )
+            blobs = build_manifest(folder, client=storage, source="blobs")["files"]
+            stored = {file["path"] for file in blobs}
+            without = [file for file in manifest["files"] if file["path"] not in stored]
+            for file in without:
+                file["url"] = None
+            if without:
+                base = (options.base or folder.parent).resolve()
+                print(
+                    f"{plural(len(without), 'file')} without a blob: names were sought relative to "
+                    f"{str(base)!r}, --base names another folder",
+                    file=sys.stderr,
+                )
     finally:
         storage.close()
     given = options.folder.absolute()  # its assets may be a link to another disk
@@ -94,14 +96,6 @@ def execute(options: argparse.Namespace) -> int:
     elif not options.html:
         print_json(manifest)
     return exit_codes.OK
-
-
-def leave_out_urls(files: list[dict[str, Any]], stored: set[str]) -> int:
-    """Take away URLs of blobs that do not exist; returns how many."""
-    missing = [file for file in files if file["path"] not in stored]
-    for file in missing:
-        file["url"] = None
-    return len(missing)
 
 
 def batch_of(folder: Path) -> Path | None:
