@@ -15,6 +15,9 @@ from infra_core.azure.job_store import JobStatus, SqliteJobStore
 from infra_core.batch import run_batch
 from infra_core.http.testing import FaultyOrigin, slow
 
+if sys.platform == "win32":
+    pytest.skip("signals that Windows does not have", allow_module_level=True)
+
 COMMAND = [sys.executable, "-m", "infra_core.cli", "run"]
 SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import sys
 import weakref
 from collections.abc import Callable
 from functools import cache
@@ -60,7 +61,8 @@ def after_fork_in_child(callback: Callable[[], object]) -> None:
 @cache
 def _hook() -> None:
     """Register what is to happen at a fork, with the first use."""
-    os.register_at_fork(after_in_child=_run_callbacks)
+    if sys.platform != "win32":  # for type checkers; the caller has looked
+        os.register_at_fork(after_in_child=_run_callbacks)
 
 
 def _run_callbacks() -> None:
