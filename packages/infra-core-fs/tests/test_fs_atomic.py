@@ -226,7 +226,16 @@ class TestCommit:
         assert fs.write_text_atomic(str(tmp_path / "a"), "x") == tmp_path / "a"
 
 
+@pytest.fixture
+def no_descriptor_left() -> Iterator[None]:
+    """What is opened to learn permission bits is closed."""
+    before = names(Path("/dev/fd"))
+    yield
+    assert len(names(Path("/dev/fd"))) == len(before)
+
+
 @posix_only
+@pytest.mark.usefixtures("no_descriptor_left")
 class TestMode:
     def test_only_the_owner_reads_a_partial_file(self, tmp_path: Path) -> None:
         """Half a secret is a secret as well."""
@@ -442,7 +451,10 @@ class TestAbort:
             file.write(b"x")
             with pytest.raises(fs.FileWriteError):
                 file.flush()
-            file.write(b"x" * 1_000_000)
+            with pytest.raises(fs.FileWriteError):
+                file.write(b"x" * 1_000_000)
+            with pytest.raises(fs.FileWriteError):
+                file.truncate()
         assert caught.value.errno == errno.ENOSPC
         assert names(tmp_path) == ["a"]
         assert target.read_bytes() == b"old"

@@ -59,7 +59,7 @@ def test_the_traceback_is_redacted(output: Output) -> None:
     assert "Traceback (most recent call last)" in text
 
 
-def test_the_exception_object_leaves_the_record() -> None:
+def test_the_exception_object_leaves_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
     """A structured formatter would print it with its secret."""
     try:
         raise ValueError("sig=S3CR3T")
@@ -68,6 +68,10 @@ def test_the_exception_object_leaves_the_record() -> None:
     assert SecretFilter().filter(record)
     assert record.exc_info is None
     assert record.exc_text == "ValueError: sig=<redacted>"
+    monkeypatch.setattr("traceback.format_exception", lambda *_, **__: int("none"))
+    record = logging.makeLogRecord({"msg": "x", "exc_info": (ValueError, ValueError("x"), None)})
+    assert SecretFilter().filter(record)
+    assert record.exc_text == "<ValueError>"
 
 
 def test_extra_fields_and_the_stack_are_redacted() -> None:
@@ -140,6 +144,13 @@ class Broken:
     __repr__ = __str__
 
 
+class Unwalkable(dict[str, str]):
+    """A mapping that cannot be read."""
+
+    def items(self) -> Any:
+        raise RuntimeError("closed")
+
+
 def chained() -> ValueError:
     """Return an exception whose cause alone holds a secret."""
     try:
@@ -176,6 +187,7 @@ def filtered(**extra: object) -> dict[str, Any]:
         (MappingProxyType({"session": "S3CR3TS3CR3T1234"}), {"session": "<redacted>"}),
         (Lazy(), "https://h/?sig=<redacted>"),
         (Broken(), Broken),
+        (Unwalkable(sig="S3CR3T"), "{'sig': '<redacted>'}"),
         (3.5, 3.5),
         (Path("/a/b"), Path("/a/b")),
         (ValueError("sig=S3CR3T"), "sig=<redacted>"),

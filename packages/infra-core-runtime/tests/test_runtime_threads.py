@@ -143,6 +143,23 @@ async def test_work_that_hangs_abandoned_gives_its_place_to_others() -> None:
     assert await pool.run(int, "9") == 9
 
 
+def test_work_that_waits_gets_the_place_of_what_is_abandoned() -> None:
+    """At once, and not when something else ends."""
+    pool = ThreadPool("one", 1)
+    begun, release = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        release.wait(WAIT)
+
+    hanging = pool.submit(hang)
+    assert begun.wait(WAIT)
+    waiting = pool.submit(int, "7")
+    assert hanging.cancel()
+    assert waiting.result(WAIT) == 7
+    release.set()
+
+
 def test_synchronous_callers_get_a_future() -> None:
     """`submit` is that of an executor."""
     pool = ThreadPool("sync", 1)

@@ -96,7 +96,8 @@ async def test_cancel_ends_all_runs_after_their_cleanup() -> None:
         for part in (names[:2], names[2:])
     ]
     await turns()
-    subject.cancel()
+    for _ in range(2):
+        subject.cancel()
     for run in runs:
         with pytest.raises(RuntimeCancellationError, match="runtime cancelled"):
             await run
@@ -842,9 +843,12 @@ def test_an_eager_task_factory_is_no_obstacle() -> None:
 
 @orderly
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_cancel_event_set_by_a_task_that_ends_takes_nothing(asynchronous: bool) -> None:
+@pytest.mark.parametrize("kind", [asyncio.Event, threading.Event])
+async def test_a_cancel_event_set_by_a_task_that_ends_takes_nothing(
+    asynchronous: bool, kind: type[Any]
+) -> None:
     """Nothing is taken once the event is set, also before the run has been notified of it."""
-    event = asyncio.Event()
+    event = kind()
     subject = TaskRuntime(config=RuntimeConfig(), cancel_event=event)
     taken: list[str] = []
 

@@ -106,12 +106,7 @@ class Gate:
             queue = self._again if run.attempts else self._first
             turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             queue.append(turn)
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self.leave()
-                raise
+            await turn  # only all polls together are cancelled: no place is to be handed on
         now = clock.monotonic()
         if run.attempts == 0 and not run.rules.config.initial_delay:
             run.began = now

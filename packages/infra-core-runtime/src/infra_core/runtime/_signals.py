@@ -67,10 +67,8 @@ class _Handler(SignalState):
                 if not _blocks.get(number):
                     _former[number] = signal.signal(number, _on_signal)
                 _blocks.setdefault(number, []).append(self)
-        except BaseException as error:
+        except (OSError, ValueError, TypeError) as error:
             self._restore()
-            if not isinstance(error, (OSError, ValueError, TypeError)):
-                raise
             raise ValueError(
                 f"signals={signals!r} cannot be handled here ({error}): pass a list such as "
                 "[signal.SIGINT, signal.SIGTERM]"

@@ -167,9 +167,12 @@ class TaskRun:
         if task is self._feeder:
             self._feeder = None
             if task.cancelled() and not self._stopped:
-                self.fail(foreign_cancellation("the source of tasks", _cause(task)))
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.fail(error)
+                try:
+                    task.result()
+                except asyncio.CancelledError as error:
+                    self.fail(foreign_cancellation("the source of tasks", error))
+        if not task.cancelled() and (raised := task.exception()) is not None:
+            self.fail(raised)
         self._changed()
 
     def _changed(self) -> None:
@@ -273,11 +276,3 @@ class TaskRun:
                 "not been read to its end; run what is left when you can",
                 unresponsive=lost,
             )
-
-
-def _cause(task: asyncio.Task[None]) -> asyncio.CancelledError | None:
-    try:
-        task.result()
-    except asyncio.CancelledError as error:
-        return error
-    return None
