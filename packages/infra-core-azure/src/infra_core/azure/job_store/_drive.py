@@ -1,6 +1,6 @@
 """Carrying out the steps of a job store: by a synchronous backend, or by one that is awaited.
 
-Steps are generators that yield calls of backend primitives (`_rows.Primitives`) and are sent their
+Steps are generators that yield calls of backend primitives (see `_rows`) and are sent their
 results, or the errors in the backend's words.
 """
 

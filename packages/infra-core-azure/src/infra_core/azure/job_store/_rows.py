@@ -1,18 +1,38 @@
-"""What the backends exchange with the semantics above them: rows, queries and refusals."""
+"""What the backends exchange with the semantics above them: rows, queries and refusals.
+
+A backend carries out these primitives, each atomic:
+
+- `insert(row)`: store a new row, return its version. `RowExistsError` when it is there,
+  `RowUnknownError` when the answer was lost: the row may be there or not.
+- `upsert(row)`: store a row in place of whatever is there, return its version.
+- `replace(row, etag)`: store a row in place of that version, return the new one. `RowChangedError`
+  when there is another, or none.
+- `get(partition, key)`: return one row, or `None`.
+- `delete(partition, key, etag)`: delete one row, of that version if one is given; return whether
+  there was one.
+- `page(query, limit, token)`: return at most `limit` rows in key order, and where to go on.
+- `tally(partition, token)`: count rows by partition and status, and return where to go on.
+- `upsert_many(rows)`, `replace_many(rows)`, `delete_many(rows)`: the same for the rows of one
+  planned batch, each in place of the version that it holds. The first is done for all or none and
+  returns their versions; the second has `None` for each row that has another version or is gone;
+  the last returns how many there were.
+- `reclaim()`: give the space of deleted rows back.
+"""
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import Enum
 from types import NoneType
 from typing import Any, NamedTuple, Protocol
 
-from ._entity import Int64
-from ._keys import unescape_key
+from ._entity import Int64, nearest_utc
+from ._keys import escape_key, unescape_key
+from ._protocol import StatusFilter
 
 __all__ = [
     "Backend",
-    "Primitives",
     "Query",
     "Row",
     "RowChangedError",
@@ -22,6 +42,7 @@ __all__ = [
     "add_up",
     "keys_of_token",
     "plan_batches",
+    "query_of",
 ]
 
 
@@ -109,56 +130,13 @@ class RowChangedError(Exception):
 
 
 class Backend(Protocol):
-    """What carries out `Primitives`, and has words for their errors."""
+    """What carries out the primitives, and has words for their errors."""
 
     def perform(self, name: str, *args: Any) -> Any:
         """Carry out a primitive; an asynchronous backend returns what is awaited for it."""
 
     def explain(self, error: Exception, doing: str) -> Exception:
         """Return what to raise for an error of a primitive, `doing` what it was to do."""
-
-
-class Primitives(Protocol):
-    """What a backend is asked for, each atomic."""
-
-    def insert(self, row: Row) -> str:
-        """Store a new row; return its version. `RowExistsError` when it is there.
-
-        `RowUnknownError` when the answer was lost: the row may be there or not.
-        """
-
-    def upsert(self, row: Row) -> str:
-        """Store a row in place of whatever is there; return its version."""
-
-    def replace(self, row: Row, etag: str) -> str:
-        """Store a row in place of that version. `RowChangedError` when there is another or none."""
-
-    def get(self, partition: str, key: str) -> Row | None:
-        """Return one row."""
-
-    def delete(self, partition: str, key: str, etag: str | None) -> bool:
-        """Delete one row, of that version if one is given; return whether there was one."""
-
-    def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
-        """Return at most `limit` rows in key order, and where to go on."""
-
-    def tally(self, partition: str | None, token: str | None) -> tuple[list["Tally"], str | None]:
-        """Count rows by partition and status, and return where to go on."""
-
-    def upsert_many(self, rows: Sequence[Row]) -> list[str]:
-        """Store the rows of one planned batch, all or none; return their versions."""
-
-    def replace_many(self, rows: Sequence[Row]) -> list[str | None]:
-        """Store the rows of one planned batch, each in place of the version that it holds.
-
-        Return the new versions, `None` for each row that has another version or is gone.
-        """
-
-    def delete_many(self, rows: Sequence[Row]) -> int:
-        """Delete the rows of one planned batch, each of the version it holds; return how many."""
-
-    def reclaim(self) -> None:
-        """Give the space of deleted rows back."""
 
 
 def keys_of_token(token: object) -> tuple[str | None, str | None]:
@@ -240,3 +218,63 @@ def _escaped_length(text: str) -> int:
     if text.isascii() and text.isprintable():
         return len(text) + text.count('"') + text.count("\\")
     return 12 * len(text) if max(text) > "\uffff" else 6 * len(text)
+
+
+def query_of(
+    known: Sequence[str],
+    batch_id: str | None,
+    status: StatusFilter,
+    since: datetime | None,
+    until: datetime | None,
+) -> Query:
+    """Return the query of `iter_runs`.
+
+    Args:
+        known: The states that the store's records have; empty where any text is one.
+        batch_id: The batch, `None` for all.
+        status: The states to find, `None` for all.
+        since: The earliest last change.
+        until: The end of the last changes, not included.
+
+    Raises:
+        TypeError: A time is none.
+        ValueError: Nothing can match.
+    """
+    _check_times(since, until)
+    return Query(
+        partition=None if batch_id is None else escape_key(batch_id, field="batch_id"),
+        statuses=_statuses(status, known),
+        since=None if since is None else nearest_utc(since),
+        until=None if until is None else nearest_utc(until),
+    )
+
+
+def _statuses(status: StatusFilter, known: Sequence[str]) -> tuple[str, ...]:
+    if status is None:
+        return ()
+    single = isinstance(status, (str, Enum)) or not isinstance(status, Iterable)
+    wanted: list[object] = [status] if single else [*status]
+    if not wanted:
+        raise ValueError("status is an empty collection, which nothing matches; pass None")
+    names = [str(getattr(item, "value", item)) for item in wanted]
+    for item, name in zip(wanted, names, strict=True):
+        if known and name not in known:
+            raise ValueError(
+                f"status={item!r} is none of this store's records: pass one or several of "
+                f"{', '.join(known)}, or None for all"
+            )
+    return tuple(names)
+
+
+def _check_times(since: datetime | None, until: datetime | None) -> None:
+    for name, value in (("since", since), ("until", until)):
+        if value is not None and not isinstance(value, datetime):
+            raise TypeError(
+                f"{name}={value!r:.80} is not a datetime: pass one, best with a timezone (without, "
+                "it is taken for UTC)"
+            )
+    if since is not None and until is not None and nearest_utc(since) > nearest_utc(until):
+        raise ValueError(
+            f"since={since.isoformat()} lies after until={until.isoformat()}, so that nothing "
+            "can match: swap them"
+        )

@@ -17,7 +17,7 @@ from infra_core.runtime import ForkGuard, clock
 from .._process import file_id
 from ..exceptions import AzureTableError
 from ._records import JobRecord, RecordT
-from ._rows import Primitives, Query, Row, RowChangedError, RowExistsError, Tally, keys_of_token
+from ._rows import Query, Row, RowChangedError, RowExistsError, Tally, keys_of_token
 from ._sqlite_rows import ONE_STATUS, SCHEMA, conditions_of, moment_at, row_of, values_of
 from ._steps import JobSteps
 from ._sync import SyncJobStore
@@ -118,7 +118,7 @@ def _plan(rows: Any) -> list[list[tuple[int, Row]]]:
     return [everything[i : i + _BATCH_ROWS] for i in range(0, len(everything), _BATCH_ROWS)]
 
 
-class _JobFile(Primitives):
+class _JobFile:
     """The backend: one connection per process, used by one thread at a time."""
 
     def __init__(self, path: Path) -> None:

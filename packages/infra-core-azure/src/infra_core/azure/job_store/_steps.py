@@ -1,6 +1,6 @@
 """What a job store does, without I/O: steps for the synchronous and the asynchronous driver.
 
-Each operation is a generator that yields calls of backend primitives (`_rows.Backend`) and is sent
+Each operation is a generator that yields calls of backend primitives (see `_rows`) and is sent
 their results (`_drive`); the same steps serve Azure Table, its async twin and SQLite, so that they
 cannot differ.
 """
@@ -21,9 +21,17 @@ from ._drive import Call, Steps
 from ._keys import escape_key, unescape_key
 from ._leases import check_claim, check_lease, claimed
 from ._protocol import StatusFilter
-from ._query import query_of
 from ._records import BatchSummary, JobStatus, UnreadableJob
-from ._rows import Query, Row, RowChangedError, RowExistsError, RowUnknownError, Tally, add_up
+from ._rows import (
+    Query,
+    Row,
+    RowChangedError,
+    RowExistsError,
+    RowUnknownError,
+    Tally,
+    add_up,
+    query_of,
+)
 
 _log = logging.getLogger("infra_core.azure.job_store")
 

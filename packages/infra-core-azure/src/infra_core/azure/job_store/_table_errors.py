@@ -172,8 +172,8 @@ def _connection_problem(error: AzureError) -> str:
     for cause in causes:
         if isinstance(cause, socket.gaierror) or type(cause).__name__ == "NameResolutionError":
             return f"cannot resolve the host name (DNS); {check}"
+        # aiohttp's own classes of these kinds have the texts in the error that they wrap, or none
         if isinstance(cause, ssl.SSLCertVerificationError):
-            # aiohttp's own class of this kind has the text in the error that it wraps
             inner = getattr(cause, "certificate_error", cause)
             why = str(getattr(inner, "verify_message", "") or "it cannot be verified").rstrip(".")
             return (
@@ -181,20 +181,20 @@ def _connection_problem(error: AzureError) -> str:
                 "the file of its authority in SSL_CERT_FILE"
             )
         if isinstance(cause, ssl.SSLError):
-            # aiohttp's own class of this kind has no `reason`
             reason = str(getattr(cause, "reason", None) or "no reason given").replace("_", " ")
             return (
                 f"the TLS handshake failed ({reason.lower()}); check the endpoint: one that speaks "
                 "plain HTTP, such as Azurite, begins with http://"
             )
     number = next((c.errno for c in causes if isinstance(c, OSError) and c.errno), None)
+    network = "check the network in between"
     if number == errno.ECONNREFUSED:
         return f"the connection was refused; {check}, and that the service runs"
     if any("Timeout" in type(cause).__name__ for cause in causes):
-        return "no answer in time; check the network in between and the service"
+        return f"no answer in time; {network} and the service"
     if number in (errno.EHOSTUNREACH, errno.ENETUNREACH):
-        return "there is no route to it; check the network in between"
-    return "the connection broke before the answer came; check the network in between"
+        return f"there is no route to it; {network}"
+    return f"the connection broke before the answer came; {network}"
 
 
 def _through_proxy(config: TableConfig) -> str:

@@ -348,7 +348,7 @@ PRIMITIVES: dict[str, Callable[..., Requests[Any]]] = {
         *(page, tally, reclaim),
     )
 }
-"""Those of `Primitives`, by name; each takes the client first."""
+"""Those of `_rows`, by name; each takes the client first."""
 
 
 def _first(pages: Any) -> Any:

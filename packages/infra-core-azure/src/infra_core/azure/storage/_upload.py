@@ -130,10 +130,11 @@ async def _resolve_ambiguous_put(
     try:
         return await _with_container(service, write)
     except StorageRequestError as refusal:
-        error = _named(refusal, service, name)
+        error = conflict = _named(refusal, service)
         if not _may_be_ours(error):
             raise error from refusal.__cause__
-        conflict = _conflict_of(error, name, conditional)
+        if conditional and error.code == "UnauthorizedBlobOverwrite":  # as it says "it exists"
+            conflict = _refused(error, 409, "BlobAlreadyExists")
     unseen = None
     try:
         there = await get_properties(service, name)
@@ -151,7 +152,7 @@ async def _resolve_ambiguous_put(
     return Uploaded(size, there.etag, md5, written=False)
 
 
-def _named(error: StorageRequestError, service: BlobService, name: str) -> StorageRequestError:
+def _named(error: StorageRequestError, service: BlobService) -> StorageRequestError:
     """The refusal under its own code where a token that may only create met a blob that exists.
 
     Azurite calls it `AuthorizationPermissionMismatch`, as if the token allowed nothing. Of its
@@ -161,9 +162,14 @@ def _named(error: StorageRequestError, service: BlobService, name: str) -> Stora
     granted = dict(parse_qsl((service.config.sas_token or "").lstrip("?"))).get("sp", "")
     if error.code != "AuthorizationPermissionMismatch" or "c" not in granted or "w" in granted:
         return error
-    code = "UnauthorizedBlobOverwrite"
+    return _refused(error, 403, "UnauthorizedBlobOverwrite")
+
+
+def _refused(error: StorageRequestError, status: int, code: str) -> StorageRequestError:
     request_id = error.request_id
-    return request_error(403, code, "", blob=name, operation="upload", request_id=request_id)
+    return request_error(
+        status, code, "", blob=error.blob, operation="upload", request_id=request_id
+    )
 
 
 def _may_be_ours(error: StorageRequestError) -> bool:
@@ -171,15 +177,6 @@ def _may_be_ours(error: StorageRequestError) -> bool:
     if error.code in ("BlobImmutableDueToPolicy", "UnauthorizedBlobOverwrite", "InvalidBlockList"):
         return True
     return isinstance(error, BlobConflictError) and (error.by_condition or error.attempts > 1)
-
-
-def _conflict_of(error: StorageRequestError, name: str, conditional: bool) -> StorageRequestError:
-    """What to raise: a token that may only create says "not authorized" where a blob exists."""
-    if not (conditional and error.code == "UnauthorizedBlobOverwrite"):
-        return error
-    return request_error(
-        409, "BlobAlreadyExists", "", blob=name, operation="upload", request_id=error.request_id
-    )
 
 
 async def _with_container(service: BlobService, write: Callable[[], Awaitable[T]]) -> T:
