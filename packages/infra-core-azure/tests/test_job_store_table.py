@@ -42,6 +42,7 @@ from infra_core.azure.job_store._rows import (
 )
 from infra_core.azure.job_store._sqlite import _JobFile
 from infra_core.azure.job_store._steps import JobSteps
+from infra_core.azure.job_store._table_clients import connect
 from infra_core.azure.job_store._table_rows import (
     entity_of,
     odata_filter,
@@ -154,11 +155,10 @@ class TestConfig:
     def test_connection_strings_are_read_as_for_blobs(self, connection: str, endpoint: str) -> None:
         """Emulator, suffix, quotes, empty parts, sovereign clouds; the SDK takes the result."""
         config = TableConfig(connection, "jobs")
-        parts, plain = config.connection(), config.plain_connection()
+        parts = config.connection()
         assert parts is not None
-        assert plain is not None
         assert parts.table_endpoint == endpoint
-        with TableClient.from_connection_string(plain, "jobs") as client:
+        with connect(TableClient, config, {}, lambda: None) as client:
             assert client.url.partition("?")[0] == endpoint
 
     @pytest.mark.parametrize(
@@ -496,15 +496,11 @@ class _FakeTable:
     made: ClassVar[list["_FakeTable"]] = []
     refusal: Exception | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        assert kwargs["retry_total"] < 10
         self.closed = 0
         self.created = 0
         _FakeTable.made.append(self)
-
-    @classmethod
-    def from_connection_string(cls, *args: Any, **kwargs: Any) -> "_FakeTable":
-        assert kwargs["retry_total"] < 10
-        return cls()
 
     def create_table(self) -> None:
         self.created += 1

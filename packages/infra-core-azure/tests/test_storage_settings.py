@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from infra_core.azure.exceptions import ConfigurationError
+from infra_core.azure.exceptions import AzureTableError, ConfigurationError
+from infra_core.azure.job_store import TableConfig
 from infra_core.azure.storage import (
     AzureStorageClient,
     AzureStorageSettings,
@@ -15,6 +16,7 @@ from infra_core.azure.storage import (
     is_configured,
 )
 from infra_core.azure.storage._config import resolve_config
+from infra_core.azure.storage._connection_string import parse_connection_string
 
 KEY = "c2VjcmV0LWtleQ=="
 CONNECTION = f"AccountName=acc;AccountKey={KEY};EndpointSuffix=core.windows.net"
@@ -370,3 +372,52 @@ def test_no_connection_string_ever_leaks(text: str) -> None:
         resolve_config(settings, "strict")
     except ConfigurationError as error:
         assert KEY not in str(error)
+
+
+_A_KEY = "Zm9vYmFyYmF6cXV4" * 5 + "Zm9vYg=="
+_WHOLE = f"AccountName=acc123;AccountKey={_A_KEY}"
+
+
+@pytest.mark.parametrize("misplaced", [_A_KEY, _WHOLE, f"?sv=1&sig={_A_KEY}", f"sv=1&sig={_A_KEY}"])
+@pytest.mark.parametrize("setting", ["container", "account_name", "blob_endpoint", "prefix"])
+def test_a_key_in_the_wrong_setting_is_not_shown(setting: str, misplaced: str) -> None:
+    """The error names the setting; the beginning of a key is part of the key."""
+    values: dict[str, Any] = {"container": "box", "account_name": "acc123", setting: misplaced}
+    values["prefix"] = f"../{misplaced}" if setting == "prefix" else None
+    with pytest.raises(ConfigurationError, match=setting) as raised:
+        AzureStorageClient.from_settings(AzureStorageSettings(**values), "strict")
+    assert _A_KEY[:16] not in str(raised.value)
+
+
+@pytest.mark.parametrize("misplaced", [_A_KEY, _WHOLE, f"?sv=1&sig={_A_KEY}", f"sv=1&sig={_A_KEY}"])
+@pytest.mark.parametrize("setting", ["account_name", "table_endpoint", "table_name"])
+def test_a_key_in_the_wrong_setting_of_the_table_is_not_shown(setting: str, misplaced: str) -> None:
+    """As for blobs."""
+    values: dict[str, Any] = {"table_name": "jobs", setting: misplaced}
+    with pytest.raises(AzureTableError, match=setting) as raised:
+        TableConfig(**values)
+    assert _A_KEY[:16] not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "AccountName",
+        "BlobEndpoint",
+        "TableEndpoint",
+        "EndpointSuffix",
+        "DefaultEndpointsProtocol",
+        "UseDevelopmentStorage=true;DevelopmentStorageProxyUri",
+    ],
+)
+def test_a_key_in_the_wrong_part_is_not_shown(part: str) -> None:
+    """Nor in any letter case: a connection string that was put together by hand."""
+    parts = {"AccountName": "acc123", "AccountKey": _A_KEY}
+    if part.startswith("Use"):
+        parts = {}
+    text = ";".join(f"{name}={value}" for name, value in {**parts, part: _A_KEY}.items())
+    for service in ("blob", "table"):
+        with pytest.raises(ConfigurationError, match="VAR") as raised:
+            parse_connection_string(text, "VAR", service=service)
+        assert _A_KEY[:16].lower() not in str(raised.value).lower()
+        assert part.rpartition(";")[2] in str(raised.value)

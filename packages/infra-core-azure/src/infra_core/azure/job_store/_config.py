@@ -13,6 +13,7 @@ from ..storage._connection_string import (
     ConnectionParts,
     check_endpoint,
     parse_connection_string,
+    shown,
     sibling_endpoint,
 )
 
@@ -137,22 +138,6 @@ class TableConfig:
                 f"{error}"
             ) from None
 
-    def plain_connection(self) -> str | None:
-        """Return the connection string as the SDK reads it, which is narrower than we do.
-
-        Raises:
-            AzureTableError: See `connection`.
-        """
-        parts = self.connection()
-        if parts is None:
-            return None
-        credential = (
-            f"SharedAccessSignature={parts.sas_token}"
-            if parts.sas_token
-            else f"AccountName={parts.account_name};AccountKey={parts.account_key}"
-        )
-        return f"TableEndpoint={parts.table_endpoint};{credential}"
-
 
 _Setting = tuple[str, str | None]  # where it comes from, and its value
 
@@ -167,7 +152,7 @@ def _check(table: _Setting, connection: _Setting, account: _Setting, endpoint: _
     name = table[1]
     if not isinstance(name, str) or not _TABLE_NAME.match(name) or name.lower() == "tables":
         raise AzureTableError(
-            f"{table[0]}={name!r:.80} cannot name a table: 3 to 63 letters and digits, the first "
+            f"{table[0]}={shown(name)} cannot name a table: 3 to 63 letters and digits, the first "
             "one a letter, and not 'tables'; choose another name"
         )
     if not isinstance(connection[1], (str, type(None))):
@@ -178,8 +163,8 @@ def _check(table: _Setting, connection: _Setting, account: _Setting, endpoint: _
         _check_endpoint(endpoint[0], endpoint[1])
     elif account[1] and not _ACCOUNT_NAME.match(account[1]):
         raise AzureTableError(
-            f"{account[0]}={sanitize_url(account[1])!r} cannot name a storage account: 3 to 24 "
-            f"lower-case letters and digits; give the name alone, or a URL as {endpoint[0]}"
+            f"{account[0]}={shown(sanitize_url(account[1]))} cannot name a storage account: 3 to "
+            f"24 lower-case letters and digits; give the name alone, or a URL as {endpoint[0]}"
         )
 
 
@@ -188,6 +173,6 @@ def _check_endpoint(name: str, url: str) -> None:
         check_endpoint(url, name, "the connection string")
     except ConfigurationError:
         raise AzureTableError(
-            f"{name}={sanitize_url(url)!r} is no endpoint: give the plain https:// URL of the "
+            f"{name}={shown(sanitize_url(url))} is no endpoint: give the plain https:// URL of the "
             "table service, such as https://ACCOUNT.table.core.windows.net, without key or query"
         ) from None

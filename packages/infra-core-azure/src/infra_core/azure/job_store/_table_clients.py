@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
+from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.exceptions import ResourceNotFoundError
 from azure.data.tables import TableClient
 from infra_core.runtime import after_fork_in_child, sanitize_url
@@ -138,26 +139,24 @@ def connect(
         AzureTableError: The SDK refuses the settings.
     """
     tidy_sdk_logs()
-    connection = config.plain_connection()
-    try:
-        if connection is not None:
-            return kind.from_connection_string(connection, config.table_name, **options)
-        endpoint = str(config.resolved_table_endpoint)
-        return kind(endpoint, config.table_name, credential=identity(), **options)
-    except ValueError as error:
-        raise _malformed(config, error) from error
-
-
-def _malformed(config: TableConfig, error: ValueError) -> AzureTableError:
-    """Return the error for settings that the SDK refuses; without the connection string."""
-    said = str(error).rstrip(".")
     parts = config.connection()
-    endpoint = parts.table_endpoint if parts else config.resolved_table_endpoint
-    return AzureTableError(
-        f"the endpoint {sanitize_url(str(endpoint))!r} of the job table {config.table_name!r} "
-        f"cannot be used ({said}); DefaultAzureCredential needs an https:// endpoint, Azurite a "
-        "connection string"
-    )
+    if parts is None:
+        endpoint, credential = str(config.resolved_table_endpoint), identity()
+    else:
+        endpoint = parts.table_endpoint
+        credential = (
+            AzureSasCredential(parts.sas_token)
+            if parts.sas_token
+            else AzureNamedKeyCredential(str(parts.account_name), str(parts.account_key))
+        )
+    try:
+        return kind(endpoint, config.table_name, credential=credential, **options)
+    except ValueError as error:
+        raise AzureTableError(
+            f"the endpoint {sanitize_url(endpoint)!r} of the job table {config.table_name!r} "
+            f"cannot be used ({str(error).rstrip('.')}); DefaultAzureCredential needs an https:// "
+            "endpoint, Azurite a connection string"
+        ) from error
 
 
 def shared_client(config: TableConfig) -> SharedClient:

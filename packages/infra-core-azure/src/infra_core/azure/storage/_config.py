@@ -14,6 +14,7 @@ from ._connection_string import (
     check_endpoint,
     check_sas,
     parse_connection_string,
+    shown,
 )
 from ._options import TransferOptions
 from ._settings import AzureStorageSettings, StorageMode
@@ -87,7 +88,7 @@ def missing_settings(settings: AzureStorageSettings) -> str | None:
         )
     if not (settings.connection_string or settings.account_name or settings.blob_endpoint):
         return (
-            f"container {settings.container!r} is named but no account; set "
+            f"container {shown(settings.container)} is named but no account; set "
             f"{call('connection_string')}, or {call('account_name')} to use "
             "DefaultAzureCredential"
         )
@@ -135,8 +136,8 @@ def resolve_config(settings: AzureStorageSettings, mode: StorageMode) -> _AzureS
     container = settings.container or ""
     if not _CONTAINER.fullmatch(container):
         raise ConfigurationError(
-            f"{settings.variable('container')}={container!r:.80} is no container name; use 3 to 63 "
-            "lower-case letters, digits and single hyphens, beginning and ending with a letter "
+            f"{settings.variable('container')}={shown(container)} is no container name; use 3 to "
+            "63 lower-case letters, digits and single hyphens, beginning and ending with a letter "
             "or digit"
         )
     if settings.connection_string:
@@ -189,13 +190,13 @@ def _from_account(settings: AzureStorageSettings, container: str) -> _AzureStora
         host = AZURE_HOST.fullmatch(urlsplit(endpoint).hostname or "")
         if account and host and host[1] != account.removesuffix("-secondary"):
             raise ConfigurationError(
-                f"{call('account_name')}={account!r} contradicts {call('blob_endpoint')}, which "
-                f"is of account {host[1]!r}; unset one of them"
+                f"{call('account_name')}={shown(account)} contradicts {call('blob_endpoint')}, "
+                f"which is of account {host[1]!r}; unset one of them"
             )
     else:
         if not ACCOUNT.fullmatch(account or ""):
             raise ConfigurationError(
-                f"{call('account_name')}={account!r:.80} is no account name; use 3 to 24 "
+                f"{call('account_name')}={shown(account)} is no account name; use 3 to 24 "
                 f"lower-case letters and digits, or set {call('blob_endpoint')} to the endpoint"
             )
         endpoint = f"https://{account}.blob.core.windows.net"
@@ -227,7 +228,7 @@ def _clean_prefix(settings: AzureStorageSettings) -> str:
     reason = unsafe_reason(plain) if plain else None
     if reason:
         raise ConfigurationError(
-            f"{settings.variable('prefix')}={settings.prefix!r:.80} cannot start blob names: "
+            f"{settings.variable('prefix')}={shown(settings.prefix)} cannot start blob names: "
             f"{reason}; use plain names joined by single slashes"
         )
     return prefix

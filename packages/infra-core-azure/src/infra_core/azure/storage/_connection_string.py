@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from infra_core.runtime import redact_secrets
+
 from .._checks import split_url
 from ..exceptions import ConfigurationError
 
@@ -16,6 +18,7 @@ __all__ = [
     "check_sas",
     "check_suffix",
     "parse_connection_string",
+    "shown",
     "sibling_endpoint",
     "split_connection_string",
 ]
@@ -26,6 +29,8 @@ _DEVELOPMENT_ACCOUNT = "devstoreaccount1"
 _DEVELOPMENT_KEY = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
+# Those of an account have 88 characters.
+_KEY = re.compile(r"(?=[A-Za-z+/]*\d)[A-Za-z0-9+/]{40,}={0,2}")
 ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
 _AZURE_SERVICE = re.compile(
     r"(?P<account>[a-z0-9]+)(?:-secondary)?(?P<zone>\.z\d+)?\.(?:blob|table)\."
@@ -68,6 +73,13 @@ class ConnectionParts:
 
     def __repr__(self) -> str:
         return f"ConnectionParts(endpoint={self.endpoint!r}, account_name={self.account_name!r})"
+
+
+def shown(value: object) -> str:
+    """A value as an error shows it: not a key or token that was put into the wrong setting."""
+    if isinstance(value, str):
+        value = _KEY.sub("***", redact_secrets(value))
+    return f"{value!r:.80}"
 
 
 def parse_connection_string(text: str, variable: str, *, service: str = "blob") -> ConnectionParts:
@@ -173,11 +185,11 @@ def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
     protocol = (values.get("defaultendpointsprotocol") or "https").lower()
     if protocol not in ("http", "https"):
         raise ConfigurationError(
-            f"DefaultEndpointsProtocol={protocol} in {variable} is unknown; use https"
+            f"DefaultEndpointsProtocol={shown(protocol)} in {variable} is unknown; use https"
         )
     if not ACCOUNT.fullmatch(account):
         raise ConfigurationError(
-            f"AccountName={account!r:.80} in {variable} is no account name; use 3 to 24 "
+            f"AccountName={shown(account)} in {variable} is no account name; use 3 to 24 "
             f"lower-case letters and digits, or add {service.title()}Endpoint"
         )
     check_suffix(suffix, variable)
@@ -194,7 +206,7 @@ def check_suffix(suffix: str, variable: str, example: str = "core.windows.net") 
     """
     if re.search(r"[^\w.:#?@-]", suffix):
         raise ConfigurationError(
-            f"EndpointSuffix={suffix!r:.80} in {variable} is no end of a host name; use such as "
+            f"EndpointSuffix={shown(suffix)} in {variable} is no end of a host name; use such as "
             f"{example}, without scheme or path"
         )
 
@@ -254,7 +266,7 @@ def _development(values: dict[str, str], variable: str) -> ConnectionParts:
     check_endpoint(host, what, "no setting beside it")
     if urlsplit(host).port is not None or urlsplit(host).path:
         raise ConfigurationError(
-            f"{what} ({host!r:.120}) names a port or path, but the emulator's ports are fixed "
+            f"{what} ({shown(host)}) names a port or path, but the emulator's ports are fixed "
             "(10000 for blobs, 10002 for tables); keep scheme and host alone, or use AccountName, "
             "AccountKey, BlobEndpoint and TableEndpoint"
         )
@@ -295,20 +307,20 @@ def check_endpoint(url: str, what: str, sas_setting: str) -> None:
             which could be secret.
     """
     remedy = "use https://ACCOUNT.blob.core.windows.net or http://127.0.0.1:10000/devstoreaccount1"
-    shown = "" if "@" in url else f" ({url.partition('?')[0]!r:.120})"
+    named = "" if "@" in url else f" ({shown(url.partition('?')[0])})"
     try:
         parts = split_url(url)
     except ValueError as error:
-        raise ConfigurationError(f"{what}{shown} is no http(s) URL ({error}); {remedy}") from None
+        raise ConfigurationError(f"{what}{named} is no http(s) URL ({error}); {remedy}") from None
     if parts.username or parts.password:
         raise ConfigurationError(f"{what} holds a user name or password; remove them; {remedy}")
     if "?" in url or "#" in url:
         raise ConfigurationError(
-            f"{what}{shown} has a query behind it; put a SAS token in its own setting "
+            f"{what}{named} has a query behind it; put a SAS token in its own setting "
             f"({sas_setting}) and keep the endpoint plain: {remedy}"
         )
     if _AZURE_SERVICE.fullmatch(parts.hostname or "") and parts.path.strip("/"):
         raise ConfigurationError(
-            f"{what}{shown} has a path; the container has a setting of its own, as the table has, "
+            f"{what}{named} has a path; the container has a setting of its own, as the table has, "
             "so end the endpoint after the host"
         )
