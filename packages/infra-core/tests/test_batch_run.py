@@ -645,6 +645,33 @@ def test_what_waits_for_a_host_holds_no_place_that_another_could_use(
     assert set(ended[:5]) == set(second)
 
 
+def test_workers_are_given_as_many_items_as_they_say_once_they_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cluster is asked for its size when it is connected to."""
+
+    class Cluster(Worker):
+        width = 1
+
+        async def open(self) -> None:
+            self.width, self.asked, self.all_asked = 5, 0, asyncio.Event()
+
+        async def fetch(self, item: WorkItem) -> Outcome | None:
+            self.asked += 1
+            if self.asked == self.width:
+                self.all_asked.set()
+            await asyncio.wait_for(self.all_asked.wait(), 30)
+            return Outcome(job_id=item.job_id, status="failed", error="gone")
+
+        async def close(self, *, kill: bool = False) -> None:
+            """Nothing was opened."""
+
+    monkeypatch.setattr(_workers, "ProcessWorkers", Cluster)
+    urls = [f"http://h.example/{number}" for number in range(5)]
+    summary = run_batch(urls, batch_id="b", out=tmp_path, processes=2)
+    assert [failure.cause for failure in summary.failures] == ["gone"] * 5
+
+
 async def test_a_rate_for_each_host_keeps_no_run_from_its_end(tmp_path: Path) -> None:
     """What waits for its turn is pending at once."""
     options = BatchOptions(batch_id="b", out=tmp_path, rate_per_host=0.001, concurrency=1)

@@ -114,10 +114,6 @@ class BatchRun:
         self._group = _GROUP
         if self._claims is not None:  # no run takes more of a shared table than it can begin with
             self._group = min(_GROUP, options.concurrency)
-        width = self._workers.width
-        bounded = options.max_per_host is not None or options.rate_per_host is not None
-        if bounded and self._claims is None:  # a job is claimed for no longer than it may last
-            width += _WAITING_FOR_HOSTS
         self._recorder: ThreadBatcher[tuple[Job, Outcome]] = ThreadBatcher(
             self._finisher.record, size=_RECORDED_TOGETHER, workers=1
         )
@@ -129,10 +125,6 @@ class BatchRun:
         self._loop = asyncio.get_running_loop()
         self._stop_event = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
-        self._runtime = _Runtime(
-            config=RuntimeConfig(concurrency=width, cancel_grace=options.grace),
-            on_stop=self._stop_reading,
-        )
 
     # -- the whole -------------------------------------------------------------------------------
 
@@ -145,6 +137,14 @@ class BatchRun:
         """
         stack.push_async_callback(self._workers.close)
         await self._workers.open()
+        options, width = self._options, self._workers.width
+        bounded = options.max_per_host is not None or options.rate_per_host is not None
+        if bounded and self._claims is None:  # a job is claimed for no longer than it may last
+            width += _WAITING_FOR_HOSTS
+        self._runtime = _Runtime(
+            config=RuntimeConfig(concurrency=width, cancel_grace=options.grace),
+            on_stop=self._stop_reading,
+        )
 
     async def run(self, source: Iterable[object] | AsyncIterable[object]) -> None:
         """Bring every item of the source to its end, or stop in order at a signal or a bound.
