@@ -374,8 +374,8 @@ class TestOwnership:
         """With `close()` and at the end of the block."""
         made: list[_Closing] = []
 
-        def make() -> _Closing:
-            made.append(_Closing())
+        def make(**settings: Any) -> _Closing:
+            made.append(_Closing(**settings))
             return made[-1]
 
         monkeypatch.setattr("infra_core.http.AsyncHttpClient", make)

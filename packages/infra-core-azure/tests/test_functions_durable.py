@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+import respx
 from hypothesis import given, strategies as st
 
 from infra_core.azure._durable import management_url, read_start, secure_url
@@ -753,6 +754,29 @@ class TestProtocol:
         with pytest.raises(OrchestrationError, match="must not travel in the clear") as caught:
             secure_url(url, "https://app.example")
         assert "code=k" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("location", "asked"),
+        [
+            ("http://app.example/s/2?code=k", "https://app.example/s/2?code=k"),
+            ("/s/2?code=k", "https://app.example/s/2?code=k"),
+            ("http://other.example/s/2?code=k", None),
+            ("http://other.example/help", "http://other.example/help"),
+        ],
+    )
+    async def test_a_redirect_takes_no_key_into_the_clear(
+        self, location: str, asked: str | None, respx_mock: respx.MockRouter
+    ) -> None:
+        """As little as a status URL does."""
+        moved = respx_mock.get("https://app.example/s/1?code=k")
+        moved.respond(302, headers={"Location": location})
+        async with AzureFunctionAsyncClient("https://app.example") as client:
+            if asked is None:
+                with pytest.raises(OrchestrationError, match="must not travel in the clear"):
+                    await client.get_status("/s/1?code=k")
+                return
+            respx_mock.get(asked).respond(200, json={"runtimeStatus": "Completed"})
+            assert (await client.get_status("/s/1?code=k")).succeeded
 
     @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
     def test_any_text_fits_into_a_management_url(self, text: str) -> None:

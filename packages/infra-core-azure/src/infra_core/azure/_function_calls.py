@@ -6,11 +6,12 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from infra_core.runtime import RetryPolicy, add_note, clock, retry_async, sanitize_url
 
 from ._checks import require_number, split_url
+from ._durable import secure_url
 from ._function_keys import KEY_HEADER, keys_in
 from .exceptions import ConfigurationError
 
@@ -156,8 +157,14 @@ class FunctionCaller:
         if self._own is None:
             from infra_core.http import AsyncHttpClient
 
-            self._own = AsyncHttpClient()
+            self._own = AsyncHttpClient(event_hooks={"response": [self._keep_private]})
         return self._own
+
+    async def _keep_private(self, response: "httpx.Response") -> None:
+        """Have no redirect take the key in a URL into the clear; see `secure_url`."""
+        target = urljoin(str(response.url), response.headers.get("location", ""))
+        if response.has_redirect_location and keys_in(target):
+            response.headers["location"] = secure_url(target, self.base_url)
 
     async def close(self) -> None:
         """Close the own client."""
