@@ -479,6 +479,27 @@ def test_links_that_lead_nowhere_stop_no_other_file(tmp_path: Path) -> None:
     assert blob_name_for(root / "circle" / "x", base=tmp_path / "other", prefix="")
 
 
+@pytest.mark.posix(reason="links need a right there")
+@pytest.mark.parametrize("listed", [True, False])
+def test_links_that_lead_out_are_found_before_anything_is_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    """In place of a file or of a folder; also where a folder can be entered, but not listed."""
+    root, service = tmp_path / "t", MemoryService()
+    write(root, {"in": b"old"})
+    for link, to in (("file", "../secret"), ("folder", ".."), ("near", "in")):
+        (root / link).symlink_to(to)
+    for name in ("a", "file", "folder/b", "near"):
+        service.put(name, b"x")
+    if not listed:
+        refuse = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
+        monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(UnsafeNamesError) as caught:
+        run(service, "down", root)
+    assert set(caught.value.names) == {"file", "folder/b"}
+    assert not (root / "a").exists()
+
+
 def test_excluded_folder_need_not_be_readable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,12 +19,13 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
     coroutine gets a loop of its own, which costs it new connections, but it ends.
     """
     import asyncio
-    from concurrent.futures import ThreadPoolExecutor
 
     from infra_core.runtime import in_background_loop, run_sync
 
     if asyncio._get_running_loop() is None:
         return run_sync(make(), what=what)
+    from concurrent.futures import ThreadPoolExecutor
+
     run = asyncio.run if in_background_loop() else partial(run_sync, what=what)
     with ThreadPoolExecutor(1, thread_name_prefix="infra-core-blocking") as pool:
         return pool.submit(lambda: run(make())).result()

@@ -93,14 +93,13 @@ class BatchWriter:
 
 def _write_all(jobs: list[_Job]) -> list[Exception | None]:
     errors: list[Exception | None] = [None] * len(jobs)
-    staged: dict[int, AtomicFile] = {}
+    staged: dict[AtomicFile, int] = {}
     for index, job in enumerate(jobs):
         try:
-            staged[index] = job.stage()
+            staged[job.stage()] = index
         except Exception as error:  # noqa: BLE001 - raised in its own task
             errors[index] = error
-    job_of = {file: jobs[index] for index, file in staged.items()}
-    outcomes = commit_together([*job_of], before=lambda file: job_of[file].before_commit())
-    for index, outcome in zip(staged, outcomes, strict=True):
+    outcomes = commit_together([*staged], before=lambda file: jobs[staged[file]].before_commit())
+    for index, outcome in zip(staged.values(), outcomes, strict=True):
         errors[index] = outcome
     return errors

@@ -12,8 +12,9 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 from xml.etree import ElementTree as ET
 
 from infra_core.runtime import (
@@ -132,12 +133,10 @@ class BlobService:
             StorageRequestError: The service refused.
             StorageConnectionError: It did not answer.
         """
-
-        async def attempt() -> Response:
-            return await self.send_once(
-                method, name, operation, params=params, headers=headers, body=body, expect=expect
-            )
-
+        attempt = partial(
+            self.send_once, method, name, operation,
+            params=params, headers=headers, body=body, expect=expect,
+        )  # fmt: skip
         tries = 1
 
         def on_retry(details: RetryDetails) -> None:
@@ -252,7 +251,7 @@ class BlobService:
         sent["x-ms-client-request-id"] = f"{self._id}-{next(self._count)}"
         if headers:
             sent.update(headers)
-        size = 0 if body is None else _size(body)
+        size = 0 if body is None else memoryview(body).nbytes
         if body is not None or method == "PUT":
             sent["Content-Length"] = str(size)
             sent["Content-Type"] = "application/octet-stream"
@@ -374,7 +373,7 @@ class BlobService:
         # How many requests are under way is bounded outside of the engine's clock.
         engine = Engine(limits=httpx.Limits(max_connections=None, keepalive_expiry=15.0))
         timeouts = Timeouts(options.connect_timeout, options.timeout, options.timeout, None)
-        origin = target_of(_origin_of(self.config.endpoint) + "/")
+        origin = target_of(urljoin(self.config.endpoint, "/"))
         return _Connections(engine, asyncio.Semaphore(options.concurrency), timeouts, origin)
 
     def is_busy(self) -> bool:
@@ -401,15 +400,6 @@ class _Connections:
 
     async def aclose(self) -> None:
         await self.engine.aclose()
-
-
-def _origin_of(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
-def _size(body: _Buffer) -> int:
-    return body.nbytes if isinstance(body, memoryview) else len(body)
 
 
 async def _pieces(body: _Buffer) -> AsyncIterator[memoryview]:

@@ -38,10 +38,10 @@ class DownRun(TreeRun):
     direction = "down"
 
     async def _run(self) -> None:
-        self._folders: dict[str, tuple[str | None, Container[str] | None]] = {}
+        self._links: dict[str, Container[str] | None] = {}  # of each folder, see `_links_in`
         await self._list_into_index(self._unsafe)
         rejected = await asyncio.to_thread(self._survey_blobs)
-        await self._refuse(rejected, self._rejected_blobs, "download")
+        await self._refuse(rejected, self._index.rejected, "download")
         self._writer = BatchWriter(self._width, coming=self._service.is_busy)
 
         async def one(item: _ToDownload) -> None:
@@ -58,24 +58,18 @@ class DownRun(TreeRun):
         self._index.find_collisions(keep_one=self._rules.on_unsafe == "skip")
         return self._index.count_rejected()
 
-    def _rejected_blobs(self) -> Iterator[PlannedTransfer]:
-        for row in self._index.rejected():
-            yield PlannedTransfer("reject", *row)
-
     def _unsafe(self, name: str) -> str | None:
         """Why a blob of that name must not become a file here, or `None`."""
         if reason := unsafe_reason(name):
             return reason
         folder, _, last = name.rpartition("/")
-        if folder not in self._folders:
-            if len(self._folders) > 10_000:
-                self._folders.clear()
-            reason = self._leads_out(folder) if folder else None
-            self._folders[folder] = reason, _links_in(self._root / folder)
-        reason, links = self._folders[folder]
-        if reason is None and (links is None or last in links):
-            reason = self._leads_out(name)
-        return reason
+        if folder not in self._links:
+            if len(self._links) > 10_000:
+                self._links.clear()
+            outside = folder and self._leads_out(folder)
+            self._links[folder] = None if outside else _links_in(self._root / folder)
+        links = self._links[folder]
+        return self._leads_out(name) if links is None or last in links else None
 
     def _leads_out(self, name: str) -> str | None:
         """Why a path would leave the target through a symbolic link, or `None`."""
@@ -88,21 +82,18 @@ class DownRun(TreeRun):
     def _blob_batches(self) -> Iterator[list[_ToDownload]]:
         """What to do with each blob, by what stands at its path; runs in a thread."""
         for batch in growing_batches(self._index.accepted()):
-            found = []
-            for blob in batch:
-                path = self._root / blob.name
-                there, _ = local_state(path, blob.name)
-                if run_log_lives(self._root, blob.name):
-                    why = "a run log that mirrors itself lives here"
-                    plan: PlannedTransfer | None = PlannedTransfer(
-                        "keep", blob.name, blob.size, why
-                    )
-                else:
-                    plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
-                    if plan is None:
-                        plan = self._read_ahead(blob.size, partial(self._by_hash, blob, path))
-                found.append(_ToDownload(blob, path, there, plan))
-            yield found
+            yield [self._prepare(blob) for blob in batch]
+
+    def _prepare(self, blob: BlobInfo) -> _ToDownload:
+        path = self._root / blob.name
+        there, _ = local_state(path, blob.name)
+        plan = decide("down", self._rules, blob.name, blob.size, there, blob.md5)
+        if run_log_lives(self._root, blob.name):
+            why = "a run log that mirrors itself lives here"
+            plan = PlannedTransfer("keep", blob.name, blob.size, why)
+        elif plan is None:
+            plan = self._read_ahead(blob.size, partial(self._by_hash, blob, path))
+        return _ToDownload(blob, path, there, plan)
 
     def _by_hash(self, blob: BlobInfo, path: Path) -> PlannedTransfer:
         return decide_by_hash("down", blob.name, blob.size, hash_file(path), blob.md5 or b"")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ._blobs import BlobInfo
 from ._names import fold_name
+from ._tree_types import PlannedTransfer
 
 __all__ = ["TreeIndex"]
 
@@ -90,11 +91,12 @@ class TreeIndex:
         query = "select count(*) from entry where reason is not null"
         return int(self._db.execute(query).fetchone()[0])
 
-    def rejected(self) -> Iterator[tuple[str, int, str]]:
-        """Names, sizes and reasons of what is unsafe."""
-        yield from self._db.execute(
+    def rejected(self) -> Iterator[PlannedTransfer]:
+        """What is unsafe, and why."""
+        for row in self._db.execute(
             "select name, size, reason from entry where reason is not null order by name"
-        )
+        ):
+            yield PlannedTransfer("reject", *row)
 
     def accepted(self) -> Iterator[BlobInfo]:
         """All others in order of their names; the index may be used in between."""
