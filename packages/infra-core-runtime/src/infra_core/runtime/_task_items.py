@@ -6,7 +6,7 @@ import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -46,42 +46,30 @@ class _Item:
     timer: asyncio.TimerHandle | None = None  # for what is next to be done about it
 
 
+@dataclass(eq=False)
 class TaskItems:
     """Begins items, ends them, and counts and reports how they ended.
 
     Attributes:
         alive: Their tasks, but for those that are left behind.
         halted: All of them were cancelled.
-
-    Args:
-        options: Callbacks, retries, times.
-        stats: Where ends are counted.
-        left_behind: Where tasks go that suppress cancellation, until they end.
-        fail: Called with what is to end the run.
-        changed: Called when a task has ended.
     """
 
-    def __init__(
-        self,
-        options: RunOptions,
-        stats: StatsRecorder,
-        left_behind: set[asyncio.Task[None]],
-        *,
-        fail: Callable[[BaseException], None],
-        changed: Callable[[], None],
-    ) -> None:
-        self.halted: bool = False
-        self._options = options
-        self._stats = stats
-        self._left_behind = left_behind
-        self._fail = fail
-        self._changed = changed
+    _options: RunOptions
+    _stats: StatsRecorder
+    _left_behind: set[asyncio.Task[None]]  # tasks that suppress cancellation, until they end
+    _fail: Callable[[BaseException], None]  # called with what is to end the run
+    _changed: Callable[[], None]  # called when a task has ended
+    alive: dict[asyncio.Task[None], _Item] = field(default_factory=dict)
+    halted: bool = False
+
+    def __post_init__(self) -> None:
+        options = self._options
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()
         self._grace = options.config.cancel_grace
         self._timeout = options.config.task_timeout if options.timed else None
         self._quiet = not (options.sink or options.on_outcome or options.on_progress)
-        self.alive: dict[asyncio.Task[None], _Item] = {}
         self._next_report = clock.monotonic() + options.progress_interval
 
     def begin(self, task_id: str, factory: Factory) -> None:

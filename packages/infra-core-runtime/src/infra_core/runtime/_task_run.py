@@ -62,9 +62,7 @@ class TaskRun:
         self._event = event
         self._on_event = on_event
         self._on_end = on_end
-        self._items = TaskItems(
-            options, self.stats, left_behind, fail=self.fail, changed=self._changed
-        )
+        self._items = TaskItems(options, self.stats, left_behind, self.fail, self._changed)
         self._total = len(source) if isinstance(source, Sized) else None
         self._delivered = 0
         self._room = asyncio.Event()
