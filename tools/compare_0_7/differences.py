@@ -61,9 +61,9 @@ def _described(key: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[D
     for name in old.get("dunders", ()):
         if name not in new["dunders"]:
             yield f"{key}.{name}", "the method is gone"
-    fields = new.get("fields", [])[: len(old.get("fields", ()))]
-    if old.get("fields", []) != fields:
-        yield f"{key}.fields", f"were {old['fields']}, are {new.get('fields')}"
+    lost = set(old.get("fields", ())) - set(new.get("fields", ()))
+    if lost:  # the order of those of `__init__` is compared with its parameters
+        yield f"{key}.fields", f"lacks {sorted(lost)}"
     for flag in ("frozen", "runtime_checkable"):
         if old.get(flag) and not new.get(flag):
             yield f"{key}.{flag}", "is not so any more"
