@@ -93,7 +93,7 @@ class IngestionTransport:
     async def _bounded(self, body: bytes) -> Answer:
         async with clock.timeout(self._total):
             for _ in range(_MAX_REDIRECTS + 1):
-                answer, location = await self._post_again_if_stale(body)
+                answer, location = await self._post(body)
                 if location is None:
                     return answer
                 target = urljoin(self._url, location)
@@ -101,20 +101,6 @@ class IngestionTransport:
                     return answer
                 self._url = target
             return answer
-
-    async def _post_again_if_stale(self, body: bytes) -> tuple[Answer, str | None]:
-        """Post; once more at once when a connection that had been idle turns out to be closed."""
-        import httpx
-
-        reused = self._engine
-        try:
-            return await self._post(body)
-        except (httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError):
-            if reused is None:
-                raise
-            self._engine = None
-            await reused.aclose()
-            return await self._post(body)
 
     async def _post(self, body: bytes) -> tuple[Answer, str | None]:
         if self._engine is None:
