@@ -42,14 +42,17 @@ class RecordedRequest:
         path: The request target: path and query.
         headers: Header fields; look-ups ignore letter case, lines of one name are joined.
         body: The whole body, de-chunked.
-        raw_headers: Every field in the order sent, as (name, value), repeated ones included.
     """
 
     method: str
     path: str
     headers: httpx.Headers
     body: bytes = b""
-    raw_headers: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def raw_headers(self) -> tuple[tuple[str, str], ...]:
+        """Every field in the order sent, as (name, value), repeated ones included."""
+        return tuple((n.decode("latin-1"), v.decode("latin-1")) for n, v in self.headers.raw)
 
     @property
     def resource_path(self) -> str:

@@ -29,7 +29,6 @@ from ._http1 import (
 
 if TYPE_CHECKING:
     import ssl
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -113,12 +112,7 @@ class FaultyOrigin:
         ready.wait()
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *_: object) -> None:
         """Cut every connection and wait until the thread has ended."""
         if self._loop is not None and self._stop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed already
@@ -345,10 +339,9 @@ async def _read_request(
             if asked is None and connection.trailing_data[0]:
                 raise BadRequest(f"{connection.trailing_data[0][:200]!r} is no whole request")
             return None
-    raw = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in asked.headers.raw_items()]
-    headers = httpx.Headers(raw, encoding="latin-1")
+    headers = httpx.Headers(asked.headers.raw_items(), encoding="latin-1")
     method, target = asked.method.decode("ascii"), asked.target.decode("latin-1")
-    request = RecordedRequest(method, target, headers, body, tuple(raw))
+    request = RecordedRequest(method, target, headers, body)
     return request, connection.trailing_data[0]
 
 
@@ -418,26 +411,18 @@ async def _send_body(reply: Reply, writer: asyncio.StreamWriter) -> None:
 async def _reset(writer: asyncio.StreamWriter) -> None:
     """End the connection with RST, after what was written has reached the other side's kernel."""
     sock = writer.get_extra_info("socket")
-    for _ in range(200):
-        if _unsent(sock) == 0:
-            break
-        await asyncio.sleep(0.001)
+    if sys.platform != "win32":
+        import array
+        import fcntl
+        import termios
+
+        unsent = array.array("i", [0])  # bytes in the kernel's queue, where the system says it
+        for _ in range(200):
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, unsent)
+            if unsent[0] == 0:
+                break
+            await asyncio.sleep(0.001)
     # A linger time of zero turns close() into RST (socket(7)).
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
-
-
-def _unsent(sock: socket.socket) -> int:
-    """Bytes in the kernel's send queue; 0 where the system does not say."""
-    if sys.platform == "win32":
-        return 0
-    import array
-    import fcntl
-    import termios
-
-    waiting = array.array("i", [0])
-    try:
-        fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, waiting)
-    except OSError:
-        return 0
-    return waiting[0]
