@@ -412,3 +412,31 @@ def test_status_texts_of_the_record_are_the_values() -> None:
     """Queries compare what is stored."""
     row = RecordBinding(RichRecord).to_row(RichRecord("b", "j", status=JobStatus.TIMED_OUT))
     assert row.properties["status"] == "timed_out"
+
+
+@dataclass
+class Loose:
+    batch_id: str
+    job_id: str
+    value: Any = None
+
+
+@pytest.mark.parametrize(
+    "value", [datetime(2026, 3, 1, tzinfo=timezone.utc), 2**40, 7, b"x", True, uuid.UUID(int=1)]
+)
+def test_values_of_any_type_come_back(value: object) -> None:
+    """As what a table itself holds, and of the plain type."""
+    binding = RecordBinding(Loose)
+    fetched = binding.from_row(binding.to_row(Loose("b", "j", value))).value
+    assert (type(fetched), fetched) == (type(value), value)
+
+
+def test_pairs_that_are_no_pairs_are_refused() -> None:
+    """A list, or another length, would come back as something else."""
+    binding = RecordBinding(RichRecord)
+    for wrong in ([1, "x"], (1,), (1, "x", 2)):
+        values: dict[str, Any] = {"pair": wrong}
+        record = RichRecord("b", "j", **values)
+        with pytest.raises(JobRecordError, match="tuple of 2") as raised:
+            binding.to_row(record)
+        assert raised.value.field == "pair"

@@ -1,6 +1,7 @@
 """What the blob service refuses permanently: raised at once, listed once, never sent again."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,12 +21,13 @@ from infra_core.azure.storage import (
     StorageMode,
     StorageRequestError,
     TransferOptions,
+    UnsafeNamesError,
     _flush,
     _tree_types,
 )
 from infra_core.azure.storage._blobs import parse_page
 from infra_core.azure.storage._config import resolve_config
-from infra_core.azure.storage._errors import request_error
+from infra_core.azure.storage._errors import ending_of, request_error
 from infra_core.azure.storage._journal import Journal
 from infra_core.azure.storage._refusals import REMEDIES, is_permanent
 from infra_core.azure.storage._service import BlobService
@@ -843,3 +845,109 @@ def test_a_block_around_the_shared_client_of_the_sdk_does_not_close_it(
 
     asyncio.run(twice())
     assert client.container(create=False).exists()  # a new one
+
+
+@pytest.mark.posix
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_has_a_client_of_the_sdk_of_its_own(
+    blob_server: Any, client_of: Any
+) -> None:
+    """Two processes that read from one connection would take each other's answers."""
+    client = client_of(blob_server(lambda *_: (200, {"ETag": '"1"'}, b"")))
+    container = client.container(create=False)
+    assert client.container(create=False) is container
+    child = os.fork()
+    if child == 0:
+        os._exit(client.container(create=False) is container)
+    assert os.waitpid(child, 0)[1] == 0
+    assert client.container(create=False) is container
+
+
+def test_the_credential_of_the_client_of_the_sdk_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own; what was given stays open."""
+    closed = []
+
+    class Credential:
+        def get_token(self, *scopes: str, **options: Any) -> None:
+            raise AssertionError(scopes)
+
+        def close(self) -> None:
+            closed.append(self)
+
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", Credential)
+    given = Credential()
+    for credential in (None, given):
+        with AzureStorageClient.from_settings(
+            AzureStorageSettings("box", account_name="acc", journal=tmp_path / "j"),
+            "strict",
+            credential=credential,
+        ) as client:
+            assert client.container(create=False).url.endswith("/box")
+    assert len(closed) == 1
+    assert given not in closed
+
+
+def test_an_upload_whose_file_is_gone_leaves_the_journal_with_a_warning(
+    blob_server: Any, client_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The name of the file and that of the blob; it is counted as missing."""
+    container = _Container()
+    container.leased = {"a"}
+    client = client_of(blob_server(container), "best-effort", max_retries=0)
+    path = client.write_text(client.base_path / "a", "x")
+    path.unlink()
+    caplog.clear()
+    assert client.flush_pending().missing == 1
+    assert client.pending_uploads() == []
+    (record,) = [r for r in caplog.records if r.levelname == "WARNING"]
+    assert f"{path} is gone, so it cannot be uploaded as 'a' any more" in record.getMessage()
+
+
+def test_what_no_blob_service_has_answered_stays_pending() -> None:
+    """A login page in between: the next network may lead to the service."""
+    error = StorageRequestError("answered by a login page", status=200)
+    assert not error.permanent
+    assert ending_of(error) == "pending"
+
+
+def test_a_journal_without_failures_is_flushed_once(
+    blob_server: Any, client_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an earlier run left behind; then every success would read the journal for nothing."""
+    client = client_of(blob_server(_Container()), "best-effort")
+    flushed = []
+    flush = client._uploader.flush
+
+    async def counted(**options: Any) -> Any:
+        flushed.append(options)
+        return await flush(**options)
+
+    monkeypatch.setattr(client._uploader, "flush", counted)
+    for number in range(3):
+        client.write_text(client.base_path / f"{number}", "x")
+    assert len(flushed) == 1
+
+
+def test_nothing_is_uploaded_for_a_file_that_could_not_be_written(
+    blob_server: Any, client_of: Any
+) -> None:
+    """The error comes through in any mode, and the journal forgets the upload."""
+    server = blob_server(_Container())
+    client = client_of(server, "best-effort")
+    path = client.base_path / "a"
+    path.write_text("old")
+    with pytest.raises(TypeError):
+        client.write_json(path, {"x": object()})
+    assert server.requests == []
+    assert client.pending_uploads() == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 11])
+def test_unsafe_names_are_counted_in_the_error(count: int) -> None:
+    """One name is one; beyond ten the others are a number."""
+    names = {f"n{number}": "bad" for number in range(count)}
+    text = str(UnsafeNamesError(names, operation="upload"))
+    assert ("an unsafe name: " in text) is (count == 1)
+    assert ("and 1 more" in text) is (count == 11)

@@ -4,8 +4,9 @@ Steps are generators that yield calls of backend primitives (see `_rows`) and ar
 results, or the errors in the backend's words.
 """
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from functools import partial
+from inspect import isawaitable
 from typing import Any, NamedTuple, TypeVar
 
 from infra_core.runtime import add_note
@@ -52,32 +53,28 @@ def carry_out(
     perform: Callable[[C], Any],
     explain: Callable[[C, Exception], Exception] = _as_it_is,
 ) -> T:
+    """As `carry_out_async`, where nothing that is performed has to be awaited."""
+    try:
+        carry_out_async(steps, perform, explain).send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    raise AssertionError  # something was awaited
+
+
+async def carry_out_async(
+    steps: Generator[C, Any, T],
+    perform: Callable[[C], Any],
+    explain: Callable[[C, Exception], Exception] = _as_it_is,
+) -> T:
     """Perform what a generator yields, and send it the results, or the errors as explained."""
     try:
         call = next(steps)
         while True:
             try:
                 result = perform(call)
-            except Exception as error:  # noqa: BLE001 - the steps judge
-                call = steps.throw(explain(call, error))
-            else:
-                call = steps.send(result)
-    except StopIteration as stop:
-        value: T = stop.value
-        return value
-
-
-async def carry_out_async(
-    steps: Generator[C, Any, T],
-    perform: Callable[[C], Awaitable[Any]],
-    explain: Callable[[C, Exception], Exception] = _as_it_is,
-) -> T:
-    """As `carry_out`, awaiting what is performed."""
-    try:
-        call = next(steps)
-        while True:
-            try:
-                result = await perform(call)
+                if isawaitable(result):
+                    result = await result
             except Exception as error:  # noqa: BLE001 - the steps judge
                 call = steps.throw(explain(call, error))
             else:
