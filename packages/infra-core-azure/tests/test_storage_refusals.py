@@ -440,6 +440,40 @@ def test_an_upload_outlives_the_replay_of_an_older_tree(
     journal.close()
 
 
+@pytest.mark.parametrize("may_list", [True, False])
+def test_a_blob_that_is_written_during_a_replay_stays(
+    may_list: bool, blob_server: Any, client_of: Any, tmp_path: Path
+) -> None:
+    """A replay may take minutes; without permission to list, it brings what it has."""
+    container = _Container()
+    container.blobs = {"a": b"first"}
+    etag = ['"1"']
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "GET" and not may_list:
+            return refusal(403, "AuthorizationPermissionMismatch")
+        if method == "GET":
+            name = f"<Name>a</Name><Properties><Etag>{etag[0]}</Etag></Properties>"
+            etag[0], container.blobs["a"] = '"2"', b"written meanwhile"
+            listing = f"<EnumerationResults><Blobs><Blob>{name}</Blob></Blobs></EnumerationResults>"
+            return 200, {}, listing.encode()
+        if headers.get("If-Match", etag[0]) != etag[0]:
+            return refusal(412, "ConditionNotMet")
+        if method == "HEAD":
+            return 200, {"ETag": etag[0], "Content-Length": "1"}, b"?"
+        return container(method, path, headers, body)
+
+    client = client_of(blob_server(answer), "best-effort", max_retries=0)
+    for name in "ab":
+        (client.base_path / name).write_text("old")
+    journal = Journal(tmp_path / "state" / "journal.sqlite")
+    journal.fail(journal.enter("tree", "", path=client.base_path), OSError())
+    journal.close()
+    client.flush_pending()
+    assert container.blobs == {"a": b"written meanwhile" if may_list else b"old", "b": b"old"}
+    assert client.pending_uploads() == []
+
+
 def test_a_tree_brings_what_it_was_asked_for_after_an_upload(
     blob_server: Any, client_of: Any, tmp_path: Path
 ) -> None:
@@ -884,7 +918,9 @@ def test_the_credential_of_the_client_of_the_sdk_ends_with_it(
             "strict",
             credential=credential,
         ) as client:
-            assert client.container(create=False).url.endswith("/box")
+            container = client.container(create=False)
+            assert container is not None
+            assert container.url.endswith("/box")
     assert len(closed) == 1
     assert given not in closed
 

@@ -41,6 +41,12 @@ class UpRun(TreeRun):
 
     direction = "up"
     _unlisted = False  # the destination, without permission to list it
+    _unlisted_rules: TreeRules | None = None  # for such a destination
+
+    def keep_what_changes(self) -> None:
+        """Replace a blob only as it was listed; any where it cannot be listed."""
+        self._unlisted_rules = self._rules
+        self._rules = replace(self._rules, overwrite="if-unchanged")
 
     async def _run(self) -> None:
         rejected = await asyncio.to_thread(self._survey_local)
@@ -67,6 +73,7 @@ class UpRun(TreeRun):
             if self._rules.delete or not error.by_permission:
                 raise
             self._unlisted = True
+            self._rules = self._unlisted_rules or self._rules
             self._note(
                 f"the container could not be listed ({error.code}): nothing was compared, and "
                 "overwrite was left to the service"
@@ -222,6 +229,8 @@ async def replay_tree(
 ) -> None:
     """Upload a tree that an earlier process had begun: what arrived then is skipped by its hash.
 
+    A blob that is written while the replay is under way is newer than the tree, and stays.
+
     Args:
         service: The container.
         root: The folder.
@@ -241,4 +250,6 @@ async def replay_tree(
     run = UpRun(
         service, root, tree_prefix(name), rules, on_outcome=on_outcome, journal=journal, leave=leave
     )
+    if rules.overwrite == "always":
+        run.keep_what_changes()
     await run.run()
