@@ -5,6 +5,7 @@ be unpickled, and the requests and answers that errors carry hold credentials; t
 """
 
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import httpx
@@ -75,7 +76,9 @@ class HTTPStatusError(httpx.HTTPStatusError):
 
     def __reduce__(self) -> tuple[object, ...]:
         fields = {name: value for name, value in vars(self).items() if name not in _CARRIED}
-        return _rebuild_status_error, (self.args, _travelling(self.response), fields)
+        response = _travelling(self.response)
+        make = partial(HTTPStatusError, request=response.request, response=response)
+        return make, self.args, fields
 
 
 _CARRIED = ("_request", "response")
@@ -90,14 +93,6 @@ def _travelling(response: httpx.Response) -> httpx.Response:
     copy.history = []
     copy.request = _sent(response.request)
     return copy
-
-
-def _rebuild_status_error(
-    args: tuple[str], response: httpx.Response, fields: dict[str, object]
-) -> HTTPStatusError:
-    error = HTTPStatusError(*args, request=response.request, response=response)
-    vars(error).update(fields)
-    return error
 
 
 class AsyncDeadlineExceeded(DeadlineExceeded, httpx.TimeoutException):

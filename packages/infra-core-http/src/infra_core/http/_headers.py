@@ -58,15 +58,13 @@ def checked_headers(headers: Mapping[str, str] | None) -> dict[str, str]:
     """
     if not headers:
         return {}
-    checked: dict[str, str] = {}
-    try:
-        pairs = headers.items()
-    except AttributeError:
+    if not hasattr(headers, "items"):
         raise InvalidRequestError(
             f"headers of type {type(headers).__name__} are no mapping: pass one of names to "
             "values, such as {'Accept': '*/*'}"
-        ) from None
-    for name, value in pairs:
+        )
+    checked: dict[str, str] = {}
+    for name, value in headers.items():
         text_name = _as_text(name)
         if text_name is None or not _TOKEN.fullmatch(text_name):
             raise InvalidRequestError(

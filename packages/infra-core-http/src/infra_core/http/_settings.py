@@ -35,35 +35,14 @@ ROUTES: dict[str, tuple[object, ...]] = {
 }
 OWN_TRANSPORT = ("transport", "app", "proxy", "proxies")
 """Those that take the place of the transport that we would make."""
-_KNOWN = frozenset(
-    {
-        "auth",
-        "base_url",
-        "cert",
-        "cookies",
-        "default_encoding",
-        "event_hooks",
-        "follow_redirects",
-        "headers",
-        "limits",
-        "max_redirects",
-        "params",
-        "timeout",
-        "trust_env",
-        "verify",
-        *ROUTES,
-    }
-)
 
 
 def plain_reason(options: Mapping[str, Any]) -> str | None:
     """Return which argument the fast transport cannot honour, None when it can honour all."""
-    for name, value in options.items():
-        if name not in _KNOWN:
-            return f"{name}="  # of a newer httpx, or an error that httpx will report
-        if name == "proxy" and isinstance(value, (str, httpx.URL)):
-            continue
-        if name in ROUTES and value not in ROUTES[name]:
+    for name, nothing_special in ROUTES.items():
+        value = options.get(name, nothing_special[0])
+        as_text = name == "proxy" and isinstance(value, (str, httpx.URL))
+        if not as_text and value not in nothing_special:
             return f"{name}="
     return None
 

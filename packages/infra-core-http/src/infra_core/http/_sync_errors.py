@@ -4,6 +4,7 @@
 answer there, and the requests and answers that errors carry hold credentials; those stay behind.
 """
 
+from functools import partial
 from io import BytesIO
 from typing import Any
 from urllib.parse import urlsplit
@@ -74,7 +75,7 @@ class WithAnswer(requests.RequestException):
         carried = ("response", "request")
         fields = {name: value for name, value in vars(self).items() if name not in carried}
         answer = None if self.response is None else _travelling(self.response)
-        return _rebuilt, (type(self), self.args, answer, fields)
+        return partial(type(self), response=answer), self.args, fields
 
 
 def _travelling(response: requests.Response) -> requests.Response:
@@ -96,17 +97,6 @@ def without_body(response: requests.Response) -> requests.Response:
 
 
 _OF_THE_BODY = ("_content", "encoding", "elapsed")
-
-
-def _rebuilt(
-    kind: type[WithAnswer],
-    args: tuple[str],
-    response: requests.Response | None,
-    fields: dict[str, object],
-) -> WithAnswer:
-    error = kind(*args, response=response)
-    vars(error).update(fields)
-    return error
 
 
 class HTTPError(WithAnswer, requests.HTTPError):

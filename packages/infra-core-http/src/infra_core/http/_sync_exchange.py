@@ -7,7 +7,7 @@ asynchronous half.
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from time import perf_counter
 from typing import Any, cast
@@ -307,9 +307,7 @@ def _text(value: str | bytes) -> str:
 
 def _read_redirect(response: requests.Response) -> None:
     """Read what a redirect says beside its Location, so that the connection can be used again."""
-    try:
+    with suppress(requests.RequestException, ResponseTooLarge):  # that body is not wanted
         attach_decoder(response, _MAX_REDIRECT_BODY)
         _ = response.content
-    except (requests.RequestException, ResponseTooLarge):
-        pass  # that body is not wanted
     response.close()

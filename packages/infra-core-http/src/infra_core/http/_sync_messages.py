@@ -23,7 +23,6 @@ from ._messages import (
     connect_text,
     connect_timeout_text,
     invalid_text,
-    peer,
     proxy_connect_text,
     proxy_refused_text,
     reason_of,
@@ -99,16 +98,15 @@ def _text(
     return _connection_text(chain, where) if isinstance(error, requests.ConnectionError) else None
 
 
-def cut_text(url: str, error: BaseException, where: str | None = None) -> str:
+def cut_text(url: str, error: BaseException) -> str:
     """Say why a body did not come whole.
 
     Args:
         url: Of the body.
-        error: What urllib3 or requests raised.
-        where: Host and port, if that does not say it all.
+        error: What urllib3 raised.
     """
-    where = where or _where(url)
     malformed = _first(error_chain(error), BadAnswer)
+    where = _where(url)
     return f"{where} {CUT_SHORT}" if malformed is None else invalid_text(where, malformed)
 
 
@@ -143,16 +141,14 @@ def _text_of_proxy(
     answer = tunnel_answer(chain)
     if answer is not None:
         return proxy_refused_text(proxy.where, proxy.variable, answer, where)
-    cause = _first(chain, OSError, but=requests.RequestException)
-    if proxy.is_socks:
-        of_socks = [link for link in chain if type(link).__module__ == "socks"]
-        if of_socks and type(of_socks[0]).__name__ != "ProxyConnectionError":
-            return proxy_refused_text(proxy.where, proxy.variable, str(of_socks[0]), where)
-        inner = next((link for link in chain if type(link) in _CONNECTING), cause)
-        return proxy_connect_text(proxy.variable, connect_text(proxy.where, inner or error))
-    if not isinstance(error, requests.exceptions.ProxyError):
+    of_socks = [link for link in chain if type(link).__module__ == "socks"]
+    if of_socks and type(of_socks[0]).__name__ != "ProxyConnectionError":
+        return proxy_refused_text(proxy.where, proxy.variable, str(of_socks[0]), where)
+    if not (proxy.is_socks or isinstance(error, requests.exceptions.ProxyError)):
         return None
-    return proxy_connect_text(proxy.variable, connect_text(proxy.where, cause or error))
+    inner = next((link for link in chain if type(link) in _CONNECTING), None)
+    reason = connect_text(proxy.where, inner or _cause(chain) or error)
+    return proxy_connect_text(proxy.variable, reason)
 
 
 def _connection_text(chain: list[BaseException], where: str) -> str | None:
@@ -160,7 +156,7 @@ def _connection_text(chain: list[BaseException], where: str) -> str | None:
         return f"{where} {BROKEN_OFF}"
     if broken := _first(chain, http.client.HTTPException):
         return invalid_text(where, broken)
-    cause = _first(chain, OSError, but=requests.RequestException)
+    cause = _cause(chain)
     if cause is None:
         return None
     if _first(chain, urllib3.exceptions.NewConnectionError, urllib3.exceptions.SSLError):
@@ -168,21 +164,17 @@ def _connection_text(chain: list[BaseException], where: str) -> str | None:
     return broken_text(where, reason_of(cause))
 
 
-def _first(
-    chain: Iterable[BaseException],
-    *kinds: type[BaseException],
-    but: type[BaseException] | None = None,
-) -> BaseException | None:
-    for link in chain:
-        if isinstance(link, kinds) and (but is None or not isinstance(link, but)):
-            return link
-    return None
+def _first(chain: Iterable[BaseException], *kinds: type[BaseException]) -> BaseException | None:
+    return next((link for link in chain if isinstance(link, kinds)), None)
+
+
+def _cause(chain: list[BaseException]) -> BaseException | None:
+    """Return the first error of the system; those of requests are such by their class alone."""
+    return _first((e for e in chain if not isinstance(e, requests.RequestException)), OSError)
 
 
 def _where(url: str) -> str:
     parts = urlsplit(url)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
-    return peer(parts.hostname or "", port or (443 if parts.scheme == "https" else 80))
+    place = parts.netloc.rpartition("@")[2].lower()
+    port = 443 if parts.scheme == "https" else 80
+    return place if place.rpartition(":")[2].isdigit() else f"{place}:{port}"

@@ -4,9 +4,7 @@ import asyncio
 import os
 import select
 import sys
-from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import aiohttp  # noqa: F401 - before its parts: another thread may import it
@@ -29,7 +27,6 @@ _LOOK_FIRST = BadHttpMessage("its lengths differ")
 class Protocol(ResponseHandler):
     """aiohttp's connection with a parser that mends what `_framing` can mend."""
 
-    _look: "Callable[[], object] | None" = None
     _silent_at: float | None = None  # when the peer will have said nothing for too long
     _alarm: "asyncio.TimerHandle | None" = None
     _taken: bool = False  # what came before the connection broke
@@ -106,15 +103,10 @@ class Protocol(ResponseHandler):
         On an idle connection they are an answer to no request, or its end: either way it cannot
         be used again.
         """
-        look = self._look
+        transport = self.transport
+        socket = None if transport is None else transport.get_extra_info("socket")
         try:
-            if look is None:
-                transport = self.transport
-                socket = None if transport is None else transport.get_extra_info("socket")
-                if socket is None:
-                    return False
-                look = self._look = _look_of(socket.fileno())
-            return bool(look())
+            return socket is not None and _can_be_read(socket.fileno())
         except (OSError, ValueError):
             return True
 
@@ -126,13 +118,13 @@ class Protocol(ResponseHandler):
         return fresh
 
 
-def _look_of(number: int) -> Callable[[], object]:
-    """Return what asks the system, without waiting, whether a socket can be read."""
+def _can_be_read(number: int) -> bool:
+    """Ask the system, without waiting, whether a socket can be read."""
     if sys.platform == "win32":  # has no poll
-        return lambda: select.select([number], [], [], 0)[0]
+        return bool(select.select([number], [], [], 0)[0])
     poll = select.poll()
     poll.register(number, select.POLLIN)
-    return partial(poll.poll, 0)
+    return bool(poll.poll(0))
 
 
 class _MendingParser:

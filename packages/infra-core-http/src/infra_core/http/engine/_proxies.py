@@ -68,7 +68,7 @@ class Proxy:
     @property
     def where(self) -> str:
         """Host and port, for messages."""
-        return f"{self._bracketed}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def bare_url(self) -> str:
@@ -96,10 +96,6 @@ class Proxy:
     def is_socks(self) -> bool:
         """Whether it speaks SOCKS, for which the extra `socks` is needed."""
         return self.scheme.startswith("socks")
-
-    @property
-    def _bracketed(self) -> str:
-        return f"[{self.host}]" if ":" in self.host else self.host
 
 
 @dataclass(frozen=True)
