@@ -685,6 +685,14 @@ async def test_the_log_of_httpx_has_no_secrets(
     assert "hunter2" not in caplog.text
 
 
+async def test_a_redirect_whose_body_inflates_is_followed(origin: FaultyOrigin) -> None:
+    """What it says beside its Location was not asked for, and is not kept."""
+    headers = {"Location": "/page", "Content-Encoding": "gzip"}
+    origin.add("/moved", gzip.compress(b"\0" * 1_000_000), status=302, headers=headers)
+    response = await request_async("GET", origin.url("/moved"))
+    assert (response.text, response.history[0].content) == ("hello", b"")
+
+
 async def test_stream_gives_the_body_as_it_comes(origin: FaultyOrigin) -> None:
     """Any status, no retry; the connection is free again afterwards."""
     origin.add("/big", b"x" * 300_000)
@@ -693,6 +701,9 @@ async def test_stream_gives_the_body_as_it_comes(origin: FaultyOrigin) -> None:
             url = origin.url("/big")
             async with stream_async("GET", url, client=client, params={"a": 1}) as response:
                 assert sum([len(c) async for c in response.aiter_bytes()]) == 300_000
+            async with stream_async("GET", url, client=client) as response:
+                sizes = [len(c) async for c in response.aiter_bytes(70_000)]
+                assert sizes == [70_000] * 4 + [20_000]
             async with stream_async("GET", url, client=client) as response:
                 assert response.status_code == 200  # and not read
         async with stream_async("GET", origin.url("/none"), client=client) as response:

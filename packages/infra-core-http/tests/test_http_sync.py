@@ -241,15 +241,16 @@ def test_no_wait_overshoots_the_deadline(origin: FaultyOrigin) -> None:
     assert time.slept == [5.0, 5.0]
 
 
-def test_bodies_above_max_bytes_are_refused(origin: FaultyOrigin) -> None:
-    """By the announced length, in mid-stream, or by what they grow to."""
+@pytest.mark.parametrize("make", [RequestsHttpClient, requests.Session])
+def test_bodies_above_max_bytes_are_refused(origin: FaultyOrigin, make: Any) -> None:
+    """By the announced length, in mid-stream, or by what they grow to; over a bare session too."""
     origin.add("/big", b"x" * 1000)
     origin.add("/endless", b"x" * 100_000, chunked=True)
     bomb = gzip.compress(b"\0" * 20_000_000)
     origin.add("/bomb", bomb, headers={"Content-Encoding": "gzip"})
     for path, limit in (("/big", 999), ("/endless", 999), ("/bomb", 1_000_000)):
-        with pytest.raises(ResponseTooLarge) as caught:
-            fetch(origin.url(path), max_bytes=limit)
+        with make() as client, pytest.raises(ResponseTooLarge) as caught:
+            fetch(origin.url(path), client=client, max_bytes=limit)
         assert caught.value.limit == limit
         assert origin.count(path) == 1
 

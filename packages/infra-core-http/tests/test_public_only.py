@@ -203,6 +203,21 @@ class Rebinding:
 
 
 @pytest.mark.parametrize("options", [{}, {"http2": True}])
+async def test_a_name_that_cannot_be_resolved_is_one_error_on_each_way(
+    monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Look-ups of our own for plain httpx have the error and the words of the engine."""
+
+    def getaddrinfo(*_: object, **__: object) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    async with AsyncHttpClient(public_only=True, **options) as client:
+        with pytest.raises(httpx.ConnectError, match=r"cannot resolve host 'none\.test' \(DNS"):
+            await fetch_async("http://none.test/", client=client)
+
+
+@pytest.mark.parametrize("options", [{}, {"http2": True}])
 async def test_a_name_that_changes_its_address_does_not_get_through(
     origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:

@@ -139,8 +139,7 @@ class LoopClient:
         """Return the timeouts of a call: its own, else the client's, else the default."""
         client = self.client
         if isinstance(timeout, DefaultTimeout) and isinstance(client, SafeClient):
-            own = client.timeout
-            timeout = timeout if own is self._timeout else own
+            timeout = timeout if client.timeout is self._timeout else client.timeout
         return timeouts_of(timeout)
 
     @property

@@ -31,16 +31,6 @@ class _LastAnswer(Answer):
         self.will_close = True
 
 
-def _read_answer(connection: Any, getresponse: Any) -> Any:
-    # Only here: what a proxy says to CONNECT is read by http.client with a class of its own.
-    forwarded = connection.proxy is not None and getattr(connection, "_tunnel_host", None) is None
-    connection.response_class = _LastAnswer if forwarded else Answer
-    try:
-        return getresponse()
-    finally:
-        del connection.response_class
-
-
 _asked = threading.local()
 _SENDABLE = re.compile(r"[!-~]+")
 
@@ -69,10 +59,19 @@ class _ToTarget(Connecting):
         given = getattr(_asked, "target", None)
         super().putrequest(method, given or url, *args, **options)  # type: ignore[misc]
 
+    def getresponse(self: Any) -> Any:
+        """Return the answer, read by us; for urllib3."""
+        # Only here: what a proxy says to CONNECT is read by http.client with a class of its own.
+        forwarded = self.proxy is not None and getattr(self, "_tunnel_host", None) is None
+        vars(self)["response_class"] = _LastAnswer if forwarded else Answer
+        try:
+            return super().getresponse()  # type: ignore[misc]
+        finally:
+            del vars(self)["response_class"]
+
 
 class _Connection(_ToTarget, HTTPConnection):
-    def getresponse(self) -> Any:
-        return _read_answer(self, super().getresponse)
+    pass
 
 
 class _TlsConnection(_ToTarget, HTTPSConnection):
@@ -92,9 +91,6 @@ class _TlsConnection(_ToTarget, HTTPSConnection):
                 raise
             raise NewConnectionError(self, f"no TLS: {error}") from error
 
-    def getresponse(self) -> Any:
-        return _read_answer(self, super().getresponse)
-
 
 def _pools(*, public_only: bool) -> dict[str, Any]:
     """Return the classes of urllib3's pools by scheme, with our connections."""
@@ -110,16 +106,12 @@ _THEIRS = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
 _OURS, _PUBLIC = _pools(public_only=False), _pools(public_only=True)
 
 
-def read_answers(adapter: Any) -> None:
-    """Let an adapter's connections read answers as ours do, unless they are of a kind of its own.
+def read_answers(manager: Any) -> None:
+    """Let the connections of an adapter read answers as ours do, unless it has a kind of its own.
 
     Args:
-        adapter: Any that a session has mounted.
+        manager: Its pools, if it has any.
     """
-    _use_ours(getattr(adapter, "poolmanager", None))
-
-
-def _use_ours(manager: Any) -> None:
     if getattr(manager, "pool_classes_by_scheme", None) == _THEIRS:
         manager.pool_classes_by_scheme = dict(_OURS)
 
@@ -167,7 +159,7 @@ class Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         """Make the pools, as requests does, of our connections."""
         super().init_poolmanager(*args, **kwargs)
-        read_answers(self)
+        read_answers(self.poolmanager)
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         """Make the pools to a proxy likewise."""
@@ -175,7 +167,7 @@ class Adapter(HTTPAdapter):
             settings = NetworkSettings.read()
             kwargs.setdefault("proxy_ssl_context", trust(settings, "requests"))
         manager = super().proxy_manager_for(proxy, **kwargs)
-        _use_ours(manager)
+        read_answers(manager)
         return manager
 
     def proxy_headers(self, proxy: str) -> dict[str, str]:

@@ -55,7 +55,7 @@ def guard(session: Any) -> None:
     if not isinstance(session, requests.Session):
         return  # somebody's stand-in
     for adapter in session.adapters.values():
-        read_answers(adapter)
+        read_answers(getattr(adapter, "poolmanager", None))
     original = session.get_redirect_target
     if "get_redirect_target" in vars(session):
         return  # one session for several threads
@@ -295,9 +295,8 @@ class _Exchange:
         if header is None or self._by_hand:
             return
         kept = trimmed(self._session.cookies, header)
-        if kept is None:
-            del request.headers["Cookie"]
-        elif kept != header:
+        request.headers.pop("Cookie")
+        if kept is not None:
             request.headers["Cookie"] = kept
 
 
