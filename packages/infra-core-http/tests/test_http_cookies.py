@@ -20,6 +20,7 @@ from infra_core.http._cookies import (
     keep_cookies,
 )
 from infra_core.http._stream import open_stream
+from infra_core.http.engine._target import target_of
 from infra_core.http.testing import Exchange, Fault, FaultyOrigin, redirect
 
 _numbers = count()
@@ -40,7 +41,7 @@ def _setting(value: str = "x" * 60) -> Fault:
 
 
 def _header(jar: BoundedCookieJar, url: str) -> str | None:
-    return cookie_header(jar, httpx.URL(url).host, url)
+    return cookie_header(jar, str(httpx.URL(url)))
 
 
 def _keep(jar: CookieJar, url: str, *cookies: str) -> None:
@@ -171,7 +172,7 @@ def test_the_oldest_of_a_domain_go_first() -> None:
     for number in range(IN_ALL + 5):
         _keep(jar, f"http://h{number}.example/", "c=1")
     assert len(jar) == IN_ALL
-    assert not jar.may_have("a.example")
+    assert not jar.may_have("http://a.example/")
 
 
 def test_expired_cookies_go() -> None:
@@ -182,7 +183,7 @@ def test_expired_cookies_go() -> None:
     _keep(jar, "http://a.example/", "a=; Max-Age=0")
     assert _header(jar, "http://a.example/") == "c=3"
     jar.clear()
-    assert not jar.may_have("a.example")
+    assert not jar.may_have("http://a.example/")
 
 
 @pytest.mark.parametrize(
@@ -227,3 +228,11 @@ def test_no_header_is_too_long(cookies: list[tuple[str, int]]) -> None:
         _keep(jar, "http://a.example/", f"{name}={'v' * size}")
     header = _header(jar, "http://a.example/")
     assert header is None or len(header) <= MAX_HEADER
+
+
+def test_a_host_in_another_script_gets_its_cookies_back() -> None:
+    """The jar knows it in ASCII, as it goes over the wire."""
+    jar = BoundedCookieJar()
+    _keep(jar, "http://m\u00fcnchen.example/", "a=1")
+    assert _header(jar, "http://m\u00fcnchen.example/") == "a=1"
+    assert cookie_header(jar, target_of("http://m\u00fcnchen.example/").text) == "a=1"

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from infra_core.runtime import RetryDetails
-
 from ._async_client import AnyClient, get_shared_http_client, manager_of
 from ._async_errors import AsyncDeadlineExceeded, AsyncOutcomeUnknown
 from ._async_response import Response, check_status
@@ -18,7 +16,7 @@ from ._checks import check_async_client, check_timeout
 from ._direct import Exchanges
 from ._errors import ResponseTooLarge
 from ._response.status import is_success
-from ._stream import open_answer, send_once, turn_at
+from ._stream import here_of, open_answer, send_once, turn_at
 from .engine._errors import failure_of
 
 if TYPE_CHECKING:
@@ -71,13 +69,14 @@ class Call(BaseCall):
             httpx.TransportError: No answer, when another try is harmless.
             OutcomeUnknown: No answer, when it is not.
         """
-        self.sent = False
         try:
-            async with await turn_at(self._client, self.url):
+            here = await here_of(self._client)
+            async with turn_at(here, self.url):
                 self.sent = True
                 started = perf_counter()
                 answer = await send_once(
                     self._client,
+                    here,
                     self.method,
                     self.url,
                     self.headers,
@@ -93,8 +92,9 @@ class Call(BaseCall):
                         return text
                     answer = await answer.response()
                 return await self._finish(answer, started)
-        except httpx.TransportError as error:
-            judged = self.judged(error)
+        except Exception as error:
+            self.sent = False  # a cancellation at the deadline leaves it as it is
+            judged = self.judged(error) if isinstance(error, httpx.TransportError) else error
             if judged is error:
                 raise
             raise judged from error
@@ -129,7 +129,3 @@ class Call(BaseCall):
             response = await answer.response() if isinstance(answer, Exchanges) else answer
             async with aclosing(response):
                 yield response
-
-    def note_retry(self, details: RetryDetails) -> Any:
-        self.sent = False
-        return super().note_retry(details)

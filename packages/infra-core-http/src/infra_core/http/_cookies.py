@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable
 from http.cookiejar import Cookie, CookieJar
 from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import Request
 
 import httpx
@@ -64,11 +65,12 @@ class BoundedCookieJar(CookieJar):
         if domain is not None and not any(self._cookies.get(domain, {}).values()):
             self._cookies.pop(domain, None)  # CookieJar leaves it behind
 
-    def may_have(self, host: str) -> bool:
-        """Whether there may be cookies for a host; costs next to nothing when there are none."""
+    def may_have(self, url: str) -> bool:
+        """Whether there may be cookies for a URL; costs next to nothing when there are none."""
         domains = self._cookies
         if not self._ages:
             return False
+        host = urlsplit(url).hostname or ""
         if ":" in host:
             host = f"[{host}]"
         if "." not in host:
@@ -97,9 +99,9 @@ def _keeps_its_promise(cookie: Cookie) -> bool:
     return cookie.secure or not name.startswith("__secure-")
 
 
-def cookie_header(jar: CookieJar, host: str, url: str) -> str | None:
-    """Return the Cookie header for a URL, whose host that is; None when the jar has nothing."""
-    if isinstance(jar, BoundedCookieJar) and not jar.may_have(host):
+def cookie_header(jar: CookieJar, url: str) -> str | None:
+    """Return the Cookie header for an encoded URL; None when the jar has nothing."""
+    if isinstance(jar, BoundedCookieJar) and not jar.may_have(url):
         return None
     request = Request(url)  # noqa: S310 - only asked what belongs to it
     jar.add_cookie_header(request)
@@ -137,7 +139,7 @@ def cookie_header_after(previous: str | None, jar: CookieJar, following: NextReq
         jar: Knows what belongs to the new URL.
         following: The new request.
     """
-    stored = cookie_header(jar, following.origin[1], following.url)
+    stored = cookie_header(jar, following.url)
     if previous is None or not following.same_origin:
         return stored
     known = {cookie.name for cookie in jar}

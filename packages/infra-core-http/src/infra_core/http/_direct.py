@@ -135,7 +135,7 @@ async def send_direct(
         httpx.TooManyRedirects: More than the client's `max_redirects`.
     """
     if jar is not None and "Cookie" not in headers:
-        cookie = cookie_header(jar, target.origin[1], target.text)
+        cookie = cookie_header(jar, target.text)
         if cookie is not None:
             headers = headers.copy()
             headers["Cookie"] = cookie

@@ -23,6 +23,7 @@ __all__ = [
     "proxy_connect_text",
     "proxy_refused_text",
     "reason_of",
+    "redirects_text",
     "silence_text",
     "through_proxy",
     "undecodable_text",
@@ -131,6 +132,14 @@ def broken_text(where: str, reason: str) -> str:
 def invalid_text(where: str, reason: object) -> str:
     """Say that an answer is no HTTP."""
     return f"the answer of {where} is not valid HTTP ({reason}): check that this is its port"
+
+
+def redirects_text(limit: int, url: object) -> str:
+    """Say that redirects do not end; `url` is that of the last."""
+    return (
+        f"more than {limit} redirects, the last from {sanitize_url(str(url))}: they lead in a "
+        "circle, or max_redirects is too low"
+    )
 
 
 def undecodable_text(url: str, reason: object, way: str) -> str:

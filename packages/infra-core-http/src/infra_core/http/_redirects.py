@@ -5,10 +5,9 @@ from typing import Any
 
 import httpx
 
-from infra_core.runtime import sanitize_url
-
 from ._async_response import Response
 from ._cookies import cookie_header_after
+from ._messages import redirects_text
 from ._response.redirect import BadRedirect, is_redirect, location_of, next_request
 
 __all__ = [
@@ -35,11 +34,7 @@ def redirect_error(error: BadRedirect, request: httpx.Request) -> httpx.Transpor
 
 def too_many_redirects(request: httpx.Request, limit: int) -> httpx.TooManyRedirects:
     """Return the error for a redirect above the limit."""
-    return httpx.TooManyRedirects(
-        f"more than {limit} redirects, the last from {sanitize_url(str(request.url))}: they lead "
-        "in a circle, or max_redirects is too low",
-        request=request,
-    )
+    return httpx.TooManyRedirects(redirects_text(limit, request.url), request=request)
 
 
 async def follow_redirects(

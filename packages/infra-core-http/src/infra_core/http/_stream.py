@@ -32,7 +32,15 @@ from .engine._target import origin_of, target_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
-__all__ = ["StreamedResponse", "host_turn", "open_answer", "open_stream", "send_once", "turn_at"]
+__all__ = [
+    "StreamedResponse",
+    "here_of",
+    "host_turn",
+    "open_answer",
+    "open_stream",
+    "send_once",
+    "turn_at",
+]
 
 _STOCK_TIMEOUT = httpx.Timeout(5.0)
 _STOCK_HEADERS = {
@@ -46,20 +54,19 @@ _NO_GATE = nullcontext()
 _OF_CLIENT: Any = object()
 
 
-async def _here(client: Any) -> LoopClient | None:
+async def here_of(client: Any) -> LoopClient | None:
     """Return what a client of ours keeps for this loop; None for any that gives out its own."""
     if getattr(type(client), "get_client", None) is not AsyncHttpClient.get_client:
         return None
     return await cast("AsyncHttpClient", client)._here()
 
 
-async def turn_at(client: Any, url: str) -> AbstractAsyncContextManager[object]:
+def turn_at(here: LoopClient | None, url: str) -> AbstractAsyncContextManager[object]:
     """Return the turn of a URL's host, to be waited for and held; one at once without a bound.
 
     Raises:
         httpx.InvalidURL: A malformed URL.
     """
-    here = await _here(client)
     if here is None or here.gate is None:
         return _NO_GATE
     base = here.client.base_url
@@ -72,7 +79,7 @@ async def host_turn(url: str, client: AnyClient | None) -> AsyncExitStack | None
     Raises:
         httpx.InvalidURL: A malformed URL.
     """
-    gate = await turn_at(manager_of(client or get_shared_http_client()), url)
+    gate = turn_at(await here_of(manager_of(client or get_shared_http_client())), url)
     if gate is _NO_GATE:
         return None
     turn = AsyncExitStack()
@@ -82,6 +89,7 @@ async def host_turn(url: str, client: AnyClient | None) -> AsyncExitStack | None
 
 async def send_once(
     client: Any,
+    here: LoopClient | None,
     method: str,
     url: str,
     headers: dict[str, str],
@@ -96,6 +104,7 @@ async def send_once(
 
     Args:
         client: Of `manager_of`.
+        here: Of `here_of`.
         method: In upper case.
         url: Absolute, or relative to the client's `base_url`.
         headers: Win over those of the client.
@@ -112,7 +121,6 @@ async def send_once(
         httpx.InvalidURL: A malformed URL.
     """
     fields = fields or {}
-    here = await _here(client)
     if here is None:
         http, timeout = await _foreign_client(client, timeout)
         headers = _foreign_headers(http, headers)
@@ -164,9 +172,10 @@ async def open_answer(
         **options: As for `send_once`.
     """
     holder = manager_of(client or get_shared_http_client())
+    here = await here_of(holder)
     async with (
-        turn or await turn_at(holder, url),
-        aclosing(await send_once(holder, method, url, headers, timeout, **options)) as answer,
+        turn or turn_at(here, url),
+        aclosing(await send_once(holder, here, method, url, headers, timeout, **options)) as answer,
     ):
         yield answer
 

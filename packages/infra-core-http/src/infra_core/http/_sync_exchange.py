@@ -17,10 +17,9 @@ import requests
 from requests.structures import CaseInsensitiveDict
 from requests.utils import rewind_body
 
-from infra_core.runtime import sanitize_url
-
 from ._cookies import cookie_header_after, trimmed
 from ._errors import PrivateAddressError, ResponseTooLarge
+from ._messages import redirects_text
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
 from ._response.status import is_success
 from ._sync_adapter import read_answers
@@ -232,13 +231,8 @@ class _Exchange:
         request = response.request
         _read_redirect(response)
         if count > self._session.max_redirects:
-            raise TooManyRedirects(
-                f"more than {self._session.max_redirects} redirects, the last from "
-                f"{sanitize_url(response.url)}: they lead in a circle, or max_redirects of the "
-                "session is too low",
-                request=request,
-                response=response,
-            )
+            text = redirects_text(self._session.max_redirects, response.url)
+            raise TooManyRedirects(text, request=request, response=response)
         try:
             following = next_request(
                 request.method or "GET",

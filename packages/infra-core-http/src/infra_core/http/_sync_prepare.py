@@ -66,7 +66,7 @@ def _login(
         return own
     login = None
     if settings.netrc_path and not in_call and "Authorization" not in session.headers:
-        login = settings.netrc_authorization(_host_of(url))
+        login = settings.netrc_authorization(urlsplit(url).hostname or "")
     return _Login(login)
 
 
@@ -89,7 +89,7 @@ def _prepared_directly(
             prepared.headers[_native(name)] = value
     jar: Any = session.cookies
     bounded = isinstance(jar, BoundedCookieJar)
-    if session.auth is not None or (jar.may_have(_host_of(url)) if bounded else jar):
+    if session.auth is not None or (jar.may_have(url) if bounded else jar):
         jar = requests.cookies.RequestsCookieJar()
         prepared.prepare_cookies(_merge_cookies(jar, session.cookies))
     prepared.prepare_content_length(None)
@@ -104,10 +104,6 @@ def _normal_url(url: str) -> str:
     prepared = requests.PreparedRequest()
     prepared.prepare_url(url, None)
     return prepared.url or url
-
-
-def _host_of(url: str) -> str:
-    return urlsplit(url).hostname or ""
 
 
 class _Login(requests.auth.AuthBase):

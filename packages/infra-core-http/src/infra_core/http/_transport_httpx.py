@@ -183,7 +183,7 @@ class SafeClient(httpx.AsyncClient):
             if given:
                 cookies = httpx.Cookies(cookies)
                 cookies.update(given)
-            cookie = cookie_header(cookies.jar, request.url.host, str(request.url))
+            cookie = cookie_header(cookies.jar, str(request.url))
             if cookie is not None:
                 pair = (b"Cookie", cookie.encode())
                 request.headers = httpx.Headers([*request.headers.raw, pair])
