@@ -393,8 +393,8 @@ async def test_a_sibling_that_suppresses_cancellation_does_not_hide_the_error(
 
     with pytest.raises(ValueError, match="broken") as caught:
         await runtime(2, cancel_grace=0.01).run([("mule", stubborn), ("b", failing)])
-    notes = getattr(caught.value, "__notes__", None)
-    assert notes is None or any("mule" in note for note in notes)
+    if hasattr(caught.value, "add_note"):  # Python 3.11
+        assert "mule" in str(getattr(caught.value, "__notes__", ""))
     await stubborn.let_go()
 
 

@@ -33,40 +33,35 @@ class TaskStream(AsyncIterator[T], Generic[T]):
         self._begin: Callable[[], TaskRun | None] | None = begin
         self._buffer = buffer
         self._values = values
-        self._run: TaskRun | None = None
-        self._over = False
+        self._run: TaskRun | None = None  # while there is anything to read
 
     def __aiter__(self) -> "TaskStream[T]":
         return self
 
     async def __anext__(self) -> T:
-        if self._over:
-            raise StopAsyncIteration
         if self._begin is not None:
             begin, self._begin = self._begin, None
             self._run = begin()
-        run = self._run
-        while run is not None:
+        while (run := self._run) is not None:
             self._buffer.news.clear()
             outcome = self._buffer.get()
             if outcome is not None:
                 run.delivered()
                 return outcome.value if self._values else outcome  # type: ignore[return-value]
             if run.ended:
+                self._run = None
+                await run.conclude()
                 break
             try:
                 await self._buffer.news.wait()
             except asyncio.CancelledError:
                 await self.aclose()
                 raise
-        self._over = True
-        if run is not None:
-            await run.conclude()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Cancel what is under way and wait for its end, `cancel_grace` seconds at the most."""
-        self._over = True
+        self._begin = None
         run, self._run = self._run, None
         if run is not None:
             run.halt()
