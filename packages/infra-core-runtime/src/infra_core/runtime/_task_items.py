@@ -46,7 +46,7 @@ class _Item:
     timer: asyncio.TimerHandle | None = None  # for what is next to be done about it
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # which would show every item
 class TaskItems:
     """Begins items, ends them, and counts and reports how they ended.
 

@@ -7,6 +7,7 @@ task has ended and no item is alive.
 import asyncio
 import logging
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from . import clock
@@ -34,6 +35,7 @@ class CancelEvent(Protocol):
         """Say whether to cancel."""
 
 
+@dataclass(eq=False, repr=False)  # which would show every item
 class TaskRun:
     """The state of one run.
 
@@ -42,27 +44,22 @@ class TaskRun:
         over: Set when the run has ended.
     """
 
-    def __init__(
-        self,
-        source: Iterable[Any] | AsyncIterable[Any],
-        options: RunOptions,
-        left_behind: set[asyncio.Task[None]],
-        *,
-        event: CancelEvent | None,
-        on_event: Callable[[], None],
-        on_end: Callable[["TaskRun"], None],
-    ) -> None:
+    _source: Iterable[Any] | AsyncIterable[Any]
+    _options: RunOptions
+    _left_behind: set[asyncio.Task[None]]
+    _event: CancelEvent | None
+    _on_event: Callable[[], None]
+    _on_end: Callable[["TaskRun"], None]
+    stats: StatsRecorder = field(default_factory=StatsRecorder)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        source, event = self._source, self._event
         check_source("tasks", source)
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.stats: StatsRecorder = StatsRecorder()
-        self.over: asyncio.Event = asyncio.Event()
-        self._source = source
-        self._options = options
-        self._left_behind = left_behind
-        self._event = event
-        self._on_event = on_event
-        self._on_end = on_end
-        self._items = TaskItems(options, self.stats, left_behind, self.fail, self._changed)
+        self._items = TaskItems(
+            self._options, self.stats, self._left_behind, self.fail, self._changed
+        )
         self._total = len(source) if isinstance(source, Sized) else None
         self._delivered = 0
         self._room = asyncio.Event()

@@ -398,9 +398,8 @@ class TaskRuntime:
             self._rate = None if rate is None else RateLimit(rate)
         options.rate = self._rate
         run = TaskRun(
-            tasks, options, self._left_behind,
-            event=self._cancel_event, on_event=self.cancel, on_end=self._ended,
-        )  # fmt: skip
+            tasks, options, self._left_behind, self._cancel_event, self.cancel, self._ended
+        )
         self._runs.add(run)
         return run
 
