@@ -38,17 +38,8 @@ def shared_table(tmp_path: Path) -> Iterator[Any]:
         yield SharedTable(store)
 
 
-class WorkersHere(Worker):
-    """Items as the processes of a machine do them, in this one."""
-
-    width = 64
-
-    async def close(self, *, kill: bool = False) -> None:
-        await super().close()
-
-
 @pytest.fixture(params=["here", "processes"])
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Options to download in this process, and as worker processes do."""
-    monkeypatch.setattr("infra_core.batch._workers.ProcessWorkers", WorkersHere)
+    monkeypatch.setattr("infra_core.batch._workers.ProcessWorkers", Worker)
     return {} if request.param == "here" else {"processes": 2}

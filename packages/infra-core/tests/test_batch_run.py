@@ -651,17 +651,19 @@ def test_workers_are_given_as_many_items_as_they_say_once_they_are_there(
     """A cluster is asked for its size when it is connected to."""
 
     class Cluster(Worker):
-        width = 1
+        def __init__(self, *settings: Any) -> None:
+            super().__init__(*settings)
+            self.width = 1
 
         async def open(self) -> None:
             self.width, self.asked, self.all_asked = 5, 0, asyncio.Event()
 
-        async def fetch(self, item: WorkItem) -> Outcome | None:
+        async def fetch(self, work: WorkItem | Job) -> Outcome | None:
             self.asked += 1
             if self.asked == self.width:
                 self.all_asked.set()
             await asyncio.wait_for(self.all_asked.wait(), 30)
-            return Outcome(job_id=item.job_id, status="failed", error="gone")
+            return Outcome(job_id=work.job_id, status="failed", error="gone")
 
         async def close(self, *, kill: bool = False) -> None:
             """Nothing was opened."""

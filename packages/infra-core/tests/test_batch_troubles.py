@@ -26,7 +26,6 @@ from infra_core.batch import (
     BatchOptions,
     BatchResult,
     Summary,
-    _worker,
     _workers,
     run_batch,
 )
@@ -221,11 +220,8 @@ def test_a_worker_process_starts_as_fast_as_the_command(
         monkeypatch.setattr(_start, name, partial(steps.append, name))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
 
-    def downloads(*_: object) -> Mock:
-        steps.append("downloads")
-        return Mock(open=AsyncMock(), close=AsyncMock())
-
-    monkeypatch.setattr(_worker, "Downloads", downloads)
+    opened = AsyncMock(side_effect=lambda: steps.append("downloads"))
+    monkeypatch.setattr(Downloads, "open", opened)
     ours, theirs = Pipe()
     ours.send((BatchOptions(batch_id="b", out=tmp_path), tmp_path, {}))
     ours.send(_workers._END)

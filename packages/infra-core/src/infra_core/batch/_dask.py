@@ -19,6 +19,7 @@ from ._results import HERE, BatchRetry, Outcome
 from ._worker import Worker, WorkItem, share_of
 
 if TYPE_CHECKING:
+    from ._jobs import Job
     from ._options import BatchOptions
 
 __all__ = ["DaskWorkers"]
@@ -242,9 +243,9 @@ class _ShardWorker(Worker):
         retries, self._retries[:] = list(self._retries), []
         return ShardResult(outcomes, retries, self._why)
 
-    async def fetch(self, item: WorkItem) -> Outcome | None:
+    async def fetch(self, work: "WorkItem | Job") -> Outcome | None:
         """Do an item, and stop where it says that the run is to end."""
-        outcome = await super().fetch(item)
+        outcome = await super().fetch(work)
         if outcome is None:
             return None
         self._failed += outcome.status not in HERE

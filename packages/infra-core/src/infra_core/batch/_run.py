@@ -374,7 +374,7 @@ class BatchRun:
         if job.job_id not in self._finisher.active:
             await self._finisher.keep(job)
             return
-        if isinstance(self._workers, Downloads):
+        if type(self._workers) is Downloads:  # which has it recorded
             outcome = await self._workers.fetch(job)
         else:
             outcome = await self._fetch_elsewhere(job)

@@ -1,7 +1,6 @@
 """What downloads elsewhere than in the run's event loop: workers, and what they are handed."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient
     from infra_core.http.assets import DownloadResult
 
+    from ._jobs import Job
     from ._options import BatchOptions
     from ._services import Services
 
@@ -56,8 +56,8 @@ class Workers(Protocol):
         """End; with `kill`, do not wait for the items that are under way."""
 
 
-class Worker:
-    """Does items in the running event loop, any number at once.
+class Worker(Downloads):
+    """Downloads items in the running event loop, any number at once, and mirrors them.
 
     Args:
         options: Of the batch.
@@ -73,12 +73,9 @@ class Worker:
         env: Mapping[str, str],
         on_retry: Callable[[BatchRetry], None],
     ) -> None:
-        self._options = options
-        self._folder = folder
+        super().__init__(options, folder, on_retry)
         self._env = env
-        self._stack = AsyncExitStack()
         self._storage: AzureStorageClient | None = None
-        self._downloads = Downloads(options, folder, on_retry)
 
     async def open(self) -> None:
         """Open what the environment asks for."""
@@ -87,36 +84,27 @@ class Worker:
         base = self._options.scratch or self._options.out
         self._storage = open_mirror(self._options, self._env, base_path=base)
         if self._storage is not None:
-            self._stack.push_async_callback(self._storage.aclose)
-        self._stack.push_async_callback(self._downloads.close)
-        await self._downloads.open()
+            self._opened.push_async_callback(self._storage.aclose)
+        await super().open()
 
-    def stop(self) -> None:
-        """Begin no more downloads; those under way come to their end."""
-        self._downloads.stop()
-
-    async def fetch(self, item: WorkItem) -> Outcome | None:
+    async def fetch(self, work: "WorkItem | Job") -> Outcome | None:
         """Download an item, and mirror it; nothing of an item raises."""
-        outcome = await self._downloads.fetch(item)
+        outcome = await super().fetch(work)
         if outcome is None or self._storage is None or outcome.status != "completed":
             return outcome
-        if item.path.startswith(INCOMING):  # it has no name yet
+        if work.path.startswith(INCOMING):  # it has no name yet
             return outcome
         try:
             await self._storage.upload_file_async(
-                self._folder / item.path,
+                self._folder / work.path,
                 raise_on_error=True,
                 content_type=outcome.content_type,
             )
         except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
             return replace(outcome, mirrored=False, mirror_error=one_line(error))
         if self._options.scratch is not None:
-            (self._folder / item.path).unlink(missing_ok=True)
+            (self._folder / work.path).unlink(missing_ok=True)
         return replace(outcome, mirrored=True)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._stack.aclose()
 
 
 def workers_of(
