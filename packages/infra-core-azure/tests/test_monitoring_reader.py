@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, cast
@@ -274,10 +276,9 @@ def test_a_monitor_and_the_reader_understand_each_other(tmp_path: Path) -> None:
         assert read_heartbeat(tmp_path).state is HeartbeatState.STOPPED
 
 
-@pytest.mark.posix
-@pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs waitid")
-def test_a_killed_run_is_dead_at_once_even_as_a_zombie(tmp_path: Path) -> None:
-    """kill -9 shows without waiting for any interval, also before its parent has noticed."""
+@contextmanager
+def started_run(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that beats into a folder until it is ended."""
     code = """
         import sys
         from pathlib import Path
@@ -287,12 +288,23 @@ def test_a_killed_run_is_dead_at_once_even_as_a_zombie(tmp_path: Path) -> None:
         sys.stdin.read()
     """
     with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
+        [sys.executable, "-c", textwrap.dedent(code), str(folder)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as run:
         assert run.stdout is not None
         assert run.stdout.readline() == b"started\n"
+        try:
+            yield run
+        finally:
+            run.kill()
+
+
+@pytest.mark.posix
+@pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs waitid")
+def test_a_killed_run_is_dead_at_once_even_as_a_zombie(tmp_path: Path) -> None:
+    """kill -9 shows without waiting for any interval, also before its parent has noticed."""
+    with started_run(tmp_path) as run:
         assert read_heartbeat(tmp_path).state is HeartbeatState.ALIVE
         run.kill()
         # Wait for the end without reaping: it stays a zombie.
@@ -303,25 +315,10 @@ def test_a_killed_run_is_dead_at_once_even_as_a_zombie(tmp_path: Path) -> None:
 @pytest.mark.posix
 def test_a_frozen_run_is_stalled_not_dead(tmp_path: Path) -> None:
     """A process that is there and does not beat."""
-    code = """
-        import sys
-        from pathlib import Path
-        from infra_core.azure.monitoring import HeartbeatMonitor
-        HeartbeatMonitor(Path(sys.argv[1]), azure_client=None).start()
-        print("started", flush=True)
-        sys.stdin.read()
-    """
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    ) as run:
-        assert run.stdout is not None
-        assert run.stdout.readline() == b"started\n"
+    with started_run(tmp_path) as run:
         run.send_signal(signal.SIGSTOP)
         later = datetime.now(timezone.utc) + timedelta(seconds=120)
         assert read_heartbeat(tmp_path, utc_now=lambda: later).state is HeartbeatState.STALLED
-        run.kill()
 
 
 @pytest.mark.posix
