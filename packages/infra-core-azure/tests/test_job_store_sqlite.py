@@ -293,3 +293,15 @@ def test_a_file_in_a_folder_that_cannot_be_written_to_is_read(
             with pytest.raises(AzureTableError, match="give this user write permission"):
                 store.save(JobRecord("batch", "other"))
         assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_conflict_says_whether_the_job_was_changed_or_deleted(tmp_path: Path) -> None:
+    """What to do is the same: fetch it again."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        job = store.create(JobRecord("b", "j"))
+        store.save(JobRecord("b", "j"))
+        with pytest.raises(JobConflictError, match="was changed by another worker since"):
+            store.update(job)
+        store.delete("b", "j")
+        with pytest.raises(JobConflictError, match="was deleted since"):
+            store.update(job)

@@ -7,10 +7,16 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
-from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
+from azure.core.exceptions import (
+    HttpResponseError,
+    ResourceExistsError,
+    ResourceModifiedError,
+    ResourceNotFoundError,
+)
 from azure.data.tables import EdmType, EntityProperty, TableClient, TableEntity
 from hypothesis import given, strategies as st
 
@@ -647,3 +653,57 @@ def test_the_interface_can_be_imported_without_the_sdk() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "[]"
+
+
+def test_a_row_of_another_version_is_no_table_that_is_gone() -> None:
+    """What was sent once has met somebody else's doing; without a table there is no row at all."""
+    nothing = lambda *_, **__: None  # noqa: E731 - a call of the client, three times
+    client = SimpleNamespace(update_entity=nothing, delete_entity=nothing, get_entity=nothing)
+    replacing: tuple[Any, ...] = ("replace", Row("p", "k", {}), "e")
+    for name, *arguments in (replacing, ("delete", "p", "k", "e")):
+        steps = _table_rows.PRIMITIVES[name](client, *arguments)
+        next(steps)
+        with pytest.raises(RowChangedError) as raised:
+            steps.throw(ResourceModifiedError("changed"))
+        assert raised.value.resent is (name == "delete")
+    missing: Any = ResourceNotFoundError("gone")
+    missing.error_code = "TableNotFound"
+    for name, *arguments in (replacing, ("get", "p", "k")):
+        steps = _table_rows.PRIMITIVES[name](client, *arguments)
+        next(steps)
+        with pytest.raises(ResourceNotFoundError):
+            steps.throw(missing)
+
+
+def test_a_page_goes_on_where_the_one_before_it_ended() -> None:
+    """A listing of all batches, and one of a batch; the limit goes to the service."""
+    asked: list[Any] = []
+    entity: Any = TableEntity(PartitionKey="p", RowKey="k")
+    entity._metadata = {"etag": "e"}
+
+    class Pages:
+        continuation_token: ClassVar = {"PartitionKey": "p", "RowKey": "k"}
+
+        def __next__(self) -> list[TableEntity]:
+            return [entity]
+
+        def by_page(self, continuation_token: Any) -> "Pages":
+            asked.append(continuation_token)
+            return self
+
+    def listing(*odata: str, **options: Any) -> Pages:
+        asked.extend((*odata, options["results_per_page"]))
+        return Pages()
+
+    client = SimpleNamespace(query_entities=listing, list_entities=listing)
+    token: str | None = None
+    for partition in (None, "p"):
+        steps = _table_rows.PRIMITIVES["page"](client, Query(partition), 7, token)
+        entities = next(steps)
+        with pytest.raises(StopIteration) as stop:
+            steps.send(entities)
+        ((row,), token) = stop.value.value
+        assert (row.partition, row.key, row.etag) == ("p", "k", "e")
+    assert asked == [
+        7, None, "PartitionKey eq 'p'", 7, {"PartitionKey": "p", "RowKey": "k"}
+    ]  # fmt: skip

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from infra_core.azure._sdk_logs import tidy_sdk_logs
 from infra_core.azure.job_store import AzureTableError, AzureTableJobStore, TableConfig
+from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
 
 _POLICY = "azure.core.pipeline.policies.http_logging_policy"
 
@@ -46,3 +48,13 @@ def test_what_was_asked_for_is_shown(name: str) -> None:
     logging.getLogger(name).setLevel(logging.NOTSET)
     tidy_sdk_logs()
     assert not logging.getLogger(_POLICY).isEnabledFor(logging.INFO)
+
+
+def test_the_client_of_the_sdk_for_blobs_is_quiet_as_well(tmp_path: Path) -> None:
+    """`container()` is the SDK's own."""
+    settings = AzureStorageSettings(
+        "box", "AccountName=acc;AccountKey=a2V5", journal=tmp_path / "journal"
+    )
+    with AzureStorageClient.from_settings(settings, "strict") as client:
+        client.container(create=False)
+    assert logging.getLogger(_POLICY).level == logging.WARNING
