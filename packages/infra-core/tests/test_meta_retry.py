@@ -182,10 +182,6 @@ def test_an_interrupt_is_never_retried() -> None:
     assert calls == [1]
 
 
-def state_of(kind: Any) -> Any:
-    return kind(None, lambda: None, (1,), {"a": 2})
-
-
 class Response:
     status_code = 503
 
