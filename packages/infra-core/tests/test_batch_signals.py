@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from infra_core import _start
 from infra_core.azure.job_store import JobStatus, SqliteJobStore
 from infra_core.batch import run_batch
 from infra_core.http.testing import FaultyOrigin, slow
@@ -19,7 +20,7 @@ if sys.platform == "win32":
     pytest.skip("signals that Windows does not have", allow_module_level=True)
 
 COMMAND = [sys.executable, "-m", "infra_core.cli", "run"]
-SIGNALS = [(signal.SIGHUP, 129), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+SIGNALS = [(number, 128 + number) for number in _start.ENDING_SIGNALS]
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_a_signal_while_the_list_is_read_ends_the_run(
 
 
 @pytest.mark.usefixtures("no_azure")
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", _start.ENDING_SIGNALS)
 def test_a_signal_that_is_ignored_ends_no_run(
     number: signal.Signals, origin: FaultyOrigin, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_signal_that_is_ignored_ends_no_run(
     assert summary.succeeded == 2
 
 
+@pytest.mark.posix
 @pytest.mark.usefixtures("no_azure")
 def test_a_hangup_that_the_program_uses_ends_no_run(origin: FaultyOrigin, tmp_path: Path) -> None:
     """A service reads its settings again then."""

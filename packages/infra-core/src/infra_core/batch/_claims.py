@@ -130,9 +130,8 @@ class Claims:
         Raises:
             Exception: The first error of the store, after every record was tried.
         """
-        for error in list(self._threads.map(self._put, records)):
-            if error is not None:
-                raise error
+        if errors := [each for each in self._threads.map(self._put, records) if each]:
+            raise errors[0]
 
     def _put(self, record: "JobRecord") -> Exception | None:
         from infra_core.azure.exceptions import JobConflictError
