@@ -215,6 +215,26 @@ def test_no_call_outlives_its_deadline(origin: FaultyOrigin, fault: Any, method:
     assert isinstance(late, HttpError)
 
 
+def test_a_request_within_a_hook_leaves_the_deadline_of_its_call(origin: FaultyOrigin) -> None:
+    """What comes after the hook is cut at the same time as what came before."""
+    origin.add("/moved", b"", always=redirect("/hang"))
+    origin.add("/hang", b"x" * 1000, always=slow(20))
+
+    def hook(*_: Any, **__: Any) -> None:
+        fetch(origin.url("/page"), deadline=60)
+
+    def session() -> requests.Session:
+        made = requests.Session()
+        made.hooks["response"].append(hook)
+        return made
+
+    with RequestsHttpClient(session_factory=session) as client:
+        started = clock.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            fetch(origin.url("/moved"), client=client, deadline=1, timeout=30)
+        assert clock.monotonic() - started < 20
+
+
 def test_a_body_without_a_length_is_not_whole_when_the_deadline_cut_it(
     origin: FaultyOrigin,
 ) -> None:

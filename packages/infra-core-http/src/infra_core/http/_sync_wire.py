@@ -50,11 +50,12 @@ def no_read_after(ends: float) -> Iterator[None]:
     Args:
         ends: By `time.monotonic`; infinity for no bound.
     """
-    _local.ends = ends
+    before = getattr(_local, "ends", math.inf)  # of a call whose hook makes this one
+    _local.ends = min(before, ends)
     try:
         yield
     finally:
-        _local.ends = math.inf
+        _local.ends = before
 
 
 class Answer:
