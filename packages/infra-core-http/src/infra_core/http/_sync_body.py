@@ -140,9 +140,9 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
         raw = _DecodedBody(raw, BodyReader(response.url, encodings), response.url)
         response.raw = raw
     raw.reader.max_bytes = max_bytes
-    length = response.headers.get("Content-Length")
-    if length is not None and response.request.method != "HEAD":
-        raw.reader.check_length(length_of([length]))
+    if max_bytes is not None and response.request.method != "HEAD":
+        length = response.headers.get("Content-Length")
+        raw.reader.check_length(None if length is None else length_of([length]))
 
 
 class _Answer(requests.Response):
