@@ -44,7 +44,7 @@ def test_entry_stays_until_its_upload_succeeds(journal: Journal, tmp_path: Path)
     assert journal.claim(entry.id)
     assert not journal.claim(entry.id)
     journal.settle(entry.id)
-    assert len(journal) == 0
+    assert journal.pending() == []
     journal.close()
 
 
@@ -98,7 +98,7 @@ def test_entries_of_a_live_process_are_left_to_it(tmp_path: Path) -> None:
         assert other.stdin is not None
         other.stdin.close()
         other.wait()
-    assert len(journal) == 1
+    assert len(journal.pending()) == 1
     journal.close()
 
 

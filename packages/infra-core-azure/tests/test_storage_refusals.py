@@ -434,7 +434,7 @@ def test_an_upload_outlives_the_replay_of_an_older_tree(
     assert client.flush_pending().failed == 0
     assert container.blobs == {"a": b"new", "b": b"b"}
     assert client.pending_uploads() == []
-    assert len(journal) == 0
+    assert journal.pending() == []
     with sqlite3.connect(journal.path) as db:
         assert db.execute("select count(*) from pending").fetchone() == (0,)
     journal.close()

@@ -15,6 +15,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -135,7 +136,7 @@ def collect_local_files(
             names,
             extra={"left_out": len(left_out)},
         )
-    return sorted(files, key=_path)
+    return sorted(files, key=itemgetter("path"))
 
 
 def collect_blob_files(
@@ -166,9 +167,8 @@ def collect_blob_files(
     path = Path(storage_path)
     if not (checksum or timestamps) and not _lists_itself(client):
         listed = client.list_tree(path)
-        return sorted(
-            (_entry(name, size) for name, size in listed if not is_own_state(name)), key=_path
-        )
+        files = [_entry(name, size) for name, size in listed if not is_own_state(name)]
+        return sorted(files, key=itemgetter("path"))
     files = []
     for blob in client.iter_tree(path):
         entry = _entry(blob.name, blob.size, blob.content_type)
@@ -177,7 +177,7 @@ def collect_blob_files(
         if timestamps and blob.last_modified is not None:
             entry["modified_at"] = blob.last_modified.isoformat()
         files.append(entry)
-    return sorted(files, key=_path)
+    return sorted(files, key=itemgetter("path"))
 
 
 def build_manifest(
@@ -299,10 +299,6 @@ def _lists_itself(client: "AzureStorageClient") -> bool:
 
     listing = getattr(client, "list_tree", None)
     return getattr(listing, "__func__", None) is AzureStorageClient.list_tree
-
-
-def _path(entry: Mapping[str, int | str]) -> str:
-    return str(entry["path"])
 
 
 def manifest_schema() -> dict[str, Any]:

@@ -134,11 +134,8 @@ class AzuriteServer:
             *("--queueHost", "127.0.0.1", "--queuePort", "0"),
             *("--tableHost", "127.0.0.1", "--tablePort", "0"),
             *("--silent", "--disableTelemetry", "--skipApiVersionCheck"),
-            *("--location", str(location)),
+            *(("--location", str(location)) if self._folder else ("--inMemoryPersistence",)),
         ]
-        if self._folder is None:
-            arguments = [a for a in arguments if a not in ("--location", str(location))]
-            arguments.append("--inMemoryPersistence")
         env = {**self._env, "NODE_OPTIONS": f"--import={_END_WITH_PARENT}"}
         env["PATH"] = os.pathsep.join(_program_folders(self._env))
         try:

@@ -109,7 +109,7 @@ class DataclassCodec(Generic[RecordT]):
                 value = _decoded(converter, properties[name], name)
             elif name in nulls:
                 value = None
-            elif _has_default(field):
+            elif not field.default is field.default_factory is dataclasses.MISSING:
                 continue
             elif converter.optional:
                 value = None
@@ -137,12 +137,6 @@ def _decoded(converter: Converter, value: Any, name: str) -> Any:
             "in the store, or let the type take it",
             field=name,
         ) from error
-
-
-def _has_default(field: "dataclasses.Field[Any]") -> bool:
-    return not (
-        field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-    )
 
 
 def _hints(record_type: type) -> dict[str, Any]:

@@ -282,9 +282,6 @@ class Journal:
             row = db.execute("select data from pending where id = ?", (number,)).fetchone()
         return bytes(row[0]) if row and row[0] is not None else b""
 
-    def __len__(self) -> int:
-        return len(self.pending())
-
     def close(self) -> None:
         """Close the file; the next use opens it again."""
         with self._lock:
