@@ -37,7 +37,7 @@ _FLUSH_SECONDS = 5.0
 _BEAT_SECONDS = 5.0
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Services:
     """What a batch works with.
 
@@ -168,19 +168,9 @@ async def open_services(
     stack.push_async_callback(_stop, heartbeat)
     heartbeat.start()
     return Services(
-        folder=folder,
-        env=variables,
-        store=store,
-        fresh=fresh,
-        storage=storage,
-        log=log,
-        heartbeat=heartbeat,
-        telemetry=telemetry,
-        index=index,
-        summary=summary,
-        reserve=reserve,
-        claims=claims,
-    )
+        folder, variables, store, fresh, storage, log, heartbeat, telemetry, index, summary,
+        reserve, claims,
+    )  # fmt: skip
 
 
 def _longest(options: "BatchOptions") -> float:

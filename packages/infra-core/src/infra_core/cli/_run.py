@@ -36,9 +36,9 @@ With no AZURE_* variable set everything stays on this machine. AZURE_STORAGE_* m
 to a container, AZURE_JOB_TABLE keeps the jobs in Table Storage, and
 AZURE_STORAGE_CONNECTION_STRING=UseDevelopmentStorage=true is Azurite.
 
-Ctrl-C and SIGTERM let the downloads in flight end, record the rest as pending and leave; a second
-signal cuts them off. A run that was killed goes on with --resume: what is here and passes its
-checksum is kept, the rest is downloaded.
+Ctrl-C, SIGTERM and SIGHUP let downloads in flight end, record the rest as pending and leave; a
+second signal cuts them off. A run that was killed goes on with --resume: what is here and passes
+its checksum is kept, the rest is downloaded.
 
 Sizes may be written 500k, 10M, 2G; times 90, 90s, 5m, 2h.
 """
