@@ -32,6 +32,7 @@ from infra_core.runtime import (  # noqa: E402
     TaskTimeoutError,
 )
 from infra_core.runtime._dask import DaskTaskRuntime  # noqa: E402
+from infra_core.runtime._dask_worker import execute  # noqa: E402
 
 cloudpickle: Any = importlib.import_module("cloudpickle")  # comes with distributed
 pytestmark = [
@@ -76,6 +77,14 @@ async def runtime(cluster: Any) -> AsyncIterator[DaskTaskRuntime]:
     config = RuntimeConfig(concurrency=4, cancel_grace=5.0)
     async with DaskTaskRuntime(cluster.scheduler_address, config=config) as subject:
         yield subject
+    assert not [task for task in asyncio.all_tasks() if "_Cluster." in repr(task.get_coro())]
+
+
+def test_a_task_that_a_worker_cannot_load_is_an_error_with_the_remedy() -> None:
+    """Its module is not installed there, say; the note comes with the error."""
+    report = execute(b"no pickle", None, 1.0, "key")
+    assert report.status == "failed"
+    assert "is its module installed there?" in report.notes[0]
 
 
 def note(folder: Path, text: str) -> None:
