@@ -174,7 +174,7 @@ def test_a_stale_value_that_cannot_be_closed_is_logged_only(
 
 
 def test_a_value_that_a_dying_loop_asks_for_is_closed_by_the_next() -> None:
-    """Generators may still need a client while their loop shuts them down; no warning is given."""
+    """Generators may need a client while their loop shuts down, also if warnings are errors."""
     local = clients()
     late: list[Client] = []
 
