@@ -319,6 +319,21 @@ async def test_the_first_signal_stops_intake_and_drains(
 
 
 @posix
+async def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    """As by `nohup`, or in what a script started with `&`."""
+    former = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with handle_signals(runtime()) as state:
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+            signal.raise_signal(signal.SIGTERM)
+            await turns()
+        assert state.received is None
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+@posix
 @orderly
 async def test_a_signal_right_before_the_end_of_the_block_stops_nothing() -> None:
     """What it would have stopped is over; the runtime can be used again."""

@@ -62,6 +62,8 @@ class _Handler(SignalState):
         self._closed = False
         try:
             for number in signals:
+                if signal.getsignal(number) is signal.SIG_IGN:
+                    continue  # by `nohup`, or a shell's `&`
                 # Not loop.add_signal_handler: it does not return what it replaces, so that nothing
                 # could be restored, and Windows does not have it.
                 if not _blocks.get(number):
@@ -137,7 +139,7 @@ def handle_signals(
     `RuntimeCancellationError`. A third signal does what it did before this block. The former
     handlers are put back at the end of the block; of blocks at the same time, which all act on a
     signal, at the end of the last. Handlers that were given to `loop.add_signal_handler` for the
-    same signals are called as well.
+    same signals are called as well. A signal that the process ignores stays ignored.
 
     Args:
         runtime: What to stop.
