@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ._fields import fields_of
 from ._plan import Body, DownloadPlan, Restart, Resume
-from ._receive import open_body, receive
+from ._receive import open_answer, receive
 
 if TYPE_CHECKING:
     from ._result import DownloadSpec
@@ -75,8 +76,8 @@ async def _fetch(spec: DownloadSpec, part: Resume, size: int) -> list[bytes]:
     async def keep(chunk: bytes) -> None:
         chunks.append(chunk)
 
-    async with open_body(spec, plan) as body:
-        if body is None or plan.size == 0:
+    async with open_answer(spec, plan) as response:
+        if not plan.judge(response.status, fields_of(response.headers)) or plan.size == 0:
             raise Restart("the server answered a range with the whole file")
-        await receive(spec, plan, body, keep)
+        await receive(spec, plan, response.aiter_raw(), keep)
     return chunks

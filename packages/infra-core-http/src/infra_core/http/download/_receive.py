@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import httpx
@@ -13,37 +12,33 @@ from infra_core.runtime import clock
 from .._errors import DownloadError, IncompleteDownloadError
 from .._response.decode import DamagedBody, UnsupportedCoding
 from .._stream import open_stream
-from ._fields import fields_of
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+    from .._stream import StreamedResponse
     from ._plan import DownloadPlan
     from ._result import DownloadSpec
 
-__all__ = ["damaged_body", "open_body", "receive"]
+__all__ = ["damaged_body", "open_answer", "receive"]
 
 
-@asynccontextmanager
-async def open_body(
+def open_answer(
     spec: DownloadSpec, plan: DownloadPlan, *, turn: AsyncExitStack | None = None
-) -> AsyncGenerator[AsyncIterator[bytes] | None, None]:
-    """Send the plan's next request; gives the body, or None where the copy we hold is current.
+) -> AbstractAsyncContextManager[StreamedResponse]:
+    """Send the plan's next request; gives the answer, for the plan to judge.
 
     Raises:
-        Restart: What the plan holds is not continued.
-        httpx.HTTPStatusError: The status is no success.
         httpx.TransportError: No answer came.
-        DownloadError: The answer carries no file.
     """
-    async with open_stream(
+    return open_stream(
         "GET",
         spec.url,
         headers=plan.request_headers(),
         timeout=spec.timeout,
         client=spec.client,
         turn=turn,
-    ) as response:
-        body = plan.judge(response.status, fields_of(response.headers))
-        yield None if body is None else response.aiter_raw()
+    )
 
 
 async def receive(

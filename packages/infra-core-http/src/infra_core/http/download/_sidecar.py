@@ -128,7 +128,7 @@ class Sidecar:
             small: Whether a file below the size of a checkpoint is worth a note.
         """
         self._body = None
-        if not body.resumable or not (small or (body.total or 0) > CHECKPOINT):
+        if not (small or (body.total or 0) > CHECKPOINT) or not body.resumable:
             return
         file = sink.file
         self._noted = file.size

@@ -35,11 +35,11 @@ from .._response.decode import DamagedBody, Decoder
 from .._stream import host_turn
 from ._commit import ReceivedFile, commit
 from ._deadline import within
-from ._fields import media_type_of
+from ._fields import fields_of, media_type_of
 from ._identity import SourceLabel, url_identity, write_label
 from ._plan import Body, DownloadPlan, Restart, Validators
 from ._ranges import pieces_in_order
-from ._receive import damaged_body, open_body, receive
+from ._receive import damaged_body, open_answer, receive
 from ._result import DownloadResult, DownloadSpec
 from ._retrying import is_load, should_retry
 from ._reuse import inspect_existing
@@ -224,14 +224,13 @@ class _Transfer:
     async def _request(self, plan: DownloadPlan) -> DownloadResult:
         spec = self.spec
         turn, self.turn = self.turn, None
-        async with open_body(spec, plan, turn=turn) as chunks:
-            if chunks is None:
+        async with open_answer(spec, plan, turn=turn) as response:
+            body = plan.judge(response.status, fields_of(response.headers))
+            if body is None:
                 known = self.existing or DownloadResult(spec.dest, reused=True)  # the caller's
                 return replace(known, attempts=self.attempts)
-            body = plan.body
-            assert body is not None  # noqa: S101 - judge() says READ only with a body
             sink = await self._ready(plan, body)
-            await receive(spec, plan, chunks, sink.write)
+            await receive(spec, plan, response.aiter_raw(), sink.write)
         if plan.piece is not None and body.total is not None and plan.size < body.total:
             plan.body = replace(body, length=body.total - body.start)
             async for chunk in pieces_in_order(spec, body, first=plan.size, piece=PIECE):
