@@ -474,6 +474,44 @@ def test_a_blob_that_is_written_during_a_replay_stays(
     assert client.pending_uploads() == []
 
 
+def test_what_a_replay_could_not_bring_is_brought_later(
+    blob_server: Any, client_of: Any, tmp_path: Path
+) -> None:
+    """In place of the blob that the replay has listed, and of no other."""
+    container = _Container()
+    container.leased = {"a", "b"}
+    listed = "".join(
+        f"<Blob><Name>{name}</Name><Properties><Etag>&quot;1&quot;</Etag></Properties></Blob>"
+        for name in "ab"
+    )
+    current = {"a": '"1"', "b": '"1"'}
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        name = path.rpartition("/")[2]
+        if method == "GET":
+            page = f"<EnumerationResults><Blobs>{listed}</Blobs></EnumerationResults>"
+            return 200, {}, page.encode()
+        if method == "HEAD":
+            return 200, {"ETag": current[name], "Content-Length": "1"}, b"?"
+        if headers.get("If-Match", current[name]) != current[name]:
+            return refusal(412, "ConditionNotMet")
+        return container(method, path, headers, body)
+
+    client = client_of(blob_server(answer), "best-effort", max_retries=0)
+    for name in "ab":
+        (client.base_path / name).write_text("tree")
+    journal = Journal(tmp_path / "state" / "journal.sqlite")
+    journal.fail(journal.enter("tree", "", path=client.base_path), OSError())
+    journal.close()
+    client.flush_pending()
+    assert sorted(entry.blob for entry in client.pending_uploads()) == ["a", "b"]
+    container.leased, current["b"] = set(), '"2"'
+    report = client.flush_pending()
+    assert (report.uploaded, report.refused, report.failed) == (1, 1, 0)
+    assert container.blobs == {"a": b"tree"}
+    assert client.pending_uploads() == []
+
+
 def test_a_tree_brings_what_it_was_asked_for_after_an_upload(
     blob_server: Any, client_of: Any, tmp_path: Path
 ) -> None:

@@ -15,6 +15,7 @@ from ._bounded import for_each
 from ._errors import Ending, JournalError, StorageConnectionError, describe, ending_of
 from ._journal import Journal, PendingUpload, text_of
 from ._names import tree_prefix
+from ._options import Overwrite
 from ._properties import StoredProperties
 from ._service import BlobService
 from ._tree_types import GONE, KEPT_OUTCOMES, FileOutcome, OnOutcome
@@ -178,7 +179,7 @@ class FailedFiles:
         self._journal = journal
         self._root = root
         self._name, self._prefix = name, tree_prefix(name)
-        self._overwrite = details.get("overwrite", "always")
+        self._overwrite: Overwrite = details.get("overwrite", "always")
         self._details = StoredProperties.load(details).dump()
         self._then = then
         self._earlier = earlier or {}
@@ -214,6 +215,11 @@ class FailedFiles:
             self._list()
             self._journal.settle(self.number)
 
+    def _overwrite_of(self, outcome: FileOutcome) -> Overwrite:
+        """As the tree says; a replay that may replace everything replaces what it has listed."""
+        replayed = self._overwrite == "always" and outcome.etag
+        return "if-unchanged" if replayed else self._overwrite
+
     def _list(self) -> None:
         self._journal.keep(
             self.number or 0,
@@ -224,7 +230,7 @@ class FailedFiles:
                     self._prefix + outcome.name,
                     self._root / outcome.name,
                     outcome.content_type,
-                    self._overwrite,
+                    self._overwrite_of(outcome),
                     outcome.etag,
                     attempts=1,
                     error=text_of(error),
