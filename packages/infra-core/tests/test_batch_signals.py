@@ -95,11 +95,17 @@ def test_a_signal_that_is_ignored_ends_no_run(
 
 @pytest.mark.posix
 @pytest.mark.usefixtures("no_azure")
-def test_a_hangup_that_the_program_uses_ends_no_run(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """A service reads its settings again then."""
+@pytest.mark.parametrize("in_python", [True, False])
+def test_a_hangup_that_the_program_uses_ends_no_run(
+    in_python: bool, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """A service reads its settings again then; a method written in C names no module."""
     origin.add("/a", b"a")
-    heard: list[int] = []
-    former = signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+    heard: dict[int, object] = {}
+    handler = heard.setdefault
+    former = signal.signal(
+        signal.SIGHUP, (lambda number, frame: handler(number, frame)) if in_python else handler
+    )
     try:
         hung_up = partial(signal.raise_signal, signal.SIGHUP)
         summary = run_batch(
@@ -108,7 +114,7 @@ def test_a_hangup_that_the_program_uses_ends_no_run(origin: FaultyOrigin, tmp_pa
     finally:
         signal.signal(signal.SIGHUP, former)
     assert summary.complete
-    assert heard == [signal.SIGHUP]
+    assert list(heard) == [signal.SIGHUP]
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

@@ -91,7 +91,7 @@ def heard_signals() -> list[signal.Signals]:
         and (
             number.name != "SIGHUP"
             or handler == signal.SIG_DFL
-            or getattr(handler, "__module__", "").startswith("infra_core.")
+            or str(getattr(handler, "__module__", None)).startswith("infra_core.")
         )
     ]
 
