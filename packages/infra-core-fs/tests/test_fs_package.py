@@ -10,6 +10,7 @@ from infra_core import fs
 def test_every_public_name_is_there_and_documented() -> None:
     """`__all__` lists what exists, sorted, and each callable says what it does."""
     assert len(set(fs.__all__)) == len(fs.__all__)
+    assert {"AtomicFile", "commit_together", "write_text_atomic"} <= set(fs.__all__)
     for name in fs.__all__:
         value = getattr(fs, name)
         if callable(value):

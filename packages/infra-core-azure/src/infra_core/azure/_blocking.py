@@ -22,7 +22,12 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
 
     from infra_core.runtime import in_background_loop, run_sync
 
-    if asyncio._get_running_loop() is None:
+    inside = True
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        inside = False
+    if not inside:
         return run_sync(make(), what=what)
     from concurrent.futures import ThreadPoolExecutor
 
