@@ -9,7 +9,14 @@ import httpx
 import pytest
 from hypothesis import given, strategies as st
 
-from infra_core.http import AssetDownloadClient, AsyncHttpClient, fetch_async, request_async
+from infra_core.http import (
+    AssetDownloadClient,
+    AsyncHttpClient,
+    RequestsHttpClient,
+    fetch_async,
+    request,
+    request_async,
+)
 from infra_core.http._async_client import manager_of
 from infra_core.http._cookies import (
     IN_ALL,
@@ -124,6 +131,30 @@ async def test_a_cookie_given_by_hand_follows_within_its_origin(origin: FaultyOr
             await request_async(method, origin.url("/away"), headers=headers, client=client)
             assert "mine=1" not in other.requests[-1].headers.get("Cookie", "")
             await client.close()
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_cookie_that_a_redirect_removes_is_not_sent_again(
+    origin: FaultyOrigin, method: str
+) -> None:
+    """As at the end of a session; a server that saw it again would redirect for ever."""
+
+    def remove(exchange: Exchange) -> None:
+        exchange.reply.headers["Set-Cookie"] = "session=; Path=/; Max-Age=0"
+
+    origin.add("/login", b"in", headers={"Set-Cookie": "session=1; Path=/"})
+    origin.add("/logout", b"", always=redirect("/page") & Fault("no cookie any more", remove))
+    client = AsyncHttpClient()
+    await fetch_async(origin.url("/login"), client=client)
+    await request_async(method, origin.url("/logout"), client=client)
+    assert origin.requests[-2].headers["Cookie"] == "session=1"
+    assert "Cookie" not in origin.requests[-1].headers
+    await client.close()
+    with RequestsHttpClient() as blocking:
+        request("GET", origin.url("/login"), client=blocking)
+        request(method, origin.url("/logout"), client=blocking)
+    assert origin.requests[-2].headers["Cookie"] == "session=1"
+    assert "Cookie" not in origin.requests[-1].headers
 
 
 async def test_downloads_keep_cookies_within_one_chain(

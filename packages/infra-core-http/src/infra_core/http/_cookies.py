@@ -128,21 +128,24 @@ def _name_of(pair: str) -> str:
     return pair.partition("=")[0]
 
 
-def cookie_header_after(previous: str | None, jar: CookieJar, following: NextRequest) -> str | None:
+def cookie_header_after(
+    previous: str | None, set_cookies: Iterable[str], jar: CookieJar, following: NextRequest
+) -> str | None:
     """Return the Cookie header after a redirect.
 
     That of the jar; and within one origin what the caller gave by hand, which the jar knows
-    nothing of.
+    nothing of. What the redirect has removed is in neither.
 
     Args:
         previous: The header of the answered request.
+        set_cookies: The `Set-Cookie` lines of the redirect.
         jar: Knows what belongs to the new URL.
         following: The new request.
     """
     stored = cookie_header(jar, following.url)
     if previous is None or not following.same_origin:
         return stored
-    known = {cookie.name for cookie in jar}
+    known = {cookie.name for cookie in jar}.union(_name_of(line).strip() for line in set_cookies)
     given = [pair for pair in previous.split("; ") if _name_of(pair) not in known]
     return "; ".join([*given, *([stored] if stored else [])]) or None
 

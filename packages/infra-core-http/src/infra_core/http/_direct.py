@@ -180,6 +180,7 @@ async def send_direct(
         login = here.client.login(target.origin[1], headers)
         if login is not None:
             headers["Authorization"] = login
-        cookie = cookie_header_after(previous, jar or BoundedCookieJar(), following)
+        set_cookies = answer.headers.getall("Set-Cookie", ())
+        cookie = cookie_header_after(previous, set_cookies, jar or BoundedCookieJar(), following)
         if cookie is not None:
             headers["Cookie"] = cookie

@@ -106,7 +106,8 @@ def redirected_request(
         content, length = _body_again(request)
         if length is not None:
             sent.append(("Content-Length", length))
-    cookie = cookie_header_after(request.headers.get("cookie"), cookies.jar, following)
+    previous, set_cookies = request.headers.get("cookie"), response.headers.get_list("set-cookie")
+    cookie = cookie_header_after(previous, set_cookies, cookies.jar, following)
     if cookie is not None:
         sent.append(("Cookie", cookie.encode().decode("latin-1")))
     return httpx.Request(

@@ -134,11 +134,16 @@ def _as_in_0_7(
     return session.request(method, url, headers=headers, timeout=timeout, **options)
 
 
+def _lines(response: requests.Response, name: str) -> list[str]:
+    """Return the values of a header, which requests joins."""
+    raw: Any = getattr(response.raw, "headers", None)
+    values: list[str] = raw.getlist(name) if hasattr(raw, "getlist") else []
+    return values or ([response.headers[name]] if name in response.headers else [])
+
+
 def _location(response: requests.Response) -> bytes | None:
     """Return where a redirect leads, byte for byte, None when an answer is no redirect."""
-    raw: Any = getattr(response.raw, "headers", None)
-    values = raw.getlist("Location") if hasattr(raw, "getlist") else []
-    value = values[0] if values else response.headers.get("Location")
+    value = next(iter(_lines(response, "Location")), None)
     if value is None:
         return None
     # As http.client and we read it; a mock may have what that does not know.
@@ -248,11 +253,12 @@ class _Exchange:
         except BadRedirect as error:
             kind = UnsupportedRedirect if error.reason == "scheme" else InvalidRedirect
             raise kind(str(error), request=request, response=response) from None
-        return self._send(self._prepared(request, following))
+        return self._send(self._prepared(response, following))
 
     def _prepared(
-        self, request: requests.PreparedRequest, following: NextRequest
+        self, response: requests.Response, following: NextRequest
     ) -> requests.PreparedRequest:
+        request = response.request
         prepared = request.copy()
         prepared.method = following.method
         prepared.url = following.url
@@ -274,7 +280,8 @@ class _Exchange:
             prepared.prepare_content_length(prepared.body)
         previous = request.headers.get("Cookie")
         before = None if previous is None else _text(previous)
-        cookie = cookie_header_after(before, self._session.cookies, following)
+        set_cookies = _lines(response, "Set-Cookie")
+        cookie = cookie_header_after(before, set_cookies, self._session.cookies, following)
         if cookie is not None:
             prepared.headers["Cookie"] = cookie
         if not following.same_origin and "Authorization" not in prepared.headers:
