@@ -385,6 +385,16 @@ async def test_a_post_cut_by_its_deadline_has_an_unknown_outcome(origin: FaultyO
         await request_async("POST", origin.url("/hang"), json={}, deadline=0.5)
 
 
+async def test_a_timer_that_is_early_is_the_deadline_all_the_same(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Timers of Windows are up to 16 ms early by the clock, those of uvloop 1 ms."""
+    origin.add("/hang", b"", always=stall(None))
+    monkeypatch.setattr("infra_core.http._async.monotonic", iter([7.0, 7.484]).__next__)
+    with pytest.raises(DeadlineExceeded):
+        await fetch_async(origin.url("/hang"), deadline=0.5)
+
+
 async def test_no_wait_overshoots_the_deadline(origin: FaultyOrigin) -> None:
     """A wait that would end after it is not begun; the last error comes through."""
     origin.add("/busy", b"", always=status(503, retry_after="5"))

@@ -18,11 +18,14 @@ from ._checks import DEFAULT_TIMEOUT
 
 __all__ = ["AsyncDeadlineExceeded", "fetch_async", "request_async", "stream_async"]
 
+# Seconds by which a timer may be early: 16 ms on Windows before Python 3.13, 1 ms with uvloop.
+_EARLY = 0.02
+
 
 async def _run(call: Call) -> "str | httpx.Response":
     if call.delay:
         await clock.sleep_async(call.delay)
-    ends = math.inf if call.deadline is None else monotonic() + call.deadline
+    ends = math.inf if call.deadline is None else monotonic() + call.deadline - _EARLY
     try:
         return await retry_async(
             call.attempt,
