@@ -22,6 +22,7 @@ from infra_core.http import (
     OutcomeUnknown,
     RequestsHttpClient,
     ResponseTooLarge,
+    _sync_wire,
     fetch,
     fetch_async,
     request,
@@ -556,6 +557,23 @@ def test_a_cookie_header_of_the_caller_is_the_callers(serve: Serve) -> None:
     fetch(origin.url, headers={"Cookie": long}, max_retries=0)
     asyncio.run(fetch_async(origin.url, headers={"Cookie": long}, max_retries=0))
     assert [headers["cookie"] for _, _, headers, _ in origin.seen] == [long, long]
+
+
+def test_an_answer_that_is_left_unread_is_cut_below_tls_within_tls() -> None:
+    """What urllib3 has for that, behind a proxy of https, cannot be shut itself."""
+
+    class Layer:
+        def __init__(self, sock: socket.socket) -> None:
+            self.socket, self.gettimeout, self.makefile = sock, sock.gettimeout, sock.makefile
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\npart")
+        answer = _sync_wire.Answer(Layer(ours), method="GET")
+        answer.begin()
+        answer.close()
+        theirs.settimeout(10)
+        assert theirs.recv(1) == b""
 
 
 def _handshake_with(answer: bytes | None) -> tuple[socket.socket, str]:

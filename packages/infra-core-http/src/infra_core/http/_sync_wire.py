@@ -267,8 +267,10 @@ class Answer:
         source, self._source = self._source, None
         if source is not None:
             if not self._ended and not self.will_close:
+                # What urllib3 has for TLS within TLS cannot be shut, but what lies below it.
+                sock = getattr(self._sock, "socket", self._sock)
                 with contextlib.suppress(OSError):
-                    self._sock.shutdown(socket.SHUT_RDWR)
+                    sock.shutdown(socket.SHUT_RDWR)
             source.close()
 
     def isclosed(self) -> bool:
