@@ -169,6 +169,23 @@ async def test_no_task_is_left(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+async def test_no_range_goes_on_after_an_error_of_the_callers(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Such as one that `progress` raises while other ranges are under way."""
+    origin.add("/f", BODY, etag='"v1"')
+
+    def progress(done: int, total: int | None) -> None:
+        if done > PIECE:
+            raise KeyError(done)
+
+    with pytest.raises(KeyError):
+        await download_asset_async(
+            origin.url("/f"), tmp_path / "f", connections=4, progress=progress
+        )
+    assert len(asyncio.all_tasks()) == 1
+
+
 def test_max_bytes_holds_for_ranges(origin: FaultyOrigin, tmp_path: Path) -> None:
     """The size of the whole file is known from the first range."""
     origin.add("/f", BODY, etag='"v1"')

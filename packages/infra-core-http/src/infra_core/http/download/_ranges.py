@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ __all__ = ["pieces_in_order"]
 
 async def pieces_in_order(
     spec: DownloadSpec, body: Body, *, first: int, piece: int
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Yield the file from `first` to its end.
 
     Args:

@@ -7,7 +7,7 @@ import errno
 import logging
 import stat
 from collections.abc import Awaitable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -233,11 +233,13 @@ class _Transfer:
             await receive(spec, plan, response.aiter_raw(), sink.write)
         if plan.piece is not None and body.total is not None and plan.size < body.total:
             plan.body = replace(body, length=body.total - body.start)
-            async for chunk in pieces_in_order(spec, body, first=plan.size, piece=PIECE):
-                plan.received(len(chunk))
-                await sink.write(chunk)
-                if spec.progress is not None:
-                    spec.progress(plan.size, body.total)
+            pieces = pieces_in_order(spec, body, first=plan.size, piece=PIECE)
+            async with aclosing(pieces):  # which ends those that are under way
+                async for chunk in pieces:
+                    plan.received(len(chunk))
+                    await sink.write(chunk)
+                    if spec.progress is not None:
+                        spec.progress(plan.size, body.total)
         return await self._finish(sink, plan, body)
 
     async def _ready(self, plan: DownloadPlan, body: Body) -> Sink:
