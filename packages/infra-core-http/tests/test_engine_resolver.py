@@ -204,6 +204,18 @@ async def test_a_waiter_that_gives_up_leaves_the_others_their_answer(names: Name
     assert names.asked == ["busy.test"]
 
 
+async def test_an_answer_is_not_handed_on_to_later_callers(names: NameServer) -> None:
+    """Though one who waited for it has not gone on yet: a name is never older than its question."""
+    waiting = asyncio.create_task(lookup_async("busy.test", 80, flags=0))
+    await asyncio.sleep(0)
+    asked = []
+    for _ in range(3):  # and the loop has no turn meanwhile
+        assert lookup("busy.test", 80, timeout=60)
+        asked.append(len(names.asked))
+    assert asked[2] == asked[1] + 1 == asked[0] + 2
+    await waiting
+
+
 async def test_each_waiter_gets_an_exception_of_its_own(names: NameServer) -> None:
     """One that is raised twice would gather both tracebacks."""
     names.hang("bad.test")

@@ -56,10 +56,10 @@ class _Lookups:
         self._shared: dict[_Key, _Shared] = {}
 
     def join(self, key: _Key) -> _Shared:
-        """Wait with the others for a name, or have it looked up."""
+        """Wait with the others for a name, or have it looked up: what has been answered is old."""
         with self._lock:
             shared = self._shared.get(key)
-            if shared is None:
+            if shared is None or shared.future.done():
                 shared = self._shared[key] = _Shared(_pool.submit(_ask, *key))
             shared.waiters += 1
         return shared
