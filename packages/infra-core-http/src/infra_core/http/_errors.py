@@ -165,9 +165,6 @@ class PrivateAddressError(HttpError):
             "name the host in NO_PROXY, or set public_only=False and let the proxy refuse",
         )
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.host, self.address, self.reason, self.remedy)
-
 
 class DownloadError(HttpError):
     """A file could not be downloaded as asked; nothing was left at its place.
