@@ -9,6 +9,7 @@ import sys
 import threading
 import warnings
 import weakref
+from typing import Any
 
 import pytest
 
@@ -158,6 +159,30 @@ def test_work_that_waits_gets_the_place_of_what_is_abandoned() -> None:
     assert hanging.cancel()
     assert waiting.result(WAIT) == 7
     release.set()
+
+
+def test_work_that_ends_while_it_is_abandoned_keeps_its_thread() -> None:
+    """Its thread has gone on to other work when the pool hears of the cancellation."""
+    pool = ThreadPool("both", 1)
+    begun, release = threading.Event(), threading.Event()
+    abandon = pool._abandon_cancelled
+
+    def hang() -> None:
+        begun.set()
+        release.wait(WAIT)
+
+    def abandon_late(job: Any, future: Any) -> None:
+        if future.cancelled():
+            release.set()
+            assert waiting.result(WAIT) == 7
+        abandon(job, future)
+
+    pool._abandon_cancelled = abandon_late  # type: ignore[method-assign]
+    ending = pool.submit(hang)
+    assert begun.wait(WAIT)
+    waiting = pool.submit(int, "7")
+    assert ending.cancel()
+    assert (pool._threads, pool._hanging) == (1, 0)
 
 
 def test_synchronous_callers_get_a_future() -> None:

@@ -26,7 +26,7 @@ class _Job:
     """A piece of work, and how far it is."""
 
     call: Callable[[], None]
-    begun: bool = False
+    running: bool = False
     hanging: bool = False  # its thread does not count, and ends with it
 
 
@@ -141,9 +141,10 @@ class ThreadPool:
         wake = threading.Lock()
         wake.acquire()
         while True:
-            job.begun = True
+            job.running = True
             job.call()
             with self._lock:
+                job.running = False
                 if job.hanging:
                     self._hanging -= 1
                     return
@@ -162,7 +163,7 @@ class ThreadPool:
         if not future.cancelled():
             return
         with self._lock:
-            if not job.begun or self._hanging >= 4 * self._size:
+            if not job.running or self._hanging >= 4 * self._size:
                 return
             job.hanging = True
             self._hanging += 1
