@@ -5,16 +5,19 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import pytest
 
 from infra_core.azure._function_keys import keys_in, without_keys
+from infra_core.azure.client import AzureFunctionAsyncClient, DurableInstance, DurableStatus
 from infra_core.azure.exceptions import ConfigurationError, JobNotFoundError, OrchestrationError
 from infra_core.azure.function_cli import (
     add_azure_service_arguments,
     build_function_client,
     trigger_batch,
+    trigger_batch_async,
 )
 from infra_core.azure.function_testing import FunctionsHost
 from infra_core.http import OutcomeUnknown
@@ -143,6 +146,15 @@ class TestTrigger:
                 summary = trigger_batch(_parse("b", "--base-url", host.base_url), env={})
                 assert (summary.status, summary.succeeded) == ("Failed", False)
                 assert summary.error == said
+
+    async def test_a_program_may_test_itself_with_a_client_of_its_own(self) -> None:
+        """With what the public methods answer, and nothing else."""
+        client: Any = AsyncMock(AzureFunctionAsyncClient, base_url="https://app.example")
+        client.start.return_value = DurableInstance(id="i")
+        ended = DurableStatus(runtime_status="Completed", output="done")
+        client.wait_for_completion.return_value = ended
+        summary = await trigger_batch_async(client, _parse("b"))
+        assert (summary.status, summary.instance_id, summary.output) == ("Completed", "i", "done")
 
     def test_a_batch_that_does_not_end_can_be_resumed(self) -> None:
         """The summary has what is needed; asked so, the batch is asked to end."""

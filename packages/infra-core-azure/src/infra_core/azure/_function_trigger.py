@@ -190,7 +190,8 @@ async def trigger_batch_async(
         raise
     finally:
         summary.duration_seconds = round(clock.monotonic() - began, 3)
-        keys = *keys_in(summary.resume_url), client._calls.api_key
+        calls = getattr(client, "_calls", None)  # a double in a program's test has none
+        keys = *keys_in(summary.resume_url), getattr(calls, "api_key", None)
         for name in ("output", "custom_status", "error"):  # some return their status URL
             setattr(summary, name, without_keys(getattr(summary, name), *keys))
         target: Path | None = getattr(args, "summary_file", None)
