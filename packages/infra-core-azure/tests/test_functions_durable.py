@@ -778,6 +778,21 @@ class TestProtocol:
             respx_mock.get(asked).respond(200, json={"runtimeStatus": "Completed"})
             assert (await client.get_status("/s/1?code=k")).succeeded
 
+    async def test_a_location_that_is_no_url_is_read_where_it_counts(
+        self, respx_mock: respx.MockRouter
+    ) -> None:
+        """As a redirect it is an error of the network; what the answer names besides is enough."""
+        odd = {"Location": "http://[odd/s?code=k"}
+        status_url = "https://app.example/s/1?code=k"
+        started = respx_mock.post("https://app.example/api/run")
+        started.respond(202, headers=odd, json={"id": "1", "statusQueryGetUri": status_url})
+        respx_mock.get(status_url).respond(302, headers=odd)
+        async with AzureFunctionAsyncClient("https://app.example") as client:
+            instance = await client.start(_PATH)
+            assert instance.status_url == status_url
+            with pytest.raises(httpx.RemoteProtocolError, match="which is no URL"):
+                await client.get_status(instance)
+
     @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40))
     def test_any_text_fits_into_a_management_url(self, text: str) -> None:
         """A reason is one parameter, and the key stays another; an event's name is one segment."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import partial
 from json import JSONDecodeError
@@ -162,9 +163,11 @@ class FunctionCaller:
 
     async def _keep_private(self, response: "httpx.Response") -> None:
         """Have no redirect take the key in a URL into the clear; see `secure_url`."""
-        target = urljoin(str(response.url), response.headers.get("location", ""))
-        if response.has_redirect_location and keys_in(target):
-            response.headers["location"] = secure_url(target, self.base_url)
+        if response.has_redirect_location:
+            with suppress(ValueError):  # it is no URL, as the client is about to say
+                target = urljoin(str(response.url), response.headers["location"])
+                if keys_in(target):
+                    response.headers["location"] = secure_url(target, self.base_url)
 
     async def close(self) -> None:
         """Close the own client."""
