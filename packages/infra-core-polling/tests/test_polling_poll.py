@@ -710,6 +710,29 @@ class TestCancelling:
         with pytest.raises(KeyError):
             await poll_until_async(script(KeyError("x")), is_done, cancel=asyncio.Event())
 
+    def test_an_event_of_another_loop_cancels_when_it_is_set(self) -> None:
+        """An `asyncio.Event` belongs to the loop that waited for it first; it may live longer."""
+        event = asyncio.Event()
+
+        async def poll(*answers: int) -> int:
+            left = iter(answers)
+
+            async def fetch() -> int:
+                await asyncio.sleep(0)
+                if (answer := next(left)) < 0:
+                    event.set()
+                    await asyncio.Event().wait()
+                return answer
+
+            return await poll_until_async(
+                fetch, lambda answer: answer == 2, poll_interval=0.001, cancel=event
+            )
+
+        assert asyncio.run(poll(1, 2)) == 2
+        assert asyncio.run(poll(1, 1, 2)) == 2
+        with pytest.raises(PollingCancelledError):
+            asyncio.run(poll(1, -1))
+
     def test_an_asyncio_event_is_no_use_to_a_thread(self, script: Any) -> None:
         """With the remedy."""
         with pytest.raises(TypeError, match=r"threading\.Event"):

@@ -6,6 +6,7 @@ import math
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
@@ -30,7 +31,7 @@ _NO_LOOP: Final = ("no running event loop", "no current event loop")
 _LONGEST_WAIT: Final = min(threading.TIMEOUT_MAX, 10 * 365 * 86_400.0)  # waits know no infinity
 
 CANCEL_LATENCY: Final = 0.05
-"""Seconds between looks at a `threading.Event`, which nothing can wait for beside a fetch."""
+"""Seconds between looks at an event that nothing on this loop can wait for."""
 
 
 async def await_within(awaitable: Awaitable[T], seconds: float) -> T:
@@ -74,9 +75,10 @@ async def unless_set(
 
 async def _until_set(event: "asyncio.Event | threading.Event") -> None:
     if isinstance(event, asyncio.Event):
-        await event.wait()
-        return
-    while not event.is_set():  # noqa: ASYNC110 - it belongs to threads and has no other way
+        with suppress(RuntimeError):  # it belongs to another loop
+            await event.wait()
+            return
+    while not event.is_set():  # noqa: ASYNC110 - it has no other way
         await asyncio.sleep(CANCEL_LATENCY)
 
 
