@@ -148,6 +148,24 @@ def test_max_bytes_stops_a_compression_bomb(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_max_bytes_holds_for_an_encoded_body_that_is_stored_as_sent(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Which no decoding makes smaller."""
+    packed = gzip.compress(BODY)
+    expected = f"sha256:{hashlib.sha256(packed).hexdigest()}"
+    origin.add("/gz", packed, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(DownloadTooLargeError):
+        download_asset(
+            origin.url("/gz"), tmp_path / "f", expected_checksum=expected, max_bytes=len(packed) - 1
+        )
+    assert list(tmp_path.iterdir()) == []
+    download_asset(
+        origin.url("/gz"), tmp_path / "f", expected_checksum=expected, max_bytes=len(packed)
+    )
+    assert (tmp_path / "f").read_bytes() == packed
+
+
 def test_gzip_of_several_members(origin: FaultyOrigin, tmp_path: Path) -> None:
     """RFC 1952 allows a file of several; padding zeros are no data."""
     packed = gzip.compress(b"one") + gzip.compress(b"two") + bytes(8)

@@ -285,6 +285,7 @@ class _Transfer:
                     file = sink.decode(Decoder(body.codings), plan.check_size)
                 except DamagedBody as error:
                     raise damaged_body(plan, error) from error
+            plan.check_size(file.size)  # of one that is stored as it was sent
             digests = file.digests
             plan.check_content(digests, as_sent)
             received.result = self._stored(file, plan, body, digests.get("sha256"))
