@@ -130,7 +130,7 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
         max_bytes: Largest body to accept, decoded; None for any.
 
     Raises:
-        ResponseTooLarge: The server announces a larger one.
+        ResponseTooLarge: The server announces a larger one, or it is read already and larger.
     """
     raw: Any = response.raw
     if not isinstance(raw, _DecodedBody):
@@ -143,6 +143,8 @@ def attach_decoder(response: requests.Response, max_bytes: int | None = None) ->
     if max_bytes is not None and response.request.method != "HEAD":
         length = response.headers.get("Content-Length")
         raw.reader.check_length(None if length is None else length_of([length]))
+        if vars(response).get("_content", False):  # read by a hook, or a session of a user's class
+            raw.reader.check_length(len(response.content))
 
 
 class _Answer(requests.Response):
