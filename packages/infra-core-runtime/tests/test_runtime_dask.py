@@ -6,6 +6,7 @@ import importlib
 import json
 import operator
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -30,6 +31,8 @@ from infra_core.runtime import (  # noqa: E402
     RuntimeDrainedError,
     TaskOutcome,
     TaskTimeoutError,
+    ThreadPool,
+    _dask_worker,
 )
 from infra_core.runtime._dask import DaskTaskRuntime  # noqa: E402
 from infra_core.runtime._dask_worker import execute  # noqa: E402
@@ -78,6 +81,25 @@ async def runtime(cluster: Any) -> AsyncIterator[DaskTaskRuntime]:
     async with DaskTaskRuntime(cluster.scheduler_address, config=config) as subject:
         yield subject
     assert not [task for task in asyncio.all_tasks() if "_Cluster." in repr(task.get_coro())]
+
+
+def test_a_worker_without_threads_holds_up_no_other_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task is done in the worker's own thread then, and others can be cancelled meanwhile."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("no-more"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(_dask_worker, "_threads", ThreadPool("no-more", 1))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    report = execute(cloudpickle.dumps(_is_held_up), None, 1.0, "key")
+    assert (report.status, pickle.loads(report.value)) == ("succeeded", False)
+
+
+def _is_held_up() -> bool:
+    return _dask_worker._lock.locked()
 
 
 def test_a_task_that_a_worker_cannot_load_is_an_error_with_the_remedy() -> None:

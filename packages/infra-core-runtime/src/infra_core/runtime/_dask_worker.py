@@ -73,6 +73,9 @@ class _Attempt:
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
+
+    def start(self) -> None:
+        """Begin it in a thread; it is done in this one where the system has no more to give."""
         self.work = _threads.submit(self._main)
         self.work.add_done_callback(lambda _: self.changed.set())
 
@@ -123,6 +126,7 @@ def execute(pickled: bytes, budget: float | None, grace: float, key: str) -> Rep
         attempt = _running[key] = _Attempt(function)
     stopped = "cancelled"
     try:
+        attempt.start()
         attempt.changed.wait(budget)
         if not attempt.work.done():
             if not attempt.cancelled:
