@@ -4,6 +4,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -435,7 +436,7 @@ def test_an_upload_outlives_the_replay_of_an_older_tree(
     assert container.blobs == {"a": b"new", "b": b"b"}
     assert client.pending_uploads() == []
     assert journal.pending() == []
-    with sqlite3.connect(journal.path) as db:
+    with closing(sqlite3.connect(journal.path)) as db:
         assert db.execute("select count(*) from pending").fetchone() == (0,)
     journal.close()
 
