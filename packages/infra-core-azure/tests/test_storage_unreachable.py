@@ -272,10 +272,11 @@ def test_unknown_host_is_reported(make: Make) -> None:
 
 
 ANSWERS = [
-    (b"", True, "closed the connection without an answer (3 attempts); its log may say"),
+    (b"", True, r"closed the connection without an answer \(3 attempts\); its log may say"),
     (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", True, "closed the connection before the"),
-    (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", False, "is not valid HTTP (Bad status line) (3"),
-    (b"", False, "sent nothing for 0.1 s (3 attempts); check connection_string and the n"),
+    # aiohttp says why, in words that depend on its release
+    (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", False, r"is not valid HTTP \([^()]+\) \(3 attempts\)"),
+    (b"", False, r"sent nothing for 0\.1 s \(3 attempts\); check connection_string and the n"),
 ]
 
 
@@ -286,7 +287,7 @@ def test_broken_answer_is_reported(
     """Whatever stands in the place of a blob service."""
     server = quiet(99, answer, hang_up=hang_up)
     client = make(f"http://127.0.0.1:{server.port}", max_retries=2, timeout=0.1, connect_timeout=5)
-    assert f"127.0.0.1:{server.port} {expected}" in refusal(client)
+    assert re.search(f"127.0.0.1:{server.port} {expected}", refusal(client))
 
 
 def test_connection_that_never_stands_is_reported(make: Make) -> None:
