@@ -32,6 +32,8 @@ from ._policy import (
 
 __all__ = ["BaseCall", "OnRetry"]
 
+_FIELDS = ("params", "json", "data", "content")
+
 OnRetry = Callable[[RetryDetails], Any]
 """Called before each wait; what it raises ends the retries. The asynchronous half awaits it."""
 
@@ -99,11 +101,14 @@ class BaseCall:
         self.idempotent = is_idempotent(self.method, self.headers, idempotent)
         self.statuses = retry_statuses_of(retry_statuses)
         self.policy = build_policy(max_retries, backoff, max_backoff, deadline)
-        given = (("params", params), ("json", json), ("data", data), ("content", content))
-        self.fields: dict[str, Any] = {name: value for name, value in given if value is not None}
-        self.replayable = is_replayable(data, content)
+        self.fields: dict[str, Any] = {}
+        for name, value in zip(_FIELDS, (params, json, data, content), strict=True):
+            if value is not None:
+                self.fields[name] = value
+        self.replayable = not self.fields or is_replayable(data, content)
         check_call(max_bytes, params)
-        check_delay(delay)
+        if delay != 0:
+            check_delay(delay)
         if on_retry is not None and not callable(on_retry):
             raise InvalidRequestError(
                 f"on_retry of type {type(on_retry).__name__} cannot be called: pass a function of "

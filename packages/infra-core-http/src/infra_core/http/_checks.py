@@ -71,7 +71,9 @@ def check_call(max_bytes: object, params: object) -> None:
         raise InvalidRequestError(
             f"max_bytes={max_bytes!r} is no size: pass bytes, 0 or more, or None for no bound"
         )
-    if params is not None and not isinstance(params, _TEXT_OR_PAIRS):
+    if params is None:
+        return
+    if not isinstance(params, _TEXT_OR_PAIRS):
         raise InvalidRequestError(
             f"params of type {type(params).__name__} are no query: pass a mapping such as "
             "{'page': '2'}"

@@ -3,12 +3,16 @@
 import re
 import ssl
 import threading
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 import urllib3  # noqa: F401 - before its parts: another thread may import it
 from requests.adapters import HTTPAdapter
+from requests.utils import get_encoding_from_headers
+from urllib3 import HTTPHeaderDict
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
@@ -16,6 +20,7 @@ from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 from ._errors import InvalidRequestError, PrivateAddressError
 from ._sync_connect import Connecting
 from ._sync_wire import Answer
+from ._urls import plain_url
 from .engine._socks import missing_socks
 from .engine._tls import trust
 from .engine.network_settings import NetworkSettings, Proxy
@@ -150,6 +155,13 @@ def _refuse_proxy(proxy: str, **_: object) -> Any:
     raise PrivateAddressError.behind_proxy("", found.where, found.variable)
 
 
+@lru_cache(maxsize=1024)
+def _place(origin: str) -> tuple[str | None, int | None, str]:
+    """Return host, port and scheme of an origin, as urllib3 takes them."""
+    parts = urlsplit(origin)
+    return parts.hostname, parts.port, parts.scheme
+
+
 class Adapter(HTTPAdapter):
     """The adapter of requests with our connections, to proxies too; SOCKS has its own.
 
@@ -174,6 +186,38 @@ class Adapter(HTTPAdapter):
         """Return the credentials for a proxy, in UTF-8 as everywhere."""
         login = Proxy.parse(proxy).authorization
         return {} if login is None else {"Proxy-Authorization": login}
+
+    def get_connection_with_tls_context(
+        self, request: Any, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        """Return the pool for a request, without parsing its URL where that is a usual one."""
+        plain = None if proxies or cert or isinstance(verify, str) else plain_url(request.url or "")
+        if plain is None:
+            theirs: Any = super().get_connection_with_tls_context
+            return theirs(request, verify, proxies=proxies, cert=cert)
+        asked = "CERT_NONE" if verify is False else "CERT_REQUIRED"
+        manager: Any = self.poolmanager
+        return manager.connection_from_host(*_place(plain[0]), pool_kwargs={"cert_reqs": asked})
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """Return what stands in the first line of a request, likewise."""
+        plain = None if proxies else plain_url(request.url or "")
+        return super().request_url(request, proxies) if plain is None else plain[1]
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """Return an answer as requests does, which looks through its headers three times."""
+        if "Set-Cookie" in resp.headers or not isinstance(resp.headers, HTTPHeaderDict):
+            return super().build_response(req, resp)
+        response = requests.Response()
+        response.status_code = resp.status
+        response.headers.update(resp.headers.itermerged())
+        response.encoding = get_encoding_from_headers(response.headers)
+        response.raw = resp
+        response.reason = resp.reason
+        response.url = req.url
+        response.request = req
+        cast("Any", response).connection = self
+        return response
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Set up a pool as requests does; a context is handed on as it is."""

@@ -1,7 +1,6 @@
 """Answers over aiohttp whose bodies are not read yet."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -81,8 +80,13 @@ class EngineResponse:
         Raises:
             httpx.TransportError: The body did not come whole.
         """
-        with self._ending():
+        try:
             return await self._response.read()
+        except FAILURES as error:
+            failure = self._failure(error)
+            raise failure from failure.__cause__
+        finally:
+            self.close()
 
     async def aiter_raw(self) -> AsyncIterator[bytes]:
         """Yield the body as it came over the wire, in pieces as large as have arrived.
@@ -90,25 +94,23 @@ class EngineResponse:
         Raises:
             httpx.TransportError: The body did not come whole.
         """
-        with self._ending():
+        try:
             while chunk := await self._response.content.readany():
                 yield chunk
-
-    @contextmanager
-    def _ending(self) -> Iterator[None]:
-        """Close at the end of the body, and raise what httpx would raise."""
-        try:
-            yield
         except FAILURES as error:
-            failure = httpx_error(
-                error,
-                lambda: httpx.Request(self.method, self.target.url),
-                read=self._read_timeout,
-                proxy=self.proxy,
-            )
+            failure = self._failure(error)
             raise failure from failure.__cause__
         finally:
             self.close()
+
+    def _failure(self, error: Exception) -> httpx.RequestError:
+        """Return what httpx would raise."""
+        return httpx_error(
+            error,
+            lambda: httpx.Request(self.method, self.target.url),
+            read=self._read_timeout,
+            proxy=self.proxy,
+        )
 
     async def drain(self, limit: int) -> bytes:
         """Read a body that is not wanted, so that its connection can be used again, and close.

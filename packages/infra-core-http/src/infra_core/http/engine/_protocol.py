@@ -4,7 +4,9 @@ import asyncio
 import os
 import select
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import aiohttp  # noqa: F401 - before its parts: another thread may import it
@@ -30,6 +32,7 @@ class Protocol(ResponseHandler):
     _silent_at: float | None = None  # when the peer will have said nothing for too long
     _alarm: "asyncio.TimerHandle | None" = None
     _taken: bool = False  # what came before the connection broke
+    _look: Callable[[], object] | None = None
 
     # aiohttp sets a timer for each request and each piece of an answer, and cancels it again. Here
     # one timer stays, and checks when it fires whether the deadline has moved on.
@@ -103,10 +106,15 @@ class Protocol(ResponseHandler):
         On an idle connection they are an answer to no request, or its end: either way it cannot
         be used again.
         """
-        transport = self.transport
-        socket = None if transport is None else transport.get_extra_info("socket")
+        look = self._look
         try:
-            return socket is not None and _can_be_read(socket.fileno())
+            if look is None:
+                transport = self.transport
+                socket = None if transport is None else transport.get_extra_info("socket")
+                if socket is None:
+                    return False
+                look = self._look = _look_of(socket.fileno())
+            return bool(look())
         except (OSError, ValueError):
             return True
 
@@ -118,13 +126,13 @@ class Protocol(ResponseHandler):
         return fresh
 
 
-def _can_be_read(number: int) -> bool:
-    """Ask the system, without waiting, whether a socket can be read."""
+def _look_of(number: int) -> Callable[[], object]:
+    """Return what asks the system, without waiting, whether a socket can be read."""
     if sys.platform == "win32":  # has no poll
-        return bool(select.select([number], [], [], 0)[0])
+        return lambda: select.select([number], [], [], 0)[0]
     poll = select.poll()
     poll.register(number, select.POLLIN)
-    return bool(poll.poll(0))
+    return partial(poll.poll, 0)
 
 
 class _MendingParser:

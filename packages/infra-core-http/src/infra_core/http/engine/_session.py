@@ -204,7 +204,7 @@ class Engine:
         try:
             # Seeing that aiohttp has nothing to add costs less than saying what it may not.
             may_add = body is not None or method in _WITH_CONTENT
-            may_add = may_add or any(name not in headers for name in _AUTO_HEADERS)
+            may_add = may_add or not all(map(headers.__contains__, _AUTO_HEADERS))
             pump = None
             if body is not None and not (isinstance(body, bytes) and len(body) <= PIECE):
                 pump = Pump(body, timeouts.write)
