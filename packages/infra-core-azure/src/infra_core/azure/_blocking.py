@@ -1,13 +1,29 @@
 """Synchronous methods over asynchronous ones, on the one background loop."""
 
+import sys
 from collections.abc import Callable, Coroutine
 from functools import partial, update_wrapper
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["blocking", "run_blocking"]
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["blocking", "run_blocking", "running_loop"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def running_loop() -> "asyncio.AbstractEventLoop | None":
+    """Return the event loop that runs in the calling thread, if any, without importing asyncio."""
+    if "asyncio" not in sys.modules:
+        return None
+    import asyncio
+
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
@@ -18,17 +34,11 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
     (a hook of another synchronous call does that), nothing could run on it meanwhile: then the
     coroutine gets a loop of its own, which costs it new connections, but it ends.
     """
-    import asyncio
-
     from infra_core.runtime import in_background_loop, run_sync
 
-    inside = True
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        inside = False
-    if not inside:
+    if running_loop() is None:
         return run_sync(make(), what=what)
+    import asyncio
     from concurrent.futures import ThreadPoolExecutor
 
     run = asyncio.run if in_background_loop() else partial(run_sync, what=what)

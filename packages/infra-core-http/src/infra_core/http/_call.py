@@ -30,9 +30,10 @@ from ._policy import (
     status_verdict,
 )
 
-__all__ = ["BaseCall", "OnRetry"]
+__all__ = ["FIELDS", "BaseCall", "OnRetry"]
 
-_FIELDS = ("params", "json", "data", "content")
+FIELDS = ("params", "json", "data", "content")
+"""What a call may send beside its headers, by the names of httpx."""
 
 OnRetry = Callable[[RetryDetails], Any]
 """Called before each wait; what it raises ends the retries. The asynchronous half awaits it."""
@@ -102,7 +103,7 @@ class BaseCall:
         self.statuses = retry_statuses_of(retry_statuses)
         self.policy = build_policy(max_retries, backoff, max_backoff, deadline)
         self.fields: dict[str, Any] = {}
-        for name, value in zip(_FIELDS, (params, json, data, content), strict=True):
+        for name, value in zip(FIELDS, (params, json, data, content), strict=True):
             if value is not None:
                 self.fields[name] = value
         self.replayable = not self.fields or is_replayable(data, content)

@@ -21,6 +21,7 @@ from ._async_client import (
     manager_of,
 )
 from ._async_response import ours
+from ._call import FIELDS
 from ._checks import DEFAULT_TIMEOUT, DefaultTimeout
 from ._direct import Exchanges, send_direct
 from ._headers import check_method, checked_headers, defaults_beside, merge_headers
@@ -138,8 +139,7 @@ async def send_once(
         target_of(url)  # says clearly what is wrong with it
     patched = interceptor()
     if whole and (not isinstance(http, TRUE_CLIENT) or patched == "AsyncClient.request"):
-        names = ("params", "json", "data", "content")
-        given = {name: fields.get(name) for name in names}
+        given = {name: fields.get(name) for name in FIELDS}
         return cast(
             "httpx.Response",
             await http.request(method, url, headers=headers, timeout=timeout, **given),

@@ -10,12 +10,11 @@ from importlib import import_module
 from typing import Protocol
 
 from infra_core import _start
-from infra_core._start import command
 
 from . import exit_codes
 from ._arguments import CommandError, Parser, add_prefix, prefixed_environment
 
-__all__ = ["command", "main"]
+__all__ = ["main"]
 
 # Name, module, one line of help. The module has add_arguments(parser) and execute(options) -> int.
 COMMANDS = [

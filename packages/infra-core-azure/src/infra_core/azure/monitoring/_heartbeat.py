@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from infra_core.fs import write_json_atomic
 from infra_core.runtime import after_fork_in_child, clock, redact_secrets
 
+from .._blocking import running_loop
 from .._checks import require_number
 from .._process import host_name, interrupt_main, process_identity
 from ._heartbeat_upload import BeatUploads
-from ._loop_lag import LoopLagProbe, running_loop
+from ._loop_lag import LoopLagProbe
 from ._protocols import HeartbeatEventWriter, HeartbeatUploader, UtcNowFunc
 
 if TYPE_CHECKING:

@@ -1,6 +1,5 @@
 """How long an event loop keeps its callbacks waiting: the difference between busy and dead."""
 
-import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -9,19 +8,7 @@ from infra_core.runtime import clock
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["LoopLagProbe", "running_loop"]
-
-
-def running_loop() -> "asyncio.AbstractEventLoop | None":
-    """Return the event loop that runs in the calling thread, if any, without importing asyncio."""
-    if "asyncio" not in sys.modules:
-        return None
-    import asyncio
-
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
+__all__ = ["LoopLagProbe"]
 
 
 class LoopLagProbe:
