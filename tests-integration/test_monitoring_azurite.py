@@ -142,6 +142,30 @@ def test_a_removed_blob_is_made_again(
         assert blobs(container) == {"_logs/run.log": log.path.read_bytes()}
 
 
+@pytest.mark.parametrize("more", [False, True])
+def test_a_blob_that_was_replaced_by_one_as_long_is_filled_again(
+    more: bool, storage: AzureStorageClient, container: ContainerClient, tmp_path: Path
+) -> None:
+    """Its ETag is another; where only its metadata is, nothing is sent again."""
+    with RunLogWriter(tmp_path, azure_client=storage, mirror_interval=0.01) as log:
+        for number in range(3):
+            log.write("e", number=number)
+            assert log.flush(SOON)
+        blob = container.get_blob_client("_logs/run.log")
+        blob.set_blob_metadata({"owner": "somebody"})
+        log.write("e", number=3)
+        assert log.flush(SOON)
+        assert blobs(container) == {"_logs/run.log": log.path.read_bytes()}
+        theirs = b"x" * (log.path.stat().st_size - 1) + b"\n"
+        blob.delete_blob()
+        blob.create_append_blob()
+        blob.append_block(theirs)
+        if more:
+            log.write("e", number=4)
+        assert log.flush(SOON)
+        assert blobs(container) == {"_logs/run.log": theirs + log.path.read_bytes()}
+
+
 WORKER = """
 import os, signal, sys
 from pathlib import Path

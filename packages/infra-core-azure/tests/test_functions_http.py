@@ -1,5 +1,6 @@
 """Answers of HTTP-triggered functions."""
 
+import io
 import json
 import logging
 import sys
@@ -105,6 +106,24 @@ def test_handlers_of_the_host_stay(root_logger: logging.Logger) -> None:
         bootstrap_logging()
     assert own in root_logger.handlers
     assert len(root_logger.handlers) == before + 1
+
+
+def test_logging_follows_what_standard_output_is(
+    root_logger: logging.Logger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is replaced and closed by others; characters that it lacks are escaped."""
+    first = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", first)
+    bootstrap_logging()
+    first.close()
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, encoding="cp1252"))
+    logging.getLogger("some.library").info("naïve \u2192 \U0001f382")
+    assert file.getvalue().rstrip().endswith(b"[some.library] na\xefve \\u2192 \\U0001f382")
+    text = io.StringIO()  # which has no encoding
+    monkeypatch.setattr(sys, "stdout", text)
+    logging.getLogger("some.library").info("\u2192")
+    assert text.getvalue().endswith("\u2192\n")
 
 
 def test_logging_goes_to_standard_output(

@@ -162,6 +162,16 @@ def test_a_heartbeat_of_0_7_is_classified_by_its_age(tmp_path: Path) -> None:
     assert state(path) == "dead"
 
 
+@pytest.mark.parametrize("interval", [-5, 0, -1e300, float("nan"), "30", None])
+@pytest.mark.parametrize(("age", "expected"), [(1, "alive"), (91, "dead")])
+def test_an_interval_that_is_none_is_that_of_0_7(
+    interval: object, age: float, expected: str, tmp_path: Path
+) -> None:
+    """30 s: a heartbeat that another program wrote need not say its own."""
+    path = write(tmp_path, age=age, host="elsewhere", process=None, interval_seconds=interval)
+    assert state(path) == expected
+
+
 def test_a_clock_ahead_of_ours_is_no_reason_to_worry(tmp_path: Path) -> None:
     """A beat from the future has come just now."""
     assert read_heartbeat(write(tmp_path, age=-50), utc_now=lambda: NOW).age_seconds == 0.0

@@ -1,5 +1,6 @@
 """The run log: every line on the disk at once, every line in the mirror in the end."""
 
+import hashlib
 import json
 import logging
 import os
@@ -48,7 +49,7 @@ class Properties:
         self.blob_type = blob.kind
         self.append_blob_committed_block_count = blob.blocks
         self.is_append_blob_sealed = False
-        self.etag = "1"
+        self.etag = blob.etag
 
 
 @dataclass
@@ -56,6 +57,11 @@ class Blob:
     kind: str = "AppendBlob"
     data: bytes = b""
     blocks: int = 0
+    metadata: str = ""
+
+    @property
+    def etag(self) -> str:
+        return hashlib.sha256(f"{self.kind}{self.data!r}{self.metadata}".encode()).hexdigest()
 
 
 @dataclass
@@ -103,13 +109,14 @@ class BlobClient:
         except KeyError:
             raise failure(404, "BlobNotFound", ResourceNotFoundError) from None
 
-    def create_append_blob(self, **_: object) -> None:
+    def create_append_blob(self, **_: object) -> dict[str, object]:
         if self.name in self.container.blobs:
             raise failure(409, "BlobAlreadyExists", ResourceExistsError)
-        self.container.blobs[self.name] = Blob()
+        blob = self.container.blobs[self.name] = Blob()
+        return {"etag": blob.etag}
 
     def append_block(
-        self, data: bytes, *, length: int, appendpos_condition: int, **_: object
+        self, data: bytes, *, length: int, appendpos_condition: int, etag: str | None, **_: object
     ) -> dict[str, object]:
         box = self.container
         box.appends += 1
@@ -121,6 +128,8 @@ class BlobClient:
         blob = self._blob()
         if len(blob.data) != appendpos_condition:
             raise failure(412, "AppendPositionConditionNotMet", HttpResponseError)
+        if etag not in (None, blob.etag):
+            raise failure(412, "ConditionNotMet", HttpResponseError)
         if blob.blocks >= box.max_blocks:
             raise failure(409, "BlockCountExceedsLimit", ResourceExistsError)
         assert length == len(data)
@@ -132,10 +141,11 @@ class BlobClient:
         return {
             "blob_append_offset": str(appendpos_condition),
             "blob_committed_block_count": blob.blocks,
+            "etag": blob.etag,
         }
 
-    def delete_blob(self, *, etag: str = "1", **_: object) -> None:
-        assert etag == "1"
+    def delete_blob(self, *, etag: str, **_: object) -> None:
+        assert etag == self._blob().etag
         del self.container.blobs[self.name]
 
     def get_blob_properties(self, **_: object) -> Properties:
@@ -304,6 +314,20 @@ def test_cycles_and_depth_are_bounded(make: Make) -> None:
     assert "nested more than" in log.path.read_text()
 
 
+def test_objects_that_refer_to_one_another_make_a_line_soon(make: Make) -> None:
+    """There are more paths through them than a line could hold, and texts on each."""
+    nodes: list[dict[str, Any]] = [{"text": "x" * 100_000} for _ in range(20)]
+    for node in nodes:
+        node["near"] = nodes
+        node["far"] = {str(number): other for number, other in enumerate(nodes)}
+    log = make()
+    log.write("e", nodes=nodes, url="u")
+    [line] = lines(log.path)
+    assert line["url"] == "u"
+    assert "are allowed" in line["truncated"]
+    assert log.path.stat().st_size <= 1024 * 1024
+
+
 anything = st.recursive(
     st.one_of(
         st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.binary(),
@@ -315,6 +339,16 @@ anything = st.recursive(
     ),
     max_leaves=10,
 )  # fmt: skip
+
+
+def test_a_value_as_a_whole_is_bounded() -> None:
+    """What was left out is counted where it was left out; what a line can hold is kept."""
+    assert len(json.dumps(plain_value([list(range(1_000))] * 99))) > 99_000 * 4
+    cut = plain_value([list(range(1_000))] * 101)
+    assert cut[-2][-1] == "<truncated: 100 more items>"
+    assert cut[-1] == "<truncated: 1 more items>"
+    [cut] = plain_value([{str(number): dict.fromkeys(range(1_000)) for number in range(100)}])
+    assert cut["99"]["<truncated>"] == "101 more items"
 
 
 @settings(max_examples=100, deadline=None)
@@ -838,6 +872,63 @@ def shorten(container: Container, *, to_blocks: int, of: int) -> None:
     blob.data, blob.blocks = b"".join(pieces[:to_blocks]), to_blocks
 
 
+@pytest.mark.parametrize("surplus", [-1, 0, 1])
+@pytest.mark.parametrize("more", [False, True])
+def test_a_blob_that_became_shorter_and_grew_again_is_filled_again(
+    surplus: int, more: bool, make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With what another machine has written since: shorter, as long as it was, or longer."""
+    log = make(Client(container))
+    for number in range(5):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    blob = container.blobs["runs/run.log"]
+    size = len(blob.data)
+    shorten(container, to_blocks=2, of=5)
+    theirs = b'{"number": "theirs"}'
+    blob.data += theirs + b" " * (size - len(blob.data) - len(theirs) - 1 + surplus) + b"\n"
+    assert len(blob.data) == size + surplus
+    if more:
+        log.write("e", number=5)
+    assert log.flush(SOON)
+    numbers = [event["number"] for event in container.events()]
+    assert [number for number in numbers if number != "theirs"] == list(range(5 + more))
+    assert "are sent again" in caplog.text
+
+
+@pytest.mark.parametrize("rotated", [False, True])
+def test_a_blob_of_which_only_the_metadata_changed_is_as_it_was(
+    rotated: bool, make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is sent twice, nothing is told as lost, and appends go on."""
+    log = make(Client(container), max_bytes=1024 if rotated else None, keep=1)
+    for number in range(40):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+        container.blobs["runs/run.log"].metadata += "x"
+        if number % 2:
+            assert log.flush(SOON)
+    assert [event["number"] for event in container.events()] == list(range(40))
+    assert container.appends < 90
+    assert not caplog.records
+
+
+def test_a_token_that_may_only_append_goes_on_after_a_change_of_the_metadata(
+    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It cannot look at what changed: the position decides then."""
+    log = make(Client(container))
+    log.write("first")
+    assert log.flush(SOON)
+    refusal = failure(403, "AuthorizationPermissionMismatch", HttpResponseError)
+    monkeypatch.setattr(BlobClient, "get_blob_properties", Mock(side_effect=refusal))
+    container.blobs["runs/run.log"].metadata = "x"
+    log.write("second")
+    while not log.flush(0.05):
+        continue
+    assert container.text() == log.path.read_text()
+
+
 @pytest.mark.parametrize("left", [0, 1, 3])
 @pytest.mark.parametrize("more", [False, True])
 def test_a_blob_that_became_shorter_is_filled_again(
@@ -913,7 +1004,7 @@ def test_a_blob_that_was_replaced_is_filled_again(
     "damage",
     [
         {"reached": [-7, 0]}, {"reached": [1, 10**30]}, {"reached": [1, 1.5]}, {"reached": [1]},
-        {"begin": ["a", "b"]}, {"blob": -7}, {"position": -7}, {"blocks": -7},
+        {"begin": ["a", "b"]}, {"blob": -7}, {"position": -7}, {"blocks": -7}, {"tail": -7},
     ],
     ids=str,
 )  # fmt: skip
@@ -1155,7 +1246,7 @@ def test_whatever_happens_to_blob_and_state_every_line_is_in_the_mirror(
                 shortened = not mirror() and shortened
             elif step in ("answer lost", "outage"):
                 container.failures = [HttpResponseError("no route") if step == "outage" else step]
-            elif step == "theirs" and not shortened:  # or it is as long as before, unnoticed
+            elif step == "theirs":
                 blob.data += b'{"number": "theirs"}\n'
             elif step == "shorten":
                 blob.data = b"".join(blob.data.splitlines(keepends=True)[: blob.blocks // 2])
@@ -1406,12 +1497,15 @@ def test_an_upload_file_that_swallows_errors_is_refused(make: Make) -> None:
     assert strict == [True]
 
 
+@pytest.mark.as_windows
 def test_an_unconfigured_client_means_no_mirror(make: Make, container: Container) -> None:
-    """The log stays on this machine, and flush does not wait for nothing."""
-    log = make(Client(container, configured=False))
-    log.write("e")
+    """The log stays on this machine, flush does not wait for nothing, and `keep` counts."""
+    log = make(Client(container, configured=False), max_bytes=1024, keep=2)
+    for number in range(100):
+        log.write("e", number=number)
     assert log.flush(SOON)
     assert container.blobs == {}
+    assert len(list(log.path.parent.iterdir())) == 3
 
 
 def test_a_useless_client_is_logged_not_raised(
@@ -1467,6 +1561,41 @@ def test_log_records_become_lines(make: Make) -> None:
     assert (first["level"], first["logger"], first["message"]) == ("INFO", "crawler", "got it")
     assert "ValueError" in second["exception"]
     assert "SECRET" not in log.path.read_text()
+
+
+def test_a_line_of_a_record_has_all_of_it(make: Make) -> None:
+    """Its own time and stack, its traceback as text, and fields that are named as ours are."""
+    log = make()
+    handler = RunLogHandler(log)
+    fields = {
+        "created": 1_700_000_000.25, "msg": "m", "levelname": "INFO", "name": "crawler",
+        "exc_text": "Traceback of elsewhere", "stack_info": "Stack (most recent call last)",
+        "event": "page_saved", "level": 5, "level_": 6, "timestamp": 12.5, "stack": [1],
+    }  # fmt: skip
+    handler.handle(logging.makeLogRecord(fields))
+    assert lines(log.path) == [
+        {
+            "timestamp": "2023-11-14T22:13:20.250000+00:00", "event": "log", "message": "m",
+            "level": "INFO", "logger": "crawler", "exception": "Traceback of elsewhere",
+            "stack": "Stack (most recent call last)", "event_": "page_saved", "level_": 5,
+            "level__": 6, "timestamp_": 12.5, "stack_": [1],
+        }
+    ]  # fmt: skip
+
+
+def test_what_the_mirror_logs_is_no_line(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or each upload would make lines to be uploaded; also where records name no thread."""
+    log = make()
+    logger = logging.Logger("azure")  # noqa: LOG001 - one that no other test sees
+    logger.addHandler(RunLogHandler(log))
+    monkeypatch.setattr(logging, "logThreads", False)
+    thread = threading.Thread(target=logger.info, args=("request",), name="infra-core-run-log")
+    thread.start()
+    thread.join()
+    fields = {"threadName": "infra-core-run-log", "levelno": logging.INFO}  # by a queue, say
+    logger.handle(logging.makeLogRecord(fields))
+    logger.info("ours")
+    assert [line["message"] for line in lines(log.path)] == ["ours"]
 
 
 def test_a_failing_handler_does_not_raise(

@@ -153,6 +153,13 @@ def test_from_env_ignores_prefixed_variables() -> None:
             "InstrumentationKey=k;EndpointSuffix=ai.contoso.com;Location=weu",
             "https://weu.dc.ai.contoso.com/v2.1/track",
         ),
+        *(
+            (
+                f"InstrumentationKey=k;IngestionEndpoint=https://a.example/b{path}",
+                "https://a.example/b/v2.1/track",
+            )
+            for path in ["", "/", "//", "/v2.1/track", "/v2.1/track/", "/v2/track"]
+        ),
     ],
 )
 def test_the_endpoint_comes_from_the_connection_string(text: str, url: str) -> None:
@@ -214,6 +221,30 @@ def test_events_are_logged_when_nothing_is_configured(caplog: pytest.LogCaptureF
     assert (first.levelname, second.levelname) == ("INFO", "ERROR")
     assert second.getMessage().startswith("telemetry_error ")
     assert client.flush(0)
+
+
+def test_a_handler_of_the_log_may_track_what_it_is_given(
+    server: IngestionServer, connect: Connect
+) -> None:
+    """What it tracks is sent and not logged: that would have no end."""
+    client = connect(logger_name="tests.of.a.handler")
+    given: list[str] = []
+
+    class Tracking(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            given.append(record.getMessage())
+            client.track_custom_event("log", error=True, text=record.name)
+
+    logger, handler = logging.getLogger("tests.of.a.handler"), Tracking()
+    logger.addHandler(handler)
+    try:
+        client.track_error("failed")
+        client.track_error("failed")
+    finally:
+        logger.removeHandler(handler)
+    assert client.flush(SOON)
+    assert sorted(server.names()) == ["failed", "failed", "log", "log"]
+    assert [text.partition(" ")[0] for text in given] == ["telemetry_error", "telemetry_error"]
 
 
 def test_a_disabled_client_is_silent(caplog: pytest.LogCaptureFixture) -> None:
@@ -803,6 +834,26 @@ def test_every_item_fits_its_limit(properties: dict[str, str]) -> None:
     encoded = encode_item(item, "k")
     assert len(encoded) <= MAX_ITEM_BYTES
     assert json.loads(encoded)["data"]["baseData"]["name"] == "progress"
+
+
+@pytest.mark.parametrize("text", ["a", "漢", '"', "\\", "\x01", "\ud800"])
+@pytest.mark.parametrize("count", [1, 250])
+def test_every_exception_fits_the_limit_of_an_item(text: str, count: int) -> None:
+    """What its characters take in JSON counts; the stack is cut last, the names are kept."""
+    details = ("ValueError", text * 40_000, text * 80_000)
+    names = [f"{number}{text * 200}" for number in range(count)]
+    item = Item(
+        "failed", "t", "s", dict.fromkeys(names, text * 9_000), dict.fromkeys(names, 1.0),
+        exception=details,
+    )  # fmt: skip
+    encoded = encode_item(item, "k")
+    assert len(encoded) <= MAX_ITEM_BYTES
+    data = json.loads(encoded)["data"]["baseData"]
+    [error] = data["exceptions"]
+    assert error["typeName"] == "ValueError"
+    assert error["stack"].endswith("characters cut off>")
+    assert not error["hasFullStack"]
+    assert len(error["stack"]) > 3 * len(error["message"]) >= 3 * 30
 
 
 def test_left_out_properties_are_counted() -> None:

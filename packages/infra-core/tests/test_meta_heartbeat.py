@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,16 @@ def test_the_exit_code_says_how_a_run_is(
     assert [line.partition(":")[0] for line in printed] == ["none", "alive", "stalled", "alive"]
     assert printed[1].endswith("on 'page-7'")
     assert json.loads(status)["state"] == "finished"
+
+
+def test_help_says_each_exit_code_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of the other commands mean something else."""
+    with pytest.raises(SystemExit):
+        main(["heartbeat", "--help"])
+    text = capsys.readouterr().out
+    codes = re.findall(r"^  (\d+) {2,}\S", text, re.MULTILINE)
+    assert codes == ["0", "3", "4", "5", "6", "1", "2"]
+    assert "exit codes:" not in text
 
 
 @pytest.mark.parametrize(

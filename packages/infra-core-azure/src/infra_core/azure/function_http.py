@@ -30,7 +30,19 @@ _log = logging.getLogger(__name__)
 
 
 class _StandardOutput(_Handler):
-    """The handler that `bootstrap_logging` adds, to be known again."""
+    """The handler that `bootstrap_logging` adds, to be known again.
+
+    It writes to what is standard output at that moment: hosts, notebooks and test runners replace
+    and close it. Characters that its encoding lacks are escaped.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stdout
+        super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        return super().format(record).encode(encoding, "backslashreplace").decode(encoding)
 
 
 def bootstrap_logging(

@@ -36,6 +36,7 @@ The exit code is the answer, a line says why:
   {FINISHED}    finished: it was stopped properly
   {NONE}    none: there is no heartbeat, or it cannot be read
   {exit_codes.FAILED}    not known: the storage refused or did not answer
+  {exit_codes.USAGE}    not known: wrong arguments or settings
 
 A file's age is the time since its beat by the clocks of both machines. A beat that is dated further
 ahead than --max-age counts as too old. The age of a blob is counted by the storage's clock alone.
@@ -44,6 +45,7 @@ ahead than --max-age counts as too old. The age of a blob is counted by the stor
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core heartbeat`."""
+    parser.epilog = None  # that is the table of exit codes of the other commands
     parser.add_argument(
         "folder", type=Path, nargs="?", metavar="FOLDER",
         help="folder of the run, or its heartbeat.json",

@@ -19,7 +19,6 @@ MAX_ITEM_BYTES = 64 * 1024
 MAX_NAME = 150
 MAX_VALUE = 8_192
 MAX_PROPERTIES = 200
-_MAX_STACK = 32_768
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +71,22 @@ def shorten(text: str, limit: int) -> str:
 def encode_item(item: Item, key: str) -> bytes:
     """Return an item as JSON, at most `MAX_ITEM_BYTES` long.
 
-    The longest properties are cut until it fits, and what was cut says so.
+    The longest texts are cut until it fits, and what was cut says so.
 
     Args:
         item: The event.
         key: The instrumentation key.
     """
-    properties, left_out = _bounded(item.properties)
-    limit = MAX_VALUE
-    while True:
-        encoded = _write(item, key, properties, left_out)
-        if len(encoded) <= MAX_ITEM_BYTES or limit < 32:
-            break
-        limit //= 2
-        properties = {name: shorten(value, limit) for name, value in properties.items()}
-    if len(encoded) > MAX_ITEM_BYTES:  # many properties with long names
-        few = dict(list(properties.items())[:20])
-        encoded = _write(item, key, few, left_out + len(properties) - len(few))
+    limit, most = MAX_VALUE, MAX_PROPERTIES
+    while len(encoded := _write(item, key, limit, most)) > MAX_ITEM_BYTES and most > 20:
+        if limit > 32:
+            limit //= 2
+        else:  # many properties with long names
+            most = 20
     return encoded
 
 
-def _bounded(properties: Mapping[str, str]) -> tuple[dict[str, str], int]:
-    bounded = {
-        shorten(name, MAX_NAME): shorten(value, MAX_VALUE)
-        for name, value in list(properties.items())[:MAX_PROPERTIES]
-    }
-    return bounded, len(properties) - len(bounded)
-
-
-def _write(item: Item, key: str, properties: Mapping[str, str], left_out: int) -> bytes:
+def _write(item: Item, key: str, limit: int, most: int) -> bytes:
     # A submodule of the contracts runs the package's __init__ either way; see the module's text.
     from applicationinsights.channel import contracts
 
@@ -115,18 +101,21 @@ def _write(item: Item, key: str, properties: Mapping[str, str], left_out: int) -
         data.severity_level = contracts.SeverityLevel.error
         data.exceptions = [details := contracts.ExceptionDetails()]
         details.type_name = shorten(kind, 1_024)
-        details.message = shorten(message or kind, MAX_VALUE)
-        details.has_full_stack = len(stack) <= _MAX_STACK
-        details.stack = shorten(stack, _MAX_STACK)
+        details.message = shorten(message or kind, limit)
+        details.has_full_stack = len(stack) <= 4 * limit
+        details.stack = shorten(stack, 4 * limit)
     else:
         data = contracts.EventData()
         data.name = shorten(item.name, 512)
-    truncated = {"infra_core.truncated": f"{left_out} more properties"} if left_out else {}
-    data.properties = {**properties, **truncated}
+    data.properties = {
+        shorten(name, MAX_NAME): shorten(value, limit)
+        for name, value in list(item.properties.items())[:most]
+    }
+    if left_out := len(item.properties) - len(data.properties):
+        data.properties["infra_core.truncated"] = f"{left_out} more properties"
     if item.metric is None:  # a metric has its own number only
         data.measurements = {
-            shorten(name, MAX_NAME): value
-            for name, value in list(item.measurements.items())[:MAX_PROPERTIES]
+            shorten(name, MAX_NAME): value for name, value in list(item.measurements.items())[:most]
         }
     cloud, internal, operation = contracts.Cloud(), contracts.Internal(), contracts.Operation()
     cloud.role = shorten(item.service, 256)

@@ -231,7 +231,7 @@ def _judge(
     stale_after: float | None,
     max_loop_lag: float | None,
 ) -> tuple[HeartbeatState, str]:
-    interval = _number(beat.get("interval_seconds")) or _DEFAULT_INTERVAL
+    interval = max(0.0, _number(beat.get("interval_seconds")) or 0.0) or _DEFAULT_INTERVAL
     stale_after = 3 * interval if stale_after is None else stale_after
     max_loop_lag = interval if max_loop_lag is None else max_loop_lag
     slug, pid, lag = beat.get("slug"), status.pid, status.loop_lag_seconds

@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from datetime import date, datetime, time, timedelta
 from enum import Enum
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 from infra_core.runtime import REDACTED, is_secret_name, redact_secrets
 
@@ -20,6 +20,13 @@ Bounds = tuple[int, int, int]
 """Longest string in characters, most items of a container, deepest nesting."""
 
 DEFAULT_BOUNDS: Bounds = (262_144, 10_000, 12)
+
+# Items of a value as a whole: objects that refer to one another have paths without number. A text
+# counts by its length. The counter of what is left goes along with the bounds.
+_MOST_ITEMS = 100_000
+_OWN_ITEMS = 1_000  # of each property of a line, however much those before it have taken
+_ITEM_CHARACTERS = 64
+_Limits: TypeAlias = tuple[int, int, int, list[int]]
 
 # `redact_secrets` finds nothing in a text that has none of these (a test holds it to that). It
 # costs 20 to 400 microseconds a text, this costs one: the difference between 3,000 and 30,000
@@ -41,7 +48,7 @@ def without_secrets(text: str) -> str:
 
 def plain_mapping(values: Mapping[Any, Any], bounds: Bounds = DEFAULT_BOUNDS) -> dict[str, Any]:
     """Return a mapping as JSON data with string keys; see `plain_value`."""
-    return _mapping(values, bounds, 0)
+    return _mapping(values, (*bounds, [_MOST_ITEMS]), 0)
 
 
 def plain_value(value: object, bounds: Bounds = DEFAULT_BOUNDS) -> Any:
@@ -50,7 +57,7 @@ def plain_value(value: object, bounds: Bounds = DEFAULT_BOUNDS) -> Any:
     What was cut says so and by how much. Values of properties with a secret's name, and secrets
     within texts, are replaced.
     """
-    return _plain(value, bounds, 0)
+    return _plain(value, (*bounds, [_MOST_ITEMS]), 0)
 
 
 def plain_text(value: object) -> str:
@@ -65,7 +72,7 @@ def plain_text(value: object) -> str:
     return json.dumps(plain, ensure_ascii=False)
 
 
-def _plain(value: object, bounds: Bounds, depth: int) -> Any:
+def _plain(value: object, bounds: _Limits, depth: int) -> Any:
     kind = type(value)
     if kind is str:
         return _text(value, bounds)  # type: ignore[arg-type]
@@ -81,7 +88,7 @@ def _plain(value: object, bounds: Bounds, depth: int) -> Any:
         return _unprintable(value)
 
 
-def _other(value: object, bounds: Bounds, depth: int) -> Any:  # noqa: C901 - a table in all but name
+def _other(value: object, bounds: _Limits, depth: int) -> Any:  # noqa: C901 - a table in all but name
     if isinstance(value, Enum):
         return _plain(value.value, bounds, depth + 1)
     if isinstance(value, str):
@@ -110,10 +117,12 @@ def _other(value: object, bounds: Bounds, depth: int) -> Any:  # noqa: C901 - a 
     return _text(str(value), bounds)
 
 
-def _mapping(values: Mapping[Any, Any], bounds: Bounds, depth: int) -> dict[str, Any]:
+def _mapping(values: Mapping[Any, Any], bounds: _Limits, depth: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
+    left = bounds[3]
     for index, (key, value) in enumerate(values.items()):
-        if index >= bounds[1]:
+        left[0] = left[0] - 1 if depth else max(left[0], _OWN_ITEMS)
+        if index >= bounds[1] or left[0] < 0:
             result["<truncated>"] = f"{len(values) - index} more items"
             break
         name = key if type(key) is str else _key_text(key, bounds)
@@ -125,20 +134,26 @@ def _mapping(values: Mapping[Any, Any], bounds: Bounds, depth: int) -> dict[str,
     return result
 
 
-def _key_text(key: object, bounds: Bounds) -> str:
+def _key_text(key: object, bounds: _Limits) -> str:
     plain = _plain(key, bounds, bounds[2])
     return plain if isinstance(plain, str) else repr(plain)
 
 
-def _sequence(values: Iterable[object], bounds: Bounds, depth: int) -> list[Any]:
+def _sequence(values: Iterable[object], bounds: _Limits, depth: int) -> list[Any]:
     items: list[object] = list(values)
-    result = [_plain(item, bounds, depth + 1) for item in items[: bounds[1]]]
-    if len(items) > bounds[1]:
-        result.append(f"<truncated: {len(items) - bounds[1]} more items>")
+    result: list[Any] = []
+    left = bounds[3]
+    for index, item in enumerate(items):
+        left[0] -= 1
+        if index >= bounds[1] or left[0] < 0:
+            result.append(f"<truncated: {len(items) - index} more items>")
+            break
+        result.append(_plain(item, bounds, depth + 1))
     return result
 
 
-def _text(text: str, bounds: Bounds) -> str:
+def _text(text: str, bounds: _Limits) -> str:
+    bounds[3][0] -= min(len(text), bounds[0]) // _ITEM_CHARACTERS
     cut = len(text) - bounds[0]
     if cut > 0:
         # A secret that the cut splits is hidden as well: what is cut off is not looked at.

@@ -108,8 +108,11 @@ class RunLogMirror:
         pause = self.interval
         try:
             self._target = target = self._target or self._make_target()
-            if target is None or self._pass(target, look=self._worker.flushing):
-                pause = max(pause, target.pause if target else 0.0)
+            if target is None:
+                self._remove_before(self.log.segments()[-1])
+                self._worker.finish(number)
+            elif self._pass(target, look=self._worker.flushing):
+                pause = max(pause, target.pause)
                 self._worker.finish(number)
             else:
                 pause = _FOREIGN_PASS
@@ -137,12 +140,15 @@ class RunLogMirror:
             finally:
                 self._lost = self._lost or target.lost
                 state.save(self.state_path)
-            if self.keep is not None:
-                self.log.remove_before(state.reached[0], keep=self.keep)
+            self._remove_before(state.reached[0])
         finally:
             lock.release()
         self._exit_seconds, self._row = _EXIT_SECONDS_ANSWERED, 0
         return True
+
+    def _remove_before(self, segment: int) -> None:
+        if self.keep is not None:
+            self.log.remove_before(segment, keep=self.keep)
 
     def _make_target(self) -> "MirrorTarget | None":
         from ._run_log_targets import AppendBlobTarget, UploadFileTarget

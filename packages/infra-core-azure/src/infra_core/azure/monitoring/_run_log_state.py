@@ -9,12 +9,14 @@ from infra_core.fs import write_json_atomic
 
 from ._log_file import LogFile, Position
 
-__all__ = ["BATCH_BYTES", "MirrorState"]
+__all__ = ["ANCHOR_BYTES", "BATCH_BYTES", "MirrorState"]
 
 BATCH_BYTES = 4 * 1024 * 1024
 """Most bytes of one append: the limit of Append Block in every version of the service."""
 
-_ANCHOR_BYTES = 512
+ANCHOR_BYTES = 512
+"""How much of what was mirrored last is compared with what is there."""
+
 _LARGEST = 2**40  # no log is that long; a larger number is damage
 _UNKNOWN: Position = (0, 0)  # before the first segment, unless 0.7's lines are that
 
@@ -30,6 +32,8 @@ class MirrorState:
         blob: Number of the append blob, from 0.
         position: Confirmed bytes of that blob; `-1` while it has not been opened.
         blocks: Blocks in that blob.
+        etag: Its ETag then; empty while it is not known.
+        tail: How many of its last bytes are those before `reached`, as far as they are compared.
     """
 
     reached: Position = _UNKNOWN
@@ -38,6 +42,8 @@ class MirrorState:
     blob: int = 0
     position: int = -1
     blocks: int = 0
+    etag: str = ""
+    tail: int = 0
 
     @classmethod
     def load(cls, path: Path) -> "MirrorState":
@@ -49,13 +55,14 @@ class MirrorState:
         """
         new = cls()
         try:
-            data = json.loads(path.read_bytes())
+            data = {**vars(new), **json.loads(path.read_bytes())}  # 1.0 knew fewer
             found = cls(**{name: type(value)(data[name]) for name, value in vars(new).items()})
         except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return new
-        numbers = (*found.reached, *found.begin, found.position + 1, found.blob, found.blocks)
+        counts = (found.position + 1, found.blob, found.blocks, found.tail)
+        numbers = (*found.reached, *found.begin, *counts)
         fits = all(isinstance(number, int) and 0 <= number < _LARGEST for number in numbers)
-        return found if fits and len(numbers) == 7 else new
+        return found if fits and len(numbers) == 8 else new
 
     def save(self, path: Path) -> None:
         """Write the state; the lines themselves are what is durable, so without a flush."""
@@ -75,7 +82,7 @@ class MirrorState:
 
     def go(self, log: LogFile, position: Position) -> None:
         """Go on from a position of the log."""
-        self.reached = position
+        self.reached, self.tail = position, 0
         self.anchor = self._anchor(log)
 
     def read_batch(self, log: LogFile) -> bytes:
@@ -97,6 +104,10 @@ class MirrorState:
             self.go(log, (self.reached[0] + 1, 0))
 
     def _anchor(self, log: LogFile) -> str:
+        return hashlib.sha256(self.last(log, ANCHOR_BYTES)).hexdigest()
+
+    def last(self, log: LogFile, count: int) -> bytes:
+        """Return the bytes of the log before `reached`, of one segment."""
         segment, end = self.reached
-        start = max(0, end - _ANCHOR_BYTES)
-        return hashlib.sha256(log.read((segment, start), end - start)).hexdigest()
+        start = max(0, end - count)
+        return log.read((segment, start), end - start)

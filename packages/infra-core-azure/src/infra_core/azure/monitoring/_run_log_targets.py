@@ -18,7 +18,7 @@ from infra_core.runtime import clock
 
 from ._client_calls import call_strictly, error_code
 from ._log_file import LogFile, Position
-from ._run_log_state import BATCH_BYTES, MirrorState
+from ._run_log_state import ANCHOR_BYTES, BATCH_BYTES, MirrorState
 
 __all__ = ["AppendBlobTarget", "UploadFileTarget"]
 
@@ -36,10 +36,11 @@ _LARGEST_READ = 64 * 1024 * 1024  # bytes of a blob that are read to find our la
 class AppendBlobTarget:
     """Appends batches of lines to an append blob, and rolls to the next blob in time.
 
-    Every append names the position that it expects (`x-ms-blob-condition-appendpos`). Where the
-    blob is longer or shorter than that, the last line of ours in it says where to go on: so a
-    batch whose answer was lost, or whose process was killed, is not sent twice, a blob that became
-    shorter (a failover, a restore) is filled again, and several machines may share a blob.
+    Every append names the position (`x-ms-blob-condition-appendpos`) and the ETag that it expects.
+    Where the blob is another, the last line of ours in it says where to go on: so a batch whose
+    answer was lost, or whose process was killed, is not sent twice, a blob that became shorter (a
+    failover, a restore) is filled again, also where it has grown since, and several machines may
+    share a blob.
 
     Args:
         container: The container.
@@ -76,17 +77,26 @@ class AppendBlobTarget:
                 self.look(state)  # for the last time
                 self._roll(state)
             else:
+                unchanged = MatchConditions.IfNotModified if state.etag else None
                 answer = self._blob(state).append_block(
-                    data, length=len(data), appendpos_condition=state.position, **_ONE_TRY
+                    data,
+                    length=len(data),
+                    appendpos_condition=state.position,
+                    etag=state.etag or None,
+                    match_condition=unchanged,
+                    **_ONE_TRY,
                 )
                 state.go(self.log, (state.reached[0], state.reached[1] + len(data)))
                 state.position = int(str(answer["blob_append_offset"])) + len(data)
                 state.blocks = int(str(answer["blob_committed_block_count"]))
+                state.etag, state.tail = str(answer["etag"]), min(len(data), ANCHOR_BYTES)
         except HttpResponseError as error:
             status, code = error.status_code, error_code(error)
             if state.position >= 0 and (status in (404, 412) or code == "InvalidBlobType"):
+                etag, state.etag = state.etag, ""  # it counts no longer where it cannot be asked
                 properties = self._properties(state)
-                if properties is not None and properties.size == state.position:
+                state.etag = etag
+                if properties is not None and self._is_as_left(state, properties):
                     raise  # somebody has a lease on it, say
                 self._compare(state, properties)
             elif status == 409 and state.position > 0 and code not in _HELD_UP:
@@ -102,20 +112,20 @@ class AppendBlobTarget:
         except Exception as error:  # noqa: BLE001 - a token that may only append, say
             _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
         else:
-            if state.position >= 0:
+            if state.position >= 0 and not (properties and self._is_as_left(state, properties)):
                 self._compare(state, properties)
 
     def _open(self, state: MirrorState) -> None:
         """Make the blob, or go on with the one that is there."""
         blob = self._blob(state)
         try:
-            blob.create_append_blob(
+            answer = blob.create_append_blob(
                 content_settings=ContentSettings(content_type="application/x-ndjson"),
                 match_condition=MatchConditions.IfMissing,
                 **_ONE_TRY,
             )
             state.position = state.blocks = 0
-            state.begin = state.reached
+            state.etag, state.begin = str(answer["etag"]), state.reached
         except HttpResponseError as error:
             if error.status_code not in {409, 412} or error_code(error) in _HELD_UP:
                 raise
@@ -166,21 +176,28 @@ class AppendBlobTarget:
         state.blob += 1
         state.position, state.blocks, state.begin = -1, 0, state.reached
 
+    def _is_as_left(self, state: MirrorState, properties: BlobProperties) -> bool:
+        return properties.size == state.position and state.etag in ("", properties.etag)
+
     def _compare(self, state: MirrorState, properties: BlobProperties | None) -> None:
-        """Go on behind the last line of ours in the blob, which is not as long as we left it.
+        """Go on behind the last line of ours in the blob, which is not as we left it.
 
         Where it was removed, or another one put into its place, what it held is sent again.
         """
         size = properties.size if properties else 0
-        shorter = size < state.position
-        low, start = (0, state.begin) if shorter else (max(0, state.position), state.reached)
+        gone = size < state.position
+        if 0 < state.tail <= state.position and not gone:  # as long, but with lines of others?
+            there = self._read(state, state.position - state.tail, state.tail)
+            gone = there != state.last(self.log, state.tail)
+        low, start = (0, state.begin) if gone else (max(0, state.position), state.reached)
         found = self._last_line(state, low, size, start)
         state.go(self.log, found or start)
-        if shorter:
+        if gone:
             name = self._blob(state).blob_name
             _log.warning(
-                "run log blob %s has %d bytes of %d that were confirmed (a failover, a restore, or "
-                "another program replaced it): the lines that are missing are sent again",
+                "run log blob %s, of %d bytes, has not all of the %d that were confirmed (a "
+                "failover, a restore, or another program replaced it): the lines that are missing "
+                "are sent again",
                 name,
                 size,
                 state.position,
@@ -190,6 +207,7 @@ class AppendBlobTarget:
                 _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
         # Last: what failed before is done again.
         state.position = size if properties else -1
+        state.etag = str(properties.etag) if properties else ""
         state.blocks = (properties.append_blob_committed_block_count or 0) if properties else 0
 
     def _last_line(

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import traceback
 import warnings
 from collections.abc import Mapping
@@ -91,6 +92,7 @@ class TelemetryClient:
         backend = config.resolved_backend()
         self._silent = backend is None
         self._journal = journal
+        self._thread = threading.local()
         self._exporter: Sender[Item, Any] | None = None
         if backend == "applicationinsights":
             self._exporter = _own_exporter(config, limits)
@@ -239,12 +241,17 @@ class TelemetryClient:
                         self._exporter.put(_with_exception(item, value))
 
     def _write_log(self, payload: Mapping[str, Any], level: int, trace: Mapping[str, str]) -> None:
-        if self._logger.isEnabledFor(level):
+        # A handler of the log may track what it is given: that is not logged, or it would not end.
+        if self._logger.isEnabledFor(level) and not getattr(self._thread, "is_logging", False):
             kind = "telemetry_error" if level >= logging.ERROR else "telemetry_event"
             if "value" in payload:
                 kind = "telemetry_metric"
             text = json.dumps(payload, ensure_ascii=False)
-            self._logger.log(level, "%s %s", kind, text, extra={**trace, "telemetry": payload})
+            self._thread.is_logging = True
+            try:
+                self._logger.log(level, "%s %s", kind, text, extra={**trace, "telemetry": payload})
+            finally:
+                self._thread.is_logging = False
 
     def _write_journal(self, payload: Mapping[str, Any], level: int) -> None:
         if self._journal is None:

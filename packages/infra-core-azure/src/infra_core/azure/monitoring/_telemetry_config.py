@@ -1,6 +1,7 @@
 """Where telemetry goes: connection strings, instrumentation keys and the environment."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import NoneType
@@ -165,7 +166,8 @@ class TelemetryConfig:
                 "https://westeurope-1.in.applicationinsights.azure.com/; copy the whole string "
                 f"from the resource's overview page into {_CONNECTION}"
             ) from None
-        return Ingestion(key=key, url=endpoint.rstrip("/") + _TRACK)
+        # Many write the whole URL, of this version of the protocol or of another.
+        return Ingestion(key, re.sub(r"(/v2(\.1)?/track)?$", _TRACK, endpoint.rstrip("/"), count=1))
 
     def otel_connection_string(self) -> str:
         """Return what the exporter of Azure Monitor takes, also for an instrumentation key only.
