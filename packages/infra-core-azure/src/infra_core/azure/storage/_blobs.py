@@ -13,7 +13,13 @@ from typing import NamedTuple
 from urllib.parse import unquote
 from xml.etree import ElementTree as ET
 
-from ._errors import BlobConflictError, BlobNotFoundError, StorageError, StorageRequestError
+from ._errors import (
+    BlobConflictError,
+    BlobNotFoundError,
+    IntegrityError,
+    StorageError,
+    StorageRequestError,
+)
 from ._service import BlobService
 
 __all__ = [
@@ -72,15 +78,13 @@ class BlobInfo:
 
 def info_from_headers(name: str, headers: Mapping[str, str], *, with_time: bool = True) -> BlobInfo:
     """The blob that the headers of an answer describe."""
-    size = headers.get("Content-Length", "0")
     content_range = headers.get("Content-Range", "")
-    if "/" in content_range:
-        size = content_range.rpartition("/")[2]
+    size = content_range.rpartition("/")[2] or headers.get("Content-Length", "")
     ranged = "x-ms-blob-content-md5" in headers or content_range
     md5 = headers.get("x-ms-blob-content-md5" if ranged else "Content-MD5")
     return BlobInfo(
         name,
-        int(size),
+        _size(size, name),
         decode_md5(md5),
         headers.get("ETag", ""),
         _text(headers.get("Content-Type", "")),
@@ -96,6 +100,18 @@ def info_from_headers(name: str, headers: Mapping[str, str], *, with_time: bool 
             if key[: len(_META)].lower() == _META
         },
     )
+
+
+def _size(text: str, name: str) -> int:
+    """The size that an answer gives; 0 where it gives none."""
+    if text and not text.isdecimal():
+        raise IntegrityError(
+            f"the size of {name!r} is given as {text!r:.80}, which is no number of bytes",
+            blob=name,
+            operation="look-up",
+            remedy="a proxy in between may be at fault: try without it (NO_PROXY)",
+        )
+    return int(text or 0)
 
 
 def _text(value: str) -> str:
@@ -250,6 +266,10 @@ async def list_pages(
 
     What stands for a folder (see `is_folder`, and empty blobs whose name ends in a slash) is left
     out. A container that does not exist lists nothing.
+
+    Raises:
+        StorageError: The service refuses, does not answer, or comes to no end. A container that is
+            deleted meanwhile is one that refuses: half a listing must not pass for a whole one.
     """
     marker = ""
     while True:
@@ -266,12 +286,21 @@ async def list_pages(
         try:
             response = await service.send("GET", None, "listing", params=params, expect=4 << 20)
         except BlobNotFoundError:
+            if marker:
+                raise
             return
+        before = marker
         blobs, marker = await asyncio.to_thread(parse_page, response.body, len(prefix))
         if blobs:
             yield blobs
         if not marker:
             return
+        if marker == before:
+            raise StorageError(
+                f"the listing comes to no end: its page after {marker!r:.80} is followed by itself",
+                operation="listing",
+                remedy="check that the endpoint is a blob service, and the proxies in between",
+            )
 
 
 def parse_page(content: bytes, start: int = 0) -> tuple[list[BlobInfo], str]:
@@ -308,7 +337,7 @@ def parse_page(content: bytes, start: int = 0) -> tuple[list[BlobInfo], str]:
             continue
         name = unquote(named.text) if named.get("Encoded") == "true" else named.text
         found = {child.tag: child.text or "" for child in parts.get("Properties", ())}
-        size = int(found.get("Content-Length", "0"))
+        size = _size(found.get("Content-Length", ""), name)
         metadata = {child.tag.lower(): child.text or "" for child in parts.get("Metadata", ())}
         resource_type = found.get("ResourceType", "")
         if is_folder(metadata, resource_type, size) or (name[-1] == "/" and not size):

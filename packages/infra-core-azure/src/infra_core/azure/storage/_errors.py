@@ -35,7 +35,13 @@ from azure.core.exceptions import (
 )
 
 from ..exceptions import AzureServiceError
-from ._refusals import CONDITIONS, LIMITS_OF_A_TOKEN, REMEDIES, is_permanent
+from ._refusals import (
+    CONDITIONS,
+    CONDITIONS_REMEDIES,
+    LIMITS_OF_A_TOKEN,
+    REMEDIES,
+    is_permanent,
+)
 
 Ending = Literal["pending", "refused", "dropped"]
 
@@ -255,7 +261,7 @@ def request_error(
     elif status in (409, 412):
         kind = BlobConflictError
         if code in CONDITIONS:
-            remedy = "look at the blob and upload again, or pass overwrite='always'"
+            remedy = CONDITIONS_REMEDIES.get(operation, CONDITIONS_REMEDIES["upload"])
         waiting = "waiting does not help" if permanent else "it passes by itself: try again later"
         remedy = remedy or f"look the code up in Azure's documentation; {waiting}"
     elif status == 407:

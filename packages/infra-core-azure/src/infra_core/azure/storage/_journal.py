@@ -170,16 +170,15 @@ class Journal:
             if not (held and own):
                 db.execute("delete from pending where id = ?", (number,))
             if held:
-                db.execute(
-                    "insert or replace into pending (id, slot, kind, blob, created, owner)"
-                    " values (?, ?, 'newer', ?, ?, '')",
-                    (number if own else None, f"newer {blob}", blob, clock.time()),
-                )
+                _add_newer(db, blob, number if own else None)
             _forget_newer(db)
             self._busy.discard(number)
 
     def newer(self, number: int, below: str) -> set[str]:
-        """Names of blobs that were uploaded, or are to be, after a tree was entered."""
+        """Names of blobs that were uploaded, or are to be, after a tree was entered.
+
+        One that ends in a slash stands for all below it, which was deleted.
+        """
         with self._opened() as db:
             found = db.execute(
                 "select blob from pending where id > ? and kind <> 'tree'"
@@ -268,13 +267,18 @@ class Journal:
             return db.execute("delete from pending where refused").rowcount
 
     def forget_below(self, name: str) -> None:
-        """Drop the entries of a folder and of what is below it: its blobs were deleted."""
+        """Drop the entries of a folder and of what is below it: its blobs were deleted.
+
+        A tree above it that waits is not to bring them back.
+        """
         if self.path.exists():
             with self._opened() as db:
                 db.execute(
                     "delete from pending where slot = ? or substr(blob, 1, ?) = ?",
                     (_slot("tree", name), len(name) + 1, f"{name}/"),
                 )
+                if db.execute(_HOLDS, (_LAST, name)).fetchone():
+                    _add_newer(db, f"{name}/")
 
     def data(self, number: int) -> bytes:
         """The bytes of an entry of kind `bytes`."""
@@ -394,6 +398,15 @@ def _insert(
     columns, marks = ", ".join(values), ", ".join("?" * len(values))
     query = f"insert or replace into pending ({columns}) values ({marks})"  # noqa: S608
     return int(db.execute(query, tuple(values.values())).lastrowid or 0)
+
+
+def _add_newer(db: sqlite3.Connection, blob: str, number: int | None = None) -> None:
+    """Note that a blob, or all below a name that ends in a slash, is newer than trees that wait."""
+    db.execute(
+        "insert or replace into pending (id, slot, kind, blob, created, owner)"
+        " values (?, ?, 'newer', ?, ?, '')",
+        (number, f"newer {blob}", blob, clock.time()),
+    )
 
 
 def _forget_newer(db: sqlite3.Connection) -> None:

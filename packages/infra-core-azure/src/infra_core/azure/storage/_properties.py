@@ -31,9 +31,10 @@ def check_header(name: str, text: object, example: str) -> None:
     """Refuse what cannot stand in a header.
 
     Raises:
-        ValueError: It is no text, empty, or not printable ASCII.
+        ValueError: It is no text, empty, not printable ASCII, or has spaces around it.
     """
-    if not (isinstance(text, str) and text and text.isascii() and text.isprintable()):
+    fits = isinstance(text, str) and text and text.isascii() and text.isprintable()
+    if not fits or str(text).strip() != text:
         raise ValueError(f"{name}={text!r:.80} cannot stand in a header; pass {example}")
 
 

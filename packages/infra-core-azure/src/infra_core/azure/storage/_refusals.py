@@ -5,10 +5,25 @@ https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes an
 https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes.
 """
 
-__all__ = ["CONDITIONS", "LIMITS_OF_A_TOKEN", "REMEDIES", "is_permanent", "is_worth_a_retry"]
+__all__ = [
+    "CONDITIONS",
+    "CONDITIONS_REMEDIES",
+    "LIMITS_OF_A_TOKEN",
+    "REMEDIES",
+    "is_permanent",
+    "is_worth_a_retry",
+]
 
 CONDITIONS = frozenset({"BlobAlreadyExists", "ConditionNotMet", "TargetConditionNotMet"})
 """How the service says that a condition of the request (If-Match, If-None-Match) was not met."""
+
+CONDITIONS_REMEDIES = {
+    "upload": "look at the blob and upload again, or pass overwrite='always'",
+    "download": "it is written again and again: download it when its writer is done, or a snapshot "
+    "of it by container()",
+    "deletion": "it was written since it was listed: look at it and delete again",
+}
+"""What to do then, by the operation."""
 
 _RETRIED = frozenset({408, 425, 429, 449, 500, 502, 503, 504})
 # The bytes were altered on the way, which the next try may be spared.
@@ -23,6 +38,7 @@ _PASSING = frozenset(
         "AccountBeingCreated",
         "AccountIsDisabled",
         "BlobBeingRehydrated",
+        "BlockCountExceedsLimit",  # blocks of uploads that were cut off, for a week
         "ContainerBeingDeleted",
         "ContainerDisabled",
         "InvalidAuthenticationInfo",
@@ -68,6 +84,8 @@ REMEDIES = {
     "use another name, or wait until the policy ends",
     "BlobNotFound": "check the name and the prefix",
     "BlobUsesCustomerSpecifiedEncryption": _ENCRYPTED,
+    "BlockCountExceedsLimit": "uploads that were cut off have left too many blocks of it: use "
+    "another name, or wait a week",
     "ContainerBeingDeleted": "wait until it is gone, about 30 seconds, or use another name",
     "ContainerNotFound": "create the container or let this identity create it",
     "DirectoryIsNotEmpty": "a folder of this name exists; use another name",

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["BlobService", "Response", "should_retry"]
 
 API_VERSION = "2023-11-03"
-_SIGNS = ("x-ms-request-id", "x-ms-version")  # headers of every answer of the service
+_SIGNS = ("x-ms-request-id", "x-ms-version", "x-ms-error-code")  # of answers of the service
 _BY_SIZE = (413, 414, 431)
 _PIECE = 256 * 1024  # bytes handed to the socket at a time; larger ones would block the loop
 T = TypeVar("T")
@@ -297,10 +297,10 @@ class BlobService:
         # here, and with it what shows them.
         if failure is not None:
             raise failure from cause
-        if response.status >= 300:
-            raise self._refusal(response.status, response.headers, content, blob, operation)
-        if not any(sign in response.headers for sign in _SIGNS):
-            # A login page of some network, say: taken for the service, it would swallow uploads.
+        final = response.status < 300 or response.status == 404
+        if final and not _is_of_service(response.headers):
+            # A login page of some network, say: taken for the service, it would swallow uploads,
+            # and a page that it does not have would pass for a blob that does not exist.
             raise StorageRequestError(
                 f"{operation} of {blob!r} was answered, with status {response.status}, but not by "
                 "a blob service",
@@ -309,6 +309,8 @@ class BlobService:
                 operation=operation,
                 remedy=f"check {self.config.endpoint_setting} and the proxies in between",
             )
+        if response.status >= 300:
+            raise self._refusal(response.status, response.headers, content, blob, operation)
         return Response(response.status, response.headers, content)
 
     def _authentication_failed(self, error: Exception, blob: str, operation: str) -> StorageError:
@@ -360,7 +362,7 @@ class BlobService:
         )
         if isinstance(error, StorageAccessError):
             error.challenge = challenge_of(headers.get("WWW-Authenticate", ""))
-        if not code and status not in _BY_SIZE and not any(sign in headers for sign in _SIGNS):
+        if not code and status not in _BY_SIZE and not _is_of_service(headers):
             error.permanent = False  # a proxy or gateway said so, and not the service
         return error
 
@@ -400,6 +402,11 @@ class _Connections:
 
     async def aclose(self) -> None:
         await self.engine.aclose()
+
+
+def _is_of_service(headers: Mapping[str, str]) -> bool:
+    """Whether a blob service has answered, and nothing in between."""
+    return any(sign in headers for sign in _SIGNS)
 
 
 async def _pieces(body: _Buffer) -> AsyncIterator[memoryview]:

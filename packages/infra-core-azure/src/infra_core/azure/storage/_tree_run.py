@@ -51,7 +51,8 @@ class TreeRun(ABC):
         on_outcome: Called with what became of each file.
         log: The logger.
         journal: The journal of pending uploads, which is no artifact wherever it lies.
-        leave: Names that are left alone, as those in `exclude` are.
+        leave: Names that are left alone, as those in `exclude` are; one that ends in a slash
+            stands for all below it.
     """
 
     direction: ClassVar[Literal["up", "down"]]
@@ -81,7 +82,8 @@ class TreeRun(ABC):
         self._log = log or logging.getLogger("infra_core.azure.storage")
         self._chosen = compile_globs(rules.include, rules.exclude)
         self._pruned = compile_pruning(rules.exclude)
-        self._left_alone = (_names_of_journal(root, journal), leave)
+        self._left_alone = {*_names_of_journal(root, journal), *leave}
+        self._left_below = tuple(name for name in leave if name.endswith("/"))
         self._index = TreeIndex()
         options = service.config.options
         # One large file at full speed and small ones beside it.
@@ -118,7 +120,7 @@ class TreeRun(ABC):
 
     def _wanted(self, name: str) -> bool:
         """Whether a name is chosen, and an artifact at all."""
-        if is_own_state(name) or any(name in names for names in self._left_alone):
+        if is_own_state(name) or name in self._left_alone or name.startswith(self._left_below):
             return False
         return self._chosen(name)
 

@@ -327,23 +327,20 @@ async def _upload_blocks(
         on_bytes(len(data))
 
     async with ending(tasks):
-        for block_id in ids:
+        for index, block_id in enumerate(ids):
             await gate.acquire()
             for done in [task for task in tasks if task.done()]:
                 tasks.discard(done)
                 done.result()
-            data, headers = await asyncio.to_thread(_read_block, file, block_size, whole)
+            size = min(block_size, before.st_size - index * block_size)
+            data, headers = await asyncio.to_thread(_read_block, file, size, whole)
+            if len(data) < size:  # no service takes an empty block
+                raise _changed(path, name)
             tasks.add(asyncio.create_task(send(block_id, data, headers)))
             del data
         await asyncio.gather(*tasks)
-    after = os.fstat(file.fileno())
-    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise LocalFileChangedError(
-            f"{path} changed while it was being uploaded, so nothing was stored; upload it again "
-            "when it is complete, or upload a copy",
-            blob=name,
-            operation="upload",
-        )
+    if not await asyncio.to_thread(_is_at_its_end, file, before):
+        raise _changed(path, name)
     digest = whole.digest() if whole is not None else None
     listed = "".join(f"<Latest>{block_id}</Latest>" for block_id in ids)
     body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
@@ -359,6 +356,22 @@ async def _upload_blocks(
 
     return await _resolve_ambiguous_put(
         service, name, commit, before.st_size, digest, ids, conditional=bool(condition)
+    )
+
+
+def _is_at_its_end(file: FileIO, before: os.stat_result) -> bool:
+    """Whether a file is read whole, and as it was; what the kernel makes up says no size."""
+    after = os.fstat(file.fileno())
+    same = (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    return same and not file.read(1)
+
+
+def _changed(path: Path, name: str) -> LocalFileChangedError:
+    return LocalFileChangedError(
+        f"{path} changed while it was being uploaded, so nothing was stored; upload it again "
+        "when it is complete, or upload a copy",
+        blob=name,
+        operation="upload",
     )
 
 

@@ -1,0 +1,169 @@
+"""Odd answers: half a listing, a size that is no number, the page of another server."""
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra_core.azure.storage import (
+    BlobConflictError,
+    BlobNotFoundError,
+    IntegrityError,
+    LocalFileChangedError,
+    StorageError,
+    StorageRequestError,
+)
+from infra_core.azure.storage._blobs import parse_page
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def page(names: str, marker: str) -> bytes:
+    """A page of a listing whose blobs have one letter each."""
+    blobs = "".join(
+        f"<Blob><Name>run/{name}</Name><Properties><Content-Length>1</Content-Length></Properties>"
+        "</Blob>"
+        for name in names
+    )
+    text = f"<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker>{marker}</NextMarker>"
+    return f"{text}</EnumerationResults>".encode()
+
+
+CALLS: dict[str, Callable[[Any, Path], object]] = {
+    "down": lambda client, path: client.sync_tree(path, "down", delete=True, compare="size"),
+    "up": lambda client, path: client.sync_tree(path, "up", delete=True),
+    "list": lambda client, path: client.list_tree(path),
+    "iterate": lambda client, path: list(client.iter_tree(path)),
+    "delete": lambda client, path: client.delete_tree(path),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_half_a_listing_is_no_whole_one(call: str, blob_server: Any, client_of: Any) -> None:
+    """The container is deleted after the first page: what that lacks is not gone."""
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "GET" and "marker" in path:
+            return 404, {"x-ms-error-code": "ContainerNotFound"}, b""
+        return (200, {}, page("ab", "next")) if method == "GET" else (202, {}, b"")
+
+    server = blob_server(answer)
+    client = client_of(server)
+    run = client.base_path / "run"
+    run.mkdir()
+    for name in "abcd":
+        (run / name).write_text(name)
+    with pytest.raises(BlobNotFoundError, match=r"listing of 'box' failed .*ContainerNotFound"):
+        CALLS[call](client, run)
+    assert sorted(file.name for file in run.iterdir()) == ["a", "b", "c", "d"]
+    assert server.count("PUT") == 0
+    assert server.count("DELETE") == (2 if call == "delete" else 0)
+
+
+def test_listing_that_comes_to_no_end_is_refused(blob_server: Any, client_of: Any) -> None:
+    """A page that is followed by itself would be read for ever."""
+    server = blob_server(lambda *_: (200, {}, page("a", "again")))
+    client = client_of(server)
+    with pytest.raises(StorageError, match="comes to no end: its page after 'again'"):
+        client.list_tree(client.base_path / "run")
+    assert server.count("GET") == 2
+
+
+@pytest.mark.parametrize("given", ["*", "-1", "1e3", "many"])
+def test_size_that_is_no_number_is_reported(given: str, blob_server: Any, client_of: Any) -> None:
+    """By name, and not as an error of `int`; in ranges and in listings."""
+    found = {"Content-Range": f"bytes 0-4/{given}", "ETag": '"1"'}
+    client = client_of(blob_server(lambda *_: (206, found, b"hello")), max_retries=0)
+    with pytest.raises(IntegrityError, match=r"the size of 'a' is given as .*, which is no number"):
+        client.download_to_path(client.base_path / "a")
+    listing = page("a", "").replace(b">1<", f">{given}<".encode())
+    with pytest.raises(IntegrityError, match="the size of 'run/a' is given as"):
+        parse_page(listing)
+
+
+def test_folder_of_a_listing_may_have_no_size() -> None:
+    """`<Content-Length/>` is what some services say of it."""
+    folder = "<Content-Length/><ResourceType>directory</ResourceType>"
+    listing = page("ab", "").replace(b"<Content-Length>1</Content-Length>", folder.encode(), 1)
+    assert [blob.name for blob in parse_page(listing)[0]] == ["run/b"]
+
+
+FOREIGN: dict[str, Callable[[Any, Path], object]] = {
+    "download": lambda client, path: client.download_to_path(path),
+    "stat": lambda client, path: client.stat(path),
+    "read": lambda client, path: client.read_blob(path),
+    "upload": lambda client, path: client.upload_text(path, "x"),
+    **CALLS,
+}
+
+
+@pytest.mark.parametrize("call", FOREIGN)
+def test_what_another_server_does_not_have_may_exist(
+    call: str, blob_server: Any, client_of: Any
+) -> None:
+    """Its 404 would have meant an empty container, or a blob that is not there yet."""
+    server = blob_server(lambda *_: (404, {}, b"<html><h1>nginx: 404 Not Found</h1></html>"))
+    server.signs = False
+    client = client_of(server)
+    run = client.base_path / "run"
+    run.mkdir()
+    (run / "a").write_text("a")
+    said = "status 404, but not by a blob service"
+    with pytest.raises(StorageRequestError, match=said) as raised:
+        FOREIGN[call](client, run)
+    assert not isinstance(raised.value, BlobNotFoundError)
+    assert (run / "a").exists()
+
+
+def test_blob_that_is_written_again_and_again_is_reported_as_such(
+    blob_server: Any, client_of: Any
+) -> None:
+    """Nothing is uploaded here, so that no word is said of uploads."""
+    refused = 412, {"x-ms-error-code": "ConditionNotMet"}, b""
+    found = {"Content-Range": "bytes 0-1023/5000", "ETag": '"1"'}
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        return refused if "If-Match" in headers else (206, found, bytes(1024))
+
+    client = client_of(blob_server(answer), block_size=1024, max_retries=0)
+    with pytest.raises(BlobConflictError, match="it is written again and again") as raised:
+        client.download_to_path(client.base_path / "a")
+    assert "upload" not in str(raised.value)
+
+
+@pytest.mark.parametrize("left", [0, 1500])
+def test_file_that_is_cut_while_blocks_are_read_stays_pending(
+    left: int, blob_server: Any, client_of: Any
+) -> None:
+    """No service takes an empty block, and its refusal would be one for good."""
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if "comp=block" in path:
+            file.write_bytes(bytes(left))
+        if "comp=block&" in path and not body:
+            return 400, {"x-ms-error-code": "InvalidHeaderValue"}, b""
+        return 201, {"ETag": '"1"'}, b""
+
+    server = blob_server(answer)
+    client = client_of(server, "best-effort", block_size=1024, block_concurrency=1)
+    file = client.base_path / "a"
+    file.write_bytes(bytes(20_000))
+    client.upload_file(file)
+    (entry,) = client.pending_uploads()
+    assert not entry.refused
+    assert (entry.error or "").startswith("LocalFileChangedError")
+    assert server.count("PUT", "blocklist") == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
+def test_file_without_a_size_is_not_stored_as_an_empty_one(
+    blob_server: Any, client_of: Any
+) -> None:
+    """What the kernel makes up has 0 bytes by its properties, and more when it is read."""
+    server = blob_server(lambda *_: (201, {"ETag": '"1"'}, b""))
+    client = client_of(server, block_size=1024)
+    with pytest.raises(LocalFileChangedError, match="upload a copy"):
+        client.upload_file(Path("/proc/self/maps"))
+    assert server.count("PUT", "blocklist") == 0
