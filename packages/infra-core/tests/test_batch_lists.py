@@ -175,11 +175,37 @@ def test_what_no_record_could_hold_is_rejected_alone(given: object, reason: str)
     assert reason in found.reason
 
 
-def test_a_byte_order_mark_in_front_of_the_first_url_is_no_part_of_it() -> None:
-    """Of a file that a program hands over line by line; elsewhere it is no URL."""
+@pytest.mark.parametrize("format", ["text", "jsonl", "csv"])
+def test_a_byte_order_mark_at_the_beginning_of_a_line_is_no_part_of_it(format: str) -> None:  # noqa: A002
+    """Of each of several files that were put together, and of what is handed over line by line."""
+    line = {"jsonl": '\ufeff"https://a.example/%d"\r\n'}.get(
+        format, "\ufeffhttps://a.example/%d\r\n"
+    )
+    text = ("\ufeffurl\r\n" if format == "csv" else "") + line % 1 + line % 2
+    assert urls_of(text, format=format) == ["https://a.example/1", "https://a.example/2"]
     given = "\ufeffhttps://a.example/\n"
-    assert item_of(given, 1) == BatchItem("https://a.example/")
-    assert isinstance(item_of(given, 2), Rejected)
+    assert item_of(given, 1) == item_of(given, 2) == BatchItem("https://a.example/")
+
+
+@pytest.mark.parametrize("code", [0xAD, 0x200B, 0x2060, 0xFEFF, 0x200E, 0x202E])
+@pytest.mark.parametrize("form", ["{}https://a.example/", "https://a.example/{}"])
+def test_an_invisible_character_is_named(code: int, form: str) -> None:
+    """As a web page has them for line breaks: the server would answer 404, and nobody see why."""
+    _, [rejected] = read(("\u2060" if code == 0xFEFF else "") + form.format(chr(code)))
+    assert "invisible character (U+" in rejected.reason
+
+
+def test_characters_that_letters_of_some_scripts_need_are_taken() -> None:
+    """Joiners are part of words in Persian, and of emoji."""
+    url = "https://a.example/\u0645\u200c\u0646/\U0001f468\u200d\U0001f469"
+    assert urls_of(url) == [url]
+
+
+@pytest.mark.parametrize("form", ['"{}"', "'{}'", "<{}>", '-"{}"', '["{}"]', "url={}"])
+def test_what_stands_in_front_of_a_url_is_what_is_wrong(form: str) -> None:
+    """Not that it lacks a scheme."""
+    _, [rejected] = read(form.format("https://a.example/"))
+    assert "in front of the URL" in rejected.reason
 
 
 @pytest.mark.parametrize("behind", [1, 10_000])
@@ -240,6 +266,10 @@ def test_csv_without_a_url_column_is_refused() -> None:
         read("a,b\n1,2\n", format="csv")
     with pytest.raises(ListError, match="none"):
         read("", format="csv")
+    with pytest.raises(ListError) as caught:
+        read(f"https://a.example/?sig=hidden&{'x' * 9_000}\n", format="csv")
+    assert "hidden" not in str(caught.value)
+    assert len(str(caught.value)) < 300
 
 
 def test_two_columns_of_one_name_are_refused() -> None:

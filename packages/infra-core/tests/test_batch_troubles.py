@@ -1,5 +1,6 @@
 """A run that meets a full disk, few descriptors, a store that fails, or a signal at its end."""
 
+import csv
 import json
 import os
 import signal
@@ -7,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -34,11 +35,12 @@ from infra_core.batch._errors import without_url
 from infra_core.batch._index import JobIndex
 from infra_core.batch._jobs import Ended, JobBook, mirrored
 from infra_core.cli import main
-from infra_core.cli._arguments import CommandError
+from infra_core.cli._arguments import CommandError, seconds, speed
 from infra_core.cli._batch import batch_options, next_command, warn_unset
 from infra_core.cli._credentials import cookie_jar, headers_of
 from infra_core.cli._results import ResultsFile
 from infra_core.cli._run import add_arguments, places_of
+from infra_core.http._cookies import cookie_header
 from infra_core.http.testing import FaultyOrigin
 
 pytestmark = pytest.mark.usefixtures("no_azure")
@@ -321,9 +323,53 @@ def test_results_that_cannot_be_written_are_reported(count: int) -> None:
 def test_results_hold_no_formula(tmp_path: Path) -> None:
     """A spreadsheet would run what a server sends."""
     results = ResultsFile(tmp_path / "r.csv")
-    results.write(result_of(content_type="=1+1", error="two\nlines"))
+    formulas = ["=1+1", "@SUM(1)", "\n=1+1", "\uff1d1+1"]
+    for formula in formulas:
+        results.write(result_of(content_type=formula, error="two\nlines"))
     results.close()
-    assert ",'=1+1," in (tmp_path / "r.csv").read_text()
+    with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["content_type"] for row in rows] == [f"'{formula}" for formula in formulas]
+    assert rows[0]["error"] == "two\nlines"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("90", 90.0),
+        ("1e2", 100.0),
+        ("1.5m", 90.0),
+        ("5min", 300.0),
+        ("500ms", 0.5),
+        ("2m30s", 150.0),
+        ("1h 30m", 5400.0),
+        *((wrong, None) for wrong in ("", "0", "-1", "1:30", "2m30", "5mm", "1e400", "inf", "nan")),
+    ],
+)
+def test_times_are_written_as_people_write_them(text: str, value: float | None) -> None:
+    """With one unit or several, as Go and systemd print them."""
+    try:
+        assert seconds(text) == value
+    except ArgumentTypeError:
+        assert value is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("10M", 10 << 20),
+        ("1.5MiB", 3 << 19),
+        ("10MB/s", 10 << 20),
+        ("1e6", 1_000_000),
+        *((wrong, None) for wrong in ("", "0.5", "-1", "10,5M", "1e400", "inf")),
+    ],
+)
+def test_sizes_are_written_as_people_write_them(text: str, value: int | None) -> None:
+    """As other downloaders take them."""
+    try:
+        assert speed(text) == value
+    except ArgumentTypeError:
+        assert value is None
 
 
 def next_of(arguments: Sequence[str], **summary: Any) -> str:
@@ -502,6 +548,32 @@ def test_a_byte_order_mark_is_no_part_of_a_credential(tmp_path: Path) -> None:
     assert [each.value for each in cookie_jar(file)] == ["v\u00e4lue"]
     with pytest.raises(CommandError, match="cannot be read"):
         cookie_jar(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "a.example\tFALSE\t/\tFALSE\t0\tn",
+        ".a.example\tFALSE\t/\tFALSE\t\tn\t",
+        "a.example\tTRUE\t/\tfalse\t4102444800.5\tn\t",
+        "#HttpOnly_a.example\tFALSE\t/\tFALSE\t0\tn\t\r",
+    ],
+)
+def test_cookies_are_read_as_curl_reads_them(line: str, tmp_path: Path) -> None:
+    """No first line, no value, a dot that the flag does not know of, parts of a second."""
+    file = tmp_path / "cookies.txt"
+    file.write_bytes(f"# a note\n\n{line}\n".encode())
+    assert cookie_header(cookie_jar(file), "http://a.example/") == "n="
+
+
+@pytest.mark.parametrize("line", ["[{}]", "a\tFALSE\t/\tFALSE\tnever\tn\tv", "a\tb", "a\t" * 8])
+def test_a_line_that_is_no_cookie_is_named(line: str, tmp_path: Path) -> None:
+    """By its number: it may hold a secret."""
+    file = tmp_path / "cookies.txt"
+    file.write_text(f"# Netscape HTTP Cookie File\n{line}\n")
+    with pytest.raises(CommandError, match="line 2 is not in Netscape's format") as caught:
+        cookie_jar(file)
+    assert line not in str(caught.value)
 
 
 def test_a_url_that_is_none_is_shown_once() -> None:

@@ -178,7 +178,9 @@ def test_wrong_arguments_exit_with_2() -> None:
     assert stop.value.code == 2
 
 
-@pytest.mark.parametrize("option", ["--concurrency=0", "--task-timeout=-1", "--retries=-1"])
+@pytest.mark.parametrize(
+    "option", ["--concurrency=0", "--task-timeout=-1", "--retries=-1", "--processes=100000"]
+)
 def test_numbers_out_of_range_are_refused(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The message names the option and the value."""
     with pytest.raises(SystemExit) as stop:

@@ -13,6 +13,7 @@ from types import FrameType
 
 __all__ = [
     "ENDING_SIGNALS",
+    "MOST_PROCESSES",
     "begin",
     "command",
     "end",
@@ -27,6 +28,9 @@ __all__ = [
 ENDING_SIGNALS = [
     number for number in signal.Signals if number.name in {"SIGINT", "SIGTERM", "SIGHUP"}
 ]
+
+# Each takes memory, and Python uses one core a process.
+MOST_PROCESSES = max(64, 2 * (os.cpu_count() or 1))
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # where OpenSSL looks for those of the machine
 # What httpx and aiohttp import where it is installed: a command, and what decodes answers.

@@ -43,8 +43,8 @@ def run_folder(out: Path, batch_id: str) -> Path:
         )
     if not isinstance(batch_id, str) or not _NAME.fullmatch(batch_id) or batch_id.endswith("."):
         raise BatchError(
-            f"batch id {batch_id!r} names a folder: use up to 128 letters, digits, '.', '_' and "
-            "'-', the first a letter or digit (--batch-id)"
+            f"batch id {batch_id!r} cannot name a folder: use 1 to 128 letters, digits, '.', '_' "
+            "and '-', the first a letter or digit (--batch-id)"
         )
     return out / batch_id
 

@@ -71,6 +71,8 @@ class Rejected:
 
 
 _NO_URL = "no 'url'; give each entry a url of text"
+# No URL may have the last ones (RFC 3987, section 4.1).
+_INVISIBLE = frozenset("\u00ad\u200b\u2060\ufeff\u200e\u200f\u202a\u202b\u202c\u202d\u202e")
 _MOST_METADATA = 400_000  # characters as JSON; a record, which has more than these, holds 1 MiB
 _NAMES = frozenset(each.name for each in fields(BatchItem)) - {"line"}
 
@@ -88,8 +90,8 @@ def item_of(given: object, number: int) -> BatchItem | Rejected:
         number: Its number, counted from 1, for the message.
     """
     if isinstance(given, str):
-        url = given.strip()  # a byte order mark is what a file of UTF-8 may begin with
-        item = BatchItem(url.removeprefix("\ufeff") if number == 1 else url, line=number)
+        # a byte order mark is what a file of UTF-8 may begin with, also one of several put together
+        item = BatchItem(given.strip().removeprefix("\ufeff"), line=number)
     elif isinstance(given, Mapping):
         item_or_reason = _from_mapping(given, number)
         if isinstance(item_or_reason, str):
@@ -214,16 +216,16 @@ def why_not(url: Any) -> str:
         return "a NUL byte; the list is no text in UTF-8, perhaps UTF-16: save it as UTF-8"
     if len(url) > LONGEST:
         return f"{len(url)} characters; a URL has at most {LONGEST}, is a line break missing?"
-    # isprintable() is true of most URLs and costs one call; a space is printable
-    if (" " in url or not url.isprintable()) and any(
-        char.isspace() or ord(char) < 32 or 127 <= ord(char) < 160 for char in url
-    ):
-        return "white space inside the URL; write a space as %20, and one URL a line"
+    # true of most URLs, and costs one call; a space is printable
+    if (" " in url or not url.isprintable()) and (why := _why_no_characters(url)):
+        return why
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:  # its text may hold a password
         return "malformed host or port; a port is at most 65535, an IPv6 address stands in []"
+    if "http" not in parts.scheme and ("http://" in url or "https://" in url):
+        return "text in front of the URL; write it alone, without quotes, brackets or marks"
     if not parts.scheme or "://" not in url:
         return "no scheme; write https:// in front of the host name"
     if parts.scheme not in {"http", "https"}:
@@ -232,4 +234,12 @@ def why_not(url: Any) -> str:
         return "no host name after ://; write https://HOST/PATH"
     if port == 0:
         return "port 0 cannot be connected to; leave it out or give the right one"
+    return ""
+
+
+def _why_no_characters(url: str) -> str:
+    if any(char.isspace() or ord(char) < 32 or 127 <= ord(char) < 160 for char in url):
+        return "white space inside the URL; write a space as %20, and one URL a line"
+    if found := _INVISIBLE.intersection(url):  # as copied from a web page
+        return f"an invisible character (U+{ord(min(found)):04X}) in the URL; take it out"
     return ""

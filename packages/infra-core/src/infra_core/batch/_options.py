@@ -7,6 +7,8 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
+from infra_core._start import MOST_PROCESSES
+
 from ._errors import BatchError
 from ._items import is_host, why_no_headers
 from ._names import check_layout, names_by_content
@@ -30,7 +32,7 @@ class BatchOptions:
         out: Output folder; the batch's own lies in it.
         resume: Continue a batch that exists: keep what passes its checksum.
         concurrency: Downloads at a time, in each process.
-        processes: Processes that download.
+        processes: Processes that download; at most two a core, or 64.
         task_timeout: Seconds for one URL, retries included, once `max_per_host` and `rate_per_host`
             let it begin.
         deadline: Seconds for the whole run; then it ends as after a signal.
@@ -80,7 +82,7 @@ class BatchOptions:
     out: Path
     resume: bool = False
     concurrency: int = _number(8, 1, 10_000)
-    processes: int = _number(1, 1, 1_024)
+    processes: int = _number(1, 1, MOST_PROCESSES)
     task_timeout: float = _number(300.0, _MOMENT)
     deadline: float | None = _number(None, _MOMENT)
     grace: float = _number(10.0, _MOMENT)

@@ -70,7 +70,8 @@ def _texts(lines: IO[bytes], limit: int) -> Iterator[tuple[int, str | Rejected]]
             yield number, Rejected(number, _beginning(raw), reason)
             continue
         try:
-            yield number, raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            # of each of several files that were put together
+            yield number, raw.decode().removeprefix("\ufeff")
         except UnicodeDecodeError as error:
             reason = f"byte {error.start + 1} is not UTF-8; save the list as UTF-8"
             if number == 1 and raw.startswith(b"\x1f\x8b"):
@@ -194,8 +195,8 @@ def _read_csv(texts: Iterator[tuple[int, str | Rejected]]) -> Iterator[BatchItem
     names = [name.strip() for name in header[1]]
     if "url" not in (lowered := [name.lower() for name in names]):
         raise ListError(
-            f"the first line of the CSV names no column 'url' (it has {', '.join(names) or 'none'}"
-            "); write a header line such as url,name,checksum"
+            f"the first line of the CSV names no column 'url' (it has "
+            f"{shown(', '.join(names)) or 'none'}); write a header line such as url,name,checksum"
         )
     for name in filter(None, lowered):
         if lowered.count(name) > 1:  # else one of them would be dropped silently

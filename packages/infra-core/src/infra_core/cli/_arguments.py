@@ -6,7 +6,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -25,6 +25,7 @@ __all__ = [
     "prefixed_environment",
     "seconds",
     "speed",
+    "whole",
 ]
 
 
@@ -164,32 +165,47 @@ def add_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
 
 def count(text: str) -> int:
     """An argparse type: a whole number above zero."""
-    return _whole(text, least=1)
+    return whole(text, least=1)
 
 
 def natural(text: str) -> int:
     """An argparse type: a whole number from zero on."""
-    return _whole(text, least=0)
+    return whole(text, least=0)
 
 
-def _whole(text: str, *, least: int) -> int:
+def whole(text: str, *, least: int, most: float = inf) -> int:
+    """A whole number within bounds."""
     try:
         value = int(text)
     except ValueError:
         value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    if not least <= value <= most:
+        bounds = f"at least {least}" if most == inf else f"{least} to {most}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {bounds}")
     return value
 
 
-_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "ms": 0.001}
+_UNITS = {
+    "ms": 0.001,
+    "s": 1.0,
+    "sec": 1.0,
+    "m": 60.0,
+    "min": 60.0,
+    "h": 3600.0,
+    "d": 86_400.0,
+}
+_NUMBER = r"([0-9.]+(?:e[+-]?[0-9]+)?)"
+_TIME = re.compile(rf"{_NUMBER} *({'|'.join(sorted(_UNITS, reverse=True))})")
 _SIZES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def seconds(text: str) -> float:
-    """An argparse type: a time above zero, in seconds or with a unit: 90, 90s, 1.5m, 2h."""
-    found = re.fullmatch(r"([0-9.eE+-]+) *(ms|s|m|h|d)?", text.strip())
-    value = _positive(found[1]) * _UNITS[found[2] or "s"] if found else 0.0
+    """An argparse type: a time above zero, in seconds or with units: 90, 90s, 1.5m, 2h, 2m30s."""
+    rest = text.strip().lower()
+    value = _positive(rest) if rest[-1:] in "0123456789." else 0.0
+    if not value:
+        value = sum(_positive(part) * _UNITS[unit] for part, unit in _TIME.findall(rest))
+        value = 0.0 if _TIME.sub("", rest).strip() else value
     if value <= 0 or not isfinite(value):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a number of seconds above 0; units are s, m, h, d, such as 5m"
@@ -208,8 +224,8 @@ def number(text: str) -> float:
 
 
 def byte_count(text: str) -> int:
-    """An argparse type: a size in bytes, or with a unit of 1024: 500k, 10M, 2GiB."""
-    found = re.fullmatch(r"([0-9.]+) *([kmgt]?)(?:i?b)?", text.strip().lower())
+    """An argparse type: a size in bytes, or with a unit of 1024: 500k, 10M, 2GiB, 10MB/s."""
+    found = re.fullmatch(rf"{_NUMBER} *([kmgt]?)(?:i?b)?(?:/s)?", text.strip().lower())
     value = _positive(found[1]) * _SIZES[found[2]] if found else 0.0
     if value < 1 or not isfinite(value):
         raise argparse.ArgumentTypeError(

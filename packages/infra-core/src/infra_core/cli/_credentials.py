@@ -1,9 +1,8 @@
 """Credentials of `infra-core run`: headers, and tokens, logins and cookies of files."""
 
 import sys
-import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._arguments import CommandError
 
@@ -94,32 +93,41 @@ def logins_of(path: Path) -> dict[str, str]:
 
 
 def cookie_jar(path: Path) -> "CookieJar":
-    """Read the cookies of a browser.
+    """Read the cookies of a browser, in the format that curl reads and writes.
 
     Raises:
-        CommandError: The file cannot be read or has another format.
+        CommandError: The file cannot be read, or a line has another format; its number is named.
     """
-    from http.cookiejar import LoadError, MozillaCookieJar
+    from http.cookiejar import Cookie, CookieJar
 
-    jar: Any = MozillaCookieJar()
+    jar = CookieJar()
     try:
-        with warnings.catch_warnings(), path.open(encoding="utf-8-sig") as file:
-            warnings.simplefilter("ignore")  # of fields without tabs: a traceback
-            # What load() calls, which takes no byte order mark.
-            jar._really_load(file, str(path), ignore_discard=True, ignore_expires=True)
-    except LoadError:
-        raise CommandError(
-            f"--cookies {str(path)!r} is not in Netscape's format, whose first line is "
-            "'# Netscape HTTP Cookie File', with tabs between fields: export it as cookies.txt"
-        ) from None
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable("--cookies", path, error) from None
-    for cookie in jar:
-        if cookie.expires == 0:  # of a session, as curl and browsers write it
-            cookie.expires, cookie.discard = None, True
+    for number, line in enumerate(lines, 1):
+        text = line.removeprefix("#HttpOnly_")
+        if not text.strip() or text.startswith("#"):
+            continue
+        try:
+            domain, _, folder, secure, ends, name, *value = text.split("\t")
+            expires = int(float(ends or 0)) or None  # 0 of a session, as curl and browsers write it
+            (content,) = value or [""]
+        except (ValueError, OverflowError):
+            raise CommandError(
+                f"--cookies {str(path)!r}: line {number} is not in Netscape's format, which has "
+                "domain, TRUE or FALSE, path, TRUE or FALSE, expiry in seconds, name and value, "
+                "with tabs between fields: export it as cookies.txt"
+            ) from None
+        with_dot = domain.startswith(".")
+        jar.set_cookie(
+            Cookie(
+                0, name, content, None, False, domain, with_dot, with_dot, folder, False,
+                secure.upper() == "TRUE", expires, expires is None, None, None, {},
+            )
+        )  # fmt: skip
     jar.clear_expired_cookies()
-    cookies: CookieJar = jar
-    return cookies
+    return jar
 
 
 def _unreadable(option: str, path: object, error: Exception) -> CommandError:

@@ -58,6 +58,6 @@ def _plain(value: object) -> object:
 
     https://owasp.org/www-community/attacks/CSV_Injection
     """
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
+    if isinstance(value, str) and value.startswith(tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")):
+        return "'" + value  # the last four are those of East Asian keyboards
     return value
