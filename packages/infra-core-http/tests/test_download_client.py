@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import re
@@ -12,10 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
+import httpx
 import pytest
 import respx
 
-from infra_core.http import DownloadError, assets
+from infra_core.fs import FileWriteError
+from infra_core.http import DownloadError, InvalidRequestError, assets
 from infra_core.http.assets import (
     AssetDownloadClient,
     DownloadItem,
@@ -184,15 +187,69 @@ def test_progress_without_a_size(origin: FaultyOrigin, tmp_path: Path) -> None:
     assert seen[-1] == (len(BODY), None)
 
 
-def test_what_progress_raises_ends_the_download(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """It comes through as it is, and nothing is left."""
+@pytest.mark.parametrize("hook", ["progress", "on_turn", "on_received"])
+async def test_hooks_may_be_coroutine_functions(
+    origin: FaultyOrigin, tmp_path: Path, hook: str
+) -> None:
+    """They are awaited before the download goes on."""
+    seen: list[Any] = []
 
-    def stop(done: int, total: int | None) -> None:
-        raise ValueError("enough")
+    async def record(*given: Any) -> None:
+        await asyncio.sleep(0)
+        seen.append(given)
 
-    with pytest.raises(ValueError, match="enough"):
-        download_asset(origin.url("/f.png"), tmp_path / "f", progress=stop)
+    hooks: dict[str, Any] = {hook: record}
+    await AssetDownloadClient().download(origin.url("/f.png"), tmp_path / "f", **hooks)
+    size = len(BODY)
+    assert seen[-1] == {"progress": (size, size), "on_turn": (), "on_received": (size,)}[hook]
+
+
+@pytest.mark.parametrize("hook", ["progress", "on_turn", "on_received"])
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("deadline", [None, 60])
+@pytest.mark.parametrize(
+    "error",
+    [ValueError("a"), OSError(errno.ENOSPC, "a"), OSError(errno.EMFILE, "a"), TimeoutError("a"),
+     httpx.ReadError("a"), FileWriteError(errno.EIO, "a")],
+    ids=repr,
+)  # fmt: skip
+async def test_what_a_hook_raises_ends_the_download(
+    origin: FaultyOrigin, tmp_path: Path, hook: str, is_async: bool, deadline: float | None,
+    error: Exception,
+) -> None:  # fmt: skip
+    """It comes through as it is, is not tried again, and nothing is left."""
+
+    def stop(*_: object) -> None:
+        raise error
+
+    async def stop_later(*_: object) -> None:
+        raise error
+
+    hooks: dict[str, Any] = {hook: stop_later if is_async else stop}
+    with pytest.raises(type(error)) as caught:
+        await AssetDownloadClient(backoff=0.001).download(
+            origin.url("/f.png"), tmp_path / "f", deadline=deadline, **hooks
+        )
+    assert caught.value is error
     assert list(tmp_path.iterdir()) == []
+    assert len(origin.requests) <= 1
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "x"), TimeoutError("x")], ids=repr)
+@pytest.mark.parametrize("deadline", [None, 60])
+async def test_what_a_transport_raises_is_not_the_disk_s(
+    tmp_path: Path, error: Exception, deadline: float | None
+) -> None:
+    """One of the caller's, which does not know the errors of httpx."""
+
+    async def fail(request: httpx.Request) -> httpx.Response:
+        raise error
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(fail)) as http:
+        client = AssetDownloadClient(client=http, backoff=0.001)
+        with pytest.raises(OSError, match="x") as caught:
+            await client.download("http://h/f", tmp_path / "f", deadline=deadline)
+    assert caught.value is error
 
 
 @pytest.mark.parametrize(
@@ -222,6 +279,20 @@ def test_invalid_arguments_touch_nothing(
     """Refused before a file or a request is made; 0.7 left a temp file."""
     with pytest.raises(ValueError, match=r"\w+"):
         download_asset(origin.url("/f.png"), tmp_path / "f", **options)
+    assert list(tmp_path.iterdir()) == []
+    assert origin.requests == []
+
+
+@pytest.mark.parametrize(
+    "dest", ["", ".", "new/", "new/.", "a/..", "a\0b", "a\ud800", "\ud800/a", b"a", None, 5]
+)
+def test_a_path_that_names_no_file_is_refused(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dest: Any
+) -> None:
+    """`new/` asks for a folder, not for a file of that name."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InvalidRequestError, match="names no file"):
+        download_asset(origin.url("/f.png"), dest)
     assert list(tmp_path.iterdir()) == []
     assert origin.requests == []
 
@@ -366,6 +437,18 @@ def test_many_refuses_two_urls_with_one_path(origin: FaultyOrigin, tmp_path: Pat
     origin.add("/bad", always=status(404))
     twice = download_many([(origin.url("/bad"), tmp_path / "b")] * 2)
     assert [outcome.ok for outcome in twice] == [False, False]
+
+
+@pytest.mark.posix(reason="symbolic links")
+def test_many_sees_one_path_through_a_link(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """A folder by two names holds one file."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    origin.add("/g", b"other")
+    outcomes = download_many(
+        [(origin.url("/f.png"), tmp_path / "real/f"), (origin.url("/g"), tmp_path / "link/f")]
+    )
+    assert [outcome.ok for outcome in outcomes] == [True, False]
 
 
 def test_many_per_item_checksums_and_headers(origin: FaultyOrigin, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from infra_core.fs import AtomicFile, FileWriteError
 from infra_core.http import DownloadDiskError, DownloadTooLargeError, ResponseTooLarge
 from infra_core.http.assets import download_asset, download_asset_async
 from infra_core.http.download import _sink, _transfer
+from infra_core.http.download._sink import Sink
 from infra_core.http.testing import (
     Exchange,
     Fault,
@@ -28,6 +29,7 @@ from infra_core.http.testing import (
     truncate,
 )
 from infra_core.runtime import in_thread
+from infra_core.runtime.testing import fast_time
 
 pytestmark = pytest.mark.as_windows
 
@@ -102,6 +104,45 @@ def test_destination_is_a_special_file(origin: FaultyOrigin, tmp_path: Path) -> 
         download_asset(origin.url("/f"), tmp_path / "pipe", skip_if_exists=False)
     assert (tmp_path / "pipe").is_fifo()
     assert origin.requests == []
+
+
+@pytest.mark.posix(reason="symbolic links")
+@pytest.mark.parametrize("target", ["f", "nowhere"])
+@pytest.mark.parametrize("skip", [True, False])
+def test_a_link_that_leads_nowhere_is_replaced(
+    origin: FaultyOrigin, tmp_path: Path, target: str, skip: bool
+) -> None:
+    """To itself, too."""
+    (tmp_path / "f").symlink_to(target)
+    download_asset(origin.url("/f"), tmp_path / "f", skip_if_exists=skip)
+    assert not (tmp_path / "f").is_symlink()
+    assert (tmp_path / "f").read_bytes() == BODY
+
+
+def test_a_name_that_is_too_long_is_an_error_with_the_remedy(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """Also where a file of that name is looked for first."""
+    with pytest.raises(DownloadDiskError, match="shorten the file name"):
+        download_asset(origin.url("/f"), tmp_path / ("x" * 256))
+
+
+async def test_a_slow_disk_is_no_slow_server(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`min_speed` counts the seconds in which the server could have sent."""
+    with fast_time() as time:
+        real = Sink.write
+
+        async def write(self: Sink, chunk: bytes) -> None:
+            time.advance(1000)
+            await real(self, chunk)
+
+        monkeypatch.setattr(Sink, "write", write)
+        result = await download_asset_async(
+            origin.url("/f"), tmp_path / "f", timeout=60, min_speed=1e9
+        )
+    assert result.attempts == 1
 
 
 def test_missing_folders_are_made(origin: FaultyOrigin, tmp_path: Path) -> None:

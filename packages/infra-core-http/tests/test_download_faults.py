@@ -249,8 +249,32 @@ def test_success_without_a_file_is_an_error(
     assert left(tmp_path) == set()
 
 
-def test_an_unrequested_part_is_an_error(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """206 to a request without Range is refused."""
+@pytest.mark.parametrize("code", [200, 203, 206, 226])
+@pytest.mark.parametrize("part", ["0-2/9", "3-5/9", "3-5/*"])
+def test_an_unrequested_part_is_an_error(
+    origin: FaultyOrigin, tmp_path: Path, code: int, part: str
+) -> None:
+    """What Content-Range calls a part of the file is not stored as the file."""
+    headers = {"Content-Range": f"bytes {part}"}
+    origin.add("/part", BODY, always=status(code, body=b"abc", headers=headers))
+    with pytest.raises(DownloadError, match=f"{code} with a part of the file"):
+        download_asset(origin.url("/part"), tmp_path / "f")
+    assert left(tmp_path) == set()
+
+
+@pytest.mark.parametrize("part", ["0-2/3", "0-2/*", "0-9/10", "5-9/10", "0-4/3", "words"])
+def test_a_content_range_that_does_not_fit_the_body_says_nothing(
+    origin: FaultyOrigin, tmp_path: Path, part: str
+) -> None:
+    """With a status that promises the whole file."""
+    headers = {"Content-Range": f"bytes {part}"}
+    origin.add("/whole", always=status(200, body=b"abc", headers=headers))
+    download_asset(origin.url("/whole"), tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == b"abc"
+
+
+def test_a_part_without_a_range_is_an_error(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """206 to a request for all of it."""
     origin.add("/part", BODY, always=status(206, body=b"abc"))
     with pytest.raises(DownloadError, match="206"):
         download_asset(origin.url("/part"), tmp_path / "f")

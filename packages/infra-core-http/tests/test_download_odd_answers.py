@@ -48,6 +48,10 @@ def sha256(body: bytes) -> str:
     return base64.b64encode(hashlib.sha256(body).digest()).decode()
 
 
+def checksum_of(body: bytes) -> str:
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
 class RawServer:
     """Sends the same bytes to every client, and keeps the heads of the requests."""
 
@@ -333,6 +337,50 @@ def test_an_encoded_body_is_decoded_whole_or_refused(
         assert list(tmp_path.iterdir()) == []
 
 
+TEXT = BODY[:10_000]
+ARCHIVE = gzip.compress(TEXT, mtime=0)
+EMPTY = gzip.compress(b"", mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "coding", "content_type", "body", "stored"),
+    [
+        ("x.tar.gz", "x-gzip", "application/x-tar", ARCHIVE, ARCHIVE),
+        ("x.TGZ", "gzip", "text/plain", ARCHIVE, ARCHIVE),
+        ("x.svgz", "gzip", "image/svg+xml", ARCHIVE, ARCHIVE),
+        ("x", "gzip", "application/gzip; a=b", ARCHIVE, ARCHIVE),
+        ("x", "gzip", "application/x-gzip", ARCHIVE, ARCHIVE),
+        ("x.br", "br", "text/plain", b"any", b"any"),
+        ("x.gz", "gzip", "text/plain", gzip.compress(ARCHIVE), ARCHIVE),
+        ("x.gz", "gzip", "text/plain", EMPTY, EMPTY),
+        ("x.gz", "deflate", "text/plain", zlib.compress(TEXT), TEXT),
+        ("x.gz", "gzip, gzip", "text/plain", gzip.compress(ARCHIVE), TEXT),
+        ("x.csv", "gzip", "text/csv", ARCHIVE, TEXT),
+        ("gz", "gzip", "text/csv", ARCHIVE, TEXT),
+    ],
+)
+def test_a_coding_that_is_the_format_of_the_file_is_not_undone(
+    serve: Serve, tmp_path: Path, name: str, coding: str, content_type: str, body: bytes,
+    stored: bytes,
+) -> None:  # fmt: skip
+    """`x.tar.gz` stays one; of what the caller expects, the checksum decides."""
+    server = serve(f"Content-Encoding: {coding}", f"Content-Type: {content_type}", body=body)
+    result = get(server.url, tmp_path / name)
+    assert (tmp_path / name).read_bytes() == stored
+    assert (result.size, result.checksum) == (len(stored), checksum_of(stored))
+    if stored == ARCHIVE == body:
+        get(server.url, tmp_path / f"2{name}", expected_checksum=checksum_of(TEXT))
+        assert (tmp_path / f"2{name}").read_bytes() == TEXT
+
+
+def test_an_archive_that_is_none_is_an_error(serve: Serve, tmp_path: Path) -> None:
+    """Neither its name nor its coding is true."""
+    server = serve("Content-Encoding: gzip", body=BODY)
+    with pytest.raises(IncompleteDownloadError, match="not gzip"):
+        get(server.url, tmp_path / "x.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "lines", [["Content-Encoding: gzip, x-gzip"], ["Content-Encoding: gzip"] * 2], ids=repr
 )
@@ -562,6 +610,15 @@ def test_a_success_without_a_body_is_no_file(
         ('attachment; filename="a.txt", attachment; filename="b.txt"', "a.txt"),
         ('attachment; filename="a, b.txt"', "a, b.txt"),
         ("attachment; filename=a, b.txt", "a, b.txt"),
+        ('attachment; filename="a.tar.gz";', "a.tar.gz"),
+        ('inline; filename="%EC%82%AC%20b.jpg"', "사 b.jpg"),
+        ("inline; filename=..%2F..%5Cetc%2fpasswd", "passwd"),
+        ('inline; filename="100%.txt"', "100%.txt"),
+        ('inline; filename="%ff.txt"', "%ff.txt"),
+        ('inline; filename="=?UTF-8?B?4oKsLnR4dA==?="', "€.txt"),
+        ('inline; filename="=?iso-8859-1?Q?=A3=2Fa_b.txt?="', "a b.txt"),
+        ('inline; filename="=?UTF-8?B?a?="', "=?UTF-8?B?a?="),
+        ('inline; filename="=?no-such?Q?a?="', "=?no-such?Q?a?="),
         ('attachment; filename=".."', None),
         ('attachment; filename=""', None),
     ],

@@ -15,6 +15,7 @@ from infra_core.http import IncompleteDownloadError
 from infra_core.http.assets import download_asset, download_asset_async
 from infra_core.http.download import _transfer
 from infra_core.http.testing import (
+    Exchange,
     Fault,
     FaultyOrigin,
     change_etag,
@@ -88,6 +89,24 @@ def test_a_server_without_ranges_is_asked_once(origin: FaultyOrigin, tmp_path: P
     download_asset(origin.url("/f"), tmp_path / "f", connections=4)
     assert (tmp_path / "f").read_bytes() == BODY
     assert len(origin.requests) == 1
+
+
+@pytest.mark.parametrize("code", [200, 203, 226])
+@pytest.mark.parametrize("connections", [1, 4])
+def test_a_part_is_one_whatever_its_status(
+    origin: FaultyOrigin, tmp_path: Path, code: int, connections: int
+) -> None:
+    """Some servers serve the range with 200: neither is it the file, nor is it fetched again."""
+
+    def rename(exchange: Exchange) -> None:
+        if exchange.reply.status == 206:
+            exchange.reply.status = code
+
+    cut = [truncate(PIECE)] if connections == 1 else []
+    origin.add("/f", BODY, etag='"v1"', faults=cut, always=Fault("status", rename))
+    download_asset(origin.url("/f"), tmp_path / "f", connections=connections, backoff=0.001)
+    assert (tmp_path / "f").read_bytes() == BODY
+    assert len(origin.requests) == (2 if connections == 1 else 11)
 
 
 @pytest.mark.parametrize("position", [0, 1, 4])

@@ -125,7 +125,7 @@ async def download_asset_async(
         deadline: Seconds in total; retries, waits and work on the disk included. Where the disk
             hangs in the last step, the whole file may still appear later.
         progress: Called with (bytes so far, size or None) as bytes come; begins again at zero
-            when a retry does. What it raises ends the download.
+            when a retry does. May be a coroutine function; what it raises ends the download.
         revalidate: Ask the server whether the file that is there is current (ETag or
             Last-Modified), and fetch it only when it is not.
         keep_partial: Keep the partial file with its note also on failure and cancellation, for

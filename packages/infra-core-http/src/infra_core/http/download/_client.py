@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
@@ -286,8 +287,10 @@ async def _absolute(url: str, client: Any) -> str:
 
 
 def _destination(path: object) -> Path:
-    if isinstance(path, (str, os.PathLike)):
-        dest = path if isinstance(path, Path) else Path(path)
-        if dest.name and "\0" not in str(dest):
-            return dest
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if isinstance(text, str) and not text.endswith(("/", "/.", os.sep)) and "\0" not in text:
+        dest = path if isinstance(path, Path) else Path(text)
+        with contextlib.suppress(UnicodeEncodeError):  # of a lone surrogate
+            if os.fsencode(text) and dest.name not in {"", ".."}:
+                return dest
     raise InvalidRequestError(f"dest_path={path!r} names no file: pass the path of one to write")

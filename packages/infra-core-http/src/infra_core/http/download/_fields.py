@@ -14,6 +14,7 @@ from urllib.parse import unquote
 from .._response.body import length_of
 
 __all__ = [
+    "Part",
     "content_length",
     "content_range",
     "disposition_name",
@@ -94,8 +95,12 @@ def content_length(fields: Mapping[str, str]) -> int | None:
     return None if "transfer-encoding" in fields else length_of([fields.get("content-length", "")])
 
 
-def content_range(fields: Mapping[str, str]) -> tuple[int, int, int | None] | None:
-    """Return first byte, byte after the last, and size or None (RFC 9110 section 14.4)."""
+Part = tuple[int, int, "int | None"]
+"""First byte, byte after the last, and size of the file or None."""
+
+
+def content_range(fields: Mapping[str, str]) -> Part | None:
+    """Return the part of the file that a body is (RFC 9110 section 14.4)."""
     match = _CONTENT_RANGE.fullmatch(fields.get("content-range", "").strip(" \t"))
     if match is None:
         return None
@@ -128,11 +133,25 @@ def disposition_name(fields: Mapping[str, str]) -> str | None:
                 value = unquote(extended[2], extended[1], "strict") if extended else ""
             except UnicodeDecodeError:
                 value = ""
-        elif value.startswith('"'):
-            value = re.sub(r'\\(["\\])', r"\1", value[1:].removesuffix('"'))
+        elif name == "filename":
+            if value.startswith('"'):
+                value = re.sub(r'\\(["\\])', r"\1", value[1:].removesuffix('"'))
+            value = _unescaped(value)
         found.setdefault(name, re.split(r"[/\\]", value)[-1].strip())
     name = found.get("filename*") or found.get("filename") or ""
     return None if not name.strip(" .") else name
+
+
+def _unescaped(name: str) -> str:
+    """Undo the escapes that browsers undo too, though no rule allows them in a plain name."""
+    try:
+        if not name.startswith("=?"):
+            return unquote(name, errors="strict")
+        from email.header import decode_header, make_header  # RFC 2047
+
+        return str(make_header(decode_header(name)))
+    except Exception:  # noqa: BLE001 - of malformed ones, email raises several kinds
+        return name
 
 
 def media_type_of(content_type: str | None) -> str | None:

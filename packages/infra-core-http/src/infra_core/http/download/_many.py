@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, Union
@@ -120,6 +120,9 @@ class _Batch:
     waiting: tuple[int, int] = (0, 0)  # files without a slot that wait for the disk, their bytes
     outcomes: dict[int, DownloadOutcome] = field(default_factory=dict)
     owners: dict[str, tuple[int, str]] = field(default_factory=dict)  # of each path
+    folder_of: Callable[[str], str] = field(  # symbolic links resolved
+        default_factory=lambda: lru_cache(10_000)(os.path.realpath)
+    )
     tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     failure: BaseException | None = None
 
@@ -174,7 +177,8 @@ class _Batch:
 
     async def _download_once(self, index: int, item: DownloadItem, slot: _Slot) -> DownloadResult:
         """Download an item, unless its path is taken: no two URLs may share one silently."""
-        dest = os.path.abspath(item.dest_path)  # noqa: ASYNC240, PTH100 - cheap, and asks no disk
+        folder, name = os.path.split(os.path.abspath(item.dest_path))  # noqa: ASYNC240, PTH100
+        dest = os.path.join(self.folder_of(folder), os.path.normcase(name))  # noqa: PTH118
         owner, url = self.owners.setdefault(dest, (index, item.url))
         if owner == index:
             return await self._download(item, slot)

@@ -27,6 +27,7 @@ from .._errors import (
 from .._response.decode import codings_of
 from ._announced import Digest, announced_digests
 from ._fields import (
+    Part,
     content_length,
     content_range,
     disposition_name,
@@ -135,6 +136,17 @@ def _body_of(
     )
 
 
+def _is_of_a_part(part: Part | None, length: int | None) -> bool:
+    """Whether a body is a part of the file by all that is said of it, whatever the status.
+
+    Some servers serve the range they were asked for with status 200.
+    """
+    if part is None or length not in {None, part[1] - part[0]}:
+        return False
+    start, stop, total = part
+    return start > 0 or (total is not None and stop < total)
+
+
 class DownloadPlan:
     """The protocol of one download, over all its attempts.
 
@@ -236,13 +248,14 @@ class DownloadPlan:
         if not 200 <= status <= 299:
             spec = self._spec
             raise status_error(spec.url, status, headers, spec.policy.max_backoff)
-        if status == 206:
-            body = self._judge_part(headers)
-        elif status in {204, 205}:  # RFC 9110, sections 15.3.5 and 15.3.6: never with a body
+        if status in {204, 205}:  # RFC 9110, sections 15.3.5 and 15.3.6: never with a body
             raise self._no_file(status)
-        else:
-            body = self._judge_whole(headers, content_length(headers))
         self._status = status
+        part, length = content_range(headers), content_length(headers)
+        if status == 206 or _is_of_a_part(part, length):
+            body = self._judge_part(headers, part, length)
+        else:
+            body = self._judge_whole(headers, length)
         if body.length == 0:
             self.check_not_empty()
         if body.total is not None:
@@ -262,24 +275,24 @@ class DownloadPlan:
         codings = codings_of([headers.get("content-encoding", "")])
         return _body_of(headers, (0, length, None if codings else length), codings=codings)
 
-    def _judge_part(self, headers: Mapping[str, str]) -> Body:
-        """Accept a 206 that begins exactly where it was asked to, in exactly the same file."""
-        part = content_range(headers)
+    def _judge_part(
+        self, headers: Mapping[str, str], part: Part | None, length: int | None
+    ) -> Body:
+        """Accept a part that begins exactly where it was asked to, in exactly the same file."""
         if self._asked is None:
             if part is not None and part[0] == 0 and part[1] == part[2]:
                 return self._judge_whole(headers, part[1])
             raise DownloadError(
-                f"{self.url} answered 206 with a part of the file to a request for all of it: "
-                "the server is broken, ask its owner",
+                f"{self.url} answered {self._status} with a part of the file to a request for all "
+                "of it: the server is broken, ask its owner",
                 url=self.url,
                 expected=200,
-                actual=206,
+                actual=self._status,
             )
         if part is None or codings_of([headers.get("content-encoding", "")]):
             raise Restart("206 without a plain Content-Range")
         start, stop, total = part
         first, last = self._asked
-        length = content_length(headers)
         wanted_stop = total if last is None or total is None else min(last + 1, total)
         if start != first or stop != (wanted_stop or stop) or length not in {None, stop - start}:
             raise Restart(f"206 with another range than {first}-{'' if last is None else last}")

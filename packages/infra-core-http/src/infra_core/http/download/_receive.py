@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from inspect import isawaitable
 from typing import TYPE_CHECKING
 
 import httpx
 
 from infra_core.runtime import clock
 
-from .._errors import DownloadError, IncompleteDownloadError
-from .._response.decode import DamagedBody, UnsupportedCoding
+from .._errors import IncompleteDownloadError
 from .._stream import open_stream
 
 if TYPE_CHECKING:
@@ -20,7 +20,31 @@ if TYPE_CHECKING:
     from ._plan import DownloadPlan
     from ._result import DownloadSpec
 
-__all__ = ["damaged_body", "open_answer", "receive"]
+__all__ = ["CallbackError", "call", "open_answer", "receive"]
+
+
+class CallbackError(Exception):
+    """What a callback raised, on its way to the caller; never leaves the package."""
+
+    def __init__(self, raised: Exception) -> None:
+        super().__init__()
+        self.raised = raised
+
+
+async def call(callback: Callable[..., object] | None, *args: object) -> None:
+    """Call what the caller passed, if anything, and await it where it is a coroutine function.
+
+    Raises:
+        CallbackError: What it raises is not taken for a failure of the network or the disk.
+    """
+    if callback is None:
+        return
+    try:
+        returned = callback(*args)
+        if returned is not None and isawaitable(returned):
+            await returned
+    except Exception as error:  # noqa: BLE001 - raised again where the download ends
+        raise CallbackError(error) from None
 
 
 def open_answer(
@@ -61,26 +85,26 @@ async def receive(
         httpx.TransportError: The connection broke, or the server was too slow.
     """
     total = None if plan.body is None else plan.body.total
+    await call(spec.progress, plan.size, total)
     since, received = clock.monotonic(), 0
-    if spec.progress is not None:
-        spec.progress(plan.size, total)
     try:
         async for chunk in chunks:
+            came = clock.monotonic()
+            received += len(chunk)
             plan.received(len(chunk))
             await write(chunk)
             if spec.progress is not None:
-                spec.progress(plan.size, total)
-            received += len(chunk)
-            seconds = clock.monotonic() - since
+                await call(spec.progress, plan.size, total)
+            seconds = came - since
             if seconds >= spec.timeout:  # so that no server can hold the call for ever
                 if received < spec.min_speed * seconds:
                     raise _too_slow(spec, plan, received, seconds)
-                since, received = since + seconds, 0
-            if spec.pace is not None:  # the server sends no more meanwhile, and is not slow
+                since, received = came, 0
+            if spec.pace is not None:
                 wait = spec.pace.reserve(clock.monotonic(), weight=len(chunk))
                 if wait > 0:
                     await clock.sleep_async(wait)
-                    since += wait
+            since += clock.monotonic() - came  # the server is not slow while it is not read
     except IncompleteDownloadError:
         raise
     except httpx.RemoteProtocolError as error:
@@ -97,23 +121,4 @@ def _too_slow(
         f"{plan.url} sent {received} bytes in {seconds:.3g} s, below "
         f"min_speed={spec.min_speed:.12g} bytes per second: lower min_speed to wait for such a "
         "server"
-    )
-
-
-def damaged_body(plan: DownloadPlan, error: DamagedBody) -> DownloadError:
-    """Return the error for an encoded body that cannot be decoded."""
-    name = ", ".join(plan.body.codings if plan.body else ())
-    if isinstance(error, UnsupportedCoding):
-        return DownloadError(
-            f"{plan.url} came with Content-Encoding {name!r} though identity was asked for, and "
-            f"cannot be decoded: {error}",
-            url=plan.url,
-            expected="identity",
-            actual=name,
-        )
-    return IncompleteDownloadError(
-        f"{plan.url} sent a body that is not whole or not {name} ({error}): try again later",
-        url=plan.url,
-        expected=f"a whole {name} body",
-        actual=f"{plan.wire} bytes",
     )

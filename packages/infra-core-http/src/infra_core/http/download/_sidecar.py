@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from infra_core.fs import AtomicFile, lock_descriptor, write_json_atomic
+from infra_core.fs import AtomicFile, FsError, lock_descriptor, write_json_atomic
 
 from ._fields import strong_etag
 from ._plan import Body, Resume
@@ -109,9 +109,14 @@ class Sidecar:
         note = self.found
         if note is None or self._left is None:
             return False
-        with contextlib.suppress(FileNotFoundError), self._left.open("rb", buffering=0) as part:
-            while chunk := part.read(min(note.offset - file.size, _READ)):
-                file.write(chunk)
+        try:
+            with self._left.open("rb", buffering=0) as part:
+                while chunk := part.read(min(note.offset - file.size, _READ)):
+                    file.write(chunk)
+        except FsError:
+            raise
+        except OSError:
+            return False
         return file.size == note.offset and file.hexdigest("sha256") == note.sha256
 
     # -- this call's own note --------------------------------------------------------------------

@@ -8,6 +8,7 @@ A file below that makes one hop in all, in which it is written, flushed and name
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -109,11 +110,11 @@ class Sink:
         encoded.flush()
         plain = AtomicFile(self._path, algorithms=self.algorithms, durable=self._durable)
         try:
-            with encoded.temp_path.open("rb", buffering=0) as source:
-                while chunk := source.read(_READ):
-                    for piece in decoder.feed(chunk):
-                        plain.write(piece)
-                        check_size(plain.size)
+            os.lseek(encoded.fileno(), 0, os.SEEK_SET)
+            while chunk := os.read(encoded.fileno(), _READ):
+                for piece in decoder.feed(chunk):
+                    plain.write(piece)
+                    check_size(plain.size)
             decoder.finish()
         except BaseException:
             plain.abort()

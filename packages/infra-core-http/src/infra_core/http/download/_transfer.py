@@ -6,7 +6,8 @@ import contextlib
 import errno
 import logging
 import stat
-from collections.abc import Awaitable
+import time
+from collections.abc import Awaitable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Final
 
 import httpx
 
-from infra_core.fs import AtomicFile, media_type, parse_checksum
+from infra_core.fs import AtomicFile, FsError, media_type, parse_checksum
 from infra_core.runtime import (
     RetryDetails,
     add_note,
@@ -33,13 +34,14 @@ from .._errors import (
 )
 from .._response.decode import DamagedBody, Decoder
 from .._stream import host_turn
+from ._codings import damaged_body, is_coded_file
 from ._commit import ReceivedFile, commit
 from ._deadline import within
 from ._fields import fields_of, media_type_of
 from ._identity import SourceLabel, url_identity, write_label
 from ._plan import Body, DownloadPlan, Restart, Validators
 from ._ranges import pieces_in_order
-from ._receive import damaged_body, open_answer, receive
+from ._receive import CallbackError, call, open_answer, receive
 from ._result import DownloadResult, DownloadSpec
 from ._retrying import is_load, should_retry
 from ._reuse import inspect_existing
@@ -58,7 +60,14 @@ _LOAD_REMEDY: Final = ": raise the limit of open files (ulimit -n), or download 
 
 async def transfer(spec: DownloadSpec) -> DownloadResult:
     """Download one file, or find that it is there already."""
-    return await _Transfer(spec).run()
+    try:
+        return await _Transfer(spec).run()
+    except CallbackError as error:
+        raised = error.raised
+    try:
+        raise raised
+    finally:
+        del raised  # its traceback holds this frame
 
 
 class _Transfer:
@@ -84,7 +93,7 @@ class _Transfer:
         try:
             if spec.on_turn is not None:
                 self.turn = await host_turn(spec.url, spec.client)
-                spec.on_turn()
+                await call(spec.on_turn)
             result = await self._run()
         except (DownloadError, httpx.HTTPError) as error:
             extra = {"attempts": self.attempts, "error": type(error).__name__, **self._facts(error)}
@@ -101,13 +110,15 @@ class _Transfer:
 
     async def _run(self) -> DownloadResult:
         spec = self.spec
-        deadline = spec.policy.deadline
+        deadline, begun = spec.policy.deadline, time.monotonic()
         try:
             if deadline is None:
                 return await self._with_retries()
             # The retries keep the deadline by themselves, but where a thread hangs in the disk.
             return await within(deadline + _LENIENCE, self._with_retries(), abandon=self._abandon)
         except TimeoutError as error:
+            if deadline is None or time.monotonic() - begun < deadline:
+                raise  # of a callback, or of a client of the caller's
             raise DownloadDeadlineError(
                 f"{self.url} was not downloaded within {deadline:g} s, retries included: allow a "
                 "longer deadline",
@@ -115,14 +126,27 @@ class _Transfer:
                 expected=deadline,
                 actual=None if self.sink is None else self.sink.size,
             ) from self.failed or error  # what the last attempt met; the error says the same
-        except DownloadError:
-            raise
+        except FsError:  # of a write while the body comes
+            with self._disk():
+                raise
+
+    @contextlib.contextmanager
+    def _disk(self) -> Iterator[None]:
+        """Turn errors of the disk into one that names the download.
+
+        Around work on the disk alone: an OSError of a callback, or of a client of the caller's, is
+        not ours to name.
+        """
+        try:
+            yield
         except OSError as error:
+            if error.errno is None or isinstance(error, DownloadError):
+                raise
             raise DownloadDiskError(
                 f"{self.url} could not be stored: {error}{_LOAD_REMEDY if is_load(error) else ''}",
                 url=self.url,
                 errno=error.errno,
-                filename=str(spec.dest),
+                filename=str(self.spec.dest),
             ) from error
 
     def _abandon(self) -> None:
@@ -166,12 +190,8 @@ class _Transfer:
         wanted = spec.skip_if_exists or spec.revalidate
         try:
             status = spec.dest.stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
         except OSError:
-            if wanted:
-                raise
-            return None  # such as a symbolic link to itself, which is replaced
+            return None  # a symbolic link to itself is replaced; writing says what is wrong else
         if stat.S_ISDIR(status.st_mode):
             problem = "it is a folder: name a file in it"
             raise IsADirectoryError(errno.EISDIR, problem, str(spec.dest))
@@ -190,12 +210,13 @@ class _Transfer:
         spec = self.spec
         if self.plan is None:
             group, alone = spec.group, not spec.keep_partial
-            fresh = group is not None and alone and group.finds_nothing(spec.dest)
-            self.existing = None if fresh else await self._look()
-            trusted = spec.expected_checksum is not None or not spec.revalidate
-            if self.existing is not None and trusted:
-                return self.existing
-            self.plan = await self._prepare(fresh=fresh)
+            with self._disk():
+                fresh = group is not None and alone and group.finds_nothing(spec.dest)
+                self.existing = None if fresh else await self._look()
+                trusted = spec.expected_checksum is not None or not spec.revalidate
+                if self.existing is not None and trusted:
+                    return self.existing
+                self.plan = await self._prepare(fresh=fresh)
         plan = self.plan
         self.attempts += 1
         try:
@@ -238,8 +259,7 @@ class _Transfer:
                 async for chunk in pieces:
                     plan.received(len(chunk))
                     await sink.write(chunk)
-                    if spec.progress is not None:
-                        spec.progress(plan.size, body.total)
+                    await call(spec.progress, plan.size, body.total)
         return await self._finish(sink, plan, body)
 
     async def _ready(self, plan: DownloadPlan, body: Body) -> Sink:
@@ -273,16 +293,15 @@ class _Transfer:
 
     async def _finish(self, sink: Sink, plan: DownloadPlan, body: Body) -> DownloadResult:
         spec, group = self.spec, self.spec.group
-        if spec.on_received is not None:
-            spec.on_received(sink.size)
-        parts = await sink.take_rest()
+        await call(spec.on_received, sink.size)
 
         def complete(received: ReceivedFile) -> AtomicFile:
             file = sink.write_parts(parts)
             as_sent = file.digests
             if body.codings and not plan.expects(as_sent):
                 try:
-                    file = sink.decode(Decoder(body.codings), plan.check_size)
+                    if plan.expected or not is_coded_file(spec.dest.name, body, file):
+                        file = sink.decode(Decoder(body.codings), plan.check_size)
                 except DamagedBody as error:
                     raise damaged_body(plan, error) from error
             plan.check_size(file.size)  # of one that is stored as it was sent
@@ -292,14 +311,16 @@ class _Transfer:
             return file
 
         received = self.received = ReceivedFile(complete)
-        # The flush of a large file takes long, and would hold up the small ones in its batch.
-        if group is not None and sink.size < HANDOVER:
-            await group.add(received)
-        else:
-            commit_files = commit if group is None else group.commit
-            (error,) = await in_thread(commit_files, [received])
-            if error is not None:
-                raise error
+        with self._disk():
+            parts = await sink.take_rest()
+            # The flush of a large file takes long, and would hold up the small ones in its batch.
+            if group is not None and sink.size < HANDOVER:
+                await group.add(received)
+            else:
+                commit_files = commit if group is None else group.commit
+                (error,) = await in_thread(commit_files, [received])
+                if error is not None:
+                    raise error
         if _logger.isEnabledFor(logging.DEBUG):
             url = self.url
             extra = {"url": url, "size": sink.size, "attempt": self.attempts, **trace_fields()}
