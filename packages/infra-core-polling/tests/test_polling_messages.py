@@ -204,3 +204,49 @@ def test_warnings_name_the_label_and_the_error(caplog: pytest.LogCaptureFixture)
         "job 7: check 1: ConnectionError: GET https://a.example/b?sig=<redacted> reset; "
         "next check in 5 s"
     )
+
+
+class MuteError(ConnectionError):
+    """Fails when it is shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+async def test_an_error_whose_text_fails_is_waited_out_as_well(poll: Any, script: Any) -> None:
+    """It is logged by its type."""
+    with fast_time():
+        assert await poll(script(MuteError(), "done"), lambda response: True) == "done"
+
+
+async def later(*args: object) -> object:
+    """An asynchronous function in the place of a plain one."""
+    return "completed"
+
+
+@pytest.mark.parametrize("name", ["is_terminal", "is_transient", "next_delay"])
+async def test_an_asynchronous_decision_is_refused(name: str, poll: Any, script: Any) -> None:
+    """Its coroutine would count as true, and the first response end the poll."""
+    fetch = script(ConnectionError("reset"), "running")
+    options: dict[str, Any] = {"is_terminal": lambda response: False, name: later}
+    with fast_time(), pytest.raises(TypeError, match=f"{name} returned an awaitable"):
+        await poll(fetch, options.pop("is_terminal"), **options)
+
+
+def test_an_asynchronous_on_poll_is_refused_by_the_synchronous_form() -> None:
+    """It would never be run."""
+    with pytest.raises(TypeError, match="on_poll returned an awaitable"):
+        poll_until(lambda: "done", lambda response: True, on_poll=wrong(later))
+
+
+async def test_an_asynchronous_extractor_is_refused() -> None:
+    """The text of its coroutine is no status, and the poll would never end."""
+    poller = StatusPoller(running, status_extractor=wrong(later))
+    with pytest.raises(TypeError, match="status_extractor returned an awaitable"):
+        await poller.poll_async()
+    with pytest.raises(TypeError, match="status_extractor returned an awaitable"):
+        await asyncio.to_thread(poller.poll)
+    async for outcome in poll_many_async([1], running_job, status_extractor=wrong(later)):
+        assert isinstance(outcome.error, TypeError)

@@ -1,6 +1,7 @@
 """The retry policy, which is pure, and its two drivers, which are thin."""
 
 import asyncio
+import dataclasses
 import gc
 import math
 import sys
@@ -12,7 +13,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from infra_core.runtime import RetryDetails, RetryPolicy, add_note, clock, retry_async, retry_sync
+from infra_core.runtime import (
+    RetryDetails,
+    RetryPolicy,
+    RuntimeConfig,
+    TaskRuntime,
+    add_note,
+    clock,
+    retry_async,
+    retry_sync,
+)
 from infra_core.runtime.testing import fast_time
 
 NOTES = sys.version_info >= (3, 11)
@@ -419,3 +429,69 @@ def test_a_note_is_added_once_and_nowhere_on_python_310() -> None:
     add_note(error, "while reading a.txt")
     add_note(error, "while reading a.txt")
     assert getattr(error, "__notes__", []) == (["while reading a.txt"] if NOTES else [])
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):  # noqa: N818
+    """Takes no attribute, and so no note."""
+
+    code: int
+
+
+class Mute(Exception):  # noqa: N818
+    """Fails when it is shown."""
+
+    __notes__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("error", [Frozen(5), Mute()], ids=["frozen", "mute"])
+async def test_an_odd_exception_comes_through_as_itself(error: Exception, run: Runner) -> None:
+    """Also where a note cannot be added to it, or its text be logged."""
+
+    def operation() -> None:
+        raise error
+
+    async def task() -> None:
+        raise error
+
+    with fast_time():
+        with pytest.raises(type(error)) as caught:
+            await asyncio.to_thread(
+                run, operation, policy=RetryPolicy(), should_retry=lambda error: True
+            )
+        assert caught.value is error
+        runtime = TaskRuntime(config=RuntimeConfig(retry=RetryPolicy()))
+        with pytest.raises(type(error)):
+            await runtime.run([("a", task)])
+        await runtime.run([("a", task)], on_error=lambda name, error: 1 / 0)  # type: ignore[arg-type,return-value]
+
+
+def test_an_asynchronous_operation_is_refused_by_the_synchronous_driver() -> None:
+    """Its coroutine would be handed out as the result, and nothing be retried or even run."""
+
+    async def operation() -> int:
+        return 5
+
+    with pytest.raises(TypeError, match=r"operation.* is asynchronous.* await retry_async"):
+        _ = retry_sync(operation, policy=RetryPolicy(), should_retry=lambda error: True)
+
+
+class NumpyBool:
+    """As `numpy.bool_`: neither a `bool` nor a number, but it can be made one."""
+
+    def __float__(self) -> float:
+        return 0.0
+
+
+@pytest.mark.parametrize("verdict", [NumpyBool(), "5", object(), math.nan])
+def test_a_verdict_that_is_neither_yes_nor_no_nor_a_number_is_refused(
+    verdict: Any, run: Runner
+) -> None:
+    """A number asks for a wait: what only looks like one must not."""
+    with pytest.raises(TypeError, match=r"should_retry returned .*: return True, False or"):
+        run(failing(9), policy=RetryPolicy(), should_retry=lambda error: verdict)

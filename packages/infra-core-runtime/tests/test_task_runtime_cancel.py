@@ -18,6 +18,7 @@ from infra_core.runtime import (
     RuntimeDrainedError,
     TaskOutcome,
     TaskRuntime,
+    TaskStream,
     TaskTimeoutError,
     timeout,
 )
@@ -306,20 +307,42 @@ async def test_a_timeout_around_a_run_is_not_taken_for_a_cancel() -> None:
 
 
 @orderly
-async def test_a_second_cancellation_from_outside_does_not_wait_any_longer(
-    stubborn: Stubborn,
-) -> None:
-    """Cancelling the caller twice ends it at once."""
-    subject = runtime(1, cancel_grace=0.05)
-    run = asyncio.create_task(subject.run([("a", stubborn)]))
-    await stubborn.begun.wait()
-    run.cancel()
-    await turns()
-    run.cancel()
-    await turns()
-    assert run.done()
-    assert run.cancelled()
-    await stubborn.let_go()
+@pytest.mark.parametrize("way", ["run", "map", "aclose"])
+async def test_a_further_cancellation_from_outside_leaves_no_task_unattended(way: str) -> None:
+    """A scope of anyio cancels at each turn of the loop; cleanup is awaited all the same."""
+    subject = runtime(1)
+    cleaned = False
+
+    async def task(_: object = None) -> None:
+        nonlocal cleaned
+        try:
+            await forever()
+        finally:
+            await turns(9)
+            cleaned = True
+
+    async def read(stream: TaskStream[None]) -> None:
+        async for _ in stream:
+            raise AssertionError
+
+    async def caller() -> None:
+        if way == "run":
+            await subject.run([("a", task)])
+        elif way == "map":
+            await read(subject.map(task, [1]))
+        async with subject.map(task, [1]) as stream:
+            asyncio.ensure_future(read(stream))  # noqa: RUF006 - ends with the stream
+            await turns()
+
+    call = asyncio.create_task(caller())
+    await turns(5)
+    for _ in range(4):
+        call.cancel()
+        await turns(2)
+    assert not call.done()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert cleaned
 
 
 @orderly

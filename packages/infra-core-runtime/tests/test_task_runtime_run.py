@@ -573,6 +573,52 @@ async def test_a_long_source_takes_flat_memory() -> None:
     assert peak < 300_000
 
 
+class Sized:
+    """A source that says of itself how long it is, as it likes."""
+
+    def __init__(self, length: int | Exception, tasks: list[Task]) -> None:
+        self.length = length
+        self.tasks = tasks
+
+    def __len__(self) -> int:
+        if isinstance(self.length, Exception):
+            raise self.length
+        return self.length
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self.tasks)
+
+
+@pytest.mark.parametrize("length", [1, 99, TypeError("no length"), NotImplementedError()])
+async def test_a_source_is_read_to_its_end_whatever_length_it_gives(
+    length: int | Exception,
+) -> None:
+    """Loaders of data sets estimate theirs, or refuse to."""
+    done: list[int] = []
+
+    async def task(number: int) -> None:
+        done.append(number)
+
+    source = Sized(length, [(str(number), partial(task, number)) for number in range(5)])
+    subject = runtime(2)
+    await subject.run(source)
+    assert done == [0, 1, 2, 3, 4]
+
+
+async def test_tasks_that_are_appended_meanwhile_are_run_as_well() -> None:
+    """A list goes on as long as it grows, as in a loop over it."""
+    tasks: list[Task] = []
+
+    async def task(number: int) -> None:
+        if number < 5:
+            tasks.append((str(number + 1), partial(task, number + 1)))
+
+    tasks.append(("0", partial(task, 0)))
+    subject = runtime(1)
+    await subject.run(tasks)
+    assert subject.stats.succeeded == 6
+
+
 async def test_ids_need_not_be_text() -> None:
     """Any id is handed on as it is."""
     subject = runtime(2, task_timeout=0.01)

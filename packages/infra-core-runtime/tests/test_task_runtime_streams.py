@@ -285,6 +285,33 @@ async def test_a_cancelled_reader_takes_the_run_with_it() -> None:
     assert sorted(cleaned) == [0, 1]
 
 
+async def test_a_stream_whose_reader_was_cancelled_does_not_seem_to_be_at_its_end() -> None:
+    """As when one result is waited for with a timeout, and then the next one."""
+    stream = runtime(2).map(lambda _: forever(), range(5))
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(anext(stream), 0.01)
+    with pytest.raises(RuntimeCancellationError, match="bound a whole loop in time"):
+        await anext(stream)
+
+
+@pytest.mark.parametrize("way", ["map", "as_completed"])
+async def test_a_task_that_raises_stop_async_iteration_does_not_end_the_stream(way: str) -> None:
+    """As an `anext` without a default does; the results of the others would be missed."""
+
+    async def function(number: int) -> int:
+        if number == 1:
+            raise StopAsyncIteration
+        return number
+
+    tasks = [(str(number), partial(function, number)) for number in range(3)]
+    subject = runtime(1)
+    stream: Any = subject.map(function, range(3)) if way == "map" else subject.as_completed(tasks)
+    await anext(stream)
+    with pytest.raises(RuntimeError, match="StopAsyncIteration") as caught:
+        await anext(stream)
+    assert isinstance(caught.value.__cause__, StopAsyncIteration)
+
+
 async def test_cancel_ends_a_stream_with_an_error() -> None:
     """Results that were there are handed out, then `RuntimeCancellationError` is raised."""
     subject = runtime(2)

@@ -19,7 +19,7 @@ from ._fetch import (
     resolve_sync,
     unless_set,
 )
-from ._run import DONE, PollRun, check_callable
+from ._run import DONE, PollRun, check_callable, plain
 from ._schedule import LAST_CHECK_GRACE
 
 __all__ = ["Gate", "drive_async", "drive_sync", "poll_loop"]
@@ -57,7 +57,7 @@ def drive_sync(
             continue
         run.arrived(response, clock.monotonic())
         if on_poll is not None:
-            on_poll(response)
+            plain("on_poll", on_poll(response))
         wait = run.judge(response, clock.monotonic())
         if wait == DONE:
             return response  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from contextlib import suppress
 from inspect import isawaitable
 from typing import Any, Final, TypeVar
 
-from infra_core.runtime import ThreadPool, clock, run_sync
+from infra_core.runtime import ThreadPool, clock, printable, run_sync
 
 from ._errors import CheckStopped
 
@@ -152,7 +152,7 @@ def as_async(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
                 return await response if isawaitable(response) else response
             except RuntimeError as error:
                 # Such as `lambda: asyncio.create_task(...)`, which is quick.
-                if not any(text in str(error) for text in _NO_LOOP):
+                if not any(text in printable(error) for text in _NO_LOOP):
                     raise
                 needs_loop = True
                 # The coroutine that got no task goes now, not when somebody collects garbage.

@@ -3,16 +3,24 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from typing import Any, Final, Generic, TypeVar
 
-from infra_core.runtime import add_note, clock, is_number, redact_secrets, trace_fields
+from infra_core.runtime import (
+    add_note,
+    clock,
+    is_number,
+    printable,
+    redact_secrets,
+    trace_fields,
+)
 
 from ._config import PollingConfig
 from ._errors import CheckStopped, PollingCancelledError, PollingError, PollingTimeoutError
 from ._schedule import LAST_CHECK_GRACE
 from ._signals import is_transient as default_is_transient, retry_after, status_code
 
-__all__ = ["DONE", "PollRules", "PollRun", "check_callable"]
+__all__ = ["DONE", "PollRules", "PollRun", "check_callable", "plain"]
 
 T = TypeVar("T")
 E = TypeVar("E", bound=PollingError)
@@ -32,6 +40,20 @@ def check_callable(name: str, function: object, *, optional: bool = False) -> No
     if not callable(function) and not (optional and function is None):
         raise TypeError(f"{name} cannot be called, being of type {type(function).__name__}; pass "
                         "a function")  # fmt: skip
+
+
+def plain(name: str, returned: Any) -> Any:
+    """Refuse what an asynchronous function returned: an awaitable counts as true, or as a text.
+
+    Raises:
+        TypeError: Nothing would await it here.
+    """
+    if isawaitable(returned):
+        if hasattr(returned, "close"):
+            returned.close()  # a coroutine that is not run would warn
+        raise TypeError(f"{name} returned an awaitable, which is not awaited here; pass a plain "
+                        "function, and await in fetch_fn")  # fmt: skip
+    return returned
 
 
 class PollRules(Generic[T]):
@@ -115,7 +137,7 @@ class PollRun(Generic[T]):
                 "give the fetch a timeout of its own"
             )
         try:
-            done = self.rules.is_terminal(response)
+            done = plain("is_terminal", self.rules.is_terminal(response))
         except PollingError as error:
             raise self.enriched(error)  # noqa: B904 - it is the same error
         wait = DONE if done else self._wait(response, now)
@@ -141,7 +163,8 @@ class PollRun(Generic[T]):
         missing = config.handle_404 and status_code(error) == 404
         if not missing:
             self.errors += 1
-            if not self.rules.is_transient(error) or self.errors > config.max_consecutive_errors:
+            transient = plain("is_transient", self.rules.is_transient(error))
+            if not transient or self.errors > config.max_consecutive_errors:
                 add_note(error, f"while polling: {self.what()}, {self._effort()}")
                 raise error
         self.last_error = error
@@ -162,7 +185,7 @@ class PollRun(Generic[T]):
 
     def _wait(self, answer: object, now: float) -> float:
         """Return the seconds to wait, as the server asked for in its answer or as planned."""
-        asked = self.rules.next_delay(answer)
+        asked = plain("next_delay", self.rules.next_delay(answer))
         if asked is not None and not is_number(asked) and not isinstance(asked, float):
             raise TypeError(f"next_delay returned {asked!r}; return seconds as a number, or None")
         schedule = self.rules.config
@@ -256,5 +279,5 @@ class PollRun(Generic[T]):
 
 def _error_text(error: Exception) -> str:
     """Return type and text of an error in one short line without secrets."""
-    text = " ".join(redact_secrets(str(error)).split())
+    text = " ".join(redact_secrets(printable(error, keep_lines=True)).split())
     return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -11,7 +11,7 @@ from infra_core.runtime import redact_secrets, trace_fields
 from ._config import PollingConfig, checked_config
 from ._drivers import drive_async, drive_sync
 from ._errors import PollingFailureError
-from ._run import PollRules, PollRun, check_callable, logger
+from ._run import PollRules, PollRun, check_callable, logger, plain
 
 __all__ = ["StatusExtractor", "StatusPoller", "StatusRules", "extract_status", "status_at"]
 
@@ -110,7 +110,7 @@ class StatusRules:
 
     def status(self, response: object) -> str | None:
         """Return the status of a response as text."""
-        return _text(self._extract(response))
+        return _text(plain("status_extractor", self._extract(response)))
 
     def is_terminal(self, response: object) -> bool:
         """Whether the poll is over.

@@ -13,7 +13,6 @@ from typing import Any, Generic, TypeVar
 
 from . import clock
 from ._forks import ForkGuard, after_fork_in_child
-from ._redaction import redact_secrets
 from ._threads import file_threads
 from ._values import is_number, shown
 
@@ -68,9 +67,7 @@ class _BackgroundLoop:
                     try:
                         await callback()
                     except Exception as error:  # noqa: BLE001 - the others must be closed
-                        _logger.warning(
-                            "a background close callback failed: %s", redact_secrets(repr(error))
-                        )
+                        _logger.warning("a background close callback failed: %s", shown(error))
                 await _end_the_others()
         except TimeoutError:
             _logger.warning("closing at exit took more than %g s and was cut", CLOSE_TIMEOUT)

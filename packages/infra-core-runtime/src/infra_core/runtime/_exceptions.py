@@ -1,6 +1,7 @@
 """What an exception wraps, and the notes that it carries."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 __all__ = ["add_note", "error_chain"]
 
@@ -39,12 +40,14 @@ def error_chain(error: BaseException, *, suppressed: bool = False) -> Iterator[B
 def add_note(error: BaseException, note: str) -> None:
     """Attach a line of context that tracebacks show (PEP 678); does nothing on Python 3.10.
 
-    A note that the error carries already is not added twice.
+    A note that the error carries already is not added twice. An error that takes none, as that of a
+    frozen dataclass, stays as it is.
 
     Args:
         error: Any exception.
         note: One line, with no secret in it (see `redact_secrets`).
     """
-    attach = getattr(error, "add_note", None)
-    if attach is not None and note not in getattr(error, "__notes__", ()):
-        attach(note)
+    with suppress(Exception):
+        attach = getattr(error, "add_note", None)
+        if attach is not None and note not in getattr(error, "__notes__", ()):
+            attach(note)

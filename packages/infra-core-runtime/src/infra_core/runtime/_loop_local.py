@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from ._forks import ForkGuard, after_fork_in_child
-from ._redaction import redact_secrets
+from ._values import shown
 
 if sys.version_info < (3, 11):
     from . import _timeout310  # noqa: F401 - what clock.timeout needs, before descriptors run out
@@ -181,9 +181,7 @@ async def _close_quietly(entry: _Entry[T]) -> None:
     try:
         await entry.lifetime.aclose()
     except Exception as error:  # noqa: BLE001 - transports of a closed loop may well raise
-        _logger.debug(
-            "closing a value of a closed event loop failed: %s", redact_secrets(repr(error))
-        )
+        _logger.debug("closing a value of a closed event loop failed: %s", shown(error))
 
 
 class LoopBoundAsyncLock:

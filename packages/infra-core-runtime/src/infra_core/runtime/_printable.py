@@ -45,10 +45,10 @@ def _escape(match: "re.Match[str]") -> str:
 
 def as_text(value: Any, show: Callable[[Any], str] = str) -> str:
     """Return any object as text, without raising: what is logged must not end the work."""
-    if isinstance(value, str):
+    if show is str and isinstance(value, str):
         return value
     try:
-        if isinstance(value, (bytes, bytearray, memoryview)):
+        if show is str and isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value).decode("utf-8", "replace")
         return show(value)
     except Exception:  # noqa: BLE001 - a broken or endless __str__

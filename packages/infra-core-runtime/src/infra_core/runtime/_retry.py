@@ -1,11 +1,13 @@
 """The two drivers of a `RetryPolicy`: one blocks, one awaits, the decisions are shared."""
 
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import TYPE_CHECKING, TypeVar
 
 from . import clock
 from ._exceptions import add_note
 from ._retry_policy import RetryDetails, RetryPolicy, check_policy
+from ._values import is_number, shown
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -28,13 +30,12 @@ def _plan(
     elapsed = clock.monotonic() - started
     if verdict is False or verdict is None:
         reason = "this error is not one to retry"
+    elif not is_number(verdict):
+        raise TypeError(
+            f"should_retry returned {shown(verdict)}: return True, False or the seconds to wait"
+        ) from error
     else:
-        try:
-            asked = None if verdict is True else float(verdict)
-        except (TypeError, ValueError):
-            raise TypeError(
-                f"should_retry returned {verdict!r}: return True, False or the seconds to wait"
-            ) from error
+        asked = None if verdict is True else float(verdict)
         wait = policy.next_wait(retry=retry, elapsed=elapsed, retry_after=asked)
         if wait is not None:
             return RetryDetails(retry + 1, wait, elapsed, error)
@@ -76,7 +77,8 @@ def retry_sync(
     Raises:
         Exception: The one of the last attempt, with a note of attempts, seconds and reason
             (Python 3.11 and newer).
-        TypeError: `policy` is no `RetryPolicy`, or `should_retry` returned nonsense.
+        TypeError: `policy` is no `RetryPolicy`, `operation` is asynchronous, or `should_retry`
+            returned nonsense.
 
     Example:
         >>> answers = iter([ConnectionError("reset"), "welcome"])
@@ -97,7 +99,7 @@ def retry_sync(
     retry = 0
     while True:
         try:
-            return operation()
+            result = operation()
         except Exception as error:
             details = _plan(policy, should_retry, error, retry, started)
             if details is None:
@@ -106,6 +108,14 @@ def retry_sync(
                 on_retry(details)
             wait = details.wait
             del details  # it holds the error, whose traceback holds this frame
+        else:
+            if isinstance(result, CoroutineType):
+                result.close()
+                raise TypeError(
+                    f"{shown(operation)} is asynchronous, and its coroutine was not run: "
+                    "await retry_async(...) in the place of retry_sync(...)"
+                )
+            return result
         clock.sleep(wait)
         retry += 1
 

@@ -13,7 +13,6 @@ from typing import Any
 from . import clock
 from ._exceptions import add_note
 from ._outcomes import TaskOutcome, TaskStatus
-from ._redaction import redact_secrets
 from ._retry import retry_async
 from ._retry_policy import RetryDetails, RetryPolicy
 from ._stats import StatsRecorder
@@ -331,6 +330,6 @@ def _log_retry(task_id: str, details: RetryDetails) -> None:
             task_id,
             details.attempt,
             details.wait,
-            redact_secrets(repr(details.error)),
+            shown(details.error),
             extra={"task_id": task_id, "attempt": details.attempt, **trace_fields()},
         )

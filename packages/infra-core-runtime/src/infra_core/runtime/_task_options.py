@@ -26,6 +26,7 @@ __all__ = [
     "ShouldRetry",
     "TaskSource",
     "check_source",
+    "length_of",
     "pairs_of",
 ]
 
@@ -51,6 +52,14 @@ def check_source(name: str, source: object) -> None:
             f"{name} cannot be iterated over, being {shown(source)}: pass a list, a generator or "
             "an asynchronous generator"
         )
+
+
+def length_of(source: Any) -> int | None:
+    """Return how many items a source holds now, if it knows: a list may grow while it is read."""
+    try:
+        return len(source)
+    except Exception:  # noqa: BLE001 - generators have no length, and some sources refuse to say
+        return None
 
 
 def as_pair(item: Any) -> Pair:

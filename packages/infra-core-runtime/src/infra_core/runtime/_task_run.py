@@ -6,7 +6,8 @@ task has ended and no item is alive.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Sized
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,7 +16,8 @@ from ._exceptions import add_note
 from ._stats import StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError, foreign_cancellation
 from ._task_items import TaskItems
-from ._task_options import RunOptions, check_source
+from ._task_options import RunOptions, check_source, length_of
+from ._threads import until_done
 
 __all__ = ["CancelEvent", "TaskRun"]
 
@@ -41,7 +43,7 @@ class TaskRun:
 
     Attributes:
         stats: Counters of this run alone.
-        over: Set when the run has ended.
+        over: Done when the run has ended.
     """
 
     _source: Iterable[Any] | AsyncIterable[Any]
@@ -51,16 +53,15 @@ class TaskRun:
     _on_event: Callable[[], None]
     _on_end: Callable[["TaskRun"], None]
     stats: StatsRecorder = field(default_factory=StatsRecorder)
-    over: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         source, event = self._source, self._event
         check_source("tasks", source)
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.over: asyncio.Future[None] = self.loop.create_future()
         self._items = TaskItems(
             self._options, self.stats, self._left_behind, self.fail, self._changed
         )
-        self._total = len(source) if isinstance(source, Sized) else None
         self._delivered = 0
         self._room = asyncio.Event()
         self._exhausted = self._stopped = self._cancelled = self._drained = False
@@ -71,7 +72,7 @@ class TaskRun:
     @property
     def ended(self) -> bool:
         """Whether no task is left and none will come."""
-        return self.over.is_set()
+        return self.over.done()
 
     @property
     def tasks(self) -> set[asyncio.Task[None]]:
@@ -97,15 +98,17 @@ class TaskRun:
         asynchronous = isinstance(source, AsyncIterable)
         iterator: Any = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
         taken, turn_ends = 0, 0.0
-        while not self._stopped and self.stats.started != self._total:
+        while not self._stopped:
             if len(alive) >= limit or (window is not None and self._ahead >= window):
                 self._room.clear()
                 await self._room.wait()
                 taken, turn_ends = 0, 0.0
                 continue
-            if rate is not None and (wait := rate.wait(clock.monotonic())) > 0.0:
-                await clock.sleep_async(wait)
-                continue
+            if rate is not None and not self._complete:
+                wait = rate.wait(clock.monotonic())
+                if wait > 0.0:
+                    await clock.sleep_async(wait)
+                    continue
             if event is not None and event.is_set():
                 self._on_event()
                 return
@@ -127,7 +130,7 @@ class TaskRun:
     @property
     def _complete(self) -> bool:
         """Whether every item is known to have been taken."""
-        return self._exhausted or self.stats.started == self._total
+        return self._exhausted or self.stats.started == length_of(self._source)
 
     @property
     def _ahead(self) -> int:
@@ -178,7 +181,7 @@ class TaskRun:
         if self._watcher is not None:
             self._watcher.cancel()  # when it has ended this is called again
             return
-        self.over.set()
+        self.over.set_result(None)
         self._on_end(self)
         if self._options.sink is not None:
             self._options.sink.news.set()
@@ -233,10 +236,11 @@ class TaskRun:
     async def join(self) -> None:
         """Wait for the end; when cancelled meanwhile, cancel the tasks and await them first."""
         try:
-            await self.over.wait()
+            await asyncio.shield(self.over)
         except asyncio.CancelledError:
             self.halt()
-            await self.over.wait()
+            with suppress(asyncio.CancelledError):  # again, as the scopes of anyio do
+                await until_done(self.over)
             if self._error is not None:
                 logger.warning("the run was cancelled while it failed", exc_info=self._error)
             raise

@@ -19,6 +19,7 @@ from ._task_options import (
     ShouldRetry,
     TaskSource,
     check_source,
+    length_of,
     pairs_of,
 )
 from ._task_run import CancelEvent, TaskRun
@@ -381,7 +382,7 @@ class TaskRuntime:
     def _open(self, tasks: Items, options: RunOptions) -> TaskRun | None:
         """Begin a run; `None` when there is nothing to do."""
         self.config.validate()
-        if (self._cancelled or self._draining) and _is_empty(tasks):
+        if (self._cancelled or self._draining) and length_of(tasks) == 0:
             return None
         if self._cancelled:
             raise RuntimeCancellationError(
@@ -414,11 +415,4 @@ async def _ends_of(runs: list[TaskRun]) -> None:
     loop = asyncio.get_running_loop()
     for run in runs:
         if run.loop is loop:
-            await run.over.wait()
-
-
-def _is_empty(tasks: Any) -> bool:
-    try:
-        return len(tasks) == 0
-    except TypeError:
-        return False
+            await asyncio.wait([run.over])

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
 from ._outcomes import ResultBuffer
+from ._task_errors import RuntimeCancellationError
 from ._task_run import TaskRun
+from ._threads import until_done
 
 __all__ = ["TaskStream"]
 
@@ -50,12 +52,21 @@ class TaskStream(AsyncIterator[T], Generic[T]):
                 return outcome.value if self._values else outcome  # type: ignore[return-value]
             if run.ended:
                 self._run = None
-                await run.conclude()
+                try:
+                    await run.conclude()
+                except StopAsyncIteration as error:
+                    raise RuntimeError(
+                        "a task raised StopAsyncIteration, which would have ended the stream of "
+                        "results without an error: handle it in the task, as by anext(..., None)"
+                    ) from error
                 break
             try:
                 await self._buffer.news.wait()
             except asyncio.CancelledError:
-                await self.aclose()
+                try:
+                    await self.aclose()
+                finally:
+                    self._begin = _refuse
                 raise
         raise StopAsyncIteration
 
@@ -65,7 +76,7 @@ class TaskStream(AsyncIterator[T], Generic[T]):
         run, self._run = self._run, None
         if run is not None:
             run.halt()
-            await run.over.wait()
+            await until_done(run.over)
 
     async def __aenter__(self) -> "TaskStream[T]":
         return self
@@ -78,3 +89,10 @@ class TaskStream(AsyncIterator[T], Generic[T]):
         if run is not None and not run.ended:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and all tasks with it
                 run.loop.call_soon_threadsafe(run.halt)
+
+
+def _refuse() -> NoReturn:
+    raise RuntimeCancellationError(
+        "the reader of this stream was cancelled while it waited, which cancelled the tasks: read "
+        "on from another stream, and bound a whole loop in time instead of one result"
+    )

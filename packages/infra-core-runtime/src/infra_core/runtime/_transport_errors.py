@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterable
 
 from ._exceptions import error_chain
+from ._printable import as_text
 
 __all__ = [
     "is_permanent_transport_error",
@@ -68,7 +69,7 @@ def is_permanent_transport_error(error: BaseException) -> bool:
             return True
         if any(kind.__name__ in _PERMANENT_NAMES for kind in type(link).__mro__):
             return True
-        text = str(link).lower()
+        text = as_text(link).lower()
         if any(sign in text for sign in _PERMANENT_TEXTS):
             return True
     return isinstance(error, _loaded("requests.exceptions", "SSLError"))
@@ -76,7 +77,7 @@ def is_permanent_transport_error(error: BaseException) -> bool:
 
 def _is_temporary_lookup(link: BaseException) -> bool:
     """Whether a look-up of a name failed for a reason that may pass."""
-    if _TEMPORARY_TEXT in str(link).lower():
+    if _TEMPORARY_TEXT in as_text(link).lower():
         return True
     module = sys.modules.get("socket")
     return isinstance(link, _loaded("socket", "gaierror")) and getattr(link, "errno", 0) in (

@@ -2,6 +2,7 @@
 
 from numbers import Real
 
+from ._printable import as_text
 from ._redaction import redact_secrets
 
 __all__ = ["is_number", "shown"]
@@ -27,5 +28,5 @@ def shown(value: object) -> str:
 
     That of a `functools.partial` holds all of its arguments, such as URLs with their signatures.
     """
-    text = redact_secrets(repr(value))
+    text = redact_secrets(as_text(value, repr))
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
