@@ -6,6 +6,7 @@ import gc
 import hashlib
 import json
 import os
+import socket
 import stat
 import sys
 import threading
@@ -642,6 +643,40 @@ def refuse_rename(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, "replace", replace)
+
+
+@pytest.mark.posix(reason="special files")
+class TestSpecialFiles:
+    """Root could put a file in the place of `/dev/null`, and break the machine."""
+
+    @pytest.mark.parametrize("linked", [False, True])
+    @pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+    def test_what_is_no_ordinary_file_is_not_replaced(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, linked: bool
+    ) -> None:
+        """Nor is a link to it, which programs write through."""
+        path = tmp_path / kind
+        if kind == "pipe":
+            os.mkfifo(path)
+        elif kind == "socket":
+            monkeypatch.chdir(tmp_path)  # a long path is none for a socket
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(kind)
+        else:
+            path.symlink_to(os.devnull)
+        if linked:
+            (tmp_path / "link").symlink_to(path)
+            path = tmp_path / "link"
+        before = (path.lstat(), names(tmp_path))
+        with pytest.raises(fs.FileWriteError, match=r"device, pipe or socket.*ordinary file"):
+            fs.write_bytes_atomic(path, b"new")
+        assert (path.lstat(), names(tmp_path)) == before
+
+    @pytest.mark.parametrize("name", ["null", "stdout"])
+    def test_what_stands_in_the_folder_of_devices_is_not_replaced(self, name: str) -> None:
+        """`/dev/stdout` leads to a file where the shell was told so."""
+        with pytest.raises(fs.FileWriteError, match="ordinary file"):
+            fs.AtomicFile(f"/dev/{name}")
 
 
 class TestFallback:

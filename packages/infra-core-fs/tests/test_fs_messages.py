@@ -80,6 +80,14 @@ def wrong(value: object) -> Any:
             )
             for age in (-1, math.nan, "5", None)
         ),
+        *(
+            (
+                lambda d, seconds=seconds: fs.FileLock(d / "lock").acquire(timeout=wrong(seconds)),
+                ValueError,
+                [f"timeout={seconds!r} is not 0 or more", "or None for as"],
+            )
+            for seconds in (-1, math.nan, "5")
+        ),
     ],
 )
 def test_bad_input_names_value_and_remedy(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from ._checksum import canonical_algorithm, new_hasher
 from ._errors import AtomicFileClosed, ChecksumAlgorithmError, no_path, write_error
 from ._paths import ensure_parent
-from ._replace import DefaultModes, fsync_directory, replace_file
+from ._replace import DefaultModes, check_target, fsync_directory, replace_file
 from ._temp_names import temp_name
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class AtomicFile:
 
     Raises:
         FileWriteError: Disk full, read-only folder and so on (also an `OSError` with `errno`);
-            nothing is left behind and the old file stands.
+            nothing is left behind and the old file stands. Also where a device, a pipe or a socket
+            has that path, which a file would take the place of.
         ChecksumAlgorithmError: One of `algorithms` is unknown; nothing has been created.
         UnsafePathError: No file can have that path, which has a NUL or a lone surrogate.
         ValueError: `mode` is none.
@@ -102,6 +103,7 @@ class AtomicFile:
         try:
             if not self.path.name:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            check_target(self.path)
             self._owner = os.getpid()
             try:
                 descriptor = os.open(self.temp_path, _CREATE_FLAGS, _OWNER_ONLY)
@@ -126,7 +128,7 @@ class AtomicFile:
         """
         file = self._open_file()
         try:
-            file.write(data)
+            count = file.write(data)
         except TypeError as error:
             raise TypeError(
                 f"{self.path} is written in bytes, not {type(data).__name__}; encode text, and "
@@ -136,7 +138,6 @@ class AtomicFile:
             raise write_error(error, self.path) from error
         for hasher in self._hashers.values():
             hasher.update(data)
-        count = data.nbytes if isinstance(data, memoryview) else len(data)
         self.size += count
         if self._durable and self.size - self._begun >= _WRITE_BEHIND:
             self._start_writing()

@@ -123,6 +123,7 @@ _REMEDIES = {
     "ENOENT": "its folder was removed meanwhile; write the file again",
     "ELOOP": "symbolic links on the path lead in a circle; choose another path",
     "EIO": "check the disk",
+    "ENXIO": "name an ordinary file",
 }
 
 

@@ -63,9 +63,15 @@ class FileLock:
             FileLockUnsupported: The file system has no locks (some network shares).
             OSError: The lock's file cannot be made or opened.
             RuntimeError: This object holds the lock already.
+            ValueError: The timeout is negative, or no number.
         """
         import filelock
 
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
+            raise ValueError(
+                f"timeout={timeout!r} is not 0 or more: pass the seconds to wait, or None for as "
+                "long as it takes"
+            )
         if self._lock is not None:
             raise RuntimeError(f"{os.fspath(self.path)!r} is locked by this object: release it")
         # No soft lock in its place, a file that a killed holder leaves behind.

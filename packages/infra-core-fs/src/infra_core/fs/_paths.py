@@ -173,7 +173,7 @@ def safe_join(base: "Path | str", *parts: str) -> Path:
     joined = base_path.joinpath(*segments)
     root = os.path.realpath(base_path)
     target = os.path.realpath(joined)
-    if os.path.commonpath([root, target]) != root:
+    if not Path(target).is_relative_to(root):  # on another drive as well
         raise _unsafe(
             "/".join(segments),
             base,

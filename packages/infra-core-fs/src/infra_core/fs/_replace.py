@@ -10,7 +10,7 @@ from typing import Final
 
 from ._temp_names import temp_name
 
-__all__ = ["DefaultModes", "fsync_directory", "replace_file"]
+__all__ = ["DefaultModes", "check_target", "fsync_directory", "replace_file"]
 
 _COPY_SIZE: Final = 1 << 20
 # A target that is a mount point of its own (a file bind-mounted into a container) answers a rename
@@ -56,6 +56,21 @@ def fsync_directory(path: "Path | str") -> None:
                 os.fspath(path),
             ) from error
         raise
+
+
+def check_target(path: Path) -> None:
+    """Refuse what a file must not take the place of, as root could: `/dev/null`, `/dev/stdout`.
+
+    Raises:
+        OSError: A device, a pipe or a socket has that path, or the link that has it leads to one.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - one system call is enough here
+    except OSError:  # nothing is there, or a link that leads nowhere
+        return
+    # `/dev/stdout` may lead to a file
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or os.path.dirname(path) == "/dev":  # noqa: PTH120
+        raise OSError(errno.ENXIO, "it is a device, pipe or socket")
 
 
 class DefaultModes:

@@ -261,8 +261,6 @@ def check_writable(path: Path | None, option: str) -> None:
     try:
         if path.is_dir():
             problem = "it is a folder; name a file in it"
-        elif path.is_relative_to("/dev") or (path.exists() and not path.is_file()):
-            problem = "it is a device and would be replaced by a file; name an ordinary file"
         else:
             AtomicFile(path, durable=False).abort()
             return
