@@ -294,6 +294,19 @@ def test_a_name_with_a_tab_in_it_gives_nothing_away() -> None:
         ('{"pin": "4711", "otp": 123456}', '{"pin": "<redacted>", "otp": <redacted>}'),
         ("your pin: 4711, thanks", "your pin: <redacted>, thanks"),
         ("pushed with ghp_16C7e42F292c6912E7710c838347Ae178B4a", "pushed with <redacted>"),
+        ("curl -u 'me:S3CR3T' -o f", "curl -u 'me:<redacted>' -o f"),
+        ("curl --proxy-user me:S3CR3T", "curl --proxy-user me:<redacted>"),
+        ('Authorization: Digest a="b", response="S3CR3T"', "Authorization: <redacted>"),
+        ('{"name": "API_KEY", "value": "S3CR3T"}', '{"name": "API_KEY", "value": "<redacted>"}'),
+        (
+            '{"name": "DB_PASSWORD", "slotSetting": false, "value": "S3CR3T"}',
+            '{"name": "DB_PASSWORD", "slotSetting": false, "value": "<redacted>"}',
+        ),
+        (
+            "[{'name': 'Cookie', 'value': 'a=S3CR3T'}, {'name': 'page', 'value': '7'}]",
+            "[{'name': 'Cookie', 'value': '<redacted>'}, {'name': 'page', 'value': '7'}]",
+        ),
+        ("&quot;token&quot;:&quot;S3CR3T&quot;", "&quot;token&quot;:&quot;<redacted>&quot;"),
         ("the session: closed; auth: basic", "the session: closed; auth: basic"),
         ('{"auth": "basic", "pass": 3}', '{"auth": "basic", "pass": 3}'),
         ("a pin, a session, a key", "a pin, a session, a key"),
@@ -302,6 +315,30 @@ def test_a_name_with_a_tab_in_it_gives_nothing_away() -> None:
 def test_secrets_in_other_notations(text: str, expected: str) -> None:
     """Command lines, XML, subscripts, short PINs and tokens that their service marks."""
     assert redact_secrets(text) == expected
+
+
+KEY = "A1b2C3d4E5f6G7h8I9j0"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        *("ghp_", "glptt-", "xapp-1-", "sk_live_", "sk_test_", "pypi-", "dop_v1_", "shpat_"),
+        *("whsec_", "ya29.a0", f"SG.{KEY}.", "sk-proj-", "npm_", "hf_", "AIza"),
+        "https://api.telegram.org/bot123456789:",
+        "https://hooks.slack.com/services/T00000000/B00000000/",
+        "https://discord.com/api/webhooks/123456789012345678/",
+        "https://discordapp.com/api/v9/webhooks/123456789012345678/",
+        f"https://a.webhook.office.com/webhookb2/{KEY}@{KEY}/IncomingWebhook/",
+    ],
+)
+def test_tokens_that_their_service_marks_and_addresses_that_are_a_secret(before: str) -> None:
+    """Clients log them at INFO, as httpx those of bots."""
+    text = f"POST {before}{KEY}"
+    for clean in (redact_secrets(text), sanitize_url(f"{before}{KEY}")):
+        assert KEY not in clean
+    if "://" in before:
+        assert redact_secrets(text).startswith(f"POST {before[:24]}")
 
 
 @settings(deadline=None)
@@ -567,6 +604,8 @@ HOSTILE = (
     ),
     *("token[", "token]", "token%5b", "token%255d", "<token>", "--a-", "--token", "%2525"),
     *("%u0073", ";a=%41", "pin:1", "<", "sig=<redacted>", "http:/", "https:\\", "ghp_a", "x-auth-"),
+    *("&quot;token", '"name":"token","a":true,', "authorization: a", 'authorization: =\\"'),
+    *("curl -u a:", "/bot1234567:", "SG.a1", "hooks.slack.com/a/"),
 )
 
 

@@ -313,3 +313,15 @@ def test_printable_text_is_for_people() -> None:
     assert printable("a\tb\nc\r", keep_lines=True) == "a\tb\nc" + r"\r"
     assert printable(None) == "None"
     assert printable(Broken()) == "<Broken>"
+
+
+def test_the_value_of_what_is_named_as_a_secret_is_redacted() -> None:
+    """In lists of settings, of variables and of headers, as a HAR file has them."""
+    record = logging.makeLogRecord(
+        {"msg": "x", "env": [{"name": "API_KEY", "value": "S3CR3T"}, {"name": "n", "value": "1"}]}
+    )
+    SecretFilter().filter(record)
+    assert vars(record)["env"] == [
+        {"name": "API_KEY", "value": "<redacted>"},
+        {"name": "n", "value": "1"},
+    ]

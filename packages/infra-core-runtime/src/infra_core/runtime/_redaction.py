@@ -35,7 +35,7 @@ __all__ = [
 
 REDACTED = "<redacted>"
 
-_QUOTE = r"\\*[\"']"  # escaped in JSON within JSON
+_QUOTE = r"(?:\\*[\"']|&(?:quot|#34|#39);)"  # escaped in JSON within JSON, or in HTML
 _QUOTED = rf"b?(?P<q>{_QUOTE})(?:(?!(?P=q))(?:\\.|[^\n\\]))+"
 # As long as a key and with digits: no error code, file name or other word.
 _LIKE_A_KEY = r"(?=[\w+/=~-]{0,256}\d)[\w+/=~-]{16,}(?![\w+/=~.-])"
@@ -66,9 +66,12 @@ def _heads() -> str:
         rf"(?:(?:{_QUOTE})?\]|\[\w{{0,32}}\]|%(?:25)*5b\w{{0,32}}%(?:25)*5d|%(?:25)*5d){{0,4}}"
     )
     equals = r"%(?:25)*3d"
+    # `{"name": "API_KEY", "value": "..."}`, as in lists of settings and of headers
+    flag = rf"{_QUOTE}\w{{1,32}}{_QUOTE}\s*:\s*(?:true|false|null)\s*,\s*"
+    pair = rf"(?:(?:{flag})?{_QUOTE}value{_QUOTE}\s*:\s*)?"
     strong = (
         rf"{AFTER}(?:{brackets}(?:(?P<assigned>\s*=\s*)|(?P<encoded>{equals}))"
-        rf"|(?P<mapped>(?:{_QUOTE}\s*[:,]|\s*:)\s*)|(?P<element>>))"
+        rf"|(?P<mapped>(?:{_QUOTE}\s*[:,]|\s*:)\s*{pair})|(?P<element>>))"
     )
     ambiguous = (
         rf"{brackets}(?:(?P<assigned>=)|(?P<encoded>{equals}))"
@@ -81,7 +84,7 @@ def _heads() -> str:
     # names, what must not stand before them, what follows them
     kinds = (
         (("sharedaccesssignature",), "", r"(?P<part>\s*=\s*)"),
-        (HEADERS, "", rf"(?P<line>(?:{_QUOTE})?\s*[:=,]\s*)"),
+        (HEADERS, "", rf"(?P<line>(?:{_QUOTE})?\s*[:=,]\s*{pair})"),
         (ENDINGS, "", strong),
         (AMBIGUOUS_ENDINGS, "", ambiguous),
         (WORDS, _NO_LETTER, strong),
@@ -119,7 +122,8 @@ def _named() -> tuple[re.Pattern[str], dict[str, re.Pattern[str]]]:
         "part": rf"{_QUOTED}|[^\s;\"'<>]+",
         "line": (
             rf"{_QUOTED}|(?:bearer|basic|token|apikey|negotiate|sharedkey(?:lite)?)[ ]+[^\s\"',;]+"
-            r"|[^\s\"'<][^\n\"']*"  # of a scheme that is not known the whole line
+            # of a scheme that is not known the whole line, as of `Digest username="a", ...`
+            r"|[^\s\"'<][^\n\"']*(?:(?:(?<==)|(?<==\\))\"[^\"\n]*\"[^\n\"']*)*"
         ),
         "assigned": rf"{_QUOTED}|{bare}",
         "encoded": r"(?:(?!%(?:25)*(?:26|3b))[^\s&;\"'<>])+",
@@ -158,12 +162,21 @@ _PRIVATE_KEY = r"(-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----)[^-]+"
 # Tokens that services make recognizable, so that scanners find them.
 _MARKS = (
     *("ghp_", "gho_", "ghs_", "ghu_", "ghr_", "github_pat_", "glpat-", "xox", "sk_live_"),
-    *("rk_live_", "AIza", "npm_", "hf_", "sk-"),
+    *("rk_live_", "AIza", "npm_", "hf_", "sk-", "_test_", "xapp-", "pypi-", "dop_v1_", "shp"),
+    *("whsec_", "glptt-", "ya29.", "SG."),
 )
 _MARKED = (
-    r"(?<![\w-])(?:gh[opsur]_|github_pat_|glpat-|xox[abeoprs]-|[rs]k_live_|AIza|npm_|hf_"
-    r"|sk-(?:proj-|ant-)?)(?=[\w-]{0,64}\d)[\w-]{16,}"
+    r"(?<![\w-])(?:gh[opsur]_|github_pat_|glpat-|glptt-|xox[abeoprs]-|xapp-|[rs]k_(?:live|test)_"
+    r"|AIza|npm_|hf_|sk-(?:proj-|ant-)?|pypi-|dop_v1_|shp(?:at|ca|pa|ss)_|whsec_|ya29\.|SG\.)"
+    r"(?=[\w.-]{0,64}\d)[\w-]{16,}(?:\.[\w-]{16,})?"
 )
+# Addresses that let every client that knows them post there.
+_BOT = r"(/bot\d{6,12}:)[\w-]{16,}"
+_HOOK = (
+    r"(hooks\.slack\.com/\w{1,16}/|discord(?:app)?\.com/api/(?:v\d+/)?webhooks/\d+/"
+    r"|webhook\.office\.com/webhookb2/)[\w@/-]{16,}"
+)
+_CURL_USER = r"(\s(?:-[uU][ ]?|--(?:proxy-)?user[ =])[\"']?[^\s:\"']{1,256}:)[^\s\"']+"
 
 
 @cache
@@ -182,6 +195,9 @@ def _nameless() -> tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]:
         (("eyJ",), re.compile(_JSON_WEB_TOKEN), REDACTED),
         (("PRIVATE KEY",), re.compile(_PRIVATE_KEY), rf"\1{REDACTED}"),
         (_MARKS, re.compile(_MARKED), REDACTED),
+        (("/bot",), re.compile(_BOT), rf"\1{REDACTED}"),
+        (("hook",), re.compile(_HOOK), rf"\1{REDACTED}"),
+        (("curl",), re.compile(_CURL_USER), rf"\1{REDACTED}"),
         (("--",), re.compile(option), rf"\1{REDACTED}"),  # of a command line
     )
 

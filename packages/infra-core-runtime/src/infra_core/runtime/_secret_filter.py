@@ -148,8 +148,11 @@ def _redact_value(name: object, value: Any, above: tuple[int, ...]) -> Any:
 
 def _redact_object(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, Mapping):
+        named = value.get("name")  # {"name": "API_KEY", "value": ...}
         return {
-            _redact_value("", key, above): _redact_value(key, item, above)
+            _redact_value("", key, above): _redact_value(
+                named if key == "value" and isinstance(named, str) else key, item, above
+            )
             for key, item in value.items()
         }
     if isinstance(value, tuple) and hasattr(value, "_fields"):
