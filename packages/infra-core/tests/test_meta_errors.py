@@ -475,6 +475,16 @@ def test_a_demo_that_cannot_write_does_not_start(
     assert "--out" in shown
 
 
+@pytest.mark.parametrize("arguments", [["up", ""], ["down", " "], ["list", "a", "--base", ""]])
+def test_an_empty_name_of_a_folder_is_not_the_current_one(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    """A variable of the shell that is not set would mirror, or delete, what is there."""
+    code, shown = run_cli(capsys, "mirror", *arguments)
+    assert code == 2
+    assert "no folder is named; give its path, or . for this one" in shown
+
+
 def test_a_mirror_that_the_mode_keeps_off_names_the_mode(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,14 +77,21 @@ def add_mirror_verb(
     """Add one verb with what all verbs take."""
     parser = add_verb(verbs, name, summary)
     if folder:
-        parser.add_argument("folder", type=Path, metavar="DIR", help="local folder")
+        parser.add_argument("folder", type=named, metavar="DIR", help="local folder")
     parser.add_argument(
-        "--base", type=Path, metavar="DIR", help="folder that blob names are relative to (DIR/..)"
+        "--base", type=named, metavar="DIR", help="folder that blob names are relative to (DIR/..)"
     )
     parser.add_argument(
         "--mode", choices=["strict", "best-effort"], help="in place of AZURE_STORAGE_MODE"
     )
     return parser
+
+
+def named(text: str) -> Path:
+    """An argparse type: a folder. An empty name, of a variable that is not set, is no `.`."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("no folder is named; give its path, or . for this one")
+    return Path(text)
 
 
 def add_rules(parser: argparse.ArgumentParser) -> None:
