@@ -1,11 +1,17 @@
 """The embedded job store: the checks of every store, and what is its own."""
 
+import itertools
+import linecache
 import os
 import sqlite3
 import subprocess
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -21,6 +27,7 @@ from infra_core.azure.job_store import (
     JobStore,
     SqliteJobStore,
     TableConfig,
+    _sqlite,
 )
 from infra_core.azure.job_store.conformance import JobStoreConformance
 
@@ -151,6 +158,146 @@ def test_a_failed_write_leaves_nothing_locked(tmp_path: Path) -> None:
         assert one.fetch("batch", "next") is not None
 
 
+def _at_each_line(change: Callable[[], object], act: Callable[[], object]) -> Iterator[object]:
+    """Do a change again and again, and something else before its first line, its second, ...
+
+    Lines of the module of the store count; the last time there are no more of them. Those that
+    begin a block do not: a tracer comes in between a block and its end, a signal does not.
+    """
+    for number in itertools.count(1):
+        left = [number]
+
+        def trace(frame: FrameType, event: str, _: object, left: list[int] = left) -> Any:
+            if frame.f_code.co_filename != _sqlite.__file__:
+                return None
+            line = linecache.getline(_sqlite.__file__, frame.f_lineno).lstrip()
+            if event == "line" and not line.startswith(("with ", "try:")):
+                left[0] -= 1
+                if left[0] == 0:
+                    act()
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            change()
+        except KeyboardInterrupt as error:
+            yield error  # with its traceback, which keeps what was under way
+        finally:
+            sys.settrace(before)
+        if left[0] > 0:
+            return
+        yield None
+
+
+_CHANGES: list[Callable[["SqliteJobStore[JobRecord]"], object]] = [
+    lambda store: store.save(JobRecord("b", "j")),
+    lambda store: store.save_many([JobRecord("b", "j"), JobRecord("b", "k")]),
+    lambda store: store.update_many([store.save(JobRecord("b", "j"))]),
+    lambda store: (store.save(JobRecord("b", "j")), store.delete_batch("b")),
+]
+
+
+@pytest.mark.parametrize("change", _CHANGES)
+def test_ctrl_c_at_any_moment_leaves_no_transaction_open(
+    tmp_path: Path, change: Callable[["SqliteJobStore[JobRecord]"], object]
+) -> None:
+    """Neither this store, nor its threads, nor any other process is kept from writing."""
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    interrupted = 0
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.save(JobRecord("b", "first"))
+        for error in _at_each_line(lambda: change(store), interrupt):
+            interrupted += error is not None
+            with closing(sqlite3.connect(store.path, timeout=0)) as other:
+                other.execute("BEGIN IMMEDIATE")
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(store.save, JobRecord("b", "next")).result(60)
+    assert interrupted > 3
+
+
+@pytest.mark.parametrize("change", _CHANGES)
+def test_a_signal_handler_may_store_jobs_amid_any_change(
+    tmp_path: Path, change: Callable[["SqliteJobStore[JobRecord]"], object]
+) -> None:
+    """Both are stored."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store.save(JobRecord("b", "first"))
+
+        def handle() -> None:
+            store.save(JobRecord("signal", "one"))
+            store.save_many([JobRecord("signal", "two"), JobRecord("signal", "three")])
+
+        for _ in _at_each_line(lambda: change(store), handle):
+            assert store.delete_batch("signal") in (0, 3)
+            store.save(JobRecord("b", "next"))
+
+
+@pytest.mark.posix
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_waits_for_what_other_threads_do_in_sqlite(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own locks, held by a thread that the child lacks, would stop it for ever."""
+    inside, forking, done = threading.Event(), threading.Event(), threading.Event()
+    hold = _sqlite._JobFile.hold
+
+    def held(file: Any) -> bool:
+        forking.set()
+        return hold(file)
+
+    def change(_: sqlite3.Connection) -> None:
+        inside.set()
+        forking.wait(60)
+        done.set()
+
+    monkeypatch.setattr(_sqlite, "_FORK_SECONDS", 60)
+    monkeypatch.setattr(_sqlite._JobFile, "hold", held)
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        thread = threading.Thread(target=store._file._together, args=(change,))
+        thread.start()
+        assert inside.wait(60)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if done.is_set() else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        thread.join()
+        store.save(JobRecord("b", "j"))
+
+
+def test_the_folder_of_the_process_may_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A path is that of the moment when the store was made; daemons go to the root folder."""
+    monkeypatch.chdir(tmp_path)
+    with SqliteJobStore("one.sqlite3") as used, SqliteJobStore("two.sqlite3") as unused:
+        used.save(JobRecord("b", "j"))
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        for store in (used, unused):
+            store.save(JobRecord("b", "k"))
+    assert {path.name for path in tmp_path.iterdir()} == {"elsewhere", "one.sqlite3", "two.sqlite3"}
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_a_file_with_columns_of_a_later_version_is_written_to(tmp_path: Path) -> None:
+    """Going back to this version loses nothing."""
+    path = tmp_path / "jobs.sqlite3"
+    with SqliteJobStore(path) as store:
+        store.create(JobRecord("b", "j"))
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("ALTER TABLE jobs ADD COLUMN later TEXT")
+    with SqliteJobStore(path) as store:
+        store.create(JobRecord("b", "k"))
+        job = store.claim("b", worker="w", lease_seconds=60)
+        assert job is not None
+        store.save_many([store.update(job.complete())])
+        assert store.count_by_status("b") == {"completed": 1, "pending": 1}
+
+
 def test_the_stores_are_what_the_protocols_say(tmp_path: Path) -> None:
     """`JobStore` and `AsyncJobStore` can be asked for at run time."""
     config = TableConfig("UseDevelopmentStorage=true", "jobs")
@@ -277,16 +424,20 @@ def test_a_file_that_is_removed_under_a_worker_is_reported(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("open_elsewhere", [False, True])
-def test_a_file_in_a_folder_that_cannot_be_written_to_is_read(
-    open_elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("locked", ["", "jobs.sqlite3"])
+def test_a_file_that_cannot_be_written_to_is_read(
+    open_elsewhere: bool, locked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Such as a mounted copy; a writer may be at it elsewhere. To change a job is refused."""
+    """Nor its folder, such as a mounted copy; a writer may be at it elsewhere.
+
+    To change a job is refused, and nothing is left beside the file that its owner cannot write.
+    """
     path = tmp_path / "jobs.sqlite3"
     with SqliteJobStore(path) as writer:
         writer.save(JobRecord("batch", "job"))
         if not open_elsewhere:
             writer.close()
-        monkeypatch.setattr("os.access", lambda *_: False)
+        monkeypatch.setattr("os.access", lambda path, _: Path(path) != tmp_path / locked)
         before = sorted(tmp_path.iterdir())
         with SqliteJobStore(path) as store:
             assert [record.job_id for record in store.iter_runs("batch")] == ["job"]

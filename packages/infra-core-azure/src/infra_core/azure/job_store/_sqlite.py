@@ -5,12 +5,13 @@ import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+import weakref
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from infra_core.runtime import ForkGuard, clock
 
@@ -24,6 +25,7 @@ from ._sync import SyncJobStore
 
 __all__ = ["SqliteJobStore"]
 
+T = TypeVar("T")
 
 _log = logging.getLogger("infra_core.azure.job_store")
 
@@ -49,8 +51,16 @@ _CLAIM_KEYS = 16  # so many that processes which claim at once rarely meet at on
 _DELETE = "DELETE FROM jobs WHERE batch = ? AND job = ? AND etag = coalesce(?, etag)"
 _COPY_SMALLER = "PRAGMA auto_vacuum = INCREMENTAL; VACUUM"
 _RECLAIM_SECONDS = 2  # the space is there for new rows anyway
+_FORK_SECONDS = 1  # one that waits for another process longer than that is no danger
 _LONG_AGO = -1e18
-_UPSERT = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)"
+# By name: a later version may have added columns.
+_VALUES = (
+    "INTO jobs (batch, job, etag, status, updated, lease, properties) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_REPLACE = (
+    "UPDATE jobs SET etag = ?, status = ?, updated = ?, lease = ?, properties = ? "
+    "WHERE batch = ? AND job = ? AND etag = ?"
+)
 
 
 class SqliteJobStore(SyncJobStore[RecordT]):
@@ -98,7 +108,7 @@ class SqliteJobStore(SyncJobStore[RecordT]):
             )
         self._path = Path(path)
         self._steps = JobSteps(record_type, _plan)
-        self._file = _JobFile(self._path)
+        self._file = _JobFile(self._path.absolute())  # a daemon changes its folder
 
     @property
     def path(self) -> Path:
@@ -128,6 +138,7 @@ class _JobFile:
         self._identity: tuple[int, int] | None = None
         self._fork = ForkGuard()
         self._inherited: list[object] = []
+        _files.add(self)
 
     def perform(self, name: str, *args: Any) -> Any:
         return getattr(self, name)(*args)
@@ -142,46 +153,47 @@ class _JobFile:
         return explained
 
     def insert(self, row: Row) -> str:
-        with self._write() as connection:
-            try:
-                values = values_of(row)
-                connection.execute("INSERT INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?)", values)
-            except sqlite3.IntegrityError as error:
-                raise RowExistsError from error
-            return str(values[2])
+        values = values_of(row)
+        try:
+            self._execute(f"INSERT {_VALUES}", values)
+        except sqlite3.IntegrityError as error:
+            raise RowExistsError from error
+        return str(values[2])
 
     def upsert(self, row: Row) -> str:
-        with self._write() as connection:
-            values = values_of(row)
-            connection.execute(_UPSERT, values)
-            return str(values[2])
+        values = values_of(row)
+        self._execute(f"INSERT OR REPLACE {_VALUES}", values)
+        return str(values[2])
 
     def upsert_many(self, rows: Sequence[Row]) -> list[str]:
-        with self._write() as connection:
-            values = [values_of(row) for row in rows]
-            connection.executemany(_UPSERT, values)
-            return [str(value[2]) for value in values]
+        values = [values_of(row) for row in rows]
+        self._together(lambda c: c.executemany(f"INSERT OR REPLACE {_VALUES}", values))
+        return [str(value[2]) for value in values]
 
     def replace(self, row: Row, etag: str) -> str:
-        with self._write() as connection:
-            version = _replaced(connection, row, etag)
-        if version is None:
+        version, arguments = _replacing(row, etag)
+        if self._execute(_REPLACE, arguments)[1] != 1:
             raise RowChangedError(resent=False)
         return version
 
     def replace_many(self, rows: Sequence[Row]) -> list[str | None]:
-        with self._write() as connection:
-            return [_replaced(connection, row, row.etag) for row in rows]
+        changes = [_replacing(row, row.etag) for row in rows]
+        return self._together(
+            lambda connection: [
+                version if connection.execute(_REPLACE, arguments).rowcount == 1 else None
+                for version, arguments in changes
+            ]
+        )
 
     def delete_many(self, rows: Sequence[Row]) -> int:
-        with self._write() as connection:
-            done = connection.executemany(_DELETE, [(r.partition, r.key, r.etag) for r in rows])
-            return done.rowcount
+        keys = [(row.partition, row.key, row.etag) for row in rows]
+        return self._together(lambda connection: connection.executemany(_DELETE, keys).rowcount)
 
     def reclaim(self) -> None:
-        with self._guard() as connection:
-            connection.execute(f"PRAGMA busy_timeout = {_RECLAIM_SECONDS * 1000}")
+        with self._lock_in_this_process():
+            connection = self._connected()
             try:
+                connection.execute(f"PRAGMA busy_timeout = {_RECLAIM_SECONDS * 1000}")
                 (kind,) = connection.execute("PRAGMA auto_vacuum").fetchone()
                 # A file of version 1.0 can only be copied, and has the new kind from then on.
                 vacuum = "PRAGMA incremental_vacuum" if kind else _COPY_SMALLER
@@ -192,19 +204,17 @@ class _JobFile:
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
 
     def get(self, partition: str, key: str) -> Row | None:
-        with self._guard() as connection:
-            found = connection.execute(
-                f"SELECT {_COLUMNS} FROM jobs WHERE batch = ? AND job = ?",  # noqa: S608
-                (partition, key),
-            ).fetchone()
-        return None if found is None else row_of(found)
+        found, _ = self._execute(
+            f"SELECT {_COLUMNS} FROM jobs WHERE batch = ? AND job = ?",  # noqa: S608
+            (partition, key),
+        )
+        return row_of(found[0]) if found else None
 
     def delete(self, partition: str, key: str, etag: str | None) -> bool:
-        with self._write() as connection:
-            gone = connection.execute(_DELETE, (partition, key, etag))
-            if etag is not None and gone.rowcount != 1:
-                raise RowChangedError(resent=False)
-            return gone.rowcount == 1
+        _, gone = self._execute(_DELETE, (partition, key, etag))
+        if etag is not None and gone != 1:
+            raise RowChangedError(resent=False)
+        return gone == 1
 
     def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
         if query.claimable_at is not None and query.partition is not None:
@@ -217,8 +227,7 @@ class _JobFile:
         columns = _KEY_COLUMNS if query.keys_only else _COLUMNS
         # Fixed texts and question marks: no value stands in the statement itself.
         select = f"SELECT {columns} FROM jobs WHERE {condition} ORDER BY batch, job LIMIT ?"  # noqa: S608
-        with self._guard() as connection:
-            found = connection.execute(select, (*arguments, limit + 1)).fetchall()
+        found, _ = self._execute(select, (*arguments, limit + 1))
         rows = [row_of(item) for item in found[:limit]]
         more = len(found) > limit
         return rows, json.dumps([rows[-1].partition, rows[-1].key]) if more else None
@@ -232,16 +241,15 @@ class _JobFile:
         """
         marks: list[Any] = json.loads(token) if token else [[_LONG_AGO, ""]] * 3
         limit, found = min(limit, _CLAIM_KEYS), list[str]()
-        with self._guard() as connection:
-            for place, (select, mark) in enumerate(zip(_TO_CLAIM, marks, strict=True)):
-                wanted = limit - len(found)
-                if mark is None or not wanted:
-                    continue
-                new = select is _TO_START
-                arguments = (mark[1], wanted) if new else (*mark, now.timestamp(), wanted)
-                rows = connection.execute(select, (batch, *arguments)).fetchall()
-                found += [job for _, job in rows]
-                marks[place] = rows[-1] if len(rows) == wanted else None
+        for place, (select, mark) in enumerate(zip(_TO_CLAIM, marks, strict=True)):
+            wanted = limit - len(found)
+            if mark is None or not wanted:
+                continue
+            new = select is _TO_START
+            arguments = (mark[1], wanted) if new else (*mark, now.timestamp(), wanted)
+            rows, _ = self._execute(select, (batch, *arguments))
+            found += [job for _, job in rows]
+            marks[place] = rows[-1] if len(rows) == wanted else None
         more = any(mark is not None for mark in marks)
         keys = [Row(batch, job, {}, partial=True) for job in found]
         return keys, json.dumps(marks) if more else None
@@ -252,8 +260,7 @@ class _JobFile:
             "NULL, NULL", "batch = ?"
         )  # fmt: skip
         select = f"SELECT batch, status, count(*), {times} FROM jobs WHERE {where} GROUP BY 1, 2"  # noqa: S608
-        with self._guard() as connection:
-            found = connection.execute(select, (partition,)).fetchall()
+        found, _ = self._execute(select, (partition,))
         return [Tally(*row[:3], *map(moment_at, row[3:])) for row in found], None
 
     def close(self) -> None:
@@ -262,33 +269,51 @@ class _JobFile:
             if connection is not None:
                 connection.close()
 
-    @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
-        with self._guard() as connection:
-            # IMMEDIATE takes the write lock at once, where waiting for it is allowed; a lock that
-            # is upgraded later fails instead of waiting.
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+    def _execute(self, statement: str, arguments: Sequence[Any]) -> tuple[list[Any], int]:
+        """Carry out one statement; return what it selects, and how many rows it has changed.
 
-    @contextmanager
-    def _guard(self) -> Iterator[sqlite3.Connection]:
+        SQLite does it whole or not at all, also where Ctrl-C comes in between.
+        """
+        with self._lock_in_this_process():
+            cursor = self._connected().execute(statement, arguments)
+            return cursor.fetchall(), cursor.rowcount
+
+    def _together(self, change: Callable[[sqlite3.Connection], T]) -> T:
+        """Carry out several statements, all or none."""
+        with self._lock_in_this_process():
+            connection = self._connected()
+            if connection.in_transaction:  # a signal handler, in the midst of another change
+                return change(connection)
+            # The connection commits or rolls back, in C: no Ctrl-C leaves a transaction open.
+            with connection:
+                # IMMEDIATE takes the write lock at once, where waiting for it is allowed; a lock
+                # that is upgraded later fails instead of waiting.
+                connection.execute("BEGIN IMMEDIATE")
+                return change(connection)
+
+    def hold(self) -> bool:
+        """Keep other threads away for a fork; return whether they are, soon."""
+        return self._lock.acquire(timeout=_FORK_SECONDS)
+
+    def release(self) -> None:
+        """End a `hold`."""
+        self._lock.release()
+
+    def _lock_in_this_process(self) -> "threading.RLock":
         if self._fork.forked:
             self._after_fork()
-        with self._lock:
-            if self._connection is None:
-                self._connection = _open(self._path)
-                self._identity = file_id(self._path)
-            elif file_id(self._path) != self._identity:
-                raise _FileGoneError(
-                    "the file was removed or replaced while it was open; put it back or restore a "
-                    "copy, then close this store to open the file anew"
-                )
-            yield self._connection
+        return self._lock
+
+    def _connected(self) -> sqlite3.Connection:
+        if self._connection is None:
+            self._connection = _open(self._path)
+            self._identity = file_id(self._path)
+        elif file_id(self._path) != self._identity:
+            raise _FileGoneError(
+                "the file was removed or replaced while it was open; put it back or restore a "
+                "copy, then close this store to open the file anew"
+            )
+        return self._connection
 
     def _after_fork(self) -> None:
         # A SQLite connection must not be used across a fork, nor closed in the child: closing it
@@ -303,12 +328,34 @@ class _FileGoneError(sqlite3.Error):
     """The open file is no longer at its path: what is written to it is lost with it."""
 
 
+# SQLite has locks of its own for all of a process: one that another thread holds while this one
+# forks is never released in the child.
+_files: "weakref.WeakSet[_JobFile]" = weakref.WeakSet()
+_held = threading.local()
+
+
+def _before_fork() -> None:
+    _held.files = [file for file in list(_files) if file.hold()]
+
+
+def _after_fork() -> None:
+    for file in _held.files:
+        file.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
+    )
+
+
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connect = partial(
         sqlite3.connect, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
     )
-    if path.exists() and not os.access(path.parent, os.W_OK):
+    writable = all(os.access(each, os.W_OK) for each in (path, path.parent))
+    if not writable and os.path.exists(path):  # noqa: PTH110 - never raises
         # To be read, such as in a mounted copy. Without a log beside it, no process writes to it.
         # https://www.sqlite.org/wal.html#read_only_databases
         how = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
@@ -360,7 +407,7 @@ _REMEDIES = (
 
 
 def _problem(error: Exception, path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - never raises
         return "it is a folder; name a file in it"
     if isinstance(error, OSError):
         said = error.strerror or type(error).__name__
@@ -372,11 +419,7 @@ def _problem(error: Exception, path: Path) -> str:
     return f"{text}; {remedy}"
 
 
-def _replaced(connection: sqlite3.Connection, row: Row, etag: str | None) -> str | None:
+def _replacing(row: Row, etag: str | None) -> tuple[str, tuple[Any, ...]]:
+    """Return the version that a row gets in place of another, and the arguments of `_REPLACE`."""
     values = values_of(row)
-    changed = connection.execute(
-        "UPDATE jobs SET etag = ?, status = ?, updated = ?, lease = ?, properties = ? "
-        "WHERE batch = ? AND job = ? AND etag = ?",
-        (*values[2:], row.partition, row.key, etag),
-    )
-    return str(values[2]) if changed.rowcount == 1 else None
+    return str(values[2]), (*values[2:], row.partition, row.key, etag)
