@@ -1,5 +1,7 @@
 """What monitoring says: the value at fault, the rule it broke, what to do; no secrets."""
 
+import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -203,6 +205,30 @@ def test_the_log_of_a_failed_heartbeat_holds_no_secret(
         monitor.stop()
     assert "the heartbeat failed: OSError: " in caplog.text
     assert "S3CRET" not in caplog.text
+
+
+def test_a_beat_holds_no_secret(tmp_path: Path) -> None:
+    """A slug may be a URL; the callback gets it as it was set."""
+    url, fired = "https://a.example/f?sig=S3CRET&v=2", threading.Event()
+    given: list[str] = []
+
+    def on_timeout(slug: str, _: float) -> None:
+        given.append(slug)
+        fired.set()
+
+    log = RunLogWriter(tmp_path, azure_client=None)
+    with HeartbeatMonitor(
+        tmp_path,
+        azure_client=None,
+        log_writer=log,
+        on_timeout=on_timeout,
+        force_first_slug_timeout=True,
+    ) as heartbeat:
+        heartbeat.set_slug(url)
+        assert fired.wait(10)
+    assert given == [url]
+    assert json.loads(heartbeat.path.read_text())["slug"] == url.replace("S3CRET", "<redacted>")
+    assert "S3CRET" not in log.path.read_text()
 
 
 def test_an_asynchronous_client_is_named_by_its_class(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Telemetry: what may be sent, what arrives, and what happens to what does not."""
 
+import gzip
 import json
 import logging
+import math
 import os
 import subprocess
 import sys
 import textwrap
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +33,7 @@ from infra_core.azure.monitoring._http_transport import IngestionTransport
 from infra_core.azure.monitoring._ingestion import Answer, judge
 from infra_core.azure.monitoring._sender import SenderLimits
 from infra_core.azure.monitoring.testing import IngestionServer, reply
+from infra_core.http.testing import FaultyOrigin
 from infra_core.runtime import RetryPolicy
 
 SOON = 10.0
@@ -662,6 +666,22 @@ def test_an_answer_that_trickles_has_a_bound(trickle: Any, monkeypatch: pytest.M
         transport.close()
 
 
+@pytest.mark.parametrize("encode", [gzip.compress, zlib.compress, bytes])
+@pytest.mark.parametrize("named", [True, False])
+def test_an_answer_that_a_proxy_encoded_is_read(
+    encode: Callable[[bytes], bytes], named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although it was asked not to; or all that arrived would be sent again."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    answer = b'{"itemsReceived":1,"itemsAccepted":1,"errors":[]}'
+    headers = {"Content-Encoding": "gzip"} if named and encode is gzip.compress else {}
+    with FaultyOrigin() as origin:
+        origin.add("/v2.1/track", encode(answer), headers=headers)
+        transport = IngestionTransport(origin.url("/v2.1/track"))
+        assert transport.send([b"{}"]) == Answer(200, answer)
+        transport.close()
+
+
 @pytest.mark.parametrize(
     "variables",
     [
@@ -763,6 +783,19 @@ def test_the_thread_ends_when_idle_and_comes_back(
             thread.join(SOON)
         assert sender._worker._thread is None
     assert server.names() == ["started", "completed"]
+
+
+def test_flush_waits_for_as_long_as_is_asked(server: IngestionServer, connect: Connect) -> None:
+    """Without end as well; what is no number of seconds is refused."""
+    client = connect()
+    client.track_event("started")
+    for timeout, kind in ((math.nan, ValueError), ("5", TypeError), (None, TypeError)):
+        with pytest.raises(kind, match=r"timeout=.*: pass seconds, or math\.inf"):
+            client.flush(timeout)  # type: ignore[arg-type]
+    assert client.flush(math.inf)
+    client.track_event("started")
+    assert client.close(1e300)
+    assert len(server.items) == 2
 
 
 def test_events_after_close_are_counted(server: IngestionServer, connect: Connect) -> None:

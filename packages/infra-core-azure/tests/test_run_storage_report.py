@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import math
 import os
 import re
 import struct
@@ -54,6 +55,30 @@ def test_only_web_links_become_links() -> None:
     """A URL of another scheme is dropped."""
     page = render_html({"files": [entry("a", url="javascript:alert(1)")]})
     assert rows(page)[0][4] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "link"),
+    [
+        ("a b/é.txt", None),
+        ("caf\udce9 1/é.txt", "./caf%E9%201/%C3%A9.txt"),
+        ("\ud800", "./%3F"),
+    ],
+)
+def test_a_name_that_is_not_utf_8_has_a_link(name: str, link: str | None) -> None:
+    """By its bytes, made here: the page's script cannot encode it, and would end there."""
+    page = render_html({"files": [entry(name), entry(name, url="https://a.example/b")]})
+    assert [row[4] for row in rows(page)] == [link, "https://a.example/b"]
+    page.encode()
+
+
+def test_what_the_page_sorts_and_shows_is_text() -> None:
+    """Whatever other programs put there: the script would end at a number."""
+    odd = {**entry("a"), "modified_at": 1_700_000_000, "checksum": {"md5": "x"}}
+    assert rows(render_html({"files": [odd]}))[0][6:8] == ["{'md5': 'x'}", "1700000000"]
+    for size in (math.inf, math.nan):
+        with pytest.raises(ValueError, match=r"manifest\['files'\]\[0\] is .*no entry"):
+            render_html({"files": [{**entry("a"), "size_bytes": size}]})
 
 
 def picture(path: Path, size: tuple[int, int], **options: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ run but its own script, whatever the files of a run are called, and loads no ima
 """
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from infra_core.fs import safe_join
 
@@ -109,21 +110,23 @@ def _rows(manifest: Mapping[str, Any]) -> list[list[Any]]:
     rows = []
     for number, file in enumerate(files):
         try:
+            path = str(file["path"])
+            checksum, time = file.get("checksum"), file.get("modified_at")
             rows.append(
                 [
-                    str(file["path"]),
+                    path,
                     str(file.get("type", "other")),
                     str(file.get("content_type", "")),
                     int(file.get("size_bytes", 0)),
-                    _safe_url(file.get("url")),
+                    _safe_url(file.get("url")) or _odd_link(path),
                     _safe_url(file.get("source_url")),
-                    file.get("checksum"),
-                    file.get("modified_at"),
+                    checksum and str(checksum),
+                    time and str(time),
                     None,
                     None,
                 ]
             )
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
             raise ValueError(
                 f"manifest['files'][{number}] is {file!r:.200}, which is no entry of a manifest; "
                 "it has path (text) and size_bytes (a whole number), see manifest_schema()"
@@ -168,6 +171,15 @@ def _safe_url(url: object) -> str | None:
     """A link that can only lead to a web server."""
     text = str(url or "")
     return text if text.startswith(("https://", "http://")) else None
+
+
+def _odd_link(path: str) -> str | None:
+    """The link to a file whose name is not UTF-8: the page's script makes those to all others."""
+    for errors in ("strict", "surrogateescape", "replace"):
+        with contextlib.suppress(UnicodeEncodeError):
+            link = quote(path, errors=errors)
+            return None if errors == "strict" else f"./{link}"
+    return None
 
 
 def _embed(value: object) -> str:

@@ -17,6 +17,7 @@ from .._checks import require_number
 from .._process import host_name, interrupt_main, process_identity
 from ._heartbeat_upload import BeatUploads
 from ._loop_lag import LoopLagProbe
+from ._plain import without_secrets
 from ._protocols import HeartbeatEventWriter, HeartbeatUploader, UtcNowFunc
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ class HeartbeatMonitor:
     A failed upload is critical: `on_error` is called at once, and the next `set_slug`, `pulse` or
     `stop` raises it. The beats go on.
 
-    A beat holds `timestamp`, `slug`, `slug_seconds` (time on this slug), `stalled` (it has had the
-    slug for longer than the timeout), `loop_lag_seconds` (the worst of the event loop since the
-    last beat, `null` without one), `pid`, `host`, `process` (see `read_heartbeat`),
-    `interval_seconds`, `sequence` and `state` (`running`, at last `stopped`).
+    A beat holds `timestamp`, `slug` (secrets in it replaced), `slug_seconds` (time on this slug),
+    `stalled` (it has had the slug for longer than the timeout), `loop_lag_seconds` (the worst of
+    the event loop since the last beat, `null` without one), `pid`, `host`, `process` (see
+    `read_heartbeat`), `interval_seconds`, `sequence` and `state` (`running`, at last `stopped`).
 
     Args:
         storage_root: Folder of the run.
@@ -270,7 +271,7 @@ class HeartbeatMonitor:
         lag = self._probe.take() if self._probe is not None else None
         return {
             "timestamp": now if isinstance(now := self._utc_now(), str) else now.isoformat(),
-            "slug": self._slug,
+            "slug": _shown(self._slug),
             "slug_seconds": None if on_slug is None else round(on_slug, 3),
             "stalled": self._stalled,
             "loop_lag_seconds": None if lag is None else round(lag, 6),
@@ -336,7 +337,7 @@ class HeartbeatMonitor:
         try:
             if self._log_writer is not None:
                 self._log_writer.write(
-                    "heartbeat_timeout", slug=slug, elapsed_seconds=round(elapsed, 3)
+                    "heartbeat_timeout", slug=_shown(slug), elapsed_seconds=round(elapsed, 3)
                 )
         except Exception as error:  # noqa: BLE001 - kept for the caller
             self._keep_error(error)
@@ -344,7 +345,7 @@ class HeartbeatMonitor:
             if self._on_timeout is not None:
                 self._on_timeout(slug, elapsed)
         except Exception:  # noqa: BLE001 - user code in our thread
-            _log.exception("on_timeout of the heartbeat failed for %r", slug)
+            _log.exception("on_timeout of the heartbeat failed for %r", _shown(slug))
 
     # Errors
 
@@ -373,3 +374,8 @@ class HeartbeatMonitor:
         self._pid = os.getpid()
         self._host = host_name()
         self._identity = process_identity(self._pid)
+
+
+def _shown(slug: str | None) -> str | None:
+    """A slug without secrets: it may be a URL, and a beat is read by others."""
+    return without_secrets(slug) if isinstance(slug, str) else slug

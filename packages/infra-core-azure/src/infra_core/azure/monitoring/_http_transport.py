@@ -8,6 +8,7 @@ has a bound, whatever the server does: an answer that trickles or never ends sto
 import asyncio
 import contextlib
 import gzip
+import zlib
 from collections.abc import Coroutine, Sequence
 from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -21,6 +22,7 @@ __all__ = ["IngestionTransport"]
 _MAX_ANSWER = 1024 * 1024
 _MAX_REDIRECTS = 3
 _BODY_SECONDS = 5.0
+_GZIP_OR_ZLIB = 47  # by its first bytes, which no JSON has
 # Hosts of Azure Monitor in the public and sovereign clouds: a redirect elsewhere is not followed.
 _TRUSTED = (".azure.com", ".azure.us", ".azure.cn", ".visualstudio.com")
 _HEADERS = {
@@ -112,6 +114,8 @@ class IngestionTransport:
         with contextlib.suppress(TimeoutError):
             async with clock.timeout(_BODY_SECONDS):
                 content = await response.drain(_MAX_ANSWER)
+        with contextlib.suppress(zlib.error):  # encoded by a proxy, which was asked not to
+            content = zlib.decompressobj(_GZIP_OR_ZLIB).decompress(content, _MAX_ANSWER)
         redirected = response.status in (307, 308)
         location = response.headers.get("Location") if redirected else None
         retry_after = parse_retry_after(dict(response.headers))

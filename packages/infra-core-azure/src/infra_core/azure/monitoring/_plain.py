@@ -121,7 +121,10 @@ def _mapping(values: Mapping[Any, Any], bounds: _Limits, depth: int) -> dict[str
     result: dict[str, Any] = {}
     left = bounds[3]
     for index, (key, value) in enumerate(values.items()):
-        left[0] = left[0] - 1 if depth else max(left[0], _OWN_ITEMS)
+        if depth:
+            left[0] -= 1
+        elif left[0] < _OWN_ITEMS:
+            left[0] = _OWN_ITEMS
         if index >= bounds[1] or left[0] < 0:
             result["<truncated>"] = f"{len(values) - index} more items"
             break
@@ -153,11 +156,12 @@ def _sequence(values: Iterable[object], bounds: _Limits, depth: int) -> list[Any
 
 
 def _text(text: str, bounds: _Limits) -> str:
-    bounds[3][0] -= min(len(text), bounds[0]) // _ITEM_CHARACTERS
-    cut = len(text) - bounds[0]
-    if cut > 0:
-        # A secret that the cut splits is hidden as well: what is cut off is not looked at.
-        return f"{without_secrets(text[: bounds[0]])}<truncated: {cut} more characters>"
+    if (length := len(text)) >= _ITEM_CHARACTERS:
+        bounds[3][0] -= min(length, bounds[0]) // _ITEM_CHARACTERS
+        if length > bounds[0]:
+            # A secret that the cut splits is hidden as well: what is cut off is not looked at.
+            kept = without_secrets(text[: bounds[0]])
+            return f"{kept}<truncated: {length - bounds[0]} more characters>"
     return without_secrets(text)
 
 

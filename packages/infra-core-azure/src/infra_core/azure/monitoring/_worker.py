@@ -9,6 +9,8 @@ from typing import Any
 
 from infra_core.runtime import after_fork_in_child, clock
 
+from .._checks import require_number
+
 __all__ = ["Worker"]
 
 
@@ -100,7 +102,12 @@ class Worker:
 
         Returns:
             Whether everything that was asked for before is done.
+
+        Raises:
+            TypeError: The timeout is no number.
+            ValueError: It is NaN.
         """
+        require_number("timeout", timeout, "seconds, or math.inf to wait until it is done")
         with self.changed:
             if self._thread is None and not self.pending:
                 return True
@@ -108,7 +115,8 @@ class Worker:
             number = self._flush = self.asked
             self.changed.notify_all()
             if self._start() and not self.in_thread:
-                self.changed.wait_for(lambda: self.finished >= number or until(), timeout)
+                seconds = min(timeout, threading.TIMEOUT_MAX)
+                self.changed.wait_for(lambda: self.finished >= number or until(), seconds)
             return self.finished >= number
 
     def hurry(self) -> None:
