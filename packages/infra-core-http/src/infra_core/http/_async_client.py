@@ -128,7 +128,7 @@ class LoopClient:
             client.auth is not None
             or hooks["request"]
             or hooks["response"]
-            or client.base_url.host
+            or client.base_url.raw_host
             or client.params
             or mounts_of(client) != self._mounts
         ):

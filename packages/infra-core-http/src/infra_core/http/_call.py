@@ -102,6 +102,7 @@ class BaseCall:
         self.idempotent = is_idempotent(self.method, self.headers, idempotent)
         self.statuses = retry_statuses_of(retry_statuses)
         self.policy = build_policy(max_retries, backoff, max_backoff, deadline)
+        data, content = _form(_fixed(data)), _fixed(content)
         self.fields: dict[str, Any] = {}
         for name, value in zip(FIELDS, (params, json, data, content), strict=True):
             if value is not None:
@@ -208,6 +209,29 @@ class BaseCall:
             "error": type(error).__name__,
             **trace_fields(),
         }
+
+
+def _fixed(body: Any) -> Any:
+    return bytes(body) if isinstance(body, (bytearray, memoryview)) else body
+
+
+def _form(data: Any) -> Any:
+    """Return a form as both libraries encode it alike; any other body as it is."""
+    pairs = list(data.items()) if isinstance(data, Mapping) else data
+    is_form = isinstance(pairs, (list, tuple))
+    if not (is_form and all(isinstance(pair, (list, tuple)) and len(pair) == 2 for pair in pairs)):
+        return data
+    form: dict[Any, list[str | bytes]] = {}
+    for name, value in pairs:
+        values = value if isinstance(value, (list, tuple)) else [value]
+        form.setdefault(name, []).extend(map(_form_text, values))
+    return form
+
+
+def _form_text(value: Any) -> str | bytes:
+    if isinstance(value, (str, bytes)):
+        return value
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _status_of(error: BaseException) -> int | None:

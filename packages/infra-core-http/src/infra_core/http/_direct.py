@@ -12,13 +12,13 @@ from multidict import CIMultiDict
 
 from ._async_response import HOP_BODY, Response, response_of
 from ._cookies import BoundedCookieJar, cookie_header, cookie_header_after, keep_cookies
-from ._redirects import redirect_error, too_many_redirects
-from ._response.redirect import BadRedirect, is_redirect, next_request
+from ._redirects import following_of, too_many_redirects
+from ._response.redirect import is_redirect
 from ._response.status import is_success
 from ._response.text import decode_text
 from .engine._answer import EngineResponse
 from .engine._session import Engine, Timeouts
-from .engine._target import Target, target_of
+from .engine._target import Target
 
 if TYPE_CHECKING:
     from ._async_client import LoopClient
@@ -154,21 +154,15 @@ async def send_direct(
             if len(done) >= here.client.max_redirects:
                 raise too_many_redirects(exchange.request(), len(done))
             previous = headers.get("Cookie")
-            try:
-                following = next_request(
-                    method,
-                    target.text,
-                    headers.items(),
-                    status=answer.status,
-                    location=location or b"",
-                    origin_headers=here.client.origin_headers,
-                )
-                onward = target_of(following.url)
-            except BadRedirect as error:
-                raise redirect_error(error, exchange.request()) from None
-            except httpx.InvalidURL as error:  # yarl is stricter than httpx about a few hosts
-                text = f"{target.origin[1]} redirects to no URL ({error.__cause__})"
-                raise redirect_error(BadRedirect("url", text), exchange.request()) from None
+            following, onward = following_of(
+                exchange.request,
+                method,
+                target.text,
+                headers.items(),
+                status=answer.status,
+                location=location,
+                origin_headers=here.client.origin_headers,
+            )
             body = await answer.drain(HOP_BODY)
         except BaseException:
             answer.close()

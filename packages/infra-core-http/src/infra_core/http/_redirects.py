@@ -1,6 +1,6 @@
 """Redirects as `httpx.Request` and `httpx.Response` know them; the rule is `_response.redirect`."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any
 
 import httpx
@@ -8,12 +8,13 @@ import httpx
 from ._async_response import Response
 from ._cookies import cookie_header_after
 from ._messages import redirects_text
-from ._response.redirect import BadRedirect, is_redirect, location_of, next_request
+from ._response.redirect import BadRedirect, NextRequest, is_redirect, location_of, next_request
+from .engine._target import Target, httpx_target_of
 
 __all__ = [
     "follow_redirects",
+    "following_of",
     "leads_elsewhere",
-    "redirect_error",
     "redirected_request",
     "too_many_redirects",
 ]
@@ -26,10 +27,48 @@ def leads_elsewhere(response: httpx.Response) -> bool:
     return is_redirect(response.status_code, location_of(response.headers.raw))
 
 
-def redirect_error(error: BadRedirect, request: httpx.Request) -> httpx.TransportError:
-    """Return the error of httpx for a `Location` that cannot be followed."""
-    kind = httpx.UnsupportedProtocol if error.reason == "scheme" else httpx.RemoteProtocolError
-    return kind(str(error), request=request)
+def following_of(
+    asked: Callable[[], httpx.Request],
+    method: str,
+    url: str,
+    headers: Iterable[tuple[str, str]],
+    *,
+    status: int,
+    location: bytes | None,
+    origin_headers: Collection[str],
+) -> tuple[NextRequest, Target]:
+    """Return the request that a redirect asks for, by `next_request`, and its target.
+
+    Args:
+        asked: Makes the answered request, for an error.
+        method: Of that request, and so are the others.
+        url: As for `next_request`.
+        headers: As for `next_request`.
+        status: As for `next_request`.
+        location: As for `next_request`.
+        origin_headers: As for `next_request`.
+
+    Raises:
+        httpx.RemoteProtocolError: The Location cannot be followed.
+        httpx.UnsupportedProtocol: It leads away from HTTP.
+    """
+    kind: type[httpx.TransportError] = httpx.RemoteProtocolError
+    try:
+        following = next_request(
+            method,
+            url,
+            headers,
+            status=status,
+            location=location or b"",
+            origin_headers=origin_headers,
+        )
+        return following, httpx_target_of(following.url)
+    except BadRedirect as error:
+        kind = httpx.UnsupportedProtocol if error.reason == "scheme" else kind
+        text = str(error)
+    except httpx.InvalidURL as error:  # yarl is stricter than httpx about a few hosts
+        text = f"{asked().url.raw_host.decode()} redirects to no URL ({error.__cause__})"
+    raise kind(text, request=asked())
 
 
 def too_many_redirects(request: httpx.Request, limit: int) -> httpx.TooManyRedirects:
@@ -89,17 +128,15 @@ def redirected_request(
     """
     raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
     headers = [(name, value) for name, value in raw if name.lower() != "cookie"]
-    try:
-        following = next_request(
-            request.method,
-            str(request.url),
-            headers,
-            status=response.status_code,
-            location=location_of(response.headers.raw) or b"",
-            origin_headers=origin_headers,
-        )
-    except BadRedirect as error:
-        raise redirect_error(error, request) from None
+    following, _ = following_of(
+        lambda: request,
+        request.method,
+        str(request.url),
+        headers,
+        status=response.status_code,
+        location=location_of(response.headers.raw),
+        origin_headers=origin_headers,
+    )
     sent = following.headers
     content: Any = None
     if following.keeps_body:
@@ -128,8 +165,8 @@ def _body_again(request: httpx.Request) -> tuple[Any, str | None]:
     stream = request.stream
     if getattr(stream, "_is_stream_consumed", False) and getattr(stream, "_is_generator", False):
         raise httpx.LocalProtocolError(
-            f"{request.url.host} redirects a {request.method} whose body was streamed and cannot "
-            "be read again: pass the body as bytes, or request the final URL",
+            f"{request.url.raw_host.decode()} redirects a {request.method} whose body was streamed "
+            "and cannot be read again: pass the body as bytes, or request the final URL",
             request=request,
         )
     return stream, request.headers.get("content-length")

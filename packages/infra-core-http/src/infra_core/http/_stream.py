@@ -28,7 +28,7 @@ from ._headers import check_method, checked_headers, defaults_beside, merge_head
 from ._intercept import TRUE_CLIENT, interceptor
 from ._redirects import follow_redirects, leads_elsewhere
 from ._transport_httpx import SafeClient, note_plain, with_query
-from .engine._target import origin_of, target_of
+from .engine._target import httpx_target_of, origin_of, target_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -71,7 +71,7 @@ def turn_at(here: LoopClient | None, url: str) -> AbstractAsyncContextManager[ob
     if here is None or here.gate is None:
         return _NO_GATE
     base = here.client.base_url
-    return here.gate.slot(origin_of(base.join(url)) if base.host else target_of(url).origin)
+    return here.gate.slot(origin_of(base.join(url)) if base.raw_host else target_of(url).origin)
 
 
 async def host_turn(url: str, client: AnyClient | None) -> AsyncExitStack | None:
@@ -128,15 +128,15 @@ async def send_once(
     else:
         http, timeouts = here.client, here.timeout_of(timeout)
         if not fields and (engine := here.direct_engine()) is not None:
-            target = target_of(url)
+            target = httpx_target_of(url)
             merged = here.headers_with(headers, target)
             jar = here.jar if jar is _OF_CLIENT else jar
             return await send_direct(
                 here, engine, method, target, merged, timeouts, jar=jar, buffer=buffer
             )
         timeout = timeouts.as_httpx()
-    if not getattr(http, "base_url", None):
-        target_of(url)  # says clearly what is wrong with it
+    if url[:4].lower() == "http":  # or the client may know what to do with it
+        httpx_target_of(url)  # says clearly what is wrong with it
     patched = interceptor()
     if whole and (not isinstance(http, TRUE_CLIENT) or patched == "AsyncClient.request"):
         given = {name: fields.get(name) for name in FIELDS}

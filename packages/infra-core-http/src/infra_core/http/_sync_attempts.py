@@ -32,11 +32,10 @@ from ._sync_errors import (
     status_error,
 )
 from ._sync_messages import Timeout, retell, tunnel_answer
+from ._sync_prepare import url_to_ask
 from ._sync_wire import no_read_after
-from ._urls import plain_url
-from .engine._target import target_of
 
-__all__ = ["Call", "check_url"]
+__all__ = ["Call"]
 
 
 _NOT_SENT = (requests.ConnectTimeout, urllib3.exceptions.NewConnectionError)
@@ -60,27 +59,6 @@ def _check_timeout(timeout: Timeout) -> None:
                 f"timeout={each!r} is for asynchronous requests: pass seconds, or a pair of them"
             )
         check_timeout(each)
-
-
-def check_url(url: str) -> None:
-    """Refuse what is no URL; one of another scheme may have an adapter mounted for it.
-
-    Raises:
-        requests.exceptions.InvalidURL: It cannot be parsed, or names no host.
-        requests.exceptions.MissingSchema: It does not begin with a scheme.
-    """
-    scheme, mark, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
-    is_http = scheme.lower() in ("http", "https")
-    if mark and (plain_url(url) is not None or (scheme[:1].isalpha() and not is_http)):
-        return
-    try:
-        target_of(url)
-    except httpx.UnsupportedProtocol as error:
-        kinds = requests.exceptions
-        kind = kinds.InvalidURL if is_http else kinds.MissingSchema
-        raise kind(str(error)) from None
-    except httpx.InvalidURL as error:
-        raise requests.exceptions.InvalidURL(str(error)) from None
 
 
 def failure_of(error: Exception) -> Failure:
@@ -128,7 +106,7 @@ class Call(BaseCall):
         own, self._removed = _split_headers(headers)
         body = data if content is None else content
         super().__init__(method, url, headers=own, params=_query(params), data=body, **options)
-        check_url(url)
+        url_to_ask(url)
         _check_timeout(timeout)
         if client is not None:
             check_sync_client(client)

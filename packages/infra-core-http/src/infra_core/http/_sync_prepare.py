@@ -1,23 +1,21 @@
 """The first request of a blocking call, with what its session adds to it."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
+import httpx
 import requests
 from requests.structures import CaseInsensitiveDict
-from requests.utils import (
-    check_header_validity,
-    default_headers,
-    get_auth_from_url,
-    to_native_string,
-)
+from requests.utils import check_header_validity, default_headers, to_native_string
 
 from ._cookies import BoundedCookieJar
 from ._headers import DEFAULT_HEADERS
-from ._urls import plain_url
+from ._request_body import Measure
+from ._response.body import length_of
+from .engine._target import is_usual, target_of
 from .engine.network_settings import NetworkSettings
 
-__all__ = ["prepare"]
+__all__ = ["prepare", "url_to_ask"]
 
 # Without types of their own.
 _merge_cookies: Any = requests.cookies.merge_cookies
@@ -36,7 +34,7 @@ def prepare(
     headers: dict[str, str],
     options: dict[str, Any],
 ) -> requests.PreparedRequest:
-    """Return a request as `Session.request` would send it, but for netrc.
+    """Return a request as `Session.request` would send it, but for its URL and netrc.
 
     Args:
         session: Its headers, cookies, params, auth and hooks take part.
@@ -46,28 +44,82 @@ def prepare(
         headers: Win over those of the session; a value of None takes one out.
         options: What `requests.Session.request` takes.
     """
-    login = options.get("auth") or _login(session, settings, url, headers)
-    plain = type(session).prepare_request is _prepare_request and not session.params
-    if plain and not options:
+    url, authorization = url_to_ask(url)
+    login = options.get("auth") or session.auth
+    if login is None:
+        login = _Login(_authorization(session, settings, url, headers, authorization))
+    if type(session).prepare_request is not _prepare_request:
+        return session.prepare_request(_request_of(method, url, headers, login, options))
+    if not options and not session.params:
         return _prepared_directly(session, method, url, headers, login)
+    bare = url.partition("#")[0].partition("?")[0]
+    request = _request_of(method, bare, headers, _At(url, login), options)
+    return _framed(session.prepare_request(request))
+
+
+def _framed(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Return a request whose body has one length, where requests says chunked beside it."""
+    length = length_of([prepared.headers.get("Content-Length") or ""])
+    if length is not None:
+        prepared.headers.pop("Transfer-Encoding", None)
+        body: Any = prepared.body
+        if isinstance(body, Iterator) and not hasattr(body, "read"):
+            prepared.body = _measured(body, length)  # type: ignore[assignment]
+    return prepared
+
+
+def _measured(body: Iterable[Any], length: int) -> Iterator[Any]:
+    measure = Measure(length)
+    yield from map(measure.take, body)
+    yield measure.end()
+
+
+def url_to_ask(url: str) -> tuple[str, str | None]:
+    """Return a URL in the form in which the asynchronous half sends it, and its credentials.
+
+    One of another scheme than http and https may have an adapter mounted for it, and stays.
+
+    Raises:
+        requests.exceptions.InvalidURL: It cannot be parsed, or names no host.
+        requests.exceptions.MissingSchema: It does not begin with a scheme.
+    """
+    scheme, mark, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
+    is_http = scheme.lower() in ("http", "https")
+    if is_usual(url) if is_http else mark and scheme[:1].isalpha():
+        return url, None
+    try:
+        target = target_of(url)
+    except httpx.UnsupportedProtocol as error:
+        kinds = requests.exceptions
+        kind = kinds.InvalidURL if is_http else kinds.MissingSchema
+        raise kind(str(error)) from None
+    except httpx.InvalidURL as error:
+        raise requests.exceptions.InvalidURL(str(error)) from None
+    return target.text, target.authorization
+
+
+def _request_of(
+    method: str, url: str, headers: dict[str, str], login: Any, options: dict[str, Any]
+) -> requests.Request:
     given = {name: options[name] for name in _PARTS if options.get(name) is not None}
-    request = requests.Request(method, url, headers=headers, auth=login, **given)
-    return session.prepare_request(request)
+    return requests.Request(method, url, headers=headers, auth=login, **given)
 
 
-def _login(
-    session: requests.Session, settings: NetworkSettings, url: str, headers: dict[str, str]
-) -> Any:
-    """Return what to authenticate with where neither call nor session says it."""
-    if session.auth is not None or not session.trust_env:
+def _authorization(
+    session: requests.Session,
+    settings: NetworkSettings,
+    url: str,
+    headers: dict[str, str],
+    of_url: str | None,
+) -> str | None:
+    """Return the credentials to send where neither call nor session has some."""
+    if any(name.lower() == "authorization" for name in headers):
         return None
-    in_call = any(name.lower() == "authorization" for name in headers)
-    if not in_call and "@" in url and any(own := get_auth_from_url(url)):
-        return own
-    login = None
-    if settings.netrc_path and not in_call and "Authorization" not in session.headers:
-        login = settings.netrc_authorization(urlsplit(url).hostname or "")
-    return _Login(login)
+    if of_url is not None:
+        return of_url
+    if session.trust_env and settings.netrc_path and "Authorization" not in session.headers:
+        return settings.netrc_authorization(httpx.URL(url).raw_host.decode())
+    return None
 
 
 def _prepared_directly(
@@ -77,7 +129,7 @@ def _prepared_directly(
     prepared = requests.PreparedRequest()
     prepared.headers = CaseInsensitiveDict()
     prepared.method = method
-    prepared.url = _normal_url(url)
+    prepared.url = url
     layers: Any = (session.headers, headers)
     for layer in layers:
         for name, value in layer.items():
@@ -93,17 +145,9 @@ def _prepared_directly(
         jar = requests.cookies.RequestsCookieJar()
         prepared.prepare_cookies(_merge_cookies(jar, session.cookies))
     prepared.prepare_content_length(None)
-    prepared.prepare_auth(login or session.auth)
+    prepared.prepare_auth(login)
     prepared.prepare_hooks(session.hooks)
     return prepared
-
-
-def _normal_url(url: str) -> str:
-    if plain_url(url) is not None:
-        return url
-    prepared = requests.PreparedRequest()
-    prepared.prepare_url(url, None)
-    return prepared.url or url
 
 
 class _Login(requests.auth.AuthBase):
@@ -116,3 +160,25 @@ class _Login(requests.auth.AuthBase):
         if self._value is not None:
             r.headers["Authorization"] = self._value
         return r
+
+
+class _At(requests.auth.AuthBase):
+    """Gives a request its URL before it is signed: requests would encode it in its own way.
+
+    Args:
+        url: As it is to be asked, but for the parameters of the call and the session.
+        login: Of the call or the session, as requests takes it.
+    """
+
+    def __init__(self, url: str, login: Any) -> None:
+        self._url = url
+        self._login = requests.auth.HTTPBasicAuth(*login) if isinstance(login, tuple) else login
+
+    def __call__(self, r: requests.PreparedRequest) -> requests.PreparedRequest:
+        added = (r.url or "").partition("?")[2]
+        url, mark, fragment = self._url.partition("#")
+        if added:
+            url += ("&" if "?" in url else "?") + added
+        r.url = url + mark + fragment
+        signed: requests.PreparedRequest = self._login(r)
+        return signed

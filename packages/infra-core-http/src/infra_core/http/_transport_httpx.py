@@ -91,7 +91,7 @@ def _plain_reason(request: httpx.Request) -> str | None:
     unknown = set(request.extensions) - {"timeout"}
     if unknown:
         return f"request extensions {sorted(unknown)}"
-    if request.url.scheme not in ("http", "https") or not request.url.host:
+    if request.url.scheme not in ("http", "https") or not request.url.raw_host:
         return "the URL is for httpx to refuse"
     try:
         headers = _header_map(request)
@@ -227,7 +227,8 @@ class SafeClient(httpx.AsyncClient):
         return self.network.netrc_authorization(host)
 
     def _log_in(self, request: httpx.Request) -> None:
-        login = None if request.url.userinfo else self.login(request.url.host, request.headers)
+        url = request.url
+        login = None if url.userinfo else self.login(url.raw_host.decode(), request.headers)
         if login is not None:
             request.headers["Authorization"] = login
 

@@ -89,8 +89,11 @@ class NextRequest(NamedTuple):
 
 
 def origin_of(url: httpx.URL) -> Origin:
-    """Return scheme, host and port, the default port filled in."""
-    return url.scheme, url.host, url.port or _PORTS.get(url.scheme, 0)
+    """Return scheme, host and port, the default port filled in.
+
+    The host is in ASCII: httpx cannot read all names that exist, such as those with emoji.
+    """
+    return url.scheme, url.raw_host.decode("ascii"), url.port or _PORTS.get(url.scheme, 0)
 
 
 def location_of(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
@@ -192,7 +195,7 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
 
     def refused(reason: str, text: str) -> BadRedirect:
         shown = sanitize_url(raw[:200].decode("latin-1"))
-        return BadRedirect(reason, f"{base.host} redirects to {shown!r}, {text}")
+        return BadRedirect(reason, f"{base.raw_host.decode()} redirects to {shown!r}, {text}")
 
     head, slashes, rest = raw.partition(b"//")
     if slashes and (not head or head.endswith(b":")):
@@ -226,7 +229,7 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
         raise refused(
             "url", f"which is no URL ({str(error).rstrip('.')}): report it to the server's owner"
         ) from None
-    if not url.host:
+    if not url.raw_host:
         raise refused("host", hostless)
     if url.userinfo:
         url = url.copy_with(userinfo=b"")

@@ -9,6 +9,9 @@ import httpx
 
 from infra_core.runtime import clock
 
+from .._errors import InvalidRequestError
+from .._request_body import Measure
+
 __all__ = ["PIECE", "Pump"]
 
 PIECE = 65_536
@@ -21,15 +24,21 @@ class Pump:
     Args:
         body: Bytes, or an asynchronous iterable of them, which can be sent once.
         timeout: Seconds that a piece may stay unsent; None for no bound.
+        length: What its Content-Length says, at which aiohttp would cut it; None without one.
 
     Attributes:
         done: Whether all of it has been handed to aiohttp.
+        failure: What ended an iterable before its end.
     """
 
-    def __init__(self, body: bytes | AsyncIterable[bytes], timeout: float | None) -> None:
+    def __init__(
+        self, body: bytes | AsyncIterable[bytes], timeout: float | None, length: int | None = None
+    ) -> None:
         self._body = body
         self._timeout = timeout
+        self._length = length
         self.done: bool = False
+        self.failure: Exception | None = None
         self._scope: Any = None  # while the answer is awaited
 
     async def watch(
@@ -51,18 +60,32 @@ class Pump:
                 "timeout"
             ) from None
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    async def __aiter__(self) -> AsyncIterator[bytes | memoryview]:
+        try:
+            async for piece in self._pieces():
+                self._wind(self._timeout)
+                yield piece
+        except Exception as error:
+            self.failure = error
+            raise
+        self.done = True
+        self._wind(None)
+
+    async def _pieces(self) -> AsyncIterator[bytes | memoryview]:
         if isinstance(self._body, bytes):
             view = memoryview(self._body)
             for start in range(0, len(view), PIECE):
-                self._wind(self._timeout)
                 yield bytes(view[start : start + PIECE])
-        else:
-            async for piece in self._body:
-                self._wind(self._timeout)
-                yield piece
-        self.done = True
-        self._wind(None)
+            return
+        measure = None if self._length is None else Measure(self._length)
+        async for piece in self._body:
+            if not isinstance(piece, (bytes, bytearray, memoryview)):
+                raise InvalidRequestError(
+                    f"the body yields a piece of type {type(piece).__name__}: yield bytes"
+                )
+            yield piece if measure is None else measure.take(piece)
+        if measure is not None:
+            yield measure.end()
 
     def _wind(self, seconds: float | None) -> None:
         if self._scope is not None and not self._scope.expired():

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import aiohttp
 import httpx
+from multidict import CIMultiDict
 
 from infra_core.runtime import clock, redact_library_logs
 
 from .._errors import PrivateAddressError
+from .._response.body import length_of
 from ._addresses import literal_address, reason_not_public
 from ._answer import EngineResponse
 from ._connector import Connector
@@ -170,8 +172,8 @@ class Engine:
         Args:
             method: In upper case.
             url: Where to.
-            headers: All of them, but for Host. Without Content-Length an iterable body is sent
-                in chunks.
+            headers: All of them, but for Host and Expect, which is not sent. Without
+                Content-Length an iterable body is sent in chunks.
             timeout: Seconds for each step, or one for each.
             body: Bytes, or an asynchronous iterable of them, which can be sent once.
             buffer: Bytes that may wait unread before the server is slowed down.
@@ -195,19 +197,22 @@ class Engine:
         key = proxy if at_proxy else None
         session = self._sessions.get(key) or self._open_session(key)
         options, headers = through(proxy, target.origin[0] + ":", headers)
+        length = None
+        if body is not None or "Expect" in headers:
+            headers, length = _framed(headers, body)
         if self._slots is not None:
             if self._slots.locked():
                 await self._wait_for_slot(self._slots, timeouts.pool, method, target)
             else:
                 await self._slots.acquire()
         response: aiohttp.ClientResponse | None = None
+        pump: Pump | None = None
         try:
             # Seeing that aiohttp has nothing to add costs less than saying what it may not.
             may_add = body is not None or method in _WITH_CONTENT
             may_add = may_add or not all(map(headers.__contains__, _AUTO_HEADERS))
-            pump = None
             if body is not None and not (isinstance(body, bytes) and len(body) <= PIECE):
-                pump = Pump(body, timeouts.write)
+                pump = Pump(body, timeouts.write, length)
             sending = session.request(
                 method,
                 target.request_url,
@@ -222,6 +227,8 @@ class Engine:
             )
             response = await (sending if pump is None else pump.watch(sending))
         except FAILURES as error:
+            if pump is not None and pump.failure is not None:
+                raise pump.failure from None
             failure = httpx_error(
                 error,
                 lambda: _request(method, target, headers),
@@ -269,6 +276,21 @@ class Engine:
             await session.close()
         if sessions:
             await asyncio.sleep(0)  # an abort is carried out in the loop's next turn
+
+
+def _framed(
+    headers: Mapping[str, str], body: bytes | AsyncIterable[bytes] | None
+) -> tuple[Mapping[str, str], int | None]:
+    """Return the headers to send with a body, and the length that they give an iterable.
+
+    aiohttp waits without end for the answer to `Expect: 100-continue`, and cuts bytes at a
+    Content-Length that is too small.
+    """
+    sent = CIMultiDict(headers)
+    sent.popall("Expect", None)
+    if isinstance(body, bytes):
+        sent["Content-Length"] = str(len(body))
+    return sent, length_of(sent.getall("Content-Length", ()))
 
 
 def _request(method: str, target: Target, headers: Mapping[str, str] | None) -> httpx.Request:

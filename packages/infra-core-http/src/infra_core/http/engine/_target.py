@@ -12,9 +12,10 @@ from infra_core.runtime import sanitize_url
 from .._checks import check_authority, host_problem
 from .._response.redirect import Origin, origin_of
 from .._urls import plain_url
+from ._addresses import literal_address
 from ._proxies import basic_authorization
 
-__all__ = ["Origin", "Target", "origin_of", "target_of"]
+__all__ = ["Origin", "Target", "httpx_target_of", "is_usual", "origin_of", "target_of"]
 
 _SCHEMES = ("http", "https")
 
@@ -84,6 +85,15 @@ def _root_of(origin: str) -> Target | None:
     return root if root.text == origin + "/" else None
 
 
+def is_usual(url: str) -> bool:
+    """Whether a URL is asked for as it stands, found out at little cost."""
+    plain = plain_url(url)
+    try:
+        return plain is not None and _root_of(plain[0]) is not None
+    except (httpx.InvalidURL, ValueError):
+        return False
+
+
 def target_of(url: str | httpx.URL) -> Target:
     """Return the target for a URL.
 
@@ -110,15 +120,38 @@ def target_of(url: str | httpx.URL) -> Target:
         ) from error
 
 
+def httpx_target_of(url: str) -> Target:
+    """Return the target for a URL that httpx can hold in a request, too.
+
+    It refuses names in Punycode that IDNA 2008 has no room for, such as those with emoji.
+
+    Raises:
+        httpx.InvalidURL: As for `target_of`, or it has such a name.
+        httpx.UnsupportedProtocol: As for `target_of`.
+    """
+    target = target_of(url)
+    if "://xn--" in target.text:
+        try:
+            _ = target.url.host
+        except ValueError as error:
+            raise httpx.InvalidURL(
+                f"{target.origin[1]!r} is a host name that httpx cannot read ({error}): request it "
+                "with fetch() or request()"
+            ) from error
+    return target
+
+
 def _checked(text: str, url: httpx.URL) -> httpx.URL:
-    if url.scheme not in _SCHEMES or not url.host:
+    host = url.raw_host.decode("ascii")
+    if url.scheme not in _SCHEMES or not host:
         raise httpx.UnsupportedProtocol(
             f"{sanitize_url(text)!r} cannot be requested: a URL begins with http:// or https:// "
             "and names a host"
         )
     if url.port is not None and not 0 < url.port <= 65_535:
         raise httpx.InvalidURL(f"port {url.port} is not within 1 to 65535")
-    problem = host_problem(url.raw_host.decode("ascii"))
+    problem = host_problem(host)
     if problem:
         raise httpx.InvalidURL(problem)
-    return url
+    address = None if ":" in host else literal_address(host)
+    return url if address in (None, host) else url.copy_with(host=address)
