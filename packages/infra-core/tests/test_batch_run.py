@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from dataclasses import fields
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import Pipe
@@ -42,6 +43,7 @@ from infra_core.batch import (
 )
 from infra_core.batch._download import Downloads, WorkItem
 from infra_core.batch._finishing import Finisher
+from infra_core.batch._hooks import Hooks
 from infra_core.batch._jobs import Job, JobBook
 from infra_core.batch._results import Outcome
 from infra_core.batch._run import BatchRun
@@ -239,6 +241,15 @@ def test_an_async_function_is_no_hook(tmp_path: Path) -> None:
     for given in (hook, partial(hook), AsyncMock()):
         with pytest.raises(TypeError, match="on_result is an async function"):
             run_batch(["http://h.example/"], batch_id="b", out=tmp_path, on_result=given)
+
+
+@pytest.mark.parametrize("name", [each.name for each in fields(Hooks)])
+def test_a_hook_that_cannot_be_called_is_refused(name: str, tmp_path: Path) -> None:
+    """Not called for each URL to be logged each time."""
+    hook: Any = {name: "print"}
+    with pytest.raises(TypeError, match=f"{name} must be a function, got 'print'"):
+        run_batch(["http://h.example/"], batch_id="b", out=tmp_path / "o", **hook)
+    assert not (tmp_path / "o").exists()
 
 
 async def test_a_hook_that_ends_the_program_leaves_no_job_running(

@@ -305,6 +305,14 @@ def test_a_file_of_urls_is_a_list_of_urls(urls: list[str], tmp_path: Path) -> No
         run_batch(alone, batch_id="c", out=tmp_path)
 
 
+@pytest.mark.parametrize("given", [None, 5, object()])
+def test_what_is_no_list_is_refused_before_anything_is_made(given: Any, tmp_path: Path) -> None:
+    """Such as the result of a function that returns nothing."""
+    with pytest.raises(TypeError, match=f"items is of type {type(given).__name__}"):
+        run_batch(given, batch_id="b", out=tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+
+
 def result_of(**facts: Any) -> BatchResult:
     return BatchResult(**{"job_id": "1", "url": "http://h/", "status": "failed", **facts})
 
@@ -466,6 +474,14 @@ def test_only_failed_is_proposed_where_nothing_else_is_left(
 ) -> None:
     """A file that was not mirrored is no failed job."""
     assert ("--only failed" in next_of([], **summary)) is only
+
+
+@pytest.mark.parametrize("more", [{"failed": 1}, {"problems": ["x"]}, {"list_ended": False}])
+def test_nothing_is_to_be_typed_where_only_malformed_lines_are_left(more: dict[str, Any]) -> None:
+    """A resume would bring nothing; the line about them says what to do."""
+    left: dict[str, Any] = {"rejected_lines": 2, "list_ended": True}
+    assert next_of([], **left) == ""
+    assert "--resume" in next_of([], **{**left, **more})
 
 
 def test_a_failed_download_is_one_line(

@@ -72,7 +72,8 @@ async def run_batch_async(
         BatchError: The batch cannot start: a bad option, it exists and `resume` is not set,
             another process runs it.
         ConfigurationError: The storage settings are unusable.
-        TypeError: `items` is a single URL, a hook is an async function, or an option is unknown.
+        TypeError: `items` is a single URL or no iterable, a hook is an async function or no
+            function, or an option is unknown.
 
     Example:
         ::
@@ -89,6 +90,8 @@ async def run_batch_async(
             f"items is one {type(items).__name__}, whose parts would be taken for URLs: pass a "
             "list of URLs, and for a file read_items(open(path, 'rb'))"
         )
+    if not isinstance(items, (Iterable, AsyncIterable)):
+        raise TypeError(f"items is of type {type(items).__name__}: pass an iterable of URLs")
     chosen = _options_of(options, settings)
     hooks = Hooks(on_result, on_retry, on_progress, on_rejected, on_duplicate, on_event)
     loop, troubles = asyncio.get_running_loop(), list[str]()

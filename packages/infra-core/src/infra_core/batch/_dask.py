@@ -58,6 +58,8 @@ class DaskWorkers:
         on_stopped: Called with the reason why a worker begins no more downloads.
     """
 
+    records = False
+
     def __init__(
         self,
         options: "BatchOptions",
@@ -118,7 +120,7 @@ class DaskWorkers:
         self._pickled = pickle.dumps((share_of(options, len(threads)), *rest))
         self._runtime = DaskTaskRuntime(self._client, config=RuntimeConfig(concurrency=_WIDTH))
 
-    async def fetch(self, item: WorkItem) -> Outcome | None:
+    async def fetch(self, work: "Job") -> Outcome | None:
         """Have an item done by a worker, with others that are asked for at the same time.
 
         Raises:
@@ -126,7 +128,7 @@ class DaskWorkers:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Outcome | None] = loop.create_future()
-        self._gathered.append((item, done))
+        self._gathered.append((WorkItem.of(work), done))
         if len(self._gathered) == self._shard:
             self._begin()
         elif len(self._gathered) == 1:

@@ -99,7 +99,10 @@ class Downloads:
 
     Attributes:
         width: Items to hand out at a time.
+        records: Whether it has what it brings recorded, by `after`.
     """
+
+    records = True
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ class Hooks:
         on_event: Called with a word and a text for what else a person wants to see.
 
     Raises:
-        TypeError: One is an async function.
+        TypeError: One is an async function, or no function.
     """
 
     on_result: Callable[[BatchResult], object] | None = None
@@ -50,6 +50,8 @@ class Hooks:
                     f"{name} is an async function, and nothing would await it: pass a plain one, "
                     "which may start a task (asyncio.create_task) or fill a queue"
                 )
+            if hook is not None and not callable(hook):
+                raise TypeError(f"{name} must be a function, got {hook!r:.80}")
 
 
 def call(hook: Callable[..., object] | None, *arguments: object) -> None:

@@ -33,7 +33,7 @@ from infra_core.runtime import (
     until_done,
 )
 
-from ._download import Downloads, WorkItem, failure_of
+from ._download import failure_of
 from ._errors import BatchError, one_line, plural
 from ._finishing import Finisher
 from ._hooks import Hooks, Listener, call
@@ -42,7 +42,6 @@ from ._items import BatchItem, Rejected
 from ._jobs import Job, JobBook
 from ._manifest import store_manifest
 from ._names import INCOMING, FileNames
-from ._results import Outcome
 from ._starting import Starter
 from ._worker import workers_of
 
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord
 
     from ._options import BatchOptions
+    from ._results import Outcome
     from ._services import Services
 
 __all__ = ["BatchRun"]
@@ -374,26 +374,19 @@ class BatchRun:
         if job.job_id not in self._finisher.active:
             await self._finisher.keep(job)
             return
-        if type(self._workers) is Downloads:  # which has it recorded
-            outcome = await self._workers.fetch(job)
-        else:
-            outcome = await self._fetch_elsewhere(job)
-        if outcome is not None:  # else its turn came too late: the end of the run puts it back
-            await self._finisher.end(job, outcome)
-
-    async def _fetch_elsewhere(self, job: Job) -> Outcome | None:
-        """Have an item done by workers, and record it with those that come together."""
         try:
-            outcome = await self._workers.fetch(WorkItem.of(job))
+            outcome = await self._workers.fetch(job)
         except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not the URL's fault
             self._end_unless_ending(one_line(error))
-            return None
-        if outcome is not None and outcome.status == "completed":
+            return
+        if outcome is None:  # its turn came too late: the end of the run puts it back
+            return
+        if outcome.status == "completed" and not self._workers.records:
             try:
                 await self._recorder((job, outcome))
             except OSError as error:  # its file could not be given its name
-                return failure_of(job, error, outcome.attempts, self._services.folder)
-        return outcome
+                outcome = failure_of(job, error, outcome.attempts, self._services.folder)
+        await self._finisher.end(job, outcome)
 
 
 def _completed(store: Any, batch_id: str) -> Iterable[Any]:

@@ -62,54 +62,41 @@ class Starter:
         return jobs, new, duplicates
 
     async def begin(self, group: list[Job]) -> Begun:
-        """Settle what is here already; record the rest as running."""
-        from infra_core.azure.job_store import JobStatus
-
-        if self._services.claims is not None:
-            return await self._take(group, self._services.claims)
-        done = [job for job in group if job.record.status is JobStatus.COMPLETED]
-        kept: set[str] = set()
-        if done:
-            kept = await self._kept(done)
-            lost = [job.record for job in done if job.job_id not in kept]
-            await asyncio.to_thread(self._book.forget, lost)
-        begun = Begun([], [], [], [])
-        started: list[Job] = []
-        for job in group:
-            record = job.record
-            if record.job_id in kept:
-                self._keep(job, begun)
-                continue
-            if record.status is JobStatus.COMPLETED:
-                record = record.requeue(force=True)
-            elif record.status is JobStatus.RUNNING:  # an earlier run was killed here
-                record = record.requeue()
-            started.append(job._replace(record=record.start()))
-        if started:
-            await asyncio.to_thread(self._book.store, [job.record for job in started])
-        begun.started.extend(started)
-        return begun
-
-    async def _take(self, group: list[Job], claims: "Claims") -> Begun:
-        """Take from a shared table what no other run has; settle what is done."""
-        claimed = await asyncio.to_thread(claims.take, group)
-        kept = await self._kept(claimed.kept)
-        begun = claimed._replace(kept=[], elsewhere=[])
-        for job in claimed.kept:
+        """Settle what is here already; record the rest as running, where no other run has it."""
+        claims = self._services.claims
+        found = _taken(group) if claims is None else await asyncio.to_thread(claims.take, group)
+        kept = await self._kept(found.kept) if found.kept else set[str]()
+        begun = Begun([], list(found.started), [], found.passed_over)
+        lost: list[Job] = []
+        for job in found.kept:
             if job.job_id in kept:
                 self._keep(job, begun)
-                continue
+            else:
+                lost.append(job)
+        if claims is not None:
+            await asyncio.to_thread(self._take_again, lost, begun, claims)
+            await asyncio.to_thread(claims.defer, found.elsewhere)
+            return begun
+        again = [job._replace(record=job.record.requeue(force=True).start()) for job in lost]
+        begun.started.extend(again)
+        if lost:
+            await asyncio.to_thread(self._book.forget, [job.record for job in lost])
+        if running := [job.record for job in found.started + again]:
+            await asyncio.to_thread(self._book.store, running)
+        return begun
+
+    def _take_again(self, lost: list[Job], begun: Begun, claims: "Claims") -> None:
+        """Take from a shared table what is completed and not here; in a thread."""
+        for job in lost:
             again, stored = None, job.record.payload
             # else it is on another machine's disk, and good
             here = stored.get("place") in (None, claims.place)
             if here or contradicts(stored, job.item.checksum):
-                again = await asyncio.to_thread(claims.reopen, job)
+                again = claims.reopen(job)
             if again is None:
                 begun.elsewhere.append(job)
             else:
                 begun.started.append(again)
-        await asyncio.to_thread(claims.defer, claimed.elsewhere)
-        return begun
 
     def _keep(self, job: Job, begun: Begun) -> None:
         """Leave a job alone whose file is here, or let the server say whether it is current.
@@ -148,3 +135,19 @@ class Starter:
         if self._options.scratch is not None:  # files are in the container alone
             return bool(stored.get("mirrored")) and not contradicts(stored, listed)
         return self._verifier.is_intact(stored, listed)
+
+
+def _taken(group: list[Job]) -> Begun:
+    """What becomes of jobs of a store that is this run's alone."""
+    from infra_core.azure.job_store import JobStatus
+
+    found = Begun([], [], [], [])
+    for job in group:
+        record = job.record
+        if record.status is JobStatus.COMPLETED:
+            found.kept.append(job)
+            continue
+        if record.status is JobStatus.RUNNING:  # an earlier run was killed here
+            record = record.requeue()
+        found.started.append(job._replace(record=record.start()))
+    return found

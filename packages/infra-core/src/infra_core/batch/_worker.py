@@ -38,15 +38,21 @@ class Workers(Protocol):
 
     Attributes:
         width: Items to hand out at a time.
+        records: Whether it has what it brings recorded.
     """
 
     width: int
+    records: bool
 
     async def open(self) -> None:
         """Begin."""
 
-    async def fetch(self, work: WorkItem) -> Outcome | None:
-        """Have an item done; None where it was not begun, since the run is to end."""
+    async def fetch(self, work: "Job") -> Outcome | None:
+        """Have an item done; None where it was not begun, since the run is to end.
+
+        Raises:
+            Exception: Those elsewhere are gone, which is not the item's fault.
+        """
         ...
 
     def stop(self) -> None:
@@ -65,6 +71,8 @@ class Worker(Downloads):
         env: Variables that say where files are mirrored.
         on_retry: Called with each failed attempt that is followed by another.
     """
+
+    records = False
 
     def __init__(
         self,

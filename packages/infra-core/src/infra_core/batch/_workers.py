@@ -26,6 +26,7 @@ from ._results import BatchRetry, Outcome
 from ._worker import Worker, WorkItem, ahead_of, share_of
 
 if TYPE_CHECKING:
+    from ._jobs import Job
     from ._options import BatchOptions
 
 __all__ = ["ProcessWorkers", "fork_workers"]
@@ -84,6 +85,8 @@ class ProcessWorkers:
         on_retry: Called with each failed attempt that is followed by another.
     """
 
+    records = False
+
     def __init__(
         self,
         options: "BatchOptions",
@@ -123,7 +126,7 @@ class ProcessWorkers:
     def _started(self, loop: asyncio.AbstractEventLoop) -> "_Process":
         return _Process(self._settings, loop, self._on_retry)
 
-    async def fetch(self, item: WorkItem) -> Outcome | None:
+    async def fetch(self, work: "Job") -> Outcome | None:
         """Have an item done by the worker that has the fewest.
 
         Raises:
@@ -132,6 +135,7 @@ class ProcessWorkers:
         """
         if self._opening is not None and not (self._opening.done() and self._workers):
             await asyncio.shield(self._opening)
+        item = WorkItem.of(work)
         for _ in range(_TRIES):
             worker = min(self._workers, key=lambda each: each.load)
             try:

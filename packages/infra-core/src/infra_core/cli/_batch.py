@@ -147,8 +147,9 @@ _NOT_CARRIED = {
 
 def next_command(options: argparse.Namespace, summary: Summary) -> str:
     """What to type for what is left, whole but for secrets."""
-    if options.urls == "-":
-        return ""
+    resumable = summary.failed or summary.pending or summary.mirror_failed or summary.problems
+    if options.urls == "-" or not (resumable or not summary.list_ended):
+        return ""  # a resume brings nothing new where only malformed lines are left
     arguments = ["infra-core", "run", options.urls, "--batch-id", options.batch_id]
     arguments += ["--out", str(options.out), "--resume"]
     unfinished = summary.pending or summary.mirror_failed or not summary.list_ended

@@ -323,7 +323,8 @@ def rows_of(summary: "Summary") -> Iterable[tuple[str, str]]:
     if summary.elsewhere:
         yield "elsewhere", f"{summary.elsewhere} (done by another run of this batch)"
     if summary.rejected_lines:
-        yield "rejected lines", f"{summary.rejected_lines} (--skip-malformed passes them over)"
+        what = "passed over" if summary.skip_malformed else "mend and resume, or --skip-malformed"
+        yield "rejected lines", f"{summary.rejected_lines} ({what})"
     yield "downloaded", human_size(summary.bytes_downloaded)
     yield "retries", str(summary.retries)
     yield "duration", f"{summary.duration_seconds:.2f} s"
