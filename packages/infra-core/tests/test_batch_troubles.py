@@ -313,6 +313,18 @@ def test_what_is_no_list_is_refused_before_anything_is_made(given: Any, tmp_path
     assert not (tmp_path / "o").exists()
 
 
+def test_a_list_that_cannot_be_read_on_ends_there_with_a_summary(
+    urls: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What came before it was done: the command has started."""
+    (tmp_path / "urls.txt").write_text(f"{urls[0]}\n{'x' * (17 << 20)}")
+    where = ["--batch-id", "b", "--out", str(tmp_path)]
+    assert main(["run", str(tmp_path / "urls.txt"), *where, "--json"]) == 1
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["succeeded"], summary["list_ended"]) == (1, False)
+    assert "line 2 has no end" in summary["problems"][0]
+
+
 def result_of(**facts: Any) -> BatchResult:
     return BatchResult(**{"job_id": "1", "url": "http://h/", "status": "failed", **facts})
 

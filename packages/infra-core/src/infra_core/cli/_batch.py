@@ -11,7 +11,15 @@ from dataclasses import fields
 from pathlib import Path
 
 from infra_core._start import import_engine, started
-from infra_core.batch import BatchItem, BatchOptions, BatchResult, Rejected, Summary, run_batch
+from infra_core.batch import (
+    BatchItem,
+    BatchOptions,
+    BatchResult,
+    ListError,
+    Rejected,
+    Summary,
+    run_batch,
+)
 from infra_core.batch._folder import JOBS_FILE, MANIFEST_FILE
 
 from . import exit_codes
@@ -53,7 +61,7 @@ def run(options: argparse.Namespace, processes: int, concurrency: int) -> int:
         lines = ListLines()
         with reporter:
             summary = run_batch(
-                begun(items, ending),
+                begun(items, ending, lines),
                 chosen,
                 on_result=on_result,
                 on_retry=reporter.on_retry,
@@ -64,6 +72,9 @@ def run(options: argparse.Namespace, processes: int, concurrency: int) -> int:
             )
         lines.finish()
         results.close()
+        if lines.error is not None:
+            summary.list_ended = False
+            summary.trouble("the list was not read to its end", one_line(lines.error))
         if results.error is not None:
             summary.trouble(f"{str(options.results)!r} has gaps", one_line(results.error))
         if ending.received is not None and summary.interrupted is None:
@@ -103,11 +114,19 @@ def warn_unset(prefix: str | None) -> None:
         print(text, file=sys.stderr)
 
 
-def begun(items: Iterator[BatchItem | Rejected], ending: Ending) -> Iterator[BatchItem | Rejected]:
-    """The items; once one is asked for all is imported, and a signal leaves something to record."""
+def begun(
+    items: Iterator[BatchItem | Rejected], ending: Ending, lines: ListLines
+) -> Iterator[BatchItem | Rejected]:
+    """The items; once one is asked for all is imported, and a signal leaves something to record.
+
+    A list that cannot be read on ends there: what came before is in the summary.
+    """
     ending.begun = True
     started()
-    yield from items
+    try:
+        yield from items
+    except (ListError, OSError) as error:
+        lines.error = error
 
 
 def batch_options(options: argparse.Namespace, processes: int, concurrency: int) -> BatchOptions:

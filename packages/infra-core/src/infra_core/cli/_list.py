@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO
 
@@ -52,7 +53,7 @@ def open_list(options: argparse.Namespace) -> Iterator[Iterator[BatchItem | Reje
                 if len(head) < SOUGHT_LINES
                 else f"no URL in the first {SOUGHT_LINES} lines of {name}: it is no list of URLs"
             )
-        yield chained(head, entries, name)
+        yield chain(head, entries)
 
 
 def first_entries(entries: Iterator[BatchItem | Rejected]) -> list[BatchItem | Rejected]:
@@ -87,17 +88,6 @@ def standard_input() -> IO[bytes]:
         return sys.stdin.buffer
 
 
-def chained(
-    head: list[BatchItem | Rejected], rest: Iterator[BatchItem | Rejected], name: str
-) -> Iterator[BatchItem | Rejected]:
-    """The entries that were read to see whether there is a URL, and the others."""
-    yield from head
-    try:
-        yield from rest
-    except ListError as error:
-        raise CommandError(f"{name}: {error}") from None
-
-
 def check_strictly(entries: list[BatchItem | Rejected]) -> list[BatchItem | Rejected]:
     """Refuse a list with a malformed line.
 
@@ -113,10 +103,16 @@ def check_strictly(entries: list[BatchItem | Rejected]) -> list[BatchItem | Reje
 
 
 class ListLines:
-    """Prints which lines are passed over; of many only the first ones, and how many there are."""
+    """Prints which lines are passed over; of many only the first ones, and how many there are.
+
+    Attributes:
+        count: Lines that are no URL.
+        error: Why the list could not be read to its end, once that was begun.
+    """
 
     def __init__(self) -> None:
         self.count = 0
+        self.error: Exception | None = None
         self._duplicates: list[int] = []
         self._repeated = 0
 
