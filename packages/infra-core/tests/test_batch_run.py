@@ -768,7 +768,7 @@ async def test_an_item_of_a_worker_that_dies_is_not_done_again_once_the_run_is_t
     await workers.open()
     workers.stop()
     item = BatchItem("http://h.example/")
-    outcome = await workers.fetch(WorkItem(item.job_id, item, "assets/x"))
+    outcome = await workers.fetch(Job(item, JobRecord("b", item.job_id), "assets/x"))
     assert (outcome, died.await_count) == (None, 1)
 
 
