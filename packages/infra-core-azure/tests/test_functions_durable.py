@@ -2,6 +2,7 @@
 
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ import respx
 from hypothesis import given, strategies as st
 
 from infra_core.azure._durable import management_url, read_start, secure_url
-from infra_core.azure._durable_status import DurableStatus, read_status
+from infra_core.azure._durable_status import DurableStatus, failure_of, read_status
 from infra_core.azure.client import (
     AzureFunctionAsyncClient,
     AzureFunctionSyncClient,
@@ -148,9 +149,9 @@ class TestFollowing:
         assert not any(time.slept)
 
     async def test_an_instance_that_was_purged_is_reported_at_once(self) -> None:
-        """404 after it was seen, or of a URL that was stored: no waiting."""
+        """404 twice after it was seen, or once of a URL that was stored."""
         with FunctionsHost() as host, fast_time() as time:
-            faults = [_RUNNING, status(404), status(404)]
+            faults = [_RUNNING, status(404), status(404), status(404)]
             host.orchestrator(_PATH, ["Running"], status_faults=faults)
             async with _client(host) as client:
                 instance = await client.start(_PATH)
@@ -158,7 +159,16 @@ class TestFollowing:
                     await client.wait_for_completion(instance)
                 with pytest.raises(JobNotFoundError, match="purged"):
                     await client.wait_for_completion(host.status_url(str(instance.id)))
-        assert [wait for wait in time.slept if wait] == [5.0]
+        assert [wait for wait in time.slept if wait] == [5.0, 5.0]
+
+    async def test_a_404_between_two_answers_is_asked_again(self) -> None:
+        """azure-functions-durable-extension#1346: the instance runs on; as often as it happens."""
+        faults = [_RUNNING, status(404)] * 3
+        with FunctionsHost() as host, fast_time():
+            host.orchestrator(_PATH, ["Running", "Completed"], status_faults=faults)
+            async with _client(host) as client:
+                url = str((await client.start(_PATH)).status_url)
+                assert (await client.wait_for_completion(url)).succeeded
 
     async def test_a_page_of_a_proxy_between_two_answers_is_waited_out(self) -> None:
         """Once the state could be read; before, it is an error at once."""
@@ -445,6 +455,27 @@ class TestManagement:
                         await call
                     assert "s3cretkey99" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda client: client.read_entity("C", ".."),
+            lambda client: client.signal_entity("C", "a/b", "add"),
+            lambda client: client.signal_entity("..", "k", "add"),
+            lambda client: client.signal_entity("C", "a#b", "add"),
+            lambda client: client.raise_event("/i/1?code=x", ".."),
+            lambda client: client.raise_event("/i/1?code=x", "."),
+        ],
+    )
+    async def test_a_name_that_would_lead_elsewhere_is_refused(
+        self, call: Callable[[AzureFunctionAsyncClient], Awaitable[object]]
+    ) -> None:
+        """Two dots go one folder up in a URL; the extension knows no slash in an entity's key."""
+        with FunctionsHost() as host:
+            async with _client(host) as client:
+                with pytest.raises(ValueError, match="names no"):
+                    await call(client)
+            assert not host.origin.requests
+
     async def test_an_event_is_sent_once(self) -> None:
         """A lost answer is an outcome that is not known; a refusal says what the host said."""
         with FunctionsHost() as host, fast_time():
@@ -562,11 +593,43 @@ class TestStart:
                 with pytest.raises(OrchestrationError, match="check that it is the starter"):
                     await client.start_and_wait(_PATH, accept_result=True)
 
-    async def test_a_name_that_is_taken_says_what_the_app_said(self) -> None:
-        """409: the body's reason, without secrets."""
+    @pytest.mark.parametrize("state", ["Failed", "Terminated"])
+    async def test_a_starter_that_waited_for_a_failure_has_started_it(self, state: str) -> None:
+        """`wait_for_completion_or_create_check_status_response` of Python answers 500 then."""
+        with FunctionsHost() as host:
+            body = {"instanceId": "7", "runtimeStatus": state, "output": "boom"}
+            host.function(_PATH, body, status=500)
+            host.function("/api/odd", {**body, "runtimeStatus": "Odd"}, status=500)
+            async with _client(host) as client:
+                with pytest.raises(OrchestrationFailedError, match=r"instance '7' ended.*boom"):
+                    await client.start_and_wait(_PATH)
+                with pytest.raises(httpx.HTTPStatusError, match=r"answered 500.*boom"):
+                    await client.start_and_wait("/api/odd")
+
+    @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+    async def test_a_redirect_that_drops_what_was_sent_is_no_start(self, code: int) -> None:
+        """An app on https sends http:// requests there as GET, which its function takes as well."""
+
+        def lead_on(exchange: Exchange) -> None:
+            exchange.reply.status, exchange.reply.headers["Location"] = code, "/api/there"
+
+        with FunctionsHost() as host:
+            host.orchestrator("/api/there")
+            host.origin.add(_PATH, always=Fault("redirect", lead_on))
+            async with _client(host) as client:
+                if code in (301, 302):
+                    with pytest.raises(OrchestrationError, match="drops what was sent") as caught:
+                        await client.start(_PATH, json={"n": 1})
+                    assert host.system_key not in str(caught.value)
+                else:
+                    assert (await client.start(_PATH, json={"n": 1})).id == "api-there-1"
+
+    @pytest.mark.parametrize("code", [400, 409, 412, 422, 500])
+    async def test_a_refusal_says_what_the_app_said(self, code: int) -> None:
+        """The body's reason, without secrets."""
         with FunctionsHost() as host:
             body = b'{"message": "instance nightly is running, see ?code=s3cretkey99"}'
-            host.origin.add(_PATH, always=_reply(409, body))
+            host.origin.add(_PATH, always=_reply(code, body))
             async with _client(host) as client:
                 with pytest.raises(httpx.HTTPStatusError) as caught:
                     await client.start(_PATH)
@@ -633,6 +696,12 @@ class TestProtocol:
             (200, {"status": "done", "a": {"status": "done"}, "b": {"status": "error"}}, "error"),
             (200, {"runtimeStatus": "df.OrchestrationRuntimeStatus.Completed"}, "Completed"),
             (200, {"runtimeStatus": "3.0"}, "Failed"),
+            (200, {"runtimeStatus": "Failed", "RuntimeStatus": 3}, "Failed"),
+            (200, {"status": "NotStarted"}, "NotStarted"),
+            (200, {"status": "in-progress"}, "in-progress"),
+            (200, {"status": "Timed Out", "error": {"code": "x"}}, "Timed Out"),
+            (200, {"status": "Aborted"}, "Aborted"),
+            (202, "accepted, come again", "Running"),
             (200, {"status": "completed", "output": {"runtimeStatus": "Odd"}}, "completed"),
             (202, {"status": "success", "message": "accepted"}, "Running"),
             (202, {"status": "success", "data": {"runtimeStatus": "Odd"}}, "Running"),
@@ -681,6 +750,11 @@ class TestProtocol:
             b'{"runtimeStatus": "NotStatus.Completed"}',
             b'{"runtimeStatus": "Not.Completed"}', b'{"runtimeStatus": ".Completed"}',
             b'{"runtimeStatus": "' + b"9" * 5000 + b'"}',
+            # Said twice, and not the same.
+            b'{"runtimeStatus": "Failed", "runtimeStatus": "Completed"}',
+            b'{"runtimeStatus": "Completed", "runtime_status": "Failed"}',
+            b'{"status": "failed", "data": {"status": "done"}, "status": "success"}',
+            b'{"runtimeStatus": ' + b"[" * 900 + b"]" * 900 + b"}",
         ],
     )  # fmt: skip
     @pytest.mark.parametrize("code", [200, 204])
@@ -705,13 +779,23 @@ class TestProtocol:
         with pytest.raises(OrchestrationError, match="no http"):
             read_start(_response(202, {"statusQueryGetUri": url}), what="POST /api/run")
 
-    def test_a_byte_order_mark_is_no_part_of_the_status(self) -> None:
-        """Some servers write one in front of JSON."""
+    @pytest.mark.parametrize("charset", ["utf-8", "utf-8-sig", "utf-16", "iso-8859-1"])
+    def test_a_status_is_read_in_the_charset_it_came_in(self, charset: str) -> None:
+        """Some servers write a byte order mark in front of JSON, or what is no UTF-8."""
         request = httpx.Request("GET", "https://app.example/x")
-        body = b'\xef\xbb\xbf{"runtimeStatus": "Failed"}'
-        reported = read_status(httpx.Response(200, content=body, request=request))
+        kind = {"Content-Type": f"application/json; charset={charset}"}
+        body = '{"runtimeStatus": "Failed", "output": "\u00e9"}'.encode(charset)
+        reported = read_status(httpx.Response(200, content=body, headers=kind, request=request))
         assert reported is not None
-        assert reported.failed
+        assert (reported.failed, reported.output) == (True, "\u00e9")
+
+    def test_a_failure_says_why_wherever_the_answer_has_it(self) -> None:
+        """Operations of Azure that are no orchestrations have an `error`."""
+        error = {"code": "ExecutionFailure", "message": "disk full"}
+        for said in ({"output": error}, {"customStatus": error}, {"error": error}, error):
+            reported = read_status(_response(200, {"status": "Failed", **said}))
+            assert reported is not None
+            assert "disk full" in str(failure_of(reported, None))
 
     @given(st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(max_size=8) | st.integers(),
@@ -809,3 +893,19 @@ class TestProtocol:
             raised = str(management_url(instance, "raiseEvent", name=text))
             assert raised == f"https://a.example/i/1/raiseEvent/{quote(text, safe='')}?code=k"
         assert management_url(DurableInstance(status_url=status_url), "purge") == status_url
+
+    def test_urls_are_asked_as_their_host_means_them(self) -> None:
+        """.NET writes a blank in an id as a plus sign, and its isolated worker braces twice."""
+        below = "https://app.example/instances/a+b"
+        body = {
+            "Id": "a b",
+            "StatusQueryGetUri": f"{below}?code=k+k",
+            "TerminatePostUri": f"{below}/terminate?reason={{{{text}}}}&code=k+k",
+        }
+        instance = read_start(_response(202, body), what="POST /api/run")
+        there = "https://app.example/instances/a%20b"
+        assert instance.status_url == f"{there}?code=k+k"
+        asked = management_url(instance, "terminate", reason="it is late")
+        assert asked == f"{there}/terminate?reason=it%20is%20late&code=k+k"
+        plus = read_start(_response(202, {**body, "Id": "a+b"}), what="POST /api/run")
+        assert plus.status_url == body["StatusQueryGetUri"]

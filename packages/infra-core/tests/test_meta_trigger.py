@@ -1,7 +1,9 @@
 """`infra-core trigger` against a local server that plays the Functions host."""
 
 import json
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 
 from infra_core.azure.function_testing import FunctionsHost
 from infra_core.cli import main
-from infra_core.http.testing import status
+from infra_core.http.testing import Exchange, Fault, status
 
 
 @pytest.fixture
@@ -112,6 +114,58 @@ def test_a_batch_that_takes_longer_and_a_refusal_say_what_to_do_in_a_line(
     shown = capsys.readouterr().err
     assert "401" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("polling", [True, False])
+def test_a_signal_ends_the_wait_and_says_what_is_known(
+    host: FunctionsHost,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+    polling: bool,
+) -> None:
+    """How to go on where the batch was scheduled; that nothing is known before. The summary too."""
+    ended = threading.Event()
+
+    def kill(exchange: Exchange) -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+        ended.wait(60)
+
+    faults = [Fault("signal", kill)]
+    host.orchestrator("/api/run", ["Running"], **{"status_faults" if polling else "faults": faults})  # type: ignore[arg-type]
+    path = tmp_path / "summary.json"
+    arguments = ["trigger", "b1", "--base-url", host.base_url, "--summary-file", str(path)]
+    code: object
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    finally:
+        ended.set()
+    assert code == 128 + number
+    shown, summary = " ".join(capsys.readouterr().err.split()), json.loads(path.read_text())
+    assert summary["error"] == "interrupted"
+    if polling:
+        assert "it goes on: infra-core trigger b1 --wait" in shown
+        assert (summary["status"], summary["succeeded"]) == ("Scheduled", False)
+    else:
+        assert "whether it was scheduled is not known" in shown
+        assert summary["status"] == "OutcomeUnknown"
+
+
+def test_a_status_url_that_is_refused_is_not_blamed_on_the_functions_key(
+    host: FunctionsHost, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The status URL has a key of its own; the command says how to follow the batch."""
+    host.origin.add("/status", always=status(401))
+    host.function("/api/run", {"statusQueryGetUri": "/status?code=s3cretkey99"}, status=202)
+    assert main(["trigger", "b1", "--base-url", host.base_url]) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "AZURE_FUNCTION_API_KEY" not in shown
+    assert "the key in the status URL may have been renewed" in shown
+    assert "its end is not known: infra-core trigger b1 --wait" in shown
+    assert "s3cretkey99" not in shown
 
 
 def test_missing_base_url_and_bad_payload_are_usage_errors(

@@ -19,12 +19,12 @@ from ._durable_status import (
     DurableStatus,
     beginning_of,
     has_runtime_status,
+    holder_of,
     is_result,
     json_of,
     retry_after_of,
     state_in,
     text_of,
-    unwrap,
 )
 from .exceptions import OrchestrationError
 
@@ -39,7 +39,8 @@ _MANAGEMENT_URIS = {
     "terminate": "terminatePostUri", "suspend": "suspendPostUri", "resume": "resumePostUri",
     "rewind": "rewindPostUri", "raiseEvent": "sendEventPostUri", "purge": "purgeHistoryDeleteUri",
 }  # fmt: skip
-_PLACEHOLDER = re.compile(r"(\{|%7B)(text|eventName)(\}|%7D)", re.IGNORECASE)
+# The isolated worker of .NET writes its braces twice.
+_PLACEHOLDER = re.compile(r"(\{|%7B)+(text|eventName)(\}|%7D)+", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,21 +87,29 @@ def read_start(
         OrchestrationError: It names no status URL, and no end of an instance either.
     """
     body = json_of(response)
-    fields = unwrap(body, lambda found: text_of(found, "statusQueryGetUri")) or (
-        body if isinstance(body, Mapping) else {}
-    )
+    if any(
+        each.status_code != 303 and each.request.method != response.request.method
+        for each in response.history
+    ):
+        raise OrchestrationError(
+            f"{what} was redirected to {sanitize_url(str(response.url))}, which makes a GET of it "
+            f"and drops what was sent; the answer, {beginning_of(response)}, is neither a status "
+            "URL nor the end of an instance of it; give the base URL that it leads to (https://), "
+            "and check that no sign-in page answers"
+        )
+    fields = holder_of(body, "statusQueryGetUri") or (body if isinstance(body, Mapping) else {})
     instance_id = text_of(fields, "id", "instanceId")
     # The body's URL is the protocol's own; Location may be what a proxy in between made of it.
     status_url = text_of(fields, "statusQueryGetUri") or response.headers.get("location")
     if status_url:
         urls = {
-            verb: url
+            verb: _whole_url(response, url, instance_id, what)
             for verb, member in _MANAGEMENT_URIS.items()
-            if (url := _whole_url(response, text_of(fields, member), what))
+            if (url := text_of(fields, member))
         }
         return DurableInstance(
             id=instance_id,
-            status_url=_whole_url(response, status_url, what),
+            status_url=_whole_url(response, status_url, instance_id, what),
             terminate_url=urls.pop("terminate", None),
             retry_after=retry_after_of(response),
             urls=urls,
@@ -111,16 +120,12 @@ def read_start(
             "be followed; return create_check_status_response() from the starter"
         )
     status = state_in(response, body)
-    if (
-        status is not None
-        and status.succeeded
-        and not has_runtime_status(body)
-        and unwrap(body, lambda found: text_of(found, "instanceId"))
-    ):
-        status = None  # `{"status": "success", "instanceId": "7"}` says that it was started
     if status is not None and status.is_terminal:
-        return DurableInstance(id=status.instance_id, finished=status)
-    if accept_result and status is None and response.status_code == 200 and is_result(body):
+        # `{"status": "success", "instanceId": "7"}` says that it was started.
+        named = text_of(holder_of(body, "instanceId") or {}, "instanceId")
+        if status.failed or not named or has_runtime_status(body):
+            return DurableInstance(id=status.instance_id, finished=status)
+    elif accept_result and status is None and response.status_code == 200 and is_result(body):
         done = DurableStatus(runtime_status="Completed", output=body, body=body)
         return DurableInstance(id=instance_id, finished=done)
     raise OrchestrationError(
@@ -130,10 +135,8 @@ def read_start(
     )
 
 
-def _whole_url(response: "httpx.Response", url: str | None, what: str) -> str | None:
-    """A URL of an instance as a whole, `None` where there is none."""
-    if not url:
-        return None
+def _whole_url(response: "httpx.Response", url: str, instance_id: str | None, what: str) -> str:
+    """A URL of an instance as a whole."""
     try:
         whole = urljoin(str(response.url), url)
         split_url(whole)
@@ -143,6 +146,10 @@ def _whole_url(response: "httpx.Response", url: str | None, what: str) -> str | 
             f"http(s) URL that can be asked ({error}); check how the starter, or a proxy, makes "
             "its URLs"
         ) from None
+    if " " in (instance_id or ""):
+        # .NET writes a blank as `+` (azure-functions-durable-extension#2590), which no path means.
+        path, mark, query = whole.partition("?")
+        return path.replace("+", "%20") + mark + query
     return whole
 
 

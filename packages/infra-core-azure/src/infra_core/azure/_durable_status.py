@@ -7,7 +7,7 @@ cannot be read is an error.
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DurableStatus",
-    "as_text",
     "beginning_of",
     "failure_of",
     "has_runtime_status",
+    "holder_of",
     "is_page",
     "is_result",
     "json_of",
     "read_status",
+    "reason_of",
     "retry_after_of",
     "state_in",
     "text_of",
-    "unwrap",
 ]
 
 # `OrchestrationRuntimeStatus` of the Durable extension: the number is the position. -1 is Unknown.
@@ -43,15 +43,22 @@ _STATUSES = (
     "Suspended",
 )  # fmt: skip
 _BY_NAME = {name.lower(): name for name in _STATUSES} | {"cancelled": "Canceled"}
-# The second half of each set is what status endpoints written by hand say.
+# Beside them, what status endpoints written by hand and those of Azure Resource Manager say.
 _SUCCEEDED = frozenset({"completed", "succeeded", "success", "done"})
-_FAILED = frozenset({"failed", "terminated", "canceled", "cancelled", "error", "timed_out"})
+_FAILED = frozenset(
+    {"failed", "terminated", "canceled", "cancelled", "error", "timedout", "aborted", "failure"}
+    | {"faulted"}
+)
 _UNDER_WAY = frozenset(
     {"pending", "running", "continuedasnew", "suspended", "queued", "scheduled", "started"}
-    | {"in_progress", "inprogress", "accepted"}
+    | {"inprogress", "accepted", "notstarted", "processing", "waiting", "paused", "starting"}
+    | {"cancelling", "canceling"}
 )
+_KNOWN = _SUCCEEDED | _FAILED | _UNDER_WAY
 # Members in which gateways and functions written by hand wrap a status.
 _WRAPPERS = ("data", "status", "result", "response", "value", "body", "instance", "state")
+_OWN = ("input", "output", "customstatus", "historyevents")  # what the orchestrator wrote
+_DEEPEST = 3  # envelopes around a status
 _ENUM = re.compile(r"(^|\.)(orchestration)?(runtime)?(status|state)$", re.IGNORECASE)
 _SHOWN = 200  # characters of an answer that stand in an error
 
@@ -85,7 +92,7 @@ class DurableStatus:
     @property
     def failed(self) -> bool:
         """Whether it ended without success."""
-        return self.runtime_status.lower() in _FAILED
+        return _plain(self.runtime_status) in _FAILED
 
     @property
     def is_terminal(self) -> bool:
@@ -109,37 +116,35 @@ def read_status(response: "httpx.Response") -> DurableStatus | None:
     """
     body = json_of(response)
     status = state_in(response, body)
-    if status is not None:
+    if status is not None or not response.is_success:
         return status
-    if response.status_code == 202 and (body is None or isinstance(body, Mapping)):
-        return DurableStatus(
-            runtime_status="Running", body=body, retry_after=retry_after_of(response)
-        )
-    if 200 <= response.status_code < 300:
-        raise OrchestrationError(
-            f"{sanitize_url(str(response.url))} answered {beginning_of(response)}, in which no "
-            "runtimeStatus can be read; check that it is the status URL of a durable function, "
-            "and that no proxy or sign-in page answers in its place",
-            status_url=str(response.url),
-        )
-    return None
+    if response.status_code == 202 and not isinstance(body, list) and not is_page(response):
+        after = retry_after_of(response)
+        return DurableStatus(runtime_status="Running", body=body, retry_after=after)
+    raise OrchestrationError(
+        f"{sanitize_url(str(response.url))} answered {beginning_of(response)}, in which no "
+        "runtimeStatus can be read; check that it is the status URL of a durable function, "
+        "and that no proxy or sign-in page answers in its place",
+        status_url=str(response.url),
+    )
 
 
 def state_in(response: "httpx.Response", body: Any) -> DurableStatus | None:
     """The state that stands in a body, `None` where there is none."""
-    fields = unwrap(body, _state)
-    state = _state(fields) if fields is not None else None
+    fields = holder_of(body, "runtimeStatus")
+    state = _runtime_state(fields)
     # A status by hand says something about the request itself where that failed, or where it comes
     # with a runtimeStatus: `{"status": "success", "data": {"runtimeStatus": "Odd"}}`.
-    if state is None and 200 <= response.status_code < 300 and not has_runtime_status(body):
-        fields = _find_by_hand(body)
-        state = _state_by_hand(fields)
+    if state is None and response.is_success and not has_runtime_status(body):
+        # The inner one of an envelope speaks of the instance.
+        found: list[tuple[Mapping[str, Any] | None, str | None]] = [(None, None), *_by_hand(body)]
+        fields, state = next((each for each in found[1:] if not _is_success(each[1])), found[-1])
         if response.status_code == 202 and _is_success(state):
             return None  # accepted, which is all that can have succeeded
     if fields is None or state is None:
         return None
-    around = (_state_by_hand(body) or "", _state_by_hand(fields) or "")
-    if _is_success(state) and not _FAILED.isdisjoint(map(str.lower, around)):
+    around = {_plain(_status_by_hand(each) or "") for each in (body, fields)}
+    if _is_success(state) and not _FAILED.isdisjoint(around):
         return None  # one of the two is wrong
     return DurableStatus(
         runtime_status=state,
@@ -151,52 +156,49 @@ def state_in(response: "httpx.Response", body: Any) -> DurableStatus | None:
     )
 
 
-def _state(fields: Mapping[str, Any]) -> str | None:
-    value = _member(fields, "runtimeStatus")
-    if isinstance(value, str):
-        if re.fullmatch(r"\s*[0-7](\.0*)?\s*", value, re.ASCII):
-            value = float(value)
-        else:
-            enum, dot, text = value.strip().rpartition(".")
-            if dot and not _ENUM.search(enum):
-                return None  # not `OrchestrationRuntimeStatus.Failed`, but `Not.Completed`
-            plain = re.sub(r"[\s_-]", "", text).lower().removeprefix("orchestrationstatus")
-            if plain in _BY_NAME:
-                return _BY_NAME[plain]
-            return text if text.lower() in _SUCCEEDED | _FAILED | _UNDER_WAY else None
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value in range(8):
-        return _STATUSES[int(value)]
-    return None
-
-
-def _find_by_hand(body: Any, depth: int = 3, *, anywhere: bool = False) -> Mapping[str, Any] | None:
-    """What holds the status by hand that counts, `None` where there is none.
-
-    The inner one of an envelope speaks of the instance: what an envelope of success holds, in
-    whichever member, decides unless it is a success as well.
-    """
-    body = _single(body)
-    state = _state_by_hand(body)
-    where = None if state is None else body
-    if isinstance(body, Mapping) and depth and (state is None or _is_success(state)):
-        anywhere = anywhere or state is not None
-        for name, value in body.items():
-            if _is_own(name) or not (anywhere or name.lower() in _WRAPPERS):
-                continue
-            inner = _find_by_hand(value, depth - 1, anywhere=anywhere)
-            where = where if inner is None else inner
-            if inner is not None and not _is_success(_state_by_hand(inner)):
-                break
-    return where
-
-
-def _state_by_hand(fields: Any) -> str | None:
-    text = text_of(fields, "status") if isinstance(fields, Mapping) else None
-    return text if text and text.lower() in _SUCCEEDED | _FAILED | _UNDER_WAY else None
-
-
 def _is_success(state: str | None) -> bool:
-    return state is not None and state.lower() in _SUCCEEDED
+    return state is not None and _plain(state) in _SUCCEEDED
+
+
+def _runtime_state(fields: Mapping[str, Any] | None) -> str | None:
+    """The state that the `runtimeStatus` of a mapping means, if its spellings agree on one."""
+    given = [] if fields is None else [v for k, v in fields.items() if _plain(k) == "runtimestatus"]
+    states = {_state_of(value) for value in given}
+    return states.pop() if len(states) == 1 else None
+
+
+def _state_of(value: Any) -> str | None:
+    text = value.strip() if isinstance(value, str) else ""
+    if isinstance(value, (int, float)):
+        text = repr(value)
+    if re.fullmatch(r"[0-7](\.0*)?", text):
+        return _STATUSES[int(text[0])]
+    enum, dot, name = text.rpartition(".")
+    if dot and not _ENUM.search(enum):
+        return None  # not `OrchestrationRuntimeStatus.Failed`, but `Not.Completed`
+    plain = _plain(name).removeprefix("orchestrationstatus")
+    return _BY_NAME.get(plain, name if plain in _KNOWN else None)
+
+
+def _by_hand(
+    body: Any, depth: int = _DEEPEST, *, anywhere: bool = False
+) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """What holds a status by hand, from the outside in; below one that does, anywhere."""
+    body = _single(body)
+    if not isinstance(body, Mapping):
+        return
+    state = _status_by_hand(body)
+    if state is not None:
+        yield body, state
+    for name, value in body.items() if depth else ():
+        known = anywhere or state is not None or name.lower() in _WRAPPERS
+        if known and _plain(name) not in _OWN:
+            yield from _by_hand(value, depth - 1, anywhere=anywhere or state is not None)
+
+
+def _status_by_hand(fields: Any) -> str | None:
+    text = text_of(fields, "status") if isinstance(fields, Mapping) else None
+    return text if text and _plain(text) in _KNOWN else None
 
 
 def _single(body: Any) -> Any:
@@ -204,19 +206,10 @@ def _single(body: Any) -> Any:
     return body[0] if isinstance(body, list) and len(body) == 1 else body
 
 
-def _is_own(name: str) -> bool:
-    """Whether what the orchestrator wrote stands in a member of that name."""
-    return _plain(name) in ("input", "output", "customstatus", "historyevents")
-
-
 @lru_cache(maxsize=4096)  # the same names in each row of a result
 def _plain(name: str) -> str:
     """A name as it is compared: `runtimeStatus`, `runtime_status` and `Runtime-Status` are one."""
     return re.sub(r"[\W_]", "", name).lower()
-
-
-def _has_runtime_status(fields: Mapping[str, Any]) -> bool:
-    return any(_plain(name) == "runtimestatus" for name in fields)
 
 
 def has_runtime_status(body: Any) -> bool:
@@ -227,30 +220,39 @@ def has_runtime_status(body: Any) -> bool:
         if isinstance(found, list):
             waiting.extend(found)
         elif isinstance(found, Mapping):
-            if _has_runtime_status(found):
+            names = {name: _plain(name) for name in found}
+            if "runtimestatus" in names.values():
                 return True
-            waiting.extend(value for name, value in found.items() if not _is_own(name))
+            waiting.extend(found[name] for name, plain in names.items() if plain not in _OWN)
     return False
 
 
-def unwrap(body: Any, found: Callable[[Mapping[str, Any]], object]) -> Mapping[str, Any] | None:
-    """The first mapping with what is looked for: the body, or what it wraps."""
-    return next(filter(found, _wrapped(body)), None)
-
-
-def _wrapped(body: Any, depth: int = 3) -> Iterator[Mapping[str, Any]]:
+def holder_of(body: Any, name: str, depth: int = _DEEPEST) -> Mapping[str, Any] | None:
+    """The first mapping with a member of that name: the body, or what it wraps."""
     body = _single(body)
-    if isinstance(body, Mapping):
-        yield body
-        for name in _WRAPPERS if depth else ():
-            yield from _wrapped(_member(body, name), depth - 1)
+    if not isinstance(body, Mapping):
+        return None
+    if any(_plain(key) == name.lower() for key in body):
+        return body
+    inner = (holder_of(_member(body, each), name, depth - 1) for each in _WRAPPERS if depth)
+    return next((found for found in inner if found is not None), None)
 
 
 def is_result(body: Any) -> bool:
     """Whether a body can be an orchestrator's output: JSON, more than nothing, and no status."""
-    if body is None or isinstance(body, _NoJson) or unwrap(body, _has_runtime_status):
+    if body is None or isinstance(body, _NoJson) or holder_of(body, "runtimeStatus"):
         return False
-    return _find_by_hand(body) is None or not has_runtime_status(body)
+    return not any(_by_hand(body)) or not has_runtime_status(body)
+
+
+def reason_of(status: DurableStatus) -> str | None:
+    """Why an instance ended so: what the orchestrator says, else an `error` or `message` beside."""
+    beside = status.body if isinstance(status.body, Mapping) else {}
+    given = (status.output, status.custom_status, beside.get("error"), beside.get("message"))
+    reason = next((each for each in given if each is not None), None)
+    if reason is None or isinstance(reason, str):
+        return reason
+    return json.dumps(reason, default=str)
 
 
 def failure_of(
@@ -258,12 +260,12 @@ def failure_of(
 ) -> OrchestrationFailedError:
     """Return the error for an instance that ended without success; it shows neither key."""
     name = "the orchestration" if status.instance_id is None else f"instance {status.instance_id!r}"
-    reason = status.output if status.output is not None else status.custom_status
-    shown = _short(redact_secrets(without_keys(as_text(reason), *keys_in(status_url), api_key)))
-    why = "" if reason is None else f": {shown}"
+    reason = redact_secrets(without_keys(reason_of(status) or "", *keys_in(status_url), api_key))
+    if len(reason) > 500:
+        reason = f"{reason[:500]}..."
     return OrchestrationFailedError(
-        f"{name} ended as {status.runtime_status}{why}; look into the logs of the function app "
-        "for the cause, then start it again",
+        f"{name} ended as {status.runtime_status}{': ' if reason else ''}{reason}; look into the "
+        "logs of the function app for the cause, then start it again",
         status_url=status_url,
         last_status=status,
     )
@@ -280,12 +282,28 @@ def json_of(response: "httpx.Response") -> Any:
     if not response.content.strip():
         return None
     try:
-        value = json.loads(response.content)
+        try:
+            value = json.loads(response.content, object_pairs_hook=_object)
+        except UnicodeDecodeError:  # of another charset, against RFC 8259
+            value = json.loads(response.text, object_pairs_hook=_object)
         if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
-            value = json.loads(value)  # JSON that was serialized twice
+            value = json.loads(value, object_pairs_hook=_object)  # it was serialized twice
     except (ValueError, RecursionError):
         return _NoJson(response.content.decode("utf-8", "replace"))
     return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: It holds two statuses under one name.
+    """
+    fields = dict(pairs)
+    for name, value in pairs if len(fields) < len(pairs) else ():
+        if _plain(name) in ("runtimestatus", "status") and value != fields[name]:
+            raise ValueError(name)
+    return fields
 
 
 def beginning_of(response: "httpx.Response") -> str:
@@ -307,30 +325,15 @@ def is_page(response: "httpx.Response") -> bool:
 
 
 def _member(fields: Mapping[str, Any], name: str) -> Any:
-    """A member by its name; by its name in another letter case where there is none."""
+    """A member by its name; by its name in another spelling where there is none."""
     if name in fields:
         return fields[name]
-    wanted = name.lower()
-    for key, value in fields.items():
-        if _plain(key) == wanted:
-            return value
-    return None
+    return next((value for key, value in fields.items() if _plain(key) == name.lower()), None)
 
 
 def text_of(fields: Mapping[str, Any], *names: str) -> str | None:
-    for name in names:
-        value = _member(fields, name)
-        if isinstance(value, str) and value.strip():
-            return value.strip()
-    return None
-
-
-def as_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 500 else text[:500] + "..."
+    values = (_member(fields, name) for name in names)
+    return next((v.strip() for v in values if isinstance(v, str) and v.strip()), None)
 
 
 def retry_after_of(response: "httpx.Response") -> float | None:

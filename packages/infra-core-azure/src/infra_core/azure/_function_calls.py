@@ -28,6 +28,7 @@ BASE_URL_VAR = "AZURE_FUNCTION_BASE_URL"
 API_KEY_VAR = "AZURE_FUNCTION_API_KEY"
 _COLD = frozenset({404, 503})
 _CUT_OFF = frozenset({502, 504})
+_EXPLAINED = frozenset({400, 405, 409, 412, 413, 415, 422, 500})  # the app's own words say why
 # No deadline here: it would cut off a request that runs, and only waiting has an end.
 _UNTIL_WARM = RetryPolicy(max_retries=1_000_000, backoff=0.5, max_backoff=5.0)
 
@@ -225,10 +226,10 @@ class FunctionCaller:
 
     def _advise(self, error: "httpx.HTTPStatusError", url: str, headers: Mapping[str, str]) -> None:
         """Add what the app says, and what to do about an answer that has a likely cause."""
-        from ._durable_status import beginning_of
+        from ._durable_status import beginning_of, is_page
 
-        status = error.response.status_code
-        if status in (400, 409, 422) and error.response.content:
+        status, content = error.response.status_code, error.response.content
+        if status in _EXPLAINED and content and not is_page(error.response):
             said = f"{error}; the function app answered {beginning_of(error.response)}"
             error.args = (said, *error.args[1:])  # no note: 3.10 has none, and logs show none
         if _origin(url) != self._origin or keys_in(url):

@@ -23,11 +23,11 @@ OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
 _ASK_ONCE = RequestOptions(max_retries=0, retry_statuses=())
 _TIMEOUT, _POLL_INTERVAL = 600.0, 5.0  # seconds
 _LONGEST = 86_400  # seconds between two questions; more is a mistake
-_GONE = (404, 410)
 # A 404 of a management URL is an answer about the instance, not that of an app that starts.
 COLD = frozenset({503})
-# An instance that was just started may be answered by 404 for as long, and as often.
-_NEW_SECONDS, _NEW_ANSWERS = 10.0, 2
+# Questions that 404 may answer in a row before it counts: of an instance that was just started, and
+# for so many seconds; of one that was seen (azure-functions-durable-extension#1346: it ran on).
+_NEW_ANSWERS, _NEW_SECONDS, _SEEN_ANSWERS = 2, 10.0, 1
 _OUTAGE_SECONDS = 30.0  # of a host that restarts, however often it is asked meanwhile
 _PURGED = (
     "the host does not know the instance; its history may have been purged, or the URL is that of "
@@ -88,7 +88,7 @@ def known(url: str, otherwise: str = _PURGED) -> Iterator[None]:
         yield
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
-        if status not in _GONE:
+        if status not in (404, 410):
             raise
         raise JobNotFoundError(f"{sanitize_url(url)} answered {status}: {otherwise}") from error
 
@@ -129,23 +129,24 @@ async def wait(
     from infra_core.polling import PollingTimeoutError, is_transient, poll_until_async
 
     url = secure_url(str(instance.status_url), calls.base_url)
-    seen, unknown, began = False, 0, clock.monotonic()
+    seen, missing, began = False, 0, clock.monotonic()
 
     async def fetch() -> DurableStatus:
-        nonlocal seen
+        nonlocal seen, missing
         status = await ask(calls, url)
-        seen = True
+        seen, missing = True, 0
         return status
 
     def passes(error: Exception) -> bool:
-        nonlocal unknown
+        nonlocal missing
         if isinstance(error, OrchestrationError):  # not readable: a page of some proxy
             return seen
-        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == 404:
-            unknown += 1
-            young = unknown <= _NEW_ANSWERS or clock.monotonic() - began < _NEW_SECONDS
-            return new and not seen and young
-        return is_transient(error)
+        if not isinstance(error, httpx.HTTPStatusError) or error.response.status_code != 404:
+            return is_transient(error)
+        missing += 1
+        if seen:
+            return missing <= _SEEN_ANSWERS
+        return new and (missing <= _NEW_ANSWERS or clock.monotonic() - began < _NEW_SECONDS)
 
     timeout = options.get("timeout", _TIMEOUT)
     interval = options.get("poll_interval", _POLL_INTERVAL)
@@ -166,18 +167,31 @@ async def wait(
                 label=sanitize_url(url),
             )
     except PollingTimeoutError as error:
-        last, seen_as = error.last_response, "the host never answered with its state"
+        last = error.last_response
+        remedy = "wait again with wait_for_completion(error.status_url)"
         if last is not None:
-            seen_as = f"it is {last.runtime_status}"
-        elif isinstance(error.last_error, httpx.HTTPStatusError):
-            seen_as += f" (last answer: {error.last_error.response.status_code})"
-        again = "wait again with wait_for_completion(error.status_url)"
-        remedy = f"it goes on; {again}"
-        if last is None:
-            remedy = f"whether it runs is not known; check the status URL and the app, then {again}"
+            seen_as, remedy = f"it is {last.runtime_status}", f"it goes on; {remedy}"
+        else:
+            seen_as = "the host never answered with its state"
+            if isinstance(error.last_error, httpx.HTTPStatusError):
+                seen_as += f" (last answer: {error.last_error.response.status_code})"
+            unknown = "whether it runs is not known; check the status URL and the app, then"
+            remedy = f"{unknown} {remedy}"
         terminated = False
         if options.get("terminate_on_timeout"):
-            terminated, remedy = await _ended(instance, url, timeout, terminate)
+            try:
+                terminated = await terminate(instance, reason=f"not done within {timeout:g} s")
+                remedy = "it was asked to terminate" if terminated else "it had just ended"
+            except Exception as failure:  # noqa: BLE001 - the timeout is what the caller must see
+                kind = type(failure).__name__
+                remedy = f"telling it to end failed ({kind}), so it may go on"
+                _log.warning(
+                    "could not terminate %s: %s: %s; terminate it in the portal if it must end",
+                    sanitize_url(url),
+                    kind,
+                    redact_secrets(str(failure)),
+                    extra={"url": sanitize_url(url)},
+                )
         name = sanitize_url(url) if instance.id is None else f"instance {instance.id!r}"
         raise OrchestrationTimeoutError(
             f"{name} was not done within {timeout:g} s: {seen_as}; {remedy}",
@@ -185,25 +199,3 @@ async def wait(
             last_status=last,
             terminated=terminated,
         ) from error
-
-
-async def _ended(
-    instance: DurableInstance,
-    url: str,
-    timeout: float,
-    terminate: Callable[..., Awaitable[bool]],
-) -> tuple[bool, str]:
-    """Terminate an instance whose time is up; return whether that was done, and how to say so."""
-    try:
-        terminated = await terminate(instance, reason=f"not done within {timeout:g} s")
-    except Exception as failure:  # noqa: BLE001 - the timeout is what the caller must see
-        kind = type(failure).__name__
-        _log.warning(
-            "could not terminate %s: %s: %s; terminate it in the portal if it must end",
-            sanitize_url(url),
-            kind,
-            redact_secrets(str(failure)),
-            extra={"url": sanitize_url(url)},
-        )
-        return False, f"telling it to end failed ({kind}), so it may go on"
-    return terminated, "it was asked to terminate" if terminated else "it had just ended"

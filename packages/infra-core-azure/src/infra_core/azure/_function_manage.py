@@ -8,7 +8,14 @@ from infra_core.runtime import sanitize_url
 
 from ._checks import type_name
 from ._durable import DurableInstance, management_url, read_start, secure_url
-from ._durable_status import DurableStatus, beginning_of, failure_of, is_page
+from ._durable_status import (
+    DurableStatus,
+    beginning_of,
+    failure_of,
+    is_page,
+    json_of,
+    state_in,
+)
 from ._function_calls import FunctionCaller, RequestOptions
 from ._function_durable import COLD, WaitOptions, ask, check_wait, known, wait
 from .exceptions import JobNotFoundError, OrchestrationError
@@ -57,7 +64,14 @@ class DurableManagement:
         Raises:
             OrchestrationError: The answer is not one of a durable function's starter.
         """
-        response = await self._calls.send(method, path, json=json, **kwargs)
+        import httpx
+
+        try:
+            response = await self._calls.send(method, path, json=json, **kwargs)
+        except httpx.HTTPStatusError as error:  # 500 where the starter waited, and it has failed
+            response = error.response
+            if state_in(response, json_of(response)) is None:
+                raise
         what = f"{method} {sanitize_url(self._calls.url(path))}"
         return read_start(response, what=what, accept_result=accept_result)
 
@@ -239,7 +253,7 @@ class DurableManagement:
         for what, text in (("reason", reason), ("name", name)):
             if not isinstance(text, str):
                 raise TypeError(f"{what}={text!r:.80} is no text: pass str() of it")
-        if verb == "raiseEvent" and not name.strip():
+        if verb == "raiseEvent" and name.strip() in ("", ".", ".."):  # of a path: where it is
             raise ValueError(
                 f"name={name!r:.80} names no event: pass the name that the orchestrator waits for"
             )
@@ -255,7 +269,9 @@ class DurableManagement:
             try:
                 await self._send(method, url, **request)
             except httpx.HTTPStatusError as error:
-                if error.response.status_code != 410:
+                # The host answers 500 to the rewinding of what runs.
+                runs = verb == "rewind" and "only supported on failed" in error.response.text
+                if error.response.status_code != 410 and not runs:
                     raise
                 return False
         return True
@@ -264,8 +280,11 @@ class DurableManagement:
         self, method: str, name: str, key: str, system_key: str | None, **request: Any
     ) -> Any:
         for what, text in (("name", name), ("key", key)):
-            if not isinstance(text, str) or not text:
-                raise ValueError(f"{what}={text!r:.80} names no entity: pass text")
+            if not isinstance(text, str) or text in ("", ".", "..") or set(text) & set("/\\#?"):
+                raise ValueError(
+                    f"{what}={text!r:.80} names no entity: pass text without / \\ # ?, as Durable "
+                    "Functions wants it"
+                )
         path = f"{_ENTITIES}/{quote(name, safe='')}/{quote(key, safe='')}"
         params = {**request.pop("params", {}), **({"code": system_key} if system_key else {})}
         otherwise = (

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from infra_core.runtime import clock, redact_secrets, sanitize_url
 
 from ._durable import DurableInstance, read_start
-from ._durable_status import DurableStatus, as_text, is_page
+from ._durable_status import DurableStatus, is_page, reason_of
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR, checked_url
 from ._function_durable import OnPoll, WaitOptions
 from ._function_keys import keys_in, without_keys
@@ -185,7 +185,7 @@ async def trigger_batch_async(
             }
             await _follow(client, instance, summary, options)
         failed = False
-    except Exception as error:
+    except BaseException as error:
         _end(summary, error)
         raise
     finally:
@@ -292,8 +292,8 @@ async def _follow(
     else:
         _see(summary, state)
         summary.status = state.runtime_status
-        if state.failed and state.output is not None:
-            summary.error = redact_secrets(as_text(state.output))
+        if state.failed and (reason := reason_of(state)) is not None:
+            summary.error = redact_secrets(reason)
 
 
 async def _write_in_thread(
@@ -318,14 +318,15 @@ async def _write_in_thread(
             raise
 
 
-def _end(summary: TriggerSummary, error: Exception) -> None:
+def _end(summary: TriggerSummary, error: BaseException) -> None:
     """Take over why a batch could not be scheduled, or followed."""
     from infra_core.http import OutcomeUnknown
 
-    summary.error = _text_of(error)
+    interrupted = not isinstance(error, Exception)
+    summary.error = "interrupted" if interrupted else _text_of(error)
     if summary.status != "NotScheduled":
-        summary.status = "Unknown"
-    elif isinstance(error, OutcomeUnknown):
+        summary.status = summary.status if interrupted else "Unknown"
+    elif interrupted or isinstance(error, OutcomeUnknown):  # it had been sent
         summary.status = "OutcomeUnknown"
 
 
@@ -345,5 +346,5 @@ def _see(summary: TriggerSummary, state: DurableStatus) -> None:
     summary.output, summary.custom_status = state.output, state.custom_status
 
 
-def _text_of(error: Exception) -> str:
+def _text_of(error: BaseException) -> str:
     return redact_secrets(f"{type(error).__name__}: {error}")

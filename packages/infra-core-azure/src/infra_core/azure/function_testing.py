@@ -69,9 +69,12 @@ class _Instance:
 
     def carry_out(self, verb: str, exchange: Exchange, query: dict[str, list[str]]) -> None:
         """Do what is asked for, and answer."""
-        status = 202
-        if (self.state != "Failed") if verb == "rewind" else (self.state in _ENDED):
+        status, said = 202, None
+        if self.state in _ENDED and (verb != "rewind" or self.state != "Failed"):
             status = 410
+        elif verb == "rewind" and self.state != "Failed":
+            rule = "The rewind operation is only supported on failed orchestration instances."
+            status, said = 500, {"Message": "Something went wrong", "ExceptionMessage": rule}
         elif verb == "terminate":
             self.states, self.reason = ["Terminated"], query.get("reason", [""])[0]
         elif verb == "rewind":
@@ -83,7 +86,7 @@ class _Instance:
         else:
             name = unquote(verb.removeprefix("raiseEvent/"))
             self.events.append((name, json.loads(exchange.request.body)))
-        _reply(exchange, status, None)
+        _reply(exchange, status, said)
 
 
 @dataclass

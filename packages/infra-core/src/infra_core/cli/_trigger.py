@@ -18,6 +18,7 @@ from infra_core.runtime import redact_secrets, sanitize_url
 
 from . import exit_codes
 from ._arguments import CommandError, check_writable
+from ._ending import ending_in_order
 from ._errors import one_line
 from ._report import make_console, print_json
 
@@ -94,7 +95,7 @@ def json_object(text: str) -> dict[str, Any]:
     return value
 
 
-# What to do about an answer, by its status.
+# What to do about an answer to the request that schedules the batch, by its status.
 REMEDIES = {
     401: "check AZURE_FUNCTION_API_KEY",
     403: "check AZURE_FUNCTION_API_KEY",
@@ -109,67 +110,98 @@ def remedy(error: Exception) -> str:
 
     if isinstance(error, httpx.HTTPStatusError):
         status = error.response.status_code
-        return REMEDIES.get(status, "see the function's log" if status >= 500 else "")
+        if status >= 500:
+            return "see the function's log"
+        if error.request.method == "POST":
+            return REMEDIES.get(status, "")
+        return "the key in the status URL may have been renewed" if status in (401, 403) else ""
     if isinstance(error, httpx.TransportError):
         return "check --base-url and the network"
     return ""
+
+
+class Watch:
+    """What people see on the way, and how they go on."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.known: bool = options.wait  # whether there is a batch that --wait finds
+        self._console = make_console(to_stderr=True, lasting=True)
+        self._state = ""
+
+    def started(self, instance: Any) -> None:
+        """Take note of what was scheduled."""
+        self.known = instance.status_url is not None
+
+    def show(self, state: Any) -> None:
+        """Show a state that is new."""
+        if state.runtime_status != self._state:
+            self._state = state.runtime_status
+            self.say(f"{self.options.batch_id}: {self._state}")
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self._console.print(text, markup=False)
+
+    def say_how_to_follow(self, what: str) -> None:
+        """Name the command that waits on, where there is one."""
+        if self.known:
+            words = ["infra-core", "trigger", self.options.batch_id, "--wait"]
+            words += ["--base-url", self.options.base_url] if self.options.base_url else []
+            self.say(f"{what}: {shlex.join(words)} follows it")
 
 
 def execute(options: argparse.Namespace) -> int:
     """Trigger the batch, show its states, print what came of it."""
     import httpx
 
-    from infra_core.azure.exceptions import AzureServiceError
+    from infra_core.azure.exceptions import AzureServiceError, JobNotFoundError
     from infra_core.http import HttpError
 
     if not options.batch_id.strip():
         raise CommandError("batch_id is empty; give the batch a name")
     check_writable(options.summary_file, "--summary-file")
-    console = make_console(to_stderr=True, lasting=True)
+    watch = Watch(options)
     storage = None
     if options.summary_file is not None:
         storage = open_storage(os.environ, base_path=Path.cwd())
-    seen: list[str] = []
-
-    def show(state: Any) -> None:
-        if not seen or seen[-1] != state.runtime_status:
-            seen.append(state.runtime_status)
-            console.print(f"{options.batch_id}: {state.runtime_status}", markup=False)
-
     try:
-        summary = trigger_batch(
-            options,
-            base_url_env_var=BASE_URL_VAR,
-            path=options.path,
-            payload=options.payload,
-            on_poll=show,
-            terminate_on_timeout=options.terminate_on_timeout,
-            storage=storage,
-            state_folder=state_folder(),
-            resume=options.wait,
-        )
+        with ending_in_order():
+            summary = trigger_batch(
+                options,
+                base_url_env_var=BASE_URL_VAR,
+                path=options.path,
+                payload=options.payload,
+                on_started=watch.started,
+                on_poll=watch.show,
+                terminate_on_timeout=options.terminate_on_timeout,
+                storage=storage,
+                state_folder=state_folder(),
+                resume=options.wait,
+            )
     except ValueError as error:
         raise CommandError(str(error)) from None
     except (AzureServiceError, HttpError, httpx.HTTPError) as error:
         problem = "; ".join(filter(None, [one_line(error), remedy(error)]))
         print(f"infra-core trigger: {problem}", file=sys.stderr)
+        if not isinstance(error, JobNotFoundError):
+            watch.say_how_to_follow("its end is not known")
         return exit_codes.FAILED
+    except (KeyboardInterrupt, SystemExit):
+        watch.say_how_to_follow("it goes on")
+        if not watch.known:
+            watch.say("whether it was scheduled is not known: ask the app before you do so again")
+        raise
     finally:
         if storage is not None:
             storage.close()
     report(summary, as_json=options.json)
-    goes_on = summary.scheduled or (
-        summary.status == "TimedOut" and not options.terminate_on_timeout
-    )
-    if goes_on and summary.status_url is not None:
-        words = ["infra-core", "trigger", options.batch_id, "--wait"]
-        if options.base_url:
-            words += ["--base-url", summary.base_url]
-        what = "scheduled, not done" if summary.scheduled else "not done"
-        console.print(f"{what}: {shlex.join(words)} follows it", markup=False)
-    if summary.scheduled and not options.poll:
-        return exit_codes.OK
-    return exit_codes.OK if summary.succeeded else exit_codes.FAILED
+    if summary.scheduled:
+        watch.say_how_to_follow("scheduled, not done")
+    elif summary.status == "TimedOut" and not options.terminate_on_timeout:
+        watch.say_how_to_follow("not done")
+    done = summary.succeeded or (summary.scheduled and not options.poll)
+    return exit_codes.OK if done else exit_codes.FAILED
 
 
 def report(summary: "TriggerSummary", *, as_json: bool) -> None:
