@@ -208,9 +208,13 @@ class TestTrigger:
     def test_a_batch_that_had_ended_when_it_was_started_is_not_called_scheduled(self) -> None:
         """The starter's own answer holds the result."""
         with FunctionsHost() as host:
-            host.function("/api/run", {"runtimeStatus": 3, "output": "boom"})
-            summary = trigger_batch(_parse("b", "--base-url", host.base_url, "--no-poll"), env={})
-        assert (summary.status, summary.scheduled, summary.succeeded) == ("Failed", False, False)
+            for code in (200, 500):
+                body = {"runtimeStatus": 3, "output": "boom"}
+                host.function("/api/run", body, status=code)
+                args = _parse("b", "--base-url", host.base_url, "--no-poll")
+                summary = trigger_batch(args, env={})
+                assert (summary.status, summary.error) == ("Failed", "boom")
+                assert (summary.scheduled, summary.succeeded) == (False, False)
 
     def test_an_output_with_the_key_itself_spreads_it_nowhere(self) -> None:
         """Neither as the output of a batch nor as the reason why it failed."""

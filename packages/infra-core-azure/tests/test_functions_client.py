@@ -47,6 +47,21 @@ class TestSurface:
                 await client.delete("/api/quiet")
             assert host.origin.count("/api/quiet", "DELETE") == 1
 
+    @pytest.mark.parametrize(
+        ("body", "kind", "read"),
+        [
+            (b" \r\n", "text/plain", {}),
+            (b'{"a": "\xe9"}', "application/json; charset=iso-8859-1", {"a": "\u00e9"}),
+            ('{"a": "\u00e9"}'.encode("utf-16"), "application/json", {"a": "\u00e9"}),
+        ],
+    )
+    async def test_json_is_read_as_it_comes(self, body: bytes, kind: str, read: Any) -> None:
+        """Blanks are an empty body; another charset than UTF-8 is named by the answer."""
+        with FunctionsHost() as host:
+            host.origin.add("/api/odd", body, content_type=kind)
+            async with AzureFunctionAsyncClient(host.base_url) as client:
+                assert await client.get_json("/api/odd") == read
+
     async def test_an_answer_that_is_no_json_says_where_it_came_from(self) -> None:
         """A log-in page instead of JSON is a ValueError."""
         with FunctionsHost() as host:

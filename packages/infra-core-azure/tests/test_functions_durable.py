@@ -426,6 +426,17 @@ class TestManagement:
                     await client.wait_for_completion(instance)
         assert sum(time.slept) == 10.0
 
+    @pytest.mark.parametrize(
+        ("body", "deleted"),
+        [(b'{"instancesDeleted": 1}', True), (b"", True), (b'{"instancesDeleted": 0}', False)],
+    )
+    async def test_a_purge_that_deleted_nothing_says_so(self, body: bytes, deleted: bool) -> None:
+        """200 alone is no deletion."""
+        with FunctionsHost() as host:
+            host.origin.add("/i/1", body=body, content_type="application/json")
+            async with _client(host) as client:
+                assert await client.purge("/i/1?code=x") is deleted
+
     @pytest.mark.parametrize("redirected", [False, True])
     async def test_a_sign_in_page_has_done_nothing(self, redirected: bool) -> None:
         """Nor has a redirect that makes another method of the request."""

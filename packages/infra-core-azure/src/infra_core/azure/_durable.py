@@ -31,7 +31,7 @@ from .exceptions import OrchestrationError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["DurableInstance", "management_url", "read_start", "secure_url"]
+__all__ = ["DurableInstance", "answer_in", "management_url", "read_start", "secure_url"]
 
 # What an instance can be asked, and the members of a starter's answer that say where. Beside them
 # all, the status URL leads there: with the verb behind it, or alone for `purge`.
@@ -133,6 +133,17 @@ def read_start(
         "instance; check that it is the starter of a durable function (pass accept_result=True "
         "where it answers with the orchestrator's output itself)"
     )
+
+
+def answer_in(error: "httpx.HTTPStatusError") -> "httpx.Response":
+    """Return the answer of a starter that waited and says with a 500 how the instance ended.
+
+    Raises:
+        httpx.HTTPStatusError: The error itself, where it says no such thing.
+    """
+    if state_in(error.response, json_of(error.response)) is None:
+        raise error
+    return error.response
 
 
 def _whole_url(response: "httpx.Response", url: str, instance_id: str | None, what: str) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "is_page",
     "is_result",
     "json_of",
+    "read_json",
     "read_status",
     "reason_of",
     "retry_after_of",
@@ -282,15 +283,24 @@ def json_of(response: "httpx.Response") -> Any:
     if not response.content.strip():
         return None
     try:
-        try:
-            value = json.loads(response.content, object_pairs_hook=_object)
-        except UnicodeDecodeError:  # of another charset, against RFC 8259
-            value = json.loads(response.text, object_pairs_hook=_object)
+        value = read_json(response, object_pairs_hook=_object)
         if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
             value = json.loads(value, object_pairs_hook=_object)  # it was serialized twice
     except (ValueError, RecursionError):
         return _NoJson(response.content.decode("utf-8", "replace"))
     return value
+
+
+def read_json(response: "httpx.Response", **options: Any) -> Any:
+    """The JSON of an answer, also in the charset that it names against RFC 8259.
+
+    Raises:
+        ValueError: It is none.
+    """
+    try:
+        return json.loads(response.content, **options)
+    except UnicodeDecodeError:
+        return json.loads(response.text, **options)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

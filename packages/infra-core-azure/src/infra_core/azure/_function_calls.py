@@ -26,6 +26,7 @@ __all__ = ["FromEnvironment", "FunctionCaller", "RequestOptions", "checked_url"]
 
 BASE_URL_VAR = "AZURE_FUNCTION_BASE_URL"
 API_KEY_VAR = "AZURE_FUNCTION_API_KEY"
+_SUCH_AS = "such as https://my-app.azurewebsites.net"
 _COLD = frozenset({404, 503})
 _CUT_OFF = frozenset({502, 504})
 _EXPLAINED = frozenset({400, 405, 409, 412, 413, 415, 422, 500})  # the app's own words say why
@@ -120,8 +121,7 @@ class FromEnvironment:
         base_url = (source.get(base_url_env) or "").strip()
         if not base_url:
             raise ConfigurationError(
-                f"{base_url_env} is not set; set it to the URL of the function app, such as "
-                "https://my-app.azurewebsites.net"
+                f"{base_url_env} is not set; set it to the URL of the function app, {_SUCH_AS}"
             )
         api_key = (source.get(api_key_env) or "").strip() if api_key_env else ""
         make: Callable[..., Self] = cls
@@ -144,7 +144,12 @@ class FunctionCaller:
         self.base_url = checked_url(self.base_url, "base_url")
         least = "seconds, 0 or more"
         require_number("cold_start_grace", self.cold_start_grace, least, least=0)
-        _check_key(self.api_key)
+        key = self.api_key
+        if key is not None and not (isinstance(key, str) and key.isascii() and key.isprintable()):
+            raise ValueError(
+                "api_key is no key (its value is not shown): pass the text of a function, host or "
+                "master key, without line breaks or characters outside of ASCII"
+            )
         self._origin = _origin(self.base_url)
         base = RequestOptions(timeout=self.timeout).over(_DEFAULTS)
         self._options = _completed(self.options, base)
@@ -204,8 +209,6 @@ class FunctionCaller:
         from infra_core.http import request_async
 
         url = self.url(path)
-        if params and "?" in url:
-            url, params = _with_params(url, params), None
         chosen = _completed(options, self._options)
         own_headers = self._merged(url, headers)
         arguments = {**vars(chosen), "headers": own_headers, "params": params, **fields}
@@ -252,20 +255,20 @@ class FunctionCaller:
 
         404 (no function of that name loaded) and 503 (no host yet) say that nothing ran, so any
         method may be sent again. One layer retries each answer: those two here, the rest below.
+        A connection that is refused means the same, so it is waited out here as well.
         """
         import httpx
 
         from infra_core.http import DEFAULT_RETRY_STATUSES
 
-        # A connection that is refused means the same, so it is waited out here as well.
         statuses = chosen.retry_statuses
         below = set(DEFAULT_RETRY_STATUSES if statuses is None else statuses) - cold
         started = clock.monotonic()
 
         def in_grace(error: Exception) -> bool | float:
+            answer = getattr(error, "response", None)
             if not isinstance(error, httpx.ConnectError) and (
-                not isinstance(error, httpx.HTTPStatusError)
-                or error.response.status_code not in cold
+                answer is None or answer.status_code not in cold
             ):
                 return False
             waited = clock.monotonic() - started
@@ -280,11 +283,10 @@ class FunctionCaller:
 
         if chosen.delay:
             await clock.sleep_async(chosen.delay)
+        attempt = partial(once, retry_statuses=below, delay=0.0)
         try:
             response: httpx.Response = await retry_async(
-                partial(once, retry_statuses=below, delay=0.0),
-                policy=_UNTIL_WARM,
-                should_retry=in_grace,
+                attempt, policy=_UNTIL_WARM, should_retry=in_grace
             )
         except httpx.HTTPError:
             self._warm = True  # the grace was used, or another answer came
@@ -294,36 +296,27 @@ class FunctionCaller:
 
     def json_of(self, response: "httpx.Response") -> Any:
         """Return the JSON of an answer, `{}` for an empty body."""
-        if not response.content:
+        from ._durable_status import read_json
+
+        if not response.content.strip():
             return {}
         try:
-            return response.json()
-        except ValueError as error:
+            return read_json(response)
+        except JSONDecodeError as error:
             kind = response.headers.get("content-type", "no content type")
             raise JSONDecodeError(
                 f"{sanitize_url(str(response.url))} answered {response.status_code} with {kind}, "
-                f"which is no JSON ({getattr(error, 'msg', error)}): check the path, or take the "
-                "answer as it is with request()",
-                getattr(error, "doc", ""),
-                getattr(error, "pos", 0),
+                f"which is no JSON ({error.msg}): check the path, or take the answer as it is with "
+                "request()",
+                error.doc,
+                error.pos,
             ) from None
 
     def _merged(self, url: str, headers: Mapping[str, str] | None) -> dict[str, str]:
-        at_home = _origin(url) == self._origin
-        merged: dict[str, tuple[str, str]] = {}
-        for source in ((self.default_headers if at_home else None) or {}, headers or {}):
-            merged.update((name.lower(), (name, value)) for name, value in source.items())
-        if self.api_key and at_home:
-            merged.setdefault(KEY_HEADER, (KEY_HEADER, self.api_key))
-        return dict(merged.values())
-
-
-def _with_params(url: str, params: Any) -> str:
-    """Add parameters to the query that a URL has, perhaps a key, which httpx would drop."""
-    import httpx
-
-    plain, hash_, fragment = url.partition("#")
-    return f"{plain}&{httpx.QueryParams(params)}{hash_}{fragment}"
+        """The headers of a request: of two of a name, in any letter case, the last one counts."""
+        own: dict[str, str] = {KEY_HEADER: self.api_key} if self.api_key else {}
+        at_home = {**own, **(self.default_headers or {})} if _origin(url) == self._origin else {}
+        return {**at_home, **(headers or {})}
 
 
 def _completed(options: RequestOptions | None, base: RequestOptions) -> RequestOptions:
@@ -334,17 +327,6 @@ def _completed(options: RequestOptions | None, base: RequestOptions) -> RequestO
             f"options={options!r:.80} is no RequestOptions: pass RequestOptions(timeout=30) or such"
         )
     return options.over(base)
-
-
-def _check_key(api_key: str | None) -> None:
-    if api_key is None or (
-        isinstance(api_key, str) and api_key.isascii() and api_key.isprintable()
-    ):
-        return
-    raise ValueError(
-        "api_key is no key (its value is not shown): pass the text of a function, host or master "
-        "key, without line breaks or characters outside of ASCII"
-    )
 
 
 def checked_url(url: str, name: str) -> str:
@@ -359,27 +341,22 @@ def checked_url(url: str, name: str) -> str:
     """
     if not isinstance(url, str) or not url.strip():
         given = "" if url is None or isinstance(url, str) else f" and {url!r:.80} is none"
-        raise ValueError(
-            f"{name} is required{given}: give the URL of the function app, such as "
-            "https://my-app.azurewebsites.net"
-        )
+        raise ValueError(f"{name} is required{given}: give the URL of the function app, {_SUCH_AS}")
     url = url.strip()
+    problem = ""
     try:
         parts = split_url(url)
     except ValueError as error:
-        problem = (
-            f"is no URL of a function app ({error}): it must begin with https://, such as "
-            "https://my-app.azurewebsites.net"
-        )
+        problem = f"is no URL of a function app ({error}): it must begin with https://, {_SUCH_AS}"
     else:
         if parts.query or parts.fragment:
             problem = "has a query or fragment: give the URL without it, and a key that stood in it"
         elif parts.username or parts.password:
             problem = "holds a user name or password; give the URL without them, and a key"
-        else:
-            return url.rstrip("/")
-        problem += " as api_key"
-    raise ValueError(f"{name} {sanitize_url(url)!r} {problem}")
+        problem += " as api_key" if problem else ""
+    if problem:
+        raise ValueError(f"{name} {sanitize_url(url)!r} {problem}")
+    return url.rstrip("/")
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:

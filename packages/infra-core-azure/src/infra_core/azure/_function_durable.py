@@ -13,7 +13,7 @@ from ._durable_status import DurableStatus, read_status
 from ._function_calls import FunctionCaller, RequestOptions
 from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 
-__all__ = ["COLD", "OnPoll", "WaitOptions", "ask", "check_wait", "known", "wait"]
+__all__ = ["COLD", "OnPoll", "WaitOptions", "ask", "complete", "known", "wait"]
 
 _log = logging.getLogger("infra_core.azure.client")
 
@@ -21,7 +21,6 @@ OnPoll = Callable[[DurableStatus], Awaitable[None] | None]
 
 # One question is one request: the poll itself decides about the next, by the body, not the status.
 _ASK_ONCE = RequestOptions(max_retries=0, retry_statuses=())
-_TIMEOUT, _POLL_INTERVAL = 600.0, 5.0  # seconds
 _LONGEST = 86_400  # seconds between two questions; more is a mistake
 # A 404 of a management URL is an answer about the instance, not that of an app that starts.
 COLD = frozenset({503})
@@ -56,8 +55,17 @@ class WaitOptions(TypedDict, total=False):
     raise_on_failure: bool
 
 
-def check_wait(options: WaitOptions) -> None:
-    """Refuse options that no wait has, or that are out of range.
+_DEFAULTS: WaitOptions = {
+    "timeout": 600.0,
+    "poll_interval": 5.0,
+    "on_poll": None,
+    "terminate_on_timeout": False,
+    "raise_on_failure": True,
+}
+
+
+def complete(options: WaitOptions) -> WaitOptions:
+    """Return options with the defaults of what they leave out.
 
     Raises:
         TypeError: A name is unknown, or a number is none.
@@ -65,10 +73,11 @@ def check_wait(options: WaitOptions) -> None:
     """
     for name in options.keys() - WaitOptions.__annotations__.keys():
         raise TypeError(f"waiting got an unexpected keyword argument {name!r}: see WaitOptions")
-    require_number("timeout", options.get("timeout", _TIMEOUT), "seconds above 0", above=0)
+    options = {**_DEFAULTS, **options}
+    require_number("timeout", options["timeout"], "seconds above 0", above=0)
     allowed = "seconds above 0, up to a day"
-    interval = options.get("poll_interval", _POLL_INTERVAL)
-    require_number("poll_interval", interval, allowed, above=0, most=_LONGEST)
+    require_number("poll_interval", options["poll_interval"], allowed, above=0, most=_LONGEST)
+    return options
 
 
 @contextmanager
@@ -120,7 +129,7 @@ async def wait(
     Args:
         calls: The app.
         instance: The instance.
-        options: How to wait.
+        options: How to wait, complete.
         terminate: See `DurableManagement.terminate`.
         new: It was just started, and may not be known to its host yet.
     """
@@ -148,8 +157,7 @@ async def wait(
             return missing <= _SEEN_ANSWERS
         return new and (missing <= _NEW_ANSWERS or clock.monotonic() - began < _NEW_SECONDS)
 
-    timeout = options.get("timeout", _TIMEOUT)
-    interval = options.get("poll_interval", _POLL_INTERVAL)
+    timeout, interval = options["timeout"], options["poll_interval"]
     # The starter's own Retry-After is for the first question.
     first = instance.retry_after or 0.0
     try:
@@ -160,7 +168,7 @@ async def wait(
                 timeout=timeout,
                 poll_interval=interval,
                 initial_delay=first if first < timeout else 0.0,
-                on_poll=options.get("on_poll"),
+                on_poll=options["on_poll"],
                 is_transient=passes,
                 max_consecutive_errors=max(5, int(_OUTAGE_SECONDS / interval)),
                 handle_404=False,
@@ -178,7 +186,7 @@ async def wait(
             unknown = "whether it runs is not known; check the status URL and the app, then"
             remedy = f"{unknown} {remedy}"
         terminated = False
-        if options.get("terminate_on_timeout"):
+        if options["terminate_on_timeout"]:
             try:
                 terminated = await terminate(instance, reason=f"not done within {timeout:g} s")
                 remedy = "it was asked to terminate" if terminated else "it had just ended"

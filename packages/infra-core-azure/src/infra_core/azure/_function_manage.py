@@ -7,17 +7,16 @@ from urllib.parse import quote
 from infra_core.runtime import sanitize_url
 
 from ._checks import type_name
-from ._durable import DurableInstance, management_url, read_start, secure_url
+from ._durable import DurableInstance, answer_in, management_url, read_start, secure_url
 from ._durable_status import (
     DurableStatus,
     beginning_of,
     failure_of,
     is_page,
     json_of,
-    state_in,
 )
 from ._function_calls import FunctionCaller, RequestOptions
-from ._function_durable import COLD, WaitOptions, ask, check_wait, known, wait
+from ._function_durable import COLD, WaitOptions, ask, complete, known, wait
 from .exceptions import JobNotFoundError, OrchestrationError
 
 if TYPE_CHECKING:
@@ -68,10 +67,8 @@ class DurableManagement:
 
         try:
             response = await self._calls.send(method, path, json=json, **kwargs)
-        except httpx.HTTPStatusError as error:  # 500 where the starter waited, and it has failed
-            response = error.response
-            if state_in(response, json_of(response)) is None:
-                raise
+        except httpx.HTTPStatusError as error:
+            response = answer_in(error)
         what = f"{method} {sanitize_url(self._calls.url(path))}"
         return read_start(response, what=what, accept_result=accept_result)
 
@@ -93,7 +90,7 @@ class DurableManagement:
             JobNotFoundError: The host does not know it, or no longer.
             httpx.HTTPError: Its state could not be had, several times in a row.
         """
-        check_wait(options)
+        options = complete(options)
         # What start() gave may not be known to its host yet; what was stored must be.
         new, instance = isinstance(instance, DurableInstance), self._instance(instance)
         url = instance.status_url
@@ -101,7 +98,7 @@ class DurableManagement:
             status = _finished(instance)
         else:
             status = await wait(self._calls, instance, options, self.terminate, new=new)
-        if options.get("raise_on_failure", True) and status.failed:
+        if options["raise_on_failure"] and status.failed:
             raise failure_of(status, url, self._calls.api_key)
         return status
 
@@ -114,7 +111,7 @@ class DurableManagement:
         """
         names = WaitOptions.__annotations__.keys() & kwargs.keys()
         options: Any = {name: kwargs.pop(name) for name in names}
-        check_wait(options)  # before anything is started
+        complete(options)  # or an error, before anything is started
         return await self.wait_for_completion(await self.start(path, **kwargs), **options)
 
     async def terminate(
@@ -267,14 +264,15 @@ class DurableManagement:
         url = secure_url(url, self._calls.base_url)
         with known(url):
             try:
-                await self._send(method, url, **request)
+                answer = await self._send(method, url, **request)
             except httpx.HTTPStatusError as error:
                 # The host answers 500 to the rewinding of what runs.
                 runs = verb == "rewind" and "only supported on failed" in error.response.text
                 if error.response.status_code != 410 and not runs:
                     raise
                 return False
-        return True
+        deleted = json_of(answer) if verb == "purge" else None
+        return not (isinstance(deleted, dict) and deleted.get("instancesDeleted") == 0)
 
     async def _entity(
         self, method: str, name: str, key: str, system_key: str | None, **request: Any

@@ -21,6 +21,7 @@ from .exceptions import JobNotFoundError
 __all__ = ["recall", "remember", "state_folder"]
 
 _log = logging.getLogger("infra_core.azure.client")
+_KEPT = ("id", "status_url", "terminate_url")
 _KEPT_SECONDS = 90 * 86_400
 
 
@@ -37,13 +38,8 @@ def state_folder() -> Path:
 
 def remember(folder: Path, base_url: str, batch_id: str, instance: DurableInstance) -> None:
     """Store how to wait for a batch; that it could not be stored is logged, not raised."""
-    fields = {
-        "batch_id": batch_id,
-        "base_url": base_url,
-        "instance_id": instance.id,
-        "status_url": instance.status_url,
-        "terminate_url": instance.terminate_url,
-    }
+    fields = {"batch_id": batch_id, "base_url": base_url}
+    fields |= {name: getattr(instance, name) for name in _KEPT}
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _remove_old(folder)
@@ -66,11 +62,7 @@ def recall(folder: Path, base_url: str, batch_id: str) -> DurableInstance:
     """
     try:
         fields = json.loads(_file(folder, base_url, batch_id).read_bytes())
-        return DurableInstance(
-            id=fields["instance_id"],
-            status_url=fields["status_url"],
-            terminate_url=fields["terminate_url"],
-        )
+        return DurableInstance(**{name: fields[name] for name in _KEPT})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise JobNotFoundError(
             f"no triggered batch {batch_id!r} of {base_url} is stored in {folder} "
@@ -85,8 +77,7 @@ def _file(folder: Path, base_url: str, batch_id: str) -> Path:
 
 
 def _remove_old(folder: Path) -> None:
-    oldest = clock.time() - _KEPT_SECONDS
     for path in folder.glob("*.json"):
         with suppress(OSError):
-            if path.stat().st_mtime < oldest:
+            if path.stat().st_mtime < clock.time() - _KEPT_SECONDS:
                 path.unlink()

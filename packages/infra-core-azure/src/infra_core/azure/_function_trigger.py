@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from infra_core.runtime import clock, redact_secrets, sanitize_url
 
-from ._durable import DurableInstance, read_start
+from ._durable import DurableInstance, answer_in, read_start
 from ._durable_status import DurableStatus, is_page, reason_of
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR, checked_url
 from ._function_durable import OnPoll, WaitOptions
@@ -161,7 +161,7 @@ async def trigger_batch_async(
     if resume and state_folder is None:
         raise ValueError("resume=True needs the state_folder in which the batch was stored")
     stored = None
-    if resume and state_folder is not None:
+    if resume and state_folder:
         stored = recall(state_folder, client.base_url, args.batch_id)
     began, now = clock.monotonic(), clock.utc_now().isoformat()
     summary = TriggerSummary(args.batch_id, "NotScheduled", client.base_url, started_at=now)
@@ -171,7 +171,7 @@ async def trigger_batch_async(
         instance = stored or await _schedule(client, path, body, followed=args.poll)
         _begin(summary, instance)
         if stored is None:
-            if state_folder is not None and instance.status_url is not None:
+            if state_folder and instance.status_url:
                 remember(state_folder, client.base_url, args.batch_id, instance)
             if on_started is not None:
                 on_started(instance)
@@ -194,8 +194,7 @@ async def trigger_batch_async(
         keys = *keys_in(summary.resume_url), getattr(calls, "api_key", None)
         for name in ("output", "custom_status", "error"):  # some return their status URL
             setattr(summary, name, without_keys(getattr(summary, name), *keys))
-        target: Path | None = getattr(args, "summary_file", None)
-        if target is not None:
+        if target := getattr(args, "summary_file", None):
             await _write_in_thread(target, summary, storage, failed=failed)
     return summary
 
@@ -261,7 +260,12 @@ async def _schedule(
 ) -> DurableInstance:
     if followed:
         return await client.start(path, json=body)
-    response = await client.request("POST", path, json=body)
+    import httpx
+
+    try:
+        response = await client.request("POST", path, json=body)
+    except httpx.HTTPStatusError as error:
+        response = answer_in(error)
     try:
         return read_start(response, what=f"POST {path}")
     except OrchestrationError:
@@ -286,14 +290,9 @@ async def _follow(
 
     options["on_poll"] = poll
     try:
-        state = await client.wait_for_completion(instance, **options)
+        _see(summary, await client.wait_for_completion(instance, **options))
     except OrchestrationTimeoutError as error:
         summary.status, summary.error = "TimedOut", str(error)
-    else:
-        _see(summary, state)
-        summary.status = state.runtime_status
-        if state.failed and (reason := reason_of(state)) is not None:
-            summary.error = redact_secrets(reason)
 
 
 async def _write_in_thread(
@@ -336,7 +335,6 @@ def _begin(summary: TriggerSummary, instance: DurableInstance) -> None:
     summary.status, summary.instance_id, summary.resume_url = "Scheduled", instance.id, url
     summary.status_url = None if url is None else sanitize_url(url)
     if instance.finished is not None:
-        summary.status = instance.finished.runtime_status
         _see(summary, instance.finished)
 
 
@@ -344,6 +342,10 @@ def _see(summary: TriggerSummary, state: DurableStatus) -> None:
     """Take over what the batch says of itself."""
     summary.instance_id = summary.instance_id or state.instance_id
     summary.output, summary.custom_status = state.output, state.custom_status
+    if state.is_terminal:
+        summary.status = state.runtime_status
+    if state.failed:
+        summary.error = redact_secrets(reason_of(state) or "") or None
 
 
 def _text_of(error: BaseException) -> str:

@@ -89,12 +89,6 @@ class _Instance:
         _reply(exchange, status, said)
 
 
-@dataclass
-class _Entity:
-    state: Any
-    signals: list[tuple[str, Any]] = field(default_factory=list)
-
-
 class FunctionsHost:
     """A function app on loopback, for the length of a `with` block.
 
@@ -112,7 +106,7 @@ class FunctionsHost:
         self.system_key = "system-key-of-the-host"
         self.origin: FaultyOrigin = FaultyOrigin()
         self._started: dict[str, list[_Instance]] = {}
-        self._entities: dict[tuple[str, str], _Entity] = {}
+        self._signals: dict[tuple[str, str], list[tuple[str, Any]]] = {}
 
     @property
     def base_url(self) -> str:
@@ -225,7 +219,7 @@ class FunctionsHost:
 
     def entity(self, name: str, key: str, state: Any = None) -> None:
         """Add a durable entity; its URL wants the system key, as `code` or in the header."""
-        entity = self._entities[name, key] = _Entity(state)
+        signals = self._signals[name, key] = []
 
         def run(exchange: Exchange) -> None:
             query = _query(exchange)
@@ -233,17 +227,16 @@ class FunctionsHost:
             if self.system_key not in (header, *query.get("code", [])):
                 _reply(exchange, 401, None)
             elif exchange.request.method == "GET":
-                _reply(exchange, 200, entity.state)
+                _reply(exchange, 200, state)
             else:
-                data = json.loads(exchange.request.body)
-                entity.signals.append((query.get("op", [""])[0], data))
+                signals.append((query.get("op", [""])[0], json.loads(exchange.request.body)))
                 _reply(exchange, 202, None)
 
         self._add(f"{_BELOW}/entities/{name}/{key}", run, ())
 
     def signals(self, name: str, key: str) -> list[tuple[str, Any]]:
         """Return operation and data of the signals that an entity was sent."""
-        return self._entities[name, key].signals
+        return self._signals[name, key]
 
     def _of(self, path: str) -> list[_Instance]:
         if path not in self._started:
