@@ -181,30 +181,9 @@ def _state_of(value: Any) -> str | None:
     return _BY_NAME.get(plain, name if plain in _KNOWN else None)
 
 
-def _by_hand(
-    body: Any, depth: int = _DEEPEST, *, anywhere: bool = False
-) -> Iterator[tuple[Mapping[str, Any], str]]:
-    """What holds a status by hand, from the outside in; below one that does, anywhere."""
-    body = _single(body)
-    if not isinstance(body, Mapping):
-        return
-    state = _status_by_hand(body)
-    if state is not None:
-        yield body, state
-    for name, value in body.items() if depth else ():
-        known = anywhere or state is not None or name.lower() in _WRAPPERS
-        if known and _plain(name) not in _OWN:
-            yield from _by_hand(value, depth - 1, anywhere=anywhere or state is not None)
-
-
 def _status_by_hand(fields: Any) -> str | None:
     text = text_of(fields, "status") if isinstance(fields, Mapping) else None
     return text if text and _plain(text) in _KNOWN else None
-
-
-def _single(body: Any) -> Any:
-    """The only item of a list that has one."""
-    return body[0] if isinstance(body, list) and len(body) == 1 else body
 
 
 @lru_cache(maxsize=4096)  # the same names in each row of a result
@@ -213,37 +192,54 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name).lower()
 
 
+def _mappings(body: Any) -> Iterator[tuple[Mapping[str, Any], bool, bool]]:
+    """The mappings of a body from the outside in, but those that the orchestrator wrote.
+
+    Yields:
+        A mapping; whether nothing but wrappers and lists of one item stand around it; whether a
+        status by hand counts there: so it is, or a mapping with one stands around it.
+    """
+    waiting: list[tuple[Any, int, bool, bool]] = [(body, _DEEPEST, True, True)]
+    while waiting:
+        found, depth, wrapped, counts = waiting.pop()
+        if isinstance(found, list):
+            alone = len(found) == 1
+            waiting += [(each, depth, wrapped and alone, counts and alone) for each in found[::-1]]
+        elif isinstance(found, Mapping):
+            yield found, wrapped, counts
+            said = depth > 0 and counts and (not wrapped or _status_by_hand(found) is not None)
+            for name, value in reversed(found.items()):
+                known = depth > 0 and wrapped and name.lower() in _WRAPPERS
+                if _plain(name) not in _OWN:
+                    waiting.append((value, depth - 1, known, known or said))
+
+
+def _has(fields: Mapping[str, Any], name: str) -> bool:
+    return any(_plain(key) == name.lower() for key in fields)
+
+
+def _by_hand(body: Any) -> list[tuple[Mapping[str, Any], str]]:
+    """What holds a status by hand, from the outside in, and that status."""
+    reached = (fields for fields, _, counts in _mappings(body) if counts)
+    return [(each, state) for each in reached if (state := _status_by_hand(each)) is not None]
+
+
 def has_runtime_status(body: Any) -> bool:
     """Whether a `runtimeStatus` stands anywhere in a body but in what the orchestrator wrote."""
-    waiting = [body]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, list):
-            waiting.extend(found)
-        elif isinstance(found, Mapping):
-            names = {name: _plain(name) for name in found}
-            if "runtimestatus" in names.values():
-                return True
-            waiting.extend(found[name] for name, plain in names.items() if plain not in _OWN)
-    return False
+    return any(_has(fields, "runtimeStatus") for fields, _, _ in _mappings(body))
 
 
-def holder_of(body: Any, name: str, depth: int = _DEEPEST) -> Mapping[str, Any] | None:
+def holder_of(body: Any, name: str) -> Mapping[str, Any] | None:
     """The first mapping with a member of that name: the body, or what it wraps."""
-    body = _single(body)
-    if not isinstance(body, Mapping):
-        return None
-    if any(_plain(key) == name.lower() for key in body):
-        return body
-    inner = (holder_of(_member(body, each), name, depth - 1) for each in _WRAPPERS if depth)
-    return next((found for found in inner if found is not None), None)
+    reached = (fields for fields, wrapped, _ in _mappings(body) if wrapped)
+    return next((fields for fields in reached if _has(fields, name)), None)
 
 
 def is_result(body: Any) -> bool:
     """Whether a body can be an orchestrator's output: JSON, more than nothing, and no status."""
     if body is None or isinstance(body, _NoJson) or holder_of(body, "runtimeStatus"):
         return False
-    return not any(_by_hand(body)) or not has_runtime_status(body)
+    return not _by_hand(body) or not has_runtime_status(body)
 
 
 def reason_of(status: DurableStatus) -> str | None:
