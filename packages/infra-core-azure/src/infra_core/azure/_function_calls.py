@@ -13,6 +13,7 @@ from infra_core.runtime import RetryPolicy, add_note, clock, retry_async, saniti
 
 from ._checks import require_number, split_url
 from ._durable import secure_url
+from ._durable_status import beginning_of, is_page, read_json
 from ._function_keys import KEY_HEADER, keys_in
 from .exceptions import ConfigurationError
 
@@ -218,9 +219,12 @@ class FunctionCaller:
         except httpx.HTTPStatusError as error:
             from infra_core.http import is_idempotent
 
-            if error.response.status_code in _CUT_OFF and not is_idempotent(
-                method.upper(), own_headers, chosen.idempotent
-            ):
+            answer = error.response
+            # The page of a 500 is that of the platform as well: an app answers JSON or nothing.
+            cut_off = answer.status_code in _CUT_OFF or (
+                answer.status_code == 500 and is_page(answer)
+            )
+            if cut_off and not is_idempotent(method.upper(), own_headers, chosen.idempotent):
                 from ._function_outcome import FunctionOutcomeUnknown
 
                 raise FunctionOutcomeUnknown(method.upper(), url, error) from error
@@ -229,12 +233,10 @@ class FunctionCaller:
 
     def _advise(self, error: "httpx.HTTPStatusError", url: str, headers: Mapping[str, str]) -> None:
         """Add what the app says, and what to do about an answer that has a likely cause."""
-        from ._durable_status import beginning_of, is_page
-
         status, content = error.response.status_code, error.response.content
         if status in _EXPLAINED and content and not is_page(error.response):
             said = f"{error}; the function app answered {beginning_of(error.response)}"
-            error.args = (said, *error.args[1:])  # no note: 3.10 has none, and logs show none
+            error.args = (said,)  # no note: 3.10 has none, and logs show none
         if _origin(url) != self._origin or keys_in(url):
             return
         if status in (401, 403):
@@ -296,8 +298,6 @@ class FunctionCaller:
 
     def json_of(self, response: "httpx.Response") -> Any:
         """Return the JSON of an answer, `{}` for an empty body."""
-        from ._durable_status import read_json
-
         if not response.content.strip():
             return {}
         try:

@@ -106,7 +106,8 @@ class AzureFunctionAsyncClient(DurableManagement, FromEnvironment):
             httpx.HTTPStatusError: The last answer is no success.
             httpx.TransportError: The connection failed.
             OutcomeUnknown: A request that must not run twice went out and its answer was lost,
-                or the host gave up waiting for it (502, 504; also an `httpx.HTTPStatusError`).
+                or the host gave up waiting for it (502, 504, a page with 500; also an
+                `httpx.HTTPStatusError`).
         """
         return await self._calls.send(
             method, path, headers, params, options, json=json, data=data, content=content
