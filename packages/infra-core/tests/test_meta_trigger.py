@@ -116,6 +116,20 @@ def test_a_batch_that_takes_longer_and_a_refusal_say_what_to_do_in_a_line(
     assert "Traceback" not in shown
 
 
+def test_what_an_orchestrator_writes_moves_no_cursor_and_fits_into_a_file(
+    host: FunctionsHost, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Control sequences are shown as text; half of a character is written as its escape."""
+    host.orchestrator("/api/run", ["Completed"], output="\x1b[2Jdone \ud800")
+    path = tmp_path / "summary.json"
+    arguments = ["trigger", "b1", "--base-url", host.base_url, "--summary-file", str(path)]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "\x1b" not in shown
+    assert "done" in shown
+    assert json.loads(path.read_text(encoding="utf-8"))["output"] == "\x1b[2Jdone \\ud800"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("polling", [True, False])
 def test_a_signal_ends_the_wait_and_says_what_is_known(

@@ -5,6 +5,7 @@ with alone, so that one is looked for itself, in the forms that JSON, HTML and U
 """
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -13,7 +14,7 @@ from infra_core.runtime import is_secret_name
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["KEY_HEADER", "keys_in", "keys_sent", "without_keys"]
+__all__ = ["KEY_HEADER", "change_texts", "keys_in", "keys_sent", "without_keys"]
 
 KEY_HEADER = "x-functions-key"
 _SHORTEST = 4  # letters; shorter ones stand in any text
@@ -42,7 +43,10 @@ def without_keys(value: Any, *keys: str | None) -> Any:
     """
     known = [key for key in keys if isinstance(key, str) and len(key) >= _SHORTEST]
     forms = "|".join("".join(map(_any_form, key)) for key in known)
-    return _cut(value, re.compile(forms, re.IGNORECASE)) if forms else value
+    if not forms:
+        return value
+    found = re.compile(forms, re.IGNORECASE)
+    return change_texts(value, lambda text: found.sub("<redacted>", text))
 
 
 def _any_form(char: str) -> str:
@@ -53,11 +57,12 @@ def _any_form(char: str) -> str:
     return rf"(?:\\{{0,8}}{re.escape(char)}|{in_url}|{in_json}|&#(?:{code}|x{code:x});)"
 
 
-def _cut(part: Any, keys: re.Pattern[str]) -> Any:
+def change_texts(part: Any, change: Callable[[str], str]) -> Any:
+    """Return what JSON can hold with each text in it changed, the names of members too."""
     if isinstance(part, str):
-        return keys.sub("<redacted>", part)
+        return change(part)
     if isinstance(part, list):
-        return [_cut(inner, keys) for inner in part]
+        return [change_texts(inner, change) for inner in part]
     if isinstance(part, dict):
-        return {_cut(name, keys): _cut(inner, keys) for name, inner in part.items()}
+        return {change(name): change_texts(inner, change) for name, inner in part.items()}
     return part

@@ -13,7 +13,7 @@ from ._durable import DurableInstance, answer_in, read_start
 from ._durable_status import DurableStatus, is_page, reason_of
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR, checked_url
 from ._function_durable import OnPoll, WaitOptions
-from ._function_keys import keys_in, without_keys
+from ._function_keys import change_texts, keys_in, without_keys
 from ._function_state import recall, remember
 from .client import AzureFunctionAsyncClient
 from .exceptions import OrchestrationError, OrchestrationTimeoutError
@@ -193,7 +193,8 @@ async def trigger_batch_async(
         calls = getattr(client, "_calls", None)  # a double in a program's test has none
         keys = *keys_in(summary.resume_url), getattr(calls, "api_key", None)
         for name in ("output", "custom_status", "error"):  # some return their status URL
-            setattr(summary, name, without_keys(getattr(summary, name), *keys))
+            value = without_keys(getattr(summary, name), *keys)
+            setattr(summary, name, change_texts(value, _encodable))
         if target := getattr(args, "summary_file", None):
             await _write_in_thread(target, summary, storage, failed=failed)
     return summary
@@ -346,6 +347,11 @@ def _see(summary: TriggerSummary, state: DurableStatus) -> None:
         summary.status = state.runtime_status
     if state.failed:
         summary.error = redact_secrets(reason_of(state) or "") or None
+
+
+def _encodable(text: str) -> str:
+    """A text with lone surrogates escaped, which no file can hold."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _text_of(error: BaseException) -> str:

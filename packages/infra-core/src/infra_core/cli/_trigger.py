@@ -14,7 +14,7 @@ from infra_core.azure.function_cli import (
     trigger_batch,
 )
 from infra_core.batch._environment import open_storage
-from infra_core.runtime import redact_secrets, sanitize_url
+from infra_core.runtime import printable, redact_secrets, sanitize_url
 
 from . import exit_codes
 from ._arguments import CommandError, check_writable
@@ -212,4 +212,4 @@ def report(summary: "TriggerSummary", *, as_json: bool) -> None:
         return
     for name, value in fields.items():
         if value is not None:
-            print(f"{name:>16}  {value}")
+            print(f"{name:>16}  {printable(value, keep_lines=True)}")
