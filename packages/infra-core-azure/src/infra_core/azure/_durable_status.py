@@ -208,7 +208,7 @@ def _mappings(body: Any) -> Iterator[tuple[Mapping[str, Any], bool, bool]]:
         elif isinstance(found, Mapping):
             yield found, wrapped, counts
             said = depth > 0 and counts and (not wrapped or _status_by_hand(found) is not None)
-            for name, value in reversed(found.items()):
+            for name, value in reversed([*found.items()]):
                 known = depth > 0 and wrapped and name.lower() in _WRAPPERS
                 if _plain(name) not in _OWN:
                     waiting.append((value, depth - 1, known, known or said))
