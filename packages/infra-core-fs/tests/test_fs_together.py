@@ -114,6 +114,35 @@ def test_an_interrupt_while_flushing_leaves_nothing(
     assert not [thread for thread in threading.enumerate() if "flush" in thread.name]
 
 
+def test_no_file_takes_its_name_while_a_helper_flushes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when all others are on the disk."""
+    helping, released = threading.Event(), threading.Event()
+    flushed: list[int] = []
+    named: list[object] = []
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(descriptor)
+        if threading.current_thread().name == "infra-core-flush":
+            helping.set()
+            released.wait(60)
+        elif len(flushed) > 2:
+            helping.wait(60)
+
+    files = opened(tmp_path, *"abcdef")
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(_together, "_FAST", 0.0)  # help is worth it
+    commit = threading.Thread(target=lambda: fs.commit_together(files, before=named.append))
+    commit.start()
+    assert helping.wait(60)
+    commit.join(0.05)
+    assert named == []
+    released.set()
+    commit.join()
+    assert named == files
+
+
 def test_no_files_are_no_work() -> None:
     """An empty batch is one without errors."""
     assert fs.commit_together([]) == []

@@ -20,7 +20,8 @@ _NOT_RENAMABLE: Final = {errno.EXDEV, errno.EBUSY}
 # ERROR_ACCESS_DENIED and ERROR_SHARING_VIOLATION. It is tried again for about a second.
 _IN_USE: Final = {5, 32}
 _PAUSES: Final = tuple(0.001 * 2**number for number in range(10))
-# File systems that know no flush of folders, and folders that may be entered but not read.
+# File systems that know no flush of folders, and folders that may be entered but not read; Windows
+# opens none.
 _NO_FOLDER_FLUSH: Final = {errno.EINVAL, errno.ENOTSUP, errno.EACCES, errno.EPERM, errno.EBADF}
 
 _FOLDER_FLAGS: Final = getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -37,8 +38,6 @@ def fsync_directory(path: "Path | str") -> None:
     Example:
         >>> fsync_directory(tempfile.mkdtemp())
     """
-    if os.name == "nt":
-        return
     try:
         descriptor = os.open(path, os.O_RDONLY | _FOLDER_FLAGS)
         try:
