@@ -452,6 +452,15 @@ class TestErrors:
         fetch = script(down, down, "a", down, down, "done")
         assert await poll(fetch, is_done, max_consecutive_errors=2) == "done"
 
+    async def test_five_errors_in_a_row_are_waited_out_by_default(
+        self, time: FastTime, poll: Any, script: Any
+    ) -> None:
+        """The sixth is raised, by both forms."""
+        fetch = script(ConnectionError("reset"))
+        with pytest.raises(ConnectionError):
+            await poll(fetch, is_done)
+        assert fetch.calls == 6
+
     async def test_no_budget(self, time: FastTime, poll: Any, script: Any) -> None:
         """0 raises the first error, as 0.7 did."""
         fetch = script(ConnectionResetError("down"), "done")

@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import logging
+import sys
 import threading
 import warnings
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from functools import partial
@@ -475,7 +477,7 @@ async def test_a_callback_under_way_is_finished_within_the_grace(
     await turns()
     go_on.set()
     for timer in list(loop._scheduled):  # the grace is over in the very turn in which it ends
-        loop.call_soon(timer._run)
+        loop.call_soon(lambda timer=timer: timer.cancelled() or timer._run())
     with pytest.raises(RuntimeCancellationError):
         await run
     assert reported == ["a"]
@@ -862,6 +864,56 @@ def test_an_eager_task_factory_is_no_obstacle() -> None:
 
     asyncio.run(main())
     assert seen == [0] * 3000
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
+@pytest.mark.parametrize("how", ["event", "cancel", "stop"])
+def test_the_first_step_of_an_eager_task_ends_the_run(how: str) -> None:
+    """It is taken before the run has its task in hand, or the runtime its run."""
+    event = asyncio.Event()
+    begun: list[int] = []
+
+    async def main() -> None:
+        factory: Any = getattr(asyncio, "eager_task_factory")  # noqa: B009 - newer than 3.10
+        asyncio.get_running_loop().set_task_factory(factory)
+        subject = TaskRuntime(config=RuntimeConfig(concurrency=3), cancel_event=event)
+
+        async def task(number: int) -> None:
+            begun.append(number)
+            if how == "stop":
+                subject.stop()
+            else:
+                subject.cancel()
+                await forever()
+
+        if how == "event":
+            event.set()
+        await subject.run([(str(number), partial(task, number)) for number in range(3)])
+
+    with pytest.raises(RuntimeCancellationError):
+        asyncio.run(asyncio.wait_for(main(), 30))
+    assert begun == ([] if how == "event" else [0])
+
+
+@orderly
+async def test_a_run_that_was_cancelled_keeps_nothing_alive() -> None:
+    """No timer of its ending holds its tasks until their grace would have been over."""
+
+    class Payload:
+        pass
+
+    async def cancel(payload: Payload) -> None:
+        subject.cancel()
+
+    subject = runtime(1, cancel_grace=3600)
+    payload = Payload()
+    held = weakref.ref(payload)
+    with pytest.raises(RuntimeCancellationError):
+        await subject.run(iter([("a", partial(cancel, payload))]))
+    del payload
+    await turns()
+    gc.collect()
+    assert held() is None
 
 
 @orderly

@@ -37,8 +37,7 @@ class _Item:
 
     id: str
     index: int
-    task: Any = None  # before its first step
-    began: float = 0.0
+    began: float = 0.0  # before its first step
     attempts: int = 0
     ended: bool = False  # it is counted; what its task still does is reporting, or ignored
     verdict: TaskStatus | None = None  # why the runtime cancelled it
@@ -51,6 +50,7 @@ class TaskItems:
 
     Attributes:
         alive: Their tasks, but for those that are left behind.
+        helpers: The tasks that read the source and watch the event, the same way.
         halted: All of them were cancelled.
     """
 
@@ -60,6 +60,7 @@ class TaskItems:
     _fail: Callable[[BaseException], None]  # called with what is to end the run
     _changed: Callable[[], None]  # called when a task has ended
     alive: dict[asyncio.Task[None], _Item] = field(default_factory=dict)
+    helpers: dict[asyncio.Task[None], _Item] = field(default_factory=dict)
     halted: bool = False
 
     def __post_init__(self) -> None:
@@ -77,18 +78,28 @@ class TaskItems:
         self._stats.started += 1
         if self.halted:  # while the source was giving it
             item.verdict = TaskStatus.CANCELLED
-        self._launch(item, self._work(item, factory))
+        self._launch(self.alive, item, self._work(item, factory))
 
-    def _launch(self, item: _Item, coroutine: Coroutine[Any, Any, None]) -> None:
+    def help(self, name: str, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin a task beside the items, which is awaited and left behind as they are."""
+        return self._launch(self.helpers, _Item(name, -1, ended=True), coroutine)
+
+    def _launch(
+        self,
+        table: dict[asyncio.Task[None], _Item],
+        item: _Item,
+        coroutine: Coroutine[Any, Any, None],
+    ) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine, name=str(item.id))
-        self.alive[task] = item
+        table[task] = item
         task.add_done_callback(self._done, context=self._context)  # no copy for each
         if self.halted:  # maybe by its first step, which an eager task has taken by now
-            self._halt(task, item)
+            self._cut(task, item, TaskStatus.CANCELLED)
+        return task
 
     async def _work(self, item: _Item, factory: Factory) -> None:
         """Be the task of one item: run it, judge how it ended, report that."""
-        item.task = asyncio.current_task()
+        task: Any = asyncio.current_task()
         item.began = clock.monotonic()
         status = TaskStatus.SUCCEEDED
         value: Any = None
@@ -97,7 +108,9 @@ class TaskItems:
             if item.verdict is not None:
                 raise asyncio.CancelledError
             if self._timeout is not None:
-                item.timer = self._loop.call_later(self._timeout, self._on_late, item.task, item)
+                item.timer = self._loop.call_later(
+                    self._timeout, self._cut, task, item, TaskStatus.TIMED_OUT
+                )
             if self._options.retry is None:
                 item.attempts = 1
                 value = await factory()
@@ -115,12 +128,12 @@ class TaskItems:
             return
         item.ended = True
         if self.halted:  # for its callbacks
-            self._give_grace(item.task, item)
+            self._give_grace(task, item)
         if error is None and self._quiet and item.verdict is None:
             self._stats.ended(status, clock.monotonic() - item.began)
             return
         try:
-            status, error = await self._judged(item, status, error)
+            status, error = await self._judged(task, item, status, error)
             await self._call_back(self._close(item, status, value, error))
         finally:
             value = error = None  # its traceback holds this frame
@@ -145,15 +158,14 @@ class TaskItems:
         )
 
     async def _judged(
-        self, item: _Item, status: TaskStatus, error: BaseException | None
+        self, task: Any, item: _Item, status: TaskStatus, error: BaseException | None
     ) -> tuple[TaskStatus, BaseException | None]:
         """Say how an item ended, as the runtime sees it."""
-        task = item.task
         cancelling = getattr(task, "cancelling", None)  # 3.11
         if isinstance(error, BudgetSpentError):
             item.verdict = status = TaskStatus.TIMED_OUT
             if error.left_behind:
-                self.report_unresponsive(item.id)
+                self._report_unresponsive(item.id)
             error = self._timeout_error(item, unresponsive=error.left_behind)
         elif status is TaskStatus.CANCELLED or item.verdict or (cancelling and cancelling()):
             # A cancellation that was meant for the item must not reach its callbacks. And if the
@@ -223,7 +235,7 @@ class TaskItems:
         return TaskTimeoutError(item.id, timeout or 0.0, unresponsive=unresponsive)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        item = self.alive.pop(task, None)
+        item = self.alive.pop(task, None) or self.helpers.pop(task, None)
         self._left_behind.discard(task)
         if not task.cancelled() and (raised := task.exception()) is not None:
             self._fail(raised)
@@ -242,23 +254,17 @@ class TaskItems:
     def halt(self) -> None:
         """Cancel all that have not ended; what still runs after the grace is left behind."""
         self.halted = True
-        for task, item in list(self.alive.items()):
-            self._halt(task, item)
+        for task, item in [*self.alive.items(), *self.helpers.items()]:
+            self._cut(task, item, TaskStatus.CANCELLED)
 
-    def _halt(self, task: asyncio.Task[None], item: _Item) -> None:
+    def _cut(self, task: asyncio.Task[None], item: _Item, verdict: TaskStatus) -> None:
         if not item.ended and item.verdict is None:
-            item.verdict = TaskStatus.CANCELLED
+            item.verdict = verdict
             # One that has not begun sees its verdict when it does; a second cancel would
             # hit the cleanup of one that was cancelled before.
-            if item.task is not None:
+            if item.began:
                 task.cancel()
         self._give_grace(task, item)
-
-    def _on_late(self, task: asyncio.Task[None], item: _Item) -> None:
-        if not item.ended and item.verdict is None:
-            item.verdict = TaskStatus.TIMED_OUT
-            task.cancel()
-            self._give_grace(task, item)
 
     def _give_grace(self, task: asyncio.Task[None], item: _Item) -> None:
         if item.timer is not None:
@@ -269,9 +275,13 @@ class TaskItems:
         """Go on without a task that suppresses cancellation; it is cancelled once more."""
         if task.done() or (item.ended and not self.halted):
             return  # _done() is about to be called with it; or its callback has all the time
-        del self.alive[task]
+        (self.helpers if task in self.helpers else self.alive).pop(task)
         self._left_behind.add(task)
         task.cancel()
+        if item.index < 0:
+            self._report_unresponsive(item.id)
+            self._changed()
+            return
         if item.ended:
             logger.error(
                 "a callback for task %r still ran %g s after the run was cancelled: "
@@ -280,14 +290,14 @@ class TaskItems:
             self._changed()
             return
         item.ended = True
-        self.report_unresponsive(item.id)
+        self._report_unresponsive(item.id)
         status = item.verdict or TaskStatus.CANCELLED
         error: BaseException = asyncio.CancelledError()
         if status is TaskStatus.TIMED_OUT:
             error = self._timeout_error(item, unresponsive=True)
         self._report(item, status, error)
 
-    def report_unresponsive(self, task_id: str) -> None:
+    def _report_unresponsive(self, task_id: str) -> None:
         """Put a task that was left behind into the log and the statistics."""
         self._stats.left_behind(task_id)
         logger.error(
@@ -298,7 +308,8 @@ class TaskItems:
     def _report(self, item: _Item, status: TaskStatus, error: BaseException) -> None:
         """Report the end of an item whose own task does not, in a task for that alone."""
         outcome = self._close(item, status, None, error)
-        self._launch(_Item(item.id, item.index, ended=True), self._call_back(outcome))
+        reporting = _Item(item.id, item.index, ended=True)
+        self._launch(self.alive, reporting, self._call_back(outcome))
 
 
 async def _call(task_id: str, callback: Callable[..., Any], *args: object) -> None:

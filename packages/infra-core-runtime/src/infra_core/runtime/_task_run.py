@@ -6,7 +6,7 @@ task has ended and no item is alive.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -55,8 +55,7 @@ class TaskRun:
     stats: StatsRecorder = field(default_factory=StatsRecorder)
 
     def __post_init__(self) -> None:
-        source, event = self._source, self._event
-        check_source("tasks", source)
+        check_source("tasks", self._source)
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.over: asyncio.Future[None] = self.loop.create_future()
         self._items = TaskItems(
@@ -66,8 +65,8 @@ class TaskRun:
         self._room = asyncio.Event()
         self._exhausted = self._stopped = self._cancelled = self._drained = False
         self._error: BaseException | None = None
-        self._watcher = None if event is None else self._start(self._watch(event))
-        self._feeder: asyncio.Task[None] | None = self._start(self._feed())
+        self._watcher: asyncio.Task[None] | None = None
+        self._feeder: asyncio.Task[None] | None = None
 
     @property
     def ended(self) -> bool:
@@ -79,12 +78,15 @@ class TaskRun:
         """The tasks that are alive and not left behind."""
         return set(self._items.alive)
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self.loop.create_task(coroutine)
-        task.add_done_callback(self._helper_done)
-        return task
-
     # Taking items
+
+    def begin(self) -> None:
+        """Begin to read the source; an eager task reaches `cancel` and its like by that."""
+        if self._event is not None:
+            self._watcher = self._items.help("<event>", self._watch(self._event))
+        self._feeder = self._items.help("<source>", self._feed())
+        if self._stopped:  # by the first step of an eager task
+            self._feeder.cancel()
 
     async def _feed(self) -> None:
         """Read the source and begin its items, each in a copy of the context of this task.
@@ -158,28 +160,19 @@ class TaskRun:
 
     # Ending
 
-    def _helper_done(self, task: asyncio.Task[None]) -> None:
-        self._left_behind.discard(task)
-        if task is self._watcher:
-            self._watcher = None
-        if task is self._feeder:
-            self._feeder = None
-            if task.cancelled() and not self._stopped:
-                try:
-                    task.result()
-                except asyncio.CancelledError as error:
-                    self.fail(foreign_cancellation("the source of tasks", error))
-        if not task.cancelled() and (raised := task.exception()) is not None:
-            self.fail(raised)
-        self._changed()
-
     def _changed(self) -> None:
         """See whether there is room, or nothing left; called whenever a task has ended."""
         self._room.set()
-        if self._items.alive or self._feeder is not None or self.ended:
+        if not self._stopped and self._feeder is not None and self._feeder.cancelled():
+            try:
+                self._feeder.result()
+            except asyncio.CancelledError as error:
+                self.fail(foreign_cancellation("the source of tasks", error))
+        if self._items.alive or self.ended:
             return
-        if self._watcher is not None:
-            self._watcher.cancel()  # when it has ended this is called again
+        if self._items.helpers:
+            if self._watcher is not None and self._feeder not in self._items.helpers:
+                self._watcher.cancel()  # when it has ended this is called again
             return
         self.over.set_result(None)
         self._on_end(self)
@@ -197,11 +190,12 @@ class TaskRun:
         """Take no further item and cancel those that have begun, if anything is left to cancel."""
         if self.ended or self._cancelled:
             return
-        if self._complete and all(task.done() for task in self._items.alive):
+        under_way = self.stats.snapshot().in_flight
+        if self._complete and not under_way and all(task.done() for task in self._items.alive):
             return
         if self._error is None:
             self._cancelled = True
-        logger.info("run cancelled, %d tasks under way", len(self._items.alive))
+        logger.info("run cancelled, %d tasks under way", under_way)
         self.halt()
 
     def fail(self, error: BaseException) -> None:
@@ -217,21 +211,14 @@ class TaskRun:
         if self.ended or self._items.halted:
             return
         self._end_intake()
+        if self._watcher is not None:
+            self._watcher.cancel()
         self._items.halt()
-        self.loop.call_later(self._options.config.cancel_grace, self._leave_source_behind)
 
     def _end_intake(self) -> None:
         self._stopped = True
         if self._feeder is not None:
             self._feeder.cancel()
-
-    def _leave_source_behind(self) -> None:
-        if self._feeder is not None:
-            self._items.report_unresponsive("<source>")
-            self._feeder.cancel()
-            self._left_behind.add(self._feeder)
-            self._feeder = None
-            self._changed()
 
     async def join(self) -> None:
         """Wait for the end; when cancelled meanwhile, cancel the tasks and await them first."""

@@ -402,6 +402,7 @@ class TaskRuntime:
             tasks, options, self._left_behind, self._cancel_event, self.cancel, self._ended
         )
         self._runs.add(run)
+        run.begin()
         return run
 
     def _ended(self, run: TaskRun) -> None:
