@@ -645,6 +645,14 @@ def refuse_rename(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "replace", replace)
 
 
+@pytest.mark.posix(reason="Windows counts whole paths")
+def test_a_name_that_is_too_long_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    """And not when a long download is to take it."""
+    with pytest.raises(fs.FileWriteError, match="shorten the file name"):
+        fs.AtomicFile(tmp_path / ("x" * 256))
+    assert names(tmp_path) == []
+
+
 @pytest.mark.posix(reason="special files")
 class TestSpecialFiles:
     """Root could put a file in the place of `/dev/null`, and break the machine."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib
 import json
 import operator
@@ -464,6 +465,42 @@ async def test_an_error_of_http_comes_back_with_its_type_and_status(
     assert error.response.status_code == 503
     assert str(error).startswith("503 for https://h.example/?sig=<redacted>")
     assert "S3CR3T" not in f"{vars(error)}{getattr(error, '__notes__', '')}"
+
+
+def answers_503_in_a_group() -> None:
+    group: Any = __builtins__["ExceptionGroup"]  # type: ignore[index]
+    error = StatusError("503 for https://h.example/?sig=S3CR3T", response=Answer())
+    raise group("of ?sig=S3CR3T", [ValueError(5), error])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="needs exception groups")
+async def test_a_group_comes_back_with_its_members(runtime: DaskTaskRuntime) -> None:
+    """As a `TaskGroup` in a task raises them, also those that cannot be pickled."""
+    with pytest.raises(Exception, match="of ") as caught:
+        await runtime.run([("a", answers_503_in_a_group)])
+    error: Any = caught.value
+    assert type(error).__name__ == "ExceptionGroup"
+    assert [type(member).__name__ for member in error.exceptions] == ["ValueError", "StatusError"]
+    assert error.exceptions[1].response.status_code == 503
+    assert "S3CR3T" not in f"{error}{vars(error.exceptions[1])}{error.exceptions[1]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    """Takes no attribute, so that it cannot be unpickled."""
+
+    code: int
+
+
+def refuse_with_code() -> None:
+    raise FrozenError(5)
+
+
+async def test_an_error_that_takes_no_attribute_comes_back(runtime: DaskTaskRuntime) -> None:
+    """With what it holds."""
+    with pytest.raises(Exception, match="5") as caught:
+        await runtime.run([("a", refuse_with_code)])
+    assert (type(caught.value).__name__, vars(caught.value)["code"]) == ("FrozenError", 5)
 
 
 def started(module: str, *arguments: str) -> subprocess.Popen[bytes]:

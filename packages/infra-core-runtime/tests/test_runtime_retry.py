@@ -481,6 +481,16 @@ def test_an_asynchronous_operation_is_refused_by_the_synchronous_driver() -> Non
         _ = retry_sync(operation, policy=RetryPolicy(), should_retry=lambda error: True)
 
 
+def test_an_asynchronous_hook_is_refused_by_the_synchronous_driver() -> None:
+    """It would never be run."""
+
+    async def hook(details: RetryDetails) -> None: ...
+
+    options: dict[str, Any] = {"on_retry": hook}
+    with pytest.raises(TypeError, match=r"hook.* is asynchronous.* await retry_async"):
+        retry_sync(failing(9), policy=RetryPolicy(), should_retry=lambda error: True, **options)
+
+
 class NumpyBool:
     """As `numpy.bool_`: neither a `bool` nor a number, but it can be made one."""
 

@@ -61,12 +61,15 @@ def check_target(path: Path) -> None:
     """Refuse what a file must not take the place of, as root could: `/dev/null`, `/dev/stdout`.
 
     Raises:
-        OSError: A device, a pipe or a socket has that path, or the link that has it leads to one.
+        OSError: A device, a pipe or a socket has that path, or the link that has it leads to one;
+            or the name is too long.
     """
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - one system call is enough here
-    except OSError:  # nothing is there, or a link that leads nowhere
-        return
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise  # and not at the end of a long download
+        return  # nothing is there, or a link that leads nowhere
     # `/dev/stdout` may lead to a file
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)) or os.path.dirname(path) == "/dev":  # noqa: PTH120
         raise OSError(errno.ENXIO, "it is a device, pipe or socket")

@@ -182,6 +182,10 @@ def _packed(error: BaseException) -> bytes:
     """
     if packed := _packed_call(_itself, error):
         return packed
+    members = getattr(error, "exceptions", None)
+    if isinstance(members, tuple):  # ExceptionGroup
+        text = redact_secrets(as_text(error.args[0]))
+        return _packed_call(_group, type(error), text, [_packed(member) for member in members])
     kept: dict[str, Any] = {}
     for name, value in vars(error).items():
         status = getattr(value, "status_code", None)
@@ -211,11 +215,14 @@ def _itself(error: BaseException) -> BaseException:
     return error
 
 
+def _group(kind: Callable[..., BaseException], text: str, members: list[bytes]) -> BaseException:
+    return kind(text, [pickle.loads(member)() for member in members])  # noqa: S301 - our own
+
+
 def _assemble(
     kind: type[BaseException], args: tuple[str, ...], state: dict[str, Any]
 ) -> BaseException:
-    error = kind.__new__(kind, *args)
-    error.args = args
+    error = kind.__new__(kind, *args)  # which keeps them as its `args`
     vars(error).update(state)
     return error
 

@@ -52,6 +52,17 @@ def _plan(
     return None
 
 
+def _plain(function: object, returned: T) -> T:
+    """Refuse the coroutine of an asynchronous function, which nothing would run here."""
+    if isinstance(returned, CoroutineType):
+        returned.close()
+        raise TypeError(
+            f"{shown(function)} is asynchronous, and its coroutine was not run: "
+            "await retry_async(...) in the place of retry_sync(...)"
+        )
+    return returned
+
+
 def retry_sync(
     operation: Callable[[], T],
     *,
@@ -77,8 +88,8 @@ def retry_sync(
     Raises:
         Exception: The one of the last attempt, with a note of attempts, seconds and reason
             (Python 3.11 and newer).
-        TypeError: `policy` is no `RetryPolicy`, `operation` is asynchronous, or `should_retry`
-            returned nonsense.
+        TypeError: `policy` is no `RetryPolicy`, `operation` or `on_retry` is asynchronous, or
+            `should_retry` returned nonsense.
 
     Example:
         >>> answers = iter([ConnectionError("reset"), "welcome"])
@@ -105,17 +116,11 @@ def retry_sync(
             if details is None:
                 raise
             if on_retry is not None:
-                on_retry(details)
+                _plain(on_retry, on_retry(details))
             wait = details.wait
             del details  # it holds the error, whose traceback holds this frame
         else:
-            if isinstance(result, CoroutineType):
-                result.close()
-                raise TypeError(
-                    f"{shown(operation)} is asynchronous, and its coroutine was not run: "
-                    "await retry_async(...) in the place of retry_sync(...)"
-                )
-            return result
+            return _plain(operation, result)
         clock.sleep(wait)
         retry += 1
 
