@@ -258,7 +258,9 @@ class TaskItems:
             self._cut(task, item, TaskStatus.CANCELLED)
 
     def _cut(self, task: asyncio.Task[None], item: _Item, verdict: TaskStatus) -> None:
-        if not item.ended and item.verdict is None:
+        if item.index < 0:
+            task.cancel()
+        elif not item.ended and item.verdict is None:
             item.verdict = verdict
             # One that has not begun sees its verdict when it does; a second cancel would
             # hit the cleanup of one that was cancelled before.

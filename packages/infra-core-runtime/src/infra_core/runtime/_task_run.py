@@ -65,7 +65,6 @@ class TaskRun:
         self._room = asyncio.Event()
         self._exhausted = self._stopped = self._cancelled = self._drained = False
         self._error: BaseException | None = None
-        self._watcher: asyncio.Task[None] | None = None
         self._feeder: asyncio.Task[None] | None = None
 
     @property
@@ -83,7 +82,7 @@ class TaskRun:
     def begin(self) -> None:
         """Begin to read the source; an eager task reaches `cancel` and its like by that."""
         if self._event is not None:
-            self._watcher = self._items.help("<event>", self._watch(self._event))
+            self._items.help("<event>", self._watch(self._event))
         self._feeder = self._items.help("<source>", self._feed())
         if self._stopped:  # by the first step of an eager task
             self._feeder.cancel()
@@ -170,9 +169,9 @@ class TaskRun:
                 self.fail(foreign_cancellation("the source of tasks", error))
         if self._items.alive or self.ended:
             return
-        if self._items.helpers:
-            if self._watcher is not None and self._feeder not in self._items.helpers:
-                self._watcher.cancel()  # when it has ended this is called again
+        if helpers := list(self._items.helpers):
+            if self._feeder not in helpers:  # the other one, which has no end of its own
+                helpers[0].cancel()  # when it has ended this is called again
             return
         self.over.set_result(None)
         self._on_end(self)
@@ -210,9 +209,7 @@ class TaskRun:
         """Cancel every task and give them `cancel_grace` seconds for it."""
         if self.ended or self._items.halted:
             return
-        self._end_intake()
-        if self._watcher is not None:
-            self._watcher.cancel()
+        self._stopped = True
         self._items.halt()
 
     def _end_intake(self) -> None:
