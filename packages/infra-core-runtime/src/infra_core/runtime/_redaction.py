@@ -35,7 +35,7 @@ __all__ = [
 
 REDACTED = "<redacted>"
 
-_QUOTE = r"(?:\\*[\"']|&(?:quot|#34|#39);)"  # escaped in JSON within JSON, or in HTML
+_QUOTE = r"(?:\\*[\"']|&quot;)"  # escaped in JSON within JSON, or in HTML
 _QUOTED = rf"b?(?P<q>{_QUOTE})(?:(?!(?P=q))(?:\\.|[^\n\\]))+"
 # As long as a key and with digits: no error code, file name or other word.
 _LIKE_A_KEY = r"(?=[\w+/=~-]{0,256}\d)[\w+/=~-]{16,}(?![\w+/=~.-])"
@@ -66,12 +66,9 @@ def _heads() -> str:
         rf"(?:(?:{_QUOTE})?\]|\[\w{{0,32}}\]|%(?:25)*5b\w{{0,32}}%(?:25)*5d|%(?:25)*5d){{0,4}}"
     )
     equals = r"%(?:25)*3d"
-    # `{"name": "API_KEY", "value": "..."}`, as in lists of settings and of headers
-    flag = rf"{_QUOTE}\w{{1,32}}{_QUOTE}\s*:\s*(?:true|false|null)\s*,\s*"
-    pair = rf"(?:(?:{flag})?{_QUOTE}value{_QUOTE}\s*:\s*)?"
     strong = (
         rf"{AFTER}(?:{brackets}(?:(?P<assigned>\s*=\s*)|(?P<encoded>{equals}))"
-        rf"|(?P<mapped>(?:{_QUOTE}\s*[:,]|\s*:)\s*{pair})|(?P<element>>))"
+        rf"|(?P<mapped>(?:{_QUOTE}\s*[:,]|\s*:)\s*)|(?P<element>>))"
     )
     ambiguous = (
         rf"{brackets}(?:(?P<assigned>=)|(?P<encoded>{equals}))"
@@ -84,7 +81,7 @@ def _heads() -> str:
     # names, what must not stand before them, what follows them
     kinds = (
         (("sharedaccesssignature",), "", r"(?P<part>\s*=\s*)"),
-        (HEADERS, "", rf"(?P<line>(?:{_QUOTE})?\s*[:=,]\s*{pair})"),
+        (HEADERS, "", rf"(?P<line>(?:{_QUOTE})?\s*[:=,]\s*)"),
         (ENDINGS, "", strong),
         (AMBIGUOUS_ENDINGS, "", ambiguous),
         (WORDS, _NO_LETTER, strong),
@@ -132,12 +129,16 @@ def _named() -> tuple[re.Pattern[str], dict[str, re.Pattern[str]]]:
         "weak": rf"(?P<q>{_QUOTE})?{_LIKE_A_KEY}",
         "element": r"[^<\s][^<]{0,8192}(?=</)",
     }
+    # `{"name": "API_KEY", "value": "..."}`, as in lists of settings and of headers
+    flag = rf"{_QUOTE}\w{{1,32}}{_QUOTE}\s*:\s*(?:true|false|null)\s*,\s*"
+    values["pair"] = rf"(?:{flag})?{_QUOTE}value{_QUOTE}\s*:\s*"
     return re.compile(_heads()), {
         kind: re.compile(value, re.IGNORECASE) for kind, value in values.items()
     }
 
 
 _MAPPED = frozenset({"mapped", "odd", "weak", "element"})
+_NAMING = ("mapped", "line")  # what a `value` may follow that is the secret
 _ASCII_LOWER = {ord(letter): letter.lower() for letter in string.ascii_uppercase}
 
 
@@ -249,9 +250,12 @@ def _redact_named(text: str, lowered: str) -> str:
     done: list[str] = []
     start = 0
     while (head := heads.search(lowered, start)) is not None:
-        value = values[_kind(head)].match(text, head.end())
-        done.append(text[start : head.end()])
-        start = head.end()
+        kind, begin = _kind(head), head.end()
+        if kind in _NAMING and (pair := values["pair"].match(text, begin)):
+            begin = pair.end()
+        value = values[kind].match(text, begin)
+        done.append(text[start:begin])
+        start = begin
         if value is not None and value.end() > start:
             done.append((value.groupdict().get("q") or "") + REDACTED)
             start = value.end()
