@@ -149,6 +149,38 @@ def test_blob_and_local_file_have_one_format(
     assert client.beats[-1] == read(tmp_path)
 
 
+def test_an_upload_that_writes_the_file_leaves_no_older_beat(
+    make: Callable[..., HeartbeatMonitor], tmp_path: Path
+) -> None:
+    """As 0.7's clients do; meanwhile there were further beats."""
+    posted, go, done = threading.Event(), threading.Event(), threading.Event()
+
+    class Writing:
+        beats = 0
+
+        def is_configured(self) -> bool:
+            return True
+
+        def write_json(self, path: Path, beat: Mapping[str, Any]) -> None:
+            self.beats += 1
+            if self.beats == 1:
+                posted.set()
+                assert go.wait(10)
+            else:
+                done.set()
+                assert read(tmp_path)["slug"] == "b"  # put back after the first
+            path.write_text(json.dumps(dict(beat)))
+
+    monitor = make(azure_client=Writing(), interval_seconds=600)
+    monitor.start()
+    assert posted.wait(10)
+    monitor.set_slug("a")
+    monitor.set_slug("b")
+    go.set()
+    assert done.wait(10)
+    monitor.stop()
+
+
 def test_set_slug_does_not_wait_behind_a_slow_upload(
     make: Callable[..., HeartbeatMonitor], tmp_path: Path
 ) -> None:

@@ -1,5 +1,6 @@
 """The run log: every line on the disk at once, every line in the mirror in the end."""
 
+import gc
 import hashlib
 import json
 import logging
@@ -14,7 +15,9 @@ import tempfile
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from decimal import Decimal
@@ -25,10 +28,16 @@ from unittest.mock import Mock
 from uuid import UUID
 
 import pytest
+from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 from hypothesis import given, settings, strategies as st
 
-from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, read_heartbeat
+from infra_core.azure.monitoring import (
+    HeartbeatMonitor,
+    RunLogWriter,
+    _run_log_mirror,
+    read_heartbeat,
+)
 from infra_core.azure.monitoring._log_file import LogFile
 from infra_core.azure.monitoring._plain import plain_value, without_secrets
 from infra_core.azure.monitoring._run_log_mirror import RunLogMirror
@@ -116,8 +125,18 @@ class BlobClient:
         return {"etag": blob.etag}
 
     def append_block(
-        self, data: bytes, *, length: int, appendpos_condition: int, etag: str | None, **_: object
+        self,
+        data: bytes,
+        *,
+        length: int,
+        appendpos_condition: int,
+        etag: str | None,
+        match_condition: MatchConditions | None,
+        retry_total: int,
+        **_: object,
     ) -> dict[str, object]:
+        assert match_condition is (MatchConditions.IfNotModified if etag else None)
+        assert retry_total == 0  # retries are the mirror's
         box = self.container
         box.appends += 1
         if box.gate is not None:
@@ -339,6 +358,15 @@ anything = st.recursive(
     ),
     max_leaves=10,
 )  # fmt: skip
+
+
+def test_a_text_is_cut_at_its_bound() -> None:
+    """Not before, and what is missing is counted."""
+    bounds = (100, 10, 3)
+    assert plain_value("x" * 100, bounds) == "x" * 100
+    assert plain_value("x" * 101, bounds) == "x" * 100 + "<truncated: 1 more characters>"
+    assert plain_value(b"x" * 100, bounds) == "x" * 100
+    assert plain_value(b"x" * 107, bounds) == "x" * 100 + "<truncated: 7 more bytes>"
 
 
 def test_a_value_as_a_whole_is_bounded() -> None:
@@ -759,6 +787,19 @@ def test_a_batch_whose_answer_was_lost_and_cannot_be_looked_for_is_not_sent_twic
         continue
     assert len(looks) == 2
     assert container.text() == log.path.read_text()
+
+
+def test_an_outage_is_logged_ever_more_rarely(
+    make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The 1st, 2nd, 4th, 8th failure in a row; one that succeeds begins anew."""
+    log = make(Client(container))
+    for failures in (9, 1):
+        container.failures = [OSError("no route")] * failures
+        log.write("e")
+        while not log.flush(0.05):
+            continue
+    assert re.findall(r"\(try (\d+)\)", caplog.text) == ["1", "2", "4", "8", "1"]
 
 
 @pytest.mark.as_windows
@@ -1223,9 +1264,7 @@ def test_whatever_happens_to_blob_and_state_every_line_is_in_the_mirror(
         log = LogFile(Path(folder, "run.log"), max_bytes=100, fsync=False)
 
         def mirror() -> bool:
-            made = RunLogMirror(
-                Client(container), log, state, interval=1, max_blocks=max_blocks, keep=None
-            )
+            made = RunLogMirror(Client(container), log, state, interval=1, max_blocks=max_blocks)
             target = made._make_target()
             assert target is not None
             try:
@@ -1431,7 +1470,7 @@ def test_a_state_that_cannot_be_written_blocks_no_other_process(
     (state / "file").touch()
     log = make()
     log.write("e")
-    options: dict[str, Any] = {"interval": 0.01, "max_blocks": 9, "keep": None}
+    options: dict[str, Any] = {"interval": 0.01, "max_blocks": 9}
     mirror = RunLogMirror(Client(container), log._file, state, **options)
     target = mirror._make_target()
     assert target is not None
@@ -1541,6 +1580,36 @@ def test_threads_end_with_close(make: Make, container: Container) -> None:
     log.write("e")
     assert log.close(SOON)
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_a_log_that_is_not_closed_leaves_nothing_behind(
+    mirrored: bool, container: Container, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor, and no thread once there is nothing to mirror: 0.7's log had no `close`."""
+    monkeypatch.setattr(_run_log_mirror, "_IDLE_SECONDS", 0.01)
+    log = RunLogWriter(tmp_path, azure_client=Client(container) if mirrored else None)
+    log.write("first")
+    assert log.flush(SOON)
+    for thread in threading.enumerate():
+        if thread.name == "infra-core-run-log":
+            thread.join(SOON)
+            assert not thread.is_alive()
+    log.write("second")
+    assert log.flush(SOON)
+    fd, gone = log._file._fd, weakref.ref(log._file)
+    assert fd is not None
+    opened = os.fstat(fd)
+    del log
+    for thread in threading.enumerate():
+        if thread.name == "infra-core-run-log":
+            thread.join(SOON)
+    gc.collect()
+    assert gone() is None
+    with suppress(OSError):  # or it is another file's by now
+        assert not os.path.samestat(os.fstat(fd), opened)
+    assert len(lines(tmp_path / "_logs" / "run.log")) == 2
+    assert len(container.events()) == 2 * mirrored
 
 
 # The handler

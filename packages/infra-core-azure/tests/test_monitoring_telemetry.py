@@ -212,6 +212,8 @@ def test_events_are_logged_when_nothing_is_configured(caplog: pytest.LogCaptureF
         assert caplog.records == []
         client.track_event(TelemetryEvent.STARTED, batch_id="b", metadata={"n": 1}, path=Path("p"))
         client.track_error("failed", error=ValueError("x"))
+    stats = client.stats()
+    assert not any((stats.tracked, stats.delivered, stats.pending, stats.retried, stats.dropped))
     first, second = caplog.records
     payload = json.loads(first.getMessage().removeprefix("telemetry_event "))
     assert payload == {
@@ -348,6 +350,18 @@ def test_events_of_a_moment_travel_in_one_request(
     numbers = [int(item["data"]["baseData"]["properties"]["n"]) for item in server.items]
     assert numbers == list(range(500))
     assert len(server.batches) < 50
+
+
+def test_a_full_batch_leaves_at_once(server: IngestionServer, connect: Connect) -> None:
+    """By its items or its bytes; what is no full batch waits for more."""
+    client = connect(SenderLimits(batch_seconds=600, batch_items=3))
+    for _ in range(4):
+        client.track_event("progress")
+    assert server.wait_for_items(3)
+    large = connect(SenderLimits(batch_seconds=600, batch_bytes=2_000))
+    large.track_event("progress", text="x" * 3_000)
+    assert server.wait_for_items(4)
+    assert client.stats().pending == 1
 
 
 def test_events_arrive_without_flush(server: IngestionServer, connect: Connect) -> None:
@@ -769,6 +783,19 @@ def test_the_queue_is_bounded_by_memory_too(server: IngestionServer, connect: Co
     gate.set()
 
 
+def test_exceptions_count_in_the_memory_of_the_queue(
+    server: IngestionServer, connect: Connect
+) -> None:
+    """With message and stack, which may be long."""
+    limits = SenderLimits(queue_bytes=1_000_000, batch_bytes=2_000_000, batch_seconds=600)
+    client = connect(limits)
+    for _ in range(9):
+        client.track_error("failed", cause=ValueError("x" * 100_000))
+    stats = client.stats()
+    assert 2 < stats.pending <= 10
+    assert stats.dropped_by_reason == {"queue_full": 18 - stats.pending}
+
+
 def test_the_thread_ends_when_idle_and_comes_back(
     server: IngestionServer, connect: Connect
 ) -> None:
@@ -887,6 +914,14 @@ def test_every_exception_fits_the_limit_of_an_item(text: str, count: int) -> Non
     assert error["stack"].endswith("characters cut off>")
     assert not error["hasFullStack"]
     assert len(error["stack"]) > 3 * len(error["message"]) >= 3 * 30
+
+
+def test_the_ids_of_a_span_are_those_of_the_operation() -> None:
+    """By which the service joins what belongs together."""
+    ids = {"trace_id": "1f", "span_id": "2f"}
+    tags = json.loads(encode_item(Item("progress", "t", "s", operation=ids), "k"))["tags"]
+    assert (tags["ai.operation.id"], tags["ai.operation.parentId"]) == ("1f", "2f")
+    assert "ai.operation.id" not in json.loads(encode_item(Item("progress", "t", "s"), "k"))["tags"]
 
 
 def test_left_out_properties_are_counted() -> None:

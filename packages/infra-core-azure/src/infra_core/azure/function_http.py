@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from infra_core.runtime import is_secret_name, redact_secrets
@@ -17,19 +17,12 @@ from infra_core.runtime import is_secret_name, redact_secrets
 from ._sdk_logs import tidy_sdk_logs
 from .exceptions import ConfigurationError
 
-if TYPE_CHECKING:
-    from typing import TextIO
-
-    _Handler = logging.StreamHandler[TextIO]
-else:
-    _Handler = logging.StreamHandler
-
 __all__ = ["absolute_url", "bootstrap_logging", "error_response", "json_response"]
 
 _log = logging.getLogger(__name__)
 
 
-class _StandardOutput(_Handler):
+class _StandardOutput(logging.StreamHandler):  # type: ignore[type-arg]
     """The handler that `bootstrap_logging` adds, to be known again.
 
     It writes to what is standard output at that moment: hosts, notebooks and test runners replace

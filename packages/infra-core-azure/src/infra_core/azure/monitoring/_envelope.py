@@ -48,7 +48,8 @@ class Item:
     @property
     def size(self) -> int:
         """Roughly how much memory it takes, in bytes."""
-        return 500 + sum(len(name) + len(value) for name, value in self.properties.items())
+        properties = sum(len(name) + len(value) for name, value in self.properties.items())
+        return 500 + properties + sum(map(len, self.exception or ()))
 
 
 def shorten(text: str, limit: int) -> str:

@@ -46,7 +46,7 @@ class BeatUploads:
             RuntimeError: It has no storage account, or no method to upload with.
         """
         if self.client is not None:
-            self._upload_method(self.client)
+            self._upload_method()
 
     def start(self) -> None:
         """Have beats uploaded by the thread from now on."""
@@ -91,9 +91,7 @@ class BeatUploads:
         Raises:
             Exception: Whatever the client raised.
         """
-        if self.client is None:
-            return
-        name, method = self._upload_method(self.client)
+        name, method = self._upload_method()
         try:
             call_strictly(method, self.path, *([beat] if name == "write_json" else []))
         finally:
@@ -112,7 +110,8 @@ class BeatUploads:
             beat, self._next = self._next, None
             return beat
 
-    def _upload_method(self, client: HeartbeatUploader) -> tuple[str, Callable[..., Any]]:
+    def _upload_method(self) -> tuple[str, Callable[..., Any]]:
+        client = self.client
         if not is_configured(client):
             mode = getattr(client, "mode", "unknown")
             raise RuntimeError(

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -44,7 +44,8 @@ class LogFile:
         path: The active file.
         max_bytes: Size at which it rotates; `None` for never.
         fsync: Flush every line to the disk before `append` returns.
-        keep: Rotated segments that a rotation leaves; `None` for all.
+        keep: Rotated segments to keep; `None` for all.
+        mirrored: Whether a mirror says which are no longer needed; else a rotation removes them.
     """
 
     path: Path
@@ -52,14 +53,18 @@ class LogFile:
     max_bytes: int | None
     fsync: bool
     keep: int | None = None
+    mirrored: bool = False
+    _fd: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         stem, suffix = re.escape(self.path.stem), re.escape(self.path.suffix)
         self._name = re.compile(rf"{stem}\.(\d{{6,}}){suffix}", re.ASCII)
-        self._fd: int | None = None
         self._end = -1  # where our own last line ended; anything else was written by others
         self._reset()
         after_fork_in_child(self._reset)
+
+    def __del__(self) -> None:
+        self._forget()  # 0.7's log had nothing to close, and its users close none
 
     def _reset(self) -> None:
         # In a forked child the descriptor is shared with the parent, and so would be its lock.
@@ -174,12 +179,13 @@ class LogFile:
                         offset += len(line)
                         yield line, (segment, offset)
 
-    def remove_before(self, segment: int, *, keep: int) -> None:
-        """Remove rotated segments below `segment`, except for the `keep` newest of all."""
-        for number in self.segments()[: -1 - keep]:
-            if number < segment:
-                with contextlib.suppress(OSError):  # tried again next time
-                    self.segment_path(number).unlink()
+    def remove_before(self, segment: int) -> None:
+        """Remove rotated segments below `segment`, except for those to keep: the newest of all."""
+        if self.keep is not None:
+            for number in self.segments()[: -1 - self.keep]:
+                if number < segment:
+                    with contextlib.suppress(OSError):  # tried again next time
+                        self.segment_path(number).unlink()
 
     def _open_locked(self) -> tuple[int, bool]:
         while True:
@@ -212,8 +218,8 @@ class LogFile:
             unlock_descriptor(self._fd)
         self._forget()
         opened = self._open_locked()
-        if self.keep is not None:
-            self.remove_before(segment, keep=self.keep)
+        if not self.mirrored:
+            self.remove_before(segment)
         return opened
 
     def _forget(self) -> None:

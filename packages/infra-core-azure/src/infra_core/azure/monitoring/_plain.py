@@ -102,7 +102,9 @@ def _other(value: object, bounds: _Limits, depth: int) -> Any:  # noqa: C901 - a
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return _text(bytes(value[: bounds[0] + 1]).decode("utf-8", "backslashreplace"), bounds)
+        text = _text(bytes(value[: bounds[0]]).decode("utf-8", "backslashreplace"), bounds)
+        cut = len(value) - bounds[0]
+        return f"{text}<truncated: {cut} more bytes>" if cut > 0 else text
     if isinstance(value, BaseException):
         return _text(f"{type(value).__name__}: {value}", bounds)
     if depth >= bounds[2]:

@@ -81,7 +81,16 @@ class RunLogWriter:
         mirror_interval: float = 0.5,
         max_blocks: int = 49_000,
     ) -> None:
-        _check_limits(max_bytes, keep, mirror_interval, max_blocks)
+        if max_bytes is not None:
+            allowed = "a number of bytes, 1024 or more, or None for no limit"
+            require_number("max_bytes", max_bytes, allowed, least=1024)
+        if keep is not None:  # the newest rotated file gives the next its number
+            allowed = "how many rotated files to keep, 1 or more, or None for all"
+            require_number("keep", keep, allowed, least=1, whole=True)
+        allowed = "seconds above 0, at most 60"
+        require_number("mirror_interval", mirror_interval, allowed, above=0, most=60)
+        allowed = "1 to 50,000 blocks, the limit of Azure"
+        require_number("max_blocks", max_blocks, allowed, least=1, most=50_000, whole=True)
         if labels is not None and not isinstance(labels, Mapping):
             raise TypeError(f"labels={labels!r:.80} is no mapping: pass a dict, or None for none")
         root = Path(storage_root)
@@ -95,7 +104,8 @@ class RunLogWriter:
             root / RUN_LOG_FILE,
             max_bytes=max_bytes,
             fsync=fsync,
-            keep=keep if azure_client is None else None,  # else the mirror removes what it has
+            keep=keep,
+            mirrored=azure_client is not None,
         )
         self._mirror = (
             RunLogMirror(
@@ -104,7 +114,6 @@ class RunLogWriter:
                 root / MIRROR_STATE,
                 interval=mirror_interval,
                 max_blocks=max_blocks,
-                keep=keep,
             )
             if azure_client is not None
             else None
@@ -228,19 +237,3 @@ def _fitting_line(entry: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
             entry = {**plain_mapping(entry, bounds), "truncated": truncated}
             line = _encode(entry)
     return entry, line
-
-
-def _check_limits(
-    max_bytes: int | None, keep: int | None, mirror_interval: float, max_blocks: int
-) -> None:
-    if max_bytes is not None:
-        allowed = "a number of bytes, 1024 or more, or None for no limit"
-        require_number("max_bytes", max_bytes, allowed, least=1024)
-    if keep is not None:
-        # The newest rotated file gives the next its number.
-        allowed = "how many rotated files to keep, 1 or more, or None for all"
-        require_number("keep", keep, allowed, least=1, whole=True)
-    allowed = "seconds above 0, at most 60"
-    require_number("mirror_interval", mirror_interval, allowed, above=0, most=60)
-    allowed = "1 to 50,000 blocks, the limit of Azure"
-    require_number("max_blocks", max_blocks, allowed, least=1, most=50_000, whole=True)

@@ -28,6 +28,7 @@ MIRROR_THREAD = "infra-core-run-log"
 _log = logging.getLogger("infra_core.azure.monitoring")
 
 _BACKOFF = RetryPolicy(backoff=0.5, max_backoff=15.0)
+_IDLE_SECONDS = 60.0
 _FOREIGN_PASS = 0.05  # seconds until we look again whether another process has finished its pass
 # Seconds that the end of the process waits for the mirror: less where it never answered.
 _EXIT_SECONDS, _EXIT_SECONDS_ANSWERED = 2.0, 5.0
@@ -49,7 +50,6 @@ class RunLogMirror:
         state_path: Where to keep how far the mirror has come.
         interval: Seconds between batches.
         max_blocks: Blocks after which an append blob is followed by the next.
-        keep: Rotated segments to keep once they are mirrored, `None` for all.
     """
 
     client: RunLogUploader
@@ -58,10 +58,15 @@ class RunLogMirror:
     _: KW_ONLY
     interval: float
     max_blocks: int
-    keep: int | None
 
     def __post_init__(self) -> None:
-        self._worker = Worker(MIRROR_THREAD, self._round, at_exit=self._flush_at_exit)
+        self._worker = Worker(
+            MIRROR_THREAD,
+            self._round,
+            at_exit=self._flush_at_exit,
+            idle_seconds=_IDLE_SECONDS,
+            at_end=self._forget_target,
+        )
         self._target: MirrorTarget | None = None
         self._row = 0  # passes that failed since something succeeded
         self._lost = False  # for ever
@@ -109,7 +114,7 @@ class RunLogMirror:
         try:
             self._target = target = self._target or self._make_target()
             if target is None:
-                self._remove_before(self.log.segments()[-1])
+                self.log.remove_before(self.log.segments()[-1])
                 self._worker.finish(number)
             elif self._pass(target, look=self._worker.flushing):
                 pause = max(pause, target.pause)
@@ -140,15 +145,11 @@ class RunLogMirror:
             finally:
                 self._lost = self._lost or target.lost
                 state.save(self.state_path)
-            self._remove_before(state.reached[0])
+            self.log.remove_before(state.reached[0])
         finally:
             lock.release()
         self._exit_seconds, self._row = _EXIT_SECONDS_ANSWERED, 0
         return True
-
-    def _remove_before(self, segment: int) -> None:
-        if self.keep is not None:
-            self.log.remove_before(segment, keep=self.keep)
 
     def _make_target(self) -> "MirrorTarget | None":
         from ._run_log_targets import AppendBlobTarget, UploadFileTarget

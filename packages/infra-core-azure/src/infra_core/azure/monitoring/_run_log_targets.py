@@ -96,9 +96,8 @@ class AppendBlobTarget:
                 etag, state.etag = state.etag, ""  # it counts no longer where it cannot be asked
                 properties = self._properties(state)
                 state.etag = etag
-                if properties is not None and self._is_as_left(state, properties):
+                if not self._compare(state, properties):
                     raise  # somebody has a lease on it, say
-                self._compare(state, properties)
             elif status == 409 and state.position > 0 and code not in _HELD_UP:
                 _log.info("run log blob %s takes no more lines", self._blob(state).blob_name)
                 self._roll(state)  # 50,000 blocks, or sealed; one that never took any is neither
@@ -112,7 +111,7 @@ class AppendBlobTarget:
         except Exception as error:  # noqa: BLE001 - a token that may only append, say
             _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
         else:
-            if state.position >= 0 and not (properties and self._is_as_left(state, properties)):
+            if state.position >= 0:
                 self._compare(state, properties)
 
     def _open(self, state: MirrorState) -> None:
@@ -176,15 +175,14 @@ class AppendBlobTarget:
         state.blob += 1
         state.position, state.blocks, state.begin = -1, 0, state.reached
 
-    def _is_as_left(self, state: MirrorState, properties: BlobProperties) -> bool:
-        return properties.size == state.position and state.etag in ("", properties.etag)
-
-    def _compare(self, state: MirrorState, properties: BlobProperties | None) -> None:
-        """Go on behind the last line of ours in the blob, which is not as we left it.
+    def _compare(self, state: MirrorState, properties: BlobProperties | None) -> bool:
+        """Go on behind the last line of ours in the blob; False when it is as we left it.
 
         Where it was removed, or another one put into its place, what it held is sent again.
         """
-        size = properties.size if properties else 0
+        size, etag = (properties.size, str(properties.etag)) if properties else (0, "")
+        if properties and size == state.position and state.etag in ("", etag):
+            return False
         gone = size < state.position
         if 0 < state.tail <= state.position and not gone:  # as long, but with lines of others?
             there = self._read(state, state.position - state.tail, state.tail)
@@ -206,9 +204,9 @@ class AppendBlobTarget:
                 self.lost = True
                 _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
         # Last: what failed before is done again.
-        state.position = size if properties else -1
-        state.etag = str(properties.etag) if properties else ""
+        state.position, state.etag = size if properties else -1, etag
         state.blocks = (properties.append_blob_committed_block_count or 0) if properties else 0
+        return True
 
     def _last_line(
         self, state: MirrorState, low: int, high: int, start: Position

@@ -12,7 +12,6 @@ from infra_core.runtime import RetryPolicy, after_fork_in_child, clock
 
 from .._checks import require_number
 from ._ingestion import Answer, judge
-from ._loss_remedies import loss_remedy
 from ._worker import Worker
 
 __all__ = ["Sender", "SenderLimits", "TelemetryStats", "Transport"]
@@ -23,6 +22,17 @@ E_contra = TypeVar("E_contra", contravariant=True)
 _log = logging.getLogger("infra_core.azure.monitoring")
 
 _RETRY = RetryPolicy(max_retries=10, backoff=1.0, max_backoff=120.0)
+_REMEDIES = {  # by the beginning of a reason
+    "queue_full": "they come faster than they leave: raise SenderLimits.queue_items",
+    "quota": "the quota or daily cap of Application Insights is used up: raise it in the portal",
+    "retries_exhausted": "check the network and the IngestionEndpoint of the connection string",
+    "http_413": "make the events smaller",
+    "http_": "check the connection string: key and endpoint must be of one resource",
+    "item_": "check the connection string: key and endpoint must be of one resource",
+    "closed": "track no events after close()",
+    "unencodable": "the log has the error of each",
+    "": "the log has the cause",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,13 +322,14 @@ class Sender(Generic[T, E]):
         with self._worker.changed:
             losses, self._unlogged = self._unlogged, {}
         for reason, count in losses.items():
+            remedy = next(_REMEDIES[sign] for sign in _REMEDIES if reason.startswith(sign))
             events = "event" if count == 1 else "events"
             _log.warning(
                 "telemetry: %d %s lost so far, reason %s; %s",
                 count,
                 events,
                 reason,
-                loss_remedy(reason),
+                remedy,
             )
 
     def _pending(self) -> int:

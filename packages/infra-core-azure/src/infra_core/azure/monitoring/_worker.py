@@ -3,6 +3,7 @@
 import atexit
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -186,13 +187,14 @@ class Worker:
             self.work(number)
 
 
-_alive: set[Worker] = set()  # to be asked when the process ends
+_alive: weakref.WeakSet[Worker] = weakref.WeakSet()  # to be asked when the process ends
 _finalizer: Any = None
 
 
 def _remember(worker: Worker) -> None:
     global _finalizer
     if not _alive:
+        _unregister()  # where those of before are gone without a close
         atexit.register(_exit)
         # Children of multiprocessing leave without running atexit, but run these.
         util = sys.modules.get("multiprocessing.util")
@@ -203,9 +205,13 @@ def _remember(worker: Worker) -> None:
 def _forget(worker: Worker) -> None:
     _alive.discard(worker)
     if not _alive:
-        atexit.unregister(_exit)
-        if _finalizer is not None:
-            _finalizer.cancel()
+        _unregister()
+
+
+def _unregister() -> None:
+    atexit.unregister(_exit)
+    if _finalizer is not None:
+        _finalizer.cancel()
 
 
 def _exit() -> None:
