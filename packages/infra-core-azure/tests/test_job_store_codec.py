@@ -1,6 +1,7 @@
 """Records to properties and back: every type, every limit."""
 
 import bisect
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -142,6 +143,34 @@ def test_a_naive_datetime_is_taken_for_utc() -> None:
     assert binding.from_row(binding.to_row(naive)).when == datetime(
         2026, 5, 6, 7, 8, 9, 123456, tzinfo=timezone.utc
     )
+
+
+class _Nanoseconds(datetime):
+    """As those of pandas write themselves."""
+
+    def isoformat(self, sep: str = "T", timespec: str = "auto") -> str:
+        return super().isoformat(sep, timespec).replace("+00:00", "001+00:00")
+
+
+class _NoTime(datetime):
+    """As pandas.NaT: a datetime, and none."""
+
+    def date(self) -> date:
+        raise ValueError("NaTType does not support date")
+
+
+def test_datetimes_of_other_libraries_are_plain_ones_in_the_store() -> None:
+    """In properties and in JSON; what is no time is refused by its field's name."""
+    binding = RecordBinding(Sample)
+    moment = _Nanoseconds(2026, 1, 1, 0, 0, 0, 5, tzinfo=timezone.utc)
+    row = binding.to_row(Sample("b", "j", when=moment, times=[moment]))
+    assert json.dumps(row.properties, default=str).count("00:00:00.000005+00:00") == 2
+    found = binding.from_row(row)
+    assert found.when == moment
+    assert found.times == [moment]
+    with pytest.raises(JobRecordError, match="which is no time") as raised:
+        binding.to_row(Sample("b", "j", when=_NoTime(2026, 1, 1, tzinfo=timezone.utc)))
+    assert raised.value.field == "when"
 
 
 def test_another_time_zone_comes_back_as_utc() -> None:

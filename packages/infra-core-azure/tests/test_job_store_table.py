@@ -32,6 +32,7 @@ from infra_core.azure.job_store import (
     JobStatus,
     SqliteJobStore,
     TableConfig,
+    _table_async,
     _table_clients,
     _table_rows,
     open_job_store,
@@ -480,9 +481,11 @@ class TestCredential:
         """One client per event loop."""
         monkeypatch.setattr("azure.identity.aio.DefaultAzureCredential", _FakeAsyncCredential)
         monkeypatch.setattr(_FakeAsyncCredential, "closed", 0)
+        monkeypatch.setattr(_table_async, "make_table", _table_rows.reclaim)
         config = TableConfig(table_name="jobs", account_name="acc")
         async with AsyncAzureTableJobStore(config=config) as store:
-            assert store._clients.get() is store._clients.get()
+            client = await store._clients.get().client()
+            assert await store._clients.get().client() is client
         assert _FakeAsyncCredential.closed == 1
 
     def test_an_endpoint_without_tls_is_refused_with_the_remedy(

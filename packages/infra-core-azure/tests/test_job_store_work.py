@@ -84,18 +84,20 @@ def test_a_result_that_cannot_be_stored_fails_its_job_alone(
     store.close()
 
 
+@pytest.mark.parametrize("lost", ["the request", "the answer", "each answer"])
 def test_the_lease_is_renewed_while_the_handler_works(
-    store: "SqliteJobStore[JobRecord]", monkeypatch: pytest.MonkeyPatch
+    store: "SqliteJobStore[JobRecord]", monkeypatch: pytest.MonkeyPatch, lost: str
 ) -> None:
-    """The job is not anybody else's, though the work outlasts the lease and one renewal fails."""
+    """The job is not anybody else's, though the work outlasts the lease and a renewal fails."""
     for number in range(1, 6):
         store.delete("b", f"{number}")
     renew, calls = store.renew, count()
 
     def unsteady(job: JobRecord, *, lease_seconds: float) -> JobRecord:
-        if next(calls) == 0:
+        renewed = None if lost == "the request" else renew(job, lease_seconds=lease_seconds)
+        if next(calls) == 0 or lost == "each answer":
             raise AzureTableError("try again")
-        return renew(job, lease_seconds=lease_seconds)
+        return renewed or renew(job, lease_seconds=lease_seconds)
 
     async def handler(job: JobRecord) -> None:
         first = job.lease_until
@@ -121,6 +123,26 @@ def test_a_job_that_was_taken_over_is_lost(store: "SqliteJobStore[JobRecord]") -
             store.update(stolen.complete(by="other"))
 
     assert work_batch(store, "b", handler) == WorkSummary(completed=5, lost=1)
+    store.close()
+
+
+@pytest.mark.posix(reason="signals of POSIX")
+def test_a_job_that_a_signal_cuts_off_has_used_up_no_attempt(
+    store: "SqliteJobStore[JobRecord]",
+) -> None:
+    """Restarts of a worker, however many, fail no job; its history tells of them."""
+
+    async def cut_off(_: JobRecord) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+
+    for _ in range(3):
+        assert work_batch(store, "b", cut_off, max_attempts=2, grace=0).signal == signal.SIGTERM
+    assert store.count_by_status("b") == {"pending": 6}
+    assert work_batch(store, "b", lambda _: None, max_attempts=2) == WorkSummary(completed=6)
+    outcomes = [attempt.outcome for attempt in store.list_runs("b")[0][-1].attempt_history]
+    assert outcomes[-1] == "completed"
+    assert set(outcomes[:-1]) <= {"requeued"}
     store.close()
 
 

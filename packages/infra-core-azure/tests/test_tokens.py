@@ -26,8 +26,14 @@ from infra_core.azure._tokens import (
     TokenSource,
     TokenTimeoutError,
     _Wanted,
+    credential_problem,
 )
-from infra_core.azure.job_store import TableConfig
+from infra_core.azure.job_store import (
+    AsyncAzureTableJobStore,
+    AzureTableError,
+    AzureTableJobStore,
+    TableConfig,
+)
 from infra_core.azure.job_store._table_errors import table_error
 from infra_core.azure.storage import (
     AzureStorageClient,
@@ -37,7 +43,7 @@ from infra_core.azure.storage import (
     TransferOptions,
 )
 from infra_core.azure.storage._auth import BearerToken
-from infra_core.runtime import clock
+from infra_core.runtime import clock, redact_secrets
 from infra_core.runtime.testing import fast_time
 
 _SCOPE = "https://storage.azure.com/.default"
@@ -276,6 +282,73 @@ def test_what_entra_said_comes_through_a_chain_of_credentials(tmp_path: Path) ->
         assert "AZURE_CLIENT_ID and the secret" in shown
         assert "az login" not in shown
         assert "s3cretvalue99" not in shown
+
+
+_CHAIN = """DefaultAzureCredential failed to retrieve a token from the included credentials.
+Attempted credentials:
+\tEnvironmentCredential: EnvironmentCredential authentication unavailable. Environment variables
+Visit https://aka.ms/azsdk/python/identity/environmentcredential/troubleshoot to troubleshoot.
+\tWorkloadIdentityCredential: [Errno 2] No such file: '/var/run/token'
+\tManagedIdentityCredential: ManagedIdentityCredential authentication unavailable, no response.
+\tVisualStudioCodeCredential: VisualStudioCodeCredential requires the 'azure-identity-broker'
+\tAzureCliCredential: Azure CLI not found on path
+\tAzurePowerShellCredential: PowerShell is not installed
+\tAzureDeveloperCliCredential: Azure Developer CLI could not be found. Please visit
+To mitigate this issue, please refer to the troubleshooting guidelines here"""
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (_CHAIN, "WorkloadIdentityCredential says [Errno 2] No such file: '/var/run/token'"),
+        (
+            _CHAIN.replace(", no response", "; Token request error: (x) Identity not found"),
+            "authentication unavailable; Token request error: (x) Identity not found",
+        ),
+        (
+            _CHAIN.replace("Azure CLI not found on path", "Please run 'az login' to set up"),
+            "; AzureCliCredential says Please run 'az login' to set up",
+        ),
+        (
+            _CHAIN.replace("[Errno 2]", "unavailable"),
+            "DefaultAzureCredential failed to retrieve a token from the included credentials",
+        ),
+    ],
+)
+def test_what_a_credential_that_is_set_up_met_is_shown(text: str, said: str) -> None:
+    """Of a chain of ten, of which nine are not meant."""
+    shown, remedy = credential_problem(ClientAuthenticationError(text), "a connection string")
+    assert shown.endswith(said)
+    assert redact_secrets(shown) == shown
+    assert "az login" in remedy
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AZURE_TENANT_ID", "a b/c"),
+        ("AZURE_CLIENT_CERTIFICATE_PATH", "/missing.pem"),
+        ("AZURE_AUTHORITY_HOST", "http://127.0.0.1"),
+    ],
+)
+async def test_settings_of_a_credential_that_cannot_be_are_an_error_of_ours(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    """A ValueError or FileNotFoundError of azure-identity names no variable."""
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID"):
+        monkeypatch.setenv(name, "00000000-0000-0000-0000-000000000001")
+    if variable != "AZURE_CLIENT_CERTIFICATE_PATH":
+        monkeypatch.setenv("AZURE_CLIENT_SECRET", "x")
+    monkeypatch.setenv(variable, value)
+    config = TableConfig(table_name="jobs", account_name="acc123")
+    with (
+        AzureTableJobStore(config=config) as store,
+        pytest.raises(AzureTableError, match=f"cannot be made .* check .*{variable}"),
+    ):
+        store.fetch("b", "j")
+    async with AsyncAzureTableJobStore(config=config) as twin:
+        with pytest.raises(AzureTableError, match=f"cannot be made .* check .*{variable}"):
+            await twin.fetch("b", "j")
 
 
 async def test_an_endless_credential_keeps_no_other_one_waiting() -> None:

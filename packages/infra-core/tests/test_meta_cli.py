@@ -257,6 +257,8 @@ def test_retry_puts_failed_and_timed_out_jobs_back(
     assert capsys.readouterr().out.startswith("2 jobs put back")
     with SqliteJobStore(out / "jobs.sqlite3", JobRecord) as store:
         states = [record.status for record in store.iter_runs("b1")]
+        # A worker with a limit of attempts would fail them again at once.
+        assert {r.attempts for r in store.iter_runs("b1", status="pending")} == {0}
     pending, completed = JobStatus.PENDING, JobStatus.COMPLETED
     assert states == [pending, completed, pending, pending]
     assert main(["jobs", "retry", "b1", "job-1", "--out", str(out)]) == 2

@@ -43,6 +43,12 @@ _RENEW_BEFORE = 300.0  # seconds; a token this close to its end is renewed
 _LAST_USE = 60.0  # seconds before its end at which a token is not used any more
 _PAUSE = 30.0  # seconds between two tries to renew a token that can still be used
 _TIMEOUTS = {"connection_timeout": 10, "read_timeout": 20}  # of azure-identity; 300 s by default
+_COMMAND_SECONDS = 30  # for `az` and the like; of the 10 s by default a cold start takes more
+# How azure-identity says of a part of its chain that it is not set up, and nothing is wrong.
+_NOT_SET_UP = re.compile(
+    r"unavailable(?!.*error:)|not (?:found on path|installed)|could not be found|requires the ",
+    re.IGNORECASE,
+)
 
 
 class TokenTimeoutError(ClientAuthenticationError, TimeoutError):
@@ -52,7 +58,8 @@ class TokenTimeoutError(ClientAuthenticationError, TimeoutError):
 def credential_problem(error: BaseException, setting: str) -> tuple[str, str]:
     """What a credential's error says, in a line without secrets, and what to do about it.
 
-    What Entra ID answered comes first; of a chain of credentials it stands below the first line.
+    What Entra ID answered comes first, then what a part of a chain of credentials met that is set
+    up: in the text of the chain both stand below the first line.
 
     Args:
         error: What the credential raised.
@@ -60,11 +67,16 @@ def credential_problem(error: BaseException, setting: str) -> tuple[str, str]:
     """
     text = str(error).strip()
     answered = re.search(r"\bAADSTS\d+\b[^\r\n]*", text)
-    said = redact_secrets(answered[0] if answered else text.partition("\n")[0])
+    parts = re.findall(r"^\t(\w+Credential): (.*)", text, re.MULTILINE)
+    # Not with a colon: what follows the word credential and a colon is redacted.
+    set_up = [(part, what.strip()) for part, what in parts if not _NOT_SET_UP.search(what)]
+    met = "; ".join(f"{part} says {what}" for part, what in set_up)
+    first_line = text.partition("\n")[0]
+    said = redact_secrets(answered[0] if answered else met or first_line)
     variables = "AZURE_TENANT_ID, AZURE_CLIENT_ID and"
     if answered is None:
         first = f"sign in (`az login`), give this machine an identity, set {variables}"
-        return said.strip().rstrip("."), f"{first} AZURE_CLIENT_SECRET, or use {setting}"
+        return said[:500].strip().rstrip("."), f"{first} AZURE_CLIENT_SECRET, or use {setting}"
     remedy = (
         f"look the code up at https://login.microsoftonline.com/error, check {variables} the "
         f"secret, certificate or federated token that goes with them, or use {setting}"
@@ -90,10 +102,11 @@ def default_async_credential() -> Any:
     return _with_timeouts(DefaultAzureCredential, async_transport)
 
 
-def _with_timeouts(kind: Any, transport: Callable[..., object]) -> Any:
+def _with_timeouts(kind: Any, transport: Any) -> Any:
     taken = inspect.signature(kind).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
-        return kind(transport=transport(**_TIMEOUTS), **_TIMEOUTS)
+        transport = transport(**_TIMEOUTS)
+        return kind(transport=transport, process_timeout=_COMMAND_SECONDS, **_TIMEOUTS)
     return kind()  # a stand-in of a test
 
 
@@ -278,14 +291,26 @@ class TokenSource:
                 raise
 
     def prepare(self) -> Any:
-        """Return the credential, made now if need be; an asynchronous one must be made at once."""
+        """Return the credential, made now if need be; an asynchronous one must be made at once.
+
+        Raises:
+            ClientAuthenticationError: The settings that it reads from the environment are unusable.
+        """
         if self._given is not None:
             return self._given
         with self._lock:
             own = self._own
         if own is None:
             tidy_sdk_logs()
-            own = self._make()
+            try:
+                own = self._make()
+            except (OSError, ValueError) as error:
+                said = redact_secrets(str(error)).strip(". ")
+                raise ClientAuthenticationError(
+                    f"the Azure credential cannot be made ({said}); check AZURE_TENANT_ID, "
+                    "AZURE_CLIENT_CERTIFICATE_PATH, AZURE_AUTHORITY_HOST and the other AZURE_ "
+                    "variables of the credential"
+                ) from error
             with self._lock:
                 self._own = own
                 self._made.append(own)

@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -92,7 +93,8 @@ def _put_back(record: JobRecord, options: argparse.Namespace) -> JobRecord:
             wanted=JobStatus.PENDING,
         )
     try:
-        return record.requeue(force=options.completed)
+        # None of the attempts counts any more: a worker with a limit would fail the job at once.
+        return replace(record.requeue(force=options.completed), attempts=0)
     except JobStateError as error:
         message = f"{error}; add --completed to run it again"
         raise JobStateError(

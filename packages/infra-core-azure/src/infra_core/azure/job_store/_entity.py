@@ -70,8 +70,10 @@ def to_utc(value: datetime, field: str = "the value") -> datetime:
     """Return a datetime as aware UTC; one without a timezone is taken for UTC.
 
     Raises:
-        JobRecordError: In UTC it lies before the year 1 or after 9999.
+        JobRecordError: In UTC it lies before the year 1 or after 9999, or it is none (pandas.NaT).
     """
+    if type(value) is not datetime:
+        value = _plain(value, field)
     if value.tzinfo is timezone.utc:
         return value
     if value.tzinfo is None:
@@ -82,6 +84,17 @@ def to_utc(value: datetime, field: str = "the value") -> datetime:
         raise JobRecordError(
             f"field {field!r} is {value.isoformat()}, which in UTC lies outside of the years 1 to "
             "9999; use a time without offset at the ends, such as datetime.max",
+            field=field,
+        ) from None
+
+
+def _plain(value: datetime, field: str) -> datetime:
+    """Return a plain datetime for one of another library, microseconds kept."""
+    try:
+        return datetime.combine(value.date(), value.timetz())
+    except ValueError:
+        raise JobRecordError(
+            f"field {field!r} is {value!r}, which is no time: pass None where there is none",
             field=field,
         ) from None
 

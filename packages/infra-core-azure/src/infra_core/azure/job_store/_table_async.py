@@ -170,10 +170,10 @@ class _AsyncTableRows:
 
     def __init__(self, config: TableConfig, options: Mapping[str, Any]) -> None:
         self._config = config
+        self._options = options
         self._credential: Any = None
+        self._table: Any = None
         self._ready = False
-        options = {**options, "transport": async_transport(**options)}
-        self._table = connect(TableClient, config, options, self._identity)
 
     def _identity(self) -> Any:
         from .._tokens import AsyncSdkCredential, TokenSource, default_async_credential
@@ -182,11 +182,15 @@ class _AsyncTableRows:
         return self._credential
 
     async def close(self) -> None:
-        await self._table.close()
+        if self._table is not None:
+            await self._table.close()
         if self._credential is not None:
             await self._credential.close()
 
     async def client(self) -> Any:
+        if self._table is None:
+            options = {**self._options, "transport": async_transport(**self._options)}
+            self._table = connect(TableClient, self._config, options, self._identity)
         if not self._ready:
             # Two tasks may both come here; making a table twice is harmless.
             await carry_out_async(make_table(self._table), lambda request: request)

@@ -37,7 +37,6 @@ from ._rows import (
     keys_of_token,
 )
 from ._table_errors import is_outdated, is_table_missing
-from ._types import plain_datetime
 
 __all__ = ["CLIENT_OPTIONS", "PRIMITIVES", "Requests", "make_table", "odata_filter"]
 
@@ -101,7 +100,6 @@ def tally_of(entities: Iterable[Mapping[str, Any]]) -> list[Tally]:
     for entity in entities:
         key = entity["PartitionKey"], entity.get("status")
         moment = moment_of(entity.get("updated_at"))
-        moment = moment and plain_datetime(moment)
         one = Tally(*key, 1, moment, moment)
         found[key] = add_up(found[key], one) if key in found else one
     return list(found.values())

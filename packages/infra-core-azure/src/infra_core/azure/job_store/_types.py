@@ -16,7 +16,7 @@ from .._checks import type_name
 from ..exceptions import JobRecordError
 from ._entity import Int64, to_utc
 
-__all__ = ["Converter", "converter_for", "plain_datetime"]
+__all__ = ["Converter", "converter_for"]
 
 
 class Converter(NamedTuple):
@@ -214,7 +214,7 @@ def _int64(value: int) -> int:
 
 def _native(kind: type) -> Converter:
     if kind is datetime:
-        return Converter(_utc(lambda moment: moment), plain_datetime)
+        return Converter(_utc(_as_is), to_utc)
     return _same(kind)
 
 
@@ -238,12 +238,6 @@ def _json_scalar(kind: type) -> Converter:
 
 def _as_is(value: Any) -> Any:
     return value
-
-
-def plain_datetime(value: datetime) -> datetime:
-    """Give a plain datetime for a subclass of the SDK's, microseconds kept."""
-    moment = to_utc(value)
-    return datetime.combine(moment.date(), moment.timetz())
 
 
 def _generic(origin: Any, args: tuple[Any, ...], where: str) -> Converter | None:
@@ -341,7 +335,7 @@ def _dynamic(in_json: bool) -> Converter:
 
     def decode(value: Any) -> Any:
         if isinstance(value, datetime):
-            return plain_datetime(value)
+            return to_utc(value)
         return int(value) if isinstance(value, Int64) else value
 
     return Converter(encode, decode, optional=True)

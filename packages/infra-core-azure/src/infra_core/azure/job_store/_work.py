@@ -179,7 +179,7 @@ class _Work:
                 job = await asyncio.shield(claiming)
             except asyncio.CancelledError:  # the intake ends; what was just taken is put back
                 if (job := await claiming) is not None:
-                    await self._settle(job.requeue())
+                    await self._put_back(job)
                 raise
             if job is not None:
                 self._busy += 1
@@ -207,7 +207,7 @@ class _Work:
                 await self._end(held, None, error)
             except asyncio.CancelledError:
                 await held.release(renewing)
-                await self._settle(held.record.requeue())
+                await self._put_back(held.record)
                 raise
             else:
                 await held.release(renewing)
@@ -229,7 +229,7 @@ class _Work:
             done = held.record.complete()
             if isinstance(result, Mapping):
                 done = replace(done, payload={**done.payload, **result})
-            if await self._settle(done):
+            if await self._settle(held.record, done):
                 self.summary.completed += 1
         except JobRecordError as error:  # the handler returned, or put into the job, what cannot be
             stored = await self._call("fetch", self._batch, held.record.job_id)
@@ -241,31 +241,51 @@ class _Work:
     async def _failed(self, job: JobRecord, error: Exception) -> None:
         failed = job.fail(error)
         if job.attempts >= self._attempts:
-            if await self._settle(failed):
+            if await self._settle(job, failed):
                 self.summary.failed += 1
             return
         delay = timedelta(seconds=self._policy.ceiling(job.attempts - 1))
         waiting = failed.requeue(not_before=clock.utc_now() + delay)
-        if await self._settle(replace(waiting, error=failed.error)):
+        if await self._settle(job, replace(waiting, error=failed.error)):
             self.summary.retried += 1
 
-    async def _settle(self, job: JobRecord) -> bool:
-        try:
-            await self._call("update", job)
-        except JobConflictError:
-            self.summary.lost += 1
-            return False
-        return True
+    async def _put_back(self, held: JobRecord) -> None:
+        """Put back a job that was cut off, which is no attempt that failed."""
+        await self._settle(held, replace(held.requeue(), attempts=held.attempts - 1))
+
+    async def _settle(self, held: JobRecord, job: JobRecord) -> bool:
+        for _ in range(2):
+            try:
+                await self._call("update", job)
+            except JobConflictError as conflict:
+                renewed = _renewed(held, conflict.theirs)
+                if renewed is None:
+                    break
+                job = replace(job, etag=renewed.etag)
+            else:
+                return True
+        self.summary.lost += 1
+        return False
 
     async def _renew(self, held: "_Held") -> None:
         while not await held.over(self._lease / _RENEWALS):
             try:
                 held.record = await self._call("renew", held.record, lease_seconds=self._lease)
-            except JobConflictError:
-                return  # another worker has it: settling it says so
+            except JobConflictError as conflict:
+                renewed = _renewed(held.record, conflict.theirs)
+                if renewed is None:
+                    return  # another worker has it: settling it says so
+                held.record = renewed
             except Exception as error:  # noqa: BLE001 - the lease still runs: there is a next try
                 text = redact_secrets(str(error))
                 _log.warning("the lease of job %r was not renewed: %s", held.record.job_id, text)
+
+
+def _renewed(held: JobRecord, stored: object) -> JobRecord | None:
+    """Return what is stored of a job where that is as held, but for a renewal without an answer."""
+    if isinstance(stored, JobRecord) and replace(stored, lease_until=held.lease_until) == held:
+        return stored
+    return None
 
 
 class _Held:

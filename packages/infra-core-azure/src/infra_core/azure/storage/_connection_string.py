@@ -29,6 +29,7 @@ _DEVELOPMENT_ACCOUNT = "devstoreaccount1"
 _DEVELOPMENT_KEY = (
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 )
+_PORTS = {"blob": 10000, "table": 10002}
 # Those of an account have 88 characters.
 _KEY = re.compile(r"(?=[A-Za-z+/]*\d)[A-Za-z0-9+/]{40,}={0,2}")
 ACCOUNT = re.compile(r"[a-z0-9]{3,24}(?:-secondary)?")
@@ -171,7 +172,7 @@ def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
     endpoint, account = values.get(named), values.get("accountname")
     what = f"{service.title()}Endpoint in {variable}"
     if endpoint:
-        check_endpoint(endpoint, what, "SharedAccessSignature beside it")
+        check_endpoint(endpoint, what, "SharedAccessSignature beside it", service)
         return endpoint.rstrip("/")
     other = values.get("tableendpoint" if service == "blob" else "blobendpoint")
     suffix = values.get("endpointsuffix", "").strip("./")
@@ -194,7 +195,8 @@ def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
         )
     check_suffix(suffix, variable)
     endpoint = f"{protocol}://{account}.{service}.{suffix or 'core.windows.net'}"
-    check_endpoint(endpoint, f"EndpointSuffix in {variable}", "SharedAccessSignature beside it")
+    suffix_in = f"EndpointSuffix in {variable}"
+    check_endpoint(endpoint, suffix_in, "SharedAccessSignature beside it", service)
     return endpoint
 
 
@@ -270,7 +272,7 @@ def _development(values: dict[str, str], variable: str) -> ConnectionParts:
             "(10000 for blobs, 10002 for tables); keep scheme and host alone, or use AccountName, "
             "AccountKey, BlobEndpoint and TableEndpoint"
         )
-    blob, table = (f"{host}:{port}/{_DEVELOPMENT_ACCOUNT}" for port in (10000, 10002))
+    blob, table = (f"{host}:{port}/{_DEVELOPMENT_ACCOUNT}" for port in _PORTS.values())
     return ConnectionParts(blob, _DEVELOPMENT_ACCOUNT, _DEVELOPMENT_KEY, None, table)
 
 
@@ -294,19 +296,21 @@ def check_sas(token: str, what: str) -> str:
     return token
 
 
-def check_endpoint(url: str, what: str, sas_setting: str) -> None:
+def check_endpoint(url: str, what: str, sas_setting: str, service: str = "blob") -> None:
     """Refuse an endpoint that is no plain http(s) URL.
 
     Args:
         url: The endpoint.
         what: Where it came from.
         sas_setting: Where a SAS token belongs instead.
+        service: `blob` or `table`, whose endpoint it is.
 
     Raises:
         ConfigurationError: Names `what`, the value and the remedy, never a query or user name,
             which could be secret.
     """
-    remedy = "use https://ACCOUNT.blob.core.windows.net or http://127.0.0.1:10000/devstoreaccount1"
+    emulator = f"http://127.0.0.1:{_PORTS[service]}/{_DEVELOPMENT_ACCOUNT}"
+    remedy = f"use https://ACCOUNT.{service}.core.windows.net or {emulator}"
     named = "" if "@" in url else f" ({shown(url.partition('?')[0])})"
     try:
         parts = split_url(url)
