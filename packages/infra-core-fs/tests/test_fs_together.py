@@ -4,6 +4,8 @@ import errno
 import os
 import stat
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from infra_core import fs
 from infra_core.fs import _together
 
 pytestmark = pytest.mark.as_windows
+Entry = fs.AtomicFile | Callable[[], fs.AtomicFile]
 posix_only = pytest.mark.posix(reason="permission bits are a POSIX matter")
 
 
@@ -206,6 +209,38 @@ def test_what_is_asked_before_a_name_may_refuse_it(tmp_path: Path) -> None:
     assert seen == [("a", False, "a"), ("b", False, "b"), ("c", False, "c")]
     assert isinstance(errors[1], LookupError)
     assert contents(tmp_path) == {"a": "a", "c": "c"}
+
+
+def test_files_may_be_made_by_functions(tmp_path: Path) -> None:
+    """Called in order, before the first flush; what one raises is the error of its entry."""
+    seen: list[object] = []
+
+    def make(name: str) -> fs.AtomicFile:
+        seen.append(name)
+        assert contents(tmp_path) == {} or all(map(fs.is_partial, contents(tmp_path)))
+        if name == "b":
+            raise LookupError("not this one")
+        return opened(tmp_path, name)[0]
+
+    entries: list[Entry] = [partial(make, name) for name in "abc"]
+    entries += opened(tmp_path, "d")
+    errors = fs.commit_together(entries, before=seen.append)
+    assert [type(error) for error in errors] == [type(None), LookupError, *[type(None)] * 2]
+    assert seen[:3] == ["a", "b", "c"]
+    assert seen[3:5] == [entries[0], entries[2]]
+    assert contents(tmp_path) == {"a": "a", "c": "c", "d": "d"}
+
+
+def test_an_interrupt_while_files_are_made_leaves_none(tmp_path: Path) -> None:
+    """Those that were made are aborted."""
+
+    def interrupt() -> fs.AtomicFile:
+        raise KeyboardInterrupt
+
+    entries: list[Entry] = [*opened(tmp_path, "a"), interrupt]
+    with pytest.raises(KeyboardInterrupt):
+        fs.commit_together(entries)
+    assert contents(tmp_path) == {}
 
 
 def test_an_interrupt_leaves_no_partial_file(tmp_path: Path) -> None:

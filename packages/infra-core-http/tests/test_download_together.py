@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from infra_core.fs import AtomicFile, commit_together
+from infra_core.fs import commit_together
 from infra_core.http import ChecksumMismatchError, DownloadDiskError
 from infra_core.http.assets import download_asset_async, download_many_async
 from infra_core.http.download import _commit
@@ -40,9 +40,10 @@ def batches(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """The names of the files of each batch."""
     seen: list[list[str]] = []
 
-    def spy(files: list[AtomicFile], **options: Any) -> list[Exception | None]:
-        seen.append([file.path.name for file in files])
-        return real(files, **options)
+    def spy(files: list[Any], **options: Any) -> list[Exception | None]:
+        errors = real(files, **options)
+        seen.append([file.result.path.name for file in files])
+        return errors
 
     real: Callable[..., list[Exception | None]] = commit_together
     monkeypatch.setattr(_commit, "commit_together", spy)

@@ -14,14 +14,15 @@ if TYPE_CHECKING:
 __all__ = ["commit_together"]
 
 Key = TypeVar("Key")
+Entry = TypeVar("Entry", bound="AtomicFile | Callable[[], AtomicFile]")
 _FLUSHERS: Final = 8  # files or folders of a batch that are flushed at the same time
 _FAST: Final = 0.0003  # seconds; a flush below needs no company
 
 
 def commit_together(
-    files: "Sequence[AtomicFile]",
+    files: "Sequence[Entry]",
     *,
-    before: "Callable[[AtomicFile], object] | None" = None,
+    before: "Callable[[Entry], object] | None" = None,
 ) -> "list[Exception | None]":
     """Commit many files for far less than each on its own, with the same promise for each.
 
@@ -33,15 +34,15 @@ def commit_together(
     process is killed, each of the others is there whole or not at all.
 
     Args:
-        files: Open files, each with all of its content written. Those opened with
-            `durable=False` are not flushed.
-        before: Called with each file just before it takes its name; what it raises prevents that
-            and is the file's error.
+        files: Open files, each with all of its content written, or functions that make them, called
+            first, one by one. Those opened with `durable=False` are not flushed.
+        before: Called with each of `files` just before it takes its name; what it raises prevents
+            that and is the file's error.
 
     Returns:
-        One entry per file, in their order: None, or the error that its `commit()` would have
-        raised. A file with an error from before its name is aborted, and what stood there before
-        still stands.
+        One entry per file, in their order: None, or what its function raised, or the error that its
+        `commit()` would have raised. A file with an error from before its name is aborted, and
+        what stood there before still stands.
 
     Raises:
         BaseException: An interrupt such as `KeyboardInterrupt`; the files that do not yet have
@@ -56,48 +57,55 @@ def commit_together(
         [None, None]
     """
     errors: list[Exception | None] = [None] * len(files)
+    opened: dict[int, AtomicFile] = {}
     modes = DefaultModes()
 
-    def take_name(file: AtomicFile) -> None:
-        if before is not None:
-            before(file)
-        file._take_name()
+    def open_one(index: int) -> None:
+        entry = files[index]
+        opened[index] = entry if isinstance(entry, AtomicFile) else entry()
+        # Before the first flush: a file that changes after it needs another commit of the journal.
+        opened[index]._hand_to_kernel(modes)
 
-    def each(step: "Callable[[AtomicFile], None]") -> None:
-        for index, file in enumerate(files):
+    def take_name(index: int) -> None:
+        if before is not None:
+            before(files[index])
+        opened[index]._take_name()
+
+    def each(step: "Callable[[int], None]") -> None:
+        for index in range(len(files)):
             if errors[index] is None:
                 try:
-                    step(file)
+                    step(index)
                 except Exception as error:  # noqa: BLE001 - handed to its owner
                     errors[index] = error
-                    file.abort()
+                    if index in opened:
+                        opened[index].abort()
 
     try:
-        # Before the first flush: a file that changes after it needs another commit of the journal.
-        each(lambda file: file._hand_to_kernel(modes))
-        _flush_files(files, errors)
+        each(open_one)
+        _flush_files(opened, errors)
         each(take_name)
     except BaseException:
-        for file in files:
+        for file in opened.values():
             file.abort()
         raise
-    _flush_folders(files, errors)
+    _flush_folders(opened, errors)
     return errors
 
 
-def _flush_files(files: "Sequence[AtomicFile]", errors: "list[Exception | None]") -> None:
+def _flush_files(files: "dict[int, AtomicFile]", errors: "list[Exception | None]") -> None:
     """Flush the files: all are on their way to the disk before the first is waited for."""
-    chosen = [index for index, file in enumerate(files) if file._durable and errors[index] is None]
+    chosen = [index for index, file in files.items() if file._durable and errors[index] is None]
     for index in chosen:
         files[index]._start_writing()
     for index, error in _flush([(index, files[index]._flush_to_disk) for index in chosen]):
         errors[index] = error
 
 
-def _flush_folders(files: "Sequence[AtomicFile]", errors: "list[Exception | None]") -> None:
+def _flush_folders(files: "dict[int, AtomicFile]", errors: "list[Exception | None]") -> None:
     """Flush each folder that names were taken in; an error is that of all its files."""
     folders: dict[str, list[int]] = {}
-    for index, file in enumerate(files):
+    for index, file in files.items():
         if file._durable and errors[index] is None:
             folder = os.path.dirname(file.temp_path) or os.curdir  # noqa: PTH120
             folders.setdefault(folder, []).append(index)

@@ -22,7 +22,7 @@ from .._headers import DEFAULT_HEADERS, checked_headers, merge_headers
 from .._policy import build_policy, retry_statuses_of
 from ..engine._target import target_of
 from ._commit import CommitGroup  # noqa: TC001
-from ._plan import Validators
+from ._fields import conditions
 from ._result import DownloadResult, DownloadSpec, ProgressCallback, RetryCallback
 from ._transfer import transfer
 
@@ -200,7 +200,7 @@ class AssetDownloadClient:
             on_turn=on_turn,
             on_received=on_received,
             pace=self._pace,
-            held=_held(if_none_match, if_modified_since),
+            held=conditions(if_none_match, if_modified_since),
         )
         return await transfer(spec)
 
@@ -242,10 +242,6 @@ def _check_callbacks(**callbacks: object) -> None:
                 f"{name} of type {type(callback).__name__} cannot be called: pass a function of "
                 f"{_CALLED_WITH[name]}"
             )
-
-
-def _held(etag: str | None, last_modified: str | None) -> Validators | None:
-    return None if etag is None and last_modified is None else Validators(etag, last_modified)
 
 
 def _own_headers(headers: Mapping[str, str] | None) -> dict[str, str]:

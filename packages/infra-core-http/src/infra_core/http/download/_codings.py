@@ -56,15 +56,15 @@ def damaged_body(plan: DownloadPlan, error: DamagedBody) -> DownloadError:
     name = ", ".join(plan.body.codings if plan.body else ())
     if isinstance(error, UnsupportedCoding):
         return DownloadError(
-            f"{plan.url} came with Content-Encoding {name!r} though identity was asked for, and "
-            f"cannot be decoded: {error}",
-            url=plan.url,
+            f"{plan.spec.shown} came with Content-Encoding {name!r} though identity was asked for, "
+            f"and cannot be decoded: {error}",
+            url=plan.spec.shown,
             expected="identity",
             actual=name,
         )
     return IncompleteDownloadError(
-        f"{plan.url} sent a body that is not whole or not {name} ({error}): try again later",
-        url=plan.url,
+        f"{plan.spec.shown} sent a body that is not whole or not {name} ({error}): try again later",
+        url=plan.spec.shown,
         expected=f"a whole {name} body",
         actual=f"{plan.wire} bytes",
     )

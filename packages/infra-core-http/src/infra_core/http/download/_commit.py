@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from infra_core.fs import AtomicFile, commit_together
+from infra_core.fs import commit_together
 from infra_core.runtime import ThreadBatcher
 
 from ._sidecar import NOTE_SUFFIX
@@ -17,9 +17,11 @@ from ._sidecar import NOTE_SUFFIX
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from infra_core.fs import AtomicFile
+
     from ._result import DownloadResult
 
-__all__ = ["CommitGroup", "ReceivedFile", "commit"]
+__all__ = ["CommitGroup", "ReceivedFile"]
 
 _FOLDERS: Final = 10_000  # that a group remembers, the last ones
 _NAMES: Final = 1_000  # in a folder; a larger one is looked at for each file
@@ -32,17 +34,21 @@ class ReceivedFile:
     """A file whose bytes have all come.
 
     Attributes:
-        complete: Writes the last bytes, checks and labels the file; raises where it is not the
-            right one. Called in a thread, once.
-        result: What the download returns; set by `complete`.
+        complete: Writes the last bytes, checks and labels the file, and sets `result`; raises where
+            it is not the right one. Called in a thread, once.
+        result: What the download returns.
         abandoned: Set when the download has given up waiting: the file takes no name.
         after_error: What `CommitGroup(after=...)` says of it.
     """
 
-    complete: Callable[[ReceivedFile], AtomicFile]
-    result: DownloadResult | None = None
+    complete: Callable[[], AtomicFile]
+    result: DownloadResult = field(init=False)
     abandoned: bool = False
     after_error: Exception | None = None
+
+    def __call__(self) -> AtomicFile:
+        """Complete the file."""
+        return self.complete()
 
     def check_wanted(self) -> None:
         """Raise when the deadline of the download passed while its bytes were flushed."""
@@ -91,27 +97,21 @@ class CommitGroup:
         return names is not None and name not in names
 
     def commit(self, files: Sequence[ReceivedFile]) -> list[Exception | None]:
-        """Make files durable and named, then call `after`; blocking.
+        """Make files durable and named, then call `after`; blocking, and at once.
 
         Returns:
             An entry for each file: None, or the error that its download raises.
         """
-        errors = commit(files)
-        if self._after is None:
-            return errors
-        done = [
-            (file, file.result)
-            for file, error in zip(files, errors, strict=True)
-            if error is None and file.result is not None
-        ]
-        if not done:
+        errors = commit_together(files, before=ReceivedFile.check_wanted)
+        done = [file for file, error in zip(files, errors, strict=True) if error is None]
+        if self._after is None or not done:
             return errors
         try:
-            after = self._after([result for _, result in done]) or [None] * len(done)
-            for (file, _), error in zip(done, after, strict=True):
+            after = self._after([file.result for file in done]) or [None] * len(done)
+            for file, error in zip(done, after, strict=True):
                 file.after_error = error
         except Exception as error:  # noqa: BLE001 - raised by the downloads that it was called for
-            for file, _ in done:
+            for file in done:
                 file.after_error = error
         return errors
 
@@ -131,22 +131,3 @@ def _names_in(folder: str) -> frozenset[str] | None:
         return None
     has_notes = any(name.endswith(NOTE_SUFFIX) for name in names)
     return None if has_notes or len(names) > _NAMES else names
-
-
-def commit(files: Sequence[ReceivedFile]) -> list[Exception | None]:
-    """Make files durable and named; blocking.
-
-    Returns:
-        An entry for each file: None, or the error that its download raises.
-    """
-    errors: list[Exception | None] = [None] * len(files)
-    ready: dict[AtomicFile, int] = {}
-    for index, file in enumerate(files):
-        try:
-            ready[file.complete(file)] = index
-        except Exception as error:  # noqa: BLE001 - raised by the download it belongs to
-            errors[index] = error
-    outcomes = commit_together(list(ready), before=lambda file: files[ready[file]].check_wanted())
-    for index, outcome in zip(ready.values(), outcomes, strict=True):
-        errors[index] = outcome
-    return errors

@@ -15,13 +15,12 @@ from .._response.body import length_of
 
 __all__ = [
     "Part",
+    "conditions",
     "content_length",
     "content_range",
     "disposition_name",
     "fields_of",
     "media_type_of",
-    "sendable_date",
-    "sendable_etag",
     "strong_etag",
 ]
 
@@ -88,6 +87,18 @@ def strong_etag(etag: object) -> str | None:
 def sendable_date(date: object) -> str | None:
     """Return a date that may be sent in `If-Modified-Since`."""
     return date if isinstance(date, str) and _DATE.fullmatch(date) else None
+
+
+def conditions(etag: object, last_modified: object) -> dict[str, str] | None:
+    """Return the headers that ask for another version of a file than these validators are of.
+
+    RFC 9110 section 13.1. None where there are no validators, empty where none can be sent.
+    """
+    if sendable_etag(etag):
+        return {"If-None-Match": str(etag)}
+    if sendable_date(last_modified):
+        return {"If-Modified-Since": str(last_modified)}
+    return None if etag is None and last_modified is None else {}
 
 
 def content_length(fields: Mapping[str, str]) -> int | None:

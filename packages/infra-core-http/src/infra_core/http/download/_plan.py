@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from infra_core.fs import parse_checksum
-from infra_core.runtime import sanitize_url
 
 from .._errors import (
     ChecksumMismatchError,
@@ -31,8 +30,6 @@ from ._fields import (
     content_length,
     content_range,
     disposition_name,
-    sendable_date,
-    sendable_etag,
     strong_etag,
 )
 from ._retrying import status_error
@@ -40,7 +37,7 @@ from ._retrying import status_error
 if TYPE_CHECKING:
     from ._result import DownloadSpec
 
-__all__ = ["Body", "DownloadPlan", "Restart", "Resume", "Validators"]
+__all__ = ["Body", "DownloadPlan", "Restart", "Resume"]
 
 _OVERHEAD: Final = 1 << 16  # bytes by which an encoded body may be larger than the file
 _OURS: Final = frozenset({"accept-encoding", "if-range"})  # headers that are part of the protocol
@@ -48,21 +45,6 @@ _OURS: Final = frozenset({"accept-encoding", "if-range"})  # headers that are pa
 
 class Restart(Exception):  # noqa: N818 - an instruction, not an error; never leaves the package
     """The server does not continue the file that we hold a part of: ask for all of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Validators:
-    """How a server recognises the version of a file that we hold (RFC 9110 section 8.8)."""
-
-    etag: str | None = None
-    last_modified: str | None = None
-
-    def conditions(self) -> dict[str, str]:
-        """The headers that ask for another version only; empty where none can be sent."""
-        etag, date = sendable_etag(self.etag), sendable_date(self.last_modified)
-        if etag is not None:
-            return {"If-None-Match": etag}
-        return {} if date is None else {"If-Modified-Since": date}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +134,7 @@ class DownloadPlan:
 
     Args:
         spec: What is asked for.
-        held: Validators of a whole copy that we hold: the request becomes conditional.
+        held: Conditions that a whole copy which we hold does not meet; see `conditions`.
         resume: A verified beginning that a crashed download left.
         piece: Ask for a first range of this many bytes, to see whether ranges can be had in
             parallel; None asks for everything.
@@ -165,12 +147,12 @@ class DownloadPlan:
         self,
         spec: DownloadSpec,
         *,
-        held: Validators | None = None,
+        held: Mapping[str, str] | None = None,
         resume: Resume | None = None,
         piece: int | None = None,
     ) -> None:
         checksum = spec.expected_checksum
-        self._spec = spec
+        self.spec = spec
         self.expected = None if checksum is None else parse_checksum(checksum)
         self.piece = piece
         self._held = held
@@ -179,11 +161,6 @@ class DownloadPlan:
         self._status = 200
         self.wire = 0  # bytes of this message body so far
         self.body: Body | None = None
-
-    @property
-    def url(self) -> str:
-        """The URL without secrets, for messages; most downloads need none."""
-        return sanitize_url(self._spec.url)
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -204,7 +181,7 @@ class DownloadPlan:
         Always `Accept-Encoding: identity`: an encoded body has another length than the file, and
         ranges of it are of no use.
         """
-        given = self._spec.headers
+        given = self.spec.headers
         headers = {name: value for name, value in given.items() if name.lower() not in _OURS}
         headers["Accept-Encoding"] = "identity"
         self._asked, first = None, 0
@@ -213,7 +190,7 @@ class DownloadPlan:
             headers["If-Range"] = self._resume.etag
             self._asked = (first, None)
         elif self._held is not None:
-            headers.update(self._held.conditions())
+            headers.update(self._held)
             return headers
         if self.piece is not None:
             self._asked = (first, first + self.piece - 1)
@@ -246,7 +223,7 @@ class DownloadPlan:
         if status in {412, 416} and self._asked is not None:
             raise Restart(f"{status}: the range does not exist (any more)")
         if not 200 <= status <= 299:
-            spec = self._spec
+            spec = self.spec
             raise status_error(spec.url, status, headers, spec.policy.max_backoff)
         if status in {204, 205}:  # RFC 9110, sections 15.3.5 and 15.3.6: never with a body
             raise self._no_file(status)
@@ -265,8 +242,8 @@ class DownloadPlan:
 
     def _no_file(self, status: int) -> DownloadError:
         return DownloadError(
-            f"{self.url} answered {status}, which carries no file: check the URL",
-            url=self.url,
+            f"{self.spec.shown} answered {status}, which carries no file: check the URL",
+            url=self.spec.shown,
             expected=200,
             actual=status,
         )
@@ -283,9 +260,9 @@ class DownloadPlan:
             if part is not None and part[0] == 0 and part[1] == part[2]:
                 return self._judge_whole(headers, part[1])
             raise DownloadError(
-                f"{self.url} answered {self._status} with a part of the file to a request for all "
-                "of it: the server is broken, ask its owner",
-                url=self.url,
+                f"{self.spec.shown} answered {self._status} with a part of the file to a request "
+                "for all of it: the server is broken, ask its owner",
+                url=self.spec.shown,
                 expected=200,
                 actual=self._status,
             )
@@ -332,12 +309,12 @@ class DownloadPlan:
 
     def check_size(self, size: int) -> None:
         """Raise `DownloadTooLargeError` for a file of that many bytes, if that is too many."""
-        limit = self._spec.max_bytes
+        limit = self.spec.max_bytes
         if limit is not None and size > limit:
             raise DownloadTooLargeError(
-                f"{self.url} has {size} bytes or more, above max_bytes={limit}: raise max_bytes "
-                "if the file is wanted",
-                url=self.url,
+                f"{self.spec.shown} has {size} bytes or more, above max_bytes={limit}: raise "
+                "max_bytes if the file is wanted",
+                url=self.spec.shown,
                 expected=limit,
                 actual=size,
             )
@@ -357,9 +334,9 @@ class DownloadPlan:
         length = None if self.body is None else self.body.length
         of = "bytes and no end of its body" if length is None else f"of {length} bytes"
         return IncompleteDownloadError(
-            f"{self.url} sent {self.wire} {of}: the connection was cut or the server announced a "
-            "wrong length; try again later",
-            url=self.url,
+            f"{self.spec.shown} sent {self.wire} {of}: the connection was cut or the server "
+            "announced a wrong length; try again later",
+            url=self.spec.shown,
             expected="the end of the body" if length is None else length,
             actual=self.wire,
         )
@@ -389,10 +366,10 @@ class DownloadPlan:
             if actual in {None, digest} or digest == as_sent.get(algorithm):
                 continue
             raise ChecksumMismatchError(
-                f"{self.url} has the checksum {algorithm}:{actual}, but {source} is "
+                f"{self.spec.shown} has the checksum {algorithm}:{actual}, but {source} is "
                 f"{algorithm}:{digest}: altered on its way, or changed on purpose; in that case "
                 "update the checksum",
-                url=self.url,
+                url=self.spec.shown,
                 expected=f"{algorithm}:{digest}",
                 actual=f"{algorithm}:{actual}",
             )

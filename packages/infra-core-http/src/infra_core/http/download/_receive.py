@@ -118,7 +118,7 @@ def _too_slow(
     spec: DownloadSpec, plan: DownloadPlan, received: int, seconds: float
 ) -> httpx.ReadTimeout:
     return httpx.ReadTimeout(
-        f"{plan.url} sent {received} bytes in {seconds:.3g} s, below "
+        f"{spec.shown} sent {received} bytes in {seconds:.3g} s, below "
         f"min_speed={spec.min_speed:.12g} bytes per second: lower min_speed to wait for such a "
         "server"
     )

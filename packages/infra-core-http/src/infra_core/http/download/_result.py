@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra_core.runtime import RetryDetails
+from infra_core.runtime import RetryDetails, sanitize_url
 
 if TYPE_CHECKING:
     from infra_core.runtime import RateLimit, RetryPolicy
 
     from .._async_client import AnyClient
     from ._commit import CommitGroup
-    from ._plan import Validators
 
 __all__ = [
     "DownloadItem",
@@ -134,4 +133,9 @@ class DownloadSpec:
     on_turn: Callable[[], object] | None = None
     on_received: Callable[[int], object] | None = None
     pace: RateLimit | None = None
-    held: Validators | None = None
+    held: Mapping[str, str] | None = None
+
+    @property
+    def shown(self) -> str:
+        """The URL without secrets, for messages; most downloads need none."""
+        return sanitize_url(self.url)

@@ -21,7 +21,6 @@ from infra_core.runtime import (
     add_note,
     in_thread,
     retry_async,
-    sanitize_url,
     trace_fields,
 )
 
@@ -35,11 +34,11 @@ from .._errors import (
 from .._response.decode import DamagedBody, Decoder
 from .._stream import host_turn
 from ._codings import damaged_body, is_coded_file
-from ._commit import ReceivedFile, commit
+from ._commit import CommitGroup, ReceivedFile
 from ._deadline import within
-from ._fields import fields_of, media_type_of
+from ._fields import conditions, fields_of, media_type_of
 from ._identity import SourceLabel, url_identity, write_label
-from ._plan import Body, DownloadPlan, Restart, Validators
+from ._plan import Body, DownloadPlan, Restart
 from ._ranges import pieces_in_order
 from ._receive import CallbackError, call, open_answer, receive
 from ._result import DownloadResult, DownloadSpec
@@ -55,6 +54,7 @@ _OCTETS: Final = "application/octet-stream"
 _HASHED_INLINE: Final = 1 << 18  # files below this are looked at without a hop to a thread
 PIECE: Final = 4 << 20  # bytes of one range when several are fetched side by side
 _LENIENCE: Final = 0.05  # seconds after the deadline until work in a thread is left to itself
+_ALONE: Final = CommitGroup()  # of files whose downloads have none
 _LOAD_REMEDY: Final = ": raise the limit of open files (ulimit -n), or download fewer at once"
 
 
@@ -82,11 +82,6 @@ class _Transfer:
         self.received: ReceivedFile | None = None
         self.failed: BaseException | None = None
         self.turn: AsyncExitStack | None = None  # of the first request
-
-    @property
-    def url(self) -> str:
-        """The URL without secrets, for messages; most downloads need none."""
-        return sanitize_url(self.spec.url)
 
     async def run(self) -> DownloadResult:
         spec = self.spec
@@ -120,9 +115,9 @@ class _Transfer:
             if deadline is None or time.monotonic() - begun < deadline:
                 raise  # of a callback, or of a client of the caller's
             raise DownloadDeadlineError(
-                f"{self.url} was not downloaded within {deadline:g} s, retries included: allow a "
-                "longer deadline",
-                url=self.url,
+                f"{self.spec.shown} was not downloaded within {deadline:g} s, retries included: "
+                "allow a longer deadline",
+                url=self.spec.shown,
                 expected=deadline,
                 actual=None if self.sink is None else self.sink.size,
             ) from self.failed or error  # what the last attempt met; the error says the same
@@ -143,8 +138,9 @@ class _Transfer:
             if error.errno is None or isinstance(error, DownloadError):
                 raise
             raise DownloadDiskError(
-                f"{self.url} could not be stored: {error}{_LOAD_REMEDY if is_load(error) else ''}",
-                url=self.url,
+                f"{self.spec.shown} could not be stored: {error}"
+                f"{_LOAD_REMEDY if is_load(error) else ''}",
+                url=self.spec.shown,
                 errno=error.errno,
                 filename=str(self.spec.dest),
             ) from error
@@ -169,8 +165,8 @@ class _Transfer:
         """Plan the download, from the part that an earlier one left where there may be any."""
         spec = self.spec
         held, known = spec.held, self.existing
-        if known is not None and (known.etag or known.last_modified):
-            held = Validators(known.etag, known.last_modified)
+        if known is not None:
+            held = conditions(known.etag, known.last_modified) or held
         resume = self.sidecar.load() if held is None and not fresh else None
         if resume is not None:
             algorithms = {"sha256"}
@@ -225,7 +221,7 @@ class _Transfer:
                     return await self._request(plan)
                 except Restart as reason:
                     # The next request has neither Range nor If-Range, so this ends here.
-                    _logger.debug("%s: restarting, %s", self.url, reason)
+                    _logger.debug("%s: restarting, %s", self.spec.shown, reason)
                     plan.start_over()
         except ChecksumMismatchError:
             plan.start_over()
@@ -295,7 +291,7 @@ class _Transfer:
         spec, group = self.spec, self.spec.group
         await call(spec.on_received, sink.size)
 
-        def complete(received: ReceivedFile) -> AtomicFile:
+        def complete() -> AtomicFile:
             file = sink.write_parts(parts)
             as_sent = file.digests
             if body.codings and not plan.expects(as_sent):
@@ -317,15 +313,13 @@ class _Transfer:
             if group is not None and sink.size < HANDOVER:
                 await group.add(received)
             else:
-                commit_files = commit if group is None else group.commit
-                (error,) = await in_thread(commit_files, [received])
+                (error,) = await in_thread((group or _ALONE).commit, [received])
                 if error is not None:
                     raise error
         if _logger.isEnabledFor(logging.DEBUG):
-            url = self.url
+            url = spec.shown
             extra = {"url": url, "size": sink.size, "attempt": self.attempts, **trace_fields()}
             _logger.debug("downloaded %s", url, extra=extra)
-        assert received.result is not None  # noqa: S101 - set where there was no error
         return received.result
 
     def _stored(
@@ -365,8 +359,8 @@ class _Transfer:
 
     def _on_retry(self, details: RetryDetails) -> Awaitable[None] | None:
         error = self.failed = details.error
-        add_note(error, f"while downloading {self.url}")
-        named = "" if str(error).startswith(self.url) else f"{self.url}: "
+        add_note(error, f"while downloading {self.spec.shown}")
+        named = "" if str(error).startswith(self.spec.shown) else f"{self.spec.shown}: "
         _logger.warning(
             "download failed (%s: %s%s); attempt %d follows in %.2f s",
             type(error).__name__,
@@ -386,7 +380,7 @@ class _Transfer:
     def _facts(self, error: BaseException) -> dict[str, object]:
         status = error.response.status_code if isinstance(error, httpx.HTTPStatusError) else None
         dest = str(self.spec.dest)
-        return {"url": self.url, "destination": dest, "status": status, **trace_fields()}
+        return {"url": self.spec.shown, "destination": dest, "status": status, **trace_fields()}
 
 
 def _mime(dest: Path, content_type: str | None) -> str | None:
