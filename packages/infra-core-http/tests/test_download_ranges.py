@@ -109,6 +109,26 @@ def test_a_part_is_one_whatever_its_status(
     assert len(origin.requests) == (2 if connections == 1 else 11)
 
 
+@pytest.mark.parametrize("code", [400, 401, 403, 404, 409])
+def test_a_server_that_refuses_several_connections_is_asked_over_one(
+    origin: FaultyOrigin, tmp_path: Path, code: int
+) -> None:
+    """For all of it; what it answers then is the answer."""
+    refusal = status(code)
+
+    def refuse(exchange: Exchange) -> None:
+        if "If-Range" in exchange.request.headers:
+            refusal.change(exchange)
+
+    origin.add("/f", BODY, etag='"v1"', always=Fault("alone", refuse))
+    result = download_asset(origin.url("/f"), tmp_path / "f", connections=3)
+    assert (tmp_path / "f").read_bytes() == BODY
+    assert result.attempts == 1
+    origin.add("/g", BODY, etag='"v1"', faults=[delay(0)], always=refusal)
+    with pytest.raises(httpx.HTTPStatusError, match=str(code)):
+        download_asset(origin.url("/g"), tmp_path / "g", connections=3)
+
+
 @pytest.mark.parametrize("position", [0, 1, 4])
 @pytest.mark.parametrize(
     "fault",
@@ -182,9 +202,9 @@ def test_ranges_end_with_the_deadline(origin: FaultyOrigin, tmp_path: Path) -> N
 
 async def test_no_task_is_left(origin: FaultyOrigin, tmp_path: Path) -> None:
     """A failing range takes the others with it."""
-    origin.add("/f", BODY, etag='"v1"', faults=[delay(0), status(404)])
+    origin.add("/f", BODY, etag='"v1"', faults=[delay(0), status(500)])
     with pytest.raises(httpx.HTTPStatusError):
-        await download_asset_async(origin.url("/f"), tmp_path / "f", connections=4)
+        await download_asset_async(origin.url("/f"), tmp_path / "f", connections=4, max_retries=0)
     assert len(asyncio.all_tasks()) == 1
 
 

@@ -34,7 +34,8 @@ async def pieces_in_order(
         piece: Bytes of one range.
 
     Raises:
-        Restart: A piece is of another version, or the server stopped serving ranges.
+        Restart: A piece is of another version, or the server serves no more ranges, or not several
+            at once.
         IncompleteDownloadError: A piece was cut.
         httpx.HTTPError: A request failed; the bytes yielded before it are good.
     """
@@ -77,7 +78,10 @@ async def _fetch(spec: DownloadSpec, part: Resume, size: int) -> list[bytes]:
         chunks.append(chunk)
 
     async with open_answer(spec, plan) as response:
-        if not plan.judge(response.status, fields_of(response.headers)) or plan.size == 0:
+        status = response.status
+        if 400 <= status < 500 and status not in spec.retry_statuses:
+            raise Restart(f"the server answered {status} to one range of several")
+        if not plan.judge(status, fields_of(response.headers)) or plan.size == 0:
             raise Restart("the server answered a range with the whole file")
         await receive(spec, plan, response.aiter_raw(), keep)
     return chunks
