@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import re
@@ -34,6 +33,7 @@ __all__ = ["AssetDownloadClient"]
 _MAX_CONNECTIONS = 64
 _TIMEOUT = DefaultTimeout(60.0)
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
+_LONE = re.compile("[\ud800-\udc7f\udd00-\udfff]")  # surrogates that stand for no byte
 _CATCH_UP = 0.1  # seconds' worth of bytes that may follow at once when a timer came late
 _CALLED_WITH = {
     "progress": "the bytes so far and the size",
@@ -286,7 +286,6 @@ def _destination(path: object) -> Path:
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if isinstance(text, str) and not text.endswith(("/", "/.", os.sep)) and "\0" not in text:
         dest = path if isinstance(path, Path) else Path(text)
-        with contextlib.suppress(UnicodeEncodeError):  # of a lone surrogate
-            if os.fsencode(text) and dest.name not in {"", ".."}:
-                return dest
+        if dest.name not in {"", ".."} and (text.isascii() or not _LONE.search(text)):
+            return dest
     raise InvalidRequestError(f"dest_path={path!r} names no file: pass the path of one to write")

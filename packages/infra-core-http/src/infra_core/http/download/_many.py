@@ -119,7 +119,7 @@ class _Batch:
     shares: bool
     waiting: tuple[int, int] = (0, 0)  # files without a slot that wait for the disk, their bytes
     outcomes: dict[int, DownloadOutcome] = field(default_factory=dict)
-    owners: dict[str, tuple[int, str]] = field(default_factory=dict)  # of each path
+    owners: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # of each path
     folder_of: Callable[[str], str] = field(  # symbolic links resolved
         default_factory=lambda: lru_cache(10_000)(os.path.realpath)
     )
@@ -177,8 +177,8 @@ class _Batch:
 
     async def _download_once(self, index: int, item: DownloadItem, slot: _Slot) -> DownloadResult:
         """Download an item, unless its path is taken: no two URLs may share one silently."""
-        folder, name = os.path.split(os.path.abspath(item.dest_path))  # noqa: ASYNC240, PTH100
-        dest = os.path.join(self.folder_of(folder), os.path.normcase(name))  # noqa: PTH118
+        folder, _, name = os.path.abspath(item.dest_path).rpartition(os.sep)  # noqa: ASYNC240, PTH100
+        dest = (self.folder_of(folder or os.sep), os.path.normcase(name))
         owner, url = self.owners.setdefault(dest, (index, item.url))
         if owner == index:
             return await self._download(item, slot)

@@ -7,15 +7,15 @@ import errno
 import logging
 import stat
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import httpx
 
-from infra_core.fs import AtomicFile, FsError, media_type, parse_checksum
+from infra_core.fs import AtomicFile, FileWriteError, media_type, parse_checksum
 from infra_core.runtime import (
     RetryDetails,
     add_note,
@@ -121,29 +121,24 @@ class _Transfer:
                 expected=deadline,
                 actual=None if self.sink is None else self.sink.size,
             ) from self.failed or error  # what the last attempt met; the error says the same
-        except FsError:  # of a write while the body comes
-            with self._disk():
-                raise
+        except FileWriteError as error:  # while the body comes
+            self._raise_disk_error(error)
 
-    @contextlib.contextmanager
-    def _disk(self) -> Iterator[None]:
-        """Turn errors of the disk into one that names the download.
+    def _raise_disk_error(self, error: OSError) -> NoReturn:
+        """Raise an error of the disk as one that names the download.
 
-        Around work on the disk alone: an OSError of a callback, or of a client of the caller's, is
-        not ours to name.
+        For work on the disk alone: an OSError of a callback, or of a client of the caller's, is not
+        ours to name.
         """
-        try:
-            yield
-        except OSError as error:
-            if error.errno is None or isinstance(error, DownloadError):
-                raise
-            raise DownloadDiskError(
-                f"{self.spec.shown} could not be stored: {error}"
-                f"{_LOAD_REMEDY if is_load(error) else ''}",
-                url=self.spec.shown,
-                errno=error.errno,
-                filename=str(self.spec.dest),
-            ) from error
+        if error.errno is None or isinstance(error, DownloadError):
+            raise error
+        raise DownloadDiskError(
+            f"{self.spec.shown} could not be stored: {error}"
+            f"{_LOAD_REMEDY if is_load(error) else ''}",
+            url=self.spec.shown,
+            errno=error.errno,
+            filename=str(self.spec.dest),
+        ) from error
 
     def _abandon(self) -> None:
         if self.received is not None:
@@ -206,13 +201,15 @@ class _Transfer:
         spec = self.spec
         if self.plan is None:
             group, alone = spec.group, not spec.keep_partial
-            with self._disk():
+            try:
                 fresh = group is not None and alone and group.finds_nothing(spec.dest)
                 self.existing = None if fresh else await self._look()
                 trusted = spec.expected_checksum is not None or not spec.revalidate
                 if self.existing is not None and trusted:
                     return self.existing
                 self.plan = await self._prepare(fresh=fresh)
+            except OSError as error:
+                self._raise_disk_error(error)
         plan = self.plan
         self.attempts += 1
         try:
@@ -307,7 +304,7 @@ class _Transfer:
             return file
 
         received = self.received = ReceivedFile(complete)
-        with self._disk():
+        try:
             parts = await sink.take_rest()
             # The flush of a large file takes long, and would hold up the small ones in its batch.
             if group is not None and sink.size < HANDOVER:
@@ -316,6 +313,8 @@ class _Transfer:
                 (error,) = await in_thread((group or _ALONE).commit, [received])
                 if error is not None:
                     raise error
+        except OSError as error:
+            self._raise_disk_error(error)
         if _logger.isEnabledFor(logging.DEBUG):
             url = spec.shown
             extra = {"url": url, "size": sink.size, "attempt": self.attempts, **trace_fields()}
