@@ -90,6 +90,31 @@ def test_folder_of_a_listing_may_have_no_size() -> None:
     assert [blob.name for blob in parse_page(listing)[0]] == ["run/b"]
 
 
+def test_folders_of_a_deleted_tree_go_after_what_is_in_them(
+    blob_server: Any, client_of: Any
+) -> None:
+    """Those that tools have made as blobs, and those of a hierarchical namespace."""
+    marked = "<Metadata><Hdi_isfolder>true</Hdi_isfolder></Metadata>"
+    folder = "<Properties><ResourceType>directory</ResourceType></Properties>"
+    items = {"run/": "", "run/a": folder, "run/a/b": marked, "run/a/b/c": "", "run/ab": marked}
+    there = {name: f"<Blob><Name>{name}</Name>{text}</Blob>" for name, text in items.items()}
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "GET":
+            blobs = "".join(there.values())
+            listed = f"<EnumerationResults><Blobs>{blobs}</Blobs></EnumerationResults>"
+            return 200, {}, listed.encode()
+        name = path.removeprefix("/a/box/")
+        if any(other.startswith(f"{name}/") for other in there):
+            return 409, {"x-ms-error-code": "DirectoryIsNotEmpty"}, b""
+        del there[name]
+        return 202, {}, b""
+
+    client = client_of(blob_server(answer))
+    assert client.delete_tree(client.base_path / "run") == 1
+    assert there == {}
+
+
 FOREIGN: dict[str, Callable[[Any, Path], object]] = {
     "download": lambda client, path: client.download_to_path(path),
     "stat": lambda client, path: client.stat(path),
@@ -167,3 +192,33 @@ def test_file_without_a_size_is_not_stored_as_an_empty_one(
     with pytest.raises(LocalFileChangedError, match="upload a copy"):
         client.upload_file(Path("/proc/self/maps"))
     assert server.count("PUT", "blocklist") == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "all_are_sent"),
+    [("AuthenticationFailed", False), ("UnauthorizedBlobOverwrite", True)],
+)
+def test_token_that_has_ended_is_not_tried_for_each_file(
+    code: str, all_are_sent: bool, blob_server: Any, client_of: Any
+) -> None:
+    """So many refusals of everything in a row are enough; what is refused of one blob is not."""
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        if method == "GET":
+            return 200, {}, page("", "")
+        return 403, {"x-ms-error-code": code}, b""
+
+    server = blob_server(answer)
+    client = client_of(server, "best-effort", concurrency=2)
+    run = client.base_path / "run"
+    run.mkdir()
+    for number in range(100):
+        (run / f"{number}").write_text("x")
+    assert client.upload_tree(run).failed == 100
+    sent = server.count("PUT")
+    assert (sent == 100) is all_are_sent
+    assert sent >= 2
+    assert len(client.pending_uploads()) == 100
+    flushed = client.flush_pending()
+    assert (flushed.failed, flushed.refused) == ((0, 0) if all_are_sent else (100, 0))
+    assert server.count("PUT") - sent < 20

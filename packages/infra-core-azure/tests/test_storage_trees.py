@@ -27,12 +27,12 @@ from infra_core.azure.storage import (
     UnsafeNamesError,
     _tree_run,
 )
-from infra_core.azure.storage._batch_writer import BatchWriter
+from infra_core.azure.storage._batch_writer import FileToWrite, batch_writer
 from infra_core.azure.storage._config import resolve_config
 from infra_core.azure.storage._download import download_blob
 from infra_core.azure.storage._errors import request_error
 from infra_core.azure.storage._names import blob_name_for, unsafe_reason
-from infra_core.azure.storage._service import BlobService, Response
+from infra_core.azure.storage._service import BlobService, Request, Response
 from infra_core.azure.storage._tree_down import DownRun
 from infra_core.azure.storage._tree_types import FileOutcome, TreeRules
 from infra_core.azure.storage._tree_up import UpRun, replay_tree
@@ -64,20 +64,10 @@ class MemoryService(BlobService):
         self.blobs[name] = data
         self.etags[name] = f'"{len(self.requests)}-{len(data)}-{os.urandom(4).hex()}"'
 
-    async def send_once(
-        self,
-        method: str,
-        name: str | None,
-        operation: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: bytes | bytearray | memoryview | None = None,
-        expect: int = 0,
-    ) -> Response:
+    async def send_once(self, request: Request) -> Response:
         await asyncio.sleep(0)
+        method, name, operation, params, headers, body, _ = request
         self.requests.append((method, name))
-        params, headers = params or {}, headers or {}
         if name is None:
             return Response(200, {}, self.listing(params.get("prefix", "")))
         if params.get("comp") == "block":
@@ -329,9 +319,9 @@ def test_file_that_cannot_be_compared_stops_no_other(
 class Slow(MemoryService):
     """A service whose requests take longer all in all than each may."""
 
-    async def send(self, *args: Any, **options: Any) -> Response:
+    async def send(self, request: Request) -> Response:
         await asyncio.sleep(0.01)
-        return await self.send_once(*args, **options)
+        return await self.send_once(request)
 
 
 def test_deadline_is_that_of_a_request_and_not_of_a_file(tmp_path: Path) -> None:
@@ -643,14 +633,14 @@ def test_memory_does_not_grow_with_the_names(tmp_path: Path) -> None:
 
 async def test_files_that_wait_for_others_are_written_each_by_itself(tmp_path: Path) -> None:
     """Those of a large tree linger for a batch; one that is refused stops no other."""
-    writer = BatchWriter(12, coming=lambda: True)
+    writer = batch_writer(12, coming=lambda: True)
 
     def refuse() -> None:
         raise LookupError
 
     few = await asyncio.gather(
-        writer.write(tmp_path / "a", b"1", verify=lambda: None),
-        writer.write(tmp_path / "b", b"2", verify=refuse),
+        writer(FileToWrite(tmp_path / "a", b"1", lambda: None)),
+        writer(FileToWrite(tmp_path / "b", b"2", refuse)),
         return_exceptions=True,
     )
     assert few[0] is None

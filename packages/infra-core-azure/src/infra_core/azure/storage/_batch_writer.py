@@ -12,7 +12,7 @@ from typing import NamedTuple
 from infra_core.fs import AtomicFile, commit_together
 from infra_core.runtime import ThreadBatcher
 
-__all__ = ["BatchWriter"]
+__all__ = ["FileToWrite", "batch_writer"]
 
 # One writer and large batches: a flush of 256 files costs hardly more than one of 32, and what
 # comes meanwhile makes the next batch. The caller that fetches the files bounds their bytes.
@@ -33,13 +33,23 @@ def _batch_size(most: int) -> int:
     return most if limit < 0 else min(most, max(8, limit // 4))
 
 
-class _Job(NamedTuple):
+class FileToWrite(NamedTuple):
+    """A file that appears whole and durable, or not at all.
+
+    Attributes:
+        path: Where.
+        data: Its content.
+        verify: Called in the thread first; raises when the content is wrong.
+        before_commit: Called in the thread before the file appears; may raise to prevent it.
+    """
+
     path: Path
     data: bytes
     verify: Callable[[], None]
-    before_commit: Callable[[], object]
+    before_commit: Callable[[], object] = lambda: None
 
     def stage(self) -> AtomicFile:
+        """Check and write it; it has no name of its own yet."""
         self.verify()
         file = AtomicFile(self.path)
         try:
@@ -50,48 +60,23 @@ class _Job(NamedTuple):
         return file
 
 
-class BatchWriter:
-    """Writes files in a thread, those that come at the same time together.
+def batch_writer(
+    width: int = _MOST_FILES, *, coming: Callable[[], bool] = lambda: False
+) -> ThreadBatcher[FileToWrite]:
+    """What writes files in a thread, those that come at the same time together.
+
+    Awaiting a file raises what the disk, its `verify` or its `before_commit` raised. A cancellation
+    waits for a thread that has begun with the file.
 
     Args:
         width: Files that are under way at a time.
         coming: Whether others are on their way, for which a file waits a moment; none does without.
     """
-
-    def __init__(
-        self, width: int = _MOST_FILES, *, coming: Callable[[], bool] = lambda: False
-    ) -> None:
-        size = _batch_size(min(width, _MOST_FILES))
-        self._batcher = ThreadBatcher(
-            _write_all, size=size, workers=_WRITERS, linger=_LINGER, coming=coming
-        )
-
-    async def write(
-        self,
-        path: Path,
-        data: bytes,
-        *,
-        verify: Callable[[], None],
-        before_commit: Callable[[], object] = lambda: None,
-    ) -> None:
-        """Write a file that appears whole and durable, or not at all.
-
-        A cancellation waits for a thread that has begun with the file.
-
-        Args:
-            path: Where.
-            data: Its content.
-            verify: Called in the thread first; raises when the content is wrong.
-            before_commit: Called in the thread before the file appears; may raise to prevent it.
-
-        Raises:
-            FileWriteError: The disk refuses.
-            Exception: What `verify` or `before_commit` raised.
-        """
-        await self._batcher(_Job(path, data, verify, before_commit))
+    size = _batch_size(min(width, _MOST_FILES))
+    return ThreadBatcher(_write_all, size=size, workers=_WRITERS, linger=_LINGER, coming=coming)
 
 
-def _write_all(jobs: list[_Job]) -> list[Exception | None]:
+def _write_all(jobs: list[FileToWrite]) -> list[Exception | None]:
     errors: list[Exception | None] = [None] * len(jobs)
     staged: dict[AtomicFile, int] = {}
     for index, job in enumerate(jobs):

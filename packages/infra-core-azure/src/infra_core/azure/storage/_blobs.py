@@ -20,7 +20,7 @@ from ._errors import (
     StorageError,
     StorageRequestError,
 )
-from ._service import BlobService
+from ._service import BlobService, Request
 
 __all__ = [
     "BlobContent",
@@ -168,7 +168,7 @@ async def get_properties(service: BlobService, name: str) -> BlobInfo | None:
         StorageError: The service refuses or does not answer.
     """
     try:
-        response = await service.send("HEAD", name, "look-up")
+        response = await service.send(Request("HEAD", name, "look-up"))
     except BlobNotFoundError:
         return None
     info = info_from_headers(name, response.headers)
@@ -196,7 +196,7 @@ async def read_blob(service: BlobService, name: str) -> BlobContent | None:
         StorageError: The service refuses or does not answer.
     """
     try:
-        response = await service.send("GET", name, "download")
+        response = await service.send(Request("GET", name, "download"))
     except BlobNotFoundError:
         return None
     now, written = (_parse_time(response.headers.get(n)) for n in ("Date", "Last-Modified"))
@@ -212,7 +212,7 @@ async def list_blocks(service: BlobService, name: str, *, committed: bool = True
     """
     kind = "committed" if committed else "uncommitted"
     params = {"blocklisttype": kind, "comp": "blocklist"}
-    response = await service.send("GET", name, "look-up", params=params)
+    response = await service.send(Request("GET", name, "look-up", params=params))
     tree = ET.fromstring(response.body)  # noqa: S314 - expat resolves no entities
     return [block.text or "" for block in tree.iterfind(f"{kind.title()}Blocks/Block/Name")]
 
@@ -235,7 +235,7 @@ async def delete_blob(service: BlobService, name: str, *, etag: str | None = Non
     if etag:
         headers["If-Match"] = etag
     try:
-        await service.send("DELETE", name, "deletion", headers=headers)
+        await service.send(Request("DELETE", name, "deletion", headers=headers))
     except BlobNotFoundError:
         return False
     return True
@@ -248,7 +248,7 @@ async def create_container(service: BlobService) -> bool:
         Whether there is one now; False when we are refused.
     """
     try:
-        await service.send("PUT", None, "creation", params={"restype": "container"})
+        await service.send(Request("PUT", None, "creation", params={"restype": "container"}))
     except BlobConflictError as error:
         if error.code == "ContainerBeingDeleted":
             raise
@@ -260,12 +260,12 @@ async def create_container(service: BlobService) -> bool:
 
 
 async def list_pages(
-    service: BlobService, prefix: str, *, page_size: int = PAGE
+    service: BlobService, prefix: str, *, page_size: int = PAGE, folders: bool = False
 ) -> AsyncIterator[list[BlobInfo]]:
     """Blobs whose names begin with `prefix`, page by page, named relative to it.
 
     What stands for a folder (see `is_folder`, and empty blobs whose name ends in a slash) is left
-    out. A container that does not exist lists nothing.
+    out, or with `folders` all else. A container that does not exist lists nothing.
 
     Raises:
         StorageError: The service refuses, does not answer, or comes to no end. A container that is
@@ -284,13 +284,17 @@ async def list_pages(
         if marker:
             params["marker"] = marker
         try:
-            response = await service.send("GET", None, "listing", params=params, expect=4 << 20)
+            response = await service.send(
+                Request("GET", None, "listing", params=params, expect=4 << 20)
+            )
         except BlobNotFoundError:
             if marker:
                 raise
             return
         before = marker
-        blobs, marker = await asyncio.to_thread(parse_page, response.body, len(prefix))
+        blobs, marker = await asyncio.to_thread(
+            parse_page, response.body, len(prefix), folders=folders
+        )
         if blobs:
             yield blobs
         if not marker:
@@ -303,12 +307,15 @@ async def list_pages(
             )
 
 
-def parse_page(content: bytes, start: int = 0) -> tuple[list[BlobInfo], str]:
+def parse_page(
+    content: bytes, start: int = 0, *, folders: bool = False
+) -> tuple[list[BlobInfo], str]:
     """The blobs of one page of a listing, and the marker of the next one.
 
     Args:
         content: XML.
         start: Characters to leave out of each name.
+        folders: See `list_pages`.
 
     Raises:
         StorageError: It is no listing.
@@ -340,7 +347,8 @@ def parse_page(content: bytes, start: int = 0) -> tuple[list[BlobInfo], str]:
         size = _size(found.get("Content-Length", ""), name)
         metadata = {child.tag.lower(): child.text or "" for child in parts.get("Metadata", ())}
         resource_type = found.get("ResourceType", "")
-        if is_folder(metadata, resource_type, size) or (name[-1] == "/" and not size):
+        marker = is_folder(metadata, resource_type, size) or (name[-1] == "/" and not size)
+        if marker is not folders:
             continue
         etag = found.get("Etag") or found.get("ETag") or ""
         blobs.append(

@@ -26,7 +26,7 @@ from ._tree_types import (
     TreeReport,
     TreeRules,
 )
-from ._trees import Trees
+from ._trees import sync_tree
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -173,7 +173,8 @@ class AzureStorageClient(FileClient):
         name = self.blob_name_for_path(path)
         if (uploader := self._ready(name)) is None:
             return TreeReport(direction)
-        return await Trees(uploader, self._log).sync(
+        return await sync_tree(
+            uploader,
             path,
             name,
             direction,
@@ -241,10 +242,11 @@ class AzureStorageClient(FileClient):
     async def delete_tree_async(self, path: Path) -> int:
         """Delete all blobs below the name of a folder, with their snapshots; the files stay.
 
-        What waits in the journal for a name below it is dropped as well.
+        Blobs that stand for folders go after those in them. What waits in the journal for a name
+        below it is dropped as well.
 
         Returns:
-            How many there were; 0 when storage is not configured.
+            How many there were, folders not counted; 0 when storage is not configured.
 
         Raises:
             ValueError: It is the base folder, below which everything lies.
@@ -264,6 +266,10 @@ class AzureStorageClient(FileClient):
 
         async for page in list_pages(self._service, prefix):
             await for_each(iter([page]), one, self.settings.options.concurrency)
+        pages = list_pages(self._service, prefix, folders=True)
+        folders = [blob.name async for page in pages for blob in page]
+        for folder in sorted(folders, reverse=True):  # those in others first
+            await delete_blob(self._service, prefix + folder)
         await self._uploader.in_journal(lambda journal: journal.forget_below(name))
         return count
 

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from infra_core.fs import AtomicFile
+from infra_core.runtime import ThreadBatcher
 
-from ._batch_writer import BatchWriter
+from ._batch_writer import FileToWrite, batch_writer
 from ._blobs import RESOURCE_TYPE, BlobInfo, decode_md5, info_from_headers, is_folder
 from ._bounded import ending
 from ._errors import (
@@ -18,7 +19,7 @@ from ._errors import (
     StorageRequestError,
     request_error,
 )
-from ._service import BlobService, Response
+from ._service import BlobService, Request, Response
 from ._upload import new_md5, new_md5_of
 
 __all__ = ["download_blob"]
@@ -36,7 +37,7 @@ async def download_blob(
     path: Path,
     *,
     known: BlobInfo | None = None,
-    writer: BatchWriter | None = None,
+    writer: ThreadBatcher[FileToWrite] | None = None,
     before_commit: Callable[[], object] = lambda: None,
     on_bytes: Callable[[int], object] = lambda _: None,
 ) -> BlobInfo | None:
@@ -65,7 +66,7 @@ async def download_blob(
     """
     accepts = service.config.options.accept_wrong_md5
     once = partial(
-        _download_once, service, name, path, writer or BatchWriter(), before_commit, on_bytes
+        _download_once, service, name, path, writer or batch_writer(), before_commit, on_bytes
     )
     came: bytes | None = None  # the MD5 of content that did not fit the stored one
 
@@ -102,7 +103,7 @@ async def _download_once(
     service: BlobService,
     name: str,
     path: Path,
-    writer: BatchWriter,
+    writer: ThreadBatcher[FileToWrite],
     before_commit: Callable[[], object],
     on_bytes: Callable[[int], object],
     known: BlobInfo | None,
@@ -122,11 +123,8 @@ async def _download_once(
 
     first, info = await _first_part(service, name, known)
     if len(first) == info.size:
-        await writer.write(
-            path,
-            first,
-            verify=lambda: check(len(first), new_md5_of(first)),
-            before_commit=before_commit,
+        await writer(
+            FileToWrite(path, first, lambda: check(len(first), new_md5_of(first)), before_commit)
         )
         on_bytes(info.size)
         return info
@@ -166,12 +164,18 @@ async def _first_part(
         headers["x-ms-range"] = f"bytes=0-{step - 1}"
     try:
         response = await service.send(
-            "GET", name, "download", headers=headers, expect=step if known is None else known.size
+            Request(
+                "GET",
+                name,
+                "download",
+                headers=headers,
+                expect=step if known is None else known.size,
+            )
         )
     except StorageRequestError as error:
         if error.status != 416:  # an empty blob has no ranges
             raise
-        response = await service.send("GET", name, "download")
+        response = await service.send(Request("GET", name, "download"))
     if known is not None and known.etag and known.etag == response.headers.get("ETag"):
         info = known  # listed a moment ago, and not as a folder
     else:
@@ -224,7 +228,9 @@ async def _range(
     service: BlobService, info: BlobInfo, start: int, end: int, headers: dict[str, str]
 ) -> bytes:
     headers = {**headers, "x-ms-range": f"bytes={start}-{end - 1}"}
-    response = await service.send("GET", info.name, "download", headers=headers, expect=end - start)
+    response = await service.send(
+        Request("GET", info.name, "download", headers=headers, expect=end - start)
+    )
     await _check_range(service, response, info, start, end, _HASHED in headers)
     return response.body
 

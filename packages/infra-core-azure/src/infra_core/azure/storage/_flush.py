@@ -12,12 +12,12 @@ from typing import Any
 from infra_core.runtime import redact_secrets
 
 from ._bounded import for_each
-from ._errors import Ending, JournalError, StorageConnectionError, describe, ending_of
+from ._errors import Ending, JournalError, describe, ending_of
 from ._journal import Journal, PendingUpload, text_of
 from ._names import tree_prefix
 from ._options import Overwrite
 from ._properties import StoredProperties
-from ._service import BlobService
+from ._service import BlobService, Outage
 from ._tree_types import GONE, KEPT_OUTCOMES, FileOutcome, OnOutcome
 from ._tree_up import replay_tree
 from ._upload import upload_bytes, upload_path
@@ -53,16 +53,15 @@ async def flush_journal(
     next time. What was refused permanently is sent again only with `refused`.
     """
     counts = dict.fromkeys(("uploaded", "failed", "missing", "refused"), 0)
-    cut_off = 0
+    outage = Outage(service)
 
     async def one(entry: PendingUpload) -> None:
-        nonlocal cut_off
-        if cut_off >= service.config.options.concurrency:
+        if outage.error is not None:
             counts["failed"] += 1
         elif await asyncio.to_thread(journal.claim, entry.id):
             outcome, error = await _flush_entry(service, journal, entry, log)
             counts[outcome] += 1
-            cut_off = cut_off + 1 if isinstance(error, StorageConnectionError) else 0
+            outage.see(error)
 
     which = None if refused else False
     width = service.config.options.concurrency

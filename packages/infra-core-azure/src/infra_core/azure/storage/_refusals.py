@@ -8,6 +8,7 @@ https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
 __all__ = [
     "CONDITIONS",
     "CONDITIONS_REMEDIES",
+    "LET_NOBODY_IN",
     "LIMITS_OF_A_TOKEN",
     "REMEDIES",
     "is_permanent",
@@ -67,6 +68,21 @@ LIMITS_OF_A_TOKEN = frozenset(
         "AuthorizationServiceMismatch",
     }
 )
+
+LET_NOBODY_IN = frozenset(
+    {
+        "AccountIsDisabled",
+        "AuthenticationFailed",
+        "AuthorizationFailure",
+        "AuthorizationProtocolMismatch",
+        "AuthorizationServiceMismatch",
+        "AuthorizationSourceIPMismatch",
+        "InvalidAuthenticationInfo",
+        "KeyBasedAuthenticationNotPermitted",
+        "NoAuthenticationInformation",
+    }
+)
+"""What is said of a credential, whatever it asks for."""
 
 _ENCRYPTED = (
     "its key was provided by a customer with the request (or its encryption scope differs), which "

@@ -41,12 +41,12 @@ from ._errors import (
     request_error,
 )
 from ._names import encode_blob_name
-from ._refusals import is_worth_a_retry
+from ._refusals import LET_NOBODY_IN, is_worth_a_retry
 
 if TYPE_CHECKING:
     from infra_core.http.engine import Engine, Target, Timeouts
 
-__all__ = ["BlobService", "Response", "should_retry"]
+__all__ = ["BlobService", "Outage", "Request", "Response", "should_retry"]
 
 API_VERSION = "2023-11-03"
 _SIGNS = ("x-ms-request-id", "x-ms-version", "x-ms-error-code")  # of answers of the service
@@ -80,6 +80,28 @@ def should_retry(error: Exception) -> bool | float:
     return isinstance(error, IntegrityError) and not error.permanent
 
 
+class Request(NamedTuple):
+    """What is asked of the service.
+
+    Attributes:
+        method: HTTP method.
+        name: Blob, `None` for the container.
+        operation: What to call it in errors and logs.
+        params: Query of the URL, not encoded, names in lower case.
+        headers: Headers beyond those of every request.
+        body: Bytes to send.
+        expect: Bytes that the answer will hold, for the time limit.
+    """
+
+    method: str
+    name: str | None
+    operation: str
+    params: Mapping[str, str] = {}
+    headers: Mapping[str, str] = {}
+    body: _Buffer | None = None
+    expect: int = 0
+
+
 class BlobService:
     """Connections to one container, one pool per event loop.
 
@@ -107,52 +129,37 @@ class BlobService:
         self._id = os.urandom(16).hex()  # with a number for each request: what support asks for
         self._count = itertools.count(1)
 
-    async def send(
-        self,
-        method: str,
-        name: str | None,
-        operation: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: _Buffer | None = None,
-        expect: int = 0,
-    ) -> Response:
-        """Make a request and retry it by the policy until the service answers.
-
-        Args:
-            method: HTTP method.
-            name: Blob, `None` for the container.
-            operation: What to call it in errors and logs.
-            params: Query of the URL, not encoded, names in lower case.
-            headers: Headers beyond those of every request.
-            body: Bytes to send.
-            expect: Bytes that the answer will hold, for the time limit.
+    async def send(self, request: Request) -> Response:
+        """Make a request, and retry it by the policy until the service answers.
 
         Raises:
             StorageRequestError: The service refused.
             StorageConnectionError: It did not answer.
         """
-        attempt = partial(
-            self.send_once, method, name, operation,
-            params=params, headers=headers, body=body, expect=expect,
-        )  # fmt: skip
         tries = 1
 
         def on_retry(details: RetryDetails) -> None:
             nonlocal tries
             tries = details.attempt + 1
-            self.log_retry(details, name, operation)
+            self.log_retry(details, request.name, request.operation)
 
         try:
             return await retry_async(
-                attempt, policy=self.policy, should_retry=should_retry, on_retry=on_retry
+                partial(self.send_once, request),
+                policy=self.policy,
+                should_retry=should_retry,
+                on_retry=on_retry,
             )
         except (StorageConnectionError, StorageRequestError) as error:
             error.attempts = tries
             raise
         except TimeoutError as error:
-            raise self.late(error, name, operation) from error
+            from ._connection_errors import deadline_error
+
+            blob = request.name or self.config.container
+            raise deadline_error(
+                self.config, error.__cause__, blob=blob, operation=request.operation
+            ) from error
 
     async def whole(
         self,
@@ -176,13 +183,6 @@ class BlobService:
             on_retry=lambda details: self.log_retry(details, name, operation),
         )
 
-    def late(self, error: TimeoutError, name: str | None, operation: str) -> StorageConnectionError:
-        """The error to raise where the retries were cut off by their deadline."""
-        from ._connection_errors import deadline_error
-
-        blob = name or self.config.container
-        return deadline_error(self.config, error.__cause__, blob=blob, operation=operation)
-
     def log_retry(self, details: RetryDetails, name: str | None, operation: str) -> None:
         """Log a failed attempt that will be repeated."""
         self.log.warning(
@@ -202,55 +202,30 @@ class BlobService:
             },
         )
 
-    async def send_once(
-        self,
-        method: str,
-        name: str | None,
-        operation: str,
-        *,
-        params: Mapping[str, str] | None = None,
-        headers: Mapping[str, str] | None = None,
-        body: _Buffer | None = None,
-        expect: int = 0,
-    ) -> Response:
+    async def send_once(self, request: Request) -> Response:
         """Make a request once; see `send`. A token that the service refuses is replaced once."""
         for renewed in (False, True):
             sent: dict[str, str] = {}
             try:
-                return await self._request(
-                    method, name, operation, sent, params=params, headers=headers, body=body,
-                    expect=expect,
-                )  # fmt: skip
+                return await self._request(request, sent)
             except StorageAccessError as error:
                 stale = "claims" in error.challenge or is_stale_token(error)
                 if renewed or not stale or not self._auth.renews(sent, error.challenge):
                     raise
         raise AssertionError  # the second try returns or raises
 
-    async def _request(
-        self,
-        method: str,
-        name: str | None,
-        operation: str,
-        sent: dict[str, str],
-        *,
-        params: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-        body: _Buffer | None,
-        expect: int,
-    ) -> Response:
+    async def _request(self, request: Request, sent: dict[str, str]) -> Response:
         """Make a request; `sent` is empty, and afterwards holds the headers that went out."""
         import httpx
 
+        method, name, operation, params, headers, body, expect = request
         blob = name or self.config.container
-        params = params or {}
         path = self._base_path
         if name is not None:
             path = f"{path}/{encode_blob_name(name)}"
         sent["x-ms-version"] = API_VERSION
         sent["x-ms-client-request-id"] = f"{self._id}-{next(self._count)}"
-        if headers:
-            sent.update(headers)
+        sent.update(headers)
         size = 0 if body is None else memoryview(body).nbytes
         if body is not None or method == "PUT":
             sent["Content-Length"] = str(size)
@@ -407,6 +382,32 @@ class _Connections:
 def _is_of_service(headers: Mapping[str, str]) -> bool:
     """Whether a blob service has answered, and nothing in between."""
     return any(sign in headers for sign in _SIGNS)
+
+
+class Outage:
+    """Whether so many transfers in a row have met no service that the others need not try.
+
+    A service that lets nobody in, since the token has ended or the key was changed, is as good as
+    none.
+
+    Attributes:
+        error: What the last of them met, once they were that many.
+    """
+
+    error: Exception | None = None
+
+    def __init__(self, service: BlobService) -> None:
+        self._most = self._left = service.config.options.concurrency
+
+    def see(self, error: Exception | None) -> None:
+        """Take in how a transfer ended."""
+        refused = isinstance(error, StorageAccessError) and error.code in LET_NOBODY_IN
+        if not (refused or isinstance(error, StorageConnectionError)):
+            self._left = self._most
+            return
+        self._left -= 1
+        if self._left <= 0:
+            self.error = error
 
 
 async def _pieces(body: _Buffer) -> AsyncIterator[memoryview]:

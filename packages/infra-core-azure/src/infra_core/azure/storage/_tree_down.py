@@ -10,7 +10,7 @@ from typing import NamedTuple
 from infra_core.fs import UnsafePathError, safe_join
 
 from .._artifacts import run_log_is_mirrored, run_log_lives
-from ._batch_writer import BatchWriter
+from ._batch_writer import batch_writer
 from ._blobs import BlobInfo
 from ._bounded import for_each, growing_batches
 from ._download import download_blob
@@ -42,7 +42,7 @@ class DownRun(TreeRun):
         await self._list_into_index(self._unsafe)
         rejected = await asyncio.to_thread(self._survey_blobs)
         await self._refuse(rejected, self._index.rejected, "download")
-        self._writer = BatchWriter(self._width, coming=self._service.is_busy)
+        self._writer = batch_writer(self._width, coming=self._service.is_busy)
 
         async def one(item: _ToDownload) -> None:
             await self._outcome(item.blob.name, item.blob.size, lambda: self._down(item))

@@ -13,9 +13,9 @@ from infra_core.runtime import clock
 from .._artifacts import is_own_state
 from ._blobs import list_pages
 from ._bounded import ByteBudget, for_each, growing_batches
-from ._errors import StorageConnectionError, UnsafeNamesError, describe
+from ._errors import UnsafeNamesError, describe
 from ._globs import compile_globs, compile_pruning
-from ._service import BlobService
+from ._service import BlobService, Outage
 from ._tree_index import TreeIndex
 from ._tree_types import (
     Action,
@@ -95,8 +95,7 @@ class TreeRun(ABC):
         self._total_bytes = 0
         self._done_bytes = 0
         self._done_files = 0
-        self._cut_off = 0  # files in a row that met no service
-        self._no_service: StorageConnectionError | None = None
+        self._outage = Outage(service)
         self._alone = 0  # files that are not to be read ahead
 
     async def run(self) -> TreeReport:
@@ -208,20 +207,17 @@ class TreeRun(ABC):
             as_sent: The ETag and the media type that a failed upload would have been sent with.
         """
         try:
-            if self._no_service is not None:
-                raise self._no_service
+            if self._outage.error is not None:
+                raise self._outage.error
             async with self._budget.held(min(size, self._per_file)):
                 plan = await work()
         except Exception as error:  # noqa: BLE001 - one file does not stop the others
-            if isinstance(error, StorageConnectionError):
-                self._cut_off += 1
-                if self._cut_off >= self._service.config.options.concurrency:
-                    self._no_service = error  # so many in a row: the others need not wait for it
+            self._outage.see(error)
             move = move or ("upload" if self.direction == "up" else "download")
             failed = FileOutcome(name, move, size, "failed", error, *as_sent())
             self._report_outcome(failed)
         else:
-            self._cut_off = 0
+            self._outage.see(None)
             self._report_outcome(FileOutcome(plan.name, plan.action, plan.size, plan.reason))
 
     def _report_outcome(self, outcome: FileOutcome) -> None:

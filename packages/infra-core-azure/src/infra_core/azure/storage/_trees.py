@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -16,97 +15,81 @@ from ._tree_types import OnOutcome, OnProgress, TreeReport, TreeRules
 from ._tree_up import UpRun
 from ._uploader import Uploader
 
-__all__ = ["Trees"]
+__all__ = ["sync_tree"]
 
 
-class Trees:
-    """Makes folders and their blobs alike.
+async def sync_tree(
+    uploader: Uploader,
+    path: Path,
+    name: str,
+    direction: Literal["up", "down"],
+    rules: TreeRules,
+    *,
+    dry_run: bool,
+    on_progress: OnProgress | None,
+    on_outcome: OnOutcome | None,
+    raise_on_error: bool,
+) -> TreeReport:
+    """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
+    up, earlier, details, journal = direction == "up", None, rules.dump(), uploader.journal
+    if up and not dry_run:
+        with contextlib.suppress(JournalError):  # reported where something is entered
+            earlier = await asyncio.to_thread(entries_below, journal, name)
+    failed = FailedFiles(journal, path, name, details, then=on_outcome, earlier=earlier)
+    run: TreeRun = (UpRun if up else DownRun)(
+        uploader.service,
+        path,
+        tree_prefix(name),
+        rules,
+        dry_run=dry_run,
+        on_progress=on_progress,
+        on_outcome=failed if up else on_outcome,
+        log=uploader.log,
+        journal=journal.path,
+    )
+    if dry_run or not up:
+        report = await run.run()
+    else:
+        report = await _upload(uploader, run, failed, path, name, details, raise_on_error)
+    if report.failed and (raise_on_error or not (uploader.swallow and up)):
+        raise _tree_error(report, path, name)
+    return report
 
-    Args:
-        uploader: What uploads by mode, and keeps the journal.
-        log: The logger.
-    """
 
-    def __init__(self, uploader: Uploader, log: logging.Logger) -> None:
-        self._uploader = uploader
-        self._log = log
-
-    async def sync(
-        self,
-        path: Path,
-        name: str,
-        direction: Literal["up", "down"],
-        rules: TreeRules,
-        *,
-        dry_run: bool,
-        on_progress: OnProgress | None,
-        on_outcome: OnOutcome | None,
-        raise_on_error: bool,
-    ) -> TreeReport:
-        """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
-        earlier, details, journal = None, rules.dump(), self._uploader.journal
-        if direction == "up" and not dry_run:
-            with contextlib.suppress(JournalError):  # reported where something is entered
-                earlier = await asyncio.to_thread(entries_below, journal, name)
-        failed = FailedFiles(journal, path, name, details, then=on_outcome, earlier=earlier)
-        make = UpRun if direction == "up" else DownRun
-        run: TreeRun = make(
-            self._uploader.service,
-            path,
-            tree_prefix(name),
-            rules,
-            dry_run=dry_run,
-            on_progress=on_progress,
-            on_outcome=on_outcome if direction == "down" else failed,
-            log=self._log,
-            journal=journal.path,
-        )
-        if dry_run or direction == "down":
-            report = await run.run()
-        else:
-            report = await self._upload(run, failed, path, name, details, raise_on_error)
-        swallow = self._uploader.swallow and direction == "up"
-        if report.failed and (raise_on_error or not swallow):
-            raise _tree_error(report, path, name)
-        return report
-
-    async def _upload(
-        self,
-        run: TreeRun,
-        failed: FailedFiles,
-        path: Path,
-        name: str,
-        details: Mapping[str, Any],
-        raise_on_error: bool,
-    ) -> TreeReport:
-        """Upload with the whole tree in the journal until each file is in the container."""
-        uploader = self._uploader
-        number = None
-        if await asyncio.to_thread(path.is_dir):
-            number = await uploader.enter("tree", name, {"path": path, "details": details})
+async def _upload(
+    uploader: Uploader,
+    run: TreeRun,
+    failed: FailedFiles,
+    path: Path,
+    name: str,
+    details: Mapping[str, Any],
+    raise_on_error: bool,
+) -> TreeReport:
+    """Upload with the whole tree in the journal until each file is in the container."""
+    if await asyncio.to_thread(path.is_dir):
+        failed.number = await uploader.enter("tree", name, {"path": path, "details": details})
+    number = failed.number
+    try:
+        report = await run.run()
+    except UnsafeNamesError:  # asked for, and no failure that passes
+        await uploader.settle(number)
+        raise
+    except StorageError as error:  # nothing was transferred, for the listing failed
         if number is None:
-            report = await run.run()
-            await uploader.in_journal(lambda _: failed.note())
-            return report
-        failed.number = number
-        try:
-            report = await run.run()
-        except UnsafeNamesError:  # asked for, and no failure that passes
-            await uploader.settle(number)
             raise
-        except StorageError as error:  # nothing was transferred, for the listing failed
-            await uploader.failed(error, name, number, raise_on_error)
-            run.report.failed += 1
-            return run.report
-        except BaseException as error:
-            uploader.fail_now(number, error)
-            raise
-        await uploader.in_journal(lambda _: failed.note())
+        await uploader.failed(error, name, number, raise_on_error)
+        run.report.failed += 1
+        return run.report
+    except BaseException as error:
+        uploader.fail_now(number, error)
+        raise
+    await uploader.in_journal(lambda _: failed.note())
+    if number is not None:
         if "pending" in failed.first:
             uploader.want_flush()
         if not report.failed:
             await uploader.flush_leftovers()
-        return report
+    return report
 
 
 def _tree_error(report: TreeReport, path: Path, name: str) -> TreeTransferError:

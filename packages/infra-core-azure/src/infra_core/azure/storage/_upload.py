@@ -26,7 +26,7 @@ from ._errors import (
     request_error,
 )
 from ._properties import NO_PROPERTIES, StoredProperties
-from ._service import BlobService
+from ._service import BlobService, Request
 
 __all__ = ["hash_file", "read_small", "upload_bytes", "upload_path"]
 
@@ -92,7 +92,7 @@ async def upload_bytes(
     }
 
     async def put() -> Uploaded:
-        response = await service.send("PUT", name, "upload", headers=headers, body=data)
+        response = await service.send(Request("PUT", name, "upload", headers=headers, body=data))
         return Uploaded(len(data), response.headers.get("ETag", ""), digest)
 
     return await _resolve_ambiguous_put(
@@ -310,18 +310,10 @@ async def _upload_blocks(
     tasks: set[asyncio.Task[None]] = set()
 
     async def send(block_id: str, data: memoryview, headers: dict[str, str]) -> None:
+        where = {"blockid": block_id, "comp": "block"}
+        request = Request("PUT", name, "upload of a block", where, headers, data)
         try:
-            await _with_container(
-                service,
-                lambda: service.send(
-                    "PUT",
-                    name,
-                    "upload of a block",
-                    params={"blockid": block_id, "comp": "block"},
-                    headers=headers,
-                    body=data,
-                ),
-            )
+            await _with_container(service, lambda: service.send(request))
         finally:
             gate.release()
         on_bytes(len(data))
@@ -350,7 +342,7 @@ async def _upload_blocks(
 
     async def commit() -> Uploaded:
         response = await service.send(
-            "PUT", name, "upload", params={"comp": "blocklist"}, headers=headers, body=body
+            Request("PUT", name, "upload", {"comp": "blocklist"}, headers, body)
         )
         return Uploaded(before.st_size, response.headers.get("ETag", ""), digest)
 

@@ -50,7 +50,7 @@ class Uploader:
         self.journal = journal
         self.swallow = swallow
         self._must_keep = must_keep
-        self._log = log
+        self.log = log
         self._flush_due = True  # what an earlier run left behind
         self._flush_after = 0.0
         self._pause = 0.0
@@ -124,7 +124,7 @@ class Uploader:
                 await self.in_journal(
                     lambda journal: journal.arrived(name, earlier, own=earlier == number)
                 )
-            self._log.debug("uploaded %r", name, extra={"blob_name": name, **trace_fields()})
+            self.log.debug("uploaded %r", name, extra={"blob_name": name, **trace_fields()})
             await self.flush_leftovers()
 
     # -- the journal --------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class Uploader:
             "refused": "refused permanently, and not sent again: ",
             "pending": "kept for flush_pending(): ",
         }[ending]
-        self._log.error(
+        self.log.error(
             "%s%s",
             "neither uploaded nor kept in the journal: " if lost else what,
             redact_secrets(describe(error, "upload", name)),
@@ -187,7 +187,7 @@ class Uploader:
         try:
             return await asyncio.to_thread(do, self.journal)
         except JournalError as error:
-            self._log.error("%s", error, extra={"journal": str(self.journal.path)})
+            self.log.error("%s", error, extra={"journal": str(self.journal.path)})
             return None
 
     async def flush_leftovers(self) -> None:
@@ -205,4 +205,4 @@ class Uploader:
 
     async def flush(self, *, refused: bool = False) -> FlushReport:
         """Upload what the journal holds; see `AzureStorageClient.flush_pending_async`."""
-        return await flush_journal(self.service, self.journal, self._log, refused=refused)
+        return await flush_journal(self.service, self.journal, self.log, refused=refused)
