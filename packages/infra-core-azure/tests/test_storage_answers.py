@@ -1,5 +1,7 @@
 """Odd answers: half a listing, a size that is no number, the page of another server."""
 
+import base64
+import hashlib
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from infra_core.azure.storage import (
     BlobNotFoundError,
     IntegrityError,
     LocalFileChangedError,
+    StorageAccessError,
     StorageError,
     StorageRequestError,
 )
@@ -140,6 +143,41 @@ def test_what_another_server_does_not_have_may_exist(
         FOREIGN[call](client, run)
     assert not isinstance(raised.value, BlobNotFoundError)
     assert (run / "a").exists()
+
+
+@pytest.mark.parametrize("with_md5", [True, False])
+def test_answer_in_chunks_needs_no_length(with_md5: bool, blob_server: Any, client_of: Any) -> None:
+    """As a proxy or a network for contents in front of the service sends it, range or not."""
+    md5 = {"Content-MD5": base64.b64encode(hashlib.md5(b"hello").digest()).decode()}
+    found = {"Transfer-Encoding": "chunked", "ETag": '"1"', **(md5 if with_md5 else {})}
+    server = blob_server(lambda *_: (200, found, b"5\r\nhello\r\n0\r\n\r\n"))
+    server.has_length = False
+    client = client_of(server, max_retries=0)
+    path = client.base_path / "a"
+    assert client.download_to_path(path)
+    assert path.read_bytes() == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("detail", "shown"),
+    [
+        ("Signature not valid in the specified time frame: Start [A] - Expiry [B]", True),
+        ("Request date header too old: 'C'", True),
+        ("The MAC signature found in the HTTP request 'c2VjcmV0' is not the same", False),
+    ],
+)
+def test_refusal_of_a_credential_says_why(
+    detail: str, shown: bool, blob_server: Any, client_of: Any
+) -> None:
+    """Which date a token has, or that the clock is wrong; but no signature."""
+    text = "<Error><Code>AuthenticationFailed</Code><Message>Failed.\nRequestId:r</Message>"
+    text += f"<AuthenticationErrorDetail>{detail}\nmore</AuthenticationErrorDetail></Error>"
+    client = client_of(blob_server(lambda *_: (403, {}, b"\xef\xbb\xbf" + text.encode())))
+    with pytest.raises(StorageAccessError, match=r"AuthenticationFailed: Failed\.") as raised:
+        client.list_tree(client.base_path)
+    assert (detail in str(raised.value)) is shown
+    assert "more" not in str(raised.value)
+    assert (raised.value.operation, raised.value.blob) == ("listing", "box")
 
 
 def test_blob_that_is_written_again_and_again_is_reported_as_such(

@@ -567,6 +567,32 @@ def test_deleted_trees_do_not_come_back(blob_server: Any, client_of: Any) -> Non
     assert container.blobs == {"other": b"x"}
 
 
+@pytest.mark.parametrize("mode", ["best-effort", "strict"])
+@pytest.mark.parametrize(("waiting", "later"), [("", "below"), ("below", ""), ("below", "below")])
+def test_a_tree_from_elsewhere_is_not_replaced_by_one_that_waited(
+    waiting: str, later: str, mode: StorageMode, blob_server: Any, client_of: Any, tmp_path: Path
+) -> None:
+    """What it brought is newer, whatever folder it was; of the rest the one that waited brings."""
+    container = _Container()
+    client = client_of(blob_server(container), mode)
+    old, new = client.base_path, tmp_path / "elsewhere"
+    for root, names in ((old, ("a", "only old")), (new, ("a", "only new"))):
+        (root / "below").mkdir(parents=True)
+        for name in names:
+            (root / "below" / name).write_text(root.name)
+    journal = Journal(tmp_path / "state" / "journal.sqlite")
+    journal.fail(journal.enter("tree", waiting, path=old / waiting), OSError())
+    other = AzureStorageClient.from_settings(client.settings, mode, base_path=new)
+    other.upload_tree(new / later)
+    other.close()
+    client.flush_pending()
+    if waiting != later or mode == "strict":  # else it is the same entry, which is replaced
+        assert container.blobs.pop("only%20old") == b"base"
+    assert container.blobs == {"a": b"elsewhere", "only%20new": b"elsewhere"}
+    assert journal.newer(0, "") == set()
+    journal.close()
+
+
 def test_a_deleted_tree_is_not_brought_back_by_one_above_it(
     blob_server: Any, client_of: Any, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -180,6 +181,8 @@ async def _first_part(
         info = known  # listed a moment ago, and not as a folder
     else:
         info = info_from_headers(name, response.headers, with_time=False)
+        if response.status == 200 and "Content-Length" not in response.headers:
+            info = replace(info, size=len(response.body))  # in chunks, whose end the engine checks
     if is_folder(info.metadata, response.headers.get(RESOURCE_TYPE, ""), info.size):
         raise request_error(404, "BlobNotFound", "it is a folder", blob=name, operation="download")
     if response.status == 206:

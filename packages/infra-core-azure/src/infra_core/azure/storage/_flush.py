@@ -155,6 +155,8 @@ class FailedFiles:
         details: The rules of the tree, as the journal keeps them.
         then: Called with each outcome as well.
         earlier: Entries of the tree's files from before, by their names in the tree.
+        others: Whether a tree waits that has other files of the same names: those that arrive are
+            newer, and it is not to replace them.
 
     Attributes:
         number: The tree's entry; `None` where failures are not noted.
@@ -171,6 +173,7 @@ class FailedFiles:
         *,
         then: OnOutcome | None = None,
         earlier: Mapping[str, int] | None = None,
+        others: bool = False,
     ) -> None:
         self.number: int | None = None
         self.first: dict[Ending, Exception] = {}
@@ -182,11 +185,14 @@ class FailedFiles:
         self._details = StoredProperties.load(details).dump()
         self._then = then
         self._earlier = earlier or {}
+        self._others = others
+        self._arrived: list[str] = []
         self._failed: list[tuple[FileOutcome, Exception]] = []
 
     def __call__(self, outcome: FileOutcome) -> None:
         """See what became of a file."""
         error, earlier = outcome.error, self._earlier.get(outcome.name)
+        arrived = error is None and outcome.action in ("upload", "skip") and outcome.reason != GONE
         if error is not None and outcome.action == "upload":
             ending = ending_of(error)
             self.first.setdefault(ending, error)
@@ -195,8 +201,13 @@ class FailedFiles:
                 if len(self._failed) % KEPT_OUTCOMES == 0:
                     with contextlib.suppress(JournalError):  # reported at the end
                         self._list()
-        elif earlier and outcome.action in ("upload", "skip") and outcome.reason != GONE:
+        if arrived and earlier:
             self.passed.append(earlier)
+        if arrived and self._others:
+            self._arrived.append(self._prefix + outcome.name)
+            if len(self._arrived) == KEPT_OUTCOMES:
+                with contextlib.suppress(JournalError):
+                    self._note_arrived()
         if self._then is not None:
             self._then(outcome)
 
@@ -208,11 +219,17 @@ class FailedFiles:
 
     def note(self) -> None:
         """List the failures, and drop the entry of the tree itself."""
+        self._note_arrived()
         if self.passed:
             self._journal.settle(*self.passed)
         if self.number is not None:
             self._list()
             self._journal.settle(self.number)
+
+    def _note_arrived(self) -> None:
+        if self._arrived:
+            self._journal.add_newer(self._arrived)
+            self._arrived.clear()
 
     def _overwrite_of(self, outcome: FileOutcome) -> Overwrite:
         """As the tree says; a replay that may replace everything replaces what it has listed."""

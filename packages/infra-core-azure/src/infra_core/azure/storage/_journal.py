@@ -25,6 +25,7 @@ from infra_core.runtime import clock, redact_secrets
 from .._process import file_id, start_of
 from ._config import _AzureStorageConfig
 from ._errors import Ending, JournalError, ending_of
+from ._names import tree_prefix
 from ._options import Overwrite
 
 __all__ = ["Journal", "PendingUpload", "default_journal_path", "open_journal"]
@@ -186,6 +187,28 @@ class Journal:
                 (number, len(below), below),
             )
             return {blob for (blob,) in found}
+
+    def has_others_of(self, root: Path, name: str) -> bool:
+        """Whether a tree waits that has names in common with this one, and other files of them."""
+        if self._connection is None and not self.path.exists():
+            return False
+        with self._opened() as db:
+            trees = db.execute("select blob, path from pending where kind = 'tree'").fetchall()
+        ours, here = tree_prefix(name), Path(os.path.abspath(root))  # noqa: PTH100 - keeps links
+        for blob, path in trees:
+            theirs, there = tree_prefix(blob), Path(os.fsdecode(path))
+            inside = ours.startswith(theirs) and there / ours.removeprefix(theirs) != here
+            above = theirs.startswith(ours) and here / theirs.removeprefix(ours) != there
+            if inside or above:
+                return True
+        return False
+
+    def add_newer(self, blobs: Iterable[str]) -> None:
+        """Note that blobs are newer than what trees that wait have of them."""
+        with self._opened() as db:
+            for blob in blobs:
+                _add_newer(db, blob)
+            _forget_newer(db)
 
     def fail(self, number: int, error: BaseException) -> Ending:
         """The upload failed: keep its entry, pending or refused, or drop it; see `ending_of`."""

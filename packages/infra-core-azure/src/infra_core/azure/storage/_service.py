@@ -321,7 +321,10 @@ class BlobService:
             try:
                 tree = ET.fromstring(content)  # noqa: S314 - expat resolves no entities
                 code = code or tree.findtext("Code") or ""
-                text = (tree.findtext("Message") or "").partition("\n")[0]
+                text = _first_line(tree, "Message")
+                # Of the dates in a token, say. Not of a signature, which may still be valid.
+                if "signature found" not in (why := _first_line(tree, "AuthenticationErrorDetail")):
+                    text = f"{text} {why:.300}".strip()
             except ET.ParseError:
                 pass
         error = request_error(
@@ -377,6 +380,10 @@ class _Connections:
 
     async def aclose(self) -> None:
         await self.engine.aclose()
+
+
+def _first_line(tree: ET.Element, tag: str) -> str:
+    return (tree.findtext(tag) or "").partition("\n")[0]
 
 
 def _is_of_service(headers: Mapping[str, str]) -> bool:

@@ -31,11 +31,15 @@ async def sync_tree(
     raise_on_error: bool,
 ) -> TreeReport:
     """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
-    up, earlier, details, journal = direction == "up", None, rules.dump(), uploader.journal
+    up, details, journal = direction == "up", rules.dump(), uploader.journal
+    earlier, others = None, False
     if up and not dry_run:
         with contextlib.suppress(JournalError):  # reported where something is entered
             earlier = await asyncio.to_thread(entries_below, journal, name)
-    failed = FailedFiles(journal, path, name, details, then=on_outcome, earlier=earlier)
+            others = await asyncio.to_thread(journal.has_others_of, path, name)
+    failed = FailedFiles(
+        journal, path, name, details, then=on_outcome, earlier=earlier, others=others
+    )
     run: TreeRun = (UpRun if up else DownRun)(
         uploader.service,
         path,
