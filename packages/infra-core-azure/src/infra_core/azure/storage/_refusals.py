@@ -8,8 +8,8 @@ https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
 __all__ = [
     "CONDITIONS",
     "CONDITIONS_REMEDIES",
-    "LET_NOBODY_IN",
     "LIMITS_OF_A_TOKEN",
+    "REFUSE_ALL",
     "REMEDIES",
     "is_permanent",
     "is_worth_a_retry",
@@ -69,7 +69,7 @@ LIMITS_OF_A_TOKEN = frozenset(
     }
 )
 
-LET_NOBODY_IN = frozenset(
+REFUSE_ALL = frozenset(
     {
         "AccountIsDisabled",
         "AuthenticationFailed",

@@ -41,7 +41,7 @@ from ._errors import (
     request_error,
 )
 from ._names import encode_blob_name
-from ._refusals import LET_NOBODY_IN, is_worth_a_retry
+from ._refusals import REFUSE_ALL, is_worth_a_retry
 
 if TYPE_CHECKING:
     from infra_core.http.engine import Engine, Target, Timeouts
@@ -394,8 +394,8 @@ def _is_of_service(headers: Mapping[str, str]) -> bool:
 class Outage:
     """Whether so many transfers in a row have met no service that the others need not try.
 
-    A service that lets nobody in, since the token has ended or the key was changed, is as good as
-    none.
+    A service that refuses all that is asked, since the token has ended or the key was changed, is
+    as good as none.
 
     Attributes:
         error: What the last of them met, once they were that many.
@@ -408,7 +408,7 @@ class Outage:
 
     def see(self, error: Exception | None) -> None:
         """Take in how a transfer ended."""
-        refused = isinstance(error, StorageAccessError) and error.code in LET_NOBODY_IN
+        refused = isinstance(error, StorageAccessError) and error.code in REFUSE_ALL
         if not (refused or isinstance(error, StorageConnectionError)):
             self._left = self._most
             return
