@@ -50,7 +50,7 @@ Ctrl-C, SIGTERM and SIGHUP let downloads in flight end, record the rest as pendi
 second signal cuts them off. A run that was killed goes on with --resume: what is here and passes
 its checksum is kept, the rest is downloaded.
 
-Sizes may be written 500k, 10M, 2G; times 90, 90s, 5m, 2h.
+Sizes may be written 500k, 10M, 2G; times 90, 90s, 5m, 2h30m.
 """
 
 
