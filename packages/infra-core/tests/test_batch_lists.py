@@ -56,7 +56,7 @@ def test_malformed_lines_are_rejected_with_number_and_reason() -> None:
     assert items == []
     assert [entry.line for entry in rejected] == list(range(1, 11))
     reasons = " | ".join(entry.reason for entry in rejected)
-    for part in ("no scheme", "'ftp'", "no host", "white space", "ort", "UTF-8"):
+    for part in ("no scheme", "'ftp'", "no host", "white space", "ort", "byte 21 is not UTF-8"):
         assert part in reasons
 
 
@@ -258,6 +258,14 @@ def test_blank_lines_above_the_header_of_a_csv_are_passed_over() -> None:
     items, rejected = read("\ufeff\n , \r\nurl\nhttps://a.example/1\n", format="csv")
     assert [(item.url, item.line) for item in items] == [("https://a.example/1", 4)]
     assert rejected == []
+
+
+def test_a_line_of_a_csv_that_is_no_text_is_named() -> None:
+    """It costs nothing but itself."""
+    text = b"url,note\nhttps://a.example/1,\nhttps://a.example/2,\xfcber\nhttps://a.example/3,\n"
+    items, [rejected] = read(text, format="csv")
+    assert [item.line for item in items] == [2, 4]
+    assert (rejected.line, "UTF-8" in rejected.reason) == (3, True)
 
 
 def test_csv_without_a_url_column_is_refused() -> None:

@@ -205,6 +205,26 @@ def test_cookies_of_a_session_are_those_of_the_file(tmp_path: Path) -> None:
     assert {cookie.name for cookie in cookie_jar(path)} == {"c0", f"c{9**10}"}
 
 
+@pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529])
+def test_what_a_server_answers_in_passing_is_tried_again(
+    code: int, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """A CDN's words for an origin that is down or overloaded among them."""
+    origin.add("/flaky", b"x", faults=[status(code)])
+    given: Any = {"batch_id": "b", "out": tmp_path, "backoff": 0.001}
+    assert run_batch([origin.url("/flaky")], **given).retries == 1
+
+
+@pytest.mark.parametrize("code", [403, 404, 410, 451, 501, 505, 525, 526])
+def test_what_a_server_means_is_not_asked_again(
+    code: int, origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """The answer would be the same."""
+    origin.add("/none", b"x", faults=[status(code)])
+    summary = run_batch([origin.url("/none")], batch_id="b", out=tmp_path)
+    assert (summary.failed, summary.retries) == (1, 0)
+
+
 def test_retries_failures_and_rejected_entries_are_reported(
     origin: FaultyOrigin, tmp_path: Path
 ) -> None:

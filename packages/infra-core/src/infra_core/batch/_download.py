@@ -36,6 +36,9 @@ _LOAD = frozenset(
 # Of a disk that was taken away; a connection may fail with the same numbers.
 _DISK_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EHOSTDOWN})
 
+# A GET may be sent again after each of these; 520 to 524 and 529 are those of CDNs whose origin is
+# down, slow or overloaded.
+_RETRIED = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 _AHEAD = 4  # times the concurrency: items that wait for the network, the disk or their record
 _MOST_AHEAD = 256
 # A batch has a deadline of its own, which would not help.
@@ -144,6 +147,7 @@ class Downloads:
             timeout=options.timeout,
             max_retries=options.retries,
             backoff=options.backoff,
+            retry_statuses=_RETRIED,
             user_agent=options.user_agent or user_agent(),
             client=http,
             limit_rate=options.limit_rate,

@@ -38,7 +38,8 @@ class BatchOptions:
         deadline: Seconds for the whole run; then it ends as after a signal.
         grace: Seconds that downloads in flight get to end after a signal or an early end.
         timeout: Seconds to wait for a connection, and for each next piece of a body.
-        retries: Attempts after the first one for each URL.
+        retries: Attempts after the first one for each URL: after a connection that broke or a file
+            that was cut short, and after 408, 425, 429, 500, 502 to 504, 520 to 524 and 529.
         backoff: Seconds that the wait before the first retry is at most; doubled for each more.
         min_speed: Bytes a second below which a server counts as stalled; 0 for no bound.
         max_bytes: Largest file accepted, None for any.
