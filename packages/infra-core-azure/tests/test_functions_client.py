@@ -21,7 +21,7 @@ from infra_core.azure.client import (
 from infra_core.azure.exceptions import ConfigurationError
 from infra_core.azure.function_testing import FunctionsHost
 from infra_core.http import AsyncHttpClient, OutcomeUnknown
-from infra_core.http.testing import hang_up, redirect, status
+from infra_core.http.testing import Exchange, Fault, hang_up, redirect, status
 from infra_core.runtime.testing import fast_time
 
 _FAST = RequestOptions(backoff=0.001, max_backoff=0.01)
@@ -273,6 +273,22 @@ class TestRetries:
                 with pytest.raises(httpx.HTTPStatusError, match="oh") as caught:
                     await client.post_json("/api/run", json={})
                 assert not isinstance(caught.value, OutcomeUnknown)
+                assert await client.get_json("/api/run") == {"n": 1}
+
+    async def test_a_503_that_comes_when_the_platform_gives_up_is_an_unknown_outcome(self) -> None:
+        """After 230 seconds (Azure-Functions#1914); a GET, and a POST that was quick, go again."""
+        with FunctionsHost() as host, fast_time() as time:
+
+            def give_up(exchange: Exchange) -> None:
+                time.advance(230)
+                exchange.reply.status = 503
+
+            late = Fault("late", give_up)
+            host.function("/api/run", {"n": 1}, faults=[status(503), late, late])
+            async with AzureFunctionAsyncClient(host.base_url) as client:
+                with pytest.raises(OutcomeUnknown, match="cut off with status 503"):
+                    await client.post_json("/api/run", json={})
+                assert host.origin.count("/api/run") == 2
                 assert await client.get_json("/api/run") == {"n": 1}
 
     async def test_a_post_that_surely_did_not_run_is_sent_again(self) -> None:

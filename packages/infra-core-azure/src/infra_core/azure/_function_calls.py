@@ -9,7 +9,7 @@ from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from infra_core.runtime import RetryPolicy, add_note, clock, retry_async, sanitize_url
+from infra_core.runtime import RetryDetails, RetryPolicy, add_note, clock, retry_async, sanitize_url
 
 from ._checks import require_number, split_url
 from ._durable import secure_url
@@ -30,6 +30,7 @@ API_KEY_VAR = "AZURE_FUNCTION_API_KEY"
 _SUCH_AS = "such as https://my-app.azurewebsites.net"
 _COLD = frozenset({404, 503})
 _CUT_OFF = frozenset({502, 504})
+_PATIENCE = 220.0  # seconds; the platform gives up after 230, and some plans answer 503 then
 _EXPLAINED = frozenset({400, 405, 409, 412, 413, 415, 422, 500})  # the app's own words say why
 # No deadline here: it would cut off a request that runs, and only waiting has an end.
 _UNTIL_WARM = RetryPolicy(max_retries=1_000_000, backoff=0.5, max_backoff=5.0)
@@ -207,24 +208,40 @@ class FunctionCaller:
         """
         import httpx
 
-        from infra_core.http import request_async
+        from infra_core.http import is_idempotent, request_async
 
         url = self.url(path)
         chosen = _completed(options, self._options)
         own_headers = self._merged(url, headers)
         arguments = {**vars(chosen), "headers": own_headers, "params": params, **fields}
-        once = partial(request_async, method, url, client=self.http_client, **arguments)
-        try:
-            return await (once() if self._warm else self._through_cold_start(once, chosen, cold))
-        except httpx.HTTPStatusError as error:
-            from infra_core.http import is_idempotent
+        warm, sent = self._warm, clock.monotonic() + (chosen.delay or 0.0)
 
-            answer = error.response
-            # The page of a 500 is that of the platform as well: an app answers JSON or nothing.
-            cut_off = answer.status_code in _CUT_OFF or (
-                answer.status_code == 500 and is_page(answer)
+        def look(details: RetryDetails) -> None:
+            """Send nothing again that the platform cut off: what is raised ends the retries."""
+            nonlocal sent
+            if details.error is not None and is_cut_off(details.error):
+                raise details.error
+            sent = clock.monotonic() + details.wait
+
+        def is_cut_off(error: BaseException) -> bool:
+            answer = getattr(error, "response", None)
+            if answer is None or is_idempotent(method.upper(), own_headers, chosen.idempotent):
+                return False
+            # The page of a 500 is that of the platform as well: an app answers JSON or nothing. A
+            # 503 says that nothing ran, but for one that comes when the platform gives up.
+            return answer.status_code in _CUT_OFF or (
+                is_page(answer)
+                if answer.status_code == 500
+                else answer.status_code == 503 and warm and clock.monotonic() - sent >= _PATIENCE
             )
-            if cut_off and not is_idempotent(method.upper(), own_headers, chosen.idempotent):
+
+        once = partial(
+            request_async, method, url, client=self.http_client, on_retry=look, **arguments
+        )
+        try:
+            return await (once() if warm else self._through_cold_start(once, chosen, cold))
+        except httpx.HTTPStatusError as error:
+            if is_cut_off(error):
                 from ._function_outcome import FunctionOutcomeUnknown
 
                 raise FunctionOutcomeUnknown(method.upper(), url, error) from error
