@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("infra-core", settings(), deadline=None)  # machines may be busy
+settings.register_profile(  # machines may be busy
+    "infra-core", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("infra-core")
 
 
