@@ -166,6 +166,10 @@ def test_lines_are_quoted_without_secrets(format: str, text: bytes) -> None:  # 
         (BatchItem(None), "no 'url'"),  # type: ignore[arg-type]
         ({"url": "https://a.example", "page": "x" * 400_000}, "characters as JSON"),
         (BatchItem("https://a.example", metadata={"n": 10**5000}), "no JSON"),
+        *(
+            ({"url": "https://a.example", "headers": headers}, "'headers' is no mapping")
+            for headers in ("A: b", ["A"], {"A": 1}, {1: "b"})
+        ),
     ],
 )
 def test_what_no_record_could_hold_is_rejected_alone(given: object, reason: str) -> None:

@@ -93,6 +93,7 @@ def test_what_is_current_stays_and_what_has_changed_is_replaced(
     assert {f["checksum"] for f in after["files"]} >= {files["new-tag"]["checksum"]}
     log = (tmp_path / "b" / "_logs" / "run.log").read_text()
     assert log.count('"job_unchanged"') == 3
+    assert "job_kept" not in log
     assert log.count('"revalidation_failed"') == 1
 
     again, _ = crawl(tmp_path, urls[:3], resume=True)

@@ -527,6 +527,19 @@ def test_options_with_cookies_go_to_other_processes(tmp_path: Path) -> None:
     assert (sent.retries, sent.out) == (7, tmp_path)
 
 
+def test_secrets_do_not_stand_in_the_options_that_a_log_shows(tmp_path: Path) -> None:
+    """As a service prints its settings when it starts."""
+    secret = {"Authorization": "hidden"}
+    shown = repr(
+        BatchOptions(
+            batch_id="b", out=tmp_path, headers=secret, host_headers={"h.example": secret},
+            proxy="http://user:hidden@h.example:1", cookies="hidden",
+        )
+    )  # fmt: skip
+    assert "batch_id='b'" in shown
+    assert "hidden" not in shown
+
+
 def test_mappings_of_any_kind_go_to_other_processes(tmp_path: Path) -> None:
     """Such as one that nobody can change; metadata stays here."""
     given: Any = MappingProxyType({"A": "b"})

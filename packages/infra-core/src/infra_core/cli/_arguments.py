@@ -4,7 +4,7 @@ import argparse
 import os
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from math import inf, isfinite
 from pathlib import Path
@@ -163,26 +163,23 @@ def add_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentParser:
     return parser
 
 
-def count(text: str) -> int:
-    """An argparse type: a whole number above zero."""
-    return whole(text, least=1)
+def whole(least: int, most: float = inf) -> Callable[[str], int]:
+    """An argparse type: a whole number within bounds."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if not least <= value <= most:
+            bounds = f"at least {least}" if most == inf else f"{least} to {most}"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {bounds}")
+        return value
+
+    return read
 
 
-def natural(text: str) -> int:
-    """An argparse type: a whole number from zero on."""
-    return whole(text, least=0)
-
-
-def whole(text: str, *, least: int, most: float = inf) -> int:
-    """A whole number within bounds."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if not least <= value <= most:
-        bounds = f"at least {least}" if most == inf else f"{least} to {most}"
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {bounds}")
-    return value
+count, natural = whole(1), whole(0)
 
 
 _UNITS = {

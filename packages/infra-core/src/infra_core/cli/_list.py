@@ -39,7 +39,13 @@ def open_list(options: argparse.Namespace) -> Iterator[Iterator[BatchItem | Reje
                 stream = stack.enter_context(Path(source).open("rb"))
             entries = read_items(stream, format=kind)
             if options.strict:
-                entries = iter(check_strictly(list(entries)))
+                listed = list(entries)
+                if malformed := say_rejected(listed):
+                    raise CommandError(
+                        f"{plural(malformed, 'malformed line')} and --strict: nothing was "
+                        "downloaded; mend what is named above, or leave --strict out"
+                    )
+                entries = iter(listed)
             head = first_entries(entries)
         except OSError as error:
             cause = error.strerror or str(error)
@@ -86,20 +92,6 @@ def standard_input() -> IO[bytes]:
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     except (OSError, ValueError, AttributeError):  # replaced by a stream in memory
         return sys.stdin.buffer
-
-
-def check_strictly(entries: list[BatchItem | Rejected]) -> list[BatchItem | Rejected]:
-    """Refuse a list with a malformed line.
-
-    Raises:
-        CommandError: It has one; each is printed before.
-    """
-    if malformed := say_rejected(entries):
-        raise CommandError(
-            f"{plural(malformed, 'malformed line')} and --strict: nothing was downloaded; mend "
-            "what is named above, or leave --strict out"
-        )
-    return entries
 
 
 class ListLines:

@@ -54,11 +54,6 @@ Sizes may be written 500k, 10M, 2G; times 90, 90s, 5m, 2h30m.
 """
 
 
-def processes(text: str) -> int:
-    """An argparse type: how many processes; they start before the options of the batch are made."""
-    return whole(text, least=1, most=_start.MOST_PROCESSES)
-
-
 # By group, as `add_options` takes them. A default that a help names is that of `BatchOptions`.
 _OPTIONS: dict[str, list[tuple[Any, ...]]] = {
     "the list": [
@@ -80,7 +75,8 @@ _OPTIONS: dict[str, list[tuple[Any, ...]]] = {
         ("--concurrency N", "downloads at a time (8)", count),
         ("--processes N", ("processes that download, each with the whole concurrency (1; on Linux "
          f"a new batch of some hundred URLs has one for {_DOWNLOADS_EACH} downloads at a time, at "
-         f"most one a core and {_MOST_PROCESSES}, which share the concurrency)"), processes),
+         f"most one a core and {_MOST_PROCESSES}, which share the concurrency)"),
+         whole(1, _start.MOST_PROCESSES)),
         ("--dask ADDRESS", "Dask scheduler whose workers download: tcp://HOST:8786"),
         ("--scratch DIR", ("folder of each worker's own for files, which are mirrored and removed; "
          "without it OUT is shared"), Path),
