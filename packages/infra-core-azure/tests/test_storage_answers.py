@@ -86,6 +86,19 @@ def test_size_that_is_no_number_is_reported(given: str, blob_server: Any, client
         parse_page(listing)
 
 
+def test_range_that_was_not_asked_for_is_reported(blob_server: Any, client_of: Any) -> None:
+    """With what was asked and what came, and where to look."""
+    found = {"Content-Range": "bytes 0-4/5000", "ETag": '"1"'}
+    client = client_of(
+        blob_server(lambda *_: (206, found, b"hello")), block_size=1024, max_retries=0
+    )
+    said = "asked for bytes 0-1023/5000 and got bytes 0-4/5000 with 5 bytes"
+    with pytest.raises(IntegrityError, match=said) as raised:
+        client.download_to_path(client.base_path / "a")
+    assert (raised.value.blob, raised.value.operation) == ("a", "download")
+    assert "NO_PROXY" in raised.value.remedy
+
+
 def test_folder_of_a_listing_may_have_no_size() -> None:
     """`<Content-Length/>` is what some services say of it."""
     folder = "<Content-Length/><ResourceType>directory</ResourceType>"
@@ -194,6 +207,35 @@ def test_blob_that_is_written_again_and_again_is_reported_as_such(
     with pytest.raises(BlobConflictError, match="it is written again and again") as raised:
         client.download_to_path(client.base_path / "a")
     assert "upload" not in str(raised.value)
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("condition", [{"overwrite": "never"}, {"etag": '"0"'}, {"etag": '"1"'}])
+def test_blocks_that_would_be_refused_are_not_sent(
+    condition: dict[str, Any], same: bool, blob_server: Any, client_of: Any
+) -> None:
+    """A blob that must not be replaced is looked at first: gigabytes would go for a conflict."""
+    md5 = base64.b64encode(hashlib.md5(bytes(5000)).digest()).decode()
+    found = {"ETag": '"1"', "Content-MD5": md5 if same else "MDEyMzQ1Njc4OWFiY2RlZg=="}
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        return (
+            (200, found | {"Content-Length": "5000"}, b"") if method == "HEAD" else (201, {}, b"")
+        )
+
+    server = blob_server(answer)
+    client = client_of(server, block_size=1024)
+    file = client.base_path / "a"
+    file.write_bytes(bytes(5000))
+    how = {"overwrite": "if-unchanged", **condition}
+    met = condition.get("etag") == '"1"'
+    if met or same:
+        client.upload_file(file, **how)
+    else:
+        with pytest.raises(BlobConflictError, match=r"BlobAlready|ConditionNot") as raised:
+            client.upload_file(file, **how)
+        assert raised.value.by_condition
+    assert server.count("PUT") == (6 if met else 0)
 
 
 @pytest.mark.parametrize("left", [0, 1500])

@@ -109,6 +109,18 @@ def test_what_may_pass_stays_pending_and_is_not_hammered(
     assert [entry.refused for entry in client.pending_uploads()] == [False] * 20
 
 
+def test_a_flush_says_how_often_an_upload_has_failed(
+    blob_server: Any, client_of: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first try counts."""
+    client = client_of(blob_server(refuse("old", 503, "ServerBusy")), "best-effort", max_retries=0)
+    client.write_text(client.base_path / "old", "x")
+    for times in (2, 3):
+        client.flush_pending()
+        assert f"kept for the next flush_pending(), failed {times} times: " in caplog.text
+        assert [entry.attempts for entry in client.pending_uploads()] == [times]
+
+
 def test_pending_uploads_are_tried_again_after_the_pause(blob_server: Any, client_of: Any) -> None:
     """A lease ends, a role is assigned: the next success after the pause makes up for it."""
     leased = [True]

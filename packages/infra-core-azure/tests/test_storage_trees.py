@@ -368,6 +368,7 @@ def test_wrong_stored_md5_is_reported_as_such(size: int, tmp_path: Path) -> None
     with pytest.raises(IntegrityError, match="wrong from the start") as raised:
         asyncio.run(download_blob(service, "a", tmp_path / "a"))
     assert "accept_wrong_md5" in raised.value.remedy
+    assert (raised.value.blob, raised.value.operation) == ("a", "download")
     assert len(service.requests) == 2 * -(-size // 1024)
     assert not (tmp_path / "a").exists()
 

@@ -45,7 +45,7 @@ class FlushReport:
 
 
 async def flush_journal(
-    service: BlobService, journal: Journal, log: logging.Logger, *, refused: bool = False
+    service: BlobService, journal: Journal, log: logging.Logger, *, refused: bool
 ) -> FlushReport:
     """Upload every entry that no live process is at work on, several at a time, oldest first.
 

@@ -225,6 +225,8 @@ async def upload_path(
         done = await upload_bytes(service, data, name, how, md5=md5)
         on_bytes(done.size)
         return done
+    if (known := await _known_outcome(service, path, name, how)) is not None:
+        return known
     file = await asyncio.to_thread(path.open, "rb", 0)
     try:
         content = await _content_headers(service, name, how)
@@ -252,6 +254,30 @@ async def upload_path(
         )
     finally:
         await asyncio.to_thread(file.close)
+
+
+async def _known_outcome(
+    service: BlobService, path: Path, name: str, how: StoredProperties
+) -> Uploaded | None:
+    """What becomes of blocks whose commit is known to be refused, which need not be sent for that.
+
+    Returns:
+        `None` where they may be committed; what is there where it is the same.
+
+    Raises:
+        BlobConflictError: By `how` it must not be replaced.
+    """
+    there = None
+    if how.conditions:
+        with contextlib.suppress(StorageAccessError):  # a token that may only write
+            there = await get_properties(service, name)
+    if there is None or (how.etag and how.etag == there.etag):
+        return None
+    size = (await asyncio.to_thread(path.stat)).st_size
+    if there.size == size and there.md5 == await asyncio.to_thread(hash_file, path):
+        return Uploaded(size, there.etag, there.md5, written=False)
+    status, code = (412, "ConditionNotMet") if how.etag else (409, "BlobAlreadyExists")
+    raise request_error(status, code, "", blob=name, operation="upload")
 
 
 def _read_regular(path: Path, limit: int) -> tuple[bytes, bytes] | None:
