@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import httpx
 import pytest
 
 from infra_core.fs import AtomicFile, FileWriteError
-from infra_core.http import DownloadDeadlineError, DownloadDiskError
+from infra_core.http import DownloadDeadlineError, DownloadDiskError, _stream
 from infra_core.http._stream import host_turn
 from infra_core.http.aio import AsyncHttpClient
 from infra_core.http.assets import (
@@ -502,6 +503,23 @@ async def test_the_wait_for_a_turn_at_the_host_is_no_part_of_the_deadline(
             with pytest.raises(LookupError):
                 await client.download(origin.url("/f"), tmp_path / "g", on_turn=too_late)
     assert origin.count("/f") == 1
+
+
+async def test_a_turn_is_given_back_where_the_client_cannot_be_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its settings are read when the first request of a loop comes."""
+    async with AsyncHttpClient(max_per_host=1) as http:
+        turn = await host_turn("http://a.test/", http)
+        assert turn is not None
+        monkeypatch.setattr(_stream, "here_of", mock.AsyncMock(side_effect=LookupError))
+        with pytest.raises(LookupError):
+            async with _stream.open_stream("GET", "http://a.test/", client=http, turn=turn):
+                raise AssertionError
+        monkeypatch.undo()
+        second = await asyncio.wait_for(host_turn("http://a.test/", http), 20)
+        assert second is not None
+        await second.aclose()
 
 
 @pytest.mark.parametrize("path", ["/f", "/large"])

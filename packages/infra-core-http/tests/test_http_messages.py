@@ -91,6 +91,8 @@ FAULTS: list[tuple[str, Fault, str]] = [
     ("port", redirect("http://h:99999/?sig=abc123"), "127.0.0.1 redirects to 'http://h:99999/?s"),
     ("address", redirect("http://[::1/"), "127.0.0.1 redirects to 'http://[::1/', which is no URL"),
     ("dots", redirect("http://a..b/"), "http://a..b/"),
+    ("file", redirect("file:///etc/passwd"), "'file:///etc/passwd', a URL of scheme 'file': only"),
+    ("no HTTP", Fault("name", lambda it: it.reply.headers.update({"A b": "c"})), "not valid HTTP"),
 ]
 
 
@@ -102,11 +104,18 @@ async def test_both_halves_say_the_same_of_a_server(
     origin.add("/x", b"x" * 5000, always=fault)
     url = origin.url("/x?sig=abc123")
     where = origin.base_url.removeprefix("http://")
+    read = httpx.Timeout(10, read=0.25)
     with pytest.raises(httpx.HTTPError) as awaited:
-        await fetch_async(url, timeout=httpx.Timeout(10, read=0.25), max_retries=0)
+        await fetch_async(url, timeout=read, max_retries=0)
     with pytest.raises(requests.RequestException) as blocking:
         fetch(url, timeout=(10, 0.25), max_retries=0)
-    for text in (str(awaited.value), str(blocking.value)):
+    errors = [awaited.value, blocking.value]
+    if name != "headers":  # which httpx takes
+        async with AsyncHttpClient(http2=True) as client:  # which is httpx's own transport
+            with pytest.raises(httpx.HTTPError) as plain:
+                await fetch_async(url, timeout=read, max_retries=0, client=client)
+            errors.append(plain.value)
+    for text in map(str, errors):
         assert words.format(where) in text
         assert [inside for inside in (*INSIDES, "abc123") if inside in text] == []
 

@@ -3,11 +3,14 @@
 import gzip
 import io
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
+from unittest import mock
 
 import pytest
 import requests
+from urllib3.util import connection as urllib3_connection
 
 from infra_core.http import (
     DEFAULT_HEADERS,
@@ -21,9 +24,12 @@ from infra_core.http import (
     request,
     stream,
 )
+from infra_core.http._sync_adapter import _Connection
+from infra_core.http._sync_wire import no_read_after
 from infra_core.http.testing import (
     FaultyOrigin,
     chunked_early_end,
+    delay,
     hang_up,
     redirect,
     redirect_loop,
@@ -213,6 +219,41 @@ def test_no_call_outlives_its_deadline(origin: FaultyOrigin, fault: Any, method:
     assert isinstance(late, requests.Timeout)
     assert isinstance(late, TimeoutError)
     assert isinstance(late, HttpError)
+
+
+def test_a_hop_after_a_redirect_connects_within_what_is_left(
+    origin: FaultyOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timeouts of the first request would begin anew."""
+    origin.add("/away", faults=[delay(0.5) & redirect("http://127.0.0.2/")])
+    connect, seconds = urllib3_connection.create_connection, []
+
+    def note(address: Any, timeout: Any, **options: Any) -> Any:
+        seconds.append(timeout)
+        if address[0] == "127.0.0.2":
+            raise ConnectionRefusedError
+        return connect(address, timeout, **options)
+
+    monkeypatch.setattr(urllib3_connection, "create_connection", note)
+    with RequestsHttpClient() as client, pytest.raises(requests.ConnectionError):
+        fetch(origin.url("/away"), client=client, deadline=30, timeout=60, max_retries=0)
+    first, second = seconds
+    assert first <= 30
+    assert second <= first - 0.5
+
+
+def test_a_body_is_sent_within_the_deadline() -> None:
+    """A server that takes piece after piece meets no timeout."""
+    sock = mock.Mock(**{"gettimeout.return_value": 60.0})
+    connection = _Connection("127.0.0.1")
+    connection.sock = sock
+    connection.send(b"x")
+    assert not sock.settimeout.called
+    with no_read_after(time.monotonic() + 1):
+        connection.send(b"x")
+    assert sock.settimeout.call_args.args[0] <= 1
+    with no_read_after(time.monotonic()), pytest.raises(TimeoutError):
+        connection.send(b"x")
 
 
 def test_a_request_within_a_hook_leaves_the_deadline_of_its_call(origin: FaultyOrigin) -> None:

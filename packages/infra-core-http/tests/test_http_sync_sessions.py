@@ -290,6 +290,9 @@ def test_sessions_that_do_more_are_asked_as_a_whole(origin: FaultyOrigin) -> Non
             assert origin.requests[-1].method == "PUT"
             assert origin.requests[-1].body == b"kept"
             assert fetch(origin.url("/old"), client=client) == "hello"
+            with stream("GET", origin.url("/page"), client=client) as unread:
+                assert not vars(unread)["_content_consumed"]
+                assert b"".join(unread.iter_content(2)) == b"hello"
             assert called
 
 

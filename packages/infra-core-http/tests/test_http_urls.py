@@ -106,6 +106,20 @@ def test_an_address_in_any_spelling_is_that_address(
     assert get(origin.url("/away")) == "x"
 
 
+@pytest.mark.parametrize("zone", ["%251", "%1"])
+def test_the_zone_of_an_address_is_for_this_machine(get: Get, zone: str) -> None:
+    """Link-local addresses are of no use without (RFC 6874); the loopback one takes a number."""
+    try:
+        server = FaultyOrigin(host="::1").__enter__()
+    except OSError:
+        pytest.skip("no IPv6 here")
+    try:
+        server.add("/page", b"x")
+        assert get(server.url("/page").replace("[::1]", f"[::1{zone}]")) == "x"
+    finally:
+        server.__exit__(None, None, None)
+
+
 def test_a_name_with_emoji_is_asked_or_refused_in_plain_words(origin: FaultyOrigin) -> None:
     """Such names exist and httpx cannot hold them: its error would be one of no library's root."""
     origin.add("/page", b"x")

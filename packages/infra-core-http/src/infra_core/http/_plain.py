@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
@@ -14,6 +15,35 @@ from .engine.network_settings import NetworkSettings, Proxy
 from .engine.resolver import lookup_async, public_only_of
 
 __all__ = ["PlainTransport"]
+
+# httpx has no text for some of these, and for others that of its parser.
+_OF_NETWORK = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.ProxyError,
+    httpx.ReadError,
+    httpx.ReadTimeout,
+    httpx.RemoteProtocolError,
+    httpx.WriteError,
+)
+
+
+class _Body(httpx.AsyncByteStream):
+    """A body whose failures have our texts."""
+
+    def __init__(self, stream: Any, failure_of: Callable[[Exception], Exception]) -> None:
+        self._stream = stream
+        self._failure_of = failure_of
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._stream:
+                yield piece
+        except _OF_NETWORK as error:
+            raise self._failure_of(error) from error
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 class PlainTransport(httpx.AsyncBaseTransport):
@@ -38,18 +68,27 @@ class PlainTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         proxy = self._settings.proxy_for_origin(*origin_of(request.url))
-        seconds = (request.extensions.get("timeout") or {}).get("connect")
+        given = request.extensions.get("timeout") or {}
+        seconds = given.get("connect")
+
+        def failure_of(error: Exception) -> Exception:
+            read = given.get("read")
+            return httpx_error(error, lambda: request, connect=seconds, read=read, proxy=proxy)
+
         try:
             if self._public_only:
                 request = await self._pinned(request, proxy, seconds)
             transport = self._transports.get(proxy)
             if transport is None:
                 transport = self._transports[proxy] = self._make(proxy)
-            return await transport.handle_async_request(request)
+            response = await transport.handle_async_request(request)
         except PrivateAddressError as error:
             raise AsyncPrivateAddressError.of(error, request.method, request.url) from None
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-            raise httpx_error(error, lambda: request, connect=seconds, proxy=proxy) from error
+        except _OF_NETWORK as error:
+            raise failure_of(error) from error
+        if type(response.stream).__module__.startswith("httpx."):  # and not of a mock
+            response.stream = _Body(response.stream, failure_of)
+        return response
 
     def _make(self, proxy: Proxy | None) -> httpx.AsyncHTTPTransport:
         if proxy is None:

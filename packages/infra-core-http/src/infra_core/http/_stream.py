@@ -171,13 +171,15 @@ async def open_answer(
         turn: Of `host_turn`, closed with the answer; None to wait for one.
         **options: As for `send_once`.
     """
-    holder = manager_of(client or get_shared_http_client())
-    here = await here_of(holder)
-    async with (
-        turn or turn_at(here, url),
-        aclosing(await send_once(holder, here, method, url, headers, timeout, **options)) as answer,
-    ):
-        yield answer
+    async with AsyncExitStack() as held:
+        if turn is not None:
+            await held.enter_async_context(turn)
+        holder = manager_of(client or get_shared_http_client())
+        here = await here_of(holder)
+        if turn is None:
+            await held.enter_async_context(turn_at(here, url))
+        sending = send_once(holder, here, method, url, headers, timeout, **options)
+        yield await held.enter_async_context(aclosing(await sending))
 
 
 class StreamedResponse:

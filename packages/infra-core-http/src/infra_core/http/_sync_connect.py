@@ -12,6 +12,8 @@ import urllib3  # noqa: F401 - before its parts: another thread may import it
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 from urllib3.util import connection as urllib3_connection
 
+from ._sync_wire import within
+from .engine._addresses import without_escape
 from .engine._proxies import address_of
 from .engine.resolver import AddressInfo, address_text, lookup, public_only_of
 
@@ -37,8 +39,9 @@ class Connecting:
             PrivateAddressError: `public_only` is set, and the host is not public.
         """
         seconds = self.timeout if isinstance(self.timeout, (int, float)) else None
-        ends = None if seconds is None else monotonic() + seconds
         try:
+            seconds = within(seconds)
+            ends = None if seconds is None else monotonic() + seconds
             infos = _addresses(self._dns_host, self.port, seconds)
             if self.public_only:
                 infos = public_only_of(self._dns_host, infos)
@@ -50,9 +53,15 @@ class Connecting:
         except OSError as error:
             raise NewConnectionError(self, f"no connection: {error}") from error
 
+    def send(self: Any, data: Any) -> None:
+        """Send a part of a request; for `http.client`."""
+        if self.sock is not None and within(None) is not None:
+            self.sock.settimeout(within(self.sock.gettimeout()))
+        super().send(data)  # type: ignore[misc]
+
 
 def _addresses(host: str, port: int, seconds: float | None) -> list[AddressInfo]:
-    host = host.strip("[]")
+    host = without_escape(host.strip("[]"))
     # What people replace to have IPv4 alone is urllib3's function of that name.
     family = urllib3_connection.allowed_gai_family()
     if address_of(host) is None:

@@ -129,8 +129,8 @@ def _as_in_0_7(
     options: dict[str, Any],
 ) -> Any:
     """Make the call that 0.7 made, which stand-ins and mocks know."""
-    if method == "GET" and not options:
-        return session.get(url, headers=headers, timeout=timeout)
+    if method == "GET" and options.keys() <= {"stream"}:
+        return session.get(url, headers=headers, timeout=timeout, **options)
     return session.request(method, url, headers=headers, timeout=timeout, **options)
 
 
@@ -178,7 +178,7 @@ class _Exchange:
         names = (*headers, *self._session.headers)
         self._by_hand = any(name.lower() == "cookie" for name in names)
         with _busy():
-            response = self.first(method, url, headers)
+            response = self.first(method, url, headers, stream)
             if not isinstance(response, requests.Response):
                 return cast("requests.Response", response)  # of a mock
             while allow_redirects and (location := _location(response)) is not None:
@@ -196,7 +196,7 @@ class _Exchange:
             raise
         return response
 
-    def first(self, method: str, url: str, headers: dict[str, str]) -> Any:
+    def first(self, method: str, url: str, headers: dict[str, str], stream: bool) -> Any:
         """Send the request that was asked for."""
         session, kind = self._session, type(self._session)
         if (
@@ -204,7 +204,8 @@ class _Exchange:
             or requests.Session.request is not _OWN["request"]
             or kind.get is not _OWN["get"]
         ):  # a mock, or a class of the user's own that answers `get`
-            return _as_in_0_7(session, method, url, headers, self._timeout, self._options)
+            options = {**self._options, "stream": True} if stream else self._options
+            return _as_in_0_7(session, method, url, headers, self._timeout, options)
         if kind.request is not _OWN["request"]:  # a class of the user's own, which does more
             return session.request(
                 method, url, headers=headers, timeout=self._timeout, stream=True, **self._options

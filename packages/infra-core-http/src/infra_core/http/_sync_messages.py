@@ -57,7 +57,7 @@ def retell(error: requests.RequestException, url: str, timeout: Timeout) -> None
     chain = list(error_chain(error, suppressed=True))
     url = getattr(error.request, "url", None) or url
     text = _text(error, chain, url, timeout)
-    for link in chain:
+    for link in (link for link in chain if not isinstance(link, WithAnswer)):
         texts = tuple(redact_secrets(arg) if isinstance(arg, str) else arg for arg in link.args)
         if texts != link.args:
             link.args = texts

@@ -4,8 +4,8 @@
 negative or malformed length as none, and cannot say whether bytes are left over. An `Answer` here
 takes its place below urllib3. A connection that may be out of step is closed and not used again.
 
-The timeouts of requests bound each wait for the next byte, and a server that drips bytes never
-meets them: `no_read_after` bounds them together.
+The timeouts of requests bound each connection and each wait for the next byte, and a server that
+redirects or drips bytes never meets them: `no_read_after` bounds them together.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import Any, Final
 from ._response.body import length_of
 from ._response.status import is_interim
 
-__all__ = ["Answer", "BadAnswer", "no_read_after"]
+__all__ = ["Answer", "BadAnswer", "no_read_after", "within"]
 
 _READ: Final = 65_536
 _MAX_HEAD: Final = 1 << 20
@@ -45,7 +45,7 @@ class BadAnswer(HTTPException):
 
 @contextlib.contextmanager
 def no_read_after(ends: float) -> Iterator[None]:
-    """Let no answer that this thread begins within the block be read for longer.
+    """Let this thread connect and send no longer within the block, nor read what it begins there.
 
     Args:
         ends: By `time.monotonic`; infinity for no bound.
@@ -56,6 +56,25 @@ def no_read_after(ends: float) -> Iterator[None]:
         yield
     finally:
         _local.ends = before
+
+
+def within(timeout: float | None, ends: float | None = None) -> float | None:
+    """Return a timeout that ends with `no_read_after`.
+
+    Args:
+        timeout: Seconds of one step; None for no bound.
+        ends: By `time.monotonic`; that of this thread when None.
+
+    Raises:
+        TimeoutError: It has passed.
+    """
+    ends = getattr(_local, "ends", math.inf) if ends is None else ends
+    if ends == math.inf:
+        return timeout
+    left = ends - monotonic()
+    if left <= 0:
+        raise TimeoutError("the deadline passed")
+    return left if timeout is None else min(left, timeout)
 
 
 class Answer:
@@ -240,10 +259,7 @@ class Answer:
 
     def _receive(self, limit: int) -> bytes:
         if self._ends < math.inf:
-            left = self._ends - monotonic()
-            if left <= 0:
-                raise TimeoutError("the deadline passed")
-            self._sock.settimeout(left if self._timeout is None else min(left, self._timeout))
+            self._sock.settimeout(within(self._timeout, self._ends))
         data: bytes = self._source.read(limit)
         return data
 

@@ -4,7 +4,7 @@ import ipaddress
 import re
 import socket
 
-__all__ = ["literal_address", "reason_not_public"]
+__all__ = ["literal_address", "reason_not_public", "without_escape"]
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -22,6 +22,11 @@ _AZURE_PLATFORM = ipaddress.ip_address("168.63.129.16")
 _LOW_32 = 0xFFFF_FFFF
 _NUMBERS = re.compile(r"[0-9a-fA-FxX.]+")
 _UNNAMED = re.compile(r"[0-9.]+")
+
+
+def without_escape(host: str) -> str:
+    """Return a host with the zone of an address as the system takes it (RFC 6874)."""
+    return host.replace("%25", "%", 1) if ":" in host else host
 
 
 def literal_address(host: str) -> str | None:

@@ -40,6 +40,7 @@ FAILURES: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
 )
+_SILENT = (aiohttp.ServerTimeoutError, asyncio.TimeoutError, TimeoutError, httpx.ReadTimeout)
 # Before anything was sent.
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
@@ -81,26 +82,39 @@ def _describe(
         where = through_proxy(where, proxy.where)
     if isinstance(error, (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout)):
         return httpx.ConnectTimeout, connect_timeout_text(where, connect), False
-    if isinstance(error, (aiohttp.ServerTimeoutError, asyncio.TimeoutError, TimeoutError)):
+    if isinstance(error, _SILENT):
         return httpx.ReadTimeout, silence_text(where, read), True
     if isinstance(error, (aiohttp.ClientConnectorError, httpx.ConnectError)):
         return httpx.ConnectError, connect_text(where, _cause(error)), True
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return httpx.RemoteProtocolError, f"{where} {BROKEN_OFF}", True
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return httpx.RemoteProtocolError, f"{where} {CUT_SHORT}", True
-    if isinstance(error, aiohttp.ClientResponseError):
-        # What follows the first line, or a quote, is what the server sent.
-        reason = error.message.strip().partition("\n")[0].partition(": b'")[0].rstrip(":")
-        return httpx.RemoteProtocolError, invalid_text(where, reason), False
+    protocol = _of_protocol(error, where)
+    if protocol is not None:
+        return httpx.RemoteProtocolError, *protocol
     if isinstance(error, aiohttp.InvalidURL):
         text = f"{host!r} is no host name and no address: check the URL"
         return httpx.UnsupportedProtocol, text, False
-    if isinstance(error, OSError):
-        return httpx.ReadError, broken_text(where, reason_of(error)), True
+    if isinstance(error, (OSError, httpx.NetworkError)):
+        kind = type(error) if isinstance(error, httpx.NetworkError) else httpx.ReadError
+        return kind, broken_text(where, reason_of(_cause(error))), True
     if isinstance(error, ValueError):
         return httpx.LocalProtocolError, f"the request to {where} cannot be sent: {error}", True
     return httpx.ReadError, broken_text(where, repr(error)), True
+
+
+def _of_protocol(error: Exception, where: str) -> tuple[str, bool] | None:
+    """Return the text for an answer that is none, or no whole one; None for other failures."""
+    of_httpx = str(error) if isinstance(error, httpx.RemoteProtocolError) else ""
+    if isinstance(error, aiohttp.ServerDisconnectedError) or "disconnected" in of_httpx:
+        return f"{where} {BROKEN_OFF}", True
+    if isinstance(error, aiohttp.ClientPayloadError) or "complete message body" in of_httpx:
+        return f"{where} {CUT_SHORT}", True
+    if isinstance(error, aiohttp.ClientResponseError):
+        # What follows the first line, or a quote, is what the server sent.
+        reason = error.message.strip().partition("\n")[0].partition(": b'")[0].rstrip(":")
+    elif of_httpx:
+        reason = of_httpx.partition(": bytearray")[0]
+    else:
+        return None
+    return invalid_text(where, reason), False
 
 
 def _cause(error: Exception) -> BaseException:

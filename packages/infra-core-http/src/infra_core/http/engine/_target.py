@@ -1,5 +1,6 @@
 """URLs as the transport wants them: checked, split into origin and credentials."""
 
+import re
 from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -18,6 +19,8 @@ from ._proxies import basic_authorization
 __all__ = ["Origin", "Target", "httpx_target_of", "is_usual", "origin_of", "target_of"]
 
 _SCHEMES = ("http", "https")
+# The zone of an address as people write it; in a URL its "%" is encoded (RFC 6874).
+_BARE_ZONE = re.compile(r"^([^/?#]*//[^/?#]*\[[^\]%/?#]*)%(?!25)")
 
 
 class Target(NamedTuple):
@@ -73,6 +76,7 @@ def _basic(url: httpx.URL) -> str | None:
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> Target:
     check_authority(text)
+    text = _BARE_ZONE.sub(r"\1%25", text)
     url = _checked(text, httpx.URL(text))
     bare = url.copy_with(userinfo=b"", fragment=None) if url.userinfo or url.fragment else url
     return Target(str(url), origin_of(url), yarl.URL(str(bare), encoded=True), _basic(url))

@@ -21,7 +21,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from infra_core.runtime import ThreadPool, after_fork_in_child
 
 from .._errors import PrivateAddressError
-from ._addresses import reason_not_public
+from ._addresses import reason_not_public, without_escape
 
 __all__ = ["AddressInfo", "Resolver", "address_text", "lookup", "lookup_async", "public_only_of"]
 
@@ -81,7 +81,7 @@ def _ask(host: str, port: int, family: int, flags: int) -> list[AddressInfo]:
     # Looked up in the module at each call: tests put functions of their own there.
     try:
         infos: list[Any] = socket.getaddrinfo(
-            host, port, family=family, type=socket.SOCK_STREAM, flags=flags
+            without_escape(host), port, family=family, type=socket.SOCK_STREAM, flags=flags
         )
     except socket.gaierror as error:
         _check_descriptors(error)
