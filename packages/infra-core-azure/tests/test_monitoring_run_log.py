@@ -954,6 +954,28 @@ def test_a_blob_of_which_only_the_metadata_changed_is_as_it_was(
     assert not caplog.records
 
 
+def test_a_token_that_may_compare_no_etags_appends_by_position(
+    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused with the condition, a batch is sent without it."""
+    append = BlobClient.append_block
+
+    def strict(self: BlobClient, data: bytes, **options: Any) -> dict[str, object]:
+        if options["etag"] is not None:
+            raise failure(403, "AuthorizationPermissionMismatch", HttpResponseError)
+        return append(self, data, **options)
+
+    log = make(Client(container))
+    log.write("first")
+    assert log.flush(SOON)
+    monkeypatch.setattr(BlobClient, "append_block", strict)
+    for name in ("second", "third"):
+        log.write(name)
+        while not log.flush(0.05):
+            continue
+    assert container.text() == log.path.read_text()
+
+
 def test_a_token_that_may_only_append_goes_on_after_a_change_of_the_metadata(
     make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,6 +102,8 @@ class AppendBlobTarget:
                 _log.info("run log blob %s takes no more lines", self._blob(state).blob_name)
                 self._roll(state)  # 50,000 blocks, or sealed; one that never took any is neither
             else:
+                if status == 403:  # a token that may append may not be allowed to compare ETags
+                    state.etag = ""
                 raise
 
     def look(self, state: MirrorState) -> None:
