@@ -948,11 +948,14 @@ async def test_a_cancel_event_set_by_a_task_that_ends_takes_nothing(
 
 @orderly
 @pytest.mark.parametrize("setter", ["task", "callback"])
-@pytest.mark.parametrize("lazy", [False, True])
-async def test_a_cancel_event_set_by_the_last_task_cancels_nothing(setter: str, lazy: bool) -> None:
+@pytest.mark.parametrize("kind", [asyncio.Event, threading.Event])
+@pytest.mark.parametrize(("concurrency", "lazy"), [(4, False), (4, True), (1, False)])
+async def test_a_cancel_event_set_by_the_last_task_cancels_nothing(
+    setter: str, kind: type[Any], concurrency: int, lazy: bool
+) -> None:
     """Nothing was left to cancel, so the run is a success, as in 0.7."""
-    event = asyncio.Event()
-    subject = TaskRuntime(config=RuntimeConfig(concurrency=4), cancel_event=event)
+    event = kind()
+    subject = TaskRuntime(config=RuntimeConfig(concurrency=concurrency), cancel_event=event)
 
     async def last() -> None:
         if setter == "task":
@@ -984,23 +987,3 @@ async def test_a_task_that_raises_the_cancellation_error_ends_the_run() -> None:
         )
     assert caught.value is own
     assert errors == []
-
-
-@pytest.mark.parametrize("event_type", [asyncio.Event, threading.Event])
-@pytest.mark.parametrize("count", [1, 3])
-async def test_an_event_set_by_the_last_task_leaves_nothing_to_cancel(
-    event_type: type[Any], count: int
-) -> None:
-    """The run returns: every task had ended well."""
-    event = event_type()
-    done: list[int] = []
-
-    async def task(number: int) -> None:
-        done.append(number)
-        if number == count - 1:
-            event.set()
-
-    runtime = TaskRuntime(config=RuntimeConfig(concurrency=1), cancel_event=event)
-    tasks = [(str(number), partial(task, number)) for number in range(count)]
-    await asyncio.wait_for(runtime.run(tasks), 20)
-    assert done == list(range(count))
