@@ -210,6 +210,8 @@ def test_a_4xx_is_not_retried(origin: FaultyOrigin, tmp_path: Path) -> None:
     with pytest.raises(httpx.HTTPStatusError) as caught:
         download_asset(origin.url("/missing"), tmp_path / "f")
     assert caught.value.response.status_code == 404
+    for request in (caught.value.request, caught.value.response.request):
+        assert (request.method, str(request.url)) == ("GET", origin.url("/missing"))
     assert origin.count("/missing") == 1
 
 

@@ -252,6 +252,23 @@ def test_what_is_damaged_is_not_continued(
     assert (tmp_path / "f").read_bytes() == BODY
 
 
+@pytest.mark.parametrize(
+    ("size", "etag", "keep"),
+    [(1000, '"v1"', False), (1000, 'W/"v1"', True), (300_000, None, False), (0, '"v1"', True)],
+)
+def test_what_could_not_be_continued_is_not_locked(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int,
+    etag: str | None, keep: bool,
+) -> None:  # fmt: skip
+    """Nor is its file opened before its bytes have come: a small one costs no more than that."""
+    locked: list[object] = []
+    monkeypatch.setattr(_sidecar, "lock_descriptor", lambda *given, **_: locked.append(given))
+    origin.add("/f", BODY[:size], etag=etag)
+    download_asset(origin.url("/f"), tmp_path / "f", keep_partial=keep)
+    assert locked == []
+    assert [entry.name for entry in tmp_path.iterdir()] == ["f"]
+
+
 def test_a_part_of_another_url_is_left_alone(origin: FaultyOrigin, tmp_path: Path) -> None:
     """Two URLs with one path do not take each other's parts."""
     interrupt(origin, tmp_path / "f")

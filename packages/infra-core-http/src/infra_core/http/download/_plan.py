@@ -225,28 +225,16 @@ class DownloadPlan:
         if not 200 <= status <= 299:
             spec = self.spec
             raise status_error(spec.url, status, headers, spec.policy.max_backoff)
-        if status in {204, 205}:  # RFC 9110, sections 15.3.5 and 15.3.6: never with a body
-            raise self._no_file(status)
         self._status = status
         part, length = content_range(headers), content_length(headers)
         if status == 206 or _is_of_a_part(part, length):
             body = self._judge_part(headers, part, length)
         else:
             body = self._judge_whole(headers, length)
-        if body.length == 0:
-            self.check_not_empty()
         if body.total is not None:
             self.check_size(body.total)
         self.body = body
         return body
-
-    def _no_file(self, status: int) -> DownloadError:
-        return DownloadError(
-            f"{self.spec.shown} answered {status}, which carries no file: check the URL",
-            url=self.spec.shown,
-            expected=200,
-            actual=status,
-        )
 
     def _judge_whole(self, headers: Mapping[str, str], length: int | None) -> Body:
         codings = codings_of([headers.get("content-encoding", "")])
@@ -319,15 +307,22 @@ class DownloadPlan:
                 actual=size,
             )
 
-    def check_not_empty(self) -> None:
-        """Raise `DownloadError` where nothing came with a status that promises no file."""
-        if self.wire == 0 and self._status not in {200, 203, 206}:
-            raise self._no_file(self._status)
+    def check_end(self) -> None:
+        """Judge a body that has come to its end.
 
-    @property
-    def lacks_bytes(self) -> bool:
-        """Whether more of the body was announced than has come."""
-        return self.body is not None and self.wire < (self.body.length or 0)
+        Raises:
+            IncompleteDownloadError: More of it was announced.
+            DownloadError: Nothing came with a status that promises no file.
+        """
+        if self.body is not None and self.wire < (self.body.length or 0):
+            raise self.incomplete()
+        if self.wire == 0 and self._status not in {200, 203, 206}:
+            raise DownloadError(
+                f"{self.spec.shown} answered {self._status}, which carries no file: check the URL",
+                url=self.spec.shown,
+                expected=200,
+                actual=self._status,
+            )
 
     def incomplete(self) -> IncompleteDownloadError:
         """The error for a body that ended before its end, or went on after it."""

@@ -109,9 +109,7 @@ async def receive(
         raise
     except httpx.RemoteProtocolError as error:
         raise plan.incomplete() from error
-    if plan.lacks_bytes:
-        raise plan.incomplete()
-    plan.check_not_empty()
+    plan.check_end()
 
 
 def _too_slow(
