@@ -6,8 +6,8 @@ written in the same hop to a thread.
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from infra_core.fs import AtomicFile, commit_together
 from infra_core.runtime import ThreadBatcher
@@ -33,7 +33,8 @@ def _batch_size(most: int) -> int:
     return most if limit < 0 else min(most, max(8, limit // 4))
 
 
-class FileToWrite(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FileToWrite:
     """A file that appears whole and durable, or not at all.
 
     Attributes:
@@ -48,7 +49,7 @@ class FileToWrite(NamedTuple):
     verify: Callable[[], None]
     before_commit: Callable[[], object] = lambda: None
 
-    def stage(self) -> AtomicFile:
+    def __call__(self) -> AtomicFile:
         """Check and write it; it has no name of its own yet."""
         self.verify()
         file = AtomicFile(self.path)
@@ -76,15 +77,5 @@ def batch_writer(
     return ThreadBatcher(_write_all, size=size, workers=_WRITERS, linger=_LINGER, coming=coming)
 
 
-def _write_all(jobs: list[FileToWrite]) -> list[Exception | None]:
-    errors: list[Exception | None] = [None] * len(jobs)
-    staged: dict[AtomicFile, int] = {}
-    for index, job in enumerate(jobs):
-        try:
-            staged[job.stage()] = index
-        except Exception as error:  # noqa: BLE001 - raised in its own task
-            errors[index] = error
-    outcomes = commit_together([*staged], before=lambda file: jobs[staged[file]].before_commit())
-    for index, outcome in zip(staged.values(), outcomes, strict=True):
-        errors[index] = outcome
-    return errors
+def _write_all(files: list[FileToWrite]) -> list[Exception | None]:
+    return commit_together(files, before=lambda file: file.before_commit())
