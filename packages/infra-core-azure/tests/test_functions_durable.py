@@ -647,6 +647,17 @@ class TestStart:
         assert "instance nightly is running" in str(caught.value)
         assert "s3cretkey99" not in str(caught.value)
 
+    async def test_nothing_is_started_that_is_to_be_waited_for_in_a_way_that_is_none(self) -> None:
+        """A bad option is found before the request."""
+        with FunctionsHost() as host:
+            host.orchestrator(_PATH)
+            async with _client(host) as client:
+                with pytest.raises(ValueError, match="poll_interval=0"):
+                    await client.start_and_wait(_PATH, poll_interval=0)
+                with pytest.raises(TypeError, match="'interval': see WaitOptions"):
+                    await client.wait_for_completion("/x", interval=1)  # type: ignore[call-arg]
+            assert host.instances(_PATH) == []
+
     async def test_an_answer_that_cannot_be_followed_is_an_error(self) -> None:
         """202 without any URL."""
         with FunctionsHost() as host:
@@ -669,8 +680,30 @@ class TestProtocol:
         body = {"statusQueryGetUri": "https://app.example/body"}
         both = read_start(_response(202, body, {"Location": "https://x/loc"}), what="x")
         assert both.status_url == "https://app.example/body"
-        relative = read_start(_response(202, {}, {"Location": "/status/1"}), what="x")
-        assert relative.status_url == "https://app.example/status/1"
+        answer = _response(202, {"instanceId": "7"}, {"Location": "/status/1"})
+        relative = read_start(answer, what="x")
+        assert (relative.status_url, relative.id) == ("https://app.example/status/1", "7")
+
+    @pytest.mark.parametrize("member", ["runtimeStatus", "status"])
+    def test_three_envelopes_are_opened_and_a_fourth_is_not(self, member: str) -> None:
+        """Deeper, it is no status of what was asked for."""
+        for depth in range(5):
+            body: Any = {member: "Failed"}
+            for _ in range(depth):
+                body = {"data": body}
+            if depth < 4:
+                reported = read_status(_response(200, body))
+                assert reported is not None
+                assert reported.failed
+            else:
+                with pytest.raises(OrchestrationError, match="no runtimeStatus can be read"):
+                    read_status(_response(200, body))
+
+    def test_what_was_read_cannot_be_changed(self) -> None:
+        """A state and an instance are records of what was answered."""
+        for record in (DurableStatus(runtime_status="Failed"), DurableInstance(id="1")):
+            with pytest.raises(AttributeError):
+                record.id = "2"  # type: ignore[union-attr, misc]
 
     @pytest.mark.parametrize(
         ("code", "body", "state"),
