@@ -527,6 +527,21 @@ def test_options_with_cookies_go_to_other_processes(tmp_path: Path) -> None:
     assert (sent.retries, sent.out) == (7, tmp_path)
 
 
+@pytest.mark.parametrize("scratch", [None, "scratch"])
+async def test_blobs_are_named_relative_to_where_the_files_of_a_worker_are(
+    scratch: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below its own folder as below the shared one."""
+    opened = Mock(return_value=None)
+    monkeypatch.setattr("infra_core.batch._environment.open_mirror", opened)
+    own = None if scratch is None else tmp_path / scratch
+    options = BatchOptions(batch_id="b", out=tmp_path, scratch=own)
+    worker = Worker(options, tmp_path, {}, lambda _: None)
+    await worker.open()
+    await worker.close()
+    assert opened.call_args.kwargs["base_path"] == (own or tmp_path)
+
+
 def test_secrets_do_not_stand_in_the_options_that_a_log_shows(tmp_path: Path) -> None:
     """As a service prints its settings when it starts."""
     secret = {"Authorization": "hidden"}
