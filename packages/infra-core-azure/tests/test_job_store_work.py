@@ -5,6 +5,7 @@ import os
 import signal
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from infra_core.azure.job_store import (
     work_batch,
     work_batch_async,
 )
+from infra_core.runtime import clock
 
 
 @pytest.fixture
@@ -113,6 +115,25 @@ def test_the_lease_is_renewed_while_the_handler_works(
     store.close()
 
 
+def test_a_delayed_job_is_looked_for_now_and_then(
+    store: "SqliteJobStore[JobRecord]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not all the time: each look is a request."""
+    job = store.fetch("b", "0")
+    assert job is not None
+    store.save(job.requeue(not_before=clock.utc_now() + timedelta(seconds=0.4)))
+    claim, claims = store.claim, count()
+
+    def counted(*args: Any, **options: Any) -> Any:
+        next(claims)
+        return claim(*args, **options)
+
+    monkeypatch.setattr(store, "claim", counted)
+    assert work_batch(store, "b", lambda _: None, poll_seconds=0.1).completed == 6
+    assert next(claims) < 20
+    store.close()
+
+
 def test_a_job_that_was_taken_over_is_lost(store: "SqliteJobStore[JobRecord]") -> None:
     """The result of a worker that no longer holds the job is dropped."""
 
@@ -128,7 +149,7 @@ def test_a_job_that_was_taken_over_is_lost(store: "SqliteJobStore[JobRecord]") -
 
 @pytest.mark.posix(reason="signals of POSIX")
 def test_a_job_that_a_signal_cuts_off_has_used_up_no_attempt(
-    store: "SqliteJobStore[JobRecord]",
+    store: "SqliteJobStore[JobRecord]", caplog: pytest.LogCaptureFixture
 ) -> None:
     """Restarts of a worker, however many, fail no job; its history tells of them."""
 
@@ -138,6 +159,7 @@ def test_a_job_that_a_signal_cuts_off_has_used_up_no_attempt(
 
     for _ in range(3):
         assert work_batch(store, "b", cut_off, max_attempts=2, grace=0).signal == signal.SIGTERM
+    assert caplog.text.count("have 0 s to finish") == 3
     assert store.count_by_status("b") == {"pending": 6}
     assert work_batch(store, "b", lambda _: None, max_attempts=2) == WorkSummary(completed=6)
     outcomes = [attempt.outcome for attempt in store.list_runs("b")[0][-1].attempt_history]

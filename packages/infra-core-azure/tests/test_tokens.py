@@ -79,6 +79,8 @@ class _AsyncCredential(_Credential):
     async def get_token(self, *scopes: str, **options: Any) -> Any:
         self.asked += 1
         await _until(self.go.is_set)
+        if self.fails:
+            raise RuntimeError("no identity found")
         return SimpleNamespace(token=f"T{self.asked}", expires_on=clock.time() + self.lifetime)
 
 
@@ -197,10 +199,13 @@ async def test_a_line_break_behind_a_token_ends_no_headers() -> None:
     assert (await source.get(_SCOPE)).token == "T"
 
 
-async def test_a_token_is_renewed_in_the_background_before_it_expires() -> None:
-    """No request waits for that; a failure leaves the present one in use."""
+@pytest.mark.parametrize("kind", [_Credential, _AsyncCredential])
+async def test_a_token_is_renewed_in_the_background_before_it_expires(
+    kind: type[_Credential], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No request waits for that; a failure leaves the present one in use, and is logged."""
     with fast_time() as time:
-        credential = _Credential(lifetime=3600)
+        credential = kind(lifetime=3600)
         source = TokenSource(credential)
         assert (await source.get(_SCOPE)).token == "T1"
         time.advance(3400)
@@ -211,6 +216,7 @@ async def test_a_token_is_renewed_in_the_background_before_it_expires() -> None:
         await _until(lambda: source._paused_until > 0)
         assert (await source.get(_SCOPE)).token == "T1"
         assert credential.asked == 2
+        assert "gave no new token (RuntimeError: no identity found)" in caplog.text
         time.advance(31)
         credential.fails = False
         await source.get(_SCOPE)

@@ -3,6 +3,11 @@
 `DataclassCodec` turns a record into properties and back; `_types` knows each type. A field comes
 back as the type it was declared with, or the record type is refused when the store is made: no
 value is quietly stored as something else.
+
+Measured on a `JobRecord`: it takes 22 us of processor time to encode and decode, `cattrs` 10 and
+`msgspec` 4, of 60 for the row as a whole and hundreds for storing it. Neither refuses a value of
+another type when it is stored, and `msgspec` loses NaN, refuses lone surrogates and `Path`, and
+leaves naive datetimes naive: with hooks for all that, little code would be saved.
 """
 
 import dataclasses

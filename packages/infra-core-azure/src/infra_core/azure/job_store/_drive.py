@@ -44,14 +44,10 @@ async def drive_async(backend: Backend, steps: Steps[T]) -> T:
     )
 
 
-def _as_it_is(_: object, error: Exception) -> Exception:
-    return error
-
-
 def carry_out(
     steps: Generator[C, Any, T],
-    perform: Callable[[C], Any],
-    explain: Callable[[C, Exception], Exception] = _as_it_is,
+    perform: Callable[[C], Any] = lambda request: request,
+    explain: Callable[[C, Exception], Exception] = lambda _, error: error,
 ) -> T:
     """As `carry_out_async`, where nothing that is performed has to be awaited."""
     try:
@@ -64,8 +60,8 @@ def carry_out(
 
 async def carry_out_async(
     steps: Generator[C, Any, T],
-    perform: Callable[[C], Any],
-    explain: Callable[[C, Exception], Exception] = _as_it_is,
+    perform: Callable[[C], Any] = lambda request: request,
+    explain: Callable[[C, Exception], Exception] = lambda _, error: error,
 ) -> T:
     """Perform what a generator yields, and send it the results, or the errors as explained."""
     try:

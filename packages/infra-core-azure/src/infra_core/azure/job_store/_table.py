@@ -97,4 +97,4 @@ class _TableRows:
         return table_error(error, doing, self._config)
 
     def perform(self, name: str, *args: Any) -> Any:
-        return carry_out(PRIMITIVES[name](self.client(), *args), lambda result: result)
+        return carry_out(PRIMITIVES[name](self.client(), *args))

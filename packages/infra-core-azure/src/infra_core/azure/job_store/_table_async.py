@@ -193,7 +193,7 @@ class _AsyncTableRows:
             self._table = connect(TableClient, self._config, options, self._identity)
         if not self._ready:
             # Two tasks may both come here; making a table twice is harmless.
-            await carry_out_async(make_table(self._table), lambda request: request)
+            await carry_out_async(make_table(self._table))
             self._ready = True
         return self._table
 
@@ -202,4 +202,4 @@ class _AsyncTableRows:
 
     async def perform(self, name: str, *args: Any) -> Any:
         requests = PRIMITIVES[name](await self.client(), *args)
-        return await carry_out_async(requests, lambda request: request)
+        return await carry_out_async(requests)

@@ -82,7 +82,7 @@ class SharedClient:
             if self._table is None:
                 table = self._connect()
                 try:
-                    carry_out(make_table(table), lambda result: result)
+                    carry_out(make_table(table))
                 except BaseException:
                     table.close()
                     raise

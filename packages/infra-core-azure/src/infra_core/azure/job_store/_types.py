@@ -129,8 +129,11 @@ def _class(hint: type, where: str, in_json: bool) -> Converter | None:
         )
     if hint is date:
         return Converter(_check(date, _day), date.fromisoformat)
-    if hint in (datetime, bytes, uuid.UUID):
-        return _json_scalar(hint) if in_json else _native(hint)
+    if hint is datetime:
+        return Converter(_moment(in_json), datetime.fromisoformat if in_json else to_utc)
+    if hint in (bytes, uuid.UUID):
+        encode, decode = _IN_JSON[hint] if in_json else (_as_is, _as_is)
+        return Converter(_check(hint, encode), decode)
     if hint in (list, dict, tuple, set, frozenset):
         return _generic(hint, (), where)
     if dataclasses.is_dataclass(hint):
@@ -146,15 +149,11 @@ def _day(value: date) -> str:
     return value.isoformat()
 
 
-def _isoformat(value: Any) -> str:
-    return str(value.isoformat())
-
-
 # Classes that travel as text: base, to text, and how the class reads text.
 _TEXTUAL: tuple[tuple[type, Callable[[Any], str], Callable[[Any], Callable[[str], Any]]], ...] = (
     (PurePath, str, lambda hint: hint),
     (Decimal, str, lambda hint: hint),
-    (time, _isoformat, lambda hint: hint.fromisoformat),
+    (time, time.isoformat, lambda hint: hint.fromisoformat),
 )
 
 
@@ -173,6 +172,25 @@ def wrong(value: Any, path: str, wanted: str) -> typing.NoReturn:
         "convert the value or change the declaration",
         field=path.partition("[")[0].partition(".")[0],
     )
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+_IN_JSON: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
+    bytes: (lambda value: base64.b64encode(value).decode(), base64.b64decode),
+    uuid.UUID: (str, uuid.UUID),
+}
+
+
+def _moment(in_json: bool) -> Callable[[Any, str], Any]:
+    def checked(value: Any, path: str) -> Any:
+        _require(value, datetime, path, "datetime")
+        moment = to_utc(value, path)
+        return moment.isoformat() if in_json else moment
+
+    return checked
 
 
 def _require(value: Any, kind: Any, path: str, wanted: str) -> None:
@@ -196,48 +214,12 @@ def _plain(kind: type, in_json: bool) -> Converter:
             return int(value) if in_json else _int64(int(value))
 
         return Converter(encode, int)
-    return _same(kind)
-
-
-def _same(kind: type) -> Converter:
-    def encode(value: Any, path: str) -> Any:
-        _require(value, kind, path, kind.__name__)
-        return value
-
-    return Converter(encode, _as_is)
+    return Converter(_check(kind, _as_is), _as_is)
 
 
 def _int64(value: int) -> int:
     # What does not fit is left as it is, for `pack` to refuse with the field's name.
     return Int64(value) if -(2**63) <= value < 2**63 else value
-
-
-def _native(kind: type) -> Converter:
-    if kind is datetime:
-        return Converter(_utc(_as_is), to_utc)
-    return _same(kind)
-
-
-def _utc(encode: Callable[[datetime], Any]) -> Callable[[Any, str], Any]:
-    def checked(value: Any, path: str) -> Any:
-        _require(value, datetime, path, "datetime")
-        return encode(to_utc(value, path))
-
-    return checked
-
-
-def _json_scalar(kind: type) -> Converter:
-    if kind is datetime:
-        return Converter(_utc(_isoformat), datetime.fromisoformat)
-    if kind is bytes:
-        return Converter(
-            _check(bytes, lambda value: base64.b64encode(value).decode()), base64.b64decode
-        )
-    return Converter(_check(uuid.UUID, str), uuid.UUID)
-
-
-def _as_is(value: Any) -> Any:
-    return value
 
 
 def _generic(origin: Any, args: tuple[Any, ...], where: str) -> Converter | None:
