@@ -296,6 +296,21 @@ def test_sessions_that_do_more_are_asked_as_a_whole(origin: FaultyOrigin) -> Non
             assert called
 
 
+@pytest.mark.parametrize("value", ["a\r\nX-Injected: 1", 5])
+def test_a_header_of_a_session_that_cannot_be_sent_is_refused(
+    origin: FaultyOrigin, value: Any
+) -> None:
+    def factory() -> requests.Session:
+        session = requests.Session()
+        session.headers["X-Of-Session"] = value
+        return session
+
+    client = RequestsHttpClient(session_factory=factory)
+    with client, pytest.raises(requests.exceptions.InvalidHeader):
+        fetch(origin.url("/page"), client=client, max_retries=0)
+    assert origin.requests == []
+
+
 def test_a_session_follows_redirects_for_its_owner(origin: FaultyOrigin) -> None:
     """Ours are followed by our rule, its owner's by that of requests."""
     origin.add("/old", b"", always=redirect("/page"))
