@@ -2,6 +2,7 @@
 
 A test marked `as_windows` runs a second time on the stand-in, which refuses what Windows refuses.
 One marked `posix` is about what Windows does not have: it runs neither there nor on the stand-in.
+With `--as-windows` all others run on the stand-in alone.
 """
 
 import errno
@@ -22,6 +23,11 @@ settings.register_profile(  # machines may be busy
     "infra-core", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("infra-core")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what this file reads."""
+    parser.addoption("--as-windows", action="store_true", help="run on what stands in for Windows")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -57,6 +63,7 @@ def state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run what is marked `as_windows` on this system and on the stand-in."""
     marked = metafunc.definition.get_closest_marker("as_windows") is not None
+    marked = marked and not metafunc.config.option.as_windows
     # Hypothesis refuses fixtures that are set up once for all examples. One Python is enough, and
     # it is that of the tools.
     here = sys.platform == "linux" and sys.version_info[:2] == (3, 11)
@@ -75,13 +82,14 @@ def _is_posix(item: pytest.Item) -> bool:
 
 def _on_windows(item: pytest.Item) -> bool:
     call = getattr(item, "callspec", None)
-    return os.name == "nt" or (call is not None and call.params.get("system") == "windows")
+    stands_in = call is not None and call.params.get("system") == "windows"
+    return os.name == "nt" or stands_in or item.config.option.as_windows
 
 
 @pytest.fixture(autouse=True)
 def system(request: pytest.FixtureRequest) -> None:
     """The system that the packages run on: this one, or what stands in for Windows."""
-    if getattr(request, "param", "") == "windows":
+    if getattr(request, "param", "") == "windows" or request.config.option.as_windows:
         _stand_in(request.getfixturevalue("monkeypatch"))
 
 

@@ -89,6 +89,7 @@ def test_a_later_process_with_the_same_number_is_not_the_run(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("age", "expected"), [(1, "alive"), (91, "dead")])
+@pytest.mark.posix(reason="/proc")
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc of Linux")
 def test_the_age_decides_where_the_system_hides_the_process(
     age: float, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -112,6 +113,7 @@ def test_the_age_decides_where_the_system_hides_the_process(
         run.communicate()
 
 
+@pytest.mark.posix(reason="boots")
 @pytest.mark.skipif(sys.platform != "linux", reason="boots are known on Linux only")
 def test_a_restart_of_the_machine_ended_the_run(tmp_path: Path) -> None:
     """A beat of an earlier boot of this machine is that of a dead run."""

@@ -503,6 +503,7 @@ def test_a_log_that_is_removed_meanwhile_is_made_again(make: Make) -> None:
     assert [line["event"] for line in lines(log.path)] == ["second"]
 
 
+@pytest.mark.posix(reason="no folder is flushed there")
 def test_fsync_flushes_every_line(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `fsync=True` a line has reached the disk when `write` returns."""
     flushed: list[bool] = []

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import errno
 import hashlib
 import os
@@ -152,15 +153,14 @@ quick = hypothesis_settings(
 
 
 def write(root: Path, tree: dict[str, bytes]) -> dict[str, bytes]:
-    """Write what fits together on a file system."""
-    kept: dict[str, bytes] = {}
+    """Write what fits together on this file system; return what is there then."""
     for name, data in sorted(tree.items()):
-        if any(name.startswith(other + "/") for other in kept):
+        if unsafe_reason(name):  # on Windows
             continue
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-        kept[name] = data
-    return kept
+        with contextlib.suppress(OSError):  # one is a file, and another needs a folder of its name
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_bytes(data)
+    return files_of(root)
 
 
 @quick

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from infra_core import fs
+from infra_core.fs import _paths
 
 HOSTILE = [
     "..",
@@ -257,6 +258,30 @@ class TestSafeJoin:
         assert caught.value.path == part
         assert caught.value.base == tmp_path
         assert isinstance(caught.value, ValueError)
+
+    @pytest.mark.parametrize(
+        ("part", "reason"),
+        [
+            ("a?b=1", "no '\\?' in a name"),
+            ('a/"b"/c', "no '\"' in a name"),
+            ("a|b", "no '\\|' in a name"),
+            ("a<b", "no '<' in a name"),
+            ("*.png", "no '\\*' in a name"),
+            ("c:d", "another meaning"),
+            ("a.", "another meaning"),
+            ("a /b", "another meaning"),
+            ("nul.txt", "another meaning"),
+        ],
+    )
+    def test_what_windows_cannot_have_is_refused_there(
+        self, tmp_path: Path, part: str, reason: str
+    ) -> None:
+        """It would refuse the name, or take it for another one without a word."""
+        if _paths.os.name == "nt":  # type: ignore[attr-defined]  # there, or on its stand-in
+            with pytest.raises(fs.UnsafePathError, match=reason):
+                fs.safe_join(tmp_path, part)
+        else:
+            assert fs.safe_join(tmp_path, part) == tmp_path / part
 
     @given(part=hostile_text)
     @settings(

@@ -445,6 +445,7 @@ def test_a_zero_that_was_asked_for_stays_asked_for() -> None:
         ("--concurrency 32 -v", (1, 32)),
     ],
 )
+@pytest.mark.posix(reason="Linux alone forks them")
 def test_a_long_list_is_shared_among_cores_where_it_makes_no_difference(
     more: str, places: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

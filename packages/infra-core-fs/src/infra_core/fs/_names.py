@@ -9,7 +9,7 @@ import os
 import re
 from typing import Final
 
-__all__ = ["NAME_MAX", "is_device_name", "safe_name", "shorten"]
+__all__ = ["NAME_MAX", "WINDOWS_ONLY", "is_device_name", "safe_name", "shorten"]
 
 NAME_MAX: Final = 255
 """Longest file name in bytes on the usual file systems."""
@@ -24,7 +24,7 @@ _SEPARATORS: Final = re.compile(r"[/\\]")
 # Control characters (C0, DEL, C1) and the Unicode ones that turn or hide text: a name is shown to
 # people, and one that displays as another is a trap.
 _INVISIBLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
-_WINDOWS_ONLY: Final = re.compile(r'[<>:"|?*]')
+WINDOWS_ONLY: Final = re.compile(r'[<>:"|?*]')
 
 
 def is_device_name(name: str) -> bool:
@@ -62,7 +62,7 @@ def safe_name(text: str, *, fallback: str, limit: int, portable: bool) -> str:
     # lone surrogates cannot be encoded, so no file can have them in its name
     name = name.encode("utf-8", "replace").decode("utf-8")
     if portable or os.name == "nt":
-        name = _WINDOWS_ONLY.sub("_", name)
+        name = WINDOWS_ONLY.sub("_", name)
     # Windows drops trailing dots and spaces, which would make two names one file ("." and ".."
     # end here as well)
     name = name.rstrip(" .").lstrip(" ")

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from ._errors import UnsafePathError
-from ._names import NAME_MAX, is_device_name, safe_name
+from ._names import NAME_MAX, WINDOWS_ONLY, is_device_name, safe_name
 
 __all__ = [
     "ensure_parent",
@@ -147,7 +147,7 @@ def safe_join(base: "Path | str", *parts: str) -> Path:
     Raises:
         UnsafePathError: Absolute, `..`, `.` or empty segments, a backslash, a NUL or control
             character, a segment of more than 255 bytes, on Windows also drive letters and other
-            colons, device names and trailing dots; or a symbolic link out of `base`.
+            colons, `<>"|?*`, device names and trailing dots; or a symbolic link out of `base`.
 
     Example:
         >>> safe_join("out", "2026/logo.png").as_posix()
@@ -199,6 +199,8 @@ def _segment_problem(segment: str) -> str | None:
         return "it has characters that the file system cannot encode"
     if length > NAME_MAX:
         return f"it has a segment of {length} bytes, over {NAME_MAX}"
+    if os.name == "nt" and ":" not in segment and (refused := WINDOWS_ONLY.search(segment)):
+        return f"Windows allows no {refused[0]!r} in a name"
     if os.name == "nt" and (
         ":" in segment or segment != segment.rstrip(" .") or is_device_name(segment)
     ):

@@ -29,10 +29,14 @@ MAX_PARTS = 254
 _TEMPORARY = ("tmp/", "temp/", "var/tmp/")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufffe\uffff]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
-# Parts that begin with a word character, without colon or backslash: nothing to object to.
-_PLAIN = re.compile(r"(?:\w[\w .,+@=()~%#&!$'\[\]{}^-]*/)*\w[\w .,+@=()~%#&!$'\[\]{}^-]*", re.ASCII)
+# Parts that begin with a word character, without colon or backslash, that are no device of Windows
+# and end in no dot or space, which it drops: nothing to object to.
+_PART = (
+    r"(?!(?:con|prn|aux|nul|com\d|lpt\d|conin\$|conout\$) *(?:[./]|$))"
+    r"\w[\w .,+@=()~%#&!$'\[\]{}^-]*(?<![ .])"
+)
+_PLAIN = re.compile(f"(?:{_PART}/)*{_PART}", re.ASCII | re.IGNORECASE)
 _ANYWHERE = Path(os.sep)
-_WINDOWS = os.name == "nt"
 
 
 def join_name(prefix: str, name: str) -> str:
@@ -136,7 +140,7 @@ def unsafe_reason(name: str) -> str | None:
         >>> unsafe_reason("images/logo.png") is None
         True
     """
-    if not _WINDOWS and len(name) < 200 and _PLAIN.fullmatch(name):
+    if len(name) < 200 and _PLAIN.fullmatch(name):
         return None
     if not name:
         return "it is empty"
