@@ -1,12 +1,14 @@
 """The main job against tools that only download: 1,000 x 16 KiB at 32, whole processes, one run.
 
-    python tools/bench/main_job.py [--rounds N] [--files N] [--size BYTES] [--resume] [--memory]
+    python tools/bench/main_job.py [--rounds N] [--files N] [--size BYTES]
+                                   [--resume | --memory | --start]
 
 Starts its own nginx in a temporary folder on a free port. Contenders take turns, each in a fresh
 folder, and nothing is deleted before the last turn: removing thousands of files slows the file
 system down for the next one. Prints medians and ratios to aria2c. `--resume` times the
 verification of a batch that is complete, `--memory` the peak of the process by the length of the
-list (on files of 16 bytes). Needs nginx; aria2c and curl join when they are installed.
+list (on files of 16 bytes), `--start` a run of one URL, up to its request and to its end. Needs
+nginx; aria2c and curl join when they are installed.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import os
 import resource
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -117,13 +120,12 @@ def resume(options: argparse.Namespace) -> None:
         found = [timed(infra_core(urls, out, "--resume")) for _ in range(options.rounds)]
         one = folder / "one.txt"
         one.write_text(urls.read_text().split()[0] + "\n")
-        start = statistics.median(
+        begin = statistics.median(
             timed(infra_core(one, folder / f"one-{turn}")) for turn in range(options.rounds)
         )
         median = statistics.median(found)
-        print(f"one URL, whole process: {start:.2f} s")
         print(f"--resume of {options.files} that are complete: {median:.2f} s,")
-        print(f"  {options.files / (median - start):.0f} files a second beyond the start")
+        print(f"  {options.files / (median - begin):.0f} files a second beyond the start")
 
 
 def memory(options: argparse.Namespace) -> None:
@@ -139,6 +141,32 @@ def memory(options: argparse.Namespace) -> None:
             print(f"{count} URLs: {peak / 1024:.0f} MiB at most{note}, {seconds:.1f} s", flush=True)
 
 
+def start(options: argparse.Namespace) -> None:
+    requested, whole = [], []
+    with (
+        tempfile.TemporaryDirectory(prefix="infra-core-bench-") as name,
+        socket.create_server(("127.0.0.1", 0)) as server,
+    ):
+        urls = Path(name, "urls.txt")
+        urls.write_text(f"http://127.0.0.1:{server.getsockname()[1]}/page.html\n")
+        for turn in range(options.rounds + 1):
+            command = infra_core(urls, Path(name, f"out-{turn}"))
+            begun = time.perf_counter()
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+                connection, _ = server.accept()
+                connection.recv(65_536)
+                requested.append(time.perf_counter() - begun)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+                process.wait()
+                whole.append(time.perf_counter() - begun)
+                connection.close()
+            if process.returncode:
+                raise SystemExit(f"the run ended with {process.returncode}")
+    for what, found in (("its request", requested), ("its end", whole)):
+        median = statistics.median(found[1:])
+        print(f"one URL, from the start of the process to {what}: {median:.3f} s")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
@@ -146,11 +174,14 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=16_384)
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--start", action="store_true")
     options = parser.parse_args()
     if options.resume:
         resume(options)
     elif options.memory:
         memory(options)
+    elif options.start:
+        start(options)
     else:
         compare(options)
 
