@@ -120,6 +120,7 @@ class Unusual:
     at: time = time(1, 2, 3, 4)
     path: Path = Path("a/b")
     pairs: tuple[tuple[str, int], ...] = (("a", 1),)
+    pair: tuple[datetime, bytes] = (datetime(2026, 1, 1, tzinfo=timezone.utc), b"\0")
     names: set[str] = field(default_factory=lambda: {"b", "a"})
     by_kind: dict[Kind, timedelta] = field(default_factory=lambda: {Kind.B: timedelta(seconds=1)})
     keys: dict[uuid.UUID, Decimal] = field(
@@ -303,6 +304,16 @@ def test_a_stored_value_that_does_not_fit_is_reported_by_name() -> None:
     with pytest.raises(JobRecordError, match="'gone'") as caught:
         RecordBinding(Sample).from_row(row)
     assert caught.value.field == "kind"
+
+
+def test_a_stored_pair_of_three_is_no_pair() -> None:
+    """Nothing of it is left out."""
+    binding = RecordBinding(Unusual)
+    row = binding.to_row(Unusual("b", "j"))
+    row.properties["pair__json"] = '["2026-01-01T00:00:00+00:00","AA==","AA=="]'
+    with pytest.raises(JobRecordError, match="which its type cannot read") as raised:
+        binding.from_row(row)
+    assert raised.value.field == "pair"
 
 
 def test_a_missing_part_of_a_spilled_value_is_reported() -> None:
