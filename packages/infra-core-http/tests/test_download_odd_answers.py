@@ -358,6 +358,7 @@ EMPTY = gzip.compress(b"", mtime=0)
         ("x.csv", "gzip", "text/csv", ARCHIVE, TEXT),
         ("gz", "gzip", "text/csv", ARCHIVE, TEXT),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",  # bytes hold the time of packing
 )
 def test_a_coding_that_is_the_format_of_the_file_is_not_undone(
     serve: Serve, tmp_path: Path, name: str, coding: str, content_type: str, body: bytes,
