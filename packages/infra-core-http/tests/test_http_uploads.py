@@ -125,6 +125,7 @@ def test_a_file_is_sent_again_from_where_it_stood(origin: FaultyOrigin) -> None:
         ({"a": ["1", None], "b": ("x y",)}, b"a=1&a=&b=x+y"),
         ([("a", "1"), ("a", False)], b"a=1&a=false"),
         ((("a", "é"),), b"a=%C3%A9"),
+        ({"a": range(2), "b": {"x"}, "c": {"y": 1}.keys()}, b"a=0&a=1&b=x&c=y"),
         ({}, b""),
     ],
 )

@@ -223,8 +223,8 @@ def _form(data: Any) -> Any:
         return data
     form: dict[Any, list[str | bytes]] = {}
     for name, value in pairs:
-        values = value if isinstance(value, (list, tuple)) else [value]
-        form.setdefault(name, []).extend(map(_form_text, values))
+        single = isinstance(value, (str, bytes)) or not isinstance(value, Iterable)
+        form.setdefault(name, []).extend(map(_form_text, [value] if single else value))
     return form
 
 
