@@ -364,6 +364,7 @@ def test_results_hold_no_formula(tmp_path: Path) -> None:
         ("2m30s", 150.0),
         ("1h 30m", 5400.0),
         *((wrong, None) for wrong in ("", "0", "-1", "1:30", "2m30", "5mm", "1e400", "inf", "nan")),
+        *((wrong, None) for wrong in ("2m1.2.3s", "2m..s", "2m-30s")),
     ],
 )
 def test_times_are_written_as_people_write_them(text: str, value: float | None) -> None:
