@@ -131,6 +131,26 @@ def test_folders_of_a_deleted_tree_go_after_what_is_in_them(
     assert there == {}
 
 
+@pytest.mark.parametrize("code", ["DirectoryIsNotEmpty", "LeaseIdMissing"])
+def test_folder_of_a_deleted_tree_into_which_something_came_stays(
+    code: str, blob_server: Any, client_of: Any
+) -> None:
+    """Another program may write while the tree is deleted; that is no failure."""
+    folder = "<Properties><ResourceType>directory</ResourceType></Properties>"
+    blobs = f"<Blob><Name>run/a</Name>{folder}</Blob>"
+    listed = f"<EnumerationResults><Blobs>{blobs}</Blobs></EnumerationResults>".encode()
+
+    def answer(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        return (200, {}, listed) if method == "GET" else (409, {"x-ms-error-code": code}, b"")
+
+    client = client_of(blob_server(answer))
+    if code == "DirectoryIsNotEmpty":
+        assert client.delete_tree(client.base_path / "run") == 0
+    else:
+        with pytest.raises(StorageError, match=code):
+            client.delete_tree(client.base_path / "run")
+
+
 FOREIGN: dict[str, Callable[[Any, Path], object]] = {
     "download": lambda client, path: client.download_to_path(path),
     "stat": lambda client, path: client.stat(path),

@@ -11,6 +11,7 @@ from ._blobs import BlobInfo, delete_blob, list_pages
 from ._bounded import for_each
 from ._client_files import FileClient, StorageBackend
 from ._config import resolve_config
+from ._errors import BlobConflictError
 from ._globs import listed_globs
 from ._names import tree_prefix
 from ._options import Overwrite
@@ -269,7 +270,11 @@ class AzureStorageClient(FileClient):
         pages = list_pages(self._service, prefix, folders=True)
         folders = [blob.name async for page in pages for blob in page]
         for folder in sorted(folders, reverse=True):  # those in others first
-            await delete_blob(self._service, prefix + folder)
+            try:
+                await delete_blob(self._service, prefix + folder)
+            except BlobConflictError as error:
+                if error.code != "DirectoryIsNotEmpty":  # something new has come into it
+                    raise
         await self._uploader.in_journal(lambda journal: journal.forget_below(name))
         return count
 
