@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -266,6 +267,34 @@ def test_a_fork_waits_for_what_other_threads_do_in_sqlite(
         assert os.waitpid(child, 0)[1] == 0
         thread.join()
         store.save(JobRecord("b", "j"))
+
+
+@pytest.mark.posix
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_fork_holds_a_store_while_others_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads that make stores change the set of them while it is listed."""
+
+    class Changing(weakref.WeakSet[Any]):
+        times = 0
+
+        def __iter__(self) -> Iterator[Any]:
+            self.times += 1
+            if self.times < 3:
+                raise RuntimeError("Set changed size during iteration")
+            return super().__iter__()
+
+    held: list[Any] = []
+    hold = _sqlite._JobFile.hold
+    monkeypatch.setattr(_sqlite, "_files", Changing())
+    monkeypatch.setattr(_sqlite._JobFile, "hold", lambda file: held.append(file) or hold(file))
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert held == [store._file]
 
 
 def test_the_folder_of_the_process_may_change(

@@ -5,9 +5,24 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-__all__ = ["file_id", "host_name", "interrupt_main", "is_running", "process_identity", "start_of"]
+if TYPE_CHECKING:
+    import weakref
+
+__all__ = [
+    "alive_of",
+    "file_id",
+    "host_name",
+    "interrupt_main",
+    "is_running",
+    "process_identity",
+    "start_of",
+]
+
+T = TypeVar("T")
 
 _PROC = Path("/proc")
 _WINDOWS = "windows"
@@ -15,6 +30,13 @@ _WINDOWS = "windows"
 _QUERY_LIMITED_INFORMATION = 0x1000
 _STILL_ACTIVE = 259
 _ACCESS_DENIED = 5
+
+
+def alive_of(objects: "weakref.WeakSet[T]") -> list[T]:
+    """Return what is in a set of objects to which other threads may add some meanwhile."""
+    while True:
+        with suppress(RuntimeError):  # "Set changed size during iteration"
+            return list(objects)
 
 
 def file_id(path: Path) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from infra_core.runtime import ForkGuard, clock
 
-from .._process import file_id
+from .._process import alive_of, file_id
 from ..exceptions import AzureTableError
 from ._records import JobRecord, RecordT
 from ._rows import Query, Row, RowChangedError, RowExistsError, Tally, keys_of_token
@@ -335,7 +335,7 @@ _held = threading.local()
 
 
 def _before_fork() -> None:
-    _held.files = [file for file in list(_files) if file.hold()]
+    _held.files = [file for file in alive_of(_files) if file.hold()]
 
 
 def _after_fork() -> None:

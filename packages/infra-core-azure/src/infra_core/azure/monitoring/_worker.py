@@ -11,6 +11,7 @@ from typing import Any
 from infra_core.runtime import after_fork_in_child, clock
 
 from .._checks import require_number
+from .._process import alive_of
 
 __all__ = ["Worker"]
 
@@ -215,7 +216,7 @@ def _unregister() -> None:
 
 
 def _exit() -> None:
-    began, workers = clock.monotonic(), list(_alive)
+    began, workers = clock.monotonic(), alive_of(_alive)
     _alive.clear()  # where both handlers are run, once is enough
     for worker in workers:
         worker.hurry()
