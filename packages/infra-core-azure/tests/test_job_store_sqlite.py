@@ -287,8 +287,13 @@ def test_a_fork_holds_a_store_while_others_are_made(
 
     held: list[Any] = []
     hold = _sqlite._JobFile.hold
+
+    def noted(file: Any) -> bool:
+        held.append(file)
+        return hold(file)
+
     monkeypatch.setattr(_sqlite, "_files", Changing())
-    monkeypatch.setattr(_sqlite._JobFile, "hold", lambda file: held.append(file) or hold(file))
+    monkeypatch.setattr(_sqlite._JobFile, "hold", noted)
     with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
         child = os.fork()
         if child == 0:
