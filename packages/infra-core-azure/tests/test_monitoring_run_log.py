@@ -1273,7 +1273,7 @@ STEPS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80, deadline=None, derandomize=True)
 @given(steps=STEPS, max_blocks=st.sampled_from([2, 3, 50_000]), old=st.booleans())
 def test_whatever_happens_to_blob_and_state_every_line_is_in_the_mirror(
     steps: list[str], max_blocks: int, old: bool
