@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 import requests
+import responses
 
 from infra_core.http import RequestsHttpClient, fetch, fetch_async, request
 from infra_core.http.testing import FaultyOrigin, redirect
@@ -131,3 +132,35 @@ def test_a_name_with_emoji_is_asked_or_refused_in_plain_words(origin: FaultyOrig
             asyncio.run(fetch_async(url, client=client))
     with pytest.raises(httpx.RemoteProtocolError, match="redirects to no URL"):
         asyncio.run(fetch_async(origin.url("/away"), max_retries=0))
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("http://h.test", "http://h.test/"),
+        ("http://h.test?x=1", "http://h.test/?x=1"),
+        ("http://h.test?u=//b", "http://h.test/?u=//b"),
+        ("http://h.test#part", "http://h.test/#part"),
+        ("http://t0k3n@h.test", "http://t0k3n@h.test/"),
+        ("http://h.test/x?u=http://b", "http://h.test/x?u=http://b"),
+        ("http://h.test:80/a", "http://h.test:80/a"),
+        ("https://h.test:443/a?b=1", "https://h.test:443/a?b=1"),
+    ],
+)
+def test_mocks_find_what_requests_would_ask_for(given: str, asked: str) -> None:
+    """They compare URLs as texts, and so do users with `response.url`."""
+    with responses.RequestsMock() as mocked:
+        mocked.add("GET", given, body=b"x")
+        answer = request("GET", given, max_retries=0)
+        assert (answer.text, answer.url) == ("x", mocked.calls[0].request.url)
+        assert answer.url == asked
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [("/p", "/p?q=1"), ("/p?", "/p?q=1"), ("/p?a", "/p?a&q=1"), ("/p?a=b?", "/p?a=b?&q=1")],
+)
+def test_parameters_follow_what_the_url_has(origin: FaultyOrigin, given: str, sent: str) -> None:
+    origin.add("/p", b"x")
+    request("GET", origin.url("/")[:-1] + given, params={"q": "1"})
+    assert target(origin) == sent

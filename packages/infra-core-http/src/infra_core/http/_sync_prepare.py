@@ -1,7 +1,8 @@
 """The first request of a blocking call, with what its session adds to it."""
 
+import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import httpx
 import requests
@@ -17,6 +18,8 @@ from .engine.network_settings import NetworkSettings
 
 __all__ = ["prepare", "url_to_ask"]
 
+# As `requests` never has them: mocks, and users of `response.url`, compare texts.
+_NO_PATH: Final = re.compile(r"^[a-z]+://[^/?#]+(?=[?#]|$)")
 # Without types of their own.
 _merge_cookies: Any = requests.cookies.merge_cookies
 _native: Any = to_native_string
@@ -95,7 +98,7 @@ def url_to_ask(url: str) -> tuple[str, str | None]:
         raise kind(str(error)) from None
     except httpx.InvalidURL as error:
         raise requests.exceptions.InvalidURL(str(error)) from None
-    return target.text, target.authorization
+    return _NO_PATH.sub(r"\g<0>/", target.text), target.authorization
 
 
 def _request_of(
@@ -178,7 +181,8 @@ class _At(requests.auth.AuthBase):
         added = (r.url or "").partition("?")[2]
         url, mark, fragment = self._url.partition("#")
         if added:
-            url += ("&" if "?" in url else "?") + added
+            bare, _, query = url.partition("?")
+            url = f"{bare}?{query}&{added}" if query else f"{bare}?{added}"
         r.url = url + mark + fragment
         signed: requests.PreparedRequest = self._login(r)
         return signed

@@ -92,8 +92,11 @@ def _root_of(origin: str) -> Target | None:
 def is_usual(url: str) -> bool:
     """Whether a URL is asked for as it stands, found out at little cost."""
     plain = plain_url(url)
+    if plain is None:
+        return False
+    port = ":443" if plain[0].startswith("https:") else ":80"  # stays where it is written
     try:
-        return plain is not None and _root_of(plain[0]) is not None
+        return _root_of(plain[0].removesuffix(port)) is not None
     except (httpx.InvalidURL, ValueError):
         return False
 
