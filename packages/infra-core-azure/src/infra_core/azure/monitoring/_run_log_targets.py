@@ -191,7 +191,6 @@ class AppendBlobTarget:
             gone = there != state.last(self.log, state.tail)
         low, start = (0, state.begin) if gone else (max(0, state.position), state.reached)
         found = self._last_line(state, low, size, start)
-        state.go(self.log, found or start)
         if gone:
             name = self._blob(state).blob_name
             _log.warning(
@@ -205,6 +204,13 @@ class AppendBlobTarget:
             if found is None and start[0] not in self.log.segments():
                 self.lost = True
                 _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
+        while gone and found is None and state.blob > 0:
+            # What took all of this blob may have taken the end of the one before.
+            state.blob, start = state.blob - 1, (self.log.segments()[0], 0)
+            properties = self._properties(state)
+            size, etag = (properties.size, str(properties.etag)) if properties else (0, "")
+            found = self._last_line(state, 0, size, start)
+        state.go(self.log, found or start)
         # Last: what failed before is done again.
         state.position, state.etag = size if properties else -1, etag
         state.blocks = (properties.append_blob_committed_block_count or 0) if properties else 0
