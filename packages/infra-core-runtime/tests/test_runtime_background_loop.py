@@ -233,6 +233,27 @@ def test_a_coroutine_that_is_cancelled_from_within_says_so() -> None:
         run_sync(give_up(), what="sync()")
 
 
+def test_a_signal_that_wakes_nobody_is_noticed_all_the_same() -> None:
+    """One that comes just before the main thread begins to wait; on Windows none wakes it."""
+    output = script(
+        """
+        import _thread, asyncio
+        from infra_core.runtime import run_sync
+        async def work():
+            _thread.interrupt_main()  # which notes the signal and interrupts no wait
+            try:
+                await asyncio.Event().wait()
+            finally:
+                print("cleaned up", flush=True)
+        try:
+            run_sync(work())
+        except KeyboardInterrupt:
+            print("interrupted")
+        """
+    )
+    assert output.splitlines() == ["cleaned up", "interrupted"]
+
+
 @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
 def test_what_would_end_a_loop_does_not_end_this_one(kind: type[BaseException]) -> None:
     """asyncio lets these through run_forever; the caller gets them and the loop goes on."""

@@ -131,7 +131,6 @@ def test_what_an_orchestrator_writes_moves_no_cursor_and_fits_into_a_file(
 
 
 @pytest.mark.posix(reason="it has no pthread_kill")
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio of 3.10 may lose a cancellation")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("polling", [True, False])
 def test_a_signal_ends_the_wait_and_says_what_is_known(

@@ -6,7 +6,9 @@ import concurrent.futures
 import contextlib
 import contextvars
 import logging
+import math
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import cache, partial
 from typing import Any, Generic, TypeVar
@@ -21,6 +23,9 @@ __all__ = ["in_background_loop", "on_background_close", "refuse_running_loop", "
 T = TypeVar("T")
 CLOSE_TIMEOUT = 5.0  # seconds that everything which closes at exit may take together
 CANCEL_GRACE = 10.0  # seconds that a cancelled coroutine may take to clean up
+# Seconds between two looks for signals. One that comes just before the main thread begins to wait
+# does not wake it, and on Windows none does.
+SIGNAL_INTERVAL = 0.25
 _logger = logging.getLogger("infra_core.runtime")
 
 
@@ -131,8 +136,13 @@ class _Call(Generic[T]):
 
     def wait(self, timeout: float | None) -> bool:
         """Wait that many seconds for the end; returns whether it came."""
-        bounded = timeout is not None and timeout < threading.TIMEOUT_MAX
-        return bool(concurrent.futures.wait([self.done], timeout if bounded else None).done)
+        end = math.inf if timeout is None else time.monotonic() + timeout
+        main = threading.current_thread() is threading.main_thread()
+        longest = SIGNAL_INTERVAL if main else threading.TIMEOUT_MAX
+        while not concurrent.futures.wait([self.done], min(longest, end - time.monotonic())).done:
+            if time.monotonic() >= end:
+                return False
+        return True
 
     def cancel(self) -> bool:
         """Cancel the coroutine and wait for its clean-up; returns whether it ended."""
