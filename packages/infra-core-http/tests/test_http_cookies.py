@@ -233,6 +233,15 @@ def test_where_cookies_belong(set_by: str, asked: str, *, sent: bool) -> None:
     jar = BoundedCookieJar()
     _keep(jar, set_by, "c=1")
     assert (_header(jar, asked) == "c=1") is sent
+    _keep(jar, "http://sub.a.example/", "d=2; Domain=a.example")  # the jar is asked in earnest
+    assert ("c=1" in (_header(jar, asked) or "")) is sent
+
+
+async def test_a_cookie_without_a_domain_goes_to_every_host(origin: FaultyOrigin) -> None:
+    """Given by the caller as a mapping, as httpx takes it."""
+    async with AsyncHttpClient(cookies={"c": "1"}) as client:
+        await request_async("GET", origin.url("/page"), client=client)
+    assert origin.requests[-1].headers["Cookie"] == "c=1"
 
 
 def test_cookies_of_a_domain_are_sent_to_its_hosts() -> None:

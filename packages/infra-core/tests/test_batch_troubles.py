@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import signal
 import sqlite3
 import subprocess
@@ -594,6 +595,27 @@ def test_cookies_are_read_as_curl_reads_them(line: str, tmp_path: Path) -> None:
     file = tmp_path / "cookies.txt"
     file.write_bytes(f"# a note\n\n{line}\n".encode())
     assert cookie_header(cookie_jar(file), "http://a.example/") == "n="
+
+
+@pytest.mark.parametrize(
+    ("domain", "flag", "below"),
+    [("a.example", "TRUE", True), (".a.example", "TRUE", True), (".a.example", "FALSE", False),
+     ("a.example", "FALSE", False), ("a.example", "false", False), ("a.example", "true", True)],
+)  # fmt: skip
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_cookie_of_one_host_goes_to_none_below_it(
+    domain: str, flag: str, below: bool, copied: bool, tmp_path: Path
+) -> None:
+    """The flag says so, as in curl; in a worker process as well."""
+    file = tmp_path / "cookies.txt"
+    file.write_text(f"{domain}\t{flag}\t/\tFALSE\t0\tn\tv\n")
+    jar = cookie_jar(file)
+    if copied:
+        options = BatchOptions(batch_id="b", out=tmp_path, cookies=jar)
+        jar = pickle.loads(pickle.dumps(options)).cookies
+    assert cookie_header(jar, "http://a.example/") == "n=v"
+    assert cookie_header(jar, "http://ba.example/") is None
+    assert cookie_header(jar, "http://sub.a.example/") == ("n=v" if below else None)
 
 
 @pytest.mark.parametrize("line", ["[{}]", "a\tFALSE\t/\tFALSE\tnever\tn\tv", "a\tb", "a\t" * 8])

@@ -7,7 +7,7 @@ what servers take would be answered 400 for ever.
 
 import re
 from collections.abc import Iterable
-from http.cookiejar import Cookie, CookieJar
+from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import Request
@@ -27,11 +27,23 @@ _Key = tuple[str, str, str]
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
+class _Policy(DefaultCookiePolicy):
+    """Send a cookie without a Domain to the host alone that has set it (RFC 6265, section 5.4)."""
+
+    def return_ok_domain(self, cookie: Cookie, request: Request) -> bool:
+        """Whether a cookie goes to the host of a request; called by the jar."""
+        # One that a caller has given for all hosts has no domain at all.
+        of_one_host = bool(cookie.domain) and not cookie.domain_specified
+        if of_one_host and cookie.domain != _host(request.full_url):
+            return False
+        return bool(super().return_ok_domain(cookie, request))
+
+
 class BoundedCookieJar(CookieJar):
     """A cookie jar that keeps the newest `PER_DOMAIN` cookies of a domain, and `IN_ALL`."""
 
     def __init__(self, cookies: Iterable[Cookie] = ()) -> None:
-        super().__init__()
+        super().__init__(_Policy())
         self._ages: dict[_Key, None] = {}
         self._cookies: dict[str, dict[str, dict[str, Cookie]]]  # by domain, path and name
         for cookie in cookies:
@@ -70,11 +82,7 @@ class BoundedCookieJar(CookieJar):
         domains = self._cookies
         if not self._ages:
             return False
-        host = urlsplit(url).hostname or ""
-        if ":" in host:
-            host = f"[{host}]"
-        if "." not in host:
-            host = f"{host}.local"  # as CookieJar names it
+        host = _host(url)
         ends = [host[at:] for at, character in enumerate(host) if character == "."]
         return any(domain in domains for domain in ("", host, f".{host}", *ends))
 
@@ -82,6 +90,13 @@ class BoundedCookieJar(CookieJar):
         """Return when cookies of these names were set last: higher is newer."""
         wanted = set(names)
         return {key[2]: age for age, key in enumerate(self._ages) if key[2] in wanted}
+
+
+def _host(url: str) -> str:
+    """Return the host of a URL as `CookieJar` names it."""
+    host = urlsplit(url).hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    return host if "." in host else f"{host}.local"
 
 
 def _keeps_its_promise(cookie: Cookie) -> bool:

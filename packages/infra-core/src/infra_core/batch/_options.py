@@ -204,14 +204,15 @@ class BatchOptions:
 
         state = dict(vars(self))
         if isinstance(self.cookies, CookieJar):
-            state["cookies"] = list(self.cookies)
+            state["cookies"] = list(self.cookies), getattr(self.cookies, "_policy", None)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         from http.cookiejar import CookieJar
 
-        if isinstance(cookies := state["cookies"], list):
-            state["cookies"] = jar = CookieJar()
+        if isinstance(sent := state["cookies"], tuple):
+            cookies, policy = sent
+            state["cookies"] = jar = CookieJar(policy)
             for cookie in cookies:
                 jar.set_cookie(cookie)
         vars(self).update(state)

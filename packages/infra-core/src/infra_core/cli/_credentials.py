@@ -98,9 +98,10 @@ def cookie_jar(path: Path) -> "CookieJar":
     Raises:
         CommandError: The file cannot be read, or a line has another format; its number is named.
     """
-    from http.cookiejar import Cookie, CookieJar
+    from http.cookiejar import Cookie, CookieJar, DefaultCookiePolicy as Policy
 
-    jar = CookieJar()
+    # Python sends a cookie of one host to the hosts below it as well; browsers and curl do not.
+    jar = CookieJar(Policy(strict_ns_domain=Policy.DomainStrictNonDomain))
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -110,7 +111,7 @@ def cookie_jar(path: Path) -> "CookieJar":
         if not text.strip() or text.startswith("#"):
             continue
         try:
-            domain, _, folder, secure, ends, name, *value = text.split("\t")
+            domain, below, folder, secure, ends, name, *value = text.split("\t")
             expires = int(float(ends or 0)) or None  # 0 of a session, as curl and browsers write it
             (content,) = value or [""]
         except (ValueError, OverflowError):
@@ -119,10 +120,11 @@ def cookie_jar(path: Path) -> "CookieJar":
                 "domain, TRUE or FALSE, path, TRUE or FALSE, expiry in seconds, name and value, "
                 "with tabs between fields: export it as cookies.txt"
             ) from None
-        with_dot = domain.startswith(".")
+        widely = below.upper() == "TRUE"
+        domain = "." * widely + domain.removeprefix(".")
         jar.set_cookie(
             Cookie(
-                0, name, content, None, False, domain, with_dot, with_dot, folder, False,
+                0, name, content, None, False, domain, widely, widely, folder, False,
                 secure.upper() == "TRUE", expires, expires is None, None, None, {},
             )
         )  # fmt: skip
