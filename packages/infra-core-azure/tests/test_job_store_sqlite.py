@@ -250,7 +250,7 @@ def test_a_fork_waits_for_what_other_threads_do_in_sqlite(
         forking.set()
         return hold(file)
 
-    def change(_: sqlite3.Connection) -> None:
+    def change() -> None:
         inside.set()
         forking.wait(60)
         done.set()
@@ -258,7 +258,8 @@ def test_a_fork_waits_for_what_other_threads_do_in_sqlite(
     monkeypatch.setattr(_sqlite, "_FORK_SECONDS", 60)
     monkeypatch.setattr(_sqlite._JobFile, "hold", held)
     with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
-        thread = threading.Thread(target=store._file._together, args=(change,))
+        store._file._connected().create_function("change", 0, change)
+        thread = threading.Thread(target=store._file._execute, args=("SELECT change()", ()))
         thread.start()
         assert inside.wait(60)
         child = os.fork()

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 from infra_core.runtime import add_note
 
 from ._keys import unescape_key
-from ._rows import Backend, Query, Row, RowChangedError, RowExistsError, RowUnknownError
+from ._rows import Backend, Query, Row
 
 __all__ = ["Call", "Steps", "carry_out", "carry_out_async", "drive", "drive_async"]
 
@@ -82,31 +82,24 @@ async def carry_out_async(
 
 def _explained(backend: Backend, call: Call, error: Exception) -> Exception:
     """Have the backend explain an error, with the job it is about; the service does not say."""
-    if isinstance(error, RowUnknownError) and isinstance(error.__cause__, Exception):
-        error.__cause__ = backend.explain(error.__cause__, _doing(call))
-    elif not isinstance(error, (RowExistsError, RowChangedError)):
-        explained = backend.explain(error, _doing(call))
-        if explained is error:
-            add_note(error, f"while {_doing(call)}")
-        return explained
-    return error
+    explained = backend.explain(error, _doing(call))
+    if explained is error:
+        add_note(error, f"while {_doing(call)}")
+    return explained
 
 
 def _doing(call: Call) -> str:
-    if not call.args:
+    if call.name == "reclaim":
         return "giving the space of deleted jobs back"
     first = call.args[0]
-    if call.name == "tally":
-        first = Query(first)
-    if isinstance(first, Row):
-        batch_id, job_id = first.ids
-        return f"storing job {job_id!r} of batch {batch_id!r}"
-    if isinstance(first, str):
-        verb = "deleting" if call.name == "delete" else "fetching"
-        return f"{verb} job {unescape_key(call.args[1])!r} of batch {unescape_key(first)!r}"
-    if isinstance(first, Query):
-        batch = first.partition
+    if call.name in ("page", "tally"):
+        batch = first.partition if isinstance(first, Query) else first
         return "listing all jobs" if batch is None else f"listing batch {unescape_key(batch)!r}"
-    jobs = "1 job" if len(first) == 1 else f"{len(first)} jobs"
-    verb = "deleting" if call.name == "delete_many" else "storing"
-    return f"{verb} {jobs} of batch {unescape_key(first[0].partition)!r}"
+    if call.name == "get":
+        rows = [Row(first, call.args[1], {})]
+    else:
+        rows = [first] if call.name == "insert" else first
+    batch_id, job_id = rows[0].ids
+    jobs = f"job {job_id!r}" if len(rows) == 1 else f"{len(rows)} jobs"
+    verb = {"get": "fetching", "delete": "deleting"}.get(call.name, "storing")
+    return f"{verb} {jobs} of batch {batch_id!r}"

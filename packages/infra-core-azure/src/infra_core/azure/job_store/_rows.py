@@ -2,21 +2,19 @@
 
 A backend carries out these primitives, each atomic:
 
-- `insert(row)`: store a new row, return its version. `RowExistsError` when it is there,
-  `RowUnknownError` when the answer was lost: the row may be there or not.
-- `upsert(row)`: store a row in place of whatever is there, return its version.
-- `replace(row, etag)`: store a row in place of that version, return the new one. `RowChangedError`
-  when there is another, or none.
+- `insert(row)`: store a new row, return its version, or `None` when there is one of its keys.
+- `upsert(rows)`: store the rows of one planned batch, all or none, in place of whatever is there;
+  return their versions.
+- `replace(rows)`: store those of one batch, each in place of the version that it holds; return the
+  new versions, with `None` for each row that has another one or is gone.
+- `delete(rows)`: delete those of one batch, of the version that each holds if any; return how many
+  there were.
 - `get(partition, key)`: return one row, or `None`.
-- `delete(partition, key, etag)`: delete one row, of that version if one is given; return whether
-  there was one.
 - `page(query, limit, token)`: return at most `limit` rows in key order, and where to go on.
 - `tally(partition, token)`: count rows by partition and status, and return where to go on.
-- `upsert_many(rows)`, `replace_many(rows)`, `delete_many(rows)`: the same for the rows of one
-  planned batch, each in place of the version that it holds. The first is done for all or none and
-  returns their versions; the second has `None` for each row that has another version or is gone;
-  the last returns how many there were.
 - `reclaim()`: give the space of deleted rows back.
+
+A write of our own whose answer was lost is no refusal.
 """
 
 import json
@@ -35,9 +33,6 @@ __all__ = [
     "Backend",
     "Query",
     "Row",
-    "RowChangedError",
-    "RowExistsError",
-    "RowUnknownError",
     "Tally",
     "add_up",
     "keys_of_token",
@@ -106,27 +101,6 @@ def add_up(one: Tally, other: Tally) -> Tally:
         min(first, default=None),
         max(last, default=None),
     )
-
-
-class RowExistsError(Exception):
-    """An insert met a row of the same keys."""
-
-
-class RowUnknownError(Exception):
-    """The answer to an insert was lost; `__cause__` is what lost it."""
-
-
-class RowChangedError(Exception):
-    """A conditional write met another version, or no row at all.
-
-    Attributes:
-        resent: Whether it may have been sent more than once, so that what it met may be its own
-            doing.
-    """
-
-    def __init__(self, *, resent: bool = True) -> None:
-        super().__init__()
-        self.resent = resent
 
 
 class Backend(Protocol):

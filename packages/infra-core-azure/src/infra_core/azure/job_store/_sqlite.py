@@ -6,26 +6,24 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from infra_core.runtime import ForkGuard, clock
 
 from .._process import alive_of, file_id
 from ..exceptions import AzureTableError
 from ._records import JobRecord, RecordT
-from ._rows import Query, Row, RowChangedError, RowExistsError, Tally, keys_of_token
+from ._rows import Query, Row, Tally, keys_of_token
 from ._sqlite_rows import ONE_STATUS, SCHEMA, conditions_of, moment_at, row_of, values_of
 from ._steps import JobSteps
 from ._sync import SyncJobStore
 
 __all__ = ["SqliteJobStore"]
-
-T = TypeVar("T")
 
 _log = logging.getLogger("infra_core.azure.job_store")
 
@@ -152,42 +150,29 @@ class _JobFile:
         explained.__cause__ = error
         return explained
 
-    def insert(self, row: Row) -> str:
+    def insert(self, row: Row) -> str | None:
         values = values_of(row)
         try:
-            self._execute(f"INSERT {_VALUES}", values)
-        except sqlite3.IntegrityError as error:
-            raise RowExistsError from error
+            self._change(f"INSERT {_VALUES}", [values])
+        except sqlite3.IntegrityError:
+            return None
         return str(values[2])
 
-    def upsert(self, row: Row) -> str:
-        values = values_of(row)
-        self._execute(f"INSERT OR REPLACE {_VALUES}", values)
-        return str(values[2])
-
-    def upsert_many(self, rows: Sequence[Row]) -> list[str]:
+    def upsert(self, rows: Sequence[Row]) -> list[str]:
         values = [values_of(row) for row in rows]
-        self._together(lambda c: c.executemany(f"INSERT OR REPLACE {_VALUES}", values))
+        self._change(f"INSERT OR REPLACE {_VALUES}", values)
         return [str(value[2]) for value in values]
 
-    def replace(self, row: Row, etag: str) -> str:
-        version, arguments = _replacing(row, etag)
-        if self._execute(_REPLACE, arguments)[1] != 1:
-            raise RowChangedError(resent=False)
-        return version
+    def replace(self, rows: Sequence[Row]) -> list[str | None]:
+        changes = []
+        for row in rows:
+            batch, job, *changed = values_of(row)
+            changes.append((*changed, batch, job, row.etag))
+        counts = self._change(_REPLACE, changes)
+        return [each[0] if count else None for each, count in zip(changes, counts, strict=True)]
 
-    def replace_many(self, rows: Sequence[Row]) -> list[str | None]:
-        changes = [_replacing(row, row.etag) for row in rows]
-        return self._together(
-            lambda connection: [
-                version if connection.execute(_REPLACE, arguments).rowcount == 1 else None
-                for version, arguments in changes
-            ]
-        )
-
-    def delete_many(self, rows: Sequence[Row]) -> int:
-        keys = [(row.partition, row.key, row.etag) for row in rows]
-        return self._together(lambda connection: connection.executemany(_DELETE, keys).rowcount)
+    def delete(self, rows: Sequence[Row]) -> int:
+        return sum(self._change(_DELETE, [(row.partition, row.key, row.etag) for row in rows]))
 
     def reclaim(self) -> None:
         with self._lock_in_this_process():
@@ -204,17 +189,11 @@ class _JobFile:
                 connection.execute(f"PRAGMA busy_timeout = {_BUSY_SECONDS * 1000:.0f}")
 
     def get(self, partition: str, key: str) -> Row | None:
-        found, _ = self._execute(
+        found = self._execute(
             f"SELECT {_COLUMNS} FROM jobs WHERE batch = ? AND job = ?",  # noqa: S608
             (partition, key),
         )
         return row_of(found[0]) if found else None
-
-    def delete(self, partition: str, key: str, etag: str | None) -> bool:
-        _, gone = self._execute(_DELETE, (partition, key, etag))
-        if etag is not None and gone != 1:
-            raise RowChangedError(resent=False)
-        return gone == 1
 
     def page(self, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
         if query.claimable_at is not None and query.partition is not None:
@@ -227,7 +206,7 @@ class _JobFile:
         columns = _KEY_COLUMNS if query.keys_only else _COLUMNS
         # Fixed texts and question marks: no value stands in the statement itself.
         select = f"SELECT {columns} FROM jobs WHERE {condition} ORDER BY batch, job LIMIT ?"  # noqa: S608
-        found, _ = self._execute(select, (*arguments, limit + 1))
+        found = self._execute(select, (*arguments, limit + 1))
         rows = [row_of(item) for item in found[:limit]]
         more = len(found) > limit
         return rows, json.dumps([rows[-1].partition, rows[-1].key]) if more else None
@@ -247,7 +226,7 @@ class _JobFile:
                 continue
             new = select is _TO_START
             arguments = (mark[1], wanted) if new else (*mark, now.timestamp(), wanted)
-            rows, _ = self._execute(select, (batch, *arguments))
+            rows = self._execute(select, (batch, *arguments))
             found += [job for _, job in rows]
             marks[place] = rows[-1] if len(rows) == wanted else None
         more = any(mark is not None for mark in marks)
@@ -260,7 +239,7 @@ class _JobFile:
             "NULL, NULL", "batch = ?"
         )  # fmt: skip
         select = f"SELECT batch, status, count(*), {times} FROM jobs WHERE {where} GROUP BY 1, 2"  # noqa: S608
-        found, _ = self._execute(select, (partition,))
+        found = self._execute(select, (partition,))
         return [Tally(*row[:3], *map(moment_at, row[3:])) for row in found], None
 
     def close(self) -> None:
@@ -269,27 +248,27 @@ class _JobFile:
             if connection is not None:
                 connection.close()
 
-    def _execute(self, statement: str, arguments: Sequence[Any]) -> tuple[list[Any], int]:
-        """Carry out one statement; return what it selects, and how many rows it has changed.
+    def _execute(self, statement: str, arguments: Sequence[Any]) -> list[Any]:
+        """Return what a statement selects."""
+        with self._lock_in_this_process():
+            return self._connected().execute(statement, arguments).fetchall()
 
-        SQLite does it whole or not at all, also where Ctrl-C comes in between.
+    def _change(self, statement: str, values: Sequence[Sequence[Any]]) -> list[int]:
+        """Carry out a statement with each of these, all or none; return how many rows each changed.
+
+        SQLite does a single one whole or not at all, also where Ctrl-C comes in between.
         """
         with self._lock_in_this_process():
-            cursor = self._connected().execute(statement, arguments)
-            return cursor.fetchall(), cursor.rowcount
-
-    def _together(self, change: Callable[[sqlite3.Connection], T]) -> T:
-        """Carry out several statements, all or none."""
-        with self._lock_in_this_process():
             connection = self._connected()
-            if connection.in_transaction:  # a signal handler, in the midst of another change
-                return change(connection)
+            # A signal handler may be here in the midst of another change.
+            if len(values) == 1 or connection.in_transaction:
+                return [connection.execute(statement, each).rowcount for each in values]
             # The connection commits or rolls back, in C: no Ctrl-C leaves a transaction open.
             with connection:
                 # IMMEDIATE takes the write lock at once, where waiting for it is allowed; a lock
                 # that is upgraded later fails instead of waiting.
                 connection.execute("BEGIN IMMEDIATE")
-                return change(connection)
+                return [connection.execute(statement, each).rowcount for each in values]
 
     def hold(self) -> bool:
         """Keep other threads away for a fork; return whether they are, soon."""
@@ -417,9 +396,3 @@ def _problem(error: Exception, path: Path) -> str:
         return text
     remedy = next((what for sign, what in _REMEDIES if sign in text.lower()), "check the file")
     return f"{text}; {remedy}"
-
-
-def _replacing(row: Row, etag: str | None) -> tuple[str, tuple[Any, ...]]:
-    """Return the version that a row gets in place of another, and the arguments of `_REPLACE`."""
-    values = values_of(row)
-    return str(values[2]), (*values[2:], row.partition, row.key, etag)

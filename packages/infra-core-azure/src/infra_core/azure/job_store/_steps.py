@@ -16,22 +16,13 @@ from infra_core.runtime import clock, printable, redact_secrets
 
 from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError, JobStateError
-from ._binding import RecordBinding, moment_of, newest_first, same_content, same_write, status_of
+from ._binding import RecordBinding, moment_of, newest_first, same_write, status_of
 from ._drive import Call, Steps
 from ._keys import escape_key, unescape_key
 from ._leases import check_claim, check_lease, claimed
 from ._protocol import StatusFilter
 from ._records import BatchSummary, JobStatus, UnreadableJob
-from ._rows import (
-    Query,
-    Row,
-    RowChangedError,
-    RowExistsError,
-    RowUnknownError,
-    Tally,
-    add_up,
-    query_of,
-)
+from ._rows import Query, Row, Tally, add_up, query_of
 
 _log = logging.getLogger("infra_core.azure.job_store")
 
@@ -103,85 +94,70 @@ class JobSteps(Generic[RecordT]):
     def create(self, record: RecordT) -> Steps[RecordT]:
         """Store a new record."""
         row = self.binding.to_row(record, new=True)
-        try:
-            etag = yield Call("insert", (row,))
-        except (RowExistsError, RowUnknownError) as error:
-            cause = error.__cause__ if isinstance(error, RowUnknownError) else None
-            etag = yield from self._landed(row, cause or JobExistsError(*row.ids))
-        self.binding.remember(row, etag, {})
-        return self.binding.stamp(record, etag)
-
-    def _landed(self, row: Row, cause: BaseException) -> Steps[str | None]:
-        """Return the version of an insert that is there, or raise why it may not be our own."""
-        stored = None
-        try:
+        etag = yield Call("insert", (row,))
+        if etag is None:
             stored = yield Call("get", (row.partition, row.key))
-        except Exception:
-            if isinstance(cause, JobExistsError):
-                raise
-        if stored is None or not same_write(row, stored):
-            raise cause from None
-        etag: str | None = stored.etag
-        return etag
+            if stored is None or not same_write(row, stored):
+                raise JobExistsError(*row.ids)
+            etag = stored.etag
+        return self._stored(record, row, etag, {})
+
+    def _stored(
+        self, record: RecordT, row: Row, etag: str | None, strangers: dict[str, Any]
+    ) -> RecordT:
+        self.binding.remember(row, etag, strangers)
+        return self.binding.stamp(record, etag)
 
     def save(self, record: RecordT) -> Steps[RecordT]:
         """Store a record in place of whatever is there."""
-        row = self.binding.to_row(record)
-        etag = yield Call("upsert", (row,))
-        self.binding.remember(row, etag, {})
-        return self.binding.stamp(record, etag)
+        (saved,) = yield from self.save_many([record])
+        return saved
 
     def save_many(self, records: Iterable[RecordT]) -> Steps[list[RecordT]]:
         """Store records in as few batches as the backend allows."""
         saved = _as_list(records)
         rows = [self.binding.to_row(record) for record in saved]  # all checked before any is sent
         for batch in self._plan(rows):
-            etags = yield Call("upsert_many", ([row for _, row in batch],))
-            for (position, _), etag in zip(batch, etags, strict=True):
-                self.binding.remember(rows[position], etag, {})
-                saved[position] = self.binding.stamp(saved[position], etag)
+            etags = yield Call("upsert", ([row for _, row in batch],))
+            for (position, row), etag in zip(batch, etags, strict=True):
+                saved[position] = self._stored(saved[position], row, etag, {})
         return saved
 
     def update(self, record: RecordT, expected: RecordT | None) -> Steps[RecordT]:
         """Store a record in place of the version it was read as."""
-        row, strangers = yield from self._prepared(record, expected)
-        try:
-            etag = yield Call("replace", (row, row.etag))
-        except RowChangedError as error:
-            stored = yield Call("get", (row.partition, row.key))
-            if stored is None or not (error.resent and same_content(row, stored)):
-                theirs = None if stored is None else self._theirs(stored)
-                happened = "was deleted" if stored is None else "was changed by another worker"
-                batch_id, job_id = row.ids
-                raise JobConflictError(
-                    f"job {job_id!r} of batch {batch_id!r} {happened} since it was read; fetch it "
-                    "again, apply your change to what is there now, and update again",
-                    ours=record,
-                    theirs=theirs,
-                ) from None
-            etag = stored.etag
-        self.binding.remember(row, etag, strangers)
-        return self.binding.stamp(record, etag)
+        (updated,) = yield from self._replace([record], expected)
+        if updated is not None:
+            return updated
+        row = self.binding.to_row(record)
+        stored = yield Call("get", (row.partition, row.key))
+        happened = "was deleted" if stored is None else "was changed by another worker"
+        batch_id, job_id = row.ids
+        raise JobConflictError(
+            f"job {job_id!r} of batch {batch_id!r} {happened} since it was read; fetch it "
+            "again, apply your change to what is there now, and update again",
+            ours=record,
+            theirs=None if stored is None else self._theirs(stored),
+        )
 
     def update_many(self, records: Iterable[RecordT]) -> Steps[list[RecordT | None]]:
         """Store changed records, each in place of the version it was read as."""
-        changed = _as_list(records)
+        return (yield from self._replace(_as_list(records), None))
+
+    def _replace(
+        self, records: Sequence[RecordT], expected: RecordT | None
+    ) -> Steps[list[RecordT | None]]:
+        """Store changed records; `None` stands for each that others have changed or deleted."""
         prepared = []
-        for record in changed:
-            row_and_strangers = yield from self._prepared(record, None)
+        for record in records:
+            row_and_strangers = yield from self._prepared(record, expected)
             prepared.append(row_and_strangers)
-        results: list[RecordT | None] = [None] * len(changed)
+        results: list[RecordT | None] = [None] * len(records)
         for batch in self._plan([row for row, _ in prepared]):
-            etags = yield Call("replace_many", ([row for _, row in batch],))
-            for (position, row), version in zip(batch, etags, strict=True):
-                etag = version
-                if version is None:  # our own write, where an answer was lost and it was resent
-                    stored = yield Call("get", (row.partition, row.key))
-                    ours = stored is not None and same_content(row, stored)
-                    etag = stored.etag if ours else None
+            etags = yield Call("replace", ([row for _, row in batch],))
+            for (position, row), etag in zip(batch, etags, strict=True):
                 if etag is not None:
-                    self.binding.remember(row, etag, prepared[position][1])
-                    results[position] = self.binding.stamp(changed[position], etag)
+                    strangers = prepared[position][1]
+                    results[position] = self._stored(records[position], row, etag, strangers)
         return results
 
     def _prepared(
@@ -231,19 +207,17 @@ class JobSteps(Generic[RecordT]):
 
     def delete(self, batch_id: str, job_id: str, etag: str | None) -> Steps[bool]:
         """Delete one record."""
-        partition, key = _keys(batch_id, job_id)
-        try:
-            existed: bool = yield Call("delete", (partition, key, etag))
-        except RowChangedError:
-            stored = yield Call("get", (partition, key))
-            if stored is None:
-                return False
-            raise JobConflictError(
-                f"job {job_id!r} of batch {batch_id!r} was changed by another worker since it was "
-                "read and has not been deleted; fetch it again and decide again",
-                theirs=self._theirs(stored),
-            ) from None
-        return existed
+        keys = _keys(batch_id, job_id)
+        if (yield Call("delete", ([Row(*keys, {}, etag)],))):
+            return True
+        stored = None if etag is None else (yield Call("get", keys))
+        if stored is None:
+            return False
+        raise JobConflictError(
+            f"job {job_id!r} of batch {batch_id!r} was changed by another worker since it was "
+            "read and has not been deleted; fetch it again and decide again",
+            theirs=self._theirs(stored),
+        )
 
     def delete_batch(self, batch_id: str) -> Steps[int]:
         """Delete all jobs of a batch."""
@@ -281,7 +255,7 @@ class JobSteps(Generic[RecordT]):
             if not conditions:  # whatever becomes of them meanwhile
                 rows = [replace(row, etag=None) for row in rows]
             for batch in self._plan(rows):
-                removed += yield Call("delete_many", ([row for _, row in batch],))
+                removed += yield Call("delete", ([row for _, row in batch],))
             if token is None:
                 break
         if removed:
@@ -370,7 +344,7 @@ class JobSteps(Generic[RecordT]):
                         contended = contended or row.partial
                         continue
                     changed = claimed(self.binding, record, worker, lease_seconds, max_attempts)
-                    taken = yield from self._replace(changed)
+                    (taken,) = yield from self._replace([changed], None)
                     if taken is not None and status_of(taken) == JobStatus.RUNNING.value:
                         return taken
                     contended = contended or taken is None
@@ -404,12 +378,6 @@ class JobSteps(Generic[RecordT]):
         until = clock.utc_now() + timedelta(seconds=lease_seconds)
         changed = self.binding.evolve(record, lease_until=until)
         return (yield from self.update(changed, record))
-
-    def _replace(self, record: RecordT) -> Steps[RecordT | None]:
-        try:
-            return (yield from self.update(record, None))
-        except JobConflictError:
-            return None  # another worker was faster
 
 
 def _as_list(records: Iterable[RecordT]) -> list[RecordT]:

@@ -23,19 +23,10 @@ from azure.core.exceptions import (
 )
 from azure.data.tables import EdmType, EntityProperty, TableClient, TableEntity, UpdateMode
 
-from ._binding import moment_of
+from ._binding import moment_of, same_content, same_write
 from ._entity import EARLIEST, FIRST_DATE, LATEST, SYSTEM, Int64, nearest_utc
 from ._keys import odata_string
-from ._rows import (
-    Query,
-    Row,
-    RowChangedError,
-    RowExistsError,
-    RowUnknownError,
-    Tally,
-    add_up,
-    keys_of_token,
-)
+from ._rows import Query, Row, Tally, add_up, keys_of_token
 from ._table_errors import is_outdated, is_table_missing
 
 __all__ = ["CLIENT_OPTIONS", "PRIMITIVES", "Requests", "make_table", "odata_filter"]
@@ -220,57 +211,66 @@ def make_table(client: Any) -> Requests[None]:
         _log.debug("not allowed to create the job table; going on without", extra={"status": 403})
 
 
-def insert(client: Any, row: Row) -> Requests[str]:
+def insert(client: Any, row: Row) -> Requests[str | None]:
     try:
         return etag_of((yield client.create_entity(entity_of(row))))
-    except ResourceExistsError as error:
-        raise RowExistsError from error
+    except ResourceExistsError:
+        return None
     except (ServiceRequestError, ServiceResponseError) as error:
         # The SDK sends no POST again; over aiohttp a lost answer is a request error to it.
         if isinstance(error, ServiceRequestError) and isinstance(client, TableClient):
             raise
-        raise RowUnknownError from error
+        lost = error
+    stored = None
+    with suppress(Exception):  # the first one says more
+        stored = yield from get(client, row.partition, row.key)
+    if stored is None or not same_write(row, stored):
+        raise lost
+    return stored.etag
 
 
-def upsert(client: Any, row: Row) -> Requests[str]:
-    return etag_of((yield client.upsert_entity(entity_of(row), mode=UpdateMode.REPLACE)))
-
-
-def upsert_many(client: Any, rows: Sequence[Row]) -> Requests[list[str]]:
+def upsert(client: Any, rows: Sequence[Row]) -> Requests[list[str]]:
     mode = {"mode": UpdateMode.REPLACE}
-    done = yield client.submit_transaction([("upsert", entity_of(row), mode) for row in rows])
+    if len(rows) == 1:
+        done = [(yield client.upsert_entity(entity_of(rows[0]), **mode))]
+    else:
+        done = yield client.submit_transaction([("upsert", entity_of(row), mode) for row in rows])
     return [etag_of(metadata) for metadata in done]
 
 
-def replace(client: Any, row: Row, etag: str) -> Requests[str]:
+def replace(client: Any, rows: Sequence[Row]) -> Requests[list[str | None]]:
+    if len(rows) > 1:
+        try:
+            made = yield client.submit_transaction([replacing(row) for row in rows])
+            return [etag_of(metadata) for metadata in made]
+        except HttpResponseError as error:
+            if not is_outdated(error):
+                raise
+    done: list[str | None] = []
+    for row in rows:  # one of several has changed; which, the service does not say of all
+        etag = yield from _replace_one(client, row, again=len(rows) > 1)
+        done.append(etag)
+    return done
+
+
+def _replace_one(client: Any, row: Row, *, again: bool) -> Requests[str | None]:
+    """Replace a row; `again` where it may have been replaced by this very change already."""
     sent: list[int] = []
     try:
         metadata = yield client.update_entity(
             entity_of(row),
             mode=UpdateMode.REPLACE,
             raw_response_hook=lambda response: sent.append(attempts_of(response)),
-            **if_version(etag),
+            **if_version(row.etag),
         )
+        return etag_of(metadata)
     except (ResourceModifiedError, ResourceNotFoundError) as error:
         if is_table_missing(error):
             raise
-        raise RowChangedError(resent=sent[-1:] > [1]) from error
-    return etag_of(metadata)
-
-
-def replace_many(client: Any, rows: Sequence[Row]) -> Requests[list[str | None]]:
-    done: list[str | None] = []
-    try:
-        done += map(etag_of, (yield client.submit_transaction([replacing(r) for r in rows])))
-    except HttpResponseError as error:
-        if not is_outdated(error):
-            raise
-        for row in rows:  # one of them changed; which, the service does not say of all
-            try:
-                done.append((yield from replace(client, row, str(row.etag))))
-            except RowChangedError:
-                done.append(None)
-    return done
+    if not again and sent[-1:] <= [1]:
+        return None
+    stored = yield from get(client, row.partition, row.key)
+    return stored.etag if stored is not None and same_content(row, stored) else None
 
 
 def get(client: Any, partition: str, key: str) -> Requests[Row | None]:
@@ -282,17 +282,30 @@ def get(client: Any, partition: str, key: str) -> Requests[Row | None]:
         return None
 
 
-def delete(client: Any, partition: str, key: str, etag: str | None) -> Requests[bool]:
+def delete(client: Any, rows: Sequence[Row]) -> Requests[int]:
+    if len(rows) > 1:
+        try:
+            return len((yield client.submit_transaction([deleting(row) for row in rows])))
+        except HttpResponseError as error:
+            if not is_outdated(error):
+                raise
+    count = 0
+    for row in rows:
+        count += yield from _delete_one(client, row)
+    return count
+
+
+def _delete_one(client: Any, row: Row) -> Requests[bool]:
     answers: list[Any] = []
     try:
         yield client.delete_entity(
-            partition,
-            key,
+            row.partition,
+            row.key,
             raw_response_hook=lambda response: answers.append(response.http_response),
-            **if_version(etag),
+            **if_version(row.etag),
         )
-    except ResourceModifiedError as error:
-        raise RowChangedError from error
+    except ResourceModifiedError:
+        return False
     # The SDK keeps quiet about a row that is not there, and about a table.
     if not answers or answers[-1].status_code != 404:
         return True
@@ -301,19 +314,6 @@ def delete(client: Any, partition: str, key: str, etag: str | None) -> Requests[
         setattr(missing, "error_code", "TableNotFound")  # noqa: B010 - as the SDK does
         raise missing
     return False
-
-
-def delete_many(client: Any, rows: Sequence[Row]) -> Requests[int]:
-    try:
-        return len((yield client.submit_transaction([deleting(row) for row in rows])))
-    except HttpResponseError as error:
-        if not is_outdated(error):
-            raise
-    count = 0
-    for row in rows:
-        with suppress(RowChangedError):
-            count += yield from delete(client, row.partition, row.key, row.etag)
-    return count
 
 
 def page(
@@ -341,10 +341,7 @@ def reclaim(client: Any) -> Requests[None]:
 
 PRIMITIVES: dict[str, Callable[..., Requests[Any]]] = {
     primitive.__name__: primitive
-    for primitive in (
-        *(insert, upsert, upsert_many, replace, replace_many, get, delete, delete_many),
-        *(page, tally, reclaim),
-    )
+    for primitive in (*(insert, upsert, replace, delete, get, page, tally, reclaim),)
 }
 """Those of `_rows`, by name; each takes the client first."""
 
