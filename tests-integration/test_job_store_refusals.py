@@ -46,7 +46,7 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         (lambda s: s.fetch("b", "j"), "fetching job 'j' of batch 'b'"),
         (lambda s: s.create(JobRecord("b", "j")), "storing job 'j' of batch 'b'"),
         (lambda s: s.save(JobRecord("b", "j")), "storing job 'j' of batch 'b'"),
-        (lambda s: s.save_many([JobRecord("b", "j")]), "storing 1 job of batch 'b'"),
+        (lambda s: s.save_many([JobRecord("b", "j")]), "storing job 'j' of batch 'b'"),
         (lambda s: s.list_runs("b"), "listing batch 'b'"),
         (lambda s: s.delete("b", "j"), "deleting job 'j' of batch 'b'"),
     ],

@@ -18,8 +18,6 @@ from typing import Any
 import pytest
 
 from infra_core.azure.job_store import (
-    AsyncAzureTableJobStore,
-    AsyncJobStore,
     AzureTableError,
     AzureTableJobStore,
     JobConflictError,
@@ -258,8 +256,8 @@ def test_a_fork_waits_for_what_other_threads_do_in_sqlite(
     monkeypatch.setattr(_sqlite, "_FORK_SECONDS", 60)
     monkeypatch.setattr(_sqlite._JobFile, "hold", held)
     with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
-        store._file._connected().create_function("change", 0, change)
-        thread = threading.Thread(target=store._file._execute, args=("SELECT change()", ()))
+        store._rows._connected().create_function("change", 0, change)
+        thread = threading.Thread(target=store._rows._execute, args=("SELECT change()", ()))
         thread.start()
         assert inside.wait(60)
         child = os.fork()
@@ -300,7 +298,7 @@ def test_a_fork_holds_a_store_while_others_are_made(
         if child == 0:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
-        assert held == [store._file]
+        assert held == [store._rows]
 
 
 def test_the_folder_of_the_process_may_change(
@@ -333,13 +331,12 @@ def test_a_file_with_columns_of_a_later_version_is_written_to(tmp_path: Path) ->
         assert store.count_by_status("b") == {"completed": 1, "pending": 1}
 
 
-def test_the_stores_are_what_the_protocols_say(tmp_path: Path) -> None:
-    """`JobStore` and `AsyncJobStore` can be asked for at run time."""
+def test_the_stores_are_what_the_protocol_says(tmp_path: Path) -> None:
+    """`JobStore` can be asked for at run time."""
     config = TableConfig("UseDevelopmentStorage=true", "jobs")
     assert isinstance(SqliteJobStore(tmp_path / "jobs.sqlite3"), JobStore)
     with AzureTableJobStore(config=config) as table:
         assert isinstance(table, JobStore)
-    assert isinstance(AsyncAzureTableJobStore(config=config), AsyncJobStore)
 
 
 def test_making_a_store_touches_no_file(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def test_a_program_that_logs_at_info_sees_no_dumps_of_requests(
         "AccountName=acc;AccountKey=a2V5;TableEndpoint=http://127.0.0.1:1/acc", "jobs"
     )
     with caplog.at_level(logging.INFO), AzureTableJobStore(config=config) as store:
-        store._table._shared()._options["retry_total"] = 0
+        store._rows._shared()._options["retry_total"] = 0
         with pytest.raises(AzureTableError):
             store.fetch("b", "j")
     assert [record for record in caplog.records if record.levelno < logging.WARNING] == []

@@ -9,7 +9,6 @@ from ._attempts import JobAttempt as JobAttempt
 from ._config import TableConfig as TableConfig
 from ._open import open_job_store as open_job_store
 from ._protocol import (
-    AsyncJobStore as AsyncJobStore,
     AzureTableRecordProtocol as AzureTableRecordProtocol,
     JobStore as JobStore,
     RecordT as RecordT,

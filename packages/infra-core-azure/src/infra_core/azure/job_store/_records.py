@@ -12,6 +12,7 @@ only when it is explicitly reopened: `requeue(force=True)`.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
@@ -28,7 +29,7 @@ from ._entity import to_utc
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BatchSummary", "JobRecord", "JobStatus", "RecordT", "UnreadableJob"]
+__all__ = ["BatchSummary", "JobRecord", "JobStatus", "RecordT", "StatusFilter", "UnreadableJob"]
 
 
 class JobStatus(str, Enum):
@@ -57,6 +58,8 @@ class JobStatus(str, Enum):
         """Whether a job in this state may go to `wanted`."""
         return wanted in _NEXT[self]
 
+
+StatusFilter = JobStatus | str | Iterable[JobStatus | str] | None
 
 ABANDONED_AFTER = timedelta(days=1)
 _MAX_CAUSE = 8_000  # characters of an error that a record keeps

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, Protocol
 
 from ._entity import Int64, nearest_utc
 from ._keys import escape_key, unescape_key
-from ._protocol import StatusFilter
+from ._records import StatusFilter
 
 __all__ = [
     "Backend",

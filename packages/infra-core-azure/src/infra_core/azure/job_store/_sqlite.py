@@ -17,11 +17,11 @@ from infra_core.runtime import ForkGuard, clock
 
 from .._process import alive_of, file_id
 from ..exceptions import AzureTableError
-from ._records import JobRecord, RecordT
+from ._protocol import JobStore
+from ._records import JobRecord, RecordT, UnreadableJob
 from ._rows import Query, Row, Tally, keys_of_token
 from ._sqlite_rows import ONE_STATUS, SCHEMA, conditions_of, moment_at, row_of, values_of
 from ._steps import JobSteps
-from ._sync import SyncJobStore
 
 __all__ = ["SqliteJobStore"]
 
@@ -61,7 +61,7 @@ _REPLACE = (
 )
 
 
-class SqliteJobStore(SyncJobStore[RecordT]):
+class SqliteJobStore(JobStore[RecordT]):
     """Keeps jobs in a SQLite file: no account, no server, the interface of the Table store.
 
     The file is in WAL mode: readers and one writer at a time, in any number of threads and
@@ -106,19 +106,21 @@ class SqliteJobStore(SyncJobStore[RecordT]):
             )
         self._path = Path(path)
         self._steps = JobSteps(record_type, _plan)
-        self._file = _JobFile(self._path.absolute())  # a daemon changes its folder
+        self._rows = _JobFile(self._path.absolute())  # a daemon changes its folder
 
     @property
     def path(self) -> Path:
         """The database file."""
         return self._path
 
-    def _backend(self) -> "_JobFile":
-        return self._file
+    @property
+    def unreadable(self) -> list[UnreadableJob]:
+        """The jobs that listings and claims have left out, since they cannot be read."""
+        return self._steps.unreadable
 
     def close(self) -> None:
         """Close the file. The store may be used again; it opens the file anew."""
-        self._file.close()
+        self._rows.close()
 
 
 def _plan(rows: Any) -> list[list[tuple[int, Row]]]:

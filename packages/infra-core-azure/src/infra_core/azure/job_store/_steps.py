@@ -20,8 +20,7 @@ from ._binding import RecordBinding, moment_of, newest_first, same_write, status
 from ._drive import Call, Steps
 from ._keys import escape_key, unescape_key
 from ._leases import check_claim, check_lease, claimed
-from ._protocol import StatusFilter
-from ._records import BatchSummary, JobStatus, UnreadableJob
+from ._records import BatchSummary, JobStatus, StatusFilter, UnreadableJob
 from ._rows import Query, Row, Tally, add_up, query_of
 
 _log = logging.getLogger("infra_core.azure.job_store")

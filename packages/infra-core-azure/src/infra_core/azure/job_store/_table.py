@@ -7,10 +7,10 @@ from azure.data.tables import TableClient
 
 from ._config import TableConfig
 from ._drive import carry_out
+from ._protocol import JobStore
 from ._records import RecordT
 from ._rows import plan_batches
 from ._steps import JobSteps
-from ._sync import SyncJobStore
 from ._table_clients import SharedClient, TableJobStore, shared_client
 from ._table_errors import table_error
 from ._table_rows import PRIMITIVES
@@ -18,7 +18,7 @@ from ._table_rows import PRIMITIVES
 __all__ = ["AzureTableJobStore"]
 
 
-class AzureTableJobStore(TableJobStore[RecordT], SyncJobStore[RecordT]):
+class AzureTableJobStore(TableJobStore[RecordT], JobStore[RecordT]):
     """Keeps jobs in an Azure table: one partition per batch, one row per job.
 
     Stores of the same configuration share one client, which is closed with the last of them; a
@@ -43,12 +43,12 @@ class AzureTableJobStore(TableJobStore[RecordT], SyncJobStore[RecordT]):
 
     def _open(self, record_type: type[RecordT]) -> None:
         self._steps = JobSteps(record_type, plan_batches)
-        self._table = _TableRows(self._config)
+        self._rows = _TableRows(self._config)
 
     @property
     def client(self) -> TableClient:
         """The SDK's client of the table, for what this store does not do."""
-        return self._table.client()
+        return self._rows.client()
 
     def table_exists(self) -> bool:
         """Whether the table is there; unlike every other operation it does not make it.
@@ -57,14 +57,11 @@ class AzureTableJobStore(TableJobStore[RecordT], SyncJobStore[RecordT]):
             TableRequestError: The service refused.
             TableConnectionError: It could not be reached.
         """
-        return self._table.exists()
+        return self._rows.exists()
 
     def close(self) -> None:
         """Give the shared client back. The store may be used again; it leases it anew."""
-        self._table.close()
-
-    def _backend(self) -> "_TableRows":
-        return self._table
+        self._rows.close()
 
 
 class _TableRows:

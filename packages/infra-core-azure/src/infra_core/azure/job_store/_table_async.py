@@ -12,8 +12,7 @@ from infra_core.runtime import LoopLocal
 from .._network import async_transport
 from ._config import TableConfig
 from ._drive import Steps, carry_out_async, drive_async
-from ._protocol import StatusFilter
-from ._records import BatchSummary, RecordT, UnreadableJob
+from ._records import BatchSummary, RecordT, StatusFilter
 from ._rows import plan_batches
 from ._steps import JobSteps
 from ._table_clients import TableJobStore, connect, table_client_options
@@ -52,33 +51,23 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
             lambda: _AsyncTableRows(self._config, options), _AsyncTableRows.close
         )
 
-    @property
-    def unreadable(self) -> list[UnreadableJob]:
-        """The jobs that listings and claims have left out, since they cannot be read."""
-        return self._steps.unreadable
-
     async def create(self, record: RecordT) -> RecordT:
         """As `JobStore.create`."""
         return await self._run(self._steps.create(record))
 
     async def save(self, record: RecordT) -> RecordT:
-        """As `JobStore.save`."""
         return await self._run(self._steps.save(record))
 
     async def save_many(self, records: Iterable[RecordT]) -> list[RecordT]:
-        """As `JobStore.save_many`."""
         return await self._run(self._steps.save_many(records))
 
     async def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
-        """As `JobStore.update`."""
         return await self._run(self._steps.update(record, expected))
 
     async def update_many(self, records: Iterable[RecordT]) -> list[RecordT | None]:
-        """As `JobStore.update_many`."""
         return await self._run(self._steps.update_many(records))
 
     async def delete_batch(self, batch_id: str) -> int:
-        """As `JobStore.delete_batch`."""
         return await self._run(self._steps.delete_batch(batch_id))
 
     async def prune(
@@ -88,17 +77,14 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
         status: StatusFilter = None,
         batch_id: str | None = None,
     ) -> int:
-        """As `JobStore.prune`."""
         return await self._run(self._steps.prune(older_than, status, batch_id))
 
     async def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
-        """As `JobStore.fetch`."""
         return await self._run(self._steps.fetch(batch_id, job_id))
 
     async def list_runs(
         self, batch_id: str, *, limit: int = 50, continuation_token: str | None = None
     ) -> tuple[list[RecordT], str | None]:
-        """As `JobStore.list_runs`."""
         return await self._run(self._steps.list_runs(batch_id, limit, continuation_token))
 
     def iter_runs(
@@ -124,11 +110,9 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
         return pages()
 
     async def count_by_status(self, batch_id: str) -> dict[str, int]:
-        """As `JobStore.count_by_status`."""
         return await self._run(self._steps.count_by_status(batch_id))
 
     async def batches(self) -> list[BatchSummary]:
-        """As `JobStore.batches`."""
         return await self._run(self._steps.batches())
 
     async def claim(
@@ -139,15 +123,12 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
         lease_seconds: float,
         max_attempts: int | None = None,
     ) -> RecordT | None:
-        """As `JobStore.claim`."""
         return await self._run(self._steps.claim(batch_id, worker, lease_seconds, max_attempts))
 
     async def renew(self, record: RecordT, *, lease_seconds: float) -> RecordT:
-        """As `JobStore.renew`."""
         return await self._run(self._steps.renew(record, lease_seconds))
 
     async def delete(self, batch_id: str, job_id: str, *, expected: RecordT | None = None) -> bool:
-        """As `JobStore.delete`."""
         etag = None if expected is None else self._steps.version(expected)
         return await self._run(self._steps.delete(batch_id, job_id, etag))
 

@@ -18,7 +18,8 @@ from .._sdk_logs import tidy_sdk_logs
 from ..exceptions import AzureTableError
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._drive import carry_out
-from ._records import JobRecord, RecordT
+from ._records import JobRecord, RecordT, UnreadableJob
+from ._steps import JobSteps
 from ._table_rows import CLIENT_OPTIONS, make_table
 
 __all__ = [
@@ -177,6 +178,8 @@ def reset_table_client_cache() -> None:
 class TableJobStore(Generic[RecordT]):
     """What the synchronous and the asynchronous store share: their settings."""
 
+    _steps: JobSteps[RecordT]
+
     def __init__(
         self,
         *,
@@ -202,3 +205,8 @@ class TableJobStore(Generic[RecordT]):
     def config(self) -> TableConfig:
         """Where the table is."""
         return self._config
+
+    @property
+    def unreadable(self) -> list[UnreadableJob]:
+        """The jobs that listings and claims have left out, since they cannot be read."""
+        return self._steps.unreadable

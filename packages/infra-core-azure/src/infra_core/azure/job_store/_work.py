@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from infra_core.runtime import (
     RetryPolicy,
@@ -27,8 +27,11 @@ from infra_core.runtime import (
 )
 
 from ..exceptions import JobConflictError, JobRecordError
-from ._protocol import AsyncJobStore, JobStore
+from ._protocol import JobStore
 from ._records import JobRecord, JobStatus
+
+if TYPE_CHECKING:
+    from ._table_async import AsyncAzureTableJobStore
 
 __all__ = ["WorkSummary", "work_batch", "work_batch_async"]
 
@@ -78,7 +81,7 @@ def work_batch(
 
 
 async def work_batch_async(
-    store: JobStore[JobT] | AsyncJobStore[JobT],
+    store: "JobStore[JobT] | AsyncAzureTableJobStore[JobT]",
     batch_id: str,
     handler: Callable[[JobT], Any],
     *,
