@@ -233,7 +233,7 @@ def test_a_coroutine_that_is_cancelled_from_within_says_so() -> None:
         run_sync(give_up(), what="sync()")
 
 
-def test_a_signal_that_wakes_nobody_is_noticed_all_the_same() -> None:
+def test_a_signal_that_wakes_no_thread_is_noticed_all_the_same() -> None:
     """One that comes just before the main thread begins to wait; on Windows none wakes it."""
     output = script(
         """
