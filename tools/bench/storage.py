@@ -43,11 +43,11 @@ class Ours:
         self.client = AzureStorageClient.from_settings(settings, "strict")
 
     async def up(self, folder: Path, name: str) -> None:
-        self.client._base_path = folder.parent
+        self.client.base_path = folder.parent
         await self.client.upload_tree_async(folder, compare="nothing")
 
     async def down(self, name: str, target: Path) -> None:
-        self.client._base_path = target.parent
+        self.client.base_path = target.parent
         await self.client.download_tree_async(target, compare="nothing")
 
     async def close(self) -> None:

@@ -117,7 +117,7 @@ def measure(job: str, endpoint: str, base: Path, name: str) -> None:
             if job == "all":
                 return len(client.list_tree(base / name))
             if job == "down":
-                client._base_path = base / "empty"
+                client.base_path = base / "empty"
                 client.sync_tree(base / "empty" / name, "down", dry_run=True, on_outcome=count)
                 return seen
             client.sync_tree(

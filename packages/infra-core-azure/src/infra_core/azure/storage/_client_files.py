@@ -73,9 +73,9 @@ class FileClient(_Base):
     ) -> None:
         self._config = config
         self._settings = settings
-        self._mode = parse_mode(mode)
-        self._swallow = swallow_errors or self._mode == "best-effort"
-        self._base_path = None if base_path is None else Path(base_path)
+        self.mode: StorageMode = parse_mode(mode)
+        self.base_path = None if base_path is None else Path(base_path)
+        self._swallow = swallow_errors or self.mode == "best-effort"
         self._log = log or _LOG
         self._logged_unconfigured = False
         self._uploader: Uploader | None = None
@@ -89,7 +89,7 @@ class FileClient(_Base):
                 settings.journal or default_journal_path(config), settings.variable("journal")
             ),
             swallow=self._swallow,
-            must_keep=self._mode == "best-effort",
+            must_keep=self.mode == "best-effort",
             log=self._log,
         )
 
@@ -105,23 +105,13 @@ class FileClient(_Base):
         """The settings that it was made of."""
         return self._settings
 
-    @property
-    def mode(self) -> StorageMode:
-        """Its mode."""
-        return self._mode
-
-    @property
-    def base_path(self) -> Path | None:
-        """The folder that blob names are relative to."""
-        return self._base_path
-
     def is_configured(self) -> bool:
         """Whether there is a container to mirror to."""
-        return self._config is not None
+        return self.config is not None
 
     def __repr__(self) -> str:
-        where = "not configured" if self._config is None else self._config.container_url
-        return f"<{type(self).__name__} {where} mode={self._mode}>"
+        where = "not configured" if self.config is None else self.config.container_url
+        return f"<{type(self).__name__} {where} mode={self.mode}>"
 
     # -- names --------------------------------------------------------------------------------
 
@@ -131,16 +121,16 @@ class FileClient(_Base):
         Below `base_path` it is the path relative to it. Outside of any base the leading slash
         goes, and one leading `tmp/`, `temp/` or `var/tmp/`.
         """
-        prefix = self._config.prefix if self._config else (self._settings.prefix or "")
-        name = blob_name_for(Path(path), base=self._base_path, prefix=prefix)
+        prefix = self.config.prefix if self.config else (self.settings.prefix or "")
+        name = blob_name_for(Path(path), base=self.base_path, prefix=prefix)
         # 0.7 kept a slash before the prefix, and stored blobs by it.
         return f"/{name}" if prefix.startswith("/") and name else name
 
     def blob_url_for_name(self, blob_name: str) -> str | None:
         """The URL of a blob, encoded and without any token; `None` when not configured."""
-        if self._config is None:
+        if self.config is None:
             return None
-        return f"{self._config.public_url}/{encode_blob_name(blob_name)}"
+        return f"{self.config.public_url}/{encode_blob_name(blob_name)}"
 
     def ensure_parent(self, path: Path) -> None:
         """Create the local folder that a path lies in."""
@@ -256,9 +246,9 @@ class FileClient(_Base):
         """The uploader; without configuration `None`, logged once, or an error in mode strict."""
         if self._uploader is not None or self._logged_unconfigured:
             return self._uploader
-        by_choice = self._mode == "dev-skip"
-        missing = missing_settings(self._settings) or "no configuration was given"
-        if self._mode == "strict" and not self._swallow:
+        by_choice = self.mode == "dev-skip"
+        missing = missing_settings(self.settings) or "no configuration was given"
+        if self.mode == "strict" and not self._swallow:
             raise ConfigurationError(
                 f"{name!r} cannot be uploaded, since Azure storage is not configured: {missing}; "
                 "use AzureStorageClient.from_settings(), or mode dev-skip to keep files local"
@@ -268,7 +258,7 @@ class FileClient(_Base):
             logging.INFO if by_choice else logging.WARNING,
             "Azure storage not configured, files stay local (%s)",
             "mode dev-skip" if by_choice else missing,
-            extra={"blob_name": name, "mode": self._mode},
+            extra={"blob_name": name, "mode": self.mode},
         )
         return None
 
@@ -356,34 +346,11 @@ class FileClient(_Base):
 
     # -- the same for synchronous callers: hooks are called on another thread -------------------
 
-    @blocking(upload_file_async)
-    def upload_file(self, *args: Any, **kwargs: Any) -> Any:
-        """See `upload_file_async`."""
-
-    @blocking(upload_text_async)
-    def upload_text(self, *args: Any, **kwargs: Any) -> Any:
-        """See `upload_text_async`."""
-
-    @blocking(write_json_async)
-    def write_json(self, *args: Any, **kwargs: Any) -> Any:
-        """See `write_json_async`."""
-
-    @blocking(write_text_async)
-    def write_text(self, *args: Any, **kwargs: Any) -> Any:
-        """See `write_text_async`."""
-
-    @blocking(download_to_path_async)
-    def download_to_path(self, *args: Any, **kwargs: Any) -> Any:
-        """See `download_to_path_async`."""
-
-    @blocking(stat_async)
-    def stat(self, *args: Any, **kwargs: Any) -> Any:
-        """See `stat_async`."""
-
-    @blocking(read_blob_async)
-    def read_blob(self, *args: Any, **kwargs: Any) -> Any:
-        """See `read_blob_async`."""
-
-    @blocking(flush_pending_async)
-    def flush_pending(self, *args: Any, **kwargs: Any) -> Any:
-        """See `flush_pending_async`."""
+    upload_file = blocking(upload_file_async)
+    upload_text = blocking(upload_text_async)
+    write_json = blocking(write_json_async)
+    write_text = blocking(write_text_async)
+    download_to_path = blocking(download_to_path_async)
+    stat = blocking(stat_async)
+    read_blob = blocking(read_blob_async)
+    flush_pending = blocking(flush_pending_async)
