@@ -21,6 +21,7 @@ from azure.core.exceptions import (
 from azure.data.tables import EdmType, EntityProperty, TableClient, TableEntity
 from hypothesis import given, strategies as st
 
+from infra_core.azure._network import sync_transport
 from infra_core.azure.exceptions import (
     AzureTableError,
     JobConflictError,
@@ -160,7 +161,7 @@ class TestConfig:
         parts = config.connection()
         assert parts is not None
         assert parts.table_endpoint == endpoint
-        with connect(TableClient, config, {}, lambda: None) as client:
+        with connect(TableClient, sync_transport, config, lambda: None) as client:
             assert client.url.partition("?")[0] == endpoint
 
     @pytest.mark.parametrize(

@@ -7,7 +7,13 @@ from pathlib import Path
 import pytest
 
 from infra_core.azure._sdk_logs import tidy_sdk_logs
-from infra_core.azure.job_store import AzureTableError, AzureTableJobStore, TableConfig
+from infra_core.azure.job_store import (
+    AzureTableError,
+    AzureTableJobStore,
+    TableConfig,
+    _table_clients,
+)
+from infra_core.azure.job_store._table_rows import CLIENT_OPTIONS
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
 
 _POLICY = "azure.core.pipeline.policies.http_logging_policy"
@@ -26,16 +32,20 @@ def levels() -> Iterator[None]:
 
 
 def test_a_program_that_logs_at_info_sees_no_dumps_of_requests(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor of tokens; the failure itself is in the error."""
     config = TableConfig(
         "AccountName=acc;AccountKey=a2V5;TableEndpoint=http://127.0.0.1:1/acc", "jobs"
     )
-    with caplog.at_level(logging.INFO), AzureTableJobStore(config=config) as store:
-        store._rows._shared()._options["retry_total"] = 0
-        with pytest.raises(AzureTableError):
-            store.fetch("b", "j")
+    options = {**CLIENT_OPTIONS, "retry_total": 0}
+    monkeypatch.setattr(_table_clients, "CLIENT_OPTIONS", options)
+    with (
+        caplog.at_level(logging.INFO),
+        AzureTableJobStore(config=config) as store,
+        pytest.raises(AzureTableError),
+    ):
+        store.fetch("b", "j")
     assert [record for record in caplog.records if record.levelno < logging.WARNING] == []
 
 

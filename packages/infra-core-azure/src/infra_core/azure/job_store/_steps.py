@@ -239,19 +239,16 @@ class JobSteps(Generic[RecordT]):
         return (yield from self._remove(query))
 
     def _remove(self, query: Query) -> Steps[int]:
-        conditions = query.statuses or query.until
-        remote = self.binding.remote(query) if conditions else query
-        judged = remote == query
-        query, removed = replace(remote, keys_only=True) if judged else query, 0
+        everything = query == Query(query.partition)
+        remote = self.binding.remote(query)
+        judged, removed = remote == query, 0
         token: str | None = None
         while True:
-            rows, token = yield Call("page", (query if judged else remote, _REMOVED_PAGE, token))
+            asked = replace(remote, keys_only=judged)
+            rows, token = yield Call("page", (asked, _REMOVED_PAGE, token))
             if not judged:
-                rows = [
-                    row for row in rows
-                    if any(self.binding.matches(r, query) for r in self._readable([row]))
-                ]  # fmt: skip
-            if not conditions:  # whatever becomes of them meanwhile
+                rows = [row for row in rows if self._matching([row], query)]
+            if everything:  # whatever becomes of them meanwhile
                 rows = [replace(row, etag=None) for row in rows]
             for batch in self._plan(rows):
                 removed += yield Call("delete", ([row for _, row in batch],))
@@ -283,8 +280,11 @@ class JobSteps(Generic[RecordT]):
         beginning = token is None
         rows, token = yield Call("page", (self.binding.remote(query), PAGE, token))
         everything = beginning and token is None and query == Query(partition=query.partition)
-        records = self._readable(rows, whole=everything)
-        return [record for record in records if self.binding.matches(record, query)], token
+        return self._matching(rows, query, whole=everything), token
+
+    def _matching(self, rows: Sequence[Row], query: Query, *, whole: bool = False) -> list[RecordT]:
+        records = self._readable(rows, whole=whole)
+        return [record for record in records if self.binding.matches(record, query)]
 
     def count_by_status(self, batch_id: str) -> Steps[dict[str, int]]:
         """Count the jobs of a batch by state."""
@@ -356,10 +356,8 @@ class JobSteps(Generic[RecordT]):
     def _claimable(self, row: Row, query: Query) -> Steps[RecordT | None]:
         """Return the record of a row that a claim found, `None` where it cannot be taken."""
         found = (yield Call("get", (row.partition, row.key))) if row.partial else row
-        for record in self._readable([] if found is None else [found]):
-            if self.binding.matches(record, query):
-                return record
-        return None
+        matching = [] if found is None else self._matching([found], query)
+        return matching[0] if matching else None
 
     def renew(self, record: RecordT, lease_seconds: float) -> Steps[RecordT]:
         """Extend the lease of a claimed job."""

@@ -1,19 +1,13 @@
 """The job store in Azure Table storage."""
 
-from typing import Any
-
 import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.data.tables import TableClient
 
-from ._config import TableConfig
-from ._drive import carry_out
 from ._protocol import JobStore
 from ._records import RecordT
 from ._rows import plan_batches
 from ._steps import JobSteps
 from ._table_clients import SharedClient, TableJobStore, shared_client
-from ._table_errors import table_error
-from ._table_rows import PRIMITIVES
 
 __all__ = ["AzureTableJobStore"]
 
@@ -43,12 +37,17 @@ class AzureTableJobStore(TableJobStore[RecordT], JobStore[RecordT]):
 
     def _open(self, record_type: type[RecordT]) -> None:
         self._steps = JobSteps(record_type, plan_batches)
-        self._rows = _TableRows(self._config)
+        self._held: SharedClient | None = shared_client(self._config)
+
+    @property
+    def _rows(self) -> SharedClient:
+        self._held = held = self._held or shared_client(self._config)
+        return held
 
     @property
     def client(self) -> TableClient:
         """The SDK's client of the table, for what this store does not do."""
-        return self._rows.client()
+        return self._rows.table()
 
     def table_exists(self) -> bool:
         """Whether the table is there; unlike every other operation it does not make it.
@@ -61,37 +60,4 @@ class AzureTableJobStore(TableJobStore[RecordT], JobStore[RecordT]):
 
     def close(self) -> None:
         """Give the shared client back. The store may be used again; it leases it anew."""
-        self._rows.close()
-
-
-class _TableRows:
-    """The backend: primitives on rows, by the SDK's synchronous client."""
-
-    def __init__(self, config: TableConfig) -> None:
-        self._config = config
-        self._held: SharedClient | None = shared_client(config)
-
-    def _shared(self) -> SharedClient:
-        self._held = held = self._held or shared_client(self._config)
-        return held
-
-    def client(self) -> TableClient:
-        return self._shared().table()
-
-    def exists(self) -> bool:
-        try:
-            return self._shared().exists()
-        except Exception as error:
-            explained = self.explain(error, "looking for the table")
-            if explained is error:
-                raise
-            raise explained from error
-
-    def close(self) -> None:
         self._held = None
-
-    def explain(self, error: Exception, doing: str) -> Exception:
-        return table_error(error, doing, self._config)
-
-    def perform(self, name: str, *args: Any) -> Any:
-        return carry_out(PRIMITIVES[name](self.client(), *args))

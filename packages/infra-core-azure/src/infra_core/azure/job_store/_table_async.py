@@ -1,6 +1,6 @@
 """The asynchronous twin of the Azure Table job store."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,7 @@ from ._drive import Steps, carry_out_async, drive_async
 from ._records import BatchSummary, RecordT, StatusFilter
 from ._rows import plan_batches
 from ._steps import JobSteps
-from ._table_clients import TableJobStore, connect, table_client_options
+from ._table_clients import TableJobStore, connect
 from ._table_errors import table_error
 from ._table_rows import PRIMITIVES, make_table
 
@@ -45,10 +45,9 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
     """
 
     def _open(self, record_type: type[RecordT]) -> None:
-        options = table_client_options(self._config)
         self._steps = JobSteps(record_type, partial(plan_batches, max_bytes=_BATCH_BYTES))
         self._clients: LoopLocal[_AsyncTableRows] = LoopLocal(
-            lambda: _AsyncTableRows(self._config, options), _AsyncTableRows.close
+            lambda: _AsyncTableRows(self._config), _AsyncTableRows.close
         )
 
     async def create(self, record: RecordT) -> RecordT:
@@ -149,9 +148,8 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
 class _AsyncTableRows:
     """The backend: primitives on rows, by the SDK's asynchronous client of one event loop."""
 
-    def __init__(self, config: TableConfig, options: Mapping[str, Any]) -> None:
+    def __init__(self, config: TableConfig) -> None:
         self._config = config
-        self._options = options
         self._credential: Any = None
         self._table: Any = None
         self._ready = False
@@ -170,8 +168,7 @@ class _AsyncTableRows:
 
     async def client(self) -> Any:
         if self._table is None:
-            options = {**self._options, "transport": async_transport(**self._options)}
-            self._table = connect(TableClient, self._config, options, self._identity)
+            self._table = connect(TableClient, async_transport, self._config, self._identity)
         if not self._ready:
             # Two tasks may both come here; making a table twice is harmless.
             await carry_out_async(make_table(self._table))

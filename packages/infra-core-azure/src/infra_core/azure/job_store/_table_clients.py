@@ -1,9 +1,10 @@
-"""Table clients and what stores of both kinds share: their settings, and one client for each."""
+"""What the table stores of both kinds share: their settings, and how they connect."""
 
 import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Any, Generic
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
@@ -20,7 +21,8 @@ from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._drive import carry_out
 from ._records import JobRecord, RecordT, UnreadableJob
 from ._steps import JobSteps
-from ._table_rows import CLIENT_OPTIONS, make_table
+from ._table_errors import table_error
+from ._table_rows import CLIENT_OPTIONS, PRIMITIVES, make_table
 
 __all__ = [
     "SharedClient",
@@ -28,7 +30,6 @@ __all__ = [
     "connect",
     "reset_table_client_cache",
     "shared_client",
-    "table_client_options",
 ]
 
 _lock = threading.Lock()
@@ -44,29 +45,11 @@ def _new_lock() -> None:
 after_fork_in_child(_new_lock)
 
 
-def table_client_options(config: TableConfig) -> dict[str, Any]:
-    """Return the keyword arguments of a client of this configuration.
-
-    Raises:
-        AzureTableError: There is neither a connection string nor an endpoint.
-        TypeError: It is no configuration.
-    """
-    if not isinstance(config, TableConfig):  # its value may hold a key
-        raise TypeError(f"config is {type_name(config)}: pass TableConfig(connection, table_name)")
-    if config.connection_string or config.resolved_table_endpoint:
-        return dict(CLIENT_OPTIONS)
-    raise AzureTableError(
-        f"no connection for the job table {config.table_name!r}: give a connection_string, or an "
-        "account_name or table_endpoint to use DefaultAzureCredential"
-    )
-
-
 class SharedClient:
-    """A table client and its credential, which are closed with the last store that holds it."""
+    """The backend: primitives by one client, which is closed with the last store that holds it."""
 
     def __init__(self, config: TableConfig) -> None:
-        self.config = config
-        self._options = table_client_options(config)
+        self._config = config
         self._begin()
         after_fork_in_child(self._begin)
 
@@ -93,21 +76,28 @@ class SharedClient:
 
     def exists(self) -> bool:
         """Whether the table is there, without making it."""
-        with self._ready:
-            known = self._table
-            table = self._connect() if known is None else known
         try:
-            next(iter(table.query_entities("PartitionKey eq ''", results_per_page=1)), None)
+            with closing(self._connect()) as table:
+                next(iter(table.query_entities("PartitionKey eq ''", results_per_page=1)), None)
         except ResourceNotFoundError:
             return False
-        finally:
-            if known is None:
-                table.close()
+        except Exception as error:
+            explained = self.explain(error, "looking for the table")
+            if explained is error:
+                raise
+            raise explained from error
         return True
 
+    def perform(self, name: str, *args: Any) -> Any:
+        """As `Backend.perform`."""
+        return carry_out(PRIMITIVES[name](self.table(), *args))
+
+    def explain(self, error: Exception, doing: str) -> Exception:
+        """As `Backend.explain`."""
+        return table_error(error, doing, self._config)
+
     def _connect(self) -> Any:
-        options = {**self._options, "transport": sync_transport(**self._options)}
-        return connect(TableClient, self.config, options, self._identity)
+        return connect(TableClient, sync_transport, self._config, self._identity)
 
     def _identity(self) -> Any:
         from .._tokens import SdkCredential, TokenSource
@@ -125,21 +115,20 @@ def _close(process: int, resources: list[Any]) -> None:
             resource.close()
 
 
-def connect(
-    kind: Any, config: TableConfig, options: Mapping[str, Any], identity: Callable[[], Any]
-) -> Any:
+def connect(kind: Any, transport: Any, config: TableConfig, identity: Callable[[], Any]) -> Any:
     """Return a client of the SDK; nothing is sent yet.
 
     Args:
         kind: Its class, synchronous or asynchronous.
+        transport: Makes what it sends by.
         config: Where the table is.
-        options: Its options.
         identity: Makes the credential; called without a connection string only.
 
     Raises:
         AzureTableError: The SDK refuses the settings.
     """
     tidy_sdk_logs()
+    options = {**CLIENT_OPTIONS, "transport": transport(**CLIENT_OPTIONS)}
     parts = config.connection()
     if parts is None:
         endpoint, credential = str(config.resolved_table_endpoint), identity()
@@ -190,12 +179,21 @@ class TableJobStore(Generic[RecordT]):
         config: TableConfig | None = None,
         env: Mapping[str, str] | None = None,
     ) -> None:
-        self._config = config or TableConfig.from_env(
+        found: object = config or TableConfig.from_env(
             connection_var=connection_string_var,
             table_var=table_name_var,
             fallback_connection_var=fallback_connection_var,
             env=env,
         )
+        if not isinstance(found, TableConfig):  # its value may hold a key
+            kind = type_name(found)
+            raise TypeError(f"config is {kind}: pass TableConfig(connection, table_name)")
+        self._config = found
+        if not (found.connection_string or found.resolved_table_endpoint):
+            raise AzureTableError(
+                f"no connection for the job table {found.table_name!r}: give a connection_string, "
+                "or an account_name or table_endpoint to use DefaultAzureCredential"
+            )
         self._open(record_type)
 
     def _open(self, record_type: type[RecordT]) -> None:

@@ -7,7 +7,7 @@ the error in.
 
 import json
 import logging
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -24,9 +24,9 @@ from azure.core.exceptions import (
 from azure.data.tables import EdmType, EntityProperty, TableClient, TableEntity, UpdateMode
 
 from ._binding import moment_of, same_content, same_write
-from ._entity import EARLIEST, FIRST_DATE, LATEST, SYSTEM, Int64, nearest_utc
+from ._entity import FIRST_DATE, LATEST, SYSTEM, Int64, nearest_utc
 from ._keys import odata_string
-from ._rows import Query, Row, Tally, add_up, keys_of_token
+from ._rows import Query, Row, Tally, keys_of_token
 from ._table_errors import is_outdated, is_table_missing
 
 __all__ = ["CLIENT_OPTIONS", "PRIMITIVES", "Requests", "make_table", "odata_filter"]
@@ -82,54 +82,11 @@ def row_of(entity: TableEntity) -> Row:
     )
 
 
-TALLIED = ["PartitionKey", "status", "updated_at"]
-
-
-def tally_of(entities: Iterable[Mapping[str, Any]]) -> list[Tally]:
-    """Count entities that hold the properties `TALLIED`, by partition and status."""
-    found: dict[tuple[str, str | None], Tally] = {}
-    for entity in entities:
-        key = entity["PartitionKey"], entity.get("status")
-        moment = moment_of(entity.get("updated_at"))
-        one = Tally(*key, 1, moment, moment)
-        found[key] = add_up(found[key], one) if key in found else one
-    return list(found.values())
-
-
-def keys_of(query: Query, entities: Iterable[TableEntity]) -> list[Row]:
-    """Return rows of keys alone, judged to the microsecond: the filter's bounds are wider."""
-    since, until = query.since or EARLIEST, query.until or LATEST
-    found = []
-    for entity in entities:
-        moment = moment_of(entity.pop("updated_at", None)) or since
-        if since <= moment and (moment < until or query.until is None):
-            found.append(row_of(entity))
-    return found
-
-
-def pages_of(client: Any, query: Query, token: str | None, **options: Any) -> Any:
-    """Return the pages of a query, by the client of either kind; nothing is sent before the first.
-
-    Without a condition the SDK's plain listing is asked: its query would send an empty filter.
-    """
-    odata = odata_filter(query)
-    found = client.query_entities(odata, **options) if odata else client.list_entities(**options)
-    return found.by_page(continuation_token=read_token(token))
-
-
-def if_version(etag: str | None) -> dict[str, Any]:
-    """Return what limits a write to that version; nothing does without one."""
-    return {} if etag is None else {"etag": etag, "match_condition": MatchConditions.IfNotModified}
-
-
-def replacing(row: Row) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Return the operation of a transaction that replaces the version that a row holds."""
-    return "update", entity_of(row), {"mode": UpdateMode.REPLACE, **if_version(row.etag)}
-
-
-def deleting(row: Row) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Return the operation of a transaction that deletes the version that a row holds."""
-    return "delete", {"PartitionKey": row.partition, "RowKey": row.key}, if_version(row.etag)
+def if_version(row: Row) -> dict[str, Any]:
+    """Return what limits a write to the version that a row holds; nothing does without one."""
+    if row.etag is None:
+        return {}
+    return {"etag": row.etag, "match_condition": MatchConditions.IfNotModified}
 
 
 def _is_int64(value: object) -> bool:
@@ -141,6 +98,8 @@ def etag_of(metadata: Mapping[str, Any]) -> str:
     return str(metadata["etag"])
 
 
+_COLUMNS = ["PartitionKey", "RowKey", "status", "updated_at"]
+_REPLACE = {"mode": UpdateMode.REPLACE}
 _MILLISECOND = timedelta(milliseconds=1)
 
 
@@ -157,8 +116,8 @@ def odata_filter(query: Query) -> str:
     if query.statuses:
         alternatives = " or ".join(f"status eq {odata_string(s)}" for s in query.statuses)
         parts.append(f"({alternatives})")
-    # Bounds are widened to whole milliseconds, since emulators compare no finer; the records that
-    # come back are judged to the microsecond (`RecordBinding.matches`).
+    # Bounds are widened to whole milliseconds, since emulators compare no finer; what comes back is
+    # judged to the microsecond (`_in_time`).
     if query.since is not None:
         parts.append(f"updated_at ge {_literal(query.since)}")
     if query.until is not None:
@@ -230,18 +189,19 @@ def insert(client: Any, row: Row) -> Requests[str | None]:
 
 
 def upsert(client: Any, rows: Sequence[Row]) -> Requests[list[str]]:
-    mode = {"mode": UpdateMode.REPLACE}
     if len(rows) == 1:
-        done = [(yield client.upsert_entity(entity_of(rows[0]), **mode))]
+        done = [(yield client.upsert_entity(entity_of(rows[0]), **_REPLACE))]
     else:
-        done = yield client.submit_transaction([("upsert", entity_of(row), mode) for row in rows])
+        changes = [("upsert", entity_of(row), _REPLACE) for row in rows]
+        done = yield client.submit_transaction(changes)
     return [etag_of(metadata) for metadata in done]
 
 
 def replace(client: Any, rows: Sequence[Row]) -> Requests[list[str | None]]:
     if len(rows) > 1:
+        changes = [("update", entity_of(row), {**_REPLACE, **if_version(row)}) for row in rows]
         try:
-            made = yield client.submit_transaction([replacing(row) for row in rows])
+            made = yield client.submit_transaction(changes)
             return [etag_of(metadata) for metadata in made]
         except HttpResponseError as error:
             if not is_outdated(error):
@@ -259,9 +219,9 @@ def _replace_one(client: Any, row: Row, *, again: bool) -> Requests[str | None]:
     try:
         metadata = yield client.update_entity(
             entity_of(row),
-            mode=UpdateMode.REPLACE,
             raw_response_hook=lambda response: sent.append(attempts_of(response)),
-            **if_version(row.etag),
+            **_REPLACE,
+            **if_version(row),
         )
         return etag_of(metadata)
     except (ResourceModifiedError, ResourceNotFoundError) as error:
@@ -284,8 +244,10 @@ def get(client: Any, partition: str, key: str) -> Requests[Row | None]:
 
 def delete(client: Any, rows: Sequence[Row]) -> Requests[int]:
     if len(rows) > 1:
+        keys = [{"PartitionKey": row.partition, "RowKey": row.key} for row in rows]
+        changes = [("delete", k, if_version(row)) for k, row in zip(keys, rows, strict=True)]
         try:
-            return len((yield client.submit_transaction([deleting(row) for row in rows])))
+            return len((yield client.submit_transaction(changes)))
         except HttpResponseError as error:
             if not is_outdated(error):
                 raise
@@ -302,7 +264,7 @@ def _delete_one(client: Any, row: Row) -> Requests[bool]:
             row.partition,
             row.key,
             raw_response_hook=lambda response: answers.append(response.http_response),
-            **if_version(row.etag),
+            **if_version(row),
         )
     except ResourceModifiedError:
         return False
@@ -319,20 +281,33 @@ def _delete_one(client: Any, row: Row) -> Requests[bool]:
 def page(
     client: Any, query: Query, limit: int, token: str | None
 ) -> Requests[tuple[list[Row], str | None]]:
-    columns = {"select": ["PartitionKey", "RowKey", "updated_at"]} if query.keys_only else {}
-    pages = pages_of(client, query, token, results_per_page=limit, **columns)
-    entities = yield _first(pages)
-    rows = keys_of(query, entities) if query.keys_only else list(map(row_of, entities))
-    return rows, write_token(pages.continuation_token)
+    options: dict[str, Any] = {"select": _COLUMNS} if query.keys_only else {}
+    options["results_per_page"] = limit
+    # The SDK's query would send an empty filter.
+    odata = odata_filter(query)
+    found = client.query_entities(odata, **options) if odata else client.list_entities(**options)
+    pages = found.by_page(continuation_token=read_token(token))
+    rows = [row_of(entity) for entity in (yield _first(pages))]
+    return [row for row in rows if _in_time(row, query)], write_token(pages.continuation_token)
+
+
+def _in_time(row: Row, query: Query) -> bool:
+    moment = moment_of(row.properties.get("updated_at"))
+    return moment is None or (
+        (query.since is None or query.since <= moment)
+        and (query.until is None or moment < query.until)
+    )
 
 
 def tally(
     client: Any, partition: str | None, token: str | None
 ) -> Requests[tuple[list[Tally], str | None]]:
-    options = {"select": TALLIED, "results_per_page": 1_000}
-    pages = pages_of(client, Query(partition), token, **options)
-    entities = yield _first(pages)
-    return tally_of(entities), write_token(pages.continuation_token)
+    rows, token = yield from page(client, Query(partition, keys_only=True), 1_000, token)
+    found = []
+    for row in rows:
+        moment = moment_of(row.properties.get("updated_at"))
+        found.append(Tally(row.partition, row.properties.get("status"), 1, moment, moment))
+    return found, token
 
 
 def reclaim(client: Any) -> Requests[None]:
