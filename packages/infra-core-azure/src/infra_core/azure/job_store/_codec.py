@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from ..exceptions import JobRecordError
-from ._entity import RESERVED
+from ._entity import RESERVED, Int64
 from ._types import Converter, converter_for
 
 __all__ = ["NULLS", "DataclassCodec"]
@@ -64,7 +64,12 @@ class DataclassCodec(Generic[RecordT]):
                     field=name,
                 )
         self._fields: dict[str, tuple[dataclasses.Field[Any], Converter]] = {
-            name: (field, converter_for(hints[name], where=f"{record_type.__name__}.{name}"))
+            name: (
+                field,
+                converter_for(
+                    hints[name], where=f"{record_type.__name__}.{name}", in_json=False
+                ),
+            )
             for name, field in fields.items()
             if name not in _KEYS and name != "etag"
         }
@@ -89,13 +94,18 @@ class DataclassCodec(Generic[RecordT]):
                     nulls.append(name)
             else:
                 try:
-                    properties[name] = converter.encode(value, name)
+                    encoded = converter.encode(value, name)
                 except RecursionError:
                     raise JobRecordError(
                         f"{name} is nested too deeply to be stored, or contains itself; make it "
                         "flatter",
                         field=name,
                     ) from None
+                # Always, so that a whole number never changes its type; what does not fit is left
+                # for `pack` to refuse.
+                if type(encoded) is int and -(2**63) <= encoded < 2**63:
+                    encoded = Int64(encoded)
+                properties[name] = encoded
         if nulls:
             properties[NULLS] = ",".join(nulls)
         return properties

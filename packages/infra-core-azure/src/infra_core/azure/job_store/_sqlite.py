@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from infra_core.runtime import ForkGuard, clock
+from infra_core.runtime import after_fork_in_child, clock
 
 from .._process import alive_of, file_id
 from ..exceptions import AzureTableError
@@ -133,12 +133,19 @@ class _JobFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._lock = threading.RLock()
-        self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
-        self._fork = ForkGuard()
+        self._connection: sqlite3.Connection | None = None
         self._inherited: list[object] = []
+        self._begin()
+        after_fork_in_child(self._begin)
         _files.add(self)
+
+    def _begin(self) -> None:
+        # A SQLite connection must not be used across a fork, nor closed in the child: closing it
+        # would drop the locks of the parent. It is kept, untouched, until the process ends.
+        self._inherited.append(self._connection)
+        self._connection = None
+        self._lock = threading.RLock()
 
     def perform(self, name: str, *args: Any) -> Any:
         return getattr(self, name)(*args)
@@ -177,7 +184,7 @@ class _JobFile:
         return sum(self._change(_DELETE, [(row.partition, row.key, row.etag) for row in rows]))
 
     def reclaim(self) -> None:
-        with self._lock_in_this_process():
+        with self._lock:
             connection = self._connected()
             try:
                 connection.execute(f"PRAGMA busy_timeout = {_RECLAIM_SECONDS * 1000}")
@@ -252,7 +259,7 @@ class _JobFile:
 
     def _execute(self, statement: str, arguments: Sequence[Any]) -> list[Any]:
         """Return what a statement selects."""
-        with self._lock_in_this_process():
+        with self._lock:
             return self._connected().execute(statement, arguments).fetchall()
 
     def _change(self, statement: str, values: Sequence[Sequence[Any]]) -> list[int]:
@@ -260,7 +267,7 @@ class _JobFile:
 
         SQLite does a single one whole or not at all, also where Ctrl-C comes in between.
         """
-        with self._lock_in_this_process():
+        with self._lock:
             connection = self._connected()
             # A signal handler may be here in the midst of another change.
             if len(values) == 1 or connection.in_transaction:
@@ -280,11 +287,6 @@ class _JobFile:
         """End a `hold`."""
         self._lock.release()
 
-    def _lock_in_this_process(self) -> "threading.RLock":
-        if self._fork.forked:
-            self._after_fork()
-        return self._lock
-
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             self._connection = _open(self._path)
@@ -295,14 +297,6 @@ class _JobFile:
                 "copy, then close this store to open the file anew"
             )
         return self._connection
-
-    def _after_fork(self) -> None:
-        # A SQLite connection must not be used across a fork, nor closed in the child: closing it
-        # would drop the locks of the parent. It is kept, untouched, until the process ends.
-        self._inherited.append(self._connection)
-        self._connection = None
-        self._lock = threading.RLock()
-        self._fork = ForkGuard()
 
 
 class _FileGoneError(sqlite3.Error):
@@ -324,10 +318,8 @@ def _after_fork() -> None:
         file.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
-    )
+if hasattr(os, "register_at_fork"):  # the child begins with locks of its own
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork)
 
 
 def _open(path: Path) -> sqlite3.Connection:

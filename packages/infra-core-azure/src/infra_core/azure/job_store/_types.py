@@ -36,13 +36,13 @@ class Converter(NamedTuple):
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def converter_for(hint: Any, *, where: str, in_json: bool = False) -> Converter:
-    """Return the converter of a type hint.
+def converter_for(hint: Any, *, where: str, in_json: bool = True) -> Converter:
+    """Return the converter of a resolved type hint.
 
     Args:
-        hint: The type hint, resolved.
+        hint: The type hint.
         where: What it belongs to, for the error message.
-        in_json: Whether the value stands inside JSON, where bytes and datetimes become text.
+        in_json: Whether the value stands inside JSON, where bytes, datetimes and UUIDs are text.
 
     Raises:
         JobRecordError: Values of this type would not come back as they were.
@@ -79,26 +79,27 @@ def _unwrap(hint: Any) -> tuple[Any, bool]:
 
 
 def _converter(hint: Any, where: str, in_json: bool) -> Converter:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    found = None
     if hint in (Any, object) or isinstance(hint, TypeVar):
-        return _dynamic(in_json)
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        kinds = {type(value) for value in typing.get_args(hint)}
+        found = _dynamic(in_json)
+    elif origin is Literal:
+        kinds = {type(value) for value in args}
         if len(kinds) == 1 and kinds <= {str, int, bool}:
-            return _plain(kinds.pop(), in_json)
+            found = _class(kinds.pop(), where, in_json)
     elif origin is Union:
-        if set(typing.get_args(hint)) <= {str, int, float, bool}:
-            return _dynamic(in_json)
+        if set(args) <= set(_SCALARS):
+            found = _dynamic(in_json)
     elif origin is not None:
-        found = _generic(origin, typing.get_args(hint), where)
-        if found is not None:
-            return found
+        found = _generic(origin, args, where)
     elif isinstance(hint, type):
         found = _class(hint, where, in_json)
-        if found is not None:
-            return found
+    if found is not None:
+        return found
+    plain = isinstance(hint, type) and not args
+    shown = hint.__name__ if plain else str(hint).replace("typing.", "")
     raise JobRecordError(
-        f"{where} is declared as {_shown(hint)}, which cannot be stored and come back as it was: "
+        f"{where} is declared as {shown}, which cannot be stored and come back as it was: "
         "use text, numbers, bool, bytes, datetime, date, time, timedelta, UUID, Decimal, Path, an "
         "enum, a dataclass, or lists, tuples, sets and dicts of these; or give it to_entity() "
         "and from_entity()",
@@ -106,39 +107,58 @@ def _converter(hint: Any, where: str, in_json: bool) -> Converter:
     )
 
 
-def _shown(hint: Any) -> str:
-    plain = isinstance(hint, type) and not typing.get_args(hint)
-    return hint.__name__ if plain else str(hint).replace("typing.", "")
-
-
 def _class(hint: type, where: str, in_json: bool) -> Converter | None:
     if issubclass(hint, Enum):
-        by_value = all(isinstance(item.value, (str, int)) for item in hint)
-        if by_value:
-            return Converter(_check(hint, lambda item: _number(item.value, in_json)), hint)
+        if all(isinstance(item.value, (str, int)) for item in hint):
+            return Converter(_check(hint, lambda item: item.value), hint)
         return Converter(_check(hint, lambda item: item.name), hint.__getitem__)
-    if hint in (bool, int, float, str):
-        return _plain(hint, in_json)
-    for base, encode, decode in _TEXTUAL:
+    if hint in (bytes, datetime, uuid.UUID) and not in_json:
+        return _NATIVE[hint]
+    if hint in _EXACT:
+        return _EXACT[hint]
+    for base, encode, reader in _TEXTUAL:
         if issubclass(hint, base):
-            return Converter(_check(hint, encode), decode(hint))
-    if hint is timedelta:
-        return Converter(
-            _check(timedelta, lambda span: _number(span // _MICROSECOND, in_json)),
-            lambda number: timedelta(microseconds=int(number)),
-        )
-    if hint is date:
-        return Converter(_check(date, _day), date.fromisoformat)
-    if hint is datetime:
-        return Converter(_moment(in_json), datetime.fromisoformat if in_json else to_utc)
-    if hint in (bytes, uuid.UUID):
-        encode, decode = _IN_JSON[hint] if in_json else (_as_is, _as_is)
-        return Converter(_check(hint, encode), decode)
+            return Converter(_check(hint, encode), getattr(hint, reader) if reader else hint)
     if hint in (list, dict, tuple, set, frozenset):
         return _generic(hint, (), where)
-    if dataclasses.is_dataclass(hint):
-        return _nested(hint, where)
-    return None
+    return _nested(hint, where) if dataclasses.is_dataclass(hint) else None
+
+
+def _require(value: Any, kind: Any, path: str, wanted: str) -> None:
+    if not isinstance(value, kind):
+        wrong(value, path, wanted)
+
+
+def wrong(value: Any, path: str, wanted: str) -> typing.NoReturn:
+    """Raise that a field holds a value of another type than it declares."""
+    raise JobRecordError(
+        f"{path} holds {value!r:.80}, {type_name(value)}, and is declared as {wanted}; "
+        "convert the value or change the declaration",
+        field=path.partition("[")[0].partition(".")[0],
+    )
+
+
+def _check(kind: type, encode: Callable[[Any], Any]) -> Callable[[Any, str], Any]:
+    def checked(value: Any, path: str) -> Any:
+        _require(value, kind, path, kind.__name__)
+        return encode(value)
+
+    return checked
+
+
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def _whole(value: Any, path: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        wrong(value, path, "int")
+    return int(value)
+
+
+def _number(value: Any, path: str) -> float:
+    _require(value, (float, int), path, "float")
+    return float(value)
 
 
 def _day(value: date) -> str:
@@ -149,77 +169,41 @@ def _day(value: date) -> str:
     return value.isoformat()
 
 
-# Classes that travel as text: base, to text, and how the class reads text.
-_TEXTUAL: tuple[tuple[type, Callable[[Any], str], Callable[[Any], Callable[[str], Any]]], ...] = (
-    (PurePath, str, lambda hint: hint),
-    (Decimal, str, lambda hint: hint),
-    (time, time.isoformat, lambda hint: hint.fromisoformat),
-)
+def _moment(value: Any, path: str) -> datetime:
+    _require(value, datetime, path, "datetime")
+    return to_utc(value, path)
 
 
-def _check(kind: Any, encode: Callable[[Any], Any]) -> Callable[[Any, str], Any]:
-    def checked(value: Any, path: str) -> Any:
-        _require(value, kind, path, getattr(kind, "__name__", str(kind)))
-        return encode(value)
-
-    return checked
-
-
-def wrong(value: Any, path: str, wanted: str) -> typing.NoReturn:
-    """Say that a field holds a value of another type than it declares."""
-    raise JobRecordError(
-        f"{path} holds {value!r:.80}, {type_name(value)}, and is declared as {wanted}; "
-        "convert the value or change the declaration",
-        field=path.partition("[")[0].partition(".")[0],
-    )
-
-
-def _as_is(value: Any) -> Any:
-    return value
-
-
-_IN_JSON: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {
-    bytes: (lambda value: base64.b64encode(value).decode(), base64.b64decode),
-    uuid.UUID: (str, uuid.UUID),
+_NATIVE = {
+    bytes: Converter(_check(bytes, _as_is), _as_is),
+    datetime: Converter(_moment, to_utc),
+    uuid.UUID: Converter(_check(uuid.UUID, _as_is), _as_is),
 }
-
-
-def _moment(in_json: bool) -> Callable[[Any, str], Any]:
-    def checked(value: Any, path: str) -> Any:
-        _require(value, datetime, path, "datetime")
-        moment = to_utc(value, path)
-        return moment.isoformat() if in_json else moment
-
-    return checked
-
-
-def _require(value: Any, kind: Any, path: str, wanted: str) -> None:
-    if not isinstance(value, kind):
-        wrong(value, path, wanted)
-
-
-def _number(value: Any, in_json: bool) -> Any:
-    """Whole numbers of typed fields are Edm.Int64 always, so that they never change their type."""
-    return _int64(value) if type(value) is int and not in_json else value
-
-
-def _plain(kind: type, in_json: bool) -> Converter:
-    if kind is float:
-        return Converter(_check((float, int), float), float)
-    if kind is int:
-
-        def encode(value: Any, path: str) -> Any:
-            if not isinstance(value, int) or isinstance(value, bool):
-                wrong(value, path, "int")
-            return int(value) if in_json else _int64(int(value))
-
-        return Converter(encode, int)
-    return Converter(_check(kind, _as_is), _as_is)
-
-
-def _int64(value: int) -> int:
-    # What does not fit is left as it is, for `pack` to refuse with the field's name.
-    return Int64(value) if -(2**63) <= value < 2**63 else value
+_EXACT: dict[type, Converter] = {
+    bool: Converter(_check(bool, _as_is), _as_is),
+    str: Converter(_check(str, _as_is), _as_is),
+    int: Converter(_whole, int),
+    float: Converter(_number, float),
+    date: Converter(_check(date, _day), date.fromisoformat),
+    timedelta: Converter(
+        _check(timedelta, lambda span: span // _MICROSECOND),
+        lambda number: timedelta(microseconds=int(number)),
+    ),
+    bytes: Converter(
+        _check(bytes, lambda value: base64.b64encode(value).decode()), base64.b64decode
+    ),
+    datetime: Converter(
+        lambda value, path: _moment(value, path).isoformat(), datetime.fromisoformat
+    ),
+    uuid.UUID: Converter(_check(uuid.UUID, str), uuid.UUID),
+}
+# Classes that travel as text, subclasses as well: base, to text, and what of the class reads it.
+_TEXTUAL: tuple[tuple[type, Callable[[Any], str], str], ...] = (
+    (PurePath, str, ""),
+    (Decimal, str, ""),
+    (time, time.isoformat, "fromisoformat"),
+)
+_SCALARS = (str, int, float, bool)
 
 
 def _generic(origin: Any, args: tuple[Any, ...], where: str) -> Converter | None:
@@ -227,37 +211,38 @@ def _generic(origin: Any, args: tuple[Any, ...], where: str) -> Converter | None
         key_hint, value_hint = args or (Any, Any)
         return _dict(key_hint, value_hint, where)
     if origin is tuple and args and args[-1] is not Ellipsis:
-        items = [converter_for(arg, where=where, in_json=True) for arg in args]
-
-        def encode(value: Any, path: str) -> Any:
-            if not isinstance(value, tuple) or len(value) != len(items):
-                wrong(value, path, f"tuple of {len(items)}")
-            pairs = enumerate(zip(items, value, strict=True))
-            return [item.encode(part, f"{path}[{i}]") for i, (item, part) in pairs]
-
-        return Converter(
-            encode, lambda value: tuple(i.decode(v) for i, v in zip(items, value, strict=True))
-        )
+        return _fixed_tuple([converter_for(arg, where=where) for arg in args])
     kinds: dict[Any, Any] = {list: list, tuple: tuple, set: set, frozenset: frozenset}
     kinds.update({Sequence: list, MutableSequence: list, Collection: list})
     if origin not in kinds:
         return None
-    item = converter_for(args[0] if args else Any, where=where, in_json=True)
+    item = converter_for(args[0] if args else Any, where=where)
     kind = kinds[origin]
     accepted = (list, tuple) if origin in (Sequence, Collection) else kind
 
-    def encode_items(value: Any, path: str) -> Any:
+    def encode(value: Any, path: str) -> Any:
         _require(value, accepted, path, kind.__name__)
         encoded = [item.encode(part, f"{path}[{index}]") for index, part in enumerate(value)]
         return sorted(encoded, key=repr) if kind in (set, frozenset) else encoded
 
-    return Converter(encode_items, lambda value: kind(item.decode(part) for part in value))
+    return Converter(encode, lambda value: kind(item.decode(part) for part in value))
+
+
+def _fixed_tuple(items: list[Converter]) -> Converter:
+    def encode(value: Any, path: str) -> Any:
+        if not isinstance(value, tuple) or len(value) != len(items):
+            wrong(value, path, f"tuple of {len(items)}")
+        pairs = enumerate(zip(items, value, strict=True))
+        return [item.encode(part, f"{path}[{i}]") for i, (item, part) in pairs]
+
+    return Converter(
+        encode, lambda value: tuple(i.decode(v) for i, v in zip(items, value, strict=True))
+    )
 
 
 def _dict(key_hint: Any, value_hint: Any, where: str) -> Converter:
-    item = converter_for(value_hint, where=where, in_json=True)
-    bare = key_hint in (Any, object)
-    key = converter_for(str if bare else key_hint, where=where, in_json=True)
+    item = converter_for(value_hint, where=where)
+    key = converter_for(str if key_hint in (Any, object) else key_hint, where=where)
     numeric = _unwrap(key_hint)[0] is int
 
     def encode(value: Any, path: str) -> Any:
@@ -270,13 +255,13 @@ def _dict(key_hint: Any, value_hint: Any, where: str) -> Converter:
             encoded[str(text) if numeric else text] = item.encode(part, f"{path}[{name!r}]")
         return encoded
 
-    return Converter(
-        encode,
-        lambda value: {
+    def decode(value: Any) -> Any:
+        return {
             key.decode(int(name) if numeric else name): item.decode(part)
             for name, part in value.items()
-        },
-    )
+        }
+
+    return Converter(encode, decode)
 
 
 def _nested(hint: type, where: str) -> Converter:
@@ -286,9 +271,7 @@ def _nested(hint: type, where: str) -> Converter:
         if not table:  # on first use, so that a type may contain itself
             hints = typing.get_type_hints(hint, include_extras=True)
             for field in dataclasses.fields(hint):
-                table[field.name] = converter_for(
-                    hints[field.name], where=f"{where}.{field.name}", in_json=True
-                )
+                table[field.name] = converter_for(hints[field.name], where=f"{where}.{field.name}")
         return table
 
     def encode(value: Any, path: str) -> Any:
@@ -305,15 +288,11 @@ def _nested(hint: type, where: str) -> Converter:
     return Converter(encode, decode)
 
 
-_SCALARS = (str, int, float, bool)
-
-
 def _dynamic(in_json: bool) -> Converter:
     def encode(value: Any, path: str) -> Any:
         if not in_json and isinstance(value, (datetime, bytes, uuid.UUID)):
             return to_utc(value, path) if isinstance(value, datetime) else value
-        encoded = _json_types(value, path)
-        return _int64(encoded) if type(encoded) is int and not in_json else encoded
+        return _json_types(value, path)
 
     def decode(value: Any) -> Any:
         if isinstance(value, datetime):
