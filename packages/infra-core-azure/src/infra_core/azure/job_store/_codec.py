@@ -66,9 +66,7 @@ class DataclassCodec(Generic[RecordT]):
         self._fields: dict[str, tuple[dataclasses.Field[Any], Converter]] = {
             name: (
                 field,
-                converter_for(
-                    hints[name], where=f"{record_type.__name__}.{name}", in_json=False
-                ),
+                converter_for(hints[name], where=f"{record_type.__name__}.{name}", in_json=False),
             )
             for name, field in fields.items()
             if name not in _KEYS and name != "etag"

@@ -8,7 +8,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -124,7 +124,8 @@ async def work_batch_async(
     policy = RetryPolicy(
         max_retries=max(max_attempts - 1, 0), backoff=retry_seconds, max_backoff=max_retry_seconds
     )
-    work = _Work(store, batch_id, handler, name, lease_seconds, max_attempts, policy, concurrency)
+    threads = ThreadPool("infra-core-work", concurrency)
+    work = _Work(store, batch_id, handler, name, lease_seconds, max_attempts, policy, threads)
     runtime = TaskRuntime(config=RuntimeConfig(concurrency=concurrency))
     with ExitStack() as stack:
         signals = None
@@ -139,45 +140,35 @@ async def work_batch_async(
     return work.summary
 
 
+@dataclass
 class _Work:
     """One worker at one batch."""
 
-    def __init__(
-        self,
-        store: Any,
-        batch_id: str,
-        handler: Callable[[Any], Any],
-        worker: str,
-        lease: float,
-        max_attempts: int,
-        policy: RetryPolicy,
-        concurrency: int,
-    ) -> None:
-        self.summary = WorkSummary()
-        self._store = store
-        self._batch = batch_id
-        self._handler = handler
-        self._lease = lease
-        self._policy = policy
-        self._attempts = max_attempts
-        self._claim_options = {
-            "worker": worker, "lease_seconds": lease, "max_attempts": max_attempts
-        }  # fmt: skip
-        self._busy = 0
-        self._is_async = inspect.iscoroutinefunction(store.claim)
-        self._threads = ThreadPool("infra-core-jobs", _STORE_THREADS)
-        self._handlers = ThreadPool("infra-core-work", concurrency)
+    store: Any
+    batch: str
+    handler: Callable[[Any], Any]
+    worker: str
+    lease: float
+    max_attempts: int
+    policy: RetryPolicy
+    handlers: ThreadPool
+    summary: WorkSummary = field(default_factory=WorkSummary)
+    busy: int = 0
+
+    def __post_init__(self) -> None:
+        self.is_async = inspect.iscoroutinefunction(self.store.claim)
+        self.threads = ThreadPool("infra-core-jobs", _STORE_THREADS)
 
     async def _call(self, name: str, *args: Any, **options: Any) -> Any:
-        call = partial(getattr(self._store, name), *args, **options)
-        return await (call() if self._is_async else self._threads.run(call))
+        call = partial(getattr(self.store, name), *args, **options)
+        return await (call() if self.is_async else self.threads.run(call))
 
     async def jobs(self, poll: float) -> AsyncIterator[tuple[str, Callable[[], Awaitable[None]]]]:
         """Claim jobs until none is pending and none is under way."""
+        limits: dict[str, Any] = {"lease_seconds": self.lease, "max_attempts": self.max_attempts}
         while True:
-            claiming = asyncio.ensure_future(
-                self._call("claim", self._batch, **self._claim_options)
-            )
+            claim = self._call("claim", self.batch, worker=self.worker, **limits)
+            claiming = asyncio.ensure_future(claim)
             try:
                 job = await asyncio.shield(claiming)
             except asyncio.CancelledError:  # the intake ends; what was just taken is put back
@@ -185,69 +176,68 @@ class _Work:
                     await self._put_back(job)
                 raise
             if job is not None:
-                self._busy += 1
+                self.busy += 1
                 yield job.job_id, partial(self._one, job)
-            elif self._busy or await self._is_waiting():
+            elif self.busy or await self._is_waiting():
                 await asyncio.sleep(poll)
             else:
                 return
 
     async def _is_waiting(self) -> bool:
         """Whether a job waits for its time; one that cannot be read is not waited for."""
-        found = self._store.iter_runs(self._batch, status=JobStatus.PENDING)
-        if self._is_async:
+        found = self.store.iter_runs(self.batch, status=JobStatus.PENDING)
+        if self.is_async:
             return await anext(found, None) is not None
-        return await self._threads.run(next, found, None) is not None
+        return await self.threads.run(next, found, None) is not None
 
     async def _one(self, job: JobRecord) -> None:
         held = _Held(job)
         renewing = asyncio.ensure_future(self._renew(held))
+        result, failure = None, None
         try:
             try:
                 result = await self._handle(job)
-            except Exception as error:  # noqa: BLE001 - whatever a handler raises is the job's
-                await held.release(renewing)
-                await self._end(held, None, error)
             except asyncio.CancelledError:
                 await held.release(renewing)
                 await self._put_back(held.record)
                 raise
-            else:
-                await held.release(renewing)
-                await self._end(held, result, None)
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is the job's
+                failure = error
+            await held.release(renewing)
+            await self._end(held.record, result, failure)
         finally:
-            self._busy -= 1
+            self.busy -= 1
 
     async def _handle(self, job: JobRecord) -> Any:
-        if inspect.iscoroutinefunction(self._handler):
-            return await self._handler(job)
-        return await self._handlers.run(self._handler, job)
+        if inspect.iscoroutinefunction(self.handler):
+            return await self.handler(job)
+        return await self.handlers.run(self.handler, job)
 
-    async def _end(self, held: "_Held", result: Any, failure: Exception | None) -> None:
+    async def _end(self, job: JobRecord, result: Any, failure: Exception | None) -> None:
         """Settle a job whose handler has returned or failed."""
         try:
             if failure is not None:
-                await self._failed(held.record, failure)
+                await self._failed(job, failure)
                 return
-            done = held.record.complete()
-            if isinstance(result, Mapping):
+            done = job.complete()
+            if isinstance(result, Mapping):  # whose keys may be of any type
                 done = replace(done, payload={**done.payload, **result})
-            if await self._settle(held.record, done):
+            if await self._settle(job, done):
                 self.summary.completed += 1
         except JobRecordError as error:  # the handler returned, or put into the job, what cannot be
-            stored = await self._call("fetch", self._batch, held.record.job_id)
-            if stored is None or stored.etag != held.record.etag:
+            stored = await self._call("fetch", self.batch, job.job_id)
+            if stored is None or stored.etag != job.etag:
                 self.summary.lost += 1
             else:
                 await self._failed(stored, failure or error)
 
     async def _failed(self, job: JobRecord, error: Exception) -> None:
         failed = job.fail(error)
-        if job.attempts >= self._attempts:
+        if job.attempts >= self.max_attempts:
             if await self._settle(job, failed):
                 self.summary.failed += 1
             return
-        delay = timedelta(seconds=self._policy.ceiling(job.attempts - 1))
+        delay = timedelta(seconds=self.policy.ceiling(job.attempts - 1))
         waiting = failed.requeue(not_before=clock.utc_now() + delay)
         if await self._settle(job, replace(waiting, error=failed.error)):
             self.summary.retried += 1
@@ -271,9 +261,9 @@ class _Work:
         return False
 
     async def _renew(self, held: "_Held") -> None:
-        while not await held.over(self._lease / _RENEWALS):
+        while not await held.over(self.lease / _RENEWALS):
             try:
-                held.record = await self._call("renew", held.record, lease_seconds=self._lease)
+                held.record = await self._call("renew", held.record, lease_seconds=self.lease)
             except JobConflictError as conflict:
                 renewed = _renewed(held.record, conflict.theirs)
                 if renewed is None:

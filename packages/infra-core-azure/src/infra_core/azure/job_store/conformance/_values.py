@@ -6,9 +6,7 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any
 
-from ...exceptions import (
-    JobRecordError,
-)
+from ...exceptions import JobRecordError
 from .._records import JobRecord
 from ._base import Checks, EntityRecord, ReservedRecord, RichRecord, VarsRecord, raised
 
@@ -43,24 +41,10 @@ class ValueChecks(Checks):
 
     def test_awkward_ids_are_kept(self) -> None:
         """Slashes, question marks, quotes, percent signs, control and other characters."""
-        awkward: tuple[str, ...] = (
-            "a/b\\c#d?e",
-            "it's",
-            "100%",
-            "a%2Fb",
-            "tab\there\n\x7f\x85",
-            "ü \U0001f600",
+        awkward = (
+            *("a/b\\c#d?e", "it's", "100%", "a%2Fb", "tab\there\n\x7f\x85", "ü \U0001f600"),
+            *("!x2F!", "!!x", "+a&b=c;d", "..", " lead and trail ", '"double"', "\ud800"),
         )
-        awkward += (
-            "tab\there\n\x7f\x85",
-            "!x2F!",
-            "!!x",
-            "+a&b=c;d",
-            "..",
-            " lead and trail ",
-            '"double"',
-        )
-        awkward += ("\ud800",)
         with self.open_store() as store:
             for name in awkward:
                 batch = f"{self.batch()}{name}"
