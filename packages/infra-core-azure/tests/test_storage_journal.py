@@ -22,6 +22,7 @@ from infra_core.azure.storage import (
 from infra_core.azure.storage._auth import BearerToken, SharedKey
 from infra_core.azure.storage._flush import FailedFiles
 from infra_core.azure.storage._journal import Journal, open_journal
+from infra_core.azure.storage._tree_types import TreeRules
 from infra_core.runtime.testing import fast_time
 
 pytestmark = pytest.mark.as_windows
@@ -111,7 +112,7 @@ def test_journal_is_its_owners_alone(journal: Journal) -> None:
 
 def test_tree_is_replaced_by_its_failures(journal: Journal, tmp_path: Path) -> None:
     """Each is listed before the tree goes, so that a crash leaves the one or the others."""
-    failed = FailedFiles(journal, tmp_path, "run", {"overwrite": "never", "exclude": ["b"]})
+    failed = FailedFiles(journal, tmp_path, "run", TreeRules(overwrite="never", exclude=("b",)))
     failed.number = journal.enter("tree", "run", path=tmp_path)
     error = OSError("full")
     failed(FileOutcome("a", "upload", 1, "failed", error, '"7"', "image/png"))

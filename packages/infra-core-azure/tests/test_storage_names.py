@@ -17,7 +17,7 @@ from infra_core.azure.storage._names import (
     unsafe_reason,
     upload_problem,
 )
-from infra_core.azure.storage._tree_plan import decide, decide_by_hash
+from infra_core.azure.storage._tree_run import decide, decide_by_hash
 from infra_core.azure.storage._tree_types import TreeRules
 
 
@@ -222,20 +222,20 @@ MD5 = b"0123456789abcdef"
     size=st.integers(0, 3),
     there=st.none() | st.integers(0, 3),
     md5=st.none() | st.just(MD5),
-    direction=st.sampled_from(["up", "down"]),
+    move=st.sampled_from(["upload", "download"]),
 )
-def test_every_decision(overwrite, compare, size, there, md5, direction) -> None:  # type: ignore[no-untyped-def]
+def test_every_decision(overwrite, compare, size, there, md5, move) -> None:  # type: ignore[no-untyped-def]
     """Missing is transferred; never replaces nothing; a skip needs equal sizes at least."""
     rules = TreeRules(overwrite=overwrite, compare=compare)
     blob = None if there is None else BlobInfo("a", there, md5)
-    plan = decide(direction, rules, "a", size, blob, md5)
+    plan = decide(move, rules, "a", size, blob, md5)
     if plan is None:
         assert compare == "hash"
         assert there == size
         assert md5 is not None
         assert overwrite != "never"
     elif there is None:
-        assert plan.action == ("upload" if direction == "up" else "download")
+        assert plan.action == move
     elif overwrite == "never":
         assert plan.action == "keep"
     elif plan.action == "skip":
@@ -247,8 +247,8 @@ def test_every_decision(overwrite, compare, size, there, md5, direction) -> None
 
 def test_hashes_decide_last() -> None:
     """Equal hashes skip, different ones transfer."""
-    assert decide_by_hash("up", "a", 1, MD5, MD5).action == "skip"
-    assert decide_by_hash("down", "a", 1, MD5, MD5[::-1]).action == "download"
+    assert decide_by_hash("upload", "a", 1, MD5, MD5).action == "skip"
+    assert decide_by_hash("download", "a", 1, MD5, MD5[::-1]).action == "download"
 
 
 def test_listing_page_is_read() -> None:

@@ -32,6 +32,7 @@ from infra_core.azure.storage._errors import ending_of, request_error
 from infra_core.azure.storage._journal import Journal
 from infra_core.azure.storage._refusals import REMEDIES, is_permanent
 from infra_core.azure.storage._service import BlobService
+from infra_core.azure.storage._tree_types import TreeRules
 from infra_core.runtime import redact_secrets
 from infra_core.runtime.testing import fast_time
 
@@ -553,7 +554,7 @@ def test_failures_of_a_tree_do_not_replace_newer_entries(tmp_path: Path) -> None
     tree = journal.enter("tree", "run", path=tmp_path)
     journal.fail(journal.enter("bytes", "run/a", data=b"new"), OSError())
     journal.arrived("run/b", journal.enter("bytes", "run/b", data=b"new"))
-    failed = _flush.FailedFiles(journal, tmp_path, "run", {})
+    failed = _flush.FailedFiles(journal, tmp_path, "run", TreeRules())
     failed.number = tree
     for name in "abc":
         failed(FileOutcome(name, "upload", 1, "new", error=OSError("no")))

@@ -36,7 +36,7 @@ from infra_core.azure.storage._names import blob_name_for, unsafe_reason
 from infra_core.azure.storage._service import BlobService, Request, Response
 from infra_core.azure.storage._tree_down import DownRun
 from infra_core.azure.storage._tree_types import FileOutcome, TreeRules
-from infra_core.azure.storage._tree_up import UpRun, replay_tree
+from infra_core.azure.storage._tree_up import UpRun
 from infra_core.azure.storage._upload import upload_path
 
 pytestmark = pytest.mark.as_windows
@@ -518,8 +518,9 @@ def test_trees_take_no_locks_and_states_of_our_own(tmp_path: Path) -> None:
     tree = UpRun(service, tmp_path, "", TreeRules(delete=True), journal=tmp_path / "j.sqlite")
     service.put("_state/run_log_mirror.json", b"old")
     asyncio.run(tree.run())
-    replay = replay_tree(service, tmp_path, "", {}, lambda _: None, journal=tmp_path / "j.sqlite")
-    asyncio.run(replay)
+    journal = tmp_path / "j.sqlite"
+    replay = UpRun(service, tmp_path, "", TreeRules(), journal=journal, replay=True)
+    asyncio.run(replay.run())
     assert set(service.blobs) == {
         "_state/run_log_mirror.json", "a", "_state/heartbeat.json", "yarn.lock"
     }  # fmt: skip

@@ -120,9 +120,10 @@ def collect_local_files(
         entry = _entry(file.name, file.size)
         if checksum is not None:
             try:
-                entry["checksum"] = f"{checksum.lower()}:{file_hexdigest(file.path, checksum)}"
+                digest = file_hexdigest(root / file.name, checksum)
             except FileNotFoundError:  # deleted since it was listed
                 continue
+            entry["checksum"] = f"{checksum.lower()}:{digest}"
         if timestamps:
             when = datetime.fromtimestamp(file.mtime_ns / 1e9, timezone.utc)
             entry["modified_at"] = when.isoformat()

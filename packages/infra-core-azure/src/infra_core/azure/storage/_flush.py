@@ -3,11 +3,10 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Sized
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from infra_core.runtime import redact_secrets
 
@@ -15,14 +14,13 @@ from ._bounded import for_each
 from ._errors import Ending, JournalError, describe, ending_of
 from ._journal import Journal, PendingUpload, text_of
 from ._names import tree_prefix
-from ._options import Overwrite
 from ._properties import StoredProperties
 from ._service import BlobService, Outage
-from ._tree_types import GONE, KEPT_OUTCOMES, FileOutcome, OnOutcome
-from ._tree_up import replay_tree
+from ._tree_types import GONE, KEPT_OUTCOMES, FileOutcome, OnOutcome, TreeRules
+from ._tree_up import UpRun
 from ._upload import upload_bytes, upload_path
 
-__all__ = ["FailedFiles", "FlushReport", "entries_below", "flush_journal"]
+__all__ = ["FailedFiles", "FlushReport", "flush_journal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,24 +120,25 @@ async def _flush_entry(
 async def _flush_tree(
     service: BlobService, journal: Journal, entry: PendingUpload, root: Path
 ) -> tuple[str, Exception | None]:
-    failed = FailedFiles(journal, root, entry.blob, entry.details)
-    failed.number = entry.id
-    leave = await asyncio.to_thread(failed.left_to_others)
-    tree = (root, entry.blob, entry.details)
-    await replay_tree(service, *tree, failed, leave=leave, journal=journal.path)
+    """Upload a tree that an earlier process had begun: what arrived then is skipped by its hash."""
+    if not await asyncio.to_thread(root.is_dir):
+        raise FileNotFoundError(str(root))
+    rules = TreeRules.load(entry.details)
+    failed = FailedFiles(journal, root, entry.blob, rules, number=entry.id)
+    run = UpRun(
+        service,
+        root,
+        tree_prefix(entry.blob),
+        rules,
+        on_outcome=failed,
+        journal=journal.path,
+        leave=await asyncio.to_thread(failed.left_to_others),
+        replay=True,
+    )
+    await run.run()
     await asyncio.to_thread(failed.note)
     error = next(iter(failed.first.values()), None)
     return "failed" if "pending" in failed.first else "refused" if error else "uploaded", error
-
-
-def entries_below(journal: Journal, name: str, *, refused: bool | None = None) -> dict[str, int]:
-    """The entries of blobs below a tree's name, by their names in the tree; on request the refused.
-
-    Whatever file they are of: a tree that brings the blob replaces them, as a newer upload does.
-    """
-    prefix = tree_prefix(name)
-    pages = journal.pages(trees=False, refused=refused, below=prefix)
-    return {entry.blob.removeprefix(prefix): entry.id for page in pages for entry in page}
 
 
 class FailedFiles:
@@ -152,16 +151,13 @@ class FailedFiles:
         journal: Where they are noted.
         root: The folder.
         name: Its name in the container.
-        details: The rules of the tree, as the journal keeps them.
+        rules: The rules of the tree.
+        number: The tree's entry; `None` where failures are not noted.
         then: Called with each outcome as well.
-        earlier: Entries of the tree's files from before, by their names in the tree.
-        others: Whether a tree waits that has other files of the same names: those that arrive are
-            newer, and it is not to replace them.
 
     Attributes:
-        number: The tree's entry; `None` where failures are not noted.
+        number: See above.
         first: The first error of each kind.
-        passed: Numbers of the entries in `earlier` whose blob is in the container now.
     """
 
     def __init__(
@@ -169,94 +165,101 @@ class FailedFiles:
         journal: Journal,
         root: Path,
         name: str,
-        details: Mapping[str, Any],
+        rules: TreeRules,
         *,
+        number: int | None = None,
         then: OnOutcome | None = None,
-        earlier: Mapping[str, int] | None = None,
-        others: bool = False,
     ) -> None:
-        self.number: int | None = None
+        self.number = number
         self.first: dict[Ending, Exception] = {}
-        self.passed: list[int] = []
         self._journal = journal
         self._root = root
         self._name, self._prefix = name, tree_prefix(name)
-        self._overwrite: Overwrite = details.get("overwrite", "always")
-        self._details = StoredProperties.load(details).dump()
+        self._overwrite = rules.overwrite
+        self._details = rules.properties.dump()
         self._then = then
-        self._earlier = earlier or {}
-        self._others = others
+        self._earlier: dict[str, int] = {}
+        self._others = False
+        self._passed: list[int] = []  # entries of before whose blob is in the container now
         self._arrived: list[str] = []
-        self._failed: list[tuple[FileOutcome, Exception]] = []
+        self._failed: list[PendingUpload] = []
+
+    def look_back(self) -> None:
+        """See what waits already: entries of single files, and trees with other files of the names.
+
+        What arrives is newer than these, and they are not to replace it.
+        """
+        self._earlier = self._entries_below()
+        self._others = self._journal.has_others_of(self._root, self._name)
+
+    def left_to_others(self) -> set[str]:
+        """Names in the tree that a replay is not to send: refused, or uploaded after the tree."""
+        newer = self._journal.newer(self.number or 0, self._prefix)
+        names = {name.removeprefix(self._prefix) for name in newer}
+        return names.union(self._entries_below(refused=True))
+
+    def _entries_below(self, *, refused: bool | None = None) -> dict[str, int]:
+        """The entries of blobs below the tree, of whatever file, by their names in the tree."""
+        pages = self._journal.pages(trees=False, refused=refused, below=self._prefix)
+        return {entry.blob.removeprefix(self._prefix): entry.id for page in pages for entry in page}
 
     def __call__(self, outcome: FileOutcome) -> None:
         """See what became of a file."""
-        error, earlier = outcome.error, self._earlier.get(outcome.name)
-        arrived = error is None and outcome.action in ("upload", "skip") and outcome.reason != GONE
+        error = outcome.error
         if error is not None and outcome.action == "upload":
             ending = ending_of(error)
             self.first.setdefault(ending, error)
             if ending != "dropped" and self.number is not None:
-                self._failed.append((outcome, error))
-                if len(self._failed) % KEPT_OUTCOMES == 0:
-                    with contextlib.suppress(JournalError):  # reported at the end
-                        self._list()
-        if arrived and earlier:
-            self.passed.append(earlier)
-        if arrived and self._others:
-            self._arrived.append(self._prefix + outcome.name)
-            if len(self._arrived) == KEPT_OUTCOMES:
-                with contextlib.suppress(JournalError):
-                    self._note_arrived()
+                self._failed.append(self._entry(outcome, error))
+                self._note_by_the_thousand(self._failed, self._note_failed)
+        elif outcome.action in ("upload", "skip") and outcome.reason != GONE:
+            if earlier := self._earlier.get(outcome.name):
+                self._passed.append(earlier)
+            if self._others:
+                self._arrived.append(self._prefix + outcome.name)
+                self._note_by_the_thousand(self._arrived, self._note_arrived)
         if self._then is not None:
             self._then(outcome)
-
-    def left_to_others(self) -> set[str]:
-        """Names in the tree that a replay is not to send: refused, or uploaded after the tree."""
-        refused = entries_below(self._journal, self._name, refused=True)
-        newer = self._journal.newer(self.number or 0, self._prefix)
-        return {*refused, *(name.removeprefix(self._prefix) for name in newer)}
 
     def note(self) -> None:
         """List the failures, and drop the entry of the tree itself."""
         self._note_arrived()
-        if self.passed:
-            self._journal.settle(*self.passed)
+        if self._passed:
+            self._journal.settle(*self._passed)
         if self.number is not None:
-            self._list()
+            self._note_failed()
             self._journal.settle(self.number)
+
+    def _note_by_the_thousand(self, waiting: Sized, note: Callable[[], None]) -> None:
+        if len(waiting) % KEPT_OUTCOMES == 0:
+            with contextlib.suppress(JournalError):  # reported at the end
+                note()
 
     def _note_arrived(self) -> None:
         if self._arrived:
             self._journal.add_newer(self._arrived)
             self._arrived.clear()
 
-    def _overwrite_of(self, outcome: FileOutcome) -> Overwrite:
-        """As the tree says; a replay that may replace everything replaces what it has listed."""
-        replayed = self._overwrite == "always" and outcome.etag
-        return "if-unchanged" if replayed else self._overwrite
-
-    def _list(self) -> None:
-        self._journal.keep(
-            self.number or 0,
-            [
-                PendingUpload(
-                    0,
-                    "file",
-                    self._prefix + outcome.name,
-                    self._root / outcome.name,
-                    outcome.content_type,
-                    self._overwrite_of(outcome),
-                    outcome.etag,
-                    attempts=1,
-                    error=text_of(error),
-                    refused=ending_of(error) == "refused",
-                    details=self._details,
-                )
-                for outcome, error in self._failed
-            ],
-        )
+    def _note_failed(self) -> None:
+        self._journal.keep(self.number or 0, self._failed)
         self._failed.clear()
+
+    def _entry(self, outcome: FileOutcome, error: Exception) -> PendingUpload:
+        # A replay that may replace everything replaces what it has listed.
+        listed = self._overwrite == "always" and outcome.etag
+        return PendingUpload(
+            0,
+            "file",
+            self._prefix + outcome.name,
+            self._root / outcome.name,
+            outcome.content_type,
+            "if-unchanged" if listed else self._overwrite,
+            outcome.etag,
+            attempts=1,
+            error=text_of(error),
+            refused=ending_of(error) == "refused",
+            details=self._details,
+        )
 
 
 async def _upload(service: BlobService, journal: Journal, entry: PendingUpload) -> None:

@@ -1,6 +1,7 @@
 """Walking a local folder: file by file, in bounded memory."""
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from itertools import chain, islice
 from pathlib import Path
@@ -11,7 +12,7 @@ from ._errors import local_error
 from ._names import reason_of, upload_problem
 from ._tree_types import LocalFile
 
-__all__ = ["walk_tree"]
+__all__ = ["local_state", "walk_tree"]
 
 _SORTED = 10_000  # entries of one folder that are held at a time
 
@@ -64,7 +65,7 @@ def walk_tree(
                 if found is not None:
                     yield found
             elif entry.is_symlink() and not is_dir and wanted(name):
-                yield LocalFile(name, Path(entry.path), 0, 0), "it is a link to nothing"
+                yield LocalFile(name, 0, 0), "it is a link to nothing"
             elif not is_file and wanted(name):
                 left_out(name)
         stack.extend(reversed(folders))
@@ -110,4 +111,15 @@ def _look(
             safe_join(root, name)
         except UnsafePathError as error:
             reason = reason_of(error, name)
-    return LocalFile(name, Path(entry.path), status.st_size, status.st_mtime_ns), reason
+    return LocalFile(name, status.st_size, status.st_mtime_ns), reason
+
+
+def local_state(root: Path, name: str) -> tuple[LocalFile | None, bool]:
+    """The regular file of a name below a folder, and whether a link stands there instead."""
+    try:
+        status = os.lstat(root / name)
+    except OSError:  # nothing is there, or not to be reached: then writing fails, and says why
+        return None, False
+    if stat.S_ISLNK(status.st_mode):
+        return None, True
+    return LocalFile(name, status.st_size, status.st_mtime_ns), False

@@ -63,11 +63,13 @@ class TreeIndex:
             )
         self._db.execute("commit")
 
-    def find_collisions(self, *, keep_one: bool) -> None:
+    def find_collisions(self, *, keep_one: bool) -> int:
         """Reject names that would be one file, or file and folder at once, somewhere.
 
-        Args:
-            keep_one: Of names that differ only in case or accents keep the first.
+        With `keep_one` the first of names that differ only in case or accents stays.
+
+        Returns:
+            How many names are rejected, for this or as unsafe.
         """
         self._db.execute("create index by_fold on entry (folded)")
         self._db.execute(
@@ -85,9 +87,6 @@ class TreeIndex:
             "update entry set reason = 'it is a folder of other names as well'"
             " where reason is null and folded in (select folded from folder)"
         )
-
-    def count_rejected(self) -> int:
-        """How many are unsafe."""
         query = "select count(*) from entry where reason is not null"
         return int(self._db.execute(query).fetchone()[0])
 

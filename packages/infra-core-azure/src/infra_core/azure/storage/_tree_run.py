@@ -1,25 +1,25 @@
 """One engine for trees, planned or carried out, up or down, so that they cannot differ."""
 
 import asyncio
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from infra_core.runtime import clock
 
 from .._artifacts import is_own_state
-from ._blobs import list_pages
+from ._blobs import BlobInfo, list_pages
 from ._bounded import ByteBudget, for_each, growing_batches
 from ._errors import UnsafeNamesError, describe
 from ._globs import compile_globs, compile_pruning
 from ._service import BlobService, Outage
 from ._tree_index import TreeIndex
 from ._tree_types import (
-    Action,
     FileOutcome,
+    LocalFile,
     OnOutcome,
     OnProgress,
     PlannedTransfer,
@@ -27,15 +27,78 @@ from ._tree_types import (
     TreeReport,
     TreeRules,
 )
+from ._upload import hash_file, read_small
 
-__all__ = ["READ_AHEAD", "TreeRun"]
+__all__ = ["Move", "Step", "TreeRun", "decide", "decide_by_hash"]
 
-T = TypeVar("T")
+Move = Literal["upload", "download"]
 _LOGGED = 20  # failures that are logged one by one; all of them are counted
 _LISTED = 100  # unsafe names that an error lists
-READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
+_READ_AHEAD = 128 * 1024  # bytes; smaller files are read by the batch, in one thread hop
 _SLOW = 0.005  # seconds for one of them: the disk is far away, and several threads are faster
 _ALONE = 64  # files that are read one by one before that is tried again
+
+
+class Step(NamedTuple):
+    """A file of the source, what both sides have of its name, and what is to be done.
+
+    Without `plan` that depends on the hash of the local file; `small` is its content and MD5 where
+    it was read already, and is to be sent.
+    """
+
+    name: str
+    size: int
+    blob: BlobInfo | None
+    file: LocalFile | None
+    plan: PlannedTransfer | None
+    small: tuple[bytes, bytes] | None = None
+
+    @property
+    def stored(self) -> bytes | None:
+        """The MD5 that is stored with the blob."""
+        return self.blob.md5 if self.blob else None
+
+
+def decide(
+    move: Move,
+    rules: TreeRules,
+    name: str,
+    size: int,
+    there: BlobInfo | LocalFile | None,
+    md5: bytes | None,
+) -> PlannedTransfer | None:
+    """What to do with a file of the source, given what the destination has of that name.
+
+    Returns:
+        The decision; `None` when it depends on the hash of the local file, which `md5`, that of
+        the blob, is compared with: see `decide_by_hash`.
+
+    Example:
+        >>> decide("upload", TreeRules(), "a.txt", 3, None, None).reason
+        'new'
+    """
+    if there is None:
+        return PlannedTransfer(move, name, size, "new")
+    if rules.overwrite == "never":
+        return PlannedTransfer("keep", name, size, "exists, and overwrite is 'never'")
+    if rules.compare == "nothing":
+        return PlannedTransfer(move, name, size, "replaces what is there")
+    if there.size != size:
+        return PlannedTransfer(move, name, size, "size differs")
+    if rules.compare == "size":
+        return PlannedTransfer("skip", name, size, "same size")
+    if md5 is None:
+        return PlannedTransfer(move, name, size, "no hash is stored to compare with")
+    return None
+
+
+def decide_by_hash(
+    move: Move, name: str, size: int, local: bytes, stored: bytes | None
+) -> PlannedTransfer:
+    """The rest of `decide`, once the local file is hashed."""
+    if local == stored:
+        return PlannedTransfer("skip", name, size, "same content")
+    return PlannedTransfer(move, name, size, "content differs")
 
 
 class TreeRun(ABC):
@@ -49,13 +112,16 @@ class TreeRun(ABC):
         dry_run: Decide and report everything, touch nothing.
         on_progress: Called after each file, and while large ones travel.
         on_outcome: Called with what became of each file.
-        log: The logger.
         journal: The journal of pending uploads, which is no artifact wherever it lies.
         leave: Names that are left alone, as those in `exclude` are; one that ends in a slash
             stands for all below it.
+        replay: An upload that an earlier process had begun: blobs are replaced only as they were
+            listed, since what is written meanwhile is newer; any where they cannot be listed.
     """
 
     direction: ClassVar[Literal["up", "down"]]
+    move: ClassVar[Move]
+    surplus: ClassVar[str]  # why a file is deleted
 
     def __init__(
         self,
@@ -67,9 +133,9 @@ class TreeRun(ABC):
         dry_run: bool = False,
         on_progress: OnProgress | None = None,
         on_outcome: OnOutcome | None = None,
-        log: logging.Logger | None = None,
         journal: Path | None = None,
         leave: Collection[str] = (),
+        replay: bool = False,
     ) -> None:
         self.report = TreeReport(self.direction)
         self._service = service
@@ -77,9 +143,10 @@ class TreeRun(ABC):
         self._prefix = prefix
         self._rules = rules
         self._dry = dry_run
+        self._replay = replay
         self._on_progress = on_progress
         self._on_outcome = on_outcome
-        self._log = log or logging.getLogger("infra_core.azure.storage")
+        self._log = service.log
         self._chosen = compile_globs(rules.include, rules.exclude)
         self._pruned = compile_pruning(rules.exclude)
         self._left_alone = {*_names_of_journal(root, journal), *leave}
@@ -111,11 +178,50 @@ class TreeRun(ABC):
         """
         started = clock.monotonic()
         try:
-            await self._run()
+            await self._look()
+            await for_each(self._steps(), self._do, self._width)
+            if self._rules.delete and self.report.files and self._may_delete():
+                await for_each(self._extra(), self._delete, self._width)
         finally:
             await asyncio.to_thread(self._index.close)
         self.report.seconds = clock.monotonic() - started
         return self.report
+
+    # -- what a direction knows; iterators are followed in a thread -------------------------------
+
+    @abstractmethod
+    async def _look(self) -> None:
+        """Count the source, refuse its unsafe names, and look at what the destination has."""
+
+    @abstractmethod
+    def _rejected(self) -> Iterator[PlannedTransfer]:
+        """What is unsafe, and why."""
+
+    @abstractmethod
+    def _steps(self) -> Iterator[list[Step]]:
+        """What to do with each file of the source."""
+
+    @abstractmethod
+    def _keep_log(self, name: str, size: int, blob: BlobInfo | None) -> PlannedTransfer | None:
+        """The decision for a run log that mirrors itself, `None` for everything else."""
+
+    @abstractmethod
+    async def _transfer(self, step: Step, plan: PlannedTransfer) -> PlannedTransfer:
+        """Bring a file over; returns what was done after all."""
+
+    def _as_sent(self, step: Step) -> tuple[str | None, str | None]:
+        """The ETag and the media type that a failed upload would have been sent with."""
+        return None, None
+
+    @abstractmethod
+    def _extra(self) -> Iterator[list[Any]]:
+        """What the destination has and the source has not."""
+
+    @abstractmethod
+    async def _remove(self, item: Any) -> None:
+        """Delete it at the destination."""
+
+    # -- what both do -----------------------------------------------------------------------------
 
     def _wanted(self, name: str) -> bool:
         """Whether a name is chosen, and an artifact at all."""
@@ -123,42 +229,75 @@ class TreeRun(ABC):
             return False
         return self._chosen(name)
 
-    def _read_ahead(self, size: int, read: Callable[[], T]) -> T | None:
-        """What `read` makes of a small file, `None` where it shall be read by itself, or must be.
+    async def _list_into_index(self, unsafe: Callable[[str], str | None] | None = None) -> None:
+        async for page in list_pages(self._service, self._prefix):
+            blobs = (blob for blob in page if self._wanted(blob.name))
+            await asyncio.to_thread(self._index.add, blobs, unsafe)
+
+    def _step(self, name: str, blob: BlobInfo | None, file: LocalFile | None) -> Step:
+        """Decide about a file; a small one is read on the way, if that is necessary."""
+        source, there = (file, blob) if self.move == "upload" else (blob, file)
+        size = source.size if source else 0
+        stored = blob.md5 if blob else None
+        plan = self._keep_log(name, size, blob)
+        plan = plan or decide(self.move, self._rules, name, size, there, stored)
+        small = None
+        if plan is None or (plan.action == "upload" and not self._dry):
+            small = self._read_ahead(name, size)
+        if plan is None and small is not None:
+            plan = decide_by_hash(self.move, name, size, small[1], stored)
+        sent = plan is not None and plan.action == "upload"
+        return Step(name, size, blob, file, plan, small if sent else None)
+
+    def _read_ahead(self, name: str, size: int) -> tuple[bytes, bytes] | None:
+        """A small file's content and MD5; `None` where it shall be read by itself, or must be.
 
         Called in the thread that makes a batch: a hop to another costs more than such a file.
         """
-        if size > READ_AHEAD or self._alone:
+        if size > _READ_AHEAD or self._alone:
             self._alone = max(0, self._alone - 1)
             return None
         begun = clock.monotonic()
         try:
-            return read()
+            return read_small(self._root / name, _READ_AHEAD)
         except OSError:  # met again by the file alone
             return None
         finally:
             if clock.monotonic() - begun > _SLOW:
                 self._alone = _ALONE
 
-    @abstractmethod
-    async def _run(self) -> None:
-        """Bring the tree over."""
+    async def _do(self, step: Step) -> None:
+        await self._outcome(step.name, step.size, self.move, partial(self._bring, step), step)
 
-    async def _list_into_index(self, unsafe: Callable[[str], str | None] | None = None) -> None:
-        async for page in list_pages(self._service, self._prefix):
-            blobs = (blob for blob in page if self._wanted(blob.name))
-            await asyncio.to_thread(self._index.add, blobs, unsafe)
+    async def _bring(self, step: Step) -> PlannedTransfer:
+        plan = step.plan
+        if plan is None:
+            local = await asyncio.to_thread(hash_file, self._root / step.name)
+            plan = decide_by_hash(self.move, step.name, step.size, local, step.stored)
+        if plan.action != self.move or self._dry:
+            return plan
+        return await self._transfer(step, plan)
 
-    async def _refuse(
-        self, count: int, rejected: Callable[[], Iterator[PlannedTransfer]], operation: str
-    ) -> None:
+    async def _delete(self, item: BlobInfo | LocalFile) -> None:
+        blob = item if isinstance(item, BlobInfo) else None
+
+        async def delete() -> PlannedTransfer:
+            if (kept := self._keep_log(item.name, item.size, blob)) is not None:
+                return kept
+            if not self._dry:
+                await self._remove(item)
+            return PlannedTransfer("delete", item.name, item.size, self.surplus)
+
+        await self._outcome(item.name, item.size, "delete", delete)
+
+    async def _refuse(self, count: int) -> None:
         if not count:
             return
         if not self._dry:
-            first = await asyncio.to_thread(lambda: list(islice(rejected(), _LISTED)))
+            first = await asyncio.to_thread(lambda: list(islice(self._rejected(), _LISTED)))
             names = {plan.name: plan.reason for plan in first}
             if self._rules.on_unsafe == "raise":
-                raise UnsafeNamesError(names, operation=operation, more=count - len(names))
+                raise UnsafeNamesError(names, operation=self.move, more=count - len(names))
             self._log.warning(
                 "%d unsafe names below %r were left out, the first is %r: %s",
                 count,
@@ -171,7 +310,7 @@ class TreeRun(ABC):
         async def report_rejected(plan: PlannedTransfer) -> None:
             self._report_outcome(FileOutcome(plan.name, "reject", plan.size, plan.reason))
 
-        await for_each(growing_batches(rejected()), report_rejected, 1)
+        await for_each(growing_batches(self._rejected()), report_rejected, 1)
 
     def _may_delete(self) -> bool:
         if self.report.ok:
@@ -192,20 +331,11 @@ class TreeRun(ABC):
         self,
         name: str,
         size: int,
+        action: Literal["upload", "download", "delete"],
         work: Callable[[], Awaitable[PlannedTransfer]],
-        *,
-        move: Action | None = None,
-        as_sent: Callable[[], tuple[str | None, str | None]] = lambda: (None, None),
+        step: Step | None = None,
     ) -> None:
-        """Do the work on one file and report what became of it.
-
-        Args:
-            name: Of the file.
-            size: Of the file.
-            work: The work.
-            move: What it was to be, for a failure; by default what this run does.
-            as_sent: The ETag and the media type that a failed upload would have been sent with.
-        """
+        """Do the work on one file and report what became of it."""
         try:
             if self._outage.error is not None:
                 raise self._outage.error
@@ -213,9 +343,8 @@ class TreeRun(ABC):
                 plan = await work()
         except Exception as error:  # noqa: BLE001 - one file does not stop the others
             self._outage.see(error)
-            move = move or ("upload" if self.direction == "up" else "download")
-            failed = FileOutcome(name, move, size, "failed", error, *as_sent())
-            self._report_outcome(failed)
+            sent = (None, None) if step is None else self._as_sent(step)
+            self._report_outcome(FileOutcome(name, action, size, "failed", error, *sent))
         else:
             self._outage.see(None)
             self._report_outcome(FileOutcome(plan.name, plan.action, plan.size, plan.reason))
@@ -224,11 +353,7 @@ class TreeRun(ABC):
         self.report.add(outcome)
         if outcome.action != "delete":
             self._done_files += 1
-            if (
-                outcome.error is not None
-                or outcome.action not in ("upload", "download")
-                or self._dry
-            ):
+            if outcome.error is not None or outcome.action != self.move or self._dry:
                 self._done_bytes += outcome.size
         if outcome.error is not None and self.report.failed <= _LOGGED:
             self._log.error(
@@ -240,20 +365,15 @@ class TreeRun(ABC):
             self._on_outcome(outcome)
         self._progress(outcome.name)
 
-    def _moved(self, count: int, name: str) -> None:
+    def _moved(self, name: str, count: int) -> None:
         self._done_bytes += count
         self._progress(name)
 
     def _progress(self, name: str) -> None:
         if self._on_progress is not None:
+            done = min(self._done_bytes, self._total_bytes)
             self._on_progress(
-                TreeProgress(
-                    self._done_files,
-                    self.report.files,
-                    min(self._done_bytes, self._total_bytes),
-                    self._total_bytes,
-                    name,
-                )
+                TreeProgress(self._done_files, self.report.files, done, self._total_bytes, name)
             )
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from ._globs import compile_globs
@@ -217,6 +216,5 @@ class LocalFile(NamedTuple):
     """A file of a local tree."""
 
     name: str
-    path: Path
     size: int
     mtime_ns: int

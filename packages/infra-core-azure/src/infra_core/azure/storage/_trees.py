@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ._errors import JournalError, StorageError, TreeTransferError, UnsafeNamesError, describe
-from ._flush import FailedFiles, entries_below
+from ._flush import FailedFiles
 from ._names import tree_prefix
 from ._tree_down import DownRun
 from ._tree_run import TreeRun
@@ -31,30 +31,23 @@ async def sync_tree(
     raise_on_error: bool,
 ) -> TreeReport:
     """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
-    up, details, journal = direction == "up", rules.dump(), uploader.journal
-    earlier, others = None, False
-    if up and not dry_run:
-        with contextlib.suppress(JournalError):  # reported where something is entered
-            earlier = await asyncio.to_thread(entries_below, journal, name)
-            others = await asyncio.to_thread(journal.has_others_of, path, name)
-    failed = FailedFiles(
-        journal, path, name, details, then=on_outcome, earlier=earlier, others=others
-    )
-    run: TreeRun = (UpRun if up else DownRun)(
+    up = direction == "up"
+    failed = FailedFiles(uploader.journal, path, name, rules, then=on_outcome)
+    run = (UpRun if up else DownRun)(
         uploader.service,
         path,
         tree_prefix(name),
         rules,
         dry_run=dry_run,
         on_progress=on_progress,
-        on_outcome=failed if up else on_outcome,
-        log=uploader.log,
-        journal=journal.path,
+        on_outcome=failed,
+        journal=uploader.journal.path,
     )
     if dry_run or not up:
         report = await run.run()
     else:
-        report = await _upload(uploader, run, failed, path, name, details, raise_on_error)
+        entry = {"path": path, "details": rules.dump()}
+        report = await _upload(uploader, run, failed, name, entry, raise_on_error)
     if report.failed and (raise_on_error or not (uploader.swallow and up)):
         raise _tree_error(report, path, name)
     return report
@@ -64,14 +57,15 @@ async def _upload(
     uploader: Uploader,
     run: TreeRun,
     failed: FailedFiles,
-    path: Path,
     name: str,
-    details: Mapping[str, Any],
+    entry: Mapping[str, Any],
     raise_on_error: bool,
 ) -> TreeReport:
     """Upload with the whole tree in the journal until each file is in the container."""
-    if await asyncio.to_thread(path.is_dir):
-        failed.number = await uploader.enter("tree", name, {"path": path, "details": details})
+    with contextlib.suppress(JournalError):  # reported where something is entered
+        await asyncio.to_thread(failed.look_back)
+    if await asyncio.to_thread(entry["path"].is_dir):
+        failed.number = await uploader.enter("tree", name, entry)
     number = failed.number
     try:
         report = await run.run()
