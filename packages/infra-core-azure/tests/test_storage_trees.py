@@ -127,16 +127,8 @@ def run(
     service: MemoryService, direction: Any, root: Path, prefix: str = "", **rules: Any
 ) -> tuple[TreeReport, list[FileOutcome]]:
     outcomes: list[FileOutcome] = []
-    dry = rules.pop("dry_run", False)
     make: Any = UpRun if direction == "up" else DownRun
-    tree = make(
-        service,
-        root,
-        prefix,
-        TreeRules(**rules),
-        dry_run=dry,
-        on_outcome=outcomes.append,
-    )
+    tree = make(service, root, prefix, TreeRules(**rules, on_outcome=outcomes.append))
     return asyncio.run(tree.run()), sorted(outcomes, key=lambda o: (o.name, o.action))
 
 

@@ -35,14 +35,7 @@ def _batch_size(most: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FileToWrite:
-    """A file that appears whole and durable, or not at all.
-
-    Attributes:
-        path: Where.
-        data: Its content.
-        verify: Called in the thread first; raises when the content is wrong.
-        before_commit: Called in the thread before the file appears; may raise to prevent it.
-    """
+    """A file that appears whole and durable, or not at all; both hooks may raise to prevent it."""
 
     path: Path
     data: bytes
@@ -66,12 +59,8 @@ def batch_writer(
 ) -> ThreadBatcher[FileToWrite]:
     """What writes files in a thread, those that come at the same time together.
 
-    Awaiting a file raises what the disk, its `verify` or its `before_commit` raised. A cancellation
-    waits for a thread that has begun with the file.
-
-    Args:
-        width: Files that are under way at a time.
-        coming: Whether others are on their way, for which a file waits a moment; none does without.
+    Awaiting a file raises what the disk or its hooks raised. While others are `coming`, a file
+    waits a moment for them.
     """
     size = _batch_size(min(width, _MOST_FILES))
     return ThreadBatcher(_write_all, size=size, workers=_WRITERS, linger=_LINGER, coming=coming)

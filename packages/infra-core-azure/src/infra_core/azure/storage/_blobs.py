@@ -124,16 +124,11 @@ def _text(value: str) -> str:
 
 
 def is_folder(metadata: Mapping[str, str], resource_type: str, size: int) -> bool:
-    """Whether a blob stands for a folder and not for a file.
+    """Whether a blob stands for a folder and not for a file; names of metadata are in lower case.
 
     Accounts with a hierarchical namespace say so by a property; Hadoop's drivers (`wasb`, `abfs`)
     and the tools that learned from them by metadata, in any case. Where a blob has content all the
     same, that is not left out of a mirror: metadata may have been copied to it.
-
-    Args:
-        metadata: Names in lower case.
-        resource_type: `x-ms-resource-type`, or `ResourceType` of a listing.
-        size: Bytes.
     """
     return resource_type.lower() == "directory" or (
         not size and any(metadata.get(name, "").lower() == "true" for name in _FOLDER_MARKS)
@@ -162,11 +157,7 @@ def _parse_time(text: str | None) -> datetime | None:
 
 
 async def get_properties(service: BlobService, name: str) -> BlobInfo | None:
-    """The properties of a blob, `None` when there is none, or it stands for a folder.
-
-    Raises:
-        StorageError: The service refuses or does not answer.
-    """
+    """The properties of a blob, `None` when there is none, or it stands for a folder."""
     try:
         response = await service.send(Request("HEAD", name, "look-up"))
     except BlobNotFoundError:
@@ -190,11 +181,7 @@ class BlobContent(NamedTuple):
 
 
 async def read_blob(service: BlobService, name: str) -> BlobContent | None:
-    """Fetch a small blob in one request, `None` when there is none.
-
-    Raises:
-        StorageError: The service refuses or does not answer.
-    """
+    """Fetch a small blob in one request, `None` when there is none."""
     try:
         response = await service.send(Request("GET", name, "download"))
     except BlobNotFoundError:
@@ -205,11 +192,7 @@ async def read_blob(service: BlobService, name: str) -> BlobContent | None:
 
 
 async def list_blocks(service: BlobService, name: str, *, committed: bool = True) -> list[str]:
-    """The ids of the blocks that a blob is made of, in order, or of those that wait for a commit.
-
-    Raises:
-        StorageError: The service refuses or does not answer.
-    """
+    """The ids of the blocks of a blob, in order, or of those that wait for a commit."""
     kind = "committed" if committed else "uncommitted"
     params = {"blocklisttype": kind, "comp": "blocklist"}
     response = await service.send(Request("GET", name, "look-up", params=params))
@@ -218,19 +201,7 @@ async def list_blocks(service: BlobService, name: str, *, committed: bool = True
 
 
 async def delete_blob(service: BlobService, name: str, *, etag: str | None = None) -> bool:
-    """Delete a blob; a blob that is gone already is no error.
-
-    Args:
-        service: Where.
-        name: Which.
-        etag: Only if it still has this ETag.
-
-    Returns:
-        Whether it was there.
-
-    Raises:
-        BlobConflictError: It was changed since.
-    """
+    """Delete a blob, if it still has the ETag; returns whether it was there."""
     headers = {"x-ms-delete-snapshots": "include"}
     if etag:
         headers["If-Match"] = etag
@@ -242,11 +213,7 @@ async def delete_blob(service: BlobService, name: str, *, etag: str | None = Non
 
 
 async def create_container(service: BlobService) -> bool:
-    """Make the container, unless somebody else was faster or we may not.
-
-    Returns:
-        Whether there is one now; False when we are refused.
-    """
+    """Make the container, unless somebody else was faster; False when we may not."""
     try:
         await service.send(Request("PUT", None, "creation", params={"restype": "container"}))
     except BlobConflictError as error:
@@ -310,16 +277,7 @@ async def list_pages(
 def parse_page(
     content: bytes, start: int = 0, *, folders: bool = False
 ) -> tuple[list[BlobInfo], str]:
-    """The blobs of one page of a listing, and the marker of the next one.
-
-    Args:
-        content: XML.
-        start: Characters to leave out of each name.
-        folders: See `list_pages`.
-
-    Raises:
-        StorageError: It is no listing.
-    """
+    """The blobs of one page of a listing, named from `start` on, and the marker of the next one."""
     try:
         tree = ET.fromstring(content)  # noqa: S314 - expat resolves no entities
     except ET.ParseError:

@@ -170,21 +170,14 @@ class AzureStorageClient(FileClient):
                 metadata=metadata,
                 keep=keep_properties,
             ),
+            dry_run=dry_run,
+            on_progress=on_progress,
+            on_outcome=on_outcome,
         )
         name = self.blob_name_for_path(path)
         if (uploader := self._ready(name)) is None:
             return TreeReport(direction)
-        return await sync_tree(
-            uploader,
-            path,
-            name,
-            direction,
-            rules,
-            dry_run=dry_run,
-            on_progress=on_progress,
-            on_outcome=on_outcome,
-            raise_on_error=raise_on_error,
-        )
+        return await sync_tree(uploader, path, name, direction, rules, raise_on_error)
 
     async def upload_tree_async(self, /, path: Path, **options: Any) -> TreeReport:
         """`sync_tree_async(path, "up", ...)`."""

@@ -119,10 +119,6 @@ def resolve_config(settings: AzureStorageSettings, mode: StorageMode) -> _AzureS
 
     Returns:
         The configuration; `None` in mode dev-skip, and in best-effort when something is missing.
-
-    Raises:
-        ConfigurationError: Something is missing in mode strict; something is malformed or
-            contradictory in strict or best-effort. Names the variable and the remedy.
     """
     if mode == "dev-skip":
         return None

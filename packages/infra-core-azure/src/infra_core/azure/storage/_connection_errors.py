@@ -24,15 +24,7 @@ def connection_error(
     blob: str,
     operation: str,
 ) -> StorageConnectionError:
-    """The error for what a request met instead of an answer.
-
-    Args:
-        error: What the engine or the clock raised.
-        config: Where the request went.
-        limit: Seconds that it was given in all.
-        blob: Name of the blob or container.
-        operation: What was tried.
-    """
+    """The error for what a request, given `limit` seconds, met instead of an answer."""
     timed_out = not isinstance(error, httpx.TransportError) or isinstance(
         error, httpx.TimeoutException
     )

@@ -42,7 +42,7 @@ async def download_blob(
     before_commit: Callable[[], object] = lambda: None,
     on_bytes: Callable[[int], object] = lambda _: None,
 ) -> BlobInfo | None:
-    """Write a blob to a file that appears whole, verified, or not at all.
+    """Write a blob to a file that appears whole, verified, or not at all; `None` without a blob.
 
     Length, range and MD5 are checked: that of the whole blob, or where none is stored that of each
     range, which the service computes. A blob that is replaced meanwhile is fetched again from the
@@ -56,14 +56,6 @@ async def download_blob(
         writer: What writes small files; one for a tree flushes many at once.
         before_commit: Called, in a thread, before the file appears; may raise to prevent it.
         on_bytes: Called with the number of bytes whenever some have arrived.
-
-    Returns:
-        What was fetched, `None` when there is no such blob.
-
-    Raises:
-        IntegrityError: What comes is not what was stored, again and again.
-        FileWriteError: The disk refuses.
-        StorageError: The service refuses or does not answer.
     """
     accepts = service.config.options.accept_wrong_md5
     once = partial(
@@ -269,12 +261,7 @@ async def _check_range(
 
 
 class _MismatchError(IntegrityError):
-    """The content does not fit the MD5 that is stored with it.
-
-    Attributes:
-        md5: That of the content.
-        stored: What is stored.
-    """
+    """The content, of this `md5`, does not fit the one that is `stored` with it."""
 
     md5 = stored = b""
 

@@ -293,9 +293,8 @@ def request_error(
 def ending_of(error: BaseException) -> Ending:
     """What becomes of an upload that failed of this.
 
-    Returns:
-        `pending`: it may pass, and is made up for. `refused`: the service will never take it, and
-        it stays listed. `dropped`: `overwrite` or its name forbids it, or there is no such file.
+    `pending`: it may pass, and is made up for. `refused`: the service will never take it, and it
+    stays listed. `dropped`: `overwrite` or its name forbids it, or there is no such file.
     """
     if isinstance(error, BlobConflictError) and error.by_condition:
         return "dropped"

@@ -16,7 +16,7 @@ from ._journal import Journal, PendingUpload, text_of
 from ._names import tree_prefix
 from ._properties import StoredProperties
 from ._service import BlobService, Outage
-from ._tree_types import GONE, KEPT_OUTCOMES, FileOutcome, OnOutcome, TreeRules
+from ._tree_types import GONE, KEPT_OUTCOMES, FileOutcome, TreeRules
 from ._tree_up import UpRun
 from ._upload import upload_bytes, upload_path
 
@@ -129,8 +129,7 @@ async def _flush_tree(
         service,
         root,
         tree_prefix(entry.blob),
-        rules,
-        on_outcome=failed,
+        replace(rules, on_outcome=failed),
         journal=journal.path,
         leave=await asyncio.to_thread(failed.left_to_others),
         replay=True,
@@ -147,16 +146,8 @@ class FailedFiles:
     They are listed file by file, by the thousand as they come, so that each is made up for, or
     refused, by itself; then the tree's own entry goes.
 
-    Args:
-        journal: Where they are noted.
-        root: The folder.
-        name: Its name in the container.
-        rules: The rules of the tree.
-        number: The tree's entry; `None` where failures are not noted.
-        then: Called with each outcome as well.
-
     Attributes:
-        number: See above.
+        number: The tree's entry; `None` where failures are not noted.
         first: The first error of each kind.
     """
 
@@ -168,16 +159,14 @@ class FailedFiles:
         rules: TreeRules,
         *,
         number: int | None = None,
-        then: OnOutcome | None = None,
     ) -> None:
         self.number = number
         self.first: dict[Ending, Exception] = {}
         self._journal = journal
         self._root = root
         self._name, self._prefix = name, tree_prefix(name)
-        self._overwrite = rules.overwrite
+        self._rules = rules
         self._details = rules.properties.dump()
-        self._then = then
         self._earlier: dict[str, int] = {}
         self._others = False
         self._passed: list[int] = []  # entries of before whose blob is in the container now
@@ -218,8 +207,8 @@ class FailedFiles:
             if self._others:
                 self._arrived.append(self._prefix + outcome.name)
                 self._note_by_the_thousand(self._arrived, self._note_arrived)
-        if self._then is not None:
-            self._then(outcome)
+        if self._rules.on_outcome is not None:
+            self._rules.on_outcome(outcome)
 
     def note(self) -> None:
         """List the failures, and drop the entry of the tree itself."""
@@ -246,14 +235,14 @@ class FailedFiles:
 
     def _entry(self, outcome: FileOutcome, error: Exception) -> PendingUpload:
         # A replay that may replace everything replaces what it has listed.
-        listed = self._overwrite == "always" and outcome.etag
+        listed = self._rules.overwrite == "always" and outcome.etag
         return PendingUpload(
             0,
             "file",
             self._prefix + outcome.name,
             self._root / outcome.name,
             outcome.content_type,
-            "if-unchanged" if listed else self._overwrite,
+            "if-unchanged" if listed else self._rules.overwrite,
             outcome.etag,
             attempts=1,
             error=text_of(error),

@@ -44,11 +44,7 @@ def compile_pruning(exclude: Iterable[str]) -> Callable[[str], bool]:
 
 
 def listed_globs(globs: Iterable[str], what: str) -> list[str]:
-    """The globs, checked to be some.
-
-    Raises:
-        TypeError: They are no list of texts; names the parameter `what`.
-    """
+    """The globs of a parameter, checked to be some."""
     if isinstance(globs, str):
         raise TypeError(f"{what}={globs!r} is one string; pass a list of globs, [{globs!r}]")
     try:

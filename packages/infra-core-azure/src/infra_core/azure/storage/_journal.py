@@ -51,6 +51,10 @@ create table if not exists pending (
 """
 _INDEX = "create index if not exists pending_kinds on pending (kind, id)"
 _LATER = {"refused": "integer not null default 0", "details": "text"}  # than the first release
+_FIRST_NUMBER = (
+    "insert into sqlite_sequence select 'pending', ?"
+    " where not exists (select 1 from sqlite_sequence where name = 'pending')"
+)
 _LAST = 2**63 - 1  # above the number of any entry
 _PAGE = 1000  # entries in memory at a time
 _Kind = Literal["file", "bytes", "tree"]
@@ -98,13 +102,10 @@ _COLUMNS = ("kind", "blob", "content_type", "overwrite", "etag", "attempts", "er
 
 
 class Journal:
-    """A SQLite file of pending uploads, shared by threads and processes.
+    """A SQLite file of pending uploads, shared by threads and processes; made on first use.
 
-    Each method raises `JournalError` when the file cannot be read or written.
-
-    Args:
-        path: The file; made, with its folder, on first use.
-        setting: What the user calls the setting of its path, for errors.
+    Each method raises `JournalError`, which names the `setting` of its path, when the file cannot
+    be read or written.
     """
 
     def __init__(self, path: Path, setting: str = "journal") -> None:
@@ -129,11 +130,7 @@ class Journal:
         etag: str | None = None,
         details: Mapping[str, Any] | None = None,
     ) -> int:
-        """Note an upload that is about to begin; the newest entry of a blob replaces others.
-
-        Returns:
-            The number to `settle` it with.
-        """
+        """Note an upload that begins; the newest of a blob replaces others. Returns its number."""
         entry = PendingUpload(
             0, kind, blob, path, content_type, overwrite, etag, details=details or {}
         )
@@ -161,15 +158,11 @@ class Journal:
     def arrived(self, blob: str, number: int, *, own: bool = True) -> None:
         """The upload of a blob arrived: forget its entry; a tree that waits must not undo it.
 
-        Args:
-            blob: Name of the blob.
-            number: Its entry, 0 for none.
-            own: The entry is that of this upload; otherwise that of one before it.
+        The entry, 0 for none, is that of this upload, or without `own` that of one before it.
         """
         with self._opened() as db:
             held = db.execute(_HOLDS, (number if own else _LAST, blob)).fetchone()
-            if not (held and own):
-                db.execute("delete from pending where id = ?", (number,))
+            db.execute("delete from pending where id = ?", (number,))
             if held:
                 _add_newer(db, blob, number if own else None)
             _forget_newer(db)
@@ -190,16 +183,16 @@ class Journal:
 
     def has_others_of(self, root: Path, name: str) -> bool:
         """Whether a tree waits that has names in common with this one, and other files of them."""
-        if self._connection is None and not self.path.exists():
+        if not self._exists():
             return False
         with self._opened() as db:
             trees = db.execute("select blob, path from pending where kind = 'tree'").fetchall()
         ours, here = tree_prefix(name), Path(os.path.abspath(root))  # noqa: PTH100 - keeps links
         for blob, path in trees:
             theirs, there = tree_prefix(blob), Path(os.fsdecode(path))
-            inside = ours.startswith(theirs) and there / ours.removeprefix(theirs) != here
-            above = theirs.startswith(ours) and here / theirs.removeprefix(ours) != there
-            if inside or above:
+            if ours.startswith(theirs) and there / ours.removeprefix(theirs) != here:
+                return True
+            if theirs.startswith(ours) and here / theirs.removeprefix(ours) != there:
                 return True
         return False
 
@@ -235,33 +228,24 @@ class Journal:
 
         With `below` only blobs whose names begin so. What is entered meanwhile is left out.
         """
-        last = 0
-        newest: int | None = None
+        last, newest = 0, None
         left_out = "newer" if trees else "tree"
-        while self._connection is not None or self.path.exists():
+        query = (
+            "select id, kind, blob, path, content_type, overwrite, etag, created, attempts, error,"
+            " refused, details, owner from pending where id > ? and id <= ?"
+            " and kind not in ('newer', ?) and (? is null or ? = refused)"
+            " and substr(blob, 1, ?) = ? order by id limit ?"
+        )
+        while self._exists():
             with self._opened() as db:
                 if newest is None:
                     (newest,) = db.execute("select max(id) from pending").fetchone()
-                rows = db.execute(
-                    "select id, kind, blob, path, content_type, overwrite, etag, created, attempts,"
-                    " error, refused, details, owner from pending where id > ?"
-                    " and id <= ? and kind not in ('newer', ?)"
-                    " and (? is null or ? = refused) and substr(blob, 1, ?) = ?"
-                    " order by id limit ?",
-                    (last, newest, left_out, refused, refused, len(below), below, _PAGE),
-                ).fetchall()
+                values = (last, newest, left_out, refused, refused, len(below), below, _PAGE)
+                rows = db.execute(query, values).fetchall()
             if not rows:
                 return
             last = rows[-1][0]
-            found = []
-            for number, kind, blob, path, *rest, refusal, details, owner in rows:
-                if self._is_taken(number, owner):
-                    continue
-                where = None if path is None else Path(os.fsdecode(path))
-                extra = json.loads(details) if details else {}
-                values = (number, kind, blob, where, *rest, bool(refusal), extra)
-                found.append(PendingUpload(*values))
-            yield found
+            yield [_entry(row) for *row, owner in rows if not self._is_taken(row[0], owner)]
 
     def claim(self, number: int) -> bool:
         """Take an entry over for an upload of our own; False when it is gone or taken."""
@@ -279,6 +263,9 @@ class Journal:
             slot = (_slot("file", blob),)
             row = db.execute("select id, owner from pending where slot = ?", slot).fetchone()
         return 0 if row is None or self._is_taken(*row) else int(row[0])
+
+    def _exists(self) -> bool:
+        return self._connection is not None or self.path.exists()
 
     def _is_taken(self, number: int, owner: str) -> bool:
         """Whether an upload of this process, or of another live one, is at work on an entry."""
@@ -325,8 +312,16 @@ class Journal:
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
         """The connection, within one transaction that is on disk at the end."""
+        if self._pid != os.getpid():  # also after a fork, where the parent's is not ours to use
+            if self._connection is not None:
+                _inherited.append(self._connection)
+            self._lock = threading.Lock()
+            self._connection, self._busy = None, set()
+            self._pid = os.getpid()
+            self._owner = f"{self._pid}:{start_of(self._pid)}"
         try:
-            with self._transaction() as db:
+            with self._lock, self._connected() as db:  # which commits, or rolls back
+                db.execute("begin immediate")
                 yield db
         except (OSError, sqlite3.Error) as error:
             raise JournalError(
@@ -336,31 +331,16 @@ class Journal:
                 "what is there",
             ) from error
 
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        if self._pid != os.getpid():  # also after a fork, where the parent's is not ours to use
-            if self._connection is not None:
-                _inherited.append(self._connection)
-            self._lock = threading.Lock()
-            self._connection, self._busy = None, set()
-            self._pid = os.getpid()
-            self._owner = f"{self._pid}:{start_of(self._pid)}"
-        with self._lock:
-            removed = self._connection
-            if removed is None or file_id(self.path) != self._identity:
-                self._connection = _connect(self.path)
-                self._identity = file_id(self.path)
-                if removed is not None:
-                    _carry_over(removed, self._connection)
-            db = self._connection
-            assert db is not None  # noqa: S101 - connected now, or before
-            db.execute("begin immediate")
-            try:
-                yield db
-            except BaseException:
-                db.execute("rollback")
-                raise
-            db.execute("commit")
+    def _connected(self) -> sqlite3.Connection:
+        """The connection; a new one where the file was removed, with what the old one holds."""
+        before = self._connection
+        if before is not None and file_id(self.path) == self._identity:
+            return before
+        self._connection = _connect(self.path)
+        self._identity = file_id(self.path)
+        if before is not None:
+            _carry_over(before, self._connection)
+        return self._connection
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -375,7 +355,8 @@ def _connect(path: Path) -> sqlite3.Connection:
         db.execute(_SCHEMA)
         db.execute(_INDEX)
         _add_columns(db)
-        _begin_numbers(db)
+        # A new file begins with numbers that no earlier one at its place has given to entries.
+        db.execute(_FIRST_NUMBER, (int(clock.time() * 1000),))
     except BaseException:  # it is no database, say
         db.close()
         raise
@@ -391,19 +372,20 @@ def _add_columns(db: sqlite3.Connection) -> None:
                 db.execute(f"alter table pending add column {name} {kind}")
 
 
-def _begin_numbers(db: sqlite3.Connection) -> None:
-    """Let a new file begin with numbers that no earlier one at its place has given to entries."""
-    begun = "select 1 from sqlite_sequence where name = 'pending'"
-    query = f"insert into sqlite_sequence select 'pending', ? where not exists ({begun})"
-    db.execute(query, (int(clock.time() * 1000),))
-
-
 def _carry_over(removed: sqlite3.Connection, db: sqlite3.Connection) -> None:
     """Save the entries of a file that was removed while it was open, by a cleaner of old files."""
     rows = removed.execute("select * from pending").fetchall()
     removed.close()
     values = ", ".join("?" * len(rows[0])) if rows else ""
     db.executemany(f"insert or ignore into pending values ({values})", rows)  # noqa: S608
+
+
+def _entry(row: list[Any]) -> PendingUpload:
+    number, kind, blob, path, *rest, refused, details = row
+    where = None if path is None else Path(os.fsdecode(path))
+    extra = json.loads(details) if details else {}
+    values: tuple[Any, ...] = (number, kind, blob, where, *rest, bool(refused), extra)
+    return PendingUpload(*values)
 
 
 def _insert(
@@ -478,12 +460,8 @@ def _is_alive(owner: str) -> bool:
 def default_journal_path(config: _AzureStorageConfig) -> Path:
     """One file per account and container in the user's state folder."""
     key = hashlib.sha256(config.container_url.encode("utf-8")).hexdigest()[:16]
-    base = os.environ.get("XDG_STATE_HOME")
-    if base:
-        folder = Path(base)
-    else:
-        try:
-            folder = Path.home() / ".local" / "state"
-        except RuntimeError:  # no home folder
-            folder = Path(tempfile.gettempdir())
+    try:
+        folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    except RuntimeError:  # no home folder
+        folder = Path(tempfile.gettempdir())
     return folder / "infra-core" / "pending-uploads" / f"{config.container}-{key}.sqlite"

@@ -28,11 +28,10 @@ def walk_tree(
     """Files below a folder with the reason why one must not be mirrored, if there is one.
 
     By name within their folder, where that has at most 10,000 entries: of larger ones the entries
-    come in the order of the file system, so that no folder is too large for the memory.
-
-    Links to files within the tree are followed; one that leads out of it is unsafe. Links to
-    folders are not followed: what they show is elsewhere in the tree, or outside of it. Partial
-    files of writers at work are left out.
+    come in the order of the file system, so that no folder is too large for the memory. Links to
+    files within the tree are followed; one that leads out of it is unsafe. Links to folders are
+    not: what they show is elsewhere in the tree, or outside of it. Partial files of writers at work
+    are left out.
 
     Args:
         root: The folder.
@@ -40,10 +39,6 @@ def walk_tree(
         prefix_length: Characters that a blob's name has in front of it.
         left_out: Called with each name of a link to a folder, a pipe, a socket or a device.
         pruned: Says of a folder's name whether nothing below it is wanted; it may be unreadable.
-
-    Raises:
-        NotADirectoryError: There is no such folder.
-        OSError: A folder cannot be read.
     """
     if not root.is_dir():
         raise NotADirectoryError(

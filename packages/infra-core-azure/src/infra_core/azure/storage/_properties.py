@@ -28,11 +28,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def check_header(name: str, text: object, example: str) -> None:
-    """Refuse what cannot stand in a header.
-
-    Raises:
-        ValueError: It is no text, empty, not printable ASCII, or has spaces around it.
-    """
+    """Refuse by a `ValueError` what cannot stand in a header."""
     fits = isinstance(text, str) and text and text.isascii() and text.isprintable()
     if not fits or str(text).strip() != text:
         raise ValueError(f"{name}={text!r:.80} cannot stand in a header; pass {example}")
@@ -42,19 +38,8 @@ def check_header(name: str, text: object, example: str) -> None:
 class StoredProperties:
     """When an upload may replace a blob, and the properties that it gives it or lets it keep.
 
-    Attributes:
-        overwrite: `always`; `never` (must not exist); `if-unchanged` (must have `etag`, or not
-            exist when that is `None`).
-        etag: See `overwrite`.
-        content_type: Media type; by default that of the name.
-        cache_control: `Cache-Control` that the blob is served with.
-        content_encoding: `Content-Encoding` that it is served with; the bytes are stored as given.
-        metadata: Names and values; names are case-insensitive, and stored in lower case.
-        keep: A blob that is replaced keeps what is not given here: media type, cache control,
-            encoding, language, disposition and metadata. Costs a request.
-
-    Raises:
-        ValueError: A name or value cannot be sent, or would not be heeded; names it.
+    For each see `AzureStorageClient.upload_file_async`; `keep` is `keep_properties`, and costs a
+    request. A `ValueError` names what cannot be sent, or would not be heeded.
     """
 
     overwrite: Overwrite = "always"
@@ -120,15 +105,7 @@ class StoredProperties:
         return {"If-None-Match": "*"}
 
     def headers(self, blob: str, kept: "BlobInfo | None") -> dict[str, str]:
-        """The headers of what is stored with the bytes.
-
-        Args:
-            blob: The name of the blob.
-            kept: The blob that is replaced and whose properties stay, if there is one.
-
-        Raises:
-            StorageRequestError: A property that is to stay cannot be sent again.
-        """
+        """The headers of what is stored with the bytes; those of `kept` stay."""
         values = {
             "x-ms-blob-content-type": self.content_type
             or (kept.content_type if kept else "")

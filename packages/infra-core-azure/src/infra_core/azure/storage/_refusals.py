@@ -132,27 +132,15 @@ REMEDIES = {
 
 
 def is_worth_a_retry(status: int, code: str) -> bool:
-    """Whether the same request may succeed within seconds.
-
-    Example:
-        >>> is_worth_a_retry(503, "ServerBusy"), is_worth_a_retry(409, "BlobArchived")
-        (True, False)
-    """
+    """Whether the same request may succeed within seconds."""
     return status in _RETRIED or code in _ALTERED
 
 
 def is_permanent(status: int, code: str, *, by_role: bool = False) -> bool:
     """Whether the service will refuse the same request for ever, as far as its answer says.
 
-    Args:
-        status: HTTP status.
-        code: The service's error code; empty where an answer has none.
-        by_role: Access is granted by a role, not by a key or a signature: what is not allowed now
-            may be a minute later.
-
-    Example:
-        >>> is_permanent(409, "BlobImmutableDueToPolicy"), is_permanent(409, "LeaseAlreadyPresent")
-        (True, False)
+    With `by_role` access is granted by a role, not by a key or a signature: what is not allowed now
+    may be a minute later.
     """
     if status < 400 or code in _PASSING:
         return False

@@ -65,12 +65,7 @@ class Response(NamedTuple):
 
 
 def should_retry(error: Exception) -> bool | float:
-    """Whether an error passes by itself; a number when the service says when.
-
-    Example:
-        >>> should_retry(request_error(403, "", "", blob="a", operation="upload"))
-        False
-    """
+    """Whether an error passes by itself; a number when the service says when."""
     if isinstance(error, StorageRequestError):
         if not is_worth_a_retry(error.status, error.code):
             return False
@@ -83,14 +78,8 @@ def should_retry(error: Exception) -> bool | float:
 class Request(NamedTuple):
     """What is asked of the service.
 
-    Attributes:
-        method: HTTP method.
-        name: Blob, `None` for the container.
-        operation: What to call it in errors and logs.
-        params: Query of the URL, not encoded, names in lower case.
-        headers: Headers beyond those of every request.
-        body: Bytes to send.
-        expect: Bytes that the answer will hold, for the time limit.
+    The blob's name is `None` for the container. Names of `params` are in lower case, values not
+    encoded. `expect` is how many bytes the answer will hold, for the time limit.
     """
 
     method: str
@@ -103,13 +92,7 @@ class Request(NamedTuple):
 
 
 class BlobService:
-    """Connections to one container, one pool per event loop.
-
-    Args:
-        config: Account, container and credential.
-        credential: Used instead of `DefaultAzureCredential`, and left open.
-        log: Gets a record of every retry.
-    """
+    """Connections to one container, one pool per event loop; the credential given is left open."""
 
     def __init__(
         self,
@@ -130,12 +113,7 @@ class BlobService:
         self._count = itertools.count(1)
 
     async def send(self, request: Request) -> Response:
-        """Make a request, and retry it by the policy until the service answers.
-
-        Raises:
-            StorageRequestError: The service refused.
-            StorageConnectionError: It did not answer.
-        """
+        """Make a request, and retry it by the policy until the service answers."""
         tries = 1
 
         def on_retry(details: RetryDetails) -> None:
@@ -170,11 +148,7 @@ class BlobService:
     ) -> T:
         """Repeat a transfer of many requests from its start; the deadline is that of each request.
 
-        Args:
-            transfer: The whole transfer.
-            name: The blob.
-            operation: What to call it in logs.
-            should_retry: Which errors make all worthless that was transferred.
+        `should_retry` says which errors make all worthless that was transferred.
         """
         return await retry_async(
             transfer,
@@ -395,10 +369,7 @@ class Outage:
     """Whether so many transfers in a row have met no service that the others need not try.
 
     A service that refuses all that is asked, since the token has ended or the key was changed, is
-    as good as none.
-
-    Attributes:
-        error: What the last of them met, once they were that many.
+    as good as none. `error` is what the last of them met, once they were that many.
     """
 
     error: Exception | None = None

@@ -66,10 +66,8 @@ class TreeIndex:
     def find_collisions(self, *, keep_one: bool) -> int:
         """Reject names that would be one file, or file and folder at once, somewhere.
 
-        With `keep_one` the first of names that differ only in case or accents stays.
-
-        Returns:
-            How many names are rejected, for this or as unsafe.
+        With `keep_one` the first of names that differ only in case or accents stays. Returns how
+        many names are rejected, for this or as unsafe.
         """
         self._db.execute("create index by_fold on entry (folded)")
         self._db.execute(

@@ -20,8 +20,6 @@ from ._tree_index import TreeIndex
 from ._tree_types import (
     FileOutcome,
     LocalFile,
-    OnOutcome,
-    OnProgress,
     PlannedTransfer,
     TreeProgress,
     TreeReport,
@@ -69,13 +67,8 @@ def decide(
 ) -> PlannedTransfer | None:
     """What to do with a file of the source, given what the destination has of that name.
 
-    Returns:
-        The decision; `None` when it depends on the hash of the local file, which `md5`, that of
-        the blob, is compared with: see `decide_by_hash`.
-
-    Example:
-        >>> decide("upload", TreeRules(), "a.txt", 3, None, None).reason
-        'new'
+    `None` when that depends on the hash of the local file, which `md5`, that of the blob, is
+    compared with: see `decide_by_hash`.
     """
     if there is None:
         return PlannedTransfer(move, name, size, "new")
@@ -108,10 +101,7 @@ class TreeRun(ABC):
         service: The container.
         root: The local folder.
         prefix: Prefix of the blobs, with a slash at its end or empty.
-        rules: Which files travel.
-        dry_run: Decide and report everything, touch nothing.
-        on_progress: Called after each file, and while large ones travel.
-        on_outcome: Called with what became of each file.
+        rules: Which files travel, and how.
         journal: The journal of pending uploads, which is no artifact wherever it lies.
         leave: Names that are left alone, as those in `exclude` are; one that ends in a slash
             stands for all below it.
@@ -130,9 +120,6 @@ class TreeRun(ABC):
         prefix: str,
         rules: TreeRules,
         *,
-        dry_run: bool = False,
-        on_progress: OnProgress | None = None,
-        on_outcome: OnOutcome | None = None,
         journal: Path | None = None,
         leave: Collection[str] = (),
         replay: bool = False,
@@ -142,10 +129,8 @@ class TreeRun(ABC):
         self._root = root
         self._prefix = prefix
         self._rules = rules
-        self._dry = dry_run
+        self._dry = rules.dry_run
         self._replay = replay
-        self._on_progress = on_progress
-        self._on_outcome = on_outcome
         self._log = service.log
         self._chosen = compile_globs(rules.include, rules.exclude)
         self._pruned = compile_pruning(rules.exclude)
@@ -166,16 +151,7 @@ class TreeRun(ABC):
         self._alone = 0  # files that are not to be read ahead
 
     async def run(self) -> TreeReport:
-        """Do it.
-
-        Returns:
-            The report, failures included; nothing is raised for a single file.
-
-        Raises:
-            UnsafeNamesError: There are unsafe names and the rules say `raise`; nothing was
-                touched.
-            StorageError: The listing failed.
-        """
+        """Do it; raises only what `_look` does: unsafe names, or a listing that fails."""
         started = clock.monotonic()
         try:
             await self._look()
@@ -361,8 +337,8 @@ class TreeRun(ABC):
                 describe(outcome.error, outcome.action, self._prefix + outcome.name),
                 extra={"blob_name": self._prefix + outcome.name},
             )
-        if self._on_outcome is not None:
-            self._on_outcome(outcome)
+        if self._rules.on_outcome is not None:
+            self._rules.on_outcome(outcome)
         self._progress(outcome.name)
 
     def _moved(self, name: str, count: int) -> None:
@@ -370,9 +346,9 @@ class TreeRun(ABC):
         self._progress(name)
 
     def _progress(self, name: str) -> None:
-        if self._on_progress is not None:
+        if self._rules.on_progress is not None:
             done = min(self._done_bytes, self._total_bytes)
-            self._on_progress(
+            self._rules.on_progress(
                 TreeProgress(self._done_files, self.report.files, done, self._total_bytes, name)
             )
 

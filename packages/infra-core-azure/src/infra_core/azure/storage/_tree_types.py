@@ -150,23 +150,13 @@ class TreeReport:
             self.problems.append(outcome)
 
 
+OnProgress: TypeAlias = Callable[[TreeProgress], None]
+OnOutcome: TypeAlias = Callable[[FileOutcome], None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeRules:
-    """Which files of a tree travel, and when; the same for a plan and for the real thing.
-
-    Attributes:
-        include: Globs; a file must match one, all do when there is none.
-        exclude: Globs; a file that matches one is left alone on both sides.
-        overwrite: `always`; `never` replaces nothing; `if-unchanged` replaces only what is still
-            as it was when the plan looked at it.
-        compare: What makes two files equal, so that they are skipped: `hash` (size and MD5),
-            `size`, or `nothing` (all are transferred).
-        delete: Delete at the destination what the source does not have. Never when the source is
-            empty, nor after a failure.
-        on_unsafe: `raise` before anything is touched, or `skip` unsafe names.
-        content_type: Gives the media type of a file that goes up, `None` for that of its name.
-        properties: What else is stored with blobs that go up.
-    """
+    """Which files of a tree travel, when and how; see `AzureStorageClient.sync_tree_async`."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -176,6 +166,9 @@ class TreeRules:
     on_unsafe: OnUnsafe = "raise"
     content_type: Callable[[str], str | None] | None = None
     properties: StoredProperties = NO_PROPERTIES
+    dry_run: bool = False
+    on_progress: OnProgress | None = None
+    on_outcome: OnOutcome | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in (
@@ -206,10 +199,6 @@ class TreeRules:
             on_unsafe="skip",
             properties=StoredProperties.load(details),
         )
-
-
-OnProgress: TypeAlias = Callable[[TreeProgress], None]
-OnOutcome: TypeAlias = Callable[[FileOutcome], None]
 
 
 class LocalFile(NamedTuple):

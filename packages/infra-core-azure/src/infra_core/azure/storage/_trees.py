@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ from ._flush import FailedFiles
 from ._names import tree_prefix
 from ._tree_down import DownRun
 from ._tree_run import TreeRun
-from ._tree_types import OnOutcome, OnProgress, TreeReport, TreeRules
+from ._tree_types import TreeReport, TreeRules
 from ._tree_up import UpRun
 from ._uploader import Uploader
 
@@ -24,26 +25,19 @@ async def sync_tree(
     name: str,
     direction: Literal["up", "down"],
     rules: TreeRules,
-    *,
-    dry_run: bool,
-    on_progress: OnProgress | None,
-    on_outcome: OnOutcome | None,
     raise_on_error: bool,
 ) -> TreeReport:
     """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
     up = direction == "up"
-    failed = FailedFiles(uploader.journal, path, name, rules, then=on_outcome)
+    failed = FailedFiles(uploader.journal, path, name, rules)
     run = (UpRun if up else DownRun)(
         uploader.service,
         path,
         tree_prefix(name),
-        rules,
-        dry_run=dry_run,
-        on_progress=on_progress,
-        on_outcome=failed,
+        replace(rules, on_outcome=failed),
         journal=uploader.journal.path,
     )
-    if dry_run or not up:
+    if rules.dry_run or not up:
         report = await run.run()
     else:
         entry = {"path": path, "details": rules.dump()}

@@ -37,14 +37,7 @@ T = TypeVar("T")
 
 
 class Uploaded(NamedTuple):
-    """What became of an upload.
-
-    Attributes:
-        size: Bytes.
-        etag: The blob's ETag now.
-        md5: Its hash, `None` where blocks are not hashed.
-        written: False when the content was there already (a lost response, or a twin).
-    """
+    """What became of an upload; not `written` when the content was there already."""
 
     size: int
     etag: str
@@ -77,12 +70,7 @@ async def upload_bytes(
     *,
     md5: bytes | None = None,
 ) -> Uploaded:
-    """Store bytes that fit one request; the service checks their MD5 and keeps it.
-
-    Raises:
-        BlobConflictError: By `how` it must not be written, and its content is another.
-        StorageError: The service refuses or does not answer.
-    """
+    """Store bytes that fit one request; the service checks their MD5 and keeps it."""
     digest = md5 or new_md5_of(data)
     headers = {
         "x-ms-blob-type": "BlockBlob",
@@ -200,19 +188,7 @@ async def upload_path(
 ) -> Uploaded:
     """Store a file, in one request or in blocks; never more than a few blocks in memory.
 
-    Args:
-        service: Where to.
-        path: The file.
-        name: Name of the blob.
-        how: Whether it may replace another, and what is stored with it.
-        on_bytes: Called with the number of bytes whenever some have arrived.
-        small: Content and MD5 of the file, if somebody read them already; see `read_small`.
-
-    Raises:
-        OSError: The file cannot be read.
-        LocalFileChangedError: It changed while it was being read in blocks.
-        BlobConflictError: See `upload_bytes`.
-        StorageError: The service refuses or does not answer.
+    `small` is its content and MD5, if somebody read them already; see `read_small`.
     """
     limit = service.config.options.block_size
     if small is None:
@@ -261,11 +237,7 @@ async def _known_outcome(
 ) -> Uploaded | None:
     """What becomes of blocks whose commit is known to be refused, which need not be sent for that.
 
-    Returns:
-        `None` where they may be committed; what is there where it is the same.
-
-    Raises:
-        BlobConflictError: By `how` it must not be replaced.
+    `None` where they may be committed; what is there where it is the same, else a conflict.
     """
     there = None
     if how.conditions:

@@ -29,12 +29,8 @@ _FIRST_PAUSE, _LAST_PAUSE = 30.0, 900.0
 class Uploader:
     """Uploads files and bytes so that each is in the container, in the journal, or raised.
 
-    Args:
-        service: The container.
-        journal: Where uploads are noted while errors are swallowed.
-        swallow: Log and keep failures instead of raising them.
-        must_keep: Raise a failure after all where the journal cannot keep it.
-        log: The logger.
+    With `swallow` failures are logged and kept instead of raised; with `must_keep` one that the
+    journal cannot keep is raised after all.
     """
 
     def __init__(
