@@ -64,9 +64,8 @@ whose lease has ended, or which were started without a lease and have not change
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core jobs`."""
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    statuses = tuple(status.value for status in JobStatus)
     listing = add_batch_verb(verbs, "list", "a line for each job")
-    listing.add_argument("--status", action="append", choices=statuses, help="only these")
+    add_status(listing, "only these")
     add_options(
         listing,
         [
@@ -109,10 +108,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--older-than", type=parse_since, metavar="WHEN", required=True,
         help="not changed since: 90s, 30m, 12h, 7d or ISO",
     )  # fmt: skip
-    prune.add_argument(
-        "--status", action="append", choices=statuses,
-        help="only these (completed, failed and timed out)",
-    )  # fmt: skip
+    add_status(prune, "only these (completed, failed and timed out)")
     prune.add_argument("--batch", metavar="BATCH", help="only of this batch")
     watch = add_batch_verb(verbs, "watch", "follow a batch until all its jobs have ended")
     watch.set_defaults(interval=2.0)
@@ -131,6 +127,12 @@ def add_batch_verb(verbs: Any, name: str, summary: str) -> argparse.ArgumentPars
     parser.add_argument("batch_id", metavar="BATCH", help="name of the batch")
     add_out(parser)
     return parser
+
+
+def add_status(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add the states of the jobs that are meant."""
+    statuses = tuple(status.value for status in JobStatus)
+    parser.add_argument("--status", action="append", choices=statuses, help=text)
 
 
 def add_out(parser: argparse.ArgumentParser) -> None:

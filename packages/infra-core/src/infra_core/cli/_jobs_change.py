@@ -4,8 +4,8 @@ import argparse
 import os
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from infra_core.azure.job_store import JobRecord, JobStateError, JobStatus, JobStore
@@ -20,23 +20,18 @@ from ._report import print_json
 
 __all__ = ["delete_batch", "prune_jobs", "retry_jobs"]
 
-_AT_ONCE = 1_000
-
 
 def retry_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
     """Put jobs back to pending: all that can be, whatever is wrong with some of them."""
     problems: list[str] = []
-    found = _named(store, options, problems) if options.job_id else _unfinished(store, options)
-    changed = []
-    for record in found:
+    changed: list[JobRecord] = []
+    for found in options.job_id or _unfinished(store, options):
         try:
+            record = find(store, options.batch_id, found) if isinstance(found, str) else found
             changed.append(_put_back(record, options))
-        except JobStateError as error:
+        except CommandError as error:
             problems.append(str(error))
-    put_back: list[JobRecord] = []
-    rest = iter(changed)
-    while some := list(islice(rest, _AT_ONCE)):
-        put_back += [record for record in store.update_many(some) if record is not None]
+    put_back = [record for record in store.update_many(changed) if record is not None]
     if conflicts := len(changed) - len(put_back):
         problems.append(f"{plural(conflicts, 'job')} changed meanwhile and left as they are")
     for problem in problems:
@@ -52,18 +47,6 @@ def retry_jobs(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
             f"{plural(len(put_back), 'job')} put back, {len(problems)} of what was asked was not"
         )
     return exit_codes.OK
-
-
-def _named(
-    store: JobStore[JobRecord], options: argparse.Namespace, problems: list[str]
-) -> list[JobRecord]:
-    found = []
-    for job_id in options.job_id:
-        try:
-            found.append(find(store, options.batch_id, job_id))
-        except CommandError as error:
-            problems.append(str(error))
-    return found
 
 
 def _unfinished(store: JobStore[JobRecord], options: argparse.Namespace) -> list[JobRecord]:
@@ -85,21 +68,15 @@ def _put_back(record: JobRecord, options: argparse.Namespace) -> JobRecord:
     if not options.force and is_held(record):
         until = record.lease_until
         held = f"its lease runs until {until:%Y-%m-%d %H:%M:%SZ}" if until else "it has no lease"
-        raise JobStateError(
+        raise CommandError(
             f"job {record.job_id!r} is running, held by {record.lease_owner or 'an unnamed one'} "
-            f"({held}); wait, or add --force where that worker is dead",
-            job_id=record.job_id,
-            current=record.status,
-            wanted=JobStatus.PENDING,
+            f"({held}); wait, or add --force where that worker is dead"
         )
     try:
         # None of the attempts counts any more: a worker with a limit would fail the job at once.
         return replace(record.requeue(force=options.completed), attempts=0)
     except JobStateError as error:
-        message = f"{error}; add --completed to run it again"
-        raise JobStateError(
-            message, job_id=record.job_id, current=error.current, wanted=error.wanted
-        ) from None
+        raise CommandError(f"{error}; add --completed to run it again") from None
 
 
 def delete_batch(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
@@ -114,16 +91,15 @@ def delete_batch(store: JobStore[JobRecord], options: argparse.Namespace) -> int
         )
     deleted: dict[str, int] = {}
     # The jobs last: while they are there, an attempt that failed can be made again.
-    folder = run_folder(options.out, options.batch_id) if options.files or options.blobs else None
-    if folder is not None and folder.is_dir():
-        with exclusive(folder):  # no run is at work here
+    if options.files or options.blobs:
+        folder = run_folder(options.out, options.batch_id)
+        there = folder.is_dir()
+        with exclusive(folder) if there else nullcontext():  # no run is at work here
             if options.blobs:
                 deleted["blobs"] = _delete_blobs(options, folder)
-            if options.files:
+            if options.files and there:
                 deleted["files"] = sum(path.is_file() for path in folder.rglob("*"))
                 shutil.rmtree(folder)
-    elif options.blobs:
-        deleted["blobs"] = _delete_blobs(options, options.out / options.batch_id)
     return _print_removed(store.delete_batch(options.batch_id), options, **deleted)
 
 

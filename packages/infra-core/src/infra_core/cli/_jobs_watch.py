@@ -7,7 +7,7 @@ from collections import Counter
 from math import inf
 
 from infra_core.azure.job_store import JobRecord, JobStatus, JobStore
-from infra_core.azure.monitoring import HeartbeatState, HeartbeatStatus, read_heartbeat
+from infra_core.azure.monitoring import HeartbeatState, read_heartbeat
 from infra_core.runtime import clock
 
 from . import exit_codes
@@ -56,13 +56,7 @@ def why_over(
     """Why nothing will change any more; empty while a run or a worker may be at work.
 
     A run shows in the heartbeat of the batch's folder, a worker elsewhere in the lease of its job,
-    and both in counts that change.
-
-    Args:
-        store: Holds the jobs.
-        options: Of the command.
-        counts: Jobs by status.
-        still: Seconds since the counts changed.
+    and both in counts that change; `still` are the seconds since they did.
     """
     batch_id = options.batch_id
     running = list(store.iter_runs(batch_id, status=JobStatus.RUNNING))
@@ -75,7 +69,8 @@ def why_over(
             return "what has not ended cannot be read: no worker takes it"
     heartbeat = read_heartbeat(options.out / batch_id)
     ran_here = heartbeat.timestamp is not None
-    if still < (SETTLED_SECONDS if ran_here else LOOK_SECONDS) or is_at_work(heartbeat):
+    lives = heartbeat.state in (HeartbeatState.ALIVE, HeartbeatState.STALLED)
+    if lives or still < (SETTLED_SECONDS if ran_here else LOOK_SECONDS):
         return ""
     # What the dead run had at work has no lease.
     if any(is_held(record) and (record.lease_until or not ran_here) for record in running):
@@ -90,11 +85,6 @@ def why_over(
         f"no run is at work on batch {batch_id!r} ({why}), and {left} will stay so; go on with: "
         f"infra-core run ... --batch-id {batch_id} --resume"
     )
-
-
-def is_at_work(heartbeat: HeartbeatStatus) -> bool:
-    """Whether the run of a heartbeat lives, be it stuck."""
-    return heartbeat.state in (HeartbeatState.ALIVE, HeartbeatState.STALLED)
 
 
 def print_counts(counts: Counter[str], *, as_json: bool) -> None:
