@@ -75,8 +75,7 @@ _versions = _Versions()
 class StoredEntity(dict[str, Any]):
     """What `from_entity` of a record is given: the properties, keys included.
 
-    Attributes:
-        metadata: `etag` and `timestamp` of the stored row.
+    `metadata` has `etag` and `timestamp` of the stored row.
     """
 
     def __init__(self, properties: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
@@ -87,12 +86,9 @@ class StoredEntity(dict[str, Any]):
 class RecordBinding(Generic[RecordT]):
     """Turns records of one type into rows and rows into records.
 
-    Args:
-        record_type: A dataclass with `batch_id` and `job_id`, or a class with `to_entity()` and
-            `from_entity()`.
-
     Raises:
-        JobRecordError: The type is neither.
+        JobRecordError: It is neither a dataclass with `batch_id` and `job_id`, nor a class with
+            `to_entity()` and `from_entity()`.
     """
 
     def __init__(self, record_type: type[RecordT]) -> None:
@@ -122,12 +118,9 @@ class RecordBinding(Generic[RecordT]):
     def to_row(self, record: RecordT, *, new: bool = False) -> Row:
         """Return the row of a record, limits checked.
 
-        Args:
-            record: The record.
-            new: It is to be created: its row holds a token of this one write. When the answer is
-                lost, the token says whether a row is our own or somebody else's. Not that of a
-                class with `to_entity`: what reads its rows may be 0.7, or another program, which
-                hands every property to a constructor.
+        That of a `new` one holds a token of this one write. When the answer is lost, the token says
+        whether a row is our own or somebody else's. Not that of a class with `to_entity`: what
+        reads its rows may be 0.7, or another program, which hands every property to a constructor.
         """
         self.check(record)
         batch_id: Any
@@ -245,11 +238,7 @@ class RecordBinding(Generic[RecordT]):
             )
 
     def check(self, record: object) -> None:
-        """Refuse what is no record of this store.
-
-        Raises:
-            JobRecordError: It is of another type.
-        """
+        """Refuse what is no record of this store."""
         # A class with methods of its own may be stood in for by any other that has them.
         known = self._codec is None and hasattr(record, "to_entity")
         kind = typing.get_origin(self.record_type) or self.record_type
@@ -277,11 +266,7 @@ class RecordBinding(Generic[RecordT]):
         return record
 
     def evolve(self, record: RecordT, **changes: Any) -> RecordT:
-        """Return a copy of a record with other values in some fields, for `claim` and `renew`.
-
-        Raises:
-            AzureTableError: The record has no such field.
-        """
+        """Return a copy of a record with other values in some fields, for `claim` and `renew`."""
         self.check(record)
         missing = sorted(name for name in changes if not hasattr(record, name))
         if missing:
@@ -380,8 +365,4 @@ def same_write(row: Row, stored: Row) -> bool:
 
 def same_content(row: Row, stored: Row) -> bool:
     """Whether what is stored is what a row holds."""
-    return _plain(row) == _plain(stored)
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    return {name: getattr(value, "value", value) for name, value in row.properties.items()}
+    return row.properties == stored.properties

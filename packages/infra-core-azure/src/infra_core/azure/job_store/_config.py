@@ -10,6 +10,7 @@ from infra_core.runtime import sanitize_url
 
 from ..exceptions import AzureTableError, ConfigurationError
 from ..storage._connection_string import (
+    ACCOUNT,
     ConnectionParts,
     check_endpoint,
     parse_connection_string,
@@ -27,7 +28,6 @@ ENDPOINT_VAR: Final = "AZURE_STORAGE_TABLE_ENDPOINT"
 BLOB_ENDPOINT_VAR: Final = "AZURE_STORAGE_BLOB_ENDPOINT"
 
 # Azure, "Understanding the Table service data model": table names.
-_ACCOUNT_NAME = re.compile(r"[a-z0-9]{3,24}(-secondary)?\Z")
 _TABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]{2,62}\Z")
 
 
@@ -160,19 +160,16 @@ def _check(table: _Setting, connection: _Setting, account: _Setting, endpoint: _
     if connection[1]:
         return
     if endpoint[1]:
-        _check_endpoint(endpoint[0], endpoint[1])
-    elif account[1] and not _ACCOUNT_NAME.match(account[1]):
+        try:
+            check_endpoint(endpoint[1], endpoint[0], "the connection string")
+        except ConfigurationError:
+            raise AzureTableError(
+                f"{endpoint[0]}={shown(sanitize_url(endpoint[1]))} is no endpoint: give the plain "
+                "https:// URL of the table service, such as "
+                "https://ACCOUNT.table.core.windows.net, without key or query"
+            ) from None
+    elif account[1] and not ACCOUNT.fullmatch(account[1]):
         raise AzureTableError(
             f"{account[0]}={shown(sanitize_url(account[1]))} cannot name a storage account: 3 to "
             f"24 lower-case letters and digits; give the name alone, or a URL as {endpoint[0]}"
         )
-
-
-def _check_endpoint(name: str, url: str) -> None:
-    try:
-        check_endpoint(url, name, "the connection string")
-    except ConfigurationError:
-        raise AzureTableError(
-            f"{name}={shown(sanitize_url(url))} is no endpoint: give the plain https:// URL of the "
-            "table service, such as https://ACCOUNT.table.core.windows.net, without key or query"
-        ) from None

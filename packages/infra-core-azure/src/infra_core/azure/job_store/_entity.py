@@ -100,11 +100,7 @@ def _plain(value: datetime, field: str) -> datetime:
 
 
 def time_of(text: str) -> datetime:
-    """Return the time that an ISO 8601 text names, as any tool writes it: `Z`, seven decimals.
-
-    Raises:
-        ValueError: It names none.
-    """
+    """Return the time that an ISO 8601 text names, as any tool writes it: `Z`, seven decimals."""
     text = _FRACTION.sub(lambda found: f"{found[0]:0<7.7}", text)  # 3.10 reads no other number
     return datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text)
 
@@ -121,11 +117,7 @@ def pack(properties: Mapping[str, Any], *, key_chars: int = 0) -> dict[str, Any]
     """Turn properties into what a table entity can hold.
 
     Text and bytes above 64 KiB are cut into numbered properties, dicts and lists become JSON,
-    `None` is left out.
-
-    Args:
-        properties: Name to value, without the keys.
-        key_chars: UTF-16 units of both keys, which count towards the size.
+    `None` is left out. The keys, of `key_chars` UTF-16 units, count towards the size.
 
     Raises:
         JobRecordError: A limit would be exceeded or a value cannot be stored; `.field` says which.
@@ -135,10 +127,7 @@ def pack(properties: Mapping[str, Any], *, key_chars: int = 0) -> dict[str, Any]
     for name, value in properties.items():
         if value is None or name in SYSTEM or "odata." in name:
             continue
-        if name not in _checked:
-            _check_name(name)
-            if len(_checked) < 10_000:
-                _checked.add(name)
+        _check_name(name)
         size = _plain_size(value)
         if size:
             packed[name] = value
@@ -148,25 +137,21 @@ def pack(properties: Mapping[str, Any], *, key_chars: int = 0) -> dict[str, Any]
         _put(own, name, value)
         packed.update(own)
         sizes[name] = sum(8 + 2 * len(key) + _size(item) for key, item in own.items())
+    total = 4 + 2 * key_chars + sum(sizes.values())
+    if len(packed) <= MAX_PROPERTIES and total <= MAX_ENTITY_BYTES:
+        return packed
+    widest = max(sizes, key=lambda name: sizes[name])
     if len(packed) > MAX_PROPERTIES:
-        widest = max(sizes, key=lambda name: sizes[name])
         raise JobRecordError(
             f"the record takes {len(packed)} properties and a table entity holds "
             f"{MAX_PROPERTIES}; put small fields into one dict field (largest field: {widest!r})",
             field=widest,
         )
-    total = 4 + 2 * key_chars + sum(sizes.values())
-    if total > MAX_ENTITY_BYTES:
-        widest = max(sizes, key=lambda name: sizes[name])
-        raise JobRecordError(
-            f"the record takes {total:,} bytes and a table entity holds {MAX_ENTITY_BYTES:,}; "
-            f"field {widest!r} alone takes {sizes[widest]:,}: keep it in a blob and store its name",
-            field=widest,
-        )
-    return packed
-
-
-_checked: set[str] = set()  # names that were found good
+    raise JobRecordError(
+        f"the record takes {total:,} bytes and a table entity holds {MAX_ENTITY_BYTES:,}; "
+        f"field {widest!r} alone takes {sizes[widest]:,}: keep it in a blob and store its name",
+        field=widest,
+    )
 
 
 def _plain_size(value: Any) -> int:
@@ -231,6 +216,7 @@ def _is_marked(name: str) -> bool:
     return name.endswith((_PARTS, _JSON)) or _PART_NAME.match(name) is not None
 
 
+@lru_cache(maxsize=4096)
 def _check_name(name: str) -> None:
     if _is_marked(name):
         raise JobRecordError(
@@ -325,10 +311,6 @@ def _int32(value: Any) -> int:
     return number
 
 
-def _time(value: Any) -> datetime:
-    return value if isinstance(value, datetime) else time_of(value)
-
-
 # Like the SDK takes them, texts included, which it sends as they are.
 _EDM: Mapping[str, Callable[[Any], Any]] = {
     "Edm.Int32": _int32,
@@ -338,7 +320,7 @@ _EDM: Mapping[str, Callable[[Any], Any]] = {
     "Edm.String": str,
     "Edm.Binary": lambda value: value.encode() if isinstance(value, str) else memoryview(value),
     "Edm.Guid": lambda value: uuid.UUID(str(value)),
-    "Edm.DateTime": _time,
+    "Edm.DateTime": lambda value: value if isinstance(value, datetime) else time_of(value),
 }
 
 
@@ -379,10 +361,6 @@ def _size(value: Any) -> int:
         return 2 * _units(value) + 4
     if isinstance(value, bytes):
         return len(value) + 4
-    if isinstance(value, bool):
-        return 1
     if isinstance(value, uuid.UUID):
         return 16
-    if isinstance(value, int) and not isinstance(value, Int64):
-        return 4
-    return 8
+    return {bool: 1, int: 4}.get(type(value), 8)

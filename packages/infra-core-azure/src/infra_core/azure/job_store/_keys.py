@@ -21,17 +21,10 @@ _ESCAPED = re.compile(r"!x(10[0-9A-F]{4}|[0-9A-F]{1,5})!")
 
 
 def escape_key(value: str, *, field: str = "key") -> str:
-    """Turn an id into a legal table key.
-
-    Args:
-        value: The id; any text but the empty one.
-        field: What it is, for the error message.
-
-    Returns:
-        The key; `unescape_key` gives `value` back.
+    """Turn an id into a legal table key; `unescape_key` gives it back.
 
     Raises:
-        JobRecordError: The id is empty, no text, or too long once escaped.
+        JobRecordError: The id, named as `field`, is empty, no text, or too long once escaped.
 
     Example:
         >>> escape_key("runs/2026#1")

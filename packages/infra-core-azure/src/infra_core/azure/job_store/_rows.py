@@ -61,24 +61,16 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which rows to list. All conditions given must hold.
+    """Which rows to list. All conditions given must hold."""
 
-    Attributes:
-        partition: Escaped batch id, `None` for all batches.
-        statuses: Any of these values of the property `status`.
-        since: `updated_at` at or after this time.
-        until: `updated_at` before this time.
-        claimable_at: Pending and not to wait any longer than this time, or running under a lease
-            that ended before it. A backend may return the keys of these rows alone.
-        keys_only: Return keys and versions alone.
-    """
-
-    partition: str | None = None
-    statuses: tuple[str, ...] = ()
-    since: datetime | None = None
-    until: datetime | None = None
+    partition: str | None = None  # escaped batch id; all batches by default
+    statuses: tuple[str, ...] = ()  # any of these values of the property `status`
+    since: datetime | None = None  # `updated_at` at or after this time
+    until: datetime | None = None  # `updated_at` before this time
+    # Pending and not to wait any longer than this time, or running under a lease that ended before
+    # it. A backend may return the keys of these rows alone.
     claimable_at: datetime | None = None
-    keys_only: bool = False
+    keys_only: bool = False  # return keys and versions; other properties may be left out
 
 
 class Tally(NamedTuple):
@@ -93,14 +85,9 @@ class Tally(NamedTuple):
 
 def add_up(one: Tally, other: Tally) -> Tally:
     """Add two tallies of one partition and status."""
-    first = [moment for moment in (one.first, other.first) if moment]
-    last = [moment for moment in (one.last, other.last) if moment]
-    return Tally(
-        *one[:2],
-        one.number + other.number,
-        min(first, default=None),
-        max(last, default=None),
-    )
+    first = min(filter(None, (one.first, other.first)), default=None)
+    last = max(filter(None, (one.last, other.last)), default=None)
+    return Tally(*one[:2], one.number + other.number, first, last)
 
 
 class Backend(Protocol):
@@ -114,11 +101,7 @@ class Backend(Protocol):
 
 
 def keys_of_token(token: object) -> tuple[str | None, str | None]:
-    """Return the two keys that a continuation token holds.
-
-    Raises:
-        ValueError: It is none.
-    """
+    """Return the two keys that a continuation token holds; a ValueError is raised for none."""
     try:
         keys = json.loads(token)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -150,14 +133,11 @@ class _Batch:
 def plan_batches(
     rows: Iterable[Row], *, max_count: int = MAX_BATCH_COUNT, max_bytes: int = MAX_BATCH_BYTES
 ) -> list[list[tuple[int, Row]]]:
-    """Split rows into batches that the Table service takes as one transaction each.
+    """Split rows, with their positions, into what the Table service takes as one transaction each.
 
     A transaction holds one partition, at most 100 operations and 4 MiB, and each row once
     (Azure, "Performing entity group transactions"). Rows keep their order within a partition, so
     that of two writes to one row the later wins.
-
-    Returns:
-        Batches of `(position in the input, row)`.
     """
     finished: list[list[tuple[int, Row]]] = []
     open_batches: dict[str, _Batch] = {}
@@ -201,20 +181,23 @@ def query_of(
     since: datetime | None,
     until: datetime | None,
 ) -> Query:
-    """Return the query of `iter_runs`.
-
-    Args:
-        known: The states that the store's records have; empty where any text is one.
-        batch_id: The batch, `None` for all.
-        status: The states to find, `None` for all.
-        since: The earliest last change.
-        until: The end of the last changes, not included.
+    """Return the query of `iter_runs`; `known` are the states of its records, empty for any text.
 
     Raises:
         TypeError: A time is none.
         ValueError: Nothing can match.
     """
-    _check_times(since, until)
+    for name, value in (("since", since), ("until", until)):
+        if value is not None and not isinstance(value, datetime):
+            raise TypeError(
+                f"{name}={value!r:.80} is not a datetime: pass one, best with a timezone (without, "
+                "it is taken for UTC)"
+            )
+    if since is not None and until is not None and nearest_utc(since) > nearest_utc(until):
+        raise ValueError(
+            f"since={since.isoformat()} lies after until={until.isoformat()}, so that nothing "
+            "can match: swap them"
+        )
     return Query(
         partition=None if batch_id is None else escape_key(batch_id, field="batch_id"),
         statuses=_statuses(status, known),
@@ -238,17 +221,3 @@ def _statuses(status: StatusFilter, known: Sequence[str]) -> tuple[str, ...]:
                 f"{', '.join(known)}, or None for all"
             )
     return tuple(names)
-
-
-def _check_times(since: datetime | None, until: datetime | None) -> None:
-    for name, value in (("since", since), ("until", until)):
-        if value is not None and not isinstance(value, datetime):
-            raise TypeError(
-                f"{name}={value!r:.80} is not a datetime: pass one, best with a timezone (without, "
-                "it is taken for UTC)"
-            )
-    if since is not None and until is not None and nearest_utc(since) > nearest_utc(until):
-        raise ValueError(
-            f"since={since.isoformat()} lies after until={until.isoformat()}, so that nothing "
-            "can match: swap them"
-        )

@@ -38,12 +38,7 @@ _ENDED = tuple(status for status in JobStatus if status.is_terminal)
 
 
 class JobSteps(Generic[RecordT]):
-    """The operations of a job store on records of one type.
-
-    Args:
-        record_type: The record type.
-        plan: Splits rows into the batches that the backend takes at once.
-    """
+    """The operations of a job store; `plan` splits rows into what its backend takes at once."""
 
     def __init__(self, record_type: type[RecordT], plan: Planner) -> None:
         self.binding = RecordBinding(record_type)
@@ -59,10 +54,8 @@ class JobSteps(Generic[RecordT]):
     def _readable(self, rows: Sequence[Row], *, whole: bool = False) -> list[RecordT]:
         """Return the records of rows; set aside those that cannot be read, and log them once.
 
-        Args:
-            rows: The rows.
-            whole: They are all there are: then it is an error that none can be read. The type of
-                the store's records is probably another one.
+        Where the rows are the `whole` there is, it is an error that none can be read: the type of
+        the store's records is probably another one.
         """
         records: list[RecordT] = []
         first: Exception | None = None
@@ -186,11 +179,7 @@ class JobSteps(Generic[RecordT]):
         return readable[0] if readable else None
 
     def version(self, record: RecordT) -> str:
-        """Return the version a record was read as.
-
-        Raises:
-            AzureTableError: It is not known.
-        """
+        """Return the version a record was read as, or raise that it is not known."""
         etag = self.binding.version(record)
         if etag is None:
             raise AzureTableError(

@@ -100,14 +100,10 @@ def is_outdated(error: HttpResponseError) -> bool:
 
 
 def table_error(error: Exception, doing: str, config: TableConfig) -> Exception:
-    """Return the error to raise for one of the SDK's; any other is returned as it is.
-
-    Args:
-        error: What the SDK raised.
-        doing: What was tried.
-        config: Where.
-    """
-    place = f"{doing} in the job table {config.table_name!r} at {_place(config)} failed"
+    """Return the error to raise for one of the SDK's; any other is returned as it is."""
+    # The endpoint, as far as the settings name it, and nothing that could be secret.
+    where = sanitize_url(_endpoint(config))
+    place = f"{doing} in the job table {config.table_name!r} at {where} failed"
     explained: Exception
     if isinstance(error, ClientAuthenticationError) and not error.status_code:
         explained = TableAccessError(f"{place}: {_credential_problem(error)}")
@@ -209,8 +205,3 @@ def _through_proxy(config: TableConfig) -> str:
 def _endpoint(config: TableConfig) -> str:
     parts = config.connection()  # it was read before anything could fail
     return str(parts.table_endpoint if parts else config.resolved_table_endpoint)
-
-
-def _place(config: TableConfig) -> str:
-    """The endpoint, as far as the settings name it, and nothing that could be secret."""
-    return sanitize_url(_endpoint(config))

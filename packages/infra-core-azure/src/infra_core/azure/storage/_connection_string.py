@@ -102,36 +102,23 @@ def parse_connection_string(text: str, variable: str, *, service: str = "blob") 
     if "usedevelopmentstorage" in values:
         return _development(values, variable)
     account = values.get("accountname")
-    key = values.get("accountkey")
-    sas = values.get("sharedaccesssignature")
-    if key and not sas:  # templates leave the other one empty
-        sas = None
-    elif sas and not key:
-        key = None
-    if key is not None:
-        try:
-            whole = bool(base64.b64decode(key, validate=True))
-        except (binascii.Error, ValueError):
-            whole = False
-        if not whole:
+    key, sas = values.get("accountkey"), values.get("sharedaccesssignature")
+    if sas or key is None:  # templates leave the other one empty
+        if key:
             raise ConfigurationError(
-                f"the AccountKey in {variable} is {'not base64' if key else 'empty'}; copy the "
-                "whole connection string again, quotes and line breaks are often lost or added on "
-                "the way"
+                f"{variable} holds both an AccountKey and a SharedAccessSignature; keep one of them"
             )
-    if key is not None and sas is not None:
-        raise ConfigurationError(
-            f"{variable} holds both an AccountKey and a SharedAccessSignature; keep one of them"
-        )
-    if key is None and sas is None:
-        raise ConfigurationError(
-            f"{variable} holds neither AccountKey nor SharedAccessSignature; copy the whole "
-            f"connection string, for example {_EXAMPLE}"
-        )
-    if key is not None and not account:
-        raise ConfigurationError(f"{variable} holds an AccountKey but no AccountName; add it")
-    if sas is not None:
-        sas = check_sas(sas, f"the SharedAccessSignature in {variable}")
+        if sas is None:
+            raise ConfigurationError(
+                f"{variable} holds neither AccountKey nor SharedAccessSignature; copy the whole "
+                f"connection string, for example {_EXAMPLE}"
+            )
+        key, sas = None, check_sas(sas, f"the SharedAccessSignature in {variable}")
+    else:
+        _check_key(key, variable)
+        sas = None
+        if not account:
+            raise ConfigurationError(f"{variable} holds an AccountKey but no AccountName; add it")
     blob, table = (_endpoint(values, variable, kind) for kind in ("blob", "table"))
     if not (blob if service == "blob" else table):
         wanted = f"{service.title()}Endpoint"
@@ -143,6 +130,18 @@ def parse_connection_string(text: str, variable: str, *, service: str = "blob") 
             else f"{variable} holds neither AccountName nor {wanted}; add one of them"
         )
     return ConnectionParts(blob, account or None, key, sas, table)
+
+
+def _check_key(key: str, variable: str) -> None:
+    try:
+        whole = bool(base64.b64decode(key, validate=True))
+    except (binascii.Error, ValueError):
+        whole = False
+    if not whole:
+        raise ConfigurationError(
+            f"the AccountKey in {variable} is {'not base64' if key else 'empty'}; copy the whole "
+            "connection string again, quotes and line breaks are often lost or added on the way"
+        )
 
 
 def sibling_endpoint(endpoint: str, service: str) -> str:
