@@ -138,14 +138,7 @@ def response_of(
     body: bytes | None = None,
     default_encoding: Any = "utf-8",
 ) -> Response:
-    """Return an answer of the engine as httpx knows it.
-
-    Args:
-        answer: Of the engine.
-        request: The one that was answered.
-        body: What was read of it already, still encoded; None to read it from the connection.
-        default_encoding: Of text that does not name its own.
-    """
+    """Return an answer of the engine as httpx knows it."""
     return Response(
         answer.status,
         headers=answer.raw_headers,

@@ -28,11 +28,6 @@ __all__ = ["Call"]
 class Call(BaseCall):
     """One asynchronous call.
 
-    Args:
-        timeout: Seconds for each step, or an `httpx.Timeout`; None for no bound.
-        client: The shared one when None.
-        want_text: Whether text will do, which can be had without an `httpx.Response`.
-
     Attributes:
         sent: Whether the attempt under way may have reached the server.
     """

@@ -44,27 +44,6 @@ class BaseCall:
 
     The parameters are those of `request_async` and `request`, and mean what is said here.
 
-    Args:
-        method: Any letter case.
-        url: Absolute, or relative to the client's `base_url`.
-        headers: Win over those of the client, in any letter case.
-        params: Added to the query of the URL.
-        json: Body, as JSON.
-        data: Body, as a form.
-        content: Body as it is.
-        delay: Seconds to wait before the first attempt.
-        max_retries: Retries after the first attempt.
-        backoff: The wait before retry n is random, at most `min(backoff * 2**n, max_backoff)`.
-        max_backoff: No wait is longer, one that the server asks for included: if it wants more,
-            the error is raised at once with the seconds in `.retry_after`.
-        retry_statuses: Answers worth another try; 429, 500, 502, 503, 504 when None, none at all
-            when empty.
-        idempotent: True when the request may run twice, False when it may not; None judges by
-            method and by an `Idempotency-Key` header.
-        deadline: Seconds in total, retries and waits included, after `delay`.
-        max_bytes: Largest body to accept, decoded.
-        on_retry: Called with `RetryDetails` (attempt, wait, elapsed, error) before each wait.
-
     Attributes:
         attempts: Attempts begun so far.
         fields: Those of `params`, `json`, `data` and `content` that were given.

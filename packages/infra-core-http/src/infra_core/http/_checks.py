@@ -38,11 +38,7 @@ _TEXT_OR_PAIRS = (Mapping, str, bytes, Sequence)
 
 
 def check_timeout(timeout: object) -> None:
-    """Refuse what is no number of seconds.
-
-    Raises:
-        InvalidRequestError: Zero and less, NaN, infinity, text.
-    """
+    """Refuse what is no number of seconds."""
     if timeout is None or timeout is DEFAULT_TIMEOUT or isinstance(timeout, httpx.Timeout):
         return
     if not (is_number(timeout) and 0 < timeout < math.inf):  # type: ignore[operator]
@@ -52,21 +48,13 @@ def check_timeout(timeout: object) -> None:
 
 
 def check_delay(delay: float) -> None:
-    """Refuse what is no number of seconds to wait.
-
-    Raises:
-        InvalidRequestError: Less than zero, NaN, infinity, text.
-    """
+    """Refuse what is no number of seconds to wait."""
     if not (is_number(delay) and 0 <= delay < math.inf):
         raise InvalidRequestError(f"delay={delay!r} must be a number of seconds: pass 0 or more")
 
 
 def check_call(max_bytes: object, params: object) -> None:
-    """Refuse a bound and a query that make no sense; most calls have neither.
-
-    Raises:
-        InvalidRequestError: A bound below zero, or either of another type.
-    """
+    """Refuse a bound and a query that make no sense; most calls have neither."""
     if max_bytes is not None and not (is_number(max_bytes) and max_bytes >= 0):  # type: ignore[operator]
         raise InvalidRequestError(
             f"max_bytes={max_bytes!r} is no size: pass bytes, 0 or more, or None for no bound"
@@ -90,11 +78,7 @@ def check_call(max_bytes: object, params: object) -> None:
 
 
 def check_async_client(client: object) -> None:
-    """Refuse what is no asynchronous client.
-
-    Raises:
-        InvalidRequestError: Such as a `requests.Session`.
-    """
+    """Refuse what is no asynchronous client."""
     if not hasattr(client, "get_client") and not isinstance(client, TRUE_CLIENT):
         raise InvalidRequestError(
             f"client of type {type(client).__name__} is not an asynchronous HTTP client: pass an "
@@ -103,11 +87,7 @@ def check_async_client(client: object) -> None:
 
 
 def check_sync_client(client: Any) -> None:
-    """Refuse a client that cannot be asked from synchronous code.
-
-    Raises:
-        InvalidRequestError: Such as an `AsyncHttpClient` or an `httpx.AsyncClient`.
-    """
+    """Refuse a client that cannot be asked from synchronous code."""
     get = getattr(client, "get", None)
     if not callable(get) or inspect.iscoroutinefunction(get):
         raise InvalidRequestError(
@@ -122,9 +102,6 @@ def check_authority(url: str) -> None:
     Browsers and urllib3 take a backslash for a slash, so that `http://a\@b/` is on the host a;
     httpx and curl take it for a part of the user name, on the host b. A URL that is checked
     by one of these readings and asked by the other lets a request through that was to be refused.
-
-    Raises:
-        ValueError: There is a backslash before the path.
     """
     found = _AUTHORITY.match(url) if "\\" in url else None
     if found is not None and "\\" in found[1]:
@@ -135,11 +112,7 @@ def check_authority(url: str) -> None:
 
 
 def host_problem(host: str) -> str | None:
-    """Say why no host can have that name (RFC 1035, section 2.3.4); None when one can.
-
-    Args:
-        host: In ASCII, as it goes over the wire.
-    """
+    """Say why no host can have that name (RFC 1035, section 2.3.4); None when one can."""
     if ":" in host:  # an IPv6 address
         return None
     labels = host.removesuffix(".").split(".")

@@ -150,12 +150,6 @@ def cookie_header_after(
 
     That of the jar; and within one origin what the caller gave by hand, which the jar knows
     nothing of. What the redirect has removed is in neither.
-
-    Args:
-        previous: The header of the answered request.
-        set_cookies: The `Set-Cookie` lines of the redirect.
-        jar: Knows what belongs to the new URL.
-        following: The new request.
     """
     stored = cookie_header(jar, following.url)
     if previous is None or not following.same_origin:
@@ -166,14 +160,7 @@ def cookie_header_after(
 
 
 def keep_cookies(jar: CookieJar, request: httpx.Request, status: int, headers: Any) -> None:
-    """Put the cookies of an answer into a jar.
-
-    Args:
-        jar: Where to.
-        request: The one that was answered.
-        status: Of the answer.
-        headers: Its raw headers.
-    """
+    """Put the cookies of an answer into a jar."""
     kept = [(name, value) for name, value in headers if name.lower() in _OF_COOKIES]
     httpx.Cookies(jar).extract_cookies(httpx.Response(status, headers=kept, request=request))
 

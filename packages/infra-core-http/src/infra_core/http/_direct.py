@@ -57,13 +57,7 @@ class _Exchange(NamedTuple):
 
 
 class Exchanges:
-    """A request, those that its redirects asked for, and the last answer with its body unread.
-
-    Args:
-        hops: The exchanges before the last.
-        last: The one that is no redirect.
-        default_encoding: Of text whose charset the answer does not name.
-    """
+    """A request, those that its redirects asked for, and the last answer with its body unread."""
 
     def __init__(self, hops: list[_Exchange], last: _Exchange, default_encoding: Any) -> None:
         self._hops = hops
@@ -118,22 +112,7 @@ async def send_direct(
     jar: CookieJar | None,
     buffer: int = 65_536,
 ) -> Exchanges:
-    """Send a request without a body and follow redirects.
-
-    Args:
-        here: Says whether redirects are followed, and how many.
-        engine: Carries the requests.
-        method: In upper case.
-        target: Where to.
-        headers: All of them; not changed.
-        timeouts: Of each step of each request.
-        jar: Cookies are taken from it and kept in it; None to keep them within the redirects.
-        buffer: Bytes that may wait unread.
-
-    Raises:
-        httpx.TransportError: As httpx would raise it.
-        httpx.TooManyRedirects: More than the client's `max_redirects`.
-    """
+    """Send a request without a body and follow redirects; without a jar each chain has its own."""
     if jar is not None and "Cookie" not in headers:
         cookie = cookie_header(jar, target.text)
         if cookie is not None:

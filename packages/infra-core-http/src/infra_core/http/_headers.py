@@ -34,11 +34,7 @@ _FORBIDDEN = re.compile(r"[^\t\x20-\x7e]")
 
 
 def check_method(method: str) -> str:
-    """Return the method in upper case.
-
-    Raises:
-        InvalidRequestError: It is no token of RFC 9110.
-    """
+    """Return the method in upper case."""
     if method == "GET":
         return method
     if not isinstance(method, str) or not _TOKEN.fullmatch(method):
@@ -117,9 +113,7 @@ def defaults_beside(
 ) -> dict[str, str]:
     """Return the default headers that a client does not name.
 
-    Args:
-        given: The headers of the client.
-        stock: Those that its library gives every client, in lower case: no caller has set these.
+    What its library gives every client (`stock`, in lower case) no caller has set.
     """
     pairs = {(name.lower(), value) for name, value in given}
     named = {name for name, _ in pairs.difference(stock)}

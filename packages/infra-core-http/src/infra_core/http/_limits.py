@@ -14,11 +14,7 @@ __all__ = ["AsyncHostGate", "HostGate", "rate_of"]
 
 
 def rate_of(max_per_host: int | None, max_per_second_per_host: float | None) -> RateLimit | None:
-    """Return the rate of a client, and refuse limits that would let nothing through.
-
-    Raises:
-        InvalidRequestError: Below one request at once, or not above zero per second.
-    """
+    """Return the rate of a client, and refuse limits that would let nothing through."""
     if max_per_host is not None and not (isinstance(max_per_host, int) and max_per_host >= 1):
         raise InvalidRequestError(
             f"max_per_host={max_per_host!r} lets no request through: pass a whole number, 1 or "

@@ -58,12 +58,7 @@ def through_proxy(where: str, proxy: str) -> str:
 
 
 def connect_text(where: str, error: BaseException) -> str:
-    """Say why there is no connection.
-
-    Args:
-        where: Host and port.
-        error: What the system or the TLS library raised.
-    """
+    """Say why there is no connection."""
     if isinstance(error, socket.gaierror):
         host = where.rpartition(":")[0]
         reason = reason_of(error)
@@ -89,24 +84,12 @@ def _certificate_text(where: str, error: ssl.SSLCertVerificationError) -> str:
 
 
 def proxy_connect_text(variable: str, reason: str) -> str:
-    """Say why there is no connection to a proxy.
-
-    Args:
-        variable: The setting that names it.
-        reason: What `connect_text` says of it.
-    """
+    """Say why there is no connection to a proxy."""
     return f"no connection to the proxy of {variable}: {reason}"
 
 
 def proxy_refused_text(proxy: str, variable: str, answer: str, where: str) -> str:
-    """Say that a proxy does not let a request through.
-
-    Args:
-        proxy: Its host and port.
-        variable: The setting that names it.
-        answer: Its status, or what it said.
-        where: Host and port that were asked for.
-    """
+    """Say that a proxy does not let a request through."""
     if answer.startswith(("401", "407")):  # 401 is what tinyproxy says to a wrong password
         return (
             f"the proxy {proxy} requires authentication ({answer[:3]}) for {where}: put the "
@@ -143,13 +126,7 @@ def redirects_text(limit: int, url: object) -> str:
 
 
 def undecodable_text(url: str, reason: object, way: str) -> str:
-    """Say that a body cannot be decoded.
-
-    Args:
-        url: Of the body.
-        reason: What is wrong with it.
-        way: How to read it as it is.
-    """
+    """Say that a body cannot be decoded."""
     return (
         f"the body of {sanitize_url(url)} cannot be decoded ({reason}): report it to the server's "
         f"owner, or read it undecoded with {way}"

@@ -51,11 +51,6 @@ class PlainTransport(httpx.AsyncBaseTransport):
 
     With `public_only` the host is looked up and checked here, and httpx is given the address
     instead, so that it looks nothing up again; TLS still checks the name.
-
-    Args:
-        settings: Proxies.
-        public_only: Whether hosts without a public address are refused.
-        **options: Of `httpx.AsyncHTTPTransport`, without `proxy`.
     """
 
     def __init__(

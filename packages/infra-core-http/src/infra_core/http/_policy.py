@@ -61,11 +61,7 @@ def is_replayable(*bodies: object) -> bool:
 
 
 def retry_statuses_of(statuses: Iterable[int] | None) -> frozenset[int]:
-    """Return the statuses to retry: the defaults for None, exactly those given otherwise.
-
-    Raises:
-        InvalidRequestError: They are no numbers.
-    """
+    """Return the statuses to retry: the defaults for None, exactly those given otherwise."""
     if statuses is None:
         return frozenset(DEFAULT_RETRY_STATUSES)
     with suppress(TypeError):  # cannot be iterated over, or has what cannot be in a set

@@ -39,15 +39,6 @@ def following_of(
 ) -> tuple[NextRequest, Target]:
     """Return the request that a redirect asks for, by `next_request`, and its target.
 
-    Args:
-        asked: Makes the answered request, for an error.
-        method: Of that request, and so are the others.
-        url: As for `next_request`.
-        headers: As for `next_request`.
-        status: As for `next_request`.
-        location: As for `next_request`.
-        origin_headers: As for `next_request`.
-
     Raises:
         httpx.RemoteProtocolError: The Location cannot be followed.
         httpx.UnsupportedProtocol: It leads away from HTTP.
@@ -81,12 +72,6 @@ async def follow_redirects(
 ) -> httpx.Response:
     """Follow from an answer to the last one, its body unread, its `history` set.
 
-    Args:
-        send: Sends one request, follows nothing, applies no authentication.
-        client: Knows cookies and `max_redirects`.
-        request: The one that was answered.
-        response: Its answer, unread.
-
     Raises:
         httpx.TooManyRedirects: More than the client's `max_redirects`.
     """
@@ -114,12 +99,6 @@ def redirected_request(
     origin_headers: Collection[str] = (),
 ) -> httpx.Request:
     """Build the request that a redirect asks for.
-
-    Args:
-        request: The one that was answered.
-        response: A redirect with a Location.
-        cookies: The client's jar, which knows what belongs to the new URL.
-        origin_headers: Of the client.
 
     Raises:
         httpx.RemoteProtocolError: The Location cannot be followed.

@@ -6,11 +6,7 @@ __all__ = ["Measure"]
 
 
 class Measure:
-    """Holds a body to its length: a server must not take one that is cut for a whole one.
-
-    Args:
-        length: In bytes.
-    """
+    """Holds a body to its length: a server must not take one that is cut for a whole one."""
 
     def __init__(self, length: int) -> None:
         self._length = length

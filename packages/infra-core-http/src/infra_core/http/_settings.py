@@ -48,11 +48,7 @@ def plain_reason(options: Mapping[str, Any]) -> str | None:
 
 
 def check_pool(limits: object) -> None:
-    """Refuse a pool in which a request would wait for ever.
-
-    Raises:
-        InvalidRequestError: It is no `httpx.Limits`, or has no room for a single connection.
-    """
+    """Refuse a pool in which a request would wait for ever."""
     if not isinstance(limits, httpx.Limits):
         raise InvalidRequestError(f"limits={limits!r} are no httpx.Limits: pass httpx.Limits(...)")
     size = limits.max_connections
@@ -93,11 +89,7 @@ def network_of(options: Mapping[str, Any]) -> NetworkSettings:
 
 
 def check_public_only(options: Mapping[str, Any]) -> None:
-    """Refuse `public_only` together with what connects without asking us.
-
-    Raises:
-        InvalidRequestError: A transport of the caller's own.
-    """
+    """Refuse `public_only` together with what connects without asking us."""
     for name in (*OWN_TRANSPORT, "mounts"):
         if options.get(name):
             raise InvalidRequestError(

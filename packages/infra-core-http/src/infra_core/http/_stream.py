@@ -160,17 +160,7 @@ async def open_answer(
     turn: AsyncExitStack | None = None,
     **options: Any,
 ) -> "AsyncGenerator[Exchanges | httpx.Response, None]":
-    """Wait for the host's turn, send a request once, and close its answer after the block.
-
-    Args:
-        client: The shared one when None.
-        method: As for `send_once`, and so are the others.
-        url: As for `send_once`.
-        headers: As for `send_once`.
-        timeout: As for `send_once`.
-        turn: Of `host_turn`, closed with the answer; None to wait for one.
-        **options: As for `send_once`.
-    """
+    """Wait for the host's turn, send a request once, and close its answer after the block."""
     async with AsyncExitStack() as held:
         if turn is not None:
             await held.enter_async_context(turn)
@@ -228,20 +218,8 @@ async def open_stream(
 ) -> "AsyncGenerator[StreamedResponse, None]":
     """Send one request, follow redirects, give out the answer whatever its status; no retries.
 
-    Args:
-        method: Without a body.
-        url: Where to.
-        headers: Win over those of the client.
-        timeout: For each step, as in `httpx.Timeout`.
-        client: The shared one when None.
-        cookies: A jar to take cookies from and to keep them in. Without one those of the client
-            count, and without a client they are kept within one chain of redirects only.
-        turn: Of `host_turn`, closed with the answer; None to wait for one.
-
-    Raises:
-        httpx.TransportError: As httpx would raise it.
-        httpx.InvalidURL: A malformed URL.
-        InvalidRequestError: A malformed header or method.
+    Without `cookies` those of the client count, and without a client they are kept within one
+    chain of redirects only.
     """
     method, sent = check_method(method), checked_headers(headers)
     jar = cookies if cookies is not None or client is None else _OF_CLIENT
@@ -252,12 +230,7 @@ async def open_stream(
 
 
 async def _foreign_client(client: Any, timeout: Any) -> tuple[Any, Any]:
-    """Return the client of httpx to send through, and the timeout of a call.
-
-    Args:
-        client: An `httpx.AsyncClient`, or something with `get_client()`.
-        timeout: Of the call.
-    """
+    """Return the client of httpx to send through, and the timeout of a call."""
     if hasattr(client, "get_client"):
         return await client.get_client(), timeout
     if isinstance(timeout, DefaultTimeout):

@@ -81,12 +81,7 @@ class _Connection(_ToTarget, HTTPConnection):
 
 class _TlsConnection(_ToTarget, HTTPSConnection):
     def connect(self) -> None:
-        """Connect and shake hands: what fails before the request is a failure to connect.
-
-        Raises:
-            ConnectTimeoutError: The handshake, or that of a tunnel, took too long.
-            NewConnectionError: The connection broke within it.
-        """
+        """Connect and shake hands: what fails before the request is a failure to connect."""
         try:
             super().connect()
         except TimeoutError as error:
@@ -112,21 +107,13 @@ _OURS, _PUBLIC = _pools(public_only=False), _pools(public_only=True)
 
 
 def read_answers(manager: Any) -> None:
-    """Let the connections of an adapter read answers as ours do, unless it has a kind of its own.
-
-    Args:
-        manager: Its pools, if it has any.
-    """
+    """Let pools without connections of their own kind read answers as ours do."""
     if getattr(manager, "pool_classes_by_scheme", None) == _THEIRS:
         manager.pool_classes_by_scheme = dict(_OURS)
 
 
 def keep_public(session: requests.Session) -> None:
-    """Let a session connect to public addresses alone, and to no proxy.
-
-    Raises:
-        InvalidRequestError: One of its adapters connects in a way of its own.
-    """
+    """Let a session connect to public addresses alone, and to no proxy."""
     for prefix, adapter in session.adapters.items():
         manager: Any = getattr(adapter, "poolmanager", None)
         if getattr(manager, "pool_classes_by_scheme", None) not in (_THEIRS, _OURS, _PUBLIC):

@@ -48,11 +48,7 @@ _LOST = (
 
 
 def _check_timeout(timeout: Timeout) -> None:
-    """Refuse what is no number of seconds, nor a pair of them.
-
-    Raises:
-        InvalidRequestError: Zero and less, NaN, infinity, text.
-    """
+    """Refuse what is no number of seconds, nor a pair of them."""
     for each in timeout if isinstance(timeout, tuple) and len(timeout) == 2 else (timeout,):
         if isinstance(each, httpx.Timeout):
             raise InvalidRequestError(
@@ -77,13 +73,7 @@ def failure_of(error: Exception) -> Failure:
 
 
 class Call(BaseCall):
-    """One blocking call.
-
-    Args:
-        headers: As for every call; one whose value is None is not sent.
-        timeout: Seconds for connecting and for each wait for bytes, or a pair of both.
-        client: The shared one when None.
-    """
+    """One blocking call."""
 
     logger = logging.getLogger("infra_core.http")
     outcome_unknown = SyncOutcomeUnknown

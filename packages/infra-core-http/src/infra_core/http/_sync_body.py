@@ -50,11 +50,7 @@ class _DecodedBody(io.RawIOBase):
         return int(self._raw.tell())
 
     def fileno(self) -> int:
-        """Of the socket.
-
-        Raises:
-            io.UnsupportedOperation: There is none; the classes of `io` expect this error then.
-        """
+        """Of the socket; without one, the error that the classes of `io` expect."""
         try:
             return int(self._raw.fileno())
         except OSError as error:
@@ -125,10 +121,6 @@ class _DecodedBody(io.RawIOBase):
 def attach_decoder(response: requests.Response, max_bytes: int | None = None) -> None:
     """Put our decoder before a body that is still unread.
 
-    Args:
-        response: Of any adapter; one whose body is read or is no stream stays as it is.
-        max_bytes: Largest body to accept, decoded; None for any.
-
     Raises:
         ResponseTooLarge: The server announces a larger one, or it is read already and larger.
     """
@@ -172,11 +164,6 @@ class _Answer(requests.Response):
 
 def settle_encoding(response: requests.Response, *, read: bool) -> None:
     """Set the encoding with which `response.text` says the same as the asynchronous half.
-
-    Args:
-        response: Its encoding stays where a hook or the like has set one.
-        read: Whether to read the body first; without it the charset parameter decides, or UTF-8
-            is taken until the text is asked for.
 
     Raises:
         requests.RequestException: The body did not come whole.

@@ -115,14 +115,7 @@ def status_error(
     url: str | None = None,
     max_backoff: float | None = None,
 ) -> HTTPError:
-    """Return the error for an answer that is no success.
-
-    Args:
-        response: The answer.
-        method: Of the call, where the answer does not know its request.
-        url: Likewise.
-        max_backoff: The longest wait of the call; None where it is not known.
-    """
+    """Return the error for an answer that is no success."""
     text = status_text(
         getattr(response.request, "method", None) or method or "",
         response.url or url or "",

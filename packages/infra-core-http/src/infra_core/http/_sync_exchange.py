@@ -89,17 +89,6 @@ def exchange(
 ) -> requests.Response:
     """Send a request, and those that redirects ask for, whatever the last status.
 
-    Args:
-        session: Of requests, or somebody's stand-in for one.
-        method: Of HTTP.
-        url: Absolute.
-        headers: Win over those of the session.
-        timeout: Seconds for connecting and for each wait for bytes, or a pair of both.
-        stream: Whether to leave the body unread.
-        max_bytes: Largest body to accept, decoded.
-        allow_redirects: Whether to follow redirects.
-        **options: Others that `requests.Session.request` takes.
-
     Raises:
         requests.RequestException: The connection failed, or a redirect cannot be followed.
         ResponseTooLarge: The body is above `max_bytes`.

@@ -47,13 +47,7 @@ Timeout = float | tuple[float, float] | None
 
 
 def retell(error: requests.RequestException, url: str, timeout: Timeout) -> None:
-    """Give an error a text for people, and take the secrets out of those that it wraps.
-
-    Args:
-        error: What requests raised.
-        url: What was asked for, if the error does not name it.
-        timeout: As it was given to requests.
-    """
+    """Give an error a text for people, and take the secrets out of those that it wraps."""
     chain = list(error_chain(error, suppressed=True))
     url = getattr(error.request, "url", None) or url
     text = _text(error, chain, url, timeout)
@@ -99,12 +93,7 @@ def _text(
 
 
 def cut_text(url: str, error: BaseException) -> str:
-    """Say why a body did not come whole.
-
-    Args:
-        url: Of the body.
-        error: What urllib3 raised.
-    """
+    """Say why a body did not come whole."""
     malformed = _first(error_chain(error), BadAnswer)
     where = _where(url)
     return f"{where} {CUT_SHORT}" if malformed is None else invalid_text(where, malformed)

@@ -37,16 +37,7 @@ def prepare(
     headers: dict[str, str],
     options: dict[str, Any],
 ) -> requests.PreparedRequest:
-    """Return a request as `Session.request` would send it, but for its URL and netrc.
-
-    Args:
-        session: Its headers, cookies, params, auth and hooks take part.
-        settings: Of the environment.
-        method: Of HTTP.
-        url: Absolute.
-        headers: Win over those of the session; a value of None takes one out.
-        options: What `requests.Session.request` takes.
-    """
+    """Return a request as `Session.request` would send it, but for its URL and netrc."""
     url, authorization = url_to_ask(url)
     login = options.get("auth") or session.auth
     if login is None:
@@ -166,12 +157,7 @@ class _Login(requests.auth.AuthBase):
 
 
 class _At(requests.auth.AuthBase):
-    """Gives a request its URL before it is signed: requests would encode it in its own way.
-
-    Args:
-        url: As it is to be asked, but for the parameters of the call and the session.
-        login: Of the call or the session, as requests takes it.
-    """
+    """Gives a request its URL before it is signed: requests would encode it in its own way."""
 
     def __init__(self, url: str, login: Any) -> None:
         self._url = url

@@ -20,16 +20,7 @@ def network_of(
     verify: Any = None,
     cert: Any = None,
 ) -> dict[str, Any]:
-    """Return `proxies`, `verify` and `cert` of a request: those of the call before all others.
-
-    Args:
-        session: Its own settings count where the call has none.
-        settings: Of the environment.
-        url: Of the request.
-        proxies: Of the call, and so are the others.
-        verify: True for the certificates of the environment.
-        cert: Of the client.
-    """
+    """Return `proxies`, `verify` and `cert` of a request: those of the call before all others."""
     cert = cert or session.cert
     verify = session.verify if verify is None else verify
     scheme = url.partition(":")[0].lower()

@@ -45,11 +45,7 @@ class BadAnswer(HTTPException):
 
 @contextlib.contextmanager
 def no_read_after(ends: float) -> Iterator[None]:
-    """Let this thread connect and send no longer within the block, nor read what it begins there.
-
-    Args:
-        ends: By `time.monotonic`; infinity for no bound.
-    """
+    """Bound connecting and sending in this thread, and reading of what is begun in the block."""
     before = getattr(_local, "ends", math.inf)  # of a call whose hook makes this one
     _local.ends = min(before, ends)
     try:
@@ -59,15 +55,7 @@ def no_read_after(ends: float) -> Iterator[None]:
 
 
 def within(timeout: float | None, ends: float | None = None) -> float | None:
-    """Return a timeout that ends with `no_read_after`.
-
-    Args:
-        timeout: Seconds of one step; None for no bound.
-        ends: By `time.monotonic`; that of this thread when None.
-
-    Raises:
-        TimeoutError: It has passed.
-    """
+    """Return a timeout that ends with `no_read_after`."""
     ends = getattr(_local, "ends", math.inf) if ends is None else ends
     if ends == math.inf:
         return timeout
@@ -81,10 +69,6 @@ class Answer:
     """One answer, as `http.client.HTTPConnection` and urllib3 want it.
 
     It has no attribute `fp`, so that urllib3 leaves reading chunks to it.
-
-    Args:
-        sock: Where it comes from.
-        method: Of the request.
     """
 
     def __init__(

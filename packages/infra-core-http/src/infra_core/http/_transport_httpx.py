@@ -46,13 +46,7 @@ def note_plain(reason: str) -> None:
 
 
 class FastTransport(httpx.AsyncBaseTransport):
-    """Carries the requests of an `httpx.AsyncClient`, over httpx's own transport where need be.
-
-    Args:
-        engine: Owned from now on.
-        plain: Makes httpx's transport, for requests that are to be intercepted or that the engine
-            cannot carry.
-    """
+    """Carries the requests of an `httpx.AsyncClient`, over httpx's own transport where need be."""
 
     def __init__(self, engine: Engine, plain: Callable[[], httpx.AsyncBaseTransport]) -> None:
         self.engine = engine

@@ -16,13 +16,7 @@ _STEP = 16_384
 
 
 class BodyReader:
-    """Decode a body piece by piece, up to a bound.
-
-    Args:
-        url: For the text of the error.
-        encodings: Of each `Content-Encoding` line.
-        max_bytes: Largest body to accept, decoded; None for any.
-    """
+    """Decode a body piece by piece, up to a bound."""
 
     def __init__(self, url: str, encodings: Iterable[str], max_bytes: int | None = None) -> None:
         self._url = url
@@ -37,11 +31,7 @@ class BodyReader:
         return self._decoder is not None
 
     def check_length(self, length: int | None) -> None:
-        """Refuse a body by the length that the server announced.
-
-        Raises:
-            ResponseTooLarge: It is above `max_bytes`, and no coding could make it smaller.
-        """
+        """Refuse a body by the length that the server announced."""
         if length is not None and self.max_bytes is not None and length > self.max_bytes:
             raise ResponseTooLarge(self._url, self.max_bytes, length)
 
@@ -88,8 +78,7 @@ class BodyReader:
 def length_of(values: Iterable[str]) -> int | None:
     """Return what `Content-Length` announces; None where it says nothing that holds.
 
-    Args:
-        values: Of each line. Equal ones count once (RFC 9110, section 8.6).
+    Equal values count once (RFC 9110, section 8.6).
     """
     found = {part.strip(" \t") for value in values for part in value.split(",")}
     if len(found) != 1:

@@ -34,11 +34,7 @@ class UnsupportedCoding(DamagedBody):
 
 
 class Decoder:
-    """Decode one body, as it comes.
-
-    Args:
-        codings: In the order in which they were applied, in lower case.
-    """
+    """Decode one body, as it comes."""
 
     def __init__(self, codings: Iterable[str]) -> None:
         self.codings = tuple(codings)
@@ -216,9 +212,6 @@ def _module_of(coding: str, *names: str) -> Any:
 def codings_of(values: Iterable[str]) -> tuple[str, ...]:
     """Return the content codings of a body, in the order in which they were applied.
 
-    Args:
-        values: Of each `Content-Encoding` line.
-
     Example:
         >>> codings_of(["X-GZIP, utf-8", "br"])
         ('gzip', 'br')
@@ -234,10 +227,6 @@ def codings_of(values: Iterable[str]) -> tuple[str, ...]:
 
 
 def decoder_for(values: Iterable[str]) -> Decoder | None:
-    """Return what decodes a body; None when it is to be taken as it is.
-
-    Args:
-        values: Of each `Content-Encoding` line.
-    """
+    """Return what decodes a body; None when it is to be taken as it is."""
     codings = codings_of(values)
     return Decoder(codings) if codings else None

@@ -135,14 +135,6 @@ def next_request(
     Headers that may carry credentials, Cookie among them, stay with their origin; the key of an
     Azure function follows no redirect. Headers of the body go when the body does.
 
-    Args:
-        method: Of the answered request, in upper case.
-        url: Of the answered request.
-        headers: Of the answered request, without cookies of a jar.
-        status: One of `REDIRECT_STATUSES`.
-        location: The first `Location` header, byte for byte.
-        origin_headers: Names in lower case of others that stay with their origin.
-
     Raises:
         BadRedirect: The `Location` cannot be followed.
     """

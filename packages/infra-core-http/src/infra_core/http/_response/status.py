@@ -59,16 +59,7 @@ def status_text(
     *,
     max_backoff: float | None = None,
 ) -> str:
-    """Return the text of the error for an answer that is no success, with its remedy.
-
-    Args:
-        method: Of the request that was answered.
-        url: Of that request.
-        status: The status code.
-        reason: The reason phrase as it came.
-        headers: Of the answer; a case-insensitive mapping, or one in lower or title case.
-        max_backoff: The longest wait of the call; None where it is not known.
-    """
+    """Return the text of the error for an answer that is no success, with its remedy."""
     answer = f"{status} {clean_reason(status, reason)}".rstrip()
     remedy = _proxy_remedy(url) if status == 407 else _remedy(status, headers, max_backoff)
     return f"{method} {sanitize_url(url)} answered {answer}: {remedy}"

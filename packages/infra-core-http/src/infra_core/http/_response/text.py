@@ -43,12 +43,6 @@ def decode_text(
 ) -> str:
     r"""Return the text of a body; bytes that its encoding does not know become U+FFFD.
 
-    Args:
-        body: Its Content-Encoding undone.
-        content_type: The header, several lines joined by commas; None without one.
-        default_encoding: Of bodies without a charset parameter: a label, or a function of the body,
-            as `httpx.Client` takes it. None to look into the body.
-
     Example:
         >>> decode_text(b"<meta charset=latin2>\xb3", "text/html")[-1]
         'ł'
@@ -65,13 +59,7 @@ def decode_text(
 def encoding_of(
     body: bytes, content_type: str | None, default_encoding: DefaultEncoding = None
 ) -> str:
-    """Return the Python codec with which a body decodes to the text of `decode_text`.
-
-    Args:
-        body: As for `decode_text`, and so are the others.
-        content_type: As for `decode_text`.
-        default_encoding: As for `decode_text`.
-    """
+    """Return the Python codec with which a body decodes to the text of `decode_text`."""
     known = _known(body, content_type, default_encoding)
     if known is None:
         try:

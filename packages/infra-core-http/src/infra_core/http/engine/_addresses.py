@@ -34,9 +34,6 @@ def literal_address(host: str) -> str | None:
 
     Decimal, octal, hexadecimal and shortened spellings of IPv4 (`2130706433`, `0177.0.0.1`,
     `0x7f.1`) are what the system's resolver takes them for.
-
-    Raises:
-        ValueError: It can be neither a name nor an address.
     """
     bare = host.partition("%")[0]
     try:
@@ -58,9 +55,6 @@ def reason_not_public(address: str) -> str | None:
 
     Addresses of IPv6 that carry one of IPv4 (mapped, compatible, 6to4, Teredo, NAT64) are as
     public as that one.
-
-    Args:
-        address: As the resolver or the socket gives it, with or without a zone (`fe80::1%eth0`).
     """
     found = ipaddress.ip_address(address.partition("%")[0])
     for inner, way in _carried(found):

@@ -159,16 +159,7 @@ def httpx_error(
     read: float | None = None,
     proxy: Proxy | None = None,
 ) -> httpx.RequestError:
-    """Return what httpx would have raised, its cause set.
-
-    Args:
-        error: What aiohttp, the system or httpx's own transport raised.
-        request: Makes the request that the error carries; called only here, where time does not
-            matter any more.
-        connect: The timeout for connecting, in seconds, for the text.
-        read: The timeout for each read, likewise.
-        proxy: What the request went through.
-    """
+    """Return what httpx would have raised, its cause set."""
     asked = request()
     kind, text, chained = _describe(error, asked.url, connect, read, proxy)
     known = kind(text, request=asked)

@@ -44,10 +44,6 @@ def mended(data: bytes, *, head_only: bool) -> Mended | None:
     """Return an answer as a strict parser wants it; None while its head is not here.
 
     What cannot be mended comes back as it is.
-
-    Args:
-        data: The bytes of one answer so far, perhaps with more after it.
-        head_only: Whether the request was a HEAD, whose answer has no body.
     """
     data = after_interim(data)
     status, end = _head_of(data)

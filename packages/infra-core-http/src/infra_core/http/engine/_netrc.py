@@ -89,12 +89,7 @@ def _login_of(entry: Mapping[str, str]) -> tuple[str, str]:
 
 
 def find_netrc(named: str | None, *, at_home: bool) -> str | None:
-    """Return the path of the file, None when there is none.
-
-    Args:
-        named: By the variable `NETRC`.
-        at_home: Look for `~/.netrc` and `~/_netrc` too.
-    """
+    """Return the path of the file, None when there is none."""
     if named or not at_home:
         return named or None
     home = os.path.expanduser("~")  # noqa: PTH111 - a third of the time, at each call

@@ -198,9 +198,7 @@ class _MendingParser:
 def _check_heads(messages: Any) -> None:
     """Refuse what is no status, and transfer codings whose bytes would pass as the body.
 
-    Raises:
-        BadHttpMessage: A status below 100; any coding but chunked and identity, or chunked not
-            applied last (RFC 9112, section 6.1).
+    RFC 9112, section 6.1: chunked comes last; identity, which is none, does no harm.
     """
     for message, _ in messages:
         if message.code < 100:

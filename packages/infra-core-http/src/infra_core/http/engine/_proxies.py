@@ -121,12 +121,7 @@ class UnusableProxy:
 
 
 def parse_proxy(text: str, variable: str) -> Proxy | UnusableProxy:
-    """Read what a proxy variable holds, without raising.
-
-    Args:
-        text: A URL, or host and port without a scheme.
-        variable: Its name, for messages.
-    """
+    """Read what a proxy variable holds, without raising."""
     # By hand: a parser of URLs cuts unencoded passwords at "/", "#" and "?", and its errors
     # show them.
     text = text.strip()
@@ -210,13 +205,7 @@ class NoProxy:
         return cls(scheme, port, name=name)
 
     def covers(self, scheme: str, host: str, port: int) -> bool:
-        """Whether a host is asked directly.
-
-        Args:
-            scheme: `http` or `https`.
-            host: Name or address, without brackets.
-            port: Of the URL, the default one filled in.
-        """
+        """Whether a host is asked directly."""
         if (self.scheme or scheme) != scheme or (self.port or port) != port:
             return False
         if self.name == "*":

@@ -21,11 +21,6 @@ PIECE = 65_536
 class Pump:
     """A body that aiohttp iterates over while `watch` awaits the answer.
 
-    Args:
-        body: Bytes, or an asynchronous iterable of them, which can be sent once.
-        timeout: Seconds that a piece may stay unsent; None for no bound.
-        length: What its Content-Length says, at which aiohttp would cut it; None without one.
-
     Attributes:
         done: Whether all of it has been handed to aiohttp.
         failure: What ended an iterable before its end.

@@ -32,10 +32,6 @@ def missing_socks(proxy: Proxy) -> InvalidRequestError:
 def socks_connector(proxy: Proxy, **options: Any) -> Connector:
     """Return an aiohttp connector whose connections go through a SOCKS proxy.
 
-    Args:
-        proxy: Which one.
-        **options: Of the connector.
-
     Raises:
         InvalidRequestError: The packages for SOCKS are not installed.
     """

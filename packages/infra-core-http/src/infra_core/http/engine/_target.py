@@ -131,10 +131,6 @@ def httpx_target_of(url: str) -> Target:
     """Return the target for a URL that httpx can hold in a request, too.
 
     It refuses names in Punycode that IDNA 2008 has no room for, such as those with emoji.
-
-    Raises:
-        httpx.InvalidURL: As for `target_of`, or it has such a name.
-        httpx.UnsupportedProtocol: As for `target_of`.
     """
     target = target_of(url)
     if "://xn--" in target.text:

@@ -23,12 +23,6 @@ def tls_context(
 ) -> ssl.SSLContext:
     """Return a context of its own for `verify=` and `cert=`, in all forms that httpx ever took.
 
-    Args:
-        verify: True for the certificates of the environment, or of certifi when it names none; a
-            path of a file or folder; False for no check at all; a context, which is returned.
-        cert: Path of a client certificate, or a tuple of certificate, key and password.
-        settings: Of the environment; read now when None.
-
     Raises:
         OSError: A file or folder of certificates is missing or unreadable, or holds none.
         InvalidRequestError: `verify` is of another type.

@@ -115,13 +115,6 @@ def lookup(
 ) -> list[AddressInfo]:
     """Return the addresses of a host, waiting for them in this thread.
 
-    Args:
-        host: A name, or an address.
-        port: Stands in the answer.
-        timeout: Seconds to wait; None for no bound.
-        family: `socket.AF_INET` or `AF_INET6` for addresses of that alone.
-        flags: As for `socket.getaddrinfo`.
-
     Raises:
         socket.gaierror: There are none, or the name server cannot answer now.
         TimeoutError: No answer within `timeout`; the look-up goes on without a waiter.
@@ -139,17 +132,7 @@ def lookup(
 async def lookup_async(
     host: str, port: int, *, family: int = 0, flags: int = _FLAGS
 ) -> list[AddressInfo]:
-    """Return the addresses of a host; cancelled at once when the caller is.
-
-    Args:
-        host: As for `lookup`.
-        port: As for `lookup`.
-        family: As for `lookup`.
-        flags: As for `lookup`.
-
-    Raises:
-        socket.gaierror: As for `lookup`.
-    """
+    """Return the addresses of a host; cancelled at once when the caller is."""
     key = (host, port, family, flags)
     loop = asyncio.get_running_loop()
     shared = _lookups.join(key)
@@ -183,9 +166,6 @@ def public_only_of(host: str, infos: list[AddressInfo]) -> list[AddressInfo]:
 
     A client that connects to one of these, and to none that is looked up again, is safe from a name
     whose address changes between the check and the connection (DNS rebinding).
-
-    Raises:
-        PrivateAddressError: None of them is.
     """
     found: list[AddressInfo] = []
     refused: tuple[str, str] | None = None
@@ -202,11 +182,7 @@ def public_only_of(host: str, infos: list[AddressInfo]) -> list[AddressInfo]:
 
 
 class Resolver(AbstractResolver):
-    """Looks names up for aiohttp.
-
-    Args:
-        public_only: Whether addresses that are not public are refused.
-    """
+    """Looks names up for aiohttp."""
 
     def __init__(self, *, public_only: bool = False) -> None:
         self._public_only = public_only

@@ -301,16 +301,8 @@ async def _read_request(
 ) -> tuple[RecordedRequest, bytes] | None:
     """Read one request as strictly as h11 does; None at the end of the connection.
 
-    Args:
-        reader: Of the connection.
-        writer: For `100 Continue`.
-        data: What came after the request before.
-
     Returns:
         The request, and what came after it.
-
-    Raises:
-        BadRequest: h11 refuses it.
     """
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD)
     asked: h11.Request | None = None
