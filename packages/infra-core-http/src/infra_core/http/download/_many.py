@@ -7,14 +7,22 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from itertools import count
 from pathlib import Path
 from typing import Any, Final, Union
 
-from infra_core.runtime import RetryDetails, redact_secrets, run_sync, sanitize_url
+from infra_core.runtime import (
+    RetryDetails,
+    RuntimeCancellationError,
+    RuntimeConfig,
+    TaskRuntime,
+    redact_secrets,
+    run_sync,
+    sanitize_url,
+)
 
 from .._errors import DownloadError, InvalidRequestError
 from ._calls import get_shared_client
@@ -30,8 +38,10 @@ _TOGETHER: Final = 128  # files that are flushed together; of more the first wou
 _FILES: Final = 512  # files that may wait for the disk beside the downloads under way
 _BYTES: Final = 16 << 20  # and their bytes, which are in memory
 _RESERVED: Final = 16  # open files for the rest of the program
+_GRACE: Final = 86_400.0  # seconds: what is cancelled is waited for, a thread that hangs as well
 _END: Final = object()
 Item = Union[DownloadItem, "tuple[str, Path]"]
+_Ended = asyncio.Future[DownloadOutcome]
 
 
 async def download_many_async(
@@ -94,7 +104,13 @@ async def download_many_async(
         options = {"group": CommitGroup(size=together), **options}
     slots = asyncio.Semaphore(concurrency)
     batch = _Batch(client, slots, on_outcome, progress, on_retry, options, shares)
-    return await batch.run(items)
+    runtime = TaskRuntime(config=RuntimeConfig(concurrency + _FILES, cancel_grace=_GRACE))
+    async with aclosing(batch.taken(items)) as source:
+        try:
+            async with runtime.map(batch.download, source, ahead=sys.maxsize) as outcomes:
+                return [outcome async for outcome in outcomes]
+        except RuntimeCancellationError as error:  # other code has cancelled an item
+            raise asyncio.CancelledError from error
 
 
 def _item(given: object) -> DownloadItem:
@@ -118,69 +134,44 @@ class _Batch:
     options: dict[str, Any]
     shares: bool
     waiting: tuple[int, int] = (0, 0)  # files without a slot that wait for the disk, their bytes
-    outcomes: dict[int, DownloadOutcome] = field(default_factory=dict)
-    owners: dict[tuple[str, str], tuple[int, str]] = field(default_factory=dict)  # of each path
+    owners: dict[tuple[str, str], tuple[str, _Ended]] = field(default_factory=dict)  # by path
     folder_of: Callable[[str], str] = field(  # symbolic links resolved
         default_factory=lambda: lru_cache(10_000)(os.path.realpath)
     )
-    tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    failure: BaseException | None = None
 
-    async def run(self, items: Iterable[Item]) -> list[DownloadOutcome]:
-        """Start a task for each item as a slot gets free, and wait for all of them."""
-        try:
-            rest = iter(items)
-            for index in count():
-                await self.slots.acquire()  # an item is taken when its slot is there
-                given = next(rest, _END) if self.failure is None else _END
-                if given is _END:
-                    break
-                task = asyncio.ensure_future(self._one(index, _item(given)))
-                self.tasks[index] = task
-                task.add_done_callback(partial(self._ended, index))
-            await self._all_ended()
-        finally:
-            self._cancel()
-            await self._all_ended()
-        if self.failure is not None:
-            raise self.failure
-        return [self.outcomes[index] for index in range(len(self.outcomes))]
+    async def taken(self, items: Iterable[Item]) -> AsyncGenerator[DownloadItem, None]:
+        """Yield the items, each when its slot is there."""
+        rest = iter(items)
+        await self.slots.acquire()
+        while (given := next(rest, _END)) is not _END:
+            yield _item(given)
+            await self.slots.acquire()
 
-    async def _all_ended(self) -> None:
-        while self.tasks:
-            await asyncio.wait(self.tasks.values())
-
-    def _cancel(self) -> None:
-        for task in self.tasks.values():
-            task.cancel()
-
-    def _ended(self, index: int, task: asyncio.Task[None]) -> None:
-        del self.tasks[index]
-        if self.failure is None:
-            self.failure = asyncio.CancelledError() if task.cancelled() else task.exception()
-            if self.failure is not None:
-                self._cancel()
-
-    async def _one(self, index: int, item: DownloadItem) -> None:
+    async def download(self, item: DownloadItem) -> DownloadOutcome:
+        """Download an item, and give its slot back."""
         slot = _Slot(self)
+        ended: _Ended = asyncio.get_running_loop().create_future()
         try:
-            outcome = DownloadOutcome(item, await self._download_once(index, item, slot))
+            outcome = DownloadOutcome(item, await self._download_once(item, slot, ended))
         except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
             outcome = DownloadOutcome(item, error=error)
         finally:
             slot.close()
-        self.outcomes[index] = outcome
+        ended.set_result(outcome)
         if self.on_outcome is not None:
             answer = self.on_outcome(outcome)
             if inspect.isawaitable(answer):
                 await answer
+        return outcome
 
-    async def _download_once(self, index: int, item: DownloadItem, slot: _Slot) -> DownloadResult:
+    async def _download_once(
+        self, item: DownloadItem, slot: _Slot, ended: _Ended
+    ) -> DownloadResult:
         """Download an item, unless its path is taken: no two URLs may share one silently."""
         folder, _, name = os.path.abspath(item.dest_path).rpartition(os.sep)  # noqa: ASYNC240, PTH100
         dest = (self.folder_of(folder or os.sep), os.path.normcase(name))
-        owner, url = self.owners.setdefault(dest, (index, item.url))
-        if owner == index:
+        url, owner = self.owners.setdefault(dest, (item.url, ended))
+        if owner is ended:
             return await self._download(item, slot)
         if url != item.url:
             raise DownloadError(
@@ -190,9 +181,7 @@ class _Batch:
                 url=item.url,
                 expected=str(item.dest_path),
             )
-        if owner in self.tasks:
-            await asyncio.wait([self.tasks[owner]])
-        return self.outcomes[owner].unwrap()
+        return (await asyncio.shield(owner)).unwrap()
 
     async def _download(self, item: DownloadItem, slot: _Slot) -> DownloadResult:
         options = dict(self.options)
