@@ -106,7 +106,7 @@ async def run_batch_async(
         services = await open_services(
             chosen, stack, env=env, storage=storage, store=store, on_trouble=on_trouble
         )
-        run = BatchRun(chosen, services, hooks, client)
+        run = BatchRun(services, hooks, client)
         await run.open(stack)
         await run.run(items)
     return services.summary

@@ -124,7 +124,7 @@ class Claims:
             payload={**record.payload, "place": self.place},
         )
 
-    def store(self, records: Sequence["JobRecord"]) -> None:
+    def save_many(self, records: Sequence["JobRecord"]) -> None:
         """Store records of jobs that we hold; one that another run has taken over stays its own.
 
         Raises:

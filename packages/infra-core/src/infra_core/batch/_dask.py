@@ -58,8 +58,6 @@ class DaskWorkers:
         on_stopped: Called with the reason why a worker begins no more downloads.
     """
 
-    records = False
-
     def __init__(
         self,
         options: "BatchOptions",

@@ -97,27 +97,17 @@ class Downloads:
         options: How.
         folder: The run's folder.
         on_retry: Called with each failed attempt that is followed by another.
-        after: Called in a thread with the files that have become durable together, before their
-            downloads end.
 
     Attributes:
         width: Items to hand out at a time.
-        records: Whether it has what it brings recorded, by `after`.
     """
 
-    records = True
-
     def __init__(
-        self,
-        options: "BatchOptions",
-        folder: Path,
-        on_retry: Callable[[BatchRetry], None],
-        after: "Callable[[list[DownloadResult]], list[Exception | None] | None] | None" = None,
+        self, options: "BatchOptions", folder: Path, on_retry: Callable[[BatchRetry], None]
     ) -> None:
         self._options = options
         self._folder = folder
         self._on_retry = on_retry
-        self._after = after
         self._host_headers = {
             origin_of(f"//{host}"): headers for host, headers in options.host_headers.items()
         }
@@ -153,7 +143,7 @@ class Downloads:
             limit_rate=options.limit_rate,
         )
         self._opened.push_async_callback(client.close)
-        return client, CommitGroup(after=self._after)
+        return client, CommitGroup()
 
     async def open(self) -> None:
         """Get ready: a batch whose downloads are done elsewhere imports nothing for them.

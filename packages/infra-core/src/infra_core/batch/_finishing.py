@@ -1,91 +1,76 @@
 """The end of a job: its file named and recorded, mirrored, and reported; or why there is none."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from infra_core.runtime import ThreadBatcher
+from infra_core.runtime import ThreadBatcher, clock
 
-from ._download import outcome_of
+from ._download import failure_of
 from ._errors import one_line
 from ._folder import move_files
-from ._hooks import Listener, call
+from ._hooks import Hooks, call
 from ._jobs import Ended, Job, JobBook, completed, is_same, mirrored, named
 from ._names import FileNames
-from ._results import HERE, KEPT_FAILURES, Failure, Outcome
+from ._results import (
+    HERE,
+    KEPT_FAILURES,
+    BatchProgress,
+    BatchResult,
+    BatchRetry,
+    Failure,
+    Outcome,
+)
 
 if TYPE_CHECKING:
-    from infra_core.http.assets import DownloadResult
-
-    from ._options import BatchOptions
     from ._services import Services
 
 __all__ = ["Finisher"]
 
-_SETTLED_TOGETHER = 256
+_TOGETHER = 256  # jobs that are recorded in one transaction
+_PROGRESS_SECONDS = 0.5  # between two reports of the progress
 
 
 class Finisher:
-    """Brings jobs that are at work to their ends.
-
-    Args:
-        options: Of the batch.
-        services: What it works with.
-        book: Where jobs are recorded.
-        names: Names their files.
-        listener: Hears of each.
-        end_early: Called with the reason why the run should end now.
+    """Brings jobs that are at work to their ends, and reports them to the caller.
 
     Attributes:
         active: The jobs that are at work, each as it was recorded last.
+        settled: How many have come to their end.
+        started: When the run began, by the monotonic clock.
     """
 
     def __init__(
         self,
-        options: "BatchOptions",
         services: "Services",
         book: JobBook,
         names: FileNames,
-        listener: Listener,
+        hooks: Hooks,
+        list_ended: Callable[[], bool],
         end_early: Callable[[str], object],
     ) -> None:
-        self._options = options
+        self._options = services.options
         self._services = services
         self._book = book
         self._names = names
-        self._listener = listener
+        self._hooks = hooks
+        self._list_ended = list_ended
         self._end_early = end_early
         self._summary = services.summary
-        self._settler: ThreadBatcher[Ended] = ThreadBatcher(
-            book.settle, size=_SETTLED_TOGETHER, workers=1
-        )
+        self._recorder = ThreadBatcher(self._record, size=_TOGETHER, workers=1)
+        self._settler = ThreadBatcher(book.settle, size=_TOGETHER, workers=1)
         self.active: dict[str, Job] = {}
-        self._paths: dict[str, str] = {}  # of the files that are under way, to their jobs
-        self._lacking = 0  # downloads that were put back
+        self.settled = 0
+        self.started = clock.monotonic()
+        self._reported = 0.0
+        self._lacks = False  # whether this machine has too little of something
 
     def begin(self, jobs: list[Job]) -> None:
         """Take jobs that are at work from now on."""
-        for job in jobs:
-            self.active[job.job_id] = job
-            self._paths[self._full(job)] = job.job_id
+        self.active.update((job.job_id, job) for job in jobs)
 
-    def _full(self, job: Job) -> str:
-        return f"{self._services.folder}{os.sep}{os.path.normpath(job.path)}"  # a Path is slow
-
-    def committed(self, results: "list[DownloadResult]") -> list[Exception | None]:
-        """Record files that have become durable together; in the thread that made them so.
-
-        Returns:
-            As `record`.
-        """
-        jobs = [self.active[self._paths[str(result.path)]] for result in results]
-        return self.record(
-            [(job, outcome_of(job, result)) for job, result in zip(jobs, results, strict=True)]
-        )
-
-    def record(self, done: list[tuple[Job, Outcome]]) -> list[Exception | None]:
-        """Record jobs whose files are durable, as soon as these have their names; in a thread.
+    def _record(self, done: list[tuple[Job, Outcome]]) -> list[Exception | None]:
+        """Name durable files and record their jobs; in a thread.
 
         Returns:
             An entry for each: None, or why the file could not be given its name.
@@ -107,18 +92,23 @@ class Finisher:
         """Settle a job whose file an earlier run has brought."""
         self._summary.skipped += 1
         sent = await self._mirror(job, job.record)
-        self._listener.report(job, job.record, "kept", mirrored=sent)
+        self._report(job, job.record, "kept", mirrored=sent)
 
     async def end(self, job: Job, outcome: Outcome) -> None:
-        """Mirror the file of a job that is recorded, or record why there is none."""
+        """Record the job of a file that is durable and mirror it, or record why there is none."""
         summary = self._summary
+        if outcome.status == "completed":
+            try:
+                await self._recorder((job, outcome))
+            except Exception as error:  # noqa: BLE001 - the file could not be given its name
+                outcome = failure_of(job, error, outcome.attempts, self._services.folder)
         if outcome.by_load:
             self._put_back(job, outcome)
             return
         if outcome.status not in HERE:
             await self._fail(job, outcome)
             return
-        record = self._release(job)
+        record = self.active.pop(job.job_id).record
         unchanged = job.former is not None and is_same(record, job.former)
         if unchanged:
             self._book.note("job_unchanged", job=record)
@@ -135,12 +125,7 @@ class Finisher:
         else:
             self._unsent(record, outcome.mirror_error or "unknown")
         status = "unchanged" if unchanged else "completed"
-        self._listener.report(job, record, status, attempts=outcome.attempts, mirrored=sent)
-
-    def _release(self, job: Job) -> Any:
-        """Forget a job that has ended; returns its record."""
-        del self._paths[self._full(job)]
-        return self.active.pop(job.job_id).record
+        self._report(job, record, status, attempts=outcome.attempts, mirrored=sent)
 
     async def _fail(self, job: Job, outcome: Outcome) -> None:
         summary, cause = self._summary, outcome.error or "unknown"
@@ -161,8 +146,8 @@ class Finisher:
             await self._settler(ended)
         except asyncio.CancelledError:  # by a second signal, when it is counted already
             self._book.store_later(record)
-        self._release(job)
-        self._listener.report(
+        del self.active[job.job_id]
+        self._report(
             job,
             record,
             outcome.status,
@@ -174,9 +159,9 @@ class Finisher:
     def _put_back(self, job: Job, outcome: Outcome) -> None:
         """A full disk is not the URL's fault: the run ends, which puts the job back."""
         self._book.note("job_put_back", job=job.record, error=outcome.error)
-        self._lacking += 1
-        if self._lacking == 1:  # the others lack the same
-            call(self._listener.hooks.on_event, "pending", f"{job.url}: {outcome.error}")
+        if not self._lacks:  # the others lack the same
+            self._lacks = True
+            call(self._hooks.on_event, "pending", f"{job.url}: {outcome.error}")
         self._end_early(f"this machine lacks something ({outcome.error})")
 
     async def _mirror(self, job: Job, record: Any) -> bool | None:
@@ -207,7 +192,7 @@ class Finisher:
     def _unsent(self, record: Any, cause: str) -> None:
         """Count and show a file that was not uploaded; a later run does it."""
         self._summary.mirror_failed += 1
-        call(self._listener.hooks.on_event, "unsent", f"{record.payload.get('url')}: {cause}")
+        call(self._hooks.on_event, "unsent", f"{record.payload.get('url')}: {cause}")
         self._book.note("mirror_failed", job=record, error=cause)
 
     def settle_cut_off(self) -> None:
@@ -216,10 +201,54 @@ class Finisher:
 
         for job in list(self.active.values()):
             if job.record.status is JobStatus.COMPLETED and job.record is not job.former:
-                self._release(job)
+                del self.active[job.job_id]
                 self._summary.succeeded += 1
                 self._summary.bytes_downloaded += int(job.record.payload.get("size") or 0)
                 sent = None if self._services.storage is None else False
                 if sent is False:
                     self._unsent(job.record, "the run was cut off by a second signal")
-                self._listener.report(job, job.record, "completed", attempts=1, mirrored=sent)
+                self._report(job, job.record, "completed", attempts=1, mirrored=sent)
+
+    def _report(self, job: Job, record: Any, status: Any, **facts: Any) -> None:
+        """Report a job that has come to its end; `facts` are what its record does not have."""
+        self.settled += 1
+        if self._hooks.on_result is not None:
+            stored = record.payload if status in HERE else {}
+            names = ("path", "size", "checksum", "content_type")
+            result = BatchResult(
+                job_id=record.job_id,
+                url=job.url,
+                status=status,
+                metadata=job.item.metadata,
+                **{**{name: stored.get(name) for name in names}, **facts},
+            )
+            call(self._hooks.on_result, result)
+        self.progress()
+
+    def pass_over(self, job: Job) -> None:
+        """Count a job that another run has."""
+        self._summary.elsewhere += 1
+        self._report(job, job.record, "elsewhere")
+
+    def retried(self, retry: BatchRetry) -> None:
+        """Count and report a retry."""
+        self._summary.retries += 1
+        call(self._hooks.on_retry, retry)
+        self._book.note(
+            "retry", url=retry.url, attempt=retry.attempt, wait=retry.wait, cause=retry.error
+        )
+
+    def progress(self, *, last: bool = False) -> None:
+        """Report how far the batch is, now and then."""
+        now = clock.monotonic()
+        if self._hooks.on_progress is None or (
+            not last and now - self._reported < _PROGRESS_SECONDS
+        ):
+            return
+        self._reported = now
+        summary, ended = self._summary, self._list_ended()
+        seconds = now - self.started
+        progress = BatchProgress(
+            self.settled, summary.total, ended, summary.bytes_downloaded, seconds
+        )
+        call(self._hooks.on_progress, progress)

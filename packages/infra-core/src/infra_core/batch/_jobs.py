@@ -105,19 +105,10 @@ class JobBook:
         self, services: "Services", on_lost: Callable[[str], object] = lambda _: None
     ) -> None:
         self._services = services
-        self._claims = services.claims
-        self._store = services.store
-        self._index = services.index
-        self._summary = services.summary
         self._unstored: dict[str, JobRecord] = {}  # by job, the newest
         self._on_lost = on_lost
         self._beaten = -_BEAT
         self._lock = threading.Lock()
-
-    @property
-    def batch_id(self) -> str:
-        """The batch."""
-        return self._summary.batch_id
 
     def new(self, item: BatchItem) -> "JobRecord":
         """A record for an item that no run has seen."""
@@ -126,14 +117,12 @@ class JobBook:
         payload: dict[str, Any] = {"url": sanitize_url(item.url)}
         if item.metadata:
             payload["metadata"] = dict(item.metadata)
-        return JobRecord(self.batch_id, item.job_id, payload=payload)
+        return JobRecord(self._services.summary.batch_id, item.job_id, payload=payload)
 
     def store(self, records: Sequence["JobRecord"]) -> None:
         """Store records; an error is raised."""
-        if records and self._claims is not None:
-            self._claims.store(records)
-        elif records:
-            self._store.save_many(records)
+        if records:
+            (self._services.claims or self._services.store).save_many(records)
 
     def store_later(self, record: "JobRecord") -> None:
         """Store a record at the end of the run."""
@@ -158,18 +147,19 @@ class JobBook:
             self._on_lost(one_line(error))
         try:
             # the index knows what a job was when the run began, but of a shared table
-            news = [each for each in ended if each.changed or self._claims is not None]
-            self._index.put_files(
+            news = [each for each in ended if each.changed or self._services.claims is not None]
+            self._services.index.put_files(
                 entry for each in news for entry in self.entries(each.record, ok=each.ok)
             )
         except sqlite3.Error as error:  # the folder for temporary files is full
-            self._summary.trouble("the manifest has gaps", one_line(error))
+            self._services.summary.trouble("the manifest has gaps", one_line(error))
         self.beat(ended[-1].record.job_id)
         return [None] * len(ended)
 
     def forget(self, records: Iterable["JobRecord"]) -> None:
         """Leave files out of the manifest that are not what their jobs recorded."""
-        self._index.put_files(entry for each in records for entry in self.entries(each, ok=False))
+        entries = (entry for each in records for entry in self.entries(each, ok=False))
+        self._services.index.put_files(entries)
 
     def entries(
         self, record: "JobRecord", *, ok: bool | None = None
@@ -216,12 +206,13 @@ class JobBook:
             # a file may have become durable after its task was cut off: that job is recorded
             cut_off = [record for record in mine if record.status is JobStatus.RUNNING]
             self.store([record.requeue() for record in cut_off])
-            stale = self._store.iter_runs(self.batch_id, status=JobStatus.RUNNING)
+            store, batch_id = self._services.store, self._services.summary.batch_id
+            stale = store.iter_runs(batch_id, status=JobStatus.RUNNING)
             left: list[JobRecord] = [r for r in stale if r.lease_owner is None]
             if left:
-                self._store.save_many([record.requeue() for record in left])
+                store.save_many([record.requeue() for record in left])
         except Exception as error:  # noqa: BLE001 - the summary says so; a resume puts them back as well
-            self._summary.trouble("jobs were not recorded", one_line(error))
+            self._services.summary.trouble("jobs were not recorded", one_line(error))
 
     def beat(self, job_id: str | None) -> None:
         """Name what is under way in the heartbeat, now and then; a failure stops nothing."""
@@ -239,10 +230,10 @@ class JobBook:
 
     def _write(self, events: "list[dict[str, Any]]") -> None:
         try:
-            named = [{**event, "batch_id": self.batch_id} for event in events]
+            named = [{**event, "batch_id": self._services.summary.batch_id} for event in events]
             self._services.log.write_many(named)
         except OSError as error:
-            self._summary.trouble("the run log has gaps", one_line(error))
+            self._services.summary.trouble("the run log has gaps", one_line(error))
 
 
 def _event(event: str, job: "JobRecord | None", **properties: Any) -> dict[str, Any]:

@@ -27,16 +27,14 @@ from infra_core.runtime import (
     RuntimeConfig,
     RuntimeDrainedError,
     TaskRuntime,
-    ThreadBatcher,
     clock,
     handle_signals,
     until_done,
 )
 
-from ._download import failure_of
 from ._errors import BatchError, one_line, plural
 from ._finishing import Finisher
-from ._hooks import Hooks, Listener, call
+from ._hooks import Hooks, call
 from ._intake import Intake
 from ._items import BatchItem, Rejected
 from ._jobs import Job, JobBook
@@ -48,14 +46,11 @@ from ._worker import workers_of
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord
 
-    from ._options import BatchOptions
-    from ._results import Outcome
     from ._services import Services
 
 __all__ = ["BatchRun"]
 
 _GROUP = 32  # jobs that are recorded as running together
-_RECORDED_TOGETHER = 256  # files of workers
 _CLAIMED_TOGETHER = 64
 _WAITING_FOR_HOSTS = 1_000  # jobs that no other has to wait for, in a list sorted by host
 _LOOK_AGAIN = 2.0  # seconds between two looks at what other runs hold
@@ -81,16 +76,13 @@ class BatchRun:
     """One run of a batch over its folder.
 
     Args:
-        options: How.
-        services: Where to: store, storage, log, heartbeat, downloads; opened by the caller.
+        services: What it works with, opened by the caller.
         hooks: What the caller wants to hear.
         client: Of a Dask cluster whose workers download.
     """
 
-    def __init__(
-        self, options: "BatchOptions", services: "Services", hooks: Hooks, client: Any = None
-    ) -> None:
-        self._options = options
+    def __init__(self, services: "Services", hooks: Hooks, client: Any = None) -> None:
+        options = self._options = services.options
         self._services = services
         self._hooks = hooks
         self.summary = services.summary
@@ -98,32 +90,25 @@ class BatchRun:
         self._book = JobBook(services, self._record_lost)
         self._claims = services.claims
         self._names = FileNames(options, services.index)
-        self._starter = Starter(options, services, self._book, self._names)
-        self._listener = Listener(hooks, services.summary, self._book, self._has_ended)
+        self._starter = Starter(services, self._book, self._names)
         self._finisher = Finisher(
-            options, services, self._book, self._names, self._listener, self._end_unless_ending
+            services, self._book, self._names, hooks, self._has_ended, self._end_unless_ending
         )
         self._workers = workers_of(
-            options,
             services,
             client,
-            on_retry=self._listener.retried,
+            on_retry=self._finisher.retried,
             on_stopped=self._end_unless_ending,
-            after=self._finisher.committed,
         )
         self._group = _GROUP
         if self._claims is not None:  # no run takes more of a shared table than it can begin with
             self._group = min(_GROUP, options.concurrency)
-        self._recorder: ThreadBatcher[tuple[Job, Outcome]] = ThreadBatcher(
-            self._finisher.record, size=_RECORDED_TOGETHER, workers=1
-        )
         self._recording = False  # whether any jobs could be recorded
         self._ahead: dict[str, JobRecord] = {}  # recorded by no run; their turn is to come
         self._unreadable: list[str] = []  # why jobs are left as they are
         self._intake: Intake | None = None
-        self._stopping = False
         self._loop = asyncio.get_running_loop()
-        self._stop_event = asyncio.Event()
+        self._stopping = asyncio.Event()
         self._timers: list[asyncio.TimerHandle] = []
 
     # -- the whole -------------------------------------------------------------------------------
@@ -168,7 +153,7 @@ class BatchRun:
                 await self._open()
                 self._intake = Intake(source)
                 self._intake.start()
-                if self._stopping:
+                if self._stopping.is_set():
                     self._intake.stop()
                 await self._work()
             except (RuntimeCancellationError, RuntimeDrainedError):
@@ -182,7 +167,7 @@ class BatchRun:
                     timer.cancel()
                 if signals is not None and signals.received is not None:
                     summary.interrupted = signals.received.name
-        self._listener.progress(last=True)
+        self._finisher.progress(last=True)
         if self._intake is not None and self._intake.error is not None:
             raise self._intake.error
 
@@ -203,8 +188,7 @@ class BatchRun:
                 await tasks.aclose()
 
     def _stop_reading(self) -> None:
-        self._stopping = True
-        self._stop_event.set()
+        self._stopping.set()
         self._workers.stop()
         if self._intake is not None:
             self._intake.stop()
@@ -212,7 +196,7 @@ class BatchRun:
     def _end_early(self, why: str) -> None:
         """Stop as after a signal, for a reason that the summary gives."""
         self.summary.trouble("ended early", f"{why}; resume the batch for the rest (--resume)")
-        if not self._stopping:
+        if not self._stopping.is_set():
             self._later(self._options.grace, self._runtime.cancel)
         self._runtime.stop()
 
@@ -221,7 +205,7 @@ class BatchRun:
         self._timers.append(self._loop.call_later(seconds, function, *arguments))
 
     def _end_unless_ending(self, why: str) -> None:
-        if not self._stopping:
+        if not self._stopping.is_set():
             self._end_early(why)
 
     def _record_lost(self, why: str) -> None:
@@ -280,7 +264,7 @@ class BatchRun:
         done = summary.succeeded + summary.skipped + summary.failed + summary.elsewhere
         summary.list_ended = self._has_ended()
         summary.pending = summary.total - done
-        summary.duration_seconds = clock.monotonic() - self._listener.started
+        summary.duration_seconds = clock.monotonic() - self._finisher.started
         self._book.beat(None)
         self._book.note("batch_ended", succeeded=summary.succeeded, failed=summary.failed)
         if self._intake is not None:  # else the batch was refused before it began
@@ -346,8 +330,7 @@ class BatchRun:
         for job in group:
             self._ahead.pop(job.job_id, None)
         for job in begun.elsewhere:
-            self.summary.elsewhere += 1
-            self._listener.report(job, job.record, "elsewhere")
+            self._finisher.pass_over(job)
         self.summary.total -= len(begun.passed_over)
         self._finisher.begin(begun.started)
         return begun.kept + begun.started
@@ -355,17 +338,17 @@ class BatchRun:
     async def _deferred(self) -> AsyncIterator[Job]:
         """Wait for what other runs hold: it is done, fails, or is free when its lease ends."""
         claims, idle = self._claims, 0
-        while claims is not None and not self._stopping:
+        while claims is not None and not self._stopping.is_set():
             jobs = await asyncio.to_thread(claims.deferred, _CLAIMED_TOGETHER)
             if not jobs:
                 return
-            settled = self._listener.settled
+            settled = self._finisher.settled
             for job in await self._begin(jobs):
                 yield job
-            idle = idle + 1 if self._listener.settled == settled else 0
+            idle = idle + 1 if self._finisher.settled == settled else 0
             if idle > 1:
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._stop_event.wait(), _LOOK_AGAIN)
+                    await asyncio.wait_for(self._stopping.wait(), _LOOK_AGAIN)
 
     # -- from the tasks to the files ---------------------------------------------------------------
 
@@ -379,14 +362,8 @@ class BatchRun:
         except Exception as error:  # noqa: BLE001 - workers died, a cluster is gone: not the URL's fault
             self._end_unless_ending(one_line(error))
             return
-        if outcome is None:  # its turn came too late: the end of the run puts it back
-            return
-        if outcome.status == "completed" and not self._workers.records:
-            try:
-                await self._recorder((job, outcome))
-            except OSError as error:  # its file could not be given its name
-                outcome = failure_of(job, error, outcome.attempts, self._services.folder)
-        await self._finisher.end(job, outcome)
+        if outcome is not None:  # else its turn came too late: the end of the run puts it back
+            await self._finisher.end(job, outcome)
 
 
 def _completed(store: Any, batch_id: str) -> Iterable[Any]:

@@ -42,6 +42,7 @@ class Services:
     """What a batch works with.
 
     Attributes:
+        options: How.
         folder: The run's folder.
         env: Environment variables, of one service where a prefix is given.
         store: Where jobs are recorded.
@@ -56,6 +57,7 @@ class Services:
         reserve: Room on the disk for the end of the run.
     """
 
+    options: "BatchOptions"
     folder: Path
     env: Mapping[str, str]
     store: "JobStore[JobRecord]"
@@ -168,8 +170,8 @@ async def open_services(
     stack.push_async_callback(_stop, heartbeat)
     heartbeat.start()
     return Services(
-        folder, variables, store, fresh, storage, log, heartbeat, telemetry, index, summary,
-        reserve, claims,
+        options, folder, variables, store, fresh, storage, log, heartbeat, telemetry, index,
+        summary, reserve, claims,
     )  # fmt: skip
 
 

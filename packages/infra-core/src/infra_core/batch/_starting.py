@@ -12,26 +12,16 @@ if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord
 
     from ._claims import Claims
-    from ._options import BatchOptions
     from ._services import Services
 
 __all__ = ["Starter"]
 
 
 class Starter:
-    """Turns items into jobs, and jobs into such that may begin.
+    """Turns items into jobs, and jobs into such that may begin."""
 
-    Args:
-        options: Of the batch.
-        services: What it works with.
-        book: Where jobs are recorded.
-        names: Names their files.
-    """
-
-    def __init__(
-        self, options: "BatchOptions", services: "Services", book: JobBook, names: FileNames
-    ) -> None:
-        self._options = options
+    def __init__(self, services: "Services", book: JobBook, names: FileNames) -> None:
+        self._options = services.options
         self._services = services
         self._book = book
         self._names = names

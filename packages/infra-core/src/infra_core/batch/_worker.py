@@ -12,7 +12,6 @@ from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
     from infra_core.azure.storage import AzureStorageClient
-    from infra_core.http.assets import DownloadResult
 
     from ._jobs import Job
     from ._options import BatchOptions
@@ -38,11 +37,9 @@ class Workers(Protocol):
 
     Attributes:
         width: Items to hand out at a time.
-        records: Whether it has what it brings recorded.
     """
 
     width: int
-    records: bool
 
     async def open(self) -> None:
         """Begin."""
@@ -71,8 +68,6 @@ class Worker(Downloads):
         env: Variables that say where files are mirrored.
         on_retry: Called with each failed attempt that is followed by another.
     """
-
-    records = False
 
     def __init__(
         self,
@@ -116,28 +111,24 @@ class Worker(Downloads):
 
 
 def workers_of(
-    options: "BatchOptions",
     services: "Services",
     client: Any,
     *,
     on_retry: Callable[[BatchRetry], None],
     on_stopped: Callable[[str], None],
-    after: "Callable[[list[DownloadResult]], list[Exception | None]]",
 ) -> "Workers":
     """What downloads: this process, others of this machine, or those of a cluster.
 
     Args:
-        options: Of the batch.
-        services: What it works with.
+        services: What the batch works with.
         client: Of a Dask cluster.
         on_retry: Called with each failed attempt that is followed by another.
         on_stopped: Called with the reason why a worker begins no more downloads.
-        after: See `Downloads`.
 
     Raises:
         BatchError: Files would be removed that are mirrored nowhere.
     """
-    folder = services.folder
+    options, folder = services.options, services.folder
     if options.scratch is not None:
         if services.storage is None:
             raise BatchError(
@@ -154,4 +145,4 @@ def workers_of(
         from ._workers import ProcessWorkers
 
         return ProcessWorkers(options, folder, services.env, on_retry)
-    return Downloads(options, folder, on_retry, after)
+    return Downloads(options, folder, on_retry)

@@ -85,8 +85,6 @@ class ProcessWorkers:
         on_retry: Called with each failed attempt that is followed by another.
     """
 
-    records = False
-
     def __init__(
         self,
         options: "BatchOptions",
