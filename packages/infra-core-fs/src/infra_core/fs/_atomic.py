@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from ._checksum import canonical_algorithm, new_hasher
 from ._errors import AtomicFileClosed, ChecksumAlgorithmError, no_path, write_error
 from ._paths import ensure_parent
-from ._replace import DefaultModes, check_target, fsync_directory, replace_file
+from ._replace import check_target, default_mode, fsync_directory, replace_file
 from ._temp_names import temp_name
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class AtomicFile:
             FileWriteError: It failed; the temporary file is gone and the old file stands.
             AtomicFileClosed: It has been committed or aborted before.
         """
-        self._hand_to_kernel(DefaultModes())
+        self._hand_to_kernel({})
         self._flush_to_disk()
         self._take_name()
         if self._durable:
@@ -240,7 +240,7 @@ class AtomicFile:
         """
         return self._open_file().fileno()
 
-    def _hand_to_kernel(self, modes: DefaultModes) -> None:
+    def _hand_to_kernel(self, modes: dict[str, int]) -> None:
         """Write out all that is the file's own, so that a flush covers it."""
         file = self._open_file()
         self._or_abort(file.flush)
@@ -288,7 +288,7 @@ class AtomicFile:
             )
         return self._file
 
-    def _set_mode(self, descriptor: int, modes: DefaultModes) -> None:
+    def _set_mode(self, descriptor: int, modes: dict[str, int]) -> None:
         if not hasattr(os, "fchmod"):  # Windows before 3.13: permission bits mean little there
             return
         mode = self._mode
@@ -299,7 +299,7 @@ class AtomicFile:
                 if not stat.S_ISREG(status.st_mode):
                     raise FileNotFoundError
             except FileNotFoundError:
-                mode = modes.of(self.temp_path.parent)
+                mode = default_mode(self.temp_path.parent, modes)
         os.fchmod(descriptor, mode)
 
     def __enter__(self) -> "Self":

@@ -10,7 +10,7 @@ from typing import Final
 
 from ._temp_names import temp_name
 
-__all__ = ["DefaultModes", "check_target", "fsync_directory", "replace_file"]
+__all__ = ["check_target", "default_mode", "fsync_directory", "replace_file"]
 
 _COPY_SIZE: Final = 1 << 20
 # A target that is a mount point of its own (a file bind-mounted into a container) answers a rename
@@ -75,30 +75,20 @@ def check_target(path: Path) -> None:
         raise OSError(errno.ENXIO, "it is a device, pipe or socket")
 
 
-class DefaultModes:
-    """The permission bits that new files get, asked once for each folder.
+def default_mode(folder: Path, known: dict[str, int]) -> int:
+    """Return the permission bits that a new file gets in a folder, and keep them in `known`.
 
     The umask can only be read by setting it, for all threads at once, and a folder's default ACL
     overrules it. Linux shows both in other ways; elsewhere an empty file is made and looked at.
     """
-
-    def __init__(self) -> None:
-        self._known: dict[str, int] = {}
-        self._umask: int | None = None
-
-    def of(self, folder: Path) -> int:
-        """Return those of a folder."""
-        name = str(folder)
-        mode = self._known.get(name)
-        if mode is None:
-            if self._umask is None:
-                self._umask = _umask()
-            if self._umask is None or _has_default_acl(name):
-                mode = _mode_of_new_file(folder)
-            else:
-                mode = 0o666 & ~self._umask
-            self._known[name] = mode
-        return mode
+    name = str(folder)
+    if name not in known:
+        umask = _umask()
+        if umask is None or _has_default_acl(name):
+            known[name] = _mode_of_new_file(folder)
+        else:
+            known[name] = 0o666 & ~umask
+    return known[name]
 
 
 def _mode_of_new_file(folder: Path) -> int:

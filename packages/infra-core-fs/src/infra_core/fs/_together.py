@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ._atomic import AtomicFile
-from ._replace import DefaultModes, fsync_directory
+from ._replace import fsync_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -58,7 +58,7 @@ def commit_together(
     """
     errors: list[Exception | None] = [None] * len(files)
     opened: dict[int, AtomicFile] = {}
-    modes = DefaultModes()
+    modes: dict[str, int] = {}  # of the folders
 
     def open_one(index: int) -> None:
         entry = files[index]
