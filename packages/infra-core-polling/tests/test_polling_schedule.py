@@ -1,17 +1,18 @@
 """The pure schedule: properties that hold for any numbers."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, strategies as st
 
 from infra_core.polling import PollingConfig
+from infra_core.polling._config import LAST_CHECK_GRACE
 from infra_core.polling._run import PollRules, PollRun
-from infra_core.polling._schedule import LAST_CHECK_GRACE, PollSchedule
 
 seconds = st.floats(min_value=0.001, max_value=1e6)
 schedules = st.builds(
-    PollSchedule,
+    PollingConfig,
     timeout=seconds,
     poll_interval=seconds,
     initial_delay=st.floats(min_value=0, max_value=1e6),
@@ -24,11 +25,11 @@ schedules = st.builds(
 class TestValidation:
     @pytest.mark.parametrize("name", ["timeout", "poll_interval", "max_backoff"])
     @pytest.mark.parametrize("value", [0, -1, math.nan])
-    def test_times_must_be_positive(self, name: str, value: float) -> None:
+    def test_times_must_be_positive(self, name: str, value: Any) -> None:
         """The error names the argument and its value."""
         rule = f"{name} must be positive, a number of seconds, not {value}"
         with pytest.raises(ValueError, match=rule):
-            PollSchedule(**{name: value})
+            PollingConfig(**{name: value})
 
     @pytest.mark.parametrize(
         ("name", "value"),
@@ -42,15 +43,15 @@ class TestValidation:
             ("backoff_multiplier", math.inf),
         ],
     )
-    def test_other_ranges(self, name: str, value: float) -> None:
+    def test_other_ranges(self, name: str, value: Any) -> None:
         """Each has its rule in the message."""
         with pytest.raises(ValueError, match=name):
-            PollSchedule(**{name: value})
+            PollingConfig(**{name: value})
 
 
 class TestInterval:
     @given(schedule=schedules, waits=st.integers(min_value=0, max_value=5000))
-    def test_it_grows_up_to_its_ceiling(self, schedule: PollSchedule, waits: int) -> None:
+    def test_it_grows_up_to_its_ceiling(self, schedule: PollingConfig, waits: int) -> None:
         """Never shorter than the first one, never longer than max_backoff (or the first one)."""
         interval = schedule.interval(waits)
         assert schedule.poll_interval <= interval
@@ -59,12 +60,12 @@ class TestInterval:
 
     def test_doubling(self) -> None:
         """5, 10, 20, 30, 30."""
-        schedule = PollSchedule(poll_interval=5, backoff_multiplier=2, max_backoff=30)
+        schedule = PollingConfig(poll_interval=5, backoff_multiplier=2, max_backoff=30)
         assert [schedule.interval(n) for n in range(5)] == [5, 10, 20, 30, 30]
 
     def test_an_interval_above_the_ceiling_stays(self) -> None:
         """Who asks for 120 s is not polled every 60 s because of the default ceiling."""
-        assert PollSchedule(poll_interval=120).interval(3) == 120
+        assert PollingConfig(poll_interval=120).interval(3) == 120
 
 
 class TestNextWait:
@@ -78,7 +79,7 @@ class TestNextWait:
     )
     def test_no_wait_ends_after_the_deadline(
         self,
-        schedule: PollSchedule,
+        schedule: PollingConfig,
         waits: int,
         elapsed: float,
         check_time: float,
@@ -99,7 +100,7 @@ class TestNextWait:
             assert wait < schedule.timeout - elapsed
 
     @given(schedule=schedules, chance=st.floats(min_value=0, max_value=1))
-    def test_jitter_only_shortens(self, schedule: PollSchedule, chance: float) -> None:
+    def test_jitter_only_shortens(self, schedule: PollingConfig, chance: float) -> None:
         """And by no more than its fraction."""
         assume(schedule.timeout > 2 * schedule.poll_interval)
         planned = schedule.next_wait(0, 0, chance=chance)
@@ -108,7 +109,7 @@ class TestNextWait:
         assert low <= planned[0] <= schedule.poll_interval
 
     @given(schedule=schedules)
-    def test_every_poll_ends(self, schedule: PollSchedule) -> None:
+    def test_every_poll_ends(self, schedule: PollingConfig) -> None:
         """With answers that take no time, the waits add up to the timeout."""
         assume(schedule.timeout / schedule.poll_interval < 200)
         elapsed, waits, lasts = 0.0, 0, 0
@@ -123,21 +124,21 @@ class TestNextWait:
 
     def test_the_last_wait_is_cut_to_the_deadline(self) -> None:
         """Not 5 s more when 2 s are left."""
-        schedule = PollSchedule(timeout=12, poll_interval=5)
+        schedule = PollingConfig(timeout=12, poll_interval=5)
         assert schedule.next_wait(1, 5.0) == (5, False)
         assert schedule.next_wait(2, 10.0) == (2, True)
         assert schedule.next_wait(3, 12.0) is None
 
     def test_a_slow_fetch_begins_its_last_check_earlier(self) -> None:
         """Twice the time of the newest one, at most an interval."""
-        schedule = PollSchedule(timeout=12, poll_interval=5)
+        schedule = PollingConfig(timeout=12, poll_interval=5)
         assert schedule.next_wait(2, 10.0, check_time=0.5) == (1.0, True)
         assert schedule.next_wait(2, 10.0, check_time=60) == (0.0, True)
         assert schedule.next_wait(2, 10.0, check_time=0.02) == (2.0, True)
 
     def test_the_servers_wish_goes_first(self) -> None:
         """Instead of the interval, and not jittered."""
-        schedule = PollSchedule(timeout=100, poll_interval=5, jitter=1)
+        schedule = PollingConfig(timeout=100, poll_interval=5, jitter=1)
         assert schedule.next_wait(0, 0, server_delay=30, chance=1) == (30, False)
         assert schedule.next_wait(0, 0, server_delay=0.5, chance=1) == (0.5, False)
         assert schedule.next_wait(0, 0, server_delay=3600) == (100, True)
@@ -145,11 +146,11 @@ class TestNextWait:
     @pytest.mark.parametrize("server", [0.0, -1.0, math.nan, math.inf])
     def test_senseless_wishes_are_passed_over(self, server: float) -> None:
         """The interval holds."""
-        assert PollSchedule(poll_interval=5).next_wait(0, 0, server_delay=server) == (5, False)
+        assert PollingConfig(poll_interval=5).next_wait(0, 0, server_delay=server) == (5, False)
 
     def test_no_deadline(self) -> None:
         """An infinite timeout never ends and never shortens a wait."""
-        schedule = PollSchedule(timeout=math.inf, poll_interval=5)
+        schedule = PollingConfig(timeout=math.inf, poll_interval=5)
         assert schedule.next_wait(0, 1e9) == (5, False)
 
 
@@ -166,4 +167,4 @@ class TestBudget:
 
     def test_the_first_wait_stops_at_the_deadline(self) -> None:
         """An initial delay longer than the timeout is not slept through."""
-        assert PollSchedule(timeout=5, initial_delay=60).first_wait() == 5
+        assert PollingConfig(timeout=5, initial_delay=60).first_wait() == 5

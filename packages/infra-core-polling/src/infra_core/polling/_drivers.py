@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from infra_core.runtime import clock
 
+from ._config import LAST_CHECK_GRACE
 from ._errors import CheckStopped, PollingTimeoutError
 from ._fetch import (
     CANCEL_LATENCY,
@@ -20,7 +21,6 @@ from ._fetch import (
     unless_set,
 )
 from ._run import DONE, PollRun, check_callable, plain
-from ._schedule import LAST_CHECK_GRACE
 
 __all__ = ["Gate", "drive_async", "drive_sync", "poll_loop"]
 

@@ -35,12 +35,15 @@ class PollingError(Exception):
         status: The status in the newest response, when polling by status.
     """
 
-    last_response: Any = None
     last_error: Exception | None = None
     attempts: int = 0
     elapsed: float = 0.0
     label: str | None = None
     status: str | None = None
+
+    def __init__(self, message: str = "", last_response: Any = None) -> None:
+        super().__init__(message)
+        self.last_response = last_response
 
 
 class PollingTimeoutError(PollingError):
@@ -49,10 +52,6 @@ class PollingTimeoutError(PollingError):
     A response that arrives later than that is not taken for an answer, yet kept in
     `last_response`.
     """
-
-    def __init__(self, message: str, last_response: Any = None) -> None:
-        super().__init__(message)
-        self.last_response = last_response
 
 
 class PollingFailureError(PollingError):
@@ -63,17 +62,12 @@ class PollingFailureError(PollingError):
     """
 
     def __init__(self, message: str, response: Any = None) -> None:
-        super().__init__(message)
+        super().__init__(message, response)
         self.response = response
-        self.last_response = response
 
 
 class PollingCancelledError(PollingError):
     """The cancel event was set before a terminal response came."""
-
-    def __init__(self, message: str, last_response: Any = None) -> None:
-        super().__init__(message)
-        self.last_response = last_response
 
 
 class CheckStopped(Exception):  # noqa: N818 - a signal between our own modules

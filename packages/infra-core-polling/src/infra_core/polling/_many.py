@@ -10,6 +10,7 @@ from infra_core.runtime import (
     RuntimeCancellationError,
     RuntimeConfig,
     TaskRuntime,
+    TaskStatus,
     clock,
 )
 
@@ -168,21 +169,15 @@ def poll_many_async(
     gate = Gate(concurrency)
     fetch = as_async(fetch_fn)
 
-    async def poll(job: _Job[J, T]) -> PollOutcome[J, T]:
-        """Poll one job; its end, whatever it is, is the outcome."""
+    async def poll(job: _Job[J, T]) -> None:
         report = None if on_poll is None else partial(on_poll, job.job)
         try:
             await poll_loop(
                 job.run, partial(fetch, job.job), report,
                 cancelled=lambda: runtime.cancelled, gate=gate,
             )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 - the outcome of this one job
-            return job.outcome(error)
-        except asyncio.CancelledError:
-            if not runtime.cancelled:
-                raise
-            return job.outcome(job.run.cancelled())
-        return job.outcome(None)
+        finally:
+            job.ended = clock.monotonic()
 
     def task(job: J) -> tuple[Any, Callable[[], Awaitable[Any]]]:
         entry: _Job[J, T] = _Job(job, rules)
@@ -206,15 +201,15 @@ async def _outcomes(
         tasks = map(task, jobs)
     stream = runtime.as_completed(tasks, outcomes=True, ahead=0)
     try:
-        async for ended in stream:
-            job: Any = ended.id
-            if ended.value is not None:
-                yield ended.value
-            elif runtime.cancelled:  # before its first step, or it ignores that
+        async for end in stream:
+            job: Any = end.id
+            if end.status is not TaskStatus.CANCELLED:
+                yield job.outcome(end.error)
+            elif runtime.cancelled:
                 yield job.outcome(job.run.cancelled())
-            elif isinstance(ended.error, RuntimeCancellationError):
+            elif isinstance(end.error, RuntimeCancellationError):
                 # The fetch raised a CancelledError of its own.
-                raise ended.error.__cause__ or ended.error
+                raise end.error.__cause__ or end.error
     except RuntimeCancellationError:
         if not runtime.cancelled:
             raise
@@ -228,11 +223,12 @@ class _Job(Generic[J, T]):
     def __init__(self, job: J, rules: PollRules[T]) -> None:
         self.job = job
         self.run = PollRun(rules, label=str(job) if isinstance(job, (str, int)) else None)
+        self.ended: float | None = None
 
     def __repr__(self) -> str:
         return self.run.what()
 
     def outcome(self, error: Exception | None) -> PollOutcome[J, T]:
         run = self.run
-        elapsed = clock.monotonic() - run.began
-        return PollOutcome(self.job, run.last_response, error, run.attempts, elapsed)
+        ended = clock.monotonic() if self.ended is None else self.ended
+        return PollOutcome(self.job, run.last_response, error, run.attempts, ended - run.began)

@@ -15,9 +15,8 @@ from infra_core.runtime import (
     trace_fields,
 )
 
-from ._config import PollingConfig
+from ._config import LAST_CHECK_GRACE, PollingConfig
 from ._errors import CheckStopped, PollingCancelledError, PollingError, PollingTimeoutError
-from ._schedule import LAST_CHECK_GRACE
 from ._signals import is_transient as default_is_transient, retry_after, status_code
 
 __all__ = ["DONE", "PollRules", "PollRun", "check_callable", "plain"]
