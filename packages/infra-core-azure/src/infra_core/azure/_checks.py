@@ -11,11 +11,7 @@ __all__ = ["path_of", "require_number", "split_url", "type_name"]
 
 
 def path_of(variable: str, value: str) -> Path:
-    """The path that a variable holds, with the home folder for a `~` that no shell has expanded.
-
-    Raises:
-        ConfigurationError: The home folder does not exist.
-    """
+    """The path that a variable holds, with the home folder for a `~` that no shell has expanded."""
     try:
         return Path(value).expanduser()
     except RuntimeError:  # pathlib's, of its own insides
@@ -35,20 +31,7 @@ def require_number(
     most: float = math.inf,
     whole: bool = False,
 ) -> None:
-    """Refuse what is no number or lies out of range; NaN does.
-
-    Args:
-        name: Name of the parameter.
-        value: What was passed.
-        allowed: What may be passed, in words.
-        above: It must be greater than this.
-        least: It must be at least this.
-        most: It must be at most this.
-        whole: It must be a whole number.
-
-    Raises:
-        TypeError: It is no number, or no whole one.
-        ValueError: It is out of range.
+    """Refuse what is no number, or no `whole` one, or lies out of range; NaN does.
 
     Example:
         >>> require_number("limit", 0, "1 or more", least=1, whole=True)

@@ -59,11 +59,8 @@ def credential_problem(error: BaseException, setting: str) -> tuple[str, str]:
     """What a credential's error says, in a line without secrets, and what to do about it.
 
     What Entra ID answered comes first, then what a part of a chain of credentials met that is set
-    up: in the text of the chain both stand below the first line.
-
-    Args:
-        error: What the credential raised.
-        setting: What may be set in place of a credential, for the remedy.
+    up: in the text of the chain both stand below the first line. The remedy names the `setting`
+    that may be used in place of a credential.
     """
     text = str(error).strip()
     answered = re.search(r"\bAADSTS\d+\b[^\r\n]*", text)
@@ -165,15 +162,10 @@ class TokenSource:
         self._paused_until = 0.0
 
     async def get(self, *scopes: str, **options: str) -> AccessToken:
-        """Return a token, from an event loop.
-
-        Args:
-            *scopes: What it is for.
-            **options: `claims` and `tenant_id`, as the credential takes them.
+        """Return a token, from an event loop; raises what the credential does.
 
         Raises:
             TokenTimeoutError: There is none after `wait` seconds.
-            Exception: What the credential raised.
         """
         wanted = _Wanted(scopes, tuple(sorted(options.items())))
         held = self._usable(wanted)
@@ -291,11 +283,7 @@ class TokenSource:
                 raise
 
     def prepare(self) -> Any:
-        """Return the credential, made now if need be; an asynchronous one must be made at once.
-
-        Raises:
-            ClientAuthenticationError: The settings that it reads from the environment are unusable.
-        """
+        """Return the credential, made now if need be; an asynchronous one must be made at once."""
         if self._given is not None:
             return self._given
         with self._lock:
@@ -390,7 +378,7 @@ class AsyncSdkCredential(_SdkCredential):
     """As `SdkCredential`, for the SDK's asynchronous clients."""
 
     async def get_token(self, *scopes: str, **options: Any) -> AccessToken:
-        """Return a token; a new one after the service has refused that which was given last."""
+        """As `SdkCredential.get_token`."""
         return self._given_now(await self._source.get(*scopes, **self._asked(options)))
 
     async def close(self) -> None:

@@ -33,9 +33,6 @@ class DataclassCodec(Generic[RecordT]):
     Fields named `batch_id` and `job_id` become the keys, a field named `etag` holds the version;
     all others become properties of their own name.
 
-    Args:
-        record_type: The dataclass.
-
     Raises:
         JobRecordError: It is no dataclass, lacks a key field, or a field's type cannot be stored.
     """
@@ -76,11 +73,7 @@ class DataclassCodec(Generic[RecordT]):
         self.hints = hints
 
     def encode(self, record: RecordT) -> dict[str, Any]:
-        """Return the properties of a record, keys and version left out.
-
-        Raises:
-            JobRecordError: A field holds a value of another type than it declares.
-        """
+        """Return the properties of a record, keys and version left out."""
         properties: dict[str, Any] = {}
         nulls = []
         for name, (field, converter) in self._fields.items():
@@ -109,11 +102,7 @@ class DataclassCodec(Generic[RecordT]):
         return properties
 
     def decode(self, batch_id: str, job_id: str, properties: Mapping[str, Any]) -> RecordT:
-        """Return the record that these properties describe; unknown ones are ignored.
-
-        Raises:
-            JobRecordError: A field without default is missing, or holds what its type cannot.
-        """
+        """Return the record that these properties describe; unknown ones are ignored."""
         nulls = str(properties.get(NULLS, "")).split(",")
         arguments: dict[str, Any] = {"batch_id": batch_id, "job_id": job_id}
         late: dict[str, Any] = {}

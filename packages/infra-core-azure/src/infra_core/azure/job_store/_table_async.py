@@ -30,18 +30,10 @@ _BATCH_BYTES = 1_000_000  # aiohttp warns about larger bodies, which would hold 
 
 
 class AsyncAzureTableJobStore(TableJobStore[RecordT]):
-    """`AzureTableJobStore`, awaited: the same operations, settings and errors.
+    """`AzureTableJobStore`, awaited: the same arguments, operations, settings and errors.
 
     One store may be used from several event loops; each gets a client of its own. `close()`
     closes the one of the loop it is awaited in.
-
-    Args:
-        record_type: As for `AzureTableJobStore`.
-        connection_string_var: As for `AzureTableJobStore`.
-        table_name_var: As for `AzureTableJobStore`.
-        fallback_connection_var: As for `AzureTableJobStore`.
-        config: As for `AzureTableJobStore`.
-        env: As for `AzureTableJobStore`.
     """
 
     def _open(self, record_type: type[RecordT]) -> None:
@@ -51,7 +43,6 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
         )
 
     async def create(self, record: RecordT) -> RecordT:
-        """As `JobStore.create`."""
         return await self._run(self._steps.create(record))
 
     async def save(self, record: RecordT) -> RecordT:
@@ -94,7 +85,6 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
         since: datetime | None = None,
         until: datetime | None = None,
     ) -> AsyncIterator[RecordT]:
-        """As `JobStore.iter_runs`, with `async for`."""
         query = self._steps.query(batch_id, status, since, until)
 
         async def pages() -> AsyncIterator[RecordT]:

@@ -116,16 +116,9 @@ def _close(process: int, resources: list[Any]) -> None:
 
 
 def connect(kind: Any, transport: Any, config: TableConfig, identity: Callable[[], Any]) -> Any:
-    """Return a client of the SDK; nothing is sent yet.
+    """Return a client of the SDK, which has sent nothing yet.
 
-    Args:
-        kind: Its class, synchronous or asynchronous.
-        transport: Makes what it sends by.
-        config: Where the table is.
-        identity: Makes the credential; called without a connection string only.
-
-    Raises:
-        AzureTableError: The SDK refuses the settings.
+    `identity` makes the credential, and is called without a connection string only.
     """
     tidy_sdk_logs()
     options = {**CLIENT_OPTIONS, "transport": transport(**CLIENT_OPTIONS)}

@@ -20,32 +20,21 @@ __all__ = ["Converter", "converter_for"]
 
 
 class Converter(NamedTuple):
-    """How values of one type are stored.
+    """How values of one type are stored."""
 
-    Attributes:
-        encode: Value and path (for errors) to what is stored.
-        decode: What is stored to the value.
-        optional: Whether `None` is a value of the type.
-    """
-
-    encode: Callable[[Any, str], Any]
+    encode: Callable[[Any, str], Any]  # takes the value and its path, for errors
     decode: Callable[[Any], Any]
-    optional: bool = False
+    optional: bool = False  # whether `None` is a value of the type
 
 
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def converter_for(hint: Any, *, where: str, in_json: bool = True) -> Converter:
-    """Return the converter of a resolved type hint.
-
-    Args:
-        hint: The type hint.
-        where: What it belongs to, for the error message.
-        in_json: Whether the value stands inside JSON, where bytes, datetimes and UUIDs are text.
+    """Return the converter of a resolved type hint, inside JSON or for a property of its own.
 
     Raises:
-        JobRecordError: Values of this type would not come back as they were.
+        JobRecordError: Values of this type would not come back as they were; `where` names it.
     """
     hint, optional = _unwrap(hint)
     converter = _converter(hint, where, in_json)

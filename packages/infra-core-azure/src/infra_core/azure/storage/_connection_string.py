@@ -56,21 +56,13 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ConnectionParts:
-    """What a connection string says about the blob and the table service.
+    """What a connection string says about the blob and the table service."""
 
-    Attributes:
-        endpoint: Of the blob service; empty where the string names none.
-        account_name: The account, `None` where only endpoints are named.
-        account_key: Its key.
-        sas_token: A SAS token in place of the key.
-        table_endpoint: Of the table service, in the same cloud; empty where the string names none.
-    """
-
-    endpoint: str
-    account_name: str | None
+    endpoint: str  # of the blob service; empty where the string names none
+    account_name: str | None  # `None` where only endpoints are named
     account_key: str | None
-    sas_token: str | None
-    table_endpoint: str = ""
+    sas_token: str | None  # in place of the key
+    table_endpoint: str = ""  # in the same cloud; empty where the string names none
 
     def __repr__(self) -> str:
         return f"ConnectionParts(endpoint={self.endpoint!r}, account_name={self.account_name!r})"
@@ -88,12 +80,8 @@ def parse_connection_string(text: str, variable: str, *, service: str = "blob") 
 
     Letter case of names, blanks, empty parts and quotation marks around the whole or around a
     value do not matter. `UseDevelopmentStorage=true` means Azurite on its own ports of this
-    machine, or of the host that `DevelopmentStorageProxyUri` names.
-
-    Args:
-        text: The connection string.
-        variable: Where it came from, for errors.
-        service: `blob` or `table`: which endpoint must be there.
+    machine, or of the host that `DevelopmentStorageProxyUri` names. The endpoint of the `service`
+    must be there.
 
     Raises:
         ConfigurationError: It is malformed; names the variable and the part, never the secret.
@@ -200,11 +188,7 @@ def _endpoint(values: Mapping[str, str], variable: str, service: str) -> str:
 
 
 def check_suffix(suffix: str, variable: str, example: str = "core.windows.net") -> None:
-    """Refuse an EndpointSuffix that is more than the end of a host name.
-
-    Raises:
-        ConfigurationError: Names the variable, the value and the remedy.
-    """
+    """Refuse an EndpointSuffix that is more than the end of a host name."""
     if re.search(r"[^\w.:#?@-]", suffix):
         raise ConfigurationError(
             f"EndpointSuffix={shown(suffix)} in {variable} is no end of a host name; use such as "
@@ -214,11 +198,6 @@ def check_suffix(suffix: str, variable: str, example: str = "core.windows.net") 
 
 def split_connection_string(text: str, variable: str, example: str = _EXAMPLE) -> dict[str, str]:
     """The values of a connection string, also that of telemetry, by their names in lower case.
-
-    Args:
-        text: The connection string.
-        variable: Where it came from, for errors.
-        example: What one looks like, for errors.
 
     Raises:
         ConfigurationError: A part is no NAME=VALUE pair, a name is there twice, or there is none.
@@ -298,15 +277,9 @@ def check_sas(token: str, what: str) -> str:
 def check_endpoint(url: str, what: str, sas_setting: str, service: str = "blob") -> None:
     """Refuse an endpoint that is no plain http(s) URL.
 
-    Args:
-        url: The endpoint.
-        what: Where it came from.
-        sas_setting: Where a SAS token belongs instead.
-        service: `blob` or `table`, whose endpoint it is.
-
     Raises:
-        ConfigurationError: Names `what`, the value and the remedy, never a query or user name,
-            which could be secret.
+        ConfigurationError: Says `what` it is, and where a SAS token belongs instead; never shows a
+            query or user name, which could be secret.
     """
     emulator = f"http://127.0.0.1:{_PORTS[service]}/{_DEVELOPMENT_ACCOUNT}"
     remedy = f"use https://ACCOUNT.{service}.core.windows.net or {emulator}"

@@ -18,7 +18,6 @@ __all__ = [
     "EntityRecord",
     "ReservedRecord",
     "RichRecord",
-    "VarsRecord",
     "raised",
 ]
 
@@ -153,25 +152,6 @@ class EarlierJob:
     job_id: str
     attempts: int = 0
     etag: str | None = None
-
-
-class VarsRecord:
-    """A record of 0.7: what it has is what is stored, and what is stored is what it is made of."""
-
-    def __init__(self, **values: Any) -> None:
-        self.__dict__.update(values)
-
-    def to_entity(self) -> dict[str, Any]:
-        """Return all that the record has."""
-        return vars(self)
-
-    @classmethod
-    def from_entity(cls, entity: Any) -> "VarsRecord":
-        """Refuse properties that are not its own."""
-        strange = entity.keys() - {"PartitionKey", "RowKey", "n", "updated_at", "Timestamp"}
-        if strange:
-            raise TypeError(f"unexpected {sorted(strange)}")
-        return cls(**entity)
 
 
 def raised(error: type[BaseException], call: Callable[[], object]) -> Any:

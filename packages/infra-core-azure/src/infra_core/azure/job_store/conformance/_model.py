@@ -126,14 +126,7 @@ class JobStoreMachine(RuleBasedStateMachine):
 def check_model(
     open_store: Callable[[], Any], new_batch: Callable[[], str], *, examples: int, steps: int
 ) -> None:
-    """Try sequences of operations on the store.
-
-    Args:
-        open_store: Opens the store.
-        new_batch: Returns the id of a batch that no other test uses.
-        examples: How many sequences.
-        steps: Operations of each, at most.
-    """
+    """Try that many sequences of operations on the store, of so many steps at most."""
     run_state_machine_as_test(
         partial(JobStoreMachine, open_store, new_batch),  # type: ignore[arg-type] # any callable
         settings=settings(
