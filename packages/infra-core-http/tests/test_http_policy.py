@@ -180,7 +180,7 @@ def _redirected(location: str, status: int = 302, **request: str) -> httpx.Reque
         request.get("method", "GET"), "https://a.example/x#frag", headers=headers, content=b"body"
     )
     answer = httpx.Response(status, headers={"location": location})
-    return redirected_request(first, answer, httpx.Cookies())
+    return redirected_request(httpx.AsyncClient(), first, answer)
 
 
 @pytest.mark.parametrize(

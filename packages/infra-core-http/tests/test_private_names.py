@@ -12,8 +12,8 @@ from aiohttp.client_proto import ResponseHandler
 
 import infra_core.http
 from infra_core.http.engine import _private_names as private
-from infra_core.http.engine._connector import Connector
 from infra_core.http.engine._protocol import Protocol
+from infra_core.http.engine.connections import Connector
 from infra_core.http.testing import FaultyOrigin
 
 

@@ -14,8 +14,6 @@ from urllib.request import Request
 
 import httpx
 
-from ._response.redirect import NextRequest
-
 __all__ = ["BoundedCookieJar", "cookie_header", "cookie_header_after", "keep_cookies", "trimmed"]
 
 PER_DOMAIN = 50
@@ -144,15 +142,15 @@ def _name_of(pair: str) -> str:
 
 
 def cookie_header_after(
-    previous: str | None, set_cookies: Iterable[str], jar: CookieJar, following: NextRequest
+    previous: str | None, set_cookies: Iterable[str], jar: CookieJar, url: str
 ) -> str | None:
-    """Return the Cookie header after a redirect.
+    """Return the Cookie header after a redirect within one origin.
 
-    That of the jar; and within one origin what the caller gave by hand, which the jar knows
-    nothing of. What the redirect has removed is in neither.
+    That of the jar, and what the caller gave by hand, which the jar knows nothing of. What the
+    redirect has removed is in neither.
     """
-    stored = cookie_header(jar, following.url)
-    if previous is None or not following.same_origin:
+    stored = cookie_header(jar, url)
+    if previous is None:
         return stored
     known = {cookie.name for cookie in jar}.union(_name_of(line).strip() for line in set_cookies)
     given = [pair for pair in previous.split("; ") if _name_of(pair) not in known]

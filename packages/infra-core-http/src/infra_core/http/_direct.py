@@ -11,7 +11,7 @@ import httpx
 from multidict import CIMultiDict
 
 from ._async_response import HOP_BODY, Response, response_of
-from ._cookies import BoundedCookieJar, cookie_header, cookie_header_after, keep_cookies
+from ._cookies import BoundedCookieJar, cookie_header, keep_cookies
 from ._redirects import following_of, too_many_redirects
 from ._response.redirect import is_redirect
 from ._response.status import is_success
@@ -113,7 +113,8 @@ async def send_direct(
     buffer: int = 65_536,
 ) -> Exchanges:
     """Send a request without a body and follow redirects; without a jar each chain has its own."""
-    if jar is not None and "Cookie" not in headers:
+    jar = BoundedCookieJar() if jar is None else jar
+    if "Cookie" not in headers:
         cookie = cookie_header(jar, target.text)
         if cookie is not None:
             headers = headers.copy()
@@ -124,7 +125,6 @@ async def send_direct(
         exchange = _Exchange(method, target, headers, answer, timeouts)
         try:
             if "Set-Cookie" in answer.headers:
-                jar = BoundedCookieJar() if jar is None else jar
                 request = httpx.Request(method, target.url)
                 keep_cookies(jar, request, answer.status, answer.raw_headers)
             location = answer.location
@@ -132,15 +132,16 @@ async def send_direct(
                 return Exchanges(done, exchange, here.default_encoding)
             if len(done) >= here.client.max_redirects:
                 raise too_many_redirects(exchange.request(), len(done))
-            previous = headers.get("Cookie")
             following, onward = following_of(
+                here.client,
                 exchange.request,
                 method,
                 target.text,
                 headers.items(),
                 status=answer.status,
                 location=location,
-                origin_headers=here.client.origin_headers,
+                set_cookies=answer.headers.getall("Set-Cookie", ()),
+                jar=jar,
             )
             body = await answer.drain(HOP_BODY)
         except BaseException:
@@ -149,11 +150,3 @@ async def send_direct(
         done.append(exchange._replace(body=body))
         method, target = following.method, onward
         headers = CIMultiDict(following.headers)
-        headers.pop("Cookie", None)
-        login = here.client.login(target.origin[1], headers)
-        if login is not None:
-            headers["Authorization"] = login
-        set_cookies = answer.headers.getall("Set-Cookie", ())
-        cookie = cookie_header_after(previous, set_cookies, jar or BoundedCookieJar(), following)
-        if cookie is not None:
-            headers["Cookie"] = cookie

@@ -9,8 +9,8 @@ import httpx
 
 from ._errors import PrivateAddressError
 from .engine._errors import AsyncPrivateAddressError, httpx_error
-from .engine._socks import missing_socks
 from .engine._target import origin_of
+from .engine.connections import missing_socks
 from .engine.network_settings import NetworkSettings, Proxy
 from .engine.resolver import lookup_async, public_only_of
 

@@ -1,12 +1,11 @@
 """Redirects as `httpx.Request` and `httpx.Response` know them; the rule is `_response.redirect`."""
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import httpx
 
 from ._async_response import Response
-from ._cookies import cookie_header_after
 from ._messages import redirects_text
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, location_of, next_request
 from .engine._target import Target, httpx_target_of
@@ -21,6 +20,8 @@ __all__ = [
 
 Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
 
+_AS_SENT = ("utf-8", "surrogateescape")  # bytes of any encoding come out as they went in
+
 
 def leads_elsewhere(response: httpx.Response) -> bool:
     """Whether an answer is a redirect that can be followed."""
@@ -28,14 +29,12 @@ def leads_elsewhere(response: httpx.Response) -> bool:
 
 
 def following_of(
+    client: httpx.AsyncClient,
     asked: Callable[[], httpx.Request],
     method: str,
     url: str,
     headers: Iterable[tuple[str, str]],
-    *,
-    status: int,
-    location: bytes | None,
-    origin_headers: Collection[str],
+    **answer: Any,
 ) -> tuple[NextRequest, Target]:
     """Return the request that a redirect asks for, by `next_request`, and its target.
 
@@ -44,14 +43,15 @@ def following_of(
         httpx.UnsupportedProtocol: It leads away from HTTP.
     """
     kind: type[httpx.TransportError] = httpx.RemoteProtocolError
+    network = getattr(client, "network", None)  # of ours
     try:
         following = next_request(
             method,
             url,
             headers,
-            status=status,
-            location=location or b"",
-            origin_headers=origin_headers,
+            login=network and network.netrc_authorization,
+            origin_headers=getattr(client, "origin_headers", ()),
+            **answer,
         )
         return following, httpx_target_of(following.url)
     except BadRedirect as error:
@@ -81,8 +81,7 @@ async def follow_redirects(
             if len(history) >= client.max_redirects:
                 raise too_many_redirects(request, client.max_redirects)
             await (response.aread_hop() if isinstance(response, Response) else response.aread())
-            at_home = getattr(client, "origin_headers", ())
-            request = redirected_request(request, response, client.cookies, at_home)
+            request = redirected_request(client, request, response)
         except BaseException:
             await response.aclose()
             raise
@@ -93,28 +92,25 @@ async def follow_redirects(
 
 
 def redirected_request(
-    request: httpx.Request,
-    response: httpx.Response,
-    cookies: httpx.Cookies,
-    origin_headers: Collection[str] = (),
+    client: httpx.AsyncClient, request: httpx.Request, response: httpx.Response
 ) -> httpx.Request:
-    """Build the request that a redirect asks for.
+    """Build the request that a redirect asks for, with the client's cookies.
 
     Raises:
         httpx.RemoteProtocolError: The Location cannot be followed.
         httpx.UnsupportedProtocol: It leads away from HTTP.
         httpx.LocalProtocolError: The body should be sent again and cannot be.
     """
-    raw = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
-    headers = [(name, value) for name, value in raw if name.lower() != "cookie"]
     following, _ = following_of(
+        client,
         lambda: request,
         request.method,
         str(request.url),
-        headers,
+        [(name.decode(*_AS_SENT), value.decode(*_AS_SENT)) for name, value in request.headers.raw],
         status=response.status_code,
-        location=location_of(response.headers.raw),
-        origin_headers=origin_headers,
+        location=location_of(response.headers.raw) or b"",
+        set_cookies=response.headers.get_list("set-cookie"),
+        jar=client.cookies.jar,
     )
     sent = following.headers
     content: Any = None
@@ -122,14 +118,10 @@ def redirected_request(
         content, length = _body_again(request)
         if length is not None:
             sent.append(("Content-Length", length))
-    previous, set_cookies = request.headers.get("cookie"), response.headers.get_list("set-cookie")
-    cookie = cookie_header_after(previous, set_cookies, cookies.jar, following)
-    if cookie is not None:
-        sent.append(("Cookie", cookie.encode().decode("latin-1")))
     return httpx.Request(
         following.method,
         following.url,
-        headers=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in sent],
+        headers=[(name.encode(*_AS_SENT), value.encode(*_AS_SENT)) for name, value in sent],
         content=content,
         extensions=request.extensions,
     )

@@ -1,132 +1,41 @@
-"""The adapter of requests below our own sessions: answers read by us, waits that can be cut."""
+"""The adapter of requests below our own sessions, and which proxy and certificates are used."""
 
-import re
 import ssl
-import threading
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 import requests
-import urllib3  # noqa: F401 - before its parts: another thread may import it
 from requests.adapters import HTTPAdapter
 from requests.utils import get_encoding_from_headers
 from urllib3 import HTTPHeaderDict
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from ._errors import InvalidRequestError, PrivateAddressError
-from ._sync_connect import Connecting
-from ._sync_wire import Answer
+from ._sync_connect import OURS, PUBLIC, THEIRS, read_answers
 from ._urls import plain_url
-from .engine._socks import missing_socks
 from .engine._tls import trust
+from .engine.connections import missing_socks
 from .engine.network_settings import NetworkSettings, Proxy
 
-__all__ = ["Adapter", "keep_public", "proxy_url", "read_answers"]
-
-
-class _LastAnswer(Answer):
-    """Of a proxy without a tunnel, which may close the connection though it does not say so."""
-
-    def begin(self) -> None:
-        super().begin()
-        self.will_close = True
-
-
-_asked = threading.local()
-_SENDABLE = re.compile(r"[!-~]+")
-
-
-class _AsGiven:
-    """To be mixed into urllib3's pools: the target of a request goes out as it was given.
-
-    urllib3 encodes every `%` of a target that has a single one without two digits, brackets too,
-    and turns hexadecimal digits into capitals; a signed URL is another one then.
-    """
-
-    def urlopen(self, method: str, url: str, *args: Any, **options: Any) -> Any:
-        """Send a request; for urllib3, which has all parameters."""
-        _asked.target = url if _SENDABLE.fullmatch(url) and "#" not in url else None
-        try:
-            return super().urlopen(method, url, *args, **options)  # type: ignore[misc]
-        finally:
-            _asked.target = None
-
-
-class _ToTarget(Connecting):
-    """To be mixed into urllib3's connections: they take the target from `_AsGiven`."""
-
-    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:
-        """Send the first line; for `http.client`, which has all parameters."""
-        given = getattr(_asked, "target", None)
-        super().putrequest(method, given or url, *args, **options)  # type: ignore[misc]
-
-    def getresponse(self: Any) -> Any:
-        """Return the answer, read by us; for urllib3."""
-        # Only here: what a proxy says to CONNECT is read by http.client with a class of its own.
-        forwarded = self.proxy is not None and getattr(self, "_tunnel_host", None) is None
-        vars(self)["response_class"] = _LastAnswer if forwarded else Answer
-        try:
-            return super().getresponse()  # type: ignore[misc]
-        finally:
-            del vars(self)["response_class"]
-
-
-class _Connection(_ToTarget, HTTPConnection):
-    pass
-
-
-class _TlsConnection(_ToTarget, HTTPSConnection):
-    def connect(self) -> None:
-        """Connect and shake hands: what fails before the request is a failure to connect."""
-        try:
-            super().connect()
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"no TLS within {self.timeout} s") from error
-        except ConnectionError as error:
-            if self.proxy is not None:
-                raise
-            raise NewConnectionError(self, f"no TLS: {error}") from error
-
-
-def _pools(*, public_only: bool) -> dict[str, Any]:
-    """Return the classes of urllib3's pools by scheme, with our connections."""
-    kinds: dict[str, Any] = {}
-    for scheme, connection in (("http", _Connection), ("https", _TlsConnection)):
-        ours = type(connection.__name__, (connection,), {"public_only": public_only})
-        pool = _THEIRS[scheme]
-        kinds[scheme] = type(pool.__name__, (_AsGiven, pool), {"ConnectionCls": ours})
-    return kinds
-
-
-_THEIRS = {"http": HTTPConnectionPool, "https": HTTPSConnectionPool}
-_OURS, _PUBLIC = _pools(public_only=False), _pools(public_only=True)
-
-
-def read_answers(manager: Any) -> None:
-    """Let pools without connections of their own kind read answers as ours do."""
-    if getattr(manager, "pool_classes_by_scheme", None) == _THEIRS:
-        manager.pool_classes_by_scheme = dict(_OURS)
+__all__ = ["Adapter", "NetworkSession", "keep_public", "network_of"]
 
 
 def keep_public(session: requests.Session) -> None:
     """Let a session connect to public addresses alone, and to no proxy."""
     for prefix, adapter in session.adapters.items():
         manager: Any = getattr(adapter, "poolmanager", None)
-        if getattr(manager, "pool_classes_by_scheme", None) not in (_THEIRS, _OURS, _PUBLIC):
+        if getattr(manager, "pool_classes_by_scheme", None) not in (THEIRS, OURS, PUBLIC):
             raise InvalidRequestError(
                 f"public_only cannot be checked over the adapter {type(adapter).__name__} that is "
                 f"mounted for {prefix}, which connects by itself: pass one of the two"
             )
-        manager.pool_classes_by_scheme = dict(_PUBLIC)
+        manager.pool_classes_by_scheme = dict(PUBLIC)
         manager.clear()
         cast("Any", adapter).proxy_manager_for = _refuse_proxy
 
 
-def proxy_url(proxy: Proxy) -> str:
+def _proxy_url(proxy: Proxy) -> str:
     """Return a proxy in the form in which requests takes it.
 
     Raises:
@@ -216,3 +125,49 @@ class Adapter(HTTPAdapter):
         if conn.scheme == "https":  # to a proxy perhaps, for a URL without TLS
             conn.cert_reqs = "CERT_REQUIRED"
             conn.conn_kw["ssl_context"] = verify
+
+
+def network_of(
+    session: requests.Session,
+    settings: NetworkSettings,
+    url: str,
+    *,
+    proxies: Any = None,
+    verify: Any = None,
+    cert: Any = None,
+) -> dict[str, Any]:
+    """Return `proxies`, `verify` and `cert` of a request: those of the call before all others."""
+    cert = cert or session.cert
+    verify = session.verify if verify is None else verify
+    scheme = url.partition(":")[0].lower()
+    used = dict(session.proxies)
+    if settings.has_proxies and (proxy := settings.proxy_for(url)) is not None:
+        used[scheme] = _proxy_url(proxy)
+    used.update(proxies or {})
+    if verify is True and (scheme == "https" or used):  # perhaps of TLS itself
+        # A client's certificate would be loaded into the context of all.
+        ours = cert is None and isinstance(session.get_adapter(url), Adapter)
+        verify = trust(settings, "requests") if ours else settings.ca_path or True
+    return {"proxies": used, "verify": verify, "cert": cert}
+
+
+class NetworkSession(requests.Session):
+    """Proxies and certificates by our reading of the environment; requests' own is switched off.
+
+    netrc is left out: who uses this brings credentials, or means to send none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trust_env = False
+        for prefix in ("https://", "http://"):
+            self.mount(prefix, Adapter())
+
+    def merge_environment_settings(
+        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> Any:
+        """Return what requests asks for each request: the call's, the session's, ours."""
+        network = network_of(
+            self, NetworkSettings.read(), str(url), proxies=proxies, verify=verify, cert=cert
+        )
+        return {"stream": self.stream if stream is None else stream, **network}

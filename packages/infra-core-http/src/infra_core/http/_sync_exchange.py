@@ -17,13 +17,14 @@ import requests
 from requests.structures import CaseInsensitiveDict
 from requests.utils import rewind_body
 
-from ._cookies import cookie_header_after, trimmed
+from ._cookies import trimmed
 from ._errors import PrivateAddressError, ResponseTooLarge
 from ._messages import redirects_text
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, next_request
 from ._response.status import is_success
-from ._sync_adapter import read_answers
+from ._sync_adapter import network_of
 from ._sync_body import attach_decoder, settle_encoding
+from ._sync_connect import read_answers
 from ._sync_errors import (
     InvalidRedirect,
     SyncPrivateAddressError,
@@ -34,7 +35,6 @@ from ._sync_errors import (
 )
 from ._sync_messages import Timeout, retell
 from ._sync_prepare import prepare
-from ._sync_session import network_of
 from .engine.network_settings import NetworkSettings
 
 __all__ = ["exchange", "guard"]
@@ -232,53 +232,17 @@ class _Exchange:
             following = next_request(
                 request.method or "GET",
                 request.url or "",
-                [
-                    (_text(name), _text(value))
-                    for name, value in request.headers.items()
-                    if name.lower() != "cookie"
-                ],
+                [(_text(name), _text(value)) for name, value in request.headers.items()],
                 status=response.status_code,
                 location=location,
+                set_cookies=_lines(response, "Set-Cookie"),
+                jar=self._session.cookies,
+                login=self._settings.netrc_authorization,
             )
         except BadRedirect as error:
             kind = UnsupportedRedirect if error.reason == "scheme" else InvalidRedirect
             raise kind(str(error), request=request, response=response) from None
-        return self._send(self._prepared(response, following))
-
-    def _prepared(
-        self, response: requests.Response, following: NextRequest
-    ) -> requests.PreparedRequest:
-        request = response.request
-        prepared = request.copy()
-        prepared.method = following.method
-        prepared.url = following.url
-        prepared.headers = CaseInsensitiveDict(following.headers)
-        if not following.keeps_body:
-            prepared.body = None
-        else:
-            body: Any = prepared.body
-            if not isinstance(body, (bytes, str, type(None))):
-                try:
-                    rewind_body(prepared)
-                except requests.exceptions.UnrewindableBodyError as error:
-                    raise requests.exceptions.UnrewindableBodyError(
-                        f"{urlsplit(request.url or '').hostname} redirects a {following.method} "
-                        "whose body was streamed and cannot be read again: pass the body as "
-                        "bytes, or request the final URL",
-                        request=request,
-                    ) from error
-            prepared.prepare_content_length(prepared.body)
-        previous = request.headers.get("Cookie")
-        before = None if previous is None else _text(previous)
-        set_cookies = _lines(response, "Set-Cookie")
-        cookie = cookie_header_after(before, set_cookies, self._session.cookies, following)
-        if cookie is not None:
-            prepared.headers["Cookie"] = cookie
-        if not following.same_origin and "Authorization" not in prepared.headers:
-            login = self._settings.netrc_authorization(following.origin[1])
-            if login is not None:
-                prepared.headers["Authorization"] = login
-        return prepared
+        return self._send(_prepared(request, following))
 
     def _bound_cookies(self, request: requests.PreparedRequest) -> None:
         """Leave out the oldest cookies where there are too many, and what cannot be sent."""
@@ -289,6 +253,32 @@ class _Exchange:
         request.headers.pop("Cookie")
         if kept is not None:
             request.headers["Cookie"] = kept
+
+
+def _prepared(
+    request: requests.PreparedRequest, following: NextRequest
+) -> requests.PreparedRequest:
+    """Return the request that a redirect asks for, as requests sends it."""
+    prepared = request.copy()
+    prepared.method = following.method
+    prepared.url = following.url
+    prepared.headers = CaseInsensitiveDict(following.headers)
+    if not following.keeps_body:
+        prepared.body = None
+        return prepared
+    body: Any = prepared.body
+    if not isinstance(body, (bytes, str, type(None))):
+        try:
+            rewind_body(prepared)
+        except requests.exceptions.UnrewindableBodyError as error:
+            raise requests.exceptions.UnrewindableBodyError(
+                f"{urlsplit(request.url or '').hostname} redirects a {following.method} whose "
+                "body was streamed and cannot be read again: pass the body as bytes, or request "
+                "the final URL",
+                request=request,
+            ) from error
+    prepared.prepare_content_length(prepared.body)
+    return prepared
 
 
 def _text(value: str | bytes) -> str:

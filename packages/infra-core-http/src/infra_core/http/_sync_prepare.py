@@ -11,8 +11,8 @@ from requests.utils import check_header_validity, default_headers, to_native_str
 
 from ._cookies import BoundedCookieJar
 from ._headers import DEFAULT_HEADERS
-from ._request_body import Measure
 from ._response.body import length_of
+from .engine._pump import Measure
 from .engine._target import is_usual, target_of
 from .engine.network_settings import NetworkSettings
 

@@ -196,8 +196,10 @@ class SafeClient(httpx.AsyncClient):
             follow_redirects = self.follow_redirects
         if not isinstance(request.stream, httpx.AsyncByteStream):
             _body_of(request)  # says clearly what is wrong with it
-        if auth is httpx.USE_CLIENT_DEFAULT and self.auth is None:
-            self._log_in(request)
+        if auth is httpx.USE_CLIENT_DEFAULT and self.auth is None and not request.url.userinfo:
+            login = self.login(request.url.raw_host.decode(), request.headers)
+            if login is not None:
+                request.headers["Authorization"] = login
         try:
             response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
             response = ours(response)
@@ -220,21 +222,14 @@ class SafeClient(httpx.AsyncClient):
             return None
         return self.network.netrc_authorization(host)
 
-    def _log_in(self, request: httpx.Request) -> None:
-        url = request.url
-        login = None if url.userinfo else self.login(url.raw_host.decode(), request.headers)
-        if login is not None:
-            request.headers["Authorization"] = login
-
     def _build_redirect_request(self, request: httpx.Request, response: httpx.Response) -> Any:
         """Return where a redirect leads, for `next_request`; None where that is no URL."""
         try:
-            return redirected_request(request, response, self.cookies, self.origin_headers)
+            return redirected_request(self, request, response)
         except httpx.TransportError:
             return None
 
     async def _send_hop(self, request: httpx.Request) -> httpx.Response:
-        self._log_in(request)
         return ours(await super().send(request, stream=True, auth=None, follow_redirects=False))
 
 

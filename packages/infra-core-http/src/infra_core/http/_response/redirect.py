@@ -1,12 +1,13 @@
 """The next request after a redirect (RFC 9110, section 15.4): pure, one rule for every way.
 
 The code that sends requests asks `next_request` with what was sent and what was answered, and gets
-the request to send next. Cookies and `TooManyRedirects` are the sender's part.
+the request to send next. `TooManyRedirects` is the sender's part.
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import lru_cache
+from http.cookiejar import CookieJar
 from typing import NamedTuple
 from urllib.parse import quote, urljoin
 
@@ -15,6 +16,7 @@ import httpx
 from infra_core.runtime import sanitize_url
 
 from .._checks import host_problem
+from .._cookies import cookie_header_after
 from .._headers import survives_redirect
 from .._urls import plain_url
 
@@ -128,12 +130,16 @@ def next_request(
     *,
     status: int,
     location: bytes,
+    set_cookies: Iterable[str] = (),
+    jar: CookieJar | None = None,
+    login: Callable[[str], str | None] | None = None,
     origin_headers: Collection[str] = (),
 ) -> NextRequest:
     """Return the request that a redirect asks for.
 
     Headers that may carry credentials, Cookie among them, stay with their origin; the key of an
-    Azure function follows no redirect. Headers of the body go when the body does.
+    Azure function follows no redirect. Headers of the body go when the body does. The jar has the
+    cookies for the new URL, `login` the credentials for another host.
 
     Raises:
         BadRedirect: The `Location` cannot be followed.
@@ -149,6 +155,16 @@ def next_request(
         and (same_origin or name.lower() not in origin_headers)
         and (keeps_body or not _OF_THE_BODY.fullmatch(name))
     ]
+    if jar is not None:
+        by_name = {name.lower(): value for name, value in kept}
+        kept = [pair for pair in kept if pair[0].lower() != "cookie"]
+        cookie = cookie_header_after(by_name.get("cookie"), set_cookies, jar, target)
+        if cookie is not None:
+            kept.append(("Cookie", cookie))
+        if login is not None and not same_origin and "authorization" not in by_name:
+            authorization = login(origin[1])
+            if authorization is not None:
+                kept.append(("Authorization", authorization))
     return NextRequest(following, target, origin, kept, keeps_body, same_origin)
 
 

@@ -26,8 +26,8 @@ from .._messages import (
 )
 from .._policy import Failure
 from .._response.decode import UnsupportedCoding
-from ._socks import SocksRefusedError, SocksUnreachableError
 from ._target import origin_of
+from .connections import SocksRefusedError, SocksUnreachableError
 from .network_settings import Proxy
 
 __all__ = ["FAILURES", "AsyncPrivateAddressError", "failure_of", "httpx_error"]

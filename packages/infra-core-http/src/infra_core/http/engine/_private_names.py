@@ -2,7 +2,7 @@
 
 A test looks each of them up (`test_private_names.py`), so that a release which renames one is
 noticed before it is installed by users. The methods `_get` and `_release` of connectors are
-overridden in `_connector`: aiohttp has no hook for "this connection is about to be used again"
+overridden in `connections`: aiohttp has no hook for "this connection is about to be used again"
 and "this connection is given back". Those of `ResponseHandler` are overridden in `_protocol`: its
 timer cannot be replaced otherwise.
 """

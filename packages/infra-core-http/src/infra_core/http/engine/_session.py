@@ -17,13 +17,12 @@ from .._errors import PrivateAddressError
 from .._response.body import length_of
 from ._addresses import literal_address, reason_not_public
 from ._answer import EngineResponse
-from ._connector import Connector
 from ._errors import FAILURES, AsyncPrivateAddressError, httpx_error
 from ._private_names import send_once
 from ._pump import PIECE, Pump
 from ._target import Target, target_of
 from ._tls import trust
-from .connections import connector, through
+from .connections import Connector, connector, through
 from .network_settings import NetworkSettings, Proxy
 
 __all__ = ["Engine", "Timeouts", "timeouts_of"]

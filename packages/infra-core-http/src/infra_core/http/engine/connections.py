@@ -15,14 +15,18 @@ Example:
         session = requests_session()
 """
 
+import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import yarl
 from multidict import CIMultiDict
 
-from ._connector import Connector
-from ._socks import socks_connector
+from .._errors import InvalidRequestError
+from . import _private_names as private
+from ._protocol import Protocol
 from ._tls import trust
 from .network_settings import NetworkSettings, Proxy
 from .resolver import Resolver
@@ -31,6 +35,109 @@ if TYPE_CHECKING:
     import requests
 
 __all__ = ["connector", "requests_session", "through", "trust"]
+
+
+class Connector(aiohttp.TCPConnector):
+    """Direct connections, and those to HTTP proxies.
+
+    A connection whose last answer left something behind (bytes after it, a body not read, a
+    request not sent to its end) is ended at once: asking for a clean end would mean to wait
+    for the peer. An idle one is looked at again before it is used.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        private.use_protocol(self, partial(Protocol, loop=asyncio.get_running_loop()))
+
+    async def _get(self, key: Any, traces: Any) -> Any:
+        while True:
+            connection = await super()._get(key, traces)
+            if connection is None:
+                return None
+            protocol: Any = connection.protocol
+            if not protocol.should_close and not protocol.has_unread_bytes():
+                return connection
+            connection.close()
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        transport = protocol.transport
+        if transport is not None and (
+            should_close or protocol.should_close or transport.get_write_buffer_size()
+        ):
+            transport.abort()
+            should_close = True
+        super()._release(key, protocol, should_close=should_close)
+
+    def transports(self) -> list[asyncio.Transport]:
+        """All connections that are open, idle and in use."""
+        found = [protocol.transport for protocol in private.protocols_of(self)]
+        return [transport for transport in found if transport is not None]
+
+
+class SocksUnreachableError(aiohttp.ClientConnectionError):
+    """There is no connection to the proxy; the cause says why."""
+
+
+class SocksRefusedError(aiohttp.ClientConnectionError):
+    """The proxy let the connection not through."""
+
+
+def missing_socks(proxy: Proxy) -> InvalidRequestError:
+    """Return what to raise where the packages for SOCKS are not installed."""
+    return InvalidRequestError(
+        f"{proxy.variable} names the SOCKS proxy {proxy.where}, and the packages for SOCKS are "
+        "not installed: pip install 'infra-core-http[socks]', or name an http:// proxy"
+    )
+
+
+def _socks_connector(proxy: Proxy, **options: Any) -> Connector:
+    """Return an aiohttp connector whose connections go through a SOCKS proxy.
+
+    Raises:
+        InvalidRequestError: The packages for SOCKS are not installed.
+    """
+    try:
+        from aiohttp_socks import (
+            ProxyConnectionError,
+            ProxyConnector,
+            ProxyError,
+            ProxyTimeoutError,
+            ProxyType,
+        )
+    except ImportError:
+        raise missing_socks(proxy) from None
+
+    class SocksConnector(Connector, ProxyConnector):
+        """Ours, on theirs, with errors of aiohttp."""
+
+        async def connect(self, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return await super().connect(*args, **kwargs)
+            except ProxyConnectionError as error:
+                raise SocksUnreachableError(str(error)) from error
+            except ProxyTimeoutError as error:
+                raise aiohttp.ConnectionTimeoutError(str(error)) from error
+            except ProxyError as error:
+                raise SocksRefusedError(str(error)) from error
+
+        async def _connect_via_proxy(self, *args: Any, **kwargs: Any) -> Any:
+            transport, theirs = await super()._connect_via_proxy(*args, **kwargs)
+            ours: Any = Protocol(loop=asyncio.get_running_loop())
+            transport.set_protocol(ours)
+            ours.connection_made(transport)
+            ours.theirs = theirs  # it holds the writer that would close the connection
+            return transport, ours
+
+    kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
+    return SocksConnector(
+        proxy_type=kind,
+        host=proxy.host,
+        port=proxy.port,
+        username=proxy.username,
+        password=proxy.password,
+        rdns=proxy.scheme in ("socks4a", "socks5h"),
+        **options,
+    )
 
 
 def connector(
@@ -56,7 +163,7 @@ def connector(
     if "ssl" not in options:
         options["ssl"] = trust(settings)
     if proxy is not None and proxy.is_socks:
-        return socks_connector(proxy, **options)
+        return _socks_connector(proxy, **options)
     return Connector(resolver=Resolver(public_only=public_only), **options)
 
 
@@ -90,6 +197,6 @@ def requests_session() -> "requests.Session":
 
     Not thread-safe, as every such session.
     """
-    from .._sync_session import NetworkSession
+    from .._sync_adapter import NetworkSession
 
     return NetworkSession()
