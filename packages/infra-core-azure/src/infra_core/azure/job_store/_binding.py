@@ -109,10 +109,13 @@ class RecordBinding(Generic[RecordT]):
         # With hints, status and time are known to be stored in the one form that can be compared
         # where the rows are; otherwise records are compared here.
         hints = self._codec.hints if self._codec else {}
-        self.statuses = _values_of(hints.get("status"))
+        status = hints.get("status")
+        values = _values_of(status)
+        self.statuses = tuple(map(str, values))
         self._known: set[str] = set()  # names of properties that hold fields of this type
         self._carried: dict[tuple[str, str], tuple[str | None, dict[str, Any]]] = {}
-        self._remote_status = _stored_as_text(hints.get("status"))
+        texts = bool(values) and all(isinstance(value, str) for value in values)
+        self._remote_status = status is str or texts
         self._remote_time = hints.get("updated_at") is datetime
 
     def to_row(self, record: RecordT, *, new: bool = False) -> Row:
@@ -182,15 +185,26 @@ class RecordBinding(Generic[RecordT]):
             ) from error.__cause__
         if self._codec is not None:
             record = cast("RecordT", decoded)
-            self.remember(row, row.etag, self.strangers(row))
         else:
             entity = {"PartitionKey": batch_id, "RowKey": job_id, **properties}
             metadata = {"etag": row.etag, "timestamp": row.timestamp}
             make = cast("Any", self.record_type).from_entity
             record = cast("RecordT", make(StoredEntity(entity, metadata)))
-        return self.stamp(record, row.etag)
+        return self.stored(record, row, row.etag)
 
-    def strangers(self, row: Row) -> dict[str, Any]:
+    def stored(self, record: RecordT, row: Row, etag: str | None) -> RecordT:
+        """Return a record with the version that its row has in the store, which is remembered."""
+        self.remember(row, etag)
+        return self.stamp(record, etag)
+
+    def remember(self, row: Row, etag: str | None) -> None:
+        """Keep in mind what a row of this version holds besides the fields of this type."""
+        if self._codec is not None:
+            if len(self._carried) >= _MAX_CARRIED:
+                self._carried.clear()
+            self._carried[row.partition, row.key] = etag, self._strangers(row)
+
+    def _strangers(self, row: Row) -> dict[str, Any]:
         """Return the properties of a row that hold no field of this type.
 
         Another version of the program, or another type, has written them: they are carried along
@@ -210,22 +224,13 @@ class RecordBinding(Generic[RecordT]):
                 found[name] = value
         return found
 
-    def remember(self, row: Row, etag: str | None, strangers: dict[str, Any]) -> None:
-        """Keep in mind what a row of this version holds besides the fields of this type."""
-        if self._codec is not None:
-            if len(self._carried) >= _MAX_CARRIED:
-                self._carried.clear()
-            self._carried[row.partition, row.key] = etag, strangers
-
-    def carried(self, row: Row, etag: str) -> dict[str, Any] | None:
-        """Return what a row of that version holds besides the fields; `None` when not known."""
+    def carry(self, row: Row) -> bool:
+        """Add to a row what its version holds besides the fields; return whether that is known."""
         if self._codec is None:
-            return {}
+            return True
         known, strangers = self._carried.get((row.partition, row.key), (None, {}))
-        return strangers if known == etag else None
-
-    def add_strangers(self, row: Row, strangers: Mapping[str, Any]) -> None:
-        """Add what is carried along to a row that is to be stored."""
+        if known != row.etag:
+            return False
         for name, value in strangers.items():
             if name == NULLS and name in row.properties:
                 row.properties[name] = f"{row.properties[name]},{value}"
@@ -236,6 +241,7 @@ class RecordBinding(Generic[RecordT]):
                 f"the record takes {len(row.properties)} properties, those of other types that are "
                 f"carried along among them, and a table entity holds {MAX_PROPERTIES}"
             )
+        return True
 
     def check(self, record: object) -> None:
         """Refuse what is no record of this store."""
@@ -312,19 +318,11 @@ class RecordBinding(Generic[RecordT]):
         return status == "running" and lease is not None and lease < query.claimable_at
 
 
-def _stored_as_text(hint: Any) -> bool:
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return all(isinstance(item.value, str) for item in hint)
-    return hint is str or typing.get_origin(hint) is typing.Literal
-
-
-def _values_of(hint: Any) -> tuple[str, ...]:
+def _values_of(hint: Any) -> list[Any]:
     """The statuses that a type hint allows, empty when it does not say."""
     if isinstance(hint, type) and issubclass(hint, Enum):
-        return tuple(str(item.value) for item in hint)
-    if typing.get_origin(hint) is typing.Literal:
-        return tuple(str(value) for value in typing.get_args(hint))
-    return ()
+        return [item.value for item in hint]
+    return list(typing.get_args(hint)) if typing.get_origin(hint) is typing.Literal else []
 
 
 def status_of(record: Any) -> str | None:

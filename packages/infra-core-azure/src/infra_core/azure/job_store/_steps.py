@@ -92,13 +92,7 @@ class JobSteps(Generic[RecordT]):
             if stored is None or not same_write(row, stored):
                 raise JobExistsError(*row.ids)
             etag = stored.etag
-        return self._stored(record, row, etag, {})
-
-    def _stored(
-        self, record: RecordT, row: Row, etag: str | None, strangers: dict[str, Any]
-    ) -> RecordT:
-        self.binding.remember(row, etag, strangers)
-        return self.binding.stamp(record, etag)
+        return self.binding.stored(record, row, etag)
 
     def save(self, record: RecordT) -> Steps[RecordT]:
         """Store a record in place of whatever is there."""
@@ -112,7 +106,7 @@ class JobSteps(Generic[RecordT]):
         for batch in self._plan(rows):
             etags = yield Call("upsert", ([row for _, row in batch],))
             for (position, row), etag in zip(batch, etags, strict=True):
-                saved[position] = self._stored(saved[position], row, etag, {})
+                saved[position] = self.binding.stored(saved[position], row, etag)
         return saved
 
     def update(self, record: RecordT, expected: RecordT | None) -> Steps[RecordT]:
@@ -139,22 +133,19 @@ class JobSteps(Generic[RecordT]):
         self, records: Sequence[RecordT], expected: RecordT | None
     ) -> Steps[list[RecordT | None]]:
         """Store changed records; `None` stands for each that others have changed or deleted."""
-        prepared = []
+        rows = []
         for record in records:
-            row_and_strangers = yield from self._prepared(record, expected)
-            prepared.append(row_and_strangers)
+            row = yield from self._prepared(record, expected)
+            rows.append(row)
         results: list[RecordT | None] = [None] * len(records)
-        for batch in self._plan([row for row, _ in prepared]):
+        for batch in self._plan(rows):
             etags = yield Call("replace", ([row for _, row in batch],))
             for (position, row), etag in zip(batch, etags, strict=True):
                 if etag is not None:
-                    strangers = prepared[position][1]
-                    results[position] = self._stored(records[position], row, etag, strangers)
+                    results[position] = self.binding.stored(records[position], row, etag)
         return results
 
-    def _prepared(
-        self, record: RecordT, expected: RecordT | None
-    ) -> Steps[tuple[Row, dict[str, Any]]]:
+    def _prepared(self, record: RecordT, expected: RecordT | None) -> Steps[Row]:
         """Return the row of a record, with the version to replace and the fields of others."""
         etag = self.binding.version(record if expected is None else expected)
         row = self.binding.to_row(record)
@@ -165,14 +156,13 @@ class JobSteps(Generic[RecordT]):
                 "and this record has none: fetch it first, pass the fetched record as expected=, "
                 "or give the record type a field `etag: str | None = None`"
             )
-        strangers = self.binding.carried(row, etag)
-        if strangers is None:
-            stored = yield Call("get", (row.partition, row.key))
-            current = stored is not None and stored.etag == etag
-            strangers = self.binding.strangers(stored) if current else {}
-        self.binding.add_strangers(row, strangers)
         row.etag = etag
-        return row, strangers
+        if not self.binding.carry(row):
+            stored = yield Call("get", (row.partition, row.key))
+            if stored is not None and stored.etag == etag:
+                self.binding.remember(stored, etag)
+                self.binding.carry(row)
+        return row
 
     def _theirs(self, stored: Row) -> RecordT | None:
         readable = self._readable([stored])
