@@ -387,13 +387,16 @@ def test_properties_of_the_sdk_are_stored_as_the_values_that_they_hold() -> None
     """In both stores: a file knows no `Edm.Guid`."""
     from azure.data.tables import EdmType, EntityProperty
 
-    key = uuid.UUID(int=3)
+    key, moment = uuid.UUID(int=3), datetime(2026, 3, 1, 12, 30, 0, 500_000, timezone.utc)
     held: list[tuple[Any, EdmType, Any]] = [
         (5, EdmType.INT32, 5), (2**40, EdmType.INT64, Int64(2**40)), (1, EdmType.DOUBLE, 1.0),
         (True, EdmType.BOOLEAN, True), ("x", EdmType.STRING, "x"), (b"x", EdmType.BINARY, b"x"),
         (str(key), EdmType.GUID, key), (key, EdmType.GUID, key), (7.0, EdmType.INT64, Int64(7)),
         ("-Infinity", EdmType.DOUBLE, -float("inf")), ("-5", EdmType.INT32, -5),
         (bytearray(b"x"), EdmType.BINARY, b"x"), ("False", EdmType.BOOLEAN, False),
+        ("7", EdmType.INT64, Int64(7)), ("1.5", EdmType.DOUBLE, 1.5), (7, EdmType.STRING, "7"),
+        ("x", EdmType.BINARY, b"x"), ("2026-03-01T12:30:00.5Z", EdmType.DATETIME, moment),
+        ("2026-03-01T13:30:00.5000001+01:00", EdmType.DATETIME, moment),
     ]  # fmt: skip
     for value, kind, expected in held:
         stored = pack({"v": EntityProperty(value, kind)})["v"]
@@ -402,7 +405,7 @@ def test_properties_of_the_sdk_are_stored_as_the_values_that_they_hold() -> None
     refused: list[tuple[Any, Any]] = [
         (2**31, EdmType.INT32), (-(2**31) - 1, EdmType.INT32), ("x", EdmType.GUID),
         (None, EdmType.STRING), (1, EdmType.BOOLEAN), (5, EdmType.BINARY), (5, "Edm.Nothing"),
-        ("today", EdmType.DATETIME), (5, EdmType.DATETIME), (0.5, EdmType.INT32),
+        ("today", EdmType.DATETIME), (5, EdmType.DATETIME), (0.5, EdmType.INT32), ([], EdmType.GUID),
     ]  # fmt: skip
     for value, kind in refused:
         with pytest.raises(JobRecordError, match="which is no Edm") as caught:

@@ -103,32 +103,6 @@ class ValueChecks(Checks):
             assert len(entity) == 3 + len(more)
             assert store.fetch(batch, "a/b").more == more
 
-    def test_properties_of_the_sdk_come_back_as_their_types(self) -> None:
-        """Texts included, which the SDK sends as they are; what is of no such type is refused."""
-        from azure.data.tables import EdmType, EntityProperty
-
-        moment = datetime(2026, 3, 1, 12, 30, 0, 500_000, timezone.utc)
-        kept: list[tuple[Any, EdmType, Any]] = [
-            ("2026-03-01T12:30:00.5Z", EdmType.DATETIME, moment),
-            ("2026-03-01T13:30:00.5000001+01:00", EdmType.DATETIME, moment),
-            ("7", EdmType.INT32, 7),
-            ("7", EdmType.INT64, 7),
-            ("1.5", EdmType.DOUBLE, 1.5),
-            (7, EdmType.STRING, "7"),
-            ("true", EdmType.BOOLEAN, True),
-            ("x", EdmType.BINARY, b"x"),
-        ]
-        with self.open_store(EntityRecord) as store:
-            batch = self.batch()
-            for number, (value, kind, _) in enumerate(kept):
-                store.save(EntityRecord(batch, f"{number}", p=EntityProperty(value, kind)))
-            for number, (_, _, expected) in enumerate(kept):
-                found = store.fetch(batch, f"{number}").more["p"]
-                assert getattr(found, "value", found) == expected
-            for value, kind in (("x", EdmType.DATETIME), (1.5, EdmType.INT64), ([], EdmType.GUID)):
-                record = EntityRecord(batch, "job", p=EntityProperty(value, kind))
-                assert raised(JobRecordError, partial(store.save, record)).field == "p"
-
     def test_the_ends_of_time_are_kept_or_refused_with_the_fields_name(self) -> None:
         """The last moment, microseconds, offsets; before 1601 and beyond 9999 in UTC."""
         last = datetime.max.replace(tzinfo=timezone.utc)

@@ -74,18 +74,12 @@ class WriteChecks(Checks):
             store.create(JobRecord(old.batch_id, "job"))
             raised(JobConflictError, lambda: store.update(old.start()))
 
-    def test_update_without_a_version_says_what_to_do(self) -> None:
-        """A record that was never read has no version to compare."""
-        with self.open_store() as store:
-            error = raised(
-                AzureTableError, lambda: store.update(JobRecord(self.batch(), "job").start())
-            )
-            assert "fetch it first" in str(error)
-
     def test_update_knows_the_version_from_the_expected_record(self) -> None:
-        """Records without a field for the version are updated with `expected`."""
+        """Records without a field for the version are updated with `expected`, and not without."""
         with self.open_store(RichRecord) as store:
             old = store.create(RichRecord(self.batch(), "job"))
+            error = raised(AzureTableError, lambda: store.update(replace(old, small=2)))
+            assert "fetch it first" in str(error)
             new = store.update(replace(old, small=2), expected=old)
             assert store.fetch(new.batch_id, "job").small == 2
             raised(JobConflictError, lambda: store.update(replace(old, small=3), expected=old))
