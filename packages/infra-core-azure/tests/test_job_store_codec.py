@@ -405,7 +405,8 @@ def test_properties_of_the_sdk_are_stored_as_the_values_that_they_hold() -> None
     refused: list[tuple[Any, Any]] = [
         (2**31, EdmType.INT32), (-(2**31) - 1, EdmType.INT32), ("x", EdmType.GUID),
         (None, EdmType.STRING), (1, EdmType.BOOLEAN), (5, EdmType.BINARY), (5, "Edm.Nothing"),
-        ("today", EdmType.DATETIME), (5, EdmType.DATETIME), (0.5, EdmType.INT32), ([], EdmType.GUID),
+        ("today", EdmType.DATETIME), (5, EdmType.DATETIME), (0.5, EdmType.INT32),
+        ([], EdmType.GUID),
     ]  # fmt: skip
     for value, kind in refused:
         with pytest.raises(JobRecordError, match="which is no Edm") as caught:
