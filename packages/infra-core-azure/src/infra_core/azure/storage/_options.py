@@ -1,9 +1,10 @@
 """How transfers behave: retries, time limits, block size, concurrency. Pure values, no I/O."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from infra_core.runtime import RetryPolicy
 
@@ -23,32 +24,39 @@ _SLOWEST = 32 * 1024  # bytes a second; a link slower than this counts as dead
 class _Rule(NamedTuple):
     """What an option may be."""
 
-    least: float
-    most: float
+    kind: type[float]
     allowed: str
-    whole: bool = False
+    least: float = 0
+    most: float = math.inf
 
-    def allows(self, value: float) -> bool:
-        """Whether a number is in range; NaN is not, nor what is infinite."""
-        return self.least <= value <= self.most and value < float("inf")
+    def allows(self, value: Any) -> bool:
+        """Whether a value is of the kind and in range; NaN is not, nor what is infinite."""
+        if self.kind is bool or isinstance(value, bool):
+            return type(value) is self.kind
+        kinds = int if self.kind is int else (int, float)
+        return isinstance(value, kinds) and self.least <= value <= self.most and value < math.inf
 
 
-_SOME_TIME = _Rule(5e-324, float("inf"), "a number of seconds above 0")  # any but 0
-_WAIT = _Rule(0, float("inf"), "a number of seconds, 0 or more")
-_MANY = _Rule(1, 1024, "a whole number from 1 to 1024", whole=True)
-_SWITCH = {"true": True, "1": True, "false": False, "0": False}
+_SOME_TIME = _Rule(float, "a number of seconds above 0", 5e-324)  # any but 0
+_WAIT = _Rule(float, "a number of seconds, 0 or more")
+_MANY = _Rule(int, "a whole number from 1 to 1024", 1, 1024)
+_SWITCH = _Rule(bool, "True or False")
+_SWITCHES = {"true": True, "1": True, "false": False, "0": False}
+_NONE = {int: "not a whole number", float: "not a number", bool: "no switch"}
 _RULES = {
-    "max_retries": _Rule(0, float("inf"), "a whole number, 0 or more", whole=True),
+    "max_retries": _Rule(int, "a whole number, 0 or more"),
     "backoff": _WAIT,
     "max_backoff": _WAIT,
     "deadline": _SOME_TIME,
     "connect_timeout": _SOME_TIME,
     "timeout": _SOME_TIME,
     "block_size": _Rule(
-        1024, _MAX_BLOCK_SIZE, f"a whole number of bytes from 1024 to {_MAX_BLOCK_SIZE}", whole=True
+        int, f"a whole number of bytes from 1024 to {_MAX_BLOCK_SIZE}", 1024, _MAX_BLOCK_SIZE
     ),
     "block_concurrency": _MANY,
+    "block_md5": _SWITCH,
     "concurrency": _MANY,
+    "accept_wrong_md5": _SWITCH,
 }
 
 
@@ -99,14 +107,8 @@ class TransferOptions:
     def __post_init__(self) -> None:
         for name, rule in _RULES.items():
             value = getattr(self, name)
-            if value is None and name == "deadline":
-                continue
-            kinds = int if rule.whole else (int, float)
-            if isinstance(value, bool) or not isinstance(value, kinds) or not rule.allows(value):
+            if not (rule.allows(value) or (value is None and name == "deadline")):
                 raise _InvalidOptionError(name, value, rule.allowed)
-        for name in ("block_md5", "accept_wrong_md5"):
-            if not isinstance(getattr(self, name), bool):
-                raise _InvalidOptionError(name, getattr(self, name), "True or False")
 
     @property
     def retry_policy(self) -> RetryPolicy:
@@ -133,27 +135,22 @@ class TransferOptions:
         Raises:
             ConfigurationError: A value is no number or out of range; names the variable.
         """
-        values: dict[str, float | int | bool] = {}
+        values: dict[str, float] = {}
         for field in fields(cls):
             variable = stem + field.name.upper()
             text = env.get(variable, "").strip()
             if not text:
                 continue
-            rule = _RULES.get(field.name)
+            rule = _RULES[field.name]
             try:
-                if rule is None:
-                    values[field.name] = _SWITCH[text.lower()]
-                else:
-                    values[field.name] = int(text) if rule.whole else float(text)
+                is_switch = rule.kind is bool
+                values[field.name] = _SWITCHES[text.lower()] if is_switch else rule.kind(text)
             except (KeyError, ValueError):
-                kind, allowed = "no switch", "true or false"
-                if rule is not None:
-                    kind = "not a whole number" if rule.whole else "not a number"
-                    allowed = rule.allowed
-                usual = f"the default of {str(field.default).lower()}"
+                default = f"the default of {field.default}"
+                usual = "no bound" if field.default is None else default
                 raise ConfigurationError(
-                    f"{variable}={_shown(text)} is {kind}; set it to {allowed}, or unset it for "
-                    f"{'no bound' if field.default is None else usual}"
+                    f"{variable}={_shown(text)} is {_NONE[rule.kind]}; set it to "
+                    f"{rule.allowed.lower()}, or unset it for {usual.lower()}"
                 ) from None
         try:
             return cls(**values)  # type: ignore[arg-type]

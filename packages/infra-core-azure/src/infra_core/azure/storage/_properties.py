@@ -23,6 +23,13 @@ _EXAMPLES = {
     "cache_control": "such as 'max-age=3600'",
     "content_encoding": "such as 'gzip'",
 }
+_STORED = (  # the last two can only be kept
+    "content_type",
+    "cache_control",
+    "content_encoding",
+    "content_language",
+    "content_disposition",
+)
 _WITH_THE_ENTRY = ("overwrite", "etag", "content_type")  # columns of their own in the journal
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -106,18 +113,11 @@ class StoredProperties:
 
     def headers(self, blob: str, kept: "BlobInfo | None") -> dict[str, str]:
         """The headers of what is stored with the bytes; those of `kept` stay."""
-        values = {
-            "x-ms-blob-content-type": self.content_type
-            or (kept.content_type if kept else "")
-            or media_type(blob),
-            "x-ms-blob-cache-control": self.cache_control or (kept.cache_control if kept else ""),
-            "x-ms-blob-content-encoding": self.content_encoding
-            or (kept.content_encoding if kept else ""),
-        }
-        if kept is not None:
-            values["x-ms-blob-content-language"] = kept.content_language
-            values["x-ms-blob-content-disposition"] = kept.content_disposition
-        found = {name: value for name, value in values.items() if value}
+        found = {}
+        for name in _STORED:
+            if value := getattr(self, name, None) or getattr(kept, name, ""):
+                found[f"x-ms-blob-{name.replace('_', '-')}"] = value
+        found.setdefault("x-ms-blob-content-type", media_type(blob))
         metadata = self.metadata if self.metadata is not None or kept is None else kept.metadata
         for name, value in (metadata or {}).items():  # those that are kept may be empty
             found[f"x-ms-meta-{name.lower()}"] = value

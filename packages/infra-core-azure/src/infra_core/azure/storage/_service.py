@@ -11,7 +11,7 @@ import itertools
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote, urljoin, urlsplit
@@ -340,17 +340,15 @@ class BlobService:
         await self._auth.aclose()
 
 
+@dataclass(eq=False)
 class _Connections:
     """The connections of one event loop, and how many requests may be under way on it."""
 
-    def __init__(
-        self, engine: "Engine", slots: asyncio.Semaphore, timeouts: "Timeouts", origin: "Target"
-    ) -> None:
-        self.engine = engine
-        self.slots = slots
-        self.timeouts = timeouts
-        self.origin = origin
-        self.under_way = 0  # requests
+    engine: "Engine"
+    slots: asyncio.Semaphore
+    timeouts: "Timeouts"
+    origin: "Target"
+    under_way: int = 0  # requests
 
     async def aclose(self) -> None:
         await self.engine.aclose()

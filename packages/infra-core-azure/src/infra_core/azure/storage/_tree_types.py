@@ -25,6 +25,14 @@ Compare = Literal["hash", "size", "nothing"]
 OnUnsafe = Literal["raise", "skip"]
 
 KEPT_OUTCOMES = 1000
+_COUNTED = {  # as what a report counts it
+    "upload": "transferred",
+    "download": "transferred",
+    "skip": "skipped",
+    "keep": "kept",
+    "delete": "deleted",
+    "reject": "rejected",
+}
 GONE = "deleted since it was listed"  # why the source's file is skipped
 
 
@@ -133,19 +141,10 @@ class TreeReport:
 
     def add(self, outcome: FileOutcome) -> None:
         """Count an outcome."""
-        if outcome.error is not None:
-            self.failed += 1
-        elif outcome.action in ("upload", "download"):
-            self.transferred += 1
+        counted = _COUNTED[outcome.action] if outcome.error is None else "failed"
+        setattr(self, counted, getattr(self, counted) + 1)
+        if counted == "transferred":
             self.bytes_transferred += outcome.size
-        elif outcome.action == "skip":
-            self.skipped += 1
-        elif outcome.action == "keep":
-            self.kept += 1
-        elif outcome.action == "delete":
-            self.deleted += 1
-        else:
-            self.rejected += 1
         if not outcome.ok and len(self.problems) < KEPT_OUTCOMES:
             self.problems.append(outcome)
 
