@@ -28,7 +28,7 @@ from infra_core.azure.storage import (
 )
 from infra_core.azure.storage._errors import request_error
 from infra_core.azure.storage._tree_types import FileOutcome, TreeReport
-from infra_core.azure.storage._trees import _tree_error
+from infra_core.azure.storage._uploader import _tree_error
 
 
 def _caused(error: Exception) -> Exception:

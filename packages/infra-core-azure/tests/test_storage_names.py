@@ -9,9 +9,10 @@ from hypothesis import given, strategies as st
 
 from infra_core.azure.storage import BlobInfo
 from infra_core.azure.storage._blobs import parse_page
-from infra_core.azure.storage._globs import compile_globs, compile_pruning
 from infra_core.azure.storage._names import (
     blob_name_for,
+    compile_globs,
+    compile_pruning,
     encode_blob_name,
     fold_name,
     unsafe_reason,

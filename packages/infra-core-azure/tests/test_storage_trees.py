@@ -28,15 +28,14 @@ from infra_core.azure.storage import (
     UnsafeNamesError,
     _tree_run,
 )
-from infra_core.azure.storage._batch_writer import FileToWrite, batch_writer
+from infra_core.azure.storage._bounded import FileToWrite, batch_writer
 from infra_core.azure.storage._config import resolve_config
 from infra_core.azure.storage._download import download_blob
 from infra_core.azure.storage._errors import request_error
 from infra_core.azure.storage._names import blob_name_for, unsafe_reason
 from infra_core.azure.storage._service import BlobService, Request, Response
-from infra_core.azure.storage._tree_down import DownRun
 from infra_core.azure.storage._tree_types import FileOutcome, TreeRules
-from infra_core.azure.storage._tree_up import UpRun
+from infra_core.azure.storage._tree_ways import DownRun, UpRun
 from infra_core.azure.storage._upload import upload_path
 
 pytestmark = pytest.mark.as_windows

@@ -17,8 +17,11 @@ from ._errors import (
 )
 from ._flush import FlushReport as FlushReport
 from ._journal import PendingUpload as PendingUpload
-from ._options import TransferOptions as TransferOptions
-from ._settings import AzureStorageSettings as AzureStorageSettings, StorageMode as StorageMode
+from ._settings import (
+    AzureStorageSettings as AzureStorageSettings,
+    StorageMode as StorageMode,
+    TransferOptions as TransferOptions,
+)
 from ._shared import (
     SettingsKey as SettingsKey,
     get_client as get_client,

@@ -12,11 +12,9 @@ from ._bounded import for_each
 from ._client_files import FileClient, StorageBackend
 from ._config import resolve_config
 from ._errors import BlobConflictError
-from ._globs import listed_globs
-from ._names import tree_prefix
-from ._options import Overwrite
+from ._names import listed_globs, tree_prefix
 from ._properties import StoredProperties
-from ._settings import AzureStorageSettings, StorageMode, parse_mode
+from ._settings import AzureStorageSettings, Overwrite, StorageMode, parse_mode
 from ._tree_types import (
     Compare,
     FileOutcome,
@@ -27,7 +25,6 @@ from ._tree_types import (
     TreeReport,
     TreeRules,
 )
-from ._trees import sync_tree
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -177,7 +174,8 @@ class AzureStorageClient(FileClient):
         name = self.blob_name_for_path(path)
         if (uploader := self._ready(name)) is None:
             return TreeReport(direction)
-        return await sync_tree(uploader, path, name, direction, rules, raise_on_error)
+        up = direction == "up"
+        return await uploader.sync_tree(path, name, up, rules, raise_on_error=raise_on_error)
 
     async def upload_tree_async(self, /, path: Path, **options: Any) -> TreeReport:
         """`sync_tree_async(path, "up", ...)`."""

@@ -17,11 +17,10 @@ from ._download import download_blob
 from ._flush import FlushReport
 from ._journal import PendingUpload, default_journal_path, open_journal
 from ._names import blob_name_for, encode_blob_name
-from ._options import Overwrite
 from ._properties import StoredProperties
 from ._sdk import SdkClients
 from ._service import BlobService
-from ._settings import AzureStorageSettings, StorageMode, parse_mode
+from ._settings import AzureStorageSettings, Overwrite, StorageMode, parse_mode
 from ._uploader import Uploader
 
 __all__ = ["FileClient", "StorageBackend"]

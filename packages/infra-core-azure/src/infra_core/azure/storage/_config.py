@@ -16,8 +16,7 @@ from ._connection_string import (
     parse_connection_string,
     shown,
 )
-from ._options import TransferOptions
-from ._settings import AzureStorageSettings, StorageMode
+from ._settings import AzureStorageSettings, StorageMode, TransferOptions
 
 __all__ = ["_AzureStorageConfig", "missing_settings", "resolve_config"]
 

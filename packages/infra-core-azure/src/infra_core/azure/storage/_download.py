@@ -10,9 +10,8 @@ from pathlib import Path
 from infra_core.fs import AtomicFile
 from infra_core.runtime import ThreadBatcher
 
-from ._batch_writer import FileToWrite, batch_writer
 from ._blobs import RESOURCE_TYPE, BlobInfo, decode_md5, info_from_headers, is_folder
-from ._bounded import ending
+from ._bounded import FileToWrite, batch_writer, ending
 from ._errors import (
     BlobConflictError,
     BlobNotFoundError,

@@ -17,7 +17,7 @@ from ._names import tree_prefix
 from ._properties import StoredProperties
 from ._service import BlobService, Outage
 from ._tree_types import GONE, KEPT_OUTCOMES, FileOutcome, TreeRules
-from ._tree_up import UpRun
+from ._tree_ways import UpRun
 from ._upload import upload_bytes, upload_path
 
 __all__ = ["FailedFiles", "FlushReport", "flush_journal"]

@@ -26,7 +26,7 @@ from .._process import file_id, start_of
 from ._config import _AzureStorageConfig
 from ._errors import Ending, JournalError, ending_of
 from ._names import tree_prefix
-from ._options import Overwrite
+from ._settings import Overwrite
 
 __all__ = ["Journal", "PendingUpload", "default_journal_path", "open_journal"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from infra_core.fs import media_type
 
 from ._errors import request_error
-from ._options import Overwrite
+from ._settings import Overwrite
 
 if TYPE_CHECKING:
     from ._blobs import BlobInfo

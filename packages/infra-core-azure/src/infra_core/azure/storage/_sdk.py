@@ -10,8 +10,8 @@ from .._blocking import run_blocking
 from .._sdk_logs import tidy_sdk_logs
 from .._tokens import AsyncSdkCredential, SdkCredential, TokenSource
 from ._blobs import create_container
-from ._options import TransferOptions
 from ._service import BlobService
+from ._settings import TransferOptions
 
 if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient

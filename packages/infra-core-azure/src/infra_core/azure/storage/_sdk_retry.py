@@ -10,7 +10,7 @@ from azure.storage.blob import ExponentialRetry
 from azure.storage.blob.aio import ExponentialRetry as AsyncExponentialRetry
 from infra_core.runtime import clock, is_permanent_transport_error
 
-from ._options import TransferOptions
+from ._settings import TransferOptions
 
 __all__ = ["AsyncSdkRetry", "SdkRetry"]
 

@@ -14,7 +14,7 @@ from .._artifacts import is_own_state
 from ._blobs import BlobInfo, list_pages
 from ._bounded import ByteBudget, for_each, growing_batches
 from ._errors import UnsafeNamesError, describe
-from ._globs import compile_globs, compile_pruning
+from ._names import compile_globs, compile_pruning
 from ._service import BlobService, Outage
 from ._tree_index import TreeIndex
 from ._tree_types import (

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from ._globs import compile_globs
-from ._options import Overwrite
+from ._names import compile_globs
 from ._properties import NO_PROPERTIES, StoredProperties
+from ._settings import Overwrite
 
 __all__ = [
     "Action",

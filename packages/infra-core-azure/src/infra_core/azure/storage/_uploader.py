@@ -1,21 +1,32 @@
-"""Uploads by mode: noted in the journal, written to the disk, sent, and settled."""
+"""Files and trees by mode: noted in the journal, written to the disk, sent, and settled."""
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from infra_core.runtime import clock, redact_secrets, trace_fields
 
-from ._errors import JournalError, UnsafeNamesError, describe, ending_of
-from ._flush import FlushReport, flush_journal
+from ._errors import (
+    JournalError,
+    StorageError,
+    TreeTransferError,
+    UnsafeNamesError,
+    describe,
+    ending_of,
+)
+from ._flush import FailedFiles, FlushReport, flush_journal
 from ._journal import Journal
-from ._names import upload_problem
+from ._names import tree_prefix, upload_problem
 from ._properties import NO_PROPERTIES, StoredProperties
 from ._service import BlobService
+from ._tree_run import TreeRun
+from ._tree_types import TreeReport, TreeRules
+from ._tree_ways import DownRun, UpRun
 from ._upload import upload_bytes, upload_path
 
 __all__ = ["Uploader"]
@@ -91,7 +102,7 @@ class Uploader:
         accounted for.
         """
         problem = upload_problem(name.removeprefix("/"))  # of the prefix; no part of the path
-        number = await self.enter(kind, name, entry) if problem is None else None
+        number = await self._enter(kind, name, entry) if problem is None else None
         earlier = number
         if not self.swallow and self.journal.path.exists():  # of a best-effort run
             with contextlib.suppress(JournalError):
@@ -100,7 +111,7 @@ class Uploader:
             if before is not None:
                 await asyncio.to_thread(before)
         except BaseException:
-            await self.settle(number)
+            await self._settle(number)
             raise
         try:
             if problem is not None:
@@ -111,9 +122,9 @@ class Uploader:
                 )
             await send()
         except Exception as error:  # noqa: BLE001 - raised again unless errors are swallowed
-            await self.failed(error, name, number, raise_on_error)
+            await self._failed(error, name, number, raise_on_error)
         except BaseException as error:
-            self.fail_now(number, error)  # cancelled: the next flush does it
+            self._fail_now(number, error)  # cancelled: the next flush does it
             raise
         else:
             if earlier is not None:
@@ -121,11 +132,69 @@ class Uploader:
                     lambda journal: journal.arrived(name, earlier, own=earlier == number)
                 )
             self.log.debug("uploaded %r", name, extra={"blob_name": name, **trace_fields()})
-            await self.flush_leftovers()
+            await self._flush_leftovers()
+
+    # -- trees --------------------------------------------------------------------------------
+
+    async def sync_tree(
+        self, path: Path, name: str, up: bool, rules: TreeRules, *, raise_on_error: bool
+    ) -> TreeReport:
+        """See `AzureStorageClient.sync_tree_async`; `name` is the folder's in the container."""
+        failed = FailedFiles(self.journal, path, name, rules)
+        run = (UpRun if up else DownRun)(
+            self.service,
+            path,
+            tree_prefix(name),
+            replace(rules, on_outcome=failed),
+            journal=self.journal.path,
+        )
+        if rules.dry_run or not up:
+            report = await run.run()
+        else:
+            entry = {"path": path, "details": rules.dump()}
+            report = await self._upload_tree(run, failed, name, entry, raise_on_error)
+        if report.failed and (raise_on_error or not (self.swallow and up)):
+            raise _tree_error(report, path, name)
+        return report
+
+    async def _upload_tree(
+        self,
+        run: TreeRun,
+        failed: FailedFiles,
+        name: str,
+        entry: Mapping[str, Any],
+        raise_on_error: bool,
+    ) -> TreeReport:
+        """Upload with the whole tree in the journal until each file is in the container."""
+        with contextlib.suppress(JournalError):  # reported where something is entered
+            await asyncio.to_thread(failed.look_back)
+        if await asyncio.to_thread(entry["path"].is_dir):
+            failed.number = await self._enter("tree", name, entry)
+        number = failed.number
+        try:
+            report = await run.run()
+        except UnsafeNamesError:  # asked for, and no failure that passes
+            await self._settle(number)
+            raise
+        except StorageError as error:  # nothing was transferred, for the listing failed
+            if number is None:
+                raise
+            await self._failed(error, name, number, raise_on_error)
+            run.report.failed += 1
+            return run.report
+        except BaseException as error:
+            self._fail_now(number, error)
+            raise
+        await self.in_journal(lambda _: failed.note())
+        if number is not None:
+            self._flush_due = self._flush_due or "pending" in failed.first
+            if not report.failed:
+                await self._flush_leftovers()
+        return report
 
     # -- the journal --------------------------------------------------------------------------
 
-    async def enter(
+    async def _enter(
         self, kind: Literal["file", "bytes", "tree"], name: str, entry: Mapping[str, Any]
     ) -> int | None:
         """Note an upload while errors are swallowed; its number, `None` when it is not noted."""
@@ -133,12 +202,12 @@ class Uploader:
             return None
         return await self.in_journal(lambda journal: journal.enter(kind, name, **entry))
 
-    async def settle(self, number: int | None) -> None:
+    async def _settle(self, number: int | None) -> None:
         """Forget an entry: its upload arrived, or is not to be made up for."""
         if number is not None:
             await self.in_journal(lambda journal: journal.settle(number))
 
-    async def failed(
+    async def _failed(
         self, error: Exception, name: str, number: int | None, raise_on_error: bool
     ) -> None:
         """Keep or drop the journal's entry, then log or raise."""
@@ -166,16 +235,12 @@ class Uploader:
             },
         )
 
-    def fail_now(self, number: int | None, error: BaseException) -> None:
+    def _fail_now(self, number: int | None, error: BaseException) -> None:
         """Keep an entry from within a cancelled task, which can await nothing more."""
         if number is None:
             return
         with contextlib.suppress(JournalError):
             self.journal.fail(number, error)
-        self._flush_due = True
-
-    def want_flush(self) -> None:
-        """Let the next success flush the journal."""
         self._flush_due = True
 
     async def in_journal(self, do: Callable[[Journal], T]) -> T | None:
@@ -186,7 +251,7 @@ class Uploader:
             self.log.error("%s", error, extra={"journal": str(self.journal.path)})
             return None
 
-    async def flush_leftovers(self) -> None:
+    async def _flush_leftovers(self) -> None:
         """After a success: what failed before, in this run or an earlier one, may pass now."""
         if not (self.swallow and self._flush_due) or clock.monotonic() < self._flush_after:
             return
@@ -202,3 +267,20 @@ class Uploader:
     async def flush(self, *, refused: bool = False) -> FlushReport:
         """Upload what the journal holds; see `AzureStorageClient.flush_pending_async`."""
         return await flush_journal(self.service, self.journal, self.log, refused=refused)
+
+
+def _tree_error(report: TreeReport, path: Path, name: str) -> TreeTransferError:
+    failed = [outcome for outcome in report.problems if outcome.error is not None]
+    what = "upload" if report.direction == "up" else "download"
+    listed = "; ".join(
+        describe(item.error, what, item.name) for item in failed[:3] if item.error is not None
+    )
+    error = TreeTransferError(
+        f"{report.failed} of {report.files} files of {path} failed to {what}: {listed}",
+        report=report,
+        operation=what,
+    )
+    error.remedy = "the others are done, so running it again does only the rest"
+    error.blob = name
+    error.__cause__ = failed[0].error if failed else None
+    return error
