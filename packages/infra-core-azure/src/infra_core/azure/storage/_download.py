@@ -20,7 +20,7 @@ from ._errors import (
     request_error,
 )
 from ._service import BlobService, Request, Response
-from ._upload import new_md5, new_md5_of
+from ._upload import new_md5
 
 __all__ = ["download_blob"]
 
@@ -61,22 +61,21 @@ async def download_blob(
         _download_once, service, name, path, writer or batch_writer(), before_commit, on_bytes
     )
     came: bytes | None = None  # the MD5 of content that did not fit the stored one
-
-    tries = 0
+    listed = known
 
     async def attempt() -> BlobInfo | None:
-        nonlocal came, tries
-        tries += 1
+        nonlocal came, listed
+        info, listed = listed, None
         while True:
             try:
-                return await once(known if tries == 1 else None, came if accepts else None)
+                return await once(info, came if accepts else None)
             except _MismatchError as error:
                 before, came = came, error.md5
-                if before is None:
-                    continue  # again, at once: was it altered on the way, or stored so?
                 if before == came:
                     raise _wrong_from_the_start(service, error) from None
-                raise
+                if before is not None:
+                    raise
+                # Again, at once: was it altered on the way, or stored so?
 
     try:
         return await service.whole(attempt, name, "download", _starts_over)
@@ -101,22 +100,13 @@ async def _download_once(
     known: BlobInfo | None,
     accepted: bytes | None,
 ) -> BlobInfo | None:
-    def check(size: int, md5: bytes | None) -> None:
-        if accepted is None or md5 != accepted or size != info.size:
-            _check(info, size, md5)
-            return
-        service.log.warning(
-            "download of %r came twice with MD5 %s, and is accepted although %s is stored",
-            name,
-            accepted.hex(),
-            info.md5.hex() if info.md5 else "none",
-            extra={"blob_name": name},
-        )
-
     first, info = await _first_part(service, name, known)
+    check = partial(_check, service, info, accepted)
     if len(first) == info.size:
         await writer(
-            FileToWrite(path, first, lambda: check(len(first), new_md5_of(first)), before_commit)
+            FileToWrite(
+                path, first, lambda: check(len(first), new_md5(first).digest()), before_commit
+            )
         )
         on_bytes(info.size)
         return info
@@ -248,7 +238,7 @@ async def _check_range(
     if claimed is None:
         service.hashes_ranges = False  # a service that does not know the header: length must do
         return
-    md5 = await asyncio.to_thread(new_md5_of, response.body)
+    md5 = await asyncio.to_thread(lambda: new_md5(response.body).digest())
     if md5 != claimed:
         raise IntegrityError(
             f"download of {info.name!r} brought {expected} with MD5 {md5.hex()}, where the service "
@@ -265,10 +255,22 @@ class _MismatchError(IntegrityError):
     md5 = stored = b""
 
 
-def _check(info: BlobInfo, size: int, md5: bytes | None) -> None:
+def _check(
+    service: BlobService, info: BlobInfo, accepted: bytes | None, size: int, md5: bytes | None
+) -> None:
+    """Refuse content that is not what is stored, if not one of the `accepted` MD5."""
     if size == info.size and (md5 is None or info.md5 is None or md5 == info.md5):
         return
     came, stored = (value.hex() if value else "none" for value in (md5, info.md5))
+    if size == info.size and md5 == accepted:
+        service.log.warning(
+            "download of %r came twice with MD5 %s, and is accepted although %s is stored",
+            info.name,
+            came,
+            stored,
+            extra={"blob_name": info.name},
+        )
+        return
     kind = IntegrityError if size != info.size else _MismatchError
     error = kind(
         f"download of {info.name!r} brought {size} bytes with MD5 {came}, where "

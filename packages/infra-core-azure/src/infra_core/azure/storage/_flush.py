@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sized
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -140,6 +140,7 @@ async def _flush_tree(
     return "failed" if "pending" in failed.first else "refused" if error else "uploaded", error
 
 
+@dataclass(eq=False)
 class FailedFiles:
     """The uploads of a tree that failed, by what becomes of them: a tree's `on_outcome`.
 
@@ -151,27 +152,20 @@ class FailedFiles:
         first: The first error of each kind.
     """
 
-    def __init__(
-        self,
-        journal: Journal,
-        root: Path,
-        name: str,
-        rules: TreeRules,
-        *,
-        number: int | None = None,
-    ) -> None:
-        self.number = number
-        self.first: dict[Ending, Exception] = {}
-        self._journal = journal
-        self._root = root
-        self._name, self._prefix = name, tree_prefix(name)
-        self._rules = rules
-        self._details = rules.properties.dump()
-        self._earlier: dict[str, int] = {}
-        self._others = False
-        self._passed: list[int] = []  # entries of before whose blob is in the container now
-        self._arrived: list[str] = []
-        self._failed: list[PendingUpload] = []
+    journal: Journal
+    root: Path
+    name: str
+    rules: TreeRules
+    number: int | None = None
+    first: dict[Ending, Exception] = field(default_factory=dict, init=False)
+    _earlier: dict[str, int] = field(default_factory=dict, init=False)
+    _others: bool = field(default=False, init=False)
+    _passed: list[int] = field(default_factory=list, init=False)  # of `_earlier`
+    _arrived: list[str] = field(default_factory=list, init=False)
+    _failed: list[PendingUpload] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._prefix = tree_prefix(self.name)
 
     def look_back(self) -> None:
         """See what waits already: entries of single files, and trees with other files of the names.
@@ -179,17 +173,17 @@ class FailedFiles:
         What arrives is newer than these, and they are not to replace it.
         """
         self._earlier = self._entries_below()
-        self._others = self._journal.has_others_of(self._root, self._name)
+        self._others = self.journal.has_others_of(self.root, self.name)
 
     def left_to_others(self) -> set[str]:
         """Names in the tree that a replay is not to send: refused, or uploaded after the tree."""
-        newer = self._journal.newer(self.number or 0, self._prefix)
+        newer = self.journal.newer(self.number or 0, self._prefix)
         names = {name.removeprefix(self._prefix) for name in newer}
         return names.union(self._entries_below(refused=True))
 
     def _entries_below(self, *, refused: bool | None = None) -> dict[str, int]:
         """The entries of blobs below the tree, of whatever file, by their names in the tree."""
-        pages = self._journal.pages(trees=False, refused=refused, below=self._prefix)
+        pages = self.journal.pages(trees=False, refused=refused, below=self._prefix)
         return {entry.blob.removeprefix(self._prefix): entry.id for page in pages for entry in page}
 
     def __call__(self, outcome: FileOutcome) -> None:
@@ -207,17 +201,17 @@ class FailedFiles:
             if self._others:
                 self._arrived.append(self._prefix + outcome.name)
                 self._note_by_the_thousand(self._arrived, self._note_arrived)
-        if self._rules.on_outcome is not None:
-            self._rules.on_outcome(outcome)
+        if self.rules.on_outcome is not None:
+            self.rules.on_outcome(outcome)
 
     def note(self) -> None:
         """List the failures, and drop the entry of the tree itself."""
         self._note_arrived()
         if self._passed:
-            self._journal.settle(*self._passed)
+            self.journal.settle(*self._passed)
         if self.number is not None:
             self._note_failed()
-            self._journal.settle(self.number)
+            self.journal.settle(self.number)
 
     def _note_by_the_thousand(self, waiting: Sized, note: Callable[[], None]) -> None:
         if len(waiting) % KEPT_OUTCOMES == 0:
@@ -226,28 +220,28 @@ class FailedFiles:
 
     def _note_arrived(self) -> None:
         if self._arrived:
-            self._journal.add_newer(self._arrived)
+            self.journal.add_newer(self._arrived)
             self._arrived.clear()
 
     def _note_failed(self) -> None:
-        self._journal.keep(self.number or 0, self._failed)
+        self.journal.keep(self.number or 0, self._failed)
         self._failed.clear()
 
     def _entry(self, outcome: FileOutcome, error: Exception) -> PendingUpload:
         # A replay that may replace everything replaces what it has listed.
-        listed = self._rules.overwrite == "always" and outcome.etag
+        listed = self.rules.overwrite == "always" and outcome.etag
         return PendingUpload(
             0,
             "file",
             self._prefix + outcome.name,
-            self._root / outcome.name,
+            self.root / outcome.name,
             outcome.content_type,
-            "if-unchanged" if listed else self._rules.overwrite,
+            "if-unchanged" if listed else self.rules.overwrite,
             outcome.etag,
             attempts=1,
             error=text_of(error),
             refused=ending_of(error) == "refused",
-            details=self._details,
+            details=self.rules.properties.dump(),
         )
 
 

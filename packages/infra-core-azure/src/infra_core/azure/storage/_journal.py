@@ -87,7 +87,7 @@ class PendingUpload:
     id: int
     kind: _Kind
     blob: str
-    path: Path | None
+    path: Path | None = None
     content_type: str | None = None
     overwrite: Overwrite = "always"
     etag: str | None = None
@@ -123,19 +123,12 @@ class Journal:
         kind: _Kind,
         blob: str,
         *,
-        path: Path | None = None,
         data: bytes | None = None,
-        content_type: str | None = None,
-        overwrite: Overwrite = "always",
-        etag: str | None = None,
-        details: Mapping[str, Any] | None = None,
+        **entry: Any,
     ) -> int:
         """Note an upload that begins; the newest of a blob replaces others. Returns its number."""
-        entry = PendingUpload(
-            0, kind, blob, path, content_type, overwrite, etag, details=details or {}
-        )
         with self._opened() as db:
-            number = _insert(db, entry, self._owner, data)
+            number = _insert(db, PendingUpload(0, kind, blob, **entry), self._owner, data)
             self._busy.add(number)
             return number
 

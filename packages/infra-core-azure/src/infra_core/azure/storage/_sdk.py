@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from infra_core.runtime import ForkGuard, LoopLocal
+from infra_core.runtime import LoopLocal, after_fork_in_child
 
 from .._blocking import run_blocking
 from .._sdk_logs import tidy_sdk_logs
@@ -31,27 +31,26 @@ class SdkClients:
         self._service = service
         self._config = service.config
         self._given = credential
-        self._lock = threading.Lock()
-        self._fork = ForkGuard()
-        self._held: _Held | None = None
         self._made = False
         self._async: LoopLocal[_Held] = LoopLocal(self._make_async, _Held.aclose)
+        self._begin()
+        after_fork_in_child(self._begin)
+
+    def _begin(self) -> None:
+        """Begin without connections: a forked child does not share those of its parent."""
+        self._lock = threading.Lock()
+        self._held: _Held | None = None
 
     def sync(self, *, create: bool = True) -> "ContainerClient":
         """The synchronous client; with `create` the container is made first, where we may."""
         if create and not self._made:  # never under the lock, which `close` takes
             run_blocking(lambda: create_container(self._service), "container()")
             self._made = True
-        return self._open()
-
-    def _open(self) -> "ContainerClient":
         from azure.storage.blob import ContainerClient
 
         from .._network import sync_transport
         from ._sdk_retry import SdkRetry
 
-        if self._fork.forked:  # connections are not shared with a forked child
-            self._lock, self._held, self._fork = threading.Lock(), None, ForkGuard()
         with self._lock:
             if self._held is None:
                 self._held = self._make(
@@ -111,7 +110,7 @@ class SdkClients:
         """Close the synchronous client and its credential."""
         with self._lock:
             held, self._held = self._held, None
-        if held is not None and not self._fork.forked:
+        if held is not None:
             held.end()
             if held.credential is not None:
                 held.credential.close()

@@ -39,9 +39,7 @@ def get_shared_client(settings: AzureStorageSettings, mode: StorageMode) -> Azur
         return client
 
 
-def get_client(settings: AzureStorageSettings, mode: StorageMode) -> AzureStorageClient:
-    """The same as `get_shared_client`."""
-    return get_shared_client(settings, mode)
+get_client = get_shared_client
 
 
 def set_shared_client(

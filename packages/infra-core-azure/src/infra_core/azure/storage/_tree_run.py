@@ -3,6 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -94,6 +95,7 @@ def decide_by_hash(
     return PlannedTransfer(move, name, size, "content differs")
 
 
+@dataclass(eq=False)
 class TreeRun(ABC):
     """One tree, one way, once.
 
@@ -113,31 +115,24 @@ class TreeRun(ABC):
     move: ClassVar[Move]
     surplus: ClassVar[str]  # why a file is deleted
 
-    def __init__(
-        self,
-        service: BlobService,
-        root: Path,
-        prefix: str,
-        rules: TreeRules,
-        *,
-        journal: Path | None = None,
-        leave: Collection[str] = (),
-        replay: bool = False,
-    ) -> None:
+    service: BlobService
+    root: Path
+    prefix: str
+    rules: TreeRules
+    journal: Path | None = None
+    leave: Collection[str] = ()
+    replay: bool = False
+
+    def __post_init__(self) -> None:
         self.report = TreeReport(self.direction)
-        self._service = service
-        self._root = root
-        self._prefix = prefix
-        self._rules = rules
-        self._dry = rules.dry_run
-        self._replay = replay
-        self._log = service.log
-        self._chosen = compile_globs(rules.include, rules.exclude)
-        self._pruned = compile_pruning(rules.exclude)
-        self._left_alone = {*_names_of_journal(root, journal), *leave}
-        self._left_below = tuple(name for name in leave if name.endswith("/"))
+        self._dry = self.rules.dry_run
+        self._log = self.service.log
+        self._chosen = compile_globs(self.rules.include, self.rules.exclude)
+        self._pruned = compile_pruning(self.rules.exclude)
+        self._left_alone = {*_names_of_journal(self.root, self.journal), *self.leave}
+        self._left_below = tuple(name for name in self.leave if name.endswith("/"))
         self._index = TreeIndex()
-        options = service.config.options
+        options = self.service.config.options
         # One large file at full speed and small ones beside it.
         self._per_file = options.block_size * (options.block_concurrency + 1)
         self._budget = ByteBudget(self._per_file + options.block_size * 4)
@@ -147,7 +142,7 @@ class TreeRun(ABC):
         self._total_bytes = 0
         self._done_bytes = 0
         self._done_files = 0
-        self._outage = Outage(service)
+        self._outage = Outage(self.service)
         self._alone = 0  # files that are not to be read ahead
 
     async def run(self) -> TreeReport:
@@ -156,7 +151,7 @@ class TreeRun(ABC):
         try:
             await self._look()
             await for_each(self._steps(), self._do, self._width)
-            if self._rules.delete and self.report.files and self._may_delete():
+            if self.rules.delete and self.report.files and self._may_delete():
                 await for_each(self._extra(), self._delete, self._width)
         finally:
             await asyncio.to_thread(self._index.close)
@@ -206,7 +201,7 @@ class TreeRun(ABC):
         return self._chosen(name)
 
     async def _list_into_index(self, unsafe: Callable[[str], str | None] | None = None) -> None:
-        async for page in list_pages(self._service, self._prefix):
+        async for page in list_pages(self.service, self.prefix):
             blobs = (blob for blob in page if self._wanted(blob.name))
             await asyncio.to_thread(self._index.add, blobs, unsafe)
 
@@ -216,7 +211,7 @@ class TreeRun(ABC):
         size = source.size if source else 0
         stored = blob.md5 if blob else None
         plan = self._keep_log(name, size, blob)
-        plan = plan or decide(self.move, self._rules, name, size, there, stored)
+        plan = plan or decide(self.move, self.rules, name, size, there, stored)
         small = None
         if plan is None or (plan.action == "upload" and not self._dry):
             small = self._read_ahead(name, size)
@@ -235,7 +230,7 @@ class TreeRun(ABC):
             return None
         begun = clock.monotonic()
         try:
-            return read_small(self._root / name, _READ_AHEAD)
+            return read_small(self.root / name, _READ_AHEAD)
         except OSError:  # met again by the file alone
             return None
         finally:
@@ -248,7 +243,7 @@ class TreeRun(ABC):
     async def _bring(self, step: Step) -> PlannedTransfer:
         plan = step.plan
         if plan is None:
-            local = await asyncio.to_thread(hash_file, self._root / step.name)
+            local = await asyncio.to_thread(hash_file, self.root / step.name)
             plan = decide_by_hash(self.move, step.name, step.size, local, step.stored)
         if plan.action != self.move or self._dry:
             return plan
@@ -272,15 +267,15 @@ class TreeRun(ABC):
         if not self._dry:
             first = await asyncio.to_thread(lambda: list(islice(self._rejected(), _LISTED)))
             names = {plan.name: plan.reason for plan in first}
-            if self._rules.on_unsafe == "raise":
+            if self.rules.on_unsafe == "raise":
                 raise UnsafeNamesError(names, operation=self.move, more=count - len(names))
             self._log.warning(
                 "%d unsafe names below %r were left out, the first is %r: %s",
                 count,
-                self._prefix,
+                self.prefix,
                 first[0].name,
                 first[0].reason,
-                extra={"prefix": self._prefix},
+                extra={"prefix": self.prefix},
             )
 
         async def report_rejected(plan: PlannedTransfer) -> None:
@@ -301,7 +296,7 @@ class TreeRun(ABC):
     def _note(self, text: str) -> None:
         """Say in the report and in the log what was not done."""
         self.report.notes.append(text)
-        self._log.warning("%s", text, extra={"prefix": self._prefix})
+        self._log.warning("%s", text, extra={"prefix": self.prefix})
 
     async def _outcome(
         self,
@@ -334,11 +329,11 @@ class TreeRun(ABC):
         if outcome.error is not None and self.report.failed <= _LOGGED:
             self._log.error(
                 "%s",
-                describe(outcome.error, outcome.action, self._prefix + outcome.name),
-                extra={"blob_name": self._prefix + outcome.name},
+                describe(outcome.error, outcome.action, self.prefix + outcome.name),
+                extra={"blob_name": self.prefix + outcome.name},
             )
-        if self._rules.on_outcome is not None:
-            self._rules.on_outcome(outcome)
+        if self.rules.on_outcome is not None:
+            self.rules.on_outcome(outcome)
         self._progress(outcome.name)
 
     def _moved(self, name: str, count: int) -> None:
@@ -346,9 +341,9 @@ class TreeRun(ABC):
         self._progress(name)
 
     def _progress(self, name: str) -> None:
-        if self._rules.on_progress is not None:
+        if self.rules.on_progress is not None:
             done = min(self._done_bytes, self._total_bytes)
-            self._rules.on_progress(
+            self.rules.on_progress(
                 TreeProgress(self._done_files, self.report.files, done, self._total_bytes, name)
             )
 

@@ -40,9 +40,9 @@ class UpRun(TreeRun):
         self, left_out: Callable[[str], object] = lambda _: None
     ) -> Iterator[tuple[LocalFile, str | None]]:
         return walk_tree(
-            self._root,
+            self.root,
             self._wanted,
-            prefix_length=len(self._prefix),
+            prefix_length=len(self.prefix),
             left_out=left_out,
             pruned=self._pruned,
         )
@@ -80,8 +80,8 @@ class UpRun(TreeRun):
 
     async def _look_there(self) -> None:
         """List the destination; a token that may only write goes without, unless it deletes."""
-        rules = self._rules
-        if self._replay and rules.overwrite == "always":
+        rules = self.rules
+        if self.replay and rules.overwrite == "always":
             rules = replace(rules, overwrite="if-unchanged")
         if not rules.delete and rules.compare == "nothing" and rules.overwrite == "always":
             return
@@ -96,12 +96,12 @@ class UpRun(TreeRun):
                 "overwrite was left to the service"
             )
         else:
-            self._rules = rules
+            self.rules = rules
 
     def _steps(self) -> Iterator[list[Step]]:
         files = (file for file, reason in self._source_files() if reason is None)
         for batch in growing_batches(files):
-            if self._rules.delete:
+            if self.rules.delete:
                 self._index.mark(file.name for file in batch)
             listed = self._index.get if self._index.count else lambda _: None
             yield [self._step(file.name, listed(file.name), file) for file in batch]
@@ -110,19 +110,19 @@ class UpRun(TreeRun):
         try:
             return await super()._bring(step)
         except FileNotFoundError:
-            if await asyncio.to_thread(os.path.lexists, self._root / step.name):
+            if await asyncio.to_thread(os.path.lexists, self.root / step.name):
                 raise
             return PlannedTransfer("skip", step.name, 0, GONE)
 
     async def _transfer(self, step: Step, plan: PlannedTransfer) -> PlannedTransfer:
         try:
             await upload_path(
-                self._service,
-                self._root / step.name,
-                self._prefix + step.name,
+                self.service,
+                self.root / step.name,
+                self.prefix + step.name,
                 replace(
-                    self._rules.properties,
-                    overwrite=self._rules.overwrite,
+                    self.rules.properties,
+                    overwrite=self.rules.overwrite,
                     etag=self._etag(step.blob) or None,
                     content_type=self._content_type(step.name, step.blob),
                 ),
@@ -132,7 +132,7 @@ class UpRun(TreeRun):
         except BlobConflictError as error:
             if not (self._unlisted and error.by_condition):
                 raise
-            why = f"exists, and overwrite is {self._rules.overwrite!r}"
+            why = f"exists, and overwrite is {self.rules.overwrite!r}"
             return PlannedTransfer("keep", step.name, step.size, why)
         return plan
 
@@ -140,13 +140,13 @@ class UpRun(TreeRun):
         if not is_run_log(name):
             return None
         appended = blob is not None and blob.blob_type == "AppendBlob"
-        if appended or run_log_is_mirrored(self._root, name):
+        if appended or run_log_is_mirrored(self.root, name):
             return PlannedTransfer("keep", name, size, "the run log mirrors itself")
         return None
 
     def _etag(self, there: BlobInfo | None) -> str | None:
         """The ETag that a blob must still have to be replaced, `None` where any may be."""
-        return there.etag if there and self._rules.overwrite == "if-unchanged" else None
+        return there.etag if there and self.rules.overwrite == "if-unchanged" else None
 
     def _as_sent(self, step: Step) -> tuple[str | None, str | None]:
         content_type = None
@@ -156,7 +156,7 @@ class UpRun(TreeRun):
 
     def _content_type(self, name: str, there: BlobInfo | None) -> str | None:
         """The type to store: what the caller says, else what a nameless type was stored as."""
-        chosen = self._rules.content_type(name) if self._rules.content_type else None
+        chosen = self.rules.content_type(name) if self.rules.content_type else None
         if chosen is not None:
             check_header(f"content_type of {name!r}", chosen, "such as 'image/png'")
         elif there is not None and media_type(name) == UNKNOWN_TYPE:
@@ -168,7 +168,7 @@ class UpRun(TreeRun):
 
     async def _remove(self, item: BlobInfo) -> None:
         # One that was written again meanwhile stays.
-        await delete_blob(self._service, self._prefix + item.name, etag=item.etag or None)
+        await delete_blob(self.service, self.prefix + item.name, etag=item.etag or None)
 
 
 class DownRun(TreeRun):
@@ -180,11 +180,11 @@ class DownRun(TreeRun):
 
     async def _look(self) -> None:
         self._links: dict[str, Container[str] | None] = {}  # of each folder, see `_links_in`
-        self._writer = batch_writer(self._width, coming=self._service.is_busy)
+        self._writer = batch_writer(self._width, coming=self.service.is_busy)
         await self._list_into_index(self._unsafe)
         self.report.files = self._index.count
         self._total_bytes = self._index.size
-        keep_one = self._rules.on_unsafe == "skip"
+        keep_one = self.rules.on_unsafe == "skip"
         rejected = await asyncio.to_thread(self._index.find_collisions, keep_one=keep_one)
         await self._refuse(rejected)
 
@@ -200,24 +200,24 @@ class DownRun(TreeRun):
             if len(self._links) > 10_000:
                 self._links.clear()
             outside = folder and self._leads_out(folder)
-            self._links[folder] = None if outside else _links_in(self._root / folder)
+            self._links[folder] = None if outside else _links_in(self.root / folder)
         links = self._links[folder]
         return self._leads_out(name) if links is None or last in links else None
 
     def _leads_out(self, name: str) -> str | None:
         """Why a path would leave the target through a symbolic link, or `None`."""
         try:
-            safe_join(self._root, name)
+            safe_join(self.root, name)
         except UnsafePathError as error:
             return reason_of(error, name)
         return None
 
     def _steps(self) -> Iterator[list[Step]]:
         for batch in growing_batches(self._index.accepted()):
-            yield [self._step(b.name, b, local_state(self._root, b.name)[0]) for b in batch]
+            yield [self._step(b.name, b, local_state(self.root, b.name)[0]) for b in batch]
 
     def _keep_log(self, name: str, size: int, _blob: BlobInfo | None) -> PlannedTransfer | None:
-        if not run_log_lives(self._root, name):
+        if not run_log_lives(self.root, name):
             return None
         return PlannedTransfer("keep", name, size, "a run log that mirrors itself lives here")
 
@@ -225,10 +225,10 @@ class DownRun(TreeRun):
         blob = step.blob
         assert blob is not None  # noqa: S101 - the source
         got = await download_blob(
-            self._service,
-            self._prefix + step.name,
-            self._root / step.name,
-            known=BlobInfo(self._prefix + step.name, blob.size, blob.md5, blob.etag),
+            self.service,
+            self.prefix + step.name,
+            self.root / step.name,
+            known=BlobInfo(self.prefix + step.name, blob.size, blob.md5, blob.etag),
             writer=self._writer,
             before_commit=partial(self._check_still, step),
             on_bytes=partial(self._moved, step.name),
@@ -237,16 +237,16 @@ class DownRun(TreeRun):
 
     def _check_still(self, step: Step) -> None:
         """Refuse to replace a local file that appeared or changed since it was looked at."""
-        path = self._root / step.name
-        found, is_link = local_state(self._root, step.name)
+        path = self.root / step.name
+        found, is_link = local_state(self.root, step.name)
         if is_link and self._leads_out(step.name):
             raise LocalFileChangedError(
                 f"{path} leads through a symbolic link now; remove the link", blob=step.name
             )
-        if self._rules.overwrite != "always" and found != step.file:
+        if self.rules.overwrite != "always" and found != step.file:
             raise LocalFileChangedError(
                 f"{path} changed while its blob was being downloaded, and overwrite is "
-                f"{self._rules.overwrite!r}; run again or pass overwrite='always'",
+                f"{self.rules.overwrite!r}; run again or pass overwrite='always'",
                 blob=step.name,
                 operation="download",
             )
@@ -258,19 +258,19 @@ class DownRun(TreeRun):
         """
         extra = (
             file.name
-            for file, reason in walk_tree(self._root, self._wanted, pruned=self._pruned)
+            for file, reason in walk_tree(self.root, self._wanted, pruned=self._pruned)
             if reason is None
             and self._index.get(file.name) is None
-            and not run_log_is_mirrored(self._root, file.name)
+            and not run_log_is_mirrored(self.root, file.name)
         )
         for names in growing_batches(extra):
             self._index.mark(names)
         for names in growing_batches(self._index.marked()):
-            found = ((name, local_state(self._root, name)[0]) for name in names)
+            found = ((name, local_state(self.root, name)[0]) for name in names)
             yield [file or LocalFile(name, 0, 0) for name, file in found]
 
     async def _remove(self, item: LocalFile) -> None:
-        await asyncio.to_thread((self._root / item.name).unlink, missing_ok=True)
+        await asyncio.to_thread((self.root / item.name).unlink, missing_ok=True)
 
 
 def _links_in(folder: Path) -> Container[str] | None:

@@ -45,9 +45,9 @@ class Uploaded(NamedTuple):
     written: bool = True
 
 
-def new_md5() -> "hashlib._Hash":
+def new_md5(data: bytes = b"") -> "hashlib._Hash":
     """MD5 as the service wants it: a check against accidents, no protection."""
-    return hashlib.md5(usedforsecurity=False)
+    return hashlib.md5(data, usedforsecurity=False)
 
 
 def hash_file(path: Path) -> bytes:
@@ -71,7 +71,7 @@ async def upload_bytes(
     md5: bytes | None = None,
 ) -> Uploaded:
     """Store bytes that fit one request; the service checks their MD5 and keeps it."""
-    digest = md5 or new_md5_of(data)
+    digest = md5 or new_md5(data).digest()
     headers = {
         "x-ms-blob-type": "BlockBlob",
         "Content-MD5": base64.b64encode(digest).decode("ascii"),
@@ -92,11 +92,6 @@ async def _content_headers(
     service: BlobService, name: str, how: StoredProperties
 ) -> dict[str, str]:
     return how.headers(name, await get_properties(service, name) if how.keep else None)
-
-
-def new_md5_of(data: bytes) -> bytes:
-    """MD5 of bytes."""
-    return hashlib.md5(data, usedforsecurity=False).digest()
 
 
 async def _resolve_ambiguous_put(
@@ -271,7 +266,7 @@ def read_small(path: Path, limit: int) -> tuple[bytes, bytes] | None:
             return None
         while data and len(data) < limit and (more := file.read(limit + 1 - len(data))):
             data += more
-    return (data, new_md5_of(data)) if len(data) <= limit else None
+    return (data, new_md5(data).digest()) if len(data) <= limit else None
 
 
 async def _fitting_length(service: BlobService, name: str) -> int:

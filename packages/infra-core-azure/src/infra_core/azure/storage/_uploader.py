@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -37,6 +37,7 @@ T = TypeVar("T")
 _FIRST_PAUSE, _LAST_PAUSE = 30.0, 900.0
 
 
+@dataclass(eq=False)
 class Uploader:
     """Uploads files and bytes so that each is in the container, in the journal, or raised.
 
@@ -44,23 +45,14 @@ class Uploader:
     journal cannot keep is raised after all.
     """
 
-    def __init__(
-        self,
-        service: BlobService,
-        journal: Journal,
-        *,
-        swallow: bool,
-        must_keep: bool,
-        log: logging.Logger,
-    ) -> None:
-        self.service = service
-        self.journal = journal
-        self.swallow = swallow
-        self._must_keep = must_keep
-        self.log = log
-        self._flush_due = True  # what an earlier run left behind
-        self._flush_after = 0.0
-        self._pause = 0.0
+    service: BlobService
+    journal: Journal
+    swallow: bool
+    must_keep: bool
+    log: logging.Logger
+    _flush_due: bool = field(default=True, init=False)  # what an earlier run left behind
+    _flush_after: float = field(default=0.0, init=False)
+    _pause: float = field(default=0.0, init=False)
 
     async def upload_file(
         self,
@@ -216,7 +208,7 @@ class Uploader:
             await self.in_journal(lambda journal: journal.fail(number, error))
             self._flush_due = self._flush_due or ending == "pending"
         lost = ending != "dropped" and number is None
-        if raise_on_error or not self.swallow or (lost and self._must_keep):
+        if raise_on_error or not self.swallow or (lost and self.must_keep):
             raise error
         what = {
             "dropped": "",
