@@ -275,7 +275,7 @@ class FileClient(_Base):
         name = self.blob_name_for_path(path)
         if self._uploader is None or not name:  # the base folder itself is not a blob
             return False
-        return await download_blob(self._service, name, path) is not None
+        return await download_blob(self._service, name, path)
 
     async def stat_async(self, path: Path) -> BlobInfo | None:
         """Size, hash, ETag and properties of the blob of `path`, `None` when there is none.

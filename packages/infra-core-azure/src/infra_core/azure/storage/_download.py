@@ -40,8 +40,8 @@ async def download_blob(
     writer: ThreadBatcher[FileToWrite] | None = None,
     before_commit: Callable[[], object] = lambda: None,
     on_bytes: Callable[[int], object] = lambda _: None,
-) -> BlobInfo | None:
-    """Write a blob to a file that appears whole, verified, or not at all; `None` without a blob.
+) -> bool:
+    """Write a blob to a file that appears whole, verified, or not at all; False without a blob.
 
     Length, range and MD5 are checked: that of the whole blob, or where none is stored that of each
     range, which the service computes. A blob that is replaced meanwhile is fetched again from the
@@ -63,7 +63,7 @@ async def download_blob(
     came: bytes | None = None  # the MD5 of content that did not fit the stored one
     listed = known
 
-    async def attempt() -> BlobInfo | None:
+    async def attempt() -> None:
         nonlocal came, listed
         info, listed = listed, None
         while True:
@@ -78,9 +78,10 @@ async def download_blob(
                 # Again, at once: was it altered on the way, or stored so?
 
     try:
-        return await service.whole(attempt, name, "download", _starts_over)
+        await service.whole(attempt, name, "download", _starts_over)
     except BlobNotFoundError:
-        return None
+        return False
+    return True
 
 
 def _starts_over(error: Exception) -> bool:
@@ -99,7 +100,7 @@ async def _download_once(
     on_bytes: Callable[[int], object],
     known: BlobInfo | None,
     accepted: bytes | None,
-) -> BlobInfo | None:
+) -> None:
     first, info = await _first_part(service, name, known)
     check = partial(_check, service, info, accepted)
     if len(first) == info.size:
@@ -109,7 +110,7 @@ async def _download_once(
             )
         )
         on_bytes(info.size)
-        return info
+        return
     file = await asyncio.to_thread(AtomicFile, path)
     # Of a blob without MD5 each range has been hashed already.
     md5 = new_md5() if info.md5 is not None and service.config.options.block_md5 else None
@@ -129,7 +130,6 @@ async def _download_once(
         await asyncio.to_thread(lambda: (before_commit(), file.commit()))
     finally:
         file.abort()  # does nothing after the commit
-    return info
 
 
 async def _first_part(

@@ -39,7 +39,9 @@ def get_shared_client(settings: AzureStorageSettings, mode: StorageMode) -> Azur
         return client
 
 
-get_client = get_shared_client
+def get_client(settings: AzureStorageSettings, mode: StorageMode) -> AzureStorageClient:
+    """The same as `get_shared_client`."""
+    return get_shared_client(settings, mode)
 
 
 def set_shared_client(

@@ -224,7 +224,7 @@ class DownRun(TreeRun):
     async def _transfer(self, step: Step, plan: PlannedTransfer) -> PlannedTransfer:
         blob = step.blob
         assert blob is not None  # noqa: S101 - the source
-        got = await download_blob(
+        found = await download_blob(
             self.service,
             self.prefix + step.name,
             self.root / step.name,
@@ -233,7 +233,7 @@ class DownRun(TreeRun):
             before_commit=partial(self._check_still, step),
             on_bytes=partial(self._moved, step.name),
         )
-        return plan if got is not None else PlannedTransfer("skip", step.name, 0, GONE)
+        return plan if found else PlannedTransfer("skip", step.name, 0, GONE)
 
     def _check_still(self, step: Step) -> None:
         """Refuse to replace a local file that appeared or changed since it was looked at."""

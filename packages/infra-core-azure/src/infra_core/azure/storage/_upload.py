@@ -7,10 +7,9 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from ._blobs import create_container, get_properties, list_blocks
@@ -33,16 +32,7 @@ __all__ = ["hash_file", "read_small", "upload_bytes", "upload_path"]
 _CHUNK = 1 << 20
 _ID_LENGTH, _SHORTEST_ID = 22, 14  # characters of a block's id: random ones, a dash, five digits
 _PIECE = 1 << 18  # bytes; fits the cache of a core
-T = TypeVar("T")
-
-
-class Uploaded(NamedTuple):
-    """What became of an upload; not `written` when the content was there already."""
-
-    size: int
-    etag: str
-    md5: bytes | None
-    written: bool = True
+_CONDITIONS = {"If-Match", "If-None-Match"}
 
 
 def new_md5(data: bytes = b"") -> "hashlib._Hash":
@@ -69,70 +59,60 @@ async def upload_bytes(
     how: StoredProperties = NO_PROPERTIES,
     *,
     md5: bytes | None = None,
-) -> Uploaded:
+) -> None:
     """Store bytes that fit one request; the service checks their MD5 and keeps it."""
     digest = md5 or new_md5(data).digest()
     headers = {
         "x-ms-blob-type": "BlockBlob",
-        "Content-MD5": base64.b64encode(digest).decode("ascii"),
-        **await _content_headers(service, name, how),
-        **how.conditions,
+        "Content-MD5": _base64(digest),
+        **await _headers(service, name, how),
     }
-
-    async def put() -> Uploaded:
-        response = await service.send(Request("PUT", name, "upload", headers=headers, body=data))
-        return Uploaded(len(data), response.headers.get("ETag", ""), digest)
-
-    return await _resolve_ambiguous_put(
-        service, name, put, len(data), digest, [], conditional=bool(how.conditions)
-    )
+    request = Request("PUT", name, "upload", headers=headers, body=data)
+    await _write(service, request, len(data), digest, [])
 
 
-async def _content_headers(
-    service: BlobService, name: str, how: StoredProperties
-) -> dict[str, str]:
-    return how.headers(name, await get_properties(service, name) if how.keep else None)
+async def _headers(service: BlobService, name: str, how: StoredProperties) -> dict[str, str]:
+    kept = await get_properties(service, name) if how.keep else None
+    return {**how.headers(name, kept), **how.conditions}
 
 
-async def _resolve_ambiguous_put(
-    service: BlobService,
-    name: str,
-    write: Callable[[], Awaitable[Uploaded]],
-    size: int,
-    md5: bytes | None,
-    block_ids: list[str],
-    *,
-    conditional: bool,
-) -> Uploaded:
-    """Write; after a conflict look whether the content is ours.
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+async def _write(
+    service: BlobService, request: Request, size: int, md5: bytes | None, ids: list[str]
+) -> None:
+    """Write a blob; after a conflict look whether the content is ours.
 
     A conflict is what a retry meets when the first answer was lost: the service has the bytes, and
     an immutable container takes them no second time. Without a hash, the blocks that a blob is
-    made of show whose it is: their names are random.
+    made of show whose it is: their ids are random.
     """
     try:
-        return await _with_container(service, write)
+        await _send(service, request)
+        return
     except StorageRequestError as refusal:
         error = conflict = _named(refusal, service)
         if not _may_be_ours(error):
             raise error from refusal.__cause__
+        conditional = _CONDITIONS & request.headers.keys()
         if conditional and error.code == "UnauthorizedBlobOverwrite":  # as it says "it exists"
             conflict = _refused(error, 409, "BlobAlreadyExists")
     unseen = None
     try:
-        there = await get_properties(service, name)
+        there = await get_properties(service, error.blob)
         ours = there is not None and (there.size, there.md5) == (size, md5)
         if ours and md5 is None:
-            ours = await list_blocks(service, name) == block_ids
-    except StorageAccessError as error:  # a token that may only write
-        there, ours, unseen = None, False, error
+            ours = await list_blocks(service, error.blob) == ids
+    except StorageAccessError as denied:  # a token that may only write
+        ours, unseen = False, denied
         conflict.remedy += (
-            f" (whether its content is the same could not be looked at: status {error.status}, "
-            f"{error.code or 'no error code'})"
+            f" (whether its content is the same could not be looked at: status {denied.status}, "
+            f"{denied.code or 'no error code'})"
         )
-    if there is None or not ours:
+    if not ours:
         raise conflict from unseen
-    return Uploaded(size, there.etag, md5, written=False)
 
 
 def _named(error: StorageRequestError, service: BlobService) -> StorageRequestError:
@@ -162,14 +142,14 @@ def _may_be_ours(error: StorageRequestError) -> bool:
     return isinstance(error, BlobConflictError) and (error.by_condition or error.attempts > 1)
 
 
-async def _with_container(service: BlobService, write: Callable[[], Awaitable[T]]) -> T:
-    """Write; where the container is missing, make it and write again."""
+async def _send(service: BlobService, request: Request) -> None:
+    """Send; where the container is missing, make it and send again."""
     try:
-        return await write()
+        await service.send(request)
     except BlobNotFoundError as error:
         if error.code != "ContainerNotFound" or not await create_container(service):
             raise
-        return await write()
+        await service.send(request)
 
 
 async def upload_path(
@@ -180,69 +160,61 @@ async def upload_path(
     *,
     on_bytes: Callable[[int], object] = lambda _: None,
     small: tuple[bytes, bytes] | None = None,
-) -> Uploaded:
+) -> None:
     """Store a file, in one request or in blocks; never more than a few blocks in memory.
 
     `small` is its content and MD5, if somebody read them already; see `read_small`.
     """
-    limit = service.config.options.block_size
     if small is None:
         try:
-            small = await asyncio.to_thread(_read_regular, path, limit)
+            small = await asyncio.to_thread(_read_regular, path, service.config.options.block_size)
         except OSError as error:
             raise local_error(error, path) from error
     if small is not None:
-        data, md5 = small
-        done = await upload_bytes(service, data, name, how, md5=md5)
-        on_bytes(done.size)
-        return done
-    if (known := await _known_outcome(service, path, name, how)) is not None:
-        return known
+        await upload_bytes(service, small[0], name, how, md5=small[1])
+        on_bytes(len(small[0]))
+        return
+    if await _is_there(service, path, name, how):
+        return
+    headers = await _headers(service, name, how)
     file = await asyncio.to_thread(path.open, "rb", 0)
+    id_length, fitted = _ID_LENGTH, False
+
+    async def attempt() -> None:
+        nonlocal id_length, fitted
+        await asyncio.to_thread(file.seek, 0)
+        fitted = False
+        try:
+            await _upload_blocks(service, file, path, name, headers, on_bytes, id_length)
+        except StorageRequestError as error:
+            if error.code == "InvalidBlobOrBlock":
+                before, id_length = id_length, await _fitting_length(service, name)
+                fitted = id_length != before
+            raise
+
+    def starts_over(error: Exception) -> bool:
+        return fitted or getattr(error, "code", "") == "InvalidBlockList"
+
     try:
-        content = await _content_headers(service, name, how)
-        id_length, fitted = _ID_LENGTH, False
-
-        async def attempt() -> Uploaded:
-            nonlocal id_length, fitted
-            await asyncio.to_thread(file.seek, 0)
-            fitted = False
-            try:
-                return await _upload_blocks(
-                    service, file, path, name, content, how.conditions, on_bytes, id_length
-                )
-            except StorageRequestError as error:
-                if error.code == "InvalidBlobOrBlock":
-                    before, id_length = id_length, await _fitting_length(service, name)
-                    fitted = id_length != before
-                raise
-
-        return await service.whole(
-            attempt,
-            name,
-            "upload",
-            lambda error: fitted or getattr(error, "code", "") == "InvalidBlockList",
-        )
+        await service.whole(attempt, name, "upload", starts_over)
     finally:
         await asyncio.to_thread(file.close)
 
 
-async def _known_outcome(
-    service: BlobService, path: Path, name: str, how: StoredProperties
-) -> Uploaded | None:
-    """What becomes of blocks whose commit is known to be refused, which need not be sent for that.
+async def _is_there(service: BlobService, path: Path, name: str, how: StoredProperties) -> bool:
+    """Whether the same content is there already, as far as `how` has conditions.
 
-    `None` where they may be committed; what is there where it is the same, else a conflict.
+    Blocks whose commit is known to be refused for another content need not be sent for that.
     """
     there = None
     if how.conditions:
         with contextlib.suppress(StorageAccessError):  # a token that may only write
             there = await get_properties(service, name)
     if there is None or (how.etag and how.etag == there.etag):
-        return None
+        return False
     size = (await asyncio.to_thread(path.stat)).st_size
     if there.size == size and there.md5 == await asyncio.to_thread(hash_file, path):
-        return Uploaded(size, there.etag, there.md5, written=False)
+        return True
     status, code = (412, "ConditionNotMet") if how.etag else (409, "BlobAlreadyExists")
     raise request_error(status, code, "", blob=name, operation="upload")
 
@@ -287,26 +259,24 @@ async def _upload_blocks(
     file: FileIO,
     path: Path,
     name: str,
-    content: dict[str, str],
-    condition: dict[str, str],
+    headers: Mapping[str, str],
     on_bytes: Callable[[int], object],
     id_length: int,
-) -> Uploaded:
+) -> None:
     before = os.fstat(file.fileno())
     block_size = service.config.options.block_size_for(before.st_size)
     count = -(-before.st_size // block_size)
     whole = new_md5() if service.config.options.block_md5 else None
     # Ids of one length; fresh for each upload, so that two writers of one blob never mix blocks.
     stem = os.urandom(id_length).hex()[: id_length - 6]
-    ids = [base64.b64encode(f"{stem}-{i:05d}".encode()).decode("ascii") for i in range(count)]
+    ids = [_base64(f"{stem}-{i:05d}".encode()) for i in range(count)]
     gate = asyncio.Semaphore(service.config.options.block_concurrency)
     tasks: set[asyncio.Task[None]] = set()
 
-    async def send(block_id: str, data: memoryview, headers: dict[str, str]) -> None:
+    async def send(block_id: str, data: memoryview, hashed: dict[str, str]) -> None:
         where = {"blockid": block_id, "comp": "block"}
-        request = Request("PUT", name, "upload of a block", where, headers, data)
         try:
-            await _with_container(service, lambda: service.send(request))
+            await _send(service, Request("PUT", name, "upload of a block", where, hashed, data))
         finally:
             gate.release()
         on_bytes(len(data))
@@ -318,10 +288,10 @@ async def _upload_blocks(
                 tasks.discard(done)
                 done.result()
             size = min(block_size, before.st_size - index * block_size)
-            data, headers = await asyncio.to_thread(_read_block, file, size, whole)
+            data, hashed = await asyncio.to_thread(_read_block, file, size, whole)
             if len(data) < size:  # no service takes an empty block
                 raise _changed(path, name)
-            tasks.add(asyncio.create_task(send(block_id, data, headers)))
+            tasks.add(asyncio.create_task(send(block_id, data, hashed)))
             del data
         await asyncio.gather(*tasks)
     if not await asyncio.to_thread(_is_at_its_end, file, before):
@@ -329,19 +299,9 @@ async def _upload_blocks(
     digest = whole.digest() if whole is not None else None
     listed = "".join(f"<Latest>{block_id}</Latest>" for block_id in ids)
     body = f'<?xml version="1.0" encoding="utf-8"?><BlockList>{listed}</BlockList>'.encode()
-    headers = {**content, **condition}
-    if digest is not None:
-        headers["x-ms-blob-content-md5"] = base64.b64encode(digest).decode("ascii")
-
-    async def commit() -> Uploaded:
-        response = await service.send(
-            Request("PUT", name, "upload", {"comp": "blocklist"}, headers, body)
-        )
-        return Uploaded(before.st_size, response.headers.get("ETag", ""), digest)
-
-    return await _resolve_ambiguous_put(
-        service, name, commit, before.st_size, digest, ids, conditional=bool(condition)
-    )
+    hashed = {} if digest is None else {"x-ms-blob-content-md5": _base64(digest)}
+    request = Request("PUT", name, "upload", {"comp": "blocklist"}, {**headers, **hashed}, body)
+    await _write(service, request, before.st_size, digest, ids)
 
 
 def _is_at_its_end(file: FileIO, before: os.stat_result) -> bool:
@@ -379,4 +339,4 @@ def _read_block(
         end += count
     if whole is None:
         return block[:end], {}
-    return block[:end], {"Content-MD5": base64.b64encode(own.digest()).decode("ascii")}
+    return block[:end], {"Content-MD5": _base64(own.digest())}
