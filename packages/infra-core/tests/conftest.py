@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from infra_core.azure.job_store import JobRecord, SqliteJobStore
-from infra_core.batch._worker import Worker
+from infra_core.batch._download import Downloads
 
 
 @pytest.fixture
@@ -41,5 +41,5 @@ def shared_table(tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture(params=["here", "processes"])
 def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Options to download in this process, and as worker processes do."""
-    monkeypatch.setattr("infra_core.batch._workers.ProcessWorkers", Worker)
+    monkeypatch.setattr("infra_core.batch._workers.ProcessWorkers", Downloads)
     return {} if request.param == "here" else {"processes": 2}

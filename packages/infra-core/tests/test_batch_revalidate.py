@@ -9,8 +9,8 @@ import pytest
 
 from infra_core.azure.job_store import JobStatus, SqliteJobStore
 from infra_core.batch import BatchError, BatchOptions, BatchResult, Summary, job_id_of, run_batch
+from infra_core.batch._download import Downloads, WorkItem
 from infra_core.batch._items import BatchItem
-from infra_core.batch._worker import Worker, WorkItem
 from infra_core.http.testing import FaultyOrigin, status
 
 pytestmark = [pytest.mark.usefixtures("no_azure"), pytest.mark.as_windows]
@@ -146,7 +146,7 @@ async def test_workers_elsewhere_ask_as_well(origin: FaultyOrigin, tmp_path: Pat
     """With the validators that the coordinator hands them."""
     origin.add("/x", b"x", etag='"1"')
     options = BatchOptions(batch_id="b", out=tmp_path)
-    worker = Worker(options, tmp_path / "b", {}, lambda _: None)
+    worker = Downloads(options, tmp_path / "b", lambda _: None, {})
     item = BatchItem(origin.url("/x"))
     await worker.open()
     try:

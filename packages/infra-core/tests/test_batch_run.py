@@ -41,13 +41,12 @@ from infra_core.batch import (
     run_batch,
     run_batch_async,
 )
-from infra_core.batch._download import Downloads, WorkItem
+from infra_core.batch._download import Downloads, WorkItem, share_of
 from infra_core.batch._finishing import Finisher
 from infra_core.batch._hooks import Hooks
 from infra_core.batch._jobs import Job, JobBook
 from infra_core.batch._results import Outcome
 from infra_core.batch._run import BatchRun
-from infra_core.batch._worker import Worker, share_of
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
 from infra_core.cli._credentials import cookie_jar
@@ -536,7 +535,7 @@ async def test_blobs_are_named_relative_to_where_the_files_of_a_worker_are(
     monkeypatch.setattr("infra_core.batch._environment.open_mirror", opened)
     own = None if scratch is None else tmp_path / scratch
     options = BatchOptions(batch_id="b", out=tmp_path, scratch=own)
-    worker = Worker(options, tmp_path, {}, lambda _: None)
+    worker = Downloads(options, tmp_path, lambda _: None, {})
     await worker.open()
     await worker.close()
     assert opened.call_args.kwargs["base_path"] == (own or tmp_path)
@@ -709,7 +708,7 @@ def test_workers_are_given_as_many_items_as_they_say_once_they_are_there(
 ) -> None:
     """A cluster is asked for its size when it is connected to."""
 
-    class Cluster(Worker):
+    class Cluster(Downloads):
         def __init__(self, *settings: Any) -> None:
             super().__init__(*settings)
             self.width = 1
@@ -751,12 +750,12 @@ def test_a_process_that_exits_waits_for_no_worker(tmp_path: Path) -> None:
     program = f"""
 import asyncio
 from infra_core.batch import BatchItem, BatchOptions
-from infra_core.batch._worker import WorkItem
+from infra_core.batch._download import WorkItem
 from infra_core.batch._workers import ProcessWorkers
 
 async def main():
     options = BatchOptions(batch_id="b", out={str(tmp_path)!r}, processes=2, retries=0)
-    workers = ProcessWorkers(options, options.out, {{}}, print)
+    workers = ProcessWorkers(options, options.out, print, {{}})
     workers._workers = [worker := workers._started(asyncio.get_running_loop())]
     await worker.fetch(WorkItem("1", BatchItem("http://127.0.0.1:9/"), "x"))  # it is there
     exit("cut off")
@@ -774,9 +773,9 @@ async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
 ) -> None:
     """In a process of its own; what it has not begun comes back as such."""
     begun, stopped = asyncio.Event(), asyncio.Event()
-    stop = Worker.stop
+    stop = Downloads.stop
 
-    def stopping(worker: Worker) -> None:
+    def stopping(worker: Downloads) -> None:
         stop(worker)
         stopped.set()
 
@@ -785,7 +784,7 @@ async def test_a_worker_that_is_to_stop_ends_what_is_in_flight(
         await stopped.wait()
         return Outcome(job_id=work.job_id, status="failed", error="gone")
 
-    monkeypatch.setattr(Worker, "stop", stopping)
+    monkeypatch.setattr(Downloads, "stop", stopping)
     monkeypatch.setattr(Downloads, "_download", download)
     ours, theirs = Pipe()
     options = BatchOptions(batch_id="b", out=tmp_path, concurrency=1)
@@ -812,7 +811,7 @@ async def test_an_item_of_a_worker_that_dies_is_not_done_again_once_the_run_is_t
     worker = Mock(load=0, fetch=died)
     monkeypatch.setattr(_workers, "_Process", Mock(return_value=worker))
     options = BatchOptions(batch_id="b", out=tmp_path)
-    workers = _workers.ProcessWorkers(options, tmp_path, {}, lambda _: None)
+    workers = _workers.ProcessWorkers(options, tmp_path, lambda _: None, {})
     await workers.open()
     workers.stop()
     item = BatchItem("http://h.example/")

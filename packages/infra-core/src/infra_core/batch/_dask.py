@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import DaskTaskRuntime, RuntimeConfig, on_background_close, run_sync
 
+from ._download import Downloads, WorkItem, share_of
 from ._errors import BatchError, one_line
 from ._results import HERE, BatchRetry, Outcome
-from ._worker import Worker, WorkItem, share_of
 
 if TYPE_CHECKING:
     from ._jobs import Job
@@ -52,9 +52,9 @@ class DaskWorkers:
     Args:
         options: Of the batch.
         folder: The run's folder, as the workers see it.
+        on_retry: Called with each failed attempt that is followed by another.
         env: Variables that say where files are mirrored.
         client: A `distributed.Client`, a cluster, or a scheduler's address.
-        on_retry: Called with each failed attempt that is followed by another.
         on_stopped: Called with the reason why a worker begins no more downloads.
     """
 
@@ -62,9 +62,9 @@ class DaskWorkers:
         self,
         options: "BatchOptions",
         folder: Path,
+        on_retry: Callable[[BatchRetry], None],
         env: Mapping[str, str],
         client: Any,
-        on_retry: Callable[[BatchRetry], None],
         on_stopped: Callable[[str], object],
     ) -> None:
         self._settings = (options, folder, dict(env))
@@ -216,7 +216,7 @@ async def _do(run_id: str, settings: bytes, items: Sequence[WorkItem]) -> ShardR
     return await worker.run(items)
 
 
-class _ShardWorker(Worker):
+class _ShardWorker(Downloads):
     """Does shards, any number at once, until the run is to end.
 
     It looks at the bounds itself: the run hears of an outcome only with all of its shard.
@@ -227,7 +227,7 @@ class _ShardWorker(Worker):
 
     def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
         self._retries: list[BatchRetry] = []
-        super().__init__(options, folder, env, self._retries.append)
+        super().__init__(options, folder, self._retries.append, env)
         self._bound = options.max_failures
         self._failed = 0
         self._why = ""

@@ -2,8 +2,9 @@
 
 import asyncio
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
+from dataclasses import replace
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,19 +12,24 @@ from weakref import WeakValueDictionary
 
 from infra_core.runtime import RateLimit, clock, error_chain, sanitize_url
 
-from ._errors import one_line, without_url
+from ._errors import BatchError, one_line, without_url
 from ._folder import ASSETS, leads_nowhere
 from ._items import BatchItem, origin_of
+from ._names import INCOMING
 from ._results import BatchRetry, Outcome
 
 if TYPE_CHECKING:
+    from infra_core.azure.storage import AzureStorageClient
     from infra_core.http.assets import AssetDownloadClient, CommitGroup, DownloadResult
     from infra_core.runtime import RetryDetails
 
+    from ._dask import DaskWorkers
     from ._jobs import Job
     from ._options import BatchOptions
+    from ._services import Services
+    from ._workers import ProcessWorkers
 
-__all__ = ["Downloads", "WorkItem", "ahead_of", "failure_of", "outcome_of", "user_agent"]
+__all__ = ["Downloads", "WorkItem", "ahead_of", "failure_of", "share_of", "workers_of"]
 
 # What this machine has too little of, or a disk that fails: Linux mounts one read-only after an
 # error. The URL is not at fault, the next ones would fail as well, and a later try may do.
@@ -63,16 +69,7 @@ class _TooLateError(Exception):
 
 
 class WorkItem(NamedTuple):
-    """What a download needs of an item, its job and the path of its file below the run's folder.
-
-    It can be pickled, and done again when a worker dies.
-
-    Attributes:
-        job_id: Its job.
-        item: What is asked for.
-        path: Where its file goes.
-        held: ETag and Last-Modified of the file, where that is here: one that is current is kept.
-    """
+    """What a download needs of a job: it can be pickled, and done again when a worker dies."""
 
     job_id: str
     item: BatchItem
@@ -89,7 +86,7 @@ class WorkItem(NamedTuple):
 
 
 class Downloads:
-    """Downloads the items of a batch into its folder, as many at a time as the options say.
+    """Downloads the items of a batch in the running event loop, into its folder.
 
     An item waits for its turn on the network; when its bytes are here it lets the next have it.
 
@@ -97,17 +94,24 @@ class Downloads:
         options: How.
         folder: The run's folder.
         on_retry: Called with each failed attempt that is followed by another.
+        env: Variables that say where each file is mirrored at once; None where the caller does it.
 
     Attributes:
         width: Items to hand out at a time.
     """
 
     def __init__(
-        self, options: "BatchOptions", folder: Path, on_retry: Callable[[BatchRetry], None]
+        self,
+        options: "BatchOptions",
+        folder: Path,
+        on_retry: Callable[[BatchRetry], None],
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self._options = options
         self._folder = folder
         self._on_retry = on_retry
+        self._env = env
+        self._storage: AzureStorageClient | None = None
         self._host_headers = {
             origin_of(f"//{host}"): headers for host, headers in options.host_headers.items()
         }
@@ -151,6 +155,13 @@ class Downloads:
         Raises:
             InvalidRequestError: An option cannot be used.
         """
+        if self._env is not None:
+            from ._environment import open_mirror
+
+            base = self._options.scratch or self._options.out
+            self._storage = open_mirror(self._options, self._env, base_path=base)
+            if self._storage is not None:
+                self._opened.push_async_callback(self._storage.aclose)
         _ = self._clients  # made now
 
     async def fetch(self, work: "WorkItem | Job") -> Outcome | None:
@@ -165,7 +176,27 @@ class Downloads:
         with ExitStack() as turn:
             await self._wait_for_host(work.item.url, turn)
             await _take(self._slots, turn)
-            return None if self._stopped.is_set() else await self._download(work, turn)
+            outcome = None if self._stopped.is_set() else await self._download(work, turn)
+        if outcome is None or self._storage is None or outcome.status != "completed":
+            return outcome
+        return await self._mirrored(work, outcome, self._storage)
+
+    async def _mirrored(
+        self, work: "WorkItem | Job", outcome: Outcome, storage: "AzureStorageClient"
+    ) -> Outcome:
+        """Upload a file, unless it has no name yet."""
+        if work.path.startswith(INCOMING):
+            return outcome
+        path = self._folder / work.path
+        try:
+            await storage.upload_file_async(
+                path, raise_on_error=True, content_type=outcome.content_type
+            )
+        except Exception as error:  # noqa: BLE001 - whatever the SDK raises, the file is here
+            return replace(outcome, mirrored=False, mirror_error=one_line(error))
+        if self._options.scratch is not None:
+            path.unlink(missing_ok=True)
+        return replace(outcome, mirrored=True)
 
     async def _wait_for_host(self, url: str, turn: ExitStack) -> None:
         """Wait until the host may be asked, but for what `stop` ends; the client sees to the rest.
@@ -217,7 +248,7 @@ class Downloads:
             return None
         except Exception as error:  # noqa: BLE001 - becomes the outcome of this item
             return failure_of(work, error, attempts, self._folder)
-        return outcome_of(work, result)
+        return _outcome_of(work, result)
 
     def _headers(self, item: BatchItem) -> dict[str, str] | None:
         own, of_host = self._host_headers, None
@@ -261,7 +292,7 @@ def failure_of(work: "WorkItem | Job", error: Exception, attempts: int, folder: 
     )
 
 
-def outcome_of(work: "WorkItem | Job", result: "DownloadResult") -> Outcome:
+def _outcome_of(work: "WorkItem | Job", result: "DownloadResult") -> Outcome:
     """What a download came to that did not fail."""
     made = partial(Outcome, job_id=work.job_id, path=work.path, attempts=result.attempts)
     if result.reused:
@@ -275,3 +306,47 @@ def outcome_of(work: "WorkItem | Job", result: "DownloadResult") -> Outcome:
         last_modified=result.last_modified,
         name=result.name,
     )
+
+
+def share_of(options: "BatchOptions", workers: int) -> "BatchOptions":
+    """The options of one of several workers: what bounds the whole run is shared out."""
+    shares: dict[str, Any] = {}
+    if options.limit_rate is not None:
+        shares["limit_rate"] = max(1.0, options.limit_rate / workers)
+    if options.rate_per_host is not None:
+        shares["rate_per_host"] = max(0.000_001, options.rate_per_host / workers)
+    if options.max_per_host is not None:
+        shares["max_per_host"] = max(1, options.max_per_host // workers)
+    return replace(options, **shares)
+
+
+def workers_of(
+    services: "Services",
+    client: Any,
+    *,
+    on_retry: Callable[[BatchRetry], None],
+    on_stopped: Callable[[str], None],
+) -> "Downloads | ProcessWorkers | DaskWorkers":
+    """What downloads: this process, others of this machine, or those of a cluster.
+
+    Raises:
+        BatchError: Files would be removed that are mirrored nowhere.
+    """
+    options, folder = services.options, services.folder
+    if options.scratch is not None:
+        if services.storage is None:
+            raise BatchError(
+                "scratch (--scratch) removes files once they are mirrored, and no storage is "
+                "configured: set AZURE_STORAGE_CONTAINER and how to sign in, or leave it out"
+            )
+        folder = options.scratch / options.batch_id
+    if client is not None or options.dask is not None:
+        from ._dask import DaskWorkers
+
+        where = client or options.dask
+        return DaskWorkers(options, folder.absolute(), on_retry, services.env, where, on_stopped)
+    if options.processes > 1 or options.scratch is not None:
+        from ._workers import ProcessWorkers
+
+        return ProcessWorkers(options, folder, on_retry, services.env)
+    return Downloads(options, folder, on_retry)

@@ -32,6 +32,7 @@ from infra_core.runtime import (
     until_done,
 )
 
+from ._download import workers_of
 from ._errors import BatchError, one_line, plural
 from ._finishing import Finisher
 from ._hooks import Hooks, call
@@ -41,7 +42,6 @@ from ._jobs import Job, JobBook
 from ._manifest import store_manifest
 from ._names import INCOMING, FileNames
 from ._starting import Starter
-from ._worker import workers_of
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 from infra_core import _start
 
+from ._download import Downloads, WorkItem, ahead_of, share_of
 from ._errors import BatchError
 from ._results import BatchRetry, Outcome
-from ._worker import Worker, WorkItem, ahead_of, share_of
 
 if TYPE_CHECKING:
     from ._jobs import Job
@@ -76,21 +76,14 @@ def _import_all() -> None:
 
 
 class ProcessWorkers:
-    """A fixed number of processes, each with an event loop and connections of its own.
-
-    Args:
-        options: Of the batch.
-        folder: The run's folder.
-        env: Variables that say where files are mirrored.
-        on_retry: Called with each failed attempt that is followed by another.
-    """
+    """A fixed number of processes, each with an event loop and connections of its own."""
 
     def __init__(
         self,
         options: "BatchOptions",
         folder: Path,
-        env: Mapping[str, str],
         on_retry: Callable[[BatchRetry], None],
+        env: Mapping[str, str],
     ) -> None:
         self._count = options.processes
         self._settings = pickle.dumps((share_of(options, self._count), folder, dict(env)))
@@ -350,7 +343,7 @@ async def _serve(
 ) -> None:
     loop = asyncio.get_running_loop()
     outgoing = _Outgoing(loop, pipe.send)
-    worker = Worker(options, folder, env, outgoing.add)
+    worker = Downloads(options, folder, outgoing.add, env)
     await worker.open()
     _start.started()
     ended = asyncio.Event()
