@@ -34,14 +34,9 @@ _MARGIN = 60.0  # seconds that a lease outlasts the longest download
 
 
 class Claims:
-    """Takes jobs of a store that several runs share. Every method blocks.
+    """Takes jobs of a store that several runs share, for downloads of so many seconds at most.
 
-    Args:
-        store: A table.
-        options: Of the batch.
-        folder: The run's folder, which this run has locked.
-        index: Where jobs wait that others hold, on disk.
-        seconds: The longest that a download may last.
+    Every method blocks.
 
     Attributes:
         place: This machine and folder, by which a later run knows whose disk holds a file.
@@ -127,8 +122,7 @@ class Claims:
     def save_many(self, records: Sequence["JobRecord"]) -> None:
         """Store records of jobs that we hold; one that another run has taken over stays its own.
 
-        Raises:
-            Exception: The first error of the store, after every record was tried.
+        What the store refuses is raised once every record was tried.
         """
         if errors := [each for each in self._threads.map(self._put, records) if each]:
             raise errors[0]

@@ -7,10 +7,9 @@ import asyncio
 import pickle
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from infra_core.runtime import DaskTaskRuntime, RuntimeConfig, on_background_close, run_sync
 
@@ -31,31 +30,18 @@ _workers: dict[str, "_ShardWorker"] = {}
 _stopped: set[str] = set()  # runs that are to begin nothing more
 
 
-@dataclass(frozen=True)
-class ShardResult:
-    """What became of a shard.
+class ShardResult(NamedTuple):
+    """What became of a shard."""
 
-    Attributes:
-        outcomes: One for each item, in their order; None for an item that was not begun.
-        retries: Downloads that were tried again.
-        stopped: Why its worker begins no more downloads; empty while it does.
-    """
-
-    outcomes: Sequence[Outcome | None]
+    outcomes: Sequence[Outcome | None]  # of each item; None for one that was not begun
     retries: Sequence[BatchRetry]
-    stopped: str = ""
+    stopped: str  # why its worker begins no more downloads; empty while it does
 
 
 class DaskWorkers:
-    """The workers of a cluster.
+    """The workers of a cluster, given as a `distributed.Client`, a cluster, or an address.
 
-    Args:
-        options: Of the batch.
-        folder: The run's folder, as the workers see it.
-        on_retry: Called with each failed attempt that is followed by another.
-        env: Variables that say where files are mirrored.
-        client: A `distributed.Client`, a cluster, or a scheduler's address.
-        on_stopped: Called with the reason why a worker begins no more downloads.
+    `on_stopped` is called with the reason why a worker begins no more downloads.
     """
 
     def __init__(
@@ -162,10 +148,8 @@ class DaskWorkers:
         assert self._runtime is not None  # noqa: S101 - open() made it
         do: Any = partial(do_shard, self._run_id, self._pickled)
         async with self._runtime.map(do, [items]) as results:
-            async for result in results:
-                found: ShardResult = result
-                return found
-        raise BatchError("the cluster returned nothing for a shard")
+            found: list[ShardResult] = [each async for each in results]
+        return found[0]
 
     def stop(self) -> None:
         """Have no worker begin another download."""
@@ -175,11 +159,7 @@ class DaskWorkers:
             self._stopping = asyncio.ensure_future(stopping)
 
     async def close(self, *, kill: bool = False) -> None:
-        """End the connection; what is at the workers is cancelled there.
-
-        Args:
-            kill: Without effect here; the other kind of workers needs it.
-        """
+        """End the connection; what is at the workers is cancelled there, whatever `kill` says."""
         if self._stopping is not None:
             self._stopping.cancel()
             await asyncio.gather(self._stopping, return_exceptions=True)
@@ -220,9 +200,6 @@ class _ShardWorker(Downloads):
     """Does shards, any number at once, until the run is to end.
 
     It looks at the bounds itself: the run hears of an outcome only with all of its shard.
-
-    Attributes:
-        busy: Shards that it is at.
     """
 
     def __init__(self, options: "BatchOptions", folder: Path, env: Mapping[str, str]) -> None:
@@ -231,7 +208,7 @@ class _ShardWorker(Downloads):
         self._bound = options.max_failures
         self._failed = 0
         self._why = ""
-        self.busy = 0
+        self.busy = 0  # shards
 
     async def run(self, items: Sequence[WorkItem]) -> ShardResult:
         """Do every item of a shard."""

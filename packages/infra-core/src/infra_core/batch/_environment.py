@@ -42,11 +42,7 @@ def open_storage(
 ) -> "AzureStorageClient":
     """Open the storage client; without AZURE_STORAGE_* and `mode`, one that keeps files local.
 
-    Args:
-        env: Environment variables.
-        base_path: Folder that blob names are relative to.
-        mode: Storage mode in place of what the environment says.
-        accept_wrong_md5: Switch that option on, whatever the environment says.
+    `mode` and `accept_wrong_md5` go before what the environment says.
 
     Raises:
         ConfigurationError: The settings are incomplete, malformed or contradictory.

@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from infra_core.fs import ensure_parent, fsync_directory, lock_descriptor
@@ -88,8 +88,8 @@ def move_files(folder: Path, moves: Sequence[tuple[str, str]]) -> list[Exception
     """Give files their final names, permanently; an older version of one is replaced in one step.
 
     Args:
-        folder: The run's folder.
-        moves: Each file with its new name, relative to the folder; the same for one that stays.
+        folder: Of the run; names are relative to it.
+        moves: Each file with its new name, the same for one that stays.
 
     Returns:
         An entry for each: None, or what the disk refused, and then the file is where it was.
@@ -118,9 +118,6 @@ class Reserve:
 
     A full disk ends a run, and to record what is put back then needs some room. Where none can be
     set aside, there is none.
-
-    Args:
-        folder: The run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -131,13 +128,10 @@ class Reserve:
         except OSError:  # full already
             self.release()
 
-    def release(self) -> bool:
-        """Give the room back; returns whether there was any."""
-        try:
+    def release(self) -> None:
+        """Give the room back."""
+        with suppress(OSError):
             self._path.unlink()
-        except OSError:
-            return False
-        return True
 
 
 @contextmanager

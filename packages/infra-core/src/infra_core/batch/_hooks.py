@@ -15,15 +15,7 @@ _logger = logging.getLogger("infra_core.batch")
 
 @dataclass(frozen=True)
 class Hooks:
-    """Functions of the caller's; each is called in the event loop and must not block.
-
-    Attributes:
-        on_result: Called for each URL, when it has come to its end and is recorded.
-        on_retry: Called for each failed attempt that is followed by another.
-        on_progress: Called every half second while URLs come to their end, and once at the end.
-        on_rejected: Called for each entry of the list that is no URL.
-        on_duplicate: Called for each item whose URL stood in the list before.
-        on_event: Called with a word and a text for what else a person wants to see.
+    """Functions of the caller's, see `run_batch_async`; each is called in the event loop.
 
     Raises:
         TypeError: One is an async function, or no function.

@@ -91,12 +91,7 @@ class JobIndex:
             self._claim(str(path), _key(record.job_id))
 
     def see(self, job_ids: Sequence[str]) -> "list[JobRecord | bool]":
-        """Mark jobs as seen.
-
-        Returns:
-            For each its record in the store, True for a new one, False for one that was seen
-            before in this run.
-        """
+        """Mark jobs as seen; returns the record of each, True if new, False if seen before."""
         from infra_core.azure.job_store import JobRecord
 
         found: list[JobRecord | bool] = []

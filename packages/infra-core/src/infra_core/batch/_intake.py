@@ -21,9 +21,6 @@ class Intake:
     The thread is a daemon: one that waits for a pipe must not keep a process alive that is to
     end.
 
-    Args:
-        source: URLs, mappings, `BatchItem`s, `Rejected`s.
-
     Attributes:
         error: What the source raised, which ends the run once what came before is done.
     """

@@ -85,9 +85,7 @@ def job_id_of(url: str) -> str:
 def item_of(given: object, number: int) -> BatchItem | Rejected:
     """Make an item of what a list holds: a URL, a mapping of the fields, or an item.
 
-    Args:
-        given: The entry; white space around a URL, such as a line's end, is no part of it.
-        number: Its number, counted from 1, for the message.
+    White space around a URL, such as a line's end, is no part of it.
     """
     if isinstance(given, str):
         # a byte order mark is what a file of UTF-8 may begin with, also one of several put together

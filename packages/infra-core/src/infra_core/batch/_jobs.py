@@ -28,19 +28,12 @@ _BEAT = 1.0  # seconds between two beats that name a job
 
 
 class Job(NamedTuple):
-    """An item and the record of its job, while it is at work.
-
-    Attributes:
-        item: What is asked for.
-        record: As it was stored last.
-        path: Where its file goes, relative to the run's folder.
-        former: Its record, where the file is here and the server is asked whether it is current.
-    """
+    """An item and the record of its job, as it was stored last."""
 
     item: BatchItem
     record: "JobRecord"
     path: str
-    former: "JobRecord | None" = None
+    former: "JobRecord | None" = None  # where the server is asked whether the file here is current
 
     @property
     def job_id(self) -> str:
@@ -60,37 +53,22 @@ class Job(NamedTuple):
 
 
 class Begun(NamedTuple):
-    """What becomes of jobs whose turn has come, each with its record of now.
+    """What becomes of jobs whose turn has come, each with its record of now."""
 
-    Attributes:
-        kept: Completed before.
-        started: To be asked for; recorded as running, unless their files are here.
-        elsewhere: Another run has them, or has their files.
-        passed_over: Not to be tried by this run.
-    """
-
-    kept: list[Job]
-    started: list[Job]
-    elsewhere: list[Job]
-    passed_over: list[Job]
+    kept: list[Job]  # completed before
+    started: list[Job]  # recorded as running, unless their files are here
+    elsewhere: list[Job]  # another run has them, or has their files
+    passed_over: list[Job]  # not to be tried by this run
 
 
 class Ended(NamedTuple):
-    """What is to be recorded of a job.
-
-    Attributes:
-        record: Its record.
-        event: Name of the run log's line, empty for none.
-        properties: Of that line.
-        changed: Whether the record differs from what is stored.
-        ok: Whether its file is here.
-    """
+    """What is to be recorded of a job, with its line in the run log."""
 
     record: "JobRecord"
-    event: str = ""
+    event: str = ""  # none for no line
     properties: Mapping[str, Any] = {}
-    changed: bool = True
-    ok: bool = True
+    changed: bool = True  # whether the record differs from what is stored
+    ok: bool = True  # whether its file is here
 
 
 class JobBook:
@@ -166,9 +144,7 @@ class JobBook:
     ) -> Iterable[tuple[str, str | None]]:
         """What a record means for the manifest: its entry by path, or None to forget one.
 
-        Args:
-            record: Of a job.
-            ok: Whether its file is here; None to go by its status.
+        `ok` says whether its file is here; None goes by its status.
         """
         stored = record.payload
         if "path" not in stored:
@@ -191,9 +167,7 @@ class JobBook:
         yield path, json.dumps(entry, ensure_ascii=False)
 
     def conclude(self, mine: Iterable["JobRecord"], ahead: Sequence["JobRecord"] = ()) -> None:
-        """Store what could not be stored, and put back what was cut off.
-
-        So the store never calls a dead job running.
+        """Store what could not be stored, and put back what was cut off: no dead job is running.
 
         Args:
             mine: Records that this run had at work.

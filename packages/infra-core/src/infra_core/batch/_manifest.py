@@ -20,12 +20,9 @@ def write_manifest(path: Path, entries: Iterable[str], storage: dict[str, Any]) 
     """Write a manifest that fits `infra_core.azure.run_storage.manifest_schema()`.
 
     Args:
-        path: Where.
+        path: Where; an older manifest stands there if the disk refuses this one.
         entries: JSON objects, sorted by path.
         storage: Where the files are mirrored: provider, container, prefix.
-
-    Raises:
-        OSError: The disk refuses it; an older manifest stands.
     """
     kinds: dict[str, int] = {}
     count = size = 0

@@ -79,10 +79,6 @@ def _fields_of(layout: str) -> set[str]:
 class FileNames:
     """Chooses the path of each item's file, relative to the run's folder.
 
-    Args:
-        options: Of the batch.
-        index: Knows which paths are taken.
-
     Attributes:
         unique: Whether the names of two URLs differ by themselves.
     """
@@ -112,13 +108,7 @@ class FileNames:
         return self._free(item, job_id, self._count)
 
     def final_path(self, item: BatchItem, outcome: Outcome, path: str) -> str:
-        """Return the path of a file, now that the server has answered: another than in `INCOMING`.
-
-        Args:
-            item: What was asked for.
-            outcome: With what the server said.
-            path: Where the file is, by `path_of`.
-        """
+        """Return the path of a file, now that the server has answered: none in `INCOMING`."""
         if not path.startswith(INCOMING):
             return path
         extension, given = "", item.name is not None

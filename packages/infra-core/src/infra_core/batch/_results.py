@@ -16,20 +16,10 @@ class Outcome:
     """What one download came to; made where it was done, which may be far away.
 
     Attributes:
-        job_id: The job.
-        status: What became of it.
         path: Of the file, relative to the run's folder.
-        size: Bytes.
-        checksum: `algorithm:hexdigest`.
-        content_type: Media type that the file was served with or is known by.
-        etag: Entity tag of the answer.
-        last_modified: Date that the server gave.
         name: File name that the server suggests.
-        attempts: How often it was tried, the first time included.
         error: Why it failed, in one line without secrets.
-        http_status: Status of the answer that made it fail.
         mirrored: Whether the file was uploaded; None where nothing is mirrored.
-        mirror_error: Why it was not.
         by_load: Whether it failed because this machine has too little of something (file
             descriptors, disk space) or its disk fails: then it is not failed permanently.
     """

@@ -73,13 +73,7 @@ class _Runtime(TaskRuntime):
 
 
 class BatchRun:
-    """One run of a batch over its folder.
-
-    Args:
-        services: What it works with, opened by the caller.
-        hooks: What the caller wants to hear.
-        client: Of a Dask cluster whose workers download.
-    """
+    """One run of a batch over its folder, with services that the caller has opened."""
 
     def __init__(self, services: "Services", hooks: Hooks, client: Any = None) -> None:
         options = self._options = services.options
@@ -133,9 +127,6 @@ class BatchRun:
 
     async def run(self, source: Iterable[object] | AsyncIterable[object]) -> None:
         """Bring every item of the source to its end, or stop in order at a signal or a bound.
-
-        Args:
-            source: The list.
 
         Raises:
             BatchError: The batch exists and is not to be resumed.

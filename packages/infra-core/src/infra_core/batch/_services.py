@@ -39,29 +39,13 @@ _BEAT_SECONDS = 5.0
 
 @dataclass
 class Services:
-    """What a batch works with.
-
-    Attributes:
-        options: How.
-        folder: The run's folder.
-        env: Environment variables, of one service where a prefix is given.
-        store: Where jobs are recorded.
-        fresh: Whether the store was made by this run, so that it holds nothing.
-        storage: Where files are mirrored, None where nothing is configured.
-        log: The run log.
-        heartbeat: The heartbeat.
-        telemetry: Where the batch's beginning and end are tracked.
-        index: What this run has seen.
-        summary: What becomes of it.
-        claims: Takes jobs of a store that several runs share; None where the store is ours alone.
-        reserve: Room on the disk for the end of the run.
-    """
+    """What a batch works with."""
 
     options: "BatchOptions"
     folder: Path
-    env: Mapping[str, str]
+    env: Mapping[str, str]  # of one service where a prefix is given
     store: "JobStore[JobRecord]"
-    fresh: bool
+    fresh: bool  # whether the store was made by this run, so that it holds nothing
     storage: "AzureStorageClient | None"
     log: "RunLogWriter"
     heartbeat: "HeartbeatMonitor"
@@ -69,7 +53,7 @@ class Services:
     index: JobIndex
     summary: Summary
     reserve: Reserve
-    claims: "Claims | None" = None
+    claims: "Claims | None" = None  # where several runs share the store
 
     async def is_mirrored(self, path: Path, stored: Mapping[str, Any]) -> bool:
         """Whether the container holds a blob of the file's size."""
@@ -98,9 +82,9 @@ async def open_services(
     Args:
         options: Of the batch.
         stack: Closes everything that is opened here, in the reverse order.
-        env: Environment variables; those of the process when None.
-        storage: A client of the caller's, which stays open.
-        store: A store of the caller's, which stays open.
+        env: As for `run_batch_async`, and so are `storage` and `store`.
+        storage: Stays open.
+        store: Stays open.
         on_trouble: Called with each failure of the heartbeat, in its thread.
 
     Raises:
@@ -120,13 +104,12 @@ async def open_services(
     summary = Summary(
         batch_id=options.batch_id, folder=str(folder), skip_malformed=options.skip_malformed
     )
-    mine = storage is None
     if storage is None:
         storage = open_mirror(options, variables, base_path=options.out)
+        if storage is not None:
+            stack.push_async_callback(storage.aclose)
     elif not storage.is_configured():
         storage = None
-    if storage is not None and mine:
-        stack.push_async_callback(storage.aclose)
     make_folder(folder)
     check_assets(folder)
     stack.enter_context(exclusive(folder))

@@ -28,12 +28,7 @@ class Starter:
         self._verifier = Verifier(services.folder)
 
     def see(self, items: list[BatchItem]) -> "tuple[list[Job], list[JobRecord], list[BatchItem]]":
-        """Make jobs of items; blocking.
-
-        Returns:
-            The jobs that are to be tried, the records among theirs that no run has stored, and
-            the items whose URL was seen before.
-        """
+        """Make jobs of items; returns also their records that are new, and duplicates. Blocking."""
         only_failed, shared = self._options.only_failed, self._services.claims is not None
         jobs: list[Job] = []
         new: list[JobRecord] = []

@@ -1,6 +1,7 @@
 """Whether the file of a completed job is here with the bytes that were verified."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +13,16 @@ _FOLDERS = 4_096  # whose paths are kept; there are 256 in the usual layout
 
 
 class Verifier:
-    """Compares the files of one run with what their jobs recorded.
-
-    Args:
-        folder: The run's folder; `assets` in it may be a link that its owner made.
-    """
+    """Compares the files of one run with what their jobs recorded."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._checked: dict[str, Path] = {}
+        self._inside = lru_cache(_FOLDERS)(self._find)
 
     def is_intact(self, stored: Mapping[str, Any], listed: str | None = None) -> bool:
-        """Whether a file is what its job recorded; an unreadable one is a reason to fetch again.
+        """Whether a file is what its job recorded, and has the checksum that the list gives now.
 
-        Args:
-            stored: The payload of the job.
-            listed: Checksum that the list gives now, which may not be the one of that time.
+        One that cannot be read is a reason to fetch it again.
         """
         try:
             folder, _, name = str(stored["path"]).rpartition("/")
@@ -42,30 +37,20 @@ class Verifier:
         except (KeyError, ValueError, OSError):
             return False
 
-    def _inside(self, name: str) -> Path:
-        """A folder of the run, once it is clear that it is one; looked at once for all its files.
+    def _find(self, name: str) -> Path:
+        """A folder of the run, whose `assets` may be a link that its owner made.
 
         Raises:
             ValueError: It is outside.
         """
-        path = self._checked.get(name)
-        if path is None:
-            first, _, rest = name.partition("/")
-            path = safe_join(self._folder / first, rest) if rest else self._folder / first
-            if first == "..":
-                raise ValueError(f"{name!r} is outside of {str(self._folder)!r}")
-            if len(self._checked) < _FOLDERS:
-                self._checked[name] = path
-        return path
+        first, _, rest = name.partition("/")
+        if first == "..":
+            raise ValueError(f"{name!r} is outside of {str(self._folder)!r}")
+        return safe_join(self._folder / first, rest) if rest else self._folder / first
 
 
 def contradicts(stored: Mapping[str, Any], listed: str | None) -> bool:
-    """Whether the list gives another checksum now than the one that was verified, of one algorithm.
-
-    Args:
-        stored: The payload of the job.
-        listed: What the list gives.
-    """
+    """Whether the list gives another checksum now than was verified, of one algorithm."""
     try:
         known, wanted = parse_checksum(str(stored["checksum"])), parse_checksum(listed or "")
     except (KeyError, ValueError):  # there is none to compare

@@ -152,11 +152,7 @@ class ProcessWorkers:
             worker.send(_STOP)
 
     async def close(self, *, kill: bool = False) -> None:
-        """End all workers.
-
-        Args:
-            kill: Do not wait for the items they are at.
-        """
+        """End all workers; with `kill`, do not wait for the items they are at."""
         if self._closed:
             return
         self._closed = True
