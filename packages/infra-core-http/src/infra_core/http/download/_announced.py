@@ -39,12 +39,8 @@ def announced_digests(fields: Mapping[str, str], *, whole: bool) -> frozenset[Di
     """Read the digests of the whole file, in the form in which the server holds it.
 
     What cannot be read is left out: a digest in a form of its own is no reason to refuse a file.
-    Left out as well are digests of a stored object that was decoded or changed on its way.
-
-    Args:
-        fields: Header fields by lower-case name, lines of one name joined by a comma.
-        whole: Whether the body is the whole file: `Content-MD5` and `Content-Digest` of a part
-            are those of that part.
+    Left out as well are digests of a stored object that was decoded or changed on its way. Where
+    the body is not the whole file, `Content-MD5` and `Content-Digest` are those of that part.
 
     Example:
         >>> announced_digests({"content-md5": "kAFQmDzST7DWlj99KOF/cg=="}, whole=True)

@@ -31,14 +31,6 @@ def is_coded_file(name: str, body: Body, file: AtomicFile) -> bool:
     Servers that go by the extension do so: `x.tar.gz` comes with `Content-Encoding: gzip`, and
     decoded it would no longer be what its name says. Where it was encoded once more on its way,
     what it decodes to is such a file.
-
-    Args:
-        name: Of the file to be.
-        body: What was said of it.
-        file: All of it, as it was sent.
-
-    Raises:
-        DamagedBody: It cannot be decoded.
     """
     kinds, magic = _OF_FILES.get(", ".join(body.codings), ((), b""))
     if not {PurePath(name).suffix.lower(), media_type_of(body.content_type)} & {*kinds}:
@@ -55,16 +47,14 @@ def damaged_body(plan: DownloadPlan, error: DamagedBody) -> DownloadError:
     """Return the error for an encoded body that cannot be decoded."""
     name = ", ".join(plan.body.codings if plan.body else ())
     if isinstance(error, UnsupportedCoding):
-        return DownloadError(
-            f"{plan.spec.shown} came with Content-Encoding {name!r} though identity was asked for, "
-            f"and cannot be decoded: {error}",
-            url=plan.spec.shown,
-            expected="identity",
-            actual=name,
+        problem = (
+            f"came with Content-Encoding {name!r} though identity was asked for, and cannot be "
+            f"decoded: {error}"
         )
-    return IncompleteDownloadError(
-        f"{plan.spec.shown} sent a body that is not whole or not {name} ({error}): try again later",
-        url=plan.spec.shown,
+        return plan.spec.error(DownloadError, problem, expected="identity", actual=name)
+    return plan.spec.error(
+        IncompleteDownloadError,
+        f"sent a body that is not whole or not {name} ({error}): try again later",
         expected=f"a whole {name} body",
         actual=f"{plan.wire} bytes",
     )

@@ -36,15 +36,12 @@ class ReceivedFile:
     Attributes:
         complete: Writes the last bytes, checks and labels the file, and sets `result`; raises where
             it is not the right one. Called in a thread, once.
-        result: What the download returns.
-        abandoned: Set when the download has given up waiting: the file takes no name.
-        after_error: What `CommitGroup(after=...)` says of it.
     """
 
     complete: Callable[[], AtomicFile]
     result: DownloadResult = field(init=False)
-    abandoned: bool = False
-    after_error: Exception | None = None
+    abandoned: bool = False  # the download has given up waiting: the file takes no name
+    after_error: Exception | None = None  # what `CommitGroup(after=...)` says of it
 
     def __call__(self) -> AtomicFile:
         """Complete the file."""

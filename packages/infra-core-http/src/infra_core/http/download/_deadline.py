@@ -22,12 +22,7 @@ async def within(
 
     A thread that hangs in a network file system cannot be stopped. The work is cancelled, goes on
     to clean up when its thread comes back, and the caller does not wait for it. Cancelled by its
-    caller, it is waited for.
-
-    Args:
-        seconds: From now.
-        work: What to await, in a task of its own.
-        abandon: Called when the time is up, before the work is cancelled.
+    caller, it is waited for. `abandon` is called when the time is up, before the work is cancelled.
 
     Raises:
         TimeoutError: The time is up.

@@ -49,9 +49,6 @@ def fields_of(headers: Mapping[str, str]) -> dict[str, str]:
     Content-Encoding, which may be applied twice. Bytes that are not UTF-8 are read as Latin-1, so
     that the text can be stored anywhere.
 
-    Args:
-        headers: Any mapping of names to values, those with several values for a name included.
-
     Example:
         >>> fields_of({"ETag": '"v1"'})
         {'etag': '"v1"'}

@@ -38,17 +38,9 @@ _SIGNED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class SourceLabel:
-    """Where a file came from.
+    """Where a file came from, and what it was then."""
 
-    Attributes:
-        source: `url_identity` of its URL.
-        size: Its size in bytes.
-        sha256: Its hex digest, when it was computed.
-        etag: The tag, strong or weak, under which the server knows this content.
-        last_modified: The date that the server gave.
-    """
-
-    source: str
+    source: str  # `url_identity` of its URL
     size: int
     sha256: str | None = None
     etag: str | None = None

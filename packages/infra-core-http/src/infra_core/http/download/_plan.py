@@ -58,29 +58,17 @@ class Resume:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A message body that is about to be read.
+    """A message body that is about to be read, with what the server said of the file."""
 
-    Attributes:
-        start: Offset of its first byte in the file.
-        length: Bytes on the wire, or None when the server does not say.
-        total: Size of the whole file, or None.
-        etag_as_sent: The entity tag, weak or strong, or None.
-        last_modified: As the server wrote it.
-        content_type: As the server wrote it.
-        name: The file name that the server suggests, or None.
-        codings: Content codings that the server applied though asked not to, in their order.
-        digests: Digests of the whole file that the server announces.
-    """
-
-    start: int
-    length: int | None
-    total: int | None
-    etag_as_sent: str | None = None
-    last_modified: str | None = None
-    content_type: str | None = None
-    name: str | None = None
-    codings: tuple[str, ...] = ()
-    digests: frozenset[Digest] = frozenset()
+    start: int  # offset of its first byte in the file
+    length: int | None  # bytes on the wire
+    total: int | None  # size of the whole file
+    etag_as_sent: str | None  # weak or strong
+    last_modified: str | None
+    content_type: str | None
+    name: str | None
+    codings: tuple[str, ...]  # that the server applied though asked not to
+    digests: frozenset[Digest]  # of the whole file
 
     @property
     def resumable(self) -> bool:
@@ -138,9 +126,6 @@ class DownloadPlan:
         resume: A verified beginning that a crashed download left.
         piece: Ask for a first range of this many bytes, to see whether ranges can be had in
             parallel; None asks for everything.
-
-    Raises:
-        ValueError: `expected_checksum` is malformed.
     """
 
     def __init__(
@@ -202,20 +187,13 @@ class DownloadPlan:
     # -- judging ---------------------------------------------------------------------------------
 
     def judge(self, status: int, headers: Mapping[str, str]) -> Body | None:
-        """Say what to do with an answer.
-
-        Args:
-            status: The status code.
-            headers: The header fields, by lower-case name.
-
-        Returns:
-            The body to read; None to keep the copy that we hold.
+        """Return the body of an answer that is to be read; None to keep the copy that we hold.
 
         Raises:
             Restart: Forget the part that we hold, ask again for everything.
             httpx.HTTPStatusError: The status is no success.
-            DownloadError: The answer is a success, but not one that carries the file.
-            DownloadTooLargeError: It is longer than `max_bytes`, by its own account.
+            DownloadError: The answer is a success, but not one that carries the file, or of a file
+                above `max_bytes`.
         """
         self.body, self.wire = None, 0
         if status == 304 and self._held is not None:
@@ -247,10 +225,10 @@ class DownloadPlan:
         if self._asked is None:
             if part is not None and part[0] == 0 and part[1] == part[2]:
                 return self._judge_whole(headers, part[1])
-            raise DownloadError(
-                f"{self.spec.shown} answered {self._status} with a part of the file to a request "
-                "for all of it: the server is broken, ask its owner",
-                url=self.spec.shown,
+            raise self.spec.error(
+                DownloadError,
+                f"answered {self._status} with a part of the file to a request for all of it: the "
+                "server is broken, ask its owner",
                 expected=200,
                 actual=self._status,
             )
@@ -277,12 +255,7 @@ class DownloadPlan:
     # -- counting --------------------------------------------------------------------------------
 
     def received(self, count: int) -> None:
-        """Count bytes as they come.
-
-        Raises:
-            DownloadTooLargeError: The file has grown above `max_bytes`.
-            IncompleteDownloadError: They are more than the server announced.
-        """
+        """Count bytes as they come; raises where they are too many."""
         self.wire += count
         body = self.body
         if body is not None and body.length is not None and self.wire > body.length:
@@ -299,39 +272,30 @@ class DownloadPlan:
         """Raise `DownloadTooLargeError` for a file of that many bytes, if that is too many."""
         limit = self.spec.max_bytes
         if limit is not None and size > limit:
-            raise DownloadTooLargeError(
-                f"{self.spec.shown} has {size} bytes or more, above max_bytes={limit}: raise "
-                "max_bytes if the file is wanted",
-                url=self.spec.shown,
+            raise self.spec.error(
+                DownloadTooLargeError,
+                f"has {size} bytes or more, above max_bytes={limit}: raise max_bytes if the file "
+                "is wanted",
                 expected=limit,
                 actual=size,
             )
 
     def check_end(self) -> None:
-        """Judge a body that has come to its end.
-
-        Raises:
-            IncompleteDownloadError: More of it was announced.
-            DownloadError: Nothing came with a status that promises no file.
-        """
+        """Judge a body that has come to its end."""
         if self.body is not None and self.wire < (self.body.length or 0):
             raise self.incomplete()
         if self.wire == 0 and self._status not in {200, 203, 206}:
-            raise DownloadError(
-                f"{self.spec.shown} answered {self._status}, which carries no file: check the URL",
-                url=self.spec.shown,
-                expected=200,
-                actual=self._status,
-            )
+            problem = f"answered {self._status}, which carries no file: check the URL"
+            raise self.spec.error(DownloadError, problem, expected=200, actual=self._status)
 
     def incomplete(self) -> IncompleteDownloadError:
         """The error for a body that ended before its end, or went on after it."""
         length = None if self.body is None else self.body.length
         of = "bytes and no end of its body" if length is None else f"of {length} bytes"
-        return IncompleteDownloadError(
-            f"{self.spec.shown} sent {self.wire} {of}: the connection was cut or the server "
-            "announced a wrong length; try again later",
-            url=self.spec.shown,
+        return self.spec.error(
+            IncompleteDownloadError,
+            f"sent {self.wire} {of}: the connection was cut or the server announced a wrong "
+            "length; try again later",
             expected="the end of the body" if length is None else length,
             actual=self.wire,
         )
@@ -347,9 +311,6 @@ class DownloadPlan:
                 announces only with the rest of a resumed file can no longer be computed.
             as_sent: The same of an encoded body. Servers announce the one or the other: RFC 9530
                 means the encoded form, what compresses on the way leaves the header as it was.
-
-        Raises:
-            ChecksumMismatchError: The file must not be kept.
         """
         if self.expected is not None:
             wanted, source = [self.expected], "expected_checksum"
@@ -360,11 +321,10 @@ class DownloadPlan:
             actual = digests.get(algorithm)
             if actual in {None, digest} or digest == as_sent.get(algorithm):
                 continue
-            raise ChecksumMismatchError(
-                f"{self.spec.shown} has the checksum {algorithm}:{actual}, but {source} is "
-                f"{algorithm}:{digest}: altered on its way, or changed on purpose; in that case "
-                "update the checksum",
-                url=self.spec.shown,
+            raise self.spec.error(
+                ChecksumMismatchError,
+                f"has the checksum {algorithm}:{actual}, but {source} is {algorithm}:{digest}: "
+                "altered on its way, or changed on purpose; in that case update the checksum",
                 expected=f"{algorithm}:{digest}",
                 actual=f"{algorithm}:{actual}",
             )
@@ -376,10 +336,6 @@ class DownloadPlan:
         self._resume = self.piece = self.body = None
 
     def continue_from(self, size: int) -> None:
-        """Let the next request ask for what is missing if the version can be pinned, else for all.
-
-        Args:
-            size: Bytes of the file that are safely held.
-        """
+        """Let the next request ask for what is missing where the version can be pinned."""
         if self.body is not None:  # else there was no other answer since the last call
             self._resume = self.body.resume_at(size)

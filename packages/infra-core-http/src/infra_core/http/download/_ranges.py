@@ -25,13 +25,9 @@ __all__ = ["pieces_in_order"]
 async def pieces_in_order(
     spec: DownloadSpec, body: Body, *, first: int, piece: int
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the file from `first` to its end.
+    """Yield the file from `first` to its end, fetched in ranges of `piece` bytes.
 
-    Args:
-        spec: The download.
-        body: The answer that showed the file's size and strong tag, which all pieces must share.
-        first: Offset of the first byte to yield.
-        piece: Bytes of one range.
+    All must be of the size and strong tag that the first answer had.
 
     Raises:
         Restart: A piece is of another version, or the server serves no more ranges, or not several

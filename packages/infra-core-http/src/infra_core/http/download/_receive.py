@@ -50,11 +50,7 @@ async def call(callback: Callable[..., object] | None, *args: object) -> None:
 def open_answer(
     spec: DownloadSpec, plan: DownloadPlan, *, turn: AsyncExitStack | None = None
 ) -> AbstractAsyncContextManager[StreamedResponse]:
-    """Send the plan's next request; gives the answer, for the plan to judge.
-
-    Raises:
-        httpx.TransportError: No answer came.
-    """
+    """Send the plan's next request; gives the answer, for the plan to judge."""
     return open_stream(
         "GET",
         spec.url,
@@ -71,19 +67,7 @@ async def receive(
     chunks: AsyncIterator[bytes],
     write: Callable[[bytes], Awaitable[object]],
 ) -> None:
-    """Take a body to its end.
-
-    Args:
-        spec: The download.
-        plan: Counts the bytes.
-        chunks: The body.
-        write: Takes each chunk.
-
-    Raises:
-        IncompleteDownloadError: It is shorter or longer than announced.
-        DownloadTooLargeError: It is larger than `max_bytes`.
-        httpx.TransportError: The connection broke, or the server was too slow.
-    """
+    """Take a body to its end, chunk by chunk; raises what ends it before, a slow server too."""
     total = None if plan.body is None else plan.body.total
     await call(spec.progress, plan.size, total)
     since, received = clock.monotonic(), 0

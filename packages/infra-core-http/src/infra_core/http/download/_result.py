@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from infra_core.runtime import RetryDetails, sanitize_url
+
+from .._errors import DownloadError
 
 if TYPE_CHECKING:
     from infra_core.runtime import RateLimit, RetryPolicy
@@ -24,6 +26,7 @@ __all__ = [
     "RetryCallback",
 ]
 
+E = TypeVar("E", bound=DownloadError)
 ProgressCallback = Callable[[int, int | None], object]
 """Called with the bytes of the file so far and its size, None while that is not known."""
 
@@ -139,3 +142,8 @@ class DownloadSpec:
     def shown(self) -> str:
         """The URL without secrets, for messages; most downloads need none."""
         return sanitize_url(self.url)
+
+    def error(self, kind: type[E], problem: str, *, expected: object, actual: object) -> E:
+        """An error of this download: its URL, and the problem with what to do."""
+        shown = self.shown
+        return kind(f"{shown} {problem}", url=shown, expected=expected, actual=actual)

@@ -27,10 +27,6 @@ def inspect_existing(spec: DownloadSpec, size: int) -> DownloadResult | None:
     - A file labelled with another URL belongs to that one, and is not reused.
     - Any other file is reused, as 0.7 did: somebody may have put it there for this purpose.
 
-    Args:
-        spec: What is asked for.
-        size: Of the file.
-
     Returns:
         What to return if it is reused: with its validators where it is unchanged since we
         downloaded it from the same URL. None where it may not be.

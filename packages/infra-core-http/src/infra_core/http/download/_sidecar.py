@@ -50,12 +50,7 @@ class _Note:
 
 
 class Sidecar:
-    """The note of one download.
-
-    Args:
-        dest: Where the file shall stand.
-        source: `url_identity` of where it comes from.
-    """
+    """The note of one download to a file, from where `url_identity` says."""
 
     def __init__(self, dest: Path, source: str) -> None:
         self._dest = dest
@@ -126,11 +121,6 @@ class Sidecar:
 
         The lock is on the file's own descriptor: the system drops it when the writer dies, however
         that happens, and with a second one Windows could not rename the file.
-
-        Args:
-            sink: What writes the file; opened now where notes are taken.
-            body: What is to come.
-            small: Whether a file below the size of a checkpoint is worth a note.
         """
         self._body = None
         if not (small or (body.total or 0) > CHECKPOINT) or not body.resumable:

@@ -29,13 +29,8 @@ class Sink:
     """An `AtomicFile` that is fed from an event loop.
 
     The file is opened by the first thread that writes to it: creating, flushing and naming a file
-    cost far more than receiving 16 KiB, and must not hold up other downloads.
-
-    Args:
-        path: Where the file shall stand.
-        algorithms: Hashes to compute on the way.
-        durable: Flush the file to the disk before it takes its name.
-        on_written: Called in the writing thread after each batch, with the file.
+    cost far more than receiving 16 KiB, and must not hold up other downloads. `on_written` is
+    called in the writing thread after each batch.
     """
 
     def __init__(
@@ -99,12 +94,7 @@ class Sink:
     def decode(self, decoder: Decoder, check_size: Callable[[int], None]) -> AtomicFile:
         """Replace the file, which holds an encoded body, by what it decodes to; blocking.
 
-        Args:
-            decoder: For the codings of the body.
-            check_size: Called with the size so far; what it raises ends the decoding.
-
-        Raises:
-            DamagedBody: It cannot be decoded.
+        `check_size` is called with the size so far; what it raises ends the decoding.
         """
         encoded = self.file
         encoded.flush()

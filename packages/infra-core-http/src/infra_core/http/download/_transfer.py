@@ -114,10 +114,10 @@ class _Transfer:
         except TimeoutError as error:
             if deadline is None or time.monotonic() - begun < deadline:
                 raise  # of a callback, or of a client of the caller's
-            raise DownloadDeadlineError(
-                f"{self.spec.shown} was not downloaded within {deadline:g} s, retries included: "
-                "allow a longer deadline",
-                url=self.spec.shown,
+            raise spec.error(
+                DownloadDeadlineError,
+                f"was not downloaded within {deadline:g} s, retries included: allow a longer "
+                "deadline",
                 expected=deadline,
                 actual=None if self.sink is None else self.sink.size,
             ) from self.failed or error  # what the last attempt met; the error says the same
