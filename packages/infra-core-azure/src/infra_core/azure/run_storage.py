@@ -217,7 +217,7 @@ def build_manifest(
         return _manifest([], client, "")
     path = Path(storage_path)
     configured = client.is_configured()
-    found: dict[str, dict[str, int | str]] = {}
+    found: dict[str, dict[str, Any]] = {}
     extras = {"checksum": checksum, "timestamps": timestamps}
     if configured and source != "local":
         for entry in collect_blob_files(client, path, **_set(extras)):
@@ -229,23 +229,20 @@ def build_manifest(
                 entry["type"], entry["content_type"] = stored["type"], stored["content_type"]
             found[str(entry["path"])] = entry
     prefix = client.blob_name_for_path(path)
+    shown = ["path", "type", "content_type", "size_bytes", "url"]
+    if checksum:
+        shown.append("checksum")
+    if timestamps:
+        shown.append("modified_at")
     files: list[dict[str, Any]] = []
     for name in sorted(found):
-        entry = found[name]
+        file = found[name]
         if served := (content_types or {}).get(name):
             known = _entry(name, 0, served)
-            entry["type"], entry["content_type"] = known["type"], known["content_type"]
+            file["type"], file["content_type"] = known["type"], known["content_type"]
         blob = f"{prefix}/{name}" if prefix else name
-        url = client.blob_url_for_name(blob) if configured else None
-        described: dict[str, Any] = {
-            key: entry.pop(key) for key in ("path", "type", "content_type", "size_bytes")
-        }
-        described["url"] = url
-        if checksum:
-            described["checksum"] = entry.get("checksum")
-        if timestamps:
-            described["modified_at"] = entry.get("modified_at")
-        files.append(described)
+        file["url"] = client.blob_url_for_name(blob) if configured else None
+        files.append({key: file.get(key) for key in shown})
     return _manifest(files, client, prefix)
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from infra_core._start import import_engine, import_storage, started
 from infra_core.batch._environment import open_storage
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
 SHOWN_PROBLEMS = 20
+T = TypeVar("T")
 
 DESCRIPTION = """\
 Mirror a folder to Blob Storage or back, or say what that would do.
@@ -172,7 +173,7 @@ def rules(options: argparse.Namespace) -> dict[str, Any]:
 def plan(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     """Print what would be done with each file, and why."""
     direction: Literal["up", "down"] = "down" if options.down else "up"
-    steps = checked(lambda: client.plan_tree(options.folder, direction, **rules(options)))
+    steps = checked(client.plan_tree, options.folder, direction, **rules(options))
     if options.json:
         print_json([dataclasses.asdict(step) for step in steps])
         return exit_codes.OK
@@ -192,13 +193,12 @@ def transfer(client: "AzureStorageClient", options: argparse.Namespace) -> int:
         show = stack.enter_context(progress_bar(options.verb)) if sys.stderr.isatty() else None
         try:
             report = checked(
-                lambda: client.sync_tree(
-                    options.folder, options.verb, on_progress=show, **rules(options)
-                )
+                client.sync_tree, options.folder, options.verb, on_progress=show, **rules(options)
             )
         except TreeTransferError as error:
             report = error.report
-    if options.verb == "down" and not report.files and next(iterate(client, options), None) is None:
+    blobs = client.iter_tree(options.folder)
+    if options.verb == "down" and not report.files and next(blobs, None) is None:
         raise CommandError(
             f"nothing was downloaded: the container {client.settings.container!r} has no blob "
             f"below {client.blob_name_for_path(options.folder)!r}, or does not exist; check the "
@@ -235,15 +235,12 @@ def progress_bar(verb: str) -> "Iterator[Callable[[TreeProgress], None]]":
         yield show
 
 
-def checked(call: Any) -> Any:
-    """Call the storage client; names and folders that it refuses are errors of the command line.
-
-    Other errors of the storage pass as they are.
-    """
+def checked(method: Callable[..., T], *args: Any, **options: Any) -> T:
+    """Call the storage client; names and folders that it refuses are errors of the command line."""
     from infra_core.azure.storage import StorageError, UnsafeNamesError
 
     try:
-        return call()
+        return method(*args, **options)
     except UnsafeNamesError as error:
         text = str(error).replace("pass on_unsafe='skip'", "give --skip-unsafe")
         raise CommandError(text) from None
@@ -281,18 +278,13 @@ def print_report(report: "TreeReport", *, as_json: bool) -> None:
 
 def list_blobs(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     """Print the blobs of a folder, page by page."""
+    blobs = client.iter_tree(options.folder)
     if options.json:
-        blobs = [{"name": blob.name, "size_bytes": blob.size} for blob in iterate(client, options)]
-        print_json(blobs)
+        print_json([{"name": blob.name, "size_bytes": blob.size} for blob in blobs])
         return exit_codes.OK
-    rows = ([human_size(blob.size), blob.name] for blob in iterate(client, options))
+    rows = ([human_size(blob.size), blob.name] for blob in blobs)
     print_rows(make_console(), ["size", "name"], rows)
     return exit_codes.OK
-
-
-def iterate(client: "AzureStorageClient", options: argparse.Namespace) -> Any:
-    """The blobs of the folder."""
-    return checked(lambda: client.iter_tree(options.folder))
 
 
 def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
@@ -300,11 +292,11 @@ def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     if options.refused and not options.flush:
         raise CommandError("--refused says what --flush sends; give --flush as well")
     if options.forget:
-        count = checked(client.forget_refused)
+        count = client.forget_refused()
         print_json({"forgotten": count}) if options.json else print(f"forgotten {count}")
         return exit_codes.OK
     if options.flush:
-        report = checked(lambda: client.flush_pending(refused=options.refused))
+        report = client.flush_pending(refused=options.refused)
         counts = dataclasses.asdict(report)
         if options.json:
             print_json(counts)
@@ -314,28 +306,14 @@ def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
         return exit_codes.FAILED if left else exit_codes.OK
     entries = client.pending_uploads()
     if options.json:
-        shown = [
-            {
-                "blob": entry.blob,
-                "kind": entry.kind,
-                "path": str(entry.path),
-                "refused": entry.refused,
-                "error": entry.error,
-            }
-            for entry in entries
-        ]
-        print_json(shown)
+        names = ("blob", "kind", "path", "refused", "error")
+        shown = [{name: getattr(entry, name) for name in names} for entry in entries]
+        print_json([{**entry, "path": str(entry["path"])} for entry in shown])
         return exit_codes.OK
-    rows = (
-        [
-            "refused" if entry.refused else "pending",
-            entry.kind,
-            entry.blob,
-            str(entry.path or ""),
-            entry.error or "",
-        ]
-        for entry in entries
-    )
+    rows = []
+    for entry in entries:
+        state = "refused" if entry.refused else "pending"
+        rows.append([state, entry.kind, entry.blob, str(entry.path or ""), entry.error or ""])
     print_rows(make_console(), ["state", "kind", "blob", "path", "last error"], rows)
     refused = sum(entry.refused for entry in entries)
     more = f", {refused} refused permanently" if refused else ""
