@@ -175,7 +175,8 @@ def plan(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     direction: Literal["up", "down"] = "down" if options.down else "up"
     steps = checked(client.plan_tree, options.folder, direction, **rules(options))
     if options.json:
-        print_json([dataclasses.asdict(step) for step in steps])
+        names = ("action", "name", "size", "reason")
+        print_json([{name: getattr(step, name) for name in names} for step in steps])
         return exit_codes.OK
     if not steps:
         print("no file here and no blob there", file=sys.stderr)

@@ -34,7 +34,6 @@ from ._shared import (
 )
 from ._tree_types import (
     FileOutcome as FileOutcome,
-    PlannedTransfer as PlannedTransfer,
     TreeProgress as TreeProgress,
     TreeReport as TreeReport,
 )

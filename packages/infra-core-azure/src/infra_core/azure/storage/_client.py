@@ -21,7 +21,6 @@ from ._tree_types import (
     OnOutcome,
     OnProgress,
     OnUnsafe,
-    PlannedTransfer,
     TreeReport,
     TreeRules,
 )
@@ -192,17 +191,17 @@ class AzureStorageClient(FileClient):
 
     async def plan_tree_async(
         self, /, path: Path, direction: Literal["up", "down"] = "up", **options: Any
-    ) -> list[PlannedTransfer]:
+    ) -> list[FileOutcome]:
         """What `sync_tree` with the same options would do, by the same planner, in order.
 
         For trees of millions pass `dry_run=True` and `on_outcome` to `sync_tree` instead.
         """
-        plan: list[PlannedTransfer] = []
+        plan: list[FileOutcome] = []
 
         def add(outcome: FileOutcome) -> None:
             if outcome.error is not None:
                 raise outcome.error
-            plan.append(PlannedTransfer(outcome.action, outcome.name, outcome.size, outcome.reason))
+            plan.append(outcome)
 
         await self.sync_tree_async(path, direction, dry_run=True, on_outcome=add, **options)
         return sorted(plan, key=lambda item: (item.name, item.action))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ._blobs import BlobInfo
 from ._names import fold_name
-from ._tree_types import PlannedTransfer
+from ._tree_types import FileOutcome
 
 __all__ = ["TreeIndex"]
 
@@ -88,12 +88,11 @@ class TreeIndex:
         query = "select count(*) from entry where reason is not null"
         return int(self._db.execute(query).fetchone()[0])
 
-    def rejected(self) -> Iterator[PlannedTransfer]:
+    def rejected(self) -> Iterator[FileOutcome]:
         """What is unsafe, and why."""
-        for row in self._db.execute(
-            "select name, size, reason from entry where reason is not null order by name"
-        ):
-            yield PlannedTransfer("reject", *row)
+        query = "select name, size, reason from entry where reason is not null order by name"
+        for name, size, reason in self._db.execute(query):
+            yield FileOutcome(name, "reject", size, reason)
 
     def accepted(self) -> Iterator[BlobInfo]:
         """All others in order of their names; the index may be used in between."""

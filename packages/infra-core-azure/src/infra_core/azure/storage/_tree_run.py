@@ -21,7 +21,6 @@ from ._tree_index import TreeIndex
 from ._tree_types import (
     FileOutcome,
     LocalFile,
-    PlannedTransfer,
     TreeProgress,
     TreeReport,
     TreeRules,
@@ -49,7 +48,7 @@ class Step(NamedTuple):
     size: int
     blob: BlobInfo | None
     file: LocalFile | None
-    plan: PlannedTransfer | None
+    plan: FileOutcome | None
     small: tuple[bytes, bytes] | None = None
 
     @property
@@ -65,34 +64,34 @@ def decide(
     size: int,
     there: BlobInfo | LocalFile | None,
     md5: bytes | None,
-) -> PlannedTransfer | None:
+) -> FileOutcome | None:
     """What to do with a file of the source, given what the destination has of that name.
 
     `None` when that depends on the hash of the local file, which `md5`, that of the blob, is
     compared with: see `decide_by_hash`.
     """
     if there is None:
-        return PlannedTransfer(move, name, size, "new")
+        return FileOutcome(name, move, size, "new")
     if rules.overwrite == "never":
-        return PlannedTransfer("keep", name, size, "exists, and overwrite is 'never'")
+        return FileOutcome(name, "keep", size, "exists, and overwrite is 'never'")
     if rules.compare == "nothing":
-        return PlannedTransfer(move, name, size, "replaces what is there")
+        return FileOutcome(name, move, size, "replaces what is there")
     if there.size != size:
-        return PlannedTransfer(move, name, size, "size differs")
+        return FileOutcome(name, move, size, "size differs")
     if rules.compare == "size":
-        return PlannedTransfer("skip", name, size, "same size")
+        return FileOutcome(name, "skip", size, "same size")
     if md5 is None:
-        return PlannedTransfer(move, name, size, "no hash is stored to compare with")
+        return FileOutcome(name, move, size, "no hash is stored to compare with")
     return None
 
 
 def decide_by_hash(
     move: Move, name: str, size: int, local: bytes, stored: bytes | None
-) -> PlannedTransfer:
+) -> FileOutcome:
     """The rest of `decide`, once the local file is hashed."""
     if local == stored:
-        return PlannedTransfer("skip", name, size, "same content")
-    return PlannedTransfer(move, name, size, "content differs")
+        return FileOutcome(name, "skip", size, "same content")
+    return FileOutcome(name, move, size, "content differs")
 
 
 @dataclass(eq=False)
@@ -165,7 +164,7 @@ class TreeRun(ABC):
         """Count the source, refuse its unsafe names, and look at what the destination has."""
 
     @abstractmethod
-    def _rejected(self) -> Iterator[PlannedTransfer]:
+    def _rejected(self) -> Iterator[FileOutcome]:
         """What is unsafe, and why."""
 
     @abstractmethod
@@ -173,11 +172,11 @@ class TreeRun(ABC):
         """What to do with each file of the source."""
 
     @abstractmethod
-    def _keep_log(self, name: str, size: int, blob: BlobInfo | None) -> PlannedTransfer | None:
+    def _keep_log(self, name: str, size: int, blob: BlobInfo | None) -> FileOutcome | None:
         """The decision for a run log that mirrors itself, `None` for everything else."""
 
     @abstractmethod
-    async def _transfer(self, step: Step, plan: PlannedTransfer) -> PlannedTransfer:
+    async def _transfer(self, step: Step, plan: FileOutcome) -> FileOutcome:
         """Bring a file over; returns what was done after all."""
 
     def _as_sent(self, step: Step) -> tuple[str | None, str | None]:
@@ -240,7 +239,7 @@ class TreeRun(ABC):
     async def _do(self, step: Step) -> None:
         await self._outcome(step.name, step.size, self.move, partial(self._bring, step), step)
 
-    async def _bring(self, step: Step) -> PlannedTransfer:
+    async def _bring(self, step: Step) -> FileOutcome:
         plan = step.plan
         if plan is None:
             local = await asyncio.to_thread(hash_file, self.root / step.name)
@@ -252,12 +251,12 @@ class TreeRun(ABC):
     async def _delete(self, item: BlobInfo | LocalFile) -> None:
         blob = item if isinstance(item, BlobInfo) else None
 
-        async def delete() -> PlannedTransfer:
+        async def delete() -> FileOutcome:
             if (kept := self._keep_log(item.name, item.size, blob)) is not None:
                 return kept
             if not self._dry:
                 await self._remove(item)
-            return PlannedTransfer("delete", item.name, item.size, self.surplus)
+            return FileOutcome(item.name, "delete", item.size, self.surplus)
 
         await self._outcome(item.name, item.size, "delete", delete)
 
@@ -278,10 +277,10 @@ class TreeRun(ABC):
                 extra={"prefix": self.prefix},
             )
 
-        async def report_rejected(plan: PlannedTransfer) -> None:
-            self._report_outcome(FileOutcome(plan.name, "reject", plan.size, plan.reason))
+        async def report(outcome: FileOutcome) -> None:
+            self._report(outcome)
 
-        await for_each(growing_batches(self._rejected()), report_rejected, 1)
+        await for_each(growing_batches(self._rejected()), report, 1)
 
     def _may_delete(self) -> bool:
         if self.report.ok:
@@ -303,7 +302,7 @@ class TreeRun(ABC):
         name: str,
         size: int,
         action: Literal["upload", "download", "delete"],
-        work: Callable[[], Awaitable[PlannedTransfer]],
+        work: Callable[[], Awaitable[FileOutcome]],
         step: Step | None = None,
     ) -> None:
         """Do the work on one file and report what became of it."""
@@ -311,16 +310,16 @@ class TreeRun(ABC):
             if self._outage.error is not None:
                 raise self._outage.error
             async with self._budget.held(min(size, self._per_file)):
-                plan = await work()
+                outcome = await work()
         except Exception as error:  # noqa: BLE001 - one file does not stop the others
             self._outage.see(error)
             sent = (None, None) if step is None else self._as_sent(step)
-            self._report_outcome(FileOutcome(name, action, size, "failed", error, *sent))
+            outcome = FileOutcome(name, action, size, "failed", error, *sent)
         else:
             self._outage.see(None)
-            self._report_outcome(FileOutcome(plan.name, plan.action, plan.size, plan.reason))
+        self._report(outcome)
 
-    def _report_outcome(self, outcome: FileOutcome) -> None:
+    def _report(self, outcome: FileOutcome) -> None:
         self.report.add(outcome)
         if outcome.action != "delete":
             self._done_files += 1

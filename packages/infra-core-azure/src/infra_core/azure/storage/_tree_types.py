@@ -13,7 +13,6 @@ __all__ = [
     "Compare",
     "FileOutcome",
     "OnUnsafe",
-    "PlannedTransfer",
     "TreeProgress",
     "TreeReport",
     "TreeRules",
@@ -37,33 +36,16 @@ GONE = "deleted since it was listed"  # why the source's file is skipped
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedTransfer:
-    """What is to be done with one file, and why.
+class FileOutcome:
+    """What is to be done with one file, or what became of it.
 
     Attributes:
+        name: Path of the file relative to its tree, with forward slashes.
         action: `upload` or `download`; `skip`, since both sides are equal; `keep`, since
             `overwrite` forbids it; `delete` at the destination; `reject`, since the name is
             unsafe.
-        name: Path of the file relative to its tree, with forward slashes.
         size: Bytes at the source (for `delete`, at the destination).
         reason: Why, in a few words.
-    """
-
-    action: Action
-    name: str
-    size: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileOutcome:
-    """What became of one file.
-
-    Attributes:
-        name: Path relative to its tree.
-        action: What was to be done.
-        size: Bytes.
-        reason: Why.
         error: What it failed of, `None` when it did not.
         etag: Of a failed upload, the ETag of the blob that it may replace, where it may no other.
         content_type: Of a failed upload, the media type to store, `None` for that of the name.

@@ -19,7 +19,7 @@ from ._local_tree import local_state, walk_tree
 from ._names import reason_of, unsafe_reason
 from ._properties import check_header
 from ._tree_run import Step, TreeRun
-from ._tree_types import GONE, LocalFile, PlannedTransfer
+from ._tree_types import GONE, FileOutcome, LocalFile
 from ._upload import upload_path
 
 __all__ = ["DownRun", "UpRun"]
@@ -73,10 +73,10 @@ class UpRun(TreeRun):
             )
         return rejected
 
-    def _rejected(self) -> Iterator[PlannedTransfer]:
+    def _rejected(self) -> Iterator[FileOutcome]:
         for file, reason in self._source_files():
             if reason is not None:
-                yield PlannedTransfer("reject", file.name, file.size, reason)
+                yield FileOutcome(file.name, "reject", file.size, reason)
 
     async def _look_there(self) -> None:
         """List the destination; a token that may only write goes without, unless it deletes."""
@@ -106,15 +106,15 @@ class UpRun(TreeRun):
             listed = self._index.get if self._index.count else lambda _: None
             yield [self._step(file.name, listed(file.name), file) for file in batch]
 
-    async def _bring(self, step: Step) -> PlannedTransfer:
+    async def _bring(self, step: Step) -> FileOutcome:
         try:
             return await super()._bring(step)
         except FileNotFoundError:
             if await asyncio.to_thread(os.path.lexists, self.root / step.name):
                 raise
-            return PlannedTransfer("skip", step.name, 0, GONE)
+            return FileOutcome(step.name, "skip", 0, GONE)
 
-    async def _transfer(self, step: Step, plan: PlannedTransfer) -> PlannedTransfer:
+    async def _transfer(self, step: Step, plan: FileOutcome) -> FileOutcome:
         try:
             await upload_path(
                 self.service,
@@ -133,15 +133,15 @@ class UpRun(TreeRun):
             if not (self._unlisted and error.by_condition):
                 raise
             why = f"exists, and overwrite is {self.rules.overwrite!r}"
-            return PlannedTransfer("keep", step.name, step.size, why)
+            return FileOutcome(step.name, "keep", step.size, why)
         return plan
 
-    def _keep_log(self, name: str, size: int, blob: BlobInfo | None) -> PlannedTransfer | None:
+    def _keep_log(self, name: str, size: int, blob: BlobInfo | None) -> FileOutcome | None:
         if not is_run_log(name):
             return None
         appended = blob is not None and blob.blob_type == "AppendBlob"
         if appended or run_log_is_mirrored(self.root, name):
-            return PlannedTransfer("keep", name, size, "the run log mirrors itself")
+            return FileOutcome(name, "keep", size, "the run log mirrors itself")
         return None
 
     def _etag(self, there: BlobInfo | None) -> str | None:
@@ -188,7 +188,7 @@ class DownRun(TreeRun):
         rejected = await asyncio.to_thread(self._index.find_collisions, keep_one=keep_one)
         await self._refuse(rejected)
 
-    def _rejected(self) -> Iterator[PlannedTransfer]:
+    def _rejected(self) -> Iterator[FileOutcome]:
         return self._index.rejected()
 
     def _unsafe(self, name: str) -> str | None:
@@ -216,12 +216,12 @@ class DownRun(TreeRun):
         for batch in growing_batches(self._index.accepted()):
             yield [self._step(b.name, b, local_state(self.root, b.name)[0]) for b in batch]
 
-    def _keep_log(self, name: str, size: int, _blob: BlobInfo | None) -> PlannedTransfer | None:
+    def _keep_log(self, name: str, size: int, _blob: BlobInfo | None) -> FileOutcome | None:
         if not run_log_lives(self.root, name):
             return None
-        return PlannedTransfer("keep", name, size, "a run log that mirrors itself lives here")
+        return FileOutcome(name, "keep", size, "a run log that mirrors itself lives here")
 
-    async def _transfer(self, step: Step, plan: PlannedTransfer) -> PlannedTransfer:
+    async def _transfer(self, step: Step, plan: FileOutcome) -> FileOutcome:
         blob = step.blob
         assert blob is not None  # noqa: S101 - the source
         found = await download_blob(
@@ -233,7 +233,7 @@ class DownRun(TreeRun):
             before_commit=partial(self._check_still, step),
             on_bytes=partial(self._moved, step.name),
         )
-        return plan if found else PlannedTransfer("skip", step.name, 0, GONE)
+        return plan if found else FileOutcome(step.name, "skip", 0, GONE)
 
     def _check_still(self, step: Step) -> None:
         """Refuse to replace a local file that appeared or changed since it was looked at."""
