@@ -95,18 +95,23 @@ def exchange(
     """
     headers = headers or {}
     if not isinstance(session, requests.Session):
-        options = {**options, "stream": True} if stream else options
-        answer: requests.Response = _as_in_0_7(session, method, url, headers, timeout, options)
-        return answer
-    sent = _Exchange(session, timeout, options)
+        return _as_in_0_7(session, method, url, headers, timeout, stream, options)
+    sending = _Sending(session, timeout, options)
     try:
-        return sent.run(method, url, headers, stream, max_bytes, allow_redirects)
+        with _busy():
+            response = sending.first(method, url, headers, stream)
+            if not isinstance(response, requests.Response):
+                return cast("requests.Response", response)  # of a mock
+            if allow_redirects:
+                response = sending.follow(response)
+        _finish(response, stream, max_bytes)
     except PrivateAddressError as error:
-        raise SyncPrivateAddressError.of(error, sent.url or url) from None
+        raise SyncPrivateAddressError.of(error, sending.url or url) from None
     except requests.RequestException as error:
         retell(error, url, timeout)
         fit_to_travel(error)
         raise
+    return response
 
 
 def _as_in_0_7(
@@ -115,12 +120,28 @@ def _as_in_0_7(
     url: str,
     headers: dict[str, str],
     timeout: Timeout,
+    stream: bool,
     options: dict[str, Any],
 ) -> Any:
     """Make the call that 0.7 made, which stand-ins and mocks know."""
+    if stream:
+        options = {**options, "stream": True}
     if method == "GET" and options.keys() <= {"stream"}:
         return session.get(url, headers=headers, timeout=timeout, **options)
     return session.request(method, url, headers=headers, timeout=timeout, **options)
+
+
+def _finish(response: requests.Response, stream: bool, max_bytes: int | None) -> None:
+    """Decode the last answer, and read it unless it is to be streamed."""
+    try:
+        attach_decoder(response, max_bytes)
+        settle_encoding(response, read=not stream)
+    except BaseException as error:
+        response.close()
+        failed = isinstance(error, requests.RequestException)
+        if failed and not is_success(response.status_code):
+            error.response = without_body(response)  # type: ignore[attr-defined]
+        raise
 
 
 def _lines(response: requests.Response, name: str) -> list[str]:
@@ -140,7 +161,7 @@ def _location(response: requests.Response) -> bytes | None:
     return location if is_redirect(response.status_code, location) else None
 
 
-class _Exchange:
+class _Sending:
     """What the requests of one exchange have in common."""
 
     def __init__(
@@ -153,48 +174,16 @@ class _Exchange:
         self._by_hand = False  # whether the call or the session has a Cookie header
         self.url = ""  # of the request under way
 
-    def run(
-        self,
-        method: str,
-        url: str,
-        headers: dict[str, str],
-        stream: bool,
-        max_bytes: int | None,
-        allow_redirects: bool,
-    ) -> requests.Response:
-        """Send, follow redirects, and read the last answer unless it is to be streamed."""
-        history: list[requests.Response] = []
-        names = (*headers, *self._session.headers)
-        self._by_hand = any(name.lower() == "cookie" for name in names)
-        with _busy():
-            response = self.first(method, url, headers, stream)
-            if not isinstance(response, requests.Response):
-                return cast("requests.Response", response)  # of a mock
-            while allow_redirects and (location := _location(response)) is not None:
-                history.append(response)
-                response = self.follow(response, location, len(history))
-                response.history = list(history)
-        try:
-            attach_decoder(response, max_bytes)
-            settle_encoding(response, read=not stream)
-        except BaseException as error:
-            response.close()
-            failed = isinstance(error, requests.RequestException)
-            if failed and not is_success(response.status_code):
-                error.response = without_body(response)  # type: ignore[attr-defined]
-            raise
-        return response
-
     def first(self, method: str, url: str, headers: dict[str, str], stream: bool) -> Any:
         """Send the request that was asked for."""
         session, kind = self._session, type(self._session)
+        self._by_hand = any(name.lower() == "cookie" for name in (*headers, *session.headers))
         if (
             not vars(session).keys().isdisjoint(("get", "request"))
             or requests.Session.request is not _OWN["request"]
             or kind.get is not _OWN["get"]
         ):  # a mock, or a class of the user's own that answers `get`
-            options = {**self._options, "stream": True} if stream else self._options
-            return _as_in_0_7(session, method, url, headers, self._timeout, options)
+            return _as_in_0_7(session, method, url, headers, self._timeout, stream, self._options)
         if kind.request is not _OWN["request"]:  # a class of the user's own, which does more
             return session.request(
                 method, url, headers=headers, timeout=self._timeout, stream=True, **self._options
@@ -221,13 +210,21 @@ class _Exchange:
                 _extract_cookies(session.cookies, answer.request, answer.raw)
         return response
 
-    def follow(self, response: requests.Response, location: bytes, count: int) -> requests.Response:
-        """Send the request that a redirect asks for."""
+    def follow(self, response: requests.Response) -> requests.Response:
+        """Send the requests that redirects ask for, and return the last answer."""
+        history: list[requests.Response] = []
+        while (location := _location(response)) is not None:
+            history.append(response)
+            _read_redirect(response)
+            if len(history) > self._session.max_redirects:
+                text = redirects_text(self._session.max_redirects, response.url)
+                raise TooManyRedirects(text, request=response.request, response=response)
+            response = self._send(self._next(response, location))
+            response.history = list(history)
+        return response
+
+    def _next(self, response: requests.Response, location: bytes) -> requests.PreparedRequest:
         request = response.request
-        _read_redirect(response)
-        if count > self._session.max_redirects:
-            text = redirects_text(self._session.max_redirects, response.url)
-            raise TooManyRedirects(text, request=request, response=response)
         try:
             following = next_request(
                 request.method or "GET",
@@ -242,7 +239,7 @@ class _Exchange:
         except BadRedirect as error:
             kind = UnsupportedRedirect if error.reason == "scheme" else InvalidRedirect
             raise kind(str(error), request=request, response=response) from None
-        return self._send(_prepared(request, following))
+        return _prepared(request, following)
 
     def _bound_cookies(self, request: requests.PreparedRequest) -> None:
         """Leave out the oldest cookies where there are too many, and what cannot be sent."""

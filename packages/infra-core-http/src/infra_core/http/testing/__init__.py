@@ -35,57 +35,6 @@ Faults (each is a function that returns a `Fault`; join two with `&`):
 | `oversized_headers(size)` | headers larger than clients accept |
 """
 
-from ._faults import (
-    Exchange,
-    Fault,
-    Reply,
-    change_etag,
-    chunked,
-    chunked_early_end,
-    corrupt,
-    delay,
-    gzip_encoded,
-    hang_up,
-    ignore_range,
-    lie_length,
-    oversized_headers,
-    redirect,
-    redirect_loop,
-    refuse_range,
-    reset_after,
-    slow,
-    stall,
-    status,
-    truncate,
-    wrong_range,
-)
-from ._http1 import RecordedRequest, Resource
-from ._origin import FaultyOrigin
+from infra_core.runtime.lazy import stub_exports
 
-__all__ = [
-    "Exchange",
-    "Fault",
-    "FaultyOrigin",
-    "RecordedRequest",
-    "Reply",
-    "Resource",
-    "change_etag",
-    "chunked",
-    "chunked_early_end",
-    "corrupt",
-    "delay",
-    "gzip_encoded",
-    "hang_up",
-    "ignore_range",
-    "lie_length",
-    "oversized_headers",
-    "redirect",
-    "redirect_loop",
-    "refuse_range",
-    "reset_after",
-    "slow",
-    "stall",
-    "status",
-    "truncate",
-    "wrong_range",
-]
+__getattr__, __dir__, __all__ = stub_exports(__name__)
