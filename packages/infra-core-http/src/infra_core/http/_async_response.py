@@ -135,14 +135,13 @@ def response_of(
     answer: EngineResponse,
     request: httpx.Request | None = None,
     *,
-    body: bytes | None = None,
     default_encoding: Any = "utf-8",
 ) -> Response:
     """Return an answer of the engine as httpx knows it."""
     return Response(
         answer.status,
         headers=answer.raw_headers,
-        stream=_BodyStream(answer) if body is None else httpx.ByteStream(body),
+        stream=_BodyStream(answer) if answer.body is None else httpx.ByteStream(answer.body),
         extensions={
             "http_version": answer.http_version.encode("ascii"),
             "reason_phrase": clean_reason(answer.status, answer.reason).encode("ascii", "replace"),

@@ -13,10 +13,11 @@ from ._async_errors import AsyncDeadlineExceeded, AsyncOutcomeUnknown
 from ._async_response import Response, check_status
 from ._call import BaseCall
 from ._checks import check_async_client, check_timeout
-from ._direct import Exchanges
+from ._direct import text_of, whole_response
 from ._errors import ResponseTooLarge
 from ._response.status import is_success
 from ._stream import here_of, open_answer, send_once, turn_at
+from .engine._answer import EngineResponse
 from .engine._errors import failure_of
 
 if TYPE_CHECKING:
@@ -79,13 +80,13 @@ class Call(BaseCall):
                     fields=self.fields,
                     whole=True,
                 )
-                if isinstance(answer, Exchanges):
+                if isinstance(answer, EngineResponse):
                     text = None
                     if self._want_text and self.max_bytes is None:
-                        text = await answer.text()
+                        text = await text_of(answer, here)
                     if text is not None:
                         return text
-                    answer = await answer.response()
+                    answer = await whole_response(answer, here)
                 return await self._finish(answer, started)
         except Exception as error:
             self.sent = False  # a cancellation at the deadline leaves it as it is
@@ -121,6 +122,8 @@ class Call(BaseCall):
         async with open_answer(
             self._client, self.method, self.url, self.headers, self._timeout, fields=self.fields
         ) as answer:
-            response = await answer.response() if isinstance(answer, Exchanges) else answer
-            async with aclosing(response):
-                yield response
+            if not isinstance(answer, EngineResponse):
+                yield answer
+                return
+            async with aclosing(await whole_response(answer, await here_of(self._client))) as whole:
+                yield whole

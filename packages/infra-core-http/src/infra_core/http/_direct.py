@@ -5,7 +5,7 @@ through `httpx.AsyncClient`, which does the same for everything else.
 """
 
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import httpx
 from multidict import CIMultiDict
@@ -23,82 +23,37 @@ from .engine._target import Target
 if TYPE_CHECKING:
     from ._async_client import LoopClient
 
-__all__ = ["Exchanges", "send_direct"]
+__all__ = ["send_direct", "text_of", "whole_response"]
 
 
-class _Exchange(NamedTuple):
-    """A request and its answer.
-
-    Attributes:
-        method: Of the request.
-        target: Of the request.
-        headers: Of the request.
-        answer: Its body unread, for the last one; read, for the hops before it.
-        timeouts: Of the request.
-        body: What was read of the answer, as it came.
-    """
-
-    method: str
-    target: Target
-    headers: "CIMultiDict[str]"
-    answer: EngineResponse
-    timeouts: Timeouts
-    body: bytes | None = None
-
-    def request(self) -> httpx.Request:
-        """Return the request as httpx knows it."""
-        return httpx.Request(
-            self.method,
-            self.target.url,
-            # Bytes, since a cookie may have what is not ASCII.
-            headers=[(name.encode(), value.encode()) for name, value in self.headers.items()],
-            extensions={"timeout": self.timeouts._asdict()},
-        )
+async def text_of(answer: EngineResponse, here: "LoopClient | None") -> str | None:
+    """Return the text of a success, None where it is for `whole_response` to find out."""
+    if not is_success(answer.status):
+        return None
+    body = await answer.read()
+    if "Content-Encoding" in answer.headers:
+        return None
+    kind = answer.headers.get("Content-Type")
+    if kind is not None and not kind.isascii():
+        kind = kind.encode("utf-8", "surrogateescape").decode("latin-1")
+    default = _default_encoding(here)
+    return decode_text(body, kind, None if default == "utf-8" else default)
 
 
-class Exchanges:
-    """A request, those that its redirects asked for, and the last answer with its body unread."""
+async def whole_response(answer: EngineResponse, here: "LoopClient | None") -> Response:
+    """Return an answer as httpx knows it, its `history` read."""
+    *hops, last = [
+        response_of(each, each.request(), default_encoding=_default_encoding(here))
+        for each in (*answer.history, answer)
+    ]
+    for hop in hops:
+        await hop.aread_hop()
+    last.history = list(hops)
+    return last
 
-    def __init__(self, hops: list[_Exchange], last: _Exchange, default_encoding: Any) -> None:
-        self._hops = hops
-        self._last = last
-        self._default_encoding = default_encoding
-        self.target: Target = last.target
-        self.answer: EngineResponse = last.answer
 
-    async def text(self) -> str | None:
-        """Return the text of a success, None where it is for `response` to find out."""
-        answer = self.answer
-        if not is_success(answer.status):
-            return None
-        body = await answer.read()
-        if "Content-Encoding" in answer.headers:
-            self._last = self._last._replace(body=body)
-            return None
-        default, kind = self._default_encoding, answer.headers.get("Content-Type")
-        if kind is not None and not kind.isascii():
-            kind = kind.encode("utf-8", "surrogateescape").decode("latin-1")
-        return decode_text(body, kind, None if default == "utf-8" else default)
-
-    async def response(self) -> Response:
-        """Return the last answer as httpx knows it, its body unread, its `history` read."""
-        *hops, last = [
-            response_of(
-                exchange.answer,
-                exchange.request(),
-                body=exchange.body,
-                default_encoding=self._default_encoding,
-            )
-            for exchange in (*self._hops, self._last)
-        ]
-        for hop in hops:
-            await hop.aread_hop()
-        last.history = list(hops)
-        return last
-
-    async def aclose(self) -> None:
-        """Let go of the connection."""
-        self.answer.close()
+def _default_encoding(here: "LoopClient | None") -> Any:
+    return "utf-8" if here is None else here.default_encoding
 
 
 async def send_direct(
@@ -111,7 +66,7 @@ async def send_direct(
     *,
     jar: CookieJar | None,
     buffer: int = 65_536,
-) -> Exchanges:
+) -> EngineResponse:
     """Send a request without a body and follow redirects; without a jar each chain has its own."""
     jar = BoundedCookieJar() if jar is None else jar
     if "Cookie" not in headers:
@@ -119,22 +74,22 @@ async def send_direct(
         if cookie is not None:
             headers = headers.copy()
             headers["Cookie"] = cookie
-    done: list[_Exchange] = []
+    history: list[EngineResponse] = []
     while True:
         answer = await engine.send(method, target, headers=headers, timeout=timeouts, buffer=buffer)
-        exchange = _Exchange(method, target, headers, answer, timeouts)
         try:
             if "Set-Cookie" in answer.headers:
                 request = httpx.Request(method, target.url)
                 keep_cookies(jar, request, answer.status, answer.raw_headers)
             location = answer.location
             if not is_redirect(answer.status, location) or not here.client.follow_redirects:
-                return Exchanges(done, exchange, here.default_encoding)
-            if len(done) >= here.client.max_redirects:
-                raise too_many_redirects(exchange.request(), len(done))
+                answer.history = history
+                return answer
+            if len(history) >= here.client.max_redirects:
+                raise too_many_redirects(answer.request(), len(history))
             following, onward = following_of(
                 here.client,
-                exchange.request,
+                answer.request,
                 method,
                 target.text,
                 headers.items(),
@@ -143,10 +98,9 @@ async def send_direct(
                 set_cookies=answer.headers.getall("Set-Cookie", ()),
                 jar=jar,
             )
-            body = await answer.drain(HOP_BODY)
+            await answer.drain(HOP_BODY)
         except BaseException:
             answer.close()
             raise
-        done.append(exchange._replace(body=body))
-        method, target = following.method, onward
-        headers = CIMultiDict(following.headers)
+        history.append(answer)
+        method, target, headers = following.method, onward, CIMultiDict(following.headers)

@@ -78,7 +78,7 @@ class PlainTransport(httpx.AsyncBaseTransport):
                 transport = self._transports[proxy] = self._make(proxy)
             response = await transport.handle_async_request(request)
         except PrivateAddressError as error:
-            raise AsyncPrivateAddressError.of(error, request.method, request.url) from None
+            raise AsyncPrivateAddressError.of(error, request) from None
         except _OF_NETWORK as error:
             raise failure_of(error) from error
         if type(response.stream).__module__.startswith("httpx."):  # and not of a mock

@@ -23,11 +23,12 @@ from ._async_client import (
 from ._async_response import ours
 from ._call import FIELDS
 from ._checks import DEFAULT_TIMEOUT, DefaultTimeout
-from ._direct import Exchanges, send_direct
+from ._direct import send_direct
 from ._headers import check_method, checked_headers, defaults_beside, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
 from ._redirects import follow_redirects, leads_elsewhere
 from ._transport_httpx import SafeClient, note_plain, with_query
+from .engine._answer import EngineResponse
 from .engine._target import httpx_target_of, origin_of, target_of
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ async def send_once(
     jar: CookieJar | None = _OF_CLIENT,
     buffer: int = 65_536,
     whole: bool = False,
-) -> "Exchanges | httpx.Response":
+) -> "EngineResponse | httpx.Response":
     """Send a request by the fastest way there is, follow redirects, and leave the body unread.
 
     Args:
@@ -159,7 +160,7 @@ async def open_answer(
     *,
     turn: AsyncExitStack | None = None,
     **options: Any,
-) -> "AsyncGenerator[Exchanges | httpx.Response, None]":
+) -> "AsyncGenerator[EngineResponse | httpx.Response, None]":
     """Wait for the host's turn, send a request once, and close its answer after the block."""
     async with AsyncExitStack() as held:
         if turn is not None:
@@ -182,16 +183,16 @@ class StreamedResponse:
         http_version: "HTTP/1.1", "HTTP/2" and the like.
     """
 
-    def __init__(self, source: "Exchanges | httpx.Response") -> None:
-        self._source = source.answer if isinstance(source, Exchanges) else source
-        if isinstance(source, Exchanges):
+    def __init__(self, source: "EngineResponse | httpx.Response") -> None:
+        self._source = source
+        if isinstance(source, EngineResponse):
             self.url: str = source.target.text
-            self.status: int = source.answer.status
+            self.status: int = source.status
         else:
             self.url = str(source.url)
             self.status = source.status_code
-        self.headers: Mapping[str, str] = self._source.headers
-        self.http_version: str = self._source.http_version
+        self.headers: Mapping[str, str] = source.headers
+        self.http_version: str = source.http_version
 
     def aiter_raw(self) -> AsyncIterator[bytes]:
         """Yield the body undecoded, in pieces as large as have arrived.

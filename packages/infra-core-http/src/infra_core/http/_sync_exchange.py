@@ -122,13 +122,15 @@ def _as_in_0_7(
     timeout: Timeout,
     stream: bool,
     options: dict[str, Any],
-) -> Any:
+) -> requests.Response:
     """Make the call that 0.7 made, which stand-ins and mocks know."""
     if stream:
         options = {**options, "stream": True}
     if method == "GET" and options.keys() <= {"stream"}:
-        return session.get(url, headers=headers, timeout=timeout, **options)
-    return session.request(method, url, headers=headers, timeout=timeout, **options)
+        answer: requests.Response = session.get(url, headers=headers, timeout=timeout, **options)
+    else:
+        answer = session.request(method, url, headers=headers, timeout=timeout, **options)
+    return answer
 
 
 def _finish(response: requests.Response, stream: bool, max_bytes: int | None) -> None:

@@ -1,6 +1,6 @@
 """Answers over aiohttp whose bodies are not read yet."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -26,9 +26,12 @@ class EngineResponse:
     Attributes:
         method: Of the request.
         target: Where the answer came from.
+        request: Makes the request that was answered, as httpx knows it.
         status: The status code.
         headers: Looked up in any letter case; `getall` for headers that came several times.
         proxy: What the request went through, None when nothing.
+        body: What was read of it, as it came; None while it is unread.
+        history: The redirects that led here.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class EngineResponse:
         response: aiohttp.ClientResponse,
         method: str,
         target: Target,
+        request: Callable[[], httpx.Request],
         read_timeout: float | None,
         proxy: Proxy | None = None,
         pump: Pump | None = None,
@@ -48,8 +52,11 @@ class EngineResponse:
         self._response = response
         self.method: str = method
         self.target: Target = target
+        self.request: Callable[[], httpx.Request] = request
         self.status: int = response.status
         self.headers: CIMultiDictProxy[str] = response.headers
+        self.body: bytes | None = None
+        self.history: list[EngineResponse] = []
 
     @property
     def raw_headers(self) -> list[tuple[bytes, bytes]]:
@@ -81,7 +88,8 @@ class EngineResponse:
             httpx.TransportError: The body did not come whole.
         """
         try:
-            return await self._response.read()
+            self.body = await self._response.read()
+            return self.body
         except FAILURES as error:
             failure = self._failure(error)
             raise failure from failure.__cause__
@@ -105,12 +113,7 @@ class EngineResponse:
 
     def _failure(self, error: Exception) -> httpx.RequestError:
         """Return what httpx would raise."""
-        return httpx_error(
-            error,
-            lambda: httpx.Request(self.method, self.target.url),
-            read=self._read_timeout,
-            proxy=self.proxy,
-        )
+        return httpx_error(error, self.request, read=self._read_timeout, proxy=self.proxy)
 
     async def drain(self, limit: int) -> bytes:
         """Read a body that is not wanted, so that its connection can be used again, and close.
@@ -130,7 +133,12 @@ class EngineResponse:
         except httpx.TransportError:
             left = -1
         self.close()
-        return b"".join(parts) if left >= 0 else b""
+        self.body = b"".join(parts) if left >= 0 else b""
+        return self.body
+
+    async def aclose(self) -> None:
+        """As `close`, for `contextlib.aclosing`."""
+        self.close()
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, close it otherwise.

@@ -49,12 +49,10 @@ class AsyncPrivateAddressError(PrivateAddressError, httpx.ConnectError):
     """The refusal of `public_only` as users of httpx catch it."""
 
     @classmethod
-    def of(
-        cls, error: PrivateAddressError, method: str, url: httpx.URL
-    ) -> "AsyncPrivateAddressError":
+    def of(cls, error: PrivateAddressError, request: httpx.Request) -> "AsyncPrivateAddressError":
         """Return it for the refusal of a request."""
         known = cls(error.host, error.address, error.reason, error.remedy)
-        known.request = httpx.Request(method, url)
+        known.request = request
         return known
 
 

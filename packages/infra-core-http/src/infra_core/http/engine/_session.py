@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterable, Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from inspect import signature
 from typing import Any, NamedTuple
 
@@ -131,7 +131,9 @@ class Engine:
         self._sessions[proxy] = session
         return session
 
-    def _check_public(self, method: str, target: Target, proxy: Proxy | None) -> None:
+    def _check_public(
+        self, asked: Callable[[], httpx.Request], target: Target, proxy: Proxy | None
+    ) -> None:
         """Refuse what the resolver does not see: addresses in URLs, and what goes to a proxy."""
         host = target.origin[1]
         refused: PrivateAddressError | None = None
@@ -146,7 +148,7 @@ class Engine:
             if reason is not None:
                 refused = PrivateAddressError(host, address, reason)
         if refused is not None:
-            raise AsyncPrivateAddressError.of(refused, method, target.url)
+            raise AsyncPrivateAddressError.of(refused, asked())
 
     def _tls_for(self, target: Target, proxy: Proxy | None) -> ssl.SSLContext | bool:
         """Return what aiohttp takes: a context, or True where there is no TLS."""
@@ -187,8 +189,9 @@ class Engine:
         target = url if isinstance(url, Target) else target_of(url)
         timeouts = timeouts_of(timeout)
         proxy = None if self._proxy_of is None else self._proxy_of(*target.origin)
+        asked = partial(_request, method, target, headers, timeouts)
         if self._public_only:
-            self._check_public(method, target, proxy)
+            self._check_public(asked, target, proxy)
         # Outside of the block below: a missing bundle is the caller's to hear of.
         secure = self._tls_for(target, proxy)
         # A tunnel through a proxy of HTTP is a connection to the host.
@@ -201,7 +204,7 @@ class Engine:
             headers, length = _framed(headers, body)
         if self._slots is not None:
             if self._slots.locked():
-                await self._wait_for_slot(self._slots, timeouts.pool, method, target)
+                await self._wait_for_slot(self._slots, timeouts.pool, asked)
             else:
                 await self._slots.acquire()
         response: aiohttp.ClientResponse | None = None
@@ -229,25 +232,24 @@ class Engine:
             if pump is not None and pump.failure is not None:
                 raise pump.failure from None
             failure = httpx_error(
-                error,
-                lambda: _request(method, target, headers),
-                connect=timeouts.connect,
-                read=timeouts.read,
-                proxy=proxy,
+                error, asked, connect=timeouts.connect, read=timeouts.read, proxy=proxy
             )
             raise failure from failure.__cause__
         except PrivateAddressError as error:  # of the resolver
-            raise AsyncPrivateAddressError.of(error, method, target.url) from None
+            raise AsyncPrivateAddressError.of(error, asked()) from None
         except httpx.WriteTimeout as error:
-            error.request = _request(method, target, headers)
+            error.request = asked()
             raise
         finally:
             if response is None:
                 self.give_slot()
-        return EngineResponse(self, response, method, target, timeouts.read, proxy, pump)
+        return EngineResponse(self, response, method, target, asked, timeouts.read, proxy, pump)
 
     async def _wait_for_slot(
-        self, slots: asyncio.Semaphore, timeout: float | None, method: str, target: Target
+        self,
+        slots: asyncio.Semaphore,
+        timeout: float | None,
+        asked: Callable[[], httpx.Request],
     ) -> None:
         try:
             async with clock.timeout(timeout):
@@ -257,7 +259,7 @@ class Engine:
                 f"no connection of max_connections={self._limits.max_connections} got free within "
                 f"{timeout:g} s: send fewer requests at once, or allow more by "
                 "httpx.Limits(max_connections=...)",
-                request=httpx.Request(method, target.url),
+                request=asked(),
             ) from None
 
     def give_slot(self) -> None:
@@ -292,8 +294,11 @@ def _framed(
     return sent, length_of(sent.getall("Content-Length", ()))
 
 
-def _request(method: str, target: Target, headers: Mapping[str, str] | None) -> httpx.Request:
-    # As they are sent; of texts, httpx takes ASCII alone.
+def _request(
+    method: str, target: Target, headers: Mapping[str, str] | None, timeouts: Timeouts
+) -> httpx.Request:
     given = (headers or {}).items()
-    sent = {name.encode(): value.encode("utf-8", "replace") for name, value in given}
-    return httpx.Request(method, target.url, headers=sent)
+    # Bytes, since a cookie may have what is not ASCII.
+    sent = [(name.encode(), value.encode("utf-8", "replace")) for name, value in given]
+    extensions = {"timeout": timeouts._asdict()}
+    return httpx.Request(method, target.url, headers=sent, extensions=extensions)

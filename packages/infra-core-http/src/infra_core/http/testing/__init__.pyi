@@ -1,0 +1,26 @@
+from ._faults import (
+    Exchange as Exchange,
+    Fault as Fault,
+    Reply as Reply,
+    change_etag as change_etag,
+    chunked as chunked,
+    chunked_early_end as chunked_early_end,
+    corrupt as corrupt,
+    delay as delay,
+    gzip_encoded as gzip_encoded,
+    hang_up as hang_up,
+    ignore_range as ignore_range,
+    lie_length as lie_length,
+    oversized_headers as oversized_headers,
+    redirect as redirect,
+    redirect_loop as redirect_loop,
+    refuse_range as refuse_range,
+    reset_after as reset_after,
+    slow as slow,
+    stall as stall,
+    status as status,
+    truncate as truncate,
+    wrong_range as wrong_range,
+)
+from ._http1 import RecordedRequest as RecordedRequest, Resource as Resource
+from ._origin import FaultyOrigin as FaultyOrigin
