@@ -18,10 +18,9 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
     ServiceResponseError,
 )
-from azure.data.tables import EdmType, EntityProperty, TableClient, TableEntity
+from azure.data.tables import EdmType, EntityProperty, TableEntity
 from hypothesis import given, strategies as st
 
-from infra_core.azure._network import sync_transport
 from infra_core.azure.exceptions import (
     AzureTableError,
     JobConflictError,
@@ -34,18 +33,15 @@ from infra_core.azure.job_store import (
     JobStatus,
     SqliteJobStore,
     TableConfig,
-    _table_async,
     _table_clients,
     _table_rows,
     open_job_store,
     reset_table_client_cache,
 )
-from infra_core.azure.job_store._drive import carry_out, drive
 from infra_core.azure.job_store._entity import Int64
 from infra_core.azure.job_store._rows import Query, Row, plan_batches
 from infra_core.azure.job_store._sqlite import _JobFile
-from infra_core.azure.job_store._steps import JobSteps
-from infra_core.azure.job_store._table_clients import connect
+from infra_core.azure.job_store._table_clients import SharedClient
 from infra_core.azure.job_store._table_rows import (
     entity_of,
     odata_filter,
@@ -161,7 +157,7 @@ class TestConfig:
         parts = config.connection()
         assert parts is not None
         assert parts.table_endpoint == endpoint
-        with connect(TableClient, sync_transport, config, lambda: None) as client:
+        with SharedClient(config)._connect() as client:
             assert client.url.partition("?")[0] == endpoint
 
     @pytest.mark.parametrize(
@@ -362,17 +358,14 @@ class _LossyTable:
 class TestLostAnswers:
     """A write that happened is not reported as somebody else's."""
 
-    def test_our_own_writes_are_recognised(self) -> None:
+    def test_our_own_writes_are_recognised(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Create and update succeed when what is stored is what was sent."""
-        client: Any = _LossyTable()
-        backend: Any = SimpleNamespace(
-            perform=lambda name, *args: carry_out(_table_rows.PRIMITIVES[name](client, *args)),
-            explain=lambda error, _: error,
-        )
-        steps = JobSteps(JobRecord, plan_batches)
-        job = drive(backend, steps.create(JobRecord("b", "j")))
-        job = drive(backend, steps.update(job.start(), None))
-        stored = drive(backend, steps.fetch("b", "j"))
+        table = _LossyTable()
+        monkeypatch.setattr(SharedClient, "table", lambda _: table)
+        with AzureTableJobStore(config=TableConfig(_CONNECTION, "jobs")) as store:
+            job = store.create(JobRecord("b", "j"))
+            job = store.update(job.start())
+            stored = store.fetch("b", "j")
         assert stored is not None
         assert (stored.status, stored.etag) == (JobStatus.RUNNING, job.etag)
 
@@ -398,24 +391,16 @@ class _GappyPages(_JobFile):
         return super().page(query, limit, token.removeprefix("after gap ") or None)
 
 
-class TestGaps:
-    """An empty page with a token is not the end."""
-
-    @pytest.fixture
-    def backend(self, tmp_path: Path) -> Iterator[_GappyPages]:
-        backend = _GappyPages(tmp_path / "jobs.sqlite3")
-        yield backend
-        backend.close()
-
-    def test_listing_and_claiming_go_on_behind_it(self, backend: _GappyPages) -> None:
-        """Pages, queries and claims find what comes after the gap."""
-        steps = JobSteps(JobRecord, lambda rows: [list(enumerate(rows))])
-        drive(backend, steps.save_many(JobRecord("b", str(n)) for n in range(5)))
-        page, token = drive(backend, steps.list_runs("b", 2, None))
+def test_listing_and_claiming_go_on_behind_an_empty_page(tmp_path: Path) -> None:
+    """Pages, queries and claims find what comes after the gap."""
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store._rows = _GappyPages(store.path)
+        store.save_many(JobRecord("b", str(n)) for n in range(5))
+        page, token = store.list_runs("b", limit=2)
         assert len(page) == 2
-        rest, end = drive(backend, steps.list_runs("b", 9, token))
+        rest, end = store.list_runs("b", limit=9, continuation_token=token)
         assert (len(rest), end) == (3, None)
-        assert drive(backend, steps.claim("b", "w", 60, None)) is not None
+        assert store.claim("b", worker="w", lease_seconds=60) is not None
 
 
 class _Refusing(_JobFile):
@@ -430,16 +415,16 @@ class _Refusing(_JobFile):
 
 def test_an_error_of_the_service_says_which_job_it_is_about(tmp_path: Path) -> None:
     """The service's own message does not."""
-    steps = JobSteps(JobRecord, lambda rows: [list(enumerate(rows))])
     job = JobRecord("the/batch", "the#job")
-    operations: list[Any] = [
-        steps.save(job),
-        steps.save_many([job]),
-        steps.fetch("the/batch", "the#job"),
-    ]
-    for operation in operations:
-        with pytest.raises(AzureTableError, match="of batch 'the/batch' in the job store"):
-            drive(_Refusing(tmp_path / "jobs.sqlite3"), operation)
+    with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
+        store._rows = _Refusing(store.path)
+        for operation in (
+            lambda: store.save(job),
+            lambda: store.save_many([job]),
+            lambda: store.fetch("the/batch", "the#job"),
+        ):
+            with pytest.raises(AzureTableError, match="of batch 'the/batch' in the job store"):
+                operation()
 
 
 class _FakeCredential:
@@ -451,11 +436,6 @@ class _FakeCredential:
         raise AssertionError("nothing is sent here")
 
     def close(self) -> Any:
-        type(self).closed += 1
-
-
-class _FakeAsyncCredential(_FakeCredential):
-    async def close(self) -> Any:
         type(self).closed += 1
 
 
@@ -476,18 +456,17 @@ class TestCredential:
         other.close()
         assert _FakeCredential.closed == 1
 
-    async def test_the_async_one_is_closed_with_its_store(
+    async def test_that_of_the_async_store_is_closed_with_it(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """One client per event loop."""
-        monkeypatch.setattr("azure.identity.aio.DefaultAzureCredential", _FakeAsyncCredential)
-        monkeypatch.setattr(_FakeAsyncCredential, "closed", 0)
-        monkeypatch.setattr(_table_async, "make_table", _table_rows.reclaim)
+        """It is the synchronous one, in threads."""
+        monkeypatch.setattr("azure.identity.DefaultAzureCredential", _FakeCredential)
+        monkeypatch.setattr(_FakeCredential, "closed", 0)
+        monkeypatch.setattr(_table_clients, "make_table", _table_rows.reclaim)
         config = TableConfig(table_name="jobs", account_name="acc")
         async with AsyncAzureTableJobStore(config=config) as store:
-            client = await store._clients.get().client()
-            assert await store._clients.get().client() is client
-        assert _FakeAsyncCredential.closed == 1
+            assert store._store.client.url == "https://acc.table.core.windows.net"
+        assert _FakeCredential.closed == 1
 
     def test_an_endpoint_without_tls_is_refused_with_the_remedy(
         self, monkeypatch: pytest.MonkeyPatch
@@ -661,23 +640,23 @@ def test_the_interface_can_be_imported_without_the_sdk() -> None:
 
 def test_a_row_of_another_version_is_no_table_that_is_gone() -> None:
     """What was sent once has met somebody else's doing; without a table there is no row at all."""
-    nothing = lambda *_, **__: None  # noqa: E731 - a call of the client, three times
-    client = SimpleNamespace(update_entity=nothing, delete_entity=nothing, get_entity=nothing)
+
+    def client(error: Exception) -> Any:
+        def refuse(*_: object, **__: object) -> None:
+            raise error
+
+        return SimpleNamespace(update_entity=refuse, delete_entity=refuse, get_entity=refuse)
+
     row = Row("p", "k", {}, "e")
-    for name, refused in (("replace", [None]), ("delete", 0)):
-        steps = _table_rows.PRIMITIVES[name](client, [row])
-        next(steps)
-        with pytest.raises(StopIteration) as stop:
-            steps.throw(ResourceModifiedError("changed"))
-        assert stop.value.value == refused
+    changed = client(ResourceModifiedError("changed"))
+    assert _table_rows.replace(changed, [row]) == [None]
+    assert _table_rows.delete(changed, [row]) == 0
     missing: Any = ResourceNotFoundError("gone")
     missing.error_code = "TableNotFound"
-    cases: list[tuple[Any, ...]] = [("replace", [row]), ("get", "p", "k")]
-    for name, *arguments in cases:
-        steps = _table_rows.PRIMITIVES[name](client, *arguments)
-        next(steps)
-        with pytest.raises(ResourceNotFoundError):
-            steps.throw(missing)
+    with pytest.raises(ResourceNotFoundError):
+        _table_rows.replace(client(missing), [row])
+    with pytest.raises(ResourceNotFoundError):
+        _table_rows.get(client(missing), "p", "k")
 
 
 def test_a_page_goes_on_where_the_one_before_it_ended() -> None:
@@ -703,11 +682,7 @@ def test_a_page_goes_on_where_the_one_before_it_ended() -> None:
     client = SimpleNamespace(query_entities=listing, list_entities=listing)
     token: str | None = None
     for partition in (None, "p"):
-        steps = _table_rows.PRIMITIVES["page"](client, Query(partition), 7, token)
-        entities = next(steps)
-        with pytest.raises(StopIteration) as stop:
-            steps.send(entities)
-        ((row,), token) = stop.value.value
+        ((row,), token) = _table_rows.page(client, Query(partition), 7, token)
         assert (row.partition, row.key, row.etag) == ("p", "k", "e")
     assert asked == [
         7, None, "PartitionKey eq 'p'", 7, {"PartitionKey": "p", "RowKey": "k"}

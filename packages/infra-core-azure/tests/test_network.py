@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
-from infra_core.azure._tokens import default_async_credential, default_credential
+from infra_core.azure._tokens import default_credential
 from infra_core.azure.exceptions import AzureTableError
 from infra_core.azure.job_store import (
     AsyncAzureTableJobStore,
@@ -191,17 +191,4 @@ def test_tokens_are_asked_for_through_the_proxy(
     credential = default_credential()
     with pytest.raises(Exception, match="token"), credential:
         credential.get_token("https://storage.azure.com/.default")
-    assert any(path.startswith("http://identity.invalid/token") for path, _ in proxy.asked)
-
-
-async def test_tokens_are_asked_for_through_the_proxy_on_a_loop(
-    proxy: Table, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As above."""
-    monkeypatch.setenv("http_proxy", f"127.0.0.1:{proxy.server_port}")
-    monkeypatch.setenv("IDENTITY_ENDPOINT", "http://identity.invalid/token")
-    monkeypatch.setenv("IDENTITY_HEADER", "secret")
-    async with default_async_credential() as credential:
-        with pytest.raises(Exception, match="token"):
-            await credential.get_token("https://storage.azure.com/.default")
     assert any(path.startswith("http://identity.invalid/token") for path, _ in proxy.asked)

@@ -19,6 +19,7 @@ import pytest
 import trustme
 from azure.core.exceptions import ClientAuthenticationError
 
+from infra_core.azure import _tokens
 from infra_core.azure._access import access_remedy, challenge_of, is_stale_token
 from infra_core.azure._tokens import (
     AsyncSdkCredential,
@@ -439,13 +440,15 @@ def test_a_challenge_of_the_sdk_fetches_a_new_token() -> None:
     assert sdk.get_token(_SCOPE).token == "T3"
 
 
-async def test_the_asynchronous_client_of_the_sdk_does_the_same() -> None:
+async def test_the_asynchronous_client_of_the_sdk_does_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """And closes what was made for it."""
 
-    class Own(_AsyncCredential):
+    class Own(_Credential):
         closed = False
 
-        async def close(self) -> None:
+        def close(self) -> None:
             self.closed = True
 
     made: list[Own] = []
@@ -454,7 +457,8 @@ async def test_the_asynchronous_client_of_the_sdk_does_the_same() -> None:
         made.append(Own())
         return made[-1]
 
-    sdk = AsyncSdkCredential(TokenSource(make=make))
+    monkeypatch.setattr(_tokens, "default_credential", make)
+    sdk = AsyncSdkCredential(TokenSource())
     assert (await sdk.get_token(_SCOPE)).token == "T1"
     await sdk.get_token(_SCOPE, tenant_id="t")
     assert len(made) == 2  # the first one has the refused token in its cache

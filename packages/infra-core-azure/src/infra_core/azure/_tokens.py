@@ -12,7 +12,6 @@ import inspect
 import logging
 import re
 import threading
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
@@ -30,7 +29,6 @@ __all__ = [
     "TokenSource",
     "TokenTimeoutError",
     "credential_problem",
-    "default_async_credential",
     "default_credential",
 ]
 
@@ -87,24 +85,13 @@ def default_credential() -> Any:
 
     from ._network import sync_transport
 
-    return _with_timeouts(DefaultAzureCredential, sync_transport)
-
-
-def default_async_credential() -> Any:
-    """The asynchronous one, likewise."""
-    from azure.identity.aio import DefaultAzureCredential
-
-    from ._network import async_transport
-
-    return _with_timeouts(DefaultAzureCredential, async_transport)
-
-
-def _with_timeouts(kind: Any, transport: Any) -> Any:
-    taken = inspect.signature(kind).parameters.values()
+    taken = inspect.signature(DefaultAzureCredential).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken):
-        transport = transport(**_TIMEOUTS)
-        return kind(transport=transport, process_timeout=_COMMAND_SECONDS, **_TIMEOUTS)
-    return kind()  # a stand-in of a test
+        transport = sync_transport(**_TIMEOUTS)
+        return DefaultAzureCredential(
+            transport=transport, process_timeout=_COMMAND_SECONDS, **_TIMEOUTS
+        )
+    return DefaultAzureCredential()  # a stand-in of a test
 
 
 class _Wanted(NamedTuple):
@@ -133,20 +120,13 @@ class TokenSource:
     on with the old one meanwhile.
 
     Args:
-        credential: An Azure credential, synchronous or asynchronous; `close` leaves it open.
-        make: Makes one on first use, where none is given; `close` closes it.
+        credential: An Azure credential, synchronous or asynchronous; `close` leaves it open. One
+            of its own is made on first use where none is given.
         wait: Seconds to wait for a token at most.
     """
 
-    def __init__(
-        self,
-        credential: Any = None,
-        *,
-        make: Callable[[], Any] | None = None,
-        wait: float = 60.0,
-    ) -> None:
+    def __init__(self, credential: Any = None, *, wait: float = 60.0) -> None:
         self._given = credential
-        self._make = make or default_credential
         self._made: list[Any] = []
         self._wait = wait
         self._tasks: set[asyncio.Task[None]] = set()
@@ -199,31 +179,17 @@ class TokenSource:
             refused = [wanted for wanted, held in self._held.items() if held.token == token]
             for wanted in refused:
                 del self._held[wanted]
-            again = bool(refused) and self._own is not None
-            if again:
-                self._own = None
-        if again:
-            self.prepare()  # a new one has an empty cache
+            if refused:
+                self._own = None  # a new one has an empty cache
 
     def close(self) -> None:
-        """Forget the tokens, and close a credential of its own if that is synchronous."""
-        for credential in self._forget():
-            if not inspect.iscoroutinefunction(getattr(credential, "close", None)):
-                credential.close()
-
-    async def aclose(self) -> None:
         """Forget the tokens, and close a credential of its own."""
-        for credential in self._forget():
-            closing = credential.close()
-            if inspect.isawaitable(closing):
-                await closing
-
-    def _forget(self) -> list[Any]:
         with self._lock:
             made, self._made, self._own = self._made, [], None
             self._held.clear()
             self._asking.clear()
-        return made
+        for credential in made:
+            credential.close()
 
     def _usable(self, wanted: _Wanted) -> AccessToken | None:
         held = self._held.get(wanted)
@@ -239,8 +205,7 @@ class TokenSource:
     def _ask(self, wanted: _Wanted) -> "concurrent.futures.Future[AccessToken]":
         """Have the credential asked, unless it is being asked already."""
         with self._lock:
-            credential = self._given if self._given is not None else self._own
-            in_loop = inspect.iscoroutinefunction(getattr(credential, "get_token", None))
+            in_loop = inspect.iscoroutinefunction(getattr(self._given, "get_token", None))
             key = (wanted, asyncio.get_running_loop() if in_loop else None)
             asking, now = self._asking.get(key), clock.monotonic()
             # A request that has taken longer than any caller waits may be lost: ask anew.
@@ -273,8 +238,7 @@ class TokenSource:
         self, wanted: _Wanted, future: "concurrent.futures.Future[AccessToken]"
     ) -> None:
         try:
-            credential = self.prepare()
-            token = await credential.get_token(*wanted.scopes, **dict(wanted.options))
+            token = await self._given.get_token(*wanted.scopes, **dict(wanted.options))
             future.set_result(self._keep(wanted, token))
         except BaseException as error:
             self._failed(wanted, error)
@@ -283,7 +247,7 @@ class TokenSource:
                 raise
 
     def prepare(self) -> Any:
-        """Return the credential, made now if need be; an asynchronous one must be made at once."""
+        """Return the credential, made now if need be."""
         if self._given is not None:
             return self._given
         with self._lock:
@@ -291,7 +255,7 @@ class TokenSource:
         if own is None:
             tidy_sdk_logs()
             try:
-                own = self._make()
+                own = default_credential()
             except (OSError, ValueError) as error:
                 said = redact_secrets(str(error)).strip(". ")
                 raise ClientAuthenticationError(
@@ -383,4 +347,4 @@ class AsyncSdkCredential(_SdkCredential):
 
     async def close(self) -> None:
         """Close the source."""
-        await self._source.aclose()
+        self._source.close()

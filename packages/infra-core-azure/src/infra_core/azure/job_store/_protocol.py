@@ -1,13 +1,11 @@
-"""The interface of every job store, with the operations of those that have steps and a backend."""
+"""The interface of every job store."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from ._drive import Steps, drive
 from ._records import BatchSummary, StatusFilter
-from ._steps import JobSteps
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -15,18 +13,6 @@ if TYPE_CHECKING:
 __all__ = ["AzureTableRecordProtocol", "JobStore", "RecordT"]
 
 RecordT = TypeVar("RecordT")
-T = TypeVar("T")
-
-
-def _steps(store: "JobStore[RecordT]") -> JobSteps[RecordT]:
-    """Return the steps of a store of this package; one of another kind has methods of its own."""
-    own: Any = store
-    steps: JobSteps[RecordT] = own._steps
-    return steps
-
-
-def _run(store: Any, steps: Steps[T]) -> T:
-    return drive(store._rows, steps)
 
 
 class AzureTableRecordProtocol(Protocol):
@@ -48,8 +34,8 @@ class AzureTableRecordProtocol(Protocol):
 class JobStore(Protocol[RecordT]):
     """Where the states of jobs are kept. Every method may be called from any thread.
 
-    Implemented by `AzureTableJobStore` and `SqliteJobStore`, which inherit from it and behave
-    alike; one suite of checks runs against both.
+    Implemented by `AzureTableJobStore` and `SqliteJobStore`, which behave alike; one suite of
+    checks runs against both.
     """
 
     def create(self, record: RecordT) -> RecordT:
@@ -62,7 +48,6 @@ class JobStore(Protocol[RecordT]):
             JobExistsError: There is one of the same batch and job id.
             JobRecordError: It cannot be stored as it is; the message names the field.
         """
-        return _run(self, _steps(self).create(record))
 
     def save(self, record: RecordT) -> RecordT:
         """Store a record in place of whatever is there; nothing of the old one stays.
@@ -70,7 +55,6 @@ class JobStore(Protocol[RecordT]):
         Raises:
             JobRecordError: It cannot be stored as it is; the message names the field.
         """
-        return _run(self, _steps(self).save(record))
 
     def save_many(self, records: Iterable[RecordT]) -> list[RecordT]:
         """Store many records at once, in as few transactions as the backend allows.
@@ -78,7 +62,6 @@ class JobStore(Protocol[RecordT]):
         All are checked before the first is sent. Each transaction is stored whole or not at all;
         an error leaves the transactions before it stored.
         """
-        return _run(self, _steps(self).save_many(records))
 
     def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
         """Store a changed record, unless another worker has changed it since it was read.
@@ -91,7 +74,6 @@ class JobStore(Protocol[RecordT]):
             JobConflictError: It was changed or deleted since; `.ours` and `.theirs` are both
                 versions.
         """
-        return _run(self, _steps(self).update(record, expected))
 
     def update_many(self, records: Iterable[RecordT]) -> list[RecordT | None]:
         """Store changed records in few transactions, unless others have changed them meanwhile.
@@ -100,14 +82,12 @@ class JobStore(Protocol[RecordT]):
             The stored records in the order given, `None` for each that another worker changed
             or deleted since it was read; that one is left as it is, and the others are stored.
         """
-        return _run(self, _steps(self).update_many(records))
 
     def delete_batch(self, batch_id: str) -> int:
         """Delete all jobs of a batch, unreadable ones as well, and return how many there were.
 
         The space is given back to the disk where the store is a file.
         """
-        return _run(self, _steps(self).delete_batch(batch_id))
 
     def prune(
         self,
@@ -125,11 +105,9 @@ class JobStore(Protocol[RecordT]):
             status: Only jobs in this state, or in any of these; those that ended by default.
             batch_id: Only jobs of this batch.
         """
-        return _run(self, _steps(self).prune(older_than, status, batch_id))
 
     def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
         """Return one record, `None` when there is none."""
-        return _run(self, _steps(self).fetch(batch_id, job_id))
 
     def list_runs(
         self, batch_id: str, *, limit: int = 50, continuation_token: str | None = None
@@ -141,7 +119,6 @@ class JobStore(Protocol[RecordT]):
         Returns:
             The records and the token of the next page, `None` after the last.
         """
-        return _run(self, _steps(self).list_runs(batch_id, limit, continuation_token))
 
     def iter_runs(
         self,
@@ -159,28 +136,15 @@ class JobStore(Protocol[RecordT]):
             since: Only records updated at or after this time.
             until: Only records updated before this time.
         """
-        query = _steps(self).query(batch_id, status, since, until)
-
-        def pages() -> Iterator[RecordT]:
-            token = None
-            while True:
-                records, token = _run(self, _steps(self).page(query, token))
-                yield from records
-                if token is None:
-                    return
-
-        return pages()
 
     def count_by_status(self, batch_id: str) -> dict[str, int]:
         """Count the jobs of a batch by state, where the jobs are; states without one are left out.
 
         Jobs that cannot be read are counted under the state that is stored.
         """
-        return _run(self, _steps(self).count_by_status(batch_id))
 
     def batches(self) -> list[BatchSummary]:
         """Return each batch with its counts and its first and last change, in order of ids."""
-        return _run(self, _steps(self).batches())
 
     def claim(
         self,
@@ -206,7 +170,6 @@ class JobStore(Protocol[RecordT]):
         Returns:
             The job, `None` when there is none to take.
         """
-        return _run(self, _steps(self).claim(batch_id, worker, lease_seconds, max_attempts))
 
     def renew(self, record: RecordT, *, lease_seconds: float) -> RecordT:
         """Extend the lease of a claimed job, counted from now.
@@ -214,7 +177,6 @@ class JobStore(Protocol[RecordT]):
         Raises:
             JobConflictError: The lease ended and another worker took the job.
         """
-        return _run(self, _steps(self).renew(record, lease_seconds))
 
     def delete(self, batch_id: str, job_id: str, *, expected: RecordT | None = None) -> bool:
         """Delete a record and return whether there was one.
@@ -227,20 +189,16 @@ class JobStore(Protocol[RecordT]):
         Raises:
             JobConflictError: It was changed since `expected` was read.
         """
-        etag = None if expected is None else _steps(self).version(expected)
-        return _run(self, _steps(self).delete(batch_id, job_id, etag))
 
     def close(self) -> None:
         """Release what the store holds. Closing twice is fine."""
 
     def __enter__(self) -> "Self":
         """Return the store; it is closed when the block ends."""
-        return self
 
     def __exit__(
         self,
         exc_type: type[BaseException] | None,
         exc_val: BaseException | None,
         exc_tb: TracebackType | None,
-    ) -> None:
-        self.close()
+    ) -> None: ...

@@ -11,7 +11,7 @@ A backend carries out these primitives, each atomic:
   there were.
 - `get(partition, key)`: return one row, or `None`.
 - `page(query, limit, token)`: return at most `limit` rows in key order, and where to go on.
-- `tally(partition, token)`: count rows by partition and status, and return where to go on.
+- `tally(partition)`: count rows by partition and status.
 - `reclaim()`: give the space of deleted rows back.
 
 A write of our own whose answer was lost is no refusal.
@@ -83,18 +83,22 @@ class Tally(NamedTuple):
     last: datetime | None = None
 
 
-def add_up(one: Tally, other: Tally) -> Tally:
-    """Add two tallies of one partition and status."""
-    first = min(filter(None, (one.first, other.first)), default=None)
-    last = max(filter(None, (one.last, other.last)), default=None)
-    return Tally(*one[:2], one.number + other.number, first, last)
+def add_up(tallies: Iterable[Tally]) -> list[Tally]:
+    """Add tallies to one for each partition and status."""
+    total: dict[tuple[str, str | None], Tally] = {}
+    for one in tallies:
+        known = total.get(one[:2], Tally(*one[:2], 0))
+        first = min(filter(None, (known.first, one.first)), default=None)
+        last = max(filter(None, (known.last, one.last)), default=None)
+        total[one[:2]] = Tally(*one[:2], known.number + one.number, first, last)
+    return list(total.values())
 
 
 class Backend(Protocol):
     """What carries out the primitives, and has words for their errors."""
 
     def perform(self, name: str, *args: Any) -> Any:
-        """Carry out a primitive; an asynchronous backend returns what is awaited for it."""
+        """Carry out a primitive."""
 
     def explain(self, error: Exception, doing: str) -> Exception:
         """Return what to raise for an error of a primitive, `doing` what it was to do."""

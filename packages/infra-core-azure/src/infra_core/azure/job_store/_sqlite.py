@@ -17,11 +17,10 @@ from infra_core.runtime import after_fork_in_child, clock
 
 from .._process import alive_of, file_id
 from ..exceptions import AzureTableError
-from ._protocol import JobStore
-from ._records import JobRecord, RecordT, UnreadableJob
+from ._records import JobRecord, RecordT
+from ._row_store import RowJobStore
 from ._rows import Query, Row, Tally, keys_of_token
 from ._sqlite_rows import ONE_STATUS, SCHEMA, conditions_of, moment_at, row_of, values_of
-from ._steps import JobSteps
 
 __all__ = ["SqliteJobStore"]
 
@@ -61,7 +60,7 @@ _REPLACE = (
 )
 
 
-class SqliteJobStore(JobStore[RecordT]):
+class SqliteJobStore(RowJobStore[RecordT]):
     """Keeps jobs in a SQLite file: no account, no server, the interface of the Table store.
 
     The file is in WAL mode: readers and one writer at a time, in any number of threads and
@@ -105,7 +104,7 @@ class SqliteJobStore(JobStore[RecordT]):
                 "share; give the path of one"
             )
         self._path = Path(path)
-        self._steps = JobSteps(record_type, _plan)
+        self._keep(record_type, _plan)
         self._rows = _JobFile(self._path.absolute())  # a daemon changes its folder
 
     @property
@@ -113,10 +112,8 @@ class SqliteJobStore(JobStore[RecordT]):
         """The database file."""
         return self._path
 
-    @property
-    def unreadable(self) -> list[UnreadableJob]:
-        """The jobs that listings and claims have left out, since they cannot be read."""
-        return self._steps.unreadable
+    def _backend(self) -> "_JobFile":
+        return self._rows
 
     def close(self) -> None:
         """Close the file. The store may be used again; it opens the file anew."""
@@ -242,14 +239,14 @@ class _JobFile:
         keys = [Row(batch, job, {}, partial=True) for job in found]
         return keys, json.dumps(marks) if more else None
 
-    def tally(self, partition: str | None, token: str | None) -> tuple[list[Tally], str | None]:
+    def tally(self, partition: str | None) -> list[Tally]:
         # Times stand in the rows alone: the counts of one batch are answered from an index.
         times, where = ("min(updated), max(updated)", "? IS NULL") if partition is None else (
             "NULL, NULL", "batch = ?"
         )  # fmt: skip
         select = f"SELECT batch, status, count(*), {times} FROM jobs WHERE {where} GROUP BY 1, 2"  # noqa: S608
         found = self._execute(select, (partition,))
-        return [Tally(*row[:3], *map(moment_at, row[3:])) for row in found], None
+        return [Tally(*row[:3], *map(moment_at, row[3:])) for row in found]
 
     def close(self) -> None:
         with self._lock:

@@ -3,16 +3,15 @@
 import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.data.tables import TableClient
 
-from ._protocol import JobStore
 from ._records import RecordT
+from ._row_store import RowJobStore
 from ._rows import plan_batches
-from ._steps import JobSteps
 from ._table_clients import SharedClient, TableJobStore, shared_client
 
 __all__ = ["AzureTableJobStore"]
 
 
-class AzureTableJobStore(TableJobStore[RecordT], JobStore[RecordT]):
+class AzureTableJobStore(TableJobStore[RecordT], RowJobStore[RecordT]):
     """Keeps jobs in an Azure table: one partition per batch, one row per job.
 
     Stores of the same configuration share one client, which is closed with the last of them; a
@@ -36,18 +35,17 @@ class AzureTableJobStore(TableJobStore[RecordT], JobStore[RecordT]):
     """
 
     def _open(self, record_type: type[RecordT]) -> None:
-        self._steps = JobSteps(record_type, plan_batches)
+        self._keep(record_type, plan_batches)
         self._held: SharedClient | None = shared_client(self._config)
 
-    @property
-    def _rows(self) -> SharedClient:
+    def _backend(self) -> SharedClient:
         self._held = held = self._held or shared_client(self._config)
         return held
 
     @property
     def client(self) -> TableClient:
         """The SDK's client of the table, for what this store does not do."""
-        return self._rows.table()
+        return self._backend().table()
 
     def table_exists(self) -> bool:
         """Whether the table is there; unlike every other operation it does not make it.
@@ -56,7 +54,7 @@ class AzureTableJobStore(TableJobStore[RecordT], JobStore[RecordT]):
             TableRequestError: The service refused.
             TableConnectionError: It could not be reached.
         """
-        return self._rows.exists()
+        return self._backend().exists()
 
     def close(self) -> None:
         """Give the shared client back. The store may be used again; it leases it anew."""

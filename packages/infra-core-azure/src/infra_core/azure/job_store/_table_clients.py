@@ -3,7 +3,7 @@
 import os
 import threading
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any, Generic
 
@@ -18,16 +18,13 @@ from .._network import sync_transport
 from .._sdk_logs import tidy_sdk_logs
 from ..exceptions import AzureTableError
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
-from ._drive import carry_out
-from ._records import JobRecord, RecordT, UnreadableJob
-from ._steps import JobSteps
+from ._records import JobRecord, RecordT
 from ._table_errors import table_error
 from ._table_rows import CLIENT_OPTIONS, PRIMITIVES, make_table
 
 __all__ = [
     "SharedClient",
     "TableJobStore",
-    "connect",
     "reset_table_client_cache",
     "shared_client",
 ]
@@ -66,7 +63,7 @@ class SharedClient:
             if self._table is None:
                 table = self._connect()
                 try:
-                    carry_out(make_table(table))
+                    make_table(table)
                 except BaseException:
                     table.close()
                     raise
@@ -90,14 +87,35 @@ class SharedClient:
 
     def perform(self, name: str, *args: Any) -> Any:
         """As `Backend.perform`."""
-        return carry_out(PRIMITIVES[name](self.table(), *args))
+        return PRIMITIVES[name](self.table(), *args)
 
     def explain(self, error: Exception, doing: str) -> Exception:
         """As `Backend.explain`."""
         return table_error(error, doing, self._config)
 
-    def _connect(self) -> Any:
-        return connect(TableClient, sync_transport, self._config, self._identity)
+    def _connect(self) -> TableClient:
+        """Return a client of the SDK, which has sent nothing yet."""
+        tidy_sdk_logs()
+        config, parts = self._config, self._config.connection()
+        credential: Any
+        if parts is None:
+            endpoint, credential = str(config.resolved_table_endpoint), self._identity()
+        else:
+            endpoint = parts.table_endpoint
+            credential = (
+                AzureSasCredential(parts.sas_token)
+                if parts.sas_token
+                else AzureNamedKeyCredential(str(parts.account_name), str(parts.account_key))
+            )
+        options = {**CLIENT_OPTIONS, "transport": sync_transport(**CLIENT_OPTIONS)}
+        try:
+            return TableClient(endpoint, config.table_name, credential=credential, **options)
+        except ValueError as error:
+            raise AzureTableError(
+                f"the endpoint {sanitize_url(endpoint)!r} of the job table {config.table_name!r} "
+                f"cannot be used ({str(error).rstrip('.')}); DefaultAzureCredential needs an "
+                "https:// endpoint, Azurite a connection string"
+            ) from error
 
     def _identity(self) -> Any:
         from .._tokens import SdkCredential, TokenSource
@@ -113,33 +131,6 @@ def _close(process: int, resources: list[Any]) -> None:
     if process == os.getpid():
         for resource in resources:
             resource.close()
-
-
-def connect(kind: Any, transport: Any, config: TableConfig, identity: Callable[[], Any]) -> Any:
-    """Return a client of the SDK, which has sent nothing yet.
-
-    `identity` makes the credential, and is called without a connection string only.
-    """
-    tidy_sdk_logs()
-    options = {**CLIENT_OPTIONS, "transport": transport(**CLIENT_OPTIONS)}
-    parts = config.connection()
-    if parts is None:
-        endpoint, credential = str(config.resolved_table_endpoint), identity()
-    else:
-        endpoint = parts.table_endpoint
-        credential = (
-            AzureSasCredential(parts.sas_token)
-            if parts.sas_token
-            else AzureNamedKeyCredential(str(parts.account_name), str(parts.account_key))
-        )
-    try:
-        return kind(endpoint, config.table_name, credential=credential, **options)
-    except ValueError as error:
-        raise AzureTableError(
-            f"the endpoint {sanitize_url(endpoint)!r} of the job table {config.table_name!r} "
-            f"cannot be used ({str(error).rstrip('.')}); DefaultAzureCredential needs an https:// "
-            "endpoint, Azurite a connection string"
-        ) from error
 
 
 def shared_client(config: TableConfig) -> SharedClient:
@@ -159,8 +150,6 @@ def reset_table_client_cache() -> None:
 
 class TableJobStore(Generic[RecordT]):
     """What the synchronous and the asynchronous store share: their settings."""
-
-    _steps: JobSteps[RecordT]
 
     def __init__(
         self,
@@ -196,8 +185,3 @@ class TableJobStore(Generic[RecordT]):
     def config(self) -> TableConfig:
         """Where the table is."""
         return self._config
-
-    @property
-    def unreadable(self) -> list[UnreadableJob]:
-        """The jobs that listings and claims have left out, since they cannot be read."""
-        return self._steps.unreadable

@@ -1,16 +1,11 @@
-"""Rows, queries and the primitives on rows in the terms of the Azure Tables SDK; no I/O.
-
-Each primitive is written once for clients of both kinds: a generator that yields what a call of the
-client returns, the result or what is awaited for it. Its driver sends the result back, or throws
-the error in.
-"""
+"""Rows, queries and the primitives on rows in the terms of the Azure Tables SDK."""
 
 import json
 import logging
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from azure.core import MatchConditions
 from azure.core.exceptions import (
@@ -18,18 +13,17 @@ from azure.core.exceptions import (
     ResourceExistsError,
     ResourceModifiedError,
     ResourceNotFoundError,
-    ServiceRequestError,
     ServiceResponseError,
 )
-from azure.data.tables import EdmType, EntityProperty, TableClient, TableEntity, UpdateMode
+from azure.data.tables import EdmType, EntityProperty, TableEntity, UpdateMode
 
 from ._binding import moment_of, same_content, same_write
 from ._entity import FIRST_DATE, LATEST, SYSTEM, Int64, nearest_utc
 from ._keys import odata_string
-from ._rows import Query, Row, Tally, keys_of_token
+from ._rows import Query, Row, Tally, add_up, keys_of_token
 from ._table_errors import is_outdated, is_table_missing
 
-__all__ = ["CLIENT_OPTIONS", "PRIMITIVES", "Requests", "make_table", "odata_filter"]
+__all__ = ["CLIENT_OPTIONS", "PRIMITIVES", "make_table", "odata_filter"]
 
 _ATTEMPTS = "infra_core_attempts"
 
@@ -153,14 +147,11 @@ def read_token(token: Any) -> Any:  # the SDK declares it as text, and takes a d
 
 _log = logging.getLogger("infra_core.azure.job_store")
 
-T = TypeVar("T")
-Requests = Generator[Any, Any, T]
 
-
-def make_table(client: Any) -> Requests[None]:
+def make_table(client: Any) -> None:
     """Create the table; one that exists is kept, and a refusal to create tables is passed over."""
     try:
-        yield client.create_table()
+        client.create_table()
     except ResourceExistsError:
         return
     except HttpResponseError as error:
@@ -170,54 +161,48 @@ def make_table(client: Any) -> Requests[None]:
         _log.debug("not allowed to create the job table; going on without", extra={"status": 403})
 
 
-def insert(client: Any, row: Row) -> Requests[str | None]:
+def insert(client: Any, row: Row) -> str | None:
     try:
-        return etag_of((yield client.create_entity(entity_of(row))))
+        return etag_of(client.create_entity(entity_of(row)))
     except ResourceExistsError:
         return None
-    except (ServiceRequestError, ServiceResponseError) as error:
-        # The SDK sends no POST again; over aiohttp a lost answer is a request error to it.
-        if isinstance(error, ServiceRequestError) and isinstance(client, TableClient):
-            raise
+    except ServiceResponseError as error:  # the SDK sends no POST again
         lost = error
     stored = None
     with suppress(Exception):  # the first one says more
-        stored = yield from get(client, row.partition, row.key)
+        stored = get(client, row.partition, row.key)
     if stored is None or not same_write(row, stored):
         raise lost
     return stored.etag
 
 
-def upsert(client: Any, rows: Sequence[Row]) -> Requests[list[str]]:
+def upsert(client: Any, rows: Sequence[Row]) -> list[str]:
     if len(rows) == 1:
-        done = [(yield client.upsert_entity(entity_of(rows[0]), **_REPLACE))]
+        done = [client.upsert_entity(entity_of(rows[0]), **_REPLACE)]
     else:
         changes = [("upsert", entity_of(row), _REPLACE) for row in rows]
-        done = yield client.submit_transaction(changes)
+        done = client.submit_transaction(changes)
     return [etag_of(metadata) for metadata in done]
 
 
-def replace(client: Any, rows: Sequence[Row]) -> Requests[list[str | None]]:
+def replace(client: Any, rows: Sequence[Row]) -> list[str | None]:
     if len(rows) > 1:
         changes = [("update", entity_of(row), {**_REPLACE, **if_version(row)}) for row in rows]
         try:
-            made = yield client.submit_transaction(changes)
+            made = client.submit_transaction(changes)
             return [etag_of(metadata) for metadata in made]
         except HttpResponseError as error:
             if not is_outdated(error):
                 raise
-    done: list[str | None] = []
-    for row in rows:  # one of several has changed; which, the service does not say of all
-        etag = yield from _replace_one(client, row, again=len(rows) > 1)
-        done.append(etag)
-    return done
+    # One of several has changed; which, the service does not say of all.
+    return [_replace_one(client, row, again=len(rows) > 1) for row in rows]
 
 
-def _replace_one(client: Any, row: Row, *, again: bool) -> Requests[str | None]:
+def _replace_one(client: Any, row: Row, *, again: bool) -> str | None:
     """Replace a row; `again` where it may have been replaced by this very change already."""
     sent: list[int] = []
     try:
-        metadata = yield client.update_entity(
+        metadata = client.update_entity(
             entity_of(row),
             raw_response_hook=lambda response: sent.append(attempts_of(response)),
             **_REPLACE,
@@ -229,38 +214,35 @@ def _replace_one(client: Any, row: Row, *, again: bool) -> Requests[str | None]:
             raise
     if not again and sent[-1:] <= [1]:
         return None
-    stored = yield from get(client, row.partition, row.key)
+    stored = get(client, row.partition, row.key)
     return stored.etag if stored is not None and same_content(row, stored) else None
 
 
-def get(client: Any, partition: str, key: str) -> Requests[Row | None]:
+def get(client: Any, partition: str, key: str) -> Row | None:
     try:
-        return row_of((yield client.get_entity(partition, key)))
+        return row_of(client.get_entity(partition, key))
     except ResourceNotFoundError as error:
         if is_table_missing(error):
             raise
         return None
 
 
-def delete(client: Any, rows: Sequence[Row]) -> Requests[int]:
+def delete(client: Any, rows: Sequence[Row]) -> int:
     if len(rows) > 1:
         keys = [{"PartitionKey": row.partition, "RowKey": row.key} for row in rows]
         changes = [("delete", k, if_version(row)) for k, row in zip(keys, rows, strict=True)]
         try:
-            return len((yield client.submit_transaction(changes)))
+            return len(client.submit_transaction(changes))
         except HttpResponseError as error:
             if not is_outdated(error):
                 raise
-    count = 0
-    for row in rows:
-        count += yield from _delete_one(client, row)
-    return count
+    return sum(_delete_one(client, row) for row in rows)
 
 
-def _delete_one(client: Any, row: Row) -> Requests[bool]:
+def _delete_one(client: Any, row: Row) -> bool:
     answers: list[Any] = []
     try:
-        yield client.delete_entity(
+        client.delete_entity(
             row.partition,
             row.key,
             raw_response_hook=lambda response: answers.append(response.http_response),
@@ -278,16 +260,14 @@ def _delete_one(client: Any, row: Row) -> Requests[bool]:
     return False
 
 
-def page(
-    client: Any, query: Query, limit: int, token: str | None
-) -> Requests[tuple[list[Row], str | None]]:
+def page(client: Any, query: Query, limit: int, token: str | None) -> tuple[list[Row], str | None]:
     options: dict[str, Any] = {"select": _COLUMNS} if query.keys_only else {}
     options["results_per_page"] = limit
     # The SDK's query would send an empty filter.
     odata = odata_filter(query)
     found = client.query_entities(odata, **options) if odata else client.list_entities(**options)
     pages = found.by_page(continuation_token=read_token(token))
-    rows = [row_of(entity) for entity in (yield _first(pages))]
+    rows = [row_of(entity) for entity in next(pages, ())]
     return [row for row in rows if _in_time(row, query)], write_token(pages.continuation_token)
 
 
@@ -299,34 +279,27 @@ def _in_time(row: Row, query: Query) -> bool:
     )
 
 
-def tally(
-    client: Any, partition: str | None, token: str | None
-) -> Requests[tuple[list[Tally], str | None]]:
-    rows, token = yield from page(client, Query(partition, keys_only=True), 1_000, token)
-    found = []
-    for row in rows:
-        moment = moment_of(row.properties.get("updated_at"))
-        found.append(Tally(row.partition, row.properties.get("status"), 1, moment, moment))
-    return found, token
+def tally(client: Any, partition: str | None) -> list[Tally]:
+    return add_up(_tallies(client, Query(partition, keys_only=True)))
 
 
-def reclaim(client: Any) -> Requests[None]:
-    yield from ()  # the service keeps no space of deleted rows
+def _tallies(client: Any, query: Query) -> Iterator[Tally]:
+    token = None
+    while True:
+        rows, token = page(client, query, 1_000, token)
+        for row in rows:
+            moment = moment_of(row.properties.get("updated_at"))
+            yield Tally(row.partition, row.properties.get("status"), 1, moment, moment)
+        if token is None:
+            return
 
 
-PRIMITIVES: dict[str, Callable[..., Requests[Any]]] = {
+def reclaim(client: Any) -> None:
+    """Do nothing: the service keeps no space of deleted rows."""
+
+
+PRIMITIVES: dict[str, Callable[..., Any]] = {
     primitive.__name__: primitive
-    for primitive in (*(insert, upsert, replace, delete, get, page, tally, reclaim),)
+    for primitive in (insert, upsert, replace, delete, get, page, tally, reclaim)
 }
 """Those of `_rows`, by name; each takes the client first."""
-
-
-def _first(pages: Any) -> Any:
-    """The entities of the first page, or what is awaited for them."""
-    return _awaited(pages) if hasattr(pages, "__anext__") else list(next(pages, ()))
-
-
-async def _awaited(pages: Any) -> list[Any]:
-    async for page in pages:
-        return [entity async for entity in page]
-    return []

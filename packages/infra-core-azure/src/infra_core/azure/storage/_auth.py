@@ -133,7 +133,7 @@ class BearerToken(Authenticator):
 
     async def aclose(self) -> None:
         """Close the credential, if it is our own."""
-        await self._source.aclose()
+        self._source.close()
 
 
 def make_authenticator(config: _AzureStorageConfig, credential: Any = None) -> Authenticator:

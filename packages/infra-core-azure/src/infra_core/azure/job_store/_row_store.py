@@ -1,50 +1,65 @@
-"""What a job store does, without I/O: steps for the synchronous and the asynchronous driver.
-
-Each operation is a generator that yields calls of backend primitives (see `_rows`) and is sent
-their results (`_drive`); the same steps serve Azure Table, its async twin and SQLite, so that they
-cannot differ.
-"""
+"""What a job store does, over a backend that keeps rows: the same for Azure Table and SQLite."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import partial
-from typing import Any, Generic, TypeVar
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
-from infra_core.runtime import clock, printable, redact_secrets
+from infra_core.runtime import add_note, clock, printable, redact_secrets
 
 from .._checks import require_number
 from ..exceptions import AzureTableError, JobConflictError, JobExistsError, JobStateError
 from ._binding import RecordBinding, moment_of, newest_first, same_write, status_of
-from ._drive import Call, Steps
 from ._keys import escape_key, unescape_key
 from ._leases import check_claim, check_lease, claimed
-from ._records import BatchSummary, JobStatus, StatusFilter, UnreadableJob
-from ._rows import Query, Row, Tally, add_up, query_of
+from ._protocol import JobStore
+from ._records import BatchSummary, JobStatus, RecordT, StatusFilter, UnreadableJob
+from ._rows import Backend, Query, Row, Tally, add_up, query_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _log = logging.getLogger("infra_core.azure.job_store")
 
-__all__ = ["JobSteps"]
+__all__ = ["RowJobStore"]
 
-RecordT = TypeVar("RecordT")
 Planner = Callable[[Iterable[Row]], Sequence[Sequence[tuple[int, Row]]]]
 
-PAGE = 200
+_PAGE = 200
 _CLAIM_PAGE = 50
 _CLAIM_SCANS = 3
 _REMOVED_PAGE = 1_000
 _ENDED = tuple(status for status in JobStatus if status.is_terminal)
 
 
-class JobSteps(Generic[RecordT]):
-    """The operations of a job store; `plan` splits rows into what its backend takes at once."""
+class RowJobStore(JobStore[RecordT]):
+    """The operations of a job store over a backend that keeps rows; see `JobStore` for each.
 
-    def __init__(self, record_type: type[RecordT], plan: Planner) -> None:
-        self.binding = RecordBinding(record_type)
+    `_backend` returns that backend, and `plan` splits rows into what it takes at once.
+    """
+
+    def _keep(self, record_type: type[RecordT], plan: Planner) -> None:
+        self._binding = RecordBinding(record_type)
         self._plan = plan
-        self.query = partial(query_of, self.binding.statuses)
         self._unreadable: dict[tuple[str, str], UnreadableJob] = {}
+
+    def _backend(self) -> Backend:
+        raise NotImplementedError
+
+    def _do(self, name: str, *args: Any) -> Any:
+        """Call a primitive of the backend, which explains its errors."""
+        backend = self._backend()
+        try:
+            return backend.perform(name, *args)
+        except Exception as error:
+            doing = _doing(name, *args)
+            explained = backend.explain(error, doing)
+            if explained is error:
+                add_note(error, f"while {doing}")
+                raise
+            raise explained from error
 
     @property
     def unreadable(self) -> list[UnreadableJob]:
@@ -61,7 +76,7 @@ class JobSteps(Generic[RecordT]):
         first: Exception | None = None
         for row in rows:
             try:
-                records.append(self.binding.from_row(row))
+                records.append(self._binding.from_row(row))
             except Exception as error:  # noqa: BLE001 - a `from_entity` may raise anything
                 first = first or error
                 self._set_aside(row, error)
@@ -83,39 +98,35 @@ class JobSteps(Generic[RecordT]):
                 extra={"batch_id": batch_id, "job_id": job_id},
             )  # fmt: skip
 
-    def create(self, record: RecordT) -> Steps[RecordT]:
-        """Store a new record."""
-        row = self.binding.to_row(record, new=True)
-        etag = yield Call("insert", (row,))
+    def create(self, record: RecordT) -> RecordT:
+        row = self._binding.to_row(record, new=True)
+        etag = self._do("insert", row)
         if etag is None:
-            stored = yield Call("get", (row.partition, row.key))
+            stored = self._do("get", row.partition, row.key)
             if stored is None or not same_write(row, stored):
                 raise JobExistsError(*row.ids)
             etag = stored.etag
-        return self.binding.stored(record, row, etag)
+        return self._binding.stored(record, row, etag)
 
-    def save(self, record: RecordT) -> Steps[RecordT]:
-        """Store a record in place of whatever is there."""
-        (saved,) = yield from self.save_many([record])
+    def save(self, record: RecordT) -> RecordT:
+        (saved,) = self.save_many([record])
         return saved
 
-    def save_many(self, records: Iterable[RecordT]) -> Steps[list[RecordT]]:
-        """Store records in as few batches as the backend allows."""
+    def save_many(self, records: Iterable[RecordT]) -> list[RecordT]:
         saved = _as_list(records)
-        rows = [self.binding.to_row(record) for record in saved]  # all checked before any is sent
+        rows = [self._binding.to_row(record) for record in saved]  # all checked before any is sent
         for batch in self._plan(rows):
-            etags = yield Call("upsert", ([row for _, row in batch],))
+            etags = self._do("upsert", [row for _, row in batch])
             for (position, row), etag in zip(batch, etags, strict=True):
-                saved[position] = self.binding.stored(saved[position], row, etag)
+                saved[position] = self._binding.stored(saved[position], row, etag)
         return saved
 
-    def update(self, record: RecordT, expected: RecordT | None) -> Steps[RecordT]:
-        """Store a record in place of the version it was read as."""
-        (updated,) = yield from self._replace([record], expected)
+    def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
+        (updated,) = self._replace([record], expected)
         if updated is not None:
             return updated
-        row = self.binding.to_row(record)
-        stored = yield Call("get", (row.partition, row.key))
+        row = self._binding.to_row(record)
+        stored = self._do("get", row.partition, row.key)
         happened = "was deleted" if stored is None else "was changed by another worker"
         batch_id, job_id = row.ids
         raise JobConflictError(
@@ -125,30 +136,26 @@ class JobSteps(Generic[RecordT]):
             theirs=None if stored is None else self._theirs(stored),
         )
 
-    def update_many(self, records: Iterable[RecordT]) -> Steps[list[RecordT | None]]:
-        """Store changed records, each in place of the version it was read as."""
-        return (yield from self._replace(_as_list(records), None))
+    def update_many(self, records: Iterable[RecordT]) -> list[RecordT | None]:
+        return self._replace(_as_list(records), None)
 
     def _replace(
         self, records: Sequence[RecordT], expected: RecordT | None
-    ) -> Steps[list[RecordT | None]]:
+    ) -> list[RecordT | None]:
         """Store changed records; `None` stands for each that others have changed or deleted."""
-        rows = []
-        for record in records:
-            row = yield from self._prepared(record, expected)
-            rows.append(row)
+        rows = [self._prepared(record, expected) for record in records]
         results: list[RecordT | None] = [None] * len(records)
         for batch in self._plan(rows):
-            etags = yield Call("replace", ([row for _, row in batch],))
+            etags = self._do("replace", [row for _, row in batch])
             for (position, row), etag in zip(batch, etags, strict=True):
                 if etag is not None:
-                    results[position] = self.binding.stored(records[position], row, etag)
+                    results[position] = self._binding.stored(records[position], row, etag)
         return results
 
-    def _prepared(self, record: RecordT, expected: RecordT | None) -> Steps[Row]:
+    def _prepared(self, record: RecordT, expected: RecordT | None) -> Row:
         """Return the row of a record, with the version to replace and the fields of others."""
-        etag = self.binding.version(record if expected is None else expected)
-        row = self.binding.to_row(record)
+        etag = self._binding.version(record if expected is None else expected)
+        row = self._binding.to_row(record)
         if etag is None:
             batch_id, job_id = row.ids
             raise AzureTableError(
@@ -157,38 +164,32 @@ class JobSteps(Generic[RecordT]):
                 "or give the record type a field `etag: str | None = None`"
             )
         row.etag = etag
-        if not self.binding.carry(row):
-            stored = yield Call("get", (row.partition, row.key))
+        if not self._binding.carry(row):
+            stored = self._do("get", row.partition, row.key)
             if stored is not None and stored.etag == etag:
-                self.binding.remember(stored, etag)
-                self.binding.carry(row)
+                self._binding.remember(stored, etag)
+                self._binding.carry(row)
         return row
 
     def _theirs(self, stored: Row) -> RecordT | None:
         readable = self._readable([stored])
         return readable[0] if readable else None
 
-    def version(self, record: RecordT) -> str:
-        """Return the version a record was read as, or raise that it is not known."""
-        etag = self.binding.version(record)
-        if etag is None:
+    def fetch(self, batch_id: str, job_id: str) -> RecordT | None:
+        row = self._do("get", *_keys(batch_id, job_id))
+        return None if row is None else self._binding.from_row(row)
+
+    def delete(self, batch_id: str, job_id: str, *, expected: RecordT | None = None) -> bool:
+        etag = None if expected is None else self._binding.version(expected)
+        if expected is not None and etag is None:
             raise AzureTableError(
                 "the record given as expected= does not know its version; pass the very object "
                 "that fetch, create or save returned"
             )
-        return etag
-
-    def fetch(self, batch_id: str, job_id: str) -> Steps[RecordT | None]:
-        """Return one record, `None` when there is none."""
-        row = yield Call("get", _keys(batch_id, job_id))
-        return None if row is None else self.binding.from_row(row)
-
-    def delete(self, batch_id: str, job_id: str, etag: str | None) -> Steps[bool]:
-        """Delete one record."""
         keys = _keys(batch_id, job_id)
-        if (yield Call("delete", ([Row(*keys, {}, etag)],))):
+        if self._do("delete", [Row(*keys, {}, etag)]):
             return True
-        stored = None if etag is None else (yield Call("get", keys))
+        stored = None if etag is None else self._do("get", *keys)
         if stored is None:
             return False
         raise JobConflictError(
@@ -197,85 +198,100 @@ class JobSteps(Generic[RecordT]):
             theirs=self._theirs(stored),
         )
 
-    def delete_batch(self, batch_id: str) -> Steps[int]:
-        """Delete all jobs of a batch."""
-        return (yield from self._remove(Query(escape_key(batch_id, field="batch_id"))))
+    def delete_batch(self, batch_id: str) -> int:
+        return self._remove(Query(escape_key(batch_id, field="batch_id")))
 
     def prune(
         self,
+        *,
         older_than: timedelta | datetime,
-        status: StatusFilter,
-        batch_id: str | None,
-    ) -> Steps[int]:
-        """Delete jobs that ended and have not changed for so long."""
+        status: StatusFilter = None,
+        batch_id: str | None = None,
+    ) -> int:
         if isinstance(older_than, timedelta):
             older_than = clock.utc_now() - older_than
         elif not isinstance(older_than, datetime):
             raise TypeError(
                 f"older_than={older_than!r:.80} is no time: pass timedelta(days=30), or a datetime"
             )
-        query = self.query(batch_id, _ENDED if status is None else status, None, older_than)
-        return (yield from self._remove(query))
+        status = _ENDED if status is None else status
+        return self._remove(query_of(self._binding.statuses, batch_id, status, None, older_than))
 
-    def _remove(self, query: Query) -> Steps[int]:
+    def _remove(self, query: Query) -> int:
         everything = query == Query(query.partition)
-        remote = self.binding.remote(query)
+        remote = self._binding.remote(query)
         judged, removed = remote == query, 0
-        token: str | None = None
-        while True:
-            asked = replace(remote, keys_only=judged)
-            rows, token = yield Call("page", (asked, _REMOVED_PAGE, token))
-            if not judged:
-                rows = [row for row in rows if self._matching([row], query)]
+        for page, _ in self._pages(replace(remote, keys_only=judged), _REMOVED_PAGE):
+            rows = page if judged else [row for row in page if self._matching([row], query)]
             if everything:  # whatever becomes of them meanwhile
                 rows = [replace(row, etag=None) for row in rows]
             for batch in self._plan(rows):
-                removed += yield Call("delete", ([row for _, row in batch],))
-            if token is None:
-                break
+                removed += self._do("delete", [row for _, row in batch])
         if removed:
-            yield Call("reclaim", ())
+            self._do("reclaim")
         return removed
 
+    def _pages(self, query: Query, size: int = _PAGE) -> Iterator[tuple[list[Row], bool]]:
+        """Go through the rows of a query, page by page, and say of each whether it is the only one.
+
+        A page may be short or empty and still be followed by others.
+        """
+        rows, token = self._do("page", query, size, None)
+        yield rows, token is None
+        while token is not None:
+            rows, token = self._do("page", query, size, token)
+            yield rows, False
+
     def list_runs(
-        self, batch_id: str, limit: int, token: str | None
-    ) -> Steps[tuple[list[RecordT], str | None]]:
-        """Return a page of records, newest first within the page."""
+        self, batch_id: str, *, limit: int = 50, continuation_token: str | None = None
+    ) -> tuple[list[RecordT], str | None]:
         require_number("limit", limit, "how many records to return, 1 or more", least=1, whole=True)
         query = Query(partition=escape_key(batch_id, field="batch_id"))
         records: list[RecordT] = []
-        beginning = token is None
+        token = continuation_token
         while True:
             wanted = min(limit - len(records), 1_000)
-            rows, token = yield Call("page", (query, wanted, token))
-            records += self._readable(rows, whole=beginning and token is None and not records)
-            # A page may be short or empty and still be followed by others.
+            rows, token = self._do("page", query, wanted, token)
+            whole = continuation_token is None and token is None and not records
+            records += self._readable(rows, whole=whole)
             if token is None or len(records) >= limit:
-                break
-        return newest_first(records), token
+                return newest_first(records), token
 
-    def page(self, query: Query, token: str | None) -> Steps[tuple[list[RecordT], str | None]]:
-        """Return the records of the next page that match."""
-        beginning = token is None
-        rows, token = yield Call("page", (self.binding.remote(query), PAGE, token))
-        everything = beginning and token is None and query == Query(partition=query.partition)
-        return self._matching(rows, query, whole=everything), token
+    def iter_runs(
+        self,
+        batch_id: str | None,
+        *,
+        status: StatusFilter = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Iterator[RecordT]:
+        return chain.from_iterable(self.pages(batch_id, status, since, until))
+
+    def pages(
+        self,
+        batch_id: str | None,
+        status: StatusFilter,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> Iterator[list[RecordT]]:
+        """Return the pages of `iter_runs`; its arguments are checked at once."""
+        query = query_of(self._binding.statuses, batch_id, status, since, until)
+        unlimited = query == Query(query.partition)
+        found = self._pages(self._binding.remote(query))
+        return (self._matching(rows, query, whole=only and unlimited) for rows, only in found)
 
     def _matching(self, rows: Sequence[Row], query: Query, *, whole: bool = False) -> list[RecordT]:
         records = self._readable(rows, whole=whole)
-        return [record for record in records if self.binding.matches(record, query)]
+        return [record for record in records if self._binding.matches(record, query)]
 
-    def count_by_status(self, batch_id: str) -> Steps[dict[str, int]]:
-        """Count the jobs of a batch by state."""
-        tallies = yield from self._tally(escape_key(batch_id, field="batch_id"))
-        return {str(status or ""): tally.number for (_, status), tally in tallies.items()}
+    def count_by_status(self, batch_id: str) -> dict[str, int]:
+        tallies = self._tally(escape_key(batch_id, field="batch_id"))
+        return {str(tally.status or ""): tally.number for tally in tallies}
 
-    def batches(self) -> Steps[list[BatchSummary]]:
-        """Sum up each batch."""
-        tallies = yield from self._tally(None)
+    def batches(self) -> list[BatchSummary]:
         found: dict[str, list[Tally]] = {}
-        for (partition, _), tally in sorted(tallies.items(), key=lambda item: str(item[0])):
-            found.setdefault(partition, []).append(tally)
+        for tally in sorted(self._tally(None), key=lambda tally: str(tally[:2])):
+            found.setdefault(tally.partition, []).append(tally)
         return [
             BatchSummary(
                 unescape_key(partition),
@@ -286,60 +302,50 @@ class JobSteps(Generic[RecordT]):
             for partition, each in found.items()
         ]
 
-    def _tally(self, partition: str | None) -> Steps[dict[tuple[str, str | None], Tally]]:
-        total: dict[tuple[str, str | None], Tally] = {}
-        token: str | None = None
-        while True:
-            if self.binding.counts_remotely:
-                found, token = yield Call("tally", (partition, token))
-            else:
-                rows, token = yield Call("page", (Query(partition), PAGE, token))
-                found = [_tally_of(row, self._readable([row])) for row in rows]
-            for tally in found:
-                known = total.get(tally[:2])
-                total[tally[:2]] = tally if known is None else add_up(known, tally)
-            if token is None:
-                return total
+    def _tally(self, partition: str | None) -> list[Tally]:
+        if self._binding.counts_remotely:
+            found: list[Tally] = self._do("tally", partition)
+            return found
+        pages = self._pages(Query(partition))
+        return add_up(_tally_of(row, self._readable([row])) for rows, _ in pages for row in rows)
 
     def claim(
-        self, batch_id: str, worker: str, lease_seconds: float, max_attempts: int | None
-    ) -> Steps[RecordT | None]:
-        """Take one job that is pending or whose worker let its lease end."""
+        self,
+        batch_id: str,
+        *,
+        worker: str,
+        lease_seconds: float,
+        max_attempts: int | None = None,
+    ) -> RecordT | None:
         check_claim(worker, lease_seconds, max_attempts)
         partition = escape_key(batch_id, field="batch_id")
         for _ in range(_CLAIM_SCANS):
             contended = False
-            token: str | None = None
-            while True:
-                query = Query(partition=partition, claimable_at=clock.utc_now())
-                remote = self.binding.remote(query)
-                rows, token = yield Call("page", (remote, _CLAIM_PAGE, token))
+            query = Query(partition=partition, claimable_at=clock.utc_now())
+            for rows, _ in self._pages(self._binding.remote(query), _CLAIM_PAGE):
                 # Workers start at different places, so that they rarely meet at one job.
                 start = min(int(clock.jitter(len(rows))), max(len(rows) - 1, 0))
                 for row in rows[start:] + rows[:start]:
-                    record = yield from self._claimable(row, query)
+                    record = self._claimable(row, query)
                     if record is None:
                         contended = contended or row.partial
                         continue
-                    changed = claimed(self.binding, record, worker, lease_seconds, max_attempts)
-                    (taken,) = yield from self._replace([changed], None)
+                    changed = claimed(self._binding, record, worker, lease_seconds, max_attempts)
+                    (taken,) = self._replace([changed], None)
                     if taken is not None and status_of(taken) == JobStatus.RUNNING.value:
                         return taken
                     contended = contended or taken is None
-                if token is None:
-                    break
             if not contended:
-                return None
+                break
         return None
 
-    def _claimable(self, row: Row, query: Query) -> Steps[RecordT | None]:
+    def _claimable(self, row: Row, query: Query) -> RecordT | None:
         """Return the record of a row that a claim found, `None` where it cannot be taken."""
-        found = (yield Call("get", (row.partition, row.key))) if row.partial else row
+        found = self._do("get", row.partition, row.key) if row.partial else row
         matching = [] if found is None else self._matching([found], query)
         return matching[0] if matching else None
 
-    def renew(self, record: RecordT, lease_seconds: float) -> Steps[RecordT]:
-        """Extend the lease of a claimed job."""
+    def renew(self, record: RecordT, *, lease_seconds: float) -> RecordT:
         check_lease(lease_seconds)
         state = status_of(record)
         if state is not None and state != JobStatus.RUNNING.value:
@@ -352,8 +358,14 @@ class JobSteps(Generic[RecordT]):
                 wanted=JobStatus.RUNNING,
             )
         until = clock.utc_now() + timedelta(seconds=lease_seconds)
-        changed = self.binding.evolve(record, lease_until=until)
-        return (yield from self.update(changed, record))
+        changed = self._binding.evolve(record, lease_until=until)
+        return self.update(changed, expected=record)
+
+    def __enter__(self) -> "Self":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _as_list(records: Iterable[RecordT]) -> list[RecordT]:
@@ -373,3 +385,20 @@ def _tally_of(row: Row, records: Sequence[Any]) -> Tally:
 
 def _keys(batch_id: str, job_id: str) -> tuple[str, str]:
     return escape_key(batch_id, field="batch_id"), escape_key(job_id, field="job_id")
+
+
+def _doing(name: str, *args: Any) -> str:
+    """What a primitive was to do, in words for an error."""
+    if name == "reclaim":
+        return "giving the space of deleted jobs back"
+    first = args[0]
+    if name in ("page", "tally"):
+        batch = first.partition if isinstance(first, Query) else first
+        return "listing all jobs" if batch is None else f"listing batch {unescape_key(batch)!r}"
+    rows = first if isinstance(first, list) else [first]
+    if name == "get":
+        rows = [Row(first, args[1], {})]
+    batch_id, job_id = rows[0].ids
+    jobs = f"job {job_id!r}" if len(rows) == 1 else f"{len(rows)} jobs"
+    verb = {"get": "fetching", "delete": "deleting"}.get(name, "storing")
+    return f"{verb} {jobs} of batch {batch_id!r}"
