@@ -1,9 +1,11 @@
 """The Table store without a server: settings, filters, batches, shared clients, lost answers."""
 
+import asyncio
 import json
 import logging
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
@@ -477,6 +479,26 @@ class TestCredential:
         store = AzureTableJobStore(config=config)
         with store, pytest.raises(AzureTableError, match="https"):
             store.fetch("b", "j")
+
+
+async def test_a_deadline_ends_the_wait_for_a_silent_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At once, and other operations go on meanwhile."""
+    answered = threading.Event()
+
+    def perform(_: object, name: str, *args: object) -> None:
+        if args[0] == "silent":
+            answered.wait(60)
+
+    monkeypatch.setattr(SharedClient, "perform", perform)
+    config = TableConfig(_CONNECTION, "jobs")
+    async with AsyncAzureTableJobStore(config=config) as store:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(store.fetch("silent", "j"), 0.05)
+        assert not answered.is_set()
+        assert await store.fetch("b", "j") is None
+        answered.set()
 
 
 class _FakeTable:
