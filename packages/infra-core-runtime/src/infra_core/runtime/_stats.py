@@ -6,41 +6,12 @@ from math import floor, log2
 
 from ._outcomes import TaskStatus
 
-__all__ = ["DurationHistogram", "RuntimeStats", "StatsRecorder"]
+__all__ = ["RuntimeStats", "StatsRecorder"]
 
-_STEPS = 16  # per doubling: a value is off by at most 2.2 percent, the 32nd root of 2
+# Durations are counted by sixteenths of a doubling, so that a quantile is off by at most 2.2 percent
+# (the 32nd root of 2), whatever the scale, and memory depends on the range alone.
+_STEPS = 16
 _MOST_IDS = 100
-
-
-class DurationHistogram:
-    """Quantiles of a stream of durations, without keeping the durations.
-
-    Buckets are 1/16 of a doubling wide, so any quantile is right within 2.2 percent whatever the
-    scale, and two histograms add up exactly. Memory depends on the range, not on the count.
-    """
-
-    __slots__ = ("_counts",)
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-
-    def add(self, seconds: float) -> None:
-        """Count one duration; zero and less count as a nanosecond."""
-        self._counts[floor(log2(max(1e-09, seconds)) * _STEPS)] += 1
-
-    def merge(self, other: "DurationHistogram") -> None:
-        """Add another histogram's counts to this one's."""
-        self._counts.update(other._counts)
-
-    def quantile(self, fraction: float) -> float | None:
-        """Return the duration that this fraction of all stays at or below; `None` if empty."""
-        rank = fraction * sum(self._counts.values())
-        seen = 0
-        for bucket, count in sorted(self._counts.items()):
-            seen += count
-            if seen >= rank:
-                return float(2.0 ** ((bucket + 0.5) / _STEPS))
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,24 +51,18 @@ class RuntimeStats:
 
 @dataclass(slots=True, eq=False)
 class StatsRecorder:
-    """The counters behind `RuntimeStats`.
-
-    Attributes:
-        started: Tasks taken from their source.
-        retries: Attempts after a task's first.
-        unresponsive: Ids of tasks left behind, the first hundred.
-    """
+    """The counters behind `RuntimeStats`; those of several runs add up exactly."""
 
     started: int = 0
     retries: int = 0
     unresponsive: list[str] = field(default_factory=list)
     _ends: Counter[TaskStatus] = field(default_factory=Counter)
-    _durations: DurationHistogram = field(default_factory=DurationHistogram)
+    _durations: Counter[int] = field(default_factory=Counter)
 
     def ended(self, status: TaskStatus, seconds: float) -> None:
-        """Count the end of a task."""
+        """Count the end of a task; durations of zero and less count as a nanosecond."""
         self._ends[status] += 1
-        self._durations.add(seconds)
+        self._durations[floor(log2(max(1e-09, seconds)) * _STEPS)] += 1
 
     def left_behind(self, *task_ids: str) -> None:
         """Keep the ids of tasks that suppress cancellation."""
@@ -109,7 +74,17 @@ class StatsRecorder:
         self.retries += other.retries
         self.left_behind(*other.unresponsive)
         self._ends.update(other._ends)
-        self._durations.merge(other._durations)
+        self._durations.update(other._durations)
+
+    def quantile(self, fraction: float) -> float | None:
+        """Return the duration that this fraction of all stays at or below; `None` if empty."""
+        rank = fraction * sum(self._durations.values())
+        seen = 0
+        for bucket, count in sorted(self._durations.items()):
+            seen += count
+            if seen >= rank:
+                return float(2.0 ** ((bucket + 0.5) / _STEPS))
+        return None
 
     def snapshot(self) -> RuntimeStats:
         """Return the counts of this moment."""
@@ -117,8 +92,8 @@ class StatsRecorder:
             started=self.started,
             retries=self.retries,
             in_flight=self.started - sum(self._ends.values()),
-            duration_p50=self._durations.quantile(0.5),
-            duration_p99=self._durations.quantile(0.99),
+            duration_p50=self.quantile(0.5),
+            duration_p99=self.quantile(0.99),
             unresponsive=tuple(self.unresponsive),
             **{status.value: count for status, count in self._ends.items()},
         )

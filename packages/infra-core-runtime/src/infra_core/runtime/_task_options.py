@@ -103,7 +103,6 @@ class RuntimeConfig:
         max_per_second: At most this many tasks (and retries) begin per second, evenly spaced,
             over all `run()` calls of one runtime; `None` for no bound.
         retry: When and how often a task that raised is tried again; `None` for a single try.
-        own_task: Has no effect: each task has an `asyncio.Task` of its own.
 
     Raises:
         ValueError: A number is out of range; the message names it.
@@ -115,7 +114,6 @@ class RuntimeConfig:
     cancel_grace: float = 2.0
     max_per_second: float | None = field(default=None, kw_only=True)
     retry: RetryPolicy | None = field(default=None, kw_only=True)
-    own_task: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         self.validate()

@@ -23,9 +23,7 @@ __all__ = ["CancelEvent", "TaskRun"]
 
 logger = logging.getLogger("infra_core.task_runtime")
 
-# Seconds for which items are taken before the event loop has a turn, looked at after so many.
-_SLICE = 0.002
-_AT_ONCE = 16
+_SLICE = 0.002  # seconds for which items are taken before the event loop has a turn
 _POLL = 0.05  # seconds between looks at an event that cannot be awaited here
 _END: Any = object()
 
@@ -98,12 +96,16 @@ class TaskRun:
         alive, window = self._items.alive, options.window
         asynchronous = isinstance(source, AsyncIterable)
         iterator: Any = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
-        taken, turn_ends = 0, 0.0
+        turn_ends = clock.monotonic() + _SLICE
         while not self._stopped:
-            if len(alive) >= limit or (window is not None and self._ahead >= window):
-                self._room.clear()
-                await self._room.wait()
-                taken, turn_ends = 0, 0.0
+            full = len(alive) >= limit or (window is not None and self._ahead >= window)
+            if full or clock.monotonic() > turn_ends:
+                if full:
+                    self._room.clear()
+                    await self._room.wait()
+                else:
+                    await asyncio.sleep(0)
+                turn_ends = clock.monotonic() + _SLICE
                 continue
             if rate is not None and not self._complete:
                 wait = rate.wait(clock.monotonic())
@@ -120,13 +122,6 @@ class TaskRun:
             if rate is not None:
                 rate.reserve(clock.monotonic())
             self._items.begin(*make(item))
-            taken += 1
-            if taken % _AT_ONCE == 0:
-                now = clock.monotonic()
-                turn_ends = turn_ends or now + _SLICE
-                if now > turn_ends:
-                    await asyncio.sleep(0)
-                    taken, turn_ends = 0, 0.0
 
     @property
     def _complete(self) -> bool:
@@ -182,8 +177,9 @@ class TaskRun:
         """Take no further item; what has begun is finished (a drain)."""
         if not self._stopped and not self.ended:
             logger.info("intake stopped, %d tasks under way", len(self._items.alive))
-            self._drained = True
-            self._end_intake()
+            self._drained = self._stopped = True
+            if self._feeder is not None:
+                self._feeder.cancel()
 
     def cancel(self) -> None:
         """Take no further item and cancel those that have begun, if anything is left to cancel."""
@@ -211,11 +207,6 @@ class TaskRun:
             return
         self._stopped = True
         self._items.halt()
-
-    def _end_intake(self) -> None:
-        self._stopped = True
-        if self._feeder is not None:
-            self._feeder.cancel()
 
     async def join(self) -> None:
         """Wait for the end; when cancelled meanwhile, cancel the tasks and await them first."""
