@@ -4,7 +4,6 @@ import asyncio
 import atexit
 import concurrent.futures
 import contextlib
-import contextvars
 import logging
 import math
 import threading
@@ -14,7 +13,7 @@ from functools import cache, partial
 from typing import Any, Generic, TypeVar
 
 from . import clock
-from ._forks import ForkGuard, after_fork_in_child
+from ._forks import after_fork_in_child
 from ._threads import file_threads
 from ._values import is_number, shown
 
@@ -29,23 +28,21 @@ SIGNAL_INTERVAL = 0.25
 _logger = logging.getLogger("infra_core.runtime")
 
 
-class _BackgroundLoop:
+class _BackgroundLoop(threading.Thread):
     """One daemon thread with one event loop, until the process ends."""
 
     def __init__(self) -> None:
-        self.fork = ForkGuard()
+        super().__init__(name="infra-core-background-loop", daemon=True)
         self.loop = asyncio.new_event_loop()
         self.loop.set_default_executor(_Threads())
-        self.thread = threading.Thread(
-            target=self._run, name="infra-core-background-loop", daemon=True
-        )
         try:
-            self.thread.start()
+            self.start()
         except RuntimeError:
             self.loop.close()
             raise
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Run the event loop."""
         while True:
             try:
                 self.loop.run_forever()
@@ -55,13 +52,11 @@ class _BackgroundLoop:
 
     def close(self) -> None:
         """Run the close callbacks, end what still runs, stop the thread, close the loop."""
-        if self.fork.forked or self.loop.is_closed():
-            return
         winding_down = asyncio.run_coroutine_threadsafe(self._wind_down(), self.loop)
         concurrent.futures.wait([winding_down], CLOSE_TIMEOUT + 1)
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(timeout=1)
-        if not self.thread.is_alive():
+        self.join(timeout=1)
+        if not self.is_alive():
             self.loop.close()
 
     async def _wind_down(self) -> None:
@@ -119,7 +114,7 @@ class _Call(Generic[T]):
 
     def begin(self) -> None:
         """Start the coroutine in a copy of the caller's context variables."""
-        self._loop.call_soon_threadsafe(self._start, context=contextvars.copy_context())
+        self._loop.call_soon_threadsafe(self._start)
 
     def _start(self) -> None:
         self._task = self._loop.create_task(self._coroutine)
@@ -185,7 +180,7 @@ def _background() -> _BackgroundLoop | None:
     with contextlib.suppress(RuntimeError):
         _hook()
         with _lock:
-            if _current is None or not _current.thread.is_alive():
+            if _current is None or not _current.is_alive():
                 _current = _BackgroundLoop()
             return _current
     return None
@@ -220,8 +215,7 @@ def in_background_loop() -> bool:
         >>> run_sync(ask()), in_background_loop()
         (True, False)
     """
-    background = _current
-    return background is not None and threading.current_thread() is background.thread
+    return threading.current_thread() is _current
 
 
 def refuse_running_loop(what: str, instead: str | None = None) -> None:

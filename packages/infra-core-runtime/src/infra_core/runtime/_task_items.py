@@ -153,7 +153,7 @@ class TaskItems:
         return await retry_async(
             attempt,
             policy=policy,
-            should_retry=options.should_retry or _always,
+            should_retry=options.should_retry or (lambda error: True),
             on_retry=partial(_log_retry, item.id),
         )
 
@@ -280,19 +280,17 @@ class TaskItems:
         (self.helpers if task in self.helpers else self.alive).pop(task)
         self._left_behind.add(task)
         task.cancel()
-        if item.index < 0:
-            self._report_unresponsive(item.id)
-            self._changed()
-            return
-        if item.ended:
+        if item.ended and item.index >= 0:
             logger.error(
                 "a callback for task %r still ran %g s after the run was cancelled: "
                 "cancelled", item.id, self._grace, extra={"task_id": item.id},
             )  # fmt: skip
+        else:
+            self._report_unresponsive(item.id)
+        if item.ended:
             self._changed()
             return
         item.ended = True
-        self._report_unresponsive(item.id)
         status = item.verdict or TaskStatus.CANCELLED
         error: BaseException = asyncio.CancelledError()
         if status is TaskStatus.TIMED_OUT:
@@ -330,10 +328,6 @@ async def _call(task_id: str, callback: Callable[..., Any], *args: object) -> No
             ", ".join(shown(arg) for arg in args),
             extra={"task_id": task_id, **trace_fields()},
         )
-
-
-def _always(error: Exception) -> bool:
-    return True
 
 
 def _log_retry(task_id: str, details: RetryDetails) -> None:
