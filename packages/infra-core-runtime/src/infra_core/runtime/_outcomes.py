@@ -1,7 +1,6 @@
 """What became of one task, and the outcomes that wait to be read."""
 
 import asyncio
-from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Generic, TypeVar
@@ -60,21 +59,16 @@ class TaskOutcome(Generic[T_co]):
 
 
 class ResultBuffer:
-    """Puts outcomes in order, if they are to be, and wakes their reader.
+    """Puts outcomes in order, if they are to be, for their reader.
 
     Apart from the stream, so that a stream that is not read any longer can be collected while
     its run still holds this.
-
-    Attributes:
-        failures: Hand out failures as well, in the place of raising the first.
-        news: Set when there is an outcome to read, and at the end of the run.
     """
 
     def __init__(self, *, ordered: bool, failures: bool) -> None:
-        self.failures: bool = failures
-        self.news: asyncio.Event = asyncio.Event()
+        self.failures: bool = failures  # hand out those as well, in the place of raising the first
         self._ordered = ordered
-        self._ready: deque[TaskOutcome[Any]] = deque()
+        self._ready: asyncio.Queue[TaskOutcome[Any] | None] = asyncio.Queue()
         self._early: dict[int, TaskOutcome[Any]] = {}
         self._next = 0
 
@@ -82,16 +76,21 @@ class ResultBuffer:
         """Take an outcome from the run."""
         if not self.failures and outcome.error is not None:
             return
-        if self._ordered:
-            self._early[index] = outcome
-            while (following := self._early.pop(self._next, None)) is not None:
-                self._next += 1
-                self._ready.append(following)
-        else:
-            self._ready.append(outcome)
-        if self._ready:
-            self.news.set()
+        if not self._ordered:
+            self._ready.put_nowait(outcome)
+            return
+        self._early[index] = outcome
+        while (following := self._early.pop(self._next, None)) is not None:
+            self._next += 1
+            self._ready.put_nowait(following)
 
-    def get(self) -> TaskOutcome[Any] | None:
-        """Return the next outcome, if it is there."""
-        return self._ready.popleft() if self._ready else None
+    def end(self) -> None:
+        """Note that no outcome will come any more."""
+        self._ready.put_nowait(None)
+
+    async def get(self) -> TaskOutcome[Any] | None:
+        """Wait for the next outcome; `None` at the end."""
+        outcome = await self._ready.get()
+        if outcome is None:
+            self.end()  # for another reader
+        return outcome

@@ -171,7 +171,7 @@ class TaskRun:
         self.over.set_result(None)
         self._on_end(self)
         if self._options.sink is not None:
-            self._options.sink.news.set()
+            self._options.sink.end()
 
     def stop(self) -> None:
         """Take no further item; what has begun is finished (a drain)."""

@@ -44,30 +44,29 @@ class TaskStream(AsyncIterator[T], Generic[T]):
         if self._begin is not None:
             begin, self._begin = self._begin, None
             self._run = begin()
-        while (run := self._run) is not None:
-            self._buffer.news.clear()
-            outcome = self._buffer.get()
-            if outcome is not None:
-                run.delivered()
-                return outcome.value if self._values else outcome  # type: ignore[return-value]
-            if run.ended:
-                self._run = None
-                try:
-                    await run.conclude()
-                except StopAsyncIteration as error:
-                    raise RuntimeError(
-                        "a task raised StopAsyncIteration, which would have ended the stream of "
-                        "results without an error: handle it in the task, as by anext(..., None)"
-                    ) from error
-                break
+        if self._run is None:
+            raise StopAsyncIteration
+        try:
+            outcome = await self._buffer.get()
+        except asyncio.CancelledError:
             try:
-                await self._buffer.news.wait()
-            except asyncio.CancelledError:
-                try:
-                    await self.aclose()
-                finally:
-                    self._begin = _refuse
-                raise
+                await self.aclose()
+            finally:
+                self._begin = _refuse
+            raise
+        run = self._run
+        if run is not None and outcome is not None:
+            run.delivered()
+            return outcome.value if self._values else outcome  # type: ignore[return-value]
+        self._run = None
+        if run is not None:
+            try:
+                await run.conclude()
+            except StopAsyncIteration as error:
+                raise RuntimeError(
+                    "a task raised StopAsyncIteration, which would have ended the stream of "
+                    "results without an error: handle it in the task, as by anext(..., None)"
+                ) from error
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
