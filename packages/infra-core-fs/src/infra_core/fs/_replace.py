@@ -58,12 +58,7 @@ def fsync_directory(path: "Path | str") -> None:
 
 
 def check_target(path: Path) -> None:
-    """Refuse what a file must not take the place of, as root could: `/dev/null`, `/dev/stdout`.
-
-    Raises:
-        OSError: A device, a pipe or a socket has that path, or the link that has it leads to one;
-            or the name is too long.
-    """
+    """Refuse what a file must not take the place of, as root could: `/dev/null`, `/dev/stdout`."""
     try:
         mode = os.stat(path).st_mode  # noqa: PTH116 - one system call is enough here
     except OSError as error:

@@ -164,11 +164,7 @@ class PollingConfig:
 
 
 def checked_config(config: PollingConfig | None) -> PollingConfig:
-    """Return the configuration, or the default one.
-
-    Raises:
-        TypeError: It is something else, such as a dict.
-    """
+    """Return the configuration, or the default one; refuse anything else, such as a dict."""
     if config is None:
         return PollingConfig()
     if not isinstance(config, PollingConfig):

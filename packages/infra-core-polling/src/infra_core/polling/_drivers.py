@@ -95,11 +95,7 @@ class Gate:
         self._first: deque[asyncio.Future[None]] = deque()
 
     async def enter(self, run: PollRun[Any]) -> None:
-        """Wait for a place.
-
-        Raises:
-            PollingTimeoutError: The deadline has passed meanwhile.
-        """
+        """Wait for a place; raises `PollingTimeoutError` when it is too late by then."""
         if self._free:
             self._free -= 1
         else:

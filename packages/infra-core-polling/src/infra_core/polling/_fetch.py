@@ -35,11 +35,7 @@ CANCEL_LATENCY: Final = 0.05
 
 
 async def await_within(awaitable: Awaitable[T], seconds: float) -> T:
-    """Await a fetch for so long at most.
-
-    Raises:
-        CheckStopped: The time was up; the fetch has been cancelled.
-    """
+    """Await a fetch for so long at most; raises `CheckStopped` when the time is up."""
     scope = clock.timeout(None if math.isinf(seconds) else seconds)
     try:
         async with scope:
@@ -53,11 +49,7 @@ async def await_within(awaitable: Awaitable[T], seconds: float) -> T:
 async def unless_set(
     event: "asyncio.Event | threading.Event", awaitable: Coroutine[Any, Any, T]
 ) -> T:
-    """Await something in a child of this task, which ends when the event is set.
-
-    Raises:
-        CheckStopped: The event was set first; the child has been cancelled.
-    """
+    """Await something in a child of this task; raises `CheckStopped` once the event is set."""
     work = asyncio.ensure_future(awaitable)
     watch = asyncio.ensure_future(_until_set(event))
     try:
@@ -85,12 +77,7 @@ async def _until_set(event: "asyncio.Event | threading.Event") -> None:
 def resolve_sync(
     awaitable: Awaitable[T], seconds: float, cancel: threading.Event | None = None
 ) -> T:
-    """Wait for what a fetch returned, on the one background loop of `infra_core.runtime`.
-
-    Raises:
-        CheckStopped: The time was up, or the event was set.
-        RuntimeError: Called inside a running event loop.
-    """
+    """Wait for what a fetch returned, on the one background loop of `infra_core.runtime`."""
 
     async def resolve() -> T:
         answer = await_within(awaitable, seconds)
@@ -109,11 +96,7 @@ def resolve_sync(
 def call_in_thread(
     function: Callable[[], T], seconds: float, cancel: threading.Event | None = None
 ) -> T:
-    """Call in a thread and wait for so long at most; a call that hangs is left behind.
-
-    Raises:
-        CheckStopped: The time was up, or the event was set.
-    """
+    """Call in a thread and wait for so long at most; a call that hangs is left behind."""
     done = _threads.submit(function)
     left = min(seconds, _LONGEST_WAIT)
     try:

@@ -31,22 +31,14 @@ DONE: Final = -1.0
 
 
 def check_callable(name: str, function: object, *, optional: bool = False) -> None:
-    """Refuse what cannot be called before the first check is made.
-
-    Raises:
-        TypeError: Such as the result of a function in the place of the function.
-    """
+    """Refuse what cannot be called before the first check is made."""
     if not callable(function) and not (optional and function is None):
         raise TypeError(f"{name} cannot be called, being of type {type(function).__name__}; pass "
                         "a function")  # fmt: skip
 
 
 def plain(name: str, returned: Any) -> Any:
-    """Refuse what an asynchronous function returned: an awaitable counts as true, or as a text.
-
-    Raises:
-        TypeError: Nothing would await it here.
-    """
+    """Refuse what an asynchronous function returned: an awaitable counts as true, or as a text."""
     if isawaitable(returned):
         if hasattr(returned, "close"):
             returned.close()  # a coroutine that is not run would warn
@@ -56,11 +48,7 @@ def plain(name: str, returned: Any) -> Any:
 
 
 class PollRules(Generic[T]):
-    """What is the same for all checks, and for all jobs of one `poll_many_async`.
-
-    Raises:
-        TypeError: One of the callables cannot be called.
-    """
+    """What is the same for all checks, and for all jobs of one `poll_many_async`."""
 
     def __init__(
         self,
@@ -99,11 +87,7 @@ class PollRun(Generic[T]):
     last_error: Exception | None = None
 
     def begin_check(self, now: float) -> float:
-        """Note that a fetch begins and return how many seconds it may take.
-
-        Raises:
-            PollingTimeoutError: The initial delay used the whole time up.
-        """
+        """Note that a fetch begins and return how many seconds it may take."""
         self.check_began = now
         remaining = self.rules.config.timeout - (now - self.began)
         if remaining <= 0 and self.attempts == 0:
@@ -121,15 +105,7 @@ class PollRun(Generic[T]):
         self.errors = 0
 
     def judge(self, response: T, now: float) -> float:
-        """Decide what the response that has just arrived means.
-
-        Returns:
-            `DONE` when it is terminal, else the seconds to wait for the next check.
-
-        Raises:
-            PollingTimeoutError: It came after the deadline, or was the last one before it.
-            PollingError: What `is_terminal` raised, such as `PollingFailureError`.
-        """
+        """Return how long to wait after a response, or `DONE`; raises what ends the poll."""
         if self.check_time > self.budget:
             raise self.timed_out(
                 f"the last check took {self.check_time:.3f} s and came back after the deadline; "
@@ -147,15 +123,7 @@ class PollRun(Generic[T]):
         return wait
 
     def error(self, error: Exception) -> float:
-        """Take an error of the fetch in.
-
-        Returns:
-            The seconds to wait for the next check.
-
-        Raises:
-            PollingTimeoutError: There is no time for another check.
-            Exception: The error itself when it is not transient, or one too many.
-        """
+        """Return how long to wait after an error of the fetch, or raise what ends the poll."""
         now = clock.monotonic()
         self.check_time = now - self.check_began
         config = self.rules.config

@@ -113,11 +113,7 @@ class StatusRules:
         return _text(plain("status_extractor", self._extract(response)))
 
     def is_terminal(self, response: object) -> bool:
-        """Whether the poll is over.
-
-        Raises:
-            PollingFailureError: It is over, and failed.
-        """
+        """Whether the poll is over; raises `PollingFailureError` when it has failed."""
         status = self.status(response)
         if status is None:
             self._warn(response)

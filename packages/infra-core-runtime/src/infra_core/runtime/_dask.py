@@ -198,11 +198,7 @@ class _Cluster:
                     await self._client.close()
 
     async def run(self, pickled: bytes, budget: float | None, grace: float) -> "Report":
-        """Run a task on a worker; when cancelled meanwhile, cancel it there and await its end.
-
-        Raises:
-            ConnectionError: There is no scheduler, or no longer.
-        """
+        """Run a task on a worker; when cancelled meanwhile, cancel it there and await its end."""
         await self._connected()
         loop = asyncio.get_running_loop()
         key = f"{self._prefix}-{next(self._numbers)}"

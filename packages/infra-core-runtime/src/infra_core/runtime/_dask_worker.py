@@ -31,25 +31,15 @@ __all__ = ["Report", "cancel", "execute"]
 
 @dataclass(slots=True)
 class Report:
-    """How an attempt ended on a worker.
+    """How an attempt ended on a worker."""
 
-    Attributes:
-        status: "succeeded", "failed", "timed_out" or "cancelled".
-        value: What it returned, pickled.
-        error: A callable that makes what it raised, pickled.
-        text: What it raised, as text.
-        notes: What to add to the error.
-        seconds: How long it took there.
-        left_behind: It ignored its cancellation and still runs.
-    """
-
-    status: str
-    value: bytes = b""
-    error: bytes = b""
-    text: str = ""
-    notes: tuple[str, ...] = ()
-    seconds: float = 0.0
-    left_behind: bool = False
+    status: str  # "succeeded", "failed", "timed_out" or "cancelled"
+    value: bytes = b""  # what it returned, pickled
+    error: bytes = b""  # a callable that makes what it raised, pickled
+    text: str = ""  # what it raised
+    notes: tuple[str, ...] = ()  # for the error
+    seconds: float = 0.0  # of its run there
+    left_behind: bool = False  # it ignored its cancellation and still runs
 
     def raised(self) -> BaseException:
         """Return what the task raised, as it was, or in words where its class is unknown here."""
@@ -71,7 +61,6 @@ class _Attempt:
         self.cancelled = False
         self._function = function
         self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
 
     def start(self) -> None:
@@ -85,11 +74,10 @@ class _Attempt:
 
     async def _await(self, awaitable: Any) -> Any:
         with self._lock:
-            self._loop = asyncio.get_running_loop()
-            self._task = asyncio.current_task()
+            task = self._task = asyncio.current_task()
             late = self.cancelled
-        if late and self._task is not None:
-            self._task.cancel()
+        if late and task is not None:
+            task.cancel()
         return await awaitable
 
     def cancel(self) -> None:
@@ -98,9 +86,9 @@ class _Attempt:
             if self.cancelled:
                 return
             self.cancelled = True
-            if self._loop is not None and self._task is not None:
+            if self._task is not None:
                 with contextlib.suppress(RuntimeError):  # its loop has just been closed
-                    self._loop.call_soon_threadsafe(self._task.cancel)
+                    self._task.get_loop().call_soon_threadsafe(self._task.cancel)
         self.changed.set()
 
 

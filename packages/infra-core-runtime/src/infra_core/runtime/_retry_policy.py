@@ -99,11 +99,7 @@ class RetryPolicy:
 
 
 def check_policy(name: str, policy: RetryPolicy) -> None:
-    """Refuse what is no `RetryPolicy` at the call, and not when the first attempt has failed.
-
-    Raises:
-        TypeError: It is something else, such as a number of retries.
-    """
+    """Refuse what is no `RetryPolicy` at the call, and not when the first attempt has failed."""
     if not isinstance(policy, RetryPolicy):
         raise TypeError(f"{name}={policy!r} is no RetryPolicy: pass RetryPolicy(max_retries=...)")
 

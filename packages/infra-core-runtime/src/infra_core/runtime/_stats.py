@@ -8,7 +8,7 @@ from ._outcomes import TaskStatus
 
 __all__ = ["RuntimeStats", "StatsRecorder"]
 
-# Durations are counted by sixteenths of a doubling, so that a quantile is off by at most 2.2 percent
+# Durations are counted by sixteenths of a doubling: a quantile is off by at most 2.2 percent
 # (the 32nd root of 2), whatever the scale, and memory depends on the range alone.
 _STEPS = 16
 _MOST_IDS = 100

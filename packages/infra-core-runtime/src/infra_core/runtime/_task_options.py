@@ -42,11 +42,7 @@ ShouldRetry = Callable[[Exception], bool | float]
 
 
 def check_source(name: str, source: object) -> None:
-    """Refuse what cannot be iterated over.
-
-    Raises:
-        TypeError: Such as None, or a coroutine that was not awaited.
-    """
+    """Refuse what cannot be iterated over."""
     if not any(hasattr(source, method) for method in _ITERATION):
         raise TypeError(
             f"{name} cannot be iterated over, being {shown(source)}: pass a list, a generator or "
@@ -63,11 +59,7 @@ def length_of(source: Any) -> int | None:
 
 
 def as_pair(item: Any) -> Pair:
-    """Return an item of a source of tasks as the pair that it must be.
-
-    Raises:
-        TypeError: It is none.
-    """
+    """Return an item of a source of tasks as the pair that it must be."""
     try:
         task_id, factory = item
     except (TypeError, ValueError):
