@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from infra_core.runtime import run_sync
 
@@ -14,6 +15,7 @@ from ._client import AssetDownloadClient
 from ._result import DownloadResult, ProgressCallback, RetryCallback  # noqa: TC001 - for hints
 
 __all__ = [
+    "blocking",
     "download_asset",
     "download_asset_async",
     "get_async_client",
@@ -23,6 +25,8 @@ __all__ = [
     "set_shared_client",
 ]
 
+P = ParamSpec("P")
+T = TypeVar("T")
 _lock = threading.Lock()
 _shared: AssetDownloadClient | None = None
 
@@ -68,6 +72,23 @@ def _warn(old: str, new: str) -> None:
     warnings.warn(
         f"{old}() is deprecated and will go in 2.0: call {new}()", DeprecationWarning, stacklevel=3
     )
+
+
+def blocking(
+    function: Callable[P, Coroutine[Any, Any, T]],
+) -> Callable[[Callable[..., Any]], Callable[P, T]]:
+    """Make a function the synchronous twin of an asynchronous one, with its parameters."""
+
+    def decorate(twin: Callable[..., Any]) -> Callable[P, T]:
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> T:
+            awaited = function(*args, **kwargs)
+            return run_sync(awaited, what=f"{twin.__name__}()", instead=f"{function.__name__}()")
+
+        call.__name__, call.__qualname__, call.__doc__ = twin.__name__, twin.__name__, twin.__doc__
+        return call
+
+    return decorate
 
 
 async def download_asset_async(
@@ -166,30 +187,9 @@ async def download_asset_async(
     return await _shared_client().download(options.pop("url"), options.pop("dest_path"), **options)
 
 
-def download_asset(
-    url: str,
-    dest_path: Path,
-    *,
-    headers: Mapping[str, str] | None = None,
-    skip_if_exists: bool = True,
-    timeout: float | None = None,
-    max_retries: int | None = None,
-    backoff: float | None = None,
-    max_backoff: float | None = None,
-    retry_statuses: Iterable[int] | None = None,
-    compute_checksum: bool = True,
-    expected_checksum: str | None = None,
-    max_bytes: int | None = None,
-    deadline: float | None = None,
-    progress: ProgressCallback | None = None,
-    revalidate: bool = False,
-    keep_partial: bool = False,
-    connections: int = 1,
-    durable: bool = True,
-    min_speed: float = 1024.0,
-    on_retry: RetryCallback | None = None,
-) -> DownloadResult:
-    """Download a file from synchronous code; see `download_asset_async`.
+@blocking(download_asset_async)
+def download_asset(*args: Any, **kwargs: Any) -> Any:
+    """Download a file from synchronous code; see `download_asset_async`, whose parameters it has.
 
     It runs on the one background loop of the process, so connections live on between calls.
     `progress` is called in that loop's thread.
@@ -198,9 +198,3 @@ def download_asset(
         RuntimeError: Inside a running event loop, which would be blocked: await
             `download_asset_async`.
     """
-    options: dict[str, Any] = locals()
-    return run_sync(
-        download_asset_async(**options),
-        what="download_asset()",
-        instead="download_asset_async()",
-    )

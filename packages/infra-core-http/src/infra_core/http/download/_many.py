@@ -20,12 +20,11 @@ from infra_core.runtime import (
     RuntimeConfig,
     TaskRuntime,
     redact_secrets,
-    run_sync,
     sanitize_url,
 )
 
 from .._errors import DownloadError, InvalidRequestError
-from ._calls import get_shared_client
+from ._calls import blocking, get_shared_client
 from ._client import AssetDownloadClient  # noqa: TC001 - for typing.get_type_hints()
 from ._commit import CommitGroup
 from ._result import DownloadItem, DownloadOutcome, DownloadResult, ProgressCallback
@@ -255,33 +254,12 @@ def _within_limit(concurrency: int) -> tuple[int, int]:
     return min(concurrency, allowed), together
 
 
-def download_many(
-    items: Iterable[Item],
-    *,
-    concurrency: int = 16,
-    on_outcome: Callable[[DownloadOutcome], object] | None = None,
-    progress: Callable[[str], ProgressCallback] | None = None,
-    on_retry: Callable[[DownloadItem, RetryDetails], object] | None = None,
-    client: AssetDownloadClient | None = None,
-    **options: Any,
-) -> list[DownloadOutcome]:
-    """Download many files from synchronous code; see `download_many_async`.
+@blocking(download_many_async)
+def download_many(*args: Any, **kwargs: Any) -> Any:
+    """Download many files from synchronous code; see `download_many_async` for the parameters.
 
     Callbacks run in the thread of the background loop.
 
     Raises:
         RuntimeError: Inside a running event loop: await `download_many_async`.
     """
-    return run_sync(
-        download_many_async(
-            items,
-            concurrency=concurrency,
-            on_outcome=on_outcome,
-            progress=progress,
-            on_retry=on_retry,
-            client=client,
-            **options,
-        ),
-        what="download_many()",
-        instead="download_many_async()",
-    )
