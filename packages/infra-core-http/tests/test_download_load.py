@@ -97,7 +97,7 @@ async def test_a_deadline_holds_where_the_disk_hangs(
     else:  # the look at what is there already
         dest.write_bytes(bytes(1 << 20))
         monkeypatch.setattr(
-            "infra_core.http.download._reuse.compute_checksum", hang(lambda *_: ended.set())
+            "infra_core.http.download._identity.compute_checksum", hang(lambda *_: ended.set())
         )
     tasks = asyncio.all_tasks()
     started = time.monotonic()

@@ -26,8 +26,8 @@ from infra_core.http import (
     request_async,
 )
 from infra_core.http.assets import DownloadResult, download_asset, download_asset_async
-from infra_core.http.download._announced import announced_digests
 from infra_core.http.download._fields import (
+    announced_digests,
     content_length,
     content_range,
     disposition_name,

@@ -23,10 +23,11 @@ from .._errors import (
     DownloadTooLargeError,
     IncompleteDownloadError,
 )
-from .._response.decode import codings_of
-from ._announced import Digest, announced_digests
+from .._response.decode import DamagedBody, UnsupportedCoding, codings_of
 from ._fields import (
+    Digest,
     Part,
+    announced_digests,
     content_length,
     content_range,
     disposition_name,
@@ -117,6 +118,7 @@ def _is_of_a_part(part: Part | None, length: int | None) -> bool:
     return start > 0 or (total is not None and stop < total)
 
 
+@dataclass(eq=False, repr=False)
 class DownloadPlan:
     """The protocol of one download, over all its attempts.
 
@@ -128,24 +130,18 @@ class DownloadPlan:
             parallel; None asks for everything.
     """
 
-    def __init__(
-        self,
-        spec: DownloadSpec,
-        *,
-        held: Mapping[str, str] | None = None,
-        resume: Resume | None = None,
-        piece: int | None = None,
-    ) -> None:
-        checksum = spec.expected_checksum
-        self.spec = spec
+    spec: DownloadSpec
+    held: Mapping[str, str] | None = None
+    resume: Resume | None = None
+    piece: int | None = None
+    body: Body | None = None
+    wire: int = 0  # bytes of this message body so far
+    _asked: tuple[int, int | None] | None = None
+    _status: int = 200
+
+    def __post_init__(self) -> None:
+        checksum = self.spec.expected_checksum
         self.expected = None if checksum is None else parse_checksum(checksum)
-        self.piece = piece
-        self._held = held
-        self._resume = resume
-        self._asked: tuple[int, int | None] | None = None
-        self._status = 200
-        self.wire = 0  # bytes of this message body so far
-        self.body: Body | None = None
 
     # -- asking ----------------------------------------------------------------------------------
 
@@ -170,12 +166,12 @@ class DownloadPlan:
         headers = {name: value for name, value in given.items() if name.lower() not in _OURS}
         headers["Accept-Encoding"] = "identity"
         self._asked, first = None, 0
-        if self._resume is not None:
-            first = self._resume.offset
-            headers["If-Range"] = self._resume.etag
+        if self.resume is not None:
+            first = self.resume.offset
+            headers["If-Range"] = self.resume.etag
             self._asked = (first, None)
-        elif self._held is not None:
-            headers.update(self._held)
+        elif self.held is not None:
+            headers.update(self.held)
             return headers
         if self.piece is not None:
             self._asked = (first, first + self.piece - 1)
@@ -196,7 +192,7 @@ class DownloadPlan:
                 above `max_bytes`.
         """
         self.body, self.wire = None, 0
-        if status == 304 and self._held is not None:
+        if status == 304 and self.held is not None:
             return None
         if status in {412, 416} and self._asked is not None:
             raise Restart(f"{status}: the range does not exist (any more)")
@@ -239,7 +235,7 @@ class DownloadPlan:
         wanted_stop = total if last is None or total is None else min(last + 1, total)
         if start != first or stop != (wanted_stop or stop) or length not in {None, stop - start}:
             raise Restart(f"206 with another range than {first}-{'' if last is None else last}")
-        held = self._resume
+        held = self.resume
         # RFC 9110 13.1.5: a 206 to If-Range is of the same version; it may leave the tag out. One
         # with a weak tag may have other bytes.
         if held is not None and (
@@ -329,13 +325,29 @@ class DownloadPlan:
                 actual=f"{algorithm}:{actual}",
             )
 
+    def damaged(self, error: DamagedBody) -> DownloadError:
+        """The error for an encoded body that cannot be decoded."""
+        name = ", ".join(self.body.codings if self.body else ())
+        if isinstance(error, UnsupportedCoding):
+            problem = (
+                f"came with Content-Encoding {name!r} though identity was asked for, and cannot be "
+                f"decoded: {error}"
+            )
+            return self.spec.error(DownloadError, problem, expected="identity", actual=name)
+        return self.spec.error(
+            IncompleteDownloadError,
+            f"sent a body that is not whole or not {name} ({error}): try again later",
+            expected=f"a whole {name} body",
+            actual=f"{self.wire} bytes",
+        )
+
     # -- what the next attempt starts from -------------------------------------------------------
 
     def start_over(self) -> None:
         """Let the next request ask for everything: what is held is not to be trusted."""
-        self._resume = self.piece = self.body = None
+        self.resume = self.piece = self.body = None
 
     def continue_from(self, size: int) -> None:
         """Let the next request ask for what is missing where the version can be pinned."""
         if self.body is not None:  # else there was no other answer since the last call
-            self._resume = self.body.resume_at(size)
+            self.resume = self.body.resume_at(size)

@@ -1,13 +1,16 @@
-"""Which failures of an attempt are worth another one, and the error of a bad status."""
+"""Which failures of an attempt are worth another one, and where time ends them all."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, TypeVar
 
 import httpx
 
-from infra_core.runtime import error_chain, parse_retry_after
+from infra_core.runtime import error_chain, parse_retry_after, until_done
 
 from .._async_errors import HTTPStatusError
 from .._errors import ChecksumMismatchError, IncompleteDownloadError
@@ -15,8 +18,10 @@ from .._policy import Failure, status_verdict
 from .._response.status import status_text
 from ..engine._errors import failure_of
 
-__all__ = ["is_load", "should_retry", "status_error"]
+__all__ = ["is_load", "should_retry", "status_error", "within"]
 
+T = TypeVar("T")
+_GRACE: Final = 0.5  # seconds for cleaning up before the work is left alone
 _LOAD = frozenset({errno.EMFILE, errno.ENFILE})
 
 
@@ -69,3 +74,43 @@ def status_error(
     )
     error.retry_after = asked if asked is not None and asked > max_backoff else None
     return error
+
+
+async def within(
+    seconds: float, work: Coroutine[Any, Any, T], *, abandon: Callable[[], object]
+) -> T:
+    """Await for that many seconds at most; then leave the work to end by itself.
+
+    A thread that hangs in a network file system cannot be stopped. The work is cancelled, goes on
+    to clean up when its thread comes back, and the caller does not wait for it. Cancelled by its
+    caller, it is waited for. `abandon` is called when the time is up, before the work is cancelled.
+
+    Raises:
+        TimeoutError: The time is up.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait([task], timeout=seconds)
+    except asyncio.CancelledError:
+        task.cancel()
+        with contextlib.suppress(Exception):
+            await until_done(task)
+        raise
+    if not done:
+        abandon()
+        task.cancel()
+        _left.add(task)
+        task.add_done_callback(_end_left)
+        done, _ = await asyncio.wait([task], timeout=_GRACE)
+        if not done or task.cancelled():
+            raise TimeoutError
+    return task.result()
+
+
+_left: set[asyncio.Future[Any]] = set()  # the loop itself holds tasks weakly
+
+
+def _end_left(task: asyncio.Future[Any]) -> None:
+    _left.discard(task)
+    if not task.cancelled():
+        task.exception()  # looked at, so that asyncio does not complain

@@ -10,21 +10,33 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Final
 
 from infra_core.fs import AtomicFile
 from infra_core.runtime import in_thread, until_done
 
-if TYPE_CHECKING:
-    from .._response.decode import Decoder
+from .._response.decode import Decoder
+from ._fields import media_type_of
 
-__all__ = ["HANDOVER", "Sink"]
+if TYPE_CHECKING:
+    from ._plan import Body
+
+__all__ = ["HANDOVER", "Sink", "is_coded_file"]
 
 HANDOVER: Final = 1 << 20  # bytes gathered before a thread takes them
 _READ: Final = 1 << 18
+_HEAD: Final = 1 << 16
+# Files that hold such data by their name or type, and how the data begins where that is fixed.
+_OF_FILES: Final = {
+    "gzip": ((".gz", ".tgz", ".svgz", "application/gzip", "application/x-gzip"), b"\x1f\x8b"),
+    "zstd": ((".zst", "application/zstd"), b"\x28\xb5\x2f\xfd"),
+    "br": ((".br",), b""),
+}
 
 
+@dataclass(eq=False, repr=False)
 class Sink:
     """An `AtomicFile` that is fed from an event loop.
 
@@ -33,29 +45,21 @@ class Sink:
     called in the writing thread after each batch.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        algorithms: frozenset[str],
-        durable: bool,
-        on_written: Callable[[AtomicFile], None] | None = None,
-    ) -> None:
-        self.algorithms = algorithms
-        self.size = 0
-        self._path = path
-        self._durable = durable
-        self._on_written = on_written
-        self._file: AtomicFile | None = None
-        self._parts: list[bytes] = []
-        self._held = 0
-        self._writing: asyncio.Future[None] | None = None
+    path: Path
+    algorithms: frozenset[str]
+    durable: bool
+    on_written: Callable[[AtomicFile], None] | None = None
+    size: int = 0
+    _file: AtomicFile | None = None
+    _parts: list[bytes] = field(default_factory=list)
+    _held: int = 0
+    _writing: asyncio.Future[None] | None = None
 
     @property
     def file(self) -> AtomicFile:
         """The file, opened now if it was not yet; blocking."""
         if self._file is None:
-            self._file = AtomicFile(self._path, algorithms=self.algorithms, durable=self._durable)
+            self._file = AtomicFile(self.path, algorithms=self.algorithms, durable=self.durable)
         return self._file
 
     @property
@@ -98,7 +102,7 @@ class Sink:
         """
         encoded = self.file
         encoded.flush()
-        plain = AtomicFile(self._path, algorithms=self.algorithms, durable=self._durable)
+        plain = AtomicFile(self.path, algorithms=self.algorithms, durable=self.durable)
         try:
             os.lseek(encoded.fileno(), 0, os.SEEK_SET)
             while chunk := os.read(encoded.fileno(), _READ):
@@ -135,5 +139,23 @@ class Sink:
 
     def _write(self, parts: list[bytes]) -> None:
         file = self.write_parts(parts)
-        if self._on_written is not None:
-            self._on_written(file)
+        if self.on_written is not None:
+            self.on_written(file)
+
+
+def is_coded_file(name: str, body: Body, file: AtomicFile) -> bool:
+    """Whether a body is a compressed file whose server has named its format as a content coding.
+
+    Servers that go by the extension do so: `x.tar.gz` comes with `Content-Encoding: gzip`, and
+    decoded it would no longer be what its name says. Where it was encoded once more on its way,
+    what it decodes to is such a file.
+    """
+    kinds, magic = _OF_FILES.get(", ".join(body.codings), ((), b""))
+    if not {PurePath(name).suffix.lower(), media_type_of(body.content_type)} & {*kinds}:
+        return False
+    if not magic:
+        return True
+    file.flush()
+    with file.temp_path.open("rb") as sent:
+        inner = next(Decoder(body.codings).feed(sent.read(_HEAD)), b"")
+    return not inner.startswith(magic)

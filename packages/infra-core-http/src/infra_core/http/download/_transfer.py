@@ -33,19 +33,15 @@ from .._errors import (
 )
 from .._response.decode import DamagedBody, Decoder
 from .._stream import host_turn
-from ._codings import damaged_body, is_coded_file
 from ._commit import CommitGroup, ReceivedFile
-from ._deadline import within
 from ._fields import conditions, fields_of, media_type_of
-from ._identity import SourceLabel, url_identity, write_label
+from ._identity import SourceLabel, inspect_existing, url_identity, write_label
 from ._plan import Body, DownloadPlan, Restart
-from ._ranges import pieces_in_order
-from ._receive import CallbackError, call, open_answer, receive
+from ._receive import CallbackError, call, open_answer, pieces_in_order, receive
 from ._result import DownloadResult, DownloadSpec
-from ._retrying import is_load, should_retry
-from ._reuse import inspect_existing
+from ._retrying import is_load, should_retry, within
 from ._sidecar import Sidecar
-from ._sink import HANDOVER, Sink
+from ._sink import HANDOVER, Sink, is_coded_file
 
 __all__ = ["transfer"]
 
@@ -296,7 +292,7 @@ class _Transfer:
                     if plan.expected or not is_coded_file(spec.dest.name, body, file):
                         file = sink.decode(Decoder(body.codings), plan.check_size)
                 except DamagedBody as error:
-                    raise damaged_body(plan, error) from error
+                    raise plan.damaged(error) from error
             plan.check_size(file.size)  # of one that is stored as it was sent
             digests = file.digests
             plan.check_content(digests, as_sent)
