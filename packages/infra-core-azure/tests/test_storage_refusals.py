@@ -553,7 +553,7 @@ def test_failures_of_a_tree_do_not_replace_newer_entries(tmp_path: Path) -> None
     journal = Journal(tmp_path / "journal.sqlite")
     tree = journal.enter("tree", "run", path=tmp_path)
     journal.fail(journal.enter("bytes", "run/a", data=b"new"), OSError())
-    journal.arrived("run/b", journal.enter("bytes", "run/b", data=b"new"))
+    journal.arrived(("run/b", journal.enter("bytes", "run/b", data=b"new")))
     failed = _flush.FailedFiles(journal, tmp_path, "run", TreeRules())
     failed.number = tree
     for name in "abc":

@@ -12,7 +12,7 @@ from infra_core.runtime import redact_secrets
 
 from ._bounded import for_each
 from ._errors import Ending, JournalError, describe, ending_of
-from ._journal import Journal, PendingUpload, text_of
+from ._journal import LAST, Journal, PendingUpload, text_of
 from ._names import tree_prefix
 from ._properties import StoredProperties
 from ._service import BlobService, Outage
@@ -113,7 +113,7 @@ async def _flush_entry(
         with contextlib.suppress(JournalError):
             journal.fail(entry.id, error)
         raise
-    await asyncio.to_thread(journal.arrived, entry.blob, entry.id)
+    await asyncio.to_thread(journal.arrived, (entry.blob, entry.id))
     return "uploaded", None
 
 
@@ -159,21 +159,17 @@ class FailedFiles:
     number: int | None = None
     first: dict[Ending, Exception] = field(default_factory=dict, init=False)
     _earlier: dict[str, int] = field(default_factory=dict, init=False)
-    _others: bool = field(default=False, init=False)
-    _passed: list[int] = field(default_factory=list, init=False)  # of `_earlier`
-    _arrived: list[str] = field(default_factory=list, init=False)
+    _trees: bool = field(default=False, init=False)
+    _arrived: list[tuple[str, int]] = field(default_factory=list, init=False)
     _failed: list[PendingUpload] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self._prefix = tree_prefix(self.name)
 
     def look_back(self) -> None:
-        """See what waits already: entries of single files, and trees with other files of the names.
-
-        What arrives is newer than these, and they are not to replace it.
-        """
+        """See what waits already: what arrives is newer, and is not to be replaced by it."""
         self._earlier = self._entries_below()
-        self._others = self.journal.has_others_of(self.root, self.name)
+        self._trees = self.journal.has_trees(self.number or LAST)
 
     def left_to_others(self) -> set[str]:
         """Names in the tree that a replay is not to send: refused, or uploaded after the tree."""
@@ -196,10 +192,9 @@ class FailedFiles:
                 self._failed.append(self._entry(outcome, error))
                 self._note_by_the_thousand(self._failed, self._note_failed)
         elif outcome.action in ("upload", "skip") and outcome.reason != GONE:
-            if earlier := self._earlier.get(outcome.name):
-                self._passed.append(earlier)
-            if self._others:
-                self._arrived.append(self._prefix + outcome.name)
+            earlier = self._earlier.get(outcome.name, 0)
+            if earlier or self._trees:
+                self._arrived.append((self._prefix + outcome.name, earlier))
                 self._note_by_the_thousand(self._arrived, self._note_arrived)
         if self.rules.on_outcome is not None:
             self.rules.on_outcome(outcome)
@@ -207,8 +202,6 @@ class FailedFiles:
     def note(self) -> None:
         """List the failures, and drop the entry of the tree itself."""
         self._note_arrived()
-        if self._passed:
-            self.journal.settle(*self._passed)
         if self.number is not None:
             self._note_failed()
             self.journal.settle(self.number)
@@ -220,7 +213,7 @@ class FailedFiles:
 
     def _note_arrived(self) -> None:
         if self._arrived:
-            self.journal.add_newer(self._arrived)
+            self.journal.arrived(*self._arrived, before=self.number or LAST)
             self._arrived.clear()
 
     def _note_failed(self) -> None:

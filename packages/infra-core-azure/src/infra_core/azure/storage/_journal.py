@@ -25,10 +25,9 @@ from infra_core.runtime import clock, redact_secrets
 from .._process import file_id, start_of
 from ._config import _AzureStorageConfig
 from ._errors import Ending, JournalError, ending_of
-from ._names import tree_prefix
 from ._settings import Overwrite
 
-__all__ = ["Journal", "PendingUpload", "default_journal_path", "open_journal"]
+__all__ = ["LAST", "Journal", "PendingUpload", "default_journal_path", "open_journal"]
 
 _SCHEMA = """
 create table if not exists pending (
@@ -55,7 +54,7 @@ _FIRST_NUMBER = (
     "insert into sqlite_sequence select 'pending', ?"
     " where not exists (select 1 from sqlite_sequence where name = 'pending')"
 )
-_LAST = 2**63 - 1  # above the number of any entry
+LAST = 2**63 - 1  # above the number of any entry
 _PAGE = 1000  # entries in memory at a time
 _Kind = Literal["file", "bytes", "tree"]
 _HOLDS = (
@@ -141,25 +140,28 @@ class Journal:
                 if db.execute(query, (tree, *slots)).fetchone() is None:
                     _insert(db, entry)
 
-    def settle(self, *numbers: int) -> None:
-        """The uploads arrived: forget them. A newer entry of the same blob stays."""
+    def settle(self, number: int) -> None:
+        """Forget an entry: its upload arrived, or is not to be made up for."""
         with self._opened() as db:
-            db.executemany("delete from pending where id = ?", ((number,) for number in numbers))
-            _forget_newer(db)
-            self._busy.difference_update(numbers)
-
-    def arrived(self, blob: str, number: int, *, own: bool = True) -> None:
-        """The upload of a blob arrived: forget its entry; a tree that waits must not undo it.
-
-        The entry, 0 for none, is that of this upload, or without `own` that of one before it.
-        """
-        with self._opened() as db:
-            held = db.execute(_HOLDS, (number if own else _LAST, blob)).fetchone()
             db.execute("delete from pending where id = ?", (number,))
-            if held:
-                _add_newer(db, blob, number if own else None)
             _forget_newer(db)
             self._busy.discard(number)
+
+    def arrived(self, *blobs: tuple[str, int], before: int | None = None) -> None:
+        """Blobs arrived: forget their entries; trees that wait must not undo it.
+
+        The entry of each, 0 for none, is that of this upload; with `before` it is that of one
+        before it, and trees were entered earlier than that number.
+        """
+        with self._opened() as db:
+            for blob, number in blobs:
+                own = before is None
+                held = db.execute(_HOLDS, (number if own else before, blob)).fetchone()
+                db.execute("delete from pending where id = ?", (number,))
+                if held:
+                    _add_newer(db, blob, number if own else None)
+                self._busy.discard(number)
+            _forget_newer(db)
 
     def newer(self, number: int, below: str) -> set[str]:
         """Names of blobs that were uploaded, or are to be, after a tree was entered.
@@ -174,27 +176,13 @@ class Journal:
             )
             return {blob for (blob,) in found}
 
-    def has_others_of(self, root: Path, name: str) -> bool:
-        """Whether a tree waits that has names in common with this one, and other files of them."""
+    def has_trees(self, before: int) -> bool:
+        """Whether a tree waits that was entered before an entry."""
         if not self._exists():
             return False
         with self._opened() as db:
-            trees = db.execute("select blob, path from pending where kind = 'tree'").fetchall()
-        ours, here = tree_prefix(name), Path(os.path.abspath(root))  # noqa: PTH100 - keeps links
-        for blob, path in trees:
-            theirs, there = tree_prefix(blob), Path(os.fsdecode(path))
-            if ours.startswith(theirs) and there / ours.removeprefix(theirs) != here:
-                return True
-            if theirs.startswith(ours) and here / theirs.removeprefix(ours) != there:
-                return True
-        return False
-
-    def add_newer(self, blobs: Iterable[str]) -> None:
-        """Note that blobs are newer than what trees that wait have of them."""
-        with self._opened() as db:
-            for blob in blobs:
-                _add_newer(db, blob)
-            _forget_newer(db)
+            query = "select 1 from pending where kind = 'tree' and id < ?"
+            return db.execute(query, (before,)).fetchone() is not None
 
     def fail(self, number: int, error: BaseException) -> Ending:
         """The upload failed: keep its entry, pending or refused, or drop it; see `ending_of`."""
@@ -280,7 +268,7 @@ class Journal:
                     "delete from pending where slot = ? or substr(blob, 1, ?) = ?",
                     (_slot("tree", name), len(name) + 1, f"{name}/"),
                 )
-                if db.execute(_HOLDS, (_LAST, name)).fetchone():
+                if db.execute(_HOLDS, (LAST, name)).fetchone():
                     _add_newer(db, f"{name}/")
 
     def data(self, number: int) -> bytes:
@@ -410,7 +398,7 @@ def _add_newer(db: sqlite3.Connection, blob: str, number: int | None = None) -> 
 def _forget_newer(db: sqlite3.Connection) -> None:
     """Drop what no tree that waits is older than."""
     first = "select coalesce(min(id), ?) from pending where kind = 'tree'"
-    db.execute(f"delete from pending where kind = 'newer' and id < ({first})", (_LAST,))  # noqa: S608
+    db.execute(f"delete from pending where kind = 'newer' and id < ({first})", (LAST,))  # noqa: S608
 
 
 def text_of(error: BaseException) -> str:

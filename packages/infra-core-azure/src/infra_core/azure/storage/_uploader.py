@@ -20,7 +20,7 @@ from ._errors import (
     ending_of,
 )
 from ._flush import FailedFiles, FlushReport, flush_journal
-from ._journal import Journal
+from ._journal import LAST, Journal
 from ._names import tree_prefix, upload_problem
 from ._properties import NO_PROPERTIES, StoredProperties
 from ._service import BlobService
@@ -120,9 +120,8 @@ class Uploader:
             raise
         else:
             if earlier is not None:
-                await self.in_journal(
-                    lambda journal: journal.arrived(name, earlier, own=earlier == number)
-                )
+                blob, limit = (name, earlier), None if earlier == number else LAST
+                await self.in_journal(lambda journal: journal.arrived(blob, before=limit))
             self.log.debug("uploaded %r", name, extra={"blob_name": name, **trace_fields()})
             await self._flush_leftovers()
 
@@ -158,10 +157,10 @@ class Uploader:
         raise_on_error: bool,
     ) -> TreeReport:
         """Upload with the whole tree in the journal until each file is in the container."""
-        with contextlib.suppress(JournalError):  # reported where something is entered
-            await asyncio.to_thread(failed.look_back)
         if await asyncio.to_thread(entry["path"].is_dir):
             failed.number = await self._enter("tree", name, entry)
+        with contextlib.suppress(JournalError):  # reported where something is entered
+            await asyncio.to_thread(failed.look_back)
         number = failed.number
         try:
             report = await run.run()
