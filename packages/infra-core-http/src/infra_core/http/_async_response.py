@@ -30,12 +30,7 @@ class Response(httpx.Response):
     _named: str | None = None
 
     async def aiter_bytes(self, chunk_size: int | None = None) -> AsyncIterator[bytes]:
-        """Yield the decoded body.
-
-        Raises:
-            httpx.DecodingError: It is damaged, cut, or in a coding that cannot be undone here.
-            ResponseTooLarge: It is above `max_bytes`.
-        """
+        """Yield the decoded body."""
         if hasattr(self, "_content"):  # read before, or made by a mock
             async for piece in super().aiter_bytes(chunk_size):
                 yield piece
@@ -61,11 +56,7 @@ class Response(httpx.Response):
             yield bytes(held)
 
     def raise_for_status(self) -> "Response":
-        """Return itself if it is a success.
-
-        Raises:
-            httpx.HTTPStatusError: Any status but 2xx, with a text without secrets.
-        """
+        """Return itself if it is a success."""
         check_status(self)
         return self
 
@@ -82,11 +73,7 @@ class Response(httpx.Response):
             self._content = b""
 
     async def aread_if_whole(self) -> None:
-        """Read the body of an answer whose status says enough: a cut or damaged one is empty.
-
-        Raises:
-            ResponseTooLarge: It is above `max_bytes`.
-        """
+        """Read the body of an answer whose status says enough: a cut or damaged one is empty."""
         try:
             await self.aread()
         except (httpx.TransportError, httpx.DecodingError):
@@ -159,11 +146,7 @@ def ours(response: httpx.Response) -> httpx.Response:
 
 
 def check_status(response: httpx.Response) -> None:
-    """Raise the error for an answer that is no success, its `retry_after` set.
-
-    Raises:
-        httpx.HTTPStatusError: Any status but 2xx.
-    """
+    """Raise the error for an answer that is no success, its `retry_after` set."""
     status = response.status_code
     if is_success(status):
         return

@@ -58,13 +58,7 @@ class Call(BaseCall):
         self._want_text = want_text
 
     async def attempt(self) -> "str | httpx.Response":
-        """Send once and return a success, read to its end; its text when that came cheaply.
-
-        Raises:
-            httpx.HTTPStatusError: Any other status.
-            httpx.TransportError: No answer, when another try is harmless.
-            OutcomeUnknown: No answer, when it is not.
-        """
+        """Send once and return a success, read to its end; its text when that came cheaply."""
         try:
             here = await here_of(self._client)
             async with turn_at(here, self.url):

@@ -91,11 +91,7 @@ def status_verdict(
 def build_policy(
     max_retries: int, backoff: float, max_backoff: float, deadline: float | None
 ) -> RetryPolicy:
-    """Return the policy for the parameters that every call takes.
-
-    Raises:
-        ValueError: Negative retries, backoffs that are not positive numbers, a deadline of 0.
-    """
+    """Return the policy for the parameters that every call takes."""
     return RetryPolicy(
         max_retries=max_retries, backoff=backoff, max_backoff=max_backoff, deadline=deadline
     )

@@ -36,12 +36,7 @@ def following_of(
     headers: Iterable[tuple[str, str]],
     **answer: Any,
 ) -> tuple[NextRequest, Target]:
-    """Return the request that a redirect asks for, by `next_request`, and its target.
-
-    Raises:
-        httpx.RemoteProtocolError: The Location cannot be followed.
-        httpx.UnsupportedProtocol: It leads away from HTTP.
-    """
+    """Return the request that a redirect asks for, by `next_request`, and its target."""
     kind: type[httpx.TransportError] = httpx.RemoteProtocolError
     network = getattr(client, "network", None)  # of ours
     try:
@@ -70,11 +65,7 @@ def too_many_redirects(request: httpx.Request, limit: int) -> httpx.TooManyRedir
 async def follow_redirects(
     send: Send, client: httpx.AsyncClient, request: httpx.Request, response: httpx.Response
 ) -> httpx.Response:
-    """Follow from an answer to the last one, its body unread, its `history` set.
-
-    Raises:
-        httpx.TooManyRedirects: More than the client's `max_redirects`.
-    """
+    """Follow from an answer to the last one, its body unread, its `history` set."""
     history: list[httpx.Response] = []
     while leads_elsewhere(response):
         try:
@@ -94,13 +85,7 @@ async def follow_redirects(
 def redirected_request(
     client: httpx.AsyncClient, request: httpx.Request, response: httpx.Response
 ) -> httpx.Request:
-    """Build the request that a redirect asks for, with the client's cookies.
-
-    Raises:
-        httpx.RemoteProtocolError: The Location cannot be followed.
-        httpx.UnsupportedProtocol: It leads away from HTTP.
-        httpx.LocalProtocolError: The body should be sent again and cannot be.
-    """
+    """Build the request that a redirect asks for, with the client's cookies."""
     following, _ = following_of(
         client,
         lambda: request,

@@ -74,11 +74,7 @@ def client_headers(given: Any) -> list[tuple[str, str]]:
 
 
 def network_of(options: Mapping[str, Any]) -> NetworkSettings:
-    """Return proxies and certificates for the arguments of a client.
-
-    Raises:
-        InvalidRequestError: `proxy=` is no URL of a proxy.
-    """
+    """Return proxies and certificates for the arguments of a client."""
     found = NetworkSettings.read() if options.get("trust_env", True) else NetworkSettings()
     proxy = options.get("proxy")
     if isinstance(proxy, (str, httpx.URL)) and proxy:

@@ -64,11 +64,7 @@ async def here_of(client: Any) -> LoopClient | None:
 
 
 def turn_at(here: LoopClient | None, url: str) -> AbstractAsyncContextManager[object]:
-    """Return the turn of a URL's host, to be waited for and held; one at once without a bound.
-
-    Raises:
-        httpx.InvalidURL: A malformed URL.
-    """
+    """Return the turn of a URL's host, to be waited for and held; one at once without a bound."""
     if here is None or here.gate is None:
         return _NO_GATE
     base = here.client.base_url
@@ -76,11 +72,7 @@ def turn_at(here: LoopClient | None, url: str) -> AbstractAsyncContextManager[ob
 
 
 async def host_turn(url: str, client: AnyClient | None) -> AsyncExitStack | None:
-    """Wait for the turn of a URL's host where the client bounds its requests; None where not.
-
-    Raises:
-        httpx.InvalidURL: A malformed URL.
-    """
+    """Wait for the turn of a URL's host where the client bounds its requests; None where not."""
     gate = turn_at(await here_of(manager_of(client or get_shared_http_client())), url)
     if gate is _NO_GATE:
         return None
@@ -195,11 +187,7 @@ class StreamedResponse:
         self.http_version: str = source.http_version
 
     def aiter_raw(self) -> AsyncIterator[bytes]:
-        """Yield the body undecoded, in pieces as large as have arrived.
-
-        Raises:
-            httpx.TransportError: It did not come whole, as far as the protocol says.
-        """
+        """Yield the body undecoded, in pieces as large as have arrived."""
         source = self._source
         if isinstance(source, httpx.Response) and source.is_stream_consumed:
             return aiter(cast("httpx.AsyncByteStream", source.stream))  # a mock was given it whole

@@ -36,11 +36,7 @@ def keep_public(session: requests.Session) -> None:
 
 
 def _proxy_url(proxy: Proxy) -> str:
-    """Return a proxy in the form in which requests takes it.
-
-    Raises:
-        InvalidRequestError: One of SOCKS, and the package that requests needs for it is missing.
-    """
+    """Return a proxy in the form in which requests takes it."""
     if proxy.is_socks and find_spec("socks") is None:
         raise missing_socks(proxy)
     return proxy.url

@@ -109,13 +109,7 @@ class Call(BaseCall):
         self._ends = math.inf if self.deadline is None else clock.monotonic() + self.deadline
 
     def attempt(self) -> requests.Response:
-        """Send once and return a success, read to its end.
-
-        Raises:
-            requests.HTTPError: Any other status.
-            requests.RequestException: No answer, when another try is harmless.
-            OutcomeUnknown: No answer, when it is not.
-        """
+        """Send once and return a success, read to its end."""
         remaining = self._ends - clock.monotonic()
         if remaining <= 0:
             raise self.too_late()

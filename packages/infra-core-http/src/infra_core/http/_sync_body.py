@@ -119,11 +119,7 @@ class _DecodedBody(io.RawIOBase):
 
 
 def attach_decoder(response: requests.Response, max_bytes: int | None = None) -> None:
-    """Put our decoder before a body that is still unread.
-
-    Raises:
-        ResponseTooLarge: The server announces a larger one, or it is read already and larger.
-    """
+    """Put our decoder before a body that is still unread."""
     raw: Any = response.raw
     if not isinstance(raw, _DecodedBody):
         if not hasattr(raw, "stream"):
@@ -146,11 +142,7 @@ class _Answer(requests.Response):
     """The encoding of a body that is unread, which is found out when the text is asked for."""
 
     def raise_for_status(self) -> None:
-        """Raise the error of a status from 400.
-
-        Raises:
-            requests.HTTPError: With the status and what to do.
-        """
+        """Raise the error of a status from 400."""
         if self.status_code >= 400:
             raise status_error(self)
 
@@ -163,12 +155,7 @@ class _Answer(requests.Response):
 
 
 def settle_encoding(response: requests.Response, *, read: bool) -> None:
-    """Set the encoding with which `response.text` says the same as the asynchronous half.
-
-    Raises:
-        requests.RequestException: The body did not come whole.
-        ResponseTooLarge: It is above the bound.
-    """
+    """Set the encoding with which `response.text` says the same as the asynchronous half."""
     body = response.content if read else b""
     settled = response.encoding == get_encoding_from_headers(response.headers)
     if settled:

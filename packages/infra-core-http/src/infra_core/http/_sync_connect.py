@@ -63,14 +63,7 @@ class _Connecting:
     public_only = False
 
     def _new_conn(self: Any) -> socket.socket:
-        """Look the host up and connect to the first address that takes the connection.
-
-        Raises:
-            NameResolutionError: The host cannot be resolved, or the name server cannot answer now.
-            ConnectTimeoutError: All of it took longer than the connect timeout.
-            NewConnectionError: No address takes connections.
-            PrivateAddressError: `public_only` is set, and the host is not public.
-        """
+        """Look the host up and connect to the first address that takes the connection."""
         seconds = self.timeout if isinstance(self.timeout, (int, float)) else None
         try:
             seconds = within(seconds)

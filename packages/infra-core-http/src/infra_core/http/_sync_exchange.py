@@ -87,12 +87,7 @@ def exchange(
     allow_redirects: bool = True,
     **options: Any,
 ) -> requests.Response:
-    """Send a request, and those that redirects ask for, whatever the last status.
-
-    Raises:
-        requests.RequestException: The connection failed, or a redirect cannot be followed.
-        ResponseTooLarge: The body is above `max_bytes`.
-    """
+    """Send a request, and those that redirects ask for, whatever the last status."""
     headers = headers or {}
     if not isinstance(session, requests.Session):
         return _as_in_0_7(session, method, url, headers, timeout, stream, options)

@@ -72,10 +72,6 @@ def url_to_ask(url: str) -> tuple[str, str | None]:
     """Return a URL in the form in which the asynchronous half sends it, and its credentials.
 
     One of another scheme than http and https may have an adapter mounted for it, and stays.
-
-    Raises:
-        requests.exceptions.InvalidURL: It cannot be parsed, or names no host.
-        requests.exceptions.MissingSchema: It does not begin with a scheme.
     """
     scheme, mark, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
     is_http = scheme.lower() in ("http", "https")

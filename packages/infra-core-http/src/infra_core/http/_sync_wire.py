@@ -90,12 +90,7 @@ class Answer:
         self.reason = ""
 
     def begin(self) -> None:
-        """Read up to the body.
-
-        Raises:
-            RemoteDisconnected: The connection was closed before the first byte.
-            BadAnswer: It is no answer of HTTP/1.
-        """
+        """Read up to the body."""
         for _ in range(_MAX_INTERIM):
             first, *lines = self._head()
             line = _STATUS_LINE.fullmatch(first)
@@ -140,12 +135,7 @@ class Answer:
             self.will_close = True
 
     def read(self, amt: int | None = None) -> bytes:
-        """Return some bytes of the body, all of it without `amt`, none at its end.
-
-        Raises:
-            IncompleteRead: The connection was closed before the end.
-            BadAnswer: The chunks are malformed.
-        """
+        """Return some bytes of the body, all of it without `amt`, none at its end."""
         if amt is not None:
             return self._read(amt)
         parts = []

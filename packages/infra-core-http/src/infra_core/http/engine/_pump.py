@@ -26,11 +26,7 @@ class Measure:
         self._last: bytes | memoryview = b""
 
     def take(self, piece: bytes | memoryview) -> bytes | memoryview:
-        """Return what may be sent after a piece; what completes the body waits for `end`.
-
-        Raises:
-            InvalidRequestError: The body is longer.
-        """
+        """Return what may be sent after a piece; what completes the body waits for `end`."""
         self._left -= len(piece)
         if self._left < 0:
             raise self._error("longer")
@@ -39,11 +35,7 @@ class Measure:
         return piece
 
     def end(self) -> bytes | memoryview:
-        """Return the last piece.
-
-        Raises:
-            InvalidRequestError: The body is shorter.
-        """
+        """Return the last piece."""
         if self._left:
             raise self._error("shorter")
         return self._last

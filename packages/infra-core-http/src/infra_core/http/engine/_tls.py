@@ -21,12 +21,7 @@ _logger = logging.getLogger("infra_core.http")
 def tls_context(
     verify: Any = True, cert: Any = None, settings: NetworkSettings | None = None
 ) -> ssl.SSLContext:
-    """Return a context of its own for `verify=` and `cert=`, in all forms that httpx ever took.
-
-    Raises:
-        OSError: A file or folder of certificates is missing or unreadable, or holds none.
-        InvalidRequestError: `verify` is of another type.
-    """
+    """Return a context of its own for `verify=` and `cert=`, in all forms that httpx ever took."""
     if isinstance(verify, ssl.SSLContext):
         context = verify
     elif isinstance(verify, (str, os.PathLike)):

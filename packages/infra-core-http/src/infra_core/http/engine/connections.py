@@ -91,11 +91,7 @@ def missing_socks(proxy: Proxy) -> InvalidRequestError:
 
 
 def _socks_connector(proxy: Proxy, **options: Any) -> Connector:
-    """Return an aiohttp connector whose connections go through a SOCKS proxy.
-
-    Raises:
-        InvalidRequestError: The packages for SOCKS are not installed.
-    """
+    """Return an aiohttp connector whose connections go through a SOCKS proxy."""
     try:
         from aiohttp_socks import (
             ProxyConnectionError,

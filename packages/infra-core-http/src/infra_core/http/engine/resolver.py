@@ -113,12 +113,7 @@ def _result(future: "Future[list[AddressInfo]]") -> list[AddressInfo]:
 def lookup(
     host: str, port: int, *, timeout: float | None, family: int = 0, flags: int = 0
 ) -> list[AddressInfo]:
-    """Return the addresses of a host, waiting for them in this thread.
-
-    Raises:
-        socket.gaierror: There are none, or the name server cannot answer now.
-        TimeoutError: No answer within `timeout`; the look-up goes on without a waiter.
-    """
+    """Return the addresses of a host, waiting for them in this thread."""
     key = (host, port, family, flags)
     shared = _lookups.join(key)
     try:
