@@ -158,18 +158,7 @@ async def stream_async(
     """Send a request once and give out the answer, whatever its status, its body unread.
 
     Nothing is retried: what was read cannot be unread. `infra_core.http.assets` downloads with
-    retries and checks.
-
-    Args:
-        method: As for `request_async`, and so are the others.
-        url: As for `request_async`.
-        headers: As for `request_async`.
-        params: As for `request_async`.
-        json: As for `request_async`.
-        data: As for `request_async`.
-        content: As for `request_async`.
-        timeout: As for `request_async`.
-        client: As for `request_async`.
+    retries and checks. The parameters are those of `request_async`.
 
     Raises:
         httpx.TransportError: The connection failed.

@@ -140,17 +140,7 @@ def stream(
     """Send a request once and give out the answer, whatever its status, its body unread.
 
     Nothing is retried: what was read cannot be unread. `infra_core.http.assets` downloads with
-    retries and checks.
-
-    Args:
-        method: As for `request`, and so are the others.
-        url: As for `request`.
-        headers: As for `request`.
-        params: As for `request`.
-        json: As for `request`.
-        data: As for `request`.
-        timeout: As for `request`.
-        client: As for `request`.
+    retries and checks. The parameters are those of `request`.
 
     Raises:
         requests.RequestException: The connection failed, or the URL is malformed.

@@ -93,7 +93,11 @@ class Call(BaseCall):
         content: Any = None,
         **options: Any,
     ) -> None:
-        own, self._removed = _split_headers(headers)
+        own: Any = headers
+        given = headers if isinstance(headers, Mapping) else {}
+        self._removed = {name: None for name, value in given.items() if value is None}
+        if self._removed:
+            own = {name: value for name, value in given.items() if value is not None}
         body = data if content is None else content
         super().__init__(method, url, headers=own, params=_query(params), data=body, **options)
         url_to_ask(url)
@@ -190,16 +194,6 @@ def _query(params: Any) -> dict[str, list[str]] | None:
         return None
     query = httpx.QueryParams(params)
     return {name: query.get_list(name) for name in query}
-
-
-def _split_headers(
-    headers: Mapping[str, str | None] | None,
-) -> tuple[Mapping[str, str] | None, dict[str, None]]:
-    """Return the headers to send, and those that are not to be sent: their value is None."""
-    if not isinstance(headers, Mapping) or None not in headers.values():
-        return headers, {}  # type: ignore[return-value]
-    sent = {name: value for name, value in headers.items() if value is not None}
-    return sent, {name: None for name, value in headers.items() if value is None}
 
 
 def _bounded(timeout: Timeout, remaining: float) -> Timeout:

@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from itertools import chain
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 __all__ = ["DamagedBody", "Decoder", "UnsupportedCoding", "codings_of", "decoder_for"]
 
@@ -23,6 +23,8 @@ _ZSTD_WINDOW_LOG: Final = 23
 # Registered codings (IANA, "HTTP Content Coding Registry") that nothing here can undo.
 _UNDECODABLE: Final = frozenset({"compress", "dcb", "dcz", "exi", "pack200-gzip", "x-compress"})
 _KNOWN: Final = _UNDECODABLE | {"gzip", "deflate", "br", "zstd"}
+# One member, frame or stream of a coding, with the methods of `bz2.BZ2Decompressor`.
+_Stream = Any
 
 
 class DamagedBody(Exception):  # noqa: N818 - what it is
@@ -69,21 +71,6 @@ class Decoder:
                 "undone"
             )
         return [_Layer(coding) for coding in reversed(self.codings)]
-
-
-class _Stream(Protocol):
-    """One member, frame or stream of a coding, as `bz2`, `lzma` and `compression.zstd` have it."""
-
-    @property
-    def eof(self) -> bool: ...
-
-    @property
-    def needs_input(self) -> bool: ...
-
-    @property
-    def unused_data(self) -> bytes: ...
-
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
 
 
 class _Layer:

@@ -218,7 +218,8 @@ def _resolved(base: httpx.URL, location: bytes) -> httpx.URL:
     else:
         head, slashes, authority, tail = b"", b"", b"", raw
     try:
-        text = (head + slashes).decode("ascii") + authority.decode() + _quoted(tail)
+        text = (head + slashes).decode("ascii") + authority.decode()
+        text += quote(tail, safe=_AS_THEY_ARE)
     except UnicodeDecodeError:
         raise refused("url", "which is no URL: report it to the server's owner") from None
     scheme = _SCHEME.match(text)
@@ -252,10 +253,3 @@ def _check_authority(url: httpx.URL) -> None:
     problem = host_problem(url.raw_host.decode("ascii"))
     if problem:
         raise ValueError(problem)
-
-
-def _quoted(path: bytes) -> str:
-    return path.decode("ascii") if _PLAIN.fullmatch(path) else quote(path, safe=_AS_THEY_ARE)
-
-
-_PLAIN = re.compile(rb"[%:/?#\[\]@!$&'()*+,;=\-._~0-9A-Za-z]*")

@@ -82,14 +82,9 @@ def _carried(address: _Address) -> list[tuple[ipaddress.IPv4Address, str]]:
 
 
 def _reason(address: _Address) -> str | None:
-    if address.is_unspecified:
-        return "the unspecified address"
-    if address.is_loopback:
-        return "the loopback address"
-    if address.is_link_local:
-        return "the link-local address"
-    if address.is_multicast:
-        return "the multicast address"
+    for kind, reason in _KINDS.items():
+        if getattr(address, kind):
+            return reason
     if address == _AZURE_PLATFORM:
         return "the address of Azure's own platform"
     if address in _SHARED:
@@ -100,6 +95,12 @@ def _reason(address: _Address) -> str | None:
         return None  # judged by what it carries
     if address.is_reserved:
         return "the reserved address"
-    if address.is_private or not address.is_global:
-        return "the private address"
-    return None
+    return "the private address" if address.is_private or not address.is_global else None
+
+
+_KINDS = {
+    "is_unspecified": "the unspecified address",
+    "is_loopback": "the loopback address",
+    "is_link_local": "the link-local address",
+    "is_multicast": "the multicast address",
+}

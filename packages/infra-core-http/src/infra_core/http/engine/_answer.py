@@ -1,6 +1,7 @@
 """Answers over aiohttp whose bodies are not read yet."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -87,14 +88,9 @@ class EngineResponse:
         Raises:
             httpx.TransportError: The body did not come whole.
         """
-        try:
+        with self._reading():
             self.body = await self._response.read()
             return self.body
-        except FAILURES as error:
-            failure = self._failure(error)
-            raise failure from failure.__cause__
-        finally:
-            self.close()
 
     async def aiter_raw(self) -> AsyncIterator[bytes]:
         """Yield the body as it came over the wire, in pieces as large as have arrived.
@@ -102,18 +98,20 @@ class EngineResponse:
         Raises:
             httpx.TransportError: The body did not come whole.
         """
-        try:
+        with self._reading():
             while chunk := await self._response.content.readany():
                 yield chunk
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Raise what httpx would raise, and close."""
+        try:
+            yield
         except FAILURES as error:
-            failure = self._failure(error)
+            failure = httpx_error(error, self.request, read=self._read_timeout, proxy=self.proxy)
             raise failure from failure.__cause__
         finally:
             self.close()
-
-    def _failure(self, error: Exception) -> httpx.RequestError:
-        """Return what httpx would raise."""
-        return httpx_error(error, self.request, read=self._read_timeout, proxy=self.proxy)
 
     async def drain(self, limit: int) -> bytes:
         """Read a body that is not wanted, so that its connection can be used again, and close.
