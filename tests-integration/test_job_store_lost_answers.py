@@ -20,7 +20,7 @@ from infra_core.azure.job_store import (
     JobStatus,
     TableConfig,
     WorkSummary,
-    _table_clients,
+    _table,
     reset_table_client_cache,
     work_batch,
     work_batch_async,
@@ -167,7 +167,7 @@ def test_a_batch_is_done_once_though_every_fifth_request_is_broken(
     options = {**CLIENT_OPTIONS, "retry_backoff_factor": 0.01}
     # Four at a time may have one of theirs broken each time, more often than the usual three.
     options |= dict.fromkeys(("retry_total", "retry_connect", "retry_read"), 12)
-    monkeypatch.setattr(_table_clients, "CLIENT_OPTIONS", options)
+    monkeypatch.setattr(_table, "CLIENT_OPTIONS", options)
     done: list[str] = []
 
     async def work(config: TableConfig) -> WorkSummary:

@@ -13,7 +13,7 @@ from infra_core.azure.job_store import (
     AzureTableJobStore,
     JobRecord,
     TableConfig,
-    _table_clients,
+    _table,
 )
 from infra_core.azure.testing import AzuriteServer
 from infra_core.runtime import run_sync
@@ -36,7 +36,7 @@ def _async(config: TableConfig, use: Callable[[Any], Any]) -> Any:
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK's retries wait for minutes, and change no message."""
     options = {"retry_total": 0, "connection_timeout": 5, "read_timeout": 5}
-    monkeypatch.setattr(_table_clients, "CLIENT_OPTIONS", options)
+    monkeypatch.setattr(_table, "CLIENT_OPTIONS", options)
 
 
 @pytest.mark.parametrize("run", [_sync, _async])

@@ -35,7 +35,7 @@ from infra_core.azure.job_store import (
     JobStatus,
     SqliteJobStore,
     TableConfig,
-    _table_clients,
+    _table,
     _table_rows,
     open_job_store,
     reset_table_client_cache,
@@ -43,7 +43,7 @@ from infra_core.azure.job_store import (
 from infra_core.azure.job_store._entity import Int64
 from infra_core.azure.job_store._rows import Query, Row, plan_batches
 from infra_core.azure.job_store._sqlite import _JobFile
-from infra_core.azure.job_store._table_clients import SharedClient
+from infra_core.azure.job_store._table import SharedClient
 from infra_core.azure.job_store._table_rows import (
     entity_of,
     odata_filter,
@@ -448,7 +448,7 @@ class TestCredential:
         """Client and credential are released together."""
         monkeypatch.setattr("azure.identity.DefaultAzureCredential", _FakeCredential)
         monkeypatch.setattr(_FakeCredential, "closed", 0)
-        monkeypatch.setattr(_table_clients, "make_table", _table_rows.reclaim)
+        monkeypatch.setattr(_table, "make_table", _table_rows.reclaim)
         config = TableConfig(table_name="jobs", account_name="acc")
         one, other = AzureTableJobStore(config=config), AzureTableJobStore(config=config)
         assert one.client is other.client
@@ -464,7 +464,7 @@ class TestCredential:
         """It is the synchronous one, in threads."""
         monkeypatch.setattr("azure.identity.DefaultAzureCredential", _FakeCredential)
         monkeypatch.setattr(_FakeCredential, "closed", 0)
-        monkeypatch.setattr(_table_clients, "make_table", _table_rows.reclaim)
+        monkeypatch.setattr(_table, "make_table", _table_rows.reclaim)
         config = TableConfig(table_name="jobs", account_name="acc")
         async with AsyncAzureTableJobStore(config=config) as store:
             assert store._store.client.url == "https://acc.table.core.windows.net"
@@ -528,7 +528,7 @@ class _FakeTable:
 @pytest.fixture
 def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[_FakeTable]]:
     """A client class that needs no server."""
-    monkeypatch.setattr(_table_clients, "TableClient", _FakeTable)
+    monkeypatch.setattr(_table, "TableClient", _FakeTable)
     monkeypatch.setattr(_FakeTable, "made", [])
     monkeypatch.setattr(_FakeTable, "refusal", None)
     reset_table_client_cache()

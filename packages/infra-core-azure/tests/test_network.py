@@ -83,9 +83,9 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         _table_rows, "CLIENT_OPTIONS", {**_table_rows.CLIENT_OPTIONS, "retry_total": 0}
     )
-    from infra_core.azure.job_store import _table_clients
+    from infra_core.azure.job_store import _table
 
-    monkeypatch.setattr(_table_clients, "CLIENT_OPTIONS", _table_rows.CLIENT_OPTIONS)
+    monkeypatch.setattr(_table, "CLIENT_OPTIONS", _table_rows.CLIENT_OPTIONS)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from infra_core.azure.job_store import (
     AzureTableError,
     AzureTableJobStore,
     TableConfig,
-    _table_clients,
+    _table,
 )
 from infra_core.azure.job_store._table_rows import CLIENT_OPTIONS
 from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
@@ -39,7 +39,7 @@ def test_a_program_that_logs_at_info_sees_no_dumps_of_requests(
         "AccountName=acc;AccountKey=a2V5;TableEndpoint=http://127.0.0.1:1/acc", "jobs"
     )
     options = {**CLIENT_OPTIONS, "retry_total": 0}
-    monkeypatch.setattr(_table_clients, "CLIENT_OPTIONS", options)
+    monkeypatch.setattr(_table, "CLIENT_OPTIONS", options)
     with (
         caplog.at_level(logging.INFO),
         AzureTableJobStore(config=config) as store,

@@ -5,7 +5,6 @@ from ..exceptions import (
     JobRecordError as JobRecordError,
     JobStateError as JobStateError,
 )
-from ._attempts import JobAttempt as JobAttempt
 from ._config import TableConfig as TableConfig
 from ._open import open_job_store as open_job_store
 from ._protocol import (
@@ -15,14 +14,17 @@ from ._protocol import (
 )
 from ._records import (
     BatchSummary as BatchSummary,
+    JobAttempt as JobAttempt,
     JobRecord as JobRecord,
     JobStatus as JobStatus,
     UnreadableJob as UnreadableJob,
 )
 from ._sqlite import SqliteJobStore as SqliteJobStore
-from ._table import AzureTableJobStore as AzureTableJobStore
+from ._table import (
+    AzureTableJobStore as AzureTableJobStore,
+    reset_table_client_cache as reset_table_client_cache,
+)
 from ._table_async import AsyncAzureTableJobStore as AsyncAzureTableJobStore
-from ._table_clients import reset_table_client_cache as reset_table_client_cache
 from ._table_errors import (
     TableAccessError as TableAccessError,
     TableConnectionError as TableConnectionError,

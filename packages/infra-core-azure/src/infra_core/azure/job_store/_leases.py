@@ -6,9 +6,8 @@ from typing import Any, TypeVar
 from infra_core.runtime import clock
 
 from .._checks import require_number
-from ._attempts import JobAttempt, attempt_begun, attempt_ended, history_of
 from ._binding import RecordBinding, moment_of
-from ._records import JobStatus
+from ._records import JobAttempt, JobStatus, attempt_begun, attempt_ended, history_of
 
 __all__ = ["check_claim", "check_lease", "claimed"]
 

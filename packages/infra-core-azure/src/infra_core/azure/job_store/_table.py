@@ -1,14 +1,187 @@
 """The job store in Azure Table storage."""
 
-import azure.core  # noqa: F401 - before its parts: another thread may import it
-from azure.data.tables import TableClient
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any, Generic
 
-from ._records import RecordT
+import azure.core  # noqa: F401 - before its parts: another thread may import it
+from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
+from azure.core.exceptions import ResourceNotFoundError
+from azure.data.tables import TableClient
+from infra_core.runtime import after_fork_in_child, sanitize_url
+
+from .._checks import type_name
+from .._network import sync_transport
+from .._sdk_logs import tidy_sdk_logs
+from ..exceptions import AzureTableError
+from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
+from ._records import JobRecord, RecordT
 from ._row_store import RowJobStore
 from ._rows import plan_batches
-from ._table_clients import SharedClient, TableJobStore, shared_client
+from ._table_errors import table_error
+from ._table_rows import CLIENT_OPTIONS, PRIMITIVES, make_table
 
-__all__ = ["AzureTableJobStore"]
+__all__ = ["AzureTableJobStore", "TableJobStore", "reset_table_client_cache"]
+
+_lock = threading.Lock()
+# A client is closed as soon as no store holds it.
+_cache: "weakref.WeakValueDictionary[TableConfig, SharedClient]" = weakref.WeakValueDictionary()
+
+
+def _new_lock() -> None:
+    global _lock
+    _lock = threading.Lock()
+
+
+after_fork_in_child(_new_lock)
+
+
+class SharedClient:
+    """The backend: primitives by one client, which is closed with the last store that holds it."""
+
+    def __init__(self, config: TableConfig) -> None:
+        self._config = config
+        self._begin()
+        after_fork_in_child(self._begin)
+
+    def _begin(self) -> None:
+        self._ready = threading.Lock()
+        self._table: TableClient | None = None
+        self._credential: Any = None
+        self._open: list[Any] = []
+        weakref.finalize(self, _close, os.getpid(), self._open)
+
+    def table(self) -> TableClient:
+        """Return the client; the first call connects and makes the table if need be."""
+        with self._ready:
+            if self._table is None:
+                table = self._connect()
+                try:
+                    make_table(table)
+                except BaseException:
+                    table.close()
+                    raise
+                self._table = table
+                self._open.append(table)
+            return self._table
+
+    def exists(self) -> bool:
+        """Whether the table is there, without making it."""
+        try:
+            with closing(self._connect()) as table:
+                next(iter(table.query_entities("PartitionKey eq ''", results_per_page=1)), None)
+        except ResourceNotFoundError:
+            return False
+        except Exception as error:
+            explained = self.explain(error, "looking for the table")
+            if explained is error:
+                raise
+            raise explained from error
+        return True
+
+    def perform(self, name: str, *args: Any) -> Any:
+        """As `Backend.perform`."""
+        return PRIMITIVES[name](self.table(), *args)
+
+    def explain(self, error: Exception, doing: str) -> Exception:
+        """As `Backend.explain`."""
+        return table_error(error, doing, self._config)
+
+    def _connect(self) -> TableClient:
+        """Return a client of the SDK, which has sent nothing yet."""
+        tidy_sdk_logs()
+        config, parts = self._config, self._config.connection()
+        credential: Any
+        if parts is None:
+            endpoint, credential = str(config.resolved_table_endpoint), self._identity()
+        else:
+            endpoint = parts.table_endpoint
+            credential = (
+                AzureSasCredential(parts.sas_token)
+                if parts.sas_token
+                else AzureNamedKeyCredential(str(parts.account_name), str(parts.account_key))
+            )
+        options = {**CLIENT_OPTIONS, "transport": sync_transport(**CLIENT_OPTIONS)}
+        try:
+            return TableClient(endpoint, config.table_name, credential=credential, **options)
+        except ValueError as error:
+            raise AzureTableError(
+                f"the endpoint {sanitize_url(endpoint)!r} of the job table {config.table_name!r} "
+                f"cannot be used ({str(error).rstrip('.')}); DefaultAzureCredential needs an "
+                "https:// endpoint, Azurite a connection string"
+            ) from error
+
+    def _identity(self) -> Any:
+        from .._tokens import SdkCredential, TokenSource
+
+        if self._credential is None:
+            self._credential = SdkCredential(TokenSource())
+            self._open.append(self._credential)
+        return self._credential
+
+
+def _close(process: int, resources: list[Any]) -> None:
+    """Close what this process has opened; a forked child leaves alone what it has inherited."""
+    if process == os.getpid():
+        for resource in resources:
+            resource.close()
+
+
+def shared_client(config: TableConfig) -> SharedClient:
+    """Return the client of a configuration, which the stores of this process share."""
+    with _lock:
+        return _cache.get(config) or _cache.setdefault(config, SharedClient(config))
+
+
+def reset_table_client_cache() -> None:
+    """Forget the shared clients: stores made from now on connect anew.
+
+    Stores that are open keep their client until they are closed.
+    """
+    with _lock:
+        _cache.clear()
+
+
+class TableJobStore(Generic[RecordT]):
+    """What the synchronous and the asynchronous store share: their settings."""
+
+    def __init__(
+        self,
+        *,
+        record_type: type[RecordT] = JobRecord,  # type: ignore[assignment]
+        connection_string_var: str = CONNECTION_VAR,
+        table_name_var: str = TABLE_VAR,
+        fallback_connection_var: str = FALLBACK_VAR,
+        config: TableConfig | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        found: object = config or TableConfig.from_env(
+            connection_var=connection_string_var,
+            table_var=table_name_var,
+            fallback_connection_var=fallback_connection_var,
+            env=env,
+        )
+        if not isinstance(found, TableConfig):  # its value may hold a key
+            kind = type_name(found)
+            raise TypeError(f"config is {kind}: pass TableConfig(connection, table_name)")
+        self._config = found
+        if not (found.connection_string or found.resolved_table_endpoint):
+            raise AzureTableError(
+                f"no connection for the job table {found.table_name!r}: give a connection_string, "
+                "or an account_name or table_endpoint to use DefaultAzureCredential"
+            )
+        self._open(record_type)
+
+    def _open(self, record_type: type[RecordT]) -> None:
+        raise TypeError(f"{type(self).__name__} provides no client")
+
+    @property
+    def config(self) -> TableConfig:
+        """Where the table is."""
+        return self._config
 
 
 class AzureTableJobStore(TableJobStore[RecordT], RowJobStore[RecordT]):

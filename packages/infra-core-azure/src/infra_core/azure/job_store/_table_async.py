@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from infra_core.runtime import ThreadPool
 
 from ._records import BatchSummary, RecordT, StatusFilter, UnreadableJob
-from ._table import AzureTableJobStore
-from ._table_clients import TableJobStore
+from ._table import AzureTableJobStore, TableJobStore
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -13,12 +13,11 @@ Example:
 
 from ._base import EntityRecord, RichRecord
 from ._claims import ClaimChecks
-from ._queries import QueryChecks
 from ._values import ValueChecks
 from ._writes import WriteChecks
 
 __all__ = ["EntityRecord", "JobStoreConformance", "RichRecord"]
 
 
-class JobStoreConformance(WriteChecks, ValueChecks, QueryChecks, ClaimChecks):
+class JobStoreConformance(WriteChecks, ValueChecks, ClaimChecks):
     """All checks of a `JobStore`; override `open_store`."""
