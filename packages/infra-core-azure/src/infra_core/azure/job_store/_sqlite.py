@@ -218,13 +218,13 @@ class _JobFile:
         return rows, json.dumps([rows[-1].partition, rows[-1].key]) if more else None
 
     def _claimable(
-        self, batch: str, now: datetime, limit: int, token: str | None
-    ) -> tuple[list[Row], str | None]:
+        self, batch: str, now: datetime, limit: int, token: Any
+    ) -> tuple[list[Row], Any]:
         """Return the keys alone of jobs to claim: leases that ended, then delayed, then new jobs.
 
         The token holds where to go on in each of the three, `None` where one is at its end.
         """
-        marks: list[Any] = json.loads(token) if token else [[_LONG_AGO, ""]] * 3
+        marks: list[Any] = token or [[_LONG_AGO, ""]] * 3
         limit, found = min(limit, _CLAIM_KEYS), list[str]()
         for place, (select, mark) in enumerate(zip(_TO_CLAIM, marks, strict=True)):
             wanted = limit - len(found)
@@ -237,7 +237,7 @@ class _JobFile:
             marks[place] = rows[-1] if len(rows) == wanted else None
         more = any(mark is not None for mark in marks)
         keys = [Row(batch, job, {}, partial=True) for job in found]
-        return keys, json.dumps(marks) if more else None
+        return keys, marks if more else None
 
     def tally(self, partition: str | None) -> list[Tally]:
         # Times stand in the rows alone: the counts of one batch are answered from an index.

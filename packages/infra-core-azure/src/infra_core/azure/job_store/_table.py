@@ -17,12 +17,13 @@ from .._checks import type_name
 from .._network import sync_transport
 from .._sdk_logs import tidy_sdk_logs
 from ..exceptions import AzureTableError
+from . import _table_rows
 from ._config import CONNECTION_VAR, FALLBACK_VAR, TABLE_VAR, TableConfig
 from ._records import JobRecord, RecordT
 from ._row_store import RowJobStore
 from ._rows import plan_batches
 from ._table_errors import table_error
-from ._table_rows import CLIENT_OPTIONS, PRIMITIVES, make_table
+from ._table_rows import CLIENT_OPTIONS, make_table
 
 __all__ = ["AzureTableJobStore", "TableJobStore", "reset_table_client_cache"]
 
@@ -84,7 +85,7 @@ class SharedClient:
 
     def perform(self, name: str, *args: Any) -> Any:
         """As `Backend.perform`."""
-        return PRIMITIVES[name](self.table(), *args)
+        return getattr(_table_rows, name)(self.table(), *args)
 
     def explain(self, error: Exception, doing: str) -> Exception:
         """As `Backend.explain`."""

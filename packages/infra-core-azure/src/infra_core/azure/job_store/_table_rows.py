@@ -1,8 +1,8 @@
-"""Rows, queries and the primitives on rows in the terms of the Azure Tables SDK."""
+"""Rows, queries and the primitives of `_rows` in the terms of the SDK, whose client comes first."""
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,7 +23,7 @@ from ._keys import odata_string
 from ._rows import Query, Row, Tally, add_up, keys_of_token
 from ._table_errors import is_outdated, is_table_missing
 
-__all__ = ["CLIENT_OPTIONS", "PRIMITIVES", "make_table", "odata_filter"]
+__all__ = ["CLIENT_OPTIONS", "make_table", "odata_filter"]  # and the primitives, by their names
 
 _ATTEMPTS = "infra_core_attempts"
 
@@ -296,10 +296,3 @@ def _tallies(client: Any, query: Query) -> Iterator[Tally]:
 
 def reclaim(client: Any) -> None:
     """Do nothing: the service keeps no space of deleted rows."""
-
-
-PRIMITIVES: dict[str, Callable[..., Any]] = {
-    primitive.__name__: primitive
-    for primitive in (insert, upsert, replace, delete, get, page, tally, reclaim)
-}
-"""Those of `_rows`, by name; each takes the client first."""
