@@ -372,7 +372,7 @@ class TestDeadline:
         self, poll: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Threads that were left behind do not count."""
-        monkeypatch.setattr("infra_core.polling._fetch._threads", ThreadPool("few", 1))
+        monkeypatch.setattr("infra_core.polling._drivers._threads", ThreadPool("few", 1))
         release = threading.Event()
         try:
             for _ in range(2):

@@ -18,7 +18,7 @@ from infra_core.runtime import (
     TaskRuntime,
     TaskStatus,
 )
-from infra_core.runtime._stats import StatsRecorder
+from infra_core.runtime._outcomes import StatsRecorder
 
 BEHAVIOUR = st.sampled_from(["return", "wait", "raise", "swallow", "cleanup"])
 

@@ -34,6 +34,7 @@ from ._media_types import (
     media_extension as media_extension,
     media_type as media_type,
 )
+from ._names import is_partial as is_partial, remove_stale_partials as remove_stale_partials
 from ._paths import (
     ensure_parent as ensure_parent,
     hashed_asset_path as hashed_asset_path,
@@ -42,7 +43,6 @@ from ._paths import (
     unique_asset_path as unique_asset_path,
 )
 from ._replace import fsync_directory as fsync_directory
-from ._temp_names import is_partial as is_partial, remove_stale_partials as remove_stale_partials
 from ._together import commit_together as commit_together
 from ._write import (
     write_bytes_atomic as write_bytes_atomic,

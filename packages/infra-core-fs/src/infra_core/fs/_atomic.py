@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 from ._checksum import canonical_algorithm, new_hasher
 from ._errors import AtomicFileClosed, ChecksumAlgorithmError, no_path, write_error
+from ._names import temp_name
 from ._paths import ensure_parent
 from ._replace import check_target, default_mode, fsync_directory, replace_file
-from ._temp_names import temp_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

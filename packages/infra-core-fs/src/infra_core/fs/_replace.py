@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from ._temp_names import temp_name
+from ._names import temp_name
 
 __all__ = ["check_target", "default_mode", "fsync_directory", "replace_file"]
 

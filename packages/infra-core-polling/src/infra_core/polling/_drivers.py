@@ -1,30 +1,32 @@
-"""The two loops, sync and async: call, hand the answer to the run, wait as it says."""
+"""The two loops, sync and async: call the fetch, whatever it is, and wait as the run says."""
 
 import asyncio
+import concurrent.futures
+import math
 import threading
+import traceback
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from inspect import isawaitable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from infra_core.runtime import clock
+from infra_core.runtime import ThreadPool, clock, printable, run_sync
 
 from ._config import LAST_CHECK_GRACE
 from ._errors import CheckStopped, PollingTimeoutError
-from ._fetch import (
-    CANCEL_LATENCY,
-    as_async,
-    await_within,
-    call_in_thread,
-    is_async,
-    resolve_sync,
-    unless_set,
-)
 from ._run import DONE, PollRun, check_callable, plain
 
-__all__ = ["Gate", "drive_async", "drive_sync", "poll_loop"]
+__all__ = ["Gate", "as_async", "drive_async", "drive_sync", "poll_loop"]
 
 T = TypeVar("T")
+
+_threads = ThreadPool("infra-core-poll", 100)
+_NO_LOOP: Final = ("no running event loop", "no current event loop")
+_LONGEST_WAIT: Final = min(threading.TIMEOUT_MAX, 10 * 365 * 86_400.0)  # waits know no infinity
+
+_CANCEL_LATENCY: Final = 0.05
+"""Seconds between looks at an event that nothing on this loop can wait for."""
 
 
 def drive_sync(
@@ -40,16 +42,15 @@ def drive_sync(
         raise TypeError("cancel is an asyncio.Event, which a thread cannot wait for; "
                         "pass a threading.Event, or use the async form")  # fmt: skip
     _check(fetch_fn, on_poll, cancel)
-    in_thread = hard_timeout and not is_async(fetch_fn)
+    in_thread = hard_timeout and not _is_async(fetch_fn)
     wait = run.rules.config.first_wait()
     while True:
-        for step in _steps(wait, cancel, run):
-            clock.sleep(step)
+        _sleep(wait, cancel, run)
         budget = run.begin_check(clock.monotonic())
         try:
-            response = call_in_thread(fetch_fn, budget, cancel) if in_thread else fetch_fn()
+            response = _call_in_thread(fetch_fn, budget, cancel) if in_thread else fetch_fn()
             if isawaitable(response):
-                response = resolve_sync(response, budget, cancel)
+                response = _resolve_sync(response, budget, cancel)
         except CheckStopped as stopped:
             raise run.stopped(stopped) from None
         except Exception as error:  # noqa: BLE001 - the run raises what is not transient
@@ -77,7 +78,7 @@ async def drive_async(
         return await poll_loop(run, fetch_fn, on_poll)
     try:
         polling = poll_loop(run, fetch_fn, on_poll, cancelled=cancel.is_set)
-        return await unless_set(cancel, polling)
+        return await _unless_set(cancel, polling)
     except CheckStopped as stopped:
         raise run.stopped(stopped) from None
 
@@ -142,7 +143,7 @@ async def poll_loop(
             await gate.enter(run)
         try:
             budget = run.begin_check(clock.monotonic())
-            response = await await_within(fetch_fn(), budget)
+            response = await _await_within(fetch_fn(), budget)
         except CheckStopped as stopped:
             raise run.stopped(stopped) from None
         except PollingTimeoutError:
@@ -171,19 +172,134 @@ def _check(fetch_fn: object, on_poll: object, cancel: object) -> None:
                         f"{type(cancel).__name__}; pass a threading.Event")  # fmt: skip
 
 
-def _steps(wait: float, cancel: threading.Event | None, run: PollRun[Any]) -> Iterator[float]:
-    """Cut a wait into pieces, so that a cancel event is seen soon.
+def _sleep(wait: float, cancel: threading.Event | None, run: PollRun[Any]) -> None:
+    """Wait in pieces, so that a cancel event is seen soon.
 
     `Event.wait` would see it sooner, but it knows nothing of the clock that tests replace.
     """
     if cancel is None:
         if wait > 0:
-            yield wait
+            clock.sleep(wait)
         return
     until = clock.monotonic() + wait
     while not cancel.is_set():
         left = until - clock.monotonic()
         if left <= 0:
             return
-        yield min(left, CANCEL_LATENCY)
+        clock.sleep(min(left, _CANCEL_LATENCY))
     raise run.cancelled()
+
+
+# The fetch: async, sync, or sync with an awaitable as its result
+
+
+async def _await_within(awaitable: Awaitable[T], seconds: float) -> T:
+    """Await a fetch for so long at most; raises `CheckStopped` when the time is up."""
+    scope = clock.timeout(None if math.isinf(seconds) else seconds)
+    try:
+        async with scope:
+            return await awaitable
+    except Exception as error:
+        if scope.expired():  # or it says something else when it is cut
+            raise CheckStopped from error
+        raise
+
+
+async def _unless_set(
+    event: "asyncio.Event | threading.Event", awaitable: Coroutine[Any, Any, T]
+) -> T:
+    """Await something in a child of this task; raises `CheckStopped` once the event is set."""
+    work = asyncio.ensure_future(awaitable)
+    watch = asyncio.ensure_future(_until_set(event))
+    try:
+        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():  # an answer that is there counts, whatever was set meanwhile
+            return work.result()
+        raise CheckStopped(cancelled=True)
+    finally:
+        for task in (work, watch):
+            task.cancel()
+        await asyncio.wait({work, watch})
+        if not work.cancelled():
+            work.exception()  # seen: what the clean-up of a cancelled fetch raised
+
+
+async def _until_set(event: "asyncio.Event | threading.Event") -> None:
+    if isinstance(event, asyncio.Event):
+        with suppress(RuntimeError):  # it belongs to another loop
+            await event.wait()
+            return
+    while not event.is_set():  # noqa: ASYNC110 - it has no other way
+        await asyncio.sleep(_CANCEL_LATENCY)
+
+
+def _resolve_sync(
+    awaitable: Awaitable[T], seconds: float, cancel: threading.Event | None = None
+) -> T:
+    """Wait for what a fetch returned, on the one background loop of `infra_core.runtime`."""
+
+    async def resolve() -> T:
+        answer = _await_within(awaitable, seconds)
+        return await (answer if cancel is None else _unless_set(cancel, answer))
+
+    try:
+        return run_sync(
+            resolve(), what="poll_until() with an async fetch", instead="poll_until_async()"
+        )
+    finally:
+        close = getattr(awaitable, "close", None)
+        if close is not None:  # a coroutine that could not be run would warn
+            close()
+
+
+def _call_in_thread(
+    function: Callable[[], T], seconds: float, cancel: threading.Event | None = None
+) -> T:
+    """Call in a thread and wait for so long at most; a call that hangs is left behind."""
+    done = _threads.submit(function)
+    left = min(seconds, _LONGEST_WAIT)
+    try:
+        while True:
+            step = left if cancel is None else min(left, _CANCEL_LATENCY)
+            concurrent.futures.wait([done], timeout=step)
+            if done.done():
+                return done.result()
+            if cancel is not None and cancel.is_set():
+                raise CheckStopped(cancelled=True)
+            left -= step
+            if left <= 0:
+                raise CheckStopped
+    finally:
+        done.cancel()
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling the function only makes a coroutine, which does not block."""
+    return asyncio.iscoroutinefunction(function) or asyncio.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004 - it is this method that is asked about
+    )
+
+
+def as_async(function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+    """Return the fetch as something to await: a synchronous one in a thread."""
+    if _is_async(function):
+        return function
+    needs_loop = False
+
+    async def beside(*args: object) -> Any:
+        nonlocal needs_loop
+        if not needs_loop:
+            try:
+                response = await _threads.run_abandoning(function, *args)
+                return await response if isawaitable(response) else response
+            except RuntimeError as error:
+                # Such as `lambda: asyncio.create_task(...)`, which is quick.
+                if not any(text in printable(error) for text in _NO_LOOP):
+                    raise
+                needs_loop = True
+                # The coroutine that got no task goes now, not when somebody collects garbage.
+                traceback.clear_frames(error.__traceback__)
+        response = function(*args)
+        return await response if isawaitable(response) else response
+
+    return beside

@@ -15,8 +15,7 @@ from infra_core.runtime import (
 )
 
 from ._config import PollingConfig, checked_config
-from ._drivers import Gate, poll_loop
-from ._fetch import as_async
+from ._drivers import Gate, as_async, poll_loop
 from ._run import PollRules, PollRun, check_callable
 from ._status import StatusExtractor, StatusRules
 

@@ -9,7 +9,11 @@ from ._dask import DaskTaskRuntime as DaskTaskRuntime
 from ._exceptions import add_note as add_note, error_chain as error_chain
 from ._forks import ForkGuard as ForkGuard, after_fork_in_child as after_fork_in_child
 from ._loop_local import LoopBoundAsyncLock as LoopBoundAsyncLock, LoopLocal as LoopLocal
-from ._outcomes import TaskOutcome as TaskOutcome, TaskStatus as TaskStatus
+from ._outcomes import (
+    RuntimeStats as RuntimeStats,
+    TaskOutcome as TaskOutcome,
+    TaskStatus as TaskStatus,
+)
 from ._printable import printable as printable
 from ._rate import RateLimit as RateLimit
 from ._redaction import (
@@ -21,14 +25,16 @@ from ._redaction import (
     sanitize_url as sanitize_url,
 )
 from ._retry import retry_async as retry_async, retry_sync as retry_sync
-from ._retry_after import parse_retry_after as parse_retry_after
-from ._retry_policy import RetryDetails as RetryDetails, RetryPolicy as RetryPolicy
+from ._retry_policy import (
+    RetryDetails as RetryDetails,
+    RetryPolicy as RetryPolicy,
+    parse_retry_after as parse_retry_after,
+)
 from ._secret_filter import (
     SecretFilter as SecretFilter,
     redact_library_logs as redact_library_logs,
 )
 from ._signals import SignalState as SignalState, handle_signals as handle_signals
-from ._stats import RuntimeStats as RuntimeStats
 from ._task_errors import (
     RuntimeCancellationError as RuntimeCancellationError,
     RuntimeDrainedError as RuntimeDrainedError,

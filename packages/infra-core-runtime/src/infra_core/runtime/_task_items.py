@@ -12,10 +12,9 @@ from typing import Any
 
 from . import clock
 from ._exceptions import add_note
-from ._outcomes import TaskOutcome, TaskStatus
+from ._outcomes import StatsRecorder, TaskOutcome, TaskStatus
 from ._retry import retry_async
 from ._retry_policy import RetryDetails, RetryPolicy
-from ._stats import StatsRecorder
 from ._task_errors import (
     BudgetSpentError,
     RuntimeCancellationError,

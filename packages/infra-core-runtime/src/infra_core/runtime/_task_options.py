@@ -8,10 +8,9 @@ from functools import partial
 from itertools import count
 from typing import Any
 
-from ._outcomes import ResultBuffer, TaskOutcome
+from ._outcomes import ResultBuffer, RuntimeStats, TaskOutcome
 from ._rate import RateLimit
 from ._retry_policy import RetryPolicy, check_policy
-from ._stats import RuntimeStats
 from ._values import is_number, shown
 
 __all__ = [

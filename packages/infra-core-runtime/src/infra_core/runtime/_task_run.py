@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from . import clock
 from ._exceptions import add_note
-from ._stats import StatsRecorder
+from ._outcomes import StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError, foreign_cancellation
 from ._task_items import TaskItems
 from ._task_options import RunOptions, check_source, length_of

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
-from ._outcomes import ResultBuffer, TaskOutcome
+from ._outcomes import ResultBuffer, RuntimeStats, StatsRecorder, TaskOutcome
 from ._rate import RateLimit
 from ._retry_policy import RetryPolicy
-from ._stats import RuntimeStats, StatsRecorder
 from ._task_errors import RuntimeCancellationError, RuntimeDrainedError
 from ._task_options import (
     OnError,
