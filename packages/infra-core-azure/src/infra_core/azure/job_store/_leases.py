@@ -7,7 +7,7 @@ from infra_core.runtime import clock
 
 from .._checks import require_number
 from ._binding import RecordBinding, moment_of
-from ._records import JobAttempt, JobStatus, attempt_begun, attempt_ended, history_of
+from ._records import JobStatus, attempt_begun, attempt_ended
 
 __all__ = ["check_claim", "check_lease", "claimed"]
 
@@ -26,12 +26,10 @@ def claimed(
     """The record as running under a lease, or as failed where it was tried often enough."""
     now = clock.utc_now()
     attempts = getattr(record, "attempts", 0)
-    history, lease = history_of(record), moment_of(getattr(record, "lease_until", None))
+    lease = moment_of(getattr(record, "lease_until", None))
     if max_attempts is not None and attempts >= max_attempts:
         owner, last = getattr(record, "lease_owner", None), getattr(record, "error", None)
         why = f"; last error: {last}" if last else ""
-        if history is not None:
-            history = attempt_ended(history, "lost", now=lease)
         return binding.evolve(
             record,
             status=_like(record, JobStatus.FAILED),
@@ -41,18 +39,17 @@ def claimed(
                 record,
                 updated_at=now,
                 error=f"gave up after {attempts} attempts; last worker: {owner}{why}",
-                history=history,
             ),
+            **attempt_ended(record, "lost", now=lease),
         )
-    if history is not None:
-        history = attempt_begun(history, attempts + 1, now=now, worker=worker, lease_until=lease)
     return binding.evolve(
         record,
         status=_like(record, JobStatus.RUNNING),
         attempts=attempts + 1,
         lease_owner=worker,
         lease_until=now + timedelta(seconds=lease_seconds),
-        **_known(record, updated_at=now, error=None, not_before=None, history=history),
+        **_known(record, updated_at=now, error=None, not_before=None),
+        **attempt_begun(record, attempts + 1, now=now, worker=worker, lease_until=lease),
     )
 
 
@@ -63,10 +60,8 @@ def _like(record: Any, status: JobStatus) -> Any:
     return status if kind is JobStatus else kind(status.value)
 
 
-def _known(record: Any, *, history: list[JobAttempt] | None, **changes: Any) -> dict[str, Any]:
+def _known(record: Any, **changes: Any) -> dict[str, Any]:
     """Return the changes to fields that this record has, times in the form it keeps them."""
-    if history is not None:
-        changes["attempt_history"] = history
     if isinstance(getattr(record, "updated_at", None), str):
         changes["updated_at"] = changes["updated_at"].isoformat()
     return {name: value for name, value in changes.items() if hasattr(record, name)}

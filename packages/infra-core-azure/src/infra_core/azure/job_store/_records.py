@@ -38,7 +38,6 @@ __all__ = [
     "UnreadableJob",
     "attempt_begun",
     "attempt_ended",
-    "history_of",
 ]
 
 
@@ -204,12 +203,9 @@ class JobRecord:
         Raises:
             JobStateError: The job is running or completed.
         """
-        number, history = self.attempts + 1, history_of(self)
-        changes: dict[str, Any] = {"attempts": number, "error": None}
-        if history is not None:  # a subclass may have a field of its own by that name
-            begun = attempt_begun(history, number, now=clock.utc_now(), worker=worker)
-            changes["attempt_history"] = begun
-        return self._become(JobStatus.RUNNING, **changes)
+        number = self.attempts + 1
+        begun = attempt_begun(self, number, now=clock.utc_now(), worker=worker)
+        return self._become(JobStatus.RUNNING, attempts=number, error=None, **begun)
 
     def complete(self, **payload: Any) -> "Self":
         """Return the job as completed; keyword arguments are merged into its payload.
@@ -291,12 +287,10 @@ class JobRecord:
             changes.update(lease_owner=None, lease_until=None)
         if wanted is not JobStatus.PENDING:
             changes["not_before"] = None
-        now, history = clock.utc_now(), history_of(self)
-        if history is not None and wanted is not JobStatus.RUNNING:
+        now = clock.utc_now()
+        if wanted is not JobStatus.RUNNING:
             outcome = "requeued" if wanted is JobStatus.PENDING else wanted.value
-            changes["attempt_history"] = attempt_ended(
-                history, outcome, now=now, error=changes.get("error")
-            )
+            changes |= attempt_ended(self, outcome, now=now, error=changes.get("error"))
         return dataclasses.replace(self, status=wanted, updated_at=now, **changes)
 
 
@@ -319,33 +313,33 @@ def _cause(error: object) -> str:
     return f"{clean[:_MAX_CAUSE]}... ({len(text)} characters)"
 
 
-def history_of(record: object) -> list[JobAttempt] | None:
-    """Return the history of a record, `None` where its type keeps none of this kind."""
-    history = getattr(record, "attempt_history", None)
-    known = isinstance(history, list) and all(isinstance(each, JobAttempt) for each in history)
-    return history if known else None
-
-
 def attempt_begun(
-    history: Iterable[JobAttempt],
+    record: Any,
     number: int,
     *,
     now: datetime,
     worker: str | None = None,
     lease_until: datetime | None = None,
-) -> list[JobAttempt]:
-    """Return a history with one attempt more; one before it that is still open was lost."""
-    before = attempt_ended(history, "lost", now=lease_until)
-    return [*before, JobAttempt(number, now, worker)][-_MAX_HISTORY:]
+) -> dict[str, Any]:
+    """Return the change of a record's history by one more attempt; an open one before it was lost.
+
+    It is empty where the record keeps none of this kind: a field by that name may be its own.
+    """
+    ended = attempt_ended(record, "lost", now=lease_until)
+    begun = JobAttempt(number, now, worker)
+    return {name: [*history, begun][-_MAX_HISTORY:] for name, history in ended.items()}
 
 
 def attempt_ended(
-    history: Iterable[JobAttempt], outcome: str, *, now: Any = None, error: str | None = None
-) -> list[JobAttempt]:
-    """Return a history whose last attempt, if it is open, has ended so."""
-    found = list(history)
-    if not found or found[-1].outcome != "running":
-        return found
+    record: Any, outcome: str, *, now: datetime | None = None, error: str | None = None
+) -> dict[str, Any]:
+    """Return the change of a record's history where its last attempt, if it is open, ended so."""
+    history = getattr(record, "attempt_history", None)
+    if not isinstance(history, list) or not all(isinstance(each, JobAttempt) for each in history):
+        return {}
+    if not history or history[-1].outcome != "running":
+        return {"attempt_history": history[:]}
     if error is not None and len(error) > _MAX_ERROR:
         error = f"{error[: _MAX_ERROR - 3]}..."
-    return [*found[:-1], replace(found[-1], ended_at=now, outcome=outcome, error=error)]
+    ended = replace(history[-1], ended_at=now, outcome=outcome, error=error)
+    return {"attempt_history": [*history[:-1], ended]}
