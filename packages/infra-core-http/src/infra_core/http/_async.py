@@ -1,20 +1,28 @@
 """`fetch_async`, `request_async` and `stream_async`: one request, retried where that is safe."""
 
+import logging
 import math
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
-from time import monotonic
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from datetime import timedelta
+from time import monotonic, perf_counter
 from typing import Any
 
 import httpx
 
 from infra_core.runtime import clock, retry_async
 
-from ._async_client import AnyClient
-from ._async_errors import AsyncDeadlineExceeded, fit_to_travel
-from ._attempts import Call
-from ._call import OnRetry
-from ._checks import DEFAULT_TIMEOUT
+from ._async_client import AnyClient, get_shared_http_client, manager_of
+from ._async_errors import AsyncDeadlineExceeded, AsyncOutcomeUnknown, fit_to_travel
+from ._async_response import Response, check_status
+from ._call import BaseCall, OnRetry
+from ._checks import DEFAULT_TIMEOUT, check_async_client, check_timeout
+from ._errors import ResponseTooLarge
+from ._redirects import text_of, whole_response
+from ._response.status import is_success
+from ._stream import here_of, open_answer, send_once, turn_at
+from .engine._answer import EngineResponse
+from .engine._errors import failure_of
 
 __all__ = ["AsyncDeadlineExceeded", "fetch_async", "request_async", "stream_async"]
 
@@ -22,29 +30,128 @@ __all__ = ["AsyncDeadlineExceeded", "fetch_async", "request_async", "stream_asyn
 _EARLY = 0.02
 
 
-async def _run(call: Call) -> "str | httpx.Response":
-    if call.delay:
-        await clock.sleep_async(call.delay)
-    ends = math.inf if call.deadline is None else monotonic() + call.deadline - _EARLY
-    try:
-        return await retry_async(
-            call.attempt,
-            policy=call.policy,
-            should_retry=call.should_retry,
-            on_retry=call.note_retry,
-        )
-    except Exception as error:
-        if not isinstance(error, TimeoutError) or monotonic() < ends:  # perhaps a stand-in's own
-            call.note_failure(fit_to_travel(error, call.method, call.url))
+class Call(BaseCall):
+    """One asynchronous call.
+
+    Attributes:
+        sent: Whether the attempt under way may have reached the server.
+    """
+
+    logger = logging.getLogger("infra_core.http_async")
+    outcome_unknown = AsyncOutcomeUnknown
+    deadline_exceeded = AsyncDeadlineExceeded
+    failure_of = staticmethod(failure_of)
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        *,
+        timeout: "float | httpx.Timeout | None",
+        client: AnyClient | None,
+        want_text: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(method, url, **options)
+        check_timeout(timeout)
+        if client is not None:
+            check_async_client(client)
+        self.sent = False
+        self._timeout = timeout
+        self._client = manager_of(client or get_shared_http_client())
+        self._want_text = want_text
+
+    async def run(self) -> "str | httpx.Response":
+        """Send until one answer is a success, as far as another try is safe."""
+        if self.delay:
+            await clock.sleep_async(self.delay)
+        ends = math.inf if self.deadline is None else monotonic() + self.deadline - _EARLY
+        try:
+            return await retry_async(
+                self.attempt,
+                policy=self.policy,
+                should_retry=self.should_retry,
+                on_retry=self.note_retry,
+            )
+        except Exception as error:
+            if (
+                not isinstance(error, TimeoutError) or monotonic() < ends
+            ):  # perhaps a stand-in's own
+                self.note_failure(fit_to_travel(error, self.method, self.url))
+                raise
+            cause = error.__cause__  # what the last attempt met; the error itself says the same
+            if self.sent and not self.idempotent:
+                late: Exception = self.lost(error)
+                cause = error
+            else:
+                late = self.too_late()
+            self.note_failure(late)
+            raise late from cause
+
+    async def attempt(self) -> "str | httpx.Response":
+        """Send once and return a success, read to its end; its text when that came cheaply."""
+        try:
+            here = await here_of(self._client)
+            async with turn_at(here, self.url):
+                self.sent = True
+                started = perf_counter()
+                answer = await send_once(
+                    self._client,
+                    here,
+                    self.method,
+                    self.url,
+                    self.headers,
+                    self._timeout,
+                    fields=self.fields,
+                    whole=True,
+                )
+                if isinstance(answer, EngineResponse):
+                    text = None
+                    if self._want_text and self.max_bytes is None:
+                        text = await text_of(answer, here)
+                    if text is not None:
+                        return text
+                    answer = await whole_response(answer, here)
+                return await self._finish(answer, started)
+        except Exception as error:
+            self.sent = False  # a cancellation at the deadline leaves it as it is
+            judged = self.judged(error) if isinstance(error, httpx.TransportError) else error
+            if judged is error:
+                raise
+            raise judged from error
+
+    async def _finish(self, response: httpx.Response, started: float) -> httpx.Response:
+        try:
+            if not isinstance(response, Response):
+                await response.aread()
+            else:
+                response.max_bytes = self.max_bytes
+                if is_success(response.status_code):
+                    await response.aread()
+                else:
+                    await response.aread_if_whole()
+        except BaseException:
+            await response.aclose()
             raise
-        cause = error.__cause__  # what the last attempt met; the error itself says the same
-        if call.sent and not call.idempotent:
-            late: Exception = call.lost(error)
-            cause = error
-        else:
-            late = call.too_late()
-        call.note_failure(late)
-        raise late from cause
+        if self.max_bytes is not None and len(response.content) > self.max_bytes:
+            # a mock's, or one that was read elsewhere
+            raise ResponseTooLarge(str(response.url), self.max_bytes, len(response.content))
+        if not hasattr(response, "_elapsed"):
+            response.elapsed = timedelta(seconds=perf_counter() - started)
+        check_status(response)
+        return response
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[httpx.Response, None]:
+        """Send once and give out the answer, whatever its status, its body unread."""
+        async with open_answer(
+            self._client, self.method, self.url, self.headers, self._timeout, fields=self.fields
+        ) as answer:
+            if not isinstance(answer, EngineResponse):
+                yield answer
+                return
+            async with aclosing(await whole_response(answer, await here_of(self._client))) as whole:
+                yield whole
 
 
 async def request_async(
@@ -109,7 +216,7 @@ async def request_async(
         DeadlineExceeded: The deadline passed; an `httpx.TimeoutException` as well.
         InvalidRequestError: A malformed method or header.
     """
-    answer = await _run(Call(**locals()))
+    answer = await Call(**locals()).run()
     assert not isinstance(answer, str)  # noqa: S101 - text comes only to those who want it
     return answer
 
@@ -138,7 +245,7 @@ async def fetch_async(
 
             html = await fetch_async("https://example.com", max_retries=4, deadline=60)
     """
-    answer = await _run(Call("GET", **locals(), want_text=True))
+    answer = await Call("GET", **locals(), want_text=True).run()
     return answer if isinstance(answer, str) else answer.text
 
 

@@ -18,7 +18,6 @@ from .engine._answer import EngineResponse
 
 __all__ = ["HOP_BODY", "Response", "check_status", "ours", "response_of"]
 
-
 HOP_BODY = 65_536
 """Bytes of the body of a redirect that are read; a longer one ends its connection instead."""
 

@@ -1,6 +1,6 @@
 """One request, sent once over whichever client, whose answer is handed out with its body unread."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -9,7 +9,7 @@ from contextlib import (
     nullcontext,
 )
 from http.cookiejar import CookieJar
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import httpx
 
@@ -23,16 +23,12 @@ from ._async_client import (
 from ._async_response import ours
 from ._call import FIELDS
 from ._checks import DEFAULT_TIMEOUT, DefaultTimeout
-from ._direct import send_direct
 from ._headers import check_method, checked_headers, defaults_beside, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
-from ._redirects import follow_redirects, leads_elsewhere
+from ._redirects import follow_redirects, leads_elsewhere, send_direct
 from ._transport_httpx import SafeClient, note_plain, with_query
 from .engine._answer import EngineResponse
 from .engine._target import httpx_target_of, origin_of, target_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
 
 __all__ = [
     "StreamedResponse",
@@ -152,7 +148,7 @@ async def open_answer(
     *,
     turn: AsyncExitStack | None = None,
     **options: Any,
-) -> "AsyncGenerator[EngineResponse | httpx.Response, None]":
+) -> AsyncGenerator[EngineResponse | httpx.Response, None]:
     """Wait for the host's turn, send a request once, and close its answer after the block."""
     async with AsyncExitStack() as held:
         if turn is not None:
@@ -204,7 +200,7 @@ async def open_stream(
     client: AnyClient | None = None,
     cookies: CookieJar | None = None,
     turn: AsyncExitStack | None = None,
-) -> "AsyncGenerator[StreamedResponse, None]":
+) -> AsyncGenerator[StreamedResponse, None]:
     """Send one request, follow redirects, give out the answer whatever its status; no retries.
 
     Without `cookies` those of the client count, and without a client they are kept within one

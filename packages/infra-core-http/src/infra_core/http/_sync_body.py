@@ -13,8 +13,7 @@ from ._messages import undecodable_text
 from ._response.body import BodyReader, length_of
 from ._response.decode import DamagedBody
 from ._response.text import encoding_of
-from ._sync_errors import status_error
-from ._sync_messages import READ_RAW, cut_text
+from ._sync_errors import READ_RAW, cut_text, status_error
 from ._sync_wire import Answer
 
 __all__ = ["attach_decoder", "settle_encoding"]

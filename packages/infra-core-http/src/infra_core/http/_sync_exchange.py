@@ -28,12 +28,13 @@ from ._sync_connect import read_answers
 from ._sync_errors import (
     InvalidRedirect,
     SyncPrivateAddressError,
+    Timeout,
     TooManyRedirects,
     UnsupportedRedirect,
     fit_to_travel,
+    retell,
     without_body,
 )
-from ._sync_messages import Timeout, retell
 from ._sync_prepare import prepare
 from .engine.network_settings import NetworkSettings
 
