@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from multidict import CIMultiDict
 
-from ._async_response import HOP_BODY, Response, response_of
+from ._async_response import HOP_BODY, Response, ours, response_of
 from ._cookies import BoundedCookieJar, cookie_header, keep_cookies
 from ._messages import redirects_text
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, location_of, next_request
@@ -25,25 +25,17 @@ if TYPE_CHECKING:
     from ._async_client import LoopClient
 
 __all__ = [
-    "follow_redirects",
-    "leads_elsewhere",
     "redirected_request",
     "send_direct",
+    "send_following",
     "text_of",
     "whole_response",
 ]
 
-Send = Callable[[httpx.Request], Awaitable[httpx.Response]]
-
 _AS_SENT = ("utf-8", "surrogateescape")  # bytes of any encoding come out as they went in
 
 
-def leads_elsewhere(response: httpx.Response) -> bool:
-    """Whether an answer is a redirect that can be followed."""
-    return is_redirect(response.status_code, location_of(response.headers.raw))
-
-
-def following_of(
+def _following(
     client: httpx.AsyncClient,
     asked: Callable[[], httpx.Request],
     method: str,
@@ -72,27 +64,33 @@ def following_of(
     raise kind(text, request=asked())
 
 
-def too_many_redirects(request: httpx.Request, limit: int) -> httpx.TooManyRedirects:
+def _too_many_redirects(request: httpx.Request, limit: int) -> httpx.TooManyRedirects:
     """Return the error for a redirect above the limit."""
     return httpx.TooManyRedirects(redirects_text(limit, request.url), request=request)
 
 
-async def follow_redirects(
-    send: Send, client: httpx.AsyncClient, request: httpx.Request, response: httpx.Response
+async def send_following(
+    send: Callable[..., Awaitable[httpx.Response]],
+    client: httpx.AsyncClient,
+    request: httpx.Request,
+    *,
+    follow: bool,
+    **options: Any,
 ) -> httpx.Response:
-    """Follow from an answer to the last one, its body unread, its `history` set."""
+    """Send a request by httpx's own `send`, redirects by our rules, and leave the body unread."""
     history: list[httpx.Response] = []
-    while leads_elsewhere(response):
+    response = ours(await send(request, stream=True, follow_redirects=False, **options))
+    while follow and is_redirect(response.status_code, location_of(response.headers.raw)):
         try:
             if len(history) >= client.max_redirects:
-                raise too_many_redirects(request, client.max_redirects)
+                raise _too_many_redirects(response.request, client.max_redirects)
             await (response.aread_hop() if isinstance(response, Response) else response.aread())
-            request = redirected_request(client, request, response)
+            request = redirected_request(client, response.request, response)
         except BaseException:
             await response.aclose()
             raise
         history.append(response)
-        response = await send(request)
+        response = ours(await send(request, stream=True, auth=None, follow_redirects=False))
         response.history = list(history)
     return response
 
@@ -101,7 +99,7 @@ def redirected_request(
     client: httpx.AsyncClient, request: httpx.Request, response: httpx.Response
 ) -> httpx.Request:
     """Build the request that a redirect asks for, with the client's cookies."""
-    following, _ = following_of(
+    following, _ = _following(
         client,
         lambda: request,
         request.method,
@@ -203,8 +201,8 @@ async def send_direct(
                 answer.history = history
                 return answer
             if len(history) >= here.client.max_redirects:
-                raise too_many_redirects(answer.request(), len(history))
-            following, onward = following_of(
+                raise _too_many_redirects(answer.request(), len(history))
+            following, onward = _following(
                 here.client,
                 answer.request,
                 method,

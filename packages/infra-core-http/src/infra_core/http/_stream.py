@@ -20,12 +20,11 @@ from ._async_client import (
     get_shared_http_client,
     manager_of,
 )
-from ._async_response import ours
 from ._call import FIELDS
 from ._checks import DEFAULT_TIMEOUT, DefaultTimeout
 from ._headers import check_method, checked_headers, defaults_beside, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
-from ._redirects import follow_redirects, leads_elsewhere, send_direct
+from ._redirects import send_direct, send_following
 from ._transport_httpx import SafeClient, note_plain, with_query
 from .engine._answer import EngineResponse
 from .engine._target import httpx_target_of, origin_of, target_of
@@ -135,7 +134,10 @@ async def send_once(
         )
     if patched is not None:
         note_plain(f"{patched} is patched")
-    return await _send_through(http, _request_of(http, method, url, headers, timeout, fields))
+    request = _request_of(http, method, url, headers, timeout, fields)
+    if isinstance(http, SafeClient):
+        return await http.send(request, stream=True)
+    return await send_following(http.send, http, request, follow=http.follow_redirects)
 
 
 @asynccontextmanager
@@ -251,17 +253,3 @@ def _request_of(
     request = client.build_request(method, url, **options)
     request.url = request.url.copy_with(query=httpx.URL(url).query or None)
     return request
-
-
-async def _send_through(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    """Send a request through a client of httpx, redirects by our rules, the body unread."""
-    if isinstance(client, SafeClient):
-        return await client.send(request, stream=True)
-    response = ours(await client.send(request, stream=True, follow_redirects=False))
-    if not client.follow_redirects or not leads_elsewhere(response):
-        return response
-
-    async def hop(request: httpx.Request) -> httpx.Response:
-        return ours(await client.send(request, stream=True, auth=None, follow_redirects=False))
-
-    return await follow_redirects(hop, client, response.request, response)

@@ -9,12 +9,12 @@ import httpx
 from multidict import CIMultiDict
 
 from ._async_errors import fit_to_travel
-from ._async_response import ours, response_of
+from ._async_response import response_of
 from ._cookies import BoundedCookieJar, cookie_header
 from ._errors import InvalidRequestError
 from ._headers import checked_headers
 from ._intercept import interceptor
-from ._redirects import follow_redirects, leads_elsewhere, redirected_request
+from ._redirects import redirected_request, send_following
 from .engine._session import Engine, Timeouts
 from .engine._target import target_of
 from .engine.network_settings import NetworkSettings
@@ -201,10 +201,9 @@ class SafeClient(httpx.AsyncClient):
             if login is not None:
                 request.headers["Authorization"] = login
         try:
-            response = await super().send(request, stream=True, auth=auth, follow_redirects=False)
-            response = ours(response)
-            if follow_redirects and leads_elsewhere(response):
-                response = await _follow(self._send_hop, self, response.request, response)
+            response = await send_following(
+                super().send, self, request, follow=follow_redirects, auth=auth
+            )
             if not stream:
                 try:
                     await response.aread()
@@ -228,12 +227,6 @@ class SafeClient(httpx.AsyncClient):
             return redirected_request(self, request, response)
         except httpx.TransportError:
             return None
-
-    async def _send_hop(self, request: httpx.Request) -> httpx.Response:
-        return ours(await super().send(request, stream=True, auth=None, follow_redirects=False))
-
-
-_follow = follow_redirects  # the method above has a parameter of that name
 
 
 def bounded(cookies: Any) -> Any:
