@@ -31,11 +31,7 @@ _EARLY = 0.02
 
 
 class Call(BaseCall):
-    """One asynchronous call.
-
-    Attributes:
-        sent: Whether the attempt under way may have reached the server.
-    """
+    """One asynchronous call."""
 
     logger = logging.getLogger("infra_core.http_async")
     outcome_unknown = AsyncOutcomeUnknown
@@ -56,7 +52,7 @@ class Call(BaseCall):
         check_timeout(timeout)
         if client is not None:
             check_async_client(client)
-        self.sent = False
+        self.sent = False  # whether the attempt under way may have reached the server
         self._timeout = timeout
         self._client = manager_of(client or get_shared_http_client())
         self._want_text = want_text

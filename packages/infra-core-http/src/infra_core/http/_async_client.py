@@ -46,14 +46,7 @@ __all__ = [
 
 
 class LoopClient:
-    """What an `AsyncHttpClient` keeps for one event loop.
-
-    Attributes:
-        client: The httpx client, which `get_client` gives out.
-        engine: The fast transport, None when requests must go through plain httpx.
-        gate: Limits per host, None without any.
-        default_encoding: Of text whose charset the answer does not name.
-    """
+    """What an `AsyncHttpClient` keeps for one event loop."""
 
     def __init__(
         self,
@@ -66,7 +59,7 @@ class LoopClient:
         self.gate = gate
         self.made_by = httpx.AsyncClient
         self.client: SafeClient
-        self.engine: Engine | None = None
+        self.engine: Engine | None = None  # None: all go through plain httpx
         self.default_encoding: Any = options.get("default_encoding", "utf-8")
         self._headers: tuple[Any, CIMultiDict[str]] | None = None
         redact_library_logs()

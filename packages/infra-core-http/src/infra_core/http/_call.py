@@ -43,10 +43,6 @@ class BaseCall:
     """The arguments of one call, checked, and the judgement of its attempts.
 
     The parameters are those of `request_async` and `request`, and mean what is said here.
-
-    Attributes:
-        attempts: Attempts begun so far.
-        fields: Those of `params`, `json`, `data` and `content` that were given.
     """
 
     logger: ClassVar[logging.Logger]

@@ -2,16 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 
-from infra_core.runtime import RetryPolicy
+from infra_core.runtime import RetryPolicy as _Schedule
 
 from ._errors import InvalidRequestError
 
 __all__ = [
     "DEFAULT_RETRY_STATUSES",
     "Failure",
+    "RetryPolicy",
     "build_policy",
     "is_idempotent",
     "is_replayable",
@@ -90,8 +92,35 @@ def status_verdict(
 @lru_cache(maxsize=64)
 def build_policy(
     max_retries: int, backoff: float, max_backoff: float, deadline: float | None
-) -> RetryPolicy:
+) -> _Schedule:
     """Return the policy for the parameters that every call takes."""
-    return RetryPolicy(
+    return _Schedule(
         max_retries=max_retries, backoff=backoff, max_backoff=max_backoff, deadline=deadline
     )
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How often to retry, how long to wait, and for which answers.
+
+    Attributes:
+        max_retries: Retries after the first attempt.
+        backoff: Ceiling of the first wait, in seconds; it doubles with each retry.
+        max_backoff: No wait is longer.
+        retry_statuses: Answers worth another try; the defaults when None.
+
+    Raises:
+        ValueError: For negative numbers.
+
+    Example:
+        >>> RetryPolicy(retry_statuses=[503]).retry_statuses
+        [503]
+    """
+
+    max_retries: int = 2
+    backoff: float = 1.0
+    max_backoff: float = 60.0
+    retry_statuses: Iterable[int] | None = None
+
+    def __post_init__(self) -> None:
+        build_policy(self.max_retries, self.backoff, self.max_backoff, None)

@@ -164,14 +164,7 @@ async def open_answer(
 
 
 class StreamedResponse:
-    """An answer whose headers are here and whose body is not.
-
-    Attributes:
-        status: The status code.
-        headers: Looked up in any letter case.
-        url: Where the answer came from, redirects followed.
-        http_version: "HTTP/1.1", "HTTP/2" and the like.
-    """
+    """An answer whose headers are here and whose body is not."""
 
     def __init__(self, source: "EngineResponse | httpx.Response") -> None:
         self._source = source

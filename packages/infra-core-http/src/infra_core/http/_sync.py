@@ -213,10 +213,11 @@ def _query(params: Any) -> dict[str, list[str]] | None:
 
 def _bounded(timeout: Timeout, remaining: float) -> Timeout:
     """Return the timeouts of one attempt, none longer than what remains."""
+    if remaining == math.inf:
+        return timeout
     if isinstance(timeout, tuple):
         return tuple(_bounded(each, remaining) for each in timeout)  # type: ignore[return-value]
-    least = min(math.inf if timeout is None else timeout, remaining)
-    return None if least == math.inf else least
+    return remaining if timeout is None else min(timeout, remaining)
 
 
 def request(

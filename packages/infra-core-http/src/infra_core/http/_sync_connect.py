@@ -54,13 +54,9 @@ class _AsGiven:
 
 
 class _Connecting:
-    """To be mixed into urllib3's connections: their socket, what they send, how answers are read.
+    """To be mixed into urllib3's connections: their socket, what they send and read."""
 
-    Attributes:
-        public_only: Whether hosts without a public address are refused.
-    """
-
-    public_only = False
+    public_only = False  # whether hosts without a public address are refused
 
     def _new_conn(self: Any) -> socket.socket:
         """Look the host up and connect to the first address that takes the connection."""

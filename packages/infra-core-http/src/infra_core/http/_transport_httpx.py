@@ -120,15 +120,10 @@ def _body_of(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
 
 
 class SafeClient(httpx.AsyncClient):
-    """An `httpx.AsyncClient` with the redirects, cookies, texts and queries of this package.
-
-    Attributes:
-        network: Has the logins of netrc.
-        origin_headers: Names in lower case of headers that stay with their origin.
-    """
+    """An `httpx.AsyncClient` with the redirects, cookies, texts and queries of this package."""
 
     network = NetworkSettings()
-    origin_headers: frozenset[str] = frozenset()
+    origin_headers: frozenset[str] = frozenset()  # which stay with their origin, in lower case
     manager: "Callable[[], AsyncHttpClient | None]" = staticmethod(lambda: None)
     """Returns the `AsyncHttpClient` that made this client, while there is one."""
 

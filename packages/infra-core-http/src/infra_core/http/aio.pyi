@@ -7,6 +7,8 @@ from ._async_client import (
     reset_shared_http_client as reset_shared_http_client,
     set_shared_http_client as set_shared_http_client,
 )
-from ._compat import RetryPolicy as RetryPolicy
 from ._headers import DEFAULT_HEADERS as DEFAULT_HEADERS
-from ._policy import DEFAULT_RETRY_STATUSES as DEFAULT_RETRY_STATUSES
+from ._policy import (
+    DEFAULT_RETRY_STATUSES as DEFAULT_RETRY_STATUSES,
+    RetryPolicy as RetryPolicy,
+)

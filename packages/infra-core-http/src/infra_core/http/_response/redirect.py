@@ -57,9 +57,8 @@ _AS_THEY_ARE = "%:/?#[]@!$&'()*+,;=-._~"
 class BadRedirect(ValueError):  # noqa: N818 - what it is
     """A `Location` that cannot be followed.
 
-    Attributes:
-        reason: "scheme" when it leads away from http and https, "host" when it names no host,
-            "url" when it is not a URL.
+    The reason is "scheme" when it leads away from http and https, "host" when it names no host,
+    "url" when it is not a URL.
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -68,25 +67,13 @@ class BadRedirect(ValueError):  # noqa: N818 - what it is
 
 
 class NextRequest(NamedTuple):
-    """The request that a redirect asks for.
-
-    Attributes:
-        method: In upper case.
-        url: Encoded as httpx does it, without user info: a server must not decide which password
-            is sent.
-        origin: Scheme, host and port of that URL.
-        headers: Those of the answered request that go along, in their order and letter case;
-            never Host, Content-Length and Transfer-Encoding, which belong to the new message.
-        keeps_body: Whether the body is sent again. A body that can be read only once has then
-            been used up, and the redirect cannot be followed.
-        same_origin: Whether scheme, host and port stayed the same.
-    """
+    """The request that a redirect asks for."""
 
     method: str
-    url: str
+    url: str  # as httpx encodes it, without user info: a server must not decide on a password
     origin: Origin
-    headers: list[tuple[str, str]]
-    keeps_body: bool
+    headers: list[tuple[str, str]]  # but for Host, Content-Length and Transfer-Encoding
+    keeps_body: bool  # a body that can be read only once has been used up
     same_origin: bool
 
 

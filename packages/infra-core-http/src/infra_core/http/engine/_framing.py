@@ -18,17 +18,11 @@ _NO_BODY = frozenset({204, 304})
 
 
 class Mended(NamedTuple):
-    """An answer that a strict parser takes.
+    """An answer that a strict parser takes."""
 
-    Attributes:
-        data: Its bytes, as far as they have come.
-        clean: Whether the connection is in step after it, so that it may be used again.
-        sound: Whether its length is said once, or always in the same way.
-    """
-
-    data: bytes
-    clean: bool
-    sound: bool
+    data: bytes  # as far as they have come
+    clean: bool  # whether the connection is in step after it, so that it may be used again
+    sound: bool  # whether its length is said once, or always in the same way
 
 
 def after_interim(data: bytes) -> bytes:

@@ -48,12 +48,7 @@ class Measure:
 
 
 class Pump:
-    """A body that aiohttp iterates over while `watch` awaits the answer.
-
-    Attributes:
-        done: Whether all of it has been handed to aiohttp.
-        failure: What ended an iterable before its end.
-    """
+    """A body that aiohttp iterates over while `watch` awaits the answer."""
 
     def __init__(
         self, body: bytes | AsyncIterable[bytes], timeout: float | None, length: int | None = None
@@ -61,8 +56,8 @@ class Pump:
         self._body = body
         self._timeout = timeout
         self._length = length
-        self.done: bool = False
-        self.failure: Exception | None = None
+        self.done: bool = False  # all of it has been handed to aiohttp
+        self.failure: Exception | None = None  # what ended an iterable before its end
         self._scope: Any = None  # while the answer is awaited
 
     async def watch(
