@@ -401,6 +401,52 @@ def test_what_the_container_lost_is_downloaded_again_where_it_had_the_only_copy(
     assert len([name for name in blobs_of(env, tmp_path / "read") if "/assets/" in name]) == 4
 
 
+def test_a_blob_that_was_overwritten_with_as_many_bytes_is_no_mirror(
+    origin: FaultyOrigin, azurite: AzuriteServer, tmp_path: Path
+) -> None:
+    """--verify-mirror compares the MD5 that the service keeps, not the size alone."""
+    env = azurite_env(azurite, "altered")
+    for number in range(3):
+        origin.add(f"/{number}", body_of(number))
+    urls = "\n".join(origin.url(f"/{number}") for number in range(3))
+    assert run(urls, tmp_path / "out", env=env).returncode == 0
+    settings, mode = AzureStorageSettings.from_env(env=env)
+    client = AzureStorageClient.from_settings(settings, mode, base_path=tmp_path / "out")
+    container = client.container()
+    assert container is not None
+    altered = next(blob for blob in container.list_blobs() if "/assets/" in blob.name)
+    container.upload_blob(altered.name, b"X" * altered.size, overwrite=True)
+    again = run(urls, tmp_path / "out", "--resume", "--verify-mirror", "--json", env=env)
+    assert again.returncode == 0, again.stderr
+    assert (summary_of(again)["skipped"], summary_of(again)["mirrored"]) == (3, 1)
+    downloaded = container.download_blob(altered.name).readall()
+    assert downloaded != b"X" * altered.size
+    client.close()
+
+
+def test_a_batch_that_is_mirrored_later_keeps_the_types_that_files_were_served_with(
+    origin: FaultyOrigin, azurite: AzuriteServer, tmp_path: Path
+) -> None:
+    """A page without extension is a page in the container too; other folders are as before."""
+    origin.add("/page", b"<p>", content_type="text/html")
+    assert run(origin.url("/page"), tmp_path / "out", env={}).returncode == 0
+    env = azurite_env(azurite, "typed")
+    (tmp_path / "other" / "assets").mkdir(parents=True)
+    (tmp_path / "other" / "manifest.json").write_text('{"name": "of a web site"}')
+    for folder in (next((tmp_path / "out").glob("*/assets")).parent, tmp_path / "other"):
+        command = [sys.executable, "-m", "infra_core.cli", "mirror", "up", str(folder)]
+        up = subprocess.run(command, env=environment(env), capture_output=True, text=True)
+        assert up.returncode == 0, up.stderr
+    settings, mode = AzureStorageSettings.from_env(env=env)
+    client = AzureStorageClient.from_settings(settings, mode)
+    container = client.container()
+    assert container is not None
+    types = {blob.name: blob.content_settings.content_type for blob in container.list_blobs()}
+    assert [kind for name, kind in types.items() if "page" in name] == ["text/html"]
+    assert types["other/manifest.json"] == "application/json"
+    client.close()
+
+
 def test_the_manifest_command_says_where_it_sought_blobs(
     azurite: AzuriteServer, tmp_path: Path
 ) -> None:

@@ -12,7 +12,8 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
-from dataclasses import fields
+from dataclasses import fields, replace
+from datetime import timedelta
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import Pipe
@@ -396,7 +397,9 @@ def test_only_what_failed_is_tried_again_when_asked_for(
     origin.add("/late", b"here now")
     new = origin.url("/2.txt")
     summary = run_batch([*urls, new], batch_id="b", out=tmp_path, resume=True, only_failed=True)
-    assert (summary.total, summary.succeeded) == (1, 1)
+    assert (summary.total, summary.succeeded, summary.pending) == (2, 1, 1)
+    assert not summary.complete
+    assert records_of(tmp_path)[job_id_of(new)].status is JobStatus.PENDING
     assert origin.count("/1.txt") == 1
     assert origin.count("/2.txt") == 0
     assert manifest_of(tmp_path)["summary"]["total_files"] == 2
@@ -425,6 +428,22 @@ def test_the_page_of_a_batch_shows_where_files_came_from_and_what_failed(
     (tmp_path / "b" / "manifest.json").write_text("[]")
     assert main(["manifest", str(tmp_path / folder)]) == 2
     assert "which writes it again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["b/assets", "b"])
+def test_the_manifest_of_a_batch_keeps_the_types_that_files_were_served_with(
+    folder: str, origin: FaultyOrigin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A page without extension is a page; the counts are of the same types."""
+    origin.add("/page", b"<p>", content_type="text/html")
+    assert run_batch([origin.url("/page")], batch_id="b", out=tmp_path).complete
+    assert main(["manifest", str(tmp_path / folder)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    (page,) = (file for file in shown["files"] if file.get("source_url"))
+    (known,) = manifest_of(tmp_path)["files"]
+    assert page["content_type"] == known["content_type"] == "text/html"
+    assert page["type"] == known["type"]
+    assert shown["summary"]["file_types"][known["type"]] >= 1
 
 
 def test_a_batch_that_exists_is_refused_without_resume(
@@ -470,6 +489,11 @@ def test_a_list_has_ended_when_all_of_it_is_accounted_for(tmp_path: Path) -> Non
     assert not summary.list_ended
     again = run_batch(urls[:50], batch_id="b", out=tmp_path, retries=0, resume=True)
     assert (again.total, again.failed, again.list_ended) == (50, 50, True)
+    early = run_batch(
+        urls[:30], batch_id="c", out=tmp_path, retries=0, concurrency=1, max_failures=0
+    )
+    assert (early.total, early.list_ended) == (30, True)
+    assert early.pending > 0
 
 
 async def test_a_failure_that_a_second_signal_cuts_off_is_recorded_and_reported(
@@ -862,6 +886,24 @@ def test_a_file_elsewhere_does_not_count_whose_checksum_the_list_contradicts(
     summary = run([bad], out=tmp_path / "two")
     assert (summary.elsewhere, summary.failed) == (0, 1)
     assert "Checksum" in summary.failures[0].cause
+
+
+def test_no_job_of_a_dead_run_stays_running_in_a_shared_table(
+    origin: FaultyOrigin, tmp_path: Path, shared_table: Any
+) -> None:
+    """Whichever list the next run is given; what another run holds stays its own."""
+    urls = [origin.url(f"/{number}.txt") for number in range(4)]
+    run = partial(run_batch, batch_id="b", store=shared_table, out=tmp_path)
+    assert run(urls[:1]).succeeded == 1
+    place = shared_table.fetch("b", job_id_of(urls[0])).payload["place"]
+    later, earlier = (clock.utc_now() + timedelta(minutes=sign) for sign in (1, -1))
+    leases = [(f"{place}/dead", later), ("there/ab/dead", earlier), ("there/ab/alive", later)]
+    for url, (owner, until) in zip(urls[1:], leases, strict=True):
+        record = JobRecord("b", job_id_of(url), payload={"url": url}).start(worker=owner)
+        shared_table.create(replace(record, lease_owner=owner, lease_until=until))
+    assert run(urls[:1], resume=True).complete
+    found = [shared_table.fetch("b", job_id_of(url)).status.value for url in urls]
+    assert found == ["completed", "pending", "pending", "running"]
 
 
 @pytest.mark.parametrize(

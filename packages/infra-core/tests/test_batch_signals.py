@@ -1,5 +1,6 @@
 """A run that is asked to end, ends in order: from the first line of its list to its last write."""
 
+import json
 import os
 import select
 import signal
@@ -72,6 +73,29 @@ def test_a_signal_while_the_list_is_read_ends_the_run(
     assert "succeeded  1" in rest
     assert statuses(tmp_path) == [JobStatus.COMPLETED]
     assert (tmp_path / "b" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+@pytest.mark.parametrize("more", [[], ["--strict"]])
+def test_a_signal_before_the_first_url_leaves_a_summary_too(
+    number: signal.Signals, code: int, more: list[str], tmp_path: Path
+) -> None:
+    """The pipe is silent so far, or all of it is to be read first."""
+    listed = Path(tmp_path, "list")
+    os.mkfifo(listed)
+    stored = tmp_path / "s.json"
+    with start(tmp_path, str(listed), "--summary-file", str(stored), *more) as process:
+        with listed.open("w") as pipe:  # which waits until the list is opened
+            pipe.write("# no URL yet\n")
+            pipe.flush()
+            process.send_signal(number)
+            output, errors = process.communicate(timeout=50)
+        assert process.returncode == code, errors
+        assert number.name in output
+        assert "Traceback" not in errors
+    summary = json.loads(stored.read_text())
+    assert (summary["total"], summary["interrupted"]) == (0, number.name)
+    assert not summary["complete"]
 
 
 @pytest.mark.usefixtures("no_azure")

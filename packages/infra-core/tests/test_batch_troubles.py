@@ -346,11 +346,13 @@ def test_results_hold_no_formula(tmp_path: Path) -> None:
     results = ResultsFile(tmp_path / "r.csv")
     formulas = ["=1+1", "@SUM(1)", "\n=1+1", "\uff1d1+1"]
     for formula in formulas:
-        results.write(result_of(content_type=formula, error="two\nlines"))
+        results.write(result_of(content_type=formula, error="two\nlines", metadata={"n": "\xe9"}))
+    results.write(result_of())
     results.close()
     with (tmp_path / "r.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["content_type"] for row in rows] == [f"'{formula}" for formula in formulas]
+    assert [row["content_type"] for row in rows[:-1]] == [f"'{formula}" for formula in formulas]
+    assert [row["metadata"] for row in rows[-2:]] == ['{"n": "\xe9"}', ""]
     assert rows[0]["error"] == "two\nlines"
 
 
@@ -482,12 +484,13 @@ def test_a_long_list_is_shared_among_cores_where_it_makes_no_difference(
         ({"failed": 1, "list_ended": True}, True),
         ({"failed": 1, "list_ended": True, "mirror_failed": 1}, False),
         ({"failed": 1, "list_ended": False}, False),
+        ({"failed": 1, "list_ended": True, "rejected_lines": 1}, False),
     ],
 )
 def test_only_failed_is_proposed_where_nothing_else_is_left(
     summary: dict[str, Any], only: bool
 ) -> None:
-    """A file that was not mirrored is no failed job."""
+    """A file that was not mirrored is no failed job, nor is a line that is mended meanwhile."""
     assert ("--only failed" in next_of([], **summary)) is only
 
 

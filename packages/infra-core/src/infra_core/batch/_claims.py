@@ -87,7 +87,7 @@ class Claims:
                 if current.status is JobStatus.COMPLETED:
                     return current, "kept"
                 if current.status is JobStatus.RUNNING:
-                    if self._is_held(current):
+                    if self.is_held(current):
                         return current, "elsewhere"
                     current = current.requeue()
                 return self._store.update(self._leased(current)), "started"
@@ -95,7 +95,8 @@ class Claims:
                 continue
         return job.record, "elsewhere"  # others change it at each try: one of them has it
 
-    def _is_held(self, record: "JobRecord") -> bool:
+    def is_held(self, record: "JobRecord") -> bool:
+        """Whether another run has a running job: its lease has not ended."""
         until, owner = record.lease_until, record.lease_owner or ""
         if owner.startswith(f"{self.place}/"):  # of an earlier run in this folder
             return False

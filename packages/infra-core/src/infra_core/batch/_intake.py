@@ -82,11 +82,14 @@ class Intake:
                 size = _CHUNK
                 self._at_hand = True
                 yield chunk
-                self._at_hand = False
             elif done:
                 return
             elif not self._stopped:
                 await self._news.wait()
+
+    def take_note(self) -> None:
+        """Note that the chunk which was handed out is recorded."""
+        self._at_hand = False
 
     def _read(self, source: Iterable[object]) -> None:
         error: BaseException | None = None

@@ -180,11 +180,15 @@ class JobBook:
             # a file may have become durable after its task was cut off: that job is recorded
             cut_off = [record for record in mine if record.status is JobStatus.RUNNING]
             self.store([record.requeue() for record in cut_off])
-            store, batch_id = self._services.store, self._services.summary.batch_id
-            stale = store.iter_runs(batch_id, status=JobStatus.RUNNING)
-            left: list[JobRecord] = [r for r in stale if r.lease_owner is None]
-            if left:
-                store.save_many([record.requeue() for record in left])
+            store, claims = self._services.store, self._services.claims
+            stale = store.iter_runs(self._services.summary.batch_id, status=JobStatus.RUNNING)
+            self.store(
+                [
+                    record.requeue()
+                    for record in stale
+                    if not (record.lease_owner if claims is None else claims.is_held(record))
+                ]
+            )
         except Exception as error:  # noqa: BLE001 - the summary says so; a resume puts them back as well
             self._services.summary.trouble("jobs were not recorded", one_line(error))
 

@@ -313,6 +313,7 @@ class BatchRun:
                 call(self._hooks.on_duplicate, item)
             self.summary.total += len(jobs)
             self._ahead.update((record.job_id, record) for record in new)
+            self._intake.take_note()
             yield jobs
 
     async def _begin(self, group: list[Job]) -> list[Job]:
@@ -322,7 +323,8 @@ class BatchRun:
             self._ahead.pop(job.job_id, None)
         for job in begun.elsewhere:
             self._finisher.pass_over(job)
-        self.summary.total -= len(begun.passed_over)
+        # What is not to be tried and not done either counts as pending.
+        self.summary.total -= sum(job.record.is_terminal for job in begun.passed_over)
         self._finisher.begin(begun.started)
         return begun.kept + begun.started
 

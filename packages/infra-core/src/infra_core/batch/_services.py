@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from infra_core.fs import file_hexdigest
+
 from ._environment import environment_of, open_jobs, open_mirror, table_of
 from ._folder import (
     ASSETS,
@@ -56,10 +58,14 @@ class Services:
     claims: "Claims | None" = None  # where several runs share the store
 
     async def is_mirrored(self, path: Path, stored: Mapping[str, Any]) -> bool:
-        """Whether the container holds a blob of the file's size."""
+        """Whether the container holds a blob of the file's size, and its MD5 where it has one."""
         assert self.storage is not None  # noqa: S101 - the caller looked
         found = await self.storage.stat_async(path)
-        return found is not None and found.size == stored.get("size")
+        if found is None or found.size != stored.get("size"):
+            return False
+        if found.md5 is None or self.options.scratch is not None:  # the container has the only copy
+            return True
+        return found.md5.hex() == await asyncio.to_thread(file_hexdigest, path, "md5")
 
     def url_of(self, name: str) -> str | None:
         """The URL of a mirrored file."""

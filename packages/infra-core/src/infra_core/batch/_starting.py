@@ -29,7 +29,7 @@ class Starter:
 
     def see(self, items: list[BatchItem]) -> "tuple[list[Job], list[JobRecord], list[BatchItem]]":
         """Make jobs of items; returns also their records that are new, and duplicates. Blocking."""
-        only_failed, shared = self._options.only_failed, self._services.claims is not None
+        shared = self._services.claims is not None
         jobs: list[Job] = []
         new: list[JobRecord] = []
         duplicates: list[BatchItem] = []
@@ -39,8 +39,6 @@ class Starter:
                 duplicates.append(item)
                 continue
             record = self._book.new(item) if known is True else known
-            if only_failed and not shared and not record.status.is_failure:
-                continue
             if known is True and not shared:  # else it is recorded when it is taken
                 new.append(record)
             jobs.append(Job(item, record, self._names.path_of(item, record.job_id)))
@@ -49,7 +47,10 @@ class Starter:
     async def begin(self, group: list[Job]) -> Begun:
         """Settle what is here already; record the rest as running, where no other run has it."""
         claims = self._services.claims
-        found = _taken(group) if claims is None else await asyncio.to_thread(claims.take, group)
+        if claims is None:
+            found = _taken(group, only_failed=self._options.only_failed)
+        else:
+            found = await asyncio.to_thread(claims.take, group)
         kept = await self._kept(found.kept) if found.kept else set[str]()
         begun = Begun([], list(found.started), [], found.passed_over)
         lost: list[Job] = []
@@ -66,8 +67,9 @@ class Starter:
         begun.started.extend(again)
         if lost:
             await asyncio.to_thread(self._book.forget, [job.record for job in lost])
-        if running := [job.record for job in found.started + again]:
-            await asyncio.to_thread(self._book.store, running)
+        left = [job for job in found.passed_over if not job.record.is_terminal]
+        if changed := [job.record for job in found.started + again + left]:
+            await asyncio.to_thread(self._book.store, changed)
         return begun
 
     def _take_again(self, lost: list[Job], begun: Begun, claims: "Claims") -> None:
@@ -122,13 +124,16 @@ class Starter:
         return self._verifier.is_intact(stored, listed)
 
 
-def _taken(group: list[Job]) -> Begun:
+def _taken(group: list[Job], *, only_failed: bool) -> Begun:
     """What becomes of jobs of a store that is this run's alone."""
     from infra_core.azure.job_store import JobStatus
 
     found = Begun([], [], [], [])
     for job in group:
         record = job.record
+        if only_failed and not record.status.is_failure:
+            found.passed_over.append(job)
+            continue
         if record.status is JobStatus.COMPLETED:
             found.kept.append(job)
             continue

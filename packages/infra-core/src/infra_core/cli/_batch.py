@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import fields
 from pathlib import Path
 
@@ -47,41 +47,49 @@ def run(options: argparse.Namespace, processes: int, concurrency: int) -> int:
         import_engine()  # before the options, which look at headers with it
     chosen = batch_options(options, processes, concurrency)
     warn_unset(options.prefix)
-    with ExitStack() as stack:
-        ending = stack.enter_context(ending_in_order())
-        items = stack.enter_context(open_list(options))
+    with ending_in_order() as ending:
         reporter = Reporter(as_json=options.json, quiet=options.quiet, files=options.show_files)
-        results = ResultsFile(options.results)
-        stack.callback(results.close)
-
-        def on_result(result: BatchResult) -> None:
-            results.write(result)
-            reporter.on_result(result)
-
-        lines = ListLines()
-        with reporter:
-            summary = run_batch(
-                begun(items, ending, lines),
-                chosen,
-                on_result=on_result,
-                on_retry=reporter.on_retry,
-                on_progress=reporter.on_progress,
-                on_rejected=lines.rejected,
-                on_duplicate=lines.duplicate,
-                on_event=reporter.on_event,
-            )
-        lines.finish()
-        results.close()
-        if lines.error is not None:
-            summary.list_ended = False
-            summary.trouble("the list was not read to its end", one_line(lines.error))
-        if results.error is not None:
-            summary.trouble(f"{str(options.results)!r} has gaps", one_line(results.error))
+        try:
+            summary = _run(options, chosen, ending, reporter)
+        except (KeyboardInterrupt, SystemExit):
+            if ending.received is None:
+                raise
+            summary = Summary(options.batch_id)  # it was ended before it had a URL
         if ending.received is not None and summary.interrupted is None:
             summary.interrupted = ending.received.name
         store_summary(summary, options.summary_file)
         reporter.finish(summary, next_command=next_command(options, summary))
         return exit_code(summary)
+
+
+def _run(
+    options: argparse.Namespace, chosen: BatchOptions, ending: Ending, reporter: Reporter
+) -> Summary:
+    """Run the batch over its list, and write the results."""
+
+    def on_result(result: BatchResult) -> None:
+        results.write(result)
+        reporter.on_result(result)
+
+    lines = ListLines()
+    with open_list(options) as items, closing(ResultsFile(options.results)) as results, reporter:
+        summary = run_batch(
+            begun(items, ending, lines),
+            chosen,
+            on_result=on_result,
+            on_retry=reporter.on_retry,
+            on_progress=reporter.on_progress,
+            on_rejected=lines.rejected,
+            on_duplicate=lines.duplicate,
+            on_event=reporter.on_event,
+        )
+    lines.finish()
+    if lines.error is not None:
+        summary.list_ended = False
+        summary.trouble("the list was not read to its end", one_line(lines.error))
+    if results.error is not None:
+        summary.trouble(f"{str(options.results)!r} has gaps", one_line(results.error))
+    return summary
 
 
 def check_outputs(options: argparse.Namespace) -> None:
@@ -172,6 +180,8 @@ def next_command(options: argparse.Namespace, summary: Summary) -> str:
     arguments = ["infra-core", "run", options.urls, "--batch-id", options.batch_id]
     arguments += ["--out", str(options.out), "--resume"]
     unfinished = summary.pending or summary.mirror_failed or not summary.list_ended
+    # A line that was mended is a new one, which has not failed before.
+    unfinished = unfinished or summary.rejected_lines
     if summary.failed and not unfinished and not options.revalidate:
         arguments += ["--only", "failed"]
     defaults = {each.name: each.default for each in fields(BatchOptions)}

@@ -17,13 +17,13 @@ _PATIENCE = 3  # signals while a batch concludes, after which the process ends a
 class Ending:
     """What is to become of a signal.
 
-    Before the batch begins it ends the process, for nothing is to be recorded. While the batch
+    Before the batch begins it ends the command, with a summary of nothing. While the batch
     runs, the batch has handlers of its own. After that, what is left (the manifest, the summary)
     is done first, unless further signals come.
 
     Attributes:
         begun: Whether the batch has begun to read its list.
-        received: The first signal that came after that, None while there was none.
+        received: The first signal that came, None while there was none.
     """
 
     def __init__(self) -> None:
@@ -33,9 +33,9 @@ class Ending:
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Handle a signal."""
+        self.received = self.received or signal.Signals(number)
         if not self.begun:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        self.received = self.received or signal.Signals(number)
         self._count += 1
         if self._count >= _PATIENCE:
             os._exit(128 + number)

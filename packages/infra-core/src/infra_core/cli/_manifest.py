@@ -23,8 +23,8 @@ __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 DESCRIPTION = """\
 List a folder's files with types, sizes and blob URLs.
 
-  infra-core manifest runs/nightly-42/assets
-  infra-core manifest runs/nightly-42/assets --html report.html     one self-contained page
+  infra-core manifest runs/nightly-42
+  infra-core manifest runs/nightly-42 --html report.html     one self-contained page
 
 The page has thumbnails where infra-core[thumbnails] is installed. Of a batch it also shows
 where each file came from, and which downloads failed, as its manifest and its job store have it.
@@ -52,13 +52,19 @@ def execute(options: argparse.Namespace) -> int:
     check_writable(options.html, "--html")
     check_writable(options.out, "--out")
     folder = options.folder.resolve()
+    given = options.folder.absolute()  # its assets may be a link to another disk
+    recorded = recorded_files(given)
     storage = open_storage(os.environ, base_path=options.base or folder.parent)
     if storage.is_configured():
         import_engine()
     try:
         algorithm = "sha256" if options.checksums else None
         manifest = build_manifest(
-            folder, client=storage, checksum=algorithm, timestamps=bool(options.html)
+            folder,
+            client=storage,
+            checksum=algorithm,
+            timestamps=bool(options.html),
+            content_types=recorded_types(recorded),
         )
         if storage.is_configured():
             blobs = build_manifest(folder, client=storage, source="blobs")["files"]
@@ -75,13 +81,11 @@ def execute(options: argparse.Namespace) -> int:
                 )
     finally:
         storage.close()
-    given = options.folder.absolute()  # its assets may be a link to another disk
-    batch = batch_of(given)
-    if batch is not None:
-        add_sources(manifest["files"], batch, "" if batch != given else f"{ASSETS}/")
+    add_sources(manifest["files"], recorded)
     if options.html:
         from infra_core.azure.run_report import render_html
 
+        batch = batch_of(given)
         failed = failures(batch) if batch is not None else ()
         write_text_atomic(
             options.html,
@@ -104,27 +108,38 @@ def batch_of(folder: Path) -> Path | None:
     return batch if (batch / ASSETS).is_dir() and (batch / MANIFEST_FILE).is_file() else None
 
 
-def add_sources(files: list[dict[str, Any]], batch: Path, prefix: str) -> None:
-    """Add to files where they came from, and their checksums, as the batch has written them down.
+def recorded_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a batch has written down of its files, by their path in a folder; else nothing.
 
     Args:
-        files: Of the manifest.
-        batch: The batch's folder.
-        prefix: What the paths begin with that the batch's manifest has not.
+        folder: The batch's folder, or the one of its files.
 
     Raises:
-        CommandError: That manifest cannot be read.
+        CommandError: The batch's manifest cannot be read.
     """
-    path = batch / MANIFEST_FILE
+    batch = batch_of(folder)
+    if batch is None:
+        return {}
+    path, prefix = batch / MANIFEST_FILE, "" if batch != folder else f"{ASSETS}/"
     try:
         listed = json.loads(path.read_text(encoding="utf-8"))["files"]
-        known = {f"{prefix}{file['path']}": file for file in listed}
+        return {f"{prefix}{file['path']}": dict(file) for file in listed}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CommandError(
             f"cannot read {str(path)!r}: {error!r:.200}; resume the batch, which writes it again"
         ) from None
+
+
+def recorded_types(recorded: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """The media types that files were served with, by their path."""
+    types = {path: file.get("content_type") for path, file in recorded.items()}
+    return {path: kind for path, kind in types.items() if isinstance(kind, str)}
+
+
+def add_sources(files: list[dict[str, Any]], recorded: dict[str, dict[str, Any]]) -> None:
+    """Add to files where they came from, and their checksums, where they are as they were."""
     for file in files:
-        entry = known.get(file["path"], {})
+        entry = recorded.get(file["path"], {})
         if entry.get("size_bytes") == file["size_bytes"]:
             for name in ("source_url", "checksum"):
                 if entry.get(name) and not file.get(name):

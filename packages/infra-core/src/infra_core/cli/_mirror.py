@@ -5,7 +5,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -15,6 +15,7 @@ from infra_core.batch._environment import open_storage
 from . import exit_codes
 from ._arguments import CommandError, add_verb
 from ._errors import plural
+from ._manifest import recorded_files, recorded_types
 from ._report import human_size, make_console, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -189,12 +190,17 @@ def transfer(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     """Upload or download, with a progress bar on a terminal."""
     from infra_core.azure.storage import TreeTransferError
 
+    settings = rules(options)
+    if options.verb == "up":
+        with suppress(CommandError):  # it is no batch's manifest
+            recorded = recorded_files(options.folder.absolute())
+            settings["content_type"] = recorded_types(recorded).get
     with ExitStack() as stack:
         # rich takes longer to load than many a folder to travel
         show = stack.enter_context(progress_bar(options.verb)) if sys.stderr.isatty() else None
         try:
             report = checked(
-                client.sync_tree, options.folder, options.verb, on_progress=show, **rules(options)
+                client.sync_tree, options.folder, options.verb, on_progress=show, **settings
             )
         except TreeTransferError as error:
             report = error.report

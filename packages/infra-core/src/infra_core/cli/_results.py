@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ class ResultsFile:
         )  # fmt: skip
         self._rows: Any = None
         if self._file is not None and path is not None and path.suffix.lower() == ".csv":
-            names = [name for name in BatchResult.__slots__ if name != "metadata"]
-            self._rows = csv.DictWriter(self._file, names, extrasaction="ignore")
+            self._rows = csv.DictWriter(self._file, BatchResult.__slots__)
             self._rows.writeheader()
 
     def write(self, result: BatchResult) -> None:
@@ -54,10 +54,12 @@ class ResultsFile:
 
 
 def _plain(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula.
+    """A cell that no spreadsheet takes for a formula; a mapping as JSON.
 
     https://owasp.org/www-community/attacks/CSV_Injection
     """
+    if isinstance(value, Mapping):
+        return json.dumps(value, ensure_ascii=False, default=str) if value else None
     if isinstance(value, str) and value.startswith(tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")):
         return "'" + value  # the last four are those of East Asian keyboards
     return value

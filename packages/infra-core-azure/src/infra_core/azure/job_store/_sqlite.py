@@ -369,7 +369,7 @@ _REMEDIES = (
     ("has no column", "it is the database of another program; choose another path"),
     ("columns", "it is the database of another program; choose another path"),
     ("readonly", "give this user write permission on the file and its folder"),
-    ("unable to open", "give this user write permission on the file and its folder"),
+    ("unable to open", "let this user write to the file and its folder, or raise ulimit -n"),
     ("locked", f"another process has held its lock for {_BUSY_SECONDS:.0f} s: find and end it"),
     ("full", "free some space"),
     ("disk i/o", "check the disk; a network file system will not do"),
