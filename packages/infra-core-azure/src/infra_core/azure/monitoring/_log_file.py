@@ -16,7 +16,6 @@ from infra_core.fs import (
     fsync_directory,
     lock_descriptor,
     unlock_descriptor,
-    write_bytes_atomic,
 )
 from infra_core.runtime import after_fork_in_child
 
@@ -157,16 +156,6 @@ class LogFile:
         with self.open(position[0]) as file:
             file.seek(position[1])
             return file.read(count)
-
-    def put_first(self, lines: bytes) -> None:
-        """Put lines before all others, as segment 0.
-
-        Raises:
-            OSError: There is one, or it cannot be written.
-        """
-        if self.segments()[0] == 0:
-            raise FileExistsError(self.segment_path(0))
-        write_bytes_atomic(self.segment_path(0), lines)
 
     def lines(self, start: Position) -> Iterator[tuple[bytes, Position]]:
         """Yield the lines behind a position, and where each of them ends."""

@@ -13,7 +13,6 @@ from .._access import access_remedy
 from ._client_calls import error_code, is_configured, knows_parameter
 from ._log_file import LogFile
 from ._protocols import RunLogUploader
-from ._run_log_state import MirrorState
 from ._worker import Worker
 
 if TYPE_CHECKING:
@@ -132,6 +131,8 @@ class RunLogMirror:
         with contextlib.suppress(FileLockUnsupported):
             if not lock.acquire(timeout=0):
                 return False
+        from ._run_log_targets import MirrorState
+
         try:
             state = MirrorState.load(self.state_path)
             try:

@@ -1,26 +1,29 @@
-"""Where a run log is mirrored to: an append blob, or whatever `upload_file` makes of a file.
+"""Where a run log is mirrored to, and how far: an append blob, or `upload_file` of whole files.
 
 Imported by the mirror's thread, as it imports the SDK.
 """
 
+import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from io import BytesIO
 from os.path import splitext
+from pathlib import Path
 from typing import Any
 
 from azure.core import MatchConditions
 from azure.core.exceptions import HttpResponseError, ResourceNotFoundError
 from azure.storage.blob import BlobClient, BlobProperties, ContainerClient, ContentSettings
+from infra_core.fs import write_bytes_atomic, write_json_atomic
 from infra_core.runtime import clock
 
 from ._client_calls import call_strictly, error_code
 from ._log_file import LogFile, Position
-from ._run_log_state import ANCHOR_BYTES, BATCH_BYTES, MirrorState
 
-__all__ = ["AppendBlobTarget", "UploadFileTarget"]
+__all__ = ["AppendBlobTarget", "MirrorState", "UploadFileTarget"]
 
 _log = logging.getLogger("infra_core.azure.monitoring")
 
@@ -29,7 +32,93 @@ _log = logging.getLogger("infra_core.azure.monitoring")
 _ONE_TRY: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30}
 # A 409 of the container or account, which another blob would not help.
 _HELD_UP = frozenset({"ContainerBeingDeleted", "ContainerDisabled", "AccountBeingCreated"})
+_BATCH_BYTES = 4 * 1024 * 1024  # the limit of Append Block in every version of the service
+_ANCHOR_BYTES = 512  # how much of what was mirrored last is compared with what is there
 _LARGEST_READ = 64 * 1024 * 1024  # bytes of a blob that are read to find our last line, or kept
+_LARGEST = 2**40  # no log is that long; a larger number is damage
+
+
+@dataclass
+class MirrorState:
+    """Where the next byte to mirror is, and where it goes; kept on disk for the next run.
+
+    Attributes:
+        reached: Everything before this is mirrored.
+        anchor: Digest of the last bytes before `reached`, so that a replaced file is noticed.
+        blob: Number of the append blob, from 0.
+        position: Confirmed bytes of that blob; `-1` while it has not been opened.
+        blocks: Blocks in that blob.
+        etag: Its ETag then; empty while it is not known.
+    """
+
+    reached: Position = (0, 0)
+    anchor: str = ""
+    blob: int = 0
+    position: int = -1
+    blocks: int = 0
+    etag: str = ""
+
+    @classmethod
+    def load(cls, path: Path) -> "MirrorState":
+        """Read a state file; one that is missing or damaged is new: the blob shows the rest."""
+        new = cls()
+        try:
+            data = {**vars(new), **json.loads(path.read_bytes())}
+            found = cls(**{name: type(value)(data[name]) for name, value in vars(new).items()})
+        except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+            return new
+        numbers = (*found.reached, found.position + 1, found.blob, found.blocks)
+        fits = all(isinstance(number, int) and 0 <= number < _LARGEST for number in numbers)
+        return found if fits and len(numbers) == 5 else new
+
+    def save(self, path: Path) -> None:
+        """Write the state; the lines themselves are what is durable, so without a flush."""
+        write_json_atomic(path, asdict(self), durable=False)
+
+    def fit(self, log: LogFile) -> None:
+        """Fit the state to the files that are there; where they were replaced, the blob decides."""
+        segments, segment = log.segments(), self.reached[0]
+        if segment < segments[-1] and segment not in segments:  # a new state, or a tidied folder
+            self.go(log, (min(number for number in segments if number > segment), 0))
+        elif segment > segments[-1] or self.anchor != _digest(self._last(log)):
+            self.go(log, (segments[0], 0))
+            self.position = -1
+
+    def go(self, log: LogFile, position: Position) -> None:
+        """Go on from a position of the log."""
+        self.reached = position
+        self.anchor = _digest(self._last(log))
+
+    def read_batch(self, log: LogFile) -> bytes:
+        """Return the next bytes to mirror: whole lines of one segment, as many as one append takes.
+
+        A line that is still being written is left for later; one without end in a segment that is
+        no longer written to is taken as it is.
+        """
+        while True:
+            done = log.segments()[-1] > self.reached[0]
+            data = log.read(self.reached, _BATCH_BYTES)
+            if whole := data.rfind(b"\n") + 1:
+                return data[:whole]
+            if len(data) == _BATCH_BYTES or (done and data):  # a line as long as that: in pieces
+                return data
+            if not done:
+                return b""
+            self.go(log, (self.reached[0] + 1, 0))
+
+    def last_line(self, log: LogFile) -> bytes:
+        """Return the last line that is mirrored, of one longer than an anchor the end."""
+        last = self._last(log)
+        return last[last.rfind(b"\n", 0, -1) + 1 :]
+
+    def _last(self, log: LogFile) -> bytes:
+        segment, end = self.reached
+        start = max(0, end - _ANCHOR_BYTES)
+        return log.read((segment, start), end - start)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 @dataclass(eq=False, repr=False)
@@ -77,26 +166,25 @@ class AppendBlobTarget:
                 self.look(state)  # for the last time
                 self._roll(state)
             else:
-                unchanged = MatchConditions.IfNotModified if state.etag else None
                 answer = self._blob(state).append_block(
                     data,
                     length=len(data),
                     appendpos_condition=state.position,
                     etag=state.etag or None,
-                    match_condition=unchanged,
+                    match_condition=MatchConditions.IfNotModified if state.etag else None,
                     **_ONE_TRY,
                 )
                 state.go(self.log, (state.reached[0], state.reached[1] + len(data)))
                 state.position = int(str(answer["blob_append_offset"])) + len(data)
                 state.blocks = int(str(answer["blob_committed_block_count"]))
-                state.etag, state.tail = str(answer["etag"]), min(len(data), ANCHOR_BYTES)
+                state.etag = str(answer["etag"])
         except HttpResponseError as error:
             status, code = error.status_code, error_code(error)
             if state.position >= 0 and (status in (404, 412) or code == "InvalidBlobType"):
                 etag, state.etag = state.etag, ""  # it counts no longer where it cannot be asked
                 properties = self._properties(state)
                 state.etag = etag
-                if not self._compare(state, properties):
+                if not self._find_place(state, properties):
                     raise  # somebody has a lease on it, say
             elif status == 409 and state.position > 0 and code not in _HELD_UP:
                 _log.info("run log blob %s takes no more lines", self._blob(state).blob_name)
@@ -114,7 +202,7 @@ class AppendBlobTarget:
             _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
         else:
             if state.position >= 0:
-                self._compare(state, properties)
+                self._find_place(state, properties)
 
     def _open(self, state: MirrorState) -> None:
         """Make the blob, or go on with the one that is there."""
@@ -125,18 +213,15 @@ class AppendBlobTarget:
                 match_condition=MatchConditions.IfMissing,
                 **_ONE_TRY,
             )
-            state.position = state.blocks = 0
-            state.etag, state.begin = str(answer["etag"]), state.reached
+            state.position, state.blocks, state.etag = 0, 0, str(answer["etag"])
         except HttpResponseError as error:
             if error.status_code not in {409, 412} or error_code(error) in _HELD_UP:
                 raise
             properties = blob.get_blob_properties(**_ONE_TRY)
-            if properties.blob_type != "AppendBlob":
-                self._take_over(state, properties)
-            elif properties.is_append_blob_sealed:
-                self._roll(state)
+            if properties.blob_type == "AppendBlob":
+                self._find_place(state, properties)
             else:
-                self._compare(state, properties)
+                self._take_over(state, properties)
 
     def _take_over(self, state: MirrorState, properties: BlobProperties) -> None:
         """Have an append blob replace the block blob of 0.7, under the name its readers know.
@@ -151,7 +236,9 @@ class AppendBlobTarget:
                 raise FileExistsError("it is not where a new log begins, or too large")
             lines = self._read(state, 0, size)
             if lines != log.read(first, size):
-                log.put_first(lines)
+                if first == (0, 0):
+                    raise FileExistsError("the log begins with other lines of 0.7")
+                write_bytes_atomic(log.segment_path(0), lines)
                 state.go(log, (0, 0))
             blob.delete_blob(
                 etag=properties.etag, match_condition=MatchConditions.IfNotModified, **_ONE_TRY
@@ -173,44 +260,46 @@ class AppendBlobTarget:
             _log.info("run log blob %s, a block blob, is made an append blob", blob.blob_name)
 
     def _roll(self, state: MirrorState) -> None:
-        """Go on with another blob."""
         state.blob += 1
-        state.position, state.blocks, state.begin = -1, 0, state.reached
+        state.position, state.blocks = -1, 0
 
-    def _compare(self, state: MirrorState, properties: BlobProperties | None) -> bool:
+    def _find_place(self, state: MirrorState, properties: BlobProperties | None) -> bool:
         """Go on behind the last line of ours in the blob; False when it is as we left it.
 
         Where it was removed, or another one put into its place, what it held is sent again.
         """
-        size, etag = (properties.size, str(properties.etag)) if properties else (0, "")
+        size, etag = _size_and_etag(properties)
         if properties and size == state.position and state.etag in ("", etag):
             return False
-        gone = size < state.position
-        if 0 < state.tail <= state.position and not gone:  # as long, but with lines of others?
-            there = self._read(state, state.position - state.tail, state.tail)
-            gone = there != state.last(self.log, state.tail)
-        low, start = (0, state.begin) if gone else (max(0, state.position), state.reached)
-        found = self._last_line(state, low, size, start)
-        if gone:
-            name = self._blob(state).blob_name
-            _log.warning(
-                "run log blob %s, of %d bytes, has not all of the %d that were confirmed (a "
-                "failover, a restore, or another program replaced it): the lines that are missing "
-                "are sent again",
-                name,
-                size,
-                state.position,
-            )
-            if found is None and start[0] not in self.log.segments():
+        name, left, line = self._blob(state).blob_name, state.position, state.last_line(self.log)
+        whole = size >= left
+        if whole and left >= len(line):  # as long, but with lines of others?
+            whole = self._read(state, left - len(line), len(line)) == line
+        place: Position | None = state.reached
+        if whole:
+            place = self._last_line(state, max(0, left), size, state.reached) or place
+        else:
+            first = (self.log.segments()[0], 0)
+            place = self._last_line(state, 0, size, first)
+            while place is None and state.blob > 0:
+                # What took all of this blob may have taken the end of the one before.
+                state.blob -= 1
+                properties = self._properties(state)
+                size, etag = _size_and_etag(properties)
+                place = self._last_line(state, 0, size, first)
+            if place is None and first[0] > 1:
                 self.lost = True
                 _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
-        while gone and found is None and state.blob > 0:
-            # What took all of this blob may have taken the end of the one before.
-            state.blob, start = state.blob - 1, (self.log.segments()[0], 0)
-            properties = self._properties(state)
-            size, etag = (properties.size, str(properties.etag)) if properties else (0, "")
-            found = self._last_line(state, 0, size, start)
-        state.go(self.log, found or start)
+            place = place or first
+            if place < state.reached:
+                _log.warning(
+                    "run log blob %s has not all of the %d bytes that were confirmed (a failover, "
+                    "a restore, or another program replaced it): the lines that are missing are "
+                    "sent again",
+                    name,
+                    left,
+                )
+        state.go(self.log, place)
         # Last: what failed before is done again.
         state.position, state.etag = size if properties else -1, etag
         state.blocks = (properties.append_blob_committed_block_count or 0) if properties else 0
@@ -227,7 +316,7 @@ class AppendBlobTarget:
         """
         found, low = None, max(low, high - _LARGEST_READ)
         while found is None and high > low:
-            begin = max(low, high - BATCH_BYTES)
+            begin = max(low, high - _BATCH_BYTES)
             there = Counter(BytesIO(self._read(state, begin, high - begin)))
             for line, end in self.log.lines(start):
                 if there[line] > 0:
@@ -243,7 +332,7 @@ class AppendBlobTarget:
         return bytes(download.readall())
 
     def _properties(self, state: MirrorState) -> BlobProperties | None:
-        """`None` where the blob was removed, or another one put into its place."""
+        """Return `None` where the blob was removed, or another one put into its place."""
         try:
             properties = self._blob(state).get_blob_properties(**_ONE_TRY)
         except ResourceNotFoundError:
@@ -254,6 +343,10 @@ class AppendBlobTarget:
         stem, suffix = splitext(self.name)  # noqa: PTH122 - a blob's name, no path
         name = f"{stem}.{state.blob:06d}{suffix}" if state.blob else self.name
         return self.container.get_blob_client(name)
+
+
+def _size_and_etag(properties: BlobProperties | None) -> tuple[int, str]:
+    return (properties.size, str(properties.etag)) if properties else (0, "")
 
 
 @dataclass(eq=False, repr=False)
