@@ -9,17 +9,8 @@ __all__ = ["call_strictly", "error_code", "is_configured", "knows_parameter"]
 def call_strictly(method: Callable[..., Any], *args: object) -> Any:
     """Call an upload method so that a failure is raised, also by a client that swallows errors.
 
-    A method that does not know `raise_on_error` is called without it, and only once.
-
-    Args:
-        method: `write_json`, `upload_file` or the like, of any client.
-        *args: Its positional arguments.
-
-    Returns:
-        What it returns.
-
-    Raises:
-        TypeError: The method is asynchronous: nothing would ever be uploaded.
+    A method that does not know `raise_on_error` is called without it, and only once; an
+    asynchronous one is refused, as nothing would ever be uploaded.
     """
     import inspect
 

@@ -23,27 +23,16 @@ MAX_PROPERTIES = 200
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What is known of an event when it is tracked; nothing in it can change afterwards.
-
-    Attributes:
-        name: Its name.
-        time: ISO 8601, UTC, ending in `Z`.
-        service: Who sends it (`cloud_RoleName`).
-        properties: All that is known of it, as text.
-        measurements: Numbers among it.
-        operation: Ids of the active span: `trace_id`, `span_id`, or nothing.
-        exception: Type, message and stack of an error that comes with it.
-        metric: The number, where the item is a metric of this name.
-    """
+    """What is known of an event when it is tracked; nothing in it can change afterwards."""
 
     name: str
-    time: str
-    service: str
-    properties: Mapping[str, str] = field(default_factory=dict)
-    measurements: Mapping[str, float] = field(default_factory=dict)
-    operation: Mapping[str, str] = field(default_factory=dict)
-    exception: tuple[str, str, str] | None = None
-    metric: float | None = None
+    time: str  # ISO 8601, UTC, ending in `Z`
+    service: str  # `cloud_RoleName`
+    properties: Mapping[str, str] = field(default_factory=dict)  # all that is known of it, as text
+    measurements: Mapping[str, float] = field(default_factory=dict)  # numbers among that
+    operation: Mapping[str, str] = field(default_factory=dict)  # `trace_id`, `span_id` or nothing
+    exception: tuple[str, str, str] | None = None  # type, message and stack
+    metric: float | None = None  # the number, where the item is a metric of this name
 
     @property
     def size(self) -> int:
@@ -53,12 +42,7 @@ class Item:
 
 
 def shorten(text: str, limit: int) -> str:
-    """Cut a text to a number of characters, visibly.
-
-    Example:
-        >>> shorten("a" * 100, 40)
-        'aaaaaaaaaaaaaa...<86 characters cut off>'
-    """
+    """Cut a text to a number of characters, visibly."""
     if len(text) <= limit:
         return text
     kept = limit
@@ -70,14 +54,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def encode_item(item: Item, key: str) -> bytes:
-    """Return an item as JSON, at most `MAX_ITEM_BYTES` long.
-
-    The longest texts are cut until it fits, and what was cut says so.
-
-    Args:
-        item: The event.
-        key: The instrumentation key.
-    """
+    """Return an item as JSON, its longest texts cut until it has at most `MAX_ITEM_BYTES`."""
     limit, most = MAX_VALUE, MAX_PROPERTIES
     while len(encoded := _write(item, key, limit, most)) > MAX_ITEM_BYTES and most > 20:
         if limit > 32:

@@ -187,7 +187,7 @@ class HeartbeatMonitor:
         with self._wake:
             self._set_slug_now(slug)
             self._wake.notify_all()
-        self._beat_for_caller()
+        self.pulse()
 
     def pulse(self) -> None:
         """Beat now, without touching the slug's clock.
@@ -197,7 +197,9 @@ class HeartbeatMonitor:
             Exception: The failure of an earlier upload, once.
             OSError: The beat cannot be written to the local disk.
         """
-        self._beat_for_caller()
+        self._uploads.require_usable_client()
+        self._raise_kept_error()
+        self._beat()
 
     def stop(self) -> None:
         """Write the last beat, in state `stopped`, upload it and end the threads.
@@ -244,11 +246,6 @@ class HeartbeatMonitor:
             _log.warning("the heartbeat could not be stopped cleanly", exc_info=True)
 
     # Beats
-
-    def _beat_for_caller(self) -> None:
-        self._uploads.require_usable_client()
-        self._raise_kept_error()
-        self._beat()
 
     def _beat(self, state: str = "running") -> None:
         if os.getpid() != self._pid:

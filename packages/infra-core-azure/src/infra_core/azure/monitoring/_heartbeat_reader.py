@@ -184,16 +184,7 @@ def _verdict(
     stale_after: float | None,
     max_loop_lag: float | None,
 ) -> HeartbeatStatus:
-    """Judge what a heartbeat holds.
-
-    Args:
-        path: Where it was read.
-        content: What it holds.
-        now: The time here.
-        age: Seconds since it was written, where its storage says; else its timestamp decides.
-        stale_after: As for `read_heartbeat`.
-        max_loop_lag: As for `read_heartbeat`.
-    """
+    """Judge what a heartbeat holds, by its timestamp where its storage does not say its age."""
     try:
         beat = json.loads(content)
         if not isinstance(beat, dict):

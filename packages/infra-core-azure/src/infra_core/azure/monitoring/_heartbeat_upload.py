@@ -20,19 +20,13 @@ class BeatUploads:
 
     While one upload is slow, further beats replace each other in a slot of one, so that the blob
     is never older than one upload and nothing piles up.
-
-    Args:
-        client: The storage client; `None` keeps the heartbeat on this machine.
-        path: The heartbeat's file.
-        on_failure: Called with the error of every failed upload, in the thread of the uploads.
-        after_upload: Called after each upload, as the client may have written the file as well.
     """
 
     client: HeartbeatUploader | None
     path: Path
     _: KW_ONLY
-    on_failure: Callable[[Exception], None]
-    after_upload: Callable[[Beat], None]
+    on_failure: Callable[[Exception], None]  # called in the thread of the uploads
+    after_upload: Callable[[Beat], None]  # the client may have written the file as well
 
     def __post_init__(self) -> None:
         self._worker = Worker("infra-core-heartbeat-upload", self._upload_latest)
@@ -40,11 +34,7 @@ class BeatUploads:
         self._next: Beat | None = None
 
     def require_usable_client(self) -> None:
-        """Refuse a client that could never upload.
-
-        Raises:
-            RuntimeError: It has no storage account, or no method to upload with.
-        """
+        """Refuse a client that has no storage account, or no method to upload with."""
         if self.client is not None:
             self._upload_method()
 
@@ -53,13 +43,7 @@ class BeatUploads:
         self._started = True
 
     def post(self, beat: Beat) -> None:
-        """Have a beat uploaded soon; never waits for an upload.
-
-        Before `start` and after `stop` the upload takes place here and now.
-
-        Raises:
-            Exception: Whatever the client raised, only then.
-        """
+        """Have a beat uploaded soon; before `start` and after `stop`, here and now."""
         if self.client is None:
             return
         with self._worker.changed:
@@ -68,16 +52,12 @@ class BeatUploads:
                 if self._worker.ask():
                     return
                 self._worker.finish(self._worker.asked)  # no thread to be had
-        self.upload(beat)
+        self._upload(beat)
 
     def stop(self, timeout: float) -> bool:
         """End the thread after what is posted is uploaded.
 
-        Args:
-            timeout: Seconds to wait for that at most.
-
-        Returns:
-            Whether it is uploaded, successfully or not. When not, the thread is left to end alone.
+        False when that is not uploaded yet, successfully or not: the thread is left to end alone.
         """
         with self._worker.changed:
             self._started = False
@@ -85,12 +65,7 @@ class BeatUploads:
         self._worker.close()
         return done
 
-    def upload(self, beat: Beat) -> None:
-        """Upload one beat and wait for it.
-
-        Raises:
-            Exception: Whatever the client raised.
-        """
+    def _upload(self, beat: Beat) -> None:
         name, method = self._upload_method()
         try:
             call_strictly(method, self.path, *([beat] if name == "write_json" else []))
@@ -100,7 +75,7 @@ class BeatUploads:
     def _upload_latest(self, number: int) -> None:
         while (beat := self._take()) is not None:  # also what a stop that could not wait has left
             try:
-                self.upload(beat)
+                self._upload(beat)
             except Exception as error:  # noqa: BLE001 - kept for the caller, see on_failure
                 self.on_failure(error)
         self._worker.finish(number)

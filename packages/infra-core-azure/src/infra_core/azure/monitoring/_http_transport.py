@@ -40,12 +40,8 @@ class IngestionTransport:
     """Connections to one endpoint; for one thread at a time.
 
     Follows 307 and 308 within Azure Monitor, as its stamps answer, and remembers them until
-    nothing answers there any more.
-
-    Args:
-        url: The track endpoint.
-        timeout: Seconds for each step of a request: connecting, and each wait for bytes.
-        total: Seconds for a request as a whole, redirects included.
+    nothing answers there any more. `timeout` bounds each step of a request: connecting, and each
+    wait for bytes; `total` a request as a whole, redirects included.
     """
 
     def __init__(self, url: str, *, timeout: float = 15.0, total: float = 45.0) -> None:

@@ -17,50 +17,27 @@ _QUOTA = frozenset({402, 439})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer to a batch, or why there is none.
+    """An HTTP answer to a batch, or why there is none."""
 
-    Attributes:
-        status: HTTP status, 0 when the connection failed, -1 when there is no use in trying again.
-        body: The body.
-        retry_after: Seconds that the server asked for.
-        error: What went wrong when `status` is 0 or -1.
-    """
-
-    status: int
+    status: int  # 0 when the connection failed, -1 when there is no use in trying again
     body: bytes = b""
     retry_after: float | None = None
-    error: str = ""
+    error: str = ""  # what went wrong then
 
 
 @dataclass(slots=True)
 class Verdict:
-    """What becomes of the items of a batch, by index.
-
-    Attributes:
-        delivered: They arrived.
-        retry: They are to be sent again.
-        dropped: They are lost, and why.
-        split: The batch was too large: send it again in halves.
-        reason: Why those to be sent again were refused.
-    """
+    """What becomes of the items of a batch, by index; each is named exactly once."""
 
     delivered: list[int] = field(default_factory=list)
     retry: list[int] = field(default_factory=list)
-    dropped: dict[int, str] = field(default_factory=dict)
-    split: bool = False
-    reason: str = ""
+    dropped: dict[int, str] = field(default_factory=dict)  # they are lost, and why
+    split: bool = False  # the batch was too large: send it again in halves
+    reason: str = ""  # why those to be sent again were refused
 
 
 def judge(answer: Answer, count: int) -> Verdict:
-    """Decide what becomes of each item.
-
-    Args:
-        answer: The answer to a batch.
-        count: Items in it.
-
-    Returns:
-        A verdict that names every item exactly once.
-    """
+    """Decide what becomes of each of so many items."""
     everything = list(range(count))
     if answer.status == 0:
         return Verdict(retry=everything, reason=answer.error or "connection_error")

@@ -38,21 +38,14 @@ class LogFile:
     system keeps between processes and gives back when one dies. It is in the page cache when
     `append` returns: it survives the end of the process, however it comes, but a power cut
     only with `fsync`.
-
-    Args:
-        path: The active file.
-        max_bytes: Size at which it rotates; `None` for never.
-        fsync: Flush every line to the disk before `append` returns.
-        keep: Rotated segments to keep; `None` for all.
-        mirrored: Whether a mirror says which are no longer needed; else a rotation removes them.
     """
 
     path: Path
     _: KW_ONLY
     max_bytes: int | None
     fsync: bool
-    keep: int | None = None
-    mirrored: bool = False
+    keep: int | None = None  # rotated segments; `None` for all
+    mirrored: bool = False  # a mirror says which are no longer needed; else a rotation removes them
     _fd: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -72,14 +65,7 @@ class LogFile:
         self._appending = False
 
     def append(self, lines: bytes) -> None:
-        """Write a line, or several of them.
-
-        Args:
-            lines: Each ends with a newline.
-
-        Raises:
-            OSError: They are not in the file, not even in part.
-        """
+        """Write lines; after an `OSError` they are not in the file, not even in part."""
         with self._lock:
             if self._appending:  # by a signal handler, in the middle of an append of this thread
                 with self.path.open("ab", buffering=0) as file:

@@ -12,11 +12,7 @@ __all__ = ["LoopLagProbe"]
 
 
 class LoopLagProbe:
-    """Asks a loop to call back from another thread and times the answer.
-
-    Args:
-        loop: The loop to watch.
-    """
+    """Asks a loop to call back from another thread and times the answer."""
 
     def __init__(self, loop: "asyncio.AbstractEventLoop") -> None:
         self._loop = loop

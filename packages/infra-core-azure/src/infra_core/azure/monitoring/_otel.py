@@ -22,6 +22,7 @@ from ._telemetry_config import TelemetryConfig
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk._logs import ReadableLogRecord
+    from opentelemetry.sdk.resources import Resource
 
 __all__ = ["otel_sender"]
 
@@ -39,24 +40,22 @@ def otel_sender(
     deliver now and finds worth another try it keeps in its own offline storage; here such a batch
     counts as dropped, reason `otel_export_failed`, because it is not known which of its items
     arrived.
-
-    Args:
-        config: Where to send to.
-        service_name: Role on the application map.
-        limits: Bounds of the queue; `retry` does not apply.
-
-    Raises:
-        ConfigurationError: The extra is not installed, or the connection string is unusable.
     """
     try:
         transport = ExporterTransport(config.otel_connection_string())
-        records = _Records(service_name)
+        from opentelemetry.sdk.resources import Resource
     except ImportError as error:
         raise ConfigurationError(
             f"telemetry backend 'otel' needs azure-monitor-opentelemetry-exporter ({error}): "
             'pip install "infra-core-azure[otel]", or choose the backend applicationinsights'
         ) from error
-    return Sender(transport, encode=records.make, size=lambda item: item.size, limits=limits)
+    resource = Resource.create({"service.name": service_name})  # here, as it starts threads, too
+    return Sender(
+        transport,
+        encode=lambda item: _record(item, resource),
+        size=lambda item: item.size,
+        limits=limits,
+    )
 
 
 class ExporterTransport:
@@ -112,47 +111,34 @@ class ExporterTransport:
         return self._exporter
 
 
-class _Records:
-    """Makes log records of items.
+def _record(item: Item, resource: "Resource") -> "ReadableLogRecord":
+    from opentelemetry._logs import LogRecord, SeverityNumber
+    from opentelemetry.sdk._logs import ReadableLogRecord
 
-    Args:
-        service_name: `service.name` of their resource.
-    """
-
-    def __init__(self, service_name: str) -> None:
-        from opentelemetry.sdk.resources import Resource
-
-        # Made here because it starts threads, which the end of the interpreter forbids.
-        self._resource = Resource.create({"service.name": service_name})
-
-    def make(self, item: Item) -> "ReadableLogRecord":
-        from opentelemetry._logs import LogRecord, SeverityNumber
-        from opentelemetry.sdk._logs import ReadableLogRecord
-
-        attributes: dict[str, Any] = {
-            shorten(name, MAX_NAME): shorten(value, MAX_VALUE)
-            for name, value in list(item.properties.items())[:MAX_PROPERTIES]
-        }
-        measurements = dict(item.measurements)
-        if item.metric is not None:  # the exporter of logs has no metrics: an event with a number
-            measurements[item.name] = item.metric
-        if measurements:
-            attributes["microsoft.custom_measurements"] = json.dumps(measurements)
-        if item.exception is not None:
-            kind, message, stack = item.exception
-            attributes["exception.type"] = kind
-            attributes["exception.message"] = shorten(message or kind, MAX_VALUE)
-            attributes["exception.stacktrace"] = stack
-        else:
-            attributes["microsoft.custom_event.name"] = shorten(item.name, 512)
-        failed = item.properties.get("severity") == "error"
-        record = LogRecord(
-            timestamp=_nanoseconds(item.time),
-            context=_context(item),
-            severity_number=SeverityNumber.ERROR if failed else SeverityNumber.INFO,
-            attributes=attributes,
-        )
-        return ReadableLogRecord(record, self._resource)
+    attributes: dict[str, Any] = {
+        shorten(name, MAX_NAME): shorten(value, MAX_VALUE)
+        for name, value in list(item.properties.items())[:MAX_PROPERTIES]
+    }
+    measurements = dict(item.measurements)
+    if item.metric is not None:  # the exporter of logs has no metrics: an event with a number
+        measurements[item.name] = item.metric
+    if measurements:
+        attributes["microsoft.custom_measurements"] = json.dumps(measurements)
+    if item.exception is not None:
+        kind, message, stack = item.exception
+        attributes["exception.type"] = kind
+        attributes["exception.message"] = shorten(message or kind, MAX_VALUE)
+        attributes["exception.stacktrace"] = stack
+    else:
+        attributes["microsoft.custom_event.name"] = shorten(item.name, 512)
+    failed = item.properties.get("severity") == "error"
+    record = LogRecord(
+        timestamp=_nanoseconds(item.time),
+        context=_context(item),
+        severity_number=SeverityNumber.ERROR if failed else SeverityNumber.INFO,
+        attributes=attributes,
+    )
+    return ReadableLogRecord(record, resource)
 
 
 def _context(item: Item) -> "Context":

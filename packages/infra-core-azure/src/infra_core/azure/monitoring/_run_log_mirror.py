@@ -39,16 +39,7 @@ class RunLogMirror:
 
     Any number of processes may do so for one file: a lock admits one at a time, and the state
     file says how far it came. Nothing here raises: failures are logged, waited out and retried.
-
-    A pass mirrors all that is in the file: one that succeeds has done the requests of its worker
-    that were made before it began.
-
-    Args:
-        client: The storage client.
-        log: The log.
-        state_path: Where to keep how far the mirror has come.
-        interval: Seconds between batches.
-        max_blocks: Blocks after which an append blob is followed by the next.
+    A pass mirrors all that is in the file, with whatever was asked for before it began.
     """
 
     client: RunLogUploader
@@ -82,12 +73,8 @@ class RunLogMirror:
     def flush(self, timeout: float) -> bool:
         """Wait until everything in the file is mirrored, and look whether what was still is.
 
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            Whether it is. True as well when the client has no account to mirror to; false for ever
-            once lines that were mirrored were lost there and are on this disk no more.
+        True as well when the client has no account to mirror to; false for ever once lines that
+        were mirrored were lost there and are on this disk no more.
         """
         return self._worker.flush(timeout) and not self._lost
 

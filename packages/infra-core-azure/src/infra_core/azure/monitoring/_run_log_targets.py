@@ -40,23 +40,14 @@ _LARGEST = 2**40  # no log is that long; a larger number is damage
 
 @dataclass
 class MirrorState:
-    """Where the next byte to mirror is, and where it goes; kept on disk for the next run.
+    """Where the next byte to mirror is, and where it goes; kept on disk for the next run."""
 
-    Attributes:
-        reached: Everything before this is mirrored.
-        anchor: Digest of the last bytes before `reached`, so that a replaced file is noticed.
-        blob: Number of the append blob, from 0.
-        position: Confirmed bytes of that blob; `-1` while it has not been opened.
-        blocks: Blocks in that blob.
-        etag: Its ETag then; empty while it is not known.
-    """
-
-    reached: Position = (0, 0)
-    anchor: str = ""
-    blob: int = 0
-    position: int = -1
-    blocks: int = 0
-    etag: str = ""
+    reached: Position = (0, 0)  # everything before this is mirrored
+    anchor: str = ""  # digest of the last bytes before that, so that a replaced file is noticed
+    blob: int = 0  # number of the append blob
+    position: int = -1  # confirmed bytes of that blob; -1 while it has not been opened
+    blocks: int = 0  # blocks in it
+    etag: str = ""  # its ETag then; empty while it is not known
 
     @classmethod
     def load(cls, path: Path) -> "MirrorState":
@@ -90,17 +81,13 @@ class MirrorState:
         self.anchor = _digest(self._last(log))
 
     def read_batch(self, log: LogFile) -> bytes:
-        """Return the next bytes to mirror: whole lines of one segment, as many as one append takes.
-
-        A line that is still being written is left for later; one without end in a segment that is
-        no longer written to is taken as it is.
-        """
+        """Return the next bytes to mirror: lines of one segment, as many as one append takes."""
         while True:
             done = log.segments()[-1] > self.reached[0]
             data = log.read(self.reached, _BATCH_BYTES)
             if whole := data.rfind(b"\n") + 1:
                 return data[:whole]
-            if len(data) == _BATCH_BYTES or (done and data):  # a line as long as that: in pieces
+            if len(data) == _BATCH_BYTES or (done and data):  # of a line as long, or without an end
                 return data
             if not done:
                 return b""
@@ -130,35 +117,18 @@ class AppendBlobTarget:
     answer was lost, or whose process was killed, is not sent twice, a blob that became shorter (a
     failover, a restore) is filled again, also where it has grown since, and several machines may
     share a blob.
-
-    Args:
-        container: The container.
-        name: Name of the first blob; the following have a number before their suffix.
-        log: What is mirrored.
-        max_blocks: Blocks after which to roll; the service allows 50,000.
-
-    Attributes:
-        lost: Whether lines that the blob had confirmed are neither there nor on this disk any more.
     """
 
     container: ContainerClient
-    name: str
+    name: str  # of the first blob; the following have a number before their suffix
     log: LogFile
     _: KW_ONLY
     max_blocks: int
     pause = 0.0
-    lost: bool = field(default=False, init=False)
+    lost: bool = field(default=False, init=False)  # lines neither in the blob nor on this disk
 
     def append(self, state: MirrorState, data: bytes) -> None:
-        """Take one step to append lines: open the blob, append, compare, or roll.
-
-        Args:
-            state: Where they go; what it says in the end is mirrored, after an error as well.
-            data: The lines at which it stands.
-
-        Raises:
-            Exception: Whatever went wrong.
-        """
+        """Take one step to append the lines at which the state stands: open, append, find, roll."""
         try:
             if state.position < 0:
                 self._open(state)
@@ -200,9 +170,9 @@ class AppendBlobTarget:
             properties = self._properties(state)
         except Exception as error:  # noqa: BLE001 - a token that may only append, say
             _log.debug("the run log's mirror cannot be looked at: %s", type(error).__name__)
-        else:
-            if state.position >= 0:
-                self._find_place(state, properties)
+            return
+        if state.position >= 0:
+            self._find_place(state, properties)
 
     def _open(self, state: MirrorState) -> None:
         """Make the blob, or go on with the one that is there."""
@@ -275,18 +245,16 @@ class AppendBlobTarget:
         whole = size >= left
         if whole and left >= len(line):  # as long, but with lines of others?
             whole = self._read(state, left - len(line), len(line)) == line
-        place: Position | None = state.reached
+        place: Position | None
         if whole:
-            place = self._last_line(state, max(0, left), size, state.reached) or place
+            place = self._last_line(state, max(0, left), size, state.reached) or state.reached
         else:
             first = (self.log.segments()[0], 0)
-            place = self._last_line(state, 0, size, first)
-            while place is None and state.blob > 0:
+            while not (place := self._last_line(state, 0, size, first)) and state.blob > 0:
                 # What took all of this blob may have taken the end of the one before.
                 state.blob -= 1
                 properties = self._properties(state)
                 size, etag = _size_and_etag(properties)
-                place = self._last_line(state, 0, size, first)
             if place is None and first[0] > 1:
                 self.lost = True
                 _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
@@ -308,11 +276,10 @@ class AppendBlobTarget:
     def _last_line(
         self, state: MirrorState, low: int, high: int, start: Position
     ) -> Position | None:
-        """Where the last line behind `start` ends that is also in a part of the blob.
+        """Return where the last line behind `start` ends that is also in a part of the blob.
 
-        It is looked for from the part's end, in what is affordable; lines of others may stand
-        between. Of lines that are alike, those that stand there count from the first one on:
-        rather one is sent twice than one never.
+        Of lines that are alike, those that stand there count from the first one on: rather one is
+        sent twice than one never.
         """
         found, low = None, max(low, high - _LARGEST_READ)
         while found is None and high > low:
@@ -355,18 +322,11 @@ class UploadFileTarget:
 
     That is more bytes with every upload, so uploads are kept apart: at least a second, and four
     times as long as the last one took. Rotation bounds the size of the file.
-
-    Args:
-        upload_file: The client's method.
-        log: What is mirrored.
-
-    Attributes:
-        pause: Seconds until the next upload, at least.
     """
 
     upload_file: Callable[..., Any]
     log: LogFile
-    pause: float = field(default=1.0, init=False)
+    pause: float = field(default=1.0, init=False)  # seconds until the next upload
     lost = False
 
     def append(self, state: MirrorState, data: bytes) -> None:

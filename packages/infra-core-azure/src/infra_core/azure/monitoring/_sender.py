@@ -118,18 +118,12 @@ class Sender(Generic[T, E]):
 
     `put` takes a lock that is never held during I/O. A forked child begins with an empty queue:
     what its parent has queued is its parent's to send.
-
-    Args:
-        transport: Carries the batches; used by the thread only.
-        encode: Makes of an item what the transport takes, in the thread.
-        size: Rough size of an item in memory.
-        limits: The bounds.
     """
 
-    transport: Transport[E]
+    transport: Transport[E]  # used by the thread only
     _: KW_ONLY
-    encode: Callable[[T], E]
-    size: Callable[[T], int]
+    encode: Callable[[T], E]  # makes of an item what the transport takes, in the thread
+    size: Callable[[T], int]  # roughly, in memory
     limits: SenderLimits
 
     def __post_init__(self) -> None:
@@ -181,29 +175,14 @@ class Sender(Generic[T, E]):
             self.flush(self.limits.exit_seconds)
 
     def flush(self, timeout: float) -> bool:
-        """Send what is queued at once.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            Whether everything put before was delivered: false when something is still on its
-            way, or was dropped meanwhile.
-        """
+        """Send what is queued at once; false when something was dropped or is still on its way."""
         if self._closed:
             return not self._pending()
         lost = self._dropped.total()
         return self._worker.flush(timeout) and self._dropped.total() == lost
 
     def close(self, timeout: float) -> bool:
-        """Flush, refuse further items and end the thread; what is left then is dropped.
-
-        Args:
-            timeout: Seconds to wait at most.
-
-        Returns:
-            What `flush` returns.
-        """
+        """Flush, refuse further items and end the thread; what is left then is dropped."""
         done = self.flush(timeout)
         with self._worker.changed:
             self._closed = True

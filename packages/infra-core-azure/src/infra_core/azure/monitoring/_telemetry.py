@@ -6,6 +6,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import clock, trace_fields
@@ -309,15 +310,11 @@ def _with_exception(item: Item, error: BaseException) -> Item:
         message = str(error)
     except Exception:  # noqa: BLE001 - an exception with a broken __str__
         stack, message = "", "its message cannot be printed"
-    return Item(
-        name=item.name,
-        time=item.time,
-        service=item.service,
+    kind = f"{type(error).__module__}.{type(error).__qualname__}"
+    return replace(
+        item,
         properties={**item.properties, "event": item.name},
-        operation=item.operation,
-        exception=(
-            f"{type(error).__module__}.{type(error).__qualname__}",
-            without_secrets(message),
-            without_secrets(stack),
-        ),
+        measurements={},
+        metric=None,
+        exception=(kind, without_secrets(message), without_secrets(stack)),
     )

@@ -43,11 +43,6 @@ class Worker:
             which that began, for all workers: their last seconds are the same.
         idle_seconds: Seconds without requests after which the thread ends; `None` for never.
         at_end: Called in a thread that ends, with the lock held.
-
-    Attributes:
-        changed: The one lock, which a thread may take twice; `finish` notifies it.
-        asked: Number of the latest request.
-        finished: Number up to which requests are done.
     """
 
     name: str
@@ -62,8 +57,8 @@ class Worker:
         after_fork_in_child(self._reset)
 
     def _reset(self) -> None:
-        self.changed = threading.Condition()
-        self.asked = self.finished = self._flush = 0
+        self.changed = threading.Condition()  # the one lock, which a thread may take twice
+        self.asked = self.finished = self._flush = 0  # numbers of requests
         self._thread: threading.Thread | None = None
         _forget(self)
 
@@ -85,9 +80,8 @@ class Worker:
     def ask(self) -> bool:
         """Have the work done soon; never waits.
 
-        Returns:
-            Whether there is a thread for it. At the very end of the interpreter none can be
-            started: the caller may do the work itself, or leave it.
+        False where there is no thread for it: at the very end of the interpreter none can be
+        started, and the caller may do the work itself, or leave it.
         """
         with self.changed:
             self.asked += 1
@@ -96,18 +90,9 @@ class Worker:
             return self._start()
 
     def flush(self, timeout: float, *, until: Callable[[], bool] = _never) -> bool:
-        """Have the work done at once and wait for it.
+        """Have the work done at once, wait for it, and return whether all asked before is done.
 
-        Args:
-            timeout: Seconds to wait at most.
-            until: Ends the waiting, too; asked whenever `changed` is notified.
-
-        Returns:
-            Whether everything that was asked for before is done.
-
-        Raises:
-            TypeError: The timeout is no number.
-            ValueError: It is NaN.
+        `until` ends the waiting, too; it is asked whenever `changed` is notified.
         """
         require_number("timeout", timeout, "seconds, or math.inf to wait until it is done")
         with self.changed:
@@ -134,16 +119,9 @@ class Worker:
             self.changed.notify_all()
 
     def pause(self, seconds: float, number: float, *, until: Callable[[], bool] = _never) -> bool:
-        """Sleep within the work.
+        """Sleep within the work, until a flush with a higher number, or `until`, ends it.
 
-        Args:
-            seconds: How long at most.
-            number: A flush with a higher number ends the pause.
-            until: Ends it, too; asked whenever `changed` is notified.
-
-        Returns:
-            Whether the work is to go on: false, at once, when the worker is closed, and in
-            any other thread.
+        False, at once, when the worker is closed, and in any other thread: the work is to end.
         """
         with self.changed:
             self.changed.wait_for(

@@ -16,7 +16,7 @@ import json
 import threading
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -35,50 +35,27 @@ _TYPES = frozenset({"EventData", "ExceptionData", "MessageData", "MetricData"})
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What to answer to one batch; see `reply`.
+    """What to answer to one batch.
 
     Attributes:
-        status: HTTP status; 0 resets the connection.
-        item_statuses: Status of single items, by index; the others are accepted.
-        headers: Headers of the answer.
-        accept: Whether the items count as accepted in spite of the status.
-        hold: Wait for this before answering.
-    """
-
-    status: int
-    item_statuses: Mapping[int, int] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    accept: bool = False
-    hold: threading.Event | None = None
-
-
-def reply(
-    status: int,
-    item_statuses: Mapping[int, int] | None = None,
-    *,
-    retry_after: str | None = None,
-    location: str | None = None,
-    accept: bool = False,
-    hold: threading.Event | None = None,
-) -> Reply:
-    """Make a `Reply`.
-
-    Args:
         status: HTTP status; 0 resets the connection without an answer.
-        item_statuses: Status of single items, by index, for 206 and 400.
+        item_statuses: Status of single items, by index, for 206 and 400; the others are accepted.
         retry_after: The header of that name.
         location: The header of that name.
         accept: Take the items although the answer says otherwise: an answer that got lost.
         hold: Wait for this event, at most a minute, before answering.
     """
-    headers = {"Retry-After": retry_after, "Location": location}
-    return Reply(
-        status,
-        item_statuses or {},
-        {name: value for name, value in headers.items() if value is not None},
-        accept,
-        hold,
-    )
+
+    status: int
+    item_statuses: Mapping[int, int] = field(default_factory=dict)
+    _: KW_ONLY
+    retry_after: str | None = None
+    location: str | None = None
+    accept: bool = False
+    hold: threading.Event | None = None
+
+
+reply = Reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +111,7 @@ class IngestionServer:
         """Answer the next requests with these, one each."""
         with self._changed:
             self._plan.extend(replies)
-        for location in (urlsplit(reply.headers.get("Location", "")) for reply in replies):
+        for location in (urlsplit(reply.location or "") for reply in replies):
             if location.path.endswith("/track"):
                 self._serve(location.path)
 
@@ -171,8 +148,9 @@ class IngestionServer:
             items = _parse(request)
         except (ValueError, OSError, EOFError, KeyError, TypeError) as error:
             problem = repr(error)
-        headers = dict(request.headers)
-        batch = ReceivedBatch(request.path, headers, items, len(request.body), problem)
+        batch = ReceivedBatch(
+            request.path, dict(request.headers), items, len(request.body), problem
+        )
         with self._changed:
             self.batches.append(batch)
             answer = self._plan.popleft() if self._plan else Reply(200)
@@ -188,7 +166,10 @@ class IngestionServer:
                 self.items.extend(taken)
                 self._changed.notify_all()
         reply.status, reply.body = answer.status, _body(items, refused, len(taken) * accepts)
-        reply.headers.update(answer.headers)
+        if answer.retry_after is not None:
+            reply.headers["Retry-After"] = answer.retry_after
+        if answer.location is not None:
+            reply.headers["Location"] = answer.location
         if answer.status == 0:
             reply.silent, reply.ending = True, "reset"
 
