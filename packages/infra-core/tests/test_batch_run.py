@@ -44,9 +44,8 @@ from infra_core.batch import (
 )
 from infra_core.batch._download import Downloads, WorkItem, share_of
 from infra_core.batch._finishing import Finisher
-from infra_core.batch._hooks import Hooks
 from infra_core.batch._jobs import Job, JobBook
-from infra_core.batch._results import Outcome
+from infra_core.batch._results import Hooks, Outcome
 from infra_core.batch._run import BatchRun
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from infra_core.batch._verify import Verifier, contradicts
+from infra_core.batch._starting import Verifier, contradicts
 
 pytestmark = pytest.mark.as_windows
 

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from infra_core.runtime import refuse_running_loop
 
 from ._errors import BatchError, one_line
-from ._hooks import Hooks, call
 from ._items import BatchItem, Rejected
 from ._options import BatchOptions
-from ._results import BatchProgress, BatchResult, BatchRetry, Summary
+from ._results import BatchProgress, BatchResult, BatchRetry, Hooks, Summary, call
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord, JobStore

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import ThreadBatcher, clock
@@ -9,7 +10,6 @@ from infra_core.runtime import ThreadBatcher, clock
 from ._download import failure_of
 from ._errors import one_line
 from ._folder import move_files
-from ._hooks import Hooks, call
 from ._jobs import Ended, Job, JobBook, completed, is_same, mirrored, named
 from ._names import FileNames
 from ._results import (
@@ -19,7 +19,9 @@ from ._results import (
     BatchResult,
     BatchRetry,
     Failure,
+    Hooks,
     Outcome,
+    call,
 )
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _TOGETHER = 256  # jobs that are recorded in one transaction
 _PROGRESS_SECONDS = 0.5  # between two reports of the progress
 
 
+@dataclass(eq=False, repr=False)
 class Finisher:
     """Brings jobs that are at work to their ends, and reports them to the caller.
 
@@ -40,30 +43,22 @@ class Finisher:
         started: When the run began, by the monotonic clock.
     """
 
-    def __init__(
-        self,
-        services: "Services",
-        book: JobBook,
-        names: FileNames,
-        hooks: Hooks,
-        list_ended: Callable[[], bool],
-        end_early: Callable[[str], object],
-    ) -> None:
-        self._options = services.options
-        self._services = services
-        self._book = book
-        self._names = names
-        self._hooks = hooks
-        self._list_ended = list_ended
-        self._end_early = end_early
-        self._summary = services.summary
+    services: "Services"
+    book: JobBook
+    names: FileNames
+    hooks: Hooks
+    list_ended: Callable[[], bool]
+    end_early: Callable[[str], object]
+    active: dict[str, Job] = field(default_factory=dict)
+    settled: int = 0
+    started: float = field(default_factory=clock.monotonic)
+    _reported: float = 0.0
+    _lacks: bool = False  # whether this machine has too little of something
+
+    def __post_init__(self) -> None:
+        self._summary = self.services.summary
         self._recorder = ThreadBatcher(self._record, size=_TOGETHER, workers=1)
-        self._settler = ThreadBatcher(book.settle, size=_TOGETHER, workers=1)
-        self.active: dict[str, Job] = {}
-        self.settled = 0
-        self.started = clock.monotonic()
-        self._reported = 0.0
-        self._lacks = False  # whether this machine has too little of something
+        self._settler = ThreadBatcher(self.book.settle, size=_TOGETHER, workers=1)
 
     def begin(self, jobs: list[Job]) -> None:
         """Take jobs that are at work from now on."""
@@ -75,9 +70,9 @@ class Finisher:
         Returns:
             An entry for each: None, or why the file could not be given its name.
         """
-        paths = [self._names.final_path(job.item, outcome, job.path) for job, outcome in done]
+        paths = [self.names.final_path(job.item, outcome, job.path) for job, outcome in done]
         moves = [(job.path, to) for (job, _), to in zip(done, paths, strict=True)]
-        errors = move_files(self._services.folder, moves)
+        errors = move_files(self.services.folder, moves)
         ended = []
         for (job, outcome), to, error in zip(done, paths, errors, strict=True):
             if error is None:
@@ -85,7 +80,7 @@ class Finisher:
                 self.active[record.job_id] = job._replace(record=record)
                 ended.append(Ended(record, "job_completed", {"attempts": outcome.attempts}))
         if ended:
-            self._book.settle(ended)
+            self.book.settle(ended)
         return errors
 
     async def keep(self, job: Job) -> None:
@@ -101,7 +96,7 @@ class Finisher:
             try:
                 await self._recorder((job, outcome))
             except Exception as error:  # noqa: BLE001 - the file could not be given its name
-                outcome = failure_of(job, error, outcome.attempts, self._services.folder)
+                outcome = failure_of(job, error, outcome.attempts, self.services.folder)
         if outcome.by_load:
             self._put_back(job, outcome)
             return
@@ -111,7 +106,7 @@ class Finisher:
         record = self.active.pop(job.job_id).record
         unchanged = job.former is not None and is_same(record, job.former)
         if unchanged:
-            self._book.note("job_unchanged", job=record)
+            self.book.note("job_unchanged", job=record)
             summary.skipped += 1
             summary.unchanged += 1
         else:
@@ -132,20 +127,20 @@ class Finisher:
         late = outcome.status == "timed_out"
         if job.former is not None:  # the file that is here stays, and so does its record
             record, ended = job.former, Ended(job.former, "", changed=False)
-            self._book.note("revalidation_failed", job=record, error=cause)
+            self.book.note("revalidation_failed", job=record, error=cause)
         else:
             record = job.record.time_out(cause) if late else job.record.fail(cause)
             ended = Ended(record, "job_failed", {"error": cause}, ok=False)
         summary.failed += 1
-        bound = self._options.max_failures
+        bound = self.services.options.max_failures
         if bound is not None and summary.failed > bound:  # before others are asked for meanwhile
-            self._end_early(f"{summary.failed} URLs failed, more than max_failures={bound}")
+            self.end_early(f"{summary.failed} URLs failed, more than max_failures={bound}")
         if len(summary.failures) < KEPT_FAILURES:
             summary.failures.append(Failure(job.url, outcome.status, cause))
         try:
             await self._settler(ended)
         except asyncio.CancelledError:  # by a second signal, when it is counted already
-            self._book.store_later(record)
+            self.book.store_later(record)
         del self.active[job.job_id]
         self._report(
             job,
@@ -158,24 +153,24 @@ class Finisher:
 
     def _put_back(self, job: Job, outcome: Outcome) -> None:
         """A full disk is not the URL's fault: the run ends, which puts the job back."""
-        self._book.note("job_put_back", job=job.record, error=outcome.error)
+        self.book.note("job_put_back", job=job.record, error=outcome.error)
         if not self._lacks:  # the others lack the same
             self._lacks = True
-            call(self._hooks.on_event, "pending", f"{job.url}: {outcome.error}")
-        self._end_early(f"this machine lacks something ({outcome.error})")
+            call(self.hooks.on_event, "pending", f"{job.url}: {outcome.error}")
+        self.end_early(f"this machine lacks something ({outcome.error})")
 
     async def _mirror(self, job: Job, record: Any) -> bool | None:
         """Upload a job's file unless that is done; a failure leaves it to the next run."""
-        storage = self._services.storage
+        storage = self.services.storage
         if storage is None:
             return None
         stored = record.payload
         name = str(stored["path"])
-        if stored.get("mirrored") and not self._options.verify_mirror:
+        if stored.get("mirrored") and not self.services.options.verify_mirror:
             return True
         try:
-            path = self._services.folder / name
-            if stored.get("mirrored") and await self._services.is_mirrored(path, stored):
+            path = self.services.folder / name
+            if stored.get("mirrored") and await self.services.is_mirrored(path, stored):
                 return True
             content_type = stored.get("content_type")
             await storage.upload_file_async(path, raise_on_error=True, content_type=content_type)
@@ -192,8 +187,8 @@ class Finisher:
     def _unsent(self, record: Any, cause: str) -> None:
         """Count and show a file that was not uploaded; a later run does it."""
         self._summary.mirror_failed += 1
-        call(self._hooks.on_event, "unsent", f"{record.payload.get('url')}: {cause}")
-        self._book.note("mirror_failed", job=record, error=cause)
+        call(self.hooks.on_event, "unsent", f"{record.payload.get('url')}: {cause}")
+        self.book.note("mirror_failed", job=record, error=cause)
 
     def settle_cut_off(self) -> None:
         """Count jobs whose file was recorded while a second signal cut them off."""
@@ -204,7 +199,7 @@ class Finisher:
                 del self.active[job.job_id]
                 self._summary.succeeded += 1
                 self._summary.bytes_downloaded += int(job.record.payload.get("size") or 0)
-                sent = None if self._services.storage is None else False
+                sent = None if self.services.storage is None else False
                 if sent is False:
                     self._unsent(job.record, "the run was cut off by a second signal")
                 self._report(job, job.record, "completed", attempts=1, mirrored=sent)
@@ -212,7 +207,7 @@ class Finisher:
     def _report(self, job: Job, record: Any, status: Any, **facts: Any) -> None:
         """Report a job that has come to its end; `facts` are what its record does not have."""
         self.settled += 1
-        if self._hooks.on_result is not None:
+        if self.hooks.on_result is not None:
             stored = record.payload if status in HERE else {}
             names = ("path", "size", "checksum", "content_type")
             result = BatchResult(
@@ -222,7 +217,7 @@ class Finisher:
                 metadata=job.item.metadata,
                 **{**{name: stored.get(name) for name in names}, **facts},
             )
-            call(self._hooks.on_result, result)
+            call(self.hooks.on_result, result)
         self.progress()
 
     def pass_over(self, job: Job) -> None:
@@ -233,22 +228,22 @@ class Finisher:
     def retried(self, retry: BatchRetry) -> None:
         """Count and report a retry."""
         self._summary.retries += 1
-        call(self._hooks.on_retry, retry)
-        self._book.note(
+        call(self.hooks.on_retry, retry)
+        self.book.note(
             "retry", url=retry.url, attempt=retry.attempt, wait=retry.wait, cause=retry.error
         )
 
     def progress(self, *, last: bool = False) -> None:
         """Report how far the batch is, now and then."""
         now = clock.monotonic()
-        if self._hooks.on_progress is None or (
+        if self.hooks.on_progress is None or (
             not last and now - self._reported < _PROGRESS_SECONDS
         ):
             return
         self._reported = now
-        summary, ended = self._summary, self._list_ended()
+        summary, ended = self._summary, self.list_ended()
         seconds = now - self.started
         progress = BatchProgress(
             self.settled, summary.total, ended, summary.bytes_downloaded, seconds
         )
-        call(self._hooks.on_progress, progress)
+        call(self.hooks.on_progress, progress)

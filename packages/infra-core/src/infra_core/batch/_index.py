@@ -68,7 +68,8 @@ class JobIndex:
                 self._db.execute(
                     "INSERT OR REPLACE INTO jobs VALUES (?, 0, ?)", (_key(record.job_id), row)
                 )
-                self._claim_stored(record)
+                if path := record.payload.get("path"):
+                    self._claim(str(path), _key(record.job_id))
                 self._put(entries(record))
                 count += 1
         return count
@@ -79,16 +80,6 @@ class JobIndex:
             self._db.executemany(
                 "INSERT OR REPLACE INTO jobs VALUES (?, 1, NULL)", ((_key(i),) for i in job_ids)
             )
-
-    def load_paths(self, records: Iterable["JobRecord"]) -> None:
-        """Remember which paths are taken."""
-        with self._transaction():
-            for record in records:
-                self._claim_stored(record)
-
-    def _claim_stored(self, record: "JobRecord") -> None:
-        if path := record.payload.get("path"):
-            self._claim(str(path), _key(record.job_id))
 
     def see(self, job_ids: Sequence[str]) -> "list[JobRecord | bool]":
         """Mark jobs as seen; returns the record of each, True if new, False if seen before."""

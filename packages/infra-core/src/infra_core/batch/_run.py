@@ -35,12 +35,12 @@ from infra_core.runtime import (
 from ._download import workers_of
 from ._errors import BatchError, one_line, plural
 from ._finishing import Finisher
-from ._hooks import Hooks, call
 from ._intake import Intake
 from ._items import BatchItem, Rejected
 from ._jobs import Job, JobBook
 from ._manifest import store_manifest
 from ._names import INCOMING, FileNames
+from ._results import Hooks, call
 from ._starting import Starter
 
 if TYPE_CHECKING:
@@ -211,8 +211,7 @@ class BatchRun:
             known = 0
         elif self._claims is not None:  # rows are looked at when they are taken
             if not self._names.unique:  # but a name that is taken is not to be given away
-                stored = _completed(store, batch_id)
-                await asyncio.to_thread(self._index.load_paths, stored)
+                await asyncio.to_thread(self._load_completed)
             known = await asyncio.to_thread(lambda: len(list(islice(store.iter_runs(batch_id), 1))))
         else:
             known = await asyncio.to_thread(
@@ -231,11 +230,16 @@ class BatchRun:
         await asyncio.to_thread(self._book.note, "batch_started", known=known)
         await asyncio.to_thread(self._track, "started")
 
+    def _load_completed(self) -> None:
+        from infra_core.azure.job_store import JobStatus
+
+        rows = self._services.store.iter_runs(self._options.batch_id, status=JobStatus.COMPLETED)
+        self._index.load(rows, self._book.entries)
+
     def _conclude(self) -> None:
         if self._claims is not None:  # the manifest lists what all runs have brought
             with suppress(Exception):  # a table out of reach: it lists what this one has
-                store = self._services.store
-                self._index.load(_completed(store, self._options.batch_id), self._book.entries)
+                self._load_completed()
         with suppress(OSError):  # it is not empty, or was never made
             (self._services.folder / INCOMING).rmdir()
         self._services.reserve.release()
@@ -357,10 +361,3 @@ class BatchRun:
             return
         if outcome is not None:  # else its turn came too late: the end of the run puts it back
             await self._finisher.end(job, outcome)
-
-
-def _completed(store: Any, batch_id: str) -> Iterable[Any]:
-    from infra_core.azure.job_store import JobStatus
-
-    rows: Iterable[Any] = store.iter_runs(batch_id, status=JobStatus.COMPLETED)
-    return rows

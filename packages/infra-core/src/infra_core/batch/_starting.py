@@ -1,12 +1,16 @@
 """Which items of a list need a download: what is here is kept, what another run has is left."""
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from infra_core.fs import file_hexdigest, parse_checksum, safe_join
 
 from ._items import BatchItem
 from ._jobs import Begun, Ended, Job, JobBook
 from ._names import FileNames
-from ._verify import Verifier, contradicts
 
 if TYPE_CHECKING:
     from infra_core.azure.job_store import JobRecord
@@ -14,7 +18,9 @@ if TYPE_CHECKING:
     from ._claims import Claims
     from ._services import Services
 
-__all__ = ["Starter"]
+__all__ = ["Starter", "Verifier", "contradicts"]
+
+_FOLDERS = 4_096  # whose paths are kept; there are 256 in the usual layout
 
 
 class Starter:
@@ -141,3 +147,49 @@ def _taken(group: list[Job], *, only_failed: bool) -> Begun:
             record = record.requeue()
         found.started.append(job._replace(record=record.start()))
     return found
+
+
+class Verifier:
+    """Compares the files of one run with what their jobs recorded."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._inside = lru_cache(_FOLDERS)(self._find)
+
+    def is_intact(self, stored: Mapping[str, Any], listed: str | None = None) -> bool:
+        """Whether a file is what its job recorded, and has the checksum that the list gives now.
+
+        One that cannot be read is a reason to fetch it again.
+        """
+        try:
+            folder, _, name = str(stored["path"]).rpartition("/")
+            path = self._inside(folder) / name
+            checksums = {parse_checksum(str(stored["checksum"]))}
+            if listed is not None:
+                checksums.add(parse_checksum(listed))
+            size = stored.get("size")
+            if size is not None and path.stat().st_size != size:
+                return False
+            return all(file_hexdigest(path, name) == expected for name, expected in checksums)
+        except (KeyError, ValueError, OSError):
+            return False
+
+    def _find(self, name: str) -> Path:
+        """A folder of the run, whose `assets` may be a link that its owner made.
+
+        Raises:
+            ValueError: It is outside.
+        """
+        first, _, rest = name.partition("/")
+        if first == "..":
+            raise ValueError(f"{name!r} is outside of {str(self._folder)!r}")
+        return safe_join(self._folder / first, rest) if rest else self._folder / first
+
+
+def contradicts(stored: Mapping[str, Any], listed: str | None) -> bool:
+    """Whether the list gives another checksum now than was verified, of one algorithm."""
+    try:
+        known, wanted = parse_checksum(str(stored["checksum"])), parse_checksum(listed or "")
+    except (KeyError, ValueError):  # there is none to compare
+        return False
+    return known[0] == wanted[0] and known != wanted
