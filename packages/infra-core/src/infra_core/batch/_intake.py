@@ -27,7 +27,6 @@ class Intake:
 
     def __init__(self, source: Iterable[object] | AsyncIterable[object]) -> None:
         self.error: BaseException | None = None
-        self._source = source
         self._items: deque[BatchItem | Rejected] = deque()
         self._room = threading.Condition()
         self._stopped = False
@@ -39,21 +38,17 @@ class Intake:
         self._waiting = False
         self._task: asyncio.Task[None] | None = None
         self._number = 0
+        if isinstance(source, AsyncIterable):
+            self._task = self._loop.create_task(self._read_async(source))
+        else:
+            threading.Thread(
+                target=self._read, args=(source,), name="infra-core-list", daemon=True
+            ).start()
 
     @property
     def ended(self) -> bool:
         """Whether the source was read to its end, and all of it was handed out and recorded."""
         return self._at_end and not self._items and not self._at_hand
-
-    def start(self) -> None:
-        """Begin to read."""
-        if isinstance(self._source, AsyncIterable):
-            self._task = self._loop.create_task(self._read_async(self._source))
-        else:
-            reader = threading.Thread(
-                target=self._read, args=(self._source,), name="infra-core-list", daemon=True
-            )
-            reader.start()
 
     def stop(self) -> None:
         """Hand out nothing more; call it from the loop."""

@@ -94,12 +94,12 @@ class BatchRun:
             on_retry=self._finisher.retried,
             on_stopped=self._end_unless_ending,
         )
-        self._group = _GROUP
-        if self._claims is not None:  # no run takes more of a shared table than it can begin with
-            self._group = min(_GROUP, options.concurrency)
+        # no run takes more of a shared table than it can begin with
+        self._group = _GROUP if self._claims is None else min(_GROUP, options.concurrency)
         self._recording = False  # whether any jobs could be recorded
         self._ahead: dict[str, JobRecord] = {}  # recorded by no run; their turn is to come
-        self._unreadable: list[str] = []  # why jobs are left as they are
+        # why jobs are left as they are
+        self._unreadable: list[str] = [] if self._claims is None else self._claims.unreadable
         self._intake: Intake | None = None
         self._loop = asyncio.get_running_loop()
         self._stopping = asyncio.Event()
@@ -143,7 +143,6 @@ class BatchRun:
             try:
                 await self._open()
                 self._intake = Intake(source)
-                self._intake.start()
                 if self._stopping.is_set():
                     self._intake.stop()
                 await self._work()
@@ -218,7 +217,7 @@ class BatchRun:
                 lambda: self._index.load(store.iter_runs(batch_id), self._book.entries)
             )
             left = [job for job in getattr(store, "unreadable", ()) if job.batch_id == batch_id]
-            self._unreadable = [job.reason for job in left]
+            self._unreadable.extend(job.reason for job in left)
             self._index.set_aside(job.job_id for job in left)
         if known and not self._options.resume:
             raise BatchError(
@@ -251,10 +250,9 @@ class BatchRun:
                 "jobs were not recorded",
                 f"{str(store_path)!r} was removed while the batch ran; resume it (--resume)",
             )
-        unreadable = self._unreadable if self._claims is None else self._claims.unreadable
-        if unreadable:
-            jobs = plural(len(unreadable), "job")
-            self.summary.trouble(f"{jobs} left as they are", f"unreadable, {unreadable[0]}")
+        if why := self._unreadable:
+            jobs = plural(len(why), "job")
+            self.summary.trouble(f"{jobs} left as they are", f"unreadable, {why[0]}")
         summary = self.summary
         done = summary.succeeded + summary.skipped + summary.failed + summary.elsewhere
         summary.list_ended = self._has_ended()
