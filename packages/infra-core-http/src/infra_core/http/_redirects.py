@@ -12,7 +12,7 @@ import httpx
 from multidict import CIMultiDict
 
 from ._async_response import HOP_BODY, Response, ours, response_of
-from ._cookies import BoundedCookieJar, cookie_header, keep_cookies
+from ._cookies import cookie_header, keep_cookies
 from ._messages import redirects_text
 from ._response.redirect import BadRedirect, NextRequest, is_redirect, location_of, next_request
 from ._response.status import is_success
@@ -179,11 +179,10 @@ async def send_direct(
     headers: "CIMultiDict[str]",
     timeouts: Timeouts,
     *,
-    jar: CookieJar | None,
+    jar: CookieJar,
     buffer: int = 65_536,
 ) -> EngineResponse:
-    """Send a request without a body and follow redirects; without a jar each chain has its own."""
-    jar = BoundedCookieJar() if jar is None else jar
+    """Send a request without a body and follow redirects."""
     if "Cookie" not in headers:
         cookie = cookie_header(jar, target.text)
         if cookie is not None:

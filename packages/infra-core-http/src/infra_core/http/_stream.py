@@ -22,6 +22,7 @@ from ._async_client import (
 )
 from ._call import FIELDS
 from ._checks import DEFAULT_TIMEOUT, DefaultTimeout
+from ._cookies import BoundedCookieJar
 from ._headers import check_method, checked_headers, defaults_beside, merge_headers
 from ._intercept import TRUE_CLIENT, interceptor
 from ._redirects import send_direct, send_following
@@ -48,7 +49,6 @@ _STOCK_HEADERS = {
 # Bytes that may wait unread: large, so that a fast server is not stopped at every turn.
 _BUFFER = 1 << 20
 _NO_GATE = nullcontext()
-_OF_CLIENT: Any = object()
 
 
 async def here_of(client: Any) -> LoopClient | None:
@@ -85,29 +85,15 @@ async def send_once(
     timeout: Any,
     *,
     fields: Mapping[str, Any] | None = None,
-    jar: CookieJar | None = _OF_CLIENT,
+    jar: CookieJar | None = None,
     buffer: int = 65_536,
     whole: bool = False,
 ) -> "EngineResponse | httpx.Response":
     """Send a request by the fastest way there is, follow redirects, and leave the body unread.
 
-    Args:
-        client: Of `manager_of`.
-        here: Of `here_of`.
-        method: In upper case.
-        url: Absolute, or relative to the client's `base_url`.
-        headers: Win over those of the client.
-        timeout: As callers pass it.
-        fields: Those of `params`, `json`, `data` and `content` that were given.
-        jar: Where cookies come from and go to on the fast way, instead of the client's jar; None
-            to keep them within the redirects.
-        buffer: Bytes that may wait unread.
-        whole: Whether all of the body will be read at once, so that the plain call of httpx
-            serves where that is what a mock has replaced.
-
-    Raises:
-        httpx.TransportError: As httpx would raise it.
-        httpx.InvalidURL: A malformed URL.
+    Cookies come from and go to `jar` on the fast way, that of the client without one. Where all of
+    the body will be read at once (`whole`), the plain call of httpx serves if that is what a mock
+    has replaced.
     """
     fields = fields or {}
     if here is None:
@@ -118,7 +104,7 @@ async def send_once(
         if not fields and (engine := here.direct_engine()) is not None:
             target = httpx_target_of(url)
             merged = here.headers_with(headers, target)
-            jar = here.jar if jar is _OF_CLIENT else jar
+            jar = here.jar if jar is None else jar
             return await send_direct(
                 here, engine, method, target, merged, timeouts, jar=jar, buffer=buffer
             )
@@ -202,7 +188,7 @@ async def open_stream(
     chain of redirects only.
     """
     method, sent = check_method(method), checked_headers(headers)
-    jar = cookies if cookies is not None or client is None else _OF_CLIENT
+    jar = BoundedCookieJar() if cookies is None and client is None else cookies
     async with open_answer(
         client, method, url, sent, timeout, turn=turn, jar=jar, buffer=_BUFFER
     ) as answer:
