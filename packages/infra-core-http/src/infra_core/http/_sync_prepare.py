@@ -7,10 +7,9 @@ from typing import Any, Final
 import httpx
 import requests
 from requests.structures import CaseInsensitiveDict
-from requests.utils import check_header_validity, default_headers, to_native_string
+from requests.utils import check_header_validity, to_native_string
 
 from ._cookies import BoundedCookieJar
-from ._headers import DEFAULT_HEADERS
 from ._response.body import length_of
 from .engine._pump import Measure
 from .engine._target import is_usual, target_of
@@ -24,8 +23,6 @@ _NO_PATH: Final = re.compile(r"^[a-z]+://[^/?#]+(?=[?#]|$)")
 _merge_cookies: Any = requests.cookies.merge_cookies
 _native: Any = to_native_string
 _prepare_request = requests.Session.prepare_request
-# Sent with nearly every request; not looked at each time.
-_KNOWN = frozenset([*DEFAULT_HEADERS.items(), *default_headers().items()])
 _PARTS = ("params", "data", "json", "files", "cookies", "hooks")
 
 
@@ -126,8 +123,7 @@ def _prepared_directly(
             if value is None:
                 prepared.headers.pop(name, None)
                 continue
-            if not isinstance(value, str) or (name, value) not in _KNOWN:
-                check_header_validity((name, value))
+            check_header_validity((name, value))
             prepared.headers[_native(name)] = value
     jar: Any = session.cookies
     bounded = isinstance(jar, BoundedCookieJar)

@@ -48,8 +48,7 @@ class _Route:
 
 def _check_path(path: str) -> None:
     if not path.startswith("/"):
-        msg = f"path is {path!r}, but must begin with a slash: write {'/' + path!r}"
-        raise ValueError(msg)
+        raise ValueError(f"path is {path!r}, but must begin with a slash: write {'/' + path!r}")
 
 
 class FaultyOrigin:
@@ -170,8 +169,7 @@ class FaultyOrigin:
         """Append faults to the script of a path that was added before."""
         with self._lock:
             if path not in self._routes:
-                msg = f"there is nothing at {path!r}: call add() with that path first"
-                raise KeyError(msg)
+                raise KeyError(f"there is nothing at {path!r}: call add() with that path first")
             self._routes[path].faults.extend(faults)
 
     @property
