@@ -361,7 +361,10 @@ def test_a_full_batch_leaves_at_once(server: IngestionServer, connect: Connect) 
     large = connect(SenderLimits(batch_seconds=600, batch_bytes=2_000))
     large.track_event("progress", text="x" * 3_000)
     assert server.wait_for_items(4)
-    assert client.stats().pending == 1
+    assert client._exporter is not None
+    changed = client._exporter._worker.changed  # the answer may come after the items
+    with changed:
+        assert changed.wait_for(lambda: client.stats().pending == 1, SOON)
 
 
 def test_events_arrive_without_flush(server: IngestionServer, connect: Connect) -> None:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -57,11 +57,7 @@ def print_json(value: object) -> None:
 
 
 class Lasting:
-    """A stream whose reader may leave or whose disk may fill: it falls silent, the work goes on.
-
-    Args:
-        stream: Where the text goes for as long as that is possible.
-    """
+    """A stream whose reader may leave or whose disk may fill: it falls silent, the work goes on."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
@@ -69,18 +65,17 @@ class Lasting:
 
     def write(self, text: str) -> int:
         """Write, or drop the text once its reader has gone."""
-        if not self._lost:
-            try:
-                return self._stream.write(text)
-            except OSError as error:
-                self._lose(error)
+        self._try(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
         """Flush, unless the reader has gone."""
+        self._try(self._stream.flush)
+
+    def _try(self, method: Callable[..., object], *args: str) -> None:
         if not self._lost:
             try:
-                self._stream.flush()
+                method(*args)
             except OSError as error:
                 self._lose(error)
 
@@ -100,9 +95,7 @@ class Lasting:
 def make_console(*, to_stderr: bool = False, lasting: bool = False) -> "Console":
     """A console that is plain, unwrapped text where the stream is no terminal.
 
-    Args:
-        to_stderr: Print to standard error.
-        lasting: Fall silent instead of failing once the reader has gone.
+    One that is `lasting` falls silent instead of failing once the reader has gone.
     """
     from rich.console import Console
 
@@ -191,7 +184,7 @@ class Reporter:
     def __enter__(self) -> "Reporter":
         """Start the progress display."""
         if self._bar is not None:
-            self._bar.start()
+            self._bar.progress.start()
         return self
 
     def __exit__(
@@ -202,7 +195,7 @@ class Reporter:
     ) -> None:
         """End the progress display."""
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.progress.stop()
 
     def line(self, mark: str, text: str, style: str = "") -> None:
         """Print one event."""
@@ -247,12 +240,7 @@ class Reporter:
             self._bar.update(progress)
 
     def finish(self, summary: "Summary", *, next_command: str = "") -> None:
-        """Print the summary: JSON for machines, a table for people.
-
-        Args:
-            summary: What the batch came to.
-            next_command: What to type for the rest.
-        """
+        """Print the summary: JSON for machines, for people a table and what to type next."""
         if self._as_json:
             print_json(summary.as_dict())
             return
@@ -279,7 +267,7 @@ class _Bar:
         )
 
         self.console = console
-        self._progress = Progress(
+        self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
@@ -290,17 +278,11 @@ class _Bar:
             console=console,
             transient=True,
         )
-        self._task = self._progress.add_task("downloading", total=None, note="")
-
-    def start(self) -> None:
-        self._progress.start()
-
-    def stop(self) -> None:
-        self._progress.stop()
+        self._task = self.progress.add_task("downloading", total=None, note="")
 
     def update(self, progress: "BatchProgress") -> None:
         rate = progress.settled / progress.seconds if progress.seconds > 0 else 0.0
-        self._progress.update(
+        self.progress.update(
             self._task,
             completed=progress.settled,
             total=progress.read if progress.list_ended else None,

@@ -29,15 +29,10 @@ _EXAMPLE = "InstrumentationKey=...;IngestionEndpoint=https://...applicationinsig
 
 @dataclass(frozen=True, slots=True)
 class Ingestion:
-    """Where to post telemetry, and in whose name.
-
-    Attributes:
-        key: The instrumentation key.
-        url: Full URL of the track endpoint.
-    """
+    """Where to post telemetry, and in whose name."""
 
     key: str = field(repr=False)
-    url: str
+    url: str  # of the track endpoint
 
 
 @dataclass(frozen=True)

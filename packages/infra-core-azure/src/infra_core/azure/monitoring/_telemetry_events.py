@@ -44,11 +44,7 @@ TELEMETRY_EVENTS = frozenset(event.value for event in TelemetryEvent)
 
 
 def to_event(name: TelemetryEvent | str) -> TelemetryEvent:
-    """Return the event of a name, whatever its case, surrounding blanks, hyphens or spaces.
-
-    Raises:
-        ValueError: There is no such event; the message lists those there are.
-    """
+    """Return the event of a name, whatever its case, surrounding blanks, hyphens or spaces."""
     if isinstance(name, TelemetryEvent):
         return name
     if isinstance(name, str):
@@ -61,11 +57,7 @@ def to_event(name: TelemetryEvent | str) -> TelemetryEvent:
 
 
 def check_identifier(name: str, value: object) -> str | None:
-    """Return an id without blanks around it, `None` for an empty one.
-
-    Raises:
-        ValueError: It is neither a string nor `None`.
-    """
+    """Return an id without blanks around it, `None` for an empty one."""
     if value is None or isinstance(value, str):
         return (value or "").strip() or None
     raise ValueError(
@@ -75,22 +67,14 @@ def check_identifier(name: str, value: object) -> str | None:
 
 
 def check_name(name: object) -> str:
-    """Return the name of an event or metric of one's own.
-
-    Raises:
-        ValueError: It is no text, or empty.
-    """
+    """Return the name of an event or metric of one's own."""
     if isinstance(name, str) and name.strip():
         return name.strip()
     raise ValueError(f"name={name!r:.80} names no event or metric: pass text, such as 'page.saved'")
 
 
 def check_metadata(value: object) -> Mapping[str, Any]:
-    """Return metadata as a mapping; `None` is an empty one.
-
-    Raises:
-        ValueError: It is no mapping, or has keys that are no strings.
-    """
+    """Return metadata as a mapping; `None` is an empty one."""
     if value is None:
         return {}
     if not isinstance(value, Mapping):

@@ -60,7 +60,7 @@ class Worker:
         self.changed = threading.Condition()  # the one lock, which a thread may take twice
         self.asked = self.finished = self._flush = 0  # numbers of requests
         self._thread: threading.Thread | None = None
-        _forget(self)
+        _alive.discard(self)
 
     @property
     def pending(self) -> bool:
@@ -135,7 +135,7 @@ class Worker:
             thread, self._thread = self._thread, None
             idle = not self.pending
             self.changed.notify_all()
-        _forget(self)
+        _alive.discard(self)
         if thread is not None and idle and thread is not threading.current_thread():
             thread.join(1.0)
 
@@ -172,25 +172,15 @@ _finalizer: Any = None
 
 def _remember(worker: Worker) -> None:
     global _finalizer
-    if not _alive:
-        _unregister()  # where those of before are gone without a close
+    if not _alive:  # once, and before the handlers of those who came earlier
+        atexit.unregister(_exit)
         atexit.register(_exit)
+        if _finalizer is not None:
+            _finalizer.cancel()
         # Children of multiprocessing leave without running atexit, but run these.
         util = sys.modules.get("multiprocessing.util")
         _finalizer = util and util.Finalize(None, _exit, exitpriority=100)
     _alive.add(worker)
-
-
-def _forget(worker: Worker) -> None:
-    _alive.discard(worker)
-    if not _alive:
-        _unregister()
-
-
-def _unregister() -> None:
-    atexit.unregister(_exit)
-    if _finalizer is not None:
-        _finalizer.cancel()
 
 
 def _exit() -> None:
