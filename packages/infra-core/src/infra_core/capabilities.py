@@ -66,6 +66,10 @@ class Capability:
         return " ".join([*texts, *self.keywords, *self.extras, self.package]).lower()
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(", "))
+
+
 CAPABILITIES: tuple[Capability, ...] = (
     Capability(
         "download-a-batch",
@@ -73,7 +77,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "from infra_core.batch import run_batch, run_batch_async, BatchItem",
         "Download a list of URLs as one batch that survives faults, resumes, mirrors and "
         "reports what became of each.",
-        ("crawl", "batch", "urls", "list", "resume", "download", "job"),
+        _words("crawl, batch, urls, list, resume, download, job"),
         example='summary = run_batch(urls, batch_id="nightly", out="runs")',
     ),
     Capability(
@@ -81,19 +85,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "Fetch pages with retries",
         "from infra_core.http import fetch, fetch_async, request, request_async",
         "Fetch text over HTTP with retries that never repeat what must not be repeated.",
-        (
-            "http",
-            "get",
-            "post",
-            "retry",
-            "requests",
-            "httpx",
-            "crawl",
-            "request",
-            "status",
-            "json",
-            "backoff",
-        ),
+        _words("http, get, post, retry, requests, httpx, crawl, request, status, json, backoff"),
         example='html = fetch("https://example.com", timeout=30)',
     ),
     Capability(
@@ -102,7 +94,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "from infra_core.http.assets import download_asset, download_asset_async, "
         "AssetDownloadClient, DownloadResult",
         "Download files that are verified, resumed after a crash and never half written.",
-        ("asset", "checksum", "resume", "range", "crawl", "download", "file", "retry"),
+        _words("asset, checksum, resume, range, crawl, download, file, retry"),
         example='result = download_asset(url, Path("assets/file.bin"))',
     ),
     Capability(
@@ -110,17 +102,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "Run bounded async work",
         "from infra_core.runtime import TaskRuntime, RuntimeConfig, RuntimeCancellationError",
         "Run many coroutines with bounded concurrency, timeouts and clean cancellation.",
-        (
-            "asyncio",
-            "concurrency",
-            "semaphore",
-            "gather",
-            "batch",
-            "task",
-            "worker",
-            "timeout",
-            "cancel",
-        ),
+        _words("asyncio, concurrency, semaphore, gather, batch, task, worker, timeout, cancel"),
         example="runtime = TaskRuntime(config=RuntimeConfig(concurrency=8))",
     ),
     Capability(
@@ -128,7 +110,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "Retry an operation",
         "from infra_core.runtime import RetryPolicy, retry_sync, retry_async",
         "Retry any operation under one policy: full jitter, cap, deadline, Retry-After.",
-        ("backoff", "jitter", "tenacity", "retry"),
+        _words("backoff, jitter, tenacity, retry"),
         example="retry_sync(operation, policy=RetryPolicy(max_retries=3))",
     ),
     Capability(
@@ -136,7 +118,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "Keep secrets out of logs",
         "from infra_core.runtime import sanitize_url, redact_sas_tokens, redact_secrets",
         "Keep tokens, keys and signatures out of logs and errors.",
-        ("sas", "log", "token", "security", "redact", "secret"),
+        _words("sas, log, token, security, redact, secret"),
         example='sanitize_url("https://host/blob?sig=secret")',
     ),
     Capability(
@@ -144,18 +126,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "Poll remote job status",
         "from infra_core.polling import poll_until, poll_until_async, StatusPoller, PollingConfig",
         "Poll a status until it is terminal, never past the deadline.",
-        (
-            "poll",
-            "wait",
-            "status",
-            "backoff",
-            "deadline",
-            "job",
-            "operation",
-            "async",
-            "404",
-            "timeout",
-        ),
+        _words("poll, wait, status, backoff, deadline, job, operation, async, 404, timeout"),
         example='poll_until(fetch_status, lambda answer: answer["status"] == "completed")',
     ),
     Capability(
@@ -164,7 +135,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "from infra_core.fs import AtomicFile, write_text_atomic, write_json_atomic, "
         "compute_checksum, safe_join, unique_asset_path",
         "Write files atomically and durably, hash them, join paths without traversal.",
-        ("atomic", "fsync", "checksum", "sha256", "path", "mime"),
+        _words("atomic, fsync, checksum, sha256, path, mime"),
         example='write_json_atomic(Path("out/result.json"), {"status": "ok"})',
     ),
     Capability(
@@ -172,18 +143,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "Mirror files to Azure Blob",
         "from infra_core.azure import AzureStorageClient, AzureStorageSettings, get_client",
         "Mirror files and trees to Blob Storage and back, with nothing lost.",
-        (
-            "azure",
-            "blob",
-            "upload",
-            "download",
-            "tree",
-            "sync",
-            "azurite",
-            "storage",
-            "mirror",
-            "container",
-        ),
+        _words("azure, blob, upload, download, tree, sync, azurite, storage, mirror, container"),
         extras=("azure",),
         example="settings, mode = AzureStorageSettings.from_env()",
     ),
@@ -193,7 +153,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "from infra_core.azure.run_storage import build_manifest, collect_local_files, "
         "collect_blob_files",
         "Build a manifest of a run's files: types, sizes, URLs, totals.",
-        ("manifest", "artifact", "report", "run", "output", "blob", "storage"),
+        _words("manifest, artifact, report, run, output, blob, storage"),
         extras=("azure",),
         example="manifest = build_manifest(folder, client=get_client(settings, mode))",
     ),
@@ -203,19 +163,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "from infra_core.azure.job_store import AzureTableJobStore, SqliteJobStore, "
         "JobRecord, TableConfig",
         "Track jobs in Table Storage or in an embedded SQLite file through one interface.",
-        (
-            "azure",
-            "table",
-            "job",
-            "queue",
-            "claim",
-            "lease",
-            "resume",
-            "store",
-            "run",
-            "batch",
-            "metadata",
-        ),
+        _words("azure, table, job, queue, claim, lease, resume, store, run, batch, metadata"),
         extras=("azure",),
         example='store = SqliteJobStore("jobs.sqlite3")',
     ),
@@ -225,15 +173,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, "
         "TelemetryClient, TelemetryConfig",
         "Beat a heartbeat, write a run log and send telemetry that really arrives.",
-        (
-            "monitoring",
-            "heartbeat",
-            "log",
-            "application insights",
-            "opentelemetry",
-            "telemetry",
-            "health",
-        ),
+        _words("monitoring, heartbeat, log, application insights, opentelemetry, telemetry, health"),
         extras=("azure",),
         example="monitor = HeartbeatMonitor(folder, azure_client=None)",
     ),
@@ -243,17 +183,7 @@ CAPABILITIES: tuple[Capability, ...] = (
         "from infra_core.azure.client import AzureFunctionAsyncClient, "
         "AzureFunctionSyncClient, RequestOptions",
         "Call Azure Functions, and follow durable orchestrations to their end.",
-        (
-            "azure",
-            "function",
-            "durable",
-            "trigger",
-            "x-functions-key",
-            "http",
-            "api",
-            "sync",
-            "async",
-        ),
+        _words("azure, function, durable, trigger, x-functions-key, http, api, sync, async"),
         extras=("azure",),
         example="client = AzureFunctionAsyncClient(base_url, api_key=key)",
     ),
