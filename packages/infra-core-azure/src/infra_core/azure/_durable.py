@@ -31,7 +31,7 @@ from .exceptions import OrchestrationError
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["DurableInstance", "answer_in", "management_url", "read_start", "secure_url"]
+__all__ = ["DurableInstance", "management_url", "read_start", "secure_url"]
 
 # What an instance can be asked, and the members of a starter's answer that say where. Beside them
 # all, the status URL leads there: with the verb behind it, or alone for `purge`.
@@ -76,12 +76,9 @@ def read_start(
 
     A function that is not durable has ended when it answers. So without a status URL a 200 is an
     end where its body says so: by a `runtimeStatus`, or by a `status` of its own such as `success`
-    or `failed`. A `status` beside an `instanceId` is none: it speaks of the start.
-
-    Args:
-        response: The answer, a success.
-        what: What was called, for the error message; without secrets.
-        accept_result: Take any JSON of a 200 for the output of an orchestration that has ended.
+    or `failed`. A `status` beside an `instanceId` is none: it speaks of the start. With
+    `accept_result` any JSON of a 200 is the output of an orchestration that has ended. `what` was
+    called, for the error message.
 
     Raises:
         OrchestrationError: It names no status URL, and no end of an instance either.
@@ -135,17 +132,6 @@ def read_start(
     )
 
 
-def answer_in(error: "httpx.HTTPStatusError") -> "httpx.Response":
-    """Return the answer of a starter that waited and says with a 500 how the instance ended.
-
-    Raises:
-        httpx.HTTPStatusError: The error itself, where it says no such thing.
-    """
-    if state_in(error.response, json_of(error.response)) is None:
-        raise error
-    return error.response
-
-
 def _whole_url(response: "httpx.Response", url: str, instance_id: str | None, what: str) -> str:
     """A URL of an instance as a whole."""
     try:
@@ -169,10 +155,6 @@ def secure_url(url: str, base_url: str) -> str:
 
     An app behind a proxy that ends TLS writes `http://` into its own URLs.
 
-    Args:
-        url: A status or terminate URL; its key opens every instance of the app.
-        base_url: Of the app.
-
     Raises:
         OrchestrationError: It is `http://` and not of the app's own host and default port.
     """
@@ -194,12 +176,8 @@ def management_url(
 ) -> str | None:
     """Return the URL at which an instance is asked for something; `None` where it has none.
 
-    Args:
-        instance: The instance, with the URL of its starter for it, in which `{text}` stands for the
-            reason and `{eventName}` for the event, or with its status URL alone.
-        verb: `terminate`, `suspend`, `resume`, `rewind`, `raiseEvent` or `purge`.
-        name: Of the event.
-        reason: Why; kept in the instance's history.
+    It is the starter's own for this verb, in which `{text}` stands for the reason and `{eventName}`
+    for the name of the event, or else made from the status URL.
     """
     given = instance.terminate_url if verb == "terminate" else instance.urls.get(verb)
     if given is not None:

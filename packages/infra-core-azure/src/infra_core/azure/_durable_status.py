@@ -101,23 +101,19 @@ class DurableStatus:
         return self.succeeded or self.failed
 
 
-def read_status(response: "httpx.Response") -> DurableStatus | None:
-    """Read the answer of a status URL, whatever its HTTP status.
+def read_status(response: "httpx.Response") -> DurableStatus:
+    """Read the answer of a status URL: a success, or an error in which `state_in` finds a state.
 
     The state is a text (`Failed`), a text of an enum (`OrchestrationRuntimeStatus.Failed`) or
     the number of one (3), in a member `runtimeStatus` of any letter case, also where the status
     is wrapped (`{"data": {...}}`) or the only item of a list. Only such a state can mean an end.
 
-    Returns:
-        The state; `None` for an error answer in which there is none.
-
     Raises:
-        OrchestrationError: It is a success and no state can be read from it; the message shows
-            how it begins.
+        OrchestrationError: No state can be read from it; the message shows how it begins.
     """
     body = json_of(response)
     status = state_in(response, body)
-    if status is not None or not response.is_success:
+    if status is not None:
         return status
     if response.status_code == 202 and not isinstance(body, list) and not is_page(response):
         after = retry_after_of(response)

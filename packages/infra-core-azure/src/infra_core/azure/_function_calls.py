@@ -347,11 +347,7 @@ def _completed(options: RequestOptions | None, base: RequestOptions) -> RequestO
 
 
 def checked_url(url: str, name: str) -> str:
-    """Return a URL without slash at its end.
-
-    Args:
-        url: The URL of an app, or below it.
-        name: The parameter or variable it comes from, for the error.
+    """Return a URL without slash at its end; `name` is where it comes from, for the error.
 
     Raises:
         ValueError: It is none, or holds a query, fragment, user name or password.

@@ -3,17 +3,20 @@
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from infra_core.runtime import clock, redact_secrets, sanitize_url
 
 from ._checks import require_number
 from ._durable import DurableInstance, secure_url
-from ._durable_status import DurableStatus, read_status
+from ._durable_status import DurableStatus, json_of, read_status, state_in
 from ._function_calls import FunctionCaller, RequestOptions
 from .exceptions import JobNotFoundError, OrchestrationError, OrchestrationTimeoutError
 
-__all__ = ["COLD", "OnPoll", "WaitOptions", "ask", "complete", "known", "wait"]
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["COLD", "OnPoll", "WaitOptions", "answer_of", "ask", "complete", "known", "wait"]
 
 _log = logging.getLogger("infra_core.azure.client")
 
@@ -84,12 +87,8 @@ def complete(options: WaitOptions) -> WaitOptions:
 def known(url: str, otherwise: str = _PURGED) -> Iterator[None]:
     """Take 404 and 410 for the answer of a host that does not know what it is asked about.
 
-    Args:
-        url: What is asked within the block.
-        otherwise: What such an answer means, and what to check.
-
     Raises:
-        JobNotFoundError: The host answered so.
+        JobNotFoundError: The host answered so; `otherwise` says what that means.
     """
     import httpx
 
@@ -102,18 +101,21 @@ def known(url: str, otherwise: str = _PURGED) -> Iterator[None]:
         raise JobNotFoundError(f"{sanitize_url(url)} answered {status}: {otherwise}") from error
 
 
-async def ask(calls: FunctionCaller, url: str) -> DurableStatus:
-    """Ask for the state of an instance, once."""
+async def answer_of(request: "Awaitable[httpx.Response]") -> "httpx.Response":
+    """Await an answer: a success, or an error that says how an instance is or has ended."""
     import httpx
 
     try:
-        status = read_status(await calls.send("GET", url, options=_ASK_ONCE, cold=COLD))
+        return await request
     except httpx.HTTPStatusError as error:
-        status = read_status(error.response)
-        if status is None:
+        if state_in(error.response, json_of(error.response)) is None:
             raise
-    assert status is not None  # noqa: S101 - read_status raises for a success without a state
-    return status
+        return error.response
+
+
+async def ask(calls: FunctionCaller, url: str) -> DurableStatus:
+    """Ask for the state of an instance, once."""
+    return read_status(await answer_of(calls.send("GET", url, options=_ASK_ONCE, cold=COLD)))
 
 
 async def wait(
@@ -124,14 +126,9 @@ async def wait(
     *,
     new: bool,
 ) -> DurableStatus:
-    """Wait for the end of an instance that has a status URL.
+    """Wait for the end of an instance that has a status URL; `options` are complete.
 
-    Args:
-        calls: The app.
-        instance: The instance.
-        options: How to wait, complete.
-        terminate: See `DurableManagement.terminate`.
-        new: It was just started, and may not be known to its host yet.
+    A `new` one was just started, and may not be known to its host yet.
     """
     import httpx
 

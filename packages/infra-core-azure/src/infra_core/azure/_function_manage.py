@@ -7,16 +7,10 @@ from urllib.parse import quote
 from infra_core.runtime import sanitize_url
 
 from ._checks import type_name
-from ._durable import DurableInstance, answer_in, management_url, read_start, secure_url
-from ._durable_status import (
-    DurableStatus,
-    beginning_of,
-    failure_of,
-    is_page,
-    json_of,
-)
+from ._durable import DurableInstance, management_url, read_start, secure_url
+from ._durable_status import DurableStatus, beginning_of, failure_of, is_page, json_of
 from ._function_calls import FunctionCaller, RequestOptions
-from ._function_durable import COLD, WaitOptions, ask, complete, known, wait
+from ._function_durable import COLD, WaitOptions, answer_of, ask, complete, known, wait
 from .exceptions import JobNotFoundError, OrchestrationError
 
 if TYPE_CHECKING:
@@ -63,12 +57,7 @@ class DurableManagement:
         Raises:
             OrchestrationError: The answer is not one of a durable function's starter.
         """
-        import httpx
-
-        try:
-            response = await self._calls.send(method, path, json=json, **kwargs)
-        except httpx.HTTPStatusError as error:
-            response = answer_in(error)
+        response = await answer_of(self._calls.send(method, path, json=json, **kwargs))
         what = f"{method} {sanitize_url(self._calls.url(path))}"
         return read_start(response, what=what, accept_result=accept_result)
 

@@ -1,22 +1,28 @@
 """Trigger a batch: schedule it in a function app, follow it to its end, write what came of it."""
 
+import asyncio
 import logging
+import os
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from infra_core.runtime import clock, redact_secrets, sanitize_url
 
-from ._durable import DurableInstance, answer_in, read_start
+from ._blocking import run_blocking
+from ._durable import DurableInstance, read_start
 from ._durable_status import DurableStatus, is_page, reason_of
 from ._function_calls import API_KEY_VAR, BASE_URL_VAR, checked_url
-from ._function_durable import OnPoll, WaitOptions
+from ._function_durable import OnPoll, WaitOptions, answer_of
 from ._function_keys import change_texts, keys_in, without_keys
 from ._function_state import recall, remember
 from .client import AzureFunctionAsyncClient
 from .exceptions import OrchestrationError, OrchestrationTimeoutError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "SummaryWriter",
@@ -110,8 +116,6 @@ def build_function_client(
         ConfigurationError: Neither `--base-url` nor the variable is given.
         ValueError: The base URL is no usable URL.
     """
-    import os
-
     source = dict(os.environ if env is None else env)
     if args.base_url:
         source[base_url_env_var] = checked_url(args.base_url, "--base-url")
@@ -176,14 +180,15 @@ async def trigger_batch_async(
             if on_started is not None:
                 on_started(instance)
         if args.poll or resume:
-            options: WaitOptions = {
-                "timeout": args.poll_timeout,
-                "poll_interval": args.poll_interval,
-                "on_poll": on_poll,
-                "terminate_on_timeout": terminate_on_timeout,
-                "raise_on_failure": False,
-            }
-            await _follow(client, instance, summary, options)
+            await _follow(
+                client,
+                instance,
+                summary,
+                on_poll,
+                timeout=args.poll_timeout,
+                poll_interval=args.poll_interval,
+                terminate_on_timeout=terminate_on_timeout,
+            )
         failed = False
     except BaseException as error:
         _end(summary, error)
@@ -231,8 +236,6 @@ def trigger_batch(
         async with client:
             return await trigger_batch_async(client, args, **kwargs)
 
-    from ._blocking import run_blocking
-
     return run_blocking(run, "trigger_batch()")
 
 
@@ -261,12 +264,7 @@ async def _schedule(
 ) -> DurableInstance:
     if followed:
         return await client.start(path, json=body)
-    import httpx
-
-    try:
-        response = await client.request("POST", path, json=body)
-    except httpx.HTTPStatusError as error:
-        response = answer_in(error)
+    response = await answer_of(client.request("POST", path, json=body))
     try:
         return read_start(response, what=f"POST {path}")
     except OrchestrationError:
@@ -280,16 +278,15 @@ async def _follow(
     client: AzureFunctionAsyncClient,
     instance: DurableInstance,
     summary: TriggerSummary,
-    options: WaitOptions,
+    on_poll: OnPoll | None,
+    **options: "Unpack[WaitOptions]",
 ) -> None:
-    on_poll = options["on_poll"]
-
     def poll(state: DurableStatus) -> Awaitable[None] | None:
         summary.polls += 1
         _see(summary, state)
         return on_poll(state) if on_poll is not None else None
 
-    options["on_poll"] = poll
+    options |= {"on_poll": poll, "raise_on_failure": False}
     try:
         _see(summary, await client.wait_for_completion(instance, **options))
     except OrchestrationTimeoutError as error:
@@ -300,8 +297,6 @@ async def _write_in_thread(
     path: Path, summary: TriggerSummary, storage: SummaryWriter | None, *, failed: bool
 ) -> None:
     """Write a summary where a storage client that blocks does not hold up this loop."""
-    import asyncio
-
     try:
         await asyncio.to_thread(write_summary, path, summary, storage=storage)
     except Exception as error:
