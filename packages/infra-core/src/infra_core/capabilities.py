@@ -173,7 +173,9 @@ CAPABILITIES: tuple[Capability, ...] = (
         "from infra_core.azure.monitoring import HeartbeatMonitor, RunLogWriter, "
         "TelemetryClient, TelemetryConfig",
         "Beat a heartbeat, write a run log and send telemetry that really arrives.",
-        _words("monitoring, heartbeat, log, application insights, opentelemetry, telemetry, health"),
+        _words(
+            "monitoring, heartbeat, log, application insights, opentelemetry, telemetry, health"
+        ),
         extras=("azure",),
         example="monitor = HeartbeatMonitor(folder, azure_client=None)",
     ),

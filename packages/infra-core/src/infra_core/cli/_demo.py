@@ -15,7 +15,7 @@ from infra_core.batch import BatchResult, Summary, read_items, run_batch
 from infra_core.batch._folder import make_folder, run_folder
 
 from . import exit_codes
-from ._arguments import CommandError, check_writable
+from ._arguments import CommandError, add_options, check_writable
 from ._batch import exit_code
 from ._demo_files import demo_files
 from ._report import Reporter, make_console
@@ -41,12 +41,11 @@ MISSING = "/missing/page.html"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core demo`."""
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="output folder (a new temporary folder)"
-    )
-    parser.add_argument(
-        "--azurite", action="store_true", help="mirror to a real Azurite, and jobs to its tables"
-    )
+    options = [
+        ("--out DIR", "output folder (a new temporary folder)", Path),
+        ("--azurite", "mirror to a real Azurite, and jobs to its tables"),
+    ]
+    add_options(parser, options)
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -12,7 +12,7 @@ from infra_core.batch._environment import environment_of, table_of
 from infra_core.runtime import ThreadPool, clock
 
 from . import exit_codes
-from ._arguments import add_prefix, seconds
+from ._arguments import add_options, add_prefix, seconds
 from ._errors import one_line, plural
 from ._report import make_console, print_json, print_marked
 
@@ -54,10 +54,9 @@ Examiner = Callable[[Mapping[str, str], str | None], Check]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core doctor`."""
     add_prefix(parser)
-    parser.add_argument(
-        "--timeout", type=seconds, default=10.0, metavar="S", help="seconds to wait for all (10)"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    timeout = ("--timeout S", "seconds to wait for all (10)", seconds)
+    add_options(parser, [timeout, ("--json", "print JSON")])
+    parser.set_defaults(timeout=10.0)
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from infra_core.azure.monitoring import HeartbeatState, HeartbeatStatus, read_he
 from infra_core.runtime import printable
 
 from . import exit_codes
-from ._arguments import CommandError, seconds
+from ._arguments import CommandError, add_options, seconds
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
@@ -50,14 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder", type=Path, nargs="?", metavar="FOLDER",
         help="folder of the run, or its heartbeat.json",
     )  # fmt: skip
-    parser.add_argument(
-        "--blob", metavar="NAME", help="the same, mirrored to the container of AZURE_STORAGE_*"
-    )
-    parser.add_argument(
-        "--max-age", type=seconds, metavar="S",
-        help="oldest beat of a run that is alive (three of its intervals)",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print what is known as JSON")
+    options = [
+        ("--blob NAME", "the same, mirrored to the container of AZURE_STORAGE_*"),
+        ("--max-age S", "oldest beat of a run that is alive (three of its intervals)", seconds),
+        ("--json", "print what is known as JSON"),
+    ]
+    add_options(parser, options)
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from infra_core.batch._folder import ASSETS, JOBS_FILE, MANIFEST_FILE
 from infra_core.fs import write_text_atomic
 
 from . import exit_codes
-from ._arguments import CommandError, check_writable
+from ._arguments import CommandError, add_options, check_writable
 from ._errors import plural
 from ._report import print_json, to_json
 
@@ -34,12 +34,13 @@ where each file came from, and which downloads failed, as its manifest and its j
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core manifest`."""
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder to list")
-    parser.add_argument("--out", type=Path, metavar="F", help="write the JSON here, not to stdout")
-    parser.add_argument("--html", type=Path, metavar="F", help="write a page for people")
-    parser.add_argument("--checksums", action="store_true", help="add a sha256 of each file")
-    parser.add_argument(
-        "--base", type=Path, metavar="DIR", help="folder that blob names are relative to (DIR/..)"
-    )
+    options = [
+        ("--out F", "write the JSON here, not to stdout", Path),
+        ("--html F", "write a page for people", Path),
+        ("--checksums", "add a sha256 of each file"),
+        ("--base DIR", "folder that blob names are relative to (DIR/..)", Path),
+    ]
+    add_options(parser, options)
 
 
 def execute(options: argparse.Namespace) -> int:

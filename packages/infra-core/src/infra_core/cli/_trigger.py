@@ -17,7 +17,7 @@ from infra_core.batch._environment import open_storage
 from infra_core.runtime import printable, redact_secrets, sanitize_url
 
 from . import exit_codes
-from ._arguments import CommandError, check_writable
+from ._arguments import CommandError, add_options, check_writable
 from ._ending import ending_in_order
 from ._errors import one_line
 from ._report import make_console, print_json
@@ -50,22 +50,15 @@ $XDG_STATE_HOME/infra-core/triggers (~/.local/state), readable by this user only
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `infra-core trigger`."""
     add_azure_service_arguments(parser, base_url_env_var=BASE_URL_VAR)
-    parser.add_argument(
-        "--path",
-        type=function_path,
-        default="/api/run",
-        help="function that starts the batch (/api/run)",
-    )
-    parser.add_argument(
-        "--payload", type=json_object, default={}, metavar="JSON", help="more of the request's JSON"
-    )
-    parser.add_argument(
-        "--terminate-on-timeout", action="store_true", help="end the batch when the time is up"
-    )
-    parser.add_argument(
-        "--wait", action="store_true", help="wait for the batch as it was scheduled earlier"
-    )
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    options = [
+        ("--path PATH", "function that starts the batch (/api/run)", function_path),
+        ("--payload JSON", "more of the request's JSON", json_object),
+        ("--terminate-on-timeout", "end the batch when the time is up"),
+        ("--wait", "wait for the batch as it was scheduled earlier"),
+        ("--json", "print the summary as JSON"),
+    ]
+    add_options(parser, options)
+    parser.set_defaults(path="/api/run", payload={})
 
 
 def function_path(text: str) -> str:
