@@ -184,9 +184,9 @@ async def trigger_batch_async(
                 client,
                 instance,
                 summary,
-                on_poll,
                 timeout=args.poll_timeout,
                 poll_interval=args.poll_interval,
+                on_poll=on_poll,
                 terminate_on_timeout=terminate_on_timeout,
             )
         failed = False
@@ -278,9 +278,10 @@ async def _follow(
     client: AzureFunctionAsyncClient,
     instance: DurableInstance,
     summary: TriggerSummary,
-    on_poll: OnPoll | None,
     **options: "Unpack[WaitOptions]",
 ) -> None:
+    on_poll = options["on_poll"]
+
     def poll(state: DurableStatus) -> Awaitable[None] | None:
         summary.polls += 1
         _see(summary, state)
