@@ -93,6 +93,7 @@ def test_result(origin: FaultyOrigin, tmp_path: Path) -> None:
         "etag": '"v1"',
         "last_modified": "Mon, 01 Jan 2024 00:00:00 GMT",
         "name": None,
+        "http_status": 200,
     }
     assert result == DownloadResult(**known)  # as tests written for 0.7 compare it
 

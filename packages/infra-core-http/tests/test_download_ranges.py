@@ -56,6 +56,7 @@ def test_ranges_side_by_side(origin: FaultyOrigin, tmp_path: Path) -> None:
     result = download_asset(origin.url("/f"), tmp_path / "f", connections=4)
     assert (tmp_path / "f").read_bytes() == BODY
     assert (result.checksum, result.attempts, result.resumed) == (CHECKSUM, 1, False)
+    assert result.http_status == 206  # of a part
     asked = [request.headers["Range"] for request in origin.requests]
     assert len(asked) == len(set(asked)) == 11
     assert asked[0] == f"bytes=0-{PIECE - 1}"
@@ -163,7 +164,7 @@ def test_ranges_that_came_are_not_fetched_again(
     origin.script("/f", delay(0), delay(0), fault)
     result = download_asset(origin.url("/f"), tmp_path / "f", connections=1 + 1, backoff=0.001)
     assert (tmp_path / "f").read_bytes() == BODY
-    assert (result.attempts, result.resumed) == (2, True)
+    assert (result.attempts, result.resumed, result.http_status) == (2, True, 206)
     asked = [request.headers["Range"] for request in origin.requests]
     assert asked.count(f"bytes=0-{PIECE - 1}") == 1
 

@@ -54,6 +54,7 @@ def test_a_file_that_is_there_is_returned_without_a_request(
     assert result.reused
     assert result.checksum == f"sha256:{hashlib.sha256(b'mine').hexdigest()}"
     assert (result.mime, result.size, result.attempts) == ("image/png", 4, 0)
+    assert result.http_status is None
     assert origin.requests == []
     assert download_asset(origin.url("/f.png"), dest, compute_checksum=False).checksum is None
 

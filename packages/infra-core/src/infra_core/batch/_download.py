@@ -294,7 +294,13 @@ def failure_of(work: "WorkItem | Job", error: Exception, attempts: int, folder: 
 
 def _outcome_of(work: "WorkItem | Job", result: "DownloadResult") -> Outcome:
     """What a download came to that did not fail."""
-    made = partial(Outcome, job_id=work.job_id, path=work.path, attempts=result.attempts)
+    made = partial(
+        Outcome,
+        job_id=work.job_id,
+        path=work.path,
+        attempts=result.attempts,
+        http_status=result.http_status,
+    )
     if result.reused:
         return made(status="unchanged")
     return made(

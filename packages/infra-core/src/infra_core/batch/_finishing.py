@@ -120,7 +120,8 @@ class Finisher:
         else:
             self._unsent(record, outcome.mirror_error or "unknown")
         status = "unchanged" if unchanged else "completed"
-        self._report(job, record, status, attempts=outcome.attempts, mirrored=sent)
+        facts = {"attempts": outcome.attempts, "http_status": outcome.http_status}
+        self._report(job, record, status, mirrored=sent, **facts)
 
     async def _fail(self, job: Job, outcome: Outcome) -> None:
         summary, cause = self._summary, outcome.error or "unknown"

@@ -70,7 +70,7 @@ class BatchResult:
         size: Bytes.
         checksum: `algorithm:hexdigest`.
         content_type: Its media type.
-        http_status: Status of the answer where that is why it failed.
+        http_status: Status of the answer; None where there was none, or no request was needed.
         attempts: How often it was downloaded in this run, retries included. `attempts` of the job's
             record is how often the job was started, by any run.
         error: Why it failed, in one line.

@@ -51,6 +51,7 @@ class DownloadResult:
         last_modified: The date of last change that the server gave, as it wrote it.
         name: The file name that the server suggests (Content-Disposition), without folders; it may
             hold what a file system refuses, see `infra_core.fs.safe_file_name`.
+        http_status: Status of the last answer; None when no request was needed.
 
     Two results are equal when the first four are: what 0.7 knew, and tests of its users compare.
     """
@@ -65,6 +66,7 @@ class DownloadResult:
     etag: str | None = field(default=None, compare=False)
     last_modified: str | None = field(default=None, compare=False)
     name: str | None = field(default=None, compare=False)
+    http_status: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

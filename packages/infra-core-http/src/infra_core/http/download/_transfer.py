@@ -71,6 +71,7 @@ class _Transfer:
         self.spec = spec
         self.source = url_identity(spec.url)
         self.attempts = 0
+        self.status: int | None = None  # of the last answer
         self.existing: DownloadResult | None = None
         self.sidecar = Sidecar(spec.dest, self.source)
         self.sink: Sink | None = None
@@ -235,10 +236,11 @@ class _Transfer:
         spec = self.spec
         turn, self.turn = self.turn, None
         async with open_answer(spec, plan, turn=turn) as response:
+            self.status = response.status
             body = plan.judge(response.status, fields_of(response.headers))
             if body is None:
                 known = self.existing or DownloadResult(spec.dest, reused=True)  # the caller's
-                return replace(known, attempts=self.attempts)
+                return replace(known, attempts=self.attempts, http_status=response.status)
             sink = await self._ready(plan, body)
             await receive(spec, plan, response.aiter_raw(), sink.write)
         if plan.piece is not None and body.total is not None and plan.size < body.total:
@@ -338,6 +340,7 @@ class _Transfer:
             etag=body.etag_as_sent,
             last_modified=body.last_modified,
             name=body.name,
+            http_status=self.status,
         )
 
     async def _clean_up(self) -> None:
