@@ -1,6 +1,5 @@
 from ._answer import EngineResponse as EngineResponse
 from ._errors import failure_of as failure_of
-from ._netrc import Netrc as Netrc, read_netrc as read_netrc
 from ._session import Engine as Engine, Timeouts as Timeouts, timeouts_of as timeouts_of
 from ._target import Target as Target, target_of as target_of
 from .connections import (
@@ -9,4 +8,9 @@ from .connections import (
     through as through,
     trust as trust,
 )
-from .network_settings import NetworkSettings as NetworkSettings, Proxy as Proxy
+from .network_settings import (
+    Netrc as Netrc,
+    NetworkSettings as NetworkSettings,
+    Proxy as Proxy,
+    read_netrc as read_netrc,
+)

@@ -48,24 +48,23 @@ def mended(data: bytes, *, head_only: bool) -> Mended | None:
     codings = [coding.lower() for coding in _values(lines, b"transfer-encoding")]
     body = data[end:]
     clean = True
-    length: int | None = None
-    if codings and codings[-1] == b"chunked":
+    stop: int | None = None
+    if codings[-1:] == [b"chunked"]:
+        stop = _end_of_chunks(body)
         if lengths:
             lines = _without(lines, b"content-length")
             clean = False
     else:
-        if codings and set(codings) == {b"identity"}:
+        if set(codings) == {b"identity"}:
             lines = _without(lines, b"transfer-encoding")
-        if len(lengths) > 1 and len(set(lengths)) == 1:
-            lines = _without(lines, b"content-length")
-            lines.insert(1, b"Content-Length: " + lengths[0] + b"\r\n")
-        if lengths and len(set(lengths)) == 1 and re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
-            length = int(lengths[0])
-    stop: int | None = length
+        if len(set(lengths)) == 1:
+            if len(lengths) > 1:
+                lines = _without(lines, b"content-length")
+                lines.insert(1, b"Content-Length: " + lengths[0] + b"\r\n")
+            if re.fullmatch(rb"[0-9]{1,18}", lengths[0]):
+                stop = int(lengths[0])
     if head_only or status in _NO_BODY:
         stop = 0
-    elif codings and codings[-1] == b"chunked":
-        stop = _end_of_chunks(body)
     if stop is not None and len(body) > stop:
         body, clean = body[:stop], False
     return Mended(b"".join(lines) + body, clean, len(set(lengths)) < 2 or not clean)
