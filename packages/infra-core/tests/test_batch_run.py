@@ -50,7 +50,15 @@ from infra_core.batch._run import BatchRun
 from infra_core.cli import main
 from infra_core.cli._arguments import CommandError
 from infra_core.cli._credentials import cookie_jar
-from infra_core.http.testing import FaultyOrigin, redirect, reset_after, slow, status
+from infra_core.http.testing import (
+    Exchange,
+    Fault,
+    FaultyOrigin,
+    redirect,
+    reset_after,
+    slow,
+    status,
+)
 from infra_core.runtime import clock
 from infra_core.runtime.testing import fast_time
 
@@ -478,6 +486,25 @@ def test_a_url_that_takes_too_long_names_the_option(origin: FaultyOrigin, tmp_pa
     assert "within 0.2 s" in failure.cause
     assert "--task-timeout" in failure.cause
     assert "deadline" not in failure.cause.partition(":")[2]
+
+
+def test_progress_is_shown_while_nothing_ends(origin: FaultyOrigin, tmp_path: Path) -> None:
+    """One slow file is alive as well."""
+    shown: list[BatchProgress] = []
+    ended = threading.Event()
+
+    def see(progress: BatchProgress) -> None:
+        shown.append(progress)
+        if progress.read:
+            ended.set()
+
+    def wait(exchange: Exchange) -> None:
+        ended.wait(60)
+
+    origin.add("/slow", b"x", always=Fault("wait", wait))
+    summary = run_batch([origin.url("/slow")], batch_id="b", out=tmp_path, on_progress=see)
+    assert summary.complete
+    assert (shown[0].settled, shown[-1].settled) == (0, 1)
 
 
 def test_a_list_has_ended_when_all_of_it_is_accounted_for(tmp_path: Path) -> None:

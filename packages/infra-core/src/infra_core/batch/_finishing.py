@@ -52,7 +52,6 @@ class Finisher:
     active: dict[str, Job] = field(default_factory=dict)
     settled: int = 0
     started: float = field(default_factory=clock.monotonic)
-    _reported: float = 0.0
     _lacks: bool = False  # whether this machine has too little of something
 
     def __post_init__(self) -> None:
@@ -219,7 +218,6 @@ class Finisher:
                 **{**{name: stored.get(name) for name in names}, **facts},
             )
             call(self.hooks.on_result, result)
-        self.progress()
 
     def pass_over(self, job: Job) -> None:
         """Count a job that another run has."""
@@ -234,16 +232,16 @@ class Finisher:
             "retry", url=retry.url, attempt=retry.attempt, wait=retry.wait, cause=retry.error
         )
 
-    def progress(self, *, last: bool = False) -> None:
-        """Report how far the batch is, now and then."""
-        now = clock.monotonic()
-        if self.hooks.on_progress is None or (
-            not last and now - self._reported < _PROGRESS_SECONDS
-        ):
-            return
-        self._reported = now
+    async def show_progress(self) -> None:
+        """Report again and again how far the batch is, until this is cancelled."""
+        while self.hooks.on_progress is not None:
+            await asyncio.sleep(_PROGRESS_SECONDS)
+            self.progress()
+
+    def progress(self) -> None:
+        """Report how far the batch is."""
         summary, ended = self._summary, self.list_ended()
-        seconds = now - self.started
+        seconds = clock.monotonic() - self.started
         progress = BatchProgress(
             self.settled, summary.total, ended, summary.bytes_downloaded, seconds
         )

@@ -138,6 +138,7 @@ class BatchRun:
             if threading.current_thread() is threading.main_thread():
                 heard = handle_signals(self._runtime, signals=heard_signals(), grace=options.grace)
                 signals = stack.enter_context(heard)
+            stack.callback(self._loop.create_task(self._finisher.show_progress()).cancel)
             if (seconds := options.deadline) is not None:
                 self._later(seconds, self._end_early, f"the deadline of {seconds:g} s was reached")
             try:
@@ -157,7 +158,7 @@ class BatchRun:
                     timer.cancel()
                 if signals is not None and signals.received is not None:
                     summary.interrupted = signals.received.name
-        self._finisher.progress(last=True)
+        self._finisher.progress()
         if self._intake is not None and self._intake.error is not None:
             raise self._intake.error
 
