@@ -334,12 +334,13 @@ class TestRetries:
                 await client.post_json("/api/run", json={}, headers={"Idempotency-Key": "1"})
             assert host.origin.count("/api/run") == 4
 
-    async def test_a_client_error_is_not_tried_again(self) -> None:
-        """404 is an answer."""
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    async def test_a_client_error_is_not_tried_again(self, method: str) -> None:
+        """404 is an answer, where no grace was asked for."""
         with FunctionsHost() as host:
             async with AzureFunctionAsyncClient(host.base_url) as client:
                 with pytest.raises(httpx.HTTPStatusError):
-                    await client.get_json("/api/none")
+                    await client.request(method, "/api/none")
             assert host.origin.count("/api/none") == 1
 
 
@@ -386,14 +387,6 @@ class TestColdStart:
             host.function("/api/x", {}, faults=[status(404), status(500), status(500)])
             async with AzureFunctionAsyncClient(host.base_url, cold_start_grace=60) as client:
                 assert await client.get_json("/api/x") == {}
-
-    async def test_there_is_no_grace_unless_asked_for(self) -> None:
-        """A 404 fails at once."""
-        with FunctionsHost() as host:
-            async with AzureFunctionAsyncClient(host.base_url) as client:
-                with pytest.raises(httpx.HTTPStatusError):
-                    await client.post_json("/api/none", json={})
-            assert host.origin.count("/api/none") == 1
 
     def test_a_negative_grace_is_refused(self) -> None:
         """It means nothing."""

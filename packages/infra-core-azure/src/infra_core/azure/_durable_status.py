@@ -191,9 +191,8 @@ def _plain(name: str) -> str:
 def _mappings(body: Any) -> Iterator[tuple[Mapping[str, Any], bool, bool]]:
     """The mappings of a body from the outside in, but those that the orchestrator wrote.
 
-    Yields:
-        A mapping; whether nothing but wrappers and lists of one item stand around it; whether a
-        status by hand counts there: so it is, or a mapping with one stands around it.
+    With each, whether nothing but wrappers and lists of one item stand around it; and whether a
+    status by hand counts there: so it is, or a mapping with one stands around it.
     """
     waiting: list[tuple[Any, int, bool, bool]] = [(body, _DEEPEST, True, True)]
     while waiting:

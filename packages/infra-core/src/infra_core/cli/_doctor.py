@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError, wait
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
@@ -46,9 +46,6 @@ class Check:
     state: str
     detail: str
     remedy: str = ""
-
-
-Examiner = Callable[[Mapping[str, str], str | None], Check]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -239,7 +236,7 @@ REMEDIES = {
     "telemetry": "check APPLICATIONINSIGHTS_CONNECTION_STRING and the network",
 }
 
-EXAMINERS: dict[str, Examiner] = {
+EXAMINERS = {
     "storage": look_at_storage,
     "jobs": look_at_jobs,
     "functions": look_at_functions,

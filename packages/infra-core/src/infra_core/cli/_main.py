@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Protocol
+from types import ModuleType
+from typing import Any
 
 from infra_core import _start
 
@@ -16,7 +17,8 @@ from ._arguments import CommandError, Parser, add_prefix, prefixed_environment
 
 __all__ = ["main"]
 
-# Name, module, one line of help. The module has add_arguments(parser) and execute(options) -> int.
+# Name, module, one line of help. The module has DESCRIPTION, add_arguments(parser) and
+# execute(options), which returns the exit code.
 COMMANDS = [
     ("run", "._run", "download a list of URLs as one batch that survives faults and resumes"),
     ("demo", "._demo", "watch a batch survive a server that misbehaves on purpose"),
@@ -30,18 +32,6 @@ COMMANDS = [
 # `run` and `doctor` choose by themselves
 PREFIXED = ("mirror", "manifest", "jobs", "heartbeat", "trigger")
 LATE = ("run", "mirror")  # which import the most, and say by themselves when they have
-
-
-class Command(Protocol):
-    """What each subcommand's module provides."""
-
-    DESCRIPTION: str
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Add the command's own arguments."""
-
-    def execute(self, options: argparse.Namespace) -> int:
-        """Run the command; returns the exit code."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command not in LATE:
             _start.started()
         with logging_to_stderr(verbose), prefixed_environment(prefix):
-            code = modules[options.command].execute(options)
+            code: int = modules[options.command].execute(options)
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # `infra-core jobs list | head`
@@ -138,19 +128,22 @@ def configuration_errors() -> tuple[type[Exception], ...]:
 
 def build_parser(
     arguments: Sequence[str],
-) -> tuple[argparse.ArgumentParser, dict[str, Command]]:
+) -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
     """Build the parser; only the module of the command that is called gets imported."""
     parser = Parser(
         prog="infra-core",
         description="Fetch and download by the thousand, mirror, track and poll; lose nothing.",
         epilog=exit_codes.DESCRIPTION,
     )
-    parser.add_argument("--version", action=VersionAction, help="print all versions and exit")
+    parser.add_argument(
+        "--version", action=PrintVersions, dest=argparse.SUPPRESS, nargs=0,
+        help="print all versions and exit",
+    )  # fmt: skip
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     named = next((item for item in arguments if not item.startswith("-")), None)
     all_of_them = "_ARGCOMPLETE" in os.environ
     known = any(name == named for name, _, _ in COMMANDS) and not all_of_them
-    modules: dict[str, Command] = {}
+    modules: dict[str, ModuleType] = {}
     for name, module, summary in COMMANDS:
         if known and name != named:  # the names of the others are for help and errors
             continue
@@ -161,7 +154,7 @@ def build_parser(
             epilog=exit_codes.DESCRIPTION,
         )
         if name == named or all_of_them:
-            command: Command = import_module(module, __package__)
+            command = import_module(module, __package__)
             subparser.description = command.DESCRIPTION
             command.add_arguments(subparser)
             if name in PREFIXED:
@@ -184,19 +177,10 @@ def complete(parser: argparse.ArgumentParser) -> None:
     argcomplete.autocomplete(parser)
 
 
-class VersionAction(argparse.Action):
+class PrintVersions(argparse.Action):
     """Print the version of the meta-package and of every slice."""
 
-    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:  # noqa: A002
-        super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
         """Print and leave."""
         from importlib.metadata import version
 

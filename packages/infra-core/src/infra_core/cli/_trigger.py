@@ -151,8 +151,6 @@ def execute(options: argparse.Namespace) -> int:
     from infra_core.azure.exceptions import AzureServiceError, JobNotFoundError
     from infra_core.http import HttpError
 
-    if not options.batch_id.strip():
-        raise CommandError("batch_id is empty; give the batch a name")
     check_writable(options.summary_file, "--summary-file")
     watch = Watch(options)
     storage = None
