@@ -15,6 +15,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 
 from infra_core.runtime import clock, error_chain, parse_retry_after
 
+from ._envelope import Item, encode_item
 from ._ingestion import Answer
 
 __all__ = ["IngestionTransport"]
@@ -44,16 +45,23 @@ class IngestionTransport:
     wait for bytes; `total` a request as a whole, redirects included.
     """
 
-    def __init__(self, url: str, *, timeout: float = 15.0, total: float = 45.0) -> None:
+    def __init__(
+        self, url: str, key: str = "", *, timeout: float = 15.0, total: float = 45.0
+    ) -> None:
         # Here and not with the first batch: at the end of the interpreter nothing can be imported.
         from infra_core.http.engine import Engine
 
         self._make_engine = Engine
         self._home = self._url = url
+        self._key = key
         self._timeout = timeout
         self._total = total
         self._loop: asyncio.AbstractEventLoop | None = None
         self._engine: Engine | None = None
+
+    def encode(self, item: Item) -> bytes:
+        """Write an item as an envelope."""
+        return encode_item(item, self._key)
 
     def send(self, items: Sequence[bytes]) -> Answer:
         """Post a batch as a gzipped JSON array."""

@@ -16,55 +16,68 @@ from infra_core.runtime import redact_secrets
 from ..exceptions import ConfigurationError
 from ._envelope import MAX_NAME, MAX_PROPERTIES, MAX_VALUE, Item, shorten
 from ._ingestion import Answer
-from ._sender import Sender, SenderLimits
-from ._telemetry_config import TelemetryConfig
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.sdk._logs import ReadableLogRecord
-    from opentelemetry.sdk.resources import Resource
 
-__all__ = ["otel_sender"]
+__all__ = ["ExporterTransport"]
 
 _log = logging.getLogger("infra_core.azure.monitoring")
 _NANOSECONDS = 1_000_000_000
 
 
-def otel_sender(
-    config: TelemetryConfig, service_name: str, limits: SenderLimits
-) -> "Sender[Item, ReadableLogRecord]":
-    """Return a sender that hands its batches to Azure Monitor's exporter.
-
-    The exporter is built here, which takes about a second: when the interpreter is ending it can
-    neither be imported nor start its threads. A forked child builds its own. What it cannot
-    deliver now and finds worth another try it keeps in its own offline storage; here such a batch
-    counts as dropped, reason `otel_export_failed`, because it is not known which of its items
-    arrived.
-    """
-    try:
-        transport = ExporterTransport(config.otel_connection_string())
-        from opentelemetry.sdk.resources import Resource
-    except ImportError as error:
-        raise ConfigurationError(
-            f"telemetry backend 'otel' needs azure-monitor-opentelemetry-exporter ({error}): "
-            'pip install "infra-core-azure[otel]", or choose the backend applicationinsights'
-        ) from error
-    resource = Resource.create({"service.name": service_name})  # here, as it starts threads, too
-    return Sender(
-        transport,
-        encode=lambda item: _record(item, resource),
-        size=lambda item: item.size,
-        limits=limits,
-    )
-
-
 class ExporterTransport:
-    """Gives batches to an `AzureMonitorLogExporter`."""
+    """Gives batches to an `AzureMonitorLogExporter`.
 
-    def __init__(self, connection_string: str) -> None:
+    That is built here, which takes about a second: when the interpreter is ending it can neither
+    be imported nor start its threads. A forked child builds its own. What it cannot deliver now
+    and finds worth another try it keeps in its own offline storage; here such a batch counts as
+    dropped, reason `otel_export_failed`, because it is not known which of its items arrived.
+    """
+
+    def __init__(self, connection_string: str, service_name: str) -> None:
         self._connection_string = connection_string
         self._exporter: Any = None
-        self._ready_exporter()
+        try:
+            self._ready_exporter()
+            from opentelemetry.sdk.resources import Resource
+        except ImportError as error:
+            raise ConfigurationError(
+                f"telemetry backend 'otel' needs azure-monitor-opentelemetry-exporter ({error}): "
+                'pip install "infra-core-azure[otel]", or choose the backend applicationinsights'
+            ) from error
+        self._resource = Resource.create({"service.name": service_name})  # starts threads, too
+
+    def encode(self, item: Item) -> "ReadableLogRecord":
+        """Make a log record of an item."""
+        from opentelemetry._logs import LogRecord, SeverityNumber
+        from opentelemetry.sdk._logs import ReadableLogRecord
+
+        attributes: dict[str, Any] = {
+            shorten(name, MAX_NAME): shorten(value, MAX_VALUE)
+            for name, value in list(item.properties.items())[:MAX_PROPERTIES]
+        }
+        measurements = dict(item.measurements)
+        if item.metric is not None:  # the exporter of logs has no metrics: an event with a number
+            measurements[item.name] = item.metric
+        if measurements:
+            attributes["microsoft.custom_measurements"] = json.dumps(measurements)
+        if item.exception is not None:
+            kind, message, stack = item.exception
+            attributes["exception.type"] = kind
+            attributes["exception.message"] = shorten(message or kind, MAX_VALUE)
+            attributes["exception.stacktrace"] = stack
+        else:
+            attributes["microsoft.custom_event.name"] = shorten(item.name, 512)
+        failed = item.properties.get("severity") == "error"
+        record = LogRecord(
+            timestamp=_nanoseconds(item.time),
+            context=_context(item),
+            severity_number=SeverityNumber.ERROR if failed else SeverityNumber.INFO,
+            attributes=attributes,
+        )
+        return ReadableLogRecord(record, self._resource)
 
     def send(self, items: "Sequence[ReadableLogRecord]") -> Answer:
         """Export a batch; never raises."""
@@ -109,36 +122,6 @@ class ExporterTransport:
                     "from the resource's overview page into APPLICATIONINSIGHTS_CONNECTION_STRING"
                 ) from None
         return self._exporter
-
-
-def _record(item: Item, resource: "Resource") -> "ReadableLogRecord":
-    from opentelemetry._logs import LogRecord, SeverityNumber
-    from opentelemetry.sdk._logs import ReadableLogRecord
-
-    attributes: dict[str, Any] = {
-        shorten(name, MAX_NAME): shorten(value, MAX_VALUE)
-        for name, value in list(item.properties.items())[:MAX_PROPERTIES]
-    }
-    measurements = dict(item.measurements)
-    if item.metric is not None:  # the exporter of logs has no metrics: an event with a number
-        measurements[item.name] = item.metric
-    if measurements:
-        attributes["microsoft.custom_measurements"] = json.dumps(measurements)
-    if item.exception is not None:
-        kind, message, stack = item.exception
-        attributes["exception.type"] = kind
-        attributes["exception.message"] = shorten(message or kind, MAX_VALUE)
-        attributes["exception.stacktrace"] = stack
-    else:
-        attributes["microsoft.custom_event.name"] = shorten(item.name, 512)
-    failed = item.properties.get("severity") == "error"
-    record = LogRecord(
-        timestamp=_nanoseconds(item.time),
-        context=_context(item),
-        severity_number=SeverityNumber.ERROR if failed else SeverityNumber.INFO,
-        attributes=attributes,
-    )
-    return ReadableLogRecord(record, resource)
 
 
 def _context(item: Item) -> "Context":

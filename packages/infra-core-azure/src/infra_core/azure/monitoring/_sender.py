@@ -3,22 +3,20 @@
 import logging
 import math
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 from infra_core.runtime import RetryPolicy, after_fork_in_child, clock
 
 from .._checks import require_number
+from ._envelope import Item
 from ._ingestion import Answer, judge
 from ._worker import Worker
 
 __all__ = ["Sender", "SenderLimits", "TelemetryStats", "Transport"]
 
-T = TypeVar("T")
-E = TypeVar("E")
-E_contra = TypeVar("E_contra", contravariant=True)
 _log = logging.getLogger("infra_core.azure.monitoring")
 
 _RETRY = RetryPolicy(max_retries=10, backoff=1.0, max_backoff=120.0)
@@ -99,11 +97,14 @@ class SenderLimits:
             raise TypeError(f"retry={self.retry!r:.80} is no RetryPolicy: pass RetryPolicy(...)")
 
 
-class Transport(Protocol[E_contra]):
+class Transport(Protocol):
     """Something that carries batches; only ever used by one thread."""
 
-    def send(self, items: Sequence[E_contra]) -> Answer:
-        """Send a batch; never raises."""
+    def encode(self, item: Item) -> Any:
+        """Make of an item what is sent."""
+
+    def send(self, items: Sequence[Any]) -> Answer:
+        """Send a batch of what `encode` made; never raises."""
 
     def close(self) -> None:
         """Give up the connection; the next batch opens another."""
@@ -113,17 +114,14 @@ class Transport(Protocol[E_contra]):
 
 
 @dataclass(eq=False, repr=False)
-class Sender(Generic[T, E]):
+class Sender:
     """A bounded queue and the thread that empties it.
 
     `put` takes a lock that is never held during I/O. A forked child begins with an empty queue:
     what its parent has queued is its parent's to send.
     """
 
-    transport: Transport[E]  # used by the thread only
-    _: KW_ONLY
-    encode: Callable[[T], E]  # makes of an item what the transport takes, in the thread
-    size: Callable[[T], int]  # roughly, in memory
+    transport: Transport  # used by the thread only
     limits: SenderLimits
 
     def __post_init__(self) -> None:
@@ -138,7 +136,7 @@ class Sender(Generic[T, E]):
         after_fork_in_child(self._after_fork)
 
     def _reset(self) -> None:
-        self._queue: deque[tuple[int, T, int]] = deque()  # number of the request, item, size
+        self._queue: deque[tuple[int, Item, int]] = deque()  # number of the request, item, size
         self._queued_bytes = self._in_flight = 0
         self._tracked = self._delivered = self._retried = 0
         self._dropped: Counter[str] = Counter()
@@ -149,9 +147,9 @@ class Sender(Generic[T, E]):
         self.transport.abandon()
         self._reset()
 
-    def put(self, item: T) -> None:
+    def put(self, item: Item) -> None:
         """Queue an item; never waits, never raises for reasons of transport."""
-        size, worker = self.size(item), self._worker
+        size, worker = item.size, self._worker
         with worker.changed:
             self._tracked += 1
             if self._closed:
@@ -211,7 +209,7 @@ class Sender(Generic[T, E]):
         """Deliver a batch, when it is full or its time has come, or when somebody waits for it."""
         worker, limits = self._worker, self.limits
         worker.pause(limits.batch_seconds, worker.finished, until=self._is_full)
-        batch: list[T] = []
+        batch: list[Item] = []
         with worker.changed:
             total = 0
             while self._queue and len(batch) < limits.batch_items:
@@ -235,11 +233,11 @@ class Sender(Generic[T, E]):
         limits = self.limits
         return len(self._queue) >= limits.batch_items or self._queued_bytes >= limits.batch_bytes
 
-    def _deliver(self, batch: list[T]) -> None:
-        encoded: list[E] = []
+    def _deliver(self, batch: list[Item]) -> None:
+        encoded: list[Any] = []
         for item in batch:
             try:
-                encoded.append(self.encode(item))
+                encoded.append(self.transport.encode(item))
             except Exception:  # noqa: BLE001 - a foreign str subclass, say
                 _log.exception("a telemetry item could not be encoded")
                 self._settle(dropped={"unencodable": 1})
@@ -247,7 +245,7 @@ class Sender(Generic[T, E]):
         while waiting:
             waiting.extend(self._send(waiting.pop()))
 
-    def _send(self, items: list[E]) -> list[list[E]]:
+    def _send(self, items: list[Any]) -> list[list[Any]]:
         """Send until every item is settled; returns halves of a batch that is too large."""
         started = clock.monotonic()
         retry = 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from infra_core.runtime import clock, trace_fields
 
 from .._checks import require_number, type_name
-from ._envelope import MAX_VALUE, Item, encode_item
+from ._envelope import MAX_VALUE, Item
 from ._plain import Bounds, plain_mapping, plain_text, without_secrets
 from ._protocols import HeartbeatEventWriter
 from ._telemetry_config import TelemetryConfig
@@ -27,7 +27,7 @@ from ._telemetry_events import (
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from ._sender import Sender, SenderLimits, TelemetryStats
+    from ._sender import Sender, SenderLimits, TelemetryStats, Transport
 
 __all__ = ["TelemetryClient"]
 
@@ -94,14 +94,9 @@ class TelemetryClient:
         self._silent = backend is None
         self._journal = journal
         self._thread = threading.local()
-        self._exporter: Sender[Item, Any] | None = None
-        if backend == "applicationinsights":
-            self._exporter = _own_exporter(config, limits)
-        elif backend == "otel":
-            from ._otel import otel_sender
-            from ._sender import SenderLimits
-
-            self._exporter = otel_sender(config, service_name, limits or SenderLimits())
+        self._exporter: Sender | None = None
+        if backend in {"applicationinsights", "otel"}:
+            self._exporter = _make_sender(config, backend, service_name, limits)
 
     def track_event(self, name: TelemetryEvent | str, **properties: Any) -> None:
         """Track an event that dashboards and alerts know.
@@ -270,17 +265,22 @@ class TelemetryClient:
             )
 
 
-def _own_exporter(config: TelemetryConfig, limits: "SenderLimits | None") -> "Sender[Item, Any]":
-    from ._http_transport import IngestionTransport
+def _make_sender(
+    config: TelemetryConfig, backend: str, service_name: str, limits: "SenderLimits | None"
+) -> "Sender":
     from ._sender import Sender, SenderLimits
 
-    ingestion = config.ingestion()
-    return Sender(
-        IngestionTransport(ingestion.url),
-        encode=lambda item: encode_item(item, ingestion.key),
-        size=lambda item: item.size,
-        limits=limits or SenderLimits(),
-    )
+    transport: Transport
+    if backend == "otel":
+        from ._otel import ExporterTransport
+
+        transport = ExporterTransport(config.otel_connection_string(), service_name)
+    else:
+        from ._http_transport import IngestionTransport
+
+        ingestion = config.ingestion()
+        transport = IngestionTransport(ingestion.url, ingestion.key)
+    return Sender(transport, limits or SenderLimits())
 
 
 def _to_item(payload: Mapping[str, Any], level: int, trace: Mapping[str, str]) -> Item:
