@@ -268,13 +268,13 @@ class _JobFile:
             connection = self._connected()
             # A signal handler may be here in the midst of another change.
             if len(values) == 1 or connection.in_transaction:
-                return [connection.execute(statement, each).rowcount for each in values]
+                return _changed(connection, statement, values)
             # The connection commits or rolls back, in C: no Ctrl-C leaves a transaction open.
             with connection:
                 # IMMEDIATE takes the write lock at once, where waiting for it is allowed; a lock
                 # that is upgraded later fails instead of waiting.
                 connection.execute("BEGIN IMMEDIATE")
-                return [connection.execute(statement, each).rowcount for each in values]
+                return _changed(connection, statement, values)
 
     def hold(self) -> bool:
         """Keep other threads away for a fork; return whether they are, soon."""
@@ -359,6 +359,14 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
             clock.sleep(0.01)
         else:
             return
+
+
+def _changed(
+    connection: sqlite3.Connection, statement: str, values: Sequence[Sequence[Any]]
+) -> list[int]:
+    # Not inside of the block that holds the lock: on Python 3.13 what a tracer raises where a
+    # comprehension ends leaves such a block without its end.
+    return [connection.execute(statement, each).rowcount for each in values]
 
 
 # What SQLite says (codes come with Python 3.11 only), and what to do about it.
