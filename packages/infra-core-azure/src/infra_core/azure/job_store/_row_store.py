@@ -16,7 +16,7 @@ from ._keys import escape_key, unescape_key
 from ._leases import check_claim, check_lease, claimed
 from ._protocol import JobStore
 from ._records import BatchSummary, JobStatus, RecordT, StatusFilter, UnreadableJob
-from ._rows import Backend, Query, Row, Tally, add_up, query_of
+from ._rows import Backend, Query, Row, Tally, add_up, doing_of, query_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -54,7 +54,7 @@ class RowJobStore(JobStore[RecordT]):
         try:
             return backend.perform(name, *args)
         except Exception as error:
-            doing = _doing(name, *args)
+            doing = doing_of(name, *args)
             explained = backend.explain(error, doing)
             if explained is error:
                 add_note(error, f"while {doing}")
@@ -385,20 +385,3 @@ def _tally_of(row: Row, records: Sequence[Any]) -> Tally:
 
 def _keys(batch_id: str, job_id: str) -> tuple[str, str]:
     return escape_key(batch_id, field="batch_id"), escape_key(job_id, field="job_id")
-
-
-def _doing(name: str, *args: Any) -> str:
-    """What a primitive was to do, in words for an error."""
-    if name == "reclaim":
-        return "giving the space of deleted jobs back"
-    first = args[0]
-    if name in ("page", "tally"):
-        batch = first.partition if isinstance(first, Query) else first
-        return "listing all jobs" if batch is None else f"listing batch {unescape_key(batch)!r}"
-    rows = first if isinstance(first, list) else [first]
-    if name == "get":
-        rows = [Row(first, args[1], {})]
-    batch_id, job_id = rows[0].ids
-    jobs = f"job {job_id!r}" if len(rows) == 1 else f"{len(rows)} jobs"
-    verb = {"get": "fetching", "delete": "deleting"}.get(name, "storing")
-    return f"{verb} {jobs} of batch {batch_id!r}"

@@ -35,6 +35,7 @@ __all__ = [
     "Row",
     "Tally",
     "add_up",
+    "doing_of",
     "keys_of_token",
     "plan_batches",
     "query_of",
@@ -102,6 +103,23 @@ class Backend(Protocol):
 
     def explain(self, error: Exception, doing: str) -> Exception:
         """Return what to raise for an error of a primitive, `doing` what it was to do."""
+
+
+def doing_of(name: str, *args: Any) -> str:
+    """What a primitive was to do, in words for an error."""
+    if name == "reclaim":
+        return "giving the space of deleted jobs back"
+    first = args[0]
+    if name in ("page", "tally"):
+        batch = first.partition if isinstance(first, Query) else first
+        return "listing all jobs" if batch is None else f"listing batch {unescape_key(batch)!r}"
+    rows = first if isinstance(first, list) else [first]
+    if name == "get":
+        rows = [Row(first, args[1], {})]
+    batch_id, job_id = rows[0].ids
+    jobs = f"job {job_id!r}" if len(rows) == 1 else f"{len(rows)} jobs"
+    verb = {"get": "fetching", "delete": "deleting"}.get(name, "storing")
+    return f"{verb} {jobs} of batch {batch_id!r}"
 
 
 def keys_of_token(token: object) -> tuple[str | None, str | None]:
