@@ -161,13 +161,8 @@ def test_version_names_every_slice(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     text = capsys.readouterr().out
-    for name in (
-        "infra-core ",
-        "infra-core-fs",
-        "infra-core-runtime",
-        "infra-core-azure",
-        "Python",
-    ):
+    names = ("infra-core ", "infra-core-fs", "infra-core-runtime", "infra-core-azure", "Python")
+    for name in names:
         assert name in text
 
 

@@ -149,7 +149,7 @@ async def test_the_hook_of_the_async_form_is_awaited() -> None:
 
     with fast_time():
         result = await run_with_retries(
-            operation,
+            lambda: operation(),  # no coroutine function, and awaited all the same
             config=AsyncRetryConfig(),
             should_retry=always,
             before_sleep=before_sleep,
