@@ -32,7 +32,7 @@ from infra_core.batch import (
     run_batch,
 )
 from infra_core.batch._download import Downloads
-from infra_core.batch._errors import without_url
+from infra_core.batch._errors import one_line, without_url
 from infra_core.batch._index import JobIndex
 from infra_core.batch._jobs import Ended, JobBook, mirrored
 from infra_core.cli import main
@@ -636,6 +636,17 @@ def test_a_url_that_is_none_is_shown_once() -> None:
     url = "http://xn--a./x"
     assert without_url(f"InvalidURL: {url!r} is no URL", url) == "InvalidURL: it is no URL"
     assert without_url(f"{url} was not stored", url) == "was not stored"
+    assert without_url(f"GET {url}: no", url) == "GET : no"
+    longer = f"the last from {url}y: no"
+    assert without_url(longer, url) == longer
+
+
+def test_the_cause_stands_behind_a_long_url() -> None:
+    """As those that storage services sign have it."""
+    url = "http://h.example/?" + "x" * 900
+    error = ValueError(f"GET {url} answered 403 Forbidden: check the credentials")
+    shown = "ValueError: GET answered 403 Forbidden: check the credentials"
+    assert one_line(error, url=url) == shown
 
 
 def test_every_command_reads_the_variables_of_one_service(

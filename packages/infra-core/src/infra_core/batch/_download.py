@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from infra_core.runtime import RateLimit, clock, error_chain, sanitize_url
 
-from ._errors import BatchError, one_line, without_url
+from ._errors import BatchError, one_line
 from ._folder import ASSETS, leads_nowhere
 from ._items import BatchItem, origin_of
 from ._names import INCOMING
@@ -47,8 +47,12 @@ _DISK_GONE = frozenset({errno.ENODEV, errno.ENXIO, errno.ENOTCONN, errno.EHOSTDO
 _RETRIED = (408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529)
 _AHEAD = 4  # times the concurrency: items that wait for the network, the disk or their record
 _MOST_AHEAD = 256
-# A batch has a deadline of its own, which would not help.
-_REMEDY = ("allow a longer deadline", "allow more time (task_timeout, --task-timeout)")
+# What downloads propose, and what a batch has in its place: its deadline is another one.
+_REMEDIES = (
+    ("allow a longer deadline", "allow more time (task_timeout, --task-timeout)"),
+    (", or max_redirects is too low", ""),
+    ("more than max_backoff=", "more than the longest wait of "),
+)
 
 
 @cache
@@ -223,7 +227,7 @@ class Downloads:
             nonlocal attempts
             attempts = details.attempt + 1
             url = sanitize_url(item.url)
-            cause = without_url(one_line(details.error), url)
+            cause = one_line(details.error, url=url)
             self._on_retry(BatchRetry(url, details.attempt, details.wait, cause))
 
         try:
@@ -281,12 +285,14 @@ def failure_of(work: "WorkItem | Job", error: Exception, attempts: int, folder: 
     by_load = any(getattr(each, "errno", None) in _LOAD for each in error_chain(error))
     if getattr(error, "filename", None):  # of the disk
         by_load |= getattr(error, "errno", None) in _DISK_GONE or leads_nowhere(folder / ASSETS)
-    cause = without_url(one_line(error), sanitize_url(work.item.url))
+    cause = one_line(error, url=sanitize_url(work.item.url))
+    for library, command in _REMEDIES:
+        cause = cause.replace(library, command)
     return Outcome(
         job_id=work.job_id,
         status="timed_out" if isinstance(error, TimeoutError) else "failed",
         attempts=attempts,
-        error=cause.replace(*_REMEDY),
+        error=cause,
         http_status=getattr(response, "status_code", None),
         by_load=by_load,
     )

@@ -1,5 +1,7 @@
 """Errors of a batch, and what people read: an error in one line, a count."""
 
+import re
+
 __all__ = ["BatchError", "one_line", "plural", "without_url"]
 
 _SHOWN = 500  # characters
@@ -9,13 +11,14 @@ class BatchError(Exception):
     """A batch cannot start, or an option makes no sense: the message names value, rule, remedy."""
 
 
-def one_line(error: BaseException) -> str:
-    """The error's type and message in one line, without secrets."""
+def one_line(error: BaseException, *, url: str = "") -> str:
+    """The error's type and message in one line, without secrets, and without a URL shown beside."""
     from infra_core.runtime import printable, redact_secrets
 
     text = " ".join(str(error).split())
     name = type(error).__name__
-    return printable(redact_secrets(f"{name}: {text}" if text else name))[:_SHOWN]
+    line = printable(redact_secrets(f"{name}: {text}" if text else name))
+    return without_url(line, url)[:_SHOWN]
 
 
 def plural(count: int, noun: str) -> str:
@@ -27,4 +30,5 @@ def without_url(cause: str, url: str) -> str:
     """The cause without the URL that stands in front of it already."""
     if not url:
         return cause
-    return cause.replace(f"'{url}'", "it").replace(f"{url} ", "").replace(url, "")
+    whole = re.escape(url) + r"""(?:\s+|(?=['",;)]|[:.](?:\s|\Z)|\Z))"""  # of no longer one
+    return re.sub(whole, "", cause.replace(f"'{url}'", "it"))
