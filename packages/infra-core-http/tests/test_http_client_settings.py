@@ -214,15 +214,27 @@ async def test_header_names_keep_their_case(origin: FaultyOrigin, way: Way) -> N
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_origin_headers_stay_with_their_origin(origin: FaultyOrigin, way: Way) -> None:
-    """Whatever they are called; others follow a redirect."""
+    """Whatever they are called; others follow a redirect, and those of the new host come along."""
     with FaultyOrigin() as other:
         other.add("/page", b"page")
         origin.add("/away", b"", always=redirect(other.url("/page")))
-        client = AsyncHttpClient(origin_headers=["X-Own"], headers={"x-own": "1", "X-All": "2"})
+        origin.add("/here", b"", always=redirect("/page"))
+        keys = {origin.url("/"): {"X-Own": "1"}, other.url("/"): {"Authorization": "Basic eDp5"}}
+
+        def headers_of(url: str) -> dict[str, str]:
+            return next(each for host, each in keys.items() if url.startswith(host))
+
+        client = AsyncHttpClient(
+            origin_headers=headers_of, headers={"x-own": "1", "X-All": "2", "Authorization": "all"}
+        )
         await way(client, origin.url("/away"))
         assert origin.requests[-1].headers["X-Own"] == "1"
         assert "X-Own" not in other.requests[-1].headers
         assert other.requests[-1].headers["X-All"] == "2"
+        assert other.requests[-1].headers["Authorization"] == "Basic eDp5"
+        await way(client, origin.url("/here"))
+        assert origin.requests[-1].headers["X-Own"] == "1"
+        assert origin.requests[-1].headers["Authorization"] == "all"
         await client.close()
 
 

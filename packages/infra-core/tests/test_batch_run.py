@@ -158,6 +158,28 @@ def test_headers_of_a_host_stay_with_it(origin: FaultyOrigin, tmp_path: Path) ->
                   host_headers={here: {"X-Host": "hunter2"}})  # fmt: skip
         assert origin.requests[-1].headers["X-Host"] == "hunter2"
         assert "X-Host" not in other.requests[-1].headers
+        assert other.requests[-1].headers["User-Agent"].startswith("infra-core/")
+
+
+def test_a_host_that_a_redirect_leads_to_gets_its_own_headers(
+    origin: FaultyOrigin, tmp_path: Path
+) -> None:
+    """And what concerns a third host changes nothing; a port has its own beside those of a host."""
+    with FaultyOrigin() as other:
+        other.add("/to", b"x")
+        origin.add("/from", always=redirect(other.url("/to")))
+        here, there = (each.base_url.partition("//")[2].rstrip("/") for each in (origin, other))
+        run_batch(
+            [origin.url("/from")], batch_id="b", out=tmp_path,
+            host_headers={
+                "127.0.0.1": {"X-Host": "both", "X-Port": "none"}, here: {"X-Port": "here"},
+                there: {"X-Port": "there"}, "third.example": {"User-Agent": "third", "X-Host": "3"},
+            },
+        )  # fmt: skip
+    for server, port in ((origin, "here"), (other, "there")):
+        sent = server.requests[-1].headers
+        assert (sent["X-Host"], sent["X-Port"]) == ("both", port)
+        assert sent["User-Agent"].startswith("infra-core/")
 
 
 @pytest.mark.parametrize(

@@ -618,6 +618,8 @@ def test_a_cookie_of_one_host_goes_to_none_below_it(
         jar = pickle.loads(pickle.dumps(options)).cookies
     assert cookie_header(jar, "http://a.example/") == "n=v"
     assert cookie_header(jar, "http://ba.example/") is None
+    file.write_text(f"wiki\t{flag}\t/\tFALSE\t0\tn\tv\n")
+    assert cookie_header(cookie_jar(file), "http://wiki/") == "n=v"
     assert cookie_header(jar, "http://sub.a.example/") == ("n=v" if below else None)
 
 

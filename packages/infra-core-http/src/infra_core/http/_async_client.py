@@ -3,7 +3,7 @@
 import inspect
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping
 from http.cookiejar import CookieJar
 from typing import Any, cast
 
@@ -184,8 +184,8 @@ class AsyncHttpClient:
         public_only: Refuse hosts whose address is private, loopback, link-local or otherwise not
             public, also after redirects; checked on the address that is connected to. Requests
             that would go through a proxy are refused as well, since it is the proxy that connects.
-        origin_headers: Names of headers that, as credentials do, stay behind when a redirect leads
-            to another scheme, host or port.
+        origin_headers: Returns the headers that belong to the host of a URL alone, such as keys:
+            a redirect away leaves them behind, one to that host brings them.
         **client_kwargs: What `httpx.AsyncClient` takes. `follow_redirects` is True unless said
             otherwise.
 
@@ -208,10 +208,10 @@ class AsyncHttpClient:
         max_per_host: int | None = None,
         max_per_second_per_host: float | None = None,
         public_only: bool = False,
-        origin_headers: Iterable[str] = (),
+        origin_headers: Callable[[str], Mapping[str, str]] | None = None,
         **client_kwargs: object,
     ) -> None:
-        self._origin_headers = frozenset(name.lower() for name in origin_headers)
+        self._origin_headers = origin_headers
         rate = rate_of(max_per_host, max_per_second_per_host)
         check_pool(client_kwargs.get("limits", DEFAULT_LIMITS))
         if public_only:

@@ -52,7 +52,7 @@ def _following(
             url,
             headers,
             login=network and network.netrc_authorization,
-            origin_headers=getattr(client, "origin_headers", ()),
+            headers_of=getattr(client, "origin_headers", None),
             **answer,
         )
         return following, httpx_target_of(following.url)

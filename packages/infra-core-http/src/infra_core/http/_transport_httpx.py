@@ -123,7 +123,7 @@ class SafeClient(httpx.AsyncClient):
     """An `httpx.AsyncClient` with the redirects, cookies, texts and queries of this package."""
 
     network = NetworkSettings()
-    origin_headers: frozenset[str] = frozenset()  # which stay with their origin, in lower case
+    origin_headers: Callable[[str], Mapping[str, str]] | None = None  # of the host of a URL alone
     manager: "Callable[[], AsyncHttpClient | None]" = staticmethod(lambda: None)
     """Returns the `AsyncHttpClient` that made this client, while there is one."""
 

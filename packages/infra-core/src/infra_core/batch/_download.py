@@ -137,7 +137,7 @@ class Downloads:
         http = AsyncHttpClient(
             max_per_host=options.max_per_host,
             max_per_second_per_host=options.rate_per_host,
-            origin_headers={name for of_host in options.host_headers.values() for name in of_host},
+            origin_headers=self._headers_of,
             **{name: each for name, each in given.items() if each is not None},
         )
         self._opened.push_async_callback(http.close)
@@ -255,11 +255,15 @@ class Downloads:
         return _outcome_of(work, result)
 
     def _headers(self, item: BatchItem) -> dict[str, str] | None:
-        own, of_host = self._host_headers, None
-        if own:
-            host, port = origin_of(item.url)
-            of_host = own.get((host, port)) or own.get((host, None))
-        return {**self._options.headers, **(of_host or {}), **(item.headers or {})}
+        return {**self._options.headers, **self._headers_of(item.url), **(item.headers or {})}
+
+    def _headers_of(self, url: str) -> dict[str, str]:
+        """The headers for the host of a URL alone; those for its port as well come first."""
+        own = self._host_headers
+        if not own:
+            return {}
+        host, port = origin_of(url)
+        return {**own.get((host, None), {}), **own.get((host, port), {})}
 
     def stop(self) -> None:
         """Begin no more downloads."""

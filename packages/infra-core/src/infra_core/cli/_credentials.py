@@ -121,7 +121,10 @@ def cookie_jar(path: Path) -> "CookieJar":
                 "with tabs between fields: export it as cookies.txt"
             ) from None
         widely = below.upper() == "TRUE"
-        domain = "." * widely + domain.removeprefix(".")
+        domain = domain.removeprefix(".")
+        if "." not in domain:
+            domain = f"{domain}.local"  # as CookieJar names such hosts
+        domain = "." * widely + domain
         jar.set_cookie(
             Cookie(
                 0, name, content, None, False, domain, widely, widely, folder, False,

@@ -89,8 +89,8 @@ _OPTIONS: dict[str, list[tuple[Any, ...]]] = {
         ("--deadline S", "time for the whole run; then it ends as after a signal", seconds),
         ("--retries N", "attempts after the first (4)", natural),
         ("--backoff S", "longest wait before the first retry (1); doubled for each more", seconds),
-        ("--min-speed B", ("bytes a second below which a server counts as stalled (1024); 0 for no "
-         "limit"), speed),
+        ("--min-speed B", ("bytes a second, over the time of --timeout, below which a server "
+         "counts as stalled (1024); 0 for no limit"), speed),
         ("--max-bytes B", "refuse files larger than this", byte_count),
         ("--max-failures N", "end the run early when more URLs than this have failed", natural),
         ("--grace S", "time for downloads in flight to end after a signal or an early end (10)",
@@ -102,7 +102,8 @@ _OPTIONS: dict[str, list[tuple[Any, ...]]] = {
         ("--user-agent TEXT", "User-Agent (infra-core/VERSION)"),
         ("--bearer-file [HOST:]F", ("file with a token for Authorization: Bearer, for one host "
          "where HOST: is in front"), list),
-        ("--netrc F", "logins by host, as curl and ftp read them", Path),
+        ("--netrc F", ("logins by host, as curl and ftp read them; those of ~/.netrc or $NETRC are "
+         "used anyway"), Path),
         ("--cookies F", "cookies of a browser, in Netscape's format", Path),
         ("--proxy URL", "proxy for all requests, in place of what *_PROXY says"),
         ("--public-only", ("refuse private, loopback and link-local addresses, also after "

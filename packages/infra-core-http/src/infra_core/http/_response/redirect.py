@@ -5,7 +5,7 @@ the request to send next. `TooManyRedirects` is the sender's part.
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from http.cookiejar import CookieJar
 from typing import NamedTuple
@@ -120,13 +120,14 @@ def next_request(
     set_cookies: Iterable[str] = (),
     jar: CookieJar | None = None,
     login: Callable[[str], str | None] | None = None,
-    origin_headers: Collection[str] = (),
+    headers_of: Callable[[str], Mapping[str, str]] | None = None,
 ) -> NextRequest:
     """Return the request that a redirect asks for.
 
     Headers that may carry credentials, Cookie among them, stay with their origin; the key of an
     Azure function follows no redirect. Headers of the body go when the body does. The jar has the
-    cookies for the new URL, `login` the credentials for another host.
+    cookies for the new URL, `headers_of` the headers that belong to its host alone, `login` the
+    credentials for another host.
 
     Raises:
         BadRedirect: The `Location` cannot be followed.
@@ -139,9 +140,12 @@ def next_request(
         for name, value in headers
         if name.lower() not in _OF_THE_MESSAGE
         and survives_redirect(name, same_origin=same_origin)
-        and (same_origin or name.lower() not in origin_headers)
         and (keeps_body or not _OF_THE_BODY.fullmatch(name))
     ]
+    if headers_of is not None and not same_origin:
+        given = headers_of(target)
+        own = {name.lower() for name in (*headers_of(url), *given)}
+        kept = [*(pair for pair in kept if pair[0].lower() not in own), *given.items()]
     if jar is not None:
         by_name = {name.lower(): value for name, value in kept}
         kept = [pair for pair in kept if pair[0].lower() != "cookie"]
