@@ -299,6 +299,10 @@ def test_a_name_with_a_tab_in_it_gives_nothing_away() -> None:
         ('Authorization: Digest a="b", response="S3CR3T"', "Authorization: <redacted>"),
         ('{"name": "API_KEY", "value": "S3CR3T"}', '{"name": "API_KEY", "value": "<redacted>"}'),
         (
+            '{"name":"token","type":"string","order":1,"value":"S3CR3T"}',
+            '{"name":"token","type":"string","order":1,"value":"<redacted>"}',
+        ),
+        (
             '{"name": "DB_PASSWORD", "slotSetting": false, "value": "S3CR3T"}',
             '{"name": "DB_PASSWORD", "slotSetting": false, "value": "<redacted>"}',
         ),

@@ -130,8 +130,9 @@ def _named() -> tuple[re.Pattern[str], dict[str, re.Pattern[str]]]:
         "element": r"[^<\s][^<]{0,8192}(?=</)",
     }
     # `{"name": "API_KEY", "value": "..."}`, as in lists of settings and of headers
-    flag = rf"{_QUOTE}\w{{1,32}}{_QUOTE}\s*:\s*(?:true|false|null)\s*,\s*"
-    values["pair"] = rf"(?:{flag})?{_QUOTE}value{_QUOTE}\s*:\s*"
+    plain = rf"(?:true|false|null|\d{{1,20}}|{_QUOTE}[^\"'\\]{{0,64}}{_QUOTE})"
+    between = rf"{_QUOTE}\w{{1,32}}{_QUOTE}\s*:\s*{plain}\s*,\s*"
+    values["pair"] = rf"(?:{between}){{0,4}}{_QUOTE}value{_QUOTE}\s*:\s*"
     return re.compile(_heads()), {
         kind: re.compile(value, re.IGNORECASE) for kind, value in values.items()
     }
