@@ -1224,6 +1224,19 @@ def test_an_append_that_is_refused_for_another_reason_than_its_position_is_no_bu
     assert container.text() == log.path.read_text()
 
 
+def test_a_proxy_that_leaves_out_etags_holds_no_line_up(
+    make: Make, container: Container, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The position alone says then where a batch goes."""
+    monkeypatch.setattr(Blob, "etag", None)
+    log = make(Client(container))
+    for number in range(3):
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    assert [event["number"] for event in container.events()] == [0, 1, 2]
+    assert container.appends == 3
+
+
 def test_a_container_that_takes_no_appends_is_not_filled_with_empty_blobs(
     make: Make, container: Container
 ) -> None:

@@ -147,7 +147,7 @@ class AppendBlobTarget:
                 state.go(self.log, (state.reached[0], state.reached[1] + len(data)))
                 state.position = int(str(answer["blob_append_offset"])) + len(data)
                 state.blocks = int(str(answer["blob_committed_block_count"]))
-                state.etag = str(answer["etag"])
+                state.etag = str(answer["etag"] or "")  # which a proxy may have left out
         except HttpResponseError as error:
             status, code = error.status_code, error_code(error)
             if state.position >= 0 and (status in (404, 412) or code == "InvalidBlobType"):
@@ -183,7 +183,7 @@ class AppendBlobTarget:
                 match_condition=MatchConditions.IfMissing,
                 **_ONE_TRY,
             )
-            state.position, state.blocks, state.etag = 0, 0, str(answer["etag"])
+            state.position, state.blocks, state.etag = 0, 0, str(answer["etag"] or "")
         except HttpResponseError as error:
             if error.status_code not in {409, 412} or error_code(error) in _HELD_UP:
                 raise
@@ -313,7 +313,7 @@ class AppendBlobTarget:
 
 
 def _size_and_etag(properties: BlobProperties | None) -> tuple[int, str]:
-    return (properties.size, str(properties.etag)) if properties else (0, "")
+    return (properties.size, str(properties.etag or "")) if properties else (0, "")
 
 
 @dataclass(eq=False, repr=False)
