@@ -48,9 +48,10 @@ def run_blocking(make: Callable[[], Coroutine[Any, Any, T]], what: str) -> T:
 
 def blocking(
     method: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], owner: str = ""
-) -> Callable[Concatenate[Any, P], T]:
-    """The synchronous twin of an asynchronous method: its parameters, its docstring.
+) -> Callable[[Callable[..., T]], Callable[Concatenate[Any, P], T]]:
+    """Make a method the synchronous twin of an asynchronous one: its parameters, its docstring.
 
+    A decorator, since type checkers agree on the type of what is defined, not of what is assigned.
     A subclass that overrides the asynchronous method has changed both.
 
     Args:
@@ -58,14 +59,16 @@ def blocking(
         owner: The attribute that holds the object with that method; it is the same object when
             empty.
     """
-    name = method.__name__
-    twin = name.removesuffix("_async")
 
-    def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        async_self = getattr(self, owner) if owner else self
-        bound: Callable[P, Coroutine[Any, Any, T]] = getattr(async_self, name)
-        return run_blocking(partial(bound, *args, **kwargs), f"{type(self).__name__}.{twin}()")
+    def decorate(twin: Callable[..., T]) -> Callable[Concatenate[Any, P], T]:
+        def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            async_self = getattr(self, owner) if owner else self
+            bound: Callable[P, Coroutine[Any, Any, T]] = getattr(async_self, method.__name__)
+            what = f"{type(self).__name__}.{twin.__name__}()"
+            return run_blocking(partial(bound, *args, **kwargs), what)
 
-    update_wrapper(call, method)
-    call.__name__, call.__qualname__ = twin, method.__qualname__.removesuffix("_async")
-    return call
+        update_wrapper(call, method)
+        call.__name__, call.__qualname__ = twin.__name__, twin.__qualname__
+        return call
+
+    return decorate

@@ -173,24 +173,77 @@ class AzureFunctionSyncClient(FromEnvironment):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._async_client = AzureFunctionAsyncClient(*args, **kwargs)
 
-    request = blocking(AzureFunctionAsyncClient.request, "_async_client")
-    request_json = blocking(AzureFunctionAsyncClient.request_json, "_async_client")
-    get_json = blocking(AzureFunctionAsyncClient.get_json, "_async_client")
-    post_json = blocking(AzureFunctionAsyncClient.post_json, "_async_client")
-    delete = blocking(AzureFunctionAsyncClient.delete, "_async_client")
-    start = blocking(AzureFunctionAsyncClient.start, "_async_client")
-    wait_for_completion = blocking(AzureFunctionAsyncClient.wait_for_completion, "_async_client")
-    start_and_wait = blocking(AzureFunctionAsyncClient.start_and_wait, "_async_client")
-    terminate = blocking(AzureFunctionAsyncClient.terminate, "_async_client")
-    get_status = blocking(AzureFunctionAsyncClient.get_status, "_async_client")
-    raise_event = blocking(AzureFunctionAsyncClient.raise_event, "_async_client")
-    suspend = blocking(AzureFunctionAsyncClient.suspend, "_async_client")
-    resume = blocking(AzureFunctionAsyncClient.resume, "_async_client")
-    rewind = blocking(AzureFunctionAsyncClient.rewind, "_async_client")
-    purge = blocking(AzureFunctionAsyncClient.purge, "_async_client")
-    read_entity = blocking(AzureFunctionAsyncClient.read_entity, "_async_client")
-    signal_entity = blocking(AzureFunctionAsyncClient.signal_entity, "_async_client")
-    close = blocking(AzureFunctionAsyncClient.close, "_async_client")
+    @blocking(AzureFunctionAsyncClient.request, "_async_client")
+    def request(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.request`."""
+
+    @blocking(AzureFunctionAsyncClient.request_json, "_async_client")
+    def request_json(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.request_json`."""
+
+    @blocking(AzureFunctionAsyncClient.get_json, "_async_client")
+    def get_json(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.get_json`."""
+
+    @blocking(AzureFunctionAsyncClient.post_json, "_async_client")
+    def post_json(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.post_json`."""
+
+    @blocking(AzureFunctionAsyncClient.delete, "_async_client")
+    def delete(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.delete`."""
+
+    @blocking(AzureFunctionAsyncClient.start, "_async_client")
+    def start(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.start`."""
+
+    @blocking(AzureFunctionAsyncClient.wait_for_completion, "_async_client")
+    def wait_for_completion(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.wait_for_completion`."""
+
+    @blocking(AzureFunctionAsyncClient.start_and_wait, "_async_client")
+    def start_and_wait(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.start_and_wait`."""
+
+    @blocking(AzureFunctionAsyncClient.terminate, "_async_client")
+    def terminate(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.terminate`."""
+
+    @blocking(AzureFunctionAsyncClient.get_status, "_async_client")
+    def get_status(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.get_status`."""
+
+    @blocking(AzureFunctionAsyncClient.raise_event, "_async_client")
+    def raise_event(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.raise_event`."""
+
+    @blocking(AzureFunctionAsyncClient.suspend, "_async_client")
+    def suspend(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.suspend`."""
+
+    @blocking(AzureFunctionAsyncClient.resume, "_async_client")
+    def resume(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.resume`."""
+
+    @blocking(AzureFunctionAsyncClient.rewind, "_async_client")
+    def rewind(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.rewind`."""
+
+    @blocking(AzureFunctionAsyncClient.purge, "_async_client")
+    def purge(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.purge`."""
+
+    @blocking(AzureFunctionAsyncClient.read_entity, "_async_client")
+    def read_entity(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.read_entity`."""
+
+    @blocking(AzureFunctionAsyncClient.signal_entity, "_async_client")
+    def signal_entity(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.signal_entity`."""
+
+    @blocking(AzureFunctionAsyncClient.close, "_async_client")
+    def close(self, *args: Any, **kwargs: Any) -> Any:
+        """See `AzureFunctionAsyncClient.close`."""
 
     def __enter__(self) -> "Self":
         return self

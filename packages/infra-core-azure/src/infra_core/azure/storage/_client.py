@@ -270,12 +270,29 @@ class AzureStorageClient(FileClient):
 
     # -- the same for synchronous callers: hooks are called on another thread -------------------
 
-    delete_tree = blocking(delete_tree_async)
-    sync_tree = blocking(sync_tree_async)
-    upload_tree = blocking(upload_tree_async)
-    download_tree = blocking(download_tree_async)
-    plan_tree = blocking(plan_tree_async)
-    list_tree = blocking(list_tree_async)
+    @blocking(delete_tree_async)
+    def delete_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `delete_tree_async`."""
+
+    @blocking(sync_tree_async)
+    def sync_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `sync_tree_async`."""
+
+    @blocking(upload_tree_async)
+    def upload_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `upload_tree_async`."""
+
+    @blocking(download_tree_async)
+    def download_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `download_tree_async`."""
+
+    @blocking(plan_tree_async)
+    def plan_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `plan_tree_async`."""
+
+    @blocking(list_tree_async)
+    def list_tree(self, *args: Any, **kwargs: Any) -> Any:
+        """See `list_tree_async`."""
 
     def iter_tree(self, path: Path) -> Iterator[BlobInfo]:
         """Blobs below a path, page by page; see `iter_tree_async`."""

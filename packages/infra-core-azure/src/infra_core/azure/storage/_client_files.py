@@ -73,7 +73,7 @@ class FileClient(_Base):
         self._config = config
         self._settings = settings
         self.mode: StorageMode = parse_mode(mode)
-        self.base_path = None if base_path is None else Path(base_path)
+        self.base_path: Path | None = None if base_path is None else Path(base_path)
         self._swallow = swallow_errors or self.mode == "best-effort"
         self._log = log or _LOG
         self._logged_unconfigured = False
@@ -345,11 +345,34 @@ class FileClient(_Base):
 
     # -- the same for synchronous callers: hooks are called on another thread -------------------
 
-    upload_file = blocking(upload_file_async)
-    upload_text = blocking(upload_text_async)
-    write_json = blocking(write_json_async)
-    write_text = blocking(write_text_async)
-    download_to_path = blocking(download_to_path_async)
-    stat = blocking(stat_async)
-    read_blob = blocking(read_blob_async)
-    flush_pending = blocking(flush_pending_async)
+    @blocking(upload_file_async)
+    def upload_file(self, *args: Any, **kwargs: Any) -> Any:
+        """See `upload_file_async`."""
+
+    @blocking(upload_text_async)
+    def upload_text(self, *args: Any, **kwargs: Any) -> Any:
+        """See `upload_text_async`."""
+
+    @blocking(write_json_async)
+    def write_json(self, *args: Any, **kwargs: Any) -> Any:
+        """See `write_json_async`."""
+
+    @blocking(write_text_async)
+    def write_text(self, *args: Any, **kwargs: Any) -> Any:
+        """See `write_text_async`."""
+
+    @blocking(download_to_path_async)
+    def download_to_path(self, *args: Any, **kwargs: Any) -> Any:
+        """See `download_to_path_async`."""
+
+    @blocking(stat_async)
+    def stat(self, *args: Any, **kwargs: Any) -> Any:
+        """See `stat_async`."""
+
+    @blocking(read_blob_async)
+    def read_blob(self, *args: Any, **kwargs: Any) -> Any:
+        """See `read_blob_async`."""
+
+    @blocking(flush_pending_async)
+    def flush_pending(self, *args: Any, **kwargs: Any) -> Any:
+        """See `flush_pending_async`."""
