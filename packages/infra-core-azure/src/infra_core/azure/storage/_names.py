@@ -13,7 +13,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path, PurePath
 from urllib.parse import quote
 
@@ -103,25 +103,15 @@ def encode_blob_name(name: str) -> str:
     return quote(name, safe="/~")
 
 
-class _SimpleFold(dict[int, str]):
+@cache
+def _fold(character: str) -> str:
     """Simple case folding, character by character, as file systems do it.
 
     `str.casefold` is the full one, which makes `ss` of `ß`: no file system takes Straße and Strasse
     for one file. https://www.unicode.org/reports/tr44/#CaseFolding.txt
     """
-
-    def __missing__(self, code: int) -> str:
-        character = chr(code)
-        for folded in (character.casefold(), character.lower()):
-            if len(folded) == 1:
-                break
-        else:
-            folded = character
-        self[code] = folded
-        return folded
-
-
-_FOLD = _SimpleFold()
+    folded = (character.casefold(), character.lower(), character)
+    return next(form for form in folded if len(form) == 1)
 
 
 def fold_name(name: str) -> str:
@@ -132,7 +122,7 @@ def fold_name(name: str) -> str:
     """
     if name.isascii():
         return name.lower()
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).translate(_FOLD))
+    return unicodedata.normalize("NFC", "".join(map(_fold, unicodedata.normalize("NFC", name))))
 
 
 def unsafe_reason(name: str) -> str | None:

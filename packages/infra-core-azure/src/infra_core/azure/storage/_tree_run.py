@@ -2,12 +2,11 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from infra_core.runtime import clock
 
@@ -151,7 +150,7 @@ class TreeRun(ABC):
             await self._look()
             await for_each(self._steps(), self._do, self._width)
             if self.rules.delete and self.report.files and self._may_delete():
-                await for_each(self._extra(), self._delete, self._width)
+                await for_each(self._extra(), self._do, self._width)
         finally:
             await asyncio.to_thread(self._index.close)
         self.report.seconds = clock.monotonic() - started
@@ -179,17 +178,17 @@ class TreeRun(ABC):
     async def _transfer(self, step: Step, plan: FileOutcome) -> FileOutcome:
         """Bring a file over; returns what was done after all."""
 
-    def _as_sent(self, step: Step) -> tuple[str | None, str | None]:
-        """The ETag and the media type that a failed upload would have been sent with."""
-        return None, None
+    def _as_sent(self, _: Step, failed: FileOutcome) -> FileOutcome:
+        """A failed upload, with the ETag and the media type that it would have been sent with."""
+        return failed
 
     @abstractmethod
-    def _extra(self) -> Iterator[list[Any]]:
-        """What the destination has and the source has not."""
+    def _extra(self) -> Iterator[list[Step]]:
+        """What to do with what the destination has and the source has not."""
 
     @abstractmethod
-    async def _remove(self, item: Any) -> None:
-        """Delete it at the destination."""
+    async def _remove(self, step: Step) -> None:
+        """Delete a file at the destination."""
 
     # -- what both do -----------------------------------------------------------------------------
 
@@ -237,28 +236,40 @@ class TreeRun(ABC):
                 self._alone = _ALONE
 
     async def _do(self, step: Step) -> None:
-        await self._outcome(step.name, step.size, self.move, partial(self._bring, step), step)
+        """Carry out a step and report what became of it."""
+        try:
+            if self._outage.error is not None:
+                raise self._outage.error
+            async with self._budget.held(min(step.size, self._per_file)):
+                outcome = await self._bring(step)
+        except Exception as error:  # noqa: BLE001 - one file does not stop the others
+            self._outage.see(error)
+            outcome = FileOutcome(step.name, self.move, step.size, "failed", error)
+            if step.plan is not None and step.plan.action == "delete":
+                outcome = replace(outcome, action="delete")
+            else:
+                outcome = self._as_sent(step, outcome)
+        else:
+            self._outage.see(None)
+        self._report(outcome)
 
     async def _bring(self, step: Step) -> FileOutcome:
         plan = step.plan
         if plan is None:
             local = await asyncio.to_thread(hash_file, self.root / step.name)
             plan = decide_by_hash(self.move, step.name, step.size, local, step.stored)
-        if plan.action != self.move or self._dry:
+        if self._dry:
             return plan
-        return await self._transfer(step, plan)
+        if plan.action == "delete":
+            await self._remove(step)
+        return await self._transfer(step, plan) if plan.action == self.move else plan
 
-    async def _delete(self, item: BlobInfo | LocalFile) -> None:
-        blob = item if isinstance(item, BlobInfo) else None
-
-        async def delete() -> FileOutcome:
-            if (kept := self._keep_log(item.name, item.size, blob)) is not None:
-                return kept
-            if not self._dry:
-                await self._remove(item)
-            return FileOutcome(item.name, "delete", item.size, self.surplus)
-
-        await self._outcome(item.name, item.size, "delete", delete)
+    def _surplus(self, name: str, blob: BlobInfo | None, file: LocalFile | None) -> Step:
+        """Decide about a file that the source does not have."""
+        there = blob or file
+        size = there.size if there else 0
+        plan = self._keep_log(name, size, blob)
+        return Step(name, size, blob, file, plan or FileOutcome(name, "delete", size, self.surplus))
 
     async def _refuse(self, count: int) -> None:
         if not count:
@@ -296,28 +307,6 @@ class TreeRun(ABC):
         """Say in the report and in the log what was not done."""
         self.report.notes.append(text)
         self._log.warning("%s", text, extra={"prefix": self.prefix})
-
-    async def _outcome(
-        self,
-        name: str,
-        size: int,
-        action: Literal["upload", "download", "delete"],
-        work: Callable[[], Awaitable[FileOutcome]],
-        step: Step | None = None,
-    ) -> None:
-        """Do the work on one file and report what became of it."""
-        try:
-            if self._outage.error is not None:
-                raise self._outage.error
-            async with self._budget.held(min(size, self._per_file)):
-                outcome = await work()
-        except Exception as error:  # noqa: BLE001 - one file does not stop the others
-            self._outage.see(error)
-            sent = (None, None) if step is None else self._as_sent(step)
-            outcome = FileOutcome(name, action, size, "failed", error, *sent)
-        else:
-            self._outage.see(None)
-        self._report(outcome)
 
     def _report(self, outcome: FileOutcome) -> None:
         self.report.add(outcome)

@@ -148,11 +148,11 @@ class UpRun(TreeRun):
         """The ETag that a blob must still have to be replaced, `None` where any may be."""
         return there.etag if there and self.rules.overwrite == "if-unchanged" else None
 
-    def _as_sent(self, step: Step) -> tuple[str | None, str | None]:
+    def _as_sent(self, step: Step, failed: FileOutcome) -> FileOutcome:
         content_type = None
         with contextlib.suppress(Exception):  # a callable's, which may be what failed
             content_type = self._content_type(step.name, step.blob)
-        return self._etag(step.blob), content_type
+        return replace(failed, etag=self._etag(step.blob), content_type=content_type)
 
     def _content_type(self, name: str, there: BlobInfo | None) -> str | None:
         """The type to store: what the caller says, else what a nameless type was stored as."""
@@ -163,12 +163,13 @@ class UpRun(TreeRun):
             chosen = there.content_type
         return chosen or None
 
-    def _extra(self) -> Iterator[list[BlobInfo]]:
-        return growing_batches(self._index.unmarked())
+    def _extra(self) -> Iterator[list[Step]]:
+        for blobs in growing_batches(self._index.unmarked()):
+            yield [self._surplus(blob.name, blob, None) for blob in blobs]
 
-    async def _remove(self, item: BlobInfo) -> None:
-        # One that was written again meanwhile stays.
-        await delete_blob(self.service, self.prefix + item.name, etag=item.etag or None)
+    async def _remove(self, step: Step) -> None:
+        etag = step.blob.etag if step.blob else ""  # one that was written again meanwhile stays
+        await delete_blob(self.service, self.prefix + step.name, etag=etag or None)
 
 
 class DownRun(TreeRun):
@@ -251,7 +252,7 @@ class DownRun(TreeRun):
                 operation="download",
             )
 
-    def _extra(self) -> Iterator[list[LocalFile]]:
+    def _extra(self) -> Iterator[list[Step]]:
         """Files that the container does not have, noted before the first of them is deleted.
 
         What a file system lists of a folder that changes meanwhile is left open by POSIX.
@@ -266,11 +267,10 @@ class DownRun(TreeRun):
         for names in growing_batches(extra):
             self._index.mark(names)
         for names in growing_batches(self._index.marked()):
-            found = ((name, local_state(self.root, name)[0]) for name in names)
-            yield [file or LocalFile(name, 0, 0) for name, file in found]
+            yield [self._surplus(name, None, local_state(self.root, name)[0]) for name in names]
 
-    async def _remove(self, item: LocalFile) -> None:
-        await asyncio.to_thread((self.root / item.name).unlink, missing_ok=True)
+    async def _remove(self, step: Step) -> None:
+        await asyncio.to_thread((self.root / step.name).unlink, missing_ok=True)
 
 
 def _links_in(folder: Path) -> Container[str] | None:
