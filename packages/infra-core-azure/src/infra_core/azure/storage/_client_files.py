@@ -82,15 +82,10 @@ class FileClient(_Base):
             return
         self._service = BlobService(config, credential=credential, log=self._log)
         self._sdk = SdkClients(self._service, credential)
-        self._uploader = Uploader(
-            self._service,
-            open_journal(
-                settings.journal or default_journal_path(config), settings.variable("journal")
-            ),
-            swallow=self._swallow,
-            must_keep=self.mode == "best-effort",
-            log=self._log,
-        )
+        path = settings.journal or default_journal_path(config)
+        journal = open_journal(path, settings.variable("journal"))
+        must_keep = self.mode == "best-effort"
+        self._uploader = Uploader(self._service, journal, self._swallow, must_keep)
 
     # -- what it is ---------------------------------------------------------------------------
 

@@ -42,9 +42,7 @@ class FlushReport:
     refused: int = 0
 
 
-async def flush_journal(
-    service: BlobService, journal: Journal, log: logging.Logger, *, refused: bool
-) -> FlushReport:
+async def flush_journal(service: BlobService, journal: Journal, *, refused: bool) -> FlushReport:
     """Upload every entry that no live process is at work on, several at a time, oldest first.
 
     When as many in a row as there are requests in flight met no service, the rest is left for the
@@ -57,7 +55,7 @@ async def flush_journal(
         if outage.error is not None:
             counts["failed"] += 1
         elif await asyncio.to_thread(journal.claim, entry.id):
-            outcome, error = await _flush_entry(service, journal, entry, log)
+            outcome, error = await _flush_entry(service, journal, entry)
             counts[outcome] += 1
             outage.see(error)
 
@@ -70,19 +68,20 @@ async def flush_journal(
             await for_each(iter([list(entries)]), one, 1 if tree else width)
     report = FlushReport(**counts)
     if report != FlushReport():
-        log.info("flushed %s: %s", journal.path, counts, extra={"journal": str(journal.path)})
+        path = str(journal.path)
+        service.log.info("flushed %s: %s", path, counts, extra={"journal": path})
     return report
 
 
 async def _flush_entry(
-    service: BlobService, journal: Journal, entry: PendingUpload, log: logging.Logger
+    service: BlobService, journal: Journal, entry: PendingUpload
 ) -> tuple[str, Exception | None]:
     try:
         if entry.kind == "tree" and entry.path is not None:
             return await _flush_tree(service, journal, entry, entry.path)
         await _upload(service, journal, entry)
     except FileNotFoundError as error:
-        log.warning(
+        service.log.warning(
             "%s is gone, so it cannot be uploaded as %r any more and leaves the journal",
             entry.path,
             entry.blob,
@@ -92,23 +91,19 @@ async def _flush_entry(
         return "missing", error
     except Exception as error:  # noqa: BLE001 - one entry does not stop the others
         ending = await asyncio.to_thread(journal.fail, entry.id, error)
-        outcome, level, what = {
-            "dropped": ("refused", logging.WARNING, "given up, leaves the journal"),
-            "refused": ("refused", logging.ERROR, "refused permanently, and not sent again"),
-            "pending": (
-                "failed",
-                logging.WARNING,
-                f"kept for the next flush_pending(), failed {entry.attempts + 1} times",
-            ),
-        }[ending]
-        log.log(
-            level,
+        attempt = entry.attempts + 1
+        service.log.log(
+            logging.ERROR if ending == "refused" else logging.WARNING,
             "%s: %s",
-            what,
+            {
+                "dropped": "given up, leaves the journal",
+                "refused": "refused permanently, and not sent again",
+                "pending": f"kept for the next flush_pending(), failed {attempt} times",
+            }[ending],
             redact_secrets(describe(error, "upload", entry.blob)),
-            extra={"blob_name": entry.blob, "attempt": entry.attempts + 1},
+            extra={"blob_name": entry.blob, "attempt": attempt},
         )
-        return outcome, error
+        return "failed" if ending == "pending" else "refused", error
     except BaseException as error:
         with contextlib.suppress(JournalError):
             journal.fail(entry.id, error)

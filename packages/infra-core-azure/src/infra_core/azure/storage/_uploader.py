@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -49,7 +48,6 @@ class Uploader:
     journal: Journal
     swallow: bool
     must_keep: bool
-    log: logging.Logger
     _flush_due: bool = field(default=True, init=False)  # what an earlier run left behind
     _flush_after: float = field(default=0.0, init=False)
     _pause: float = field(default=0.0, init=False)
@@ -122,7 +120,7 @@ class Uploader:
             if earlier is not None:
                 blob, limit = (name, earlier), None if earlier == number else LAST
                 await self.in_journal(lambda journal: journal.arrived(blob, before=limit))
-            self.log.debug("uploaded %r", name, extra={"blob_name": name, **trace_fields()})
+            self.service.log.debug("uploaded %r", name, extra={"blob_name": name, **trace_fields()})
             await self._flush_leftovers()
 
     # -- trees --------------------------------------------------------------------------------
@@ -214,7 +212,7 @@ class Uploader:
             "refused": "refused permanently, and not sent again: ",
             "pending": "kept for flush_pending(): ",
         }[ending]
-        self.log.error(
+        self.service.log.error(
             "%s%s",
             "neither uploaded nor kept in the journal: " if lost else what,
             redact_secrets(describe(error, "upload", name)),
@@ -239,7 +237,7 @@ class Uploader:
         try:
             return await asyncio.to_thread(do, self.journal)
         except JournalError as error:
-            self.log.error("%s", error, extra={"journal": str(self.journal.path)})
+            self.service.log.error("%s", error, extra={"journal": str(self.journal.path)})
             return None
 
     async def _flush_leftovers(self) -> None:
@@ -257,7 +255,7 @@ class Uploader:
 
     async def flush(self, *, refused: bool = False) -> FlushReport:
         """Upload what the journal holds; see `AzureStorageClient.flush_pending_async`."""
-        return await flush_journal(self.service, self.journal, self.log, refused=refused)
+        return await flush_journal(self.service, self.journal, refused=refused)
 
 
 def _tree_error(report: TreeReport, path: Path, name: str) -> TreeTransferError:
