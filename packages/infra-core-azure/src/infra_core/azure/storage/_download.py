@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from infra_core.fs import AtomicFile
 from infra_core.runtime import ThreadBatcher
@@ -29,6 +30,7 @@ __all__ = ["download_blob"]
 # size." https://learn.microsoft.com/rest/api/storageservices/get-blob
 _HASHED = "x-ms-range-get-content-md5"
 _MAX_HASHED = 4 << 20
+E = TypeVar("E", bound=IntegrityError)
 
 
 async def download_blob(
@@ -144,16 +146,10 @@ async def _first_part(
             headers["If-Match"] = known.etag
     if known is None or known.size > step or _HASHED in headers:
         headers["x-ms-range"] = f"bytes=0-{step - 1}"
+    size = step if known is None else known.size
+    request = Request("GET", name, "download", headers=headers, expect=size)
     try:
-        response = await service.send(
-            Request(
-                "GET",
-                name,
-                "download",
-                headers=headers,
-                expect=step if known is None else known.size,
-            )
-        )
+        response = await service.send(request)
     except StorageRequestError as error:
         if error.status != 416:  # an empty blob has no ranges
             raise
@@ -171,11 +167,11 @@ async def _first_part(
             return await _first_part(service, name, info)  # again, now with what verifies it
         await _check_range(service, response, info, 0, min(step, info.size), _HASHED in headers)
     elif len(response.body) != info.size:
-        raise IntegrityError(
-            f"download of {name!r} brought {len(response.body)} bytes of {info.size}",
-            blob=name,
-            operation="download",
-            remedy="run it again; if it happens every time, look at the proxies in between",
+        raise _damaged(
+            IntegrityError,
+            name,
+            f"brought {len(response.body)} bytes of {info.size}",
+            "run it again; if it happens every time, look at the proxies in between",
         )
     return response.body, info
 
@@ -225,12 +221,11 @@ async def _check_range(
     expected = f"bytes {start}-{end - 1}/{info.size}"
     actual = response.headers.get("Content-Range", "no range")
     if response.status != 206 or actual != expected or len(response.body) != end - start:
-        raise IntegrityError(
-            f"download of {info.name!r} asked for {expected} and got {actual} with "
-            f"{len(response.body)} bytes",
-            blob=info.name,
-            operation="download",
-            remedy="a proxy in between may be at fault: try without it (NO_PROXY)",
+        raise _damaged(
+            IntegrityError,
+            info.name,
+            f"asked for {expected} and got {actual} with {len(response.body)} bytes",
+            "a proxy in between may be at fault: try without it (NO_PROXY)",
         )
     if not hashed:
         return
@@ -240,13 +235,16 @@ async def _check_range(
         return
     md5 = await asyncio.to_thread(lambda: new_md5(response.body).digest())
     if md5 != claimed:
-        raise IntegrityError(
-            f"download of {info.name!r} brought {expected} with MD5 {md5.hex()}, where the service "
-            f"read {claimed.hex()}",
-            blob=info.name,
-            operation="download",
-            remedy="something in between alters bytes: use https, and look at the proxies",
+        raise _damaged(
+            IntegrityError,
+            info.name,
+            f"brought {expected} with MD5 {md5.hex()}, where the service read {claimed.hex()}",
+            "something in between alters bytes: use https, and look at the proxies",
         )
+
+
+def _damaged(kind: type[E], name: str, what: str, remedy: str) -> E:
+    return kind(f"download of {name!r} {what}", blob=name, operation="download", remedy=remedy)
 
 
 class _MismatchError(IntegrityError):
@@ -271,13 +269,12 @@ def _check(
             extra={"blob_name": info.name},
         )
         return
-    kind = IntegrityError if size != info.size else _MismatchError
-    error = kind(
-        f"download of {info.name!r} brought {size} bytes with MD5 {came}, where "
-        f"{info.size} bytes with MD5 {stored} are stored",
-        blob=info.name,
-        operation="download",
-        remedy="if it happens every time, the blob is damaged: upload it again",
+    error = _damaged(
+        IntegrityError if size != info.size else _MismatchError,
+        info.name,
+        f"brought {size} bytes with MD5 {came}, where {info.size} bytes with MD5 {stored} are "
+        "stored",
+        "if it happens every time, the blob is damaged: upload it again",
     )
     if isinstance(error, _MismatchError):
         error.md5, error.stored = md5 or b"", info.md5 or b""
@@ -286,12 +283,12 @@ def _check(
 
 def _wrong_from_the_start(service: BlobService, error: _MismatchError) -> IntegrityError:
     variable = service.config.variable("accept_wrong_md5")
-    final = IntegrityError(
-        f"download of {error.blob!r} brought the same bytes twice, with MD5 {error.md5.hex()}: the "
-        f"MD5 that is stored, {error.stored.hex()}, was wrong from the start",
-        blob=error.blob,
-        operation="download",
-        remedy=f"upload it again, or accept it with {variable}=true (`infra-core mirror down "
+    final = _damaged(
+        IntegrityError,
+        error.blob,
+        f"brought the same bytes twice, with MD5 {error.md5.hex()}: the MD5 that is stored, "
+        f"{error.stored.hex()}, was wrong from the start",
+        f"upload it again, or accept it with {variable}=true (`infra-core mirror down "
         "--accept-wrong-md5`)",
     )
     final.permanent = True
