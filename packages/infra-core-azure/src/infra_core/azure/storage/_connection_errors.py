@@ -10,7 +10,7 @@ from infra_core.runtime import is_permanent_transport_error, redact_secrets
 from ._config import _AzureStorageConfig
 from ._errors import StorageConnectionError, StorageTimeoutError
 
-__all__ = ["connection_error", "deadline_error", "root_cause"]
+__all__ = ["connection_error", "deadline_error"]
 
 # What the engine's errors are raised from, where its cause says no more than the network did.
 _CHAINED = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError)
@@ -48,6 +48,7 @@ def connection_error(
     )
     # A name without address, a certificate that is not trusted: these stay so.
     failure.permanent = is_permanent_transport_error(error.__cause__ or error)
+    failure.__cause__ = _root_cause(error)
     return failure
 
 
@@ -67,7 +68,7 @@ def deadline_error(
     )
 
 
-def root_cause(error: Exception) -> Exception | None:
+def _root_cause(error: Exception) -> Exception | None:
     """What may be shown, and pickled, of an error's cause: the system's own error."""
     if not isinstance(error, httpx.TransportError):
         return error

@@ -219,7 +219,6 @@ class BlobService:
         connections = self._connections.get()
         connections.under_way += 1
         failure: StorageConnectionError | None = None
-        cause: Exception | None = None
         try:
             async with (
                 connections.slots,  # before the clock starts: waiting for others is no silence
@@ -234,18 +233,17 @@ class BlobService:
                 )
                 content = await response.read()
         except (httpx.TransportError, OSError, asyncio.TimeoutError) as error:
-            from ._connection_errors import connection_error, root_cause
+            from ._connection_errors import connection_error
 
             failure = connection_error(
                 error, config=self.config, limit=limit, blob=blob, operation=operation
             )
-            cause = root_cause(error)
         finally:
             connections.under_way -= 1
         # The error of the engine holds the whole request, URL and signature included: it stays
         # here, and with it what shows them.
         if failure is not None:
-            raise failure from cause
+            raise failure
         final = response.status < 300 or response.status == 404
         if final and not _is_of_service(response.headers):
             # A login page of some network, say: taken for the service, it would swallow uploads,
