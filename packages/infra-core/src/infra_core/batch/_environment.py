@@ -43,10 +43,6 @@ def open_storage(
     """Open the storage client; without AZURE_STORAGE_* and `mode`, one that keeps files local.
 
     `mode` and `accept_wrong_md5` go before what the environment says.
-
-    Raises:
-        ConfigurationError: The settings are incomplete, malformed or contradictory.
-        BatchError: The mode is unknown.
     """
     import_storage()
     from infra_core.azure.storage import AzureStorageClient, AzureStorageSettings
@@ -68,13 +64,7 @@ def open_storage(
 def open_mirror(
     options: "BatchOptions", env: Mapping[str, str], *, base_path: Path
 ) -> "AzureStorageClient | None":
-    """The storage client of a batch; None where nothing is to be mirrored.
-
-    The SDKs of Azure are not even imported then.
-
-    Raises:
-        ConfigurationError: The settings are incomplete, malformed or contradictory.
-    """
+    """The storage client of a batch; None, and no SDK imported, where nothing is to be mirrored."""
     if not options.mirror or not (_storage_variables(env) or options.mode):
         return None
     storage = open_storage(env, base_path=base_path, mode=options.mode)

@@ -35,13 +35,7 @@ _PROGRESS_SECONDS = 0.5  # between two reports of the progress
 
 @dataclass(eq=False, repr=False)
 class Finisher:
-    """Brings jobs that are at work to their ends, and reports them to the caller.
-
-    Attributes:
-        active: The jobs that are at work, each as it was recorded last.
-        settled: How many have come to their end.
-        started: When the run began, by the monotonic clock.
-    """
+    """Brings jobs that are at work to their ends, and reports them to the caller."""
 
     services: "Services"
     book: JobBook
@@ -49,8 +43,8 @@ class Finisher:
     hooks: Hooks
     list_ended: Callable[[], bool]
     end_early: Callable[[str], object]
-    active: dict[str, Job] = field(default_factory=dict)
-    settled: int = 0
+    active: dict[str, Job] = field(default_factory=dict)  # each as it was recorded last
+    settled: int = 0  # jobs that have come to their end
     started: float = field(default_factory=clock.monotonic)
     _lacks: bool = False  # whether this machine has too little of something
 

@@ -31,11 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def run_folder(out: Path, batch_id: str) -> Path:
-    """The folder of a batch below the output folder.
-
-    Raises:
-        BatchError: The batch id cannot be a folder's name.
-    """
+    """The folder of a batch below the output folder; refuses a batch id that can name none."""
     if isinstance(batch_id, str) and batch_id.lower().startswith(JOBS_FILE):
         raise BatchError(
             f"batch id {batch_id!r} is the name of the job store's file or of one beside it: "
@@ -50,11 +46,7 @@ def run_folder(out: Path, batch_id: str) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Make the folder.
-
-    Raises:
-        BatchError: It cannot be made.
-    """
+    """Make the folder, or say why it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -65,11 +57,7 @@ def make_folder(folder: Path) -> None:
 
 
 def check_assets(folder: Path) -> None:
-    """Refuse a run whose files have no place: each would fail, those of earlier runs too.
-
-    Raises:
-        BatchError: `assets` is a file, or a link to a folder that is not there.
-    """
+    """Refuse a run whose files have no place: each would fail, those of earlier runs too."""
     assets = folder / ASSETS
     if leads_nowhere(assets):
         why = f"a link to {os.fspath(assets.readlink())!r}" if assets.is_symlink() else "a file"
@@ -139,9 +127,6 @@ def exclusive(folder: Path) -> Iterator[None]:
     """Hold the batch: a second run of it at the same time is refused.
 
     The lock is the operating system's, so a killed run leaves none behind.
-
-    Raises:
-        BatchError: Another process runs this batch.
     """
     path = folder / "_state" / "run.lock"
     try:

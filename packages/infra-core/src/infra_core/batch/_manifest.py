@@ -19,10 +19,7 @@ __all__ = ["store_manifest", "write_manifest"]
 def write_manifest(path: Path, entries: Iterable[str], storage: dict[str, Any]) -> None:
     """Write a manifest that fits `infra_core.azure.run_storage.manifest_schema()`.
 
-    Args:
-        path: Where; an older manifest stands there if the disk refuses this one.
-        entries: JSON objects, sorted by path.
-        storage: Where the files are mirrored: provider, container, prefix.
+    An older one stands if the disk refuses it. The entries are JSON objects, sorted by path.
     """
     kinds: dict[str, int] = {}
     count = size = 0

@@ -108,12 +108,7 @@ class BatchRun:
     # -- the whole -------------------------------------------------------------------------------
 
     async def open(self, stack: AsyncExitStack) -> None:
-        """Get ready to download, here or elsewhere; the stack ends it.
-
-        Raises:
-            BatchError: Workers cannot be had.
-            InvalidRequestError: An option cannot be used.
-        """
+        """Get ready to download, here or elsewhere; the stack ends it."""
         stack.push_async_callback(self._workers.close)
         await self._workers.open()
         options, width = self._options, self._workers.width

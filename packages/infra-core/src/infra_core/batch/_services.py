@@ -83,19 +83,10 @@ async def open_services(
     store: "JobStore[JobRecord] | None" = None,
     on_trouble: Callable[[Exception], None],
 ) -> Services:
-    """Open what the options and the environment ask for; the stack closes it.
+    """Open what the options and the environment ask for; the stack closes it, in reverse order.
 
-    Args:
-        options: Of the batch.
-        stack: Closes everything that is opened here, in the reverse order.
-        env: As for `run_batch_async`, and so are `storage` and `store`.
-        storage: Stays open.
-        store: Stays open.
-        on_trouble: Called with each failure of the heartbeat, in its thread.
-
-    Raises:
-        BatchError: The folder cannot be used.
-        ConfigurationError: The storage settings are unusable.
+    `env`, `storage` and `store` are those of `run_batch_async`; `on_trouble` is called with each
+    failure of the heartbeat, in its thread.
     """
     from infra_core.azure.monitoring import (
         HeartbeatMonitor,

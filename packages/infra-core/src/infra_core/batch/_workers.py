@@ -118,12 +118,7 @@ class ProcessWorkers:
         return _Process(self._settings, loop, self._on_retry)
 
     async def fetch(self, work: "Job") -> Outcome | None:
-        """Have an item done by the worker that has the fewest.
-
-        Raises:
-            BatchError: Three workers died over it.
-            OSError: No worker could be started.
-        """
+        """Have an item done by the worker that has the fewest; raises where three died over it."""
         if self._opening is not None and not (self._opening.done() and self._workers):
             await asyncio.shield(self._opening)
         item = WorkItem.of(work)

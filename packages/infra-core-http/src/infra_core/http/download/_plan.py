@@ -122,17 +122,13 @@ def _is_of_a_part(part: Part | None, length: int | None) -> bool:
 class DownloadPlan:
     """The protocol of one download, over all its attempts.
 
-    Args:
-        spec: What is asked for.
-        held: Conditions that a whole copy which we hold does not meet; see `conditions`.
-        resume: A verified beginning that a crashed download left.
-        piece: Ask for a first range of this many bytes, to see whether ranges can be had in
-            parallel; None asks for everything.
+    With `piece` it asks for a first range of so many bytes, to see whether ranges can be had in
+    parallel.
     """
 
     spec: DownloadSpec
-    held: Mapping[str, str] | None = None
-    resume: Resume | None = None
+    held: Mapping[str, str] | None = None  # conditions that the whole copy here does not meet
+    resume: Resume | None = None  # a verified beginning
     piece: int | None = None
     body: Body | None = None
     wire: int = 0  # bytes of this message body so far

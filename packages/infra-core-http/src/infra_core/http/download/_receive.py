@@ -116,15 +116,12 @@ async def pieces_in_order(
     """Yield the file from `first` to its end, fetched in ranges of `piece` bytes side by side.
 
     The order of the file keeps everything else as it is: one hash, one writer, and a beginning that
-    can be resumed. What is fetched ahead waits in memory, `connections` pieces at most.
-
-    All must be of the size and strong tag that the first answer had.
+    can be resumed. What is fetched ahead waits in memory, `connections` pieces at most. Bytes that
+    were yielded before a failure are good.
 
     Raises:
         Restart: A piece is of another version, or the server serves no more ranges, or not several
             at once.
-        IncompleteDownloadError: A piece was cut.
-        httpx.HTTPError: A request failed; the bytes yielded before it are good.
     """
     rest = body.resume_at(first)
     if rest is None:
