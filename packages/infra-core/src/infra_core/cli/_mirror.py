@@ -315,7 +315,7 @@ def pending(client: "AzureStorageClient", options: argparse.Namespace) -> int:
     if options.json:
         names = ("blob", "kind", "path", "refused", "error")
         shown = [{name: getattr(entry, name) for name in names} for entry in entries]
-        print_json([{**entry, "path": str(entry["path"])} for entry in shown])
+        print_json([{**entry, "path": entry["path"] and str(entry["path"])} for entry in shown])
         return exit_codes.OK
     rows = []
     for entry in entries:
