@@ -1,5 +1,7 @@
 """The next request after a redirect: RFC 9110, section 15.4, as a pure function."""
 
+from http.cookiejar import CookieJar
+
 import httpx
 import pytest
 from hypothesis import given, strategies as st
@@ -143,3 +145,29 @@ def test_any_location_is_followed_or_refused(location: bytes) -> None:
     assert all(0x21 <= byte < 0x7F for byte in url.raw_path)
     usual = httpx.URL(next_request("GET", USUAL, [], status=302, location=location).url)
     assert (origin_of(usual), usual.raw_path) == (origin_of(url), url.raw_path)
+
+
+@pytest.mark.parametrize(
+    ("base", "target", "sent"),
+    [
+        ("http://h.example/", "https://h.example/", {"X-Key": "h", "Authorization": "h.example"}),
+        ("https://h.example/", "http://h.example/", {}),
+        ("https://h.example/", "http://i.example/", {}),
+        ("https://h.example/", "https://i.example/", {"X-Key": "i", "Authorization": "i.example"}),
+    ],
+)
+def test_what_belongs_to_a_host_is_sent_nowhere_else_nor_in_the_clear(
+    base: str, target: str, sent: dict[str, str]
+) -> None:
+    """A redirect from https to http shows it to everybody on the way."""
+    following = next_request(
+        "GET",
+        base,
+        [("X-Key", "h"), ("Authorization", "mine")],
+        status=302,
+        location=target.encode(),
+        jar=CookieJar(),
+        login=lambda host: host,
+        headers_of=lambda url: {"X-Key": url.partition("//")[2][0]},
+    )
+    assert dict(following.headers) == sent

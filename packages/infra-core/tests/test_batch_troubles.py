@@ -639,6 +639,7 @@ def test_a_url_that_is_none_is_shown_once() -> None:
     assert without_url(f"InvalidURL: {url!r} is no URL", url) == "InvalidURL: it is no URL"
     assert without_url(f"{url} was not stored", url) == "was not stored"
     assert without_url(f"GET {url}: no", url) == "GET : no"
+    assert without_url(f"the last from {url}: no", url) == "the last from it: no"
     longer = f"the last from {url}y: no"
     assert without_url(longer, url) == longer
 

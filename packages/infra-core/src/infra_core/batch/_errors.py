@@ -30,5 +30,6 @@ def without_url(cause: str, url: str) -> str:
     """The cause without the URL that stands in front of it already."""
     if not url:
         return cause
-    whole = re.escape(url) + r"""(?:\s+|(?=['",;)]|[:.](?:\s|\Z)|\Z))"""  # of no longer one
-    return re.sub(whole, "", cause.replace(f"'{url}'", "it"))
+    whole = re.escape(url) + r"""(?=[\s'",;)]|[:.](?:\s|\Z)|\Z)"""  # and no longer one
+    cause = re.sub(rf"'{whole}'|(?<=from ){whole}", "it", cause)
+    return re.sub(rf"{whole}\s*", "", cause)

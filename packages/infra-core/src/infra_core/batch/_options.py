@@ -145,7 +145,10 @@ class BatchOptions:
                     "another content then: leave {sha256} out of the layout"
                 )
             if self.only_failed:
-                raise BatchError("revalidate asks for what is here, only_failed for what is not")
+                raise BatchError(
+                    "revalidate asks for what is here, only_failed for what is not: choose one of "
+                    "--revalidate and --only failed"
+                )
             object.__setattr__(self, "resume", True)
         if (self.only_failed or self.verify_mirror) and not self.resume:
             name = "only_failed (--only)" if self.only_failed else "verify_mirror (--verify-mirror)"

@@ -142,8 +142,9 @@ def next_request(
         and survives_redirect(name, same_origin=same_origin)
         and (keeps_body or not _OF_THE_BODY.fullmatch(name))
     ]
+    in_the_clear = url.startswith("https:") and not target.startswith("https:")
     if headers_of is not None and not same_origin:
-        given = headers_of(target)
+        given = {} if in_the_clear else headers_of(target)
         own = {name.lower() for name in (*headers_of(url), *given)}
         kept = [*(pair for pair in kept if pair[0].lower() not in own), *given.items()]
     if jar is not None:
@@ -152,7 +153,8 @@ def next_request(
         cookie = cookie_header_after(by_name.get("cookie"), set_cookies, jar, target)
         if cookie is not None:
             kept.append(("Cookie", cookie))
-        if login is not None and not same_origin and "authorization" not in by_name:
+        asked = login is not None and not (same_origin or in_the_clear)
+        if login is not None and asked and "authorization" not in by_name:
             authorization = login(origin[1])
             if authorization is not None:
                 kept.append(("Authorization", authorization))
