@@ -23,7 +23,8 @@ __all__ = ["CancelEvent", "TaskRun"]
 
 logger = logging.getLogger("infra_core.task_runtime")
 
-_SLICE = 0.002  # seconds for which items are taken before the event loop has a turn
+# Items that are taken at least, and seconds at most, before the event loop has a turn.
+_AT_ONCE, _SLICE = 16, 0.002
 _POLL = 0.05  # seconds between looks at an event that cannot be awaited here
 _END: Any = object()
 
@@ -96,16 +97,16 @@ class TaskRun:
         alive, window = self._items.alive, options.window
         asynchronous = isinstance(source, AsyncIterable)
         iterator: Any = aiter(source) if isinstance(source, AsyncIterable) else iter(source)
-        turn_ends = clock.monotonic() + _SLICE
+        taken, turn_ends = 0, clock.monotonic() + _SLICE
         while not self._stopped:
             full = len(alive) >= limit or (window is not None and self._ahead >= window)
-            if full or clock.monotonic() > turn_ends:
+            if full or (taken >= _AT_ONCE and clock.monotonic() > turn_ends):
                 if full:
                     self._room.clear()
                     await self._room.wait()
                 else:
                     await asyncio.sleep(0)
-                turn_ends = clock.monotonic() + _SLICE
+                taken, turn_ends = 0, clock.monotonic() + _SLICE
                 continue
             if rate is not None and not self._complete:
                 wait = rate.wait(clock.monotonic())
@@ -122,6 +123,7 @@ class TaskRun:
             if rate is not None:
                 rate.reserve(clock.monotonic())
             self._items.begin(*make(item))
+            taken += 1
 
     @property
     def _complete(self) -> bool:
