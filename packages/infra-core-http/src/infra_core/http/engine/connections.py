@@ -34,7 +34,16 @@ from .resolver import Resolver
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["connector", "requests_session", "through", "trust"]
+__all__ = [
+    "Connector",
+    "SocksRefusedError",
+    "SocksUnreachableError",
+    "connector",
+    "missing_socks",
+    "requests_session",
+    "through",
+    "trust",
+]
 
 
 class Connector(aiohttp.TCPConnector):

@@ -36,7 +36,17 @@ from ._proxies import (
     plain_name,
 )
 
-__all__ = ["NetworkSettings", "NoProxy", "Proxy", "UnusableProxy", "ca_parts"]
+__all__ = [
+    "Netrc",
+    "NetworkSettings",
+    "NoProxy",
+    "Proxy",
+    "UnusableProxy",
+    "ca_parts",
+    "find_netrc",
+    "netrc_logins",
+    "read_netrc",
+]
 
 _logger = logging.getLogger("infra_core.http")
 # In the order of the manual of ftp: comment, macro (up to a blank line), key and value, default.
