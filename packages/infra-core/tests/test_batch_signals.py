@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -85,10 +86,11 @@ def test_a_signal_before_the_first_url_leaves_a_summary_too(
     os.mkfifo(listed)
     stored = tmp_path / "s.json"
     with start(tmp_path, str(listed), "--summary-file", str(stored), *more) as process:
-        with listed.open("w") as pipe:  # which waits until the list is opened
-            pipe.write("# no URL yet\n")
-            pipe.flush()
+        with listed.open("wb", buffering=0) as pipe:  # which waits until the list is opened
+            pipe.write(b"# no URL yet\n")
             process.send_signal(number)
+            with suppress(BrokenPipeError):  # one that comes just before a read wakes none
+                pipe.write(b"# still none\n")
             output, errors = process.communicate(timeout=50)
         assert process.returncode == code, errors
         assert number.name in output
