@@ -36,6 +36,7 @@ from infra_core.azure.monitoring import (
     HeartbeatMonitor,
     RunLogWriter,
     _run_log_mirror,
+    _run_log_targets,
     read_heartbeat,
 )
 from infra_core.azure.monitoring._log_file import LogFile
@@ -57,7 +58,6 @@ class Properties:
         self.size = len(blob.data)
         self.blob_type = blob.kind
         self.append_blob_committed_block_count = blob.blocks
-        self.is_append_blob_sealed = False
         self.etag = blob.etag
 
 
@@ -67,6 +67,7 @@ class Blob:
     data: bytes = b""
     blocks: int = 0
     metadata: str = ""
+    sealed: bool = False
 
     @property
     def etag(self) -> str:
@@ -149,6 +150,8 @@ class BlobClient:
             raise failure(412, "AppendPositionConditionNotMet", HttpResponseError)
         if etag not in (None, blob.etag):
             raise failure(412, "ConditionNotMet", HttpResponseError)
+        if blob.sealed:
+            raise failure(409, "BlobIsSealed", ResourceExistsError)
         if blob.blocks >= box.max_blocks:
             raise failure(409, "BlockCountExceedsLimit", ResourceExistsError)
         assert length == len(data)
@@ -859,6 +862,21 @@ def test_a_409_rolls_as_well(make: Make, container: Container) -> None:
     assert len(container.blobs) == 3
 
 
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_sealed_blob_is_followed_by_another(
+    before: int, make: Make, container: Container
+) -> None:
+    """Also one that was sealed while it was empty, and would never take a line."""
+    container.blobs["runs/run.log"] = Blob()
+    log = make(Client(container))
+    for number in range(4):
+        container.blobs["runs/run.log"].sealed = number >= before
+        log.write("e", number=number)
+        assert log.flush(SOON)
+    assert [event["number"] for event in container.events()] == list(range(4))
+    assert [blob.blocks for blob in container.blobs.values()] == [before, 4 - before]
+
+
 def test_a_log_that_0_7_left_as_a_block_blob_goes_on_under_its_name(
     make: Make, container: Container
 ) -> None:
@@ -1123,6 +1141,31 @@ def test_lost_lines_are_reported(
     assert 2 < numbers[2] < 60
     assert "are lost: they are on this disk no more" in caplog.text
     assert not log.flush(SOON)
+
+
+@pytest.mark.parametrize("blobs", [1, 2, 4])
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_blob_that_was_lost_is_no_loss_where_the_disk_begins_with_its_lines(
+    blobs: int, left: int, make: Make, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the disk has no more stands in the blobs before, which take no more lines."""
+    log = make(Client(container), max_bytes=1024, keep=1, max_blocks=2)
+    for number in range(2 * blobs):
+        log.write("e", number=number, text="x" * 900)
+        assert log.flush(SOON)
+    last = max(container.blobs, key=order)
+    assert len(container.blobs) == blobs
+    if left:
+        blob = container.blobs[last]
+        blob.data, blob.blocks = b'{"number": "theirs"}\n', 1
+    else:
+        del container.blobs[last]
+    log.write("e", number=2 * blobs, text="x" * 900)
+    assert log.flush(SOON)
+    numbers = [event["number"] for event in container.events() if event["number"] != "theirs"]
+    assert numbers == list(range(2 * blobs + 1))
+    assert "are lost" not in caplog.text
+    assert "are sent again" in caplog.text
 
 
 @pytest.mark.as_windows
@@ -1406,6 +1449,27 @@ def test_another_machine_s_lines_stay(make: Make, container: Container) -> None:
     log.write("ours 2")
     assert log.flush(SOON)
     assert [event["event"] for event in container.events()] == ["ours 1", "theirs", "ours 2"]
+
+
+@pytest.mark.parametrize("theirs", [0, 5, 50])
+def test_our_last_line_may_be_too_far_behind_theirs_to_be_found_again(
+    theirs: int,
+    make: Make,
+    container: Container,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What was confirmed counts then: nothing is sent twice, nothing is told as lost."""
+    monkeypatch.setattr(_run_log_targets, "_LARGEST_READ", 100)
+    log = make(Client(container), max_bytes=1024, keep=1)
+    for number in range(40):
+        log.write("e", number=number)
+        for _ in range(3):
+            container.blobs.setdefault("runs/run.log", Blob()).data += b'{"n": "theirs"}\n' * theirs
+            assert log.flush(SOON)
+    numbers = [event["number"] for event in container.events() if "number" in event]
+    assert numbers == list(range(40))
+    assert not caplog.records
 
 
 def test_a_removed_blob_is_made_again_with_its_lines(make: Make, container: Container) -> None:

@@ -32,6 +32,7 @@ _log = logging.getLogger("infra_core.azure.monitoring")
 _ONE_TRY: dict[str, Any] = {"retry_total": 0, "connection_timeout": 10, "read_timeout": 30}
 # A 409 of the container or account, which another blob would not help.
 _HELD_UP = frozenset({"ContainerBeingDeleted", "ContainerDisabled", "AccountBeingCreated"})
+_SEALED = "BlobIsSealed"  # for ever
 _BATCH_BYTES = 4 * 1024 * 1024  # the limit of Append Block in every version of the service
 _ANCHOR_BYTES = 512  # how much of what was mirrored last is compared with what is there
 _LARGEST_READ = 64 * 1024 * 1024  # bytes of a blob that are read to find our last line, or kept
@@ -43,11 +44,13 @@ class MirrorState:
     """Where the next byte to mirror is, and where it goes; kept on disk for the next run."""
 
     reached: Position = (0, 0)  # everything before this is mirrored
+    begin: Position = (0, 0)  # what is before this is in the blobs before, if there are any
     anchor: str = ""  # digest of the last bytes before that, so that a replaced file is noticed
     blob: int = 0  # number of the append blob
     position: int = -1  # confirmed bytes of that blob; -1 while it has not been opened
     blocks: int = 0  # blocks in it
     etag: str = ""  # its ETag then; empty while it is not known
+    ours: bool = False  # whether the last line that is mirrored ends at that position
 
     @classmethod
     def load(cls, path: Path) -> "MirrorState":
@@ -58,9 +61,10 @@ class MirrorState:
             found = cls(**{name: type(value)(data[name]) for name, value in vars(new).items()})
         except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return new
-        numbers = (*found.reached, found.position + 1, found.blob, found.blocks)
+        counts = (found.position + 1, found.blob, found.blocks)
+        numbers = (*found.reached, *found.begin, *counts)
         fits = all(isinstance(number, int) and 0 <= number < _LARGEST for number in numbers)
-        return found if fits and len(numbers) == 5 else new
+        return found if fits and len(numbers) == 7 else new
 
     def save(self, path: Path) -> None:
         """Write the state; the lines themselves are what is durable, so without a flush."""
@@ -73,11 +77,11 @@ class MirrorState:
             self.go(log, (min(number for number in segments if number > segment), 0))
         elif segment > segments[-1] or self.anchor != _digest(self._last(log)):
             self.go(log, (segments[0], 0))
-            self.position = -1
+            self.position, self.begin = -1, (0, 0)
 
     def go(self, log: LogFile, position: Position) -> None:
         """Go on from a position of the log."""
-        self.reached = position
+        self.reached, self.ours = position, False
         self.anchor = _digest(self._last(log))
 
     def read_batch(self, log: LogFile) -> bytes:
@@ -148,6 +152,7 @@ class AppendBlobTarget:
                 state.position = int(str(answer["blob_append_offset"])) + len(data)
                 state.blocks = int(str(answer["blob_committed_block_count"]))
                 state.etag = str(answer["etag"] or "")  # which a proxy may have left out
+                state.ours = True
         except HttpResponseError as error:
             status, code = error.status_code, error_code(error)
             if state.position >= 0 and (status in (404, 412) or code == "InvalidBlobType"):
@@ -156,9 +161,11 @@ class AppendBlobTarget:
                 state.etag = etag
                 if not self._find_place(state, properties):
                     raise  # somebody has a lease on it, say
-            elif status == 409 and state.position > 0 and code not in _HELD_UP:
+            elif code == _SEALED or (
+                status == 409 and state.position > 0 and code not in _HELD_UP
+            ):  # 50,000 blocks, say, which a blob that never took any line has not
                 _log.info("run log blob %s takes no more lines", self._blob(state).blob_name)
-                self._roll(state)  # 50,000 blocks, or sealed; one that never took any is neither
+                self._roll(state)
             else:
                 if status == 403:  # a token that may append may not be allowed to compare ETags
                     state.etag = ""
@@ -183,7 +190,8 @@ class AppendBlobTarget:
                 match_condition=MatchConditions.IfMissing,
                 **_ONE_TRY,
             )
-            state.position, state.blocks, state.etag = 0, 0, str(answer["etag"] or "")
+            state.position, state.blocks, state.begin = 0, 0, state.reached
+            state.etag = str(answer["etag"] or "")
         except HttpResponseError as error:
             if error.status_code not in {409, 412} or error_code(error) in _HELD_UP:
                 raise
@@ -231,42 +239,41 @@ class AppendBlobTarget:
 
     def _roll(self, state: MirrorState) -> None:
         state.blob += 1
-        state.position, state.blocks = -1, 0
+        state.position, state.blocks, state.begin = -1, 0, state.reached
 
     def _find_place(self, state: MirrorState, properties: BlobProperties | None) -> bool:
         """Go on behind the last line of ours in the blob; False when it is as we left it.
 
         Where it was removed, or another one put into its place, what it held is sent again.
         """
-        size, etag = _size_and_etag(properties)
+        size, etag = (properties.size, str(properties.etag or "")) if properties else (0, "")
         if properties and size == state.position and state.etag in ("", etag):
             return False
         name, left, line = self._blob(state).blob_name, state.position, state.last_line(self.log)
         whole = size >= left
-        if whole and left >= len(line):  # as long, but with lines of others?
+        if whole and state.ours:  # as long, but with lines of others?
             whole = self._read(state, left - len(line), len(line)) == line
-        place: Position | None
+        first = (self.log.segments()[0], 0)
+        start = max(first, state.begin)
         if whole:
             place = self._last_line(state, max(0, left), size, state.reached) or state.reached
+        elif found := self._last_line(state, 0, size, start):
+            place = found
         else:
-            first = (self.log.segments()[0], 0)
-            while not (place := self._last_line(state, 0, size, first)) and state.blob > 0:
-                # What took all of this blob may have taken the end of the one before.
-                state.blob -= 1
-                properties = self._properties(state)
-                size, etag = _size_and_etag(properties)
-            if place is None and first[0] > 1:
+            place = start
+            if state.begin < first > (1, 0):
                 self.lost = True
                 _log.error("lines of run log blob %s are lost: they are on this disk no more", name)
-            place = place or first
-            if place < state.reached:
-                _log.warning(
-                    "run log blob %s has not all of the %d bytes that were confirmed (a failover, "
-                    "a restore, or another program replaced it): the lines that are missing are "
-                    "sent again",
-                    name,
-                    left,
-                )
+            if state.blob > 0:  # what took all of it may have taken the end of the one before
+                state.blob, state.begin, place, properties = state.blob - 1, (0, 0), first, None
+        if place < state.reached:
+            _log.warning(
+                "run log blob %s has not all of the %d bytes that were confirmed (a failover, a "
+                "restore, or another program replaced it): the lines that are missing are sent "
+                "again",
+                name,
+                left,
+            )
         state.go(self.log, place)
         # Last: what failed before is done again.
         state.position, state.etag = size if properties else -1, etag
@@ -310,10 +317,6 @@ class AppendBlobTarget:
         stem, suffix = splitext(self.name)  # noqa: PTH122 - a blob's name, no path
         name = f"{stem}.{state.blob:06d}{suffix}" if state.blob else self.name
         return self.container.get_blob_client(name)
-
-
-def _size_and_etag(properties: BlobProperties | None) -> tuple[int, str]:
-    return (properties.size, str(properties.etag or "")) if properties else (0, "")
 
 
 @dataclass(eq=False, repr=False)
