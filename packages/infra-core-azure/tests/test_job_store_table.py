@@ -501,6 +501,96 @@ async def test_a_deadline_ends_the_wait_for_a_silent_service(
         answered.set()
 
 
+async def test_tables_that_do_not_answer_hold_no_other_table_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many operations wait for them, or were given up: their threads are their own."""
+    answered = threading.Event()
+
+    def perform(client: SharedClient, *_: object) -> None:
+        if client._config.table_name == "silent":
+            answered.wait(60)
+
+    monkeypatch.setattr(SharedClient, "perform", perform)
+    silent = AsyncAzureTableJobStore(config=TableConfig(_CONNECTION, "silent"))
+    healthy = AsyncAzureTableJobStore(config=TableConfig(_CONNECTION, "healthy"))
+    try:
+        waiting: list[asyncio.Task[object]] = []
+        for _ in range(6):
+            waiting += [asyncio.create_task(silent.fetch("b", str(n))) for n in range(64)]
+            await asyncio.sleep(0)
+            for task in waiting[:-64]:
+                task.cancel()
+        await asyncio.wait_for(healthy.fetch("b", "j"), 30)
+        await asyncio.wait_for(healthy.close(), 30)
+        await asyncio.wait_for(silent.close(), 30)
+    finally:
+        answered.set()
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "timed out"])
+async def test_an_operation_that_is_given_up_sends_no_further_request(
+    monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    """Of the batches of `save_many`, the one that is on its way is the last."""
+    loop, sent = asyncio.get_running_loop(), asyncio.Event()
+    given_up, released = threading.Event(), threading.Event()
+    batches: list[int] = []
+
+    def upsert(_: object, rows: Sequence[Row]) -> list[str]:
+        try:
+            _table_rows._count_attempt(SimpleNamespace(context={}))  # as the SDK calls it
+        except asyncio.CancelledError:
+            released.set()
+            raise
+        batches.append(len(rows))
+        loop.call_soon_threadsafe(sent.set)
+        given_up.wait(60)
+        return ["etag"] * len(rows)
+
+    monkeypatch.setattr(SharedClient, "table", _table_rows.reclaim)
+    monkeypatch.setattr(_table_rows, "upsert", upsert)
+    async with AsyncAzureTableJobStore(config=TableConfig(_CONNECTION, "jobs")) as store:
+        records = [JobRecord(batch_id="b", job_id=str(number)) for number in range(300)]
+        saving = asyncio.create_task(store.save_many(records))
+        await sent.wait()
+        if ends == "cancelled":
+            saving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await saving
+        else:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(saving, 0)
+        given_up.set()
+        assert await asyncio.to_thread(released.wait, 60)
+        assert batches == [100]
+
+
+@pytest.mark.parametrize("operation", ["save_many", "update_many"])
+async def test_records_are_read_where_the_store_is_called(
+    monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    """A cursor of sqlite3, for one, belongs to its thread."""
+
+    def perform(_: object, name: str, *args: Any) -> list[str] | None:
+        return None if name == "get" else ["etag"] * len(args[0])
+
+    monkeypatch.setattr(SharedClient, "perform", perform)
+    database = sqlite3.connect(":memory:")
+    database.execute("CREATE TABLE names AS SELECT 'a' AS name UNION SELECT 'b'")
+    records = (
+        JobRecord(batch_id="b", job_id=name, etag="1")
+        for (name,) in database.execute("SELECT name FROM names")
+    )
+    async with AsyncAzureTableJobStore(config=TableConfig(_CONNECTION, "jobs")) as store:
+        stored = await getattr(store, operation)(records)
+    database.close()
+    assert [record.job_id for record in stored] == ["a", "b"]
+
+
 class _FakeTable:
     """Counts what the shared client is asked for."""
 
@@ -631,6 +721,59 @@ class TestSharedClients:
             assert tables[0].closed == 1
             monkeypatch.setattr(_FakeTable, "refusal", None)
             assert store.fetch("b", "j") is None
+
+    async def test_first_operations_share_the_error_of_a_service_that_is_silent(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """One after the other, each with its timeouts, the last would fail minutes later."""
+        operations, entered, created = 16, threading.Semaphore(0), []
+        table = SharedClient.table
+
+        def enter(client: SharedClient) -> Any:
+            entered.release()
+            return table(client)
+
+        def create_table(_: object) -> None:
+            created.append(threading.current_thread())
+            for _ in range(operations if len(created) == 1 else 0):
+                assert entered.acquire(timeout=60)
+            raise ServiceResponseError("silent")
+
+        monkeypatch.setattr(SharedClient, "table", enter)
+        monkeypatch.setattr(_FakeTable, "create_table", create_table)
+        config = TableConfig("UseDevelopmentStorage=true", "jobs")
+        async with AsyncAzureTableJobStore(config=config) as store:
+            fetched = (store.fetch("b", str(number)) for number in range(operations))
+            errors = await asyncio.gather(*fetched, return_exceptions=True)
+        assert all(isinstance(error, AzureTableError) for error in errors)
+        assert len(created) < operations  # one, unless a thread took very long to begin its wait
+
+    async def test_a_first_operation_that_is_given_up_leaves_the_table_to_the_next(
+        self, monkeypatch: pytest.MonkeyPatch, tables: list[_FakeTable]
+    ) -> None:
+        """What waits for it makes the table itself."""
+        loop, begun, release = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+
+        def create_table(table: _FakeTable) -> None:
+            table.created += 1
+            if len(tables) == 1:
+                loop.call_soon_threadsafe(begun.set)
+                release.wait(60)
+                _table_rows._count_attempt(SimpleNamespace(context={}))
+
+        monkeypatch.setattr(_FakeTable, "create_table", create_table)
+        config = TableConfig("UseDevelopmentStorage=true", "jobs")
+        async with AsyncAzureTableJobStore(config=config) as store:
+            first = asyncio.create_task(store.fetch("b", "first"))
+            await begun.wait()
+            other = asyncio.create_task(store.fetch("b", "other"))
+            await asyncio.sleep(0)
+            first.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await first
+            release.set()
+            assert await other is None
+        assert [(table.created, table.closed) for table in tables] == [(1, 1), (1, 1)]
 
     def test_seldom_used_clients_are_dropped_from_the_cache(self, tables: list[_FakeTable]) -> None:
         """The cache is bounded; a store keeps its client all the same."""

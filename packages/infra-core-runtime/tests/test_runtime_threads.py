@@ -105,6 +105,33 @@ async def test_no_more_threads_than_allowed() -> None:
     assert len(threads) == 2
 
 
+async def test_a_pool_that_is_closed_keeps_no_threads() -> None:
+    """Those without work end at once, the others with their work; later work is done all the same.
+
+    A finalizer may close a pool while its own thread is in one of the pool's methods.
+    """
+    pool = ThreadPool("closed", 3)
+    release, busy = threading.Event(), threading.Barrier(3)
+
+    def work(waits: bool) -> threading.Thread:
+        busy.wait(WAIT)
+        if waits:
+            release.wait(WAIT)
+        return threading.current_thread()
+
+    calls = [asyncio.create_task(pool.run(work, number == 0)) for number in range(3)]
+    done, _ = await asyncio.wait(calls[1:])
+    with pool._lock:
+        pool.close()
+    threads = [call.result() for call in done]
+    release.set()
+    threads.append(await calls[0])
+    threads.append(await pool.run(threading.current_thread))
+    for thread in threads:
+        thread.join(WAIT)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 async def test_a_free_thread_is_used_again() -> None:
     """The threads that burst after burst needed are as many as one burst needs."""
     pool = ThreadPool("reused", 5)

@@ -59,11 +59,12 @@ class ThreadPool:
             raise ValueError(f"size={size!r}: pass 1 or more threads, a whole number")
         self._name = name
         self._size = size
+        self._closed = False
         self._reset()
         after_fork_in_child(self._reset)
 
     def _reset(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a finalizer may close the pool wherever its thread is
         self._queue: deque[_Job] = deque()
         self._idle: list[threading.Lock] = []  # what free threads wait for, the last one first
         self._threads = 0
@@ -111,6 +112,16 @@ class ThreadPool:
         self._submit(job)
         return future
 
+    def close(self) -> None:
+        """Keep no threads any more: those without work end, the others with their work.
+
+        Work that comes later is done all the same.
+        """
+        with self._lock:
+            self._closed = True
+            while self._idle:
+                self._idle.pop().release()
+
     def _submit(self, job: _Job) -> None:
         with self._lock:
             if self._idle:
@@ -154,6 +165,9 @@ class ThreadPool:
                     if self._queue:
                         job = self._queue.popleft()
                         break
+                    if self._closed:
+                        self._threads -= 1
+                        return
                     self._idle.append(wake)
                 wake.acquire()
 

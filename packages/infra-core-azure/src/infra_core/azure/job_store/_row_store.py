@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("infra_core.azure.job_store")
 
-__all__ = ["RowJobStore"]
+__all__ = ["RowJobStore", "as_list"]
 
 Planner = Callable[[Iterable[Row]], Sequence[Sequence[tuple[int, Row]]]]
 
@@ -113,7 +113,7 @@ class RowJobStore(JobStore[RecordT]):
         return saved
 
     def save_many(self, records: Iterable[RecordT]) -> list[RecordT]:
-        saved = _as_list(records)
+        saved = as_list(records)
         rows = [self._binding.to_row(record) for record in saved]  # all checked before any is sent
         for batch in self._plan(rows):
             etags = self._do("upsert", [row for _, row in batch])
@@ -137,7 +137,7 @@ class RowJobStore(JobStore[RecordT]):
         )
 
     def update_many(self, records: Iterable[RecordT]) -> list[RecordT | None]:
-        return self._replace(_as_list(records), None)
+        return self._replace(as_list(records), None)
 
     def _replace(
         self, records: Sequence[RecordT], expected: RecordT | None
@@ -368,7 +368,7 @@ class RowJobStore(JobStore[RecordT]):
         self.close()
 
 
-def _as_list(records: Iterable[RecordT]) -> list[RecordT]:
+def as_list(records: Iterable[RecordT]) -> list[RecordT]:
     if isinstance(records, (str, Mapping)) or not isinstance(records, Iterable):
         raise TypeError(f"records={records!r:.80} is no list of records: pass a list or iterator")
     return list(records)

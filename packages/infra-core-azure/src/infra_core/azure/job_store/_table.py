@@ -4,14 +4,15 @@ import os
 import threading
 import weakref
 from collections.abc import Mapping
-from contextlib import closing
+from concurrent.futures import CancelledError, Future
+from contextlib import closing, suppress
 from typing import Any, Generic
 
 import azure.core  # noqa: F401 - before its parts: another thread may import it
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 from azure.core.exceptions import ResourceNotFoundError
 from azure.data.tables import TableClient
-from infra_core.runtime import after_fork_in_child, sanitize_url
+from infra_core.runtime import ThreadPool, after_fork_in_child, sanitize_url
 
 from .._checks import type_name
 from .._network import sync_transport
@@ -45,29 +46,54 @@ class SharedClient:
 
     def __init__(self, config: TableConfig) -> None:
         self._config = config
+        # For asynchronous stores. Of this client alone: operations that its service does not
+        # answer hold none of another table up.
+        self.threads = ThreadPool("infra-core-table", 64)
+        weakref.finalize(self, self.threads.close).atexit = False
         self._begin()
         after_fork_in_child(self._begin)
 
     def _begin(self) -> None:
         self._ready = threading.Lock()
-        self._table: TableClient | None = None
+        self._made: Future[TableClient] | None = None
         self._credential: Any = None
         self._open: list[Any] = []
         weakref.finalize(self, _close, os.getpid(), self._open)
 
     def table(self) -> TableClient:
-        """Return the client; the first call connects and makes the table if need be."""
-        with self._ready:
-            if self._table is None:
-                table = self._connect()
-                try:
-                    make_table(table)
-                except BaseException:
-                    table.close()
-                    raise
-                self._table = table
-                self._open.append(table)
-            return self._table
+        """Return the client; the first call connects and makes the table if need be.
+
+        Calls that come meanwhile wait for it, and share its error: were each to try in its turn, a
+        service that is silent would hold the last of them up for all their timeouts together.
+        """
+        while True:
+            with self._ready:
+                made, first = self._made, self._made is None
+                if made is None:
+                    self._made = made = Future()
+            if first:
+                return self._make(made)
+            with suppress(CancelledError):  # the first call was given up: make it here
+                return made.result()
+
+    def _make(self, made: "Future[TableClient]") -> TableClient:
+        try:
+            table = self._connect()
+            try:
+                make_table(table)
+            except BaseException:
+                table.close()
+                raise
+        except BaseException as error:
+            self._made = None  # for the next call to try again
+            if isinstance(error, Exception):
+                made.set_exception(error)
+            else:
+                made.cancel()
+            raise
+        self._open.append(table)
+        made.set_result(table)
+        return table
 
     def exists(self) -> bool:
         """Whether the table is there, without making it."""

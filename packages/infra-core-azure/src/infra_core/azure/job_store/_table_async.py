@@ -1,14 +1,14 @@
 """The asynchronous twin of the Azure Table job store: the same one, in threads."""
 
+import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime, timedelta
-from functools import partial
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from infra_core.runtime import ThreadPool
-
 from ._records import BatchSummary, RecordT, StatusFilter, UnreadableJob
+from ._row_store import as_list
 from ._table import AzureTableJobStore, TableJobStore
+from ._table_rows import given_up
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -18,15 +18,12 @@ __all__ = ["AsyncAzureTableJobStore"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# One operation each: one that the service does not answer holds no other up, nor other work.
-_threads = ThreadPool("infra-core-table", 64)
-
 
 class AsyncAzureTableJobStore(TableJobStore[RecordT]):
     """`AzureTableJobStore`, awaited: the same arguments, operations, settings and errors.
 
-    An operation that is cancelled ends its wait at once; whether the service did what it was asked
-    is not known then.
+    An operation that is cancelled ends its wait at once and sends no further request; whether the
+    service did what the last one asked is not known then.
     """
 
     def _open(self, record_type: type[RecordT]) -> None:
@@ -44,13 +41,13 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
         return await self._run(self._store.save, record)
 
     async def save_many(self, records: Iterable[RecordT]) -> list[RecordT]:
-        return await self._run(self._store.save_many, records)
+        return await self._run(self._store.save_many, as_list(records))
 
     async def update(self, record: RecordT, *, expected: RecordT | None = None) -> RecordT:
         return await self._run(self._store.update, record, expected=expected)
 
     async def update_many(self, records: Iterable[RecordT]) -> list[RecordT | None]:
-        return await self._run(self._store.update_many, records)
+        return await self._run(self._store.update_many, as_list(records))
 
     async def delete_batch(self, batch_id: str) -> int:
         return await self._run(self._store.delete_batch, batch_id)
@@ -123,7 +120,7 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
 
     async def close(self) -> None:
         """Give the shared client back. The store may be used again."""
-        await self._run(self._store.close)
+        self._store.close()
 
     async def __aenter__(self) -> "Self":
         return self
@@ -132,4 +129,13 @@ class AsyncAzureTableJobStore(TableJobStore[RecordT]):
         await self.close()
 
     async def _run(self, call: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        return await _threads.run_abandoning(partial(call, *args, **options))
+        ended = threading.Event()
+
+        def work() -> T:
+            given_up.set(ended)  # in the context of this call alone
+            return call(*args, **options)
+
+        try:
+            return await self._store._backend().threads.run_abandoning(work)
+        finally:
+            ended.set()

@@ -1,9 +1,12 @@
 """Rows, queries and the primitives of `_rows` in the terms of the SDK, whose client comes first."""
 
+import asyncio
 import json
 import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,12 +26,19 @@ from ._keys import odata_string
 from ._rows import Query, Row, Tally, add_up, keys_of_token
 from ._table_errors import is_outdated, is_table_missing
 
-__all__ = ["CLIENT_OPTIONS", "make_table", "odata_filter"]  # and the primitives, by their names
+# And the primitives, by their names.
+__all__ = ["CLIENT_OPTIONS", "given_up", "make_table", "odata_filter"]
 
 _ATTEMPTS = "infra_core_attempts"
 
+# Set once no caller waits for the operation of this context any more: it sends no further request.
+given_up: ContextVar[threading.Event | None] = ContextVar("given_up", default=None)
+
 
 def _count_attempt(request: Any) -> None:
+    ended = given_up.get()
+    if ended is not None and ended.is_set():
+        raise asyncio.CancelledError
     request.context[_ATTEMPTS] = request.context.get(_ATTEMPTS, 0) + 1
 
 
