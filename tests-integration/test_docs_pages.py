@@ -1,6 +1,7 @@
 """The generated parts of the documentation: made from their sources, and strict about them."""
 
 import importlib
+import inspect
 import pkgutil
 import re
 import subprocess
@@ -115,6 +116,27 @@ def test_every_public_module_stands_in_the_navigation(docs: Any) -> None:
         pages = [name for package in docs.PACKAGES for name in docs.reference(package, tree)]
     assert len(pages) > 30
     assert [name for name in pages if name not in navigation] == []
+
+
+def test_reference_shows_what_a_call_takes(docs: Any) -> None:
+    """That of a blocking twin as well, though its source says `*args` and `**kwargs`."""
+    api = importlib.import_module("api")
+    shown: dict[str, Any] = {}
+    with docs.loaded() as tree:
+        for package in docs.PACKAGES:
+            for name, item in api.public(package, tree).items():
+                members = item.get("members", {}).items()
+                shown |= {name: item} | {f"{name}.{member}": one for member, one in members}
+    functions = {name: one for name, one in shown.items() if one["kind"] == "function"}
+    assert len(functions) > 500
+    wrong = []
+    for name, function in functions.items():
+        real = inspect.signature(pkgutil.resolve_name(name)).parameters
+        # That of a class method is bound, and lacks its first parameter.
+        if [one["name"] for one in function["parameters"]][-len(real) :] != list(real):
+            wrong.append(name)
+    # They say of the options of `TaskRuntime`, which they pass on, that they are the same.
+    assert {name.rpartition(".")[0] for name in wrong} == {"infra_core.runtime.DaskTaskRuntime"}
 
 
 def test_what_pages_name_is_there(docs: Any) -> None:

@@ -25,6 +25,7 @@ from packaging.version import Version
 
 from tags import git, last_tag
 from tree import PACKAGES, Package, declared_names, lay_out
+from twins import Twins
 
 WRITE = "python3 tools/dev.py hatch run checks:api write"
 
@@ -50,7 +51,8 @@ def loaded() -> Iterator[griffe.ModulesCollection]:
     """The packages as one tree, as an installation lays them out, read without importing it."""
     with tempfile.TemporaryDirectory() as folder:
         lay_out(Path(folder))
-        loader = griffe.GriffeLoader(search_paths=[folder])
+        twins = griffe.load_extensions(Twins)
+        loader = griffe.GriffeLoader(search_paths=[folder], extensions=twins)
         loader.load("infra_core", try_relative_path=False)
         loader.resolve_aliases(implicit=True)
         yield loader.modules_collection

@@ -252,7 +252,7 @@ def test_retry_puts_failed_and_timed_out_jobs_back(
     assert capsys.readouterr().out.startswith("2 jobs put back")
     with SqliteJobStore(out / "jobs.sqlite3", JobRecord) as store:
         states = [record.status for record in store.iter_runs("b1")]
-        # A worker with a limit of attempts would fail them again at once.
+        # A worker with a limit would fail them again at once.
         assert {r.attempts for r in store.iter_runs("b1", status="pending")} == {0}
     pending, completed = JobStatus.PENDING, JobStatus.COMPLETED
     assert states == [pending, completed, pending, pending]
@@ -361,17 +361,16 @@ def test_watch_does_not_wait_for_jobs_that_cannot_be_read(
     assert "no worker takes it" in printed
 
 
-def test_show_has_the_history_of_attempts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """A line an attempt; for programs, its fields."""
+def test_show_has_the_history_of_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line a start; for programs, its fields."""
     with SqliteJobStore(tmp_path / "jobs.sqlite3") as store:
         store.create(JobRecord("b", "j").start(worker="ann").fail("no disk").requeue())
         store.claim("b", worker="bob", lease_seconds=60)
     assert main(["jobs", "show", "b", "j", "--out", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"attempt 1\s.*Z failed by ann: no disk", printed)
-    assert re.search(r"attempt 2\s.*Z running by bob", printed)
+    assert re.search(r"starts\s+2\n", printed)
+    assert re.search(r"start 1\s.*Z failed by ann: no disk", printed)
+    assert re.search(r"start 2\s.*Z running by bob", printed)
     assert main(["jobs", "show", "b", "j", "--out", str(tmp_path), "--json"]) == 0
     first = json.loads(capsys.readouterr().out)["attempt_history"][0]
     assert (first["number"], first["outcome"], first["error"]) == (1, "failed", "no disk")
@@ -434,7 +433,9 @@ def test_jobs_are_listed_as_asked(out: Path, capsys: pytest.CaptureFixture[str])
     assert lines("--worker", "nobody") == []
     assert lines("--until", "1h") == []
     assert lines("--header", "--limit", "1")[0].split("\t")[:2] == ["job", "status"]
+    assert lines("--sort=-starts", "--format", "csv")[:2] != lines("--format", "csv")[:2]
     table = list(csv.DictReader(lines("--format", "csv")))
+    assert [row["starts"] for row in table] == ["0", "1", "1", "1"]
     assert [row["status"] for row in table] == ["pending", "completed", "failed", "timed_out"]
     assert json.loads(lines("--format", "jsonl")[2])["error"] == "HTTP 404"
 

@@ -159,10 +159,6 @@ class AzureFunctionSyncClient(FromEnvironment):
     connections are kept between calls. Within a running event loop (a notebook, an async view)
     its methods work as well, and block that loop meanwhile.
 
-    Args:
-        *args: What `AzureFunctionAsyncClient` takes.
-        **kwargs: What `AzureFunctionAsyncClient` takes.
-
     Example:
         ::
 
@@ -170,8 +166,26 @@ class AzureFunctionSyncClient(FromEnvironment):
                 status = client.start_and_wait("/api/run", json={"batchId": "batch-1"})
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._async_client = AzureFunctionAsyncClient(*args, **kwargs)
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        http_client: "AsyncHttpClient | None" = None,
+        default_headers: Mapping[str, str] | None = None,
+        options: RequestOptions | None = None,
+        cold_start_grace: float = 0.0,
+    ) -> None:
+        self._async_client = AzureFunctionAsyncClient(
+            base_url,
+            api_key=api_key,
+            timeout=timeout,
+            http_client=http_client,
+            default_headers=default_headers,
+            options=options,
+            cold_start_grace=cold_start_grace,
+        )
 
     @blocking(AzureFunctionAsyncClient.request, "_async_client")
     def request(self, *args: Any, **kwargs: Any) -> Any:

@@ -71,8 +71,7 @@ class BatchResult:
         checksum: `algorithm:hexdigest`.
         content_type: Its media type.
         http_status: Status of the answer; None where there was none, or no request was needed.
-        attempts: How often it was downloaded in this run, retries included. `attempts` of the job's
-            record is how often the job was started, by any run.
+        attempts: How often the download was tried in this run, the first time included.
         error: Why it failed, in one line.
         mirrored: Whether it was uploaded; None where nothing is mirrored.
         metadata: What the item brought along.

@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
 
 TERMINAL_LIMIT = 1_000  # jobs that a terminal is shown unless it asks for more
-COLUMNS = ("job", "status", "attempts", "updated", "url", "error")
+COLUMNS = ("job", "status", "starts", "updated", "url", "error")
 SORTS: dict[str, Callable[[JobRecord], Any]] = {
     "job": lambda record: record.job_id,
     "status": lambda record: str(record.status),
-    "attempts": lambda record: record.attempts,
+    "starts": lambda record: record.attempts,
     "updated": lambda record: record.updated_at,
 }
 DESCRIPTION = """\
@@ -246,7 +246,7 @@ def print_for_people(console: "Console", records: list[JobRecord]) -> None:
     if all(re.fullmatch("[0-9a-f]{32,}", i) for i in ids):  # else a part may be another's id
         length = next(n for n in range(12, 1025) if len({i[:n] for i in ids}) == len(ids))
     roomy = console.width >= 80  # else the time is left to `jobs show`
-    columns = ["job", "status", "attempts", *(["updated (UTC)"] if roomy else []), "url and error"]
+    columns = ["job", "status", "starts", *(["updated (UTC)"] if roomy else []), "url and error"]
 
     def short(record: JobRecord) -> Iterable[str]:
         yield record.job_id[:length]
@@ -269,7 +269,9 @@ def show_job(store: JobStore[JobRecord], options: argparse.Namespace) -> int:
         return exit_codes.OK
     payload = record.pop("payload")
     del record["attempt_history"]
-    rows = [*record.items(), *((f"payload.{name}", value) for name, value in payload.items())]
-    rows += [(f"attempt {attempt.number}", str(attempt)) for attempt in found.attempt_history]
+    # An attempt is what a download repeats, of which the error may speak.
+    rows = [("starts" if name == "attempts" else name, value) for name, value in record.items()]
+    rows += [(f"payload.{name}", value) for name, value in payload.items()]
+    rows += [(f"start {start.number}", str(start)) for start in found.attempt_history]
     print_rows(make_console(), ["field", "value"], ((k, str(v)) for k, v in rows if v is not None))
     return exit_codes.OK

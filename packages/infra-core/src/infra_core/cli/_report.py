@@ -129,7 +129,7 @@ def print_rows(console: "Console", columns: list[str], rows: Iterable[Iterable[s
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(columns):
         widest = max((len(row[number]) for row in cells), default=0)
-        number_like = name in {"size", "attempts"}
+        number_like = name in {"size", "starts"}
         table.add_column(
             name,
             overflow="fold",

@@ -38,7 +38,7 @@ def claimed(
             **_known(
                 record,
                 updated_at=now,
-                error=f"gave up after {attempts} attempts; last worker: {owner}{why}",
+                error=f"gave up after {attempts} starts (max_attempts); last worker: {owner}{why}",
             ),
             **attempt_ended(record, "lost", now=lease),
         )

@@ -156,7 +156,7 @@ class JobStore(Protocol[RecordT]):
     ) -> RecordT | None:
         """Take one job that is pending, or running under a lease that has ended.
 
-        The job comes back as running, one attempt more, held by `worker` until the lease ends.
+        The job comes back as running, one start more, held by `worker` until the lease ends.
         No two workers get the same job. A worker whose lease was taken over learns it from the
         `JobConflictError` of its next `update` or `renew`.
 

@@ -158,7 +158,8 @@ class JobRecord:
         batch_id: The batch the job belongs to; any text.
         job_id: The job, unique in its batch; any text.
         status: State of the job.
-        attempts: How often the job was started, the first time included.
+        attempts: How often the job was started, the first time included; `infra-core jobs` calls it
+            `starts`.
         created_at: When the record was made, UTC.
         updated_at: When its state last changed, UTC.
         error: Why the last attempt failed, `None` when it did not.
