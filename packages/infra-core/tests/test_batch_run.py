@@ -48,8 +48,6 @@ from infra_core.batch._jobs import Job, JobBook
 from infra_core.batch._results import Hooks, Outcome
 from infra_core.batch._run import BatchRun
 from infra_core.cli import main
-from infra_core.cli._arguments import CommandError
-from infra_core.cli._credentials import cookie_jar
 from infra_core.http.testing import (
     Exchange,
     Fault,
@@ -224,14 +222,6 @@ def test_headers_of_a_host_know_it_in_every_form(
     options = BatchOptions(batch_id="b", out=tmp_path, host_headers={host: {"X": "y"}})
     downloads = Downloads(options, tmp_path, lambda retry: None)
     assert downloads._headers(BatchItem(url)) == ({"X": "y"} if sent else {})
-
-
-def test_cookies_of_a_session_are_those_of_the_file(tmp_path: Path) -> None:
-    """curl and browsers write 0 for them, which is no date in the past."""
-    path = tmp_path / "cookies.txt"
-    lines = [f"h.example\tFALSE\t/\tFALSE\t{expires}\tc{expires}\tv" for expires in (0, 1, 9**10)]
-    path.write_text("# Netscape HTTP Cookie File\n" + "\n".join(lines) + "\n")
-    assert {cookie.name for cookie in cookie_jar(path)} == {"c0", f"c{9**10}"}
 
 
 @pytest.mark.parametrize("code", [408, 425, 429, 500, 502, 503, 504, *range(520, 525), 529])
@@ -588,16 +578,6 @@ def test_processes_share_what_bounds_the_requests_to_a_host(tmp_path: Path) -> N
     assert share_of(BatchOptions(batch_id="b", out=tmp_path), 4).max_per_host is None
 
 
-def test_options_with_cookies_go_to_other_processes(tmp_path: Path) -> None:
-    """The lock of a jar of cookies cannot be pickled."""
-    path = tmp_path / "cookies.txt"
-    path.write_text("# Netscape HTTP Cookie File\nh.example\tFALSE\t/a\tTRUE\t0\tn\tv\n")
-    options = BatchOptions(batch_id="b", out=tmp_path, cookies=cookie_jar(path), retries=7)
-    sent = pickle.loads(pickle.dumps(options))
-    assert [vars(cookie) for cookie in sent.cookies] == [vars(c) for c in options.cookies]
-    assert (sent.retries, sent.out) == (7, tmp_path)
-
-
 @pytest.mark.parametrize("scratch", [None, "scratch"])
 async def test_blobs_are_named_relative_to_where_the_files_of_a_worker_are(
     scratch: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -663,15 +643,6 @@ def test_processes_are_refused_where_there_can_be_none(
     monkeypatch.setattr(_workers, "current_process", lambda: Mock(daemon=True))
     with pytest.raises(BatchError, match="in a daemonic process"):
         run_batch(["http://h.example/"], batch_id="b", out=tmp_path, processes=2)
-
-
-def test_cookies_without_tabs_are_refused_without_a_warning(tmp_path: Path) -> None:
-    """Python's warning is a traceback of its own."""
-    path = tmp_path / "cookies.txt"
-    path.write_text("# Netscape HTTP Cookie File\nh.example FALSE / FALSE 0 name hidden\n")
-    with pytest.raises(CommandError, match="tabs between fields") as caught:
-        cookie_jar(path)
-    assert "hidden" not in str(caught.value)
 
 
 @pytest.mark.parametrize("is_link", [False, True])

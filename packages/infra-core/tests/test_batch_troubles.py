@@ -1,9 +1,9 @@
 """A run that meets a full disk, few descriptors, a store that fails, or a signal at its end."""
 
 import csv
+import io
 import json
 import os
-import pickle
 import signal
 import sqlite3
 import subprocess
@@ -24,24 +24,24 @@ import pytest
 from infra_core import _start
 from infra_core.azure.job_store import JobRecord, JobStatus, SqliteJobStore
 from infra_core.batch import (
-    BatchItem,
     BatchOptions,
     BatchResult,
     Summary,
+    _places,
     _workers,
+    read_items,
     run_batch,
 )
 from infra_core.batch._download import Downloads
 from infra_core.batch._errors import one_line, without_url
 from infra_core.batch._index import JobIndex
 from infra_core.batch._jobs import Ended, JobBook, mirrored
+from infra_core.batch._places import length_of, places_of
 from infra_core.cli import main
-from infra_core.cli._arguments import CommandError, seconds, speed
+from infra_core.cli._arguments import seconds, speed
 from infra_core.cli._batch import batch_options, next_command, warn_unset
-from infra_core.cli._credentials import cookie_jar, headers_of
 from infra_core.cli._results import ResultsFile
-from infra_core.cli._run import add_arguments, places_of
-from infra_core.http._cookies import cookie_header
+from infra_core.cli._run import add_arguments, execute
 from infra_core.http.testing import FaultyOrigin
 
 pytestmark = pytest.mark.usefixtures("no_azure")
@@ -457,6 +457,8 @@ def test_a_long_list_is_shared_among_cores_where_it_makes_no_difference(
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)
     monkeypatch.setattr(_start, "_own_process", True)
+    monkeypatch.setattr(_workers, "fork_workers", lambda number: None)
+    monkeypatch.setattr("infra_core.cli._batch.run", lambda options, *places: places)
     parser = ArgumentParser()
     parser.add_argument("-v", "--verbose", action="count", default=0)
     add_arguments(parser)
@@ -464,6 +466,7 @@ def test_a_long_list_is_shared_among_cores_where_it_makes_no_difference(
     urls.write_text("https://example.com/a/long/one\n" * 1_000)
     arguments = [str(urls), "--batch-id", "b", "--out", str(tmp_path), *more.split()]
     options = parser.parse_args(arguments)
+    places_of: Any = execute
     assert places_of(options) == places
     if "--processes" in more:
         return
@@ -472,10 +475,55 @@ def test_a_long_list_is_shared_among_cores_where_it_makes_no_difference(
     for absent in ("-", str(tmp_path / "absent"), "a\0b"):
         options.urls = absent
         assert places_of(options) == (1, options.concurrency)
-    monkeypatch.setattr(_start, "_own_process", False)
-    options.urls = str(urls)
-    urls.write_text("https://example.com/a/long/one\n" * 1_000)
-    assert places_of(options) == (1, options.concurrency)
+
+
+def generated() -> Iterator[str]:
+    yield "http://h.example/"
+
+
+@pytest.mark.parametrize(
+    ("make", "processes"),
+    [
+        (lambda _: ["http://h.example/"] * 4_000, 2),
+        (lambda file: file, 2),
+        (read_items, 2),
+        (lambda file: read_items(io.BytesIO(file.read())), 1),
+        (lambda _: ["http://h.example/"] * 400, 1),
+        (lambda _: generated(), 1),
+    ],
+)
+@pytest.mark.posix(reason="Linux alone chooses")
+def test_a_program_may_leave_the_number_of_processes_to_the_batch(
+    make: Any, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the length of its list can be seen; to begin with imports is for a longer one."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3), raising=False)
+    path = tmp_path / "urls.txt"
+    path.write_text("http://h.example/a/long/one\n" * 10_000)
+    options = BatchOptions(batch_id="b", out=tmp_path, concurrency=40, processes="auto")
+    with path.open("rb") as file:
+        assert places_of(options, length_of(make(file))) == (processes, 40 // processes)
+
+
+def test_a_batch_shares_its_concurrency_among_the_processes_that_it_chose(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a cluster and of a daemonic process it chooses none."""
+    made = Mock(side_effect=Downloads)
+    monkeypatch.setattr(_workers, "ProcessWorkers", made)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2), raising=False)
+    monkeypatch.setattr(_places, "_SPAWNED_FOR", 2)
+    settings: dict[str, Any] = {"out": tmp_path, "concurrency": 33, "processes": "auto"}
+    urls = [origin.url("/1"), origin.url("/2")]
+    assert run_batch(urls, batch_id="a", **settings).complete
+    chosen = made.call_args.args[0]
+    assert (chosen.processes, chosen.concurrency) == (2, 16)
+    assert run_batch(urls[:1], batch_id="b", **settings).complete
+    monkeypatch.setattr("multiprocessing.current_process", lambda: Mock(daemon=True))
+    assert run_batch(urls, batch_id="c", **settings).complete
+    made.assert_called_once()
 
 
 @pytest.mark.parametrize(
@@ -512,125 +560,6 @@ def test_a_failed_download_is_one_line(
     printed = capsys.readouterr()
     assert printed.err == ""
     assert printed.out.count("/none") == 1
-
-
-@pytest.mark.parametrize("given", ["Cookie:a=b", "Cookie: a=b", "X-API-Key:a==", "a.example:=b"])
-def test_headers_in_the_form_of_curl_are_refused(given: str) -> None:
-    """`Cookie:a=b` is no header `a` for the host `Cookie`, which no URL names."""
-    with pytest.raises(CommandError, match="is not of the form NAME=VALUE"):
-        headers_of([given], [])
-
-
-def test_netrc_brings_a_login_for_each_host_and_none_for_all(tmp_path: Path) -> None:
-    """A header that is given goes before; what is malformed is not shown."""
-    file = tmp_path / "netrc"
-    file.write_text("machine A.example login me password hunter2\ndefault login x password y\n")
-    for_all, by_host = headers_of([], [], file)
-    assert for_all == {}
-    assert by_host == {"a.example": {"Authorization": "Basic bWU6aHVudGVyMg=="}}
-    _, by_host = headers_of(["a.example:Authorization=mine"], [], file)
-    assert by_host == {"a.example": {"Authorization": "mine"}}
-    file.write_text("machine a.example login me passwrd hunter2\n")
-    with pytest.raises(CommandError, match="line 1 is not understood") as caught:
-        headers_of([], [], file)
-    assert "hunter2" not in str(caught.value)
-    with pytest.raises(CommandError, match="cannot be read"):
-        headers_of([], [], tmp_path / "none")
-
-
-@pytest.mark.parametrize(
-    ("machine", "url"),
-    [
-        ("::1", "http://[::1]:81/"),
-        ("[::1]", "http://[::1]/"),
-        ("[::1]:81", "http://[::1]:81/"),
-        ("A.example.", "https://a.example/"),
-        ("a.example:81", "http://a.example:81/"),
-        ("b\u00fccher.example", "https://xn--bcher-kva.example/"),
-    ],
-)
-def test_each_form_of_a_host_counts_in_a_netrc_file_as_in_a_header(
-    machine: str, url: str, tmp_path: Path
-) -> None:
-    """With a byte order mark in front too."""
-    file = tmp_path / "netrc"
-    file.write_text(f"\ufeffmachine {machine} login me password x\n", encoding="utf-8")
-    _, by_host = headers_of([], [], file)
-    options = BatchOptions(batch_id="b", out=tmp_path, host_headers=by_host)
-    downloads = Downloads(options, tmp_path, lambda retry: None)
-    assert downloads._headers(BatchItem(url)) == {"Authorization": "Basic bWU6eA=="}
-
-
-def test_an_odd_line_of_the_users_own_netrc_file_does_not_end_the_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """It is said, and costs its own entry: the line may be for another program."""
-    file = tmp_path / ".netrc"
-    file.write_text("machine imap.example login me port 993 password x\nmachine a login b\n")
-    monkeypatch.setenv("NETRC", str(file))
-    assert list(headers_of([], [], file)[1]) == ["a"]
-    assert "line 1 is not understood" in capsys.readouterr().err
-
-
-def test_a_byte_order_mark_is_no_part_of_a_credential(tmp_path: Path) -> None:
-    """Editors of Windows write one."""
-    file = tmp_path / "file"
-    file.write_text("\ufefftoken", encoding="utf-8")
-    assert headers_of([], [str(file)])[0] == {"Authorization": "Bearer token"}
-    cookie = "a.example\tFALSE\t/\tFALSE\t0\tname\tv\u00e4lue\n"
-    file.write_text(f"\ufeff# Netscape HTTP Cookie File\n{cookie}", encoding="utf-8")
-    assert [each.value for each in cookie_jar(file)] == ["v\u00e4lue"]
-    with pytest.raises(CommandError, match="cannot be read"):
-        cookie_jar(tmp_path)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "a.example\tFALSE\t/\tFALSE\t0\tn",
-        ".a.example\tFALSE\t/\tFALSE\t\tn\t",
-        "a.example\tTRUE\t/\tfalse\t4102444800.5\tn\t",
-        "#HttpOnly_a.example\tFALSE\t/\tFALSE\t0\tn\t\r",
-    ],
-)
-def test_cookies_are_read_as_curl_reads_them(line: str, tmp_path: Path) -> None:
-    """No first line, no value, a dot that the flag does not know of, parts of a second."""
-    file = tmp_path / "cookies.txt"
-    file.write_bytes(f"# a note\n\n{line}\n".encode())
-    assert cookie_header(cookie_jar(file), "http://a.example/") == "n="
-
-
-@pytest.mark.parametrize(
-    ("domain", "flag", "below"),
-    [("a.example", "TRUE", True), (".a.example", "TRUE", True), (".a.example", "FALSE", False),
-     ("a.example", "FALSE", False), ("a.example", "false", False), ("a.example", "true", True)],
-)  # fmt: skip
-@pytest.mark.parametrize("copied", [False, True])
-def test_a_cookie_of_one_host_goes_to_none_below_it(
-    domain: str, flag: str, below: bool, copied: bool, tmp_path: Path
-) -> None:
-    """The flag says so, as in curl; in a worker process as well."""
-    file = tmp_path / "cookies.txt"
-    file.write_text(f"{domain}\t{flag}\t/\tFALSE\t0\tn\tv\n")
-    jar = cookie_jar(file)
-    if copied:
-        options = BatchOptions(batch_id="b", out=tmp_path, cookies=jar)
-        jar = pickle.loads(pickle.dumps(options)).cookies
-    assert cookie_header(jar, "http://a.example/") == "n=v"
-    assert cookie_header(jar, "http://ba.example/") is None
-    file.write_text(f"wiki\t{flag}\t/\tFALSE\t0\tn\tv\n")
-    assert cookie_header(cookie_jar(file), "http://wiki/") == "n=v"
-    assert cookie_header(jar, "http://sub.a.example/") == ("n=v" if below else None)
-
-
-@pytest.mark.parametrize("line", ["[{}]", "a\tFALSE\t/\tFALSE\tnever\tn\tv", "a\tb", "a\t" * 8])
-def test_a_line_that_is_no_cookie_is_named(line: str, tmp_path: Path) -> None:
-    """By its number: it may hold a secret."""
-    file = tmp_path / "cookies.txt"
-    file.write_text(f"# Netscape HTTP Cookie File\n{line}\n")
-    with pytest.raises(CommandError, match="line 2 is not in Netscape's format") as caught:
-        cookie_jar(file)
-    assert line not in str(caught.value)
 
 
 def test_a_url_that_is_none_is_shown_once() -> None:

@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from infra_core.runtime import refuse_running_loop
 
+from ._credentials import with_credentials
 from ._errors import BatchError, one_line
 from ._items import BatchItem, Rejected
 from ._options import BatchOptions
+from ._places import length_of, places_of
 from ._results import BatchProgress, BatchResult, BatchRetry, Hooks, Summary, call
 
 if TYPE_CHECKING:
@@ -92,7 +96,11 @@ async def run_batch_async(
     if not isinstance(items, (Iterable, AsyncIterable)):
         raise TypeError(f"items is of type {type(items).__name__}: pass an iterable of URLs")
     chosen = _options_of(options, settings)
+    if chosen.processes == "auto":
+        processes, concurrency = places_of(chosen, 0 if client is not None else length_of(items))
+        chosen = replace(chosen, processes=processes, concurrency=concurrency)
     hooks = Hooks(on_result, on_retry, on_progress, on_rejected, on_duplicate, on_event)
+    chosen = with_credentials(chosen, partial(call, on_event, "passed over"))
     loop, troubles = asyncio.get_running_loop(), list[str]()
 
     def on_trouble(error: Exception) -> None:

@@ -116,9 +116,9 @@ class Downloads:
         self._on_retry = on_retry
         self._env = env
         self._storage: AzureStorageClient | None = None
-        self._host_headers = {
-            origin_of(f"//{host}"): headers for host, headers in options.host_headers.items()
-        }
+        self._host_headers: dict[tuple[str, int | None], dict[str, str]] = {}
+        for host, headers in options.host_headers.items():  # which may be written in two ways
+            self._host_headers.setdefault(origin_of(f"//{host}"), {}).update(headers)
         self.width = options.concurrency + ahead_of(options.concurrency)
         self._slots = asyncio.Semaphore(options.concurrency)
         self._hosts: WeakValueDictionary[object, asyncio.Semaphore] = WeakValueDictionary()
@@ -134,7 +134,7 @@ class Downloads:
         options = self._options
         names = ("proxy", "cookies", "public_only")
         given: dict[str, Any] = {name: getattr(options, name) for name in names}
-        http = AsyncHttpClient(
+        http = self._http = AsyncHttpClient(
             max_per_host=options.max_per_host,
             max_per_second_per_host=options.rate_per_host,
             origin_headers=self._headers_of,
@@ -159,6 +159,8 @@ class Downloads:
         Raises:
             InvalidRequestError: An option cannot be used.
         """
+        from infra_core.http.engine import NetworkSettings
+
         if self._env is not None:
             from ._environment import open_mirror
 
@@ -167,6 +169,10 @@ class Downloads:
             if self._storage is not None:
                 self._opened.push_async_callback(self._storage.aclose)
         _ = self._clients  # made now
+        client: Any = await self._http.get_client()
+        if isinstance(network := getattr(client, "network", None), NetworkSettings):
+            path = None if self._options.no_netrc else network.netrc_path
+            client.network = replace(network, netrc_path=path, netrc_default=False)
 
     async def fetch(self, work: "WorkItem | Job") -> Outcome | None:
         """Download an item to its path below the run's folder; never raises for the item's sake.
@@ -361,7 +367,7 @@ def workers_of(
 
         where = client or options.dask
         return DaskWorkers(options, folder.absolute(), on_retry, services.env, where, on_stopped)
-    if options.processes > 1 or options.scratch is not None:
+    if options.processes != 1 or options.scratch is not None:
         from ._workers import ProcessWorkers
 
         return ProcessWorkers(options, folder, on_retry, services.env)

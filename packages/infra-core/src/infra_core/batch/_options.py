@@ -4,8 +4,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from math import inf
+from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from infra_core._start import MOST_PROCESSES
 
@@ -32,7 +33,10 @@ class BatchOptions:
         out: Output folder; the batch's own lies in it.
         resume: Continue a batch that exists: keep what passes its checksum.
         concurrency: Downloads at a time, in each process.
-        processes: Processes that download; at most two a core, or 64.
+        processes: Processes that download; at most two a core, or 64. With `"auto"` the batch has
+            more than one on Linux, for a new and long list whose length can be seen, where nothing
+            is to be bounded or kept for the whole run: one for 16 downloads at a time, at most one
+            a core and four, which share the concurrency. What they log does not come back.
         task_timeout: Seconds for one URL, retries included, once `max_per_host` and `rate_per_host`
             let it begin.
         deadline: Seconds for the whole run; then it ends as after a signal.
@@ -51,6 +55,12 @@ class BatchOptions:
             begins, gets an equal share; of `max_per_host` at least one download.
         headers: Request headers for every URL; never recorded.
         host_headers: Request headers by host name (`example.com`, or `example.com:8443`).
+        bearer_file: File with a token for `Authorization: Bearer`, for every URL; files of
+            credentials are read when the batch starts.
+        host_bearer_files: Such files by host name.
+        netrc: File with logins by host, as curl and ftp read it; its `default` is sent to no host.
+        no_netrc: Send no login of the user's own `~/.netrc` (or `$NETRC`). Otherwise one is sent to
+            each host that it names, where nothing else brings credentials; `default` never.
         user_agent: The User-Agent header.
         proxy: URL of the proxy for all requests, in place of what the environment says.
         public_only: Refuse private, loopback and link-local addresses.
@@ -69,7 +79,8 @@ class BatchOptions:
         only_failed: With `resume`, try only what failed before.
         verify_mirror: With `resume`, ask the container for each file that counts as mirrored.
         skip_malformed: Entries of the list that are no URL do not make the batch incomplete.
-        cookies: A cookie jar (`http.cookiejar.CookieJar`) that all requests share.
+        cookies: A cookie jar (`http.cookiejar.CookieJar`) that all requests share, or the path of a
+            file with cookies in Netscape's format, as browsers and curl write it.
         mirror: Upload files where storage is configured.
         mode: Storage mode (`strict`, `best-effort`, `dev-skip`); None for what the environment
             says.
@@ -83,7 +94,7 @@ class BatchOptions:
     out: Path
     resume: bool = False
     concurrency: int = _number(8, 1, 10_000)
-    processes: int = _number(1, 1, MOST_PROCESSES)
+    processes: int | Literal["auto"] = _number(1, 1, MOST_PROCESSES)
     task_timeout: float = _number(300.0, _MOMENT)
     deadline: float | None = _number(None, _MOMENT)
     grace: float = _number(10.0, _MOMENT)
@@ -98,6 +109,10 @@ class BatchOptions:
     limit_rate: float | None = _number(None, 1)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     host_headers: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    bearer_file: Path | None = None
+    host_bearer_files: Mapping[str, Path] = field(default_factory=dict)
+    netrc: Path | None = None
+    no_netrc: bool = False
     user_agent: str | None = None
     proxy: str | None = field(default=None, repr=False)
     public_only: bool = False
@@ -117,9 +132,12 @@ class BatchOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "out", Path(self.out))
-        if self.scratch is not None:
-            object.__setattr__(self, "scratch", Path(self.scratch))
-        if self.dask is not None and self.processes > 1:
+        for name in ("scratch", "bearer_file", "netrc"):
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, Path(path))
+        if isinstance(self.cookies, (str, PathLike)):
+            object.__setattr__(self, "cookies", Path(self.cookies))
+        if self.dask is not None and self.processes not in (1, "auto"):
             raise BatchError("give either dask or processes: a cluster has processes of its own")
         self._check_numbers()
         self._check_headers()
@@ -127,6 +145,8 @@ class BatchOptions:
         hosts = {host: dict(headers) for host, headers in self.host_headers.items()}
         object.__setattr__(self, "headers", dict(self.headers))
         object.__setattr__(self, "host_headers", hosts)
+        tokens = {host: Path(path) for host, path in self.host_bearer_files.items()}
+        object.__setattr__(self, "host_bearer_files", tokens)
         self._check_proxy()
         check_layout(self.layout)
         by_content = names_by_content(self.layout)
@@ -161,7 +181,8 @@ class BatchOptions:
     def _check_numbers(self) -> None:
         for each in fields(self):
             value: Any = getattr(self, each.name)
-            if "bounds" not in each.metadata or value is each.default is None:
+            named = "auto" if "auto" in str(each.type) else each.default
+            if "bounds" not in each.metadata or (value == named and value in (None, "auto")):
                 continue
             least, most = each.metadata["bounds"]
             whole = "int" in str(each.type)
@@ -172,15 +193,16 @@ class BatchOptions:
                 bounds = "above 0" if least == _MOMENT else f"of at least {least:g}"
                 if isinstance(value, (int, float)) and value > most:
                     bounds = f"of at most {most:g}"
-                or_none = ", or None" if each.default is None else ""
-                raise BatchError(f"{each.name} must be {kind} {bounds}{or_none}, got {value!r}")
+                other = f", or {named!r}" if named in (None, "auto") else ""
+                raise BatchError(f"{each.name} must be {kind} {bounds}{other}, got {value!r}")
 
     def _check_headers(self) -> None:
         """Refuse now what no request could carry: each would fail, after all is set up."""
-        for host in self.host_headers:
+        for host in (*self.host_headers, *self.host_bearer_files):
             if not is_host(host):
                 raise BatchError(
-                    f"host_headers: {host!r} names no host; pass one such as 'example.com', or "
+                    f"{'host_headers' if host in self.host_headers else 'host_bearer_files'}: "
+                    f"{host!r} names no host; pass one such as 'example.com', or "
                     "'example.com:8443'"
                 )
         given = [("headers (--header)", self.headers)]

@@ -9,6 +9,7 @@ from typing import IO, Any
 
 from ._formats import Format
 from ._items import LONGEST, SHOWN, BatchItem, Rejected, item_of, shown
+from ._places import length_of
 
 __all__ = ["ListError", "read_items"]
 
@@ -55,8 +56,22 @@ def read_items(lines: IO[bytes], *, format: Format = "text") -> Iterator[BatchIt
     """
     texts = _texts(lines, _LINE_LIMIT[format])
     if format == "csv":
-        return _read_csv(texts)
-    return _read_lines(texts, json.loads if format == "jsonl" else _from_text)
+        return _Entries(_read_csv(texts), lines)
+    return _Entries(_read_lines(texts, json.loads if format == "jsonl" else _from_text), lines)
+
+
+class _Entries(Iterator[BatchItem | Rejected]):
+    """The entries of a file, which says about how many there are: `operator.length_hint`."""
+
+    def __init__(self, entries: Iterator[BatchItem | Rejected], lines: IO[bytes]) -> None:
+        self._entries = entries
+        self._lines = lines
+
+    def __next__(self) -> BatchItem | Rejected:
+        return next(self._entries)
+
+    def __length_hint__(self) -> int:
+        return length_of(self._lines)
 
 
 def _texts(lines: IO[bytes], limit: int) -> Iterator[tuple[int, str | Rejected]]:

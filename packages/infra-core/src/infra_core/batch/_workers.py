@@ -85,7 +85,7 @@ class ProcessWorkers:
         on_retry: Callable[[BatchRetry], None],
         env: Mapping[str, str],
     ) -> None:
-        self._count = options.processes
+        self._count = int(options.processes)
         self._settings = pickle.dumps((share_of(options, self._count), folder, dict(env)))
         self._on_retry = on_retry
         self._workers: list[_Process] = []

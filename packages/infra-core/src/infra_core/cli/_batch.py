@@ -24,7 +24,7 @@ from infra_core.batch._folder import JOBS_FILE, MANIFEST_FILE
 
 from . import exit_codes
 from ._arguments import CommandError, check_writable
-from ._credentials import cookie_jar, headers_of
+from ._credentials import bearer_files_of, headers_of
 from ._ending import Ending, ending_in_order
 from ._errors import one_line
 from ._list import ListLines, open_list
@@ -139,14 +139,16 @@ def begun(
 
 def batch_options(options: argparse.Namespace, processes: int, concurrency: int) -> BatchOptions:
     """The options of the library that the arguments ask for; they have the same names."""
-    headers, by_host = headers_of(options.header, options.bearer_file, options.netrc)
+    headers, host_headers = headers_of(options.header)
+    bearer_file, host_bearer_files = bearer_files_of(options.bearer_file)
     names = {each.name for each in fields(BatchOptions)}
     chosen = {name: value for name, value in vars(options).items() if name in names}
     chosen |= {
         "headers": headers,
-        "host_headers": by_host,
+        "host_headers": host_headers,
+        "bearer_file": bearer_file,
+        "host_bearer_files": host_bearer_files,
         "only_failed": options.only == "failed",
-        "cookies": None if options.cookies is None else cookie_jar(options.cookies),
         "limit_rate": options.limit_rate or None,
         "processes": processes,
         "concurrency": concurrency,

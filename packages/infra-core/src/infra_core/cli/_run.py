@@ -1,13 +1,13 @@
-"""`infra-core run`: its arguments, and in how many processes it downloads."""
+"""`infra-core run`: its arguments, and its workers, which are there before anything else."""
 
 import argparse
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 from infra_core import _start
 from infra_core.batch._formats import FORMATS
+from infra_core.batch._places import URL_BYTES, places_of
 
 from ._arguments import (
     add_options,
@@ -22,10 +22,6 @@ from ._arguments import (
 )
 
 __all__ = ["DESCRIPTION", "add_arguments", "execute"]
-
-_DOWNLOADS_EACH = 16  # of a process, unless it is said how many there are to be
-_MOST_PROCESSES = 4
-_LONG_LIST = 16 << 10  # bytes: some hundred URLs, which are worth the start of processes
 
 DESCRIPTION = """\
 Download a list of URLs as one batch that survives faults, and resumes.
@@ -74,8 +70,8 @@ _OPTIONS: dict[str, list[tuple[Any, ...]]] = {
     "downloads": [
         ("--concurrency N", "downloads at a time (8)", count),
         ("--processes N", ("processes that download, each with the whole concurrency (1; on Linux "
-         f"a new batch of some hundred URLs has one for {_DOWNLOADS_EACH} downloads at a time, at "
-         f"most one a core and {_MOST_PROCESSES}, which share the concurrency)"),
+         "a new batch of some hundred URLs has one for 16 downloads at a time, at most one a core "
+         "and 4, which share the concurrency)"),
          whole(1, _start.MOST_PROCESSES)),
         ("--dask ADDRESS", "Dask scheduler whose workers download: tcp://HOST:8786"),
         ("--scratch DIR", ("folder of each worker's own for files, which are mirrored and removed; "
@@ -102,8 +98,9 @@ _OPTIONS: dict[str, list[tuple[Any, ...]]] = {
         ("--user-agent TEXT", "User-Agent (infra-core/VERSION)"),
         ("--bearer-file [HOST:]F", ("file with a token for Authorization: Bearer, for one host "
          "where HOST: is in front"), list),
-        ("--netrc F", ("logins by host, as curl and ftp read them; those of ~/.netrc or $NETRC are "
-         "used anyway"), Path),
+        ("--netrc F", ("logins by host, as curl and ftp read them, beside those of ~/.netrc or "
+         "$NETRC; a default entry is sent to no host"), Path),
+        ("--no-netrc", "send no login of ~/.netrc or $NETRC"),
         ("--cookies F", "cookies of a browser, in Netscape's format", Path),
         ("--proxy URL", "proxy for all requests, in place of what *_PROXY says"),
         ("--public-only", ("refuse private, loopback and link-local addresses, also after "
@@ -141,7 +138,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Run the command: its workers are there before it reads anything."""
-    processes, concurrency = places_of(options)
+    length = 0 if options.verbose else _length_of(options.urls)  # what workers log is not shown
+    processes, concurrency = places_of(options, length)
     if options.dask is None and (processes > 1 or options.scratch is not None):
         from infra_core.batch._workers import fork_workers
 
@@ -151,31 +149,9 @@ def execute(options: argparse.Namespace) -> int:
     return run(options, processes, concurrency)
 
 
-def places_of(options: argparse.Namespace) -> tuple[int, int]:
-    """In how many processes to download, and how much at a time in each of them.
-
-    Python uses one core a process. More are worth their start where there is much to do, and are
-    used where the run is the same but for its time: what bounds all of it is not shared out.
-    """
-    processes, concurrency = options.processes, options.concurrency
-    if processes is None:
-        processes = _worth_starting(options)
-        concurrency //= processes
-    return processes, concurrency
-
-
-def _worth_starting(options: argparse.Namespace) -> int:
-    """How many processes a run has where it is not said."""
-    processes = min(options.concurrency // _DOWNLOADS_EACH, _MOST_PROCESSES)
-    going_on = options.resume or options.revalidate  # with little to download, mostly
-    bounds = (options.max_per_host, options.rate_per_host, options.limit_rate)
-    others = (options.dask, options.scratch, options.cookies, *bounds)
-    if processes < 2 or going_on or options.verbose or any(each is not None for each in others):
-        return 1
-    if not _start.is_own_process() or sys.platform != "linux":  # to spawn them takes long
-        return 1
+def _length_of(urls: str) -> int:
+    """How many URLs a list has, about, before anything is imported that could read it."""
     try:
-        size = os.stat(options.urls).st_size  # noqa: PTH116 - before anything is imported
+        return os.stat(urls).st_size // URL_BYTES  # noqa: PTH116
     except (OSError, ValueError):  # standard input, or none: its reader says so
-        return 1
-    return 1 if size < _LONG_LIST else min(processes, len(os.sched_getaffinity(0)))
+        return 0

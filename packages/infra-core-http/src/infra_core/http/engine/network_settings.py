@@ -185,6 +185,7 @@ class NetworkSettings:
         netrc_path: File with logins, None when there is none.
         system: Whether the proxies are those of Windows or macOS, whose own list of exceptions
             counts then.
+        netrc_default: Whether the netrc file's entry `default` is for hosts that it does not name.
     """
 
     http_proxy: Proxy | UnusableProxy | None = None
@@ -194,6 +195,7 @@ class NetworkSettings:
     ca_settings: tuple[tuple[str, str], ...] = ()
     netrc_path: str | None = None
     system: bool = False
+    netrc_default: bool = True
 
     @classmethod
     def read(cls, env: Mapping[str, str] | None = None) -> "NetworkSettings":
@@ -277,7 +279,9 @@ class NetworkSettings:
         if self.netrc_path is None:
             return None
         logins = netrc_logins(self.netrc_path)
-        found = logins.get(plain_name(host.strip("[]"))) or logins.get("default")
+        found = logins.get(plain_name(host.strip("[]")))
+        if found is None and self.netrc_default:
+            found = logins.get("default")
         return found and basic_authorization(*found)
 
     def describe(self) -> Iterator[tuple[str, str, str]]:
@@ -341,6 +345,7 @@ def _read(
         ca_settings=tuple((name, env[name].strip()) for name in _CA_VARIABLES if env.get(name)),
         netrc_path=netrc_path,
         system=system,
+        netrc_default=True,
     )
 
 

@@ -1,0 +1,65 @@
+"""In how many processes a batch downloads, where that is left to it."""
+
+import os
+import sys
+from operator import length_hint
+from typing import Any
+
+from infra_core import _start
+
+__all__ = ["URL_BYTES", "length_of", "places_of"]
+
+URL_BYTES = 48  # of a line of a list, about
+_DOWNLOADS_EACH = 16  # of a process
+_MOST_PROCESSES = 4
+_LONG_LIST = 340  # URLs, which are worth processes that are forked
+_SPAWNED_FOR = 3_000  # URLs, which are worth those that begin with imports
+
+
+def places_of(options: Any, length: int) -> tuple[int, int]:
+    """In how many processes to download, and how much at a time in each of them.
+
+    Python uses one core a process. More are worth their start where there is much to do, and are
+    used where the run is the same but for its time: what bounds all of it is not shared out.
+
+    Args:
+        options: `BatchOptions`, or the arguments of the command, which have the same names and
+            None where the number of processes is not said.
+        length: URLs of the list, about; 0 where that is not known.
+    """
+    if options.processes not in {None, "auto"}:
+        return int(options.processes), options.concurrency
+    processes = _worth_starting(options, length)
+    return processes, options.concurrency // processes
+
+
+def _worth_starting(options: Any, length: int) -> int:
+    processes = min(options.concurrency // _DOWNLOADS_EACH, _MOST_PROCESSES)
+    going_on = options.resume or options.revalidate  # with little to download, mostly
+    bounds = (options.max_per_host, options.rate_per_host, options.limit_rate)
+    others = (options.dask, options.scratch, options.cookies, *bounds)
+    if processes < 2 or going_on or any(each is not None for each in others):
+        return 1
+    long = _LONG_LIST if _start.is_own_process() else _SPAWNED_FOR
+    if sys.platform != "linux" or length < long or _is_daemonic():
+        return 1
+    return min(processes, len(os.sched_getaffinity(0)))
+
+
+def _is_daemonic() -> bool:
+    """Whether this is a process of `multiprocessing.Pool`, say, which may start none."""
+    if _start.is_own_process():
+        return False
+    from multiprocessing import current_process
+
+    return bool(current_process().daemon)
+
+
+def length_of(items: object) -> int:
+    """How many URLs a source has, about; 0 where it does not say."""
+    if length := length_hint(items, 0):
+        return length
+    try:
+        return int(os.fstat(items.fileno()).st_size // URL_BYTES)  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):  # no file, one of memory, a closed one
+        return 0
