@@ -34,7 +34,7 @@ def places_of(options: Any, length: int) -> tuple[int, int]:
 
 
 def _worth_starting(options: Any, length: int) -> int:
-    processes = min(options.concurrency // _DOWNLOADS_EACH, _MOST_PROCESSES)
+    processes: int = min(options.concurrency // _DOWNLOADS_EACH, _MOST_PROCESSES)
     going_on = options.resume or options.revalidate  # with little to download, mostly
     bounds = (options.max_per_host, options.rate_per_host, options.limit_rate)
     others = (options.dask, options.scratch, options.cookies, *bounds)
