@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import hashlib
+import inspect
+import logging
 import os
+import pickle
 import re
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -40,6 +43,7 @@ from infra_core.http.testing import (
     status,
     truncate,
 )
+from infra_core.runtime import RuntimeCancellationError
 from infra_core.runtime.testing import fast_time
 
 if TYPE_CHECKING:
@@ -508,17 +512,36 @@ async def test_many_is_cancelled_with_one_of_its_tasks(
     (asyncio.all_tasks() - {asyncio.current_task(), batch}).pop().cancel()
     with pytest.raises(asyncio.CancelledError):
         await batch
+
+    def cancelled() -> Iterator[tuple[str, Path]]:
+        yield items[0]
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await download_many_async(cancelled())
     assert names(tmp_path) == []
 
 
-async def test_many_ends_when_the_callback_raises(origin: FaultyOrigin, tmp_path: Path) -> None:
-    """A caller that cannot take outcomes gets no more of them."""
+@pytest.mark.parametrize(
+    "error",
+    [LookupError("no such row"), RuntimeCancellationError("mine"), StopAsyncIteration()],
+    ids=repr,
+)
+async def test_many_ends_when_the_callback_raises(
+    origin: FaultyOrigin, tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """A caller that cannot take outcomes gets no more of them, and the error as it was raised.
+
+    It is the caller's to log.
+    """
 
     def broken(outcome: DownloadOutcome) -> None:
-        raise LookupError("no such row")
+        raise error
 
-    with pytest.raises(LookupError):
+    with pytest.raises(type(error)) as caught:
         await download_many_async([(origin.url("/f.png"), tmp_path / "f")], on_outcome=broken)
+    assert caught.value is error
+    assert not [record for record in caplog.records if record.levelno > logging.INFO]
     with pytest.raises(ValueError, match="concurrency"):
         await download_many_async([], concurrency=0)
     assert await download_many_async([]) == []
@@ -639,3 +662,12 @@ def test_a_transfer_that_broke_off_is_continued_by_the_next_attempt(
 def test_annotations_can_be_read(function: Any) -> None:
     """By pydantic, typer and the like."""
     assert get_type_hints(function)["return"] is not None
+
+
+@pytest.mark.parametrize("blocking", [download_asset, download_many])
+def test_blocking_calls_look_like_their_asynchronous_twins(blocking: Callable[..., Any]) -> None:
+    """By their parameters; and like plain functions also to what looks below decorators."""
+    twin = getattr(assets, f"{blocking.__name__}_async")
+    assert inspect.signature(blocking) == inspect.signature(twin)
+    assert not inspect.iscoroutinefunction(inspect.unwrap(blocking))
+    assert pickle.loads(pickle.dumps(blocking)) is blocking

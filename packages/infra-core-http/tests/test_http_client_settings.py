@@ -110,6 +110,24 @@ async def test_params_of_a_call_add_to_the_query(origin: FaultyOrigin, params: A
             assert origin.requests[-1].path == "/page?a=1" + more
 
 
+class _Named(httpx.AsyncClient):
+    """Of a program that keeps more on its client, under names that ours has too."""
+
+    network = "production"
+    origin_headers = ("x-key",)
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_what_a_client_of_others_has_is_its_own(origin: FaultyOrigin, way: Way) -> None:
+    """Only a client of ours is asked what belongs to a host."""
+    with FaultyOrigin() as other:
+        other.add("/page", b"page")
+        origin.add("/away", b"", always=redirect(other.url("/page")))
+        async with _Named(follow_redirects=True) as client:
+            await way(client, origin.url("/away"))
+        assert other.count("/page") == 1
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_event_hooks(
     origin: FaultyOrigin, way: Way, later: Callable[..., Awaitable[Any]]

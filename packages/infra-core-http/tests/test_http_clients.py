@@ -332,5 +332,7 @@ def test_the_retry_policy_of_0_7_is_checked() -> None:
     assert (policy.max_retries, policy.backoff, policy.max_backoff) == (1, 0.5, 2.0)
     assert policy.retry_statuses == [503]
     assert aio.RetryPolicy().retry_statuses is None
-    with pytest.raises(ValueError, match="max_retries"):
-        aio.RetryPolicy(max_retries=-1)
+    wrong: Any
+    for wrong in (-1, []):
+        with pytest.raises(ValueError, match="max_retries"):
+            aio.RetryPolicy(max_retries=wrong)

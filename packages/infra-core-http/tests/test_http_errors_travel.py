@@ -5,14 +5,18 @@ import logging
 import pickle
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
+from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import requests
 
 from infra_core.http import (
+    AssetDownloadClient,
     AsyncHttpClient,
     ChecksumMismatchError,
     DownloadDeadlineError,
@@ -24,8 +28,16 @@ from infra_core.http import (
     stream,
     stream_async,
 )
-from infra_core.http.testing import Fault, FaultyOrigin, hang_up, status, truncate
-from infra_core.runtime import RetryDetails
+from infra_core.http.testing import (
+    Fault,
+    FaultyOrigin,
+    chunked_early_end,
+    hang_up,
+    stall,
+    status,
+    truncate,
+)
+from infra_core.runtime import RetryDetails, error_chain
 from infra_core.runtime.testing import fast_time
 
 SECRET = "s3cr3t-value"
@@ -132,6 +144,36 @@ async def test_errors_of_streams_and_clients_survive_pickle_too(
         assert SECRET.encode() not in pickled
         twin = pickle.loads(pickled)
         assert (type(twin), str(twin)) == (type(caught.value), str(caught.value))
+
+
+@pytest.mark.parametrize("client", [None, AsyncHttpClient, httpx.AsyncClient])
+@pytest.mark.parametrize("fault", [truncate(2), chunked_early_end(2), hang_up(), stall()], ids=repr)
+@pytest.mark.parametrize("deadline", [None, 0.5])
+async def test_what_errors_wrap_survives_pickle_too(
+    origin: FaultyOrigin, tmp_path: Path, fault: Fault, client: Any, deadline: float | None
+) -> None:
+    """As Dask and tblib pickle it, which take the causes along."""
+    origin.add("/x", b"page", always=fault)
+    url = origin.url(f"/x?sig={SECRET}")
+    options: Any = {
+        "headers": {"Authorization": f"Bearer {SECRET}"},
+        "max_retries": 0,
+        "timeout": 5 if deadline else 0.2,
+        "deadline": deadline,
+    }
+    async with AsyncExitStack() as held:
+        if client is not None:
+            client = await held.enter_async_context(client())
+        downloads = AssetDownloadClient(client=client)
+        for call in (
+            partial(request_async, "GET", url, client=client),
+            partial(request_async, "POST", url, client=client),
+            partial(downloads.download, url, tmp_path / "x"),
+        ):
+            with pytest.raises(httpx.HTTPError) as caught:
+                await call(**options)
+            for link in error_chain(caught.value, suppressed=True):
+                assert SECRET.encode() not in pickle.dumps(link)
 
 
 _PROGRAM = """

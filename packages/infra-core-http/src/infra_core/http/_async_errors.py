@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from infra_core.runtime import is_secret_name, redact_secrets, sanitize_url
+from infra_core.runtime import error_chain, is_secret_name, redact_secrets, sanitize_url
 
 from ._errors import DeadlineExceeded, OutcomeUnknown
 
@@ -43,19 +43,18 @@ def _kept(headers: httpx.Headers) -> httpx.Headers:
 
 
 def fit_to_travel(error: Any, method: str = "GET", url: str | httpx.URL | None = None) -> Any:
-    """Let an error of httpx be pickled without credentials, and return it.
+    """Let an error and all that it wraps be pickled without credentials, and return it.
 
     A URL that was refused before a request was made gets one, of `method` and `url`: an
     `httpx.RequestError` without it raises where its `request` is read.
     """
     if url is not None and getattr(error, "_request", url) is None:
         error.request = httpx.Request(method, url)
-    try:
-        request = error.request
-    except (RuntimeError, AttributeError):  # it has no request
-        return error
-    if type(request) is httpx.Request:
-        error.request = _sent(request)
+    for link in error_chain(error, suppressed=True):
+        with suppress(RuntimeError, AttributeError):  # it has no request
+            request = link.request  # type: ignore[attr-defined]
+            if type(request) is httpx.Request:
+                link.request = _sent(request)  # type: ignore[attr-defined]
     return error
 
 

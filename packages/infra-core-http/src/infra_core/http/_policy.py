@@ -123,4 +123,4 @@ class RetryPolicy:
     retry_statuses: Iterable[int] | None = None
 
     def __post_init__(self) -> None:
-        build_policy(self.max_retries, self.backoff, self.max_backoff, None)
+        _Schedule(max_retries=self.max_retries, backoff=self.backoff, max_backoff=self.max_backoff)

@@ -4,7 +4,7 @@ The rule is `_response.redirect`. `send_direct` is the way of nearly every `fetc
 downloads, several times faster than the one through `httpx.AsyncClient`.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from http.cookiejar import CookieJar
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +20,27 @@ from ._response.text import decode_text
 from .engine._answer import EngineResponse
 from .engine._session import Engine, Timeouts
 from .engine._target import Target, httpx_target_of
+from .engine.network_settings import NetworkSettings
 
 if TYPE_CHECKING:
     from ._async_client import LoopClient
 
 __all__ = [
+    "KnowingHosts",
     "redirected_request",
     "send_direct",
     "send_following",
     "text_of",
     "whole_response",
 ]
+
+
+class KnowingHosts(httpx.AsyncClient):
+    """A client that knows what belongs to a host; others may have attributes of these names."""
+
+    network = NetworkSettings()
+    origin_headers: Callable[[str], Mapping[str, str]] | None = None
+
 
 _AS_SENT = ("utf-8", "surrogateescape")  # bytes of any encoding come out as they went in
 
@@ -45,16 +55,11 @@ def _following(
 ) -> tuple[NextRequest, Target]:
     """Return the request that a redirect asks for, by `next_request`, and its target."""
     kind: type[httpx.TransportError] = httpx.RemoteProtocolError
-    network = getattr(client, "network", None)  # of ours
+    if isinstance(client, KnowingHosts):
+        answer["login"] = client.network.netrc_authorization
+        answer["headers_of"] = client.origin_headers
     try:
-        following = next_request(
-            method,
-            url,
-            headers,
-            login=network and network.netrc_authorization,
-            headers_of=getattr(client, "origin_headers", None),
-            **answer,
-        )
+        following = next_request(method, url, headers, **answer)
         return following, httpx_target_of(following.url)
     except BadRedirect as error:
         kind = httpx.UnsupportedProtocol if error.reason == "scheme" else kind

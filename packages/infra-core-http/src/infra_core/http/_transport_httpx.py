@@ -14,10 +14,9 @@ from ._cookies import BoundedCookieJar, cookie_header
 from ._errors import InvalidRequestError
 from ._headers import checked_headers
 from ._intercept import interceptor
-from ._redirects import redirected_request, send_following
+from ._redirects import KnowingHosts, redirected_request, send_following
 from .engine._session import Engine, Timeouts
 from .engine._target import target_of
-from .engine.network_settings import NetworkSettings
 
 if TYPE_CHECKING:
     from ._async_client import AsyncHttpClient
@@ -119,11 +118,9 @@ def _body_of(request: httpx.Request) -> bytes | AsyncIterable[bytes] | None:
         return stream
 
 
-class SafeClient(httpx.AsyncClient):
+class SafeClient(KnowingHosts):
     """An `httpx.AsyncClient` with the redirects, cookies, texts and queries of this package."""
 
-    network = NetworkSettings()
-    origin_headers: Callable[[str], Mapping[str, str]] | None = None  # of the host of a URL alone
     manager: "Callable[[], AsyncHttpClient | None]" = staticmethod(lambda: None)
     """Returns the `AsyncHttpClient` that made this client, while there is one."""
 

@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import wraps
+from inspect import signature
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -80,12 +81,13 @@ def blocking(
     """Make a function the synchronous twin of an asynchronous one, with its parameters."""
 
     def decorate(twin: Callable[..., Any]) -> Callable[P, T]:
-        @wraps(function)
+        @wraps(twin)
         def call(*args: P.args, **kwargs: P.kwargs) -> T:
             awaited = function(*args, **kwargs)
             return run_sync(awaited, what=f"{twin.__name__}()", instead=f"{function.__name__}()")
 
-        call.__name__, call.__qualname__, call.__doc__ = twin.__name__, twin.__name__, twin.__doc__
+        call.__annotations__ = function.__annotations__
+        call.__signature__ = signature(function)  # type: ignore[attr-defined]
         return call
 
     return decorate

@@ -7,10 +7,11 @@ import inspect
 import logging
 import os
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, Union
 
@@ -104,12 +105,20 @@ async def download_many_async(
     slots = asyncio.Semaphore(concurrency)
     batch = _Batch(client, slots, on_outcome, progress, on_retry, options, shares)
     runtime = TaskRuntime(config=RuntimeConfig(concurrency + _FILES, cancel_grace=_GRACE))
-    async with aclosing(batch.taken(items)) as source:
+    found: dict[str, DownloadOutcome] = {}
+    async with (
+        aclosing(batch.tasks(items)) as tasks,
+        runtime.as_completed(tasks, outcomes=True, ahead=sys.maxsize) as ended,
+    ):
         try:
-            async with runtime.map(batch.download, source, ahead=sys.maxsize) as outcomes:
-                return [outcome async for outcome in outcomes]
-        except RuntimeCancellationError as error:  # other code has cancelled an item
-            raise asyncio.CancelledError from error
+            async for task in ended:
+                if not isinstance(task.error, asyncio.CancelledError):  # as the source has failed
+                    found[task.id] = task.result()
+        except RuntimeCancellationError as error:
+            if isinstance(error.__cause__, asyncio.CancelledError):  # other code has cancelled one
+                raise asyncio.CancelledError from error
+            raise
+    return [found[str(index)] for index in range(len(found))]
 
 
 def _item(given: object) -> DownloadItem:
@@ -138,13 +147,16 @@ class _Batch:
         default_factory=lambda: lru_cache(10_000)(os.path.realpath)
     )
 
-    async def taken(self, items: Iterable[Item]) -> AsyncGenerator[DownloadItem, None]:
-        """Yield the items, each when its slot is there."""
+    async def tasks(
+        self, items: Iterable[Item]
+    ) -> AsyncGenerator[tuple[str, Callable[[], Awaitable[DownloadOutcome]]], None]:
+        """Yield a task for each item, numbered, when its slot is there."""
         rest = iter(items)
-        await self.slots.acquire()
-        while (given := next(rest, _END)) is not _END:
-            yield _item(given)
+        for index in count():
             await self.slots.acquire()
+            if (given := next(rest, _END)) is _END:
+                return
+            yield str(index), partial(self.download, _item(given))
 
     async def download(self, item: DownloadItem) -> DownloadOutcome:
         """Download an item, and give its slot back."""
