@@ -592,6 +592,44 @@ def test_folder_of_any_size_is_walked_whole(
     assert files_of(tmp_path) == {"small/00": b""}
 
 
+@pytest.mark.parametrize("batch", ["", "runs/b/"])
+def test_assets_of_a_batch_may_be_a_link_that_its_owner_made(batch: str, tmp_path: Path) -> None:
+    """To another disk; it is gone through both ways, and what is deleted is what is surplus."""
+    disk, tree = tmp_path / "disk", tmp_path / "tree"
+    write(tree, {f"{batch}_state/run.lock": b"", f"{batch}manifest.json": b"{}"})
+    write(disk, {"ab/1": b"1", "ab/2": b"2"})
+    (tree / batch / "assets").symlink_to(disk)
+    service = MemoryService()
+    service.put(f"{batch}assets/gone", b"x")
+    report, _ = run(service, "up", tree, delete=True)
+    assert (report.ok, report.transferred, report.deleted) == (True, 3, 1)
+    assert {f"{batch}assets/ab/1", f"{batch}assets/ab/2"} < service.blobs.keys()
+    (disk / "ab/1").unlink()
+    write(disk, {"surplus": b""})
+    report, _ = run(service, "down", tree, delete=True)
+    assert (report.ok, report.transferred, report.deleted) == (True, 1, 1)
+    assert files_of(disk) == {"ab/1": b"1", "ab/2": b"2"}
+
+
+def test_another_link_to_a_folder_is_gone_through_neither_way(tmp_path: Path) -> None:
+    """A folder that no batch has run in; a link below the link of one that did."""
+    outside, disk, tree = tmp_path / "outside", tmp_path / "disk", tmp_path / "tree"
+    write(outside, {"1": b"1"})
+    write(disk, {"0": b"0"})
+    (disk / "sub").symlink_to(outside)
+    write(tree, {"b/_state/run.lock": b"", "c/manifest.json": b"{}"})
+    (tree / "b" / "assets").symlink_to(disk)
+    (tree / "c" / "assets").symlink_to(outside)
+    service = MemoryService()
+    run(service, "up", tree)
+    assert service.blobs.keys() == {"b/assets/0", "c/manifest.json"}
+    for name in ("b/assets/sub/1", "c/assets/1"):
+        service.put(name, b"other")
+    report, _ = run(service, "down", tree, on_unsafe="skip", delete=True)
+    assert report.rejected == 2
+    assert files_of(outside) == {"1": b"1"}
+
+
 def test_many_unsafe_names_are_listed_one_by_one(tmp_path: Path) -> None:
     """All of them to the hook, the first hundred in the error, the first thousand in the report."""
     service = MemoryService()

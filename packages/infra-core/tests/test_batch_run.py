@@ -1033,6 +1033,58 @@ def test_assets_may_be_a_link_that_its_owner_made(origin: FaultyOrigin, tmp_path
     run_batch(urls, batch_id="b", out=tmp_path)
     summary = run_batch(urls, batch_id="b", out=tmp_path, resume=True)
     assert (summary.skipped, summary.succeeded) == (1, 0)
+    for folder in ("b", "b/assets"):
+        assert main(["manifest", str(tmp_path / folder), "--out", str(tmp_path / "list.json")]) == 0
+        found = json.loads((tmp_path / "list.json").read_text())
+        (listed,) = (each for each in found["files"] if each["path"].endswith("1.txt"))
+        assert listed["source_url"] == urls[0]
+        assert found["storage"]["prefix"] == Path(folder).name
+
+
+@pytest.mark.parametrize("more", [{}, {"content_disposition": True}])
+@pytest.mark.parametrize("layout", ["hashed", "url", "{index}/deep/{name}"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_no_file_is_written_through_a_link_below_assets(
+    inside: bool, layout: str, more: dict[str, Any], place: dict[str, Any],
+    origin: FaultyOrigin, tmp_path: Path,
+) -> None:  # fmt: skip
+    """Neither out of it nor to the folder of another; a link in the place of a file is replaced."""
+    url, assets = origin.url("/1.txt"), tmp_path / "b" / "assets"
+    results: list[BatchResult] = []
+    options: Any = {"out": tmp_path, "layout": layout, "on_result": results.append, **more, **place}
+    run_batch([url], batch_id="a", **options)
+    assert results[0].path is not None
+    path = tmp_path / "b" / results[0].path
+    top = assets / path.relative_to(assets).parts[0]
+    other = assets / "other" if inside else tmp_path / "outside"
+    other.mkdir(parents=True)
+    assets.mkdir(parents=True, exist_ok=True)
+    top.symlink_to(other)
+    summary = run_batch([url], batch_id="b", **options)
+    assert summary.failed == 1
+    assert f"{str(top)!r} is a symbolic link, and files are" in str(results[1].error)
+    assert list(other.iterdir()) == []
+    top.unlink()
+    path.parent.mkdir(parents=True)
+    (tmp_path / "victim").write_text("precious")
+    path.symlink_to(tmp_path / "victim")
+    assert run_batch([url], batch_id="b", resume=True, **options).complete
+    assert (tmp_path / "victim").read_text() == "precious"
+    assert path.read_bytes() == body_of(1)
+    assert not path.is_symlink()
+
+
+def test_a_link_that_is_made_during_a_download_is_seen(
+    origin: FaultyOrigin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When its bytes are here, before the file gets its name; and nothing of it stays behind it."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    seen = Mock(side_effect=[False, True])
+    monkeypatch.setattr("infra_core.batch._folder.is_link", seen)
+    summary = run_batch([origin.url("/1.txt")], batch_id="b", out=tmp_path)
+    assert "is a symbolic link" in summary.failures[0].cause
+    assert [path for path in (tmp_path / "b" / "assets").rglob("*") if path.is_file()] == []
 
 
 def test_a_deadline_ends_the_run_like_a_signal(

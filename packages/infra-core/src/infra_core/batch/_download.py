@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 from infra_core.runtime import RateLimit, clock, error_chain, sanitize_url
 
 from ._errors import BatchError, one_line
-from ._folder import ASSETS, leads_nowhere
+from ._folder import ASSETS, check_links, leads_nowhere
 from ._items import BatchItem, origin_of
 from ._names import INCOMING
 from ._results import BatchRetry, Outcome
@@ -236,7 +236,12 @@ class Downloads:
             cause = one_line(details.error, url=url)
             self._on_retry(BatchRetry(url, details.attempt, details.wait, cause))
 
+        def received(_: int) -> None:
+            turn.close()  # the next one uses the network meanwhile
+            check_links(self._folder, work.path)  # again: it may have been made meanwhile
+
         try:
+            check_links(self._folder, work.path)
             client, group = self._clients
             result = await client.download(
                 item.url,
@@ -249,7 +254,7 @@ class Downloads:
                 deadline=self._options.task_timeout,
                 on_retry=retried,
                 on_turn=self._begin,
-                on_received=lambda _: turn.close(),  # the next one uses the network meanwhile
+                on_received=received,
                 group=group,
                 if_none_match=work.held[0],
                 if_modified_since=work.held[1],

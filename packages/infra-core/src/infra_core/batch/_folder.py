@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from infra_core.fs import ensure_parent, fsync_directory, lock_descriptor
+from infra_core.fs import UnsafePathError, ensure_parent, fsync_directory, lock_descriptor
 
 from ._errors import BatchError
 
@@ -16,6 +16,7 @@ __all__ = [
     "MANIFEST_FILE",
     "Reserve",
     "check_assets",
+    "check_links",
     "exclusive",
     "leads_nowhere",
     "make_folder",
@@ -72,6 +73,33 @@ def leads_nowhere(assets: Path) -> bool:
     return os.path.lexists(assets) and not assets.is_dir()
 
 
+def check_links(folder: Path, name: str) -> None:
+    """Refuse the name of a file whose folder is a link: it may lead out, or to that of others.
+
+    `assets` itself may be one that its owner made. A link in the place of the file is replaced.
+
+    Raises:
+        UnsafePathError: A folder between `assets` and the file is a link.
+    """
+    assets, *inner, _ = name.split("/")
+    path = os.path.join(folder, assets)  # noqa: PTH118 - a third of the time, for each file
+    for part in inner:
+        path = f"{path}{os.sep}{part}"
+        if is_link(path):
+            raise UnsafePathError(
+                f"{path!r} is a symbolic link, and files are written through none below assets: "
+                "put the folder itself in its place",
+                path=name,
+                base=folder,
+            )
+
+
+def is_link(path: str) -> bool:
+    """Whether a path is a symbolic link, or a junction of Windows."""
+    is_junction = getattr(os.path, "isjunction", None)  # since Python 3.12
+    return os.path.islink(path) or bool(is_junction and is_junction(path))  # noqa: PTH114
+
+
 def move_files(folder: Path, moves: Sequence[tuple[str, str]]) -> list[Exception | None]:
     """Give files their final names, permanently; an older version of one is replaced in one step.
 
@@ -90,11 +118,12 @@ def move_files(folder: Path, moves: Sequence[tuple[str, str]]) -> list[Exception
             continue
         path = folder / to
         try:
+            check_links(folder, to)
             ensure_parent(path)
             (folder / name).replace(path)
             folders.add(path.parent)
             errors.append(None)
-        except OSError as error:
+        except (OSError, UnsafePathError) as error:
             errors.append(error)
     for each in folders:
         fsync_directory(each)

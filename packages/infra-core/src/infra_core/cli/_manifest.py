@@ -52,7 +52,7 @@ def execute(options: argparse.Namespace) -> int:
         raise CommandError(f"{str(options.folder)!r} {problem}; give a folder to list")
     check_writable(options.html, "--html")
     check_writable(options.out, "--out")
-    folder = options.folder.resolve()
+    folder = without_links(options.folder)
     given = options.folder.absolute()  # its assets may be a link to another disk
     recorded = recorded_files(given)
     storage = open_storage(os.environ, base_path=options.base or folder.parent)
@@ -101,6 +101,13 @@ def execute(options: argparse.Namespace) -> int:
     elif not options.html:
         print_json(manifest)
     return exit_codes.OK
+
+
+def without_links(folder: Path) -> Path:
+    """The folder without links, but for the one that `assets` may be: blobs have that name."""
+    if folder.name == ASSETS:
+        return folder.parent.resolve() / ASSETS
+    return folder.resolve()
 
 
 def batch_of(folder: Path) -> Path | None:

@@ -15,7 +15,7 @@ from infra_core.batch._environment import open_storage
 from . import exit_codes
 from ._arguments import CommandError, add_verb
 from ._errors import plural
-from ._manifest import recorded_files, recorded_types
+from ._manifest import recorded_files, recorded_types, without_links
 from ._report import human_size, make_console, print_json, print_rows
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def execute(options: argparse.Namespace) -> int:
         from infra_core.http.engine import Engine  # noqa: F401
     started()
     folder = getattr(options, "folder", Path())
-    base = options.base or folder.resolve().parent
+    base = options.base or without_links(folder).parent
     client = open_storage(
         os.environ,
         base_path=base.resolve(),

@@ -12,8 +12,10 @@ from ._errors import local_error
 from ._names import reason_of, upload_problem
 from ._tree_types import LocalFile
 
-__all__ = ["local_state", "walk_tree"]
+__all__ = ["local_state", "safe_path", "walk_tree"]
 
+_ASSETS = "assets"
+_RUN = "_state/run.lock"  # which the folder of a batch has
 _SORTED = 10_000  # entries of one folder that are held at a time
 
 
@@ -30,8 +32,8 @@ def walk_tree(
     By name within their folder, where that has at most 10,000 entries: of larger ones the entries
     come in the order of the file system, so that no folder is too large for the memory. Links to
     files within the tree are followed; one that leads out of it is unsafe. Links to folders are
-    not: what they show is elsewhere in the tree, or outside of it. Partial files of writers at work
-    are left out.
+    not: what they show is elsewhere in the tree, or outside of it; but for `assets` of a batch,
+    which its owner may have on another disk. Partial files of writers at work are left out.
 
     Args:
         root: The folder.
@@ -50,7 +52,7 @@ def walk_tree(
         folders = []
         for entry in _entries(folder):
             name = below + entry.name
-            if entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False) or _is_linked_assets(folder, entry.name):
                 if not pruned(name):
                     folders.append((name + "/", entry.path))
                 continue
@@ -103,10 +105,31 @@ def _look(
     reason = upload_problem(name, prefix_length)
     if reason is None and entry.is_symlink():
         try:
-            safe_join(root, name)
+            safe_path(root, name)
         except UnsafePathError as error:
             reason = reason_of(error, name)
     return LocalFile(name, status.st_size, status.st_mtime_ns), reason
+
+
+def _is_linked_assets(folder: str, name: str) -> bool:
+    """Whether these are the files of a batch, behind a link to their folder."""
+    path = Path(folder)
+    return name == _ASSETS and (path / _RUN).is_file() and (path / name).is_dir()
+
+
+def safe_path(root: Path, name: str) -> Path:
+    """Join a name to a folder by `safe_join`, which the link of a batch's `assets` does not leave.
+
+    Raises:
+        UnsafePathError: It would leave the folder.
+    """
+    parts = name.split("/")
+    for count, part in enumerate(parts):
+        if part == _ASSETS:
+            run = safe_join(root, *parts[:count])
+            if _is_linked_assets(str(run), part):
+                return safe_join(run / part, *parts[count + 1 :])
+    return safe_join(root, name)
 
 
 def local_state(root: Path, name: str) -> tuple[LocalFile | None, bool]:

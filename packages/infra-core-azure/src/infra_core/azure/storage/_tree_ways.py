@@ -8,14 +8,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from infra_core.fs import UnsafePathError, media_type, safe_join
+from infra_core.fs import UnsafePathError, media_type
 
 from .._artifacts import is_run_log, run_log_is_mirrored, run_log_lives
 from ._blobs import BlobInfo, delete_blob
 from ._bounded import batch_writer, growing_batches
 from ._download import download_blob
 from ._errors import BlobConflictError, LocalFileChangedError, StorageAccessError
-from ._local_tree import local_state, walk_tree
+from ._local_tree import local_state, safe_path, walk_tree
 from ._names import reason_of, unsafe_reason
 from ._properties import check_header
 from ._tree_run import Step, TreeRun
@@ -208,7 +208,7 @@ class DownRun(TreeRun):
     def _leads_out(self, name: str) -> str | None:
         """Why a path would leave the target through a symbolic link, or `None`."""
         try:
-            safe_join(self.root, name)
+            safe_path(self.root, name)
         except UnsafePathError as error:
             return reason_of(error, name)
         return None
