@@ -87,6 +87,15 @@ def part_before_the_whole(tree: Path) -> None:
     (source(tree, "http") / "_part.py").write_text(text)
 
 
+def undeclared_library(tree: Path) -> None:
+    (source(tree, "fs") / "_more.py").write_text("def f():\n    from azure.core import x\n")
+
+
+def undescribed_library(tree: Path) -> None:
+    path = tree / "packages" / "infra-core-runtime" / "README.md"
+    path.write_text(path.read_text().replace("brings `distributed`", "brings a library"))
+
+
 def mannered_word(tree: Path) -> None:
     (source(tree, "fs") / "_said.py").write_text('MESSAGE = "a lock that nobody\\\n holds"\n')
 
@@ -117,6 +126,8 @@ FAULTS = {
     sideways_import: "imports infra_core.http against the layer table",
     private_import: "a private module of another package",
     undeclared_sibling: "stands on infra-core-runtime but does not declare it",
+    undeclared_library: "_more:2: imports azure.core, which is not declared",
+    undescribed_library: "the section Dependencies of its README does not name distributed",
     part_before_the_whole: "imports requests.utils before `import requests`",
     sibling_against_the_table: "depends on infra-core-http against the layer table",
 }

@@ -2,8 +2,9 @@
 
 Fails on: a file of a slice directly in `infra_core/`, a missing `py.typed` or package file, an
 import against the layer table, an import of another package's private module, a sibling that is
-imported but not declared or declared against the table, a part of a library that is imported
-before the whole (see `WHOLE_FIRST`).
+imported but not declared or declared against the table, a library that is imported but not declared
+or that the README does not name, a part of a library that is imported before the whole (see
+`WHOLE_FIRST`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ from packaging.requirements import Requirement
 from tree import LAYERS, META, PACKAGES, ROOT, SLICES, Package, no_arguments
 
 LAZY_FACADE = {"infra_core"}
+# Imports whose distribution has another name, and those that the user's own project brings or that
+# type checkers alone read.
+DISTRIBUTIONS = {"PIL": "pillow", "dask": "distributed"}
+BROUGHT = ("azure.functions", "hypothesis", "opentelemetry", "pytest", "typing_extensions")
 # Libraries whose parts import each other. Where one thread imports such a library and another one a
 # part of it, each waits for what the other has begun, and Python raises `_DeadlockError` in one of
 # them. A thread that imports the whole first waits for the other one, and holds nothing meanwhile.
@@ -79,6 +84,7 @@ def check(package: Package) -> Iterator[str]:
             yield f"{package.name}: {name} is missing"
     yield from check_namespace(package)
     yield from check_siblings(package)
+    yield from check_libraries(package)
     for module, path in package.modules().items():
         yield from check_imports(package, module, path)
 
@@ -141,6 +147,29 @@ def check_siblings(package: Package) -> Iterator[str]:
         yield f"{package.name}: depends on {name} against the layer table"
     for name in sorted(expected - declared):
         yield f"{package.name}: stands on {name} but does not declare it"
+
+
+def check_libraries(package: Package) -> Iterator[str]:
+    """Each library that is imported is declared, by the meta-package also with a pinned slice."""
+    pinned = package.siblings if package.name == META else ()
+    declared = {name for one in (package.name, *pinned) for name in Package(one).libraries}
+    known = {name.replace("-", ".") for name in declared}
+    for module, path in package.modules().items():
+        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+        for line, target in imported(tree, module, is_package=path.name == "__init__.py"):
+            top = target.partition(".")[0]
+            name = DISTRIBUTIONS.get(top, target).replace("_", ".")
+            if top == "infra_core" or top in sys.stdlib_module_names:
+                continue
+            if not any(is_below(target, one) for one in BROUGHT) and not any(
+                is_below(name, one) for one in known
+            ):
+                yield f"{package.name}: {module}:{line}: imports {target}, which is not declared"
+    readme = (package.folder / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("\n## Dependencies\n")[2].lower()
+    for name in sorted(package.libraries):
+        if name not in section:
+            yield f"{package.name}: the section Dependencies of its README does not name {name}"
 
 
 def check_imports(package: Package, module: str, path: Path) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -68,6 +69,15 @@ class Package:
         listed = self.metadata["dependencies"]
         assert isinstance(listed, list)
         return [str(item) for item in listed]
+
+    @property
+    def libraries(self) -> set[str]:
+        """What it needs that is not of this repository, extras included, in lower case."""
+        extras = self.metadata.get("optional-dependencies", {})
+        assert isinstance(extras, dict)
+        listed = [*self.dependencies, *(line for lines in extras.values() for line in lines)]
+        names = {re.split(r"[^\w.-]", line)[0].lower() for line in listed}
+        return {name for name in names if not name.startswith("infra-core")}
 
     @property
     def siblings(self) -> tuple[str, ...]:
